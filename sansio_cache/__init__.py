@@ -1,0 +1,51 @@
+"""The pure core of sansio-cache: it does no I/O, and imports nothing that does.
+
+The caches that drive it are `sansio_cache_redis.sync.Cache`, for threads, and
+`sansio_cache_redis.anyio.Cache`, for asyncio and trio.
+"""
+
+from sansio_cache.config import CacheConfig, RedisConfig
+from sansio_cache.errors import (
+    CacheClosedError,
+    CacheConnectionError,
+    CacheError,
+    CacheTimeoutError,
+    ConfigurationError,
+    InvalidKeyError,
+    InvalidTtlError,
+    ProtocolError,
+    RecursiveLoadError,
+    SerializationError,
+)
+from sansio_cache.keys import Key, KeyBuilder, Pattern
+from sansio_cache.policy import Policy
+from sansio_cache.stats import CacheStats, Histogram
+from sansio_cache.ttl import COLD, HOT, MEDIUM, NO_JITTER, STATIC, Jitter, Tier
+
+__all__ = [
+    "COLD",
+    "HOT",
+    "MEDIUM",
+    "NO_JITTER",
+    "STATIC",
+    "CacheClosedError",
+    "CacheConfig",
+    "CacheConnectionError",
+    "CacheError",
+    "CacheStats",
+    "CacheTimeoutError",
+    "ConfigurationError",
+    "Histogram",
+    "InvalidKeyError",
+    "InvalidTtlError",
+    "Jitter",
+    "Key",
+    "KeyBuilder",
+    "Pattern",
+    "Policy",
+    "ProtocolError",
+    "RecursiveLoadError",
+    "RedisConfig",
+    "SerializationError",
+    "Tier",
+]

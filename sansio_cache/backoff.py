@@ -1,0 +1,30 @@
+"""Back-off: how long a waiter sleeps before it looks again.
+
+Geometric with jitter, from 5 ms to 100 ms, and never past the time that the holder's lease has left. How
+many pauses there will be is not known when an operation begins, so it is given one random seed, and the
+draws come from a small deterministic sequence: the same operation always waits the same.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+FIRST_PAUSE_S: Final = 0.005
+LONGEST_PAUSE_S: Final = 0.1
+_MASK: Final = 2**64 - 1
+
+
+def _draw(seed: int, turn: int) -> float:
+    """A number in [0, 1) from splitmix64 (Steele, Lea, Flood 2014)."""
+    state = (seed + (turn + 1) * 0x9E3779B97F4A7C15) & _MASK
+    state = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
+    state = ((state ^ (state >> 27)) * 0x94D049BB133111EB) & _MASK
+    return ((state ^ (state >> 31)) >> 11) / 2**53
+
+
+def pause_s(seed: int, turn: int, left_s: float) -> float:
+    """The seconds to sleep on the given turn (from 0), when the holder's lease has `left_s` to run."""
+    longest = min(FIRST_PAUSE_S * 2.0 ** min(turn, 20), LONGEST_PAUSE_S)
+    pause: float = longest * (0.5 + _draw(seed, turn) / 2)
+    # Half a millisecond past the deadline, which the store knows in whole milliseconds.
+    return min(pause, max(left_s, 0.0) + 0.0005)

@@ -1,0 +1,46 @@
+"""The budget: how long, and how often, an operation may ask the store.
+
+An attempt gets 100 ms and an operation 250 ms by default, connecting included. Retries belong to the
+core and end with the operation's deadline: redis-py, which repeats a command without knowing whether
+it is idempotent, is told never to retry.
+"""
+
+from __future__ import annotations
+
+import attrs
+
+from sansio_cache.events import StoreFailed
+
+
+@attrs.frozen
+class Patience:
+    """How long the store may take: seconds for one attempt and for a whole operation."""
+
+    attempt_s: float = 0.1
+    operation_s: float = 0.25
+    attempts: int = 3
+
+    def from_now(self, now_s: float) -> Budget:
+        """The budget of an operation that begins at `now_s`."""
+        return Budget(now_s + self.operation_s, self.attempt_s, self.attempts)
+
+
+@attrs.frozen
+class Budget:
+    """What is left to an operation: a deadline on the driver's clock, and attempts."""
+
+    deadline_s: float
+    attempt_s: float
+    attempts: int
+
+    def timeout_s(self, now_s: float) -> float:
+        """The seconds that an attempt beginning at `now_s` may take."""
+        return min(self.attempt_s, max(self.deadline_s - now_s, 0.0))
+
+    def after(self, failure: StoreFailed) -> Budget | None:
+        """The budget for another attempt, or None."""
+        if not failure.kind.is_retryable or self.attempts <= 1:
+            return None
+        if failure.now_s >= self.deadline_s:
+            return None
+        return attrs.evolve(self, attempts=self.attempts - 1)

@@ -1,0 +1,90 @@
+"""The cell: the one string that an entry is, in the store.
+
+A cell holds the value *and* the lease. So whatever removes the key (an invalidation, a plain `DEL` by
+any program, an expiry, an eviction, a FLUSHDB) voids the loads in flight as well: a load may only be
+stored into the very cell that issued its grant (invariants S1, S2, S4).
+
+Layout, big-endian, times on the server's clock::
+
+    offset  size  field
+         0     1  magic 0xC5: the format; another layout would use another byte
+         1     1  kind: 0 empty (leased, no value), 1 value, 2 held by a writer
+         2    16  grant: client nonce (8) + server microseconds (8); zero = nobody holds the lease
+        18     8  lease deadline, ms
+        26     8  soft expiry, ms; zero = fresh for as long as the key lives
+        34    16  filled_by: the grant under which the value was stored
+        50     -  body, opaque to the store (see `entry.py`); only where the kind is value
+
+Anything else is *foreign*: another program's key, or a format of another version of this library. A
+foreign cell is a miss, and a reader never overwrites it (fault 33).
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from struct import Struct
+from typing import Final
+
+import attrs
+
+MAGIC: Final = 0xC5
+NONCE_BYTES: Final = 8
+GRANT_BYTES: Final = 16
+NO_GRANT: Final = bytes(GRANT_BYTES)
+
+_HEADER: Final = Struct(">BB16sQQ16s")
+HEADER_BYTES: Final = _HEADER.size
+
+
+class Kind(IntEnum):
+    """What a cell is, by its second byte."""
+
+    EMPTY = 0
+    VALUE = 1
+    HOLD = 2
+
+
+@attrs.frozen
+class Cell:
+    """A cell as the store keeps it. Grants are 16 bytes, times milliseconds of the server's clock."""
+
+    kind: int
+    grant: bytes = NO_GRANT
+    lease_deadline_ms: int = 0
+    soft_ms: int = 0
+    filled_by: bytes = NO_GRANT
+    body: bytes = b""
+
+
+@attrs.frozen
+class Foreign:
+    """A key that holds something which is not a cell of this format."""
+
+
+FOREIGN: Final = Foreign()
+
+
+def parse_cell(raw: bytes) -> Cell | Foreign:
+    """Read a cell from the bytes of its key. Never raises: what is not a cell is foreign (S12)."""
+    if len(raw) < HEADER_BYTES:
+        return FOREIGN
+    magic, kind, grant, lease_deadline_ms, soft_ms, filled_by = _HEADER.unpack_from(raw)
+    if magic != MAGIC or kind > Kind.HOLD:
+        return FOREIGN
+    return Cell(kind, grant, lease_deadline_ms, soft_ms, filled_by, raw[HEADER_BYTES:])
+
+
+def format_cell(cell: Cell) -> bytes:
+    """The bytes of a cell: the inverse of `parse_cell`."""
+    header = _HEADER.pack(MAGIC, cell.kind, cell.grant, cell.lease_deadline_ms, cell.soft_ms, cell.filled_by)
+    return header + cell.body
+
+
+def make_grant(nonce: bytes, server_us: int) -> bytes:
+    """A grant's id: the client's nonce, and the server's clock in microseconds (S3)."""
+    return nonce + server_us.to_bytes(GRANT_BYTES - NONCE_BYTES, "big")
+
+
+def is_granted_to(grant: bytes, claim: bytes) -> bool:
+    """Whether a cell's grant is the claimed one: by its id, or by its nonce where no id is known (S5)."""
+    return grant != NO_GRANT and grant.startswith(claim)

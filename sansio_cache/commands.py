@@ -1,0 +1,192 @@
+"""Commands: what the core asks its driver for, in the imperative.
+
+A command is semantic: it never mentions Redis. The memory store answers the store commands directly;
+for a server the wire module of the adapters encodes them. The driver's whole contract is: give back
+exactly one event for every command, or `Interrupted`.
+
+Store commands carry `timeout_s`, the seconds that the driver may spend on this one attempt, connecting
+included; when it is over, or the store refuses, the event is `StoreFailed`. Retries are the core's.
+All of them are idempotent in effect, so that an attempt whose fate is unknown may be repeated.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import TYPE_CHECKING
+
+import attrs
+
+if TYPE_CHECKING:
+    from sansio_cache.step import Step
+
+
+class Mode(Enum):
+    """What becomes of a value in the way of a new lease."""
+
+    KEEP = "keep"
+    """It stays readable while the refresh runs."""
+    DROP = "drop"
+    """It must not be served (schema, key check, corrupt): the lease replaces it."""
+
+
+@attrs.frozen
+class Lease:
+    """A claim on one key: the grant's 16 bytes, or the 8 of its nonce where the grant is unknown."""
+
+    key: str
+    claim: bytes
+
+
+@attrs.frozen
+class Fill:
+    """One value to store under a grant. Times to live are milliseconds; soft 0 means none."""
+
+    key: str
+    grant: bytes
+    hard_ttl_ms: int
+    soft_ttl_ms: int
+    body: bytes
+
+
+@attrs.frozen
+class ReadCell:
+    """Read one cell. Answered by `CellRead`."""
+
+    key: str
+    timeout_s: float
+
+
+@attrs.frozen
+class ReadCells:
+    """Read many cells in one round trip. Answered by `CellsRead`."""
+
+    keys: tuple[str, ...]
+    timeout_s: float
+
+
+@attrs.frozen
+class AcquireLease:
+    """Ask for the right to load a key.
+
+    `nonce` is 8 random bytes, one per operation, the same on its retries. `seen` is the `filled_by` of a
+    value that this reader refuses, or zeros. Answered by `LeaseGranted`, `LeaseDenied`, `FreshFound`,
+    `WriterFound` or `ForeignFound`.
+    """
+
+    key: str
+    nonce: bytes
+    lease_ms: int
+    seen: bytes
+    mode: Mode
+    timeout_s: float
+
+
+@attrs.frozen
+class FillCells:
+    """Store values, each only into a cell that holds its grant. Answered by `CellsFilled`."""
+
+    fills: tuple[Fill, ...]
+    timeout_s: float
+
+
+@attrs.frozen
+class RenewLeases:
+    """Extend leases or holds that are still ours, to `lease_ms` from now. Answered by `LeasesRenewed`."""
+
+    leases: tuple[Lease, ...]
+    lease_ms: int
+    timeout_s: float
+
+
+@attrs.frozen
+class ReleaseLeases:
+    """Give leases or holds back, where they are still ours. Answered by `LeasesReleased`."""
+
+    leases: tuple[Lease, ...]
+    timeout_s: float
+
+
+@attrs.frozen
+class HoldCells:
+    """Take keys for a writer: whatever is there goes, and readers load without storing.
+
+    Answered by `HoldsTaken`, one grant a key.
+    """
+
+    keys: tuple[str, ...]
+    nonce: bytes
+    hold_ms: int
+    timeout_s: float
+
+
+@attrs.frozen
+class DeleteKeys:
+    """Remove keys. This is an invalidation, complete in itself. Answered by `KeysDeleted`."""
+
+    keys: tuple[str, ...]
+    timeout_s: float
+
+
+@attrs.frozen
+class ScanKeys:
+    """One page of the keys that match a glob; cursor 0 starts and ends. Answered by `KeysFound`."""
+
+    pattern: str
+    cursor: int
+    count: int
+    timeout_s: float
+
+
+@attrs.frozen
+class Ping:
+    """Ask whether the store serves. Answered by `Ponged`."""
+
+    timeout_s: float
+
+
+@attrs.frozen
+class Compute:
+    """Call the user's loader. Answered by `Computed` or `ComputeFailed`.
+
+    `renewal` is the first step of the machine that the driver runs beside the loader, and ends with it.
+    """
+
+    key: str
+    renewal: Step | None
+
+
+@attrs.frozen
+class ShareLoad:
+    """Find the load of this key and type that is under way in this process, or lead a new one.
+
+    `schema` is the type's fingerprint; key and type make the same load. `displaced` is a flight that this
+    caller has given up on; it is no longer joined. Answered by `LoadLed`; or, within `timeout_s`, by
+    `LoadShared`, `LoadErrorShared` or `LoadNotShared`; or else by `SharingTimedOut`.
+    """
+
+    key: str
+    schema: bytes
+    displaced: int | None
+    timeout_s: float
+
+
+@attrs.frozen
+class Sleep:
+    """Wait. Answered by `Woke`."""
+
+    duration_s: float
+
+
+StoreCommand = (
+    ReadCell
+    | ReadCells
+    | AcquireLease
+    | FillCells
+    | RenewLeases
+    | ReleaseLeases
+    | HoldCells
+    | DeleteKeys
+    | ScanKeys
+    | Ping
+)
+Command = StoreCommand | Compute | ShareLoad | Sleep

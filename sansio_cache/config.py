@@ -1,0 +1,221 @@
+"""Configuration: everything that can be set about a cache, checked when it is made.
+
+`CacheConfig` is what `Cache.from_config` takes; the keyword options of `Cache.from_url` and
+`Cache.from_client` are its fields. `CacheConfig.from_env` reads the variables `SANSIO_CACHE_…`; it is the
+one place where the core looks at the environment, and only because it was asked to.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, Final, Self, get_type_hints
+
+import attrs
+
+from sansio_cache.errors import ConfigurationError, InvalidTtlError
+from sansio_cache.keys import KeyBuilder
+from sansio_cache.policy import Policy
+from sansio_cache.ttl import Ttl, ttl_seconds
+
+ENV_PREFIX: Final = "SANSIO_CACHE_"
+
+
+def _positive(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or not math.isfinite(value) or value <= 0:
+        raise ConfigurationError(f"{attribute.name} is a number above 0; got {value!r}")
+
+
+def _count(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ConfigurationError(f"{attribute.name} is a whole number from 1; got {value!r}")
+
+
+def _boolean(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
+    if not isinstance(value, bool):
+        raise ConfigurationError(f"{attribute.name} is True or False; got {value!r}")
+
+
+def _text(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
+    if not isinstance(value, str) or not value:
+        kind = type(value).__name__
+        raise ConfigurationError(f"{attribute.name} is a text that is not empty; got {kind}")
+
+
+def redact_url(url: str) -> str:
+    """A URL without what may be secret: the user's name, the password, and the query."""
+    scheme, separator, rest = url.partition("://")
+    if not separator:
+        return "***"
+    place = rest.partition("?")[0]
+    secret, at, host = place.rpartition("@")
+    return f"{scheme}://{'***@' if at and secret else ''}{host}"
+
+
+@attrs.frozen(kw_only=True)
+class RedisConfig:
+    """How to reach the server. Times are seconds.
+
+    Args:
+        enabled: False: there is no server; every read is a miss and loaders run.
+        url: `redis://`, `rediss://`, `unix://`, `memory://` or `memory://name`.
+        connect_timeout_s: How long `wait_ready` waits, and how long a connection may take to open in the
+            background. No read ever waits that long.
+        operation_timeout_s: How long one operation may spend on the store, connecting included.
+        attempt_timeout_s: How long one attempt of it may take.
+        max_connections: How many connections may be open at once.
+    """
+
+    enabled: bool = attrs.field(default=True, validator=_boolean)
+    url: str = attrs.field(default="redis://localhost:6379/0", validator=_text, repr=redact_url)
+    connect_timeout_s: float = attrs.field(default=30.0, validator=_positive)
+    operation_timeout_s: float = attrs.field(default=0.25, validator=_positive)
+    attempt_timeout_s: float = attrs.field(default=0.1, validator=_positive)
+    max_connections: int = attrs.field(default=8, validator=_count)
+
+    def __attrs_post_init__(self) -> None:
+        if self.attempt_timeout_s > self.operation_timeout_s:
+            raise ConfigurationError(
+                f"attempt_timeout_s ({self.attempt_timeout_s:g}) is longer than operation_timeout_s "
+                f"({self.operation_timeout_s:g}): an operation is one attempt or more"
+            )
+
+
+@attrs.frozen(kw_only=True)
+class CacheConfig:
+    """Everything about a cache.
+
+    Args:
+        namespace: The first part of every key: letters, digits, `_`, `.`, `-`.
+        enabled: False: `get` gives the default, `set` does nothing, loaders run.
+        redis: How to reach the server.
+        default_ttl: The time to live of entries that are not given one; in place of the policy's.
+        policy: How entries are kept and loaded.
+        max_value_bytes: The largest encoded value that is stored, or read.
+        max_key_bytes: The longest key.
+        chunk_keys: How many keys a batch puts into one round trip.
+        memory_max_entries: How many entries a memory store keeps.
+        memory_max_bytes: How large a memory store may grow.
+
+    Raises:
+        ConfigurationError: A value is out of range or contradicts another.
+    """
+
+    namespace: str
+    enabled: bool = attrs.field(default=True, validator=_boolean)
+    redis: RedisConfig = attrs.field(factory=RedisConfig, validator=attrs.validators.instance_of(RedisConfig))
+    default_ttl: Ttl | None = None
+    policy: Policy = attrs.field(factory=Policy, validator=attrs.validators.instance_of(Policy))
+    max_value_bytes: int = attrs.field(default=8 * 2**20, validator=_count)
+    max_key_bytes: int = attrs.field(default=1024, validator=_count)
+    chunk_keys: int = attrs.field(default=500, validator=_count)
+    memory_max_entries: int = attrs.field(default=10_000, validator=_count)
+    memory_max_bytes: int = attrs.field(default=64 * 2**20, validator=_count)
+
+    def __attrs_post_init__(self) -> None:
+        _ = self.keys  # the namespace is checked where keys are made
+        if self.default_ttl is not None:
+            ttl_seconds(self.default_ttl)
+
+    @property
+    def keys(self) -> KeyBuilder:
+        """The builder of this cache's keys."""
+        return KeyBuilder(self.namespace, max_key_bytes=self.max_key_bytes)
+
+    @property
+    def effective_policy(self) -> Policy:
+        """The policy, with `default_ttl` where that is given."""
+        return self.policy if self.default_ttl is None else self.policy.with_ttl(self.default_ttl)
+
+    @classmethod
+    def from_options(cls, *, namespace: str, url: str | None = None, **options: Any) -> Self:
+        """A configuration from flat keyword options: the fields of this class and of `RedisConfig`.
+
+        Raises:
+            ConfigurationError: An option is unknown, or its value is no good.
+        """
+        own = set(attrs.fields_dict(cls)) - {"namespace", "redis"}
+        theirs = set(attrs.fields_dict(RedisConfig)) - {"enabled", "url"}
+        unknown = sorted(set(options) - own - theirs)
+        if unknown:
+            raise ConfigurationError(
+                f"unknown option {', '.join(unknown)}; the options are {', '.join(sorted(own | theirs))}"
+            )
+        redis = {name: value for name, value in options.items() if name in theirs}
+        rest = {name: value for name, value in options.items() if name in own}
+        if url is not None:
+            redis["url"] = url
+        return cls(namespace=namespace, redis=RedisConfig(**redis), **rest)
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str] | None = None, **defaults: Any) -> Self:
+        """A configuration from the environment.
+
+        `SANSIO_CACHE_NAMESPACE`, `SANSIO_CACHE_ENABLED`, `SANSIO_CACHE_DEFAULT_TTL` (seconds) and so on
+        for the fields of this class; `SANSIO_CACHE_REDIS_URL`, `SANSIO_CACHE_REDIS_ENABLED`, … for those
+        of `RedisConfig`. An empty variable counts as not set. A policy cannot be given this way.
+
+        Args:
+            environ: In place of the process's environment.
+            defaults: Fields for which there is no variable.
+
+        Raises:
+            ConfigurationError: A variable cannot be read, or its value is no good; it is named.
+        """
+        if environ is None:
+            import os
+
+            environ = os.environ
+        own = _from_variables(cls, ENV_PREFIX, environ)
+        redis = _from_variables(RedisConfig, f"{ENV_PREFIX}REDIS_", environ)
+        fields = {**defaults, **own}
+        if redis:
+            fields["redis"] = attrs.evolve(fields.get("redis", RedisConfig()), **redis)
+        if "namespace" not in fields:
+            raise ConfigurationError(f"set {ENV_PREFIX}NAMESPACE, or pass namespace=")
+        return cls(**fields)
+
+
+_TRUE: Final = frozenset({"1", "true", "yes", "on"})
+_FALSE: Final = frozenset({"0", "false", "no", "off"})
+
+
+def _from_variables(cls: type, prefix: str, environ: Mapping[str, str]) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    hints = get_type_hints(cls)
+    for name in attrs.fields_dict(cls):
+        variable = f"{prefix}{name.upper()}"
+        text = environ.get(variable, "").strip()
+        if text and hints[name] not in (RedisConfig, Policy):
+            try:
+                values[name] = _parse(hints[name], text)
+                # Validate alone, so that the error can name the variable.
+                if name != "namespace":
+                    _check_field(cls, name, values[name])
+            except ValueError as error:
+                raise ConfigurationError(f"{variable}: {error}") from None
+    return values
+
+
+def _parse(hint: Any, text: str) -> Any:
+    if hint is bool:
+        if text.lower() not in _TRUE | _FALSE:
+            raise ValueError("is true or false")
+        return text.lower() in _TRUE
+    if hint is int:
+        return int(text)
+    if hint is str:
+        return text
+    return float(text)
+
+
+def _check_field(cls: type, name: str, value: Any) -> None:
+    if name == "default_ttl":
+        try:
+            ttl_seconds(value)
+        except InvalidTtlError as error:
+            raise ValueError(error) from None
+    attribute = attrs.fields_dict(cls)[name]
+    if attribute.validator is not None:
+        attribute.validator(None, attribute, value)

@@ -1,0 +1,46 @@
+"""The errors that users see. Every one says what was wrong and what to do."""
+
+from __future__ import annotations
+
+
+class CacheError(Exception):
+    """Base of every error that this library raises on its own account.
+
+    A loader's exception passes through as it is and is never wrapped.
+    """
+
+
+class CacheConnectionError(CacheError):
+    """The store cannot be reached, or refused to serve."""
+
+
+class CacheTimeoutError(CacheConnectionError):
+    """The store did not answer in time."""
+
+
+class SerializationError(CacheError):
+    """A value cannot be stored so that it comes back equal, or is too large."""
+
+
+class InvalidKeyError(CacheError, ValueError):
+    """A key, key component, namespace or pattern that cannot be used."""
+
+
+class InvalidTtlError(CacheError, ValueError):
+    """A time to live, or jitter range, that makes no sense."""
+
+
+class ConfigurationError(CacheError, ValueError):
+    """An option, URL, client or type that the cache cannot work with."""
+
+
+class RecursiveLoadError(CacheError, RuntimeError):
+    """A loader asked for the key that it is loading: waiting for it would never end."""
+
+
+class CacheClosedError(CacheError, RuntimeError):
+    """The cache was closed, or belongs to an event loop that is not this one."""
+
+
+class ProtocolError(CacheError, RuntimeError):
+    """A driver broke its contract: an event that does not answer the pending command."""

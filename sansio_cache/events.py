@@ -1,0 +1,310 @@
+"""Events: what the driver reports back, in the past tense.
+
+Every event carries `now_s`, the driver's monotonic clock in seconds: the core has no clock of its own
+(B4, B6). Events that come from the store may carry `server_ms`, the server's clock in milliseconds, as
+far as it is known. It decides freshness only; safety compares ids, never times.
+"""
+
+from __future__ import annotations
+
+from enum import Enum, IntEnum
+from typing import Any
+
+import attrs
+
+from sansio_cache.cell import Cell, Foreign
+
+
+class FailureKind(Enum):
+    """Why the store did not do what it was asked."""
+
+    TIMEOUT = "timeout"
+    CONNECTION = "connection"
+    UNAVAILABLE = "unavailable"
+    """The server answers that it cannot serve now: LOADING, BUSY, MASTERDOWN, CLUSTERDOWN."""
+    AUTHENTICATION = "authentication"
+    READ_ONLY = "read_only"
+    """A replica, as after a failover. Worth one more try, on a new connection."""
+    OUT_OF_MEMORY = "out_of_memory"
+    WRITES_REFUSED = "writes_refused"
+    """MISCONF, NOREPLICAS: reads go on."""
+    PERMISSION = "permission"
+    MISPAIRED = "mispaired"
+    """A reply that answers another command: the connection is not to be trusted (S9)."""
+    OTHER = "other"
+
+    @property
+    def is_outage(self) -> bool:
+        """Whether nothing at all can be had from the store, so that reads had better not ask."""
+        return self in _OUTAGES
+
+    @property
+    def is_retryable(self) -> bool:
+        """Whether the same command may fare better at once."""
+        return self in _RETRYABLE
+
+
+_OUTAGES = frozenset(
+    {
+        FailureKind.TIMEOUT,
+        FailureKind.CONNECTION,
+        FailureKind.UNAVAILABLE,
+        FailureKind.AUTHENTICATION,
+    }
+)
+_RETRYABLE = frozenset(
+    {
+        FailureKind.TIMEOUT,
+        FailureKind.CONNECTION,
+        FailureKind.READ_ONLY,
+        FailureKind.MISPAIRED,
+    }
+)
+
+
+class FillResult(IntEnum):
+    """What became of one fill."""
+
+    REFUSED = 0
+    STORED = 1
+    ALREADY_STORED = 2
+
+    @property
+    def is_accepted(self) -> bool:
+        """Whether the value is, or was, in the cell under this very grant."""
+        return self is not FillResult.REFUSED
+
+
+@attrs.frozen
+class CellRead:
+    """The cell as it is; None where the key does not exist."""
+
+    now_s: float
+    cell: Cell | Foreign | None
+    server_ms: int | None
+
+
+@attrs.frozen
+class CellsRead:
+    """The cells, in the order of the keys asked for."""
+
+    now_s: float
+    cells: tuple[Cell | Foreign | None, ...]
+    server_ms: int | None
+
+
+@attrs.frozen
+class LeaseGranted:
+    """The caller loads. `stale` is the value that stays readable meanwhile, if any."""
+
+    now_s: float
+    grant: bytes
+    stale: Cell | None
+    server_ms: int
+
+
+@attrs.frozen
+class LeaseDenied:
+    """Somebody else loads, for `left_ms` more at least. `stale` is what may be served meanwhile."""
+
+    now_s: float
+    left_ms: int
+    stale: Cell | None
+    server_ms: int
+
+
+@attrs.frozen
+class FreshFound:
+    """Somebody has stored a fresh value since."""
+
+    now_s: float
+    cell: Cell
+    server_ms: int
+
+
+@attrs.frozen
+class WriterFound:
+    """A writer holds the key: load, and do not store."""
+
+    now_s: float
+    left_ms: int
+
+
+@attrs.frozen
+class ForeignFound:
+    """The key holds something that is not ours: load, and do not store."""
+
+    now_s: float
+
+
+@attrs.frozen
+class CellsFilled:
+    """What became of each fill, in order."""
+
+    now_s: float
+    results: tuple[FillResult, ...]
+
+
+@attrs.frozen
+class LeasesRenewed:
+    """Which leases were still ours, in order."""
+
+    now_s: float
+    renewed: tuple[bool, ...]
+
+
+@attrs.frozen
+class LeasesReleased:
+    """The leases that were still ours are given back."""
+
+    now_s: float
+
+
+@attrs.frozen
+class HoldsTaken:
+    """The grants of the holds, in the order of the keys."""
+
+    now_s: float
+    grants: tuple[bytes, ...]
+
+
+@attrs.frozen
+class KeysDeleted:
+    """The keys are gone; `count` of them existed."""
+
+    now_s: float
+    count: int
+
+
+@attrs.frozen
+class KeysFound:
+    """One page of a scan. Cursor 0: there is no further page."""
+
+    now_s: float
+    cursor: int
+    keys: tuple[str, ...]
+
+
+@attrs.frozen
+class Ponged:
+    """The store serves."""
+
+    now_s: float
+
+
+@attrs.frozen
+class Computed:
+    """The loader returned."""
+
+    now_s: float
+    value: Any
+
+
+@attrs.frozen
+class ComputeFailed:
+    """The loader raised."""
+
+    now_s: float
+    error: Exception
+
+
+@attrs.frozen
+class LoadLed:
+    """No load to share is under way: the caller leads flight number `flight`."""
+
+    now_s: float
+    flight: int
+
+
+@attrs.frozen
+class LoadShared:
+    """The leader's result. `payload` is its encoded form; without one, `value` is the caller's own copy."""
+
+    now_s: float
+    payload: bytes | None
+    value: Any
+
+
+@attrs.frozen
+class LoadErrorShared:
+    """The leader's loader raised, after this caller had joined."""
+
+    now_s: float
+    error: Exception
+
+
+@attrs.frozen
+class LoadNotShared:
+    """The flight ended, and its result may be older than this caller's request."""
+
+    now_s: float
+
+
+@attrs.frozen
+class SharingTimedOut:
+    """The flight `flight` had not ended in time."""
+
+    now_s: float
+    flight: int
+
+
+@attrs.frozen
+class Woke:
+    """The sleep is over."""
+
+    now_s: float
+
+
+@attrs.frozen
+class StoreFailed:
+    """This attempt failed; whether the store did what was asked is unknown."""
+
+    now_s: float
+    kind: FailureKind
+
+
+@attrs.frozen
+class Interrupted:
+    """The driver was cancelled, or interrupted by a signal, while the command was pending.
+
+    Its fate is unknown. The machine gives back what it may hold and ends; the driver then re-raises.
+    """
+
+    now_s: float
+
+
+# What may answer each command. A state narrows to one of these, and matches it exhaustively.
+ReadAnswer = CellRead | StoreFailed | Interrupted
+ReadManyAnswer = CellsRead | StoreFailed | Interrupted
+AcquireAnswer = (
+    LeaseGranted | LeaseDenied | FreshFound | WriterFound | ForeignFound | StoreFailed | Interrupted
+)
+FillAnswer = CellsFilled | StoreFailed | Interrupted
+RenewAnswer = LeasesRenewed | StoreFailed | Interrupted
+ReleaseAnswer = LeasesReleased | StoreFailed | Interrupted
+HoldAnswer = HoldsTaken | StoreFailed | Interrupted
+DeleteAnswer = KeysDeleted | StoreFailed | Interrupted
+ScanAnswer = KeysFound | StoreFailed | Interrupted
+PingAnswer = Ponged | StoreFailed | Interrupted
+ComputeAnswer = Computed | ComputeFailed | Interrupted
+ShareAnswer = LoadLed | LoadShared | LoadErrorShared | LoadNotShared | SharingTimedOut | Interrupted
+SleepAnswer = Woke | Interrupted
+
+StoreEvent = (
+    CellRead
+    | CellsRead
+    | LeaseGranted
+    | LeaseDenied
+    | FreshFound
+    | WriterFound
+    | ForeignFound
+    | CellsFilled
+    | LeasesRenewed
+    | LeasesReleased
+    | HoldsTaken
+    | KeysDeleted
+    | KeysFound
+    | Ponged
+    | StoreFailed
+)
+Event = StoreEvent | ComputeAnswer | ShareAnswer | SleepAnswer

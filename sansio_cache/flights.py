@@ -1,0 +1,129 @@
+"""Flights: concurrent callers of one key and type in one process share one load.
+
+A caller that finds a load under way follows it. It may have the leader's result only if that is at least
+as new as the caller's own request:
+
+- it joined before the loader began: the loader has looked at the database after that, so its value, or
+  its exception, is the caller's too;
+- it joined before the fill was first sent, and the fill was accepted: the cell still held the grant when
+  the fill arrived, so no invalidation had come between, and the value was current at that moment.
+
+Otherwise it goes on by itself. What a leader *read* is never shared: the reply may be older than the
+follower's request.
+
+This is plain data without waiting or locking. A driver calls `join` for a `ShareLoad` command, `observe`
+for every step of an operation that leads, and wakes the followers when `observe` says that it landed.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+import attrs
+
+from sansio_cache.commands import Compute, FillCells, ShareLoad
+from sansio_cache.step import Loaded, Raised, Step
+
+
+class Phase(IntEnum):
+    """How far a load has come."""
+
+    PREPARING = 0
+    LOADING = 1
+    FILLING = 2
+    LANDED = 3
+
+
+@attrs.frozen
+class Following:
+    """A caller's place in a flight: its number, and the phase that it was in when the caller joined."""
+
+    flight: int
+    joined: Phase
+
+
+@attrs.define
+class _Flight:
+    load: tuple[str, bytes]
+    phase: Phase = Phase.PREPARING
+    followers: int = 0
+    landing: Loaded | Raised | None = None
+
+
+@attrs.define
+class Flights:
+    """The loads under way in one process. Empty when nothing is (B2)."""
+
+    _flights: dict[int, _Flight] = attrs.field(factory=dict, init=False)
+    _current: dict[tuple[str, bytes], int] = attrs.field(factory=dict, init=False)
+    _last: int = attrs.field(default=0, init=False)
+
+    def __len__(self) -> int:
+        return len(self._flights)
+
+    def join(self, command: ShareLoad) -> int | Following:
+        """Follow the load of this key and type that is under way, or lead a new one: its number is returned.
+
+        A displaced flight is not joined: the caller has given up on it.
+        """
+        load = (command.key, command.schema)
+        current = self._current.get(load)
+        if current is not None and current != command.displaced:
+            flight = self._flights[current]
+            flight.followers += 1
+            return Following(current, flight.phase)
+        self._last += 1
+        self._flights[self._last] = _Flight(load)
+        self._current[load] = self._last
+        return self._last
+
+    def observe(self, step: Step) -> bool:
+        """Follow a leader's progress. True where this step has landed its flight: wake the followers.
+
+        To be called *before* the step's command is performed: who joins later, joined later.
+        """
+        number = step.flight
+        if number is None or (flight := self._flights.get(number)) is None:
+            return False
+        if step.outcome is not None:
+            self._land(number, flight, step)
+            return True
+        if isinstance(step.command, Compute):
+            flight.phase = Phase.LOADING
+        elif isinstance(step.command, FillCells):
+            flight.phase = Phase.FILLING
+        return False
+
+    def _land(self, number: int, flight: _Flight, step: Step) -> None:
+        if isinstance(step.outcome, Loaded | Raised):
+            flight.landing = step.outcome
+        flight.phase = Phase.LANDED
+        if self._current.get(flight.load) == number:
+            del self._current[flight.load]
+        if not flight.followers:
+            del self._flights[number]
+
+    def has_landed(self, following: Following) -> bool:
+        """Whether the flight is over."""
+        return self._flights[following.flight].phase is Phase.LANDED
+
+    def leave(self, following: Following) -> Loaded | Raised | None:
+        """End following: what the caller may have of the flight's result, None for nothing.
+
+        A follower calls it exactly once, when the flight has landed or when it gives up.
+        """
+        flight = self._flights[following.flight]
+        flight.followers -= 1
+        if flight.phase is not Phase.LANDED:
+            return None
+        if not flight.followers:
+            del self._flights[following.flight]
+        return _may_have(following.joined, flight.landing)
+
+
+def _may_have(joined: Phase, landing: Loaded | Raised | None) -> Loaded | Raised | None:
+    if landing is None or joined is Phase.PREPARING:
+        return landing
+    if joined is Phase.LOADING and isinstance(landing, Loaded) and landing.accepted:
+        return landing
+    return None

@@ -1,0 +1,267 @@
+"""The memory store: the same semantic commands on a plain dictionary.
+
+It is the embedded default (`memory://`) and the store of the simulations, so it does exactly what the Lua
+texts of the Redis adapter do; one conformance suite holds both to that. It never waits and never fails,
+but for a value that is larger than the whole store.
+
+The clock is injected and gives seconds; it stands for the driver's clock and the server's in one.
+Microseconds of grants never repeat and never go back: max(now, last + 1). Bounded in entries and bytes; the
+least recently used entry goes first, leases included: an eviction is always safe (fault 12). Expired
+entries go when they are met, or when their turn comes to be evicted.
+
+Not thread-safe: the adapters hold a lock.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Final, assert_never
+
+import attrs
+
+from sansio_cache.cell import NO_GRANT, Cell, Foreign, Kind, is_granted_to, make_grant
+from sansio_cache.commands import (
+    AcquireLease,
+    DeleteKeys,
+    Fill,
+    FillCells,
+    HoldCells,
+    Lease,
+    Mode,
+    Ping,
+    ReadCell,
+    ReadCells,
+    ReleaseLeases,
+    RenewLeases,
+    ScanKeys,
+    StoreCommand,
+)
+from sansio_cache.events import (
+    CellRead,
+    CellsFilled,
+    CellsRead,
+    FailureKind,
+    FillResult,
+    ForeignFound,
+    FreshFound,
+    HoldsTaken,
+    KeysDeleted,
+    KeysFound,
+    LeaseDenied,
+    LeaseGranted,
+    LeasesReleased,
+    LeasesRenewed,
+    Ponged,
+    StoreEvent,
+    StoreFailed,
+    WriterFound,
+)
+from sansio_cache.patterns import glob_match
+
+ENTRY_OVERHEAD_BYTES: Final = 400
+"""What a key costs beside its name and its body: the objects that hold it, measured on CPython 3.11."""
+
+
+@attrs.frozen
+class Kept:
+    """A key's cell, and when the store forgets it, in milliseconds of the store's clock."""
+
+    cell: Cell | Foreign
+    expires_ms: int
+
+
+def _size_bytes(key: str, body: bytes) -> int:
+    return ENTRY_OVERHEAD_BYTES + len(key) + len(body)
+
+
+def _body(cell: Cell | Foreign) -> bytes:
+    return cell.body if isinstance(cell, Cell) else b""
+
+
+@attrs.define
+class MemoryStore:
+    """A store in this process's memory. `clock` gives seconds and never goes back."""
+
+    clock: Callable[[], float]
+    max_entries: int = 10_000
+    max_bytes: int = 64 * 2**20
+    size_bytes: int = attrs.field(default=0, init=False)
+    _kept: OrderedDict[str, Kept] = attrs.field(factory=OrderedDict, init=False)
+    _last_us: int = attrs.field(default=0, init=False)
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def perform(self, command: StoreCommand) -> StoreEvent:
+        """Do what is asked, at once."""
+        now_s = self.clock()
+        now_ms = int(now_s * 1000)
+        match command:
+            case ReadCell(key):
+                return CellRead(now_s, self._read(key, now_ms), now_ms)
+            case ReadCells(keys):
+                cells = tuple(self._read(key, now_ms) for key in keys)
+                return CellsRead(now_s, cells, now_ms)
+            case AcquireLease():
+                return self._acquire(command, now_s, now_ms)
+            case FillCells(fills):
+                if any(_size_bytes(fill.key, fill.body) > self.max_bytes for fill in fills):
+                    return StoreFailed(now_s, FailureKind.OUT_OF_MEMORY)
+                return CellsFilled(now_s, tuple(self._fill(fill, now_ms) for fill in fills))
+            case RenewLeases(leases, lease_ms):
+                renewed = tuple(self._renew(lease, lease_ms, now_ms) for lease in leases)
+                return LeasesRenewed(now_s, renewed)
+            case ReleaseLeases(leases):
+                for lease in leases:
+                    self._release(lease, now_ms)
+                return LeasesReleased(now_s)
+            case HoldCells(keys, nonce, hold_ms):
+                grants = tuple(self._hold(key, nonce, hold_ms, now_ms) for key in keys)
+                return HoldsTaken(now_s, grants)
+            case DeleteKeys(keys):
+                return KeysDeleted(now_s, sum(self._delete(key, now_ms) for key in keys))
+            case ScanKeys(pattern):
+                return KeysFound(now_s, 0, self._scan(pattern, now_ms))
+            case Ping():
+                return Ponged(now_s)
+            case _:
+                assert_never(command)
+
+    # What the scripts do, one method each.
+
+    def _acquire(self, command: AcquireLease, now_s: float, now_ms: int) -> StoreEvent:
+        cell = self._read(command.key, now_ms)
+        if isinstance(cell, Foreign):
+            return ForeignFound(now_s)
+        if cell is not None:
+            if cell.kind == Kind.HOLD:
+                return WriterFound(now_s, max(cell.lease_deadline_ms - now_ms, 0))
+            value = cell if cell.kind == Kind.VALUE else None
+            if value is not None and _is_fresh(value, now_ms) and value.filled_by != command.seen:
+                return FreshFound(now_s, value, now_ms)
+            kept = value if command.mode is Mode.KEEP else None
+            if is_granted_to(cell.grant, command.nonce):
+                return LeaseGranted(now_s, cell.grant, value, now_ms)
+            left_ms = cell.lease_deadline_ms - now_ms
+            if cell.grant != NO_GRANT and left_ms > 0:
+                return LeaseDenied(now_s, left_ms, kept, now_ms)
+            if kept is not None:
+                grant = self._grant(command.nonce, now_ms)
+                self._refresh(command, kept, grant, now_ms)
+                return LeaseGranted(now_s, grant, kept, now_ms)
+        grant = self._grant(command.nonce, now_ms)
+        empty = Cell(Kind.EMPTY, grant, now_ms + command.lease_ms)
+        self._keep(command.key, empty, now_ms + command.lease_ms)
+        return LeaseGranted(now_s, grant, None, now_ms)
+
+    def _refresh(self, command: AcquireLease, kept: Cell, grant: bytes, now_ms: int) -> None:
+        deadline_ms = now_ms + command.lease_ms
+        cell = attrs.evolve(kept, grant=grant, lease_deadline_ms=deadline_ms)
+        expires_ms = max(self._kept[command.key].expires_ms, deadline_ms)
+        self._keep(command.key, cell, expires_ms)
+
+    def _fill(self, fill: Fill, now_ms: int) -> FillResult:
+        cell = self._read(fill.key, now_ms)
+        if not isinstance(cell, Cell):
+            return FillResult.REFUSED
+        if cell.kind == Kind.VALUE and cell.filled_by == fill.grant:
+            return FillResult.ALREADY_STORED
+        if cell.grant != fill.grant:
+            return FillResult.REFUSED
+        soft_ms = now_ms + fill.soft_ttl_ms if fill.soft_ttl_ms else 0
+        value = Cell(Kind.VALUE, NO_GRANT, 0, soft_ms, fill.grant, fill.body)
+        self._keep(fill.key, value, now_ms + fill.hard_ttl_ms)
+        return FillResult.STORED
+
+    def _renew(self, lease: Lease, lease_ms: int, now_ms: int) -> bool:
+        cell = self._claimed(lease, now_ms)
+        if cell is None:
+            return False
+        deadline_ms = now_ms + lease_ms
+        expires_ms = max(self._kept[lease.key].expires_ms, deadline_ms)
+        self._keep(lease.key, attrs.evolve(cell, lease_deadline_ms=deadline_ms), expires_ms)
+        return True
+
+    def _release(self, lease: Lease, now_ms: int) -> None:
+        cell = self._claimed(lease, now_ms)
+        if cell is None:
+            return
+        if cell.kind == Kind.VALUE:
+            freed = attrs.evolve(cell, grant=NO_GRANT, lease_deadline_ms=0)
+            self._keep(lease.key, freed, self._kept[lease.key].expires_ms)
+        else:
+            self._drop(lease.key)
+
+    def _hold(self, key: str, nonce: bytes, hold_ms: int, now_ms: int) -> bytes:
+        cell = self._read(key, now_ms)
+        if isinstance(cell, Cell) and cell.kind == Kind.HOLD and is_granted_to(cell.grant, nonce):
+            return cell.grant
+        grant = self._grant(nonce, now_ms)
+        self._keep(key, Cell(Kind.HOLD, grant, now_ms + hold_ms), now_ms + hold_ms)
+        return grant
+
+    def _delete(self, key: str, now_ms: int) -> bool:
+        existed = self._read(key, now_ms) is not None
+        if existed:
+            self._drop(key)
+        return existed
+
+    def _scan(self, pattern: str, now_ms: int) -> tuple[str, ...]:
+        glob = pattern.encode()
+        return tuple(
+            key
+            for key, kept in self._kept.items()
+            if kept.expires_ms > now_ms and glob_match(glob, key.encode())
+        )
+
+    # The dictionary beneath.
+
+    def _grant(self, nonce: bytes, now_ms: int) -> bytes:
+        self._last_us = max(now_ms * 1000, self._last_us + 1)
+        return make_grant(nonce, self._last_us)
+
+    def _claimed(self, lease: Lease, now_ms: int) -> Cell | None:
+        """The cell of a lease that is still its claimant's (S5)."""
+        cell = self._read(lease.key, now_ms)
+        if isinstance(cell, Cell) and is_granted_to(cell.grant, lease.claim):
+            return cell
+        return None
+
+    def _read(self, key: str, now_ms: int) -> Cell | Foreign | None:
+        kept = self._kept.get(key)
+        if kept is None:
+            return None
+        if kept.expires_ms <= now_ms:
+            self._drop(key)
+            return None
+        self._kept.move_to_end(key)
+        return kept.cell
+
+    def _keep(self, key: str, cell: Cell | Foreign, expires_ms: int) -> None:
+        self._drop(key)
+        self._kept[key] = Kept(cell, expires_ms)
+        self.size_bytes += _size_bytes(key, _body(cell))
+        while len(self._kept) > self.max_entries or self.size_bytes > self.max_bytes:
+            self._drop(next(iter(self._kept)))
+
+    def _drop(self, key: str) -> None:
+        kept = self._kept.pop(key, None)
+        if kept is not None:
+            self.size_bytes -= _size_bytes(key, _body(kept.cell))
+
+    # For tests and simulations: look at everything, and put things there that no command would.
+
+    def dump(self) -> dict[str, Kept]:
+        """What is kept, expired entries included, the least recently used first."""
+        return dict(self._kept)
+
+    def plant(self, key: str, cell: Cell | Foreign | None, expires_ms: int) -> None:
+        """Put a cell in place, as another program or version might; None removes the key."""
+        self._drop(key)
+        if cell is not None:
+            self._keep(key, cell, expires_ms)
+
+
+def _is_fresh(value: Cell, now_ms: int) -> bool:
+    return value.soft_ms == 0 or now_ms < value.soft_ms

@@ -1,0 +1,125 @@
+"""Invalidate: remove keys, and with them every load in flight.
+
+    Deleting --KeysDeleted--> Deleting (next chunk) ... --> done
+       | failed: the remaining keys are reported, to be remembered
+
+A plain removal is a complete invalidation: the lease lives in the same key (see `cell.py`). It asks for no
+memory and no script, so it works when the store is full (fault 13). An invalidation does not fail
+silently, and being cancelled does not stop it: by then the caller's database may have changed. It always
+tries, whatever the breaker says.
+"""
+
+from __future__ import annotations
+
+from typing import assert_never
+
+import attrs
+
+from sansio_cache.budget import Budget, Patience
+from sansio_cache.commands import DeleteKeys
+from sansio_cache.events import DeleteAnswer, Event, Interrupted, KeysDeleted, StoreFailed
+from sansio_cache.notices import (
+    Ended,
+    Invalidated,
+    InvalidationFailed,
+    Notice,
+    OperationName,
+    StoreErrored,
+    StoreGaveUp,
+)
+from sansio_cache.step import (
+    Abandoned,
+    AsksStore,
+    ManyInvalidated,
+    Step,
+    ended,
+    unexpected,
+)
+
+
+@attrs.frozen
+class InvalidateRequest:
+    """The keys to remove, and how many go into one command.
+
+    `operation` is what the user asked for; None for the clean-up of an interrupted operation, which is
+    not counted.
+    """
+
+    operation: OperationName | None
+    keys: tuple[str, ...]
+    chunk: int
+    patience: Patience
+    started_s: float
+
+    def over(self, now_s: float) -> tuple[Notice, ...]:
+        """The notice that closes the operation, if it is one of the user's."""
+        return (Ended(self.operation, now_s - self.started_s),) if self.operation else ()
+
+
+def invalidate(request: InvalidateRequest, *, skip: bool = False) -> Step:
+    """Begin to remove keys. With `skip`, the cache is disabled and nothing is done."""
+    if skip or not request.keys:
+        return ended(ManyInvalidated((), ()), *request.over(request.started_s))
+    return _delete_next(request, 0, False, request.started_s)
+
+
+def void(keys: tuple[str, ...], patience: Patience, now_s: float) -> Step:
+    """Begin to remove keys for an operation that was interrupted; it ends as abandoned."""
+    request = InvalidateRequest(None, keys, len(keys), patience, now_s)
+    return _delete_next(request, 0, True, now_s)
+
+
+def _delete_next(
+    request: InvalidateRequest, done: int, abandoned: bool, now_s: float, *notices: Notice
+) -> Step:
+    keys = request.keys[done : done + request.chunk]
+    budget = request.patience.from_now(now_s)
+    return Deleting(request, done, keys, abandoned, budget).ask(now_s, *notices)
+
+
+@attrs.frozen
+class Deleting(AsksStore):
+    """Waits for the keys of one chunk to be removed."""
+
+    request: InvalidateRequest
+    done: int
+    keys: tuple[str, ...]
+    abandoned: bool
+    budget: Budget
+
+    def ask(self, now_s: float, *notices: Notice) -> Step:
+        """The step that waits in this state."""
+        command = DeleteKeys(self.keys, self.budget.timeout_s(now_s))
+        return Step(self, command, notices=notices)
+
+    def receive(self, event: Event) -> Step:
+        """Go on to the next chunk, or end."""
+        if not isinstance(event, DeleteAnswer):
+            raise unexpected(self, event)
+        request = self.request
+        match event:
+            case KeysDeleted(now_s):
+                done = self.done + len(self.keys)
+                removed = Invalidated(self.keys)
+                if done < len(request.keys):
+                    return _delete_next(request, done, self.abandoned, now_s, removed)
+                return self._end(request.keys, (), now_s, removed)
+            case StoreFailed(now_s, kind):
+                failed = request.keys[self.done :]
+                return self.retry(event) or self._end(
+                    request.keys[: self.done],
+                    failed,
+                    now_s,
+                    StoreErrored(kind),
+                    StoreGaveUp(kind),
+                    InvalidationFailed(failed),
+                )
+            case Interrupted(now_s):
+                return attrs.evolve(self, abandoned=True).ask(now_s)
+            case _:
+                assert_never(event)
+
+    def _end(self, done: tuple[str, ...], failed: tuple[str, ...], now_s: float, *notices: Notice) -> Step:
+        if self.abandoned:
+            return ended(Abandoned(), *notices)
+        return ended(ManyInvalidated(done, failed), *notices, *self.request.over(now_s))

@@ -1,0 +1,163 @@
+"""Mutate: write the database while the keys are held.
+
+    begin:  Holding --HoldsTaken--> the caller's block runs, the holds are renewed beside it
+    end:    Filling --CellsFilled--> Deleting --> done
+
+While a key is held, readers load and do not store; so no value that was read before the commit can be
+stored after it. At the end, what the block has set is filled under its hold, and everything else is
+removed: also a key whose fill was refused (another writer came between, and nobody can say which of them
+committed last), and all keys where the block raised, as it may have committed (S6).
+
+Where the store cannot be asked the block runs all the same, and the end tries to remove the keys.
+"""
+
+from __future__ import annotations
+
+from typing import assert_never
+
+import attrs
+
+from sansio_cache.budget import Budget, Patience
+from sansio_cache.commands import Fill, FillCells, HoldCells, Lease
+from sansio_cache.events import (
+    CellsFilled,
+    Event,
+    FillAnswer,
+    HoldAnswer,
+    HoldsTaken,
+    Interrupted,
+    StoreFailed,
+)
+from sansio_cache.notices import (
+    FillRefused,
+    Notice,
+    OperationName,
+    Stored,
+    StoreErrored,
+    StoreGaveUp,
+)
+from sansio_cache.operations.invalidate import InvalidateRequest, invalidate, void
+from sansio_cache.operations.renewal import RenewalTerms, renew
+from sansio_cache.operations.set_many import Item
+from sansio_cache.step import AsksStore, ManyHeld, Step, ended, unexpected
+
+
+@attrs.frozen
+class MutateRequest:
+    """The keys to hold. `nonce` is 8 random bytes; holds are renewed for at most `max_hold_s`."""
+
+    keys: tuple[str, ...]
+    nonce: bytes
+    hold_ms: int
+    max_hold_s: float
+    patience: Patience
+    started_s: float
+
+
+@attrs.frozen
+class EndRequest:
+    """How a mutation ends: the holds' grants, None where there are none, and the values to store."""
+
+    keys: tuple[str, ...]
+    grants: tuple[bytes, ...] | None
+    items: tuple[Item, ...]
+    patience: Patience
+    started_s: float
+
+
+def begin(request: MutateRequest, *, skip: bool = False) -> Step:
+    """Begin a mutation. With `skip`, the cache is disabled and nothing is held."""
+    if skip or not request.keys:
+        return ended(ManyHeld(None, None))
+    now_s = request.started_s
+    return Holding(request, request.patience.from_now(now_s)).ask(now_s)
+
+
+def end(request: EndRequest) -> Step:
+    """Begin the end of a mutation."""
+    now_s = request.started_s
+    grants = dict(zip(request.keys, request.grants or (), strict=False))
+    fills = tuple(item.under(grants[item.key]) for item in request.items if item.key in grants)
+    if not fills:
+        return _remove(request, request.keys, now_s)
+    return Filling(request, fills, request.patience.from_now(now_s)).ask(now_s)
+
+
+def _remove(request: EndRequest, keys: tuple[str, ...], now_s: float, *notices: Notice) -> Step:
+    deletion = InvalidateRequest(OperationName.MUTATE, keys, max(len(keys), 1), request.patience, now_s)
+    step = invalidate(deletion)
+    return attrs.evolve(step, notices=(*notices, *step.notices))
+
+
+@attrs.frozen
+class Holding(AsksStore):
+    """Waits for the holds."""
+
+    request: MutateRequest
+    budget: Budget
+
+    def ask(self, now_s: float, *notices: Notice) -> Step:
+        """The step that waits in this state."""
+        request = self.request
+        timeout_s = self.budget.timeout_s(now_s)
+        command = HoldCells(request.keys, request.nonce, request.hold_ms, timeout_s)
+        return Step(self, command, notices=notices)
+
+    def receive(self, event: Event) -> Step:
+        """Let the caller's block run."""
+        if not isinstance(event, HoldAnswer):
+            raise unexpected(self, event)
+        request = self.request
+        match event:
+            case HoldsTaken(now_s, grants):
+                pairs = zip(request.keys, grants, strict=True)
+                leases = tuple(Lease(key, grant) for key, grant in pairs)
+                until_s = now_s + request.max_hold_s
+                terms = RenewalTerms(request.hold_ms, until_s, request.patience)
+                return ended(ManyHeld(grants, renew(leases, terms)))
+            case StoreFailed(_, kind):
+                return self.retry(event) or ended(ManyHeld(None, None), StoreErrored(kind), StoreGaveUp(kind))
+            case Interrupted(now_s):
+                return void(request.keys, request.patience, now_s)
+            case _:
+                assert_never(event)
+
+
+@attrs.frozen
+class Filling(AsksStore):
+    """Waits for the values of a mutation to be stored."""
+
+    request: EndRequest
+    fills: tuple[Fill, ...]
+    budget: Budget
+
+    def ask(self, now_s: float, *notices: Notice) -> Step:
+        """The step that waits in this state."""
+        command = FillCells(self.fills, self.budget.timeout_s(now_s))
+        return Step(self, command, notices=notices)
+
+    def receive(self, event: Event) -> Step:
+        """Remove what was not stored."""
+        if not isinstance(event, FillAnswer):
+            raise unexpected(self, event)
+        request = self.request
+        match event:
+            case CellsFilled(now_s, results):
+                stored: set[str] = set()
+                notices: list[Notice] = []
+                for fill, result in zip(self.fills, results, strict=True):
+                    if result.is_accepted:
+                        stored.add(fill.key)
+                        notices.append(Stored(fill.key))
+                    else:
+                        notices.append(FillRefused(fill.key))
+                rest = tuple(key for key in request.keys if key not in stored)
+                return _remove(request, rest, now_s, *notices)
+            case StoreFailed(now_s, kind):
+                return self.retry(event) or _remove(
+                    request, request.keys, now_s, StoreErrored(kind), StoreGaveUp(kind)
+                )
+            case Interrupted(now_s):
+                return void(request.keys, request.patience, now_s)
+            case _:
+                assert_never(event)

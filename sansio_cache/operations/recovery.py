@@ -1,0 +1,115 @@
+"""Recovery: find out when the store serves again, and tell it the invalidations it has missed.
+
+    Pausing --Woke--> Pinging --Ponged--> Deleting --KeysDeleted--> done
+       ^                 | failed             | failed
+       +-----------------+--------------------+     the pause doubles, from 50 ms to 2 s
+
+The driver runs it in the background while the breaker is open or invalidations are remembered, so that
+no reader ever pays for a probe.
+"""
+
+from __future__ import annotations
+
+from typing import Final, assert_never
+
+import attrs
+
+from sansio_cache.budget import Patience
+from sansio_cache.commands import DeleteKeys, Ping, Sleep
+from sansio_cache.events import (
+    DeleteAnswer,
+    Event,
+    Interrupted,
+    KeysDeleted,
+    PingAnswer,
+    Ponged,
+    SleepAnswer,
+    StoreFailed,
+    Woke,
+)
+from sansio_cache.notices import Invalidated, Notice, StoreAnswered, StoreErrored
+from sansio_cache.step import Abandoned, Completed, Step, ended, unexpected
+
+FIRST_PAUSE_S: Final = 0.05
+LONGEST_PAUSE_S: Final = 2.0
+
+
+@attrs.frozen
+class Pausing:
+    """Lets some time pass before the store is asked again."""
+
+    keys: tuple[str, ...]
+    patience: Patience
+    turn: int
+
+    def ask(self, *notices: Notice) -> Step:
+        """The step that waits in this state."""
+        pause_s = min(FIRST_PAUSE_S * 2 ** min(self.turn, 10), LONGEST_PAUSE_S)
+        return Step(self, Sleep(pause_s), notices=notices)
+
+    def again(self, failure: StoreFailed) -> Step:
+        """Pause for longer."""
+        return attrs.evolve(self, turn=self.turn + 1).ask(StoreErrored(failure.kind))
+
+    def receive(self, event: Event) -> Step:
+        """Ask the store."""
+        if not isinstance(event, SleepAnswer):
+            raise unexpected(self, event)
+        match event:
+            case Woke():
+                return Step(Pinging(self), Ping(self.patience.operation_s))
+            case Interrupted():
+                return ended(Abandoned())
+            case _:
+                assert_never(event)
+
+
+@attrs.frozen
+class Pinging:
+    """Waits to hear whether the store serves."""
+
+    pausing: Pausing
+
+    def receive(self, event: Event) -> Step:
+        """Remove what is remembered, or pause again."""
+        if not isinstance(event, PingAnswer):
+            raise unexpected(self, event)
+        match event:
+            case Ponged():
+                keys = self.pausing.keys
+                if not keys:
+                    return ended(Completed(), StoreAnswered())
+                command = DeleteKeys(keys, self.pausing.patience.operation_s)
+                return Step(Deleting(self.pausing), command, notices=(StoreAnswered(),))
+            case StoreFailed():
+                return self.pausing.again(event)
+            case Interrupted():
+                return ended(Abandoned())
+            case _:
+                assert_never(event)
+
+
+@attrs.frozen
+class Deleting:
+    """Waits for the remembered keys to be removed."""
+
+    pausing: Pausing
+
+    def receive(self, event: Event) -> Step:
+        """End, or pause again."""
+        if not isinstance(event, DeleteAnswer):
+            raise unexpected(self, event)
+        match event:
+            case KeysDeleted():
+                return ended(Completed(), Invalidated(self.pausing.keys))
+            case StoreFailed():
+                return self.pausing.again(event)
+            case Interrupted():
+                return ended(Abandoned())
+            case _:
+                assert_never(event)
+
+
+def recover(keys: tuple[str, ...], patience: Patience) -> Step:
+    """Begin to wait for the store, and then to remove `keys`, the remembered invalidations."""
+    return Pausing(keys, patience, 0).ask()

@@ -1,0 +1,174 @@
+"""Set, and set many: hold the keys, then fill them under the holds' grants.
+
+    Holding --HoldsTaken--> Filling --CellsFilled--> Holding (next chunk) ... --> done
+       | failed                | failed
+       +-----------------------+--> the keys are reported as not invalidated, to be remembered
+
+A lone SET would be wrong: it may arrive late, after an invalidation that was sent after it, and bring the
+value back. So the value goes only into the cell that the hold left (S4), and taking the hold voids the
+loads in flight. Between two racing `set`s the last one wins, which need not be the one that wrote the
+database last; `mutate` is the answer to that.
+
+Interrupted, or without an answer from the store, nobody knows what the cells hold: they are removed.
+"""
+
+from __future__ import annotations
+
+from typing import assert_never
+
+import attrs
+
+from sansio_cache.budget import Budget, Patience
+from sansio_cache.commands import Fill, FillCells, HoldCells
+from sansio_cache.events import (
+    CellsFilled,
+    Event,
+    FillAnswer,
+    FillResult,
+    HoldAnswer,
+    HoldsTaken,
+    Interrupted,
+    StoreFailed,
+)
+from sansio_cache.notices import (
+    Ended,
+    FillRefused,
+    InvalidationFailed,
+    Notice,
+    OperationName,
+    Stored,
+    StoreErrored,
+    StoreGaveUp,
+)
+from sansio_cache.operations.invalidate import void
+from sansio_cache.step import AsksStore, ManyStored, Step, ended, unexpected
+
+
+@attrs.frozen
+class Item:
+    """One value to store. Times to live are milliseconds; soft 0 means none."""
+
+    key: str
+    body: bytes
+    hard_ttl_ms: int
+    soft_ttl_ms: int
+
+    def under(self, grant: bytes) -> Fill:
+        """The fill of this value under a grant."""
+        return Fill(self.key, grant, self.hard_ttl_ms, self.soft_ttl_ms, self.body)
+
+
+@attrs.frozen
+class SetRequest:
+    """What is to be stored. `nonce` is 8 random bytes; `hold_ms` is how long the holds last."""
+
+    operation: OperationName
+    items: tuple[Item, ...]
+    nonce: bytes
+    hold_ms: int
+    chunk: int
+    patience: Patience
+    started_s: float
+
+
+def set_many(request: SetRequest, *, skip: bool = False) -> Step:
+    """Begin to store values. With `skip`, the cache is disabled and nothing is done."""
+    if skip or not request.items:
+        nothing = ManyStored((None,) * len(request.items))
+        return ended(nothing, Ended(request.operation, 0.0))
+    return _hold_next(request, (), request.started_s)
+
+
+def _hold_next(request: SetRequest, done: tuple[FillResult, ...], now_s: float, *notices: Notice) -> Step:
+    items = request.items[len(done) : len(done) + request.chunk]
+    return Holding(request, done, items, request.patience.from_now(now_s)).ask(now_s, *notices)
+
+
+def _give_up(
+    request: SetRequest, done: tuple[FillResult, ...], failure: StoreFailed, *notices: Notice
+) -> Step:
+    rest = request.items[len(done) :]
+    return ended(
+        ManyStored((*done, *(None for _ in rest))),
+        *notices,
+        StoreErrored(failure.kind),
+        StoreGaveUp(failure.kind),
+        InvalidationFailed(tuple(item.key for item in rest)),
+        Ended(request.operation, failure.now_s - request.started_s),
+    )
+
+
+def _void(request: SetRequest, done: tuple[FillResult, ...], now_s: float) -> Step:
+    keys = tuple(item.key for item in request.items[len(done) :])
+    return void(keys, request.patience, now_s)
+
+
+@attrs.frozen
+class Holding(AsksStore):
+    """Waits for the holds of one chunk."""
+
+    request: SetRequest
+    done: tuple[FillResult, ...]
+    items: tuple[Item, ...]
+    budget: Budget
+
+    def ask(self, now_s: float, *notices: Notice) -> Step:
+        """The step that waits in this state."""
+        keys = tuple(item.key for item in self.items)
+        command = HoldCells(keys, self.request.nonce, self.request.hold_ms, self.budget.timeout_s(now_s))
+        return Step(self, command, notices=notices)
+
+    def receive(self, event: Event) -> Step:
+        """Fill under the grants."""
+        if not isinstance(event, HoldAnswer):
+            raise unexpected(self, event)
+        match event:
+            case HoldsTaken(now_s, grants):
+                pairs = zip(self.items, grants, strict=True)
+                fills = tuple(item.under(grant) for item, grant in pairs)
+                budget = self.request.patience.from_now(now_s)
+                return Filling(self.request, self.done, fills, budget).ask(now_s)
+            case StoreFailed():
+                return self.retry(event) or _give_up(self.request, self.done, event)
+            case Interrupted(now_s):
+                return _void(self.request, self.done, now_s)
+            case _:
+                assert_never(event)
+
+
+@attrs.frozen
+class Filling(AsksStore):
+    """Waits for the values of one chunk to be stored."""
+
+    request: SetRequest
+    done: tuple[FillResult, ...]
+    fills: tuple[Fill, ...]
+    budget: Budget
+
+    def ask(self, now_s: float, *notices: Notice) -> Step:
+        """The step that waits in this state."""
+        command = FillCells(self.fills, self.budget.timeout_s(now_s))
+        return Step(self, command, notices=notices)
+
+    def receive(self, event: Event) -> Step:
+        """Go on to the next chunk, or end."""
+        if not isinstance(event, FillAnswer):
+            raise unexpected(self, event)
+        request = self.request
+        match event:
+            case CellsFilled(now_s, results):
+                done = (*self.done, *results)
+                notices = tuple(
+                    Stored(fill.key) if result.is_accepted else FillRefused(fill.key)
+                    for fill, result in zip(self.fills, results, strict=True)
+                )
+                if len(done) < len(request.items):
+                    return _hold_next(request, done, now_s, *notices)
+                over = Ended(request.operation, now_s - request.started_s)
+                return ended(ManyStored(done), *notices, over)
+            case StoreFailed():
+                return self.retry(event) or _give_up(request, self.done, event)
+            case Interrupted(now_s):
+                return _void(request, self.done, now_s)
+            case _:
+                assert_never(event)

@@ -1,0 +1,246 @@
+"""Statistics: a fold over notices, and nothing else.
+
+Nobody counts by the way: a number here is the number of notices of a kind (B3). `CacheStats` is an
+immutable snapshot; the difference of two is what happened between them.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
+from typing import Any, Final
+
+import attrs
+
+from sansio_cache.entry import MissReason
+from sansio_cache.events import FailureKind
+from sansio_cache.notices import (
+    Ended,
+    FillRefused,
+    Hit,
+    Invalidated,
+    InvalidationFailed,
+    LeaseOutgrown,
+    Loaded,
+    LoadFailed,
+    LoadShared,
+    Missed,
+    Notice,
+    OperationName,
+    PatternDeleted,
+    StaleServed,
+    Stored,
+    StoreErrored,
+    StoreGaveUp,
+    Unstorable,
+    Waited,
+)
+
+_NOTHING: Final[Mapping[Any, Any]] = MappingProxyType({})
+
+
+def _frozen_mapping(given: Mapping[Any, Any]) -> Mapping[Any, Any]:
+    return MappingProxyType(dict(given))
+
+
+def _bucket(took_s: float) -> int:
+    """The bucket of a duration: four to each power of two of microseconds."""
+    us = int(took_s * 1e6)
+    if us < 4:
+        return max(us, 0)
+    shift = us.bit_length() - 3
+    return 4 * shift + (us >> shift)
+
+
+def _upper_s(bucket: int) -> float:
+    """The upper bound of a bucket, in seconds."""
+    if bucket < 4:
+        return (bucket + 1) / 1e6
+    shift, quarter = divmod(bucket, 4)
+    return ((4 + quarter + 1) << (shift - 1)) / 1e6
+
+
+@attrs.frozen
+class Histogram:
+    """Durations in buckets whose bounds grow by at most a quarter.
+
+    `buckets` maps a bucket's number to its count; `bounds()` gives them with their upper bounds.
+    """
+
+    buckets: Mapping[int, int] = attrs.field(default=_NOTHING, converter=_frozen_mapping, hash=False)
+
+    @property
+    def count(self) -> int:
+        """How many durations were recorded."""
+        return sum(self.buckets.values())
+
+    def bounds(self) -> list[tuple[float, int]]:
+        """The upper bound in seconds and the count of each bucket that is not empty, in order."""
+        return [(_upper_s(bucket), self.buckets[bucket]) for bucket in sorted(self.buckets)]
+
+    def percentile_s(self, percent: float) -> float:
+        """The duration in seconds that `percent` of the recorded ones do not exceed; 0 without any."""
+        wanted = self.count * percent / 100
+        seen = 0
+        for upper_s, count in self.bounds():
+            seen += count
+            if seen >= wanted:
+                return upper_s
+        return 0.0
+
+    def __sub__(self, earlier: Histogram) -> Histogram:
+        return Histogram(_difference(self.buckets, earlier.buckets))
+
+
+def _difference(later: Mapping[Any, int], earlier: Mapping[Any, int]) -> dict[Any, int]:
+    changes = {key: count - earlier.get(key, 0) for key, count in later.items()}
+    return {key: count for key, count in changes.items() if count}
+
+
+@attrs.frozen(kw_only=True)
+class CacheStats:
+    """A snapshot of the counters. `later - earlier` is what happened in between.
+
+    Attributes:
+        redis_hits: Requests answered with a fresh value from the store.
+        stale_hits: Requests answered with a value past its soft expiry.
+        misses: Other requests, by reason.
+        loads: Calls of a loader that returned, with a lease or without.
+        loads_without_lease: Those of them whose value was not to be stored.
+        load_failures: Calls of a loader that raised.
+        shared: Requests answered with the load of another caller in this process.
+        waits: Requests that waited for the load of another.
+        stored: Values that the store has taken.
+        lost_leases: Values not stored because their lease had been voided or lost.
+        outgrown_leases: Leases given up on after their longest time.
+        unstorable: Loaded values that could not be stored so that they come back equal.
+        invalidated: Keys removed on request, deletions by pattern included.
+        failed_invalidations: Keys that the store could not be told of in time.
+        errors: Attempts that failed, by kind.
+        gave_up: Operations that did without the store, by kind of their last failure.
+        latency: How long operations took, by name.
+    """
+
+    redis_hits: int = 0
+    stale_hits: int = 0
+    misses: Mapping[MissReason, int] = attrs.field(default=_NOTHING, converter=_frozen_mapping, hash=False)
+    loads: int = 0
+    loads_without_lease: int = 0
+    load_failures: int = 0
+    shared: int = 0
+    waits: int = 0
+    stored: int = 0
+    lost_leases: int = 0
+    outgrown_leases: int = 0
+    unstorable: int = 0
+    invalidated: int = 0
+    failed_invalidations: int = 0
+    errors: Mapping[FailureKind, int] = attrs.field(default=_NOTHING, converter=_frozen_mapping, hash=False)
+    gave_up: Mapping[FailureKind, int] = attrs.field(default=_NOTHING, converter=_frozen_mapping, hash=False)
+    latency: Mapping[OperationName, Histogram] = attrs.field(
+        default=_NOTHING, converter=_frozen_mapping, hash=False
+    )
+
+    @property
+    def redis_misses(self) -> int:
+        """Requests not answered from the store."""
+        return sum(self.misses.values())
+
+    @property
+    def total_requests(self) -> int:
+        """Keys asked for: hits, stale hits and misses."""
+        return self.redis_hits + self.stale_hits + self.redis_misses
+
+    @property
+    def hit_rate(self) -> float:
+        """The share of requests answered from the store, stale answers included, in percent."""
+        total = self.total_requests
+        return 100.0 * (self.redis_hits + self.stale_hits) / total if total else 0.0
+
+    def __sub__(self, earlier: CacheStats) -> CacheStats:
+        changes: dict[str, Any] = {}
+        for name in attrs.fields_dict(CacheStats):
+            later_value, earlier_value = getattr(self, name), getattr(earlier, name)
+            if name == "latency":
+                changes[name] = {
+                    operation: histogram - earlier_value.get(operation, Histogram())
+                    for operation, histogram in later_value.items()
+                }
+            elif isinstance(later_value, Mapping):
+                changes[name] = _difference(later_value, earlier_value)
+            else:
+                changes[name] = later_value - earlier_value
+        return CacheStats(**changes)
+
+
+@attrs.define
+class StatsFold:
+    """Takes notices in, and gives snapshots. Not thread-safe: a driver for threads holds a lock."""
+
+    _counts: Counter[str] = attrs.field(factory=Counter, init=False)
+    _misses: Counter[MissReason] = attrs.field(factory=Counter, init=False)
+    _errors: Counter[FailureKind] = attrs.field(factory=Counter, init=False)
+    _gave_up: Counter[FailureKind] = attrs.field(factory=Counter, init=False)
+    _latency: dict[OperationName, Counter[int]] = attrs.field(factory=dict, init=False)
+
+    def record(self, notices: Iterable[Notice]) -> None:
+        """Count."""
+        for notice in notices:
+            self._record(notice)
+
+    def _record(self, notice: Notice) -> None:  # noqa: C901 - one case for each kind
+        counts = self._counts
+        match notice:
+            case Hit():
+                counts["redis_hits"] += 1
+            case Ended(operation, took_s):
+                buckets = self._latency.get(operation)
+                if buckets is None:
+                    buckets = self._latency[operation] = Counter()
+                buckets[_bucket(took_s)] += 1
+            case Missed(_, reason):
+                self._misses[reason] += 1
+            case StaleServed():
+                counts["stale_hits"] += 1
+            case Loaded(_, leased):
+                counts["loads"] += 1
+                counts["loads_without_lease"] += not leased
+            case LoadFailed():
+                counts["load_failures"] += 1
+            case LoadShared():
+                counts["shared"] += 1
+            case Waited():
+                counts["waits"] += 1
+            case Stored():
+                counts["stored"] += 1
+            case FillRefused():
+                counts["lost_leases"] += 1
+            case LeaseOutgrown():
+                counts["outgrown_leases"] += 1
+            case Unstorable():
+                counts["unstorable"] += 1
+            case Invalidated(keys):
+                counts["invalidated"] += len(keys)
+            case PatternDeleted(_, count):
+                counts["invalidated"] += count
+            case InvalidationFailed(keys):
+                counts["failed_invalidations"] += len(keys)
+            case StoreErrored(kind):
+                self._errors[kind] += 1
+            case StoreGaveUp(kind):
+                self._gave_up[kind] += 1
+            case _:
+                # LeaseLost shows again as FillRefused; StoreAnswered is for the breaker.
+                pass
+
+    def snapshot(self) -> CacheStats:
+        """The counters as they are now."""
+        latency = {name: Histogram(buckets) for name, buckets in self._latency.items()}
+        return CacheStats(
+            misses=self._misses,
+            errors=self._errors,
+            gave_up=self._gave_up,
+            latency=latency,
+            **self._counts,
+        )

@@ -1,0 +1,189 @@
+"""Steps, states and outcomes: the shape that every machine has.
+
+An operation is a chain of immutable states. A state waits for the answer to one command;
+`state.receive(event)` gives the next step. Nothing else happens: no I/O, no clock, no randomness. So a
+driver is a loop of four lines, and a test can put states in a set and explore them breadth first::
+
+    while step.command is not None:
+        step = step.state.receive(perform(step.command))
+    return step.outcome
+
+If the driver is cancelled or interrupted it feeds `Interrupted` in place of an answer and goes on with
+the same loop, shielded and bounded in time, and then re-raises: that is how a lease is given back.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final, Protocol, cast
+
+import attrs
+
+from sansio_cache.budget import Budget
+from sansio_cache.commands import Command
+from sansio_cache.errors import ProtocolError
+from sansio_cache.events import Event, FillResult, StoreFailed
+from sansio_cache.notices import Notice, StoreErrored
+
+
+@attrs.frozen
+class Value:
+    """There is a value, and it was not loaded by this operation."""
+
+    value: Any
+
+
+@attrs.frozen
+class Loaded:
+    """The loader's value. `payload` is its encoded form, None where it cannot be stored.
+
+    `accepted` says that the store took it under the grant it was loaded with; only then may callers
+    have it who came after the loader had begun.
+    """
+
+    value: Any
+    payload: bytes | None
+    accepted: bool
+
+
+@attrs.frozen
+class Raised:
+    """The loader raised."""
+
+    error: Exception
+
+
+@attrs.frozen
+class Missing:
+    """There is no value to be had."""
+
+
+@attrs.frozen
+class Abandoned:
+    """The operation was interrupted, and has given back what it held as far as it could."""
+
+
+@attrs.frozen
+class ManyRead:
+    """One value or `Missing` a key, in order."""
+
+    values: tuple[Value | Missing, ...]
+
+
+@attrs.frozen
+class ManyStored:
+    """What became of each value, in order; None where the store could not be asked."""
+
+    results: tuple[FillResult | None, ...]
+
+
+@attrs.frozen
+class ManyHeld:
+    """The holds taken for a mutation. `grants` is None where the store could not be asked."""
+
+    grants: tuple[bytes, ...] | None
+    renewal: Step | None
+
+
+@attrs.frozen
+class ManyInvalidated:
+    """`done`: the keys that are gone from the store; `failed`: those that could not be removed."""
+
+    done: tuple[str, ...]
+    failed: tuple[str, ...]
+
+
+@attrs.frozen
+class PatternRemoved:
+    """What a deletion by pattern came to. `complete` is false where it broke off."""
+
+    deleted: int
+    complete: bool
+
+
+@attrs.frozen
+class Completed:
+    """A background machine has done what there was to do."""
+
+
+Outcome = (
+    Value
+    | Loaded
+    | Raised
+    | Missing
+    | Abandoned
+    | ManyRead
+    | ManyStored
+    | ManyHeld
+    | ManyInvalidated
+    | PatternRemoved
+    | Completed
+)
+
+
+class State(Protocol):
+    """Waits for the answer to one command."""
+
+    def receive(self, event: Event) -> Step:
+        """The next step. Raises ProtocolError where the event answers another command."""
+        ...
+
+
+@attrs.frozen
+class Over:
+    """The last state: nothing is pending, so nothing can be answered."""
+
+    def receive(self, event: Event) -> Step:
+        """Refuse."""
+        raise unexpected(self, event)
+
+
+OVER: Final = Over()
+
+
+@attrs.frozen
+class Step:
+    """Where an operation is: its state, with either a pending command or an outcome.
+
+    `flight` is the number of the load that this operation leads in its process, if any.
+    """
+
+    state: State
+    command: Command | None = None
+    outcome: Outcome | None = None
+    notices: tuple[Notice, ...] = ()
+    flight: int | None = None
+
+
+def ended(outcome: Outcome, *notices: Notice, flight: int | None = None) -> Step:
+    """The last step of an operation."""
+    return Step(OVER, None, outcome, notices, flight)
+
+
+def unexpected(state: State, event: Event) -> ProtocolError:
+    """The error for a driver that broke its contract."""
+    return ProtocolError(
+        f"{type(event).__name__} does not answer the command that {type(state).__name__} waits for: "
+        "a driver must give back exactly one event for every command, or Interrupted"
+    )
+
+
+class AsksStore:
+    """What states have in common that wait for the store: a budget, and another try within it.
+
+    Not a state of its own: the attrs classes that derive from it declare the field `budget`.
+    """
+
+    __slots__ = ()
+    budget: Budget
+
+    def ask(self, now_s: float, *notices: Notice) -> Step:
+        """The step that waits in this state."""
+        raise NotImplementedError
+
+    def retry(self, failure: StoreFailed) -> Step | None:
+        """The same command once more, or None where it is pointless or the budget is spent."""
+        budget = self.budget.after(failure)
+        if budget is None:
+            return None
+        state: AsksStore = attrs.evolve(cast("Any", self), budget=budget)
+        return state.ask(failure.now_s, StoreErrored(failure.kind))
