@@ -1,0 +1,508 @@
+"""The cache for asyncio and trio.
+
+    from sansio_cache_redis.anyio import Cache
+
+    async with Cache.from_url("redis://localhost", namespace="shop") as cache:
+        user = await cache.get_or_load("user:1", lambda: database.user(1), type=User)
+
+Mirrors `sync.py` method by method. One cache serves the tasks of one event loop at a time, whichever of the
+two it is; it may be made before the loop runs, used without `async with`, and used again in another loop
+after the first has ended.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from contextlib import asynccontextmanager
+from types import TracebackType
+from typing import Any, Self, TypeVar, overload
+
+import anyio
+import attrs
+
+from sansio_cache.commands import Ping
+from sansio_cache.config import CacheConfig
+from sansio_cache.errors import CacheClosedError, ConfigurationError
+from sansio_cache.events import StoreFailed
+from sansio_cache.keys import KeyBuilder
+from sansio_cache.notices import OperationName, StoreAnswered
+from sansio_cache.policy import Policy
+from sansio_cache.stats import CacheStats
+from sansio_cache.step import (
+    Loaded,
+    ManyHeld,
+    ManyInvalidated,
+    ManyRead,
+    ManyStored,
+    Outcome,
+    PatternRemoved,
+    Raised,
+    Step,
+    Value,
+)
+from sansio_cache_redis.background import AsyncioBackground, Background
+from sansio_cache_redis.connecting import (
+    MEMORY,
+    asyncio_factory,
+    blocking_factory,
+    check_any_client,
+    check_client,
+    opening_timeout_s,
+    scheme_of,
+)
+from sansio_cache_redis.driver_anyio import Channel, Driver, MemoryStore, RedisStore, Store
+from sansio_cache_redis.health import Health, judge, probes
+from sansio_cache_redis.ledger import Ledger
+from sansio_cache_redis.memory import memory_for
+from sansio_cache_redis.planning import AnyTtl, Mutation, Planner
+from sansio_cache_redis.replies import ERRORS
+from sansio_cache_redis.results import InvalidateResult, PatternResult, not_ready
+from sansio_cache_redis.wire import ServerClock
+
+T = TypeVar("T")
+D = TypeVar("D")
+
+_PROBE_S = 1.0
+_PAUSE_S = 0.05
+_CLOSE_S = 1.0
+
+
+@attrs.frozen(eq=False)
+class _Binding:
+    """What belongs to one event loop."""
+
+    loop: object
+    background: Background
+    channel: Channel | None
+    store: Store
+    driver: Driver
+
+
+class Cache:
+    """A read-through cache for asyncio and trio. Make one with `from_url`, `from_client` or `from_config`."""
+
+    def __init__(self, config: CacheConfig, client: Any = None) -> None:
+        """Use a classmethod; this is what they share. Nothing is connected yet."""
+        self._config = config
+        self._client = client
+        self._ledger = Ledger(config)
+        self._plan = Planner(config, self._ledger)
+        self._is_closed = False
+        if client is not None:
+            check_any_client(client)
+        is_memory = client is None and scheme_of(config.redis.url) == MEMORY
+        self._memory = memory_for(config) if is_memory else None
+        if client is None and not is_memory:
+            asyncio_factory(config.redis)  # refuses what it cannot use here, and not in the first call
+        self._binding: _Binding | None = None
+
+    @classmethod
+    def from_url(cls, url: str, *, namespace: str, **options: Any) -> Self:
+        """A cache on a server, or in this process's memory.
+
+        Args:
+            url: `redis://…`, `rediss://…` (TLS), `unix://…`, `memory://` (a store of its own) or
+                `memory://name` (one that all caches of this process with that name share).
+            namespace: The first part of every key.
+            options: The fields of `CacheConfig` and `RedisConfig`.
+
+        Raises:
+            ConfigurationError: The URL or an option cannot be used.
+            InvalidKeyError: The namespace cannot be used.
+        """
+        scheme_of(url)
+        return cls(CacheConfig.from_options(namespace=namespace, url=url, **options))
+
+    @classmethod
+    def from_client(cls, client: Any, *, namespace: str, **options: Any) -> Self:
+        """A cache on a redis-py client that you own: the cache never closes it.
+
+        Under asyncio a `redis.asyncio.Redis`; under trio, where that cannot run, a blocking `redis.Redis`,
+        which is driven on worker threads. Its own time-outs and retries apply; make it with a short
+        `socket_timeout` and without retries.
+
+        Raises:
+            ConfigurationError: The client, or an option, cannot be used.
+        """
+        if client is None:
+            raise ConfigurationError("from_client takes a client of redis-py; got None")
+        return cls(CacheConfig.from_options(namespace=namespace, **options), client)
+
+    @classmethod
+    def from_config(cls, config: CacheConfig) -> Self:
+        """A cache from a configuration.
+
+        Raises:
+            ConfigurationError: It cannot be used.
+        """
+        if not isinstance(config, CacheConfig):
+            raise ConfigurationError(f"from_config takes a CacheConfig; got {type(config).__name__}")
+        return cls(config)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__module__}.Cache namespace={self._config.namespace!r}>"
+
+    async def aclose(self) -> None:
+        """Close connections and end background threads. The cache cannot be used after that."""
+        if self._is_closed:
+            return
+        self._is_closed = True
+        binding, self._binding = self._binding, None
+        if binding is not None and not binding.background.is_over():
+            binding.driver.close()
+            if binding.channel is not None:
+                with anyio.move_on_after(_CLOSE_S, shield=True):
+                    await binding.channel.aclose()
+
+    @property
+    def key(self) -> KeyBuilder:
+        """Builds keys and patterns in this cache's namespace."""
+        return self._plan.keys
+
+    # Reading.
+
+    @overload
+    async def get(self, key: str, default: None = None, *, type: type[T]) -> T | None: ...
+    @overload
+    async def get(self, key: str, default: D, *, type: type[T]) -> T | D: ...
+    @overload
+    async def get(self, key: str, default: Any = None, *, type: Any = None) -> Any: ...
+    async def get(self, key: str, default: Any = None, *, type: Any = None) -> Any:
+        """The value of a key, or the default. Never raises for what is stored, or for the store.
+
+        Args:
+            key: A str inside the namespace, or a built `Key`.
+            default: What to give where there is no fresh value of this type.
+            type: What the value is: any type that msgspec can decode. Without one, plain JSON values.
+
+        Raises:
+            InvalidKeyError: The key cannot be one.
+            ConfigurationError: Values of the type cannot be stored so that they come back equal.
+        """
+        outcome = await self._run(self._plan.get(key, type))
+        return outcome.value if isinstance(outcome, Value) else default
+
+    @overload
+    async def get_many(self, keys: Iterable[str], *, type: type[T]) -> dict[str, T]: ...
+    @overload
+    async def get_many(self, keys: Iterable[str], *, type: Any = None) -> dict[str, Any]: ...
+    async def get_many(self, keys: Iterable[str], *, type: Any = None) -> dict[str, Any]:
+        """The values of those keys that have one, by the keys as you wrote them. One round trip.
+
+        Raises:
+            InvalidKeyError: A key cannot be one.
+            ConfigurationError: Values of the type cannot be stored so that they come back equal.
+        """
+        names, step = self._plan.get_many(keys, type)
+        outcome = await self._run(step)
+        assert isinstance(outcome, ManyRead)
+        found = zip(names, outcome.values, strict=True)
+        return {name: each.value for name, each in found if isinstance(each, Value)}
+
+    @overload
+    async def get_or_load(
+        self,
+        key: str,
+        loader: Callable[[], Any],
+        *,
+        type: type[T],
+        ttl: AnyTtl | None = None,
+        policy: Policy | None = None,
+    ) -> T: ...
+    @overload
+    async def get_or_load(
+        self,
+        key: str,
+        loader: Callable[[], Awaitable[T]] | Callable[[], T],
+        *,
+        type: None = None,
+        ttl: AnyTtl | None = None,
+        policy: Policy | None = None,
+    ) -> T: ...
+    @overload
+    async def get_or_load(
+        self,
+        key: str,
+        loader: Callable[[], Any],
+        *,
+        type: Any,
+        ttl: AnyTtl | None = None,
+        policy: Policy | None = None,
+    ) -> Any: ...
+    async def get_or_load(
+        self,
+        key: str,
+        loader: Callable[[], Any],
+        *,
+        type: Any = None,
+        ttl: AnyTtl | None = None,
+        policy: Policy | None = None,
+    ) -> Any:
+        """The value of a key, from the loader where there is none. One caller loads, the others wait.
+
+        Whatever happens to the store, the loader's answer is given. Its snapshot of the database must be
+        opened inside it: an older transaction, or a lagging replica, can store an old value.
+
+        Args:
+            key: A str inside the namespace, or a built `Key`.
+            loader: Called without arguments where the value must be loaded: a coroutine function, or a plain
+                one, which runs on a worker thread.
+            type: What the value is: any type that msgspec can decode. Without one, plain JSON values.
+            ttl: How long it stays fresh: seconds, a timedelta, a tier or a policy.
+            policy: In place of the cache's policy.
+
+        Raises:
+            InvalidKeyError: The key cannot be one.
+            InvalidTtlError: The ttl is no time to live.
+            ConfigurationError: The loader, the type or the policy cannot be used.
+            RecursiveLoadError: The loader asked for its own key.
+            Exception: What the loader raises, unchanged.
+        """
+        outcome = await self._run(self._plan.get_or_load(key, loader, type, ttl, policy), loader)
+        if isinstance(outcome, Raised):
+            raise outcome.error
+        assert isinstance(outcome, Value | Loaded)
+        return outcome.value
+
+    # Writing.
+
+    async def set(self, key: str, value: Any, *, ttl: AnyTtl | None = None, type: Any = None) -> bool:
+        """Store a value. True if it was stored; False if the store failed, or another write came between.
+
+        Between two racing calls the last one wins, which need not be the one that wrote the database last:
+        `mutate` is for that.
+
+        Args:
+            key: A str inside the namespace, or a built `Key`.
+            value: What to store. Without a type, a plain JSON value.
+            ttl: How long it stays fresh: seconds, a timedelta, a tier or a policy.
+            type: What the value is stored as; readers give the same type.
+
+        Raises:
+            InvalidKeyError: The key cannot be one.
+            InvalidTtlError: The ttl is no time to live.
+            SerializationError: The value would not come back equal, or is too large.
+            ConfigurationError: Values of the type cannot be stored so that they come back equal.
+        """
+        _, step = self._plan.set_many({key: value}, ttl, type, OperationName.SET)
+        [is_stored] = self._stored(await self._run(step))
+        return is_stored
+
+    async def set_many(
+        self, values: Mapping[str, Any], *, ttl: AnyTtl | None = None, type: Any = None
+    ) -> dict[str, bool]:
+        """Store values, in two round trips; says of each key whether it was stored.
+
+        Raises:
+            InvalidKeyError: A key cannot be one.
+            InvalidTtlError: The ttl is no time to live.
+            SerializationError: A value would not come back equal, or is too large; nothing is stored.
+            ConfigurationError: Values of the type cannot be stored so that they come back equal.
+        """
+        names, step = self._plan.set_many(values, ttl, type)
+        return dict(zip(names, self._stored(await self._run(step)), strict=True))
+
+    async def invalidate(self, *keys: str) -> InvalidateResult:
+        """Remove keys, and void every load of them that is in flight.
+
+        Keys that the store cannot be told of now are remembered: this process does not read them from the
+        store until it has been told.
+
+        Raises:
+            InvalidKeyError: A key cannot be one.
+        """
+        outcome = await self._run(self._plan.invalidate(keys))
+        assert isinstance(outcome, ManyInvalidated)
+        return InvalidateResult(len(outcome.done), len(outcome.failed))
+
+    async def delete_pattern(self, pattern: str) -> PatternResult:
+        """Remove the keys that match a Redis glob inside the namespace.
+
+        Args:
+            pattern: `user:*`, or what `key.pattern()` builds.
+
+        Raises:
+            InvalidKeyError: The pattern cannot be one.
+        """
+        return self._removed(await self._run(self._plan.delete_pattern(pattern)))
+
+    async def clear(self) -> PatternResult:
+        """Remove everything in the namespace."""
+        return self._removed(await self._run(self._plan.delete_pattern(None)))
+
+    @asynccontextmanager
+    async def mutate(self, *keys: str) -> AsyncIterator[Mutation]:
+        """Hold keys while the block writes the database.
+
+            async with cache.mutate("user:1") as m:
+                await database.rename(1, "Ada")
+                m.set("user:1", {"name": "Ada"})
+
+        While they are held, readers load and do not store. At the end, what was set is stored, and what
+        was not is invalidated; everything is invalidated where the block raises, or where another writer
+        came between.
+
+        Raises:
+            InvalidKeyError: A key cannot be one.
+        """
+        mutation = self._plan.mutation(keys)
+        held = await self._run(mutation.begin())
+        assert isinstance(held, ManyHeld)
+        has_ended = False
+        try:
+            async with self._bound().driver.renewing(held.renewal):
+                yield mutation
+            has_ended = True
+        finally:
+            await self._run(mutation.end(held.grants, raised=not has_ended))
+
+    # Looking.
+
+    def stats(self) -> CacheStats:
+        """The counters as they are now; the difference of two is what happened in between."""
+        return self._ledger.snapshot()
+
+    async def health(self) -> Health:
+        """Ask the server whether everything is there that the cache needs. Never raises for the server."""
+        channel = self._bound().channel
+        bypassing, remembered = self._ledger.is_out, self._ledger.remembered
+        if channel is None:
+            return Health(ok=True, server="memory", bypassing=bypassing, remembered=remembered)
+        asked = probes(self._config.namespace)
+        started_s = time.monotonic()
+        try:
+            replies = await channel.execute([args for _, args in asked], _PROBE_S)
+        except ERRORS as error:
+            problem = f"the server cannot be asked: {type(error).__name__}"
+            return Health(ok=False, problems=(problem,), bypassing=bypassing, remembered=remembered)
+        latency_s = time.monotonic() - started_s
+        server, problems = judge(asked, replies)
+        return Health(
+            ok=not problems,
+            problems=problems,
+            server=server,
+            latency_s=latency_s,
+            bypassing=bypassing,
+            remembered=remembered,
+        )
+
+    async def wait_ready(self, timeout_s: float | None = None) -> None:
+        """Wait until the store serves.
+
+        Args:
+            timeout_s: How long, in seconds; the configuration's `connect_timeout_s` where not given.
+
+        Raises:
+            CacheTimeoutError: It does not answer in time.
+            CacheConnectionError: It cannot be reached in time, or refuses.
+        """
+        store = self._bound().store
+        if self._ledger.is_disabled:
+            return
+        limit_s = self._config.redis.connect_timeout_s if timeout_s is None else timeout_s
+        deadline_s = time.monotonic() + limit_s
+        while True:
+            left_s = deadline_s - time.monotonic()
+            event = await store.perform(Ping(min(max(left_s, 0.001), _PROBE_S)))
+            if not isinstance(event, StoreFailed):
+                self._ledger.note((StoreAnswered(),))
+                return
+            if time.monotonic() + _PAUSE_S >= deadline_s:
+                raise not_ready(event.kind, limit_s)
+            await anyio.sleep(_PAUSE_S)
+
+    # Inside.
+
+    async def _run(self, step: Step, loader: Callable[[], Any] | None = None) -> Outcome:
+        return await self._bound().driver.run(step, loader)
+
+    def _bound(self) -> _Binding:
+        """What belongs to the running event loop; made with the first call in it."""
+        loop: object
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            import trio
+
+            loop = trio.lowlevel.current_trio_token()
+        binding = self._binding
+        if binding is not None and binding.loop is loop:
+            return binding
+        return self._bind(loop)
+
+    def _bind(self, loop: object) -> _Binding:
+        if self._is_closed:
+            raise CacheClosedError("the cache is closed: make another")
+        if self._binding is not None and not self._binding.background.is_over():
+            raise CacheClosedError(
+                "the cache is in use by another event loop that is still running: make a cache for each loop"
+            )
+        make = self._on_asyncio if isinstance(loop, asyncio.AbstractEventLoop) else self._on_trio
+        server_clock = ServerClock()
+        clock = self._plan.clock
+        background, channel = make(lambda server_us: server_clock.learn(server_us, clock()))
+        store: Store
+        if self._memory is not None:
+            store = MemoryStore(self._memory)
+        else:
+            assert channel is not None
+            store = RedisStore(channel, server_clock, clock)
+
+        def distrust() -> None:
+            if channel is not None:
+                channel.reset()
+
+        driver = Driver(store, self._ledger, self._plan, background, distrust)
+        self._binding = _Binding(loop, background, channel, store, driver)
+        return self._binding
+
+    def _on_asyncio(self, on_time: Callable[[int], object]) -> tuple[Background, Channel | None]:
+        from sansio_cache_redis.channel_asyncio import AsyncioChannel, AsyncioClientChannel
+
+        background = AsyncioBackground()
+        if self._memory is not None:
+            return background, None
+        if self._client is not None:
+            check_client(self._client, blocking=False)
+            return background, AsyncioClientChannel(self._client)
+        channel = AsyncioChannel(
+            asyncio_factory(self._config.redis),
+            opening_timeout_s=opening_timeout_s(self._config.redis),
+            on_time=on_time,
+        )
+        return background, channel
+
+    def _on_trio(self, on_time: Callable[[int], object]) -> tuple[Background, Channel | None]:
+        from sansio_cache_redis.background import TrioBackground
+        from sansio_cache_redis.channel_trio import TrioChannel, TrioClientChannel
+
+        background = TrioBackground()
+        if self._memory is not None:
+            return background, None
+        if self._client is not None:
+            check_client(self._client, blocking=True)
+            return background, TrioClientChannel(self._client)
+        return background, TrioChannel(blocking_factory(self._config.redis), on_time=on_time)
+
+    @staticmethod
+    def _stored(outcome: Outcome) -> list[bool]:
+        assert isinstance(outcome, ManyStored)
+        return [result is not None and result.is_accepted for result in outcome.results]
+
+    @staticmethod
+    def _removed(outcome: Outcome) -> PatternResult:
+        assert isinstance(outcome, PatternRemoved)
+        return PatternResult(outcome.deleted, outcome.complete)

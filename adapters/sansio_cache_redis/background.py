@@ -1,0 +1,105 @@
+"""Background tasks under asyncio and trio: they belong to the cache, not to a caller.
+
+anyio has no such thing on purpose, so each backend's own is used. A background task never takes the
+program down: what it raises is logged.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any, Final, Protocol
+
+logger: Final = logging.getLogger("sansio_cache")
+
+Job = Callable[[], Awaitable[Any]]
+
+
+class Background(Protocol):
+    """Starts tasks in one event loop, and ends them."""
+
+    def start(self, job: Job) -> Callable[[], object]:
+        """Start a task; the function given back cancels it."""
+        ...
+
+    def is_over(self) -> bool:
+        """Whether the event loop has ended."""
+        ...
+
+    def cancel_all(self) -> None:
+        """Cancel what runs."""
+        ...
+
+
+async def _guard(job: Job) -> None:
+    try:
+        await job()
+    except Exception:
+        logger.exception("a background task of the cache failed")
+
+
+class AsyncioBackground:
+    """Tasks of the running asyncio loop."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def start(self, job: Job) -> Callable[[], object]:
+        """Start a task; the function given back cancels it."""
+        task = self._loop.create_task(_guard(job))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task.cancel
+
+    def is_over(self) -> bool:
+        """Whether the event loop has ended."""
+        return not self._loop.is_running()
+
+    def cancel_all(self) -> None:
+        """Cancel what runs."""
+        for task in self._tasks:
+            task.cancel()
+
+
+class TrioBackground:
+    """System tasks of the running trio loop."""
+
+    def __init__(self) -> None:
+        import trio
+
+        self._trio = trio
+        self._scopes: set[trio.CancelScope] = set()
+        self._is_over = False
+        trio.lowlevel.spawn_system_task(self._watch)
+
+    async def _watch(self) -> None:
+        try:
+            await self._trio.sleep_forever()
+        finally:
+            self._is_over = True
+
+    def start(self, job: Job) -> Callable[[], object]:
+        """Start a task; the function given back cancels it."""
+        scope = self._trio.CancelScope()
+        self._scopes.add(scope)
+
+        async def run() -> None:
+            try:
+                with scope:
+                    await _guard(job)
+            finally:
+                self._scopes.discard(scope)
+
+        self._trio.lowlevel.spawn_system_task(run)
+        return scope.cancel
+
+    def is_over(self) -> bool:
+        """Whether the event loop has ended."""
+        return self._is_over
+
+    def cancel_all(self) -> None:
+        """Cancel what runs."""
+        for scope in self._scopes:
+            scope.cancel()

@@ -1,0 +1,164 @@
+"""Connecting: what redis-py is told about the server, and which of its defaults a cache cannot live with.
+
+redis-py keeps TLS, authentication, the handshake, unix sockets and the parsing of URLs. Overridden, each
+for a measured reason:
+
+- retries (10 by default): none. redis-py repeats a command without knowing whether it is idempotent; the
+  core, which knows, retries inside one deadline.
+- time-outs (5 s): ours, see `RedisConfig`.
+- maintenance notifications: off. They switch off the check for unread replies, after which `GET b` may
+  return the value of `a`.
+- protocol: RESP2. Nothing here needs pushes, and its handshake is shorter.
+- `decode_responses`: refused. Cells are bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import redis
+import redis.asyncio
+from redis.asyncio import connection as asyncio_connection
+from redis.asyncio.retry import Retry as AsyncRetry
+from redis.backoff import NoBackoff
+from redis.maint_notifications import MaintNotificationsConfig
+from redis.retry import Retry
+
+from sansio_cache.config import RedisConfig, redact_url
+from sansio_cache.errors import ConfigurationError
+
+MEMORY: Final = "memory"
+_SCHEMES: Final = ("redis", "rediss", "unix")
+_LONGEST_OPENING_S: Final = 5.0
+"""How long a connection may take to open in the background; another is tried after that."""
+
+_REFUSED: Final = {
+    "decode_responses": "cells are bytes: leave it out",
+    "retry": "retries belong to the cache: leave it out",
+    "retry_on_timeout": "retries belong to the cache: leave it out",
+    "retry_on_error": "retries belong to the cache: leave it out",
+    "socket_timeout": "set operation_timeout_s instead",
+    "socket_connect_timeout": "set operation_timeout_s or connect_timeout_s instead",
+    "timeout": "set operation_timeout_s instead",
+    "max_connections": "set the option max_connections instead",
+    "protocol": "the cache speaks RESP2: leave it out",
+}
+
+
+def scheme_of(url: str) -> str:
+    """The scheme of a URL that the cache can use.
+
+    Raises:
+        ConfigurationError: It is none, or not a URL at all. The message shows no password.
+    """
+    if not isinstance(url, str):
+        raise ConfigurationError(f"a URL is a text; got {type(url).__name__}")
+    scheme = url.partition("://")[0].lower()
+    if "://" not in url or scheme not in (*_SCHEMES, MEMORY):
+        raise ConfigurationError(
+            f"cannot use the URL {redact_url(url)}: it must begin with redis://, rediss://, unix:// or memory://"
+        )
+    return scheme
+
+
+def opening_timeout_s(config: RedisConfig) -> float:
+    """How long a connection may take to open in the background, in seconds."""
+    return min(config.connect_timeout_s, _LONGEST_OPENING_S)
+
+
+def _arguments(config: RedisConfig, parse: Callable[[str], Any]) -> tuple[Any, dict[str, Any]]:
+    """The class of connection and its keyword arguments, for a URL."""
+    scheme_of(config.url)
+    try:
+        urlsplit(config.url).port  # noqa: B018 - raises where it is no number
+        arguments = dict(parse(config.url))
+    except ValueError:
+        # redis-py's message may quote a part of the password where it holds a raw `#` or `/`.
+        raise ConfigurationError(
+            f"cannot read the URL {redact_url(config.url)}: percent-encode special characters in the "
+            "user name and password, and check the port and the options behind `?`"
+        ) from None
+    for name, why in _REFUSED.items():
+        if name in arguments:
+            raise ConfigurationError(f"the URL option {name} cannot be used: {why}")
+    connection_class = arguments.pop("connection_class", None)
+    arguments |= {
+        "socket_timeout": opening_timeout_s(config),
+        "socket_connect_timeout": opening_timeout_s(config),
+        "maint_notifications_config": MaintNotificationsConfig(enabled=False),
+        "protocol": 2,
+    }
+    return connection_class, arguments
+
+
+def _factory(make: Callable[..., Any], arguments: dict[str, Any], url: str) -> Callable[[], Any]:
+    def connect() -> Any:
+        return make(**arguments)
+
+    try:
+        connect()  # opens nothing yet: it only takes, or refuses, its arguments
+    except TypeError as error:
+        # "... got an unexpected keyword argument 'x'": the option is the last word, and no secret.
+        option = str(error).rpartition(" ")[2]
+        raise ConfigurationError(f"unknown option {option} in the URL {redact_url(url)}") from None
+    return connect
+
+
+def blocking_factory(config: RedisConfig) -> Callable[[], Any]:
+    """A function that makes redis-py's blocking connections, not yet open.
+
+    Raises:
+        ConfigurationError: The URL, or an option in it, cannot be used.
+    """
+    found, arguments = _arguments(config, redis.connection.parse_url)
+    arguments["retry"] = Retry(NoBackoff(), 0)
+    return _factory(found or redis.Connection, arguments, config.url)
+
+
+def asyncio_factory(config: RedisConfig) -> Callable[[], Any]:
+    """A function that makes redis-py's asyncio connections, not yet open.
+
+    Raises:
+        ConfigurationError: The URL, or an option in it, cannot be used.
+    """
+    found, arguments = _arguments(config, asyncio_connection.parse_url)
+    arguments["retry"] = AsyncRetry(NoBackoff(), 0)
+    return _factory(found or asyncio_connection.Connection, arguments, config.url)
+
+
+def check_any_client(client: Any) -> None:
+    """Refuse a client that no cache can drive.
+
+    Raises:
+        ConfigurationError: It is not a client of redis-py, or it decodes responses.
+    """
+    if isinstance(client, type):
+        raise ConfigurationError(f"from_client takes a client, not its class {client.__name__}")
+    if isinstance(client, redis.RedisCluster | redis.asyncio.RedisCluster):
+        raise ConfigurationError("a cluster client is not supported yet: pass a client of one primary")
+    if not isinstance(client, redis.Redis | redis.asyncio.Redis):
+        raise ConfigurationError(f"from_client takes a client of redis-py; got {type(client).__name__}")
+    if client.connection_pool.connection_kwargs.get("decode_responses"):
+        raise ConfigurationError(
+            "the client has decode_responses=True, and cells are bytes: pass a client without it"
+        )
+
+
+def check_client(client: Any, *, blocking: bool) -> None:
+    """Refuse a client that this cache, or this event loop, cannot drive.
+
+    Raises:
+        ConfigurationError: It is of the wrong kind, or no cache can drive it.
+    """
+    check_any_client(client)
+    if blocking and not isinstance(client, redis.Redis):
+        raise ConfigurationError(
+            "an asyncio client cannot be driven here: pass a redis.Redis, or use "
+            "sansio_cache_redis.anyio.Cache under asyncio"
+        )
+    if not blocking and not isinstance(client, redis.asyncio.Redis):
+        raise ConfigurationError(
+            "a blocking redis.Redis would block the event loop: under asyncio pass a redis.asyncio.Redis"
+        )

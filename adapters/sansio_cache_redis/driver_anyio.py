@@ -1,0 +1,304 @@
+"""The driver for asyncio and trio: performs the commands of one operation, one at a time, in its task.
+
+Mirrors `driver_sync.py`, from which it differs by `async` and `await`. The rules that decide whether a
+lease can leak: an interrupted acquire counts as held; a release is always shielded, on the success path
+too; and the clean-up is bounded in time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from inspect import isawaitable, iscoroutinefunction
+from typing import Any, Final, Protocol, assert_never
+
+import anyio
+import anyio.to_thread
+
+from sansio_cache.commands import (
+    AcquireLease,
+    Command,
+    Compute,
+    DeleteKeys,
+    FillCells,
+    HoldCells,
+    Ping,
+    ReadCell,
+    ReadCells,
+    ReleaseLeases,
+    RenewLeases,
+    ScanKeys,
+    ShareLoad,
+    Sleep,
+    StoreCommand,
+)
+from sansio_cache.errors import CacheClosedError
+from sansio_cache.events import (
+    Computed,
+    ComputeFailed,
+    Event,
+    FailureKind,
+    Interrupted,
+    LoadErrorShared,
+    LoadLed,
+    LoadNotShared,
+    LoadShared,
+    SharingTimedOut,
+    StoreEvent,
+    StoreFailed,
+    Woke,
+)
+from sansio_cache.flights import Flights
+from sansio_cache.step import Abandoned, Completed, Loaded, Outcome, Step, ended
+from sansio_cache_redis.background import Background
+from sansio_cache_redis.ledger import Ledger
+from sansio_cache_redis.memory import SharedMemory
+from sansio_cache_redis.planning import Planner
+from sansio_cache_redis.recursion import loading, refuse_recursion
+from sansio_cache_redis.replies import ERRORS, own_copy
+from sansio_cache_redis.wire import Args, ServerClock, as_eval, classify, decode, encode, unknown_scripts
+
+_CLEAN_UP_S: Final = 1.0
+
+
+class Channel(Protocol):
+    """Runs batches of Redis commands."""
+
+    async def execute(self, commands: list[Args], timeout_s: float) -> list[Any]:
+        """Send commands together; returns their replies, error replies as values."""
+        ...
+
+    def reset(self) -> None:
+        """Close the connections; others are opened when they are needed."""
+        ...
+
+    async def aclose(self) -> None:
+        """Close the connections, for good."""
+        ...
+
+
+class Store(Protocol):
+    """Answers store commands."""
+
+    async def perform(self, command: StoreCommand) -> StoreEvent:
+        """Do what is asked; a failure is an event."""
+        ...
+
+
+class RedisStore:
+    """Answers store commands through a channel to a server."""
+
+    def __init__(self, channel: Channel, server_clock: ServerClock, clock: Callable[[], float]) -> None:
+        self.channel = channel
+        self._server_clock = server_clock
+        self._clock = clock
+
+    async def perform(self, command: StoreCommand) -> StoreEvent:
+        """Do what is asked; a failure is an event."""
+        try:
+            commands = encode(command)
+            replies = await self.channel.execute(commands, command.timeout_s)
+            if unknown := unknown_scripts(replies):
+                again = [as_eval(commands[place]) for place in unknown]
+                for place, reply in zip(
+                    unknown, await self.channel.execute(again, command.timeout_s), strict=True
+                ):
+                    replies[place] = reply
+        except ERRORS as error:
+            return StoreFailed(self._clock(), classify(error))
+        event = decode(command, replies, self._server_clock, self._clock())
+        if isinstance(event, StoreFailed) and event.kind in (FailureKind.MISPAIRED, FailureKind.READ_ONLY):
+            self.channel.reset()
+        return event
+
+
+class MemoryStore:
+    """Answers store commands from this process's memory, without waiting."""
+
+    def __init__(self, memory: SharedMemory) -> None:
+        self._memory = memory
+
+    async def perform(self, command: StoreCommand) -> StoreEvent:
+        """Do what is asked, at once; but a cancelled caller is told so here, as everywhere."""
+        await anyio.lowlevel.checkpoint_if_cancelled()
+        return self._memory.perform(command)
+
+
+class Driver:
+    """Runs operations for any number of tasks of one event loop.
+
+    Args:
+        store: Answers store commands.
+        ledger: Takes the notices in.
+        planner: Makes the recovery's first step.
+        background: Starts tasks that belong to no caller.
+        distrust: Called when a reply belonged to another key.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        ledger: Ledger,
+        planner: Planner,
+        background: Background,
+        distrust: Callable[[], None],
+    ) -> None:
+        self._store = store
+        self._ledger = ledger
+        self._planner = planner
+        self._background = background
+        self._distrust = distrust
+        self._clock = planner.clock
+        self._flights = Flights()
+        self._landings: dict[int, anyio.Event] = {}
+        self._is_closing = False
+        self._is_recovering = False
+
+    async def run(self, step: Step, loader: Callable[[], Any] | None = None) -> Outcome:
+        """Run an operation to its end.
+
+        Raises:
+            CacheClosedError: The cache is closed.
+            RecursiveLoadError: A loader asks for its own key.
+        """
+        if self._is_closing:
+            raise CacheClosedError("the cache is closed: make another")
+        try:
+            self._observe(step)
+            while step.command is not None:
+                event = await self._perform(step.command, loader)
+                step = step.state.receive(event)
+                self._observe(step)
+        except BaseException:
+            await self._abandon(step)
+            raise
+        assert step.outcome is not None
+        return step.outcome
+
+    @asynccontextmanager
+    async def renewing(self, renewal: Step | None) -> AsyncIterator[None]:
+        """Renew leases while the block runs."""
+        if renewal is None:
+            yield
+            return
+        cancel = self._background.start(lambda: self.run(renewal))
+        try:
+            yield
+        finally:
+            cancel()
+
+    def close(self) -> None:
+        """End the background tasks."""
+        self._is_closing = True
+        self._background.cancel_all()
+
+    async def _abandon(self, step: Step) -> None:
+        """Give back what an interrupted operation may hold, shielded and bounded in time."""
+        flight = step.flight
+        try:
+            if step.command is None:
+                return
+            with anyio.move_on_after(_CLEAN_UP_S, shield=True):
+                step = step.state.receive(Interrupted(self._clock()))
+                self._observe(step)
+                while step.command is not None:
+                    event = await self._perform(step.command, None)
+                    step = step.state.receive(event)
+                    self._observe(step)
+        finally:
+            self._observe(ended(Abandoned(), flight=flight))
+
+    async def _perform(self, command: Command, loader: Callable[[], Any] | None) -> Event:
+        match command:
+            case ReleaseLeases():
+                with anyio.move_on_after(_CLEAN_UP_S, shield=True):
+                    return await self._store.perform(command)
+                return StoreFailed(self._clock(), FailureKind.TIMEOUT)
+            case (
+                ReadCell()
+                | ReadCells()
+                | AcquireLease()
+                | FillCells()
+                | RenewLeases()
+                | HoldCells()
+                | DeleteKeys()
+                | ScanKeys()
+                | Ping()
+            ):
+                return await self._store.perform(command)
+            case Compute(key, renewal):
+                assert loader is not None
+                return await self._compute(key, renewal, loader)
+            case ShareLoad():
+                return await self._share(command)
+            case Sleep(duration_s):
+                await anyio.sleep(duration_s)
+                if self._is_closing:
+                    raise CacheClosedError("the cache was closed while an operation was waiting")
+                return Woke(self._clock())
+            case _:
+                assert_never(command)
+
+    async def _compute(self, key: str, renewal: Step | None, loader: Callable[[], Any]) -> Event:
+        async with self.renewing(renewal):
+            with loading(self, key):
+                try:
+                    value = await _call(loader)
+                except Exception as error:  # noqa: BLE001 - the loader's own, handed to its callers
+                    return ComputeFailed(self._clock(), error)
+                return Computed(self._clock(), value)
+
+    async def _share(self, command: ShareLoad) -> Event:
+        refuse_recursion(self, command.key)
+        place = self._flights.join(command)
+        if isinstance(place, int):
+            return LoadLed(self._clock(), place)
+        landing = self._landings.setdefault(place.flight, anyio.Event())
+        try:
+            with anyio.move_on_after(command.timeout_s):
+                await landing.wait()
+        finally:
+            has_landed = self._flights.has_landed(place)
+            result = self._flights.leave(place)
+        now_s = self._clock()
+        if not has_landed:
+            return SharingTimedOut(now_s, place.flight)
+        if result is None:
+            return LoadNotShared(now_s)
+        if isinstance(result, Loaded):
+            if result.payload is not None:
+                return LoadShared(now_s, result.payload, None)
+            return own_copy(result.value, now_s)
+        return LoadErrorShared(now_s, result.error)
+
+    def _observe(self, step: Step) -> None:
+        if step.flight is not None and self._flights.observe(step):
+            landing = self._landings.pop(step.flight, None)
+            if landing is not None:
+                landing.set()
+        if step.notices:
+            if self._ledger.note(step.notices):
+                self._distrust()
+            if self._ledger.needs_recovery and not (self._is_recovering or self._is_closing):
+                self._is_recovering = True
+                self._background.start(self._recover)
+
+    async def _recover(self) -> None:
+        try:
+            while self._ledger.needs_recovery:
+                pending = self._ledger.pending_invalidations()
+                outcome = await self.run(self._planner.recovery(pending))
+                if isinstance(outcome, Completed):
+                    self._ledger.told(pending)
+        except CacheClosedError:
+            pass
+        finally:
+            self._is_recovering = False
+
+
+async def _call(loader: Callable[[], Any]) -> Any:
+    """Call a loader: a coroutine function here, a plain one on a worker thread, as it may block."""
+    if iscoroutinefunction(loader) or iscoroutinefunction(getattr(loader, "__call__", None)):  # noqa: B004
+        return await loader()
+    value = await anyio.to_thread.run_sync(loader)
+    return await value if isawaitable(value) else value

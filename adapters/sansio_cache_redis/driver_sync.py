@@ -1,0 +1,270 @@
+"""The driver for threads: performs the commands of one operation, one at a time, in the caller's thread.
+
+Mirrors `driver_anyio.py`, from which it differs by `async` and `await`. The rules that decide whether a
+lease can leak are the same: an interrupted acquire counts as held, a release is not cut short, and the
+clean-up is bounded in time, as every store command is.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from inspect import isawaitable
+from typing import Any, Protocol, assert_never
+
+from sansio_cache.commands import (
+    AcquireLease,
+    Command,
+    Compute,
+    DeleteKeys,
+    FillCells,
+    HoldCells,
+    Ping,
+    ReadCell,
+    ReadCells,
+    ReleaseLeases,
+    RenewLeases,
+    ScanKeys,
+    ShareLoad,
+    Sleep,
+    StoreCommand,
+)
+from sansio_cache.errors import CacheClosedError, ConfigurationError
+from sansio_cache.events import (
+    Computed,
+    ComputeFailed,
+    Event,
+    FailureKind,
+    Interrupted,
+    LoadErrorShared,
+    LoadLed,
+    LoadNotShared,
+    LoadShared,
+    SharingTimedOut,
+    StoreEvent,
+    StoreFailed,
+    Woke,
+)
+from sansio_cache.flights import Flights
+from sansio_cache.step import Abandoned, Completed, Loaded, Outcome, Step, ended
+from sansio_cache_redis.channel_threads import ClientChannel, ThreadsChannel
+from sansio_cache_redis.keeper import Keeper
+from sansio_cache_redis.ledger import Ledger
+from sansio_cache_redis.planning import Planner
+from sansio_cache_redis.recursion import loading, refuse_recursion
+from sansio_cache_redis.replies import ERRORS, own_copy
+from sansio_cache_redis.wire import ServerClock, as_eval, classify, decode, encode, unknown_scripts
+
+
+class Store(Protocol):
+    """Answers store commands."""
+
+    def perform(self, command: StoreCommand) -> StoreEvent:
+        """Do what is asked; a failure is an event."""
+        ...
+
+
+class RedisStore:
+    """Answers store commands through a channel to a server."""
+
+    def __init__(
+        self, channel: ThreadsChannel | ClientChannel, server_clock: ServerClock, clock: Callable[[], float]
+    ) -> None:
+        self.channel = channel
+        self._server_clock = server_clock
+        self._clock = clock
+
+    def perform(self, command: StoreCommand) -> StoreEvent:
+        """Do what is asked; a failure is an event."""
+        try:
+            commands = encode(command)
+            replies = self.channel.execute(commands, command.timeout_s)
+            if unknown := unknown_scripts(replies):
+                again = [as_eval(commands[place]) for place in unknown]
+                for place, reply in zip(unknown, self.channel.execute(again, command.timeout_s), strict=True):
+                    replies[place] = reply
+        except ERRORS as error:
+            return StoreFailed(self._clock(), classify(error))
+        event = decode(command, replies, self._server_clock, self._clock())
+        if isinstance(event, StoreFailed) and event.kind in (FailureKind.MISPAIRED, FailureKind.READ_ONLY):
+            self.channel.reset()
+        return event
+
+
+class Driver:
+    """Runs operations for any number of threads.
+
+    Args:
+        store: Answers store commands.
+        ledger: Takes the notices in.
+        planner: Makes the recovery's first step.
+        distrust: Called when a reply belonged to another key.
+    """
+
+    def __init__(self, store: Store, ledger: Ledger, planner: Planner, distrust: Callable[[], None]) -> None:
+        self._store = store
+        self._ledger = ledger
+        self._planner = planner
+        self._distrust = distrust
+        self._clock = planner.clock
+        self._flights = Flights()
+        self._landings: dict[int, threading.Event] = {}
+        self._flights_lock = threading.Lock()
+        self._keeper = Keeper(self._clock, self._renew, self._observe)
+        self._closing = threading.Event()
+        self._recovery: threading.Thread | None = None
+        self._recovery_lock = threading.Lock()
+
+    def run(self, step: Step, loader: Callable[[], Any] | None = None) -> Outcome:
+        """Run an operation to its end.
+
+        Raises:
+            CacheClosedError: The cache is closed.
+            RecursiveLoadError: A loader asks for its own key.
+        """
+        if self._closing.is_set():
+            raise CacheClosedError("the cache is closed: make another")
+        try:
+            self._observe(step)
+            while step.command is not None:
+                event = self._perform(step.command, loader)
+                step = step.state.receive(event)
+                self._observe(step)
+        except BaseException:
+            self._abandon(step)
+            raise
+        assert step.outcome is not None
+        return step.outcome
+
+    def renewing(self, renewal: Step | None) -> AbstractContextManager[None]:
+        """Renew leases while the block runs."""
+        return self._keeper.keeping(renewal)
+
+    def close(self) -> None:
+        """End the background threads."""
+        self._closing.set()
+        self._keeper.close()
+        recovery = self._recovery
+        if recovery is not None and recovery is not threading.current_thread():
+            recovery.join(timeout=1.0)
+
+    def _abandon(self, step: Step) -> None:
+        """Give back what an interrupted operation may hold. Bounded, as every store command is."""
+        flight = step.flight
+        try:
+            if step.command is not None:
+                step = step.state.receive(Interrupted(self._clock()))
+                self._observe(step)
+            while step.command is not None:
+                event = self._perform(step.command, None)
+                step = step.state.receive(event)
+                self._observe(step)
+        finally:
+            self._observe(ended(Abandoned(), flight=flight))
+
+    def _perform(self, command: Command, loader: Callable[[], Any] | None) -> Event:
+        match command:
+            case (
+                ReadCell()
+                | ReadCells()
+                | AcquireLease()
+                | FillCells()
+                | RenewLeases()
+                | ReleaseLeases()
+                | HoldCells()
+                | DeleteKeys()
+                | ScanKeys()
+                | Ping()
+            ):
+                return self._store.perform(command)
+            case Compute(key, renewal):
+                assert loader is not None
+                return self._compute(key, renewal, loader)
+            case ShareLoad():
+                return self._share(command)
+            case Sleep(duration_s):
+                if self._closing.wait(duration_s):
+                    raise CacheClosedError("the cache was closed while an operation was waiting")
+                return Woke(self._clock())
+            case _:
+                assert_never(command)
+
+    def _compute(self, key: str, renewal: Step | None, loader: Callable[[], Any]) -> Event:
+        with self._keeper.keeping(renewal), loading(self, key):
+            try:
+                value = loader()
+            except Exception as error:  # noqa: BLE001 - the loader's own, handed to its callers
+                return ComputeFailed(self._clock(), error)
+            if isawaitable(value):
+                if hasattr(value, "close"):
+                    value.close()
+                error = ConfigurationError(
+                    "the loader returned an awaitable: use sansio_cache_redis.anyio.Cache, or pass a function "
+                    "that returns the value"
+                )
+                return ComputeFailed(self._clock(), error)
+            return Computed(self._clock(), value)
+
+    def _share(self, command: ShareLoad) -> Event:
+        refuse_recursion(self, command.key)
+        with self._flights_lock:
+            place = self._flights.join(command)
+            if isinstance(place, int):
+                return LoadLed(self._clock(), place)
+            landing = self._landings.setdefault(place.flight, threading.Event())
+        try:
+            landing.wait(command.timeout_s)
+        finally:
+            with self._flights_lock:
+                has_landed = self._flights.has_landed(place)
+                result = self._flights.leave(place)
+        now_s = self._clock()
+        if not has_landed:
+            return SharingTimedOut(now_s, place.flight)
+        if result is None:
+            return LoadNotShared(now_s)
+        if isinstance(result, Loaded):
+            if result.payload is not None:
+                return LoadShared(now_s, result.payload, None)
+            return own_copy(result.value, now_s)
+        return LoadErrorShared(now_s, result.error)
+
+    def _renew(self, step: Step) -> Event:
+        assert isinstance(step.command, RenewLeases)
+        return self._store.perform(step.command)
+
+    def _observe(self, step: Step) -> None:
+        if step.flight is not None:
+            with self._flights_lock:
+                landing = None
+                if self._flights.observe(step):
+                    landing = self._landings.pop(step.flight, None)
+            if landing is not None:
+                landing.set()
+        if step.notices:
+            if self._ledger.note(step.notices):
+                self._distrust()
+            if self._ledger.needs_recovery:
+                self._start_recovery()
+
+    def _start_recovery(self) -> None:
+        with self._recovery_lock:
+            if self._recovery is None and not self._closing.is_set():
+                name = "sansio-cache-recovery"
+                self._recovery = threading.Thread(target=self._recover, name=name, daemon=True)
+                self._recovery.start()
+
+    def _recover(self) -> None:
+        while True:
+            with self._recovery_lock:
+                if self._closing.is_set() or not self._ledger.needs_recovery:
+                    self._recovery = None
+                    return
+            pending = self._ledger.pending_invalidations()
+            try:
+                outcome = self.run(self._planner.recovery(pending))
+            except CacheClosedError:
+                continue
+            if isinstance(outcome, Completed):
+                self._ledger.told(pending)

@@ -1,0 +1,150 @@
+"""The ledger: what a cache remembers between operations, and what it says about it.
+
+It takes in every notice. From these follow the statistics, the circuit breaker, the remembered
+invalidations, and the log: one line when an outage begins and one when it is over, never a value, a key's
+text or a password.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Iterable
+from typing import Final
+
+from sansio_cache.breaker import Breaker
+from sansio_cache.config import CacheConfig
+from sansio_cache.entry import MissReason
+from sansio_cache.events import FailureKind
+from sansio_cache.notices import (
+    Ended,
+    Hit,
+    InvalidationFailed,
+    Missed,
+    Notice,
+    StoreAnswered,
+    StoreGaveUp,
+    Unstorable,
+)
+from sansio_cache.remembered import Remembered
+from sansio_cache.stats import CacheStats, StatsFold
+
+logger: Final = logging.getLogger("sansio_cache")
+_MOST_WARNINGS: Final = 100
+_REPLAY_KEYS: Final = 500
+
+
+class Ledger:
+    """The state that all operations of one cache share. Safe for threads."""
+
+    def __init__(self, config: CacheConfig) -> None:
+        self._namespace = config.namespace
+        self._is_disabled = not (config.enabled and config.redis.enabled)
+        self._fold = StatsFold()
+        self._remembered = Remembered()
+        self._breaker = Breaker()
+        self._refusals: set[FailureKind] = set()
+        self._warned: set[str] = set()
+        self._lock = threading.Lock()
+
+    def note(self, notices: Iterable[Notice]) -> bool:
+        """Take notices in. True where the connections are not to be trusted any more (S9)."""
+        is_suspect = False
+        with self._lock:
+            self._fold.record(notices)
+            for notice in notices:
+                match notice:
+                    case Hit() | Ended():
+                        pass
+                    case StoreGaveUp(kind):
+                        self._gave_up(kind)
+                    case StoreAnswered():
+                        self._answered()
+                    case InvalidationFailed(keys):
+                        self._remembered.remember(keys)
+                    case Unstorable(_, why):
+                        self._warn_once(why)
+                    case Missed(_, MissReason.KEY_CHECK):
+                        is_suspect = True
+                    case _:
+                        pass
+        return is_suspect
+
+    def skip(self, key: str) -> MissReason | None:
+        """Why a read of this key is not to ask the store; None where it is to."""
+        if self._is_disabled:
+            return MissReason.DISABLED
+        if self._breaker.is_open:
+            return MissReason.STORE_ERROR
+        if self._remembered and key in self._remembered:
+            return MissReason.BYPASSED
+        return None
+
+    @property
+    def is_disabled(self) -> bool:
+        """Whether the cache is switched off by its configuration."""
+        return self._is_disabled
+
+    @property
+    def is_out(self) -> bool:
+        """Whether reads do without the store, as it does not serve."""
+        return self._breaker.is_open
+
+    @property
+    def remembered(self) -> int:
+        """How many invalidations the store has not been told of yet."""
+        return len(self._remembered)
+
+    @property
+    def needs_recovery(self) -> bool:
+        """Whether the store is to be probed, or told of invalidations."""
+        return not self._is_disabled and (self._breaker.is_open or bool(self._remembered))
+
+    def pending_invalidations(self) -> dict[str, int]:
+        """Remembered keys for the next try to tell the store, to be given to `told`."""
+        with self._lock:
+            return dict(self._remembered.pending(_REPLAY_KEYS))
+
+    def told(self, keys: dict[str, int]) -> None:
+        """The store has been told of these."""
+        with self._lock:
+            self._remembered.forget(keys)
+
+    def snapshot(self) -> CacheStats:
+        """The statistics as they are now."""
+        with self._lock:
+            return self._fold.snapshot()
+
+    def after_fork(self) -> None:
+        """A lock that another thread held when the process forked is never released."""
+        self._lock = threading.Lock()
+
+    def _gave_up(self, kind: FailureKind) -> None:
+        if kind.is_outage:
+            if not self._breaker.is_open:
+                logger.warning(
+                    "cache %s: the store does not serve (%s); loaders run without it until it does",
+                    self._namespace,
+                    kind.value,
+                )
+            self._breaker = self._breaker.after_failure(kind, time.monotonic())
+        elif kind not in self._refusals:
+            self._refusals.add(kind)
+            logger.warning(
+                "cache %s: the store refuses (%s); health() says what is missing",
+                self._namespace,
+                kind.value,
+            )
+
+    def _answered(self) -> None:
+        if self._breaker.open_since_s is not None:
+            out_s = time.monotonic() - self._breaker.open_since_s
+            logger.warning("cache %s: the store serves again after %.1f s", self._namespace, out_s)
+        self._breaker = self._breaker.after_answer()
+        self._refusals.clear()
+
+    def _warn_once(self, why: str) -> None:
+        if why not in self._warned and len(self._warned) < _MOST_WARNINGS:
+            self._warned.add(why)
+            logger.warning("cache %s: a loaded value is not cached: %s", self._namespace, why)

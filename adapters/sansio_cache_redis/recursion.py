@@ -1,0 +1,53 @@
+"""Recursion: a loader that asks for the key it is loading would wait for itself.
+
+The keys being loaded in the present context, of threads and tasks alike; a loader's own tasks and worker
+threads inherit it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Final
+
+import attrs
+
+from sansio_cache.errors import RecursiveLoadError
+
+
+@attrs.define(eq=False)
+class _Load:
+    owner: object
+    key: str
+    is_running: bool = True
+
+
+_loads: Final[ContextVar[tuple[_Load, ...]]] = ContextVar("sansio_cache_loads", default=())
+
+
+@contextmanager
+def loading(owner: object, key: str) -> Iterator[None]:
+    """Mark the key as being loaded by `owner`, a cache's driver."""
+    load = _Load(owner, key)
+    token = _loads.set((*_loads.get(), load))
+    try:
+        yield
+    finally:
+        # A task that the loader has left behind still has the mark; the load is over all the same.
+        load.is_running = False
+        _loads.reset(token)
+
+
+def refuse_recursion(owner: object, key: str) -> None:
+    """Refuse to load a key from inside its own loader.
+
+    Raises:
+        RecursiveLoadError: The key is being loaded in this context.
+    """
+    for load in _loads.get():
+        if load.is_running and load.owner is owner and load.key == key:
+            raise RecursiveLoadError(
+                f"the loader of {key!r} asks the cache for that very key, and would wait for itself: let it "
+                "read the database, or use another key"
+            )

@@ -1,0 +1,35 @@
+"""Replies: what the channels, and the drivers, have in common when one comes, or does not."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from typing import Any, Final, TypeVar
+
+from redis.exceptions import RedisError
+
+from sansio_cache.events import LoadNotShared, LoadShared
+
+ERRORS: Final = (RedisError, OSError, EOFError)
+"""What a channel raises where the fate of commands is unknown: of redis-py, or of the socket."""
+
+_E = TypeVar("_E", bound=BaseException)
+
+
+def fresh(failure: _E) -> _E:
+    """A copy of an error for one more caller: tracebacks would pile up in a shared one."""
+    return type(failure)(*failure.args)
+
+
+def server_us(reply: Any) -> int:
+    """The server's time in microseconds, from the reply to TIME; an error reply is raised."""
+    if isinstance(reply, Exception):
+        raise reply
+    return int(reply[0]) * 1_000_000 + int(reply[1])
+
+
+def own_copy(value: Any, now_s: float) -> LoadShared | LoadNotShared:
+    """A follower's own copy of a value that cannot be stored; without one, it loads for itself."""
+    try:
+        return LoadShared(now_s, None, deepcopy(value))
+    except Exception:  # noqa: BLE001 - whatever a class of the user's does when it is copied
+        return LoadNotShared(now_s)

@@ -1,0 +1,461 @@
+"""The cache for scripts and threads.
+
+    from sansio_cache_redis.sync import Cache
+
+    with Cache.from_url("redis://localhost", namespace="shop") as cache:
+        user = cache.get_or_load("user:1", lambda: database.user(1), type=User)
+
+Mirrors `anyio.py` method by method. One cache serves any number of threads; it may be used without `with`,
+and after a fork.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Any, Self, TypeVar, overload
+from weakref import WeakSet
+
+from sansio_cache.commands import Ping
+from sansio_cache.config import CacheConfig
+from sansio_cache.errors import CacheClosedError, ConfigurationError
+from sansio_cache.events import StoreFailed
+from sansio_cache.keys import KeyBuilder
+from sansio_cache.notices import OperationName, StoreAnswered
+from sansio_cache.policy import Policy
+from sansio_cache.stats import CacheStats
+from sansio_cache.step import (
+    Loaded,
+    ManyHeld,
+    ManyInvalidated,
+    ManyRead,
+    ManyStored,
+    Outcome,
+    PatternRemoved,
+    Raised,
+    Step,
+    Value,
+)
+from sansio_cache_redis.channel_threads import ClientChannel, ThreadsChannel
+from sansio_cache_redis.connecting import MEMORY, blocking_factory, check_client, scheme_of
+from sansio_cache_redis.driver_sync import Driver, RedisStore, Store
+from sansio_cache_redis.health import Health, judge, probes
+from sansio_cache_redis.ledger import Ledger
+from sansio_cache_redis.memory import SharedMemory, memory_for
+from sansio_cache_redis.planning import AnyTtl, Mutation, Planner, refuse_coroutine_function
+from sansio_cache_redis.replies import ERRORS
+from sansio_cache_redis.results import InvalidateResult, PatternResult, not_ready
+from sansio_cache_redis.wire import ServerClock
+
+T = TypeVar("T")
+D = TypeVar("D")
+
+_PROBE_S = 1.0
+_PAUSE_S = 0.05
+
+
+class Cache:
+    """A read-through cache for threads. Make one with `from_url`, `from_client` or `from_config`."""
+
+    def __init__(self, config: CacheConfig, client: Any = None) -> None:
+        """Use a classmethod; this is what they share. Nothing is connected yet."""
+        self._config = config
+        self._client = client
+        self._ledger = Ledger(config)
+        self._plan = Planner(config, self._ledger)
+        self._is_closed = False
+        if client is not None:
+            check_client(client, blocking=True)
+        is_memory = client is None and scheme_of(config.redis.url) == MEMORY
+        self._memory = memory_for(config) if is_memory else None
+        self._connect = None if is_memory or client is not None else blocking_factory(config.redis)
+        self._assemble()
+        _caches.add(self)
+
+    @classmethod
+    def from_url(cls, url: str, *, namespace: str, **options: Any) -> Self:
+        """A cache on a server, or in this process's memory.
+
+        Args:
+            url: `redis://…`, `rediss://…` (TLS), `unix://…`, `memory://` (a store of its own) or
+                `memory://name` (one that all caches of this process with that name share).
+            namespace: The first part of every key.
+            options: The fields of `CacheConfig` and `RedisConfig`.
+
+        Raises:
+            ConfigurationError: The URL or an option cannot be used.
+            InvalidKeyError: The namespace cannot be used.
+        """
+        scheme_of(url)
+        return cls(CacheConfig.from_options(namespace=namespace, url=url, **options))
+
+    @classmethod
+    def from_client(cls, client: Any, *, namespace: str, **options: Any) -> Self:
+        """A cache on a `redis.Redis` that you own: the cache never closes it.
+
+        Its own time-outs and retries apply; make it with a short `socket_timeout` and without retries.
+
+        Raises:
+            ConfigurationError: The client, or an option, cannot be used.
+        """
+        if client is None:
+            raise ConfigurationError("from_client takes a redis.Redis; got None")
+        return cls(CacheConfig.from_options(namespace=namespace, **options), client)
+
+    @classmethod
+    def from_config(cls, config: CacheConfig) -> Self:
+        """A cache from a configuration.
+
+        Raises:
+            ConfigurationError: It cannot be used.
+        """
+        if not isinstance(config, CacheConfig):
+            raise ConfigurationError(f"from_config takes a CacheConfig; got {type(config).__name__}")
+        return cls(config)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__module__}.Cache namespace={self._config.namespace!r}>"
+
+    def close(self) -> None:
+        """Close connections and end background threads. The cache cannot be used after that."""
+        if self._is_closed:
+            return
+        self._is_closed = True
+        self._driver.close()
+        if self._channel is not None:
+            self._channel.close()
+
+    @property
+    def key(self) -> KeyBuilder:
+        """Builds keys and patterns in this cache's namespace."""
+        return self._plan.keys
+
+    # Reading.
+
+    @overload
+    def get(self, key: str, default: None = None, *, type: type[T]) -> T | None: ...
+    @overload
+    def get(self, key: str, default: D, *, type: type[T]) -> T | D: ...
+    @overload
+    def get(self, key: str, default: Any = None, *, type: Any = None) -> Any: ...
+    def get(self, key: str, default: Any = None, *, type: Any = None) -> Any:
+        """The value of a key, or the default. Never raises for what is stored, or for the store.
+
+        Args:
+            key: A str inside the namespace, or a built `Key`.
+            default: What to give where there is no fresh value of this type.
+            type: What the value is: any type that msgspec can decode. Without one, plain JSON values.
+
+        Raises:
+            InvalidKeyError: The key cannot be one.
+            ConfigurationError: Values of the type cannot be stored so that they come back equal.
+        """
+        outcome = self._run(self._plan.get(key, type))
+        return outcome.value if isinstance(outcome, Value) else default
+
+    @overload
+    def get_many(self, keys: Iterable[str], *, type: type[T]) -> dict[str, T]: ...
+    @overload
+    def get_many(self, keys: Iterable[str], *, type: Any = None) -> dict[str, Any]: ...
+    def get_many(self, keys: Iterable[str], *, type: Any = None) -> dict[str, Any]:
+        """The values of those keys that have one, by the keys as you wrote them. One round trip.
+
+        Raises:
+            InvalidKeyError: A key cannot be one.
+            ConfigurationError: Values of the type cannot be stored so that they come back equal.
+        """
+        names, step = self._plan.get_many(keys, type)
+        outcome = self._run(step)
+        assert isinstance(outcome, ManyRead)
+        found = zip(names, outcome.values, strict=True)
+        return {name: each.value for name, each in found if isinstance(each, Value)}
+
+    @overload
+    def get_or_load(
+        self,
+        key: str,
+        loader: Callable[[], Any],
+        *,
+        type: type[T],
+        ttl: AnyTtl | None = None,
+        policy: Policy | None = None,
+    ) -> T: ...
+    @overload
+    def get_or_load(
+        self,
+        key: str,
+        loader: Callable[[], T],
+        *,
+        type: None = None,
+        ttl: AnyTtl | None = None,
+        policy: Policy | None = None,
+    ) -> T: ...
+    @overload
+    def get_or_load(
+        self,
+        key: str,
+        loader: Callable[[], Any],
+        *,
+        type: Any,
+        ttl: AnyTtl | None = None,
+        policy: Policy | None = None,
+    ) -> Any: ...
+    def get_or_load(
+        self,
+        key: str,
+        loader: Callable[[], Any],
+        *,
+        type: Any = None,
+        ttl: AnyTtl | None = None,
+        policy: Policy | None = None,
+    ) -> Any:
+        """The value of a key, from the loader where there is none. One caller loads, the others wait.
+
+        Whatever happens to the store, the loader's answer is given. Its snapshot of the database must be
+        opened inside it: an older transaction, or a lagging replica, can store an old value.
+
+        Args:
+            key: A str inside the namespace, or a built `Key`.
+            loader: Called without arguments where the value must be loaded.
+            type: What the value is: any type that msgspec can decode. Without one, plain JSON values.
+            ttl: How long it stays fresh: seconds, a timedelta, a tier or a policy.
+            policy: In place of the cache's policy.
+
+        Raises:
+            InvalidKeyError: The key cannot be one.
+            InvalidTtlError: The ttl is no time to live.
+            ConfigurationError: The loader, the type or the policy cannot be used.
+            RecursiveLoadError: The loader asked for its own key.
+            Exception: What the loader raises, unchanged.
+        """
+        refuse_coroutine_function(loader)
+        outcome = self._run(self._plan.get_or_load(key, loader, type, ttl, policy), loader)
+        if isinstance(outcome, Raised):
+            raise outcome.error
+        assert isinstance(outcome, Value | Loaded)
+        return outcome.value
+
+    # Writing.
+
+    def set(self, key: str, value: Any, *, ttl: AnyTtl | None = None, type: Any = None) -> bool:
+        """Store a value. True if it was stored; False if the store failed, or another write came between.
+
+        Between two racing calls the last one wins, which need not be the one that wrote the database last:
+        `mutate` is for that.
+
+        Args:
+            key: A str inside the namespace, or a built `Key`.
+            value: What to store. Without a type, a plain JSON value.
+            ttl: How long it stays fresh: seconds, a timedelta, a tier or a policy.
+            type: What the value is stored as; readers give the same type.
+
+        Raises:
+            InvalidKeyError: The key cannot be one.
+            InvalidTtlError: The ttl is no time to live.
+            SerializationError: The value would not come back equal, or is too large.
+            ConfigurationError: Values of the type cannot be stored so that they come back equal.
+        """
+        _, step = self._plan.set_many({key: value}, ttl, type, OperationName.SET)
+        [is_stored] = self._stored(self._run(step))
+        return is_stored
+
+    def set_many(
+        self, values: Mapping[str, Any], *, ttl: AnyTtl | None = None, type: Any = None
+    ) -> dict[str, bool]:
+        """Store values, in two round trips; says of each key whether it was stored.
+
+        Raises:
+            InvalidKeyError: A key cannot be one.
+            InvalidTtlError: The ttl is no time to live.
+            SerializationError: A value would not come back equal, or is too large; nothing is stored.
+            ConfigurationError: Values of the type cannot be stored so that they come back equal.
+        """
+        names, step = self._plan.set_many(values, ttl, type)
+        return dict(zip(names, self._stored(self._run(step)), strict=True))
+
+    def invalidate(self, *keys: str) -> InvalidateResult:
+        """Remove keys, and void every load of them that is in flight.
+
+        Keys that the store cannot be told of now are remembered: this process does not read them from the
+        store until it has been told.
+
+        Raises:
+            InvalidKeyError: A key cannot be one.
+        """
+        outcome = self._run(self._plan.invalidate(keys))
+        assert isinstance(outcome, ManyInvalidated)
+        return InvalidateResult(len(outcome.done), len(outcome.failed))
+
+    def delete_pattern(self, pattern: str) -> PatternResult:
+        """Remove the keys that match a Redis glob inside the namespace.
+
+        Args:
+            pattern: `user:*`, or what `key.pattern()` builds.
+
+        Raises:
+            InvalidKeyError: The pattern cannot be one.
+        """
+        return self._removed(self._run(self._plan.delete_pattern(pattern)))
+
+    def clear(self) -> PatternResult:
+        """Remove everything in the namespace."""
+        return self._removed(self._run(self._plan.delete_pattern(None)))
+
+    @contextmanager
+    def mutate(self, *keys: str) -> Iterator[Mutation]:
+        """Hold keys while the block writes the database.
+
+            with cache.mutate("user:1") as m:
+                database.rename(1, "Ada")
+                m.set("user:1", {"name": "Ada"})
+
+        While they are held, readers load and do not store. At the end, what was set is stored, and what
+        was not is invalidated; everything is invalidated where the block raises, or where another writer
+        came between.
+
+        Raises:
+            InvalidKeyError: A key cannot be one.
+        """
+        mutation = self._plan.mutation(keys)
+        held = self._run(mutation.begin())
+        assert isinstance(held, ManyHeld)
+        has_ended = False
+        try:
+            with self._driver.renewing(held.renewal):
+                yield mutation
+            has_ended = True
+        finally:
+            self._run(mutation.end(held.grants, raised=not has_ended))
+
+    # Looking.
+
+    def stats(self) -> CacheStats:
+        """The counters as they are now; the difference of two is what happened in between."""
+        return self._ledger.snapshot()
+
+    def health(self) -> Health:
+        """Ask the server whether everything is there that the cache needs. Never raises for the server."""
+        self._check_open()
+        bypassing, remembered = self._ledger.is_out, self._ledger.remembered
+        if self._channel is None:
+            return Health(ok=True, server="memory", bypassing=bypassing, remembered=remembered)
+        asked = probes(self._config.namespace)
+        started_s = time.monotonic()
+        try:
+            replies = self._channel.execute([args for _, args in asked], _PROBE_S)
+        except ERRORS as error:
+            problem = f"the server cannot be asked: {type(error).__name__}"
+            return Health(ok=False, problems=(problem,), bypassing=bypassing, remembered=remembered)
+        latency_s = time.monotonic() - started_s
+        server, problems = judge(asked, replies)
+        return Health(
+            ok=not problems,
+            problems=problems,
+            server=server,
+            latency_s=latency_s,
+            bypassing=bypassing,
+            remembered=remembered,
+        )
+
+    def wait_ready(self, timeout_s: float | None = None) -> None:
+        """Wait until the store serves.
+
+        Args:
+            timeout_s: How long, in seconds; the configuration's `connect_timeout_s` where not given.
+
+        Raises:
+            CacheTimeoutError: It does not answer in time.
+            CacheConnectionError: It cannot be reached in time, or refuses.
+        """
+        self._check_open()
+        if self._ledger.is_disabled:
+            return
+        limit_s = self._config.redis.connect_timeout_s if timeout_s is None else timeout_s
+        deadline_s = time.monotonic() + limit_s
+        while True:
+            left_s = deadline_s - time.monotonic()
+            event = self._store.perform(Ping(min(max(left_s, 0.001), _PROBE_S)))
+            if not isinstance(event, StoreFailed):
+                self._ledger.note((StoreAnswered(),))
+                return
+            if time.monotonic() + _PAUSE_S >= deadline_s:
+                raise not_ready(event.kind, limit_s)
+            time.sleep(_PAUSE_S)
+
+    # Inside.
+
+    def _assemble(self) -> None:
+        """Make the parts that hold locks, threads and connections."""
+        self._channel: ThreadsChannel | ClientChannel | None
+        self._store: Store
+        if self._memory is not None:
+            self._channel, self._store = None, self._memory
+        else:
+            server_clock = ServerClock()
+            clock = self._plan.clock
+            if self._connect is None:
+                self._channel = ClientChannel(self._client)
+            else:
+                self._channel = ThreadsChannel(
+                    self._connect,
+                    max_connections=self._config.redis.max_connections,
+                    on_time=lambda server_us: server_clock.learn(server_us, clock()),
+                )
+            self._store = RedisStore(self._channel, server_clock, clock)
+        self._driver = Driver(self._store, self._ledger, self._plan, self._distrust)
+
+    def _distrust(self) -> None:
+        if self._channel is not None:
+            self._channel.reset()
+
+    def _check_open(self) -> None:
+        if self._is_closed:
+            raise CacheClosedError("the cache is closed: make another")
+
+    def _run(self, step: Step, loader: Callable[[], Any] | None = None) -> Outcome:
+        return self._driver.run(step, loader)
+
+    @staticmethod
+    def _stored(outcome: Outcome) -> list[bool]:
+        assert isinstance(outcome, ManyStored)
+        return [result is not None and result.is_accepted for result in outcome.results]
+
+    @staticmethod
+    def _removed(outcome: Outcome) -> PatternResult:
+        assert isinstance(outcome, PatternRemoved)
+        return PatternResult(outcome.deleted, outcome.complete)
+
+    def _after_fork(self) -> None:
+        """In the child: no thread of the parent is here, and its connections are the parent's."""
+        if self._is_closed:
+            return
+        self._ledger.after_fork()
+        if isinstance(self._memory, SharedMemory):
+            self._memory.after_fork()
+        self._assemble()
+
+
+_caches: WeakSet[Cache] = WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    for cache in list(_caches):
+        cache._after_fork()  # noqa: SLF001
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -1,0 +1,305 @@
+"""The wire: semantic commands to Redis commands, and replies to events. No I/O here.
+
+`encode` gives the Redis commands of one semantic command; all of them go out together, and `decode` turns
+their replies into one event. Error replies are values: the core decides what follows. Scripts go out as
+EVALSHA; where the server does not know one (it was restarted, flushed, failed over, or has evicted it:
+faults 6 and 7) that command, and only that, is sent again as EVAL.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final, assert_never
+
+import attrs
+from redis.exceptions import (
+    AuthenticationError,
+    BusyLoadingError,
+    ClusterDownError,
+    MasterDownError,
+    NoPermissionError,
+    NoScriptError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    RedisError,
+)
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from sansio_cache.cell import FOREIGN, Cell, Foreign, parse_cell
+from sansio_cache.commands import (
+    AcquireLease,
+    DeleteKeys,
+    FillCells,
+    HoldCells,
+    Ping,
+    ReadCell,
+    ReadCells,
+    ReleaseLeases,
+    RenewLeases,
+    ScanKeys,
+    StoreCommand,
+)
+from sansio_cache.events import (
+    CellRead,
+    CellsFilled,
+    CellsRead,
+    FailureKind,
+    FillResult,
+    ForeignFound,
+    FreshFound,
+    HoldsTaken,
+    KeysDeleted,
+    KeysFound,
+    LeaseDenied,
+    LeaseGranted,
+    LeasesReleased,
+    LeasesRenewed,
+    Ponged,
+    StoreEvent,
+    StoreFailed,
+    WriterFound,
+)
+from sansio_cache_redis.scripts import ACQUIRE, ALL, FILL, HOLD, RELEASE, RENEW, Script
+
+Args = tuple[Any, ...]
+"""One Redis command: its name and arguments, as redis-py packs them."""
+
+_BY_SHA: Final = {script.sha: script for script in ALL}
+
+
+class WireError(Exception):
+    """A reply that no server gives to the command: it belongs to another one."""
+
+
+@attrs.define
+class ServerClock:
+    """The server's clock, as the local monotonic one plus an offset learned from replies.
+
+    It decides freshness only. A jump of either clock moves freshness, never correctness (B6).
+    """
+
+    offset_ms: int | None = None
+
+    def learn(self, server_us: int, now_s: float) -> int:
+        """Take the server's time from a reply that came in at `now_s`; returns it in milliseconds."""
+        server_ms = server_us // 1000
+        self.offset_ms = server_ms - int(now_s * 1000)
+        return server_ms
+
+    def now_ms(self, now_s: float) -> int | None:
+        """The server's time in milliseconds, None where it is not known yet."""
+        return None if self.offset_ms is None else int(now_s * 1000) + self.offset_ms
+
+
+TIME: Final[Args] = (b"TIME",)
+
+
+def _call(script: Script, key: str, *args: Any) -> Args:
+    return (b"EVALSHA", script.sha, 1, key.encode(), *args)
+
+
+def encode(command: StoreCommand) -> list[Args]:
+    """The Redis commands that a semantic command stands for."""
+    match command:
+        case ReadCell(key):
+            return [(b"GET", key.encode())]
+        case ReadCells(keys):
+            return [(b"MGET", *(key.encode() for key in keys))]
+        case AcquireLease(key, nonce, lease_ms, seen, mode):
+            return [_call(ACQUIRE, key, nonce, lease_ms, seen, mode.value)]
+        case FillCells(fills):
+            return [
+                _call(FILL, each.key, each.grant, each.hard_ttl_ms, each.soft_ttl_ms, each.body)
+                for each in fills
+            ]
+        case RenewLeases(leases, lease_ms):
+            return [_call(RENEW, each.key, each.claim, lease_ms) for each in leases]
+        case ReleaseLeases(leases):
+            return [_call(RELEASE, each.key, each.claim) for each in leases]
+        case HoldCells(keys, nonce, hold_ms):
+            return [_call(HOLD, key, nonce, hold_ms) for key in keys]
+        case DeleteKeys(keys):
+            return [(b"UNLINK", *(key.encode() for key in keys))]
+        case ScanKeys(pattern, cursor, count):
+            return [(b"SCAN", cursor, b"MATCH", pattern.encode(), b"COUNT", count)]
+        case Ping():
+            return [TIME]
+        case _:
+            assert_never(command)
+
+
+def as_eval(args: Args) -> Args:
+    """A command with a script's digest, with its text instead."""
+    return (b"EVAL", _BY_SHA[args[1]].text, *args[2:])
+
+
+def unknown_scripts(replies: Sequence[Any]) -> list[int]:
+    """The places of the commands to send again, as the server does not know their scripts."""
+    return [place for place, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
+
+
+def decode(command: StoreCommand, replies: Sequence[Any], clock: ServerClock, now_s: float) -> StoreEvent:
+    """The event that a command's replies amount to. Never raises (S12).
+
+    One error among the replies makes the whole command fail: all of them may be repeated.
+    """
+    try:
+        for reply in replies:
+            if isinstance(reply, Exception) and not _is_wrong_type(reply):
+                return StoreFailed(now_s, classify(reply))
+        return _decode(command, replies, clock, now_s)
+    except (WireError, ValueError, TypeError, IndexError, AttributeError):
+        # A reply of the wrong shape answers another command, or comes from no Redis.
+        return StoreFailed(now_s, FailureKind.MISPAIRED)
+
+
+def _decode(command: StoreCommand, replies: Sequence[Any], clock: ServerClock, now_s: float) -> StoreEvent:
+    match command:
+        case ReadCell():
+            return CellRead(now_s, _cell(replies[0]), clock.now_ms(now_s))
+        case ReadCells():
+            cells = tuple(_cell(raw) for raw in _list(replies[0], len(command.keys)))
+            return CellsRead(now_s, cells, clock.now_ms(now_s))
+        case AcquireLease():
+            return _acquired(command, _list(replies[0]), clock, now_s)
+        case FillCells():
+            return CellsFilled(now_s, tuple(map(FillResult, _statuses(replies, clock, now_s))))
+        case RenewLeases():
+            return LeasesRenewed(now_s, tuple(map(bool, _statuses(replies, clock, now_s))))
+        case ReleaseLeases():
+            _statuses(replies, clock, now_s)
+            return LeasesReleased(now_s)
+        case HoldCells(_, nonce):
+            _statuses(replies, clock, now_s)
+            return HoldsTaken(now_s, tuple(_grant(reply[2], nonce) for reply in replies))
+        case DeleteKeys():
+            return KeysDeleted(now_s, _integer(replies[0]))
+        case ScanKeys():
+            cursor, keys = _list(replies[0], 2)
+            # A name that is not UTF-8 is not one of ours.
+            names = (_text(key) for key in _list(keys))
+            return KeysFound(now_s, int(cursor), tuple(name for name in names if name is not None))
+        case Ping():
+            seconds, microseconds = _list(replies[0], 2)
+            clock.learn(int(seconds) * 1_000_000 + int(microseconds), now_s)
+            return Ponged(now_s)
+        case _:
+            assert_never(command)
+
+
+def _acquired(command: AcquireLease, reply: Sequence[Any], clock: ServerClock, now_s: float) -> StoreEvent:
+    server_ms = clock.learn(_integer(reply[1]), now_s)
+    match reply[0]:
+        case b"L":
+            return LeaseGranted(now_s, _grant(reply[2], command.nonce), None, server_ms)
+        case b"R":
+            grant = _grant(reply[2], command.nonce)
+            return LeaseGranted(now_s, grant, _value(reply[3]), server_ms)
+        case b"H":
+            return FreshFound(now_s, _value(reply[2]), server_ms)
+        case b"S":
+            return LeaseDenied(now_s, _integer(reply[2]), _value(reply[3]), server_ms)
+        case b"W":
+            return LeaseDenied(now_s, _integer(reply[2]), None, server_ms)
+        case b"T":
+            return WriterFound(now_s, _integer(reply[2]))
+        case b"X":
+            return ForeignFound(now_s)
+        case _:
+            raise WireError
+
+
+def _statuses(replies: Sequence[Any], clock: ServerClock, now_s: float) -> list[int]:
+    for reply in replies:
+        clock.learn(_integer(reply[1]), now_s)
+    return [_integer(reply[0]) for reply in replies]
+
+
+def _cell(raw: Any) -> Cell | Foreign | None:
+    if raw is None:
+        return None
+    if isinstance(raw, bytes):
+        return parse_cell(raw)
+    if isinstance(raw, Exception):  # WRONGTYPE: the key is no string
+        return FOREIGN
+    raise WireError
+
+
+def _value(raw: Any) -> Cell:
+    cell = _cell(raw)
+    if not isinstance(cell, Cell):
+        raise WireError
+    return cell
+
+
+def _grant(raw: Any, nonce: bytes) -> bytes:
+    """A grant that was issued for this very nonce (S9)."""
+    if isinstance(raw, bytes) and raw.startswith(nonce):
+        return raw
+    raise WireError
+
+
+def _integer(raw: Any) -> int:
+    if isinstance(raw, int):
+        return raw
+    raise WireError
+
+
+def _list(raw: Any, length: int | None = None) -> Sequence[Any]:
+    if isinstance(raw, list | tuple) and length in (None, len(raw)):
+        return raw
+    raise WireError
+
+
+def _text(raw: Any) -> str | None:
+    try:
+        return bytes(raw).decode()
+    except UnicodeDecodeError:
+        return None
+
+
+def _is_wrong_type(error: Exception) -> bool:
+    return str(error).startswith("WRONGTYPE")
+
+
+# What redis-py has a class for; the rest arrives as a bare ResponseError and is told by its first word.
+_BY_CLASS: Final[tuple[tuple[type[Exception], FailureKind], ...]] = (
+    (RedisTimeoutError, FailureKind.TIMEOUT),
+    (TimeoutError, FailureKind.TIMEOUT),
+    (BusyLoadingError, FailureKind.UNAVAILABLE),
+    (MasterDownError, FailureKind.UNAVAILABLE),
+    (ClusterDownError, FailureKind.UNAVAILABLE),
+    (AuthenticationError, FailureKind.AUTHENTICATION),
+    (NoPermissionError, FailureKind.PERMISSION),
+    (ReadOnlyError, FailureKind.READ_ONLY),
+    (OutOfMemoryError, FailureKind.OUT_OF_MEMORY),
+    (RedisConnectionError, FailureKind.CONNECTION),
+    (OSError, FailureKind.CONNECTION),
+    (EOFError, FailureKind.CONNECTION),
+)
+_BY_WORD: Final = {
+    "LOADING": FailureKind.UNAVAILABLE,
+    "BUSY": FailureKind.UNAVAILABLE,
+    "MASTERDOWN": FailureKind.UNAVAILABLE,
+    "CLUSTERDOWN": FailureKind.UNAVAILABLE,
+    "UNBLOCKED": FailureKind.CONNECTION,
+    "NOAUTH": FailureKind.AUTHENTICATION,
+    "WRONGPASS": FailureKind.AUTHENTICATION,
+    "NOPERM": FailureKind.PERMISSION,
+    "READONLY": FailureKind.READ_ONLY,
+    "OOM": FailureKind.OUT_OF_MEMORY,
+    "MISCONF": FailureKind.WRITES_REFUSED,
+    "NOREPLICAS": FailureKind.WRITES_REFUSED,
+}
+
+
+def classify(error: BaseException) -> FailureKind:
+    """What kind of failure an error of redis-py, of the server or of the socket is."""
+    for kind, failure in _BY_CLASS:
+        if isinstance(error, kind):
+            return failure
+    if isinstance(error, RedisError):
+        # A script reports an error of a command inside it with that error's own first word.
+        return _BY_WORD.get(str(error).partition(" ")[0].lstrip("-"), FailureKind.OTHER)
+    return FailureKind.OTHER
