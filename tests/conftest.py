@@ -1,0 +1,47 @@
+"""The servers and names that a test may ask for."""
+
+from collections.abc import Iterator
+from contextlib import closing
+from uuid import uuid4
+
+import pytest
+import redis
+
+from support.servers import ExternalServer, Server, connect, find_server
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[Server]:
+    """The server that all tests share: leave it running, keep to keys of your `namespace`."""
+    with Server.start() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def redis_url(request: pytest.FixtureRequest) -> str:
+    """Where the shared server is; the external one if no other is there."""
+    found = find_server()
+    if isinstance(found, ExternalServer):
+        return found.url
+    server: Server = request.getfixturevalue("redis_server")
+    return server.url
+
+
+@pytest.fixture
+def redis_client(redis_url: str) -> Iterator[redis.Redis]:
+    """A blocking client of the shared server that hides nothing."""
+    with closing(connect(redis_url)) as client:
+        yield client
+
+
+@pytest.fixture
+def fresh_server() -> Iterator[Server]:
+    """A server of this test alone, to freeze, kill and fill."""
+    with Server.start() as server:
+        yield server
+
+
+@pytest.fixture
+def namespace() -> str:
+    """A prefix for keys that no other test has."""
+    return f"t{uuid4().hex[:12]}"

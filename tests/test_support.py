@@ -1,0 +1,466 @@
+"""The faults that other tests inject do what they say, against a real server."""
+
+import asyncio
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+import redis
+import redis.asyncio
+
+from support.proxy import (
+    DROP_REPLY,
+    DROP_REQUEST,
+    DUPLICATE_LATER,
+    HOLD,
+    FaultProxy,
+    Refuse,
+    command,
+    parse_request,
+    reply_end,
+)
+from support.servers import (
+    ExternalServer,
+    Server,
+    ServerBinary,
+    ServerDiedError,
+    connect,
+    find_server,
+    wait_until,
+)
+from support.tls import TlsProxy
+
+Connect = Callable[..., redis.Redis]
+
+
+@pytest.fixture
+def proxy(redis_server: Server) -> Iterator[FaultProxy]:
+    with FaultProxy("127.0.0.1", redis_server.port) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def through(proxy: FaultProxy) -> Iterator[Connect]:
+    """Makes clients that go through the proxy."""
+    clients: list[redis.Redis] = []
+
+    def make(**options: Any) -> redis.Redis:
+        clients.append(connect(proxy.url, **options))
+        return clients[-1]
+
+    yield make
+    for client in clients:
+        client.close()
+
+
+class TestFindServer:
+    def test_a_binary_that_is_named_comes_first(
+        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        binary = tmp_path / "some-server"
+        binary.touch(mode=0o755)
+        monkeypatch.setenv("SANSIO_CACHE_TEST_SERVER", str(binary))
+        assert find_server() == ServerBinary(binary)
+
+    def test_a_name_without_a_binary_is_an_error_not_a_reason_to_take_another(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("SANSIO_CACHE_TEST_SERVER", "/nowhere/redis-server")
+        with pytest.raises(RuntimeError, match="/nowhere/redis-server"):
+            find_server()
+
+    def test_then_the_path_then_a_running_server_and_nothing_is_an_error(
+        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        monkeypatch.delenv("SANSIO_CACHE_TEST_SERVER", raising=False)
+        monkeypatch.setenv("SANSIO_CACHE_TEST_REDIS_URL", "redis://elsewhere")
+        monkeypatch.setenv("PATH", str(tmp_path))
+        monkeypatch.setattr("support.servers._bundled_server", lambda: None)
+        binary = tmp_path / "valkey-server"
+        binary.touch(mode=0o755)
+        assert find_server() == ServerBinary(binary)
+        binary.unlink()
+        assert find_server() == ExternalServer("redis://elsewhere")
+        with pytest.raises(RuntimeError, match="starts and stops its own server"):
+            Server.start()
+        monkeypatch.delenv("SANSIO_CACHE_TEST_REDIS_URL")
+        with pytest.raises(RuntimeError, match="no Redis or Valkey server"):
+            find_server()
+
+
+class TestServer:
+    def test_it_answers_on_its_port_and_on_its_socket(self, redis_server: Server) -> None:
+        for url in (redis_server.url, redis_server.unix_url):
+            with closing(connect(url)) as client:
+                assert client.ping()
+
+    def test_options_reach_the_server(self) -> None:
+        with Server.start(args=("--maxmemory", "5mb")) as server:
+            assert server.client().config_get("maxmemory") == {"maxmemory": "5242880"}
+
+    def test_a_server_that_does_not_start_shows_its_log(self) -> None:
+        with pytest.raises(ServerDiedError, match="nonsense"):
+            Server.start(args=("--nonsense", "1"))
+
+    def test_the_port_and_the_socket_can_be_chosen(self, tmp_path: Path) -> None:
+        with Server.start() as server:
+            port = server.port
+        with Server.start(port=port, unixsocket=tmp_path / "s") as server:
+            assert server.port == port
+            assert (tmp_path / "s").is_socket()
+            with pytest.raises(OSError, match="in use"):
+                Server.start(port=port)
+
+    def test_frozen_it_answers_nothing_and_thawed_it_answers_all(self, fresh_server: Server) -> None:
+        fresh_server.client().set("k", 1)
+        impatient = fresh_server.client(socket_timeout=0.5)
+        impatient.ping()
+        fresh_server.freeze()
+        fresh_server.freeze()
+        with pytest.raises(redis.TimeoutError):
+            impatient.incr("k")
+        fresh_server.thaw()
+        wait_until(lambda: fresh_server.client().get("k") == b"2")
+
+    def test_a_frozen_server_can_be_killed(self, fresh_server: Server) -> None:
+        fresh_server.freeze()
+        fresh_server.kill()
+        with pytest.raises(RuntimeError, match="not running"):
+            fresh_server.thaw()
+
+    def test_killed_it_refuses_and_restarted_it_is_empty(self, fresh_server: Server) -> None:
+        client = fresh_server.client()
+        client.set("k", "v")
+        client.save()
+        pid = fresh_server.pid
+        fresh_server.kill()
+        with pytest.raises(redis.ConnectionError):
+            client.get("k")
+        with pytest.raises(redis.ConnectionError, match="refused"):
+            client.get("k")
+        fresh_server.restart()
+        assert client.get("k") is None
+        assert fresh_server.pid != pid
+
+    def test_commands_are_counted_with_those_of_scripts(self, fresh_server: Server) -> None:
+        client = fresh_server.client()
+        client.ping()
+        with fresh_server.commands() as counted:
+            client.set("k", "v")
+            client.eval("redis.call('GET', 'k') return redis.call('GET', 'k')", 0)
+            client.client_id()
+        assert counted == {"set": 1, "eval": 1, "get": 2, "client|id": 1}
+
+    def test_the_monitor_lists_what_clients_sent_but_not_what_scripts_called(
+        self, redis_server: Server, redis_client: redis.Redis, namespace: str
+    ) -> None:
+        redis_client.ping()
+        script = "return redis.call('GET', KEYS[1])"
+        awkward = 'say "hi" \\ \r\n\t\a\b é'
+        with redis_server.monitor() as monitor:
+            redis_client.set(namespace, awkward)
+            redis_client.eval(script, 1, namespace)
+            redis_client.set(namespace, b"\x00\xff")
+            assert monitor.commands == []
+            monitor.sync()
+            assert len(monitor.commands) == 3
+            redis_client.get(namespace)
+        assert monitor.commands == [
+            ["SET", namespace, awkward],
+            ["EVAL", script, "1", namespace],
+            ["SET", namespace, "\x00\\xff"],
+            ["GET", namespace],
+        ]
+
+
+class TestFaultProxy:
+    def test_without_rules_it_changes_nothing(
+        self, proxy: FaultProxy, through: Connect, namespace: str
+    ) -> None:
+        for client in (through(), through(protocol=3)):
+            big = b"\r\n*1\r\n" * 100_000
+            client.set(namespace, big)
+            assert client.get(namespace) == big
+            with client.pipeline(transaction=True) as pipeline:
+                pipeline.delete(namespace)
+                pipeline.rpush(namespace, "a", "b")
+                pipeline.lrange(namespace, 0, -1)
+                assert pipeline.execute() == [1, 2, [b"a", b"b"]]
+            with cast("Any", client).pubsub() as pubsub:
+                pubsub.subscribe(namespace, namespace + "2")
+                assert _next(pubsub)["type"] == "subscribe"
+                assert _next(pubsub)["type"] == "subscribe"
+                client.publish(namespace, "news")
+                assert _next(pubsub)["data"] == b"news"
+            client.delete(namespace)
+
+    def test_a_lost_request_is_not_executed(
+        self, proxy: FaultProxy, through: Connect, redis_client: redis.Redis, namespace: str
+    ) -> None:
+        rule = proxy.on(command("incrby", namespace), DROP_REQUEST)
+        client = through()
+        with pytest.raises(redis.ConnectionError, match="closed"):
+            client.incr(namespace)
+        assert rule.fired == 1
+        assert redis_client.get(namespace) is None
+        assert client.incr(namespace) == 1
+        assert rule.fired == 1
+
+    def test_a_lost_reply_leaves_the_command_executed(
+        self, proxy: FaultProxy, through: Connect, redis_client: redis.Redis, namespace: str
+    ) -> None:
+        rule = proxy.on(command("INCRBY", namespace), DROP_REPLY, times=2)
+        client = through()
+        for executed in (1, 2):
+            with pytest.raises(redis.ConnectionError, match="reset"):
+                client.incr(namespace)
+            assert rule.fired == executed
+            assert redis_client.get(namespace) == b"%d" % executed
+        assert client.incr(namespace) == 3
+
+    @pytest.mark.parametrize(("action", "executed"), [(DROP_REQUEST, 1), (DROP_REPLY, 3)])
+    def test_in_a_pipeline_earlier_replies_arrive_and_the_connection_ends_at_the_fault(
+        self,
+        proxy: FaultProxy,
+        through: Connect,
+        redis_client: redis.Redis,
+        namespace: str,
+        action: Any,
+        executed: int,
+    ) -> None:
+        proxy.on(command("INCRBY", namespace, "10"), action)
+        connection: Any = through().connection_pool.get_connection()
+        words = [("INCRBY", namespace, by) for by in (1, 10, 100)]
+        connection.send_packed_command(connection.pack_commands(words))
+        assert connection.read_response() == 1
+        with pytest.raises(redis.ConnectionError):
+            connection.read_response()
+        wait_until(lambda: redis_client.get(namespace) == {1: b"1", 3: b"111"}[executed])
+
+    def test_a_command_that_is_held_arrives_later_though_its_client_has_left(
+        self, proxy: FaultProxy, through: Connect, redis_client: redis.Redis, namespace: str
+    ) -> None:
+        rule = proxy.on(command("APPEND", namespace), HOLD)
+        client = through(socket_timeout=0.5)
+        with pytest.raises(redis.TimeoutError):
+            client.append(namespace, "late")
+        assert rule.fired == 1
+        client.append(namespace, "soon,")
+        client.close()
+        assert redis_client.get(namespace) == b"soon,"
+        proxy.release()
+        wait_until(lambda: redis_client.get(namespace) == b"soon,late")
+
+    def test_a_client_that_waits_for_what_is_held_gets_its_reply(
+        self, proxy: FaultProxy, through: Connect, namespace: str
+    ) -> None:
+        rule = proxy.on(command("INCRBY"), HOLD)
+        client, replies = through(), []
+        thread = threading.Thread(target=lambda: replies.append(client.incr(namespace)))
+        thread.start()
+        rule.wait()
+        assert replies == []
+        proxy.release()
+        thread.join()
+        assert replies == [1]
+
+    def test_a_remembered_command_can_come_again_and_again(
+        self, proxy: FaultProxy, through: Connect, namespace: str
+    ) -> None:
+        rule = proxy.on(lambda words: words[-1] == b"again", DUPLICATE_LATER, times=None)
+        client = through()
+        client.append(namespace, "again")
+        client.hset(namespace + "h", "f", "again")
+        client.append(namespace, "once")
+        assert rule.fired == 2
+        assert proxy.replay() == [14, 0]
+        client.set(namespace + "h", "not a hash")
+        replies = proxy.replay()
+        assert replies[0] == 19
+        assert str(replies[1]).startswith("WRONGTYPE")
+        assert client.get(namespace) == b"againonceagainagain"
+
+    def test_a_refused_command_is_answered_with_the_error_in_its_place(
+        self, proxy: FaultProxy, through: Connect, redis_client: redis.Redis, namespace: str
+    ) -> None:
+        error = "OOM command not allowed when used memory > 'maxmemory'."
+        rule = proxy.on(command("INCRBY", namespace, "10"), Refuse(error), times=None)
+        with through().pipeline(transaction=False) as pipeline:
+            for amount in (1, 10, 100):
+                pipeline.incrby(namespace, amount)
+            first, second, third = pipeline.execute(raise_on_error=False)
+        assert (first, third) == (1, 101)
+        assert isinstance(second, redis.OutOfMemoryError)
+        assert redis_client.get(namespace) == b"101"
+        client = through()
+        with pytest.raises(redis.OutOfMemoryError):
+            client.incrby(namespace, 10)
+        assert rule.fired == 2
+        proxy.clear()
+        assert client.incrby(namespace, 10) == 111
+
+    def test_refused_connections_leave_the_open_ones_alone(self, proxy: FaultProxy, through: Connect) -> None:
+        before = through()
+        before.ping()
+        proxy.refuse_connections()
+        with pytest.raises(redis.ConnectionError, match="refused"):
+            through().ping()
+        assert before.ping()
+        proxy.accept_connections()
+        assert through().ping()
+        assert proxy.connections_opened == 2
+
+    def test_frozen_it_passes_nothing_and_thawed_all(
+        self, proxy: FaultProxy, through: Connect, redis_client: redis.Redis, namespace: str
+    ) -> None:
+        client = through(socket_timeout=0.5)
+        client.ping()
+        proxy.freeze()
+        for _ in ("on the open connection", "on a new one"):
+            with pytest.raises(redis.TimeoutError):
+                client.incr(namespace)
+        assert redis_client.get(namespace) is None
+        proxy.thaw()
+        wait_until(lambda: redis_client.get(namespace) == b"1")
+        assert through().ping()
+
+    def test_every_connection_can_be_reset(self, proxy: FaultProxy, through: Connect) -> None:
+        # Connections, not clients: those look before they send, and would connect again.
+        connections = [through().connection_pool.get_connection() for _ in range(2)]
+        proxy.drop_all()
+        for connection in connections:
+            with pytest.raises(redis.ConnectionError, match="reset"):
+                connection.read_response()
+        assert through().ping()
+
+    def test_while_the_server_is_dead_connections_are_reset(self, fresh_server: Server) -> None:
+        with (
+            FaultProxy("127.0.0.1", fresh_server.port) as proxy,
+            closing(connect(proxy.url)) as client,
+        ):
+            assert client.ping()
+            fresh_server.kill()
+            for _ in ("the open connection", "a new one"):
+                with pytest.raises(redis.ConnectionError):
+                    client.ping()
+            fresh_server.restart()
+            assert client.ping()
+
+    def test_a_client_on_an_event_loop_is_served_as_well(self, proxy: FaultProxy, namespace: str) -> None:
+        async def main() -> None:
+            async with redis.asyncio.Redis.from_url(proxy.url) as client:
+                assert await client.incr(namespace) == 1
+                rule = proxy.on(command("INCRBY"), HOLD)
+                waiting = asyncio.ensure_future(client.incr(namespace))
+                await asyncio.to_thread(rule.wait)
+                proxy.release()
+                assert await waiting == 2
+
+        asyncio.run(main())
+
+    def test_a_predicate_that_fails_fails_the_test(self, redis_server: Server) -> None:
+        def ask_with_a_broken_predicate() -> None:
+            with (
+                FaultProxy("127.0.0.1", redis_server.port) as proxy,
+                closing(connect(proxy.url)) as client,
+            ):
+                proxy.on(lambda words: bool(words[99]), DROP_REQUEST)
+                with pytest.raises(redis.ConnectionError):
+                    client.ping()
+
+        with pytest.raises(RuntimeError, match="proxy itself failed") as caught:
+            ask_with_a_broken_predicate()
+        assert isinstance(caught.value.__cause__, IndexError)
+
+    def test_a_fault_that_does_not_happen_is_noticed(
+        self, proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("support.proxy.TIMEOUT_S", 0.01)
+        with pytest.raises(TimeoutError, match="0 of 1"):
+            proxy.on(command("PING"), DROP_REPLY).wait()
+
+
+class TestFraming:
+    @pytest.mark.parametrize(
+        "value",
+        [
+            b"+OK\r\n",
+            b"-ERR no\r\n",
+            b":-1\r\n",
+            b"_\r\n",
+            b"#t\r\n",
+            b",1.5\r\n",
+            b"(123456789012345678901234567890\r\n",
+            b"$-1\r\n",
+            b"$0\r\n\r\n",
+            b"$4\r\n\r\n\r\n\r\n",
+            b"!5\r\nERR x\r\n",
+            b"=5\r\ntxt:x\r\n",
+            b"*-1\r\n",
+            b"*0\r\n",
+            b"*2\r\n*1\r\n:1\r\n$1\r\na\r\n",
+            b"%1\r\n+k\r\n*1\r\n:1\r\n",
+            b"~1\r\n:1\r\n",
+            b">2\r\n+invalidate\r\n*1\r\n$1\r\nk\r\n",
+            b"|1\r\n+ttl\r\n:3600\r\n$1\r\nv\r\n",
+        ],
+    )
+    def test_a_value_ends_where_it_ends_and_not_before(self, value: bytes) -> None:
+        assert reply_end(value + b"$1\r\n") == len(value)
+        assert reply_end(b"+before\r\n" + value, 9) == 9 + len(value)
+        assert all(reply_end(value[:length]) is None for length in range(len(value)))
+
+    def test_what_is_not_resp_is_an_error(self) -> None:
+        with pytest.raises(ValueError, match="HTTP"):
+            reply_end(b"HTTP/1.1 200 OK\r\n")
+
+    def test_a_command_is_cut_into_its_words(self) -> None:
+        request = b"*2\r\n$3\r\nGET\r\n$3\r\na\r\n\r\n"
+        assert parse_request(request + b"*1\r\n") == ([b"GET", b"a\r\n"], len(request))
+        assert all(parse_request(request[:length]) is None for length in range(len(request)))
+        assert parse_request(b"PING now\r\n*1") == ([b"PING", b"now"], 10)
+
+
+class TestTlsProxy:
+    def test_clients_that_trust_the_authority_are_served(self, redis_server: Server, namespace: str) -> None:
+        big = b"x" * 1_000_000
+        with (
+            TlsProxy(redis_server.port) as proxy,
+            closing(connect(proxy.url, ssl_ca_certs=str(proxy.ca_file))) as client,
+        ):
+            client.set(namespace, big)
+            assert client.get(namespace) == big
+            client.delete(namespace)
+
+    def test_clients_that_do_not_trust_it_refuse(self, redis_server: Server) -> None:
+        with (
+            TlsProxy(redis_server.port) as proxy,
+            closing(connect(proxy.url)) as client,
+            pytest.raises(redis.ConnectionError, match="CERTIFICATE_VERIFY_FAILED"),
+        ):
+            client.ping()
+
+    def test_clients_without_tls_are_turned_away(self, redis_server: Server) -> None:
+        with (
+            TlsProxy(redis_server.port) as proxy,
+            closing(connect(f"redis://127.0.0.1:{proxy.port}")) as client,
+            pytest.raises(redis.RedisError),
+        ):
+            client.ping()
+
+
+def _next(pubsub: Any) -> dict[str, Any]:
+    """The next message that is one: redis-py answers None for what it keeps to itself."""
+    message: dict[str, Any] | None = None
+
+    def arrived() -> bool:
+        nonlocal message
+        message = pubsub.get_message(timeout=1.0)
+        return message is not None
+
+    wait_until(arrived)
+    assert message is not None
+    return message
