@@ -199,11 +199,11 @@ class Driver:
             if isawaitable(value):
                 if hasattr(value, "close"):
                     value.close()
-                error = ConfigurationError(
-                    "the loader returned an awaitable: use sansio_cache_redis.anyio.Cache, or pass a function "
-                    "that returns the value"
+                refusal = ConfigurationError(
+                    "the loader returned an awaitable: use sansio_cache_redis.anyio.Cache, or pass a "
+                    "function that returns the value"
                 )
-                return ComputeFailed(self._clock(), error)
+                return ComputeFailed(self._clock(), refusal)
             return Computed(self._clock(), value)
 
     def _share(self, command: ShareLoad) -> Event:
