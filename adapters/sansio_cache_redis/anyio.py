@@ -226,7 +226,17 @@ class Cache:
     async def get_or_load(
         self,
         key: str,
-        loader: Callable[[], Awaitable[T]] | Callable[[], T],
+        loader: Callable[[], Awaitable[T]],
+        *,
+        type: None = None,
+        ttl: AnyTtl | None = None,
+        policy: Policy | None = None,
+    ) -> T: ...
+    @overload
+    async def get_or_load(
+        self,
+        key: str,
+        loader: Callable[[], T],
         *,
         type: None = None,
         ttl: AnyTtl | None = None,

@@ -23,6 +23,7 @@ import redis.asyncio
 from redis.asyncio import connection as asyncio_connection
 from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
+from redis.connection import parse_url
 from redis.maint_notifications import MaintNotificationsConfig
 from redis.retry import Retry
 
@@ -112,7 +113,7 @@ def blocking_factory(config: RedisConfig) -> Callable[[], Any]:
     Raises:
         ConfigurationError: The URL, or an option in it, cannot be used.
     """
-    found, arguments = _arguments(config, redis.connection.parse_url)
+    found, arguments = _arguments(config, parse_url)
     arguments["retry"] = Retry(NoBackoff(), 0)
     return _factory(found or redis.Connection, arguments, config.url)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from inspect import isawaitable
+from inspect import isawaitable, iscoroutine
 from typing import Any, Protocol, assert_never
 
 from sansio_cache.commands import (
@@ -197,7 +197,7 @@ class Driver:
             except Exception as error:  # noqa: BLE001 - the loader's own, handed to its callers
                 return ComputeFailed(self._clock(), error)
             if isawaitable(value):
-                if hasattr(value, "close"):
+                if iscoroutine(value):
                     value.close()
                 refusal = ConfigurationError(
                     "the loader returned an awaitable: use sansio_cache_redis.anyio.Cache, or pass a "

@@ -1,0 +1,126 @@
+"""The structure of a type, and eight bytes that stand for it: the schema fingerprint.
+
+An entry carries the fingerprint of the type that it was stored as. Another one is a miss, so a deployment
+that changes a class never reads the old shape as the new.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any, Final
+
+import attrs
+import msgspec
+from msgspec import inspect
+
+FINGERPRINT_BYTES: Final = 8
+
+
+def fingerprint(type: Any) -> bytes:
+    """Eight bytes over the structure of a type, the same in every process.
+
+    Raises:
+        TypeError: The type has values that do not come back from JSON as they were.
+    """
+    outline = _outline(inspect.type_info(type), {})
+    text = msgspec.json.encode(["sansio-cache 1", outline], order="sorted")
+    return hashlib.sha256(text).digest()[:FINGERPRINT_BYTES]
+
+
+def name_of(type: Any) -> str:
+    """What a type is called in messages."""
+    return str(getattr(type, "__qualname__", type))
+
+
+_CLASSES: Final = (
+    inspect.DataclassType,  # attrs classes as well
+    inspect.NamedTupleType,
+    inspect.StructType,
+    inspect.TypedDictType,
+)
+_NO_KEYS: Final = (
+    *_CLASSES,
+    inspect.BoolType,
+    inspect.CollectionType,
+    inspect.DictType,
+    inspect.NoneType,
+    inspect.TupleType,
+)
+
+
+def _outline(node: Any, seen: dict[int, int]) -> Any:
+    """The structure of a type as plain JSON values, for the fingerprint.
+
+    In it: kinds, class names, field names, requiredness, defaults, constraints, enum members.
+    Not in it: modules (two classes of the same name and shape have one outline), documentation,
+    default factories. It must not depend on the process: typing interns ``int | str`` and
+    ``str | int`` as one object, so which order a union has depends on what was imported first.
+
+    Args:
+        node: a node of `msgspec.inspect`, or what is in one.
+        seen: the classes met so far, by the id of their node, with their number.
+
+    Raises:
+        TypeError: the type has values that do not come back from JSON as they were.
+    """
+    match node:
+        case inspect.Metadata():  # titles, descriptions, examples
+            return _outline(node.type, seen)
+        case inspect.CustomType() | inspect.RawType() | inspect.ExtType():
+            raise TypeError(f"{name_of(getattr(node, 'cls', node))} has no faithful JSON form")
+        case inspect.DictType() if isinstance(node.key_type, _NO_KEYS):
+            raise TypeError(f"{type(node.key_type).__name__} cannot be a key in JSON")
+        case inspect.UnionType():
+            return ["union", [_outline(member, seen) for member in sorted(node.types, key=_order)]]
+        case inspect.EnumType():
+            members = sorted((name, m.value) for name, m in node.cls.__members__.items())
+            return ["enum", node.cls.__name__, members]
+        case inspect.DataclassType() if private := _private_attrs_field(node):
+            raise TypeError(
+                f"msgspec leaves out private fields of attrs classes, here {private}: "
+                "rename it, or make the class a dataclass"
+            )
+        case inspect.Field():
+            name, default = node.encode_name, _default(node)
+            return [name, node.name, node.required, default, _outline(node.type, seen)]
+        case msgspec.Struct():
+            if isinstance(node, _CLASSES):
+                if id(node) in seen:
+                    return ["seen", seen[id(node)]]
+                seen[id(node)] = len(seen)
+            parts = {name: getattr(node, name) for name in node.__struct_fields__}
+            # None means no constraint: those that msgspec may add later change nothing.
+            given = {name: _outline(part, seen) for name, part in parts.items() if part is not None}
+            return [type(node).__name__, given]
+        case tuple():
+            return [_outline(part, seen) for part in node]
+    return getattr(node, "__name__", node)
+
+
+def _order(member: inspect.Type) -> tuple[str, str, str]:
+    # msgspec allows one member of each kind in a union; but any number of Structs, and an enum
+    # of str beside one of int.
+    cls = getattr(member, "cls", None)
+    return (
+        type(member).__name__,
+        getattr(cls, "__module__", ""),
+        getattr(cls, "__qualname__", ""),
+    )
+
+
+def _private_attrs_field(node: inspect.DataclassType) -> str | None:
+    cls: Any = getattr(node.cls, "__origin__", node.cls)
+    if not attrs.has(cls):
+        return None
+    private = (field.name for field in node.fields if field.name.startswith("_"))
+    return next((f"{cls.__qualname__}.{name}" for name in private), None)
+
+
+def _default(field: inspect.Field) -> list[str] | None:
+    if field.default is msgspec.NODEFAULT:
+        return None
+    try:
+        text = msgspec.json.encode(field.default, order="sorted").decode()
+    except Exception:  # noqa: BLE001 - any object may be a default; then its class must do
+        text = ""
+    return [type(field.default).__name__, text]

@@ -1,0 +1,52 @@
+"""What a type checker says in a project that has installed the wheel. Checked by `nox -s types`, never run."""
+
+from dataclasses import dataclass
+from typing import Any, assert_type
+
+from sansio_cache import CacheStats, Key, KeyBuilder, Pattern
+from sansio_cache_redis import anyio as async_cache
+from sansio_cache_redis import sync as sync_cache
+from sansio_cache_redis.results import InvalidateResult, PatternResult
+
+
+@dataclass
+class User:
+    name: str
+
+
+def load_user() -> User:
+    return User("Ada")
+
+
+async def load_user_later() -> User:
+    return User("Ada")
+
+
+def blocking(cache: sync_cache.Cache) -> None:
+    assert_type(cache.get_or_load("user:1", load_user, type=User), User)
+    assert_type(cache.get_or_load("user:1", lambda: {"name": "Ada"}, type=User), User)
+    assert_type(cache.get_or_load("users", lambda: [], type=list[User]), list[User])
+    assert_type(cache.get_or_load("count", lambda: 1), int)
+    assert_type(cache.get("user:1", type=User), User | None)
+    assert_type(cache.get("user:1", 0, type=User), User | int)
+    assert_type(cache.get("user:1"), Any)
+    assert_type(cache.get_many(["user:1"], type=User), dict[str, User])
+    assert_type(cache.set("user:1", User("Ada"), type=User), bool)
+    assert_type(cache.invalidate("user:1"), InvalidateResult)
+    assert_type(cache.delete_pattern("user:*"), PatternResult)
+    assert_type(cache.stats(), CacheStats)
+    assert_type(cache.key, KeyBuilder)
+    assert_type(cache.key.build("user", 1), Key)
+    assert_type(cache.key.pattern("user"), Pattern)
+    with cache.mutate("user:1") as mutation:
+        mutation.set("user:1", User("Ada"), type=User)
+
+
+async def asynchronous(cache: async_cache.Cache) -> None:
+    assert_type(await cache.get_or_load("user:1", load_user_later, type=User), User)
+    assert_type(await cache.get_or_load("user:1", load_user, type=User), User)
+    assert_type(await cache.get_or_load("user:1", load_user_later), User)
+    assert_type(await cache.get("user:1", type=User), User | None)
+    assert_type(await cache.get_many(["user:1"], type=User), dict[str, User])
+    async with cache.mutate("user:1") as mutation:
+        mutation.set("user:1", User("Ada"), type=User)
