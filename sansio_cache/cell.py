@@ -21,18 +21,18 @@ foreign cell is a miss, and a reader never overwrites it (fault 33).
 
 from __future__ import annotations
 
+import struct
 from enum import IntEnum
-from struct import Struct
 from typing import Final
 
-import attrs
+from msgspec import Struct
 
 MAGIC: Final = 0xC5
 NONCE_BYTES: Final = 8
 GRANT_BYTES: Final = 16
 NO_GRANT: Final = bytes(GRANT_BYTES)
 
-_HEADER: Final = Struct(">BB16sQQ16s")
+_HEADER: Final = struct.Struct(">BB16sQQ16s")
 HEADER_BYTES: Final = _HEADER.size
 
 
@@ -44,8 +44,7 @@ class Kind(IntEnum):
     HOLD = 2
 
 
-@attrs.frozen
-class Cell:
+class Cell(Struct, frozen=True):
     """A cell as the store keeps it. Grants are 16 bytes, times milliseconds of the server's clock."""
 
     kind: int
@@ -56,8 +55,7 @@ class Cell:
     body: bytes = b""
 
 
-@attrs.frozen
-class Foreign:
+class Foreign(Struct, frozen=True):
     """A key that holds something which is not a cell of this format."""
 
 

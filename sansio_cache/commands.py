@@ -14,7 +14,7 @@ from __future__ import annotations
 from enum import Enum
 from typing import TYPE_CHECKING
 
-import attrs
+from msgspec import Struct
 
 if TYPE_CHECKING:
     from sansio_cache.step import Step
@@ -29,16 +29,14 @@ class Mode(Enum):
     """It must not be served (schema, key check, corrupt): the lease replaces it."""
 
 
-@attrs.frozen
-class Lease:
+class Lease(Struct, frozen=True):
     """A claim on one key: the grant's 16 bytes, or the 8 of its nonce where the grant is unknown."""
 
     key: str
     claim: bytes
 
 
-@attrs.frozen
-class Fill:
+class Fill(Struct, frozen=True):
     """One value to store under a grant. Times to live are milliseconds; soft 0 means none."""
 
     key: str
@@ -48,24 +46,21 @@ class Fill:
     body: bytes
 
 
-@attrs.frozen
-class ReadCell:
+class ReadCell(Struct, frozen=True):
     """Read one cell. Answered by `CellRead`."""
 
     key: str
     timeout_s: float
 
 
-@attrs.frozen
-class ReadCells:
+class ReadCells(Struct, frozen=True):
     """Read many cells in one round trip. Answered by `CellsRead`."""
 
     keys: tuple[str, ...]
     timeout_s: float
 
 
-@attrs.frozen
-class AcquireLease:
+class AcquireLease(Struct, frozen=True):
     """Ask for the right to load a key.
 
     `nonce` is 8 random bytes, one per operation, the same on its retries. `seen` is the `filled_by` of a
@@ -81,16 +76,14 @@ class AcquireLease:
     timeout_s: float
 
 
-@attrs.frozen
-class FillCells:
+class FillCells(Struct, frozen=True):
     """Store values, each only into a cell that holds its grant. Answered by `CellsFilled`."""
 
     fills: tuple[Fill, ...]
     timeout_s: float
 
 
-@attrs.frozen
-class RenewLeases:
+class RenewLeases(Struct, frozen=True):
     """Extend leases or holds that are still ours, to `lease_ms` from now. Answered by `LeasesRenewed`."""
 
     leases: tuple[Lease, ...]
@@ -98,16 +91,14 @@ class RenewLeases:
     timeout_s: float
 
 
-@attrs.frozen
-class ReleaseLeases:
+class ReleaseLeases(Struct, frozen=True):
     """Give leases or holds back, where they are still ours. Answered by `LeasesReleased`."""
 
     leases: tuple[Lease, ...]
     timeout_s: float
 
 
-@attrs.frozen
-class HoldCells:
+class HoldCells(Struct, frozen=True):
     """Take keys for a writer: whatever is there goes, and readers load without storing.
 
     Answered by `HoldsTaken`, one grant a key.
@@ -119,16 +110,14 @@ class HoldCells:
     timeout_s: float
 
 
-@attrs.frozen
-class DeleteKeys:
+class DeleteKeys(Struct, frozen=True):
     """Remove keys. This is an invalidation, complete in itself. Answered by `KeysDeleted`."""
 
     keys: tuple[str, ...]
     timeout_s: float
 
 
-@attrs.frozen
-class ScanKeys:
+class ScanKeys(Struct, frozen=True):
     """One page of the keys that match a glob; cursor 0 starts and ends. Answered by `KeysFound`."""
 
     pattern: str
@@ -137,15 +126,13 @@ class ScanKeys:
     timeout_s: float
 
 
-@attrs.frozen
-class Ping:
+class Ping(Struct, frozen=True):
     """Ask whether the store serves. Answered by `Ponged`."""
 
     timeout_s: float
 
 
-@attrs.frozen
-class Compute:
+class Compute(Struct, frozen=True):
     """Call the user's loader. Answered by `Computed` or `ComputeFailed`.
 
     `renewal` is the first step of the machine that the driver runs beside the loader, and ends with it.
@@ -155,8 +142,7 @@ class Compute:
     renewal: Step | None
 
 
-@attrs.frozen
-class ShareLoad:
+class ShareLoad(Struct, frozen=True):
     """Find the load of this key and type that is under way in this process, or lead a new one.
 
     `schema` is the type's fingerprint; key and type make the same load. `displaced` is a flight that this
@@ -170,8 +156,7 @@ class ShareLoad:
     timeout_s: float
 
 
-@attrs.frozen
-class Sleep:
+class Sleep(Struct, frozen=True):
     """Wait. Answered by `Woke`."""
 
     duration_s: float

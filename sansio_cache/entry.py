@@ -15,17 +15,17 @@ With the 50 bytes of the header that makes 71 bytes in all. `examine` turns a ce
 
 from __future__ import annotations
 
+import struct
 from enum import Enum
 from hashlib import blake2b
-from struct import Struct
 from typing import Any, Final
 
-import attrs
+from msgspec import Struct
 
 from sansio_cache.cell import NO_GRANT, Cell, Foreign, Kind
 from sansio_cache.codec import Codec, Undecodable
 
-_BODY: Final = Struct(">8s8sIB")
+_BODY: Final = struct.Struct(">8s8sIB")
 BODY_HEADER_BYTES: Final = _BODY.size
 CODEC_JSON: Final = 1
 _MAX_LOAD_MS: Final = 2**32 - 1
@@ -45,8 +45,7 @@ class MissReason(Enum):
     DISABLED = "disabled"
 
 
-@attrs.frozen
-class Servable:
+class Servable(Struct, frozen=True):
     """The cell holds a value that this reader can read: fresh, or past its soft expiry."""
 
     value: Any
@@ -54,8 +53,7 @@ class Servable:
     cell: Cell
 
 
-@attrs.frozen
-class Unservable:
+class Unservable(Struct, frozen=True):
     """There is nothing for this reader. `seen` names the value that it refuses, for `AcquireLease`."""
 
     reason: MissReason

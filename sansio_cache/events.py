@@ -10,7 +10,7 @@ from __future__ import annotations
 from enum import Enum, IntEnum
 from typing import Any
 
-import attrs
+from msgspec import Struct
 
 from sansio_cache.cell import Cell, Foreign
 
@@ -75,8 +75,7 @@ class FillResult(IntEnum):
         return self is not FillResult.REFUSED
 
 
-@attrs.frozen
-class CellRead:
+class CellRead(Struct, frozen=True):
     """The cell as it is; None where the key does not exist."""
 
     now_s: float
@@ -84,8 +83,7 @@ class CellRead:
     server_ms: int | None
 
 
-@attrs.frozen
-class CellsRead:
+class CellsRead(Struct, frozen=True):
     """The cells, in the order of the keys asked for."""
 
     now_s: float
@@ -93,8 +91,7 @@ class CellsRead:
     server_ms: int | None
 
 
-@attrs.frozen
-class LeaseGranted:
+class LeaseGranted(Struct, frozen=True):
     """The caller loads. `stale` is the value that stays readable meanwhile, if any."""
 
     now_s: float
@@ -103,8 +100,7 @@ class LeaseGranted:
     server_ms: int
 
 
-@attrs.frozen
-class LeaseDenied:
+class LeaseDenied(Struct, frozen=True):
     """Somebody else loads, for `left_ms` more at least. `stale` is what may be served meanwhile."""
 
     now_s: float
@@ -113,8 +109,7 @@ class LeaseDenied:
     server_ms: int
 
 
-@attrs.frozen
-class FreshFound:
+class FreshFound(Struct, frozen=True):
     """Somebody has stored a fresh value since."""
 
     now_s: float
@@ -122,62 +117,54 @@ class FreshFound:
     server_ms: int
 
 
-@attrs.frozen
-class WriterFound:
+class WriterFound(Struct, frozen=True):
     """A writer holds the key: load, and do not store."""
 
     now_s: float
     left_ms: int
 
 
-@attrs.frozen
-class ForeignFound:
+class ForeignFound(Struct, frozen=True):
     """The key holds something that is not ours: load, and do not store."""
 
     now_s: float
 
 
-@attrs.frozen
-class CellsFilled:
+class CellsFilled(Struct, frozen=True):
     """What became of each fill, in order."""
 
     now_s: float
     results: tuple[FillResult, ...]
 
 
-@attrs.frozen
-class LeasesRenewed:
+class LeasesRenewed(Struct, frozen=True):
     """Which leases were still ours, in order."""
 
     now_s: float
     renewed: tuple[bool, ...]
 
 
-@attrs.frozen
-class LeasesReleased:
+class LeasesReleased(Struct, frozen=True):
     """The leases that were still ours are given back."""
 
     now_s: float
 
 
-@attrs.frozen
-class HoldsTaken:
+class HoldsTaken(Struct, frozen=True):
     """The grants of the holds, in the order of the keys."""
 
     now_s: float
     grants: tuple[bytes, ...]
 
 
-@attrs.frozen
-class KeysDeleted:
+class KeysDeleted(Struct, frozen=True):
     """The keys are gone; `count` of them existed."""
 
     now_s: float
     count: int
 
 
-@attrs.frozen
-class KeysFound:
+class KeysFound(Struct, frozen=True):
     """One page of a scan. Cursor 0: there is no further page."""
 
     now_s: float
@@ -185,39 +172,34 @@ class KeysFound:
     keys: tuple[str, ...]
 
 
-@attrs.frozen
-class Ponged:
+class Ponged(Struct, frozen=True):
     """The store serves."""
 
     now_s: float
 
 
-@attrs.frozen
-class Computed:
+class Computed(Struct, frozen=True):
     """The loader returned."""
 
     now_s: float
     value: Any
 
 
-@attrs.frozen
-class ComputeFailed:
+class ComputeFailed(Struct, frozen=True):
     """The loader raised."""
 
     now_s: float
     error: Exception
 
 
-@attrs.frozen
-class LoadLed:
+class LoadLed(Struct, frozen=True):
     """No load to share is under way: the caller leads flight number `flight`."""
 
     now_s: float
     flight: int
 
 
-@attrs.frozen
-class LoadShared:
+class LoadShared(Struct, frozen=True):
     """The leader's result. `payload` is its encoded form; without one, `value` is the caller's own copy."""
 
     now_s: float
@@ -225,46 +207,40 @@ class LoadShared:
     value: Any
 
 
-@attrs.frozen
-class LoadErrorShared:
+class LoadErrorShared(Struct, frozen=True):
     """The leader's loader raised, after this caller had joined."""
 
     now_s: float
     error: Exception
 
 
-@attrs.frozen
-class LoadNotShared:
+class LoadNotShared(Struct, frozen=True):
     """The flight ended, and its result may be older than this caller's request."""
 
     now_s: float
 
 
-@attrs.frozen
-class SharingTimedOut:
+class SharingTimedOut(Struct, frozen=True):
     """The flight `flight` had not ended in time."""
 
     now_s: float
     flight: int
 
 
-@attrs.frozen
-class Woke:
+class Woke(Struct, frozen=True):
     """The sleep is over."""
 
     now_s: float
 
 
-@attrs.frozen
-class StoreFailed:
+class StoreFailed(Struct, frozen=True):
     """This attempt failed; whether the store did what was asked is unknown."""
 
     now_s: float
     kind: FailureKind
 
 
-@attrs.frozen
-class Interrupted:
+class Interrupted(Struct, frozen=True):
     """The driver was cancelled, or interrupted by a signal, while the command was pending.
 
     Its fate is unknown. The machine gives back what it may hold and ends; the driver then re-raises.

@@ -19,6 +19,7 @@ from collections.abc import Callable
 from typing import Final, assert_never
 
 import attrs
+from msgspec.structs import replace
 
 from sansio_cache.cell import NO_GRANT, Cell, Foreign, Kind, is_granted_to, make_grant
 from sansio_cache.commands import (
@@ -98,30 +99,30 @@ class MemoryStore:
         now_s = self.clock()
         now_ms = int(now_s * 1000)
         match command:
-            case ReadCell(key):
+            case ReadCell(key=key):
                 return CellRead(now_s, self._read(key, now_ms), now_ms)
-            case ReadCells(keys):
+            case ReadCells(keys=keys):
                 cells = tuple(self._read(key, now_ms) for key in keys)
                 return CellsRead(now_s, cells, now_ms)
             case AcquireLease():
                 return self._acquire(command, now_s, now_ms)
-            case FillCells(fills):
+            case FillCells(fills=fills):
                 if any(_size_bytes(fill.key, fill.body) > self.max_bytes for fill in fills):
                     return StoreFailed(now_s, FailureKind.OUT_OF_MEMORY)
                 return CellsFilled(now_s, tuple(self._fill(fill, now_ms) for fill in fills))
-            case RenewLeases(leases, lease_ms):
+            case RenewLeases(leases=leases, lease_ms=lease_ms):
                 renewed = tuple(self._renew(lease, lease_ms, now_ms) for lease in leases)
                 return LeasesRenewed(now_s, renewed)
-            case ReleaseLeases(leases):
+            case ReleaseLeases(leases=leases):
                 for lease in leases:
                     self._release(lease, now_ms)
                 return LeasesReleased(now_s)
-            case HoldCells(keys, nonce, hold_ms):
+            case HoldCells(keys=keys, nonce=nonce, hold_ms=hold_ms):
                 grants = tuple(self._hold(key, nonce, hold_ms, now_ms) for key in keys)
                 return HoldsTaken(now_s, grants)
-            case DeleteKeys(keys):
+            case DeleteKeys(keys=keys):
                 return KeysDeleted(now_s, sum(self._delete(key, now_ms) for key in keys))
-            case ScanKeys(pattern):
+            case ScanKeys(pattern=pattern):
                 return KeysFound(now_s, 0, self._scan(pattern, now_ms))
             case Ping():
                 return Ponged(now_s)
@@ -157,7 +158,7 @@ class MemoryStore:
 
     def _refresh(self, command: AcquireLease, kept: Cell, grant: bytes, now_ms: int) -> None:
         deadline_ms = now_ms + command.lease_ms
-        cell = attrs.evolve(kept, grant=grant, lease_deadline_ms=deadline_ms)
+        cell = replace(kept, grant=grant, lease_deadline_ms=deadline_ms)
         expires_ms = max(self._kept[command.key].expires_ms, deadline_ms)
         self._keep(command.key, cell, expires_ms)
 
@@ -180,7 +181,7 @@ class MemoryStore:
             return False
         deadline_ms = now_ms + lease_ms
         expires_ms = max(self._kept[lease.key].expires_ms, deadline_ms)
-        self._keep(lease.key, attrs.evolve(cell, lease_deadline_ms=deadline_ms), expires_ms)
+        self._keep(lease.key, replace(cell, lease_deadline_ms=deadline_ms), expires_ms)
         return True
 
     def _release(self, lease: Lease, now_ms: int) -> None:
@@ -188,7 +189,7 @@ class MemoryStore:
         if cell is None:
             return
         if cell.kind == Kind.VALUE:
-            freed = attrs.evolve(cell, grant=NO_GRANT, lease_deadline_ms=0)
+            freed = replace(cell, grant=NO_GRANT, lease_deadline_ms=0)
             self._keep(lease.key, freed, self._kept[lease.key].expires_ms)
         else:
             self._drop(lease.key)

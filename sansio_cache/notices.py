@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from enum import Enum
 
-import attrs
+from msgspec import Struct
 
 from sansio_cache.entry import MissReason
 from sansio_cache.events import FailureKind
@@ -26,45 +26,39 @@ class OperationName(Enum):
     DELETE_PATTERN = "delete_pattern"
 
 
-@attrs.frozen
-class Hit:
+class Hit(Struct, frozen=True):
     """A request was answered from the store."""
 
     key: str
 
 
-@attrs.frozen
-class StaleServed:
+class StaleServed(Struct, frozen=True):
     """A request was answered with a value past its soft expiry, as its policy allows."""
 
     key: str
 
 
-@attrs.frozen
-class Missed:
+class Missed(Struct, frozen=True):
     """A request was not answered from the store at its first read."""
 
     key: str
     reason: MissReason
 
 
-@attrs.frozen
-class Waited:
+class Waited(Struct, frozen=True):
     """The request waited for somebody else's load, in this process or another."""
 
     key: str
     waited_s: float
 
 
-@attrs.frozen
-class LoadShared:
+class LoadShared(Struct, frozen=True):
     """The request was answered with the result of a load of another caller in this process."""
 
     key: str
 
 
-@attrs.frozen
-class Loaded:
+class Loaded(Struct, frozen=True):
     """The loader returned. Without a grant (`leased` false) the value is not stored."""
 
     key: str
@@ -72,8 +66,7 @@ class Loaded:
     took_s: float
 
 
-@attrs.frozen
-class LoadFailed:
+class LoadFailed(Struct, frozen=True):
     """The loader raised; `error` is the name of the exception's class."""
 
     key: str
@@ -81,85 +74,73 @@ class LoadFailed:
     error: str
 
 
-@attrs.frozen
-class Stored:
+class Stored(Struct, frozen=True):
     """A value was stored."""
 
     key: str
 
 
-@attrs.frozen
-class FillRefused:
+class FillRefused(Struct, frozen=True):
     """A value was not stored: its lease was voided (invalidated, evicted) or lost to another."""
 
     key: str
 
 
-@attrs.frozen
-class Unstorable:
+class Unstorable(Struct, frozen=True):
     """A loader's value cannot be stored so that it comes back equal; the caller has it, uncached."""
 
     key: str
     why: str
 
 
-@attrs.frozen
-class LeaseLost:
+class LeaseLost(Struct, frozen=True):
     """A renewal found that the lease is no longer ours."""
 
     key: str
 
 
-@attrs.frozen
-class LeaseOutgrown:
+class LeaseOutgrown(Struct, frozen=True):
     """The loader, or a writer's block, has run for the longest time that a lease may be renewed."""
 
     key: str
 
 
-@attrs.frozen
-class StoreErrored:
+class StoreErrored(Struct, frozen=True):
     """One attempt failed."""
 
     kind: FailureKind
 
 
-@attrs.frozen
-class StoreGaveUp:
+class StoreGaveUp(Struct, frozen=True):
     """An operation did without the store after its last attempt had failed."""
 
     kind: FailureKind
 
 
-@attrs.frozen
-class StoreAnswered:
+class StoreAnswered(Struct, frozen=True):
     """The store serves again: a probe was answered."""
 
 
-@attrs.frozen
-class Invalidated:
+class Invalidated(Struct, frozen=True):
     """Keys were removed from the store."""
 
     keys: tuple[str, ...]
 
 
-@attrs.frozen
-class InvalidationFailed:
+class InvalidationFailed(Struct, frozen=True):
     """Keys that may now hold old values, as the store could not be told. They are to be remembered."""
 
     keys: tuple[str, ...]
 
 
-@attrs.frozen
-class PatternDeleted:
+class PatternDeleted(Struct, frozen=True):
     """Keys were removed by pattern."""
 
     pattern: str
     count: int
 
 
-@attrs.frozen
-class Ended:
+class Ended(Struct, frozen=True):
     """An operation is over, after `took_s` seconds on the driver's clock."""
 
     operation: OperationName

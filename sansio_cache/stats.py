@@ -194,16 +194,16 @@ class StatsFold:
         match notice:
             case Hit():
                 counts["redis_hits"] += 1
-            case Ended(operation, took_s):
+            case Ended(operation=operation, took_s=took_s):
                 buckets = self._latency.get(operation)
                 if buckets is None:
                     buckets = self._latency[operation] = Counter()
                 buckets[_bucket(took_s)] += 1
-            case Missed(_, reason):
+            case Missed(reason=reason):
                 self._misses[reason] += 1
             case StaleServed():
                 counts["stale_hits"] += 1
-            case Loaded(_, leased):
+            case Loaded(leased=leased):
                 counts["loads"] += 1
                 counts["loads_without_lease"] += not leased
             case LoadFailed():
@@ -220,15 +220,15 @@ class StatsFold:
                 counts["outgrown_leases"] += 1
             case Unstorable():
                 counts["unstorable"] += 1
-            case Invalidated(keys):
+            case Invalidated(keys=keys):
                 counts["invalidated"] += len(keys)
-            case PatternDeleted(_, count):
+            case PatternDeleted(count=count):
                 counts["invalidated"] += count
-            case InvalidationFailed(keys):
+            case InvalidationFailed(keys=keys):
                 counts["failed_invalidations"] += len(keys)
-            case StoreErrored(kind):
+            case StoreErrored(kind=kind):
                 self._errors[kind] += 1
-            case StoreGaveUp(kind):
+            case StoreGaveUp(kind=kind):
                 self._gave_up[kind] += 1
             case _:
                 # LeaseLost shows again as FillRefused; StoreAnswered is for the breaker.

@@ -17,6 +17,7 @@ from __future__ import annotations
 from typing import Any, Final, Protocol, cast
 
 import attrs
+from msgspec import Struct
 
 from sansio_cache.budget import Budget
 from sansio_cache.commands import Command
@@ -25,15 +26,13 @@ from sansio_cache.events import Event, FillResult, StoreFailed
 from sansio_cache.notices import Notice, StoreErrored
 
 
-@attrs.frozen
-class Value:
+class Value(Struct, frozen=True):
     """There is a value, and it was not loaded by this operation."""
 
     value: Any
 
 
-@attrs.frozen
-class Loaded:
+class Loaded(Struct, frozen=True):
     """The loader's value. `payload` is its encoded form, None where it cannot be stored.
 
     `accepted` says that the store took it under the grant it was loaded with; only then may callers
@@ -45,63 +44,54 @@ class Loaded:
     accepted: bool
 
 
-@attrs.frozen
-class Raised:
+class Raised(Struct, frozen=True):
     """The loader raised."""
 
     error: Exception
 
 
-@attrs.frozen
-class Missing:
+class Missing(Struct, frozen=True):
     """There is no value to be had."""
 
 
-@attrs.frozen
-class Abandoned:
+class Abandoned(Struct, frozen=True):
     """The operation was interrupted, and has given back what it held as far as it could."""
 
 
-@attrs.frozen
-class ManyRead:
+class ManyRead(Struct, frozen=True):
     """One value or `Missing` a key, in order."""
 
     values: tuple[Value | Missing, ...]
 
 
-@attrs.frozen
-class ManyStored:
+class ManyStored(Struct, frozen=True):
     """What became of each value, in order; None where the store could not be asked."""
 
     results: tuple[FillResult | None, ...]
 
 
-@attrs.frozen
-class ManyHeld:
+class ManyHeld(Struct, frozen=True):
     """The holds taken for a mutation. `grants` is None where the store could not be asked."""
 
     grants: tuple[bytes, ...] | None
     renewal: Step | None
 
 
-@attrs.frozen
-class ManyInvalidated:
+class ManyInvalidated(Struct, frozen=True):
     """`done`: the keys that are gone from the store; `failed`: those that could not be removed."""
 
     done: tuple[str, ...]
     failed: tuple[str, ...]
 
 
-@attrs.frozen
-class PatternRemoved:
+class PatternRemoved(Struct, frozen=True):
     """What a deletion by pattern came to. `complete` is false where it broke off."""
 
     deleted: int
     complete: bool
 
 
-@attrs.frozen
-class Completed:
+class Completed(Struct, frozen=True):
     """A background machine has done what there was to do."""
 
 
@@ -140,8 +130,7 @@ class Over:
 OVER: Final = Over()
 
 
-@attrs.frozen
-class Step:
+class Step(Struct, frozen=True):
     """Where an operation is: its state, with either a pending command or an outcome.
 
     `flight` is the number of the load that this operation leads in its process, if any.

@@ -226,12 +226,12 @@ class Driver:
                 | Ping()
             ):
                 return await self._store.perform(command)
-            case Compute(key, renewal):
+            case Compute(key=key, renewal=renewal):
                 assert loader is not None
                 return await self._compute(key, renewal, loader)
             case ShareLoad():
                 return await self._share(command)
-            case Sleep(duration_s):
+            case Sleep(duration_s=duration_s):
                 await anyio.sleep(duration_s)
                 if self._is_closing:
                     raise CacheClosedError("the cache was closed while an operation was waiting")

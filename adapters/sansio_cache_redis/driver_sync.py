@@ -178,12 +178,12 @@ class Driver:
                 | Ping()
             ):
                 return self._store.perform(command)
-            case Compute(key, renewal):
+            case Compute(key=key, renewal=renewal):
                 assert loader is not None
                 return self._compute(key, renewal, loader)
             case ShareLoad():
                 return self._share(command)
-            case Sleep(duration_s):
+            case Sleep(duration_s=duration_s):
                 if self._closing.wait(duration_s):
                     raise CacheClosedError("the cache was closed while an operation was waiting")
                 return Woke(self._clock())

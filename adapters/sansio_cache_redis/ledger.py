@@ -57,15 +57,15 @@ class Ledger:
                 match notice:
                     case Hit() | Ended():
                         pass
-                    case StoreGaveUp(kind):
+                    case StoreGaveUp(kind=kind):
                         self._gave_up(kind)
                     case StoreAnswered():
                         self._answered()
-                    case InvalidationFailed(keys):
+                    case InvalidationFailed(keys=keys):
                         self._remembered.remember(keys)
-                    case Unstorable(_, why):
+                    case Unstorable(why=why):
                         self._warn_once(why)
-                    case Missed(_, MissReason.KEY_CHECK):
+                    case Missed(reason=MissReason.KEY_CHECK):
                         is_suspect = True
                     case _:
                         pass

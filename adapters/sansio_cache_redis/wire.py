@@ -102,26 +102,26 @@ def _call(script: Script, key: str, *args: Any) -> Args:
 def encode(command: StoreCommand) -> list[Args]:
     """The Redis commands that a semantic command stands for."""
     match command:
-        case ReadCell(key):
+        case ReadCell(key=key):
             return [(b"GET", key.encode())]
-        case ReadCells(keys):
+        case ReadCells(keys=keys):
             return [(b"MGET", *(key.encode() for key in keys))]
-        case AcquireLease(key, nonce, lease_ms, seen, mode):
+        case AcquireLease(key=key, nonce=nonce, lease_ms=lease_ms, seen=seen, mode=mode):
             return [_call(ACQUIRE, key, nonce, lease_ms, seen, mode.value)]
-        case FillCells(fills):
+        case FillCells(fills=fills):
             return [
                 _call(FILL, each.key, each.grant, each.hard_ttl_ms, each.soft_ttl_ms, each.body)
                 for each in fills
             ]
-        case RenewLeases(leases, lease_ms):
+        case RenewLeases(leases=leases, lease_ms=lease_ms):
             return [_call(RENEW, each.key, each.claim, lease_ms) for each in leases]
-        case ReleaseLeases(leases):
+        case ReleaseLeases(leases=leases):
             return [_call(RELEASE, each.key, each.claim) for each in leases]
-        case HoldCells(keys, nonce, hold_ms):
+        case HoldCells(keys=keys, nonce=nonce, hold_ms=hold_ms):
             return [_call(HOLD, key, nonce, hold_ms) for key in keys]
-        case DeleteKeys(keys):
+        case DeleteKeys(keys=keys):
             return [(b"UNLINK", *(key.encode() for key in keys))]
-        case ScanKeys(pattern, cursor, count):
+        case ScanKeys(pattern=pattern, cursor=cursor, count=count):
             return [(b"SCAN", cursor, b"MATCH", pattern.encode(), b"COUNT", count)]
         case Ping():
             return [TIME]
@@ -170,7 +170,7 @@ def _decode(command: StoreCommand, replies: Sequence[Any], clock: ServerClock, n
         case ReleaseLeases():
             _statuses(replies, clock, now_s)
             return LeasesReleased(now_s)
-        case HoldCells(_, nonce):
+        case HoldCells(nonce=nonce):
             _statuses(replies, clock, now_s)
             return HoldsTaken(now_s, tuple(_grant(reply[2], nonce) for reply in replies))
         case DeleteKeys():

@@ -103,7 +103,7 @@ class Scanning(AsksStore):
             raise unexpected(self, event)
         request = self.request
         match event:
-            case KeysFound(now_s, cursor, found):
+            case KeysFound(now_s=now_s, cursor=cursor, keys=found):
                 keys = tuple(key for key in dict.fromkeys(found) if request.may_remove(key))
                 if keys:
                     budget = request.patience.from_now(now_s)
@@ -111,7 +111,7 @@ class Scanning(AsksStore):
                 if cursor:
                     return _scan(request, cursor, self.deleted, now_s)
                 return _finish(request, self.deleted, True, now_s)
-            case StoreFailed(now_s, kind):
+            case StoreFailed(now_s=now_s, kind=kind):
                 return self.retry(event) or _finish(
                     request, self.deleted, False, now_s, StoreErrored(kind), StoreGaveUp(kind)
                 )
@@ -142,12 +142,12 @@ class Deleting(AsksStore):
             raise unexpected(self, event)
         request = self.request
         match event:
-            case KeysDeleted(now_s, count):
+            case KeysDeleted(now_s=now_s, count=count):
                 deleted = self.deleted + count
                 if self.cursor:
                     return _scan(request, self.cursor, deleted, now_s)
                 return _finish(request, deleted, True, now_s)
-            case StoreFailed(now_s, kind):
+            case StoreFailed(now_s=now_s, kind=kind):
                 return self.retry(event) or _finish(
                     request, self.deleted, False, now_s, StoreErrored(kind), StoreGaveUp(kind)
                 )

@@ -46,16 +46,16 @@ class Reading(AsksStore):
         if not isinstance(event, ReadAnswer):
             raise unexpected(self, event)
         match event:
-            case CellRead(now_s, cell, server_ms):
+            case CellRead(now_s=now_s, cell=cell, server_ms=server_ms):
                 done = Ended(OperationName.GET, now_s - self.started_s)
                 match examine(cell, self.key, self.codec, server_ms):
-                    case Servable(value, True):
+                    case Servable(value=value, fresh=True):
                         return ended(Value(value), Hit(self.key), done)
                     case Servable():
                         return ended(Missing(), Missed(self.key, MissReason.EXPIRED), done)
-                    case Unservable(reason):
+                    case Unservable(reason=reason):
                         return ended(Missing(), Missed(self.key, reason), done)
-            case StoreFailed(now_s, kind):
+            case StoreFailed(now_s=now_s, kind=kind):
                 return self.retry(event) or ended(
                     Missing(),
                     StoreErrored(kind),

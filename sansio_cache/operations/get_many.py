@@ -70,18 +70,18 @@ class ReadingMany(AsksStore):
         if not isinstance(event, ReadManyAnswer):
             raise unexpected(self, event)
         match event:
-            case CellsRead(now_s, cells, server_ms):
+            case CellsRead(now_s=now_s, cells=cells, server_ms=server_ms):
                 values: list[Value | Missing] = []
                 notices: list[Notice] = []
                 for key, cell in zip(self._chunk, cells, strict=True):
                     match examine(cell, key, self.request.codec, server_ms):
-                        case Servable(value, True):
+                        case Servable(value=value, fresh=True):
                             values.append(Value(value))
                             notices.append(Hit(key))
                         case Servable():
                             values.append(Missing())
                             notices.append(Missed(key, MissReason.EXPIRED))
-                        case Unservable(reason):
+                        case Unservable(reason=reason):
                             values.append(Missing())
                             notices.append(Missed(key, reason))
                 done = (*self.done, *values)
@@ -89,7 +89,7 @@ class ReadingMany(AsksStore):
                     budget = self.request.patience.from_now(now_s)
                     return attrs.evolve(self, done=done, budget=budget).ask(now_s, *notices)
                 return _finish(self.request, done, now_s, *notices)
-            case StoreFailed(now_s, kind):
+            case StoreFailed(now_s=now_s, kind=kind):
                 return self.retry(event) or _give_up(
                     self.request,
                     self.done,

@@ -233,22 +233,22 @@ class Reading(AsksStore):
             raise unexpected(self, event)
         request = self.request
         match event:
-            case CellRead(now_s, cell, server_ms):
+            case CellRead(now_s=now_s, cell=cell, server_ms=server_ms):
                 match examine(cell, request.key, request.codec, server_ms):
-                    case Servable(value, True):
+                    case Servable(value=value, fresh=True):
                         hit = () if self.counted else (Hit(request.key),)
                         return ended(Value(value), *hit, request.done(now_s))
                     case Servable() as stale if request.serve_stale:
                         return _share(request, Finding(stale=stale), now_s)
                     case Servable():
                         return _share(request, Finding(), now_s, *self._miss(MissReason.EXPIRED))
-                    case Unservable(MissReason.FOREIGN as reason):
+                    case Unservable(reason=MissReason.FOREIGN as reason):
                         return _share(request, _WITHOUT_STORE, now_s, *self._miss(reason))
-                    case Unservable(reason, seen):
+                    case Unservable(reason=reason, seen=seen):
                         mode = Mode.KEEP if seen == NO_GRANT else Mode.DROP
                         finding = Finding(seen=seen, mode=mode)
                         return _share(request, finding, now_s, *self._miss(reason))
-            case StoreFailed(now_s, kind):
+            case StoreFailed(now_s=now_s, kind=kind):
                 return self.retry(event) or _share(
                     request,
                     _WITHOUT_STORE,
@@ -287,25 +287,25 @@ class Sharing:
             raise unexpected(self, event)
         request = self.request
         match event:
-            case LoadLed(now_s, flight):
+            case LoadLed(now_s=now_s, flight=flight):
                 if not self.finding.storable or self.displaced is not None:
                     return _compute(request, flight, None, self.finding, now_s)
                 budget = request.patience.from_now(now_s)
                 return Acquiring(request, flight, self.finding, budget, now_s).ask(now_s)
-            case LoadShared(now_s, payload, value):
+            case LoadShared(now_s=now_s, payload=payload, value=value):
                 if payload is not None:
                     try:
                         value = request.codec.decode(payload)
                     except Undecodable:
                         return self._anew(now_s)
                 return ended(Value(value), *self._shared(now_s))
-            case LoadErrorShared(now_s, error):
+            case LoadErrorShared(now_s=now_s, error=error):
                 if self.finding.stale is not None:
                     return _stale_step(request, None, self.finding.stale, now_s)
                 return ended(Raised(error), *self._shared(now_s))
-            case LoadNotShared(now_s):
+            case LoadNotShared(now_s=now_s):
                 return self._anew(now_s, Waited(request.key, now_s - self.since_s))
-            case SharingTimedOut(now_s, flight):
+            case SharingTimedOut(now_s=now_s, flight=flight):
                 return self._give_up_on(flight, now_s)
             case Interrupted():
                 return ended(Abandoned())
@@ -369,34 +369,34 @@ class Acquiring(AsksStore):
             raise unexpected(self, event)
         request = self.request
         match event:
-            case LeaseGranted(now_s, grant, stale, server_ms):
+            case LeaseGranted(now_s=now_s, grant=grant, stale=stale, server_ms=server_ms):
                 finding = self.finding
                 if stale is not None and request.serve_stale:
                     verdict = examine(stale, request.key, request.codec, server_ms)
                     kept = verdict if isinstance(verdict, Servable) else None
                     finding = attrs.evolve(finding, stale=kept)
                 return _compute(request, self.flight, grant, finding, now_s, *self._waited(now_s))
-            case LeaseDenied(now_s, left_ms, stale, server_ms):
+            case LeaseDenied(now_s=now_s, left_ms=left_ms, stale=stale, server_ms=server_ms):
                 if stale is not None and request.serve_stale:
                     verdict = examine(stale, request.key, request.codec, server_ms)
                     if isinstance(verdict, Servable):
                         return _stale_step(request, self.flight, verdict, now_s)
                 return self._wait(left_ms / 1000, now_s)
-            case FreshFound(now_s, cell, server_ms):
+            case FreshFound(now_s=now_s, cell=cell, server_ms=server_ms):
                 match examine(cell, request.key, request.codec, server_ms):
-                    case Servable(value):
+                    case Servable(value=value):
                         uncounted = self.finding.uncounted(request.key)
                         notices = (*uncounted, *self._waited(now_s), request.done(now_s))
                         return ended(Value(value), *notices, flight=self.flight)
-                    case Unservable(_, seen):
+                    case Unservable(seen=seen):
                         return self._refuse(seen, now_s)
-            case WriterFound(now_s) | ForeignFound(now_s):
+            case WriterFound(now_s=now_s) | ForeignFound(now_s=now_s):
                 return self._compute_without_lease(now_s)
-            case StoreFailed(now_s, kind):
+            case StoreFailed(now_s=now_s, kind=kind):
                 return self.retry(event) or self._compute_without_lease(
                     now_s, StoreErrored(kind), StoreGaveUp(kind)
                 )
-            case Interrupted(now_s):
+            case Interrupted(now_s=now_s):
                 return _release(request, self.flight, request.nonce, Abandoned(), now_s)
             case _:
                 assert_never(event)
@@ -440,7 +440,7 @@ class Waiting:
         if not isinstance(event, SleepAnswer):
             raise unexpected(self, event)
         match event:
-            case Woke(now_s):
+            case Woke(now_s=now_s):
                 again = attrs.evolve(
                     self.acquiring,
                     turns=self.acquiring.turns + 1,
@@ -468,9 +468,9 @@ class Computing:
         if not isinstance(event, ComputeAnswer):
             raise unexpected(self, event)
         match event:
-            case Computed(now_s, value):
+            case Computed(now_s=now_s, value=value):
                 return self._computed(value, now_s)
-            case ComputeFailed(now_s, error):
+            case ComputeFailed(now_s=now_s, error=error):
                 name = type(error).__name__
                 failed = LoadFailed(self.request.key, self.grant is not None, name)
                 outcome: Outcome = Raised(error)
@@ -479,7 +479,7 @@ class Computing:
                     outcome = Value(self.finding.stale.value)
                     notices = (failed, StaleServed(self.request.key))
                 return self._without_fill(outcome, now_s, *notices)
-            case Interrupted(now_s):
+            case Interrupted(now_s=now_s):
                 return self._without_fill(Abandoned(), now_s)
             case _:
                 assert_never(event)
@@ -533,18 +533,18 @@ class Filling(AsksStore):
             raise unexpected(self, event)
         key = self.request.key
         match event:
-            case CellsFilled(now_s, (result,)):
+            case CellsFilled(now_s=now_s, results=(result,)):
                 if result.is_accepted:
-                    outcome = attrs.evolve(self.outcome, accepted=True)
+                    outcome = Loaded(self.outcome.value, self.outcome.payload, accepted=True)
                     return self._end(outcome, now_s, Stored(key))
                 return self._end(self.outcome, now_s, FillRefused(key))
             case CellsFilled():
                 raise unexpected(self, event)
-            case StoreFailed(now_s, kind):
+            case StoreFailed(now_s=now_s, kind=kind):
                 return self.retry(event) or self._end(
                     self.outcome, now_s, StoreErrored(kind), StoreGaveUp(kind)
                 )
-            case Interrupted(now_s):
+            case Interrupted(now_s=now_s):
                 # Whether it was stored is unknown; if it was, there is no lease left to release.
                 return _release(self.request, self.flight, self.fill.grant, Abandoned(), now_s)
             case _:
@@ -590,11 +590,11 @@ class Releasing(AsksStore):
         if not isinstance(event, ReleaseAnswer):
             raise unexpected(self, event)
         match event:
-            case LeasesReleased(now_s):
+            case LeasesReleased(now_s=now_s):
                 return self._end(now_s)
-            case StoreFailed(now_s, kind):
+            case StoreFailed(now_s=now_s, kind=kind):
                 return self.retry(event) or self._end(now_s, StoreErrored(kind), StoreGaveUp(kind))
-            case Interrupted(now_s):
+            case Interrupted(now_s=now_s):
                 # Interrupted on the way out: the release may not have been sent. It is idempotent.
                 abandoned = attrs.evolve(self, outcome=Abandoned())
                 return abandoned.ask(now_s)

@@ -98,13 +98,13 @@ class Deleting(AsksStore):
             raise unexpected(self, event)
         request = self.request
         match event:
-            case KeysDeleted(now_s):
+            case KeysDeleted(now_s=now_s):
                 done = self.done + len(self.keys)
                 removed = Invalidated(self.keys)
                 if done < len(request.keys):
                     return _delete_next(request, done, self.abandoned, now_s, removed)
                 return self._end(request.keys, (), now_s, removed)
-            case StoreFailed(now_s, kind):
+            case StoreFailed(now_s=now_s, kind=kind):
                 failed = request.keys[self.done :]
                 return self.retry(event) or self._end(
                     request.keys[: self.done],
@@ -114,7 +114,7 @@ class Deleting(AsksStore):
                     StoreGaveUp(kind),
                     InvalidationFailed(failed),
                 )
-            case Interrupted(now_s):
+            case Interrupted(now_s=now_s):
                 return attrs.evolve(self, abandoned=True).ask(now_s)
             case _:
                 assert_never(event)

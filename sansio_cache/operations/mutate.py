@@ -16,6 +16,7 @@ from __future__ import annotations
 from typing import assert_never
 
 import attrs
+from msgspec.structs import replace
 
 from sansio_cache.budget import Budget, Patience
 from sansio_cache.commands import Fill, FillCells, HoldCells, Lease
@@ -86,7 +87,7 @@ def end(request: EndRequest) -> Step:
 def _remove(request: EndRequest, keys: tuple[str, ...], now_s: float, *notices: Notice) -> Step:
     deletion = InvalidateRequest(OperationName.MUTATE, keys, max(len(keys), 1), request.patience, now_s)
     step = invalidate(deletion)
-    return attrs.evolve(step, notices=(*notices, *step.notices))
+    return replace(step, notices=(*notices, *step.notices))
 
 
 @attrs.frozen
@@ -109,15 +110,15 @@ class Holding(AsksStore):
             raise unexpected(self, event)
         request = self.request
         match event:
-            case HoldsTaken(now_s, grants):
+            case HoldsTaken(now_s=now_s, grants=grants):
                 pairs = zip(request.keys, grants, strict=True)
                 leases = tuple(Lease(key, grant) for key, grant in pairs)
                 until_s = now_s + request.max_hold_s
                 terms = RenewalTerms(request.hold_ms, until_s, request.patience)
                 return ended(ManyHeld(grants, renew(leases, terms)))
-            case StoreFailed(_, kind):
+            case StoreFailed(kind=kind):
                 return self.retry(event) or ended(ManyHeld(None, None), StoreErrored(kind), StoreGaveUp(kind))
-            case Interrupted(now_s):
+            case Interrupted(now_s=now_s):
                 return void(request.keys, request.patience, now_s)
             case _:
                 assert_never(event)
@@ -142,7 +143,7 @@ class Filling(AsksStore):
             raise unexpected(self, event)
         request = self.request
         match event:
-            case CellsFilled(now_s, results):
+            case CellsFilled(now_s=now_s, results=results):
                 stored: set[str] = set()
                 notices: list[Notice] = []
                 for fill, result in zip(self.fills, results, strict=True):
@@ -153,11 +154,11 @@ class Filling(AsksStore):
                         notices.append(FillRefused(fill.key))
                 rest = tuple(key for key in request.keys if key not in stored)
                 return _remove(request, rest, now_s, *notices)
-            case StoreFailed(now_s, kind):
+            case StoreFailed(now_s=now_s, kind=kind):
                 return self.retry(event) or _remove(
                     request, request.keys, now_s, StoreErrored(kind), StoreGaveUp(kind)
                 )
-            case Interrupted(now_s):
+            case Interrupted(now_s=now_s):
                 return void(request.keys, request.patience, now_s)
             case _:
                 assert_never(event)

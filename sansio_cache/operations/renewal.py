@@ -55,7 +55,7 @@ class Pausing:
         if not isinstance(event, SleepAnswer):
             raise unexpected(self, event)
         match event:
-            case Woke(now_s):
+            case Woke(now_s=now_s):
                 if now_s >= self.terms.until_s:
                     return ended(Completed(), *(LeaseOutgrown(each.key) for each in self.leases))
                 command = RenewLeases(self.leases, self.terms.lease_ms, self.terms.patience.attempt_s)
@@ -78,13 +78,13 @@ class Renewing:
         if not isinstance(event, RenewAnswer):
             raise unexpected(self, event)
         match event:
-            case LeasesRenewed(_, renewed):
+            case LeasesRenewed(renewed=renewed):
                 ours = tuple(lease for lease, is_ours in zip(self.leases, renewed, strict=True) if is_ours)
                 lost = tuple(LeaseLost(each.key) for each in self.leases if each not in ours)
                 if not ours:
                     return ended(Completed(), *lost)
                 return Pausing(ours, self.terms).ask(*lost)
-            case StoreFailed(_, kind):
+            case StoreFailed(kind=kind):
                 return Pausing(self.leases, self.terms).ask(StoreErrored(kind))
             case Interrupted():
                 return ended(Abandoned())

@@ -123,14 +123,14 @@ class Holding(AsksStore):
         if not isinstance(event, HoldAnswer):
             raise unexpected(self, event)
         match event:
-            case HoldsTaken(now_s, grants):
+            case HoldsTaken(now_s=now_s, grants=grants):
                 pairs = zip(self.items, grants, strict=True)
                 fills = tuple(item.under(grant) for item, grant in pairs)
                 budget = self.request.patience.from_now(now_s)
                 return Filling(self.request, self.done, fills, budget).ask(now_s)
             case StoreFailed():
                 return self.retry(event) or _give_up(self.request, self.done, event)
-            case Interrupted(now_s):
+            case Interrupted(now_s=now_s):
                 return _void(self.request, self.done, now_s)
             case _:
                 assert_never(event)
@@ -156,7 +156,7 @@ class Filling(AsksStore):
             raise unexpected(self, event)
         request = self.request
         match event:
-            case CellsFilled(now_s, results):
+            case CellsFilled(now_s=now_s, results=results):
                 done = (*self.done, *results)
                 notices = tuple(
                     Stored(fill.key) if result.is_accepted else FillRefused(fill.key)
@@ -168,7 +168,7 @@ class Filling(AsksStore):
                 return ended(ManyStored(done), *notices, over)
             case StoreFailed():
                 return self.retry(event) or _give_up(request, self.done, event)
-            case Interrupted(now_s):
+            case Interrupted(now_s=now_s):
                 return _void(request, self.done, now_s)
             case _:
                 assert_never(event)
