@@ -13,9 +13,9 @@ from typing import Any, Final, Self, get_type_hints
 
 import attrs
 
-from sansio_cache.errors import ConfigurationError, InvalidTtlError
+from sansio_cache.errors import ConfigurationError
 from sansio_cache.keys import KeyBuilder
-from sansio_cache.policy import Policy
+from sansio_cache.policy import Policy, instance
 from sansio_cache.ttl import Ttl, ttl_seconds
 
 ENV_PREFIX: Final = "SANSIO_CACHE_"
@@ -48,9 +48,11 @@ def redact_url(url: str) -> str:
     scheme, separator, rest = url.partition("://")
     if not separator:
         return "***"
-    place = rest.partition("?")[0]
-    secret, at, host = place.rpartition("@")
-    return f"{scheme}://{'***@' if at and secret else ''}{host}"
+    place, _, query = rest.partition("?")
+    if "@" in query:  # a raw `?` in the password, or a raw `@` in the query: no telling which
+        return f"{scheme}://***"
+    secret, _, host = place.rpartition("@")
+    return f"{scheme}://{'***@' if secret else ''}{host}"
 
 
 @attrs.frozen(kw_only=True)
@@ -72,7 +74,7 @@ class RedisConfig:
     connect_timeout_s: float = attrs.field(default=30.0, validator=_positive)
     operation_timeout_s: float = attrs.field(default=0.25, validator=_positive)
     attempt_timeout_s: float = attrs.field(default=0.1, validator=_positive)
-    max_connections: int = attrs.field(default=8, validator=_count)
+    max_connections: int = attrs.field(default=4, validator=_count)
 
     def __attrs_post_init__(self) -> None:
         if self.attempt_timeout_s > self.operation_timeout_s:
@@ -104,9 +106,9 @@ class CacheConfig:
 
     namespace: str
     enabled: bool = attrs.field(default=True, validator=_boolean)
-    redis: RedisConfig = attrs.field(factory=RedisConfig, validator=attrs.validators.instance_of(RedisConfig))
+    redis: RedisConfig = attrs.field(factory=RedisConfig, validator=instance(RedisConfig))
     default_ttl: Ttl | None = None
-    policy: Policy = attrs.field(factory=Policy, validator=attrs.validators.instance_of(Policy))
+    policy: Policy = attrs.field(factory=Policy, validator=instance(Policy))
     max_value_bytes: int = attrs.field(default=8 * 2**20, validator=_count)
     max_key_bytes: int = attrs.field(default=1024, validator=_count)
     chunk_keys: int = attrs.field(default=500, validator=_count)
@@ -191,8 +193,7 @@ def _from_variables(cls: type, prefix: str, environ: Mapping[str, str]) -> dict[
             try:
                 values[name] = _parse(hints[name], text)
                 # Validate alone, so that the error can name the variable.
-                if name != "namespace":
-                    _check_field(cls, name, values[name])
+                _check_field(cls, name, values[name])
             except ValueError as error:
                 raise ConfigurationError(f"{variable}: {error}") from None
     return values
@@ -211,11 +212,10 @@ def _parse(hint: Any, text: str) -> Any:
 
 
 def _check_field(cls: type, name: str, value: Any) -> None:
-    if name == "default_ttl":
-        try:
-            ttl_seconds(value)
-        except InvalidTtlError as error:
-            raise ValueError(error) from None
+    if name == "namespace":
+        KeyBuilder(value)
+    elif name == "default_ttl":
+        ttl_seconds(value)
     attribute = attrs.fields_dict(cls)[name]
     if attribute.validator is not None:
         attribute.validator(None, attribute, value)

@@ -73,6 +73,7 @@ _CLOSE_S = 1.0
 class _Binding:
     """What belongs to one event loop."""
 
+    running_loop: Callable[[], object]
     loop: object
     background: Background
     channel: Channel | None
@@ -192,7 +193,7 @@ class Cache:
             InvalidKeyError: The key cannot be one.
             ConfigurationError: Values of the type cannot be stored so that they come back equal.
         """
-        outcome = await self._run(self._plan.get(key, type))
+        outcome = await self._bound().driver.run(self._plan.get(key, type))
         return outcome.value if isinstance(outcome, Value) else default
 
     @overload
@@ -281,7 +282,8 @@ class Cache:
             RecursiveLoadError: The loader asked for its own key.
             Exception: What the loader raises, unchanged.
         """
-        outcome = await self._run(self._plan.get_or_load(key, loader, type, ttl, policy), loader)
+        step = self._plan.get_or_load(key, loader, type, ttl, policy)
+        outcome = await self._bound().driver.run(step, loader)
         if isinstance(outcome, Raised):
             raise outcome.error
         assert isinstance(outcome, Value | Loaded)
@@ -436,31 +438,38 @@ class Cache:
 
     # Inside.
 
-    async def _run(self, step: Step, loader: Callable[[], Any] | None = None) -> Outcome:
-        return await self._bound().driver.run(step, loader)
+    async def _run(self, step: Step) -> Outcome:
+        return await self._bound().driver.run(step)
 
     def _bound(self) -> _Binding:
         """What belongs to the running event loop; made with the first call in it."""
-        loop: object
+        binding = self._binding
+        if binding is not None:
+            try:
+                if binding.running_loop() is binding.loop:
+                    return binding
+            except RuntimeError:  # not in a loop of that kind
+                pass
+        return self._bind()
+
+    def _bind(self) -> _Binding:
+        running_loop: Callable[[], object]
         try:
-            loop = asyncio.get_running_loop()
+            asyncio.get_running_loop()
         except RuntimeError:
             import trio
 
-            loop = trio.lowlevel.current_trio_token()
-        binding = self._binding
-        if binding is not None and binding.loop is loop:
-            return binding
-        return self._bind(loop)
-
-    def _bind(self, loop: object) -> _Binding:
+            running_loop = trio.lowlevel.current_trio_token
+            make = self._on_trio
+        else:
+            running_loop = asyncio.get_running_loop
+            make = self._on_asyncio
         if self._is_closed:
             raise CacheClosedError("the cache is closed: make another")
         if self._binding is not None and not self._binding.background.is_over():
             raise CacheClosedError(
                 "the cache is in use by another event loop that is still running: make a cache for each loop"
             )
-        make = self._on_asyncio if isinstance(loop, asyncio.AbstractEventLoop) else self._on_trio
         server_clock = ServerClock()
         clock = self._plan.clock
         background, channel = make(lambda server_us: server_clock.learn(server_us, clock()))
@@ -476,7 +485,7 @@ class Cache:
                 channel.reset()
 
         driver = Driver(store, self._ledger, self._plan, background, distrust)
-        self._binding = _Binding(loop, background, channel, store, driver)
+        self._binding = _Binding(running_loop, running_loop(), background, channel, store, driver)
         return self._binding
 
     def _on_asyncio(self, on_time: Callable[[int], object]) -> tuple[Background, Channel | None]:

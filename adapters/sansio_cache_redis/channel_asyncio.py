@@ -22,7 +22,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from sansio_cache_redis.lowlevel import NOT_ENOUGH_DATA, close_now, reply_reader, streams_of
+from sansio_cache_redis.lowlevel import NOT_ENOUGH_DATA, close_now, pack, reply_reader, streams_of
 from sansio_cache_redis.replies import ERRORS, fresh, server_us
 from sansio_cache_redis.wire import TIME, Args
 
@@ -69,7 +69,7 @@ class _Link:
         future: asyncio.Future[list[Any]] = self._loop.create_future()
         if not self._outbox:
             self._loop.call_soon(self._write)
-        self._outbox.extend(self._connection.pack_commands(commands))
+        self._outbox.append(pack(commands))
         self._pending.append(_Call(len(commands), now_s + timeout_s, now_s, future))
         if self._sweeper is None:
             self._sweeper = self._loop.call_later(_SWEEP_S, self._sweep, now_s + _SWEEP_S)
@@ -93,7 +93,7 @@ class _Link:
     def _flush(self) -> None:
         outbox, self._outbox = self._outbox, []
         if self.failure is None:
-            self._writer.writelines(outbox)
+            self._writer.write(b"".join(outbox) if len(outbox) > 1 else outbox[0])
 
     async def _read(self) -> None:
         parser = reply_reader(self._connection)

@@ -1,9 +1,13 @@
-"""The channel for threads: batches of commands over a few blocking connections.
+"""The channel for threads: callers combine into batches on a few blocking connections.
 
-A caller takes an idle connection, sends its batch, reads the replies and gives the connection back. It
-never opens one: a thread in the background does, so that a caller waits for it no longer than for anything
-else, and a slow handshake is not begun anew for every call. More callers than connections queue inside
-their own deadline.
+A connection has a lane. A caller that finds a lane free drives it: sends its commands, reads its replies,
+goes. One that finds it busy queues, and sleeps; when the driver is done it hands the lane to the first in
+the queue, who drives for all that queue behind it, in one write. So one caller alone pays for nothing, and
+many share the price of a system call. A lane that has been busy for some milliseconds (large values) is
+passed over for the next one, as long as there are connections to be had.
+
+A caller never opens a connection: a thread in the background does, so that the caller waits for it no longer
+than for anything else, and a slow handshake is not begun anew for every call.
 
 After any failure in the middle of a batch, whatever its kind, the connection is closed: replies never get
 out of step (S9).
@@ -13,15 +17,62 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Final
 
+import attrs
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from sansio_cache_redis.replies import fresh, server_us
+from sansio_cache_redis.lowlevel import Wire, blocking_wire
+from sansio_cache_redis.replies import ERRORS, fresh, server_us
 from sansio_cache_redis.wire import TIME, Args
+
+_SLOW_S: Final = 0.003
+"""A lane that has been busy for longer is passed over."""
+_IDLE_S: Final = 1.0
+"""A connection that has not been used for longer is looked at before it is used again."""
+_MOST_COMMANDS: Final = 1000
+"""How many commands go into one batch, so that its first caller does not wait for everybody's replies."""
+
+
+class _Call:
+    """A batch that queues. `turn` is locked until the caller is to wake: served, or to drive."""
+
+    __slots__ = ("commands", "deadline_s", "failure", "is_gone", "is_to_drive", "replies", "turn")
+
+    def __init__(self, commands: Sequence[Args], deadline_s: float) -> None:
+        self.commands = commands
+        self.deadline_s = deadline_s
+        self.turn = threading.Lock()
+        self.turn.acquire()
+        self.is_to_drive = False
+        self.is_gone = False
+        self.replies: list[Any] | None = None
+        self.failure: BaseException | None = None
+
+
+@attrs.define(eq=False)
+class _Lane:
+    """One connection, who drives it, and who queues. Guarded by the channel's lock but for `wire`."""
+
+    is_busy: bool = False
+    since_s: float = 0.0
+    queue: deque[_Call] = attrs.field(factory=deque)
+    wire: Wire | None = None
+    generation: int = 0
+    used_s: float = 0.0
+
+
+class _Opening:
+    """A connection that a background thread opens."""
+
+    def __init__(self, generation: int) -> None:
+        self.generation = generation
+        self.done = threading.Event()
+        self.wire: Wire | None = None
+        self.failure: Exception | None = None
 
 
 class ThreadsChannel:
@@ -29,7 +80,7 @@ class ThreadsChannel:
 
     Args:
         make_connection: Makes a connection of redis-py that is not open yet.
-        max_connections: How many may be open, or being opened, at once.
+        max_connections: How many lanes there may be.
         on_time: Told the server's time, in microseconds, when a connection opens.
     """
 
@@ -41,16 +92,12 @@ class ThreadsChannel:
         on_time: Callable[[int], object],
     ) -> None:
         self._make_connection = make_connection
-        self._max_connections = max_connections
         self._on_time = on_time
-        self._changed = threading.Condition(threading.Lock())
-        self._idle: list[Any] = []
-        self._in_use: set[Any] = set()
-        self._opening = 0
-        self._waiting = 0
-        self._failures = 0
-        self._failure: Exception | None = None
+        self._lock = threading.Lock()
+        self._lanes = [_Lane() for _ in range(max_connections)]
+        self._openings: dict[int, _Opening] = {}
         self._generation = 0
+        self._is_closed = False
 
     def execute(self, commands: Sequence[Args], timeout_s: float) -> list[Any]:
         """Send commands together; returns their replies, error replies as values.
@@ -58,107 +105,207 @@ class ThreadsChannel:
         Raises:
             RedisError, OSError: The fate of the commands is unknown.
         """
-        deadline_s = time.monotonic() + timeout_s
-        connection, generation = self._take(deadline_s)
-        is_sound = False
-        try:
-            replies = exchange(connection, commands, deadline_s)
-            is_sound = True
-            return replies
-        finally:
-            self._give_back(connection, generation, is_sound=is_sound)
+        now_s = time.monotonic()
+        deadline_s = now_s + timeout_s
+        with self._lock:
+            lane = self._choose(now_s)
+            if lane.is_busy:
+                call = _Call(commands, deadline_s)
+                lane.queue.append(call)
+            else:
+                lane.is_busy = True
+                lane.since_s = now_s
+                call = None
+        if call is None:
+            return self._drive_alone(lane, commands, deadline_s)
+        return self._wait(lane, call)
 
     def reset(self) -> None:
-        """Close every connection: idle ones now, others when they are given back."""
-        with self._changed:
+        """Close every connection: those at rest now, others when their batch is over."""
+        with self._lock:
             self._generation += 1
-            idle, self._idle = self._idle, []
-        for connection in idle:
-            connection.disconnect()
+            resting = [lane for lane in self._lanes if not lane.is_busy]
+            wires = [lane.wire for lane in resting if lane.wire is not None]
+            for lane in resting:
+                lane.wire = None
+        for wire in wires:
+            wire.close()
 
-    close = reset
+    def close(self) -> None:
+        """Close every connection, for good."""
+        with self._lock:
+            self._is_closed = True
+            opened = [opening.wire for opening in self._openings.values() if opening.wire is not None]
+            self._openings.clear()
+        for wire in opened:
+            wire.close()
+        self.reset()
 
     @property
     def connections(self) -> int:
         """How many connections are open or being opened."""
-        with self._changed:
-            return len(self._idle) + len(self._in_use) + self._opening
+        with self._lock:
+            return sum(lane.wire is not None for lane in self._lanes) + len(self._openings)
 
-    def _take(self, deadline_s: float) -> tuple[Any, int]:
-        with self._changed:
-            seen_failures = self._failures
-            self._waiting += 1
-            try:
-                while not self._idle:
-                    if self._failures > seen_failures and self._failure is not None:
-                        raise fresh(self._failure)
-                    # Not before the failure of the one that is being opened is known to all.
-                    room = len(self._in_use) + self._opening < self._max_connections
-                    if room and self._opening < self._waiting:
-                        self._opening += 1
-                        self._start_opening(self._generation)
-                    left_s = deadline_s - time.monotonic()
-                    if left_s <= 0 or not self._changed.wait(left_s):
-                        if self._idle:
-                            break
-                        raise RedisTimeoutError("no connection in time")
-            finally:
-                self._waiting -= 1
-            connection = self._idle.pop()
-            self._in_use.add(connection)
-            return connection, self._generation
+    # Lanes.
 
-    def _give_back(self, connection: Any, generation: int, *, is_sound: bool) -> None:
-        with self._changed:
-            self._in_use.discard(connection)
-            if is_sound and generation == self._generation:
-                self._idle.append(connection)
-                connection = None
-            self._changed.notify()
-        if connection is not None:
-            connection.disconnect()
+    def _choose(self, now_s: float) -> _Lane:
+        """The first lane that is not slow at the moment; where all are, the one with the shortest queue."""
+        for lane in self._lanes:
+            # A lane without a connection waits for one; more of them would not come any sooner.
+            if not lane.is_busy or lane.wire is None or now_s - lane.since_s < _SLOW_S:
+                return lane
+        return min(self._lanes, key=lambda lane: len(lane.queue))
 
-    def _start_opening(self, generation: int) -> None:
-        name = "sansio-cache-connecting"
-        threading.Thread(target=self._open, args=(generation,), name=name, daemon=True).start()
+    def _drive_alone(self, lane: _Lane, commands: Sequence[Args], deadline_s: float) -> list[Any]:
+        """Serve the caller itself; nobody queued when it came."""
+        failure: BaseException | None = RedisConnectionError("the driver of the connection was interrupted")
+        try:
+            replies = self._exchange(lane, commands, deadline_s)
+            failure = None
+        except ERRORS as error:
+            failure = error
+            raise
+        finally:
+            self._hand_over(lane, failure)
+        return replies
 
-    def _open(self, generation: int) -> None:
-        failure: Exception | None = None
+    def _wait(self, lane: _Lane, call: _Call) -> list[Any]:
+        """Sleep until served, or until it is this caller's turn to drive."""
+        is_woken = False
+        try:
+            is_woken = call.turn.acquire(timeout=max(call.deadline_s - time.monotonic(), 0.0))
+        finally:
+            if not is_woken:
+                self._leave(lane, call)
+        if is_woken and call.is_to_drive:
+            return self._drive_for_all(lane, call)
+        if call.replies is not None:
+            return call.replies
+        if call.failure is not None:
+            raise fresh(call.failure)
+        raise RedisTimeoutError("no reply in time")
+
+    def _leave(self, lane: _Lane, call: _Call) -> None:
+        """Give up. Who was just told to drive must pass that on."""
+        with self._lock:
+            call.is_gone = True
+            was_to_drive = call.is_to_drive
+        if was_to_drive:
+            self._hand_over(lane, None)
+
+    def _drive_for_all(self, lane: _Lane, own: _Call) -> list[Any]:
+        """Serve the caller and all that queue behind it, in one batch."""
+        calls = [own]
+        commands = list(own.commands)
+        failure: BaseException | None = RedisConnectionError("the driver of the connection was interrupted")
+        try:
+            deadline_s = own.deadline_s
+            with self._lock:
+                lane.since_s = time.monotonic()
+                while lane.queue and len(commands) < _MOST_COMMANDS:
+                    call = lane.queue.popleft()
+                    if not call.is_gone:
+                        calls.append(call)
+                        commands += call.commands
+                        deadline_s = max(deadline_s, call.deadline_s)
+            replies = self._exchange(lane, commands, deadline_s)
+            failure = None
+            begin = len(own.commands)
+            for call in calls[1:]:
+                end = begin + len(call.commands)
+                call.replies = replies[begin:end]
+                begin = end
+            return replies[: len(own.commands)]
+        except ERRORS as error:
+            failure = error
+            raise
+        finally:
+            for call in calls[1:]:
+                if call.replies is None:
+                    call.failure = failure
+                call.turn.release()
+            self._hand_over(lane, failure)
+
+    def _hand_over(self, lane: _Lane, failure: BaseException | None) -> None:
+        """Let the first in the queue drive; without a connection to be had, all of it fails at once."""
+        stale_wire: Wire | None = None
+        with self._lock:
+            if lane.wire is not None and lane.generation != self._generation:
+                stale_wire, lane.wire = lane.wire, None
+            if failure is not None and lane.wire is None:
+                for call in lane.queue:
+                    call.failure = failure
+                    call.turn.release()
+                lane.queue.clear()
+            while lane.queue:
+                call = lane.queue.popleft()
+                if not call.is_gone:
+                    call.is_to_drive = True
+                    call.turn.release()
+                    break
+            else:
+                lane.is_busy = False
+        if stale_wire is not None:
+            stale_wire.close()
+
+    # Connections. Only the driver of a lane comes here.
+
+    def _exchange(self, lane: _Lane, commands: Sequence[Args], deadline_s: float) -> list[Any]:
+        wire = lane.wire
+        now_s = time.monotonic()
+        if wire is not None and now_s - lane.used_s > _IDLE_S and not wire.is_sound():
+            wire.close()
+            wire = lane.wire = None
+        if wire is None:
+            wire = self._opened(lane, deadline_s)
+        try:
+            replies = wire.exchange(commands, deadline_s)
+        except BaseException:
+            lane.wire = None
+            wire.close()
+            raise
+        lane.used_s = now_s
+        return replies
+
+    def _opened(self, lane: _Lane, deadline_s: float) -> Wire:
+        """Wait for a connection, which goes on being opened when the wait is over."""
+        with self._lock:
+            opening = self._openings.get(id(lane))
+            if opening is None:
+                if self._is_closed:
+                    raise RedisConnectionError("the cache was closed")
+                opening = self._openings[id(lane)] = _Opening(self._generation)
+                name = "sansio-cache-connecting"
+                threading.Thread(target=self._open, args=(opening,), name=name, daemon=True).start()
+        if not opening.done.wait(max(deadline_s - time.monotonic(), 0.0)):
+            raise RedisTimeoutError("no connection in time")
+        with self._lock:
+            is_taken = self._openings.pop(id(lane), None) is None
+            if is_taken:
+                raise RedisConnectionError("the cache was closed")
+            lane.generation = opening.generation
+            lane.wire = opening.wire
+        if opening.failure is not None:
+            raise fresh(opening.failure)
+        assert opening.wire is not None
+        return opening.wire
+
+    def _open(self, opening: _Opening) -> None:
         connection = self._make_connection()
         try:
             connection.connect()
-            [reply] = exchange(connection, [TIME], time.monotonic() + connection.socket_timeout)
+            wire = blocking_wire(connection)
+            [reply] = wire.exchange([TIME], time.monotonic() + connection.socket_timeout)
             self._on_time(server_us(reply))
+            with self._lock:
+                if self._is_closed:
+                    raise RedisConnectionError("the cache was closed")  # noqa: TRY301
+                opening.wire = wire
         except Exception as error:  # noqa: BLE001 - handed to the callers who wait
-            failure = error
             connection.disconnect()
-        with self._changed:
-            self._opening -= 1
-            if failure is not None:
-                self._failures += 1
-                self._failure = failure
-            elif generation == self._generation:
-                self._idle.append(connection)
-                connection = None
-            self._changed.notify_all()
-        if connection is not None:
-            connection.disconnect()
-
-
-def exchange(connection: Any, commands: Sequence[Args], deadline_s: float) -> list[Any]:
-    """Send a batch and read its replies. Leaves the connection closed where it raises."""
-    if not connection.is_connected:
-        raise RedisConnectionError("the connection was closed")
-    connection.send_packed_command(connection.pack_commands(commands), check_health=False)
-    replies: list[Any] = []
-    for _ in commands:
-        left_s = max(deadline_s - time.monotonic(), 0.001)
-        try:
-            reply = connection.read_response(disable_decoding=True, timeout=left_s)
-        except ResponseError as error:
-            reply = error
-        replies.append(reply)
-    return replies
+            opening.failure = error
+        opening.done.set()
 
 
 class ClientChannel:

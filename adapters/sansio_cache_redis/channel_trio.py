@@ -11,29 +11,44 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Final
 
-import attrs
 import trio
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from sansio_cache_redis.channel_threads import ClientChannel, exchange
+from sansio_cache_redis.channel_threads import ClientChannel
+from sansio_cache_redis.lowlevel import Wire, blocking_wire
 from sansio_cache_redis.replies import ERRORS, fresh, server_us
 from sansio_cache_redis.wire import TIME, Args
 
-_MOST_COMMANDS = 1000
+_SWEEP_S: Final = 0.02
+_MOST_COMMANDS: Final = 1000
 """How many commands go into one batch, so that one caller's replies do not wait for everybody's."""
 
 
-@attrs.define(eq=False)
 class _Call:
-    """A batch on its way. Written by the thread before it is delivered, read in the loop after that."""
+    """A batch on its way. The thread writes to it before it is delivered; the loop reads it after that."""
 
-    commands: Sequence[Args]
-    deadline_s: float
-    done: trio.Event = attrs.field(factory=trio.Event)
-    replies: list[Any] | None = None
-    failure: Exception | None = None
+    __slots__ = ("commands", "deadline_s", "failure", "replies", "task")
+
+    def __init__(self, commands: Sequence[Args], deadline_s: float) -> None:
+        self.commands = commands
+        self.deadline_s = deadline_s
+        self.task: trio.lowlevel.Task | None = trio.lowlevel.current_task()
+        self.replies: list[Any] | None = None
+        self.failure: Exception | None = None
+
+    def wake(self) -> None:
+        """Let the caller go on; once, and not at all if it has given up."""
+        task, self.task = self.task, None
+        if task is not None:
+            trio.lowlevel.reschedule(task)
+
+    def give_up(self, _: Any) -> trio.lowlevel.Abort:
+        """The caller is cancelled: its replies will be read, and dropped."""
+        self.task = None
+        return trio.lowlevel.Abort.SUCCEEDED
 
 
 class TrioChannel:
@@ -58,7 +73,9 @@ class TrioChannel:
         self._is_closed = False
         self._is_to_reset = False
         self._ended = trio.Event()
-        self._connection: Any | None = None
+        self._waiting: set[_Call] = set()
+        self._is_sweeping = False
+        self._wire: Wire | None = None
         self._thread = threading.Thread(target=self._run, name="sansio-cache-trio", daemon=True)
         self._thread.start()
         # The thread must not outlive the run, whether or not the cache is closed.
@@ -72,15 +89,22 @@ class TrioChannel:
         """
         call = _Call(commands, time.monotonic() + timeout_s)
         with self._changed:
+            if self._is_closed:
+                raise RedisConnectionError("the cache was closed")
             self._queue.append(call)
-            self._changed.notify()
-        with trio.move_on_after(timeout_s):
-            await call.done.wait()
-        if call.failure is not None:
-            raise call.failure
-        if call.replies is None:
-            raise RedisTimeoutError("no reply in time")
-        return call.replies
+            if len(self._queue) == 1:
+                self._changed.notify()
+        self._waiting.add(call)
+        if not self._is_sweeping:
+            self._is_sweeping = True
+            trio.lowlevel.spawn_system_task(self._sweep)
+        try:
+            await trio.lowlevel.wait_task_rescheduled(call.give_up)
+        finally:
+            self._waiting.discard(call)
+        if call.replies is not None:
+            return call.replies
+        raise call.failure or RedisTimeoutError("no reply in time")
 
     def reset(self) -> None:
         """Close the connection before the next batch; another is opened for it."""
@@ -95,7 +119,16 @@ class TrioChannel:
     @property
     def connections(self) -> int:
         """How many connections are open."""
-        return int(self._connection is not None)
+        return int(self._wire is not None)
+
+    async def _sweep(self) -> None:
+        """Wake the callers whose time is over: one look at all of them, in place of a timer for each."""
+        while self._waiting:
+            await trio.sleep(_SWEEP_S)
+            now_s = time.monotonic()
+            for call in [call for call in self._waiting if call.deadline_s <= now_s]:
+                call.wake()
+        self._is_sweeping = False
 
     async def _stop_with_the_run(self) -> None:
         try:
@@ -141,10 +174,10 @@ class TrioChannel:
         # A call whose caller has given up is not sent.
         live = [call for call in calls if call.deadline_s > now_s]
         try:
-            connection = self._connection or self._connect()
+            wire = self._wire or self._connect()
             commands = [command for call in live for command in call.commands]
             deadline_s = max((call.deadline_s for call in live), default=0.0)
-            replies = iter(exchange(connection, commands, deadline_s))
+            replies = iter(wire.exchange(commands, deadline_s))
             for call in live:
                 call.replies = [next(replies) for _ in call.commands]
         except Exception as error:  # noqa: BLE001 - handed to the callers, who wait for an answer
@@ -152,27 +185,28 @@ class TrioChannel:
             for call in live:
                 call.failure = fresh(error) if isinstance(error, ERRORS) else error
 
-    def _connect(self) -> Any:
+    def _connect(self) -> Wire:
         connection = self._make_connection()
         try:
             connection.connect()
-            [reply] = exchange(connection, [TIME], time.monotonic() + connection.socket_timeout)
+            wire = blocking_wire(connection)
+            [reply] = wire.exchange([TIME], time.monotonic() + connection.socket_timeout)
             self._on_time(server_us(reply))
         except BaseException:
             connection.disconnect()
             raise
-        self._connection = connection
-        return connection
+        self._wire = wire
+        return wire
 
     def _disconnect(self) -> None:
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            connection.disconnect()
+        wire, self._wire = self._wire, None
+        if wire is not None:
+            wire.close()
 
 
 def _deliver(calls: list[_Call]) -> None:
     for call in calls:
-        call.done.set()
+        call.wake()
 
 
 class TrioClientChannel:

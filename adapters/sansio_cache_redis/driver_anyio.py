@@ -56,7 +56,16 @@ from sansio_cache_redis.memory import SharedMemory
 from sansio_cache_redis.planning import Planner
 from sansio_cache_redis.recursion import loading, refuse_recursion
 from sansio_cache_redis.replies import ERRORS, own_copy
-from sansio_cache_redis.wire import Args, ServerClock, as_eval, classify, decode, encode, unknown_scripts
+from sansio_cache_redis.wire import (
+    Args,
+    ServerClock,
+    as_eval,
+    classify,
+    decode,
+    encode,
+    unknown_scripts,
+    uses_scripts,
+)
 
 _CLEAN_UP_S: Final = 1.0
 
@@ -98,7 +107,7 @@ class RedisStore:
         try:
             commands = encode(command)
             replies = await self.channel.execute(commands, command.timeout_s)
-            if unknown := unknown_scripts(replies):
+            if uses_scripts(commands) and (unknown := unknown_scripts(replies)):
                 again = [as_eval(commands[place]) for place in unknown]
                 for place, reply in zip(
                     unknown, await self.channel.execute(again, command.timeout_s), strict=True
@@ -164,11 +173,16 @@ class Driver:
         if self._is_closing:
             raise CacheClosedError("the cache is closed: make another")
         try:
-            self._observe(step)
-            while step.command is not None:
-                event = await self._perform(step.command, loader)
-                step = step.state.receive(event)
+            if step.notices:
                 self._observe(step)
+            while (command := step.command) is not None:
+                if isinstance(command, ReadCell):  # a hit is nothing but this
+                    event: Event = await self._store.perform(command)
+                else:
+                    event = await self._perform(command, loader)
+                step = step.state.receive(event)
+                if step.notices or step.flight is not None:
+                    self._observe(step)
         except BaseException:
             await self._abandon(step)
             raise

@@ -54,7 +54,15 @@ from sansio_cache_redis.ledger import Ledger
 from sansio_cache_redis.planning import Planner
 from sansio_cache_redis.recursion import loading, refuse_recursion
 from sansio_cache_redis.replies import ERRORS, own_copy
-from sansio_cache_redis.wire import ServerClock, as_eval, classify, decode, encode, unknown_scripts
+from sansio_cache_redis.wire import (
+    ServerClock,
+    as_eval,
+    classify,
+    decode,
+    encode,
+    unknown_scripts,
+    uses_scripts,
+)
 
 
 class Store(Protocol):
@@ -80,7 +88,7 @@ class RedisStore:
         try:
             commands = encode(command)
             replies = self.channel.execute(commands, command.timeout_s)
-            if unknown := unknown_scripts(replies):
+            if uses_scripts(commands) and (unknown := unknown_scripts(replies)):
                 again = [as_eval(commands[place]) for place in unknown]
                 for place, reply in zip(unknown, self.channel.execute(again, command.timeout_s), strict=True):
                     replies[place] = reply
@@ -113,6 +121,7 @@ class Driver:
         self._flights_lock = threading.Lock()
         self._keeper = Keeper(self._clock, self._renew, self._observe)
         self._closing = threading.Event()
+        self._is_closed = False
         self._recovery: threading.Thread | None = None
         self._recovery_lock = threading.Lock()
 
@@ -123,14 +132,19 @@ class Driver:
             CacheClosedError: The cache is closed.
             RecursiveLoadError: A loader asks for its own key.
         """
-        if self._closing.is_set():
+        if self._is_closed:
             raise CacheClosedError("the cache is closed: make another")
         try:
-            self._observe(step)
-            while step.command is not None:
-                event = self._perform(step.command, loader)
-                step = step.state.receive(event)
+            if step.notices:
                 self._observe(step)
+            while (command := step.command) is not None:
+                if isinstance(command, ReadCell):  # a hit is nothing but this
+                    event: Event = self._store.perform(command)
+                else:
+                    event = self._perform(command, loader)
+                step = step.state.receive(event)
+                if step.notices or step.flight is not None:
+                    self._observe(step)
         except BaseException:
             self._abandon(step)
             raise
@@ -143,6 +157,7 @@ class Driver:
 
     def close(self) -> None:
         """End the background threads."""
+        self._is_closed = True
         self._closing.set()
         self._keeper.close()
         recovery = self._recovery

@@ -18,8 +18,6 @@ from sansio_cache.config import CacheConfig
 from sansio_cache.entry import MissReason
 from sansio_cache.events import FailureKind
 from sansio_cache.notices import (
-    Ended,
-    Hit,
     InvalidationFailed,
     Missed,
     Notice,
@@ -33,6 +31,7 @@ from sansio_cache.stats import CacheStats, StatsFold
 logger: Final = logging.getLogger("sansio_cache")
 _MOST_WARNINGS: Final = 100
 _REPLAY_KEYS: Final = 500
+_HEEDED: Final = frozenset({StoreGaveUp, StoreAnswered, InvalidationFailed, Unstorable, Missed})
 
 
 class Ledger:
@@ -47,6 +46,8 @@ class Ledger:
         self._refusals: set[FailureKind] = set()
         self._warned: set[str] = set()
         self._lock = threading.Lock()
+        self.needs_recovery = False
+        """Whether the store is to be probed, or told of invalidations."""
 
     def note(self, notices: Iterable[Notice]) -> bool:
         """Take notices in. True where the connections are not to be trusted any more (S9)."""
@@ -54,32 +55,39 @@ class Ledger:
         with self._lock:
             self._fold.record(notices)
             for notice in notices:
-                match notice:
-                    case Hit() | Ended():
-                        pass
-                    case StoreGaveUp(kind=kind):
-                        self._gave_up(kind)
-                    case StoreAnswered():
-                        self._answered()
-                    case InvalidationFailed(keys=keys):
-                        self._remembered.remember(keys)
-                    case Unstorable(why=why):
-                        self._warn_once(why)
-                    case Missed(reason=MissReason.KEY_CHECK):
-                        is_suspect = True
-                    case _:
-                        pass
+                if type(notice) in _HEEDED:
+                    is_suspect |= self._heed(notice)
         return is_suspect
+
+    def _heed(self, notice: Notice) -> bool:
+        match notice:
+            case StoreGaveUp(kind=kind):
+                self._gave_up(kind)
+            case StoreAnswered():
+                self._answered()
+            case InvalidationFailed(keys=keys):
+                self._remembered.remember(keys)
+            case Unstorable(why=why):
+                self._warn_once(why)
+            case Missed(reason=reason):
+                return reason is MissReason.KEY_CHECK
+            case _:
+                pass
+        self._settle()
+        return False
+
+    def _settle(self) -> None:
+        self.needs_recovery = not self._is_disabled and (self._breaker.is_open or bool(self._remembered))
 
     def skip(self, key: str) -> MissReason | None:
         """Why a read of this key is not to ask the store; None where it is to."""
         if self._is_disabled:
             return MissReason.DISABLED
+        if not self.needs_recovery:
+            return None
         if self._breaker.is_open:
             return MissReason.STORE_ERROR
-        if self._remembered and key in self._remembered:
-            return MissReason.BYPASSED
-        return None
+        return MissReason.BYPASSED if key in self._remembered else None
 
     @property
     def is_disabled(self) -> bool:
@@ -96,11 +104,6 @@ class Ledger:
         """How many invalidations the store has not been told of yet."""
         return len(self._remembered)
 
-    @property
-    def needs_recovery(self) -> bool:
-        """Whether the store is to be probed, or told of invalidations."""
-        return not self._is_disabled and (self._breaker.is_open or bool(self._remembered))
-
     def pending_invalidations(self) -> dict[str, int]:
         """Remembered keys for the next try to tell the store, to be given to `told`."""
         with self._lock:
@@ -110,6 +113,7 @@ class Ledger:
         """The store has been told of these."""
         with self._lock:
             self._remembered.forget(keys)
+            self._settle()
 
     def snapshot(self) -> CacheStats:
         """The statistics as they are now."""

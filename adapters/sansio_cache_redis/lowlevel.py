@@ -2,19 +2,26 @@
 
 A connection that redis-py has opened, authenticated and shaken hands on is driven through its stream or
 socket, with a reply parser of its own: that halves the price of a reply. A test holds this module to the
-installed version. Where an attribute is gone, the answer is None and the channels fall back to
-`read_response`.
+installed version. Where an attribute is gone, redis-py's public methods are used, at their price.
 """
 
 from __future__ import annotations
 
+import socket
+import time
 from asyncio import StreamReader, StreamWriter
-from typing import Any, Final
+from collections.abc import Callable, Sequence
+from typing import Any, Final, Protocol
 
 import hiredis
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import InvalidResponse, ResponseError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from sansio_cache_redis.replies import ERRORS
 
 NOT_ENOUGH_DATA: Final = object()
+_READ_BYTES: Final = 65536
 
 
 def streams_of(connection: Any) -> tuple[StreamReader, StreamWriter] | None:
@@ -42,3 +49,113 @@ def close_now(connection: Any) -> None:
     # redis-py complains of connections that it still thinks are open when they are collected.
     connection._reader = None  # noqa: SLF001
     connection._writer = None  # noqa: SLF001
+
+
+_pack: Final[Callable[[Any], bytes]] = hiredis.pack_command
+
+
+def pack(commands: Sequence[Sequence[Any]]) -> bytes:
+    """Commands as they go over the wire, in one piece."""
+    if len(commands) == 1:
+        return _pack(commands[0])
+    return b"".join([_pack(command) for command in commands])
+
+
+class Wire(Protocol):
+    """An open blocking connection. One thread at a time."""
+
+    def exchange(self, commands: Sequence[Sequence[Any]], deadline_s: float) -> list[Any]:
+        """Send commands together and read their replies, error replies as values.
+
+        Raises:
+            RedisError, OSError: The fate of the commands is unknown; the wire must be closed.
+        """
+        ...
+
+    def is_sound(self) -> bool:
+        """Whether it is still open, and no reply lies there that nobody has asked for."""
+        ...
+
+    def close(self) -> None:
+        """Close it."""
+        ...
+
+
+def blocking_wire(connection: Any) -> Wire:
+    """The wire of an open blocking connection of redis-py."""
+    sock = getattr(connection, "_sock", None)
+    if isinstance(sock, socket.socket):
+        return _SocketWire(connection, sock)
+    return _PublicWire(connection)
+
+
+class _PublicWire:
+    """Through redis-py's public methods."""
+
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
+
+    def exchange(self, commands: Sequence[Sequence[Any]], deadline_s: float) -> list[Any]:
+        """Send commands together and read their replies, error replies as values."""
+        connection = self._connection
+        connection.send_packed_command(connection.pack_commands(commands), check_health=False)
+        replies: list[Any] = []
+        for _ in commands:
+            left_s = max(deadline_s - time.monotonic(), 0.001)
+            try:
+                reply = connection.read_response(disable_decoding=True, timeout=left_s)
+            except ResponseError as error:
+                reply = error
+            replies.append(reply)
+        return replies
+
+    def is_sound(self) -> bool:
+        """Whether it is still open, and no reply lies there that nobody has asked for."""
+        try:
+            return not self._connection.can_read(timeout=0)
+        except ERRORS:
+            return False
+
+    def close(self) -> None:
+        """Close it."""
+        self._connection.disconnect()
+
+
+class _SocketWire(_PublicWire):
+    """On the socket itself."""
+
+    def __init__(self, connection: Any, sock: socket.socket) -> None:
+        super().__init__(connection)
+        self._sock = sock
+        self._parser: Any = reply_reader(connection)  # its types know no bytearray
+        self._buffer = bytearray(_READ_BYTES)
+
+    def exchange(self, commands: Sequence[Sequence[Any]], deadline_s: float) -> list[Any]:
+        """Send commands together and read their replies, error replies as values."""
+        sock, parser = self._sock, self._parser
+        replies: list[Any] = []
+        try:
+            sock.settimeout(_left_s(deadline_s))
+            sock.sendall(pack(commands))
+            while True:
+                count = sock.recv_into(self._buffer)
+                if not count:
+                    raise RedisConnectionError("the server closed the connection")
+                parser.feed(self._buffer, 0, count)
+                while (reply := parser.gets()) is not NOT_ENOUGH_DATA:
+                    replies.append(reply)
+                if len(replies) >= len(commands):
+                    break
+                sock.settimeout(_left_s(deadline_s))
+        except TimeoutError:
+            raise RedisTimeoutError("no reply in time") from None
+        if len(replies) > len(commands) or parser.has_data():
+            raise RedisConnectionError("a reply came that nobody has asked for")
+        return replies
+
+
+def _left_s(deadline_s: float) -> float:
+    left_s = deadline_s - time.monotonic()
+    if left_s <= 0:
+        raise RedisTimeoutError("no reply in time")
+    return left_s

@@ -40,6 +40,7 @@ AnyTtl = Ttl | Policy
 """What `ttl=` takes: seconds, a timedelta, a tier, or a policy."""
 
 _SEED_BITS = 64
+_MOST_KNOWN = 1024
 
 
 class Entropy(Protocol):
@@ -78,12 +79,13 @@ class Planner:
         self._policy = config.effective_policy
         self._patience = Patience(config.redis.attempt_timeout_s, config.redis.operation_timeout_s)
         self.keys = config.keys
+        self._known: dict[str, Key] = {}
 
     # Operations.
 
     def get(self, key: str, type: Any) -> Step:
         """Begin a get."""
-        full = self.keys.resolve(key)
+        full = self._resolve(key)
         codec = self._codec(type)
         skip = self._ledger.skip(full)
         return get(full, codec, patience=self._patience, now_s=self.clock(), skip=skip)
@@ -102,7 +104,7 @@ class Planner:
         self, key: str, loader: Any, type: Any, ttl: AnyTtl | None, policy: Policy | None
     ) -> Step:
         """Begin a get-or-load."""
-        full = self.keys.resolve(key)
+        full = self._resolve(key)
         if not callable(loader):
             kind = loader.__class__.__name__
             hint = ": pass the function, not its result" if hasattr(loader, "__await__") else ""
@@ -226,6 +228,17 @@ class Planner:
             return ttl
         chosen = policy or self._policy
         return chosen if ttl is None else chosen.with_ttl(ttl)
+
+    def _resolve(self, key: str) -> Key:
+        """The full key; those used last are kept, as making one costs as much as the rest of a plan."""
+        full = self._known.get(key) if type(key) is str else None
+        if full is None:
+            full = self.keys.resolve(key)
+            if type(key) is str:
+                if len(self._known) == _MOST_KNOWN:
+                    self._known.clear()
+                self._known[key] = full
+        return full
 
     def _resolve_all(self, keys: Iterable[str]) -> dict[str, Key]:
         """Full keys by the keys as the caller wrote them, once each."""

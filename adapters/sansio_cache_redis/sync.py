@@ -164,7 +164,7 @@ class Cache:
             InvalidKeyError: The key cannot be one.
             ConfigurationError: Values of the type cannot be stored so that they come back equal.
         """
-        outcome = self._run(self._plan.get(key, type))
+        outcome = self._driver.run(self._plan.get(key, type))
         return outcome.value if isinstance(outcome, Value) else default
 
     @overload
@@ -243,7 +243,8 @@ class Cache:
             Exception: What the loader raises, unchanged.
         """
         refuse_coroutine_function(loader)
-        outcome = self._run(self._plan.get_or_load(key, loader, type, ttl, policy), loader)
+        step = self._plan.get_or_load(key, loader, type, ttl, policy)
+        outcome = self._driver.run(step, loader)
         if isinstance(outcome, Raised):
             raise outcome.error
         assert isinstance(outcome, Value | Loaded)
@@ -426,8 +427,8 @@ class Cache:
         if self._is_closed:
             raise CacheClosedError("the cache is closed: make another")
 
-    def _run(self, step: Step, loader: Callable[[], Any] | None = None) -> Outcome:
-        return self._driver.run(step, loader)
+    def _run(self, step: Step) -> Outcome:
+        return self._driver.run(step)
 
     @staticmethod
     def _stored(outcome: Outcome) -> list[bool]:

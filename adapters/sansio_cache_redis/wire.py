@@ -134,6 +134,11 @@ def as_eval(args: Args) -> Args:
     return (b"EVAL", _BY_SHA[args[1]].text, *args[2:])
 
 
+def uses_scripts(commands: Sequence[Args]) -> bool:
+    """Whether the server may not know what these ask for: a command of ours is scripts or none."""
+    return bool(commands[0][0] == b"EVALSHA")
+
+
 def unknown_scripts(replies: Sequence[Any]) -> list[int]:
     """The places of the commands to send again, as the server does not know their scripts."""
     return [place for place, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
