@@ -5,9 +5,10 @@ hands them out. That task owns the connection. So a cancelled caller costs nothi
 which is read and dropped when it comes: replies never get out of step, and no cancellation is swallowed
 (on Python 3.11, redis-py loses one in ten inside its time-outs).
 
-There is no timer for each call: one sweeper looks at the deadlines of all. A connection on which a call
-has timed out and nothing was read in the meantime is given up, and what is pending on it fails: its fate is
-unknown, and the core decides what to do.
+There is no timer for each call: one sweeper looks at them all. A call fails when nothing at all was read for
+as long as it may take. While replies come in it is merely its turn that has not come, and ten thousand
+callers at once are no reason to fail one of them. A connection that was silent since a call that has failed
+is given up, and what is pending on it fails as well: its fate is unknown, and the core decides what to do.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from redis.exceptions import ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from sansio_cache_redis.lowlevel import NOT_ENOUGH_DATA, close_now, pack, reply_reader, streams_of
-from sansio_cache_redis.replies import ERRORS, fresh, server_us
+from sansio_cache_redis.replies import ERRORS, LONGEST_CALL_S, fresh, server_us
 from sansio_cache_redis.wire import TIME, Args
 
 _SWEEP_S = 0.02
@@ -35,7 +36,7 @@ class _Call:
     """A batch on its way: how many replies it wants, and those that have come."""
 
     wanted: int
-    deadline_s: float
+    timeout_s: float
     sent_s: float
     future: asyncio.Future[list[Any]]
     replies: list[Any] = attrs.field(factory=list)
@@ -70,7 +71,7 @@ class _Link:
         if not self._outbox:
             self._loop.call_soon(self._write)
         self._outbox.append(pack(commands))
-        self._pending.append(_Call(len(commands), now_s + timeout_s, now_s, future))
+        self._pending.append(_Call(len(commands), timeout_s, now_s, future))
         if self._sweeper is None:
             self._sweeper = self._loop.call_later(_SWEEP_S, self._sweep, now_s + _SWEEP_S)
         return future
@@ -128,12 +129,14 @@ class _Link:
             return
         if now_s - due_s < _SWEEP_S:  # else the loop was blocked, and replies may lie there unread
             for call in self._pending:
-                if call.deadline_s <= now_s:
-                    if not call.future.done():
-                        call.future.set_exception(RedisTimeoutError("no reply in time"))
-                    if self._last_read_s < call.sent_s:
-                        self.close(RedisTimeoutError("the server does not answer"))
-                        return
+                waited_s = now_s - max(call.sent_s, self._last_read_s)
+                if waited_s < call.timeout_s and now_s - call.sent_s < LONGEST_CALL_S:
+                    continue
+                if not call.future.done():
+                    call.future.set_exception(RedisTimeoutError("no reply in time"))
+                if self._last_read_s < call.sent_s:
+                    self.close(RedisTimeoutError("the server does not answer"))
+                    return
         self._sweeper = self._loop.call_later(_SWEEP_S, self._sweep, now_s + _SWEEP_S)
 
     # Where redis-py's streams are not to be had: its public methods, at several times the price.

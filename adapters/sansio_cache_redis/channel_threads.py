@@ -26,7 +26,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from sansio_cache_redis.lowlevel import Wire, blocking_wire
-from sansio_cache_redis.replies import ERRORS, fresh, server_us
+from sansio_cache_redis.replies import ERRORS, LONGEST_CALL_S, fresh, server_us
 from sansio_cache_redis.wire import TIME, Args
 
 _SLOW_S: Final = 0.003
@@ -173,8 +173,16 @@ class ThreadsChannel:
     def _wait(self, lane: _Lane, call: _Call) -> list[Any]:
         """Sleep until served, or until it is this caller's turn to drive."""
         is_woken = False
+        timeout_s = left_s = call.deadline_s - time.monotonic()
+        longest_s = time.monotonic() + LONGEST_CALL_S
         try:
-            is_woken = call.turn.acquire(timeout=max(call.deadline_s - time.monotonic(), 0.0))
+            while left_s > 0 and not is_woken:
+                is_woken = call.turn.acquire(timeout=left_s)
+                # As long as others are served, it is merely its turn that has not come.
+                now_s = time.monotonic()
+                left_s = min(lane.used_s + timeout_s, longest_s) - now_s
+            if is_woken and call.is_to_drive:
+                call.deadline_s = now_s + timeout_s
         finally:
             if not is_woken:
                 self._leave(lane, call)
@@ -260,12 +268,12 @@ class ThreadsChannel:
         if wire is None:
             wire = self._opened(lane, deadline_s)
         try:
-            replies = wire.exchange(commands, deadline_s)
+            replies = wire.exchange(commands, max(deadline_s - time.monotonic(), 0.0))
         except BaseException:
             lane.wire = None
             wire.close()
             raise
-        lane.used_s = now_s
+        lane.used_s = time.monotonic()
         return replies
 
     def _opened(self, lane: _Lane, deadline_s: float) -> Wire:
@@ -296,7 +304,7 @@ class ThreadsChannel:
         try:
             connection.connect()
             wire = blocking_wire(connection)
-            [reply] = wire.exchange([TIME], time.monotonic() + connection.socket_timeout)
+            [reply] = wire.exchange([TIME], connection.socket_timeout)
             self._on_time(server_us(reply))
             with self._lock:
                 if self._is_closed:

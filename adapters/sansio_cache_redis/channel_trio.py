@@ -19,7 +19,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from sansio_cache_redis.channel_threads import ClientChannel
 from sansio_cache_redis.lowlevel import Wire, blocking_wire
-from sansio_cache_redis.replies import ERRORS, fresh, server_us
+from sansio_cache_redis.replies import ERRORS, LONGEST_CALL_S, fresh, server_us
 from sansio_cache_redis.wire import TIME, Args
 
 _SWEEP_S: Final = 0.02
@@ -30,11 +30,12 @@ _MOST_COMMANDS: Final = 1000
 class _Call:
     """A batch on its way. The thread writes to it before it is delivered; the loop reads it after that."""
 
-    __slots__ = ("commands", "deadline_s", "failure", "replies", "task")
+    __slots__ = ("commands", "failure", "replies", "sent_s", "task", "timeout_s")
 
-    def __init__(self, commands: Sequence[Args], deadline_s: float) -> None:
+    def __init__(self, commands: Sequence[Args], timeout_s: float, sent_s: float) -> None:
         self.commands = commands
-        self.deadline_s = deadline_s
+        self.timeout_s = timeout_s
+        self.sent_s = sent_s
         self.task: trio.lowlevel.Task | None = trio.lowlevel.current_task()
         self.replies: list[Any] | None = None
         self.failure: Exception | None = None
@@ -75,6 +76,7 @@ class TrioChannel:
         self._ended = trio.Event()
         self._waiting: set[_Call] = set()
         self._is_sweeping = False
+        self._last_read_s = 0.0
         self._wire: Wire | None = None
         self._thread = threading.Thread(target=self._run, name="sansio-cache-trio", daemon=True)
         self._thread.start()
@@ -87,7 +89,7 @@ class TrioChannel:
         Raises:
             RedisError, OSError: The fate of the commands is unknown.
         """
-        call = _Call(commands, time.monotonic() + timeout_s)
+        call = _Call(commands, timeout_s, time.monotonic())
         with self._changed:
             if self._is_closed:
                 raise RedisConnectionError("the cache was closed")
@@ -126,8 +128,11 @@ class TrioChannel:
         while self._waiting:
             await trio.sleep(_SWEEP_S)
             now_s = time.monotonic()
-            for call in [call for call in self._waiting if call.deadline_s <= now_s]:
-                call.wake()
+            last_s = self._last_read_s
+            for call in list(self._waiting):
+                waited_s = now_s - max(call.sent_s, last_s)
+                if waited_s >= call.timeout_s or now_s - call.sent_s >= LONGEST_CALL_S:
+                    call.wake()
         self._is_sweeping = False
 
     async def _stop_with_the_run(self) -> None:
@@ -170,14 +175,14 @@ class TrioChannel:
         return calls
 
     def _do(self, calls: list[_Call]) -> None:
-        now_s = time.monotonic()
         # A call whose caller has given up is not sent.
-        live = [call for call in calls if call.deadline_s > now_s]
+        live = [call for call in calls if call.task is not None]
         try:
             wire = self._wire or self._connect()
             commands = [command for call in live for command in call.commands]
-            deadline_s = max((call.deadline_s for call in live), default=0.0)
-            replies = iter(wire.exchange(commands, deadline_s))
+            timeout_s = max((call.timeout_s for call in live), default=0.0)
+            replies = iter(wire.exchange(commands, timeout_s))
+            self._last_read_s = time.monotonic()
             for call in live:
                 call.replies = [next(replies) for _ in call.commands]
         except Exception as error:  # noqa: BLE001 - handed to the callers, who wait for an answer
@@ -190,7 +195,7 @@ class TrioChannel:
         try:
             connection.connect()
             wire = blocking_wire(connection)
-            [reply] = wire.exchange([TIME], time.monotonic() + connection.socket_timeout)
+            [reply] = wire.exchange([TIME], connection.socket_timeout)
             self._on_time(server_us(reply))
         except BaseException:
             connection.disconnect()

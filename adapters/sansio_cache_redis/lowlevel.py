@@ -18,7 +18,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import InvalidResponse, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from sansio_cache_redis.replies import ERRORS
+from sansio_cache_redis.replies import ERRORS, LONGEST_CALL_S
 
 NOT_ENOUGH_DATA: Final = object()
 _READ_BYTES: Final = 65536
@@ -64,8 +64,10 @@ def pack(commands: Sequence[Sequence[Any]]) -> bytes:
 class Wire(Protocol):
     """An open blocking connection. One thread at a time."""
 
-    def exchange(self, commands: Sequence[Sequence[Any]], deadline_s: float) -> list[Any]:
+    def exchange(self, commands: Sequence[Sequence[Any]], timeout_s: float) -> list[Any]:
         """Send commands together and read their replies, error replies as values.
+
+        `timeout_s` is how long nothing may come in; as long as replies do, the time begins anew.
 
         Raises:
             RedisError, OSError: The fate of the commands is unknown; the wire must be closed.
@@ -95,15 +97,14 @@ class _PublicWire:
     def __init__(self, connection: Any) -> None:
         self._connection = connection
 
-    def exchange(self, commands: Sequence[Sequence[Any]], deadline_s: float) -> list[Any]:
+    def exchange(self, commands: Sequence[Sequence[Any]], timeout_s: float) -> list[Any]:
         """Send commands together and read their replies, error replies as values."""
         connection = self._connection
         connection.send_packed_command(connection.pack_commands(commands), check_health=False)
         replies: list[Any] = []
         for _ in commands:
-            left_s = max(deadline_s - time.monotonic(), 0.001)
             try:
-                reply = connection.read_response(disable_decoding=True, timeout=left_s)
+                reply = connection.read_response(disable_decoding=True, timeout=timeout_s)
             except ResponseError as error:
                 reply = error
             replies.append(reply)
@@ -130,13 +131,14 @@ class _SocketWire(_PublicWire):
         self._parser: Any = reply_reader(connection)  # its types know no bytearray
         self._buffer = bytearray(_READ_BYTES)
 
-    def exchange(self, commands: Sequence[Sequence[Any]], deadline_s: float) -> list[Any]:
+    def exchange(self, commands: Sequence[Sequence[Any]], timeout_s: float) -> list[Any]:
         """Send commands together and read their replies, error replies as values."""
         sock, parser = self._sock, self._parser
         replies: list[Any] = []
         try:
-            sock.settimeout(_left_s(deadline_s))
+            sock.settimeout(max(timeout_s, 0.001))
             sock.sendall(pack(commands))
+            last_s = 0.0
             while True:
                 count = sock.recv_into(self._buffer)
                 if not count:
@@ -146,16 +148,12 @@ class _SocketWire(_PublicWire):
                     replies.append(reply)
                 if len(replies) >= len(commands):
                     break
-                sock.settimeout(_left_s(deadline_s))
+                now_s = time.monotonic()
+                last_s = last_s or now_s + LONGEST_CALL_S
+                if now_s > last_s:
+                    raise RedisTimeoutError("the replies take too long")
         except TimeoutError:
             raise RedisTimeoutError("no reply in time") from None
         if len(replies) > len(commands) or parser.has_data():
             raise RedisConnectionError("a reply came that nobody has asked for")
         return replies
-
-
-def _left_s(deadline_s: float) -> float:
-    left_s = deadline_s - time.monotonic()
-    if left_s <= 0:
-        raise RedisTimeoutError("no reply in time")
-    return left_s

@@ -12,6 +12,9 @@ from sansio_cache.events import LoadNotShared, LoadShared
 ERRORS: Final = (RedisError, OSError, EOFError)
 """What a channel raises where the fate of commands is unknown: of redis-py, or of the socket."""
 
+LONGEST_CALL_S: Final = 5.0
+"""How long a call may wait in all, in seconds, as long as replies to others keep coming in."""
+
 _E = TypeVar("_E", bound=BaseException)
 
 
