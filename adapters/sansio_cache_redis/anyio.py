@@ -499,6 +499,7 @@ class Cache:
             return background, AsyncioClientChannel(self._client)
         channel = AsyncioChannel(
             asyncio_factory(self._config.redis),
+            max_connections=self._config.redis.max_connections,
             opening_timeout_s=opening_timeout_s(self._config.redis),
             on_time=on_time,
         )
@@ -514,7 +515,12 @@ class Cache:
         if self._client is not None:
             check_client(self._client, blocking=True)
             return background, TrioClientChannel(self._client)
-        return background, TrioChannel(blocking_factory(self._config.redis), on_time=on_time)
+        channel = TrioChannel(
+            blocking_factory(self._config.redis),
+            max_connections=self._config.redis.max_connections,
+            on_time=on_time,
+        )
+        return background, channel
 
     @staticmethod
     def _stored(outcome: Outcome) -> list[bool]:

@@ -1,5 +1,7 @@
 """The channel for asyncio: one connection, on which any number of callers' commands are multiplexed.
 
+Another is opened where that one is in the middle of something large, so that small values do not wait for it.
+
 All commands issued in one turn of the loop go out in one write; one task reads the replies, in order, and
 hands them out. That task owns the connection. So a cancelled caller costs nothing but its unread reply,
 which is read and dropped when it comes: replies never get out of step, and no cancellation is swallowed
@@ -23,12 +25,21 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from sansio_cache_redis.lowlevel import NOT_ENOUGH_DATA, close_now, pack, reply_reader, streams_of
+from sansio_cache_redis.lowlevel import (
+    NOT_ENOUGH_DATA,
+    close_now,
+    pack,
+    reply_reader,
+    streams_of,
+    unsent_bytes,
+)
 from sansio_cache_redis.replies import ERRORS, LONGEST_CALL_S, fresh, server_us
 from sansio_cache_redis.wire import TIME, Args
 
 _SWEEP_S = 0.02
 _READ_BYTES = 65536
+_BULK_BYTES = 131072
+"""A connection with more than this of one reply, or unsent, is passed over for another."""
 
 
 @attrs.define(eq=False)
@@ -53,6 +64,7 @@ class _Link:
         self._sweeper: asyncio.TimerHandle | None = None
         self._last_read_s = loop.time()
         self._wakes = asyncio.Event()
+        self._unfinished_bytes = 0
         self.failure: BaseException | None = None
         streams = streams_of(connection)
         if streams is None:
@@ -63,6 +75,10 @@ class _Link:
             self._reader, self._writer = streams
             self._tasks = [loop.create_task(self._read())]
             self._write = self._flush
+
+    def is_bulky(self) -> bool:
+        """Whether something large is on its way, that others would have to wait for."""
+        return max(self._unfinished_bytes, unsent_bytes(self._connection)) > _BULK_BYTES
 
     def call(self, commands: Sequence[Args], timeout_s: float) -> asyncio.Future[list[Any]]:
         """Send commands with everything else of this turn; the future gets their replies."""
@@ -101,8 +117,10 @@ class _Link:
         try:
             while data := await self._reader.read(_READ_BYTES):
                 self._last_read_s = self._loop.time()
+                self._unfinished_bytes += len(data)
                 parser.feed(data)
                 while (reply := parser.gets()) is not NOT_ENOUGH_DATA:
+                    self._unfinished_bytes = 0
                     self._deliver(reply)
             self.close(RedisConnectionError("the server closed the connection"))
         except ERRORS as error:
@@ -178,6 +196,7 @@ class AsyncioChannel:
 
     Args:
         make_connection: Makes an asyncio connection of redis-py that is not open yet.
+        max_connections: How many may be open at once.
         opening_timeout_s: How long a connection may take to open in the background.
         on_time: Told the server's time, in microseconds, when a connection opens.
     """
@@ -186,14 +205,16 @@ class AsyncioChannel:
         self,
         make_connection: Callable[[], Any],
         *,
+        max_connections: int,
         opening_timeout_s: float,
         on_time: Callable[[int], object],
     ) -> None:
         self._make_connection = make_connection
+        self._max_connections = max_connections
         self._opening_timeout_s = opening_timeout_s
         self._on_time = on_time
         self._loop = asyncio.get_running_loop()
-        self._link: _Link | None = None
+        self._links: list[_Link] = []
         self._opening: asyncio.Task[_Link] | None = None
 
     async def execute(self, commands: Sequence[Args], timeout_s: float) -> list[Any]:
@@ -202,8 +223,8 @@ class AsyncioChannel:
         Raises:
             RedisError, OSError: The fate of the commands is unknown.
         """
-        link = self._link
-        if link is None or link.failure is not None:
+        link = self._choose()
+        if link is None:
             started_s = self._loop.time()
             link = await self._opened(timeout_s)
             timeout_s -= self._loop.time() - started_s
@@ -211,9 +232,9 @@ class AsyncioChannel:
 
     def reset(self) -> None:
         """Close the connection; the next call opens another."""
-        if self._link is not None:
-            self._link.close(RedisConnectionError("the connection was closed"))
-            self._link = None
+        links, self._links = self._links, []
+        for link in links:
+            link.close(RedisConnectionError("the connection was closed"))
 
     async def aclose(self) -> None:
         """Close the connection, and wait until it is."""
@@ -227,8 +248,17 @@ class AsyncioChannel:
     @property
     def connections(self) -> int:
         """How many connections are open or being opened."""
-        is_open = self._link is not None and self._link.failure is None
-        return is_open + (self._opening is not None)
+        return sum(link.failure is None for link in self._links) + (self._opening is not None)
+
+    def _choose(self) -> _Link | None:
+        """The first connection that is not in the middle of something large; None to open another."""
+        for link in self._links:
+            if link.failure is None and not link.is_bulky():
+                return link
+        self._links = [link for link in self._links if link.failure is None]
+        if len(self._links) < self._max_connections:
+            return None
+        return self._links[-1]
 
     async def _opened(self, timeout_s: float) -> _Link:
         if self._opening is None:
@@ -255,8 +285,9 @@ class AsyncioChannel:
                     close_now(connection)
                     raise
             self._on_time(server_us(reply))
-            self._link = _Link(connection, self._loop)
-            return self._link
+            link = _Link(connection, self._loop)
+            self._links.append(link)
+            return link
         finally:
             self._opening = None
 

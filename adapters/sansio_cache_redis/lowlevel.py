@@ -41,6 +41,12 @@ def reply_reader(connection: Any) -> hiredis.Reader:
     )
 
 
+def unsent_bytes(connection: Any) -> int:
+    """How much an asyncio connection has not been able to send yet."""
+    streams = streams_of(connection)
+    return 0 if streams is None else streams[1].transport.get_write_buffer_size()
+
+
 def close_now(connection: Any) -> None:
     """Close an asyncio connection without waiting for the peer, as its public `disconnect` would."""
     streams = streams_of(connection)

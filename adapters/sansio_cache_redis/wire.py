@@ -95,6 +95,11 @@ class ServerClock:
 TIME: Final[Args] = (b"TIME",)
 
 
+def wake_channel(namespace: str) -> bytes:
+    """The channel that tells waiters of a namespace which key has changed."""
+    return f"{namespace}:%wake".encode()
+
+
 def _call(script: Script, key: str, *args: Any) -> Args:
     return (b"EVALSHA", script.sha, 1, key.encode(), *args)
 
