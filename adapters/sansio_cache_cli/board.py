@@ -5,7 +5,6 @@ Every cell has one writer and is one aligned word, so it needs no lock.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from multiprocessing import get_context
 
 
@@ -39,9 +38,9 @@ class Board:
         """Say how many requests a reader has made in this phase."""
         self._asked[reader] = requests
 
-    def forget_asked(self, readers: Iterable[int]) -> None:
+    def forget_asked(self) -> None:
         """Begin another phase."""
-        for reader in readers:
+        for reader in range(len(self._asked)):
             self._asked[reader] = 0
 
     @property

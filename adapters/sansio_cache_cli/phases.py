@@ -16,7 +16,7 @@ MOST_PROCESSES: Final = 16
 _LONG_TTL_S: Final = 600.0
 _PAUSE_S: Final = 0.02
 _LIMIT_S: Final = 10.0
-_UNCACHED_SHARE: Final = 25
+_UNCACHED_SHARE: Final = 30
 """A request without the cache costs so much that this many times fewer are enough."""
 
 

@@ -46,6 +46,7 @@ class Account:
     shared: int = 0
     loads: int = 0
     stored: int = 0
+    gave_up: int = 0
 
     @classmethod
     def of(cls, stats: CacheStats) -> Self:
@@ -57,6 +58,7 @@ class Account:
             shared=stats.shared,
             loads=stats.loads + stats.load_failures,
             stored=stats.stored,
+            gave_up=sum(stats.gave_up.values()),
         )
 
     def __add__(self, other: Account) -> Account:

@@ -41,9 +41,7 @@ async def _read(reader: Reader, cache: Cache) -> None:
                 request.answer = await anyio.to_thread.run_sync(request.load)
             else:
                 key = cache.key.build("report", request.shop)
-                request.answer = await cache.get_or_load(
-                    key, request.load, type=Report, policy=reader.policy
-                )
+                request.answer = await cache.get_or_load(key, request.load, type=Report, policy=reader.policy)
         await anyio.sleep(reader.pause_s())
 
 

@@ -13,7 +13,7 @@ from sansio_cache import CacheStats
 from sansio_cache_cli.board import Board
 from sansio_cache_cli.database import SHOPS, Database, Report, Totals
 
-PAUSE_S: Final = 0.04
+PAUSE_S: Final = 0.06
 """How long the writer waits between two updates, in seconds."""
 
 
