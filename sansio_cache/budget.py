@@ -7,13 +7,12 @@ it is idempotent, is told never to retry.
 
 from __future__ import annotations
 
-import attrs
+from msgspec import Struct
 
 from sansio_cache.events import StoreFailed
 
 
-@attrs.frozen
-class Patience:
+class Patience(Struct, frozen=True):
     """How long the store may take: seconds for one attempt and for a whole operation."""
 
     attempt_s: float = 0.1
@@ -25,8 +24,7 @@ class Patience:
         return Budget(now_s + self.operation_s, self.attempt_s, self.attempts)
 
 
-@attrs.frozen
-class Budget:
+class Budget(Struct, frozen=True):
     """What is left to an operation: a deadline on the driver's clock, and attempts."""
 
     deadline_s: float
@@ -43,4 +41,4 @@ class Budget:
             return None
         if failure.now_s >= self.deadline_s:
             return None
-        return attrs.evolve(self, attempts=self.attempts - 1)
+        return Budget(self.deadline_s, self.attempt_s, self.attempts - 1)

@@ -147,13 +147,15 @@ class ShareLoad(Struct, frozen=True):
 
     `schema` is the type's fingerprint; key and type make the same load. `displaced` is a flight that this
     caller has given up on; it is no longer joined. Answered by `LoadLed`; or, within `timeout_s`, by
-    `LoadShared`, `LoadErrorShared` or `LoadNotShared`; or else by `SharingTimedOut`.
+    `LoadShared`, `LoadErrorShared` or `LoadNotShared`; or else by `SharingTimedOut`. `arrival` is what the
+    last two said when this request shared before, 0 where it did not.
     """
 
     key: str
     schema: bytes
     displaced: int | None
     timeout_s: float
+    arrival: int = 0
 
 
 class Sleep(Struct, frozen=True):

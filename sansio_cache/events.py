@@ -7,7 +7,7 @@ far as it is known. It decides freshness only; safety compares ids, never times.
 
 from __future__ import annotations
 
-from enum import Enum, IntEnum
+from enum import IntEnum, StrEnum
 from typing import Any
 
 from msgspec import Struct
@@ -15,7 +15,7 @@ from msgspec import Struct
 from sansio_cache.cell import Cell, Foreign
 
 
-class FailureKind(Enum):
+class FailureKind(StrEnum):
     """Why the store did not do what it was asked."""
 
     TIMEOUT = "timeout"
@@ -218,6 +218,7 @@ class LoadNotShared(Struct, frozen=True):
     """The flight ended, and its result may be older than this caller's request."""
 
     now_s: float
+    arrival: int = 0
 
 
 class SharingTimedOut(Struct, frozen=True):
@@ -225,6 +226,7 @@ class SharingTimedOut(Struct, frozen=True):
 
     now_s: float
     flight: int
+    arrival: int = 0
 
 
 class Woke(Struct, frozen=True):

@@ -8,8 +8,9 @@ as new as the caller's own request:
 - it joined before the fill was first sent, and the fill was accepted: the cell still held the grant when
   the fill arrived, so no invalidation had come between, and the value was current at that moment.
 
-Otherwise it goes on by itself. What a leader *read* is never shared: the reply may be older than the
-follower's request.
+Otherwise it goes on by itself, and keeps its time of arrival: a flight whose loader begins after that may
+serve it. So when a load could not be stored, all who had come too late for it share the next one. What a
+leader *read* is never shared: the reply may be older than the follower's request.
 
 This is plain data without waiting or locking. A driver calls `join` for a `ShareLoad` command, `observe`
 for every step of an operation that leads, and wakes the followers when `observe` says that it landed.
@@ -36,10 +37,17 @@ class Phase(IntEnum):
 
 @attrs.frozen
 class Following:
-    """A caller's place in a flight: its number, and the phase that it was in when the caller joined."""
+    """A caller's place in a flight.
+
+    Args:
+        flight: The number of the flight.
+        joined: The phase that it was in when the caller came.
+        arrival: When the caller came, for a later `ShareLoad` of the same request.
+    """
 
     flight: int
     joined: Phase
+    arrival: int = 0
 
 
 @attrs.define
@@ -47,6 +55,8 @@ class _Flight:
     load: tuple[str, bytes]
     phase: Phase = Phase.PREPARING
     followers: int = 0
+    began: int | None = None
+    """How many callers had come when the loader began."""
     landing: Loaded | Raised | None = None
 
 
@@ -57,6 +67,7 @@ class Flights:
     _flights: dict[int, _Flight] = attrs.field(factory=dict, init=False)
     _current: dict[tuple[str, bytes], int] = attrs.field(factory=dict, init=False)
     _last: int = attrs.field(default=0, init=False)
+    _arrivals: int = attrs.field(default=0, init=False)
 
     def __len__(self) -> int:
         return len(self._flights)
@@ -71,7 +82,10 @@ class Flights:
         if current is not None and current != command.displaced:
             flight = self._flights[current]
             flight.followers += 1
-            return Following(current, flight.phase)
+            self._arrivals += 1
+            arrival = command.arrival or self._arrivals
+            came_first = flight.began is not None and arrival <= flight.began
+            return Following(current, Phase.PREPARING if came_first else flight.phase, arrival)
         self._last += 1
         self._flights[self._last] = _Flight(load)
         self._current[load] = self._last
@@ -90,6 +104,7 @@ class Flights:
             return True
         if isinstance(step.command, Compute):
             flight.phase = Phase.LOADING
+            flight.began = self._arrivals
         elif isinstance(step.command, FillCells):
             flight.phase = Phase.FILLING
         return False

@@ -5,7 +5,7 @@ A notice changes nothing. Statistics are a fold over notices, and nothing else (
 
 from __future__ import annotations
 
-from enum import Enum
+from enum import StrEnum
 
 from msgspec import Struct
 
@@ -13,7 +13,7 @@ from sansio_cache.entry import MissReason
 from sansio_cache.events import FailureKind
 
 
-class OperationName(Enum):
+class OperationName(StrEnum):
     """What the user asked for."""
 
     GET = "get"

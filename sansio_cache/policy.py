@@ -27,6 +27,16 @@ def _seconds(low: float, high: float) -> Any:
     return check
 
 
+def instance(kind: type) -> Any:
+    """A validator: an instance of a class. Its message shows no value, which may be a URL by mistake."""
+
+    def check(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
+        if not isinstance(value, kind):
+            raise ConfigurationError(f"{attribute.name} is a {kind.__name__}; got {type(value).__name__}")
+
+    return check
+
+
 @attrs.frozen(kw_only=True)
 class Policy:
     """How entries are kept and loaded. All times are seconds.
@@ -48,7 +58,7 @@ class Policy:
     """
 
     ttl: float = attrs.field(default=DEFAULT_TTL_S, converter=ttl_seconds)
-    jitter: Jitter = attrs.field(default=Jitter(), validator=attrs.validators.instance_of(Jitter))
+    jitter: Jitter = attrs.field(default=Jitter(), validator=instance(Jitter))
     stale_for_s: float = attrs.field(default=0.0, validator=_seconds(0, MAX_TTL_S))
     lease_s: float = attrs.field(default=5.0, validator=_seconds(0.02, 3600))
     max_lease_s: float = attrs.field(default=60.0, validator=_seconds(0.02, _LONGEST_WAIT_S))

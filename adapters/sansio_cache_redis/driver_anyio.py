@@ -276,13 +276,13 @@ class Driver:
             result = self._flights.leave(place)
         now_s = self._clock()
         if not has_landed:
-            return SharingTimedOut(now_s, place.flight)
+            return SharingTimedOut(now_s, place.flight, place.arrival)
         if result is None:
-            return LoadNotShared(now_s)
+            return LoadNotShared(now_s, place.arrival)
         if isinstance(result, Loaded):
             if result.payload is not None:
                 return LoadShared(now_s, result.payload, None)
-            return own_copy(result.value, now_s)
+            return own_copy(result.value, place.arrival, now_s)
         return LoadErrorShared(now_s, result.error)
 
     def _observe(self, step: Step) -> None:

@@ -6,6 +6,7 @@ What the server refuses is named, with the feature that does not work without it
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -13,11 +14,12 @@ import attrs
 from redis.exceptions import NoScriptError
 
 from sansio_cache.cell import NO_GRANT
-from sansio_cache_redis.scripts import ACQUIRE, RELEASE
+from sansio_cache_redis.scripts import ACQUIRE, RELEASE, RENEW
 from sansio_cache_redis.wire import TIME, Args
 
 OLDEST_SERVER: Final = (6, 2)
-_NONCE: Final = b"health\0\0"
+_LEASE_MS: Final = 1000
+_SCRIPTS: Final = "scripts, which leases need"
 
 
 @attrs.frozen(kw_only=True)
@@ -43,14 +45,17 @@ class Health:
 
 def probes(namespace: str) -> list[tuple[str, Args]]:
     """What to ask the server: what each probe is for, and the command."""
-    key = f"{namespace}:%t:health".encode()
+    nonce = os.urandom(8)  # two callers at once must not meet each other's lease
+    key = f"{namespace}:%t:health:{nonce.hex()}".encode()
     return [
         ("reading", (b"GET", key)),
         ("reading many keys", (b"MGET", key)),
         ("the server's clock", TIME),
-        ("scripts, which leases need", (b"EVAL", ACQUIRE.text, 1, key, _NONCE, 1000, NO_GRANT, "keep")),
-        ("scripts, which leases need", (b"EVALSHA", RELEASE.sha, 1, key, _NONCE)),
-        ("scripts, which leases need", (b"EVAL", RELEASE.text, 1, key, _NONCE)),
+        (_SCRIPTS, (b"EVAL", ACQUIRE.text, 1, key, nonce, _LEASE_MS, NO_GRANT, "keep")),
+        # To more than it has, so that every command of the script runs.
+        (_SCRIPTS, (b"EVAL", RENEW.text, 1, key, nonce, 2 * _LEASE_MS)),
+        (_SCRIPTS, (b"EVALSHA", RELEASE.sha, 1, key, nonce)),
+        (_SCRIPTS, (b"EVAL", RELEASE.text, 1, key, nonce)),
         ("invalidation", (b"UNLINK", key)),
         ("deletion by pattern", (b"SCAN", 0, b"MATCH", key, b"COUNT", 1)),
         ("the server's version", (b"INFO", b"server")),
@@ -67,6 +72,8 @@ def judge(asked: Sequence[tuple[str, Args]], replies: Sequence[Any]) -> tuple[st
             # The version is worth knowing, but nothing depends on it.
             if name != "INFO":
                 problems.append(problem)
+        elif args[:2] == (b"EVAL", RENEW.text) and isinstance(reply, list) and not reply[0]:
+            problems.append("GETRANGE is refused inside scripts: nothing will be stored")
     server, version = _version(replies[-1])
     if version is not None and version < OLDEST_SERVER:
         oldest = ".".join(map(str, OLDEST_SERVER))

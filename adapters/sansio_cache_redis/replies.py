@@ -30,9 +30,9 @@ def server_us(reply: Any) -> int:
     return int(reply[0]) * 1_000_000 + int(reply[1])
 
 
-def own_copy(value: Any, now_s: float) -> LoadShared | LoadNotShared:
+def own_copy(value: Any, arrival: int, now_s: float) -> LoadShared | LoadNotShared:
     """A follower's own copy of a value that cannot be stored; without one, it loads for itself."""
     try:
         return LoadShared(now_s, None, deepcopy(value))
     except Exception:  # noqa: BLE001 - whatever a class of the user's does when it is copied
-        return LoadNotShared(now_s)
+        return LoadNotShared(now_s, arrival)

@@ -297,6 +297,7 @@ _BY_WORD: Final = {
     "NOAUTH": FailureKind.AUTHENTICATION,
     "WRONGPASS": FailureKind.AUTHENTICATION,
     "NOPERM": FailureKind.PERMISSION,
+    "ACL": FailureKind.PERMISSION,  # Valkey, of a command inside a script
     "READONLY": FailureKind.READ_ONLY,
     "OOM": FailureKind.OUT_OF_MEMORY,
     "MISCONF": FailureKind.WRITES_REFUSED,

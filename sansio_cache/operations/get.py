@@ -14,7 +14,7 @@ import attrs
 from sansio_cache.budget import Budget, Patience
 from sansio_cache.codec import Codec
 from sansio_cache.commands import ReadCell
-from sansio_cache.entry import MissReason, Servable, Unservable, examine
+from sansio_cache.entry import MissReason, Unservable, examine
 from sansio_cache.events import CellRead, Event, Interrupted, ReadAnswer, StoreFailed
 from sansio_cache.notices import (
     Ended,
@@ -46,15 +46,14 @@ class Reading(AsksStore):
         if not isinstance(event, ReadAnswer):
             raise unexpected(self, event)
         match event:
-            case CellRead(now_s=now_s, cell=cell, server_ms=server_ms):
-                done = Ended(OperationName.GET, now_s - self.started_s)
-                match examine(cell, self.key, self.codec, server_ms):
-                    case Servable(value=value, fresh=True):
-                        return ended(Value(value), Hit(self.key), done)
-                    case Servable():
-                        return ended(Missing(), Missed(self.key, MissReason.EXPIRED), done)
-                    case Unservable(reason=reason):
-                        return ended(Missing(), Missed(self.key, reason), done)
+            case CellRead():
+                verdict = examine(event.cell, self.key, self.codec, event.server_ms)
+                done = Ended(OperationName.GET, event.now_s - self.started_s)
+                if isinstance(verdict, Unservable):
+                    return ended(Missing(), Missed(self.key, verdict.reason), done)
+                if not verdict.fresh:
+                    return ended(Missing(), Missed(self.key, MissReason.EXPIRED), done)
+                return ended(Value(verdict.value), Hit(self.key), done)
             case StoreFailed(now_s=now_s, kind=kind):
                 return self.retry(event) or ended(
                     Missing(),

@@ -70,11 +70,12 @@ class ReadingMany(AsksStore):
         if not isinstance(event, ReadManyAnswer):
             raise unexpected(self, event)
         match event:
-            case CellsRead(now_s=now_s, cells=cells, server_ms=server_ms):
+            case CellsRead(now_s=now_s, cells=cells, server_ms=server_ms) if len(cells) == len(self._chunk):
                 values: list[Value | Missing] = []
                 notices: list[Notice] = []
                 for key, cell in zip(self._chunk, cells, strict=True):
-                    match examine(cell, key, self.request.codec, server_ms):
+                    verdict = examine(cell, key, self.request.codec, server_ms)
+                    match verdict:
                         case Servable(value=value, fresh=True):
                             values.append(Value(value))
                             notices.append(Hit(key))
@@ -84,11 +85,15 @@ class ReadingMany(AsksStore):
                         case Unservable(reason=reason):
                             values.append(Missing())
                             notices.append(Missed(key, reason))
+                        case _:
+                            assert_never(verdict)
                 done = (*self.done, *values)
                 if len(done) < len(self.request.keys):
                     budget = self.request.patience.from_now(now_s)
                     return attrs.evolve(self, done=done, budget=budget).ask(now_s, *notices)
                 return _finish(self.request, done, now_s, *notices)
+            case CellsRead():
+                raise unexpected(self, event)
             case StoreFailed(now_s=now_s, kind=kind):
                 return self.retry(event) or _give_up(
                     self.request,

@@ -155,13 +155,19 @@ class Finding:
 
     seen: bytes = NO_GRANT
     mode: Mode = Mode.KEEP
-    stale: Servable | None = None
+    stale: Servable | None = attrs.field(default=None, hash=False)  # may hold a list or a dict
     storable: bool = True
     """Whether it makes sense to ask for a lease: not so without the store, or on a foreign key."""
+    counted: bool = True
+    """Whether the request has been counted: not yet where it may still be answered with a stale value."""
 
-    def uncounted(self, key: str) -> tuple[Notice, ...]:
-        """The miss of a request that might still have been answered with its stale value (B3)."""
-        return (Missed(key, MissReason.EXPIRED),) if self.stale else ()
+    def as_miss(self, key: str) -> tuple[Notice, ...]:
+        """The notice of a request that was not answered from the store, unless it was counted (B3)."""
+        return () if self.counted else (Missed(key, MissReason.EXPIRED),)
+
+    def as_stale(self, key: str) -> tuple[Notice, ...]:
+        """The notice of a request that was answered with a stale value, unless it was counted (B3)."""
+        return () if self.counted else (StaleServed(key),)
 
 
 _WITHOUT_STORE = Finding(storable=False)
@@ -178,11 +184,11 @@ def get_or_load(request: LoadRequest, *, skip: MissReason | None = None) -> Step
     return _share(request, _WITHOUT_STORE, now_s, missed)
 
 
-def _share(request: LoadRequest, finding: Finding, now_s: float, *notices: Notice) -> Step:
+def _share(request: LoadRequest, finding: Finding, now_s: float, *notices: Notice, arrival: int = 0) -> Step:
     """Look for a load of this process before one of our own begins."""
     # Whoever has a stale value to give does not wait for another's load.
     patience_s = 0.0 if finding.stale else _wait_left_s(request, now_s)
-    return Sharing(request, finding, None, now_s).ask(patience_s, *notices)
+    return Sharing(request, finding, None, now_s, arrival).ask(patience_s, *notices)
 
 
 def _wait_left_s(request: LoadRequest, now_s: float) -> float:
@@ -206,11 +212,11 @@ def _compute(
     return Step(state, Compute(request.key, renewal), notices=notices, flight=flight)
 
 
-def _stale_step(
-    request: LoadRequest, flight: int | None, stale: Servable, now_s: float, *notices: Notice
+def _serve_stale(
+    request: LoadRequest, flight: int | None, finding: Finding, stale: Servable, now_s: float
 ) -> Step:
-    served = StaleServed(request.key)
-    return ended(Value(stale.value), *notices, served, request.done(now_s), flight=flight)
+    notices = (*finding.as_stale(request.key), request.done(now_s))
+    return ended(Value(stale.value), *notices, flight=flight)
 
 
 @attrs.frozen
@@ -221,6 +227,7 @@ class Reading(AsksStore):
     budget: Budget
     counted: bool = False
     """Whether the request has been counted as a hit or a miss already: it reads again after sharing."""
+    arrival: int = 0
 
     def ask(self, now_s: float, *notices: Notice) -> Step:
         """The step that waits in this state."""
@@ -234,33 +241,34 @@ class Reading(AsksStore):
         request = self.request
         match event:
             case CellRead(now_s=now_s, cell=cell, server_ms=server_ms):
-                match examine(cell, request.key, request.codec, server_ms):
+                verdict = examine(cell, request.key, request.codec, server_ms)
+                match verdict:
                     case Servable(value=value, fresh=True):
                         hit = () if self.counted else (Hit(request.key),)
                         return ended(Value(value), *hit, request.done(now_s))
                     case Servable() as stale if request.serve_stale:
-                        return _share(request, Finding(stale=stale), now_s)
+                        return self._load(Finding(stale=stale, counted=self.counted), now_s)
                     case Servable():
-                        return _share(request, Finding(), now_s, *self._miss(MissReason.EXPIRED))
+                        return self._load(Finding(), now_s, *self._miss(MissReason.EXPIRED))
                     case Unservable(reason=MissReason.FOREIGN as reason):
-                        return _share(request, _WITHOUT_STORE, now_s, *self._miss(reason))
+                        return self._load(_WITHOUT_STORE, now_s, *self._miss(reason))
                     case Unservable(reason=reason, seen=seen):
                         mode = Mode.KEEP if seen == NO_GRANT else Mode.DROP
-                        finding = Finding(seen=seen, mode=mode)
-                        return _share(request, finding, now_s, *self._miss(reason))
+                        return self._load(Finding(seen=seen, mode=mode), now_s, *self._miss(reason))
+                    case _:
+                        assert_never(verdict)
             case StoreFailed(now_s=now_s, kind=kind):
-                return self.retry(event) or _share(
-                    request,
-                    _WITHOUT_STORE,
-                    now_s,
-                    StoreErrored(kind),
-                    StoreGaveUp(kind),
-                    *self._miss(MissReason.STORE_ERROR),
+                missed = self._miss(MissReason.STORE_ERROR)
+                return self.retry(event) or self._load(
+                    _WITHOUT_STORE, now_s, StoreErrored(kind), StoreGaveUp(kind), *missed
                 )
             case Interrupted():
                 return ended(Abandoned())
             case _:
                 assert_never(event)
+
+    def _load(self, finding: Finding, now_s: float, *notices: Notice) -> Step:
+        return _share(self.request, finding, now_s, *notices, arrival=self.arrival)
 
     def _miss(self, reason: MissReason) -> tuple[Notice, ...]:
         return () if self.counted else (Missed(self.request.key, reason),)
@@ -274,11 +282,12 @@ class Sharing:
     finding: Finding
     displaced: int | None
     since_s: float
+    arrival: int = 0
 
     def ask(self, timeout_s: float, *notices: Notice) -> Step:
         """The step that waits in this state."""
         schema = self.request.codec.fingerprint
-        command = ShareLoad(self.request.key, schema, self.displaced, timeout_s)
+        command = ShareLoad(self.request.key, schema, self.displaced, timeout_s, self.arrival)
         return Step(self, command, notices=notices)
 
     def receive(self, event: Event) -> Step:
@@ -297,16 +306,16 @@ class Sharing:
                     try:
                         value = request.codec.decode(payload)
                     except Undecodable:
-                        return self._anew(now_s)
+                        return self._anew(self.arrival, now_s)
                 return ended(Value(value), *self._shared(now_s))
             case LoadErrorShared(now_s=now_s, error=error):
                 if self.finding.stale is not None:
-                    return _stale_step(request, None, self.finding.stale, now_s)
+                    return _serve_stale(request, None, self.finding, self.finding.stale, now_s)
                 return ended(Raised(error), *self._shared(now_s))
-            case LoadNotShared(now_s=now_s):
-                return self._anew(now_s, Waited(request.key, now_s - self.since_s))
-            case SharingTimedOut(now_s=now_s, flight=flight):
-                return self._give_up_on(flight, now_s)
+            case LoadNotShared(now_s=now_s, arrival=arrival):
+                return self._anew(arrival, now_s, Waited(request.key, now_s - self.since_s))
+            case SharingTimedOut(now_s=now_s, flight=flight, arrival=arrival):
+                return self._give_up_on(flight, arrival, now_s)
             case Interrupted():
                 return ended(Abandoned())
             case _:
@@ -315,27 +324,26 @@ class Sharing:
     def _shared(self, now_s: float) -> tuple[Notice, ...]:
         key = self.request.key
         waited = Waited(key, now_s - self.since_s)
-        uncounted = self.finding.uncounted(key)
-        return (*uncounted, waited, LoadSharedNotice(key), self.request.done(now_s))
+        missed = self.finding.as_miss(key)
+        return (*missed, waited, LoadSharedNotice(key), self.request.done(now_s))
 
-    def _anew(self, now_s: float, *notices: Notice) -> Step:
+    def _anew(self, arrival: int, now_s: float, *notices: Notice) -> Step:
         """The flight had nothing for us: ask the store again, if that was of any use before."""
         if not self.finding.storable:
-            return _share(self.request, self.finding, now_s, *notices)
+            return _share(self.request, self.finding, now_s, *notices, arrival=arrival)
         budget = self.request.patience.from_now(now_s)
-        counted = self.finding.stale is None
-        return Reading(self.request, budget, counted).ask(now_s, *notices)
+        return Reading(self.request, budget, self.finding.counted, arrival).ask(now_s, *notices)
 
-    def _give_up_on(self, flight: int, now_s: float) -> Step:
+    def _give_up_on(self, flight: int, arrival: int, now_s: float) -> Step:
         """The load of this process takes too long: serve stale, lead another, or load alone."""
         request = self.request
         if self.finding.stale is not None:
-            return _stale_step(request, None, self.finding.stale, now_s)
+            return _serve_stale(request, None, self.finding, self.finding.stale, now_s)
         waited = Waited(request.key, now_s - self.since_s)
         if self.displaced is not None:
             return _compute(request, None, None, self.finding, now_s, waited)
         # All who gave up on the same flight share the next one.
-        return Sharing(request, self.finding, flight, now_s).ask(request.wait_s, waited)
+        return Sharing(request, self.finding, flight, now_s, arrival).ask(request.wait_s, waited)
 
 
 @attrs.frozen
@@ -380,16 +388,19 @@ class Acquiring(AsksStore):
                 if stale is not None and request.serve_stale:
                     verdict = examine(stale, request.key, request.codec, server_ms)
                     if isinstance(verdict, Servable):
-                        return _stale_step(request, self.flight, verdict, now_s)
+                        return _serve_stale(request, self.flight, self.finding, verdict, now_s)
                 return self._wait(left_ms / 1000, now_s)
             case FreshFound(now_s=now_s, cell=cell, server_ms=server_ms):
-                match examine(cell, request.key, request.codec, server_ms):
+                found = examine(cell, request.key, request.codec, server_ms)
+                match found:
                     case Servable(value=value):
-                        uncounted = self.finding.uncounted(request.key)
-                        notices = (*uncounted, *self._waited(now_s), request.done(now_s))
+                        missed = self.finding.as_miss(request.key)
+                        notices = (*missed, *self._waited(now_s), request.done(now_s))
                         return ended(Value(value), *notices, flight=self.flight)
                     case Unservable(seen=seen):
                         return self._refuse(seen, now_s)
+                    case _:
+                        assert_never(found)
             case WriterFound(now_s=now_s) | ForeignFound(now_s=now_s):
                 return self._compute_without_lease(now_s)
             case StoreFailed(now_s=now_s, kind=kind):
@@ -473,12 +484,12 @@ class Computing:
             case ComputeFailed(now_s=now_s, error=error):
                 name = type(error).__name__
                 failed = LoadFailed(self.request.key, self.grant is not None, name)
-                outcome: Outcome = Raised(error)
-                notices: tuple[Notice, ...] = (failed,)
-                if self.finding.stale is not None:
-                    outcome = Value(self.finding.stale.value)
-                    notices = (failed, StaleServed(self.request.key))
-                return self._without_fill(outcome, now_s, *notices)
+                finding = self.finding
+                if finding.stale is not None:
+                    served = finding.as_stale(self.request.key)
+                    return self._without_fill(Value(finding.stale.value), now_s, failed, *served)
+                missed = finding.as_miss(self.request.key)
+                return self._without_fill(Raised(error), now_s, *missed, failed)
             case Interrupted(now_s=now_s):
                 return self._without_fill(Abandoned(), now_s)
             case _:
@@ -488,21 +499,21 @@ class Computing:
         request = self.request
         took_s = now_s - self.began_s
         loaded = LoadedNotice(request.key, self.grant is not None, took_s)
-        counted = self.finding.uncounted(request.key)
+        missed = self.finding.as_miss(request.key)
         try:
             encoded = request.codec.encode(value)
         except SerializationError as error:
             unstorable = Unstorable(request.key, str(error))
             outcome = Loaded(value, None, accepted=False)
-            return self._without_fill(outcome, now_s, *counted, loaded, unstorable)
+            return self._without_fill(outcome, now_s, *missed, loaded, unstorable)
         outcome = Loaded(encoded.value, encoded.payload, accepted=False)
         if self.grant is None:
-            return self._without_fill(outcome, now_s, *counted, loaded)
+            return self._without_fill(outcome, now_s, *missed, loaded)
         body = seal(request.key, request.codec, encoded.payload, took_s)
         fill = Fill(request.key, self.grant, request.hard_ttl_ms, request.soft_ttl_ms, body)
         budget = request.patience.from_now(now_s)
         filling = Filling(request, self.flight, fill, outcome, budget)
-        return filling.ask(now_s, *counted, loaded)
+        return filling.ask(now_s, *missed, loaded)
 
     def _without_fill(self, outcome: Outcome, now_s: float, *notices: Notice) -> Step:
         request = self.request
@@ -519,7 +530,7 @@ class Filling(AsksStore):
     request: LoadRequest
     flight: int | None
     fill: Fill
-    outcome: Loaded
+    outcome: Loaded = attrs.field(hash=False)  # may hold a list or a dict
     budget: Budget
 
     def ask(self, now_s: float, *notices: Notice) -> Step:
@@ -577,7 +588,7 @@ class Releasing(AsksStore):
     request: LoadRequest
     flight: int | None
     lease: Lease
-    outcome: Outcome
+    outcome: Outcome = attrs.field(hash=False)  # may hold a list or a dict
     budget: Budget
 
     def ask(self, now_s: float, *notices: Notice) -> Step:

@@ -56,11 +56,15 @@ class InvalidateRequest:
         return (Ended(self.operation, now_s - self.started_s),) if self.operation else ()
 
 
-def invalidate(request: InvalidateRequest, *, skip: bool = False) -> Step:
-    """Begin to remove keys. With `skip`, the cache is disabled and nothing is done."""
+def invalidate(request: InvalidateRequest, *, skip: bool = False, now_s: float | None = None) -> Step:
+    """Begin to remove keys. With `skip`, the cache is disabled and nothing is done.
+
+    `now_s` is the time where it is not the request's: the removal ends an operation that began earlier.
+    """
+    now_s = request.started_s if now_s is None else now_s
     if skip or not request.keys:
-        return ended(ManyInvalidated((), ()), *request.over(request.started_s))
-    return _delete_next(request, 0, False, request.started_s)
+        return ended(ManyInvalidated((), ()), *request.over(now_s))
+    return _delete_next(request, 0, False, now_s)
 
 
 def void(keys: tuple[str, ...], patience: Patience, now_s: float) -> Step:

@@ -85,8 +85,9 @@ def end(request: EndRequest) -> Step:
 
 
 def _remove(request: EndRequest, keys: tuple[str, ...], now_s: float, *notices: Notice) -> Step:
-    deletion = InvalidateRequest(OperationName.MUTATE, keys, max(len(keys), 1), request.patience, now_s)
-    step = invalidate(deletion)
+    chunk = max(len(keys), 1)
+    deletion = InvalidateRequest(OperationName.MUTATE, keys, chunk, request.patience, request.started_s)
+    step = invalidate(deletion, now_s=now_s)
     return replace(step, notices=(*notices, *step.notices))
 
 
@@ -110,12 +111,14 @@ class Holding(AsksStore):
             raise unexpected(self, event)
         request = self.request
         match event:
-            case HoldsTaken(now_s=now_s, grants=grants):
+            case HoldsTaken(now_s=now_s, grants=grants) if len(grants) == len(request.keys):
                 pairs = zip(request.keys, grants, strict=True)
                 leases = tuple(Lease(key, grant) for key, grant in pairs)
                 until_s = now_s + request.max_hold_s
                 terms = RenewalTerms(request.hold_ms, until_s, request.patience)
                 return ended(ManyHeld(grants, renew(leases, terms)))
+            case HoldsTaken():
+                raise unexpected(self, event)
             case StoreFailed(kind=kind):
                 return self.retry(event) or ended(ManyHeld(None, None), StoreErrored(kind), StoreGaveUp(kind))
             case Interrupted(now_s=now_s):
@@ -143,7 +146,7 @@ class Filling(AsksStore):
             raise unexpected(self, event)
         request = self.request
         match event:
-            case CellsFilled(now_s=now_s, results=results):
+            case CellsFilled(now_s=now_s, results=results) if len(results) == len(self.fills):
                 stored: set[str] = set()
                 notices: list[Notice] = []
                 for fill, result in zip(self.fills, results, strict=True):
@@ -154,6 +157,8 @@ class Filling(AsksStore):
                         notices.append(FillRefused(fill.key))
                 rest = tuple(key for key in request.keys if key not in stored)
                 return _remove(request, rest, now_s, *notices)
+            case CellsFilled():
+                raise unexpected(self, event)
             case StoreFailed(now_s=now_s, kind=kind):
                 return self.retry(event) or _remove(
                     request, request.keys, now_s, StoreErrored(kind), StoreGaveUp(kind)

@@ -78,12 +78,14 @@ class Renewing:
         if not isinstance(event, RenewAnswer):
             raise unexpected(self, event)
         match event:
-            case LeasesRenewed(renewed=renewed):
+            case LeasesRenewed(renewed=renewed) if len(renewed) == len(self.leases):
                 ours = tuple(lease for lease, is_ours in zip(self.leases, renewed, strict=True) if is_ours)
                 lost = tuple(LeaseLost(each.key) for each in self.leases if each not in ours)
                 if not ours:
                     return ended(Completed(), *lost)
                 return Pausing(ours, self.terms).ask(*lost)
+            case LeasesRenewed():
+                raise unexpected(self, event)
             case StoreFailed(kind=kind):
                 return Pausing(self.leases, self.terms).ask(StoreErrored(kind))
             case Interrupted():

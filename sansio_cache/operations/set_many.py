@@ -123,11 +123,13 @@ class Holding(AsksStore):
         if not isinstance(event, HoldAnswer):
             raise unexpected(self, event)
         match event:
-            case HoldsTaken(now_s=now_s, grants=grants):
+            case HoldsTaken(now_s=now_s, grants=grants) if len(grants) == len(self.items):
                 pairs = zip(self.items, grants, strict=True)
                 fills = tuple(item.under(grant) for item, grant in pairs)
                 budget = self.request.patience.from_now(now_s)
                 return Filling(self.request, self.done, fills, budget).ask(now_s)
+            case HoldsTaken():
+                raise unexpected(self, event)
             case StoreFailed():
                 return self.retry(event) or _give_up(self.request, self.done, event)
             case Interrupted(now_s=now_s):
@@ -156,7 +158,7 @@ class Filling(AsksStore):
             raise unexpected(self, event)
         request = self.request
         match event:
-            case CellsFilled(now_s=now_s, results=results):
+            case CellsFilled(now_s=now_s, results=results) if len(results) == len(self.fills):
                 done = (*self.done, *results)
                 notices = tuple(
                     Stored(fill.key) if result.is_accepted else FillRefused(fill.key)
@@ -166,6 +168,8 @@ class Filling(AsksStore):
                     return _hold_next(request, done, now_s, *notices)
                 over = Ended(request.operation, now_s - request.started_s)
                 return ended(ManyStored(done), *notices, over)
+            case CellsFilled():
+                raise unexpected(self, event)
             case StoreFailed():
                 return self.retry(event) or _give_up(request, self.done, event)
             case Interrupted(now_s=now_s):

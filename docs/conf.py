@@ -1,0 +1,57 @@
+"""How Sphinx builds the documentation: `sphinx-build -W -b html docs docs/_build/html`."""
+
+import sys
+from importlib.metadata import version as installed
+from pathlib import Path
+from typing import Any
+
+from sphinx.application import Sphinx
+
+import sansio_cache.commands
+from sansio_cache.step import Step
+
+# A command may hold a step and a step a command; the module of commands has the name for type checkers only.
+vars(sansio_cache.commands)["Step"] = Step
+
+sys.path.insert(0, str(Path(__file__).parent / "_ext"))
+
+project = "sansio-cache"
+author = "the sansio-cache authors"
+copyright = "the sansio-cache authors"
+release = installed("sansio-cache")
+version = release
+
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "machine_tables"]
+exclude_patterns = ["_build"]
+nitpicky = False
+
+myst_heading_anchors = 3
+myst_enable_extensions = ["colon_fence", "deflist"]
+
+autodoc_member_order = "bysource"
+autodoc_typehints = "description"
+autodoc_typehints_description_target = "documented"
+napoleon_use_ivar = True
+# Docstrings are written for people who read the source: a single backtick there is code.
+default_role = "literal"
+
+html_theme = "furo"
+html_title = f"sansio-cache {release}"
+html_copy_source = False
+
+
+def quote_indented(*arguments: Any) -> None:
+    """Docstrings are plain text with indented diagrams and examples: mark these as literal for docutils."""
+    lines: list[str] = arguments[-1]
+    marked: list[str] = []
+    for line in lines:
+        is_begin = line.startswith("    ") and marked[-1:] == [""] and not marked[-2][:1].isspace()
+        if is_begin and not marked[-2].endswith(":"):
+            marked += ["::", ""]
+        marked.append(line)
+    lines[:] = marked
+
+
+def setup(app: Sphinx) -> None:
+    """Called by Sphinx."""
+    app.connect("autodoc-process-docstring", quote_indented, priority=100)  # before napoleon

@@ -1,0 +1,667 @@
+"""Get or load: every path of the lease protocol, as a script of commands and events."""
+
+from __future__ import annotations
+
+import pytest
+
+from sansio_cache.backoff import pause_s
+from sansio_cache.cell import FOREIGN, NO_GRANT, make_grant
+from sansio_cache.codec import codec_for
+from sansio_cache.commands import (
+    AcquireLease,
+    Compute,
+    Fill,
+    FillCells,
+    Lease,
+    Mode,
+    ReadCell,
+    ReleaseLeases,
+    RenewLeases,
+    ShareLoad,
+    Sleep,
+)
+from sansio_cache.entry import MissReason, seal
+from sansio_cache.errors import ProtocolError
+from sansio_cache.events import (
+    CellRead,
+    CellsFilled,
+    Computed,
+    ComputeFailed,
+    FailureKind,
+    FillResult,
+    ForeignFound,
+    FreshFound,
+    Interrupted,
+    LeaseDenied,
+    LeaseGranted,
+    LeasesReleased,
+    LoadErrorShared,
+    LoadLed,
+    LoadNotShared,
+    LoadShared,
+    SharingTimedOut,
+    StoreFailed,
+    Woke,
+    WriterFound,
+)
+from sansio_cache.memory_store import MemoryStore
+from sansio_cache.notices import (
+    Ended,
+    FillRefused,
+    Hit,
+    LoadFailed,
+    Missed,
+    OperationName,
+    StaleServed,
+    Stored,
+    StoreErrored,
+    StoreGaveUp,
+    Unstorable,
+    Waited,
+)
+from sansio_cache.notices import Loaded as LoadedNotice
+from sansio_cache.notices import LoadShared as LoadSharedNotice
+from sansio_cache.operations.get_or_load import get_or_load
+from sansio_cache.step import Abandoned, Loaded, Raised, Value
+from support.machines import (
+    GRANT,
+    INTS,
+    KEY,
+    NONCE,
+    PATIENCE,
+    TEXTS,
+    THEIRS,
+    Clock,
+    Fault,
+    Process,
+    Script,
+    load_request,
+    value_cell,
+)
+
+NOW_MS = 1_000
+STALE = value_cell(6, soft_ms=NOW_MS - 1)
+FRESH = value_cell(7)
+TEXT = value_cell("a", codec=TEXTS)  # what readers of ints refuse
+ABSENT = CellRead(0.0, None, NOW_MS)
+LED = LoadLed(0.0, 4)
+GRANTED = LeaseGranted(0.0, GRANT, None, NOW_MS)
+STORED = CellsFilled(0.0, (FillResult.STORED,))
+RELEASED = LeasesReleased(0.0)
+BROKEN = RuntimeError("database")
+DONE = Ended(OperationName.GET_OR_LOAD, 0.0)
+EXPIRED = Missed(KEY, MissReason.EXPIRED)
+
+
+def begun(skip=None, **changes):
+    return Script(get_or_load(load_request(**changes), skip=skip))
+
+
+def acquire(*, seen=NO_GRANT, mode=Mode.KEEP, timeout_s=0.1):
+    return AcquireLease(KEY, NONCE, 5_000, seen, mode, timeout_s)
+
+
+def share(displaced=None, timeout_s=30.0):
+    return ShareLoad(KEY, INTS.fingerprint, displaced, timeout_s)
+
+
+def release(claim=GRANT):
+    return ReleaseLeases((Lease(KEY, claim),), 0.1)
+
+
+def balance(script):
+    """How many answers of each kind the notices count for this one request (B3)."""
+    return [type(each) for each in script.notices if isinstance(each, Hit | StaleServed | Missed)]
+
+
+class TestReading:
+    def test_a_fresh_value_is_a_hit_in_one_round_trip(self):
+        script = begun()
+        assert script.command == ReadCell(KEY, 0.1)
+        script.give(CellRead(0.5, FRESH, None))
+        assert script.outcome == Value(7)
+        assert script.notices == [Hit(KEY), Ended(OperationName.GET_OR_LOAD, 0.5)]
+
+    @pytest.mark.parametrize(
+        ("cell", "reason"),
+        [
+            (None, MissReason.ABSENT),
+            (STALE, MissReason.EXPIRED),
+            (FOREIGN, MissReason.FOREIGN),
+            (TEXT, MissReason.SCHEMA),
+        ],
+    )
+    def test_what_cannot_be_served_is_a_miss_and_a_load_of_this_process_is_looked_for(self, cell, reason):
+        script = begun().give(CellRead(0.0, cell, NOW_MS))
+        assert script.notices == [Missed(KEY, reason)]
+        assert script.command == share()
+
+    def test_a_failed_read_is_retried_and_then_the_loader_runs_without_the_store(self):
+        failed = StoreFailed(0.0, FailureKind.TIMEOUT)
+        script = begun().give(failed, failed)
+        assert script.command == ReadCell(KEY, 0.1)
+        script.give(failed)
+        assert script.command == share()
+        assert script.notices[2:] == [
+            StoreErrored(FailureKind.TIMEOUT),
+            StoreGaveUp(FailureKind.TIMEOUT),
+            Missed(KEY, MissReason.STORE_ERROR),
+        ]
+        assert script.give(LED).command == Compute(KEY, None)
+
+    def test_interrupted_it_ends(self):
+        assert begun().give(Interrupted(0.0)).outcome == Abandoned()
+
+    def test_a_value_with_a_soft_expiry_is_not_served_while_the_servers_clock_is_unknown(self):
+        script = begun().give(CellRead(0.0, value_cell(7, soft_ms=10**15), None))
+        assert script.command == share()
+
+    def test_skipping_the_store_one_load_runs_in_the_process(self):
+        script = begun(skip=MissReason.BYPASSED)
+        assert script.command == share()
+        assert script.notices == [Missed(KEY, MissReason.BYPASSED)]
+        assert script.give(LED).command == Compute(KEY, None)
+
+    def test_a_disabled_cache_calls_the_loader_and_shares_nothing(self):
+        script = begun(skip=MissReason.DISABLED)
+        assert script.command == Compute(KEY, None)
+        assert script.step.flight is None
+        script.give(Computed(2.0, 7))
+        assert script.outcome == Loaded(7, b"7", accepted=False)
+        assert script.notices == [
+            Missed(KEY, MissReason.DISABLED),
+            LoadedNotice(KEY, False, 2.0),
+            Ended(OperationName.GET_OR_LOAD, 2.0),
+        ]
+
+
+class TestAMissThatLoads:
+    def test_it_costs_three_round_trips_read_acquire_fill(self):
+        script = begun(hard_ttl_ms=90_000, soft_ttl_ms=60_000).give(ABSENT, LED)
+        assert script.command == acquire()
+        assert script.step.flight == 4
+        script.give(GRANTED)
+        assert isinstance(script.command, Compute)
+        script.give(Computed(2.0, 7))
+        body = seal(KEY, INTS, b"7", 2.0)
+        assert script.command == FillCells((Fill(KEY, GRANT, 90_000, 60_000, body),), 0.1)
+        script.give(CellsFilled(3.0, (FillResult.STORED,)))
+        assert script.outcome == Loaded(7, b"7", accepted=True)
+        assert script.step.flight == 4
+        assert script.notices == [
+            Missed(KEY, MissReason.ABSENT),
+            LoadedNotice(KEY, True, 2.0),
+            Stored(KEY),
+            Ended(OperationName.GET_OR_LOAD, 3.0),
+        ]
+
+    def test_no_load_begins_before_its_grant_is_known(self):
+        """S4."""
+        script = begun().give(ABSENT, LED)
+        assert [each.command for each in script.steps if isinstance(each.command, Compute)] == []
+        script.give(LeaseGranted(1.0, GRANT, None, NOW_MS))
+        renewal = Script(script.command.renewal)
+        assert renewal.command == Sleep(5 / 3)
+        renewal.give(Woke(2.0))
+        assert renewal.command == RenewLeases((Lease(KEY, GRANT),), 5_000, 0.1)
+
+    def test_the_lease_is_renewed_for_the_longest_time_after_its_grant(self):
+        script = begun(max_lease_s=20.0).give(ABSENT, LED, LeaseGranted(3.0, GRANT, None, NOW_MS))
+        assert Script(script.command.renewal).give(Woke(22.9)).outcome is None
+        assert Script(script.command.renewal).give(Woke(23.0)).outcome is not None
+
+    def test_the_caller_gets_what_a_later_hit_would_give(self):
+        untyped = codec_for(list[int], 1_000)
+        mine = [1]
+        script = begun(codec=untyped).give(ABSENT, LED, GRANTED, Computed(0.0, mine), STORED)
+        assert script.outcome.value == [1]
+        assert script.outcome.value is not mine
+
+    @pytest.mark.parametrize(
+        ("result", "accepted", "notice"),
+        [
+            (FillResult.ALREADY_STORED, True, Stored(KEY)),
+            (FillResult.REFUSED, False, FillRefused(KEY)),
+        ],
+    )
+    def test_the_value_is_the_callers_whether_it_was_stored_or_refused(self, result, accepted, notice):
+        """Fault 8: where another grant was issued, or the cell is gone, the fill is refused."""
+        script = begun().give(ABSENT, LED, GRANTED, Computed(0.0, 7), CellsFilled(0.0, (result,)))
+        assert script.outcome == Loaded(7, b"7", accepted=accepted)
+        assert notice in script.notices
+
+    def test_a_fill_is_retried_under_the_same_grant(self):
+        script = begun().give(ABSENT, LED, GRANTED, Computed(0.0, 7))
+        fill = script.command
+        script.give(StoreFailed(0.0, FailureKind.TIMEOUT))
+        assert script.command == fill
+        script.give(CellsFilled(0.0, (FillResult.ALREADY_STORED,)))
+        assert script.outcome == Loaded(7, b"7", accepted=True)
+
+    def test_a_fill_that_fails_for_good_leaves_the_value_with_its_caller(self):
+        script = begun().give(ABSENT, LED, GRANTED, Computed(0.0, 7), StoreFailed(0.0, FailureKind.OTHER))
+        assert script.outcome == Loaded(7, b"7", accepted=False)
+        assert script.notices[-3:] == [StoreErrored(FailureKind.OTHER), StoreGaveUp(FailureKind.OTHER), DONE]
+
+    def test_a_value_that_cannot_be_stored_gives_the_lease_back_and_reaches_the_caller(self):
+        script = begun().give(ABSENT, LED, GRANTED, Computed(0.0, "not an int"))
+        assert script.command == release()
+        script.give(RELEASED)
+        assert script.outcome == Loaded("not an int", None, accepted=False)
+        assert [type(each) for each in script.notices] == [Missed, LoadedNotice, Unstorable, Ended]
+
+    def test_a_loader_that_raises_gives_the_lease_back_and_stores_nothing(self):
+        """S13."""
+        script = begun().give(ABSENT, LED, GRANTED, ComputeFailed(0.0, BROKEN))
+        assert script.command == release()
+        script.give(RELEASED)
+        assert script.outcome == Raised(BROKEN)
+        assert script.notices[1:] == [LoadFailed(KEY, True, "RuntimeError"), DONE]
+
+    def test_a_release_is_retried_and_then_left_to_lapse(self):
+        """L3: a lease that cannot be given back lapses by itself."""
+        script = begun().give(ABSENT, LED, GRANTED, ComputeFailed(0.0, BROKEN))
+        script.give(StoreFailed(0.0, FailureKind.TIMEOUT))
+        assert script.command == release()
+        script.give(StoreFailed(1.0, FailureKind.TIMEOUT))
+        assert script.outcome == Raised(BROKEN)
+        assert StoreGaveUp(FailureKind.TIMEOUT) in script.notices
+
+    def test_an_answer_to_another_number_of_fills_breaks_the_contract(self):
+        script = begun().give(ABSENT, LED, GRANTED, Computed(0.0, 7))
+        with pytest.raises(ProtocolError):
+            script.give(CellsFilled(0.0, ()))
+
+
+class TestAcquiring:
+    def test_a_fresh_value_that_somebody_stored_meanwhile_is_taken(self):
+        script = begun().give(ABSENT, LED, FreshFound(0.0, FRESH, NOW_MS))
+        assert script.outcome == Value(7)
+        assert script.notices == [Missed(KEY, MissReason.ABSENT), DONE]
+
+    @pytest.mark.parametrize("event", [WriterFound(0.0, 500), ForeignFound(0.0)])
+    def test_where_a_writer_holds_the_key_or_it_is_not_ours_nothing_is_stored(self, event):
+        script = begun().give(ABSENT, LED, event)
+        assert script.command == Compute(KEY, None)
+        script.give(Computed(0.0, 7))
+        assert script.outcome == Loaded(7, b"7", accepted=False)
+        assert LoadedNotice(KEY, False, 0.0) in script.notices
+
+    def test_a_loader_without_a_lease_that_raises_has_nothing_to_give_back(self):
+        script = begun().give(ABSENT, LED, WriterFound(0.0, 500), ComputeFailed(0.0, BROKEN))
+        assert script.outcome == Raised(BROKEN)
+        assert LoadFailed(KEY, False, "RuntimeError") in script.notices
+
+    def test_an_unstorable_value_without_a_lease_has_nothing_to_give_back(self):
+        script = begun().give(ABSENT, LED, ForeignFound(0.0), Computed(0.0, "text"))
+        assert script.outcome == Loaded("text", None, accepted=False)
+
+    def test_a_foreign_key_is_not_even_asked_for(self):
+        assert begun().give(CellRead(0.0, FOREIGN, None), LED).command == Compute(KEY, None)
+
+    def test_it_is_retried_with_the_same_nonce_and_then_the_loader_runs_without_a_lease(self):
+        """Fault 1."""
+        script = begun().give(ABSENT, LED, StoreFailed(0.0, FailureKind.CONNECTION))
+        assert script.command == acquire()
+        script.give(StoreFailed(0.0, FailureKind.PERMISSION))
+        assert script.command == Compute(KEY, None)
+        assert script.notices[-2:] == [
+            StoreErrored(FailureKind.PERMISSION),
+            StoreGaveUp(FailureKind.PERMISSION),
+        ]
+
+    def test_a_value_that_this_reader_cannot_read_is_replaced(self):
+        script = begun().give(CellRead(0.0, TEXT, NOW_MS), LED)
+        assert script.command == acquire(seen=THEIRS, mode=Mode.DROP)
+
+    def test_two_programs_that_cannot_read_each_other_do_not_replace_each_other_for_ever(self):
+        """Fault 33."""
+        script = begun().give(ABSENT, LED)
+        for turn in range(2):
+            theirs = make_grant(b"theirs-%d" % turn, 9)
+            cell = value_cell("a", codec=TEXTS, filled_by=theirs)
+            script.give(FreshFound(0.0, cell, NOW_MS))
+            assert script.command == acquire(seen=theirs, mode=Mode.DROP)
+        script.give(FreshFound(0.0, TEXT, NOW_MS))
+        assert script.command == Compute(KEY, None)
+
+
+class TestWaiting:
+    DENIED = LeaseDenied(0.0, 40, None, NOW_MS)
+
+    def test_another_process_that_loads_is_waited_for_with_growing_pauses(self):
+        script = begun().give(ABSENT, LED, LeaseDenied(0.0, 5_000, None, NOW_MS))
+        pauses = []
+        for turn in range(6):
+            assert script.command == Sleep(pause_s(1, turn, 5.0))
+            pauses.append(script.command.duration_s)
+            script.give(Woke(0.0))
+            assert script.command == acquire()
+            script.give(LeaseDenied(0.0, 5_000, None, NOW_MS))
+        assert pauses == sorted(pauses)
+
+    def test_a_pause_does_not_go_past_the_holders_lease_or_the_callers_deadline(self):
+        script = begun().give(ABSENT, LED, LeaseDenied(0.0, 1, None, NOW_MS))
+        assert script.command.duration_s == pytest.approx(0.0015)
+        script = begun(wait_s=0.001).give(ABSENT, LED, LeaseDenied(0.0, 5_000, None, NOW_MS))
+        assert script.command == Sleep(0.001)
+
+    def test_when_the_other_has_stored_its_value_it_is_taken(self):
+        script = begun().give(ABSENT, LED, self.DENIED, Woke(1.0), FreshFound(1.0, FRESH, NOW_MS))
+        assert script.outcome == Value(7)
+        assert script.notices[1:] == [Waited(KEY, 1.0), Ended(OperationName.GET_OR_LOAD, 1.0)]
+
+    def test_when_the_other_gave_up_the_lease_is_ours(self):
+        script = begun().give(ABSENT, LED, self.DENIED, Woke(1.0), LeaseGranted(1.0, GRANT, None, NOW_MS))
+        assert isinstance(script.command, Compute)
+        assert script.command.renewal is not None
+        assert script.notices[-1] == Waited(KEY, 1.0)
+
+    def test_past_the_deadline_the_loader_runs_without_a_lease(self):
+        script = begun(wait_s=1.0).give(
+            ABSENT, LED, self.DENIED, Woke(1.0), LeaseDenied(1.0, 40, None, NOW_MS)
+        )
+        assert script.command == Compute(KEY, None)
+        assert script.notices[-1] == Waited(KEY, 1.0)
+
+    def test_every_question_has_a_budget_of_its_own(self):
+        script = begun().give(ABSENT, LED, self.DENIED, Woke(9.0), StoreFailed(9.0, FailureKind.TIMEOUT))
+        assert script.command == acquire()
+
+
+class TestSharing:
+    def test_the_payload_of_another_callers_load_is_decoded_for_this_one(self):
+        script = begun().give(ABSENT, LoadShared(1.0, b"7", None))
+        assert script.outcome == Value(7)
+        assert script.notices == [
+            Missed(KEY, MissReason.ABSENT),
+            Waited(KEY, 1.0),
+            LoadSharedNotice(KEY),
+            Ended(OperationName.GET_OR_LOAD, 1.0),
+        ]
+
+    def test_a_value_without_a_payload_is_taken_as_it_is(self):
+        assert begun().give(ABSENT, LoadShared(1.0, None, "copy")).outcome == Value("copy")
+
+    def test_a_payload_that_cannot_be_decoded_is_no_result(self):
+        assert begun().give(ABSENT, LoadShared(1.0, b"not json", None)).command == ReadCell(KEY, 0.1)
+
+    def test_the_leaders_exception_is_shared(self):
+        script = begun().give(ABSENT, LoadErrorShared(1.0, BROKEN))
+        assert script.outcome == Raised(BROKEN)
+        assert LoadSharedNotice(KEY) in script.notices
+
+    def test_a_result_that_may_be_too_old_is_not_taken_and_the_store_is_read_again(self):
+        script = begun().give(ABSENT, LoadNotShared(1.0))
+        assert script.command == ReadCell(KEY, 0.1)
+        script.give(CellRead(1.0, FRESH, NOW_MS))
+        assert script.outcome == Value(7)
+        assert balance(script) == [Missed]  # counted once, at its first read (B3)
+
+    def test_read_again_in_vain_the_request_is_still_one_miss(self):
+        script = begun().give(ABSENT, LoadNotShared(1.0), CellRead(1.0, None, NOW_MS), LED)
+        assert script.command == acquire()
+        assert balance(script) == [Missed]
+
+    def test_without_the_store_the_next_load_of_this_process_is_looked_for(self):
+        script = begun(skip=MissReason.STORE_ERROR).give(LoadNotShared(10.0))
+        assert script.command == share(timeout_s=20.0)
+        assert script.notices[-1] == Waited(KEY, 10.0)
+
+    def test_a_load_that_takes_too_long_is_displaced_by_one_without_a_lease(self):
+        script = begun().give(ABSENT, SharingTimedOut(30.0, 4))
+        assert script.command == share(displaced=4)
+        assert script.notices[-1] == Waited(KEY, 30.0)
+        script.give(LoadLed(30.0, 5))
+        assert script.command == Compute(KEY, None)
+        assert script.step.flight == 5
+
+    def test_when_that_one_takes_too_long_as_well_the_caller_loads_alone(self):
+        script = begun().give(ABSENT, SharingTimedOut(30.0, 4), SharingTimedOut(60.0, 5))
+        assert script.command == Compute(KEY, None)
+        assert script.step.flight is None
+        assert script.give(Computed(60.0, 7)).outcome == Loaded(7, b"7", accepted=False)
+
+
+class TestServingStale:
+    def test_who_leads_loads_while_the_stale_value_stays_readable(self):
+        script = begun(serve_stale=True).give(CellRead(0.0, STALE, NOW_MS))
+        assert script.command == share(timeout_s=0.0)  # whoever has a value does not wait
+        assert script.notices == []  # hit or miss is not known yet
+        script.give(LED)
+        assert script.command == acquire()
+        script.give(LeaseGranted(0.0, GRANT, STALE, NOW_MS), Computed(0.0, 7), STORED)
+        assert script.outcome == Loaded(7, b"7", accepted=True)
+        assert script.notices[0] == EXPIRED
+        assert balance(script) == [Missed]
+
+    def test_while_another_process_loads_the_stale_value_is_served(self):
+        script = begun(serve_stale=True).give(CellRead(0.0, STALE, NOW_MS), LED)
+        script.give(LeaseDenied(0.0, 500, STALE, NOW_MS))
+        assert script.outcome == Value(6)
+        assert script.notices == [StaleServed(KEY), DONE]
+
+    def test_while_another_caller_loads_the_stale_value_is_served(self):
+        script = begun(serve_stale=True).give(CellRead(0.0, STALE, NOW_MS), SharingTimedOut(0.0, 4))
+        assert script.outcome == Value(6)
+        assert script.notices == [StaleServed(KEY), DONE]
+
+    @pytest.mark.parametrize(
+        "events",
+        [
+            (LED, LeaseGranted(0.0, GRANT, STALE, NOW_MS), ComputeFailed(0.0, BROKEN), RELEASED),
+            (LED, WriterFound(0.0, 9), ComputeFailed(0.0, BROKEN)),
+            (LoadErrorShared(0.0, BROKEN),),
+        ],
+        ids=["with a lease", "without a lease", "in another caller"],
+    )
+    def test_a_loader_that_raises_is_covered_by_the_stale_value(self, events):
+        script = begun(serve_stale=True).give(CellRead(0.0, STALE, NOW_MS), *events)
+        assert script.outcome == Value(6)
+        assert balance(script) == [StaleServed]
+
+    def test_a_fresh_value_found_after_a_stale_one_is_one_miss(self):
+        script = begun(serve_stale=True).give(
+            CellRead(0.0, STALE, NOW_MS), LED, FreshFound(0.0, FRESH, NOW_MS)
+        )
+        assert script.outcome == Value(7)
+        assert balance(script) == [Missed]
+
+    def test_a_shared_load_after_a_stale_read_is_one_miss(self):
+        script = begun(serve_stale=True).give(CellRead(0.0, STALE, NOW_MS), LoadShared(0.0, b"7", None))
+        assert script.outcome == Value(7)
+        assert balance(script) == [Missed]
+
+    def test_a_policy_without_it_serves_nothing_stale(self):
+        script = begun().give(CellRead(0.0, STALE, NOW_MS), LED)
+        script.give(LeaseDenied(0.0, 500, STALE, NOW_MS))
+        assert isinstance(script.command, Sleep)
+        script.give(Woke(0.0), LeaseGranted(0.0, GRANT, STALE, NOW_MS), ComputeFailed(0.0, BROKEN), RELEASED)
+        assert script.outcome == Raised(BROKEN)
+        assert balance(script) == [Missed]
+
+    def test_a_stale_value_that_this_reader_cannot_read_is_not_served(self):
+        stale_text = value_cell("a", codec=TEXTS, soft_ms=1)
+        script = begun(serve_stale=True).give(ABSENT, LED, LeaseDenied(0.0, 500, stale_text, NOW_MS))
+        assert isinstance(script.command, Sleep)
+
+    # B3: each request is counted once, whatever is found on its second look.
+
+    def test_a_miss_that_finds_a_stale_value_when_it_acquires_is_counted_once(self):
+        script = begun(serve_stale=True).give(ABSENT, LED, LeaseDenied(0.0, 500, STALE, NOW_MS))
+        assert script.outcome == Value(6)
+        assert balance(script) == [Missed]
+
+    def test_a_miss_that_is_granted_a_stale_value_is_counted_once(self):
+        granted = LeaseGranted(0.0, GRANT, STALE, NOW_MS)
+        script = begun(serve_stale=True).give(ABSENT, LED, granted, Computed(0.0, 7), STORED)
+        assert balance(script) == [Missed]
+        script = begun(serve_stale=True).give(ABSENT, LED, granted, ComputeFailed(0.0, BROKEN), RELEASED)
+        assert script.outcome == Value(6)
+        assert balance(script) == [Missed]
+
+    def test_a_miss_that_reads_a_stale_value_after_sharing_is_counted_once(self):
+        script = begun(serve_stale=True).give(ABSENT, LoadNotShared(0.0), CellRead(0.0, STALE, NOW_MS))
+        script.give(SharingTimedOut(0.0, 4))
+        assert script.outcome == Value(6)
+        assert balance(script) == [Missed]
+
+    @pytest.mark.parametrize("answer", [Computed(0.0, 7), ComputeFailed(0.0, BROKEN)])
+    def test_a_stale_value_replaced_by_an_unreadable_one_is_counted_once(self, answer):
+        stale_text = value_cell("a", codec=TEXTS, soft_ms=1)
+        script = begun(serve_stale=True).give(
+            CellRead(0.0, STALE, NOW_MS), LED, LeaseGranted(0.0, GRANT, stale_text, NOW_MS), answer
+        )
+        script.give(RELEASED if isinstance(answer, ComputeFailed) else STORED)
+        assert balance(script) == [Missed]
+
+    def test_a_stale_value_read_again_after_sharing_is_counted_once(self):
+        stale_read = CellRead(0.0, STALE, NOW_MS)
+        script = begun(serve_stale=True).give(stale_read, LoadNotShared(0.0), stale_read, LED)
+        script.give(LeaseDenied(0.0, 500, STALE, NOW_MS))
+        assert script.outcome == Value(6)
+        assert balance(script) == [StaleServed]
+
+
+class TestInterruption:
+    @pytest.mark.parametrize(
+        "events",
+        [
+            (ABSENT,),
+            (ABSENT, LED, LeaseDenied(0.0, 500, None, NOW_MS)),
+            (ABSENT, LED, WriterFound(0.0, 500)),
+        ],
+        ids=["sharing", "waiting", "computing without a lease"],
+    )
+    def test_where_nothing_is_held_it_ends_at_once(self, events):
+        script = begun().give(*events, Interrupted(0.0))
+        assert script.outcome == Abandoned()
+        assert DONE not in script.notices
+
+    @pytest.mark.parametrize(
+        ("events", "claim"),
+        [
+            ((ABSENT, LED), NONCE),
+            ((ABSENT, LED, GRANTED), GRANT),
+            ((ABSENT, LED, GRANTED, Computed(0.0, 7)), GRANT),
+            ((ABSENT, LED, GRANTED, ComputeFailed(0.0, BROKEN)), GRANT),
+        ],
+        ids=["acquiring", "computing", "filling", "releasing"],
+    )
+    def test_a_lease_is_given_back_by_its_nonce_where_the_grant_is_unknown(self, events, claim):
+        """L7."""
+        script = begun().give(*events, Interrupted(0.0))
+        assert script.command == release(claim)
+        assert script.step.flight == 4
+        script.give(RELEASED)
+        assert script.outcome == Abandoned()
+        assert script.step.flight == 4
+
+    def test_it_ends_as_abandoned_even_if_the_release_fails(self):
+        script = begun().give(ABSENT, LED, Interrupted(0.0), StoreFailed(0.0, FailureKind.PERMISSION))
+        assert script.outcome == Abandoned()
+        assert DONE not in script.notices
+
+
+class TestAgainstAMemoryStore:
+    def test_a_second_request_is_a_hit_and_the_loader_runs_once(self):
+        clock = Clock()
+        process = Process(MemoryStore(clock), clock)
+        calls = iter([7])
+        first = process.run(get_or_load(load_request(started_s=clock())), lambda: next(calls))
+        second = process.run(get_or_load(load_request(started_s=clock(), nonce=b"second-1")))
+        assert first.step.outcome == Loaded(7, b"7", accepted=True)
+        assert second.step.outcome == Value(7)
+        assert [type(each) for each in second.commands] == [ReadCell]
+
+    def test_concurrent_callers_share_one_load(self):
+        """L2, in one process."""
+        clock = Clock()
+        process = Process(MemoryStore(clock), clock)
+        calls = iter([7])
+        runs = [
+            process.start(
+                get_or_load(load_request(started_s=clock(), nonce=b"caller-%d" % number)), lambda: next(calls)
+            )
+            for number in range(5)
+        ]
+        for run in runs:
+            process.advance(run)  # read
+            process.advance(run)  # join
+        outcomes = [process.finish(run) for run in runs]
+        assert outcomes == [Loaded(7, b"7", accepted=True), *(Value(7),) * 4]
+        assert len(process.flights) == 0
+
+    def test_two_processes_load_once_and_the_other_waits(self):
+        """L2, between processes."""
+        clock = Clock()
+        store = MemoryStore(clock)
+        one, other = Process(store, clock), Process(store, clock)
+        first = one.start(get_or_load(load_request(started_s=clock())), lambda: 7)
+        for _ in range(3):
+            one.advance(first)  # read, lead, acquire: the loader runs next
+        second = other.start(get_or_load(load_request(started_s=clock(), nonce=b"second-1")))
+        for _ in range(5):
+            other.advance(second)
+        assert isinstance(second.step.command, Sleep | AcquireLease)
+        one.finish(first)
+        assert other.finish(second) == Value(7)
+
+    def test_an_invalidation_between_load_and_fill_wins(self):
+        """S1: whatever removes the key voids the load in flight."""
+        clock = Clock()
+        store = MemoryStore(clock)
+        process = Process(store, clock)
+        run = process.start(get_or_load(load_request(started_s=clock())), lambda: 7)
+        while not isinstance(run.step.command, FillCells):
+            process.advance(run)
+        store.plant(KEY, None, 0)
+        assert process.finish(run) == Loaded(7, b"7", accepted=False)
+        assert store.dump() == {}
+
+    def test_a_grant_whose_reply_was_lost_is_granted_again(self):
+        """Fault 2: the same nonce gets the same grant."""
+        clock = Clock()
+        process = Process(MemoryStore(clock), clock)
+        lost = iter([Fault(FailureKind.TIMEOUT, is_done=True)])
+        process.fault = lambda command: next(lost, None) if isinstance(command, AcquireLease) else None
+        run = process.run(get_or_load(load_request(started_s=clock())), lambda: 7)
+        assert run.step.outcome == Loaded(7, b"7", accepted=True)
+
+    def test_a_fill_whose_reply_was_lost_was_accepted(self):
+        """Fault 2: the repeated fill is answered 'already done'."""
+        clock = Clock()
+        process = Process(MemoryStore(clock), clock)
+        lost = iter([Fault(FailureKind.CONNECTION, is_done=True)])
+        process.fault = lambda command: next(lost, None) if isinstance(command, FillCells) else None
+        run = process.run(get_or_load(load_request(started_s=clock())), lambda: 7)
+        assert run.step.outcome == Loaded(7, b"7", accepted=True)
+
+    def test_cancelled_while_the_acquire_was_under_way_no_lease_stays(self):
+        """L7: an interrupted acquire counts as held."""
+        clock = Clock()
+        store = MemoryStore(clock)
+        process = Process(store, clock)
+        run = process.start(get_or_load(load_request(started_s=clock())), lambda: 7)
+        process.advance(run)
+        process.advance(run)
+        store.perform(run.step.command)  # the store does it, and nobody hears
+        assert len(store) == 1
+        process.interrupt(run)
+        assert process.finish(run) == Abandoned()
+        assert len(store) == 0
+        assert len(process.flights) == 0
+
+    def test_the_deadline_of_its_budget_is_250_ms_whatever_the_store_does(self):
+        """L5: with every attempt timing out, the loader begins within one operation's time."""
+        clock = Clock()
+        process = Process(MemoryStore(clock), clock)
+
+        def frozen(command):
+            clock.advance(command.timeout_s)
+            return Fault(FailureKind.TIMEOUT, is_done=False)
+
+        process.fault = frozen
+        run = process.run(get_or_load(load_request(started_s=clock())), lambda: 7)
+        assert run.step.outcome == Loaded(7, b"7", accepted=False)
+        assert clock() - 1_000.0 <= PATIENCE.operation_s + 1e-9

@@ -1,0 +1,86 @@
+"""Invalidate: always tries, is not stopped by cancellation, and never fails silently."""
+
+from __future__ import annotations
+
+import pytest
+
+from sansio_cache.commands import DeleteKeys
+from sansio_cache.events import FailureKind, Interrupted, KeysDeleted, StoreFailed
+from sansio_cache.notices import (
+    Ended,
+    Invalidated,
+    InvalidationFailed,
+    OperationName,
+    StoreErrored,
+    StoreGaveUp,
+)
+from sansio_cache.operations.invalidate import InvalidateRequest, invalidate, void
+from sansio_cache.step import Abandoned, ManyInvalidated
+from support.machines import PATIENCE, Script
+
+KEYS = ("shop:a", "shop:b", "shop:c")
+
+
+def request(keys=KEYS, chunk=2):
+    return InvalidateRequest(OperationName.INVALIDATE, keys, chunk, PATIENCE, 1.0)
+
+
+def test_keys_are_removed_a_chunk_at_a_time():
+    script = Script(invalidate(request()))
+    assert script.command == DeleteKeys(("shop:a", "shop:b"), 0.1)
+    script.give(KeysDeleted(1.0, 0))
+    assert script.command == DeleteKeys(("shop:c",), 0.1)
+    script.give(KeysDeleted(3.0, 1))
+    assert script.outcome == ManyInvalidated(KEYS, ())
+    assert script.notices == [
+        Invalidated(("shop:a", "shop:b")),
+        Invalidated(("shop:c",)),
+        Ended(OperationName.INVALIDATE, 2.0),
+    ]
+
+
+def test_a_removal_is_retried_and_then_the_rest_is_to_be_remembered():
+    script = Script(invalidate(request())).give(KeysDeleted(1.0, 2), StoreFailed(1.0, FailureKind.CONNECTION))
+    assert script.command == DeleteKeys(("shop:c",), 0.1)
+    script.give(StoreFailed(1.5, FailureKind.CONNECTION))
+    assert script.outcome == ManyInvalidated(("shop:a", "shop:b"), ("shop:c",))
+    assert script.notices == [
+        Invalidated(("shop:a", "shop:b")),
+        StoreErrored(FailureKind.CONNECTION),
+        StoreErrored(FailureKind.CONNECTION),
+        StoreGaveUp(FailureKind.CONNECTION),
+        InvalidationFailed(("shop:c",)),
+        Ended(OperationName.INVALIDATE, 0.5),
+    ]
+
+
+def test_an_interruption_does_not_stop_it_and_it_ends_as_abandoned():
+    script = Script(invalidate(request())).give(Interrupted(1.0))
+    assert script.command == DeleteKeys(("shop:a", "shop:b"), 0.1)
+    script.give(KeysDeleted(1.0, 2), KeysDeleted(1.0, 1))
+    assert script.outcome == Abandoned()
+    assert script.notices == [Invalidated(("shop:a", "shop:b")), Invalidated(("shop:c",))]
+
+
+def test_interrupted_again_and_again_it_ends_with_its_budget():
+    script = Script(invalidate(request())).give(Interrupted(1.0), Interrupted(1.125), Interrupted(1.25))
+    assert script.command == DeleteKeys(("shop:a", "shop:b"), 0.0)
+    script.give(StoreFailed(1.25, FailureKind.TIMEOUT))
+    assert script.outcome == Abandoned()
+    assert script.notices[-1] == InvalidationFailed(KEYS)
+
+
+@pytest.mark.parametrize(("keys", "skip"), [((), False), (KEYS, True)])
+def test_nothing_to_do_asks_nothing(keys, skip):
+    script = Script(invalidate(request(keys), skip=skip))
+    assert script.command is None
+    assert script.outcome == ManyInvalidated((), ())
+    assert script.notices == [Ended(OperationName.INVALIDATE, 0.0)]
+
+
+def test_cleaning_up_after_another_operation_is_not_an_operation_of_the_users():
+    script = Script(void(KEYS, PATIENCE, 1.0))
+    assert script.command == DeleteKeys(KEYS, 0.1)
+    script.give(KeysDeleted(1.0, 3))
+    assert script.outcome == Abandoned()
+    assert script.notices == [Invalidated(KEYS)]

@@ -1,0 +1,163 @@
+"""Mutate: held while the database is written; at the end, stored or removed (S6)."""
+
+from __future__ import annotations
+
+import pytest
+
+from sansio_cache.cell import make_grant
+from sansio_cache.commands import DeleteKeys, FillCells, HoldCells, Lease, RenewLeases, Sleep
+from sansio_cache.errors import ProtocolError
+from sansio_cache.events import (
+    CellsFilled,
+    FailureKind,
+    FillResult,
+    HoldsTaken,
+    Interrupted,
+    KeysDeleted,
+    StoreFailed,
+    Woke,
+)
+from sansio_cache.notices import (
+    Ended,
+    FillRefused,
+    Invalidated,
+    InvalidationFailed,
+    OperationName,
+    Stored,
+    StoreErrored,
+    StoreGaveUp,
+)
+from sansio_cache.operations.mutate import EndRequest, MutateRequest, begin, end
+from sansio_cache.operations.set_many import Item
+from sansio_cache.step import Abandoned, ManyHeld, ManyInvalidated
+from support.machines import NONCE, PATIENCE, Script
+
+KEYS = ("shop:a", "shop:b")
+G1, G2 = make_grant(NONCE, 1), make_grant(NONCE, 2)
+A, B = (Item(f"shop:{name}", name.encode(), 60_000, 0) for name in "ab")
+
+
+def begun(keys=KEYS, **options):
+    return Script(begin(MutateRequest(keys, NONCE, 3_000, 60.0, PATIENCE, 1.0), **options))
+
+
+def ending(*items, keys=KEYS, grants=(G1, G2)):
+    return Script(end(EndRequest(keys, grants, items, PATIENCE, 1.0)))
+
+
+def test_it_begins_with_a_hold_on_every_key_and_renews_them_until_the_longest_time():
+    script = begun()
+    assert script.command == HoldCells(KEYS, NONCE, 3_000, 0.1)
+    script.give(HoldsTaken(2.0, (G1, G2)))
+    held = script.outcome
+    assert isinstance(held, ManyHeld)
+    assert held.grants == (G1, G2)
+    renewal = Script(held.renewal)
+    assert renewal.command == Sleep(1.0)
+    renewal.give(Woke(61.9))
+    assert renewal.command == RenewLeases((Lease("shop:a", G1), Lease("shop:b", G2)), 3_000, 0.1)
+    assert Script(held.renewal).give(Woke(62.0)).command is None
+
+
+def test_a_hold_is_retried_with_the_same_nonce():
+    script = begun().give(StoreFailed(1.0, FailureKind.TIMEOUT))
+    assert script.command == HoldCells(KEYS, NONCE, 3_000, 0.1)
+
+
+def test_where_the_store_cannot_be_asked_the_block_runs_without_holds():
+    script = begun().give(StoreFailed(1.0, FailureKind.UNAVAILABLE))
+    assert script.outcome == ManyHeld(None, None)
+    assert script.notices == [
+        StoreErrored(FailureKind.UNAVAILABLE),
+        StoreGaveUp(FailureKind.UNAVAILABLE),
+    ]
+
+
+def test_interrupted_before_the_block_it_removes_the_keys():
+    script = begun().give(Interrupted(1.0))
+    assert script.command == DeleteKeys(KEYS, 0.1)
+    assert script.give(KeysDeleted(1.0, 2)).outcome == Abandoned()
+
+
+@pytest.mark.parametrize(("keys", "skip"), [((), False), (KEYS, True)])
+def test_nothing_to_hold_asks_nothing(keys, skip):
+    script = begun(keys, skip=skip)
+    assert script.command is None
+    assert script.outcome == ManyHeld(None, None)
+    assert script.notices == []
+
+
+def test_at_the_end_what_was_set_is_stored_and_the_rest_is_removed():
+    script = ending(A)
+    assert script.command == FillCells((A.under(G1),), 0.1)
+    script.give(CellsFilled(1.0, (FillResult.STORED,)))
+    assert script.command == DeleteKeys(("shop:b",), 0.1)
+    script.give(KeysDeleted(1.0, 1))
+    assert script.outcome == ManyInvalidated(("shop:b",), ())
+    assert script.notices == [
+        Stored("shop:a"),
+        Invalidated(("shop:b",)),
+        Ended(OperationName.MUTATE, 0.0),
+    ]
+
+
+def test_a_refused_fill_voids_the_cell():
+    """S6: another writer came between, and nobody can say which of them committed last."""
+    script = ending(A, B).give(CellsFilled(1.0, (FillResult.REFUSED, FillResult.ALREADY_STORED)))
+    assert script.notices == [FillRefused("shop:a"), Stored("shop:b")]
+    assert script.command == DeleteKeys(("shop:a",), 0.1)
+
+
+def test_where_everything_was_stored_nothing_is_removed():
+    script = ending(A, B).give(CellsFilled(2.0, (FillResult.STORED, FillResult.STORED)))
+    assert script.outcome == ManyInvalidated((), ())
+    assert script.notices[:2] == [Stored("shop:a"), Stored("shop:b")]
+
+
+def test_the_time_that_its_end_took_is_that_of_fill_and_removal_together():
+    script = ending(A, B).give(CellsFilled(1.5, (FillResult.STORED, FillResult.STORED)))
+    assert script.notices[-1] == Ended(OperationName.MUTATE, 0.5)
+    script = ending(A).give(CellsFilled(1.5, (FillResult.STORED,)), KeysDeleted(2.0, 1))
+    assert script.notices[-1] == Ended(OperationName.MUTATE, 1.0)
+
+
+def test_the_removal_has_a_budget_of_its_own():
+    script = ending(A).give(CellsFilled(5.0, (FillResult.STORED,)))
+    assert script.command == DeleteKeys(("shop:b",), 0.1)
+    script.give(StoreFailed(5.0, FailureKind.TIMEOUT))
+    assert script.command == DeleteKeys(("shop:b",), 0.1)
+
+
+@pytest.mark.parametrize(("items", "grants"), [((), (G1, G2)), ((A,), None)], ids=["nothing set", "no holds"])
+def test_without_a_value_or_a_hold_all_keys_are_removed(items, grants):
+    script = ending(*items, grants=grants)
+    assert script.command == DeleteKeys(KEYS, 0.1)
+
+
+def test_no_keys_end_without_asking():
+    script = ending(keys=(), grants=None)
+    assert script.command is None
+    assert script.outcome == ManyInvalidated((), ())
+
+
+def test_a_fill_that_fails_for_good_removes_all_keys():
+    script = ending(A, B).give(StoreFailed(1.0, FailureKind.TIMEOUT))
+    assert script.command == FillCells((A.under(G1), B.under(G2)), 0.1)
+    script.give(StoreFailed(2.0, FailureKind.TIMEOUT))
+    assert script.command == DeleteKeys(KEYS, 0.1)
+    script.give(StoreFailed(3.0, FailureKind.TIMEOUT))
+    assert script.outcome == ManyInvalidated((), KEYS)
+    assert InvalidationFailed(KEYS) in script.notices
+
+
+def test_interrupted_while_filling_it_removes_all_keys():
+    script = ending(A).give(Interrupted(1.0))
+    assert script.command == DeleteKeys(KEYS, 0.1)
+    assert script.give(KeysDeleted(1.0, 1)).outcome == Abandoned()
+
+
+def test_an_answer_of_another_length_breaks_the_contract():
+    with pytest.raises(ProtocolError):
+        begun().give(HoldsTaken(1.0, (G1,)))
+    with pytest.raises(ProtocolError):
+        ending(A, B).give(CellsFilled(1.0, (FillResult.STORED,)))

@@ -1,0 +1,133 @@
+"""Set: hold, then fill under the hold's grant; what is in doubt is removed or remembered."""
+
+from __future__ import annotations
+
+import pytest
+
+from sansio_cache.cell import make_grant
+from sansio_cache.commands import DeleteKeys, Fill, FillCells, HoldCells
+from sansio_cache.errors import ProtocolError
+from sansio_cache.events import (
+    CellsFilled,
+    FailureKind,
+    FillResult,
+    HoldsTaken,
+    Interrupted,
+    KeysDeleted,
+    StoreFailed,
+)
+from sansio_cache.notices import (
+    Ended,
+    FillRefused,
+    Invalidated,
+    InvalidationFailed,
+    OperationName,
+    Stored,
+    StoreErrored,
+    StoreGaveUp,
+)
+from sansio_cache.operations.set_many import Item, SetRequest, set_many
+from sansio_cache.step import Abandoned, ManyStored
+from support.machines import NONCE, PATIENCE, Script
+
+G1, G2, G3 = (make_grant(NONCE, us) for us in (1, 2, 3))
+A, B, C = (Item(f"shop:{name}", name.encode(), 60_000, 0) for name in "abc")
+SOFT = Item("shop:s", b"s", 90_000, 60_000)
+
+
+def request(*items, chunk=2):
+    return SetRequest(OperationName.SET_MANY, items, NONCE, 5_000, chunk, PATIENCE, 1.0)
+
+
+def test_a_value_is_held_and_then_filled_under_the_holds_grant():
+    script = Script(set_many(request(SOFT)))
+    assert script.command == HoldCells(("shop:s",), NONCE, 5_000, 0.1)
+    script.give(HoldsTaken(1.0, (G1,)))
+    assert script.command == FillCells((Fill("shop:s", G1, 90_000, 60_000, b"s"),), 0.1)
+    script.give(CellsFilled(1.5, (FillResult.STORED,)))
+    assert script.outcome == ManyStored((FillResult.STORED,))
+    assert script.notices == [Stored("shop:s"), Ended(OperationName.SET_MANY, 0.5)]
+
+
+def test_many_values_go_a_chunk_at_a_time():
+    script = Script(set_many(request(A, B, C))).give(HoldsTaken(1.0, (G1, G2)))
+    assert script.command == FillCells((A.under(G1), B.under(G2)), 0.1)
+    script.give(CellsFilled(1.0, (FillResult.ALREADY_STORED, FillResult.REFUSED)))
+    assert script.command == HoldCells(("shop:c",), NONCE, 5_000, 0.1)
+    script.give(HoldsTaken(1.0, (G3,)), CellsFilled(1.0, (FillResult.STORED,)))
+    assert script.outcome == ManyStored((FillResult.ALREADY_STORED, FillResult.REFUSED, FillResult.STORED))
+    assert script.notices == [
+        Stored("shop:a"),
+        FillRefused("shop:b"),
+        Stored("shop:c"),
+        Ended(OperationName.SET_MANY, 0.0),
+    ]
+
+
+def test_hold_and_fill_are_each_retried_within_a_budget():
+    script = Script(set_many(request(A))).give(StoreFailed(1.0, FailureKind.TIMEOUT))
+    assert script.command == HoldCells(("shop:a",), NONCE, 5_000, 0.1)  # with the same nonce (S3)
+    script.give(HoldsTaken(1.0, (G1,)), StoreFailed(1.0, FailureKind.TIMEOUT))
+    assert script.command == FillCells((A.under(G1),), 0.1)
+    script.give(CellsFilled(1.0, (FillResult.ALREADY_STORED,)))
+    assert script.outcome == ManyStored((FillResult.ALREADY_STORED,))
+
+
+def test_a_hold_that_fails_for_good_is_reported_to_be_remembered():
+    script = Script(set_many(request(A, B, C)))
+    script.give(HoldsTaken(1.0, (G1, G2)), CellsFilled(1.0, (FillResult.STORED, FillResult.STORED)))
+    script.give(StoreFailed(2.0, FailureKind.OUT_OF_MEMORY))
+    assert script.outcome == ManyStored((FillResult.STORED, FillResult.STORED, None))
+    assert script.notices[2:] == [
+        StoreErrored(FailureKind.OUT_OF_MEMORY),
+        StoreGaveUp(FailureKind.OUT_OF_MEMORY),
+        InvalidationFailed(("shop:c",)),
+        Ended(OperationName.SET_MANY, 1.0),
+    ]
+
+
+def test_a_fill_that_fails_for_good_leaves_all_keys_of_its_chunk_in_doubt():
+    script = Script(set_many(request(A, B))).give(
+        HoldsTaken(1.0, (G1, G2)), StoreFailed(1.0, FailureKind.UNAVAILABLE)
+    )
+    assert script.outcome == ManyStored((None, None))
+    assert InvalidationFailed(("shop:a", "shop:b")) in script.notices
+
+
+@pytest.mark.parametrize("events", [(), (HoldsTaken(1.0, (G1, G2)),)], ids=["holding", "filling"])
+def test_interrupted_it_removes_what_may_have_changed(events):
+    script = Script(set_many(request(A, B, C))).give(*events, Interrupted(1.0))
+    assert script.command == DeleteKeys(("shop:a", "shop:b", "shop:c"), 0.1)
+    script.give(KeysDeleted(1.0, 2))
+    assert script.outcome == Abandoned()
+    assert script.notices == [Invalidated(("shop:a", "shop:b", "shop:c"))]
+
+
+def test_interrupted_in_a_later_chunk_it_leaves_what_is_stored():
+    script = Script(set_many(request(A, B, C))).give(
+        HoldsTaken(1.0, (G1, G2)),
+        CellsFilled(1.0, (FillResult.STORED, FillResult.STORED)),
+        Interrupted(1.0),
+    )
+    assert script.command == DeleteKeys(("shop:c",), 0.1)
+
+
+@pytest.mark.parametrize(("items", "skip"), [((), False), ((A, B), True)])
+def test_nothing_to_do_asks_nothing(items, skip):
+    script = Script(set_many(request(*items), skip=skip))
+    assert script.command is None
+    assert script.outcome == ManyStored((None,) * len(items))
+    assert script.notices == [Ended(OperationName.SET_MANY, 0.0)]
+
+
+@pytest.mark.parametrize(
+    "events",
+    [
+        (HoldsTaken(1.0, (G1,)),),
+        (HoldsTaken(1.0, (G1, G2)), CellsFilled(1.0, (FillResult.STORED,))),
+        (HoldsTaken(1.0, (G1, G2)), CellsFilled(1.0, (FillResult.STORED,) * 3)),
+    ],
+)
+def test_an_answer_of_another_length_breaks_the_contract(events):
+    with pytest.raises(ProtocolError):
+        Script(set_many(request(A, B))).give(*events)

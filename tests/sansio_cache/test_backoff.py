@@ -1,0 +1,44 @@
+"""Back-off: geometric, jittered, deterministic, and never past the lease."""
+
+from __future__ import annotations
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sansio_cache.backoff import FIRST_PAUSE_S, LONGEST_PAUSE_S, pause_s
+
+seeds = st.integers(0, 2**64 - 1)
+turns = st.integers(0, 10_000)
+lefts_s = st.floats(-1, 1_000)
+
+
+@settings(deadline=None)
+@given(seeds, turns)
+def test_a_pause_lies_between_half_and_all_of_a_doubling_step(seed, turn):
+    step = min(FIRST_PAUSE_S * 2 ** min(turn, 20), LONGEST_PAUSE_S)
+    assert step / 2 <= pause_s(seed, turn, 1_000.0) <= step
+
+
+@settings(deadline=None)
+@given(seeds, turns, lefts_s)
+def test_no_pause_goes_more_than_half_a_millisecond_past_the_lease(seed, turn, left_s):
+    assert 0 < pause_s(seed, turn, left_s) <= max(left_s, 0) + 0.0005
+
+
+@settings(deadline=None)
+@given(seeds, turns, lefts_s)
+def test_the_same_operation_always_waits_the_same(seed, turn, left_s):
+    """B4."""
+    assert pause_s(seed, turn, left_s) == pause_s(seed, turn, left_s)
+
+
+def test_waiters_with_other_seeds_do_not_wake_together():
+    assert len({pause_s(seed, 3, 1_000.0) for seed in range(1_000)}) == 1_000
+
+
+def test_the_sequence_is_splitmix64s():
+    # The first outputs of the reference implementation for the seed 0.
+    for turn, word in enumerate([0xE220A8397B1DCDAF, 0x6E789E6AA1B965F4, 0x06C45D188009454F]):
+        share = (word >> 11) / 2**53
+        step = FIRST_PAUSE_S * 2**turn
+        assert pause_s(0, turn, 1_000.0) == step * (0.5 + share / 2)

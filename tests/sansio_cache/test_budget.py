@@ -1,0 +1,68 @@
+"""The budget: attempts end with the operation's deadline."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sansio_cache.budget import Budget, Patience
+from sansio_cache.events import FailureKind, StoreFailed
+
+TIMEOUT = FailureKind.TIMEOUT
+
+
+def test_an_attempt_gets_100_ms_and_an_operation_250_ms_by_default():
+    budget = Patience().from_now(10.0)
+    assert budget == Budget(10.25, 0.1, 3)
+    assert budget.timeout_s(10.0) == 0.1
+
+
+@pytest.mark.parametrize(
+    ("now_s", "timeout_s"), [(10.0, 0.5), (10.5, 0.5), (10.75, 0.25), (11.0, 0), (99, 0)]
+)
+def test_no_attempt_is_given_more_than_what_is_left(now_s, timeout_s):
+    assert Budget(11.0, 0.5, 3).timeout_s(now_s) == timeout_s
+
+
+def test_each_failure_costs_an_attempt():
+    budget = Budget(11.0, 0.5, 3)
+    budget = budget.after(StoreFailed(10.0, TIMEOUT))
+    assert budget == Budget(11.0, 0.5, 2)
+    budget = budget.after(StoreFailed(10.0, TIMEOUT))
+    assert budget == Budget(11.0, 0.5, 1)
+    assert budget.after(StoreFailed(10.0, TIMEOUT)) is None
+
+
+def test_at_the_deadline_no_further_attempt_is_made():
+    assert Budget(11.0, 0.5, 3).after(StoreFailed(10.99, TIMEOUT)) is not None
+    assert Budget(11.0, 0.5, 3).after(StoreFailed(11.0, TIMEOUT)) is None
+
+
+@pytest.mark.parametrize("kind", FailureKind)
+def test_only_what_may_fare_better_at_once_is_retried(kind):
+    retried = {
+        FailureKind.TIMEOUT,
+        FailureKind.CONNECTION,
+        FailureKind.READ_ONLY,
+        FailureKind.MISPAIRED,
+    }
+    budget = Budget(11.0, 0.5, 3).after(StoreFailed(10.0, kind))
+    assert (budget is not None) is (kind in retried)
+
+
+@settings(deadline=None)
+@given(st.lists(st.floats(0, 0.3)), st.integers(1, 5), st.floats(0.001, 1), st.floats(0.001, 1))
+def test_attempts_never_take_longer_together_than_the_operation_may(
+    lateness, attempts, attempt_s, operation_s
+):
+    """L5: also where every attempt takes the whole of its time."""
+    now_s = 0.0
+    budget = Patience(attempt_s, operation_s, attempts).from_now(now_s)
+    for _ in lateness:
+        now_s += budget.timeout_s(now_s)
+        following = budget.after(StoreFailed(now_s, TIMEOUT))
+        if following is None:
+            break
+        budget = following
+    assert now_s <= operation_s + 1e-9

@@ -1,0 +1,252 @@
+"""Configuration: what is refused, options, the environment, and that no secret is ever shown."""
+
+from __future__ import annotations
+
+import math
+import os
+
+import attrs
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sansio_cache import CacheConfig, CacheError, ConfigurationError, InvalidKeyError, Policy, RedisConfig
+from sansio_cache.config import redact_url
+from sansio_cache.errors import InvalidTtlError
+
+SECRET = "hunter2"
+URL = f"rediss://admin:{SECRET}@cache.example:6380/2?ssl_cert_reqs=none"
+
+
+def test_the_defaults_are_those_of_the_docs():
+    config = CacheConfig(namespace="shop")
+    assert config.enabled
+    assert config.redis.url == "redis://localhost:6379/0"
+    assert config.redis.operation_timeout_s == 0.25
+    assert config.redis.attempt_timeout_s == 0.1
+    assert config.redis.connect_timeout_s == 30
+    assert config.max_value_bytes == 8 * 2**20
+    assert config.keys.namespace == "shop"
+    assert config.effective_policy == Policy()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"enabled": 1}, "enabled is True or False; got 1"),
+        ({"max_value_bytes": 0}, "max_value_bytes is a whole number from 1; got 0"),
+        ({"chunk_keys": 1.5}, "chunk_keys is a whole number from 1; got 1.5"),
+        ({"memory_max_entries": True}, "memory_max_entries is a whole number from 1; got True"),
+        ({"policy": {"ttl": 5}}, "policy is a Policy; got dict"),
+        ({"redis": URL}, "redis is a RedisConfig; got str"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_with_a_sentence(options, message):
+    with pytest.raises(ConfigurationError) as caught:
+        CacheConfig(namespace="shop", **options)
+    assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"enabled": "no"}, "enabled is True or False; got 'no'"),
+        ({"url": ""}, "url is a text that is not empty; got str"),
+        ({"url": 6379}, "url is a text that is not empty; got int"),
+        ({"connect_timeout_s": 0}, "connect_timeout_s is a number above 0; got 0"),
+        ({"operation_timeout_s": math.inf}, "operation_timeout_s is a number above 0; got inf"),
+        ({"attempt_timeout_s": "1"}, "attempt_timeout_s is a number above 0; got '1'"),
+        ({"attempt_timeout_s": True}, "attempt_timeout_s is a number above 0; got True"),
+        ({"max_connections": 0}, "max_connections is a whole number from 1; got 0"),
+        (
+            {"attempt_timeout_s": 0.3},
+            (
+                "attempt_timeout_s (0.3) is longer than operation_timeout_s (0.25): "
+                "an operation is one attempt or more"
+            ),
+        ),
+    ],
+)
+def test_what_makes_no_sense_about_the_server_is_refused_with_a_sentence(options, message):
+    with pytest.raises(ConfigurationError) as caught:
+        RedisConfig(**options)
+    assert str(caught.value) == message
+
+
+def test_the_namespace_is_checked_when_the_configuration_is_made():
+    with pytest.raises(InvalidKeyError):
+        CacheConfig(namespace="a b")
+
+
+def test_a_default_time_to_live_is_checked_and_takes_the_policys_place():
+    with pytest.raises(InvalidTtlError):
+        CacheConfig(namespace="shop", default_ttl=0)
+    config = CacheConfig(namespace="shop", default_ttl=60, policy=Policy(stale_for_s=5))
+    assert config.effective_policy == Policy(ttl=60, stale_for_s=5)
+
+
+def test_flat_options_go_to_the_cache_or_to_the_server():
+    config = CacheConfig.from_options(namespace="shop", url="memory://", chunk_keys=7, attempt_timeout_s=0.05)
+    assert config == CacheConfig(
+        namespace="shop", chunk_keys=7, redis=RedisConfig(url="memory://", attempt_timeout_s=0.05)
+    )
+
+
+def test_options_without_a_url_keep_the_default():
+    assert CacheConfig.from_options(namespace="shop", enabled=False).redis == RedisConfig()
+
+
+def test_an_unknown_option_is_named_with_those_there_are():
+    with pytest.raises(ConfigurationError, match=r"^unknown option socket_timeout, ttl; the options are "):
+        CacheConfig.from_options(namespace="shop", ttl=60, socket_timeout=1)
+    with pytest.raises(ConfigurationError, match="max_connections"):
+        CacheConfig.from_options(namespace="shop", redis=None)
+
+
+VARIABLES = {
+    "SANSIO_CACHE_NAMESPACE": "shop",
+    "SANSIO_CACHE_ENABLED": "off",
+    "SANSIO_CACHE_DEFAULT_TTL": "90.5",
+    "SANSIO_CACHE_MAX_VALUE_BYTES": "1",
+    "SANSIO_CACHE_MAX_KEY_BYTES": "200",
+    "SANSIO_CACHE_CHUNK_KEYS": "3",
+    "SANSIO_CACHE_MEMORY_MAX_ENTRIES": "4",
+    "SANSIO_CACHE_MEMORY_MAX_BYTES": "5",
+    "SANSIO_CACHE_REDIS_ENABLED": "No",
+    "SANSIO_CACHE_REDIS_URL": URL,
+    "SANSIO_CACHE_REDIS_CONNECT_TIMEOUT_S": "6",
+    "SANSIO_CACHE_REDIS_OPERATION_TIMEOUT_S": "0.7",
+    "SANSIO_CACHE_REDIS_ATTEMPT_TIMEOUT_S": "0.6",
+    "SANSIO_CACHE_REDIS_MAX_CONNECTIONS": "9",
+}
+
+
+class TestFromEnv:
+    def test_every_field_but_the_policy_has_its_variable(self):
+        assert CacheConfig.from_env(VARIABLES) == CacheConfig(
+            namespace="shop",
+            enabled=False,
+            default_ttl=90.5,
+            max_value_bytes=1,
+            max_key_bytes=200,
+            chunk_keys=3,
+            memory_max_entries=4,
+            memory_max_bytes=5,
+            redis=RedisConfig(
+                enabled=False,
+                url=URL,
+                connect_timeout_s=6,
+                operation_timeout_s=0.7,
+                attempt_timeout_s=0.6,
+                max_connections=9,
+            ),
+        )
+        fields = {f"SANSIO_CACHE_{name.upper()}" for name in attrs.fields_dict(CacheConfig)}
+        fields |= {f"SANSIO_CACHE_REDIS_{name.upper()}" for name in attrs.fields_dict(RedisConfig)}
+        assert set(VARIABLES) == fields - {"SANSIO_CACHE_POLICY", "SANSIO_CACHE_REDIS"}
+
+    def test_a_variable_that_is_empty_counts_as_not_set(self):
+        blank = dict.fromkeys(VARIABLES, " ") | {"SANSIO_CACHE_NAMESPACE": "shop"}
+        assert CacheConfig.from_env(blank) == CacheConfig(namespace="shop")
+
+    def test_defaults_give_way_to_variables_field_by_field(self):
+        redis = RedisConfig(url="redis://elsewhere", max_connections=2)
+        config = CacheConfig.from_env(
+            {"SANSIO_CACHE_REDIS_MAX_CONNECTIONS": "3"}, namespace="shop", redis=redis, chunk_keys=5
+        )
+        assert config.redis == RedisConfig(url="redis://elsewhere", max_connections=3)
+        assert config.chunk_keys == 5
+        assert CacheConfig.from_env({}, namespace="shop", redis=redis).redis == redis
+
+    def test_it_reads_the_environment_of_the_process_unless_given_another(self, monkeypatch):
+        for name in list(os.environ):
+            if name.startswith("SANSIO_CACHE_"):
+                monkeypatch.delenv(name)
+        monkeypatch.setenv("SANSIO_CACHE_NAMESPACE", "fromenv")
+        assert CacheConfig.from_env() == CacheConfig(namespace="fromenv")
+
+    def test_without_a_namespace_it_says_which_variable_to_set(self):
+        with pytest.raises(ConfigurationError, match=r"^set SANSIO_CACHE_NAMESPACE, or pass namespace=$"):
+            CacheConfig.from_env({})
+
+    @pytest.mark.parametrize(
+        ("name", "text"),
+        [
+            ("NAMESPACE", "a b"),
+            ("ENABLED", "maybe"),
+            ("DEFAULT_TTL", "soon"),
+            ("DEFAULT_TTL", "0"),
+            ("DEFAULT_TTL", "nan"),
+            ("MAX_VALUE_BYTES", "8M"),
+            ("MAX_KEY_BYTES", "0"),
+            ("CHUNK_KEYS", "1.5"),
+            ("MEMORY_MAX_ENTRIES", "-1"),
+            ("MEMORY_MAX_BYTES", "x"),
+            ("REDIS_ENABLED", "2"),
+            ("REDIS_CONNECT_TIMEOUT_S", "inf"),
+            ("REDIS_OPERATION_TIMEOUT_S", "-0.1"),
+            ("REDIS_ATTEMPT_TIMEOUT_S", "fast"),
+            ("REDIS_MAX_CONNECTIONS", "0"),
+        ],
+    )
+    def test_a_bad_value_names_its_variable(self, name, text):
+        variables = {"SANSIO_CACHE_NAMESPACE": "shop", f"SANSIO_CACHE_{name}": text}
+        with pytest.raises(ConfigurationError, match=f"^SANSIO_CACHE_{name}: "):
+            CacheConfig.from_env(variables)
+
+    @pytest.mark.parametrize("text", ["1", "true", "YES", "on"])
+    def test_on_is_said_in_four_ways(self, text):
+        assert CacheConfig.from_env({"SANSIO_CACHE_ENABLED": text}, namespace="shop", enabled=False).enabled
+
+
+class TestSecrets:
+    @pytest.mark.parametrize(
+        ("url", "shown"),
+        [
+            (URL, "rediss://***@cache.example:6380/2"),
+            ("redis://localhost:6379/0", "redis://localhost:6379/0"),
+            (f"redis://:{SECRET}@host", "redis://***@host"),
+            (f"redis://:p@{SECRET}@host", "redis://***@host"),
+            (f"redis://:p/{SECRET}@host", "redis://***@host"),
+            (f"redis://:p#{SECRET}@host", "redis://***@host"),
+            (f"redis://:{SECRET}?more@host", "redis://***"),
+            (f"redis://host/0?password={SECRET}", "redis://host/0"),
+            (f"redis://host/0?password=p@{SECRET}", "redis://***"),
+            (f"unix://:{SECRET}@/run/redis.sock?db=1", "unix://***@/run/redis.sock"),
+            (f"host:6379:{SECRET}", "***"),
+            ("memory://", "memory://"),
+        ],
+    )
+    def test_a_url_is_shown_without_what_may_be_secret(self, url, shown):
+        assert redact_url(url) == shown
+
+    @settings(deadline=None)
+    @given(st.text(alphabet="@:/?#=&a", max_size=6), st.text(alphabet="@:/?#=&a", max_size=6))
+    def test_no_placing_of_separators_shows_a_password(self, before, after):
+        assert SECRET not in redact_url(f"redis://user:{before}{SECRET}{after}@host:6379/0?db=1")
+        assert SECRET not in redact_url(f"redis://host/0?password={before}{SECRET}{after}")
+
+    def test_no_repr_shows_one(self):
+        config = CacheConfig(namespace="shop", redis=RedisConfig(url=URL))
+        assert SECRET not in repr(config)
+        assert SECRET not in repr(config.redis)
+        assert "cache.example" in repr(config)
+
+    @pytest.mark.parametrize(
+        "make",
+        [
+            lambda: CacheConfig(namespace="shop", redis=URL),
+            lambda: CacheConfig(namespace="shop", policy=URL),
+            lambda: RedisConfig(url=[URL]),
+            lambda: RedisConfig(url=URL, attempt_timeout_s=9),
+            lambda: CacheConfig.from_options(namespace="shop", url=URL, chunk_keys=0),
+            lambda: CacheConfig.from_options(namespace="shop", url=URL, password=SECRET),
+            lambda: CacheConfig.from_env({"SANSIO_CACHE_REDIS_URL": URL}),
+            lambda: CacheConfig.from_env({"SANSIO_CACHE_REDIS_URL": URL}, namespace="shop", chunk_keys=0),
+        ],
+    )
+    def test_no_message_shows_one(self, make):
+        with pytest.raises(CacheError) as caught:
+            make()
+        assert SECRET not in str(caught.value)
+        assert SECRET not in repr(caught.value.args)

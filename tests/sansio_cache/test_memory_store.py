@@ -1,0 +1,720 @@
+"""The memory store: what the scripts do, branch by branch, and that it keeps within its bounds."""
+
+from __future__ import annotations
+
+from fnmatch import fnmatchcase
+
+import pytest
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from sansio_cache.cell import FOREIGN, NO_GRANT, Cell, Foreign, Kind, make_grant
+from sansio_cache.commands import (
+    AcquireLease,
+    DeleteKeys,
+    Fill,
+    FillCells,
+    HoldCells,
+    Lease,
+    Mode,
+    Ping,
+    ReadCell,
+    ReadCells,
+    ReleaseLeases,
+    RenewLeases,
+    ScanKeys,
+)
+from sansio_cache.events import (
+    CellRead,
+    CellsFilled,
+    CellsRead,
+    FailureKind,
+    FillResult,
+    ForeignFound,
+    FreshFound,
+    HoldsTaken,
+    KeysDeleted,
+    KeysFound,
+    LeaseDenied,
+    LeaseGranted,
+    LeasesReleased,
+    LeasesRenewed,
+    Ponged,
+    StoreFailed,
+    WriterFound,
+)
+from sansio_cache.memory_store import ENTRY_OVERHEAD_BYTES, Kept, MemoryStore
+from support.machines import KEY, Clock
+
+NOW_S = 1_000.0
+NOW_MS = 1_000_000
+MINE, OTHER = b"nonce--1", b"nonce--2"
+EARLIER = make_grant(b"earlier1", 5)
+LATER_MS = NOW_MS + 60_000
+
+
+class Stage:
+    """A store, its clock, and short names for what a test asks of it."""
+
+    def __init__(self, **limits):
+        self.clock = Clock(NOW_S)
+        self.store = MemoryStore(self.clock, **limits)
+
+    @property
+    def cell(self):
+        kept = self.store.dump().get(KEY)
+        return kept and kept.cell
+
+    @property
+    def expires_ms(self):
+        return self.store.dump()[KEY].expires_ms
+
+    def plant(self, cell, expires_ms=LATER_MS, key=KEY):
+        self.store.plant(key, cell, expires_ms)
+        return self
+
+    def read(self, key=KEY):
+        return self.store.perform(ReadCell(key, 1.0)).cell
+
+    def acquire(self, nonce=MINE, *, seen=NO_GRANT, mode=Mode.KEEP, lease_ms=5_000, key=KEY):
+        return self.store.perform(AcquireLease(key, nonce, lease_ms, seen, mode, 1.0))
+
+    def fill(self, grant, body=b"body", *, hard_ms=60_000, soft_ms=0, key=KEY):
+        event = self.store.perform(FillCells((Fill(key, grant, hard_ms, soft_ms, body),), 1.0))
+        return event.results[0]
+
+    def renew(self, claim, lease_ms=5_000):
+        return self.store.perform(RenewLeases((Lease(KEY, claim),), lease_ms, 1.0)).renewed[0]
+
+    def release(self, claim):
+        return self.store.perform(ReleaseLeases((Lease(KEY, claim),), 1.0))
+
+    def hold(self, nonce=MINE, hold_ms=5_000):
+        return self.store.perform(HoldCells((KEY,), nonce, hold_ms, 1.0)).grants[0]
+
+
+@pytest.fixture
+def stage():
+    return Stage()
+
+
+def value(*, soft_ms=0, grant=NO_GRANT, deadline_ms=0):
+    return Cell(Kind.VALUE, grant, deadline_ms, soft_ms, EARLIER, b"old")
+
+
+STALE_MS = NOW_MS - 1
+
+
+class TestReading:
+    def test_a_missing_key_is_none_and_a_cell_is_as_it_was_put(self, stage):
+        assert stage.store.perform(ReadCell(KEY, 1.0)) == CellRead(NOW_S, None, NOW_MS)
+        assert stage.plant(value()).read() == value()
+        assert stage.plant(FOREIGN).read() == FOREIGN
+
+    def test_many_are_read_in_order(self, stage):
+        stage.plant(value())
+        event = stage.store.perform(ReadCells(("shop:none", KEY), 1.0))
+        assert event == CellsRead(NOW_S, (None, value()), NOW_MS)
+
+    def test_an_entry_is_gone_at_its_expiry_and_not_before(self, stage):
+        stage.plant(value(), NOW_MS + 1)
+        assert stage.read() == value()
+        stage.clock.advance(0.001)
+        assert stage.read() is None
+        assert len(stage.store) == 0
+
+    def test_it_answers_a_ping(self, stage):
+        assert stage.store.perform(Ping(1.0)) == Ponged(NOW_S)
+
+
+class TestAcquiring:
+    def test_of_a_missing_key_the_lease_is_granted(self, stage):
+        event = stage.acquire()
+        assert event == LeaseGranted(NOW_S, make_grant(MINE, NOW_MS * 1000), None, NOW_MS)
+        assert stage.cell == Cell(Kind.EMPTY, event.grant, NOW_MS + 5_000)
+        assert stage.expires_ms == NOW_MS + 5_000
+
+    def test_of_a_foreign_key_it_is_not_and_the_key_is_left_alone(self, stage):
+        assert stage.plant(FOREIGN).acquire() == ForeignFound(NOW_S)
+        assert stage.cell == FOREIGN
+
+    def test_of_a_key_that_a_writer_holds_it_is_not(self, stage):
+        stage.hold(hold_ms=300)
+        assert stage.acquire(OTHER) == WriterFound(NOW_S, 300)
+
+    def test_a_fresh_value_is_handed_out_instead(self, stage):
+        assert stage.plant(value()).acquire() == FreshFound(NOW_S, value(), NOW_MS)
+        fresh = value(soft_ms=NOW_MS + 1)
+        assert stage.plant(fresh).acquire() == FreshFound(NOW_S, fresh, NOW_MS)
+
+    def test_a_fresh_value_that_the_reader_refuses_is_dropped_for_the_lease(self, stage):
+        event = stage.plant(value()).acquire(seen=EARLIER, mode=Mode.DROP)
+        assert isinstance(event, LeaseGranted)
+        assert event.stale is None
+        assert stage.cell == Cell(Kind.EMPTY, event.grant, NOW_MS + 5_000)
+
+    def test_a_fresh_value_other_than_the_refused_one_is_not_dropped(self, stage):
+        event = stage.plant(value()).acquire(seen=make_grant(OTHER, 9), mode=Mode.DROP)
+        assert event == FreshFound(NOW_S, value(), NOW_MS)
+
+    def test_a_fresh_value_may_be_refreshed_early_and_stays_readable(self, stage):
+        event = stage.plant(value()).acquire(seen=EARLIER, mode=Mode.KEEP)
+        assert isinstance(event, LeaseGranted)
+        assert event.stale == value()
+        assert stage.cell == value(grant=event.grant, deadline_ms=NOW_MS + 5_000)
+
+    def test_a_value_past_its_soft_expiry_stays_readable_under_the_lease(self, stage):
+        stage.plant(value(soft_ms=NOW_MS))
+        event = stage.acquire()
+        assert event.stale == value(soft_ms=NOW_MS)
+        assert stage.cell == value(soft_ms=NOW_MS, grant=event.grant, deadline_ms=NOW_MS + 5_000)
+        assert stage.expires_ms == LATER_MS
+
+    def test_a_value_lives_at_least_as_long_as_the_lease_upon_it(self, stage):
+        stage.plant(value(soft_ms=STALE_MS), NOW_MS + 10).acquire()
+        assert stage.expires_ms == NOW_MS + 5_000
+
+    @pytest.mark.parametrize("cell", [None, value(soft_ms=STALE_MS)], ids=["empty", "stale"])
+    def test_ones_own_retry_gets_the_same_grant(self, cell, stage):
+        """S3, fault 2."""
+        first = stage.plant(cell).acquire()
+        stage.clock.advance(0.01)
+        again = stage.acquire()
+        assert again.grant == first.grant
+        assert (again.stale is None) == (cell is None)
+
+    def test_while_another_loads_it_is_denied_for_the_time_left(self, stage):
+        stage.acquire(lease_ms=5_000)
+        stage.clock.advance(2.0)
+        assert stage.acquire(OTHER) == LeaseDenied(NOW_S + 2, 3_000, None, NOW_MS + 2_000)
+
+    def test_while_another_refreshes_the_stale_value_comes_with_the_denial(self, stage):
+        granted = stage.plant(value(soft_ms=STALE_MS)).acquire()
+        event = stage.acquire(OTHER)
+        kept = value(soft_ms=STALE_MS, grant=granted.grant, deadline_ms=NOW_MS + 5_000)
+        assert event == LeaseDenied(NOW_S, 5_000, kept, NOW_MS)
+        dropped = stage.acquire(OTHER, seen=EARLIER, mode=Mode.DROP)
+        assert dropped == LeaseDenied(NOW_S, 5_000, None, NOW_MS)
+
+    def test_a_lease_that_has_lapsed_is_granted_to_the_next(self, stage):
+        """L3."""
+        first = stage.plant(value(soft_ms=STALE_MS)).acquire(lease_ms=100)
+        stage.clock.advance(0.1)
+        second = stage.acquire(OTHER)
+        assert isinstance(second, LeaseGranted)
+        assert second.grant != first.grant
+        assert stage.fill(first.grant) is FillResult.REFUSED
+
+    def test_no_two_grants_share_an_id_while_the_clock_stands_still(self, stage):
+        """S3: a late duplicate, once its grant is gone, gets a new one (fault 3)."""
+        grants = []
+        for _ in range(100):
+            grants.append(stage.acquire().grant)
+            stage.plant(None)
+        assert len(set(grants)) == 100
+
+    def test_microseconds_never_go_back(self, stage):
+        first = stage.acquire().grant
+        stage.plant(None)
+        stage.clock.now_s = 1.0
+        second = stage.acquire().grant
+        assert second[8:] > first[8:]
+
+
+class TestFilling:
+    def test_under_the_grant_the_value_is_stored_and_the_lease_is_over(self, stage):
+        grant = stage.acquire().grant
+        assert stage.fill(grant, b"new", hard_ms=90_000, soft_ms=60_000) is FillResult.STORED
+        assert stage.cell == Cell(Kind.VALUE, NO_GRANT, 0, NOW_MS + 60_000, grant, b"new")
+        assert stage.expires_ms == NOW_MS + 90_000
+
+    def test_without_a_soft_expiry_there_is_none(self, stage):
+        stage.fill(stage.acquire().grant, soft_ms=0)
+        assert stage.cell.soft_ms == 0
+
+    def test_repeated_it_is_already_done_and_changes_nothing(self, stage):
+        """S2, fault 2."""
+        grant = stage.acquire().grant
+        stage.fill(grant, b"new")
+        before = stage.store.dump()
+        stage.clock.advance(1.0)
+        assert stage.fill(grant, b"other") is FillResult.ALREADY_STORED
+        assert stage.store.dump() == before
+
+    @pytest.mark.parametrize("cell", [None, FOREIGN, value(), Cell(Kind.EMPTY, EARLIER, LATER_MS)])
+    def test_without_ones_grant_in_the_cell_it_is_refused(self, cell, stage):
+        stage.plant(cell)
+        before = stage.store.dump()
+        assert stage.fill(make_grant(MINE, 1)) is FillResult.REFUSED
+        assert stage.store.dump() == before
+
+    def test_a_lapsed_lease_that_nobody_took_is_still_good(self, stage):
+        """Fault 8: if the cell still holds this grant, accepting is safe."""
+        grant = stage.plant(value(soft_ms=STALE_MS)).acquire(lease_ms=10).grant
+        stage.clock.advance(1.0)
+        assert stage.fill(grant) is FillResult.STORED
+
+    def test_under_a_hold_it_works_the_same(self, stage):
+        grant = stage.hold()
+        assert stage.fill(grant, b"new") is FillResult.STORED
+        assert stage.cell.body == b"new"
+
+    def test_a_value_larger_than_the_whole_store_is_refused_as_out_of_memory(self):
+        stage = Stage(max_bytes=1_000)
+        grant = stage.acquire().grant
+        command = FillCells((Fill(KEY, grant, 1_000, 0, bytes(1_000)),), 1.0)
+        assert stage.store.perform(command) == StoreFailed(NOW_S, FailureKind.OUT_OF_MEMORY)
+        assert stage.cell.kind == Kind.EMPTY
+
+    def test_many_are_answered_in_order(self, stage):
+        grant = stage.acquire().grant
+        fills = (Fill("shop:none", grant, 1, 0, b""), Fill(KEY, grant, 1, 0, b""))
+        event = stage.store.perform(FillCells(fills, 1.0))
+        assert event == CellsFilled(NOW_S, (FillResult.REFUSED, FillResult.STORED))
+
+
+class TestRenewing:
+    def test_ones_own_lease_lasts_from_now_and_the_key_with_it(self, stage):
+        grant = stage.acquire(lease_ms=5_000).grant
+        stage.clock.advance(4.0)
+        assert stage.renew(grant)
+        assert stage.cell == Cell(Kind.EMPTY, grant, NOW_MS + 9_000)
+        assert stage.expires_ms == NOW_MS + 9_000
+
+    def test_the_life_of_a_value_is_never_shortened(self, stage):
+        grant = stage.plant(value(soft_ms=STALE_MS)).acquire().grant
+        assert stage.renew(grant)
+        assert stage.expires_ms == LATER_MS
+
+    def test_a_hold_is_renewed_the_same(self, stage):
+        grant = stage.hold(hold_ms=100)
+        assert stage.renew(grant, 700)
+        assert stage.cell == Cell(Kind.HOLD, grant, NOW_MS + 700)
+
+    @pytest.mark.parametrize("cell", [None, FOREIGN, value(), Cell(Kind.EMPTY, EARLIER, LATER_MS)])
+    def test_what_is_not_ones_own_is_left_alone(self, cell, stage):
+        """S5."""
+        stage.plant(cell)
+        before = stage.store.dump()
+        command = RenewLeases((Lease(KEY, make_grant(MINE, 1)),), 9_000, 1.0)
+        assert stage.store.perform(command) == LeasesRenewed(NOW_S, (False,))
+        assert stage.store.dump() == before
+
+
+class TestReleasing:
+    @pytest.mark.parametrize("length", [16, 8], ids=["by its grant", "by its nonce"])
+    def test_an_empty_cell_or_a_hold_goes(self, length, stage):
+        assert stage.release(stage.acquire().grant[:length]) == LeasesReleased(NOW_S)
+        assert stage.cell is None
+        stage.release(stage.hold()[:length])
+        assert stage.cell is None
+
+    @pytest.mark.parametrize("length", [16, 8], ids=["by its grant", "by its nonce"])
+    def test_a_value_stays_without_the_lease(self, length, stage):
+        """S13: an existing stale payload stays."""
+        grant = stage.plant(value(soft_ms=STALE_MS)).acquire().grant
+        stage.release(grant[:length])
+        assert stage.cell == value(soft_ms=STALE_MS)
+        assert stage.expires_ms == LATER_MS
+
+    @pytest.mark.parametrize("cell", [None, FOREIGN, value(), Cell(Kind.EMPTY, EARLIER, LATER_MS)])
+    @pytest.mark.parametrize("claim", [make_grant(MINE, 1), MINE, bytes(8)])
+    def test_what_is_not_ones_own_is_left_alone(self, cell, claim, stage):
+        """S5."""
+        stage.plant(cell)
+        before = stage.store.dump()
+        stage.release(claim)
+        assert stage.store.dump() == before
+
+
+class TestHolding:
+    @pytest.mark.parametrize(
+        "cell",
+        [None, FOREIGN, value(), Cell(Kind.EMPTY, EARLIER, LATER_MS), Cell(Kind.HOLD, EARLIER, LATER_MS)],
+    )
+    def test_a_writer_overrides_whatever_is_there(self, cell, stage):
+        stage.plant(cell)
+        event = stage.store.perform(HoldCells((KEY,), MINE, 300, 1.0))
+        assert event == HoldsTaken(NOW_S, (make_grant(MINE, NOW_MS * 1000),))
+        assert stage.cell == Cell(Kind.HOLD, event.grants[0], NOW_MS + 300)
+        assert stage.expires_ms == NOW_MS + 300
+
+    def test_ones_own_retry_gets_the_same_grant(self, stage):
+        assert stage.hold() == stage.hold()
+
+    def test_a_hold_voids_the_load_in_flight(self, stage):
+        """S1."""
+        grant = stage.acquire().grant
+        stage.hold(OTHER)
+        assert stage.fill(grant) is FillResult.REFUSED
+
+    def test_every_key_has_a_grant_of_its_own(self, stage):
+        grants = stage.store.perform(HoldCells(("shop:a", "shop:b"), MINE, 300, 1.0)).grants
+        assert grants[0] != grants[1]
+
+
+class TestDeletingAndScanning:
+    def test_deleted_keys_are_gone_and_those_that_existed_are_counted(self, stage):
+        stage.plant(value()).plant(value(), NOW_MS, key="shop:expired")
+        event = stage.store.perform(DeleteKeys((KEY, "shop:none", "shop:expired"), 1.0))
+        assert event == KeysDeleted(NOW_S, 1)
+        assert stage.store.dump() == {}
+
+    def test_a_removal_voids_the_load_in_flight(self, stage):
+        """S1."""
+        grant = stage.acquire().grant
+        stage.store.perform(DeleteKeys((KEY,), 1.0))
+        assert stage.fill(grant) is FillResult.REFUSED
+
+    def test_a_scan_finds_the_keys_of_a_glob_in_one_page_but_for_expired_ones(self, stage):
+        for name in ("shop:user:1", "shop:user:22", "shop:order:1"):
+            stage.plant(value(), key=name)
+        stage.plant(value(), NOW_MS, key="shop:user:3")
+        event = stage.store.perform(ScanKeys("shop:user:*", 0, 1, 1.0))
+        assert event == KeysFound(NOW_S, 0, ("shop:user:1", "shop:user:22"))
+
+    @pytest.mark.parametrize("pattern", ["*", "s*", "a?c", "[ab]*", "nothing"])
+    def test_globs_mean_what_they_mean_to_others(self, pattern, stage):
+        names = ("abc", "axc", "bcd", "sx")
+        for name in names:
+            stage.plant(value(), key=name)
+        found = stage.store.perform(ScanKeys(pattern, 0, 1, 1.0)).keys
+        assert found == tuple(name for name in names if fnmatchcase(name, pattern))
+
+
+class TestBounds:
+    def test_the_least_recently_used_entry_goes_first(self):
+        stage = Stage(max_entries=3)
+        for name in ("a", "b", "c"):
+            stage.plant(value(), key=name)
+        stage.read("a")
+        stage.plant(value(), key="d")
+        assert list(stage.store.dump()) == ["c", "a", "d"]
+
+    def test_leases_are_evicted_like_anything_else_and_their_fill_is_refused(self):
+        """Fault 12: an eviction is always safe."""
+        stage = Stage(max_entries=1)
+        grant = stage.acquire().grant
+        stage.plant(value(), key="shop:other")
+        assert stage.fill(grant) is FillResult.REFUSED
+
+    def test_entries_go_until_the_bytes_fit(self):
+        stage = Stage(max_bytes=3 * (ENTRY_OVERHEAD_BYTES + 1 + 3))
+        for name in ("a", "b", "c"):
+            stage.plant(value(), key=name)
+        assert len(stage.store) == 3
+        stage.plant(Cell(Kind.VALUE, body=b"four"), key="d")
+        assert list(stage.store.dump()) == ["c", "d"]
+
+    def test_a_key_too_long_for_the_store_leaves_nothing_behind(self):
+        stage = Stage(max_bytes=100)
+        assert isinstance(stage.acquire(), LeaseGranted)
+        assert len(stage.store) == 0
+        assert stage.store.size_bytes == 0
+
+    def test_what_replaces_an_entry_counts_once(self, stage):
+        stage.plant(value())
+        before = stage.store.size_bytes
+        stage.plant(value())
+        assert stage.store.size_bytes == before
+
+
+class TestForSimulations:
+    def test_planting_and_dumping_show_the_store_as_it_is(self, stage):
+        stage.plant(value(), NOW_MS)
+        assert stage.store.dump() == {KEY: Kept(value(), NOW_MS)}  # expired, and shown
+        stage.plant(None)
+        assert stage.store.dump() == {}
+
+    def test_a_dump_does_not_change_any_more(self, stage):
+        dump = stage.store.dump()
+        stage.plant(value())
+        assert dump == {}
+
+
+KEYS = ("k1", "k2", "k3")
+NONCES = (b"nonce--1", b"nonce--2", b"nonce--3")
+MAX_ENTRIES, MAX_BYTES = 2, 2 * ENTRY_OVERHEAD_BYTES + 60
+keys = st.sampled_from(KEYS)
+nonces = st.sampled_from(NONCES)
+pick = st.integers(0, 3)  # of the grants issued last
+lasting_ms = st.sampled_from([1, 50, 5_000])
+
+
+class StoreMachine(RuleBasedStateMachine):
+    """Random commands on a few keys, checked against what the cells were just before.
+
+    S2 a grant fills at most once. S3 no two grants share an id, and a retry while its grant is live gets
+    the same. S4 only a fill makes or changes a value. S5 release and renew leave what is another's alone.
+    B2 the store keeps within its bounds, and knows its size.
+    """
+
+    store_class = MemoryStore
+
+    def __init__(self):
+        super().__init__()
+        self.clock = Clock(NOW_S)
+        self.store = self.store_class(self.clock, MAX_ENTRIES, MAX_BYTES)
+        self.issued: list[tuple[str, bytes]] = []
+        self.filled: set[tuple[str, bytes]] = set()
+
+    @initialize(stands_still=st.booleans())
+    def choose_a_clock(self, stands_still):
+        self.pace = 0.0 if stands_still else 1.0
+
+    def now_ms(self):
+        return int(self.clock() * 1000)
+
+    def live(self, key):
+        """The cell of a key as a reader would find it."""
+        kept = self.store.dump().get(key)
+        return kept.cell if kept is not None and kept.expires_ms > self.now_ms() else None
+
+    def cells(self):
+        return {key: self.live(key) for key in KEYS}
+
+    def took(self, key, nonce, grant, before):
+        """S3, of a grant that has just been answered."""
+        assert grant.startswith(nonce)
+        if isinstance(before, Cell) and before.grant == grant:
+            return
+        assert (
+            (not isinstance(before, Cell)) or not before.grant.startswith(nonce) or before.kind != Kind.HOLD
+        )
+        assert grant not in [other for _, other in self.issued]
+        self.issued.append((key, grant))
+
+    def values_kept(self, before, but=()):
+        """S4: no value has come into being, or changed, but where a fill was made."""
+        for key, cell in self.cells().items():
+            if key not in but and isinstance(cell, Cell) and cell.kind == Kind.VALUE:
+                old = before[key]
+                assert isinstance(old, Cell)
+                assert (old.kind, old.body, old.filled_by, old.soft_ms) == (
+                    cell.kind,
+                    cell.body,
+                    cell.filled_by,
+                    cell.soft_ms,
+                )
+
+    @rule(key=keys, nonce=nonces, mode=st.sampled_from(Mode), refuses=st.booleans(), lease_ms=lasting_ms)
+    def acquire(self, key, nonce, mode, refuses, lease_ms):
+        before = self.cells()
+        cell = before[key]
+        seen = cell.filled_by if refuses and isinstance(cell, Cell) else NO_GRANT
+        event = self.store.perform(AcquireLease(key, nonce, lease_ms, seen, mode, 1.0))
+        self.values_kept(before)
+        match event:
+            case LeaseGranted():
+                self.took(key, nonce, event.grant, cell)
+                if (
+                    isinstance(cell, Cell)
+                    and cell.kind != Kind.HOLD
+                    and cell.lease_deadline_ms > self.now_ms()
+                ):
+                    assert cell.grant.startswith(nonce)  # a live lease is nobody else's
+            case LeaseDenied():
+                assert event.left_ms == cell.lease_deadline_ms - self.now_ms() > 0
+                assert not cell.grant.startswith(nonce)
+            case FreshFound():
+                assert event.cell == cell
+                assert cell.kind == Kind.VALUE
+                assert cell.filled_by != seen
+            case WriterFound():
+                assert cell.kind == Kind.HOLD
+            case _:
+                assert event == ForeignFound(self.clock())
+                assert isinstance(cell, Foreign)
+
+    @rule(key=keys, nonce=nonces, hold_ms=lasting_ms)
+    def hold(self, key, nonce, hold_ms):
+        before = self.cells()
+        event = self.store.perform(HoldCells((key,), nonce, hold_ms, 1.0))
+        self.took(key, nonce, event.grants[0], before[key])
+        self.values_kept(before)
+
+    @precondition(lambda self: self.issued)
+    @rule(
+        number=pick,
+        elsewhere=st.none() | keys,
+        hard_ms=lasting_ms,
+        soft_ms=st.sampled_from([0, 1, 50]),
+        body=st.binary(max_size=50),
+    )
+    def fill(self, number, elsewhere, hard_ms, soft_ms, body):
+        key, grant = self.issued[-1 - number % len(self.issued)]
+        key = elsewhere or key
+        before = self.cells()
+        dumped = {name: kept.cell for name, kept in self.store.dump().items()}
+        event = self.store.perform(FillCells((Fill(key, grant, hard_ms, soft_ms, body),), 1.0))
+        [result] = event.results
+        self.values_kept(before, but=(key,))
+        cell = before[key]
+        if result is FillResult.STORED:
+            assert isinstance(cell, Cell)
+            assert cell.grant == grant
+            assert (key, grant) not in self.filled
+            self.filled.add((key, grant))
+        else:
+            assert self.live(key) == cell
+            assert all(dumped[name] == kept.cell for name, kept in self.store.dump().items())
+            is_done = isinstance(cell, Cell) and cell.kind == Kind.VALUE and cell.filled_by == grant
+            assert (result is FillResult.ALREADY_STORED) == is_done
+
+    @precondition(lambda self: self.issued)
+    @rule(number=pick, elsewhere=st.none() | keys, by_nonce=st.booleans(), lease_ms=lasting_ms | st.none())
+    def renew_or_release(self, number, elsewhere, by_nonce, lease_ms):
+        key, grant = self.issued[-1 - number % len(self.issued)]
+        key = elsewhere or key
+        claim = grant[:8] if by_nonce else grant
+        before = self.cells()
+        lease = Lease(key, claim)
+        if lease_ms is None:
+            self.store.perform(ReleaseLeases((lease,), 1.0))
+        else:
+            self.store.perform(RenewLeases((lease,), lease_ms, 1.0))
+        self.values_kept(before)
+        cell = before[key]
+        for other in KEYS:
+            if other != key or not (isinstance(cell, Cell) and cell.grant.startswith(claim)):
+                assert self.live(other) == before[other]  # S5
+        if lease_ms is not None and isinstance(cell, Cell) and cell.grant.startswith(claim):
+            assert self.live(key).lease_deadline_ms == self.now_ms() + lease_ms
+
+    @rule(gone=st.lists(keys, max_size=2, unique=True).map(tuple))
+    def delete(self, gone):
+        before = self.cells()
+        event = self.store.perform(DeleteKeys(gone, 1.0))
+        assert event.count == sum(before[key] is not None for key in gone)
+        assert self.cells() == {key: None if key in gone else cell for key, cell in before.items()}
+
+    @rule()
+    def read(self):
+        before = self.cells()
+        assert self.store.perform(ReadCells(KEYS, 1.0)).cells == tuple(before.values())
+        found = self.store.perform(ScanKeys("k*", 0, 10, 1.0)).keys
+        assert sorted(found) == [key for key in KEYS if before[key] is not None]
+
+    @rule(key=keys)
+    def another_program_writes(self, key):
+        self.store.plant(key, FOREIGN, self.now_ms() + 100)
+
+    @rule(seconds=st.sampled_from([0.001, 0.05, 5.0]))
+    def time_passes(self, seconds):
+        self.clock.advance(seconds * self.pace)
+
+    @invariant()
+    def keeps_within_its_bounds(self):
+        dump = self.store.dump()
+        sizes = [
+            ENTRY_OVERHEAD_BYTES + len(key) + (len(kept.cell.body) if isinstance(kept.cell, Cell) else 0)
+            for key, kept in dump.items()
+        ]
+        assert self.store.size_bytes == sum(sizes) <= MAX_BYTES
+        assert len(self.store) == len(dump) <= MAX_ENTRIES
+
+
+TestStoreMachine = StoreMachine.TestCase
+TestStoreMachine.settings = settings(max_examples=80, stateful_step_count=50, deadline=None)
+
+
+# Known-wrong stores, each of which the machine must catch.
+
+
+class FillsWithoutAGrant(MemoryStore):
+    """S4: a plain SET at the end of a load."""
+
+    def _fill(self, fill, now_ms):
+        self._keep(
+            fill.key, Cell(Kind.VALUE, NO_GRANT, 0, 0, fill.grant, fill.body), now_ms + fill.hard_ttl_ms
+        )
+        return FillResult.STORED
+
+
+class FillsAgain(MemoryStore):
+    """S2: a fill that does not clear the grant."""
+
+    def _fill(self, fill, now_ms):
+        result = super()._fill(fill, now_ms)
+        if result is FillResult.STORED:
+            kept = self._kept[fill.key]
+            value = Cell(Kind.VALUE, fill.grant, now_ms + 9_000, 0, NO_GRANT, kept.cell.body)
+            self.plant(fill.key, value, kept.expires_ms)
+        return result
+
+
+class GrantsByTheClockAlone(MemoryStore):
+    """S3: microseconds that repeat while the clock stands still."""
+
+    def _grant(self, nonce, now_ms):
+        return make_grant(nonce, now_ms * 1000)
+
+
+class ReleasesAnybodys(MemoryStore):
+    """S5: no check of the owner."""
+
+    def _release(self, lease, now_ms):
+        self._drop(lease.key)
+
+
+class RenewsAnybodys(MemoryStore):
+    """S5: no check of the owner."""
+
+    def _claimed(self, lease, now_ms):
+        cell = self._read(lease.key, now_ms)
+        return cell if isinstance(cell, Cell) else None
+
+
+class AcquiresOverALiveLease(MemoryStore):
+    """A lease that keeps nobody out."""
+
+    def _acquire(self, command, now_s, now_ms):
+        event = super()._acquire(command, now_s, now_ms)
+        if isinstance(event, LeaseDenied):
+            self._drop(command.key)
+            return super()._acquire(command, now_s, now_ms)
+        return event
+
+
+class ForgetsToCount(MemoryStore):
+    """B2: a size that only grows."""
+
+    def _drop(self, key):
+        self._kept.pop(key, None)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        FillsWithoutAGrant,
+        FillsAgain,
+        GrantsByTheClockAlone,
+        ReleasesAnybodys,
+        RenewsAnybodys,
+        AcquiresOverALiveLease,
+        ForgetsToCount,
+    ],
+)
+def test_a_wrong_store_is_caught(wrong):
+    class Wrong(StoreMachine):
+        store_class = wrong
+
+    once = settings(
+        max_examples=300,
+        stateful_step_count=50,
+        deadline=None,
+        database=None,
+        derandomize=True,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+    with pytest.raises((AssertionError, StopIteration)):
+        run_state_machine_as_test(Wrong, settings=once)

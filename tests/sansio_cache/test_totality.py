@@ -1,0 +1,341 @@
+"""Totality: every state answers every event with a step, or refuses it by design; and B4.
+
+All states that the machines can reach with a set of representative events are explored breadth first.
+Counters that only grow (pauses taken, keys deleted) are capped, so that the exploration closes; each event
+comes in early and late, so that budgets, waits and leases run out as well as last.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections import deque
+from functools import cache
+from typing import get_args
+
+import attrs
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sansio_cache import commands, events, notices, operations
+from sansio_cache import step as steps
+from sansio_cache.cell import FOREIGN
+from sansio_cache.codec import codec_for
+from sansio_cache.commands import Lease
+from sansio_cache.entry import MissReason
+from sansio_cache.errors import ProtocolError
+from sansio_cache.events import (
+    CellRead,
+    CellsFilled,
+    CellsRead,
+    Computed,
+    ComputeFailed,
+    FailureKind,
+    FillResult,
+    ForeignFound,
+    FreshFound,
+    HoldsTaken,
+    Interrupted,
+    KeysDeleted,
+    KeysFound,
+    LeaseDenied,
+    LeaseGranted,
+    LeasesReleased,
+    LeasesRenewed,
+    LoadErrorShared,
+    LoadLed,
+    LoadNotShared,
+    LoadShared,
+    Ponged,
+    SharingTimedOut,
+    StoreFailed,
+    Woke,
+    WriterFound,
+)
+from sansio_cache.keys import KeyBuilder
+from sansio_cache.notices import OperationName
+from sansio_cache.operations.delete_pattern import PatternRequest, delete_pattern
+from sansio_cache.operations.get import get
+from sansio_cache.operations.get_many import ReadManyRequest, get_many
+from sansio_cache.operations.get_or_load import get_or_load
+from sansio_cache.operations.invalidate import InvalidateRequest, invalidate, void
+from sansio_cache.operations.mutate import EndRequest, MutateRequest, begin, end
+from sansio_cache.operations.recovery import recover
+from sansio_cache.operations.renewal import RenewalTerms, renew
+from sansio_cache.operations.set_many import Item, SetRequest, set_many
+from sansio_cache.step import OVER, ManyHeld, Step
+from support.machines import (
+    GRANT,
+    INTS,
+    KEY,
+    NONCE,
+    PATIENCE,
+    TEXTS,
+    THEIRS,
+    load_request,
+    value_cell,
+)
+
+KEYS = ("shop:a", "shop:b", "shop:c")
+ITEMS = tuple(Item(key, b"body", 60_000, 0) for key in KEYS)
+ERROR = RuntimeError("database")
+STALE = value_cell(6, soft_ms=1)
+
+
+def beginnings():
+    """The first step of every machine, made anew each time (B4)."""
+    yield get(KEY, INTS, patience=PATIENCE, now_s=0.0)
+    yield get(KEY, INTS, patience=PATIENCE, now_s=0.0, skip=MissReason.DISABLED)
+    yield get_many(ReadManyRequest(KEYS, INTS, 2, PATIENCE, 0.0))
+    yield get_or_load(load_request())
+    yield get_or_load(load_request(serve_stale=True))
+    yield get_or_load(load_request(), skip=MissReason.STORE_ERROR)
+    yield get_or_load(load_request(), skip=MissReason.DISABLED)
+    yield set_many(SetRequest(OperationName.SET, ITEMS, NONCE, 5_000, 2, PATIENCE, 0.0))
+    yield invalidate(InvalidateRequest(OperationName.INVALIDATE, KEYS, 2, PATIENCE, 0.0))
+    yield void(KEYS, PATIENCE, 0.0)
+    yield begin(MutateRequest(KEYS[:2], NONCE, 5_000, 60.0, PATIENCE, 0.0))
+    yield end(EndRequest(KEYS[:2], (GRANT, GRANT), ITEMS[:1], PATIENCE, 0.0))
+    yield delete_pattern(PatternRequest(KeyBuilder("shop"), "shop:*", 500, PATIENCE, 0.0))
+    yield recover(KEYS, PATIENCE)
+    yield renew((Lease("shop:a", GRANT), Lease("shop:b", GRANT)), RenewalTerms(5_000, 60.0, PATIENCE))
+
+
+def events_at(now_s):
+    """One event or more of every class."""
+    stored, refused = FillResult.STORED, FillResult.REFUSED
+    cells = (None, FOREIGN, value_cell(7), STALE, value_cell("a", codec=TEXTS))
+    yield from (CellRead(now_s, cell, 1_000) for cell in cells)
+    yield from (CellsRead(now_s, (None,) * count, None) for count in (0, 1, 2))
+    yield from (LeaseGranted(now_s, GRANT, stale, 1_000) for stale in (None, STALE, cells[-1]))
+    yield from (LeaseDenied(now_s, 50, stale, 1_000) for stale in (None, STALE, cells[-1]))
+    yield from (FreshFound(now_s, cell, 1_000) for cell in (cells[2], cells[-1]))
+    yield WriterFound(now_s, 50)
+    yield ForeignFound(now_s)
+    yield from (CellsFilled(now_s, results) for results in ((), (stored,), (refused,), (stored, refused)))
+    yield from (LeasesRenewed(now_s, renewed) for renewed in ((True,), (False,), (True, False), (False,) * 2))
+    yield LeasesReleased(now_s)
+    yield from (HoldsTaken(now_s, (GRANT,) * count) for count in (0, 1, 2))
+    yield KeysDeleted(now_s, 1)
+    yield from (KeysFound(now_s, cursor, keys) for cursor in (0, 9) for keys in ((), KEYS[:1]))
+    yield Ponged(now_s)
+    yield Computed(now_s, 7)
+    yield Computed(now_s, "unstorable as an int")
+    yield ComputeFailed(now_s, ERROR)
+    yield LoadLed(now_s, 1)
+    yield from (LoadShared(now_s, payload, 7) for payload in (None, b"7", b"corrupt"))
+    yield LoadErrorShared(now_s, ERROR)
+    yield LoadNotShared(now_s)
+    yield SharingTimedOut(now_s, 1)
+    yield Woke(now_s)
+    yield from (StoreFailed(now_s, kind) for kind in (FailureKind.TIMEOUT, FailureKind.OTHER))
+    yield Interrupted(now_s)
+
+
+EVENTS = (*events_at(0.0), *events_at(100.0))
+
+
+def capped(state):
+    """The state with counters that have no bound at their cap; behaviour past it is the same."""
+    changes = {
+        name: min(getattr(state, name), cap)
+        for name, cap in (("turns", 2), ("turn", 2), ("deleted", 2))
+        if hasattr(state, name)
+    }
+    for name in ("acquiring", "pausing"):
+        if hasattr(state, name):
+            changes[name] = capped(getattr(state, name))
+    return attrs.evolve(state, **changes) if changes else state
+
+
+def machines_beside(step):
+    """The renewals that a step hands over."""
+    for place in (step.command, step.outcome):
+        renewal = getattr(place, "renewal", None)
+        if renewal is not None:
+            yield renewal
+
+
+@cache
+def explored():
+    """All reachable steps, the states among them, and which state answered which event class."""
+    waiting = deque(beginnings())
+    seen_states, seen_steps, answered = set(), [], set()
+    while waiting:
+        step = waiting.popleft()
+        seen_steps.append(step)
+        waiting.extend(machines_beside(step))
+        state = capped(step.state)
+        if state in seen_states:
+            continue
+        seen_states.add(state)
+        for event in EVENTS:
+            try:
+                waiting.append(state.receive(event))
+            except ProtocolError:
+                continue
+            answered.add((type(state), type(event)))
+    return seen_states, seen_steps, answered
+
+
+def union(alias):
+    """The classes of a union of unions."""
+    return set(get_args(alias))
+
+
+def state_classes():
+    """Every class of the machines' modules that receives events."""
+    names = [found.name for found in pkgutil.iter_modules(operations.__path__, operations.__name__ + ".")]
+    return {
+        thing
+        for name in names
+        for thing in vars(importlib.import_module(name)).values()
+        if isinstance(thing, type) and hasattr(thing, "receive") and thing.__module__ == name
+    }
+
+
+def test_the_representative_events_are_of_every_class():
+    assert {type(event) for event in EVENTS} == union(events.Event)
+
+
+def test_every_state_of_every_machine_is_reached():
+    states, _, _ = explored()
+    assert {type(state) for state in states} == state_classes() | {steps.Over}
+    assert len(states) > 100
+
+
+def test_a_state_gives_a_step_or_a_protocol_error_and_nothing_else():
+    # `explored` lets every other exception through.
+    _, reached, _ = explored()
+    for step in reached:
+        assert isinstance(step, Step)
+        assert (step.command is None) != (step.outcome is None)
+        assert (step.state == OVER) == (step.command is None)
+
+
+def test_what_is_over_refuses_everything():
+    for event in EVENTS:
+        with pytest.raises(ProtocolError):
+            OVER.receive(event)
+
+
+def test_every_state_but_the_last_can_be_interrupted_and_then_ends_without_further_ado():
+    """Rule (c): cleaning up is bounded, whatever the store says."""
+    states, _, _ = explored()
+    for state in states - {OVER}:
+        step = state.receive(Interrupted(0.0))
+        asked = 0
+        while step.command is not None:
+            assert isinstance(step.command, commands.ReleaseLeases | commands.DeleteKeys)
+            step = step.state.receive(StoreFailed(0.0, FailureKind.TIMEOUT))
+            asked += 1
+        assert asked <= 2 * PATIENCE.attempts
+        assert not isinstance(step.outcome, steps.Loaded)
+
+
+def test_every_command_is_asked_every_event_taken_every_outcome_come_to_and_every_notice_given():
+    _, reached, answered = explored()
+    assert {type(step.command) for step in reached} - {type(None)} == union(commands.Command)
+    assert {event for _, event in answered} == union(events.Event)
+    assert {type(step.outcome) for step in reached} - {type(None)} == union(steps.Outcome)
+    assert {type(notice) for step in reached for notice in step.notices} == union(notices.Notice)
+
+
+ANSWERS = {
+    commands.ReadCell: events.ReadAnswer,
+    commands.ReadCells: events.ReadManyAnswer,
+    commands.AcquireLease: events.AcquireAnswer,
+    commands.FillCells: events.FillAnswer,
+    commands.RenewLeases: events.RenewAnswer,
+    commands.ReleaseLeases: events.ReleaseAnswer,
+    commands.HoldCells: events.HoldAnswer,
+    commands.DeleteKeys: events.DeleteAnswer,
+    commands.ScanKeys: events.ScanAnswer,
+    commands.Ping: events.PingAnswer,
+    commands.Compute: events.ComputeAnswer,
+    commands.ShareLoad: events.ShareAnswer,
+    commands.Sleep: events.SleepAnswer,
+}
+
+
+def test_a_state_takes_exactly_the_events_that_answer_its_command():
+    _, reached, answered = explored()
+    taken = {}
+    for state, event in answered:
+        taken.setdefault(state, set()).add(event)
+    for step in reached:
+        if step.command is not None:
+            assert taken[type(step.state)] == union(ANSWERS[type(step.command)])
+
+
+def test_states_can_be_hashed_compared_and_shown():
+    states, _, _ = explored()
+    assert len({repr(state) for state in states}) == len(states)
+    again, _, _ = explored.__wrapped__()
+    assert again == states
+
+
+@pytest.mark.parametrize("value", [[1, 2], {"a": 1}])
+def test_a_state_can_be_hashed_whatever_the_loader_gave(value):
+    untyped = codec_for(None, 1_000)
+    request = load_request(codec=untyped, serve_stale=True)
+    stale = CellRead(0.0, value_cell(value, codec=untyped, soft_ms=1), 1_000)
+    script = [stale, LoadLed(0.0, 1), LeaseGranted(0.0, GRANT, None, 1_000), Computed(0.0, value)]
+    step = get_or_load(request)
+    reached = {step.state}
+    for event in script:
+        step = step.state.receive(event)
+        reached.add(step.state)
+    assert len(reached) == 5
+
+
+def walk(step, choices):
+    """The steps that a list of choices among the accepted events leads through."""
+    taken = [step]
+    for choice in choices:
+        accepted = []
+        for event in EVENTS:
+            try:
+                accepted.append(step.state.receive(event))
+            except ProtocolError:
+                continue
+        if not accepted:
+            break
+        step = accepted[choice % len(accepted)]
+        taken.append(step)
+    return taken
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.integers(0, 14), st.lists(st.integers(0, 100), max_size=8))
+def test_the_same_events_give_the_same_steps_byte_for_byte(number, choices):
+    """B4."""
+    first = walk(list(beginnings())[number], choices)
+    second = walk(list(beginnings())[number], choices)
+    assert first == second
+    assert repr(first) == repr(second)
+
+
+def test_no_step_changes_the_state_that_it_came_from():
+    states, _, _ = explored()
+    for state in states:
+        before = repr(state)
+        for event in EVENTS:
+            try:
+                state.receive(event)
+            except ProtocolError:
+                continue
+        assert repr(state) == before
+
+
+def test_a_mutations_holds_are_renewed_by_a_machine_of_its_own():
+    _, reached, _ = explored()
+    held = [step.outcome for step in reached if isinstance(step.outcome, ManyHeld) and step.outcome.grants]
+    assert held
+    assert all(each.renewal is not None and each.renewal.command is not None for each in held)
+
+
+def test_theirs_is_another_grant_than_ours():
+    # The representatives are only worth something if refusing one value is told from holding another.
+    assert THEIRS != GRANT

@@ -1,0 +1,230 @@
+"""Running machines without I/O: by scripted events, or one command at a time against a memory store."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+import attrs
+
+from sansio_cache.budget import Patience
+from sansio_cache.cell import NO_GRANT, Cell, Kind, make_grant
+from sansio_cache.codec import Codec, codec_for
+from sansio_cache.commands import Command, Compute, ShareLoad, Sleep, StoreCommand
+from sansio_cache.entry import seal
+from sansio_cache.events import (
+    Computed,
+    ComputeFailed,
+    Event,
+    FailureKind,
+    Interrupted,
+    LoadErrorShared,
+    LoadLed,
+    LoadNotShared,
+    LoadShared,
+    SharingTimedOut,
+    StoreFailed,
+    Woke,
+)
+from sansio_cache.flights import Flights, Following
+from sansio_cache.memory_store import MemoryStore
+from sansio_cache.notices import Notice
+from sansio_cache.operations.get_or_load import LoadRequest
+from sansio_cache.step import Loaded, Outcome, Step
+
+KEY: Final = "shop:user:1"
+INTS: Final = codec_for(int, 1_000)
+TEXTS: Final = codec_for(str, 1_000)
+PATIENCE: Final = Patience()
+"""100 ms an attempt, 250 ms an operation, three attempts."""
+NONCE: Final = b"nonce-01"
+GRANT: Final = make_grant(NONCE, 1)
+THEIRS: Final = make_grant(b"theirs-1", 7)
+
+
+def value_cell(
+    value: Any, key: str = KEY, *, codec: Codec[Any] = INTS, filled_by: bytes = THEIRS, soft_ms: int = 0
+) -> Cell:
+    """A cell that holds a value which readers of `key` can read."""
+    return Cell(Kind.VALUE, NO_GRANT, 0, soft_ms, filled_by, seal(key, codec, codec.encode(value).payload, 0))
+
+
+def load_request(**changes: Any) -> LoadRequest:
+    """A get-or-load of an int that serves nothing stale, changed as asked."""
+    fields: dict[str, Any] = {
+        "key": KEY,
+        "codec": INTS,
+        "hard_ttl_ms": 60_000,
+        "soft_ttl_ms": 0,
+        "serve_stale": False,
+        "lease_ms": 5_000,
+        "max_lease_s": 60.0,
+        "wait_s": 30.0,
+        "nonce": NONCE,
+        "seed": 1,
+        "patience": PATIENCE,
+        "started_s": 0.0,
+    }
+    return LoadRequest(**{**fields, **changes})
+
+
+class Script:
+    """A machine that is given its events by a test, which looks at it in between."""
+
+    def __init__(self, step: Step) -> None:
+        self.step = step
+        self.steps = [step]
+        self.notices: list[Notice] = list(step.notices)
+
+    @property
+    def command(self) -> Command | None:
+        return self.step.command
+
+    @property
+    def outcome(self) -> Outcome | None:
+        return self.step.outcome
+
+    def give(self, *events: Event) -> Script:
+        """Answer the pending command, and the ones after it."""
+        for event in events:
+            self.step = self.step.state.receive(event)
+            self.steps.append(self.step)
+            self.notices += self.step.notices
+        return self
+
+
+class Clock:
+    """Seconds that pass when a test says so."""
+
+    def __init__(self, now_s: float = 1_000.0) -> None:
+        self.now_s = now_s
+
+    def __call__(self) -> float:
+        return self.now_s
+
+    def advance(self, seconds: float) -> None:
+        self.now_s += seconds
+
+
+@attrs.frozen
+class Fault:
+    """A store command that fails. `is_done`: the store did it, and only the answer was lost."""
+
+    kind: FailureKind
+    is_done: bool
+
+
+def _no_fault(_: StoreCommand) -> Fault | None:
+    return None
+
+
+def _no_loader() -> Any:
+    raise AssertionError("no loader was expected to run")
+
+
+@attrs.define(eq=False)
+class Run:
+    """An operation under way in a process."""
+
+    step: Step
+    loader: Callable[[], Any]
+    notices: list[Notice]
+    commands: list[Command]
+    place: Following | None = None
+
+    @property
+    def is_over(self) -> bool:
+        return self.step.command is None
+
+
+class Process:
+    """One process: operations that take turns, the loads they share, and a store of any process.
+
+    Nothing runs by itself: `advance` lets one operation perform its one pending command. Sleeping, and
+    waiting in vain for a load, let the clock pass. Renewals are left out.
+    """
+
+    def __init__(self, store: MemoryStore, clock: Clock) -> None:
+        self.store = store
+        self.clock = clock
+        self.flights = Flights()
+        self.fault: Callable[[StoreCommand], Fault | None] = _no_fault
+
+    def start(self, step: Step, loader: Callable[[], Any] = _no_loader) -> Run:
+        run = Run(step, loader, [], [])
+        self._observe(run)
+        return run
+
+    def advance(self, run: Run) -> None:
+        event = self._perform(run)
+        if event is not None:
+            self._receive(run, event)
+
+    def interrupt(self, run: Run) -> None:
+        if run.place is not None:
+            self.flights.leave(run.place)
+            run.place = None
+        self._receive(run, Interrupted(self.clock()))
+
+    def finish(self, run: Run) -> Outcome:
+        while not run.is_over:
+            self.advance(run)
+        assert run.step.outcome is not None
+        return run.step.outcome
+
+    def run(self, step: Step, loader: Callable[[], Any] = _no_loader) -> Run:
+        """Run an operation to its end with nothing beside it."""
+        run = self.start(step, loader)
+        self.finish(run)
+        return run
+
+    def _observe(self, run: Run) -> None:
+        run.notices += run.step.notices
+        if run.step.command is not None:
+            run.commands.append(run.step.command)
+        self.flights.observe(run.step)
+
+    def _receive(self, run: Run, event: Event) -> None:
+        run.step = run.step.state.receive(event)
+        self._observe(run)
+
+    def _perform(self, run: Run) -> Event | None:
+        command = run.step.command
+        match command:
+            case Compute():
+                try:
+                    return Computed(self.clock(), run.loader())
+                except Exception as error:
+                    return ComputeFailed(self.clock(), error)
+            case ShareLoad():
+                return self._share(run, command)
+            case Sleep():
+                self.clock.advance(command.duration_s)
+                return Woke(self.clock())
+            case None:
+                raise AssertionError("the operation is over")
+            case _:
+                fault = self.fault(command)
+                event = self.store.perform(command) if fault is None or fault.is_done else None
+                return event if fault is None else StoreFailed(self.clock(), fault.kind)
+
+    def _share(self, run: Run, command: ShareLoad) -> Event | None:
+        """Lead, or join at the first turn and look at the second what came of it."""
+        place = run.place
+        if place is None:
+            joined = self.flights.join(command)
+            if isinstance(joined, int):
+                return LoadLed(self.clock(), joined)
+            run.place = joined
+            return None
+        run.place = None
+        if not self.flights.has_landed(place):
+            self.flights.leave(place)
+            self.clock.advance(command.timeout_s)
+            return SharingTimedOut(self.clock(), place.flight)
+        landing = self.flights.leave(place)
+        if landing is None:
+            return LoadNotShared(self.clock())
+        if isinstance(landing, Loaded):
+            return LoadShared(self.clock(), landing.payload, landing.value)
+        return LoadErrorShared(self.clock(), landing.error)

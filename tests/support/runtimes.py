@@ -1,0 +1,665 @@
+"""One facade over three runtimes, so that each behaviour is written once.
+
+`@runs()` makes a test of a coroutine function that takes a `World`: it runs on threads, asyncio and trio,
+on memory and on a real server. The synchronous cache is driven from worker threads, and a loader that is
+a coroutine function is run in the test's event loop, so concurrent scenarios work the same everywhere.
+
+Every world records the semantic commands that its caches ask for. What a test did in one place is compared
+with what it did on threads and memory (B5): the commands, the counters, and what is left in the store.
+"""
+
+import gc
+import logging
+import random
+import time
+import weakref
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import ExitStack, asynccontextmanager, closing, contextmanager
+from inspect import Parameter, iscoroutinefunction, signature
+from typing import Any, Final
+from uuid import uuid4
+
+import anyio
+import anyio.from_thread
+import anyio.lowlevel
+import anyio.to_thread
+import attrs
+import pytest
+import redis
+import redis.asyncio
+
+from sansio_cache.cell import FOREIGN, NO_GRANT, Cell, Foreign, Kind, format_cell, parse_cell
+from sansio_cache.codec import codec_for
+from sansio_cache.commands import (
+    AcquireLease,
+    DeleteKeys,
+    FillCells,
+    HoldCells,
+    Mode,
+    ReadCell,
+    ReadCells,
+    ReleaseLeases,
+    RenewLeases,
+    ScanKeys,
+    StoreCommand,
+)
+from sansio_cache.entry import BODY_HEADER_BYTES, seal
+from sansio_cache.events import StoreEvent
+from sansio_cache.memory_store import MemoryStore
+from sansio_cache.stats import CacheStats
+from sansio_cache_redis import anyio as cache_anyio
+from sansio_cache_redis import sync as cache_sync
+from sansio_cache_redis.channel_threads import ClientChannel
+from sansio_cache_redis.driver_sync import RedisStore
+from sansio_cache_redis.memory import SharedMemory
+from sansio_cache_redis.wire import ServerClock
+from support.servers import connect
+from support.tls import TlsProxy
+
+RUNTIMES: Final = ("sync", "asyncio", "trio")
+
+# Long, so that a busy machine makes no test fail: what is tested here is not how fast the store gives up.
+PATIENT: Final = {"operation_timeout_s": 20.0, "attempt_timeout_s": 10.0}
+
+MAX_VALUE_BYTES: Final = 8 * 2**20
+
+# All but the latencies, and `waits`: how often a waiter looks again is a matter of time.
+_COUNTERS: Final = (
+    "redis_hits",
+    "stale_hits",
+    "misses",
+    "loads",
+    "loads_without_lease",
+    "load_failures",
+    "shared",
+    "stored",
+    "lost_leases",
+    "outgrown_leases",
+    "unstorable",
+    "invalidated",
+    "failed_invalidations",
+    "errors",
+    "gave_up",
+)
+
+
+@attrs.frozen
+class Place:
+    """Where a test runs: on which runtime, against which store, reached in which way."""
+
+    runtime: str
+    store: str
+
+    @property
+    def backend(self) -> str:
+        """The event loop of the test, which for the synchronous cache only starts the threads."""
+        return "trio" if self.runtime == "trio" else "asyncio"
+
+    def __str__(self) -> str:
+        return f"{self.runtime}-{self.store}"
+
+
+def _places(*stores: str) -> tuple[Place, ...]:
+    return tuple(Place(runtime, store) for store in stores for runtime in RUNTIMES)
+
+
+EVERYWHERE: Final = _places("memory", "server")
+ON_MEMORY: Final = _places("memory")
+ON_SERVER: Final = _places("server")
+WAYS_IN: Final = _places("unix", "tls", "client")
+"""A unix socket, TLS, and a client that the user brings."""
+REFERENCE: Final = Place("sync", "memory")
+
+
+async def until(condition: Callable[[], object], *, timeout_s: float = 20.0) -> None:
+    """Wait for a condition, letting other tasks run; `TimeoutError` if it does not hold in time."""
+    deadline_s = time.monotonic() + timeout_s
+    while not condition():
+        if time.monotonic() > deadline_s:
+            raise TimeoutError(f"still waiting after {timeout_s} s")
+        await anyio.sleep(0.001)
+
+
+# --- The store, behind the cache's back
+
+
+class Raw:
+    """The store as another program sees it. Keys are given without the namespace."""
+
+    def __init__(self, namespace: str) -> None:
+        self._namespace = namespace
+
+    def full(self, key: str) -> str:
+        """The complete key."""
+        return f"{self._namespace}:{key}"
+
+    def perform(self, command: StoreCommand) -> StoreEvent:
+        """Do as another process's cache would."""
+        raise NotImplementedError
+
+    def read(self) -> dict[str, Cell | Foreign]:
+        """Everything in the namespace."""
+        raise NotImplementedError
+
+    def put(self, full: str, cell: Cell | Foreign, ttl_ms: int = 600_000) -> None:
+        """Write a complete key, as another program or version might; foreign is no string at all."""
+        raise NotImplementedError
+
+    def put_bytes(self, full: str, data: bytes) -> None:
+        """Write a complete key with any bytes."""
+        raise NotImplementedError
+
+    def delete(self, key: str) -> None:
+        """A plain removal, by a program that knows nothing of the cache."""
+        raise NotImplementedError
+
+    def now_ms(self) -> int:
+        """The store's clock."""
+        raise NotImplementedError
+
+    def ttl_ms(self, key: str) -> int:
+        """How long a key has to live."""
+        raise NotImplementedError
+
+    def cell(self, key: str) -> Cell | Foreign | None:
+        """One cell."""
+        return self.read().get(key)
+
+    def lease(self, key: str, nonce: bytes = b"somebody", lease_ms: int = 600_000) -> bytes:
+        """Take the lease of a key for somebody else; returns the grant."""
+        event: Any = self.perform(AcquireLease(self.full(key), nonce, lease_ms, NO_GRANT, Mode.KEEP, 10.0))
+        grant: bytes = event.grant
+        return grant
+
+    def body(self, key: str, value: Any, type: Any = None) -> bytes:
+        """The body of an entry that holds the value."""
+        codec = codec_for(type, MAX_VALUE_BYTES)
+        return seal(self.full(key), codec, codec.encode(value).payload, 0.0)
+
+
+class MemoryRaw(Raw):
+    """The memory store of a cache."""
+
+    def __init__(self, namespace: str, memory: SharedMemory) -> None:
+        super().__init__(namespace)
+        self._memory = memory
+
+    @property
+    def _store(self) -> MemoryStore:
+        return self._memory.store
+
+    def perform(self, command: StoreCommand) -> StoreEvent:
+        return self._memory.perform(command)
+
+    def read(self) -> dict[str, Cell | Foreign]:
+        prefix = f"{self._namespace}:"
+        return {
+            full.removeprefix(prefix): kept.cell
+            for full, kept in self._store.dump().items()
+            if full.startswith(prefix) and kept.expires_ms > self.now_ms()
+        }
+
+    def put(self, full: str, cell: Cell | Foreign, ttl_ms: int = 600_000) -> None:
+        self._store.plant(full, cell, self.now_ms() + ttl_ms)
+
+    def put_bytes(self, full: str, data: bytes) -> None:
+        self.put(full, parse_cell(data))
+
+    def delete(self, key: str) -> None:
+        self._store.plant(self.full(key), None, 0)
+
+    def now_ms(self) -> int:
+        return int(self._store.clock() * 1000)
+
+    def ttl_ms(self, key: str) -> int:
+        return self._store.dump()[self.full(key)].expires_ms - self.now_ms()
+
+
+class ServerRaw(Raw):
+    """A server, through a plain client."""
+
+    def __init__(self, namespace: str, client: redis.Redis) -> None:
+        super().__init__(namespace)
+        self._client: Any = client
+        self._store = RedisStore(ClientChannel(client), ServerClock(), time.monotonic)
+
+    def perform(self, command: StoreCommand) -> StoreEvent:
+        return self._store.perform(command)
+
+    def read(self) -> dict[str, Cell | Foreign]:
+        prefix = f"{self._namespace}:"
+        found: dict[str, Cell | Foreign] = {}
+        for name in self._client.scan_iter(f"{prefix}*", count=10_000):
+            try:
+                raw = self._client.get(name)
+            except redis.ResponseError:
+                found[name.decode().removeprefix(prefix)] = FOREIGN
+            else:
+                if raw is not None:
+                    found[name.decode().removeprefix(prefix)] = parse_cell(raw)
+        return found
+
+    def cell(self, key: str) -> Cell | Foreign | None:
+        try:
+            raw = self._client.get(self.full(key))
+        except redis.ResponseError:
+            return FOREIGN
+        return None if raw is None else parse_cell(raw)
+
+    def put(self, full: str, cell: Cell | Foreign, ttl_ms: int = 600_000) -> None:
+        self._client.delete(full)
+        if isinstance(cell, Foreign):
+            self._client.rpush(full, "a list")
+            self._client.pexpire(full, ttl_ms)
+        else:
+            self._client.set(full, format_cell(cell), px=ttl_ms)
+
+    def put_bytes(self, full: str, data: bytes) -> None:
+        self._client.set(full, data, px=600_000)
+
+    def delete(self, key: str) -> None:
+        self._client.delete(self.full(key))
+
+    def now_ms(self) -> int:
+        seconds, microseconds = self._client.time()
+        return int(seconds) * 1000 + int(microseconds) // 1000
+
+    def ttl_ms(self, key: str) -> int:
+        return int(self._client.pttl(self.full(key)))
+
+
+def is_free(cell: Cell | Foreign | None) -> bool:
+    """Whether nobody has a lease or a hold on a key."""
+    return cell is None or (isinstance(cell, Cell) and cell.kind == Kind.VALUE and cell.grant == NO_GRANT)
+
+
+# --- What a cache asked of its store
+
+
+Fact = tuple[Any, ...]
+
+
+@attrs.define(eq=False)
+class Trace:
+    """The commands of a world's caches, in order."""
+
+    facts: list[Fact] = attrs.field(factory=list)
+    fills: dict[bytes, tuple[int, float]] = attrs.field(factory=dict)
+    """The hard time to live of each grant's value in milliseconds, and when it was sent."""
+
+    def count(self, name: str) -> int:
+        """How many commands of a kind were answered."""
+        return sum(fact[0] == name for fact in self.facts)
+
+    def note(self, command: StoreCommand, event: StoreEvent, namespace: str) -> None:
+        """Take down a command with what it was answered."""
+        prefix = f"{namespace}:"
+        what = _masked(command)
+        said = tuple(_strip(part, prefix) for part in what)
+        self.facts.append((type(command).__name__, *said, type(event).__name__))
+
+    def sending(self, command: StoreCommand) -> None:
+        """Take down what is about to be stored."""
+        if isinstance(command, FillCells):
+            for fill in command.fills:
+                self.fills[fill.grant] = (fill.hard_ttl_ms, time.monotonic())
+
+    def folded(self) -> list[Fact]:
+        """The trace, in which a command that was repeated stands once: nobody knows how often one waits."""
+        return [
+            fact for place, fact in enumerate(self.facts) if place == 0 or self.facts[place - 1] != fact
+        ]
+
+
+def _strip(part: Any, prefix: str) -> Any:
+    if isinstance(part, tuple):
+        return tuple(_strip(each, prefix) for each in part)
+    return str(part).replace(prefix, "") if isinstance(part, str) else part
+
+
+def _masked(command: StoreCommand) -> Fact:
+    """A command without what differs from run to run: time-outs, clocks, the check of the full key."""
+    match command:
+        case ReadCell(key=key):
+            return (key,)
+        case ReadCells(keys=keys):
+            return keys
+        case AcquireLease(key=key, nonce=nonce, lease_ms=lease_ms, seen=seen, mode=mode):
+            return (key, nonce, lease_ms, seen[:8], mode.value)
+        case FillCells(fills=fills):
+            return tuple(
+                (each.key, each.grant[:8], each.hard_ttl_ms, each.soft_ttl_ms, _content(each.body))
+                for each in fills
+            )
+        case RenewLeases(leases=leases, lease_ms=lease_ms):
+            return (tuple((each.key, each.claim[:8]) for each in leases), lease_ms)
+        case ReleaseLeases(leases=leases):
+            return tuple((each.key, each.claim[:8]) for each in leases)
+        case HoldCells(keys=keys, nonce=nonce, hold_ms=hold_ms):
+            return (keys, nonce, hold_ms)
+        case DeleteKeys(keys=keys):
+            return tuple(sorted(keys))
+        case ScanKeys(pattern=pattern):
+            return (pattern,)
+        case _:
+            return ()
+
+
+def _content(body: bytes) -> bytes:
+    """A body without its key check and the time that its load took."""
+    if len(body) < BODY_HEADER_BYTES:
+        return body
+    return body[8:16] + body[20:]
+
+
+class _SyncRecorder:
+    def __init__(self, store: Any, trace: Trace, namespace: str) -> None:
+        self._store, self._trace, self._namespace = store, trace, namespace
+
+    def perform(self, command: StoreCommand) -> StoreEvent:
+        self._trace.sending(command)
+        event: StoreEvent = self._store.perform(command)
+        self._trace.note(command, event, self._namespace)
+        return event
+
+
+class _AsyncRecorder(_SyncRecorder):
+    async def perform(self, command: StoreCommand) -> StoreEvent:  # type: ignore[override]
+        self._trace.sending(command)
+        event: StoreEvent = await self._store.perform(command)
+        self._trace.note(command, event, self._namespace)
+        return event
+
+
+# --- The cache
+
+
+class CacheUnderTest:
+    """The public surface of a cache as coroutine functions, whichever of the two caches it is."""
+
+    def __init__(self, cache: Any, *, is_sync: bool) -> None:
+        self.cache = cache
+        self.is_sync = is_sync
+        # More than the usual 40 threads: every caller has one, and none may wait for another's.
+        self._threads = anyio.CapacityLimiter(200)
+
+    @property
+    def driver(self) -> Any:
+        """The driver in use."""
+        return self.cache._driver if self.is_sync else self.cache._bound().driver
+
+    @property
+    def key(self) -> Any:
+        return self.cache.key
+
+    def stats(self) -> CacheStats:
+        stats: CacheStats = self.cache.stats()
+        return stats
+
+    @property
+    def followers(self) -> int:
+        """How many callers wait for the load of another."""
+        return sum(flight.followers for flight in self.driver._flights._flights.values())
+
+    async def aclose(self) -> None:
+        if self.is_sync:
+            await self._in_thread(self.cache.close)
+        else:
+            await self.cache.aclose()
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        method = getattr(self.cache, name)
+
+        async def call(*args: Any, **kwargs: Any) -> Any:
+            if not self.is_sync:
+                return await method(*args, **kwargs)
+            return await self._in_thread(lambda: method(*map(_bridged, args), **kwargs))
+
+        return call
+
+    @asynccontextmanager
+    async def mutate(self, *keys: str) -> AsyncIterator[Any]:
+        if not self.is_sync:
+            async with self.cache.mutate(*keys) as mutation:
+                yield mutation
+            return
+        manager = self.cache.mutate(*keys)
+        mutation = await self._in_thread(manager.__enter__)
+        try:
+            yield mutation
+        except BaseException as error:
+            with anyio.CancelScope(shield=True):
+                await self._in_thread(lambda: manager.__exit__(type(error), error, error.__traceback__))
+            raise
+        else:
+            await self._in_thread(lambda: manager.__exit__(None, None, None))
+
+    async def _in_thread(self, call: Callable[[], Any]) -> Any:
+        return await anyio.to_thread.run_sync(call, limiter=self._threads)
+
+
+def _bridged(argument: Any) -> Any:
+    """A loader that is a coroutine function, as a plain one that runs it in the test's event loop."""
+    if not iscoroutinefunction(argument):
+        return argument
+    return lambda: anyio.from_thread.run(argument)
+
+
+class World:
+    """A store, a cache on it, and what happened. Made by `@runs`, once for each run of a test."""
+
+    def __init__(self, place: Place, url: str, raw: Raw, namespace: str, client: Any) -> None:
+        self.place = place
+        self.url = url
+        self.raw = raw
+        self.namespace = namespace
+        self.trace = Trace()
+        self.log: list[logging.LogRecord] = []
+        self.caches: list[CacheUnderTest] = []
+        self._client = client
+
+    def open(self, **options: Any) -> CacheUnderTest:
+        """Another cache on the same store, as another process would have it."""
+        options = {"namespace": self.namespace, **PATIENT, **options}
+        is_sync = self.place.runtime == "sync"
+        kind: Any = cache_sync.Cache if is_sync else cache_anyio.Cache
+        if self.place.store == "client":
+            cache = kind.from_client(self._client, **options)
+        else:
+            cache = kind.from_url(self.url, **options)
+        # One sequence of random numbers for each cache, the same in all places.
+        cache._plan._entropy = random.Random(len(self.caches))
+        opened = CacheUnderTest(cache, is_sync=is_sync)
+        recorder = _SyncRecorder if is_sync else _AsyncRecorder
+        driver = opened.driver
+        driver._store = recorder(driver._store, self.trace, options["namespace"])
+        self.caches.append(opened)
+        return opened
+
+    @property
+    def cache(self) -> CacheUnderTest:
+        """The cache that the test is about."""
+        return self.caches[0]
+
+    def take_log(self) -> list[str]:
+        """What was logged since the last call. A test that expects nothing need not ask."""
+        messages = [record.getMessage() for record in self.log]
+        self.log.clear()
+        return messages
+
+    async def close(self) -> None:
+        """Close the caches."""
+        with anyio.CancelScope(shield=True):
+            for cache in self.caches:
+                await cache.aclose()
+
+    def check(self) -> None:
+        """What holds at the end of every test, whatever it did."""
+        for cache in self.caches:
+            driver = cache.cache._driver if cache.is_sync else None
+            if driver is not None:
+                assert len(driver._flights) == 0, "a flight is left (B2)"
+                assert driver._landings == {}, "a landing is left (B2)"
+        assert [record.getMessage() for record in self.log] == []
+        self._check_ttls()
+
+    def _check_ttls(self) -> None:
+        """Every value expires when its fill said (B1)."""
+        for key, cell in self.raw.read().items():
+            if isinstance(cell, Cell) and cell.filled_by in self.trace.fills:
+                hard_ttl_ms, sent_s = self.trace.fills[cell.filled_by]
+                age_ms = (time.monotonic() - sent_s) * 1000
+                assert hard_ttl_ms - age_ms - 100 <= self.raw.ttl_ms(key) <= hard_ttl_ms
+
+    def summary(self, compare: str) -> dict[str, Any]:
+        """What is compared between places: see `runs`."""
+        names = compare == "trace"
+        left = {
+            key: FOREIGN
+            if isinstance(cell, Foreign)
+            else (
+                Kind(cell.kind).name,
+                cell.grant != NO_GRANT,
+                cell.soft_ms != 0,
+                cell.filled_by[:8] if names else None,
+                _content(cell.body),
+            )
+            for key, cell in self.raw.read().items()
+        }
+        if not names:
+            return {"store": left}
+        stats = [{name: getattr(cache.stats(), name) for name in _COUNTERS} for cache in self.caches]
+        return {"commands": self.trace.folded(), "stats": stats, "store": left}
+
+
+# --- Running tests
+
+
+@contextmanager
+def _logged_to(records: list[logging.LogRecord]) -> Iterator[None]:
+    class Handler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            records.append(record)
+
+    handler = Handler()
+    logger = logging.getLogger("sansio_cache")
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+
+
+def _client_for(place: Place, url: str, stack: ExitStack) -> Any:
+    if place.store != "client":
+        return None
+    if place.runtime == "asyncio":
+        return redis.asyncio.Redis.from_url(url)
+    return stack.enter_context(closing(redis.Redis.from_url(url)))
+
+
+def run_in(
+    place: Place,
+    test: Callable[..., Any],
+    ask: Callable[[str], Any],
+    compare: str | None,
+    options: dict[str, Any],
+    extra: dict[str, Any],
+) -> dict[str, Any] | None:
+    """Run a test in one place; returns what is to be compared. `ask` gets a fixture by its name."""
+    namespace = f"t{uuid4().hex[:12]}"
+    with ExitStack() as stack:
+        raw: Raw
+        if place.store == "memory":
+            # Under a name, so that all caches of the test share one store, which ends with them.
+            url = f"memory://{namespace}"
+            keeper = cache_sync.Cache.from_url(url, namespace=namespace)
+            stack.callback(keeper.close)
+            assert isinstance(keeper._memory, SharedMemory)
+            raw = MemoryRaw(namespace, keeper._memory)
+        else:
+            url = ask("redis_url")
+            raw = ServerRaw(namespace, stack.enter_context(closing(connect(url))))
+            if place.store == "unix":
+                url = ask("redis_server").unix_url
+            elif place.store == "tls":
+                proxy = stack.enter_context(TlsProxy(ask("redis_server").port))
+                url = f"{proxy.url}?ssl_ca_certs={proxy.ca_file}"
+        client = _client_for(place, url, stack)
+        world = World(place, url, raw, namespace, client)
+
+        async def main() -> None:
+            try:
+                world.open(**options)
+                await test(world, **extra)
+                for cache in world.caches:
+                    if not cache.cache._is_closed:
+                        assert len(cache.driver._flights) == 0, "a flight is left (B2)"
+            finally:
+                await world.close()
+                if place.store == "client" and place.runtime == "asyncio":
+                    await client.aclose()
+
+        with _logged_to(world.log):
+            anyio.run(main, backend=place.backend)
+        world.check()
+        if place in WAYS_IN:
+            gc.collect()  # what was not closed complains here, and not in the next test
+        return None if compare is None else world.summary(compare)
+
+
+_references: weakref.WeakKeyDictionary[Any, dict[str, Any]] = weakref.WeakKeyDictionary()
+
+
+def _reference(
+    test: Callable[..., Any], compare: str, options: dict[str, Any], extra: dict[str, Any]
+) -> dict[str, Any]:
+    """What the test does on threads and memory."""
+    kept = _references.setdefault(test, {})
+    case = repr(sorted(extra.items()))
+    if case not in kept:
+
+        def ask(name: str) -> Any:
+            raise LookupError(f"the memory store needs no {name}")
+
+        kept[case] = run_in(REFERENCE, test, ask, compare, options, extra)
+    found: dict[str, Any] = kept[case]
+    return found
+
+
+def runs(
+    on: tuple[Place, ...] = EVERYWHERE, *, compare: str | None = "trace", **options: Any
+) -> Callable[[Callable[..., Any]], Callable[..., None]]:
+    """Make a test of `async def test_…(world, …)`, run in several places.
+
+    Args:
+        on: The places.
+        compare: What must be the same in all places: "trace" for commands, counters and what is left in
+            the store; "store" where commands may come in any order; None where places differ on purpose.
+        options: Of the cache that the test is about.
+    """
+
+    def decorate(test: Callable[..., Any]) -> Callable[..., None]:
+        others = [
+            parameter for name, parameter in signature(test).parameters.items() if name != "world"
+        ]
+
+        def run(request: pytest.FixtureRequest, place: Place, **extra: Any) -> None:
+            left = run_in(place, test, request.getfixturevalue, compare, options, extra)
+            if compare is not None:
+                assert left == _reference(test, compare, options, extra)
+
+        run.__name__ = test.__name__
+        run.__qualname__ = test.__qualname__
+        run.__doc__ = test.__doc__
+        run.__module__ = test.__module__
+        own = [Parameter(name, Parameter.POSITIONAL_OR_KEYWORD) for name in ("request", "place")]
+        run.__signature__ = signature(run).replace(  # type: ignore[attr-defined]
+            parameters=[*own, *others], return_annotation=Parameter.empty
+        )
+        marked: Callable[..., None] = pytest.mark.parametrize("place", on, ids=str)(run)
+        for mark in getattr(test, "pytestmark", ()):
+            marked = pytest.mark.__getattr__(mark.name)(*mark.args, **mark.kwargs)(marked)
+        return marked
+
+    return decorate

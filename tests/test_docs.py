@@ -1,0 +1,389 @@
+"""The documentation is true: its examples run, its tables are complete, its list of permissions is enough."""
+
+import ast
+import enum
+import gc
+import importlib
+import inspect
+import re
+import sys
+import types
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, get_args
+
+import anyio
+import attrs
+import pytest
+import redis
+
+from sansio_cache import NO_JITTER, CacheConfig, CacheStats, Policy, ProtocolError, RedisConfig
+from sansio_cache.cell import Cell, parse_cell
+from sansio_cache.commands import Command
+from sansio_cache.entry import MissReason
+from sansio_cache.events import Event, FailureKind, Interrupted
+from sansio_cache.notices import OperationName
+from sansio_cache_redis.sync import Cache
+from support.servers import Server, wait_until
+
+ROOT = Path(__file__).parent.parent
+DOCS = ROOT / "docs"
+PAGES = [ROOT / "README.md", *(page for page in sorted(DOCS.rglob("*.md")) if "_build" not in page.parts)]
+SERVER_URL = "redis://localhost:6379"
+KNOWN_BLOCKS = {"python", "console", "text"}
+"""Anything else, `py` or nothing for one, might be Python that nobody runs."""
+MOST_NOT_RUN = 3
+
+_FENCE = re.compile(r"(?P<indent> *)(?P<fence>`{3,}|~{3,}|:{3,})(?P<info>[^`]*)")
+_NOT_RUN = re.compile(r"<!-- not run: (?P<reason>\S.*?) -->")
+
+
+@attrs.frozen
+class Block:
+    """A fenced block: its language, its code, where it begins, and why it is not run, if it is not."""
+
+    language: str
+    code: str
+    line: int
+    not_run: str | None
+
+
+def blocks_of(text: str) -> list[Block]:
+    """The fenced blocks of a Markdown text, in order."""
+    blocks: list[Block] = []
+    lines = text.splitlines()
+    at = 0
+    while at < len(lines):
+        opened = _FENCE.fullmatch(lines[at])
+        at += 1
+        if opened is None:
+            continue
+        begin, indent = at, len(opened["indent"])
+        while at < len(lines) and lines[at].strip() != opened["fence"]:
+            at += 1
+        assert at < len(lines), f"line {begin}: a block that is not closed"
+        above = next((line for line in reversed(lines[: begin - 1]) if line.strip()), "")
+        marked = _NOT_RUN.fullmatch(above.strip())
+        code = "".join(f"{line[indent:]}\n" for line in lines[begin:at])
+        blocks.append(Block(opened["info"].strip(), code, begin, marked and marked["reason"]))
+        at += 1
+    return blocks
+
+
+def compiled(block: Block, page: Path, replaced: dict[str, str]) -> types.CodeType:
+    """The code of a block, with the page's own line numbers."""
+    code = block.code
+    for old, new in replaced.items():
+        code = code.replace(old, new)
+    flags = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
+    return compile("\n" * block.line + code, str(page), "exec", flags=flags, dont_inherit=True)
+
+
+def is_async(code: types.CodeType) -> bool:
+    return bool(code.co_flags & inspect.CO_COROUTINE)
+
+
+def run_page(page: Path, text: str, backend: str | None, replaced: dict[str, str]) -> int:
+    """Run the Python blocks of a page in one namespace, in order; returns how many there were.
+
+    With a backend, in one run of its event loop.
+    """
+    blocks = [block for block in blocks_of(text) if block.language == "python" and block.not_run is None]
+    codes = [compiled(block, page, replaced) for block in blocks]
+    # A module that can be imported: annotations of the classes in it are looked up there.
+    module = types.ModuleType("page_of_the_documentation")
+    sys.modules[module.__name__] = module
+
+    async def run() -> None:
+        for code in codes:
+            if is_async(code):
+                await eval(code, module.__dict__)
+            else:
+                exec(code, module.__dict__)
+
+    try:
+        if backend is None:
+            for code in codes:
+                exec(code, module.__dict__)
+        else:
+            anyio.run(run, backend=backend)
+    finally:
+        del sys.modules[module.__name__]
+        module.__dict__.clear()
+        gc.collect()  # what a page has left open is to be complained of here
+    return len(codes)
+
+
+def _runs() -> Iterator[Any]:
+    """Each page once; those with `await` outside a function once for each event loop."""
+    for page in PAGES:
+        name = str(page.relative_to(ROOT))
+        blocks = [
+            block for block in blocks_of(page.read_text(encoding="utf-8")) if block.language == "python"
+        ]
+        has_await = any(is_async(compiled(block, page, {})) for block in blocks)
+        for backend in ("asyncio", "trio") if has_await else (None,):
+            if blocks:
+                yield pytest.param(page, backend, id=f"{name}-{backend}" if backend else name)
+
+
+def _forget(client: redis.Redis) -> None:
+    """Remove what the pages store on the server: by agreement, under names that begin with docs-."""
+    for key in client.scan_iter("docs-*"):
+        client.unlink(key)
+
+
+@pytest.mark.parametrize(("page", "backend"), list(_runs()))
+def test_the_examples_of_a_page_run(page: Path, backend: str | None, request: pytest.FixtureRequest) -> None:
+    text = page.read_text(encoding="utf-8")
+    if not any(SERVER_URL in block.code for block in blocks_of(text) if block.language == "python"):
+        assert run_page(page, text, backend, {})
+        return
+    url: str = request.getfixturevalue("redis_url")
+    client: redis.Redis = request.getfixturevalue("redis_client")
+    _forget(client)
+    try:
+        assert run_page(page, text, backend, {SERVER_URL: url})
+    finally:
+        _forget(client)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_block_says_what_it_is(page: Path) -> None:
+    """So that no example escapes the test above by another name."""
+    for block in blocks_of(page.read_text(encoding="utf-8")):
+        is_directive = block.language.startswith("{") and not block.language.startswith("{code")
+        assert is_directive or block.language in KNOWN_BLOCKS, f"line {block.line}: {block.language!r}"
+
+
+def test_few_examples_are_not_run() -> None:
+    blocks = [block for page in PAGES for block in blocks_of(page.read_text(encoding="utf-8"))]
+    assert sum(block.language == "python" for block in blocks) > 60
+    assert len([block for block in blocks if block.not_run]) <= MOST_NOT_RUN
+
+
+@pytest.mark.parametrize("backend", [None, "asyncio", "trio"])
+def test_a_page_with_an_example_that_raises_fails(backend: str | None) -> None:
+    text = "```python\nx = 1\n```\ntext\n\n```python\nassert x == 2\n```\n"
+    with pytest.raises(AssertionError) as caught:
+        run_page(Path("page.md"), text, backend, {})
+    assert caught.traceback[-1].lineno == 6  # from 0: the seventh line of the page
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_an_example_that_raises_after_an_await_fails_its_page(backend: str) -> None:
+    text = "```python\nimport anyio\nawait anyio.sleep(0)\nraise ZeroDivisionError\n```\n"
+    with pytest.raises(ZeroDivisionError):
+        run_page(Path("page.md"), text, backend, {})
+
+
+def test_a_block_marked_as_not_run_is_not_run_and_all_others_are() -> None:
+    text = (
+        "<!-- not run: it would delete everything -->\n\n```python\nraise ZeroDivisionError\n```\n"
+        "- a list\n\n  ```python\n  if True:\n      x = 1\n  ```\n````text\n```python\n```\n````\n"
+    )
+    assert [block.not_run for block in blocks_of(text)] == ["it would delete everything", None, None]
+    assert run_page(Path("page.md"), text, None, {}) == 1
+
+
+# The pages say everything that there is.
+
+
+@pytest.mark.parametrize("page", sorted((DOCS / "concepts").glob("*.md")), ids=lambda page: page.stem)
+def test_a_concept_begins_with_two_lines_and_then_with_what_goes_wrong_without_it(page: Path) -> None:
+    title, blank, first, second, third, heading = page.read_text(encoding="utf-8").splitlines()[:6]
+    assert title.startswith("# ")
+    assert (blank, third) == ("", "")
+    assert first.strip()
+    assert second.strip()
+    assert heading == "## Without it"
+
+
+def _named(page: str) -> str:
+    return (DOCS / "concepts" / page).read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("cls", [CacheConfig, RedisConfig, Policy])
+def test_the_page_on_configuration_has_every_option_and_its_variable(cls: type) -> None:
+    text = _named("configuration.md")
+    prefix = {CacheConfig: "SANSIO_CACHE_", RedisConfig: "SANSIO_CACHE_REDIS_"}.get(cls)
+    for name in attrs.fields_dict(cls):
+        rows = [line for line in text.splitlines() if line.startswith(f"| `{name}` |")]
+        assert rows, name
+        if prefix and name not in ("policy", "redis"):
+            assert any(f"`{prefix}{name.upper()}`" in row for row in rows), name
+
+
+def test_the_page_on_statistics_has_every_counter_and_every_reason() -> None:
+    text = _named("statistics.md")
+    names = [name for name, _ in inspect.getmembers(CacheStats) if not name.startswith("_")]
+    kinds: list[type[enum.Enum]] = [MissReason, FailureKind]
+    names += [member.name for kind in kinds for member in kind]
+    names += [operation.value for operation in OperationName]
+    assert len(names) > 40
+    missing = [name for name in names if f"`{name}`" not in text]
+    assert missing == []
+
+
+# The generated tables.
+
+
+@pytest.fixture(scope="module")
+def machines() -> Iterator[types.ModuleType]:
+    """The module that explores the machines for the page on design."""
+    sys.path.insert(0, str(DOCS / "_ext"))
+    try:
+        yield importlib.import_module("machines")
+    finally:
+        sys.path.remove(str(DOCS / "_ext"))
+        sys.modules.pop("machines", None)
+
+
+def test_the_page_on_design_has_a_table_for_every_machine(machines: types.ModuleType) -> None:
+    written = re.findall(
+        r"^```\{machine\} (\w+)$", (DOCS / "design.md").read_text(encoding="utf-8"), re.MULTILINE
+    )
+    modules = {path.stem for path in (ROOT / "sansio_cache" / "operations").glob("[!_]*.py")}
+    assert set(written) == set(machines.MACHINES) == modules
+
+
+def test_the_tables_have_every_state_of_every_machine(machines: types.ModuleType) -> None:
+    for name in machines.MACHINES:
+        module = importlib.import_module(f"sansio_cache.operations.{name}")
+        states = {
+            name
+            for name, cls in inspect.getmembers(module, inspect.isclass)
+            if cls.__module__ == module.__name__ and hasattr(cls, "receive")
+        }
+        assert states <= {row.state for row in machines.explore(name)}, name
+
+
+def _any_event(kind: type) -> Any:
+    return kind(*[None for _ in inspect.signature(kind).parameters])
+
+
+def test_the_tables_leave_out_no_event_that_a_state_takes(machines: types.ModuleType) -> None:
+    """Every state answers the events of its command, which the tables have, and refuses all others."""
+    kinds = set(get_args(Event))
+    tried = 0
+    for name in machines.MACHINES:
+        for step, now_s in machines.steps(name):
+            written = {type(event) for _, event in machines.events(step, now_s)}
+            assert Interrupted in written
+            for kind in kinds - written:
+                with pytest.raises(ProtocolError):
+                    step.state.receive(_any_event(kind))
+                tried += 1
+    assert tried > 1000
+
+
+def test_the_tables_have_every_command_but_those_of_no_machine(machines: types.ModuleType) -> None:
+    asked = {row.command for name in machines.MACHINES for row in machines.explore(name)}
+    assert asked == {command.__name__ for command in get_args(Command)}
+
+
+def test_a_table_reads_as_it_should(machines: types.ModuleType) -> None:
+    table = machines.as_markdown("get")
+    assert "| **Reading** `ReadCell` | CellRead (no key) | *done: Missing* | Missed |" in table
+    assert "|  | CellRead (a fresh value) | *done: Value* | Hit |" in table
+    assert "|  | Interrupted | *done: Abandoned* |  |" in table
+    assert machines.as_diagram("get").startswith("Reading --> done: Missing, done: Value")
+
+
+# The list of permissions in the page on security.
+
+
+def _documented_rules() -> list[str]:
+    [line] = [line for line in _named("security.md").splitlines() if line.startswith("ACL SETUSER ")]
+    return line.replace("~shop:", "~docs-acl:").split()[3:]
+
+
+COMMANDS = [rule[1:] for rule in _documented_rules() if rule.startswith("+")]
+
+
+@pytest.fixture(scope="module")
+def guarded_server() -> Iterator[Server]:
+    with Server.start() as server:
+        yield server
+
+
+def _as_user(server: Server, rules: list[str]) -> str:
+    admin = server.client()
+    admin.flushall()
+    admin.script_flush()  # so that each is sent as text once
+    admin.execute_command("ACL", "SETUSER", "shop", "reset", *rules)
+    admin.execute_command("ACL", "LOG", "RESET")
+    return server.url.replace("redis://", "redis://shop:password@")
+
+
+def _everything_works(server: Server, url: str) -> bool:
+    """Use every feature once; whether all of it did what it should."""
+    stale = Policy(ttl=0.001, jitter=NO_JITTER, stale_for_s=60)
+    admin = server.client()
+    with Cache.from_url(url, namespace="docs-acl", operation_timeout_s=5, attempt_timeout_s=5) as cache:
+
+        def deadline_ms() -> int:
+            cell = parse_cell(admin.get("docs-acl:slow") or b"")
+            return cell.lease_deadline_ms if isinstance(cell, Cell) else 0
+
+        def load_until_renewed() -> int:
+            first_ms = deadline_ms()
+            wait_until(lambda: deadline_ms() > first_ms or cache.stats().errors or not first_ms)
+            return 1
+
+        def unlucky() -> int:
+            raise ZeroDivisionError
+
+        def refresh() -> bool:
+            stored = cache.get_or_load("old", lambda: 1, policy=stale) == 1
+            wait_until(lambda: cache.get("old") is None)
+            return stored and cache.get_or_load("old", lambda: 2, policy=stale) == 2
+
+        def fail() -> bool:
+            with pytest.raises(ZeroDivisionError):
+                cache.get_or_load("nothing", unlucky)
+            return admin.get("docs-acl:nothing") is None
+
+        def mutate() -> bool:
+            with cache.mutate("a", "b") as mutation:
+                mutation.set("a", 3)
+            return cache.get_many(["a", "b"]) == {"a": 3}
+
+        renewed = Policy(lease_s=0.05)
+        uses: list[Callable[[], bool]] = [
+            lambda: cache.get_or_load("a", lambda: 1) == cache.get("a") == 1,
+            lambda: cache.set("b", 2) and cache.get_many(["a", "b"]) == {"a": 1, "b": 2},
+            lambda: cache.get_or_load("slow", load_until_renewed, policy=renewed) == cache.get("slow"),
+            refresh,
+            fail,
+            mutate,
+            lambda: cache.invalidate("a").remembered == 0,
+            lambda: cache.clear().complete and not admin.keys("docs-acl:*"),
+            lambda: not cache.stats().errors and not cache.stats().lost_leases,
+        ]
+        return all(use() for use in uses)
+
+
+def test_the_documented_permissions_are_enough(guarded_server: Server) -> None:
+    url = _as_user(guarded_server, _documented_rules())
+    assert _everything_works(guarded_server, url)
+    with Cache.from_url(url, namespace="docs-acl") as cache:
+        health = cache.health()
+    assert health.ok, health.problems
+    denied = {str(entry["object"]) for entry in guarded_server.client().acl_log()}
+    assert denied <= {"info", "client|setinfo"}  # for both, the page says what is lost
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_no_documented_permission_can_be_left_out(guarded_server: Server, command: str) -> None:
+    rules = [rule for rule in _documented_rules() if rule != f"+{command}"]
+    assert not _everything_works(guarded_server, _as_user(guarded_server, rules))
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_health_notices_a_permission_that_is_missing(guarded_server: Server, command: str) -> None:
+    rules = [rule for rule in _documented_rules() if rule != f"+{command}"]
+    with Cache.from_url(_as_user(guarded_server, rules), namespace="docs-acl") as cache:
+        health = cache.health()
+    assert not health.ok
+    assert health.problems
