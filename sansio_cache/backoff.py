@@ -11,6 +11,9 @@ from typing import Final
 
 FIRST_PAUSE_S: Final = 0.005
 LONGEST_PAUSE_S: Final = 0.1
+FALL_BACK_S: Final = 1.0
+_MARGIN_S: Final = 0.0005
+"""Half a millisecond past the lease's deadline, which the store knows in whole milliseconds."""
 _MASK: Final = 2**64 - 1
 
 
@@ -22,9 +25,14 @@ def _draw(seed: int, turn: int) -> float:
     return ((state ^ (state >> 31)) >> 11) / 2**53
 
 
+def watched_pause_s(seed: int, turn: int, left_s: float) -> float:
+    """The seconds to sleep at most for one who will be told, in case the message is lost (L4)."""
+    longest = FALL_BACK_S * (0.75 + _draw(seed, turn) / 4)
+    return min(longest, max(left_s, 0.0) + _MARGIN_S)
+
+
 def pause_s(seed: int, turn: int, left_s: float) -> float:
     """The seconds to sleep on the given turn (from 0), when the holder's lease has `left_s` to run."""
     longest = min(FIRST_PAUSE_S * 2.0 ** min(turn, 20), LONGEST_PAUSE_S)
     pause: float = longest * (0.5 + _draw(seed, turn) / 2)
-    # Half a millisecond past the deadline, which the store knows in whole milliseconds.
-    return min(pause, max(left_s, 0.0) + 0.0005)
+    return min(pause, max(left_s, 0.0) + _MARGIN_S)

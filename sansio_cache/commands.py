@@ -158,10 +158,27 @@ class ShareLoad(Struct, frozen=True):
     arrival: int = 0
 
 
+class Watch(Struct, frozen=True):
+    """What may end a sleep early: any change of a key.
+
+    `flight` is the number of the load that waits; until it has landed, the driver may keep watching. While
+    it does watch, it may let the sleep last for `longest_s`: it will be told.
+    """
+
+    key: str
+    flight: int
+    longest_s: float
+
+
 class Sleep(Struct, frozen=True):
-    """Wait. Answered by `Woke`."""
+    """Wait; with `watch`, for something to happen to a key. Answered by `Woke`.
+
+    A driver that cannot watch sleeps for `duration_s`. One that can begins with the first sleep of a flight,
+    and ends that one at once: what happened before it watched must be looked for.
+    """
 
     duration_s: float
+    watch: Watch | None = None
 
 
 StoreCommand = (

@@ -59,6 +59,7 @@ from sansio_cache_redis.memory import memory_for
 from sansio_cache_redis.planning import AnyTtl, Mutation, Planner
 from sansio_cache_redis.replies import ERRORS
 from sansio_cache_redis.results import InvalidateResult, PatternResult, not_ready
+from sansio_cache_redis.wakeups import Waker
 from sansio_cache_redis.wire import ServerClock
 
 T = TypeVar("T")
@@ -484,7 +485,10 @@ class Cache:
             if channel is not None:
                 channel.reset()
 
-        driver = Driver(store, self._ledger, self._plan, background, distrust)
+        waker = None
+        if self._client is None and self._memory is None:
+            waker = Waker(blocking_factory(self._config.redis), self._config.namespace)
+        driver = Driver(store, self._ledger, self._plan, background, distrust, waker)
         self._binding = _Binding(running_loop, running_loop(), background, channel, store, driver)
         return self._binding
 

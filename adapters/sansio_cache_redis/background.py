@@ -7,6 +7,7 @@ program down: what it raises is logged.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, Protocol
@@ -21,6 +22,10 @@ class Background(Protocol):
 
     def start(self, job: Job) -> Callable[[], object]:
         """Start a task; the function given back cancels it."""
+        ...
+
+    def call_soon(self, function: Callable[[], object]) -> None:
+        """Call a function in the loop, from any thread; not at all where the loop has ended."""
         ...
 
     def is_over(self) -> bool:
@@ -53,6 +58,11 @@ class AsyncioBackground:
         task.add_done_callback(self._tasks.discard)
         return task.cancel
 
+    def call_soon(self, function: Callable[[], object]) -> None:
+        """Call a function in the loop, from any thread; not at all where the loop has ended."""
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(function)
+
     def is_over(self) -> bool:
         """Whether the event loop has ended."""
         return not self._loop.is_running()
@@ -70,6 +80,7 @@ class TrioBackground:
         import trio
 
         self._trio = trio
+        self._token = trio.lowlevel.current_trio_token()
         self._scopes: set[trio.CancelScope] = set()
         self._is_over = False
         trio.lowlevel.spawn_system_task(self._watch)
@@ -94,6 +105,11 @@ class TrioBackground:
 
         self._trio.lowlevel.spawn_system_task(run)
         return scope.cancel
+
+    def call_soon(self, function: Callable[[], object]) -> None:
+        """Call a function in the loop, from any thread; not at all where the loop has ended."""
+        with contextlib.suppress(self._trio.RunFinishedError):
+            self._token.run_sync_soon(function)
 
     def is_over(self) -> bool:
         """Whether the event loop has ended."""

@@ -173,8 +173,9 @@ class ThreadsChannel:
     def _wait(self, lane: _Lane, call: _Call) -> list[Any]:
         """Sleep until served, or until it is this caller's turn to drive."""
         is_woken = False
-        timeout_s = left_s = call.deadline_s - time.monotonic()
-        longest_s = time.monotonic() + LONGEST_CALL_S
+        now_s = time.monotonic()
+        timeout_s = left_s = call.deadline_s - now_s
+        longest_s = now_s + LONGEST_CALL_S
         try:
             while left_s > 0 and not is_woken:
                 is_woken = call.turn.acquire(timeout=left_s)

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from inspect import isawaitable, iscoroutinefunction
+from functools import partial
+from inspect import isawaitable
 from typing import Any, Final, Protocol, assert_never
 
 import anyio
@@ -31,6 +32,7 @@ from sansio_cache.commands import (
     ShareLoad,
     Sleep,
     StoreCommand,
+    Watch,
 )
 from sansio_cache.errors import CacheClosedError
 from sansio_cache.events import (
@@ -53,9 +55,10 @@ from sansio_cache.step import Abandoned, Completed, Loaded, Outcome, Step, ended
 from sansio_cache_redis.background import Background
 from sansio_cache_redis.ledger import Ledger
 from sansio_cache_redis.memory import SharedMemory
-from sansio_cache_redis.planning import Planner
+from sansio_cache_redis.planning import Planner, is_coroutine_function
 from sansio_cache_redis.recursion import loading, refuse_recursion
 from sansio_cache_redis.replies import ERRORS, own_copy
+from sansio_cache_redis.wakeups import Waker
 from sansio_cache_redis.wire import (
     Args,
     ServerClock,
@@ -133,6 +136,19 @@ class MemoryStore:
         return self._memory.perform(command)
 
 
+class _Watching:
+    """What a waiting load watches."""
+
+    def __init__(self, key: str) -> None:
+        self.key = key
+        self.number = 0
+        self.change = anyio.Event()
+
+    def wake(self) -> None:
+        """Something has happened to the key."""
+        self.change.set()
+
+
 class Driver:
     """Runs operations for any number of tasks of one event loop.
 
@@ -142,6 +158,7 @@ class Driver:
         planner: Makes the recovery's first step.
         background: Starts tasks that belong to no caller.
         distrust: Called when a reply belonged to another key.
+        waker: Tells waiters when a key has changed; without one, they poll.
     """
 
     def __init__(
@@ -151,6 +168,7 @@ class Driver:
         planner: Planner,
         background: Background,
         distrust: Callable[[], None],
+        waker: Waker | None = None,
     ) -> None:
         self._store = store
         self._ledger = ledger
@@ -160,6 +178,8 @@ class Driver:
         self._clock = planner.clock
         self._flights = Flights()
         self._landings: dict[int, anyio.Event] = {}
+        self._waker = waker
+        self._watching: dict[int, _Watching] = {}
         self._is_closing = False
         self._is_recovering = False
 
@@ -204,6 +224,10 @@ class Driver:
     def close(self) -> None:
         """End the background tasks."""
         self._is_closing = True
+        for watching in self._watching.values():
+            watching.wake()
+        if self._waker is not None:
+            self._waker.close()
         self._background.cancel_all()
 
     async def _abandon(self, step: Step) -> None:
@@ -245,8 +269,11 @@ class Driver:
                 return await self._compute(key, renewal, loader)
             case ShareLoad():
                 return await self._share(command)
-            case Sleep(duration_s=duration_s):
-                await anyio.sleep(duration_s)
+            case Sleep(duration_s=duration_s, watch=watch):
+                if watch is not None:
+                    await self._sleep_watching(duration_s, watch)
+                else:
+                    await anyio.sleep(duration_s)
                 if self._is_closing:
                     raise CacheClosedError("the cache was closed while an operation was waiting")
                 return Woke(self._clock())
@@ -285,8 +312,29 @@ class Driver:
             return own_copy(result.value, place.arrival, now_s)
         return LoadErrorShared(now_s, result.error)
 
+    async def _sleep_watching(self, duration_s: float, watch: Watch) -> None:
+        """Subscribe, let the caller look again, wait: see `wakeups.py`."""
+        watching = self._watching.get(watch.flight)
+        if watching is None:
+            watching = self._watching[watch.flight] = _Watching(watch.key)
+            if self._waker is not None:
+                wake = partial(self._background.call_soon, watching.wake)
+                watching.number = self._waker.watch(watch.key, wake)
+                if self._waker.is_live:
+                    return
+        is_told = self._waker is not None and self._waker.is_live
+        with anyio.move_on_after(watch.longest_s if is_told else duration_s):
+            await watching.change.wait()
+        watching.change = anyio.Event()
+
+    def _stop_watching(self, flight: int) -> None:
+        watching = self._watching.pop(flight, None)
+        if watching is not None and self._waker is not None:
+            self._waker.unwatch(watching.key, watching.number)
+
     def _observe(self, step: Step) -> None:
         if step.flight is not None and self._flights.observe(step):
+            self._stop_watching(step.flight)
             landing = self._landings.pop(step.flight, None)
             if landing is not None:
                 landing.set()
@@ -312,7 +360,7 @@ class Driver:
 
 async def _call(loader: Callable[[], Any]) -> Any:
     """Call a loader: a coroutine function here, a plain one on a worker thread, as it may block."""
-    if iscoroutinefunction(loader) or iscoroutinefunction(getattr(loader, "__call__", None)):  # noqa: B004
+    if is_coroutine_function(loader):
         return await loader()
     value = await anyio.to_thread.run_sync(loader)
     return await value if isawaitable(value) else value

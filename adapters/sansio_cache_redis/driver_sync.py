@@ -29,6 +29,7 @@ from sansio_cache.commands import (
     ShareLoad,
     Sleep,
     StoreCommand,
+    Watch,
 )
 from sansio_cache.errors import CacheClosedError, ConfigurationError
 from sansio_cache.events import (
@@ -54,6 +55,7 @@ from sansio_cache_redis.ledger import Ledger
 from sansio_cache_redis.planning import Planner
 from sansio_cache_redis.recursion import loading, refuse_recursion
 from sansio_cache_redis.replies import ERRORS, own_copy
+from sansio_cache_redis.wakeups import Waker
 from sansio_cache_redis.wire import (
     ServerClock,
     as_eval,
@@ -108,9 +110,17 @@ class Driver:
         ledger: Takes the notices in.
         planner: Makes the recovery's first step.
         distrust: Called when a reply belonged to another key.
+        waker: Tells waiters when a key has changed; without one, they poll.
     """
 
-    def __init__(self, store: Store, ledger: Ledger, planner: Planner, distrust: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        store: Store,
+        ledger: Ledger,
+        planner: Planner,
+        distrust: Callable[[], None],
+        waker: Waker | None = None,
+    ) -> None:
         self._store = store
         self._ledger = ledger
         self._planner = planner
@@ -119,6 +129,8 @@ class Driver:
         self._flights = Flights()
         self._landings: dict[int, threading.Event] = {}
         self._flights_lock = threading.Lock()
+        self._waker = waker
+        self._watching: dict[int, tuple[str, int, threading.Event]] = {}
         self._keeper = Keeper(self._clock, self._renew, self._observe)
         self._closing = threading.Event()
         self._is_closed = False
@@ -159,6 +171,10 @@ class Driver:
         """End the background threads."""
         self._is_closed = True
         self._closing.set()
+        for _, _, change in list(self._watching.values()):
+            change.set()
+        if self._waker is not None:
+            self._waker.close()
         self._keeper.close()
         recovery = self._recovery
         if recovery is not None and recovery is not threading.current_thread():
@@ -198,8 +214,12 @@ class Driver:
                 return self._compute(key, renewal, loader)
             case ShareLoad():
                 return self._share(command)
-            case Sleep(duration_s=duration_s):
-                if self._closing.wait(duration_s):
+            case Sleep(duration_s=duration_s, watch=watch):
+                if watch is not None:
+                    self._sleep_watching(duration_s, watch)
+                else:
+                    self._closing.wait(duration_s)
+                if self._is_closed:
                     raise CacheClosedError("the cache was closed while an operation was waiting")
                 return Woke(self._clock())
             case _:
@@ -245,6 +265,25 @@ class Driver:
             return own_copy(result.value, place.arrival, now_s)
         return LoadErrorShared(now_s, result.error)
 
+    def _sleep_watching(self, duration_s: float, watch: Watch) -> None:
+        """Subscribe, let the caller look again, wait: see `wakeups.py`."""
+        watching = self._watching.get(watch.flight)
+        if watching is None:
+            change = threading.Event()
+            number = 0 if self._waker is None else self._waker.watch(watch.key, change.set)
+            watching = self._watching[watch.flight] = (watch.key, number, change)
+            if self._waker is not None and self._waker.is_live:
+                return
+        change = watching[2]
+        is_told = self._waker is not None and self._waker.is_live
+        change.wait(watch.longest_s if is_told else duration_s)
+        change.clear()
+
+    def _stop_watching(self, flight: int) -> None:
+        watching = self._watching.pop(flight, None)
+        if watching is not None and self._waker is not None:
+            self._waker.unwatch(watching[0], watching[1])
+
     def _renew(self, step: Step) -> Event:
         assert isinstance(step.command, RenewLeases)
         return self._store.perform(step.command)
@@ -255,6 +294,8 @@ class Driver:
                 landing = None
                 if self._flights.observe(step):
                     landing = self._landings.pop(step.flight, None)
+                if step.outcome is not None:
+                    self._stop_watching(step.flight)
             if landing is not None:
                 landing.set()
         if step.notices:

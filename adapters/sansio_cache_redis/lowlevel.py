@@ -57,13 +57,14 @@ def close_now(connection: Any) -> None:
     connection._writer = None  # noqa: SLF001
 
 
-_pack: Final[Callable[[Any], bytes]] = hiredis.pack_command
+_pack: Any = hiredis.pack_command  # its types know one argument only
 
 
 def pack(commands: Sequence[Sequence[Any]]) -> bytes:
     """Commands as they go over the wire, in one piece."""
     if len(commands) == 1:
-        return _pack(commands[0])
+        packed: bytes = _pack(commands[0])
+        return packed
     return b"".join([_pack(command) for command in commands])
 
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from inspect import iscoroutinefunction
+from inspect import CO_COROUTINE, iscoroutinefunction
+from types import FunctionType
 from typing import Any, Protocol
 
 import attrs
@@ -39,7 +40,6 @@ from sansio_cache_redis.ledger import Ledger
 AnyTtl = Ttl | Policy
 """What `ttl=` takes: seconds, a timedelta, a tier, or a policy."""
 
-_SEED_BITS = 64
 _MOST_KNOWN = 1024
 
 
@@ -48,10 +48,6 @@ class Entropy(Protocol):
 
     def random(self) -> float:
         """A number in [0, 1)."""
-        ...
-
-    def getrandbits(self, bits: int, /) -> int:
-        """A number of so many bits."""
         ...
 
     def randbytes(self, length: int, /) -> bytes:
@@ -113,7 +109,9 @@ class Planner:
             raise ConfigurationError(f"loader is a function without arguments; got {kind}{hint}")
         codec = self._codec(type)
         chosen = self._chosen(ttl, policy)
-        hard_ttl_ms, soft_ttl_ms = chosen.expiry_ms(self._entropy.random())
+        # One visit to the operating system for all that may be needed.
+        drawn = self._entropy.randbytes(NONCE_BYTES + 16)
+        hard_ttl_ms, soft_ttl_ms = chosen.expiry_ms(int.from_bytes(drawn[16:]) / 2**64)
         request = LoadRequest(
             key=full,
             codec=codec,
@@ -123,8 +121,8 @@ class Planner:
             lease_ms=chosen.lease_ms,
             max_lease_s=chosen.max_lease_s,
             wait_s=chosen.wait_s,
-            nonce=self._nonce(),
-            seed=self._entropy.getrandbits(_SEED_BITS),
+            nonce=drawn[:NONCE_BYTES],
+            seed=int.from_bytes(drawn[NONCE_BYTES:16]),
             patience=self._patience,
             started_s=self.clock(),
         )
@@ -297,13 +295,20 @@ class Mutation:
         return self._planner.end(self.keys, grants, items)
 
 
+def is_coroutine_function(loader: Any) -> bool:
+    """Whether calling it gives a coroutine: a coroutine function, or an object whose call is one."""
+    return iscoroutinefunction(loader) or iscoroutinefunction(getattr(loader, "__call__", None))  # noqa: B004
+
+
 def refuse_coroutine_function(loader: Any) -> None:
     """Refuse a loader that the blocking cache cannot call.
 
     Raises:
         ConfigurationError: It is a coroutine function.
     """
-    if iscoroutinefunction(loader) or iscoroutinefunction(getattr(loader, "__call__", None)):  # noqa: B004
+    # Looked up by hand where it can be, as this is a good part of a hit.
+    code = loader.__code__ if type(loader) is FunctionType else None
+    if code.co_flags & CO_COROUTINE if code is not None else is_coroutine_function(loader):
         raise ConfigurationError(
             "the loader is a coroutine function: use sansio_cache_redis.anyio.Cache, or pass a plain function"
         )

@@ -5,6 +5,9 @@ state exactly what `sansio_cache.memory_store` does in Python, and one suite of 
 Offsets are those of `sansio_cache.cell` (Lua counts from 1). Every script answers with an array that begins
 with a status and the server's clock in microseconds.
 
+Who stores a value or gives a lease up tells those who wait for the key. That is a courtesy (`pcall`): where
+the server does not allow it, waiters poll.
+
 No shebang: a script that only removes keys must run while the server is out of memory (fault 13).
 """
 
@@ -97,7 +100,7 @@ return {'L', us, grant}
 """,
 )
 
-# ARGV: grant, hard_ttl_ms, soft_ttl_ms (0: none), body
+# ARGV: grant, hard_ttl_ms, soft_ttl_ms (0: none), body, channel
 FILL: Final = Script(
     "fill",
     _CLOCK
@@ -111,6 +114,7 @@ if v:sub(3, 18) ~= grant then return {0, us} end
 local soft = 0
 if soft_ttl > 0 then soft = now + soft_ttl end
 redis.call('SET', KEYS[1], header(1, zero, 0, soft, grant) .. ARGV[4], 'PX', ARGV[2])
+redis.pcall('PUBLISH', ARGV[5], KEYS[1])
 return {1, us}
 """,
 )
@@ -130,7 +134,7 @@ return {1, us}
 """,
 )
 
-# ARGV: grant, or its nonce
+# ARGV: grant, or its nonce; channel
 RELEASE: Final = Script(
     "release",
     _CLOCK
@@ -144,6 +148,7 @@ if v:byte(2) == 1 then
 else
   redis.call('UNLINK', KEYS[1])
 end
+redis.pcall('PUBLISH', ARGV[2], KEYS[1])
 return {1, us}
 """,
 )

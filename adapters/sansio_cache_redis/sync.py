@@ -48,6 +48,7 @@ from sansio_cache_redis.memory import SharedMemory, memory_for
 from sansio_cache_redis.planning import AnyTtl, Mutation, Planner, refuse_coroutine_function
 from sansio_cache_redis.replies import ERRORS
 from sansio_cache_redis.results import InvalidateResult, PatternResult, not_ready
+from sansio_cache_redis.wakeups import Waker
 from sansio_cache_redis.wire import ServerClock
 
 T = TypeVar("T")
@@ -417,7 +418,8 @@ class Cache:
                     on_time=lambda server_us: server_clock.learn(server_us, clock()),
                 )
             self._store = RedisStore(self._channel, server_clock, clock)
-        self._driver = Driver(self._store, self._ledger, self._plan, self._distrust)
+        waker = Waker(self._connect, self._config.namespace) if self._connect is not None else None
+        self._driver = Driver(self._store, self._ledger, self._plan, self._distrust, waker)
 
     def _distrust(self) -> None:
         if self._channel is not None:

@@ -15,7 +15,7 @@ import threading
 from collections.abc import Callable
 from typing import Any, Final
 
-from sansio_cache_redis.wire import wake_channel
+from sansio_cache_redis.wire import EVERY_KEY, wake_channel
 
 _IDLE_S: Final = 10.0
 _LOOK_S: Final = 0.5
@@ -133,6 +133,7 @@ class Waker:
 
     def _wake(self, key: bytes) -> None:
         with self._lock:
-            wakes = list(self._watches.get(key, {}).values())
+            concerned = self._watches.values() if key == EVERY_KEY else [self._watches.get(key, {})]
+            wakes = [wake for watches in concerned for wake in watches.values()]
         for wake in wakes:
             wake()

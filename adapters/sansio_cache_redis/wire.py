@@ -100,6 +100,15 @@ def wake_channel(namespace: str) -> bytes:
     return f"{namespace}:%wake".encode()
 
 
+def namespace_of(key: str) -> str:
+    """The namespace of a full key: it holds no colon itself."""
+    return key.partition(":")[0]
+
+
+EVERY_KEY: Final = b""
+"""A message that concerns all keys of its channel."""
+
+
 def _call(script: Script, key: str, *args: Any) -> Args:
     return (b"EVALSHA", script.sha, 1, key.encode(), *args)
 
@@ -115,17 +124,30 @@ def encode(command: StoreCommand) -> list[Args]:
             return [_call(ACQUIRE, key, nonce, lease_ms, seen, mode.value)]
         case FillCells(fills=fills):
             return [
-                _call(FILL, each.key, each.grant, each.hard_ttl_ms, each.soft_ttl_ms, each.body)
+                _call(
+                    FILL,
+                    each.key,
+                    each.grant,
+                    each.hard_ttl_ms,
+                    each.soft_ttl_ms,
+                    each.body,
+                    wake_channel(namespace_of(each.key)),
+                )
                 for each in fills
             ]
         case RenewLeases(leases=leases, lease_ms=lease_ms):
             return [_call(RENEW, each.key, each.claim, lease_ms) for each in leases]
         case ReleaseLeases(leases=leases):
-            return [_call(RELEASE, each.key, each.claim) for each in leases]
+            return [
+                _call(RELEASE, each.key, each.claim, wake_channel(namespace_of(each.key))) for each in leases
+            ]
         case HoldCells(keys=keys, nonce=nonce, hold_ms=hold_ms):
             return [_call(HOLD, key, nonce, hold_ms) for key in keys]
         case DeleteKeys(keys=keys):
-            return [(b"UNLINK", *(key.encode() for key in keys))]
+            # Those who wait for a load that this has voided are told, of many keys with one message for all.
+            told = keys[0].encode() if len(keys) == 1 else EVERY_KEY
+            channel = wake_channel(namespace_of(keys[0]))
+            return [(b"UNLINK", *(key.encode() for key in keys)), (b"PUBLISH", channel, told)]
         case ScanKeys(pattern=pattern, cursor=cursor, count=count):
             return [(b"SCAN", cursor, b"MATCH", pattern.encode(), b"COUNT", count)]
         case Ping():
@@ -154,6 +176,8 @@ def decode(command: StoreCommand, replies: Sequence[Any], clock: ServerClock, no
 
     One error among the replies makes the whole command fail: all of them may be repeated.
     """
+    if isinstance(command, DeleteKeys):
+        replies = replies[:1]  # that nobody could be told is no failure
     try:
         for reply in replies:
             if isinstance(reply, Exception) and not _is_wrong_type(reply):

@@ -30,8 +30,9 @@ from __future__ import annotations
 from typing import Any, assert_never
 
 import attrs
+from msgspec import Struct
 
-from sansio_cache.backoff import pause_s
+from sansio_cache.backoff import pause_s, watched_pause_s
 from sansio_cache.budget import Budget, Patience
 from sansio_cache.cell import NO_GRANT
 from sansio_cache.codec import Codec, Undecodable
@@ -46,6 +47,7 @@ from sansio_cache.commands import (
     ReleaseLeases,
     ShareLoad,
     Sleep,
+    Watch,
 )
 from sansio_cache.entry import MissReason, Servable, Unservable, examine, seal
 from sansio_cache.errors import SerializationError
@@ -112,8 +114,7 @@ _MOST_REFUSALS = 2
 programs that cannot read each other's entries must not replace them in turn for ever (fault 33)."""
 
 
-@attrs.frozen
-class LoadRequest:
+class LoadRequest(Struct, frozen=True):
     """What is asked for, and every number that the machine will need.
 
     Args:
@@ -424,7 +425,9 @@ class Acquiring(AsksStore):
         if patience_s == 0:
             return self._compute_without_lease(now_s)
         pause = min(pause_s(self.request.seed, self.turns, left_s), patience_s)
-        return Step(Waiting(self), Sleep(pause), flight=self.flight)
+        longest = min(watched_pause_s(self.request.seed, self.turns, left_s), patience_s)
+        watch = Watch(self.request.key, self.flight, longest)
+        return Step(Waiting(self), Sleep(pause, watch), flight=self.flight)
 
     def _refuse(self, seen: bytes, now_s: float) -> Step:
         """The value that somebody stored meanwhile cannot be read by us: replace it, a few times."""
@@ -442,7 +445,7 @@ class Acquiring(AsksStore):
 
 @attrs.frozen
 class Waiting:
-    """Sleeps, as another process loads."""
+    """Sleeps, as another process loads, until it is told or has slept long enough."""
 
     acquiring: Acquiring
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sansio_cache.backoff import FIRST_PAUSE_S, LONGEST_PAUSE_S, pause_s
+from sansio_cache.backoff import FALL_BACK_S, FIRST_PAUSE_S, LONGEST_PAUSE_S, pause_s, watched_pause_s
 
 seeds = st.integers(0, 2**64 - 1)
 turns = st.integers(0, 10_000)
@@ -30,6 +30,16 @@ def test_no_pause_goes_more_than_half_a_millisecond_past_the_lease(seed, turn, l
 def test_the_same_operation_always_waits_the_same(seed, turn, left_s):
     """B4."""
     assert pause_s(seed, turn, left_s) == pause_s(seed, turn, left_s)
+
+
+@settings(deadline=None)
+@given(seeds, turns, lefts_s)
+def test_who_is_told_falls_back_within_a_second_and_not_past_the_lease(seed, turn, left_s):
+    """L4."""
+    pause = watched_pause_s(seed, turn, left_s)
+    assert 0 < pause <= min(FALL_BACK_S, max(left_s, 0) + 0.0005)
+    if left_s > FALL_BACK_S:
+        assert pause >= 0.75 * FALL_BACK_S
 
 
 def test_waiters_with_other_seeds_do_not_wake_together():

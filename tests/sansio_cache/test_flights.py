@@ -139,8 +139,8 @@ def test_a_displaced_flight_is_not_joined_and_all_who_gave_it_up_share_the_next(
     flights.leave(one)
     flights.leave(other)
     assert flights.join(share(displaced=stuck)) == 2
-    assert flights.join(share(displaced=stuck)) == Following(2, Phase.PREPARING, 1)
-    assert flights.join(share()) == Following(2, Phase.PREPARING, 2)
+    assert flights.join(share(displaced=stuck)) == Following(2, Phase.PREPARING, 3)
+    assert flights.join(share()) == Following(2, Phase.PREPARING, 4)
 
 
 def test_a_displaced_flight_that_lands_late_leaves_its_successor_alone():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sansio_cache.backoff import pause_s
+from sansio_cache.backoff import pause_s, watched_pause_s
 from sansio_cache.cell import FOREIGN, NO_GRANT, make_grant
 from sansio_cache.codec import codec_for
 from sansio_cache.commands import (
@@ -19,6 +19,7 @@ from sansio_cache.commands import (
     RenewLeases,
     ShareLoad,
     Sleep,
+    Watch,
 )
 from sansio_cache.entry import MissReason, seal
 from sansio_cache.errors import ProtocolError
@@ -333,7 +334,8 @@ class TestWaiting:
         script = begun().give(ABSENT, LED, LeaseDenied(0.0, 5_000, None, NOW_MS))
         pauses = []
         for turn in range(6):
-            assert script.command == Sleep(pause_s(1, turn, 5.0))
+            watch = Watch(KEY, 4, watched_pause_s(1, turn, 5.0))
+            assert script.command == Sleep(pause_s(1, turn, 5.0), watch)
             pauses.append(script.command.duration_s)
             script.give(Woke(0.0))
             assert script.command == acquire()
@@ -344,7 +346,7 @@ class TestWaiting:
         script = begun().give(ABSENT, LED, LeaseDenied(0.0, 1, None, NOW_MS))
         assert script.command.duration_s == pytest.approx(0.0015)
         script = begun(wait_s=0.001).give(ABSENT, LED, LeaseDenied(0.0, 5_000, None, NOW_MS))
-        assert script.command == Sleep(0.001)
+        assert script.command == Sleep(0.001, Watch(KEY, 4, 0.001))
 
     def test_when_the_other_has_stored_its_value_it_is_taken(self):
         script = begun().give(ABSENT, LED, self.DENIED, Woke(1.0), FreshFound(1.0, FRESH, NOW_MS))
