@@ -10,7 +10,7 @@ from __future__ import annotations
 import socket
 import time
 from asyncio import StreamReader, StreamWriter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Final, Protocol
 
 import hiredis
