@@ -22,7 +22,7 @@ from typing import Any
 
 import attrs
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import ResponseError
+from redis.exceptions import NoPermissionError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from sansio_cache_redis.lowlevel import (
@@ -33,7 +33,7 @@ from sansio_cache_redis.lowlevel import (
     streams_of,
     unsent_bytes,
 )
-from sansio_cache_redis.replies import ERRORS, LONGEST_CALL_S, fresh, server_us
+from sansio_cache_redis.replies import ERRORS, LONGEST_CALL_S, fresh, tell_time
 from sansio_cache_redis.wire import TIME, Args
 
 _SWEEP_S = 0.02
@@ -280,11 +280,14 @@ class AsyncioChannel:
                 try:
                     await connection.connect()
                     await connection.send_command(*TIME, check_health=False)
-                    reply = await connection.read_response(disable_decoding=True)
+                    try:
+                        reply = await connection.read_response(disable_decoding=True)
+                    except NoPermissionError as error:
+                        reply = error
                 except BaseException:
                     close_now(connection)
                     raise
-            self._on_time(server_us(reply))
+            tell_time(reply, self._on_time)
             link = _Link(connection, self._loop)
             self._links.append(link)
             return link

@@ -26,7 +26,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from sansio_cache_redis.lowlevel import Wire, blocking_wire
-from sansio_cache_redis.replies import ERRORS, LONGEST_CALL_S, fresh, server_us
+from sansio_cache_redis.replies import ERRORS, LONGEST_CALL_S, fresh, tell_time
 from sansio_cache_redis.wire import TIME, Args
 
 _SLOW_S: Final = 0.003
@@ -306,7 +306,7 @@ class ThreadsChannel:
             connection.connect()
             wire = blocking_wire(connection)
             [reply] = wire.exchange([TIME], connection.socket_timeout)
-            self._on_time(server_us(reply))
+            tell_time(reply, self._on_time)
             with self._lock:
                 if self._is_closed:
                     raise RedisConnectionError("the cache was closed")  # noqa: TRY301

@@ -21,7 +21,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from sansio_cache_redis.channel_threads import ClientChannel
 from sansio_cache_redis.lowlevel import Wire, blocking_wire
-from sansio_cache_redis.replies import ERRORS, LONGEST_CALL_S, fresh, server_us
+from sansio_cache_redis.replies import ERRORS, LONGEST_CALL_S, fresh, tell_time
 from sansio_cache_redis.wire import TIME, Args
 
 _SWEEP_S: Final = 0.02
@@ -150,7 +150,7 @@ class _Worker:
             connection.connect()
             wire = blocking_wire(connection)
             [reply] = wire.exchange([TIME], connection.socket_timeout)
-            self._on_time(server_us(reply))
+            tell_time(reply, self._on_time)
         except BaseException:
             connection.disconnect()
             raise

@@ -22,6 +22,7 @@ from sansio_cache.notices import (
     Missed,
     Notice,
     StoreAnswered,
+    Stored,
     StoreGaveUp,
     Unstorable,
 )
@@ -31,7 +32,10 @@ from sansio_cache.stats import CacheStats, StatsFold
 logger: Final = logging.getLogger("sansio_cache")
 _MOST_WARNINGS: Final = 100
 _REPLAY_KEYS: Final = 500
-_HEEDED: Final = frozenset({StoreGaveUp, StoreAnswered, InvalidationFailed, Unstorable, Missed})
+_HEEDED: Final = frozenset({StoreGaveUp, StoreAnswered, Stored, InvalidationFailed, Unstorable, Missed})
+
+
+_ENDED_BY_A_WRITE: Final = {FailureKind.OUT_OF_MEMORY, FailureKind.WRITES_REFUSED, FailureKind.READ_ONLY}
 
 
 class Ledger:
@@ -65,6 +69,8 @@ class Ledger:
                 self._gave_up(kind)
             case StoreAnswered():
                 self._answered()
+            case Stored():
+                self._refusals -= _ENDED_BY_A_WRITE
             case InvalidationFailed(keys=keys):
                 self._remembered.remember(keys)
             case Unstorable(why=why):
@@ -145,8 +151,8 @@ class Ledger:
         if self._breaker.open_since_s is not None:
             out_s = time.monotonic() - self._breaker.open_since_s
             logger.warning("cache %s: the store serves again after %.1f s", self._namespace, out_s)
+            self._refusals.clear()
         self._breaker = self._breaker.after_answer()
-        self._refusals.clear()
 
     def _warn_once(self, why: str) -> None:
         if why not in self._warned and len(self._warned) < _MOST_WARNINGS:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from copy import deepcopy
 from typing import Any, Final, TypeVar
 
-from redis.exceptions import RedisError
+from redis.exceptions import NoPermissionError, RedisError
 
 from sansio_cache.events import LoadNotShared, LoadShared
 
@@ -23,11 +24,16 @@ def fresh(failure: _E) -> _E:
     return type(failure)(*failure.args)
 
 
-def server_us(reply: Any) -> int:
-    """The server's time in microseconds, from the reply to TIME; an error reply is raised."""
+def tell_time(reply: Any, on_time: Callable[[int], object]) -> None:
+    """Tell the server's time in microseconds, from the reply to TIME; an error reply is raised.
+
+    Where TIME is forbidden the connection is good all the same; what has a soft expiry counts as expired.
+    """
+    if isinstance(reply, NoPermissionError):
+        return
     if isinstance(reply, Exception):
         raise reply
-    return int(reply[0]) * 1_000_000 + int(reply[1])
+    on_time(int(reply[0]) * 1_000_000 + int(reply[1]))
 
 
 def own_copy(value: Any, arrival: int, now_s: float) -> LoadShared | LoadNotShared:

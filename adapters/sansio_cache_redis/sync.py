@@ -56,6 +56,7 @@ D = TypeVar("D")
 
 _PROBE_S = 1.0
 _PAUSE_S = 0.05
+_LONGEST_PAUSE_S = 2.0
 
 
 class Cache:
@@ -388,15 +389,18 @@ class Cache:
             return
         limit_s = self._config.redis.connect_timeout_s if timeout_s is None else timeout_s
         deadline_s = time.monotonic() + limit_s
+        pause_s = _PAUSE_S
         while True:
             left_s = deadline_s - time.monotonic()
             event = self._store.perform(Ping(min(max(left_s, 0.001), _PROBE_S)))
             if not isinstance(event, StoreFailed):
                 self._ledger.note((StoreAnswered(),))
                 return
-            if time.monotonic() + _PAUSE_S >= deadline_s:
+            left_s = deadline_s - time.monotonic()
+            if left_s <= _PAUSE_S:
                 raise not_ready(event.kind, limit_s)
-            time.sleep(_PAUSE_S)
+            time.sleep(min(pause_s, left_s - _PAUSE_S))
+            pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
 
     # Inside.
 

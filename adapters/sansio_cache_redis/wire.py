@@ -151,7 +151,8 @@ def encode(command: StoreCommand) -> list[Args]:
         case ScanKeys(pattern=pattern, cursor=cursor, count=count):
             return [(b"SCAN", cursor, b"MATCH", pattern.encode(), b"COUNT", count)]
         case Ping():
-            return [TIME]
+            # TIME is answered by servers that serve nothing else (LOADING, MASTERDOWN); PING is not.
+            return [TIME, (b"PING",)]
         case _:
             assert_never(command)
 
@@ -180,7 +181,7 @@ def decode(command: StoreCommand, replies: Sequence[Any], clock: ServerClock, no
         replies = replies[:1]  # that nobody could be told is no failure
     try:
         for reply in replies:
-            if isinstance(reply, Exception) and not _is_wrong_type(reply):
+            if isinstance(reply, Exception) and not _is_harmless(command, reply):
                 return StoreFailed(now_s, classify(reply))
         return _decode(command, replies, clock, now_s)
     except (WireError, ValueError, TypeError, IndexError, AttributeError):
@@ -215,8 +216,9 @@ def _decode(command: StoreCommand, replies: Sequence[Any], clock: ServerClock, n
             names = (_text(key) for key in _list(keys))
             return KeysFound(now_s, int(cursor), tuple(name for name in names if name is not None))
         case Ping():
-            seconds, microseconds = _list(replies[0], 2)
-            clock.learn(int(seconds) * 1_000_000 + int(microseconds), now_s)
+            if not isinstance(replies[0], Exception):
+                seconds, microseconds = _list(replies[0], 2)
+                clock.learn(int(seconds) * 1_000_000 + int(microseconds), now_s)
             return Ponged(now_s)
         case _:
             assert_never(command)
@@ -293,8 +295,11 @@ def _text(raw: Any) -> str | None:
         return None
 
 
-def _is_wrong_type(error: Exception) -> bool:
-    return str(error).startswith("WRONGTYPE")
+def _is_harmless(command: StoreCommand, error: Exception) -> bool:
+    """A key that is no string is foreign; a server that forbids the probe does serve."""
+    return str(error).startswith("WRONGTYPE") or (
+        isinstance(command, Ping) and isinstance(error, NoPermissionError)
+    )
 
 
 # What redis-py has a class for; the rest arrives as a bare ResponseError and is told by its first word.
