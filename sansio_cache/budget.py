@@ -1,7 +1,8 @@
-"""The budget: how long, and how often, an operation may ask the store.
+"""The budget: how long, and how often, one step of an operation may ask the store.
 
-An attempt gets 100 ms and an operation 250 ms by default, connecting included. Retries belong to the
-core and end with the operation's deadline: redis-py, which repeats a command without knowing whether
+An attempt gets 100 ms and a step (a read, an acquire, a fill) 250 ms by default, connecting included; an
+operation whose step has used that up does without the store. Retries belong to the core and end with the
+step's deadline: redis-py, which repeats a command without knowing whether
 it is idempotent, is told never to retry.
 """
 
@@ -13,19 +14,19 @@ from sansio_cache.events import StoreFailed
 
 
 class Patience(Struct, frozen=True):
-    """How long the store may take: seconds for one attempt and for a whole operation."""
+    """How long the store may take: seconds for one attempt, and for a step with its retries."""
 
     attempt_s: float = 0.1
     operation_s: float = 0.25
     attempts: int = 3
 
     def from_now(self, now_s: float) -> Budget:
-        """The budget of an operation that begins at `now_s`."""
+        """The budget of a step that begins at `now_s`."""
         return Budget(now_s + self.operation_s, self.attempt_s, self.attempts)
 
 
 class Budget(Struct, frozen=True):
-    """What is left to an operation: a deadline on the driver's clock, and attempts."""
+    """What is left to a step: a deadline on the driver's clock, and attempts."""
 
     deadline_s: float
     attempt_s: float

@@ -148,7 +148,8 @@ class ShareLoad(Struct, frozen=True):
     `schema` is the type's fingerprint; key and type make the same load. `displaced` is a flight that this
     caller has given up on; it is no longer joined. Answered by `LoadLed`; or, within `timeout_s`, by
     `LoadShared`, `LoadErrorShared` or `LoadNotShared`; or else by `SharingTimedOut`. `arrival` is what the
-    last two said when this request shared before, 0 where it did not.
+    last two said when this request shared before, 0 where it did not. `heeds_store` is false where the caller
+    may know of an invalidation that the store does not: that it has accepted a fill then proves nothing.
     """
 
     key: str
@@ -156,6 +157,7 @@ class ShareLoad(Struct, frozen=True):
     displaced: int | None
     timeout_s: float
     arrival: int = 0
+    heeds_store: bool = True
 
 
 class Watch(Struct, frozen=True):

@@ -64,7 +64,8 @@ class RedisConfig:
         url: `redis://`, `rediss://`, `unix://`, `memory://` or `memory://name`.
         connect_timeout_s: How long `wait_ready` waits, and how long a connection may take to open in the
             background. No read ever waits that long.
-        operation_timeout_s: How long one operation may spend on the store, connecting included.
+        operation_timeout_s: How long one step (a read, an acquire, a fill) may spend on the store, with its
+            retries, connecting included. Once it is over the operation does without the store.
         attempt_timeout_s: How long one attempt of it may take.
         max_connections: How many connections may be open at once.
     """

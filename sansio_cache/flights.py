@@ -6,7 +6,8 @@ as new as the caller's own request:
 - it joined before the loader began: the loader has looked at the database after that, so its value, or
   its exception, is the caller's too;
 - it joined before the fill was first sent, and the fill was accepted: the cell still held the grant when
-  the fill arrived, so no invalidation had come between, and the value was current at that moment.
+  the fill arrived, so no invalidation had come between, and the value was current at that moment. (Not for
+  a caller that does without the store: an invalidation may be remembered which the store has not been told.)
 
 Otherwise it goes on by itself, and keeps its time of arrival: a flight whose loader begins after that may
 serve it. So when a load could not be stored, all who had come too late for it share the next one. What a
@@ -85,7 +86,10 @@ class Flights:
             self._arrivals += 1
             arrival = command.arrival or self._arrivals
             came_first = flight.began is not None and arrival <= flight.began
-            return Following(current, Phase.PREPARING if came_first else flight.phase, arrival)
+            joined = Phase.PREPARING if came_first else flight.phase
+            if joined is Phase.LOADING and not command.heeds_store:
+                joined = Phase.FILLING
+            return Following(current, joined, arrival)
         self._last += 1
         self._flights[self._last] = _Flight(load)
         self._current[load] = self._last

@@ -60,6 +60,8 @@ from sansio_cache.events import (
 )
 from sansio_cache.patterns import glob_match
 
+LONGEST_LEASE_MS: Final = 86_400_000
+"""A lease deadline further away than a day is no lease's: a clock has jumped, or the bytes are hostile."""
 ENTRY_OVERHEAD_BYTES: Final = 400
 """What a key costs beside its name and its body: the objects that hold it, measured on CPython 3.11."""
 
@@ -145,7 +147,7 @@ class MemoryStore:
             if is_granted_to(cell.grant, command.nonce):
                 return LeaseGranted(now_s, cell.grant, value, now_ms)
             left_ms = cell.lease_deadline_ms - now_ms
-            if cell.grant != NO_GRANT and left_ms > 0:
+            if cell.grant != NO_GRANT and 0 < left_ms <= LONGEST_LEASE_MS:
                 return LeaseDenied(now_s, left_ms, kept, now_ms)
             if kept is not None:
                 grant = self._grant(command.nonce, now_ms)

@@ -87,10 +87,13 @@ class FillRefused(Struct, frozen=True):
 
 
 class Unstorable(Struct, frozen=True):
-    """A loader's value cannot be stored so that it comes back equal; the caller has it, uncached."""
+    """A loader's value cannot be stored so that it comes back equal; the caller has it, uncached.
+
+    `kind` is the name of its class. `set` with the same value says why.
+    """
 
     key: str
-    why: str
+    kind: str
 
 
 class LeaseLost(Struct, frozen=True):

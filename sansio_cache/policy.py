@@ -50,7 +50,7 @@ class Policy:
             while the loader runs, every third of it.
         max_lease_s: How long it is renewed: a loader that hangs holds others up no longer.
         wait_s: How long a caller waits for the load of another before it calls its own loader, and does
-            not store the value.
+            not store the value. Twice that where the load that it shares next hangs as well.
 
     Raises:
         InvalidTtlError: `ttl` is no time to live.

@@ -110,7 +110,7 @@ class CacheStats:
         loads_without_lease: Those of them whose value was not to be stored.
         load_failures: Calls of a loader that raised.
         shared: Requests answered with the load of another caller in this process.
-        waits: Requests that waited for the load of another.
+        waits: How often a request waited for the load of another.
         stored: Values that the store has taken.
         lost_leases: Values not stored because their lease had been voided or lost.
         outgrown_leases: Leases given up on after their longest time.

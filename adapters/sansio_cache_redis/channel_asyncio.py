@@ -243,7 +243,8 @@ class AsyncioChannel:
             await asyncio.wait([self._opening])
             self._opening = None
         self.reset()
-        await asyncio.sleep(0)  # the transport closes its socket in the next turn
+        for _ in range(3):  # the transport closes its socket in the next turn, TLS in the one after
+            await asyncio.sleep(0)
 
     @property
     def connections(self) -> int:

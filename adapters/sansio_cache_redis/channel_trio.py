@@ -75,8 +75,13 @@ class _Worker:
         self.ended = trio.Event()
         self.wire: Wire | None = None
         self.busy_since_s: float | None = None
-        self.last_read_s = 0.0
         threading.Thread(target=self._run, name="sansio-cache-trio", daemon=True).start()
+
+    @property
+    def last_read_s(self) -> float:
+        """When something last came in; 0 without a connection."""
+        wire = self.wire
+        return 0.0 if wire is None else wire.last_read_s
 
     def put(self, call: _Call) -> None:
         """Queue a call for the next batch."""
@@ -136,7 +141,6 @@ class _Worker:
             wire = self.wire or self._connect()
             commands = [command for call in live for command in call.commands]
             replies = iter(wire.exchange(commands, max(call.timeout_s for call in live)))
-            self.last_read_s = time.monotonic()
             for call in live:
                 call.replies = [next(replies) for _ in call.commands]
         except Exception as error:  # noqa: BLE001 - handed to the callers, who wait for an answer
@@ -245,9 +249,14 @@ class TrioChannel:
 
     async def _sweep(self) -> None:
         """Wake the callers whose time is over: one look at all of them, in place of a timer for each."""
+        due_s = time.monotonic()
         while self._waiting:
+            due_s += _SWEEP_S
             await trio.sleep(_SWEEP_S)
             now_s = time.monotonic()
+            is_late, due_s = now_s - due_s > _SWEEP_S, now_s
+            if is_late:  # the loop was blocked, and so may have been the threads: look again
+                continue
             for call, worker in list(self._waiting.items()):
                 waited_s = now_s - max(call.sent_s, worker.last_read_s)
                 if waited_s >= call.timeout_s or now_s - call.sent_s >= LONGEST_CALL_S:

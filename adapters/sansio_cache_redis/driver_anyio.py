@@ -243,6 +243,9 @@ class Driver:
                     event = await self._perform(step.command, None)
                     step = step.state.receive(event)
                     self._observe(step)
+            while step.command is not None:  # out of time: what could not be removed is remembered
+                step = step.state.receive(StoreFailed(self._clock(), FailureKind.TIMEOUT))
+                self._observe(step)
         finally:
             self._observe(ended(Abandoned(), flight=flight))
 

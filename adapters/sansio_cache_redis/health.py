@@ -17,7 +17,7 @@ from sansio_cache.cell import NO_GRANT
 from sansio_cache_redis.scripts import ACQUIRE, RELEASE, RENEW
 from sansio_cache_redis.wire import TIME, Args
 
-OLDEST_SERVER: Final = (6, 2)
+OLDEST_SERVER: Final = (7, 0)
 _LEASE_MS: Final = 1000
 _SCRIPTS: Final = "scripts, which leases need"
 
@@ -65,6 +65,10 @@ def probes(namespace: str) -> list[tuple[str, Args]]:
 def judge(asked: Sequence[tuple[str, Args]], replies: Sequence[Any]) -> tuple[str, tuple[str, ...]]:
     """The server's name and version, and the problems, from the replies to the probes."""
     problems: list[str] = []
+    has_lease = not any(
+        args[:2] == (b"EVAL", ACQUIRE.text) and isinstance(reply, Exception)
+        for (_, args), reply in zip(asked, replies, strict=True)
+    )
     for (purpose, args), reply in zip(asked, replies, strict=True):
         if isinstance(reply, Exception) and not isinstance(reply, NoScriptError):
             name = bytes(args[0]).decode()
@@ -72,7 +76,7 @@ def judge(asked: Sequence[tuple[str, Args]], replies: Sequence[Any]) -> tuple[st
             # The version is worth knowing, but nothing depends on it.
             if name != "INFO":
                 problems.append(problem)
-        elif args[:2] == (b"EVAL", RENEW.text) and isinstance(reply, list) and not reply[0]:
+        elif has_lease and args[:2] == (b"EVAL", RENEW.text) and isinstance(reply, list) and not reply[0]:
             problems.append("GETRANGE is refused inside scripts: nothing will be stored")
     server, version = _version(replies[-1])
     if version is not None and version < OLDEST_SERVER:

@@ -72,9 +72,17 @@ class Ledger:
             case Stored():
                 self._refusals -= _ENDED_BY_A_WRITE
             case InvalidationFailed(keys=keys):
+                forgotten = self._remembered.forgotten
                 self._remembered.remember(keys)
-            case Unstorable(why=why):
-                self._warn_once(why)
+                if forgotten == 0 < self._remembered.forgotten:
+                    logger.error(
+                        "cache %s: more than %d invalidations wait for the store, and the oldest are given "
+                        "up: their entries may be served until they expire",
+                        self._namespace,
+                        self._remembered.limit,
+                    )
+            case Unstorable(kind=kind):
+                self._warn_once(kind)
             case Missed(reason=reason):
                 return reason is MissReason.KEY_CHECK
             case _:
@@ -154,7 +162,12 @@ class Ledger:
             self._refusals.clear()
         self._breaker = self._breaker.after_answer()
 
-    def _warn_once(self, why: str) -> None:
-        if why not in self._warned and len(self._warned) < _MOST_WARNINGS:
-            self._warned.add(why)
-            logger.warning("cache %s: a loaded value is not cached: %s", self._namespace, why)
+    def _warn_once(self, kind: str) -> None:
+        if kind not in self._warned and len(self._warned) < _MOST_WARNINGS:
+            self._warned.add(kind)
+            logger.warning(
+                "cache %s: a loaded value of class %s is not cached, as it would not come back equal: give "
+                "its type as type=, or try set() with it, which says why",
+                self._namespace,
+                kind,
+            )

@@ -21,7 +21,7 @@ from sansio_cache.cell import NONCE_BYTES
 from sansio_cache.codec import Codec, codec_for
 from sansio_cache.config import CacheConfig
 from sansio_cache.entry import seal
-from sansio_cache.errors import ConfigurationError, InvalidKeyError
+from sansio_cache.errors import CacheClosedError, ConfigurationError, InvalidKeyError
 from sansio_cache.keys import Key
 from sansio_cache.notices import OperationName
 from sansio_cache.operations.delete_pattern import PatternRequest, delete_pattern
@@ -170,6 +170,11 @@ class Planner:
     def delete_pattern(self, pattern: str | None) -> Step:
         """Begin to remove keys by pattern; None is everything in the namespace."""
         glob = self.keys.everything() if pattern is None else self.keys.glob(pattern)
+        if not glob.startswith(f"{self.keys.namespace}:"):
+            raise InvalidKeyError(
+                f"the pattern belongs to another namespace than {self.keys.namespace!r}: build it with this "
+                "cache's key.pattern(...)"
+            )
         request = PatternRequest(self.keys, glob, self._chunk, self._patience, self.clock())
         return delete_pattern(request, skip=self._ledger.is_disabled)
 
@@ -261,6 +266,7 @@ class Mutation:
     _planner: Planner
     _resolved: dict[str, Key]
     _items: dict[str, Item] = attrs.field(factory=dict, init=False)
+    _has_ended: bool = attrs.field(default=False, init=False)
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -278,8 +284,11 @@ class Mutation:
 
         Raises:
             InvalidKeyError: The mutation was not begun for this key.
+            CacheClosedError: The block has ended.
             SerializationError: The value cannot be stored so that it comes back equal.
         """
+        if self._has_ended:
+            raise CacheClosedError("the mutation has ended: set its values inside the block")
         full = self._planner.keys.resolve(key)
         if full not in self.keys:
             raise InvalidKeyError(f"{key!r} is not one of this mutation's keys: name it in mutate(...)")
@@ -291,6 +300,7 @@ class Mutation:
 
     def end(self, grants: tuple[bytes, ...] | None, *, raised: bool) -> Step:
         """Begin the end; a block that raised may have committed, so nothing of it is stored."""
+        self._has_ended = True
         items = () if raised else self._items.values()
         return self._planner.end(self.keys, grants, items)
 

@@ -13,9 +13,9 @@ class InvalidateResult:
     """What became of an invalidation.
 
     Attributes:
-        done: How many keys the store has removed.
+        done: How many keys the store was told of; they are gone, if they were there.
         remembered: How many it could not be told of. They are told when it is back; until then this
-            process does not read them from it, but others may.
+            cache does not read them from it, but others may.
     """
 
     done: int

@@ -84,7 +84,8 @@ if v then
       if kind == 1 then return {'R', us, held_by, v} end
       return {'L', us, held_by}
     end
-    if now < deadline then
+    -- A deadline that no lease can have is no reason to wait.
+    if now < deadline and deadline - now <= 86400000 then
       if kind == 1 and keep then return {'S', us, deadline - now, v} end
       return {'W', us, deadline - now}
     end

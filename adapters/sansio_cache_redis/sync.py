@@ -105,6 +105,8 @@ class Cache:
         """
         if client is None:
             raise ConfigurationError("from_client takes a redis.Redis; got None")
+        if "url" in options:
+            raise ConfigurationError("from_client takes no url: the client knows where its server is")
         return cls(CacheConfig.from_options(namespace=namespace, **options), client)
 
     @classmethod
@@ -272,7 +274,7 @@ class Cache:
             SerializationError: The value would not come back equal, or is too large.
             ConfigurationError: Values of the type cannot be stored so that they come back equal.
         """
-        _, step = self._plan.set_many({key: value}, ttl, type, OperationName.SET)
+        _, step = self._plan.set_many({self.key.resolve(key): value}, ttl, type, OperationName.SET)
         [is_stored] = self._stored(self._run(step))
         return is_stored
 

@@ -34,7 +34,7 @@ from msgspec import Struct
 
 from sansio_cache.backoff import pause_s, watched_pause_s
 from sansio_cache.budget import Budget, Patience
-from sansio_cache.cell import NO_GRANT
+from sansio_cache.cell import NO_GRANT, Cell
 from sansio_cache.codec import Codec, Undecodable
 from sansio_cache.commands import (
     AcquireLease,
@@ -145,6 +145,12 @@ class LoadRequest(Struct, frozen=True):
     patience: Patience
     started_s: float
 
+    def may_serve(self, stale: Servable, server_ms: int | None) -> bool:
+        """Whether a stale value may be served. Not for ever: refreshes that fail stretch its key's life."""
+        if not self.serve_stale or server_ms is None:
+            return False
+        return server_ms < stale.cell.soft_ms + self.hard_ttl_ms - self.soft_ttl_ms
+
     def done(self, now_s: float) -> Ended:
         """The notice that closes the operation."""
         return Ended(OperationName.GET_OR_LOAD, now_s - self.started_s)
@@ -247,7 +253,7 @@ class Reading(AsksStore):
                     case Servable(value=value, fresh=True):
                         hit = () if self.counted else (Hit(request.key),)
                         return ended(Value(value), *hit, request.done(now_s))
-                    case Servable() as stale if request.serve_stale:
+                    case Servable() as stale if request.may_serve(stale, server_ms):
                         return self._load(Finding(stale=stale, counted=self.counted), now_s)
                     case Servable():
                         return self._load(Finding(), now_s, *self._miss(MissReason.EXPIRED))
@@ -288,7 +294,8 @@ class Sharing:
     def ask(self, timeout_s: float, *notices: Notice) -> Step:
         """The step that waits in this state."""
         schema = self.request.codec.fingerprint
-        command = ShareLoad(self.request.key, schema, self.displaced, timeout_s, self.arrival)
+        heeds_store = self.finding.storable
+        command = ShareLoad(self.request.key, schema, self.displaced, timeout_s, self.arrival, heeds_store)
         return Step(self, command, notices=notices)
 
     def receive(self, event: Event) -> Step:
@@ -381,15 +388,12 @@ class Acquiring(AsksStore):
             case LeaseGranted(now_s=now_s, grant=grant, stale=stale, server_ms=server_ms):
                 finding = self.finding
                 if stale is not None and request.serve_stale:
-                    verdict = examine(stale, request.key, request.codec, server_ms)
-                    kept = verdict if isinstance(verdict, Servable) else None
-                    finding = attrs.evolve(finding, stale=kept)
+                    finding = attrs.evolve(finding, stale=self._kept(stale, server_ms))
                 return _compute(request, self.flight, grant, finding, now_s, *self._waited(now_s))
             case LeaseDenied(now_s=now_s, left_ms=left_ms, stale=stale, server_ms=server_ms):
-                if stale is not None and request.serve_stale:
-                    verdict = examine(stale, request.key, request.codec, server_ms)
-                    if isinstance(verdict, Servable):
-                        return _serve_stale(request, self.flight, self.finding, verdict, now_s)
+                kept = None if stale is None else self._kept(stale, server_ms)
+                if kept is not None:
+                    return _serve_stale(request, self.flight, self.finding, kept, now_s)
                 return self._wait(left_ms / 1000, now_s)
             case FreshFound(now_s=now_s, cell=cell, server_ms=server_ms):
                 found = examine(cell, request.key, request.codec, server_ms)
@@ -412,6 +416,12 @@ class Acquiring(AsksStore):
                 return _release(request, self.flight, request.nonce, Abandoned(), now_s)
             case _:
                 assert_never(event)
+
+    def _kept(self, stale: Cell, server_ms: int) -> Servable | None:
+        """The value that is in the way of the lease, if it may be served meanwhile."""
+        request = self.request
+        verdict = examine(stale, request.key, request.codec, server_ms)
+        return verdict if isinstance(verdict, Servable) and request.may_serve(verdict, server_ms) else None
 
     def _waited(self, now_s: float) -> tuple[Notice, ...]:
         return (Waited(self.request.key, now_s - self.since_s),) if self.turns else ()
@@ -505,8 +515,8 @@ class Computing:
         missed = self.finding.as_miss(request.key)
         try:
             encoded = request.codec.encode(value)
-        except SerializationError as error:
-            unstorable = Unstorable(request.key, str(error))
+        except SerializationError:
+            unstorable = Unstorable(request.key, type(value).__name__)
             outcome = Loaded(value, None, accepted=False)
             return self._without_fill(outcome, now_s, *missed, loaded, unstorable)
         outcome = Loaded(encoded.value, encoded.payload, accepted=False)
@@ -555,9 +565,12 @@ class Filling(AsksStore):
             case CellsFilled():
                 raise unexpected(self, event)
             case StoreFailed(now_s=now_s, kind=kind):
-                return self.retry(event) or self._end(
-                    self.outcome, now_s, StoreErrored(kind), StoreGaveUp(kind)
-                )
+                gave_up = (StoreErrored(kind), StoreGaveUp(kind))
+                if again := self.retry(event):
+                    return again
+                if kind.is_outage:  # it would only wait once more; the lease lapses
+                    return self._end(self.outcome, now_s, *gave_up)
+                return _release(self.request, self.flight, self.fill.grant, self.outcome, now_s, *gave_up)
             case Interrupted(now_s=now_s):
                 # Whether it was stored is unknown; if it was, there is no lease left to release.
                 return _release(self.request, self.flight, self.fill.grant, Abandoned(), now_s)

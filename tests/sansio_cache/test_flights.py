@@ -6,6 +6,7 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from msgspec.structs import replace
 
 from sansio_cache.commands import AcquireLease, Compute, Fill, FillCells, Mode, ShareLoad
 from sansio_cache.flights import Flights, Following, Phase
@@ -223,3 +224,15 @@ def test_all_who_came_too_late_for_a_load_that_was_not_stored_share_the_next_one
     # Who came after it had begun may not have it.
     assert flights.leave(newcomer) is None
     assert len(flights) == 0
+
+
+def test_who_does_without_the_store_may_not_trust_that_it_accepted_a_fill():
+    """S1: an invalidation may be remembered in this process which the store has not been told of."""
+    flights = Flights()
+    leader = flights.join(share())
+    flights.observe(computing(leader))
+    heeding, bypassing = flights.join(share()), flights.join(replace(share(), heeds_store=False))
+    flights.observe(filling(leader))
+    assert flights.observe(landing(leader, ACCEPTED))
+    assert flights.leave(heeding) == ACCEPTED
+    assert flights.leave(bypassing) is None

@@ -102,8 +102,8 @@ def acquire(*, seen=NO_GRANT, mode=Mode.KEEP, timeout_s=0.1):
     return AcquireLease(KEY, NONCE, 5_000, seen, mode, timeout_s)
 
 
-def share(displaced=None, timeout_s=30.0):
-    return ShareLoad(KEY, INTS.fingerprint, displaced, timeout_s)
+def share(displaced=None, timeout_s=30.0, *, heeds_store=True):
+    return ShareLoad(KEY, INTS.fingerprint, displaced, timeout_s, heeds_store=heeds_store)
 
 
 def release(claim=GRANT):
@@ -135,14 +135,14 @@ class TestReading:
     def test_what_cannot_be_served_is_a_miss_and_a_load_of_this_process_is_looked_for(self, cell, reason):
         script = begun().give(CellRead(0.0, cell, NOW_MS))
         assert script.notices == [Missed(KEY, reason)]
-        assert script.command == share()
+        assert script.command == share(heeds_store=cell is not FOREIGN)
 
     def test_a_failed_read_is_retried_and_then_the_loader_runs_without_the_store(self):
         failed = StoreFailed(0.0, FailureKind.TIMEOUT)
         script = begun().give(failed, failed)
         assert script.command == ReadCell(KEY, 0.1)
         script.give(failed)
-        assert script.command == share()
+        assert script.command == share(heeds_store=False)
         assert script.notices[2:] == [
             StoreErrored(FailureKind.TIMEOUT),
             StoreGaveUp(FailureKind.TIMEOUT),
@@ -159,7 +159,7 @@ class TestReading:
 
     def test_skipping_the_store_one_load_runs_in_the_process(self):
         script = begun(skip=MissReason.BYPASSED)
-        assert script.command == share()
+        assert script.command == share(heeds_store=False)
         assert script.notices == [Missed(KEY, MissReason.BYPASSED)]
         assert script.give(LED).command == Compute(KEY, None)
 
@@ -240,9 +240,19 @@ class TestAMissThatLoads:
         assert script.outcome == Loaded(7, b"7", accepted=True)
 
     def test_a_fill_that_fails_for_good_leaves_the_value_with_its_caller(self):
-        script = begun().give(ABSENT, LED, GRANTED, Computed(0.0, 7), StoreFailed(0.0, FailureKind.OTHER))
+        down = StoreFailed(0.0, FailureKind.UNAVAILABLE)
+        script = begun().give(ABSENT, LED, GRANTED, Computed(0.0, 7), down)
         assert script.outcome == Loaded(7, b"7", accepted=False)
-        assert script.notices[-3:] == [StoreErrored(FailureKind.OTHER), StoreGaveUp(FailureKind.OTHER), DONE]
+        assert script.notices[-3:] == [StoreErrored(down.kind), StoreGaveUp(down.kind), DONE]
+
+    def test_a_fill_that_the_store_refuses_gives_the_lease_back(self):
+        """Fault 13: others must not wait for a lease under which nothing can be stored."""
+        full = StoreFailed(0.0, FailureKind.OUT_OF_MEMORY)
+        script = begun().give(ABSENT, LED, GRANTED, Computed(0.0, 7), full)
+        assert script.command == release()
+        script.give(RELEASED)
+        assert script.outcome == Loaded(7, b"7", accepted=False)
+        assert script.notices[-3:] == [StoreErrored(full.kind), StoreGaveUp(full.kind), DONE]
 
     def test_a_value_that_cannot_be_stored_gives_the_lease_back_and_reaches_the_caller(self):
         script = begun().give(ABSENT, LED, GRANTED, Computed(0.0, "not an int"))
@@ -407,7 +417,7 @@ class TestSharing:
 
     def test_without_the_store_the_next_load_of_this_process_is_looked_for(self):
         script = begun(skip=MissReason.STORE_ERROR).give(LoadNotShared(10.0))
-        assert script.command == share(timeout_s=20.0)
+        assert script.command == share(timeout_s=20.0, heeds_store=False)
         assert script.notices[-1] == Waited(KEY, 10.0)
 
     def test_a_load_that_takes_too_long_is_displaced_by_one_without_a_lease(self):
@@ -473,6 +483,24 @@ class TestServingStale:
         script = begun(serve_stale=True).give(CellRead(0.0, STALE, NOW_MS), LoadShared(0.0, b"7", None))
         assert script.outcome == Value(7)
         assert balance(script) == [Missed]
+
+    @pytest.mark.parametrize(
+        "events",
+        [
+            [CellRead(0.0, STALE, STALE.soft_ms + 60_000)],
+            [CellRead(0.0, STALE, None)],
+            [ABSENT, LED, LeaseDenied(0.0, 500, STALE, STALE.soft_ms + 60_000)],
+            [ABSENT, LED, LeaseGranted(0.0, GRANT, STALE, STALE.soft_ms + 60_000)],
+        ],
+    )
+    def test_a_stale_value_is_not_served_for_ever_though_failing_refreshes_keep_its_key_alive(self, events):
+        """S1f: the life of the entry bounds it, not that of its key."""
+        script = begun(serve_stale=True).give(*events)
+        if not isinstance(script.command, Compute):
+            script.give(LED if isinstance(script.command, ShareLoad) else Woke(0.0))
+            script.give(GRANTED)
+        script.give(ComputeFailed(0.0, BROKEN), RELEASED)
+        assert script.outcome == Raised(BROKEN)
 
     def test_a_policy_without_it_serves_nothing_stale(self):
         script = begun().give(CellRead(0.0, STALE, NOW_MS), LED)
