@@ -9,6 +9,8 @@ import redis
 
 from support.servers import ExternalServer, Server, connect, find_server
 
+pytest_plugins = ["exploring.plugin"]
+
 
 @pytest.fixture(scope="session")
 def redis_server() -> Iterator[Server]:

@@ -1,0 +1,55 @@
+"""The exhaustive explorer: every interleaving of a few workers, over the machines that ship.
+
+Theory of operation.
+
+*What runs is the product.* A worker holds the frozen `Step` of an operation of `sansio_cache.operations`;
+its commands are performed by `sansio_cache.memory_store.MemoryStore`, and what callers of one process
+share is decided by `sansio_cache.flights.Flights`. `running.py` does to them exactly what the drivers do
+(`driver_sync.py`: `_share`, `_observe`, `_abandon`). Nothing of the protocol is written down twice here.
+
+*A world* (`world.py`, with `process.py` and `storing.py`) is all there is at one moment: the processes with
+their workers, the store, the requests that may still arrive a second time, the database's version, and the
+book-keeping of the oracle. A worker's value is the version of the database that its loader saw, so every
+value tells its age.
+
+*A move* (`moves.py`, with `tables.py`) is one thing that may happen next: a request is performed and
+answered, a loader looks at the database, a writer commits; or a fault strikes. `search.py` takes all moves
+from all worlds, breadth first, until there is no world left that it has not seen: the configuration is
+closed. A violated invariant (`invariants.py`) stops it, and the shortest way there is printed, move by move.
+
+*Faults* strike as often as they like, unless a configuration gives them a budget. Without limit the claim is
+stronger and yet the space smaller, as there is no counter to tell worlds apart: "anything" in a name means
+any number of lost requests, lost replies, late duplicates, expiries, evictions, crashes, interruptions and
+failing loaders, in any order. It closes because worlds are few once what does not matter is left out.
+
+*What is left to other tests*: several keys at once, `get` (a read like any other), patterns, values that
+cannot be stored, the breaker, deadlines in seconds, and who wakes a waiter: here a sleep just ends.
+
+Why each reduction is sound:
+
+- *No clock.* Every event says the same `now_s`, so deadlines never pass and only attempts limit retries.
+  What time would do is a move of its own: a sleep ends whenever it likes, a lease lapses whenever it likes,
+  sharing and waiting run out of patience. The store only ever compares its clock with times in a cell, so
+  to move the clock forward and to move the cell's times back are the same; we do the latter, and cut off
+  what has passed. Values are never near their hard expiry: its effect is that of an eviction.
+- *A reply is delivered in the moment the request is performed*, unless other callers of the same process
+  could tell the difference, that is, unless the answer changes a flight. A worker alone is not observable,
+  and its next request may come as late as it likes. It makes the oracle stricter: writes are complete as
+  early, and reads begin as late, as they can.
+- *What nobody can observe happens at once*: a sleep's end, a lone process's `ShareLoad`, a lone loader's
+  return. Not so while an interruption could still strike there.
+- *Renaming.* Grants are only compared for being equal, or for beginning with a nonce; never ordered. So
+  their microseconds are renamed in the order in which they are met, flights are renumbered, and an id that
+  no worker and no request can name any more becomes the one nameless id. The store's promise that it never
+  issues an id twice has a test of its own (`test_the_memory_store_never_issues_an_id_twice`).
+- *Requests that can never have an effect again* are forgotten: a fill, renewal or release by an id that
+  the cell does not hold. The store issues no id twice, so the cell will never hold it again. Requests with
+  the same effect are the same request. A read has none.
+- *Symmetry.* Workers with the same program in processes of the same shape may be swapped, with the nonces
+  they own, everywhere. Of all such worlds the least stands for all.
+- *What is over is dropped*: a finished operation keeps nothing; a machine's count of its pauses, which only
+  decides how long the next one is, is cut off at one.
+
+`test_exploration.py` does not take this on trust: it explores some configurations with and without renaming,
+pruning and symmetry, and with and without doing things at once, and compares what is reached.
+"""

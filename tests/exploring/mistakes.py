@@ -1,0 +1,413 @@
+"""Known mistakes: stores, `Flights` and machines that are the shipped ones but for one thing.
+
+`variants.py` says what each of them breaks.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import attrs
+
+from exploring.configuration import (
+    CODEC,
+    HARD_TTL_MS,
+    KEY,
+    PATIENCE,
+)
+from exploring.naming import replace
+from sansio_cache.cell import NO_GRANT, Cell, Kind, make_grant
+from sansio_cache.commands import AcquireLease, Compute, Fill, FillCells, Lease, ShareLoad
+from sansio_cache.entry import MissReason
+from sansio_cache.events import (
+    CellRead,
+    CellsFilled,
+    Computed,
+    ComputeFailed,
+    Event,
+    FillResult,
+    FreshFound,
+    Interrupted,
+    LeaseDenied,
+    LeaseGranted,
+    LoadLed,
+    StoreEvent,
+)
+from sansio_cache.flights import Flights, Following, Phase
+from sansio_cache.memory_store import MemoryStore
+from sansio_cache.operations.get_or_load import Acquiring, Finding, LoadRequest, Sharing, get_or_load
+from sansio_cache.operations.mutate import EndRequest, Filling, end
+from sansio_cache.operations.set_many import SetRequest
+from sansio_cache.step import (
+    Abandoned,
+    Loaded,
+    ManyInvalidated,
+    ManyStored,
+    Raised,
+    State,
+    Step,
+    Value,
+    ended,
+)
+
+# Stores.
+
+
+class PlainFill(MemoryStore):
+    """A fill is a plain SET: it asks for no grant."""
+
+    def _fill(self, fill: Fill, now_ms: int) -> FillResult:
+        value = Cell(Kind.VALUE, filled_by=fill.grant, body=fill.body)
+        self._keep(fill.key, value, now_ms + fill.hard_ttl_ms)
+        return FillResult.STORED
+
+
+class LockBeside(MemoryStore):
+    """The lock is a key of its own, which an invalidation does not touch."""
+
+    def _acquire(self, command: AcquireLease, now_s: float, now_ms: int) -> StoreEvent:
+        value = self._read(command.key, now_ms)
+        if isinstance(value, Cell) and value.kind == Kind.VALUE:
+            return FreshFound(now_s, value, now_ms)
+        lock = self._read(_lock_of(command.key), now_ms)
+        if isinstance(lock, Cell):
+            if lock.grant.startswith(command.nonce):
+                return LeaseGranted(now_s, lock.grant, None, now_ms)
+            return LeaseDenied(now_s, lock.lease_deadline_ms - now_ms, None, now_ms)
+        grant = self._grant(command.nonce, now_ms)
+        locked = Cell(Kind.EMPTY, grant, now_ms + command.lease_ms)
+        self._keep(_lock_of(command.key), locked, now_ms + command.lease_ms)
+        return LeaseGranted(now_s, grant, None, now_ms)
+
+    def _fill(self, fill: Fill, now_ms: int) -> FillResult:
+        lock = self._read(_lock_of(fill.key), now_ms)
+        if not isinstance(lock, Cell) or lock.grant != fill.grant:
+            return FillResult.REFUSED
+        return self._store(fill, now_ms)
+
+    def _store(self, fill: Fill, now_ms: int) -> FillResult:
+        self._drop(_lock_of(fill.key))
+        value = Cell(Kind.VALUE, filled_by=fill.grant, body=fill.body)
+        self._keep(fill.key, value, now_ms + fill.hard_ttl_ms)
+        return FillResult.STORED
+
+
+class LockBesideAndPlainFill(LockBeside):
+    """A SET NX lock, and a fill that is a plain SET."""
+
+    def _fill(self, fill: Fill, now_ms: int) -> FillResult:
+        return self._store(fill, now_ms)
+
+
+def _lock_of(key: str) -> str:
+    return f"{key}:lock"
+
+
+class GrantOfProcess(MemoryStore):
+    """A grant is the id of the process: all of its loads have the same."""
+
+    def _grant(self, nonce: bytes, now_ms: int) -> bytes:
+        return make_grant(b"process0", 0)
+
+    def _acquire(self, command: AcquireLease, now_s: float, now_ms: int) -> StoreEvent:
+        return super()._acquire(replace(command, nonce=b"process0"), now_s, now_ms)
+
+
+class GrantOfClient(MemoryStore):
+    """A grant is the client's nonce alone, so a retry, or a late duplicate, brings the same one back."""
+
+    def _grant(self, nonce: bytes, now_ms: int) -> bytes:
+        return make_grant(nonce, 0)
+
+
+class CarelessRelease(MemoryStore):
+    """A release does not look whose lease it is."""
+
+    def _release(self, lease: Lease, now_ms: int) -> None:
+        cell = self._read(lease.key, now_ms)
+        if isinstance(cell, Cell) and cell.grant != NO_GRANT:
+            super()._release(replace(lease, claim=cell.grant), now_ms)
+
+
+class CarelessFill(MemoryStore):
+    """A fill goes into any leased cell, whoever holds the lease."""
+
+    def _fill(self, fill: Fill, now_ms: int) -> FillResult:
+        cell = self._read(fill.key, now_ms)
+        if isinstance(cell, Cell) and cell.grant != NO_GRANT:
+            return super()._fill(replace(fill, grant=cell.grant), now_ms)
+        return super()._fill(fill, now_ms)
+
+
+class CarelessRenewal(MemoryStore):
+    """A renewal does not look whose lease it is."""
+
+    def _renew(self, lease: Lease, lease_ms: int, now_ms: int) -> bool:
+        cell = self._read(lease.key, now_ms)
+        if isinstance(cell, Cell) and cell.grant != NO_GRANT:
+            return super()._renew(replace(lease, claim=cell.grant), lease_ms, now_ms)
+        return False
+
+
+class ForgetfulFill(MemoryStore):
+    """A fill leaves the grant in the cell, and does not know what it has filled already."""
+
+    def _fill(self, fill: Fill, now_ms: int) -> FillResult:
+        cell = self._read(fill.key, now_ms)
+        if not isinstance(cell, Cell) or cell.grant != fill.grant:
+            return FillResult.REFUSED
+        value = Cell(Kind.VALUE, fill.grant, cell.lease_deadline_ms, filled_by=fill.grant, body=fill.body)
+        self._keep(fill.key, value, now_ms + fill.hard_ttl_ms)
+        return FillResult.STORED
+
+
+class GenerousAcquire(MemoryStore):
+    """An acquire takes the lease from whoever holds it."""
+
+    def _acquire(self, command: AcquireLease, now_s: float, now_ms: int) -> StoreEvent:
+        cell = self._read(command.key, now_ms)
+        if isinstance(cell, Cell) and cell.kind == Kind.EMPTY:
+            self._drop(command.key)
+        return super()._acquire(command, now_s, now_ms)
+
+
+class EternalLease(MemoryStore):
+    """A lease has no expiry."""
+
+    def _acquire(self, command: AcquireLease, now_s: float, now_ms: int) -> StoreEvent:
+        return super()._acquire(replace(command, lease_ms=HARD_TTL_MS), now_s, now_ms)
+
+
+class WipingRelease(MemoryStore):
+    """A release removes the key, and with it the old value that was to stay readable."""
+
+    def _release(self, lease: Lease, now_ms: int) -> None:
+        if self._claimed(lease, now_ms) is not None:
+            self._drop(lease.key)
+
+
+UNCONDITIONAL: Final = b"anybody!" + bytes(8)
+"""The grant of a fill that is to be stored whatever the cell holds."""
+
+
+class SetsAnything(MemoryStore):
+    """Knows a lone SET."""
+
+    def _fill(self, fill: Fill, now_ms: int) -> FillResult:
+        if fill.grant != UNCONDITIONAL:
+            return super()._fill(fill, now_ms)
+        value = Cell(Kind.VALUE, filled_by=fill.grant, body=fill.body)
+        self._keep(fill.key, value, now_ms + fill.hard_ttl_ms)
+        return FillResult.STORED
+
+
+# Flights.
+
+
+class CredulousFlights(Flights):
+    """A follower that joined while the loader ran takes its value, whether the store accepted it or not."""
+
+    def leave(self, following: Following) -> Loaded | Raised | None:
+        flight = self._flights[following.flight]
+        result = super().leave(following)
+        if following.joined is Phase.LOADING and isinstance(flight.landing, Loaded):
+            return flight.landing
+        return result
+
+
+class FlightsThatShareHits(Flights):
+    """What a leader read lands as if it had been loaded."""
+
+    def observe(self, step: Step) -> bool:
+        if step.flight is not None and isinstance(step.outcome, Value):
+            value = step.outcome.value
+            step = replace(step, outcome=Loaded(value, CODEC.encode(value).payload, accepted=True))
+        return super().observe(step)
+
+
+# Machines. Most are the shipped ones, but for one transition.
+
+
+@attrs.frozen
+class LoneSetting:
+    """Waits for a lone SET."""
+
+    request: SetRequest
+
+    def receive(self, event: Event) -> Step:
+        """End, or try again: a SET is idempotent, is it not?"""
+        if isinstance(event, CellsFilled):
+            return ended(ManyStored(event.results))
+        if isinstance(event, Interrupted):
+            return ended(Abandoned())
+        return lone_set(self.request)
+
+
+def lone_set(request: SetRequest) -> Step:
+    """Store without a hold."""
+    fills = tuple(item.under(UNCONDITIONAL) for item in request.items)
+    return Step(LoneSetting(request), FillCells(fills, PATIENCE.attempt_s))
+
+
+@attrs.frozen
+class TrustingFilling:
+    """The end of a mutation that takes a refused fill as done, and removes nothing."""
+
+    filling: Filling
+
+    def receive(self, event: Event) -> Step:
+        """Take any answer for success."""
+        if isinstance(event, CellsFilled):
+            return ended(ManyInvalidated((KEY,), ()))
+        step = self.filling.receive(event)
+        return _still(TrustingFilling, step, Filling)
+
+
+def end_without_removal(request: EndRequest) -> Step:
+    """End a mutation, not minding a refused fill."""
+    return _still(TrustingFilling, end(request), Filling)
+
+
+@attrs.frozen
+class ReadingAsLeader:
+    """Leads a flight from its very first read."""
+
+    request: LoadRequest
+    flight: int
+
+    def receive(self, event: Event) -> Step:
+        """A hit lands the flight."""
+        if isinstance(event, Interrupted):
+            return ended(Abandoned(), flight=self.flight)
+        assert isinstance(event, CellRead)
+        reading = get_or_load(self.request).state.receive(event)
+        if reading.outcome is not None:
+            return replace(reading, flight=self.flight)
+        assert isinstance(reading.command, ShareLoad)
+        return reading.state.receive(LoadLed(event.now_s, self.flight))
+
+
+@attrs.frozen
+class JoiningFirst:
+    """Joins whoever reads or loads, without a read of its own."""
+
+    request: LoadRequest
+    sharing: Sharing
+
+    def receive(self, event: Event) -> Step:
+        """Lead with a read, or take what the leader has."""
+        if isinstance(event, LoadLed):
+            reading = get_or_load(self.request)
+            return Step(ReadingAsLeader(self.request, event.flight), reading.command, flight=event.flight)
+        return self.sharing.receive(event)
+
+
+def join_first(request: LoadRequest, *, skip: MissReason | None = None) -> Step:
+    """Begin a get-or-load by joining."""
+    sharing = Sharing(request, Finding(), None, request.started_s)
+    step = sharing.ask(request.wait_s)
+    return replace(step, state=JoiningFirst(request, sharing))
+
+
+@attrs.frozen
+class Forgetful:
+    """A get-or-load that does not give back what an interrupted acquire may have got."""
+
+    state: State
+
+    def receive(self, event: Event) -> Step:
+        """End at once where an acquire is interrupted."""
+        if isinstance(self.state, Acquiring) and isinstance(event, Interrupted):
+            return ended(Abandoned(), flight=self.state.flight)
+        return _forgetful(self.state.receive(event))
+
+
+def load_forgetfully(request: LoadRequest, *, skip: MissReason | None = None) -> Step:
+    """Begin a get-or-load that forgets its acquire."""
+    return _forgetful(get_or_load(request, skip=skip))
+
+
+def _forgetful(step: Step) -> Step:
+    return step if step.command is None else replace(step, state=Forgetful(step.state))
+
+
+@attrs.frozen
+class CachingFailure:
+    """A get-or-load that stores something where the loader raised."""
+
+    state: State
+
+    def receive(self, event: Event) -> Step:
+        """Take a failure for version 0."""
+        if isinstance(event, ComputeFailed):
+            return self.state.receive(Computed(event.now_s, 0))
+        step = self.state.receive(event)
+        return step if step.command is None else replace(step, state=CachingFailure(step.state))
+
+
+def load_caching_failures(request: LoadRequest, *, skip: MissReason | None = None) -> Step:
+    """Begin a get-or-load that stores something in any case."""
+    step = get_or_load(request, skip=skip)
+    return replace(step, state=CachingFailure(step.state))
+
+
+def load_trusting(request: LoadRequest, *, skip: MissReason | None = None) -> Step:
+    """Begin a get-or-load that always asks the store."""
+    return get_or_load(request)
+
+
+@attrs.frozen
+class LoadingAhead:
+    """Runs the loader before it asks for the lease, to save a round trip."""
+
+    acquiring: Step
+
+    def receive(self, event: Event) -> Step:
+        """Now ask for the lease."""
+        if isinstance(event, Computed):
+            return _with_value(self.acquiring, event)
+        return self.acquiring.state.receive(event)
+
+
+@attrs.frozen
+class HavingLoaded:
+    """Has a value already when the lease is granted."""
+
+    state: State
+    computed: Computed
+
+    def receive(self, event: Event) -> Step:
+        """Go on as the shipped machine does, but answer its `Compute` with the value that is there."""
+        step = self.state.receive(event)
+        if isinstance(step.command, Compute):
+            return step.state.receive(self.computed)
+        return _with_value(step, self.computed)
+
+
+@attrs.frozen
+class Hasty:
+    """A get-or-load that loads ahead of its grant."""
+
+    state: State
+
+    def receive(self, event: Event) -> Step:
+        """Load first, where the shipped machine asks for the lease."""
+        step = self.state.receive(event)
+        if isinstance(step.command, AcquireLease):
+            return Step(LoadingAhead(step), Compute(KEY, None), flight=step.flight)
+        return step if step.command is None else replace(step, state=Hasty(step.state))
+
+
+def _with_value(step: Step, computed: Computed) -> Step:
+    return step if step.command is None else replace(step, state=HavingLoaded(step.state, computed))
+
+
+def load_hastily(request: LoadRequest, *, skip: MissReason | None = None) -> Step:
+    """Begin a get-or-load that loads ahead."""
+    step = get_or_load(request, skip=skip)
+    return replace(step, state=Hasty(step.state))
+
+
+def _still(wrapper: Any, step: Step, kind: type) -> Step:
+    """The step with its state wrapped, as long as it is of that kind."""
+    return replace(step, state=wrapper(step.state)) if isinstance(step.state, kind) else step

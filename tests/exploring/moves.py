@@ -1,0 +1,315 @@
+"""The moves: all that may happen next in a world, faults included.
+
+`Moves.of(world)` gives every move with the world after it (not yet in canonical form) and the invariant
+that it broke, if any.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from exploring.configuration import KEY, UNLIMITED, Configuration, Fault
+from exploring.invariants import Invariant
+from exploring.process import Process, Worker
+from exploring.running import thawed
+from exploring.storing import EMPTY, Stored
+from exploring.tables import Action, Broken, Ran, Tables, Turned
+from exploring.world import MAY_LEAVE_LEASE, WRITER_DIED, Past, World
+
+
+class Move(NamedTuple):
+    """One move: whose it is, what it is, and the fault in it, if any."""
+
+    process: int
+    worker: int
+    action: Action
+    fault: Fault | None = None
+    detail: str | int | None = None
+
+
+Next = tuple[Move, World, Broken | None]
+
+
+class Moves:
+    """The moves of one configuration."""
+
+    def __init__(self, configuration: Configuration) -> None:
+        self.configuration = configuration
+        self.tables = Tables(configuration)
+        # What is not asked is not remembered, so that worlds which differ only in that are one.
+        is_leak_judged = Invariant.LEAK in configuration.invariants
+        self._flags = WRITER_DIED | (MAY_LEAVE_LEASE if is_leak_judged else 0)
+        self._counts_loads = configuration.loads is not None
+        self._kinds = tuple(configuration.faults)
+        self._place = {kind: place for place, kind in enumerate(self._kinds)}
+        self._interruption = self._place.get(Fault.INTERRUPTION)
+        self._duplicate = self._place.get(Fault.DUPLICATE)
+
+    # Worlds.
+
+    def roots(self) -> list[tuple[str, World]]:
+        """The worlds in which it begins, each with a line that tells it."""
+        configuration, names = self.configuration, self.tables.names
+        processes = []
+        for programs, numbers in zip(configuration.processes, self.tables.numbers, strict=True):
+            workers = tuple(Worker(program) for program in programs)
+            running = thawed(Process(workers), configuration, numbers, may_interrupt=True)
+            for i in range(len(workers)):
+                running.ready(i)
+            processes.append(names.processes.number(running.turn().process))
+        budgets = tuple(configuration.faults[kind] for kind in self._kinds)
+        past = names.pasts.number(Past())
+        starts: list[tuple[str, Stored]] = [("The key does not exist.", EMPTY)]
+        if configuration.warm:
+            starts.append(("The cell holds version 0.", ((KEY, configuration.stored(0)),)))
+        return [
+            (text, World(tuple(processes), names.stores.number(stored), past, 0, 0, budgets, 0, 0))
+            for text, stored in starts
+        ]
+
+    def canonical(self, world: World) -> World:
+        """The world that stands for all that are like this one."""
+        duplicates = self._duplicate is not None and world.budgets[self._duplicate] > 0
+        return self.tables.names.canonical(world, has_duplicates=duplicates)
+
+    def broken_in(self, world: World) -> Broken | None:
+        """The invariant that does not hold in a world."""
+        wanted = self.configuration.invariants
+        facts = self.tables.facts(world.store)
+        version = facts.version
+        if version is not None and version < world.floor and Invariant.S1_CELL in wanted:
+            return Invariant.S1_CELL, f"version {version}, floor {world.floor}"
+        endings = [self.tables.ending(process) for process in world.processes]
+        if (
+            version is not None
+            and version != world.version
+            and not world.flags & WRITER_DIED
+            and all(ending.writers_are_done for ending in endings)
+            and Invariant.S6 in wanted
+        ):
+            return Invariant.S6, f"version {version}, last commit {world.version}"
+        if not all(ending.has_ended for ending in endings):
+            return None
+        if facts.is_leased and not world.flags & MAY_LEAVE_LEASE and Invariant.LEAK in wanted:
+            return Invariant.LEAK, "the cell is leased"
+        loads = self.configuration.loads
+        if loads is not None and world.loads != loads and Invariant.LOADS in wanted:
+            return Invariant.LOADS, f"{world.loads} times instead of {loads}"
+        return None
+
+    def has_ended(self, world: World) -> bool:
+        """Whether all workers have come to an end."""
+        return all(self.tables.ending(process).has_ended for process in world.processes)
+
+    # Moves.
+
+    def of(self, world: World) -> list[Next]:
+        """Every move, the world after it, and what it broke."""
+        out: list[Next] = []
+        for p, process in enumerate(world.processes):
+            for i, action, detail in self.tables.menu(process):
+                if action is Action.BEGIN:
+                    turned = self._turn(world, p, process, i, "begin", world.floor)
+                    begun = turned.process
+                    if not self.configuration.is_eager:
+                        out.append(self._after(Move(p, i, action), world, turned))
+                        continue
+                    # A read begins in the moment of its first move: later is stricter.
+                    for j, first, more in self.tables.menu(begun):
+                        if j == i:
+                            self._worker(out, world, p, begun, i, first, more)
+                else:
+                    self._worker(out, world, p, process, i, action, detail)
+            self._crash(out, world, p, process)
+        self._duplicates(out, world)
+        self._accidents(out, world)
+        return out
+
+    def _worker(
+        self, out: list[Next], world: World, p: int, process: int, i: int, action: Action, detail: Any
+    ) -> None:
+        move = Move(p, i, action)
+        if action is Action.REQUEST:
+            self._request(out, world, p, process, i, detail)
+            return
+        if action is Action.RENEW:
+            ran = self.tables.run(world, world.processes, detail)
+            turned = self._turn(world, p, process, i, "renewed", ran.event)
+            out.append(self._after(move, world, turned, ran=ran, request=detail))
+            return
+        if action is Action.LOOK:
+            self._look(out, world, p, process, i, detail)
+        elif action is Action.COMMIT:
+            version = world.version + 1
+            turned = self._turn(world, p, process, i, "commit", version)
+            out.append(self._after(move, world, turned, version=version))
+        elif action is Action.TIME_OUT:
+            budgets = world.budgets if detail else self._spent(world, Fault.SHARING_TIMEOUT)
+            if budgets is not None:
+                turned = self._turn(world, p, process, i, "time out", None)
+                move = Move(p, i, action, None if detail else Fault.SHARING_TIMEOUT)
+                out.append(self._after(move, world, turned, budgets=budgets))
+        else:
+            turned = self._turn(world, p, process, i, action.name, None)
+            out.append(self._after(move, world, turned))
+        self._interruption_of(out, world, p, process, i)
+
+    def _look(self, out: list[Next], world: World, p: int, process: int, i: int, what: str) -> None:
+        """The loader looks at the database, or raises."""
+        loads = world.loads + 1 if self._counts_loads else 0
+        turned = self._turn(world, p, process, i, what, world.version)
+        out.append(self._after(Move(p, i, Action.LOOK), world, turned, loads=loads))
+        budgets = self._spent(world, Fault.RAISING)
+        if budgets is not None:
+            turned = self._turn(world, p, process, i, "raise", None)
+            move = Move(p, i, Action.LOOK, Fault.RAISING)
+            out.append(self._after(move, world, turned, budgets=budgets, loads=loads))
+
+    def _request(self, out: list[Next], world: World, p: int, process: int, i: int, request: int) -> None:
+        """A request is performed and answered; or its way there, or the way back, is lost."""
+        action = Action.REQUEST
+        processes = (*world.processes[:p], process, *world.processes[p + 1 :])
+        ran = self.tables.run(world, processes, request)
+        turned = self._turn(world, p, process, i, "answer", ran.event)
+        out.append(self._after(Move(p, i, action), world, turned, ran=ran, request=request))
+        has_effect = self.tables.has_effect(request)
+        budgets = self._spent(world, Fault.REQUEST_LOST)
+        if budgets is not None:
+            turned = self._turn(world, p, process, i, "answer", self.tables.timed_out)
+            move = Move(p, i, action, Fault.REQUEST_LOST)
+            out.append(self._after(move, world, turned, budgets=budgets, request=request))
+        budgets = self._spent(world, Fault.REPLY_LOST)
+        if budgets is not None and has_effect:
+            turned = self._turn(world, p, process, i, "answer", self.tables.timed_out)
+            move = Move(p, i, action, Fault.REPLY_LOST)
+            out.append(self._after(move, world, turned, ran=ran, budgets=budgets, request=request))
+        budgets = self._spent(world, Fault.IMPATIENCE)
+        if budgets is not None and ran.denied is not None:
+            turned = self._turn(world, p, process, i, "answer", ran.denied)
+            move = Move(p, i, action, Fault.IMPATIENCE)
+            out.append(self._after(move, world, turned, ran=ran, budgets=budgets, request=request))
+        self._interruption_of(out, world, p, process, i, request)
+        if has_effect:
+            self._interruption_of(out, world, p, process, i, request, ran)
+
+    def _interruption_of(
+        self,
+        out: list[Next],
+        world: World,
+        p: int,
+        process: int,
+        i: int,
+        request: int | None = None,
+        ran: Ran | None = None,
+    ) -> None:
+        """A worker is interrupted; its request, if it was asking, is performed if `ran` says so."""
+        budgets = self._spent(world, Fault.INTERRUPTION)
+        if budgets is None or not self.tables.may_be_interrupted(process, i):
+            return
+        turned = self._turn(world, p, process, i, "interrupt", None)
+        action = Action.WORLD if request is None else Action.REQUEST
+        move = Move(p, i, action, Fault.INTERRUPTION, "performed" if ran is not None else None)
+        out.append(self._after(move, world, turned, ran=ran, budgets=budgets, request=request))
+
+    def _crash(self, out: list[Next], world: World, p: int, process: int) -> None:
+        budgets = self._spent(world, Fault.CRASH)
+        if budgets is None or self.tables.ending(process).has_ended:
+            return
+        turned = self._turn(world, p, process, 0, "crash", None)
+        out.append(self._after(Move(p, 0, Action.WORLD, Fault.CRASH), world, turned, budgets=budgets))
+
+    def _duplicates(self, out: list[Next], world: World) -> None:
+        """An earlier request arrives once more; its answer goes nowhere."""
+        budgets = self._spent(world, Fault.DUPLICATE)
+        if budgets is None:
+            return
+        past: Past = self.tables.names.pasts.objects[world.past]
+        for request in sorted(self.tables.commands.number(each) for each in past.requests):
+            ran = self.tables.run(world, world.processes, request)
+            turned = Turned(world.processes[0], flags=MAY_LEAVE_LEASE if ran.issued else 0)
+            move = Move(0, 0, Action.WORLD, Fault.DUPLICATE, request)
+            out.append(self._after(move, world, turned, ran=ran, budgets=budgets))
+
+    def _accidents(self, out: list[Next], world: World) -> None:
+        """What happens to the cell by itself."""
+        facts = self.tables.facts(world.store)
+        turned = Turned(world.processes[0])
+        for fault, store in (
+            (Fault.GONE, facts.gone),
+            (Fault.EXPIRY, facts.jumped),
+            (Fault.LAPSE, facts.lapsed),
+        ):
+            budgets = self._spent(world, fault)
+            if budgets is not None and store is not None:
+                move = Move(0, 0, Action.WORLD, fault)
+                out.append(self._after(move, world, turned, ran=Ran(store), budgets=budgets))
+
+    # What they are made of.
+
+    def _turn(self, world: World, p: int, process: int, i: int, what: str, detail: Any) -> Turned:
+        may_interrupt = self._interruption is not None and world.budgets[self._interruption] > 0
+        return self.tables.turn(p, process, i, what, detail, may_interrupt)
+
+    def _after(
+        self,
+        move: Move,
+        world: World,
+        turned: Turned,
+        *,
+        ran: Ran | None = None,
+        request: int | None = None,
+        budgets: tuple[int, ...] | None = None,
+        version: int | None = None,
+        loads: int | None = None,
+    ) -> Next:
+        p = move.process
+        processes = world.processes
+        if turned.process != processes[p]:
+            processes = (*processes[:p], turned.process, *processes[p + 1 :])
+        store, past, broken = world.store, world.past, turned.broken
+        filled: tuple[bytes, ...] = ()
+        if ran is not None:
+            store, filled = ran.store, ran.filled
+            broken = broken or self._judged(world, ran)
+        sent: tuple[int, ...] = ()
+        if self._duplicate is not None:
+            sent = turned.late if request is None else (request, *turned.late)
+        if sent or filled:
+            past = self.tables.later(past, sent, filled)
+        after = World(
+            processes,
+            store,
+            past,
+            world.version if version is None else version,
+            max(world.floor, turned.completed),
+            world.budgets if budgets is None else budgets,
+            (world.flags | turned.flags) & self._flags,
+            world.loads if loads is None else loads,
+        )
+        return move, after, broken
+
+    def _judged(self, world: World, ran: Ran) -> Broken | None:
+        """S2 to S5, where a request shows that they do not hold."""
+        wanted = self.configuration.invariants
+        if ran.broken is not None and ran.broken[0] in wanted:
+            return ran.broken
+        if ran.filled and Invariant.S2 in wanted:
+            past: Past = self.tables.names.pasts.objects[world.past]
+            if not past.filled.isdisjoint(ran.filled):
+                return Invariant.S2, "a second fill under one grant"
+        if ran.issued and Invariant.S3 in wanted:
+            for interner, number in self.tables.parts(world, world.processes):
+                if not interner.grants[number].isdisjoint(ran.issued):
+                    return Invariant.S3, "a grant with the id of another"
+        return None
+
+    def _spent(self, world: World, fault: Fault) -> tuple[int, ...] | None:
+        """The budgets after one more of a fault, None where they do not allow it."""
+        place = self._place.get(fault)
+        if place is None:
+            return None
+        budgets = world.budgets
+        left = budgets[place]
+        if left == UNLIMITED:
+            return budgets
+        return (*budgets[:place], left - 1, *budgets[place + 1 :]) if left else None
