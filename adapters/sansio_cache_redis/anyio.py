@@ -357,7 +357,7 @@ class Cache:
 
     async def clear(self) -> PatternResult:
         """Remove everything in the namespace."""
-        return self._removed(await self._run(self._plan.delete_pattern(None)))
+        return self._removed(await self._run(self._plan.clear()))
 
     @asynccontextmanager
     async def mutate(self, *keys: str) -> AsyncIterator[Mutation]:
@@ -375,15 +375,17 @@ class Cache:
             InvalidKeyError: A key cannot be one.
         """
         mutation = self._plan.mutation(keys)
-        held = await self._run(mutation.begin())
-        assert isinstance(held, ManyHeld)
+        grants: tuple[bytes, ...] | None = None
         has_ended = False
         try:
+            held = await self._run(mutation.begin())
+            assert isinstance(held, ManyHeld)
+            grants = held.grants
             async with self._bound().driver.renewing(held.renewal):
                 yield mutation
             has_ended = True
         finally:
-            await self._run(mutation.end(held.grants, raised=not has_ended))
+            await self._run(mutation.end(grants, raised=not has_ended))
 
     # Looking.
 

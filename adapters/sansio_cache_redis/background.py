@@ -12,6 +12,8 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, Protocol
 
+from sansio_cache.errors import CacheClosedError
+
 logger: Final = logging.getLogger("sansio_cache")
 
 Job = Callable[[], Awaitable[Any]]
@@ -40,6 +42,8 @@ class Background(Protocol):
 async def _guard(job: Job) -> None:
     try:
         await job()
+    except CacheClosedError:
+        pass  # it was started as the cache was being closed
     except Exception:
         logger.exception("a background task of the cache failed")
 

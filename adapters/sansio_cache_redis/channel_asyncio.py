@@ -33,10 +33,13 @@ from sansio_cache_redis.lowlevel import (
     streams_of,
     unsent_bytes,
 )
-from sansio_cache_redis.replies import ERRORS, LONGEST_CALL_S, fresh, tell_time
+from sansio_cache_redis.replies import ERRORS, LONGEST_CALL_S, as_failure, fresh, tell_time
 from sansio_cache_redis.wire import TIME, Args
 
 _SWEEP_S = 0.02
+_MOST_LATE_LOOKS = 3
+_SILENCE_S = 0.1
+"""A call may be in a greater hurry than that; for a connection to be given up it must have been as silent."""
 _READ_BYTES = 65536
 _BULK_BYTES = 131072
 """A connection with more than this of one reply, or unsent, is passed over for another."""
@@ -65,6 +68,7 @@ class _Link:
         self._last_read_s = loop.time()
         self._wakes = asyncio.Event()
         self._unfinished_bytes = 0
+        self._late_looks = 0
         self.failure: BaseException | None = None
         streams = streams_of(connection)
         if streams is None:
@@ -82,6 +86,8 @@ class _Link:
 
     def call(self, commands: Sequence[Args], timeout_s: float) -> asyncio.Future[list[Any]]:
         """Send commands with everything else of this turn; the future gets their replies."""
+        if self.failure is not None:
+            raise fresh(self.failure)
         now_s = self._loop.time()
         future: asyncio.Future[list[Any]] = self._loop.create_future()
         if not self._outbox:
@@ -123,8 +129,8 @@ class _Link:
                     self._unfinished_bytes = 0
                     self._deliver(reply)
             self.close(RedisConnectionError("the server closed the connection"))
-        except ERRORS as error:
-            self.close(error)
+        except Exception as error:  # noqa: BLE001 - also what the parser makes of nonsense
+            self.close(as_failure(error))
         except asyncio.CancelledError:
             self.close(RedisConnectionError("the connection was closed"))
             raise
@@ -145,14 +151,17 @@ class _Link:
         self._sweeper = None
         if not self._pending:
             return
-        if now_s - due_s < _SWEEP_S:  # else the loop was blocked, and replies may lie there unread
+        # Where the loop was blocked replies may lie there unread: look again, but not for ever.
+        is_late = now_s - due_s >= _SWEEP_S
+        self._late_looks = self._late_looks + 1 if is_late and self._late_looks < _MOST_LATE_LOOKS else 0
+        if not self._late_looks:
             for call in self._pending:
                 waited_s = now_s - max(call.sent_s, self._last_read_s)
                 if waited_s < call.timeout_s and now_s - call.sent_s < LONGEST_CALL_S:
                     continue
                 if not call.future.done():
                     call.future.set_exception(RedisTimeoutError("no reply in time"))
-                if self._last_read_s < call.sent_s:
+                if self._last_read_s < call.sent_s and waited_s >= _SILENCE_S:
                     self.close(RedisTimeoutError("the server does not answer"))
                     return
         self._sweeper = self._loop.call_later(_SWEEP_S, self._sweep, now_s + _SWEEP_S)
@@ -178,8 +187,8 @@ class _Link:
                     reply = error
                 self._last_read_s = self._loop.time()
                 self._deliver(reply)
-        except ERRORS as error:
-            self.close(error)
+        except Exception as error:  # noqa: BLE001 - also what the parser makes of nonsense
+            self.close(as_failure(error))
         except asyncio.CancelledError:
             self.close(RedisConnectionError("the connection was closed"))
             raise
@@ -215,6 +224,7 @@ class AsyncioChannel:
         self._on_time = on_time
         self._loop = asyncio.get_running_loop()
         self._links: list[_Link] = []
+        self._is_closed = False
         self._opening: asyncio.Task[_Link] | None = None
 
     async def execute(self, commands: Sequence[Args], timeout_s: float) -> list[Any]:
@@ -223,6 +233,8 @@ class AsyncioChannel:
         Raises:
             RedisError, OSError: The fate of the commands is unknown.
         """
+        if self._is_closed:
+            raise RedisConnectionError("the cache was closed")
         link = self._choose()
         if link is None:
             started_s = self._loop.time()
@@ -237,7 +249,8 @@ class AsyncioChannel:
             link.close(RedisConnectionError("the connection was closed"))
 
     async def aclose(self) -> None:
-        """Close the connection, and wait until it is."""
+        """Close the connection, for good, and wait until it is."""
+        self._is_closed = True
         if self._opening is not None:
             self._opening.cancel()
             await asyncio.wait([self._opening])
@@ -272,6 +285,9 @@ class AsyncioChannel:
         [opening] = done
         if opening.cancelled():
             raise RedisConnectionError("the cache was closed")
+        failure = opening.exception()
+        if failure is not None:
+            raise fresh(failure)
         return opening.result()
 
     async def _open(self) -> _Link:
@@ -306,6 +322,7 @@ class AsyncioClientChannel:
     def __init__(self, client: Any) -> None:
         self._client = client
         self._tasks: set[asyncio.Task[list[Any]]] = set()
+        self._resetting: asyncio.Task[list[Any]] | None = None
 
     async def execute(self, commands: Sequence[Args], timeout_s: float) -> list[Any]:
         """Send commands together; returns their replies, error replies as values."""
@@ -322,6 +339,8 @@ class AsyncioClientChannel:
         _look_at(task)
 
     async def _run(self, commands: Sequence[Args]) -> list[Any]:
+        if self._resetting is not None:  # the pool would hand out a connection that is being closed
+            await asyncio.wait([self._resetting])
         async with self._client.pipeline(transaction=False) as pipeline:
             for command in commands:
                 pipeline.execute_command(*command)
@@ -330,9 +349,9 @@ class AsyncioClientChannel:
 
     def reset(self) -> None:
         """Close the client's idle connections; it opens new ones by itself."""
-        task = asyncio.get_running_loop().create_task(self._disconnect())
-        self._tasks.add(task)
-        task.add_done_callback(self._forget)
+        self._resetting = asyncio.get_running_loop().create_task(self._disconnect())
+        self._tasks.add(self._resetting)
+        self._resetting.add_done_callback(self._forget)
 
     async def _disconnect(self) -> list[Any]:
         await self._client.connection_pool.disconnect(inuse_connections=False)

@@ -26,43 +26,64 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from sansio_cache_redis.lowlevel import Wire, blocking_wire
-from sansio_cache_redis.replies import ERRORS, LONGEST_CALL_S, fresh, tell_time
+from sansio_cache_redis.replies import ERRORS, LONGEST_CALL_S, as_failure, fresh, tell_time
 from sansio_cache_redis.wire import TIME, Args
 
 _SLOW_S: Final = 0.003
 """A lane that has been busy for longer is passed over."""
 _IDLE_S: Final = 1.0
 """A connection that has not been used for longer is looked at before it is used again."""
+_SHORTEST_S: Final = 0.02
+"""A caller in a greater hurry would close a sound connection on everybody else."""
 _MOST_COMMANDS: Final = 1000
 """How many commands go into one batch, so that its first caller does not wait for everybody's replies."""
 
 
 class _Call:
-    """A batch that queues. `turn` is locked until the caller is to wake: served, or to drive."""
+    """A batch of one caller. Whoever queues sleeps on `turn`, until it is served or is to drive."""
 
-    __slots__ = ("commands", "deadline_s", "failure", "is_gone", "is_to_drive", "replies", "turn")
+    __slots__ = ("batch", "came_s", "commands", "failure", "is_gone", "replies", "timeout_s", "turn")
 
-    def __init__(self, commands: Sequence[Args], deadline_s: float) -> None:
+    def __init__(self, commands: Sequence[Args], timeout_s: float, came_s: float) -> None:
         self.commands = commands
-        self.deadline_s = deadline_s
-        self.turn = threading.Lock()
-        self.turn.acquire()
-        self.is_to_drive = False
+        self.came_s = came_s
+        self.timeout_s = timeout_s
+        self.turn: threading.Lock | None = None
         self.is_gone = False
+        self.batch: list[_Call] = []
+        """The others that this one drives for, and has not served yet."""
         self.replies: list[Any] | None = None
         self.failure: BaseException | None = None
+
+    def wake(self) -> None:
+        """Let the caller go on."""
+        turn, self.turn = self.turn, None
+        if turn is not None:
+            turn.release()
+
+    def result(self) -> list[Any]:
+        """The replies, if they have come."""
+        if self.replies is not None:
+            return self.replies
+        if self.failure is not None:
+            raise fresh(self.failure)
+        raise RedisTimeoutError("no reply in time")
 
 
 @attrs.define(eq=False)
 class _Lane:
     """One connection, who drives it, and who queues. Guarded by the channel's lock but for `wire`."""
 
-    is_busy: bool = False
+    driver: _Call | None = None
     since_s: float = 0.0
     queue: deque[_Call] = attrs.field(factory=deque)
     wire: Wire | None = None
     generation: int = 0
     used_s: float = 0.0
+
+    def is_free(self) -> bool:
+        """Whether nobody drives: also where a driver was interrupted before it could hand the lane over."""
+        return self.driver is None or self.driver.is_gone
 
 
 class _Opening:
@@ -97,6 +118,7 @@ class ThreadsChannel:
         self._lanes = [_Lane() for _ in range(max_connections)]
         self._openings: dict[int, _Opening] = {}
         self._generation = 0
+        self._failed_s = 0.0
         self._is_closed = False
 
     def execute(self, commands: Sequence[Args], timeout_s: float) -> list[Any]:
@@ -106,25 +128,33 @@ class ThreadsChannel:
             RedisError, OSError: The fate of the commands is unknown.
         """
         now_s = time.monotonic()
-        deadline_s = now_s + timeout_s
-        with self._lock:
-            lane = self._choose(now_s)
-            if lane.is_busy:
-                call = _Call(commands, deadline_s)
-                lane.queue.append(call)
-            else:
-                lane.is_busy = True
-                lane.since_s = now_s
-                call = None
-        if call is None:
-            return self._drive_alone(lane, commands, deadline_s)
-        return self._wait(lane, call)
+        call = _Call(commands, max(timeout_s, _SHORTEST_S), now_s)
+        lane: _Lane | None = None
+        try:
+            with self._lock:
+                lane = self._choose(now_s)
+                if lane.is_free():
+                    lane.driver = call
+                    lane.since_s = now_s
+                else:
+                    call.turn = threading.Lock()
+                    call.turn.acquire()
+                    lane.queue.append(call)
+            if lane.driver is not call:
+                self._sleep(lane, call, now_s)
+            if lane.driver is call:
+                self._drive(lane, call)
+            return call.result()
+        finally:  # however it ends: a KeyboardInterrupt may come at any point
+            call.is_gone = True  # from here on others may take the lane
+            if lane is not None:
+                self._leave(lane, call)
 
     def reset(self) -> None:
         """Close every connection: those at rest now, others when their batch is over."""
         with self._lock:
             self._generation += 1
-            resting = [lane for lane in self._lanes if not lane.is_busy]
+            resting = [lane for lane in self._lanes if lane.is_free()]
             wires = [lane.wire for lane in resting if lane.wire is not None]
             for lane in resting:
                 lane.wire = None
@@ -152,142 +182,125 @@ class ThreadsChannel:
     def _choose(self, now_s: float) -> _Lane:
         """The first lane that is not slow at the moment; where all are, the one with the shortest queue."""
         for lane in self._lanes:
-            # A lane without a connection waits for one; more of them would not come any sooner.
-            if not lane.is_busy or lane.wire is None or now_s - lane.since_s < _SLOW_S:
+            if lane.wire is not None and (lane.is_free() or now_s - lane.since_s < _SLOW_S):
+                return lane
+        for lane in self._lanes:  # one without a connection: more of them would not come any sooner
+            if lane.wire is None:
                 return lane
         return min(self._lanes, key=lambda lane: len(lane.queue))
 
-    def _drive_alone(self, lane: _Lane, commands: Sequence[Args], deadline_s: float) -> list[Any]:
-        """Serve the caller itself; nobody queued when it came."""
-        failure: BaseException | None = RedisConnectionError("the driver of the connection was interrupted")
-        try:
-            replies = self._exchange(lane, commands, deadline_s)
-            failure = None
-        except ERRORS as error:
-            failure = error
-            raise
-        finally:
-            self._hand_over(lane, failure)
-        return replies
-
-    def _wait(self, lane: _Lane, call: _Call) -> list[Any]:
-        """Sleep until served, or until it is this caller's turn to drive."""
-        is_woken = False
-        now_s = time.monotonic()
-        timeout_s = left_s = call.deadline_s - now_s
+    def _sleep(self, lane: _Lane, call: _Call, now_s: float) -> None:
+        """Sleep until served, or told to drive, or until nothing has come in for too long."""
+        turn = call.turn
         longest_s = now_s + LONGEST_CALL_S
-        try:
-            while left_s > 0 and not is_woken:
-                is_woken = call.turn.acquire(timeout=left_s)
-                # As long as others are served, it is merely its turn that has not come.
-                now_s = time.monotonic()
-                left_s = min(lane.used_s + timeout_s, longest_s) - now_s
-            if is_woken and call.is_to_drive:
-                call.deadline_s = now_s + timeout_s
-        finally:
-            if not is_woken:
-                self._leave(lane, call)
-        if is_woken and call.is_to_drive:
-            return self._drive_for_all(lane, call)
-        if call.replies is not None:
-            return call.replies
-        if call.failure is not None:
-            raise fresh(call.failure)
-        raise RedisTimeoutError("no reply in time")
+        left_s = call.timeout_s
+        while turn is not None and left_s > 0 and not turn.acquire(timeout=left_s):
+            # As long as others are served, it is merely its turn that has not come.
+            left_s = min(lane.used_s + call.timeout_s, longest_s) - time.monotonic()
 
-    def _leave(self, lane: _Lane, call: _Call) -> None:
-        """Give up. Who was just told to drive must pass that on."""
-        with self._lock:
-            call.is_gone = True
-            was_to_drive = call.is_to_drive
-        if was_to_drive:
-            self._hand_over(lane, None)
-
-    def _drive_for_all(self, lane: _Lane, own: _Call) -> list[Any]:
+    def _drive(self, lane: _Lane, call: _Call) -> None:
         """Serve the caller and all that queue behind it, in one batch."""
-        calls = [own]
-        commands = list(own.commands)
-        failure: BaseException | None = RedisConnectionError("the driver of the connection was interrupted")
-        try:
-            deadline_s = own.deadline_s
+        commands = call.commands
+        if lane.queue:
             with self._lock:
                 lane.since_s = time.monotonic()
+                commands = list(commands)
                 while lane.queue and len(commands) < _MOST_COMMANDS:
-                    call = lane.queue.popleft()
-                    if not call.is_gone:
-                        calls.append(call)
-                        commands += call.commands
-                        deadline_s = max(deadline_s, call.deadline_s)
-            replies = self._exchange(lane, commands, deadline_s)
-            failure = None
-            begin = len(own.commands)
-            for call in calls[1:]:
-                end = begin + len(call.commands)
-                call.replies = replies[begin:end]
-                begin = end
-            return replies[: len(own.commands)]
+                    other = lane.queue.popleft()
+                    if not other.is_gone:
+                        call.batch.append(other)
+                        commands += other.commands
+        call.failure = RedisConnectionError("the driver of the connection was interrupted")
+        timeout_s = (
+            max(call.timeout_s, *(other.timeout_s for other in call.batch)) if call.batch else call.timeout_s
+        )
+        try:
+            replies = self._exchange(lane, call, commands, timeout_s)
         except ERRORS as error:
-            failure = error
+            call.failure = error
             raise
-        finally:
-            for call in calls[1:]:
-                if call.replies is None:
-                    call.failure = failure
-                call.turn.release()
-            self._hand_over(lane, failure)
+        call.failure = None
+        begin = len(call.commands)
+        call.replies = replies[:begin]
+        for other in call.batch:
+            end = begin + len(other.commands)
+            other.replies = replies[begin:end]
+            begin = end
 
-    def _hand_over(self, lane: _Lane, failure: BaseException | None) -> None:
-        """Let the first in the queue drive; without a connection to be had, all of it fails at once."""
+    def _leave(self, lane: _Lane, call: _Call) -> None:
+        """Wake those that were driven for, and let the first in the queue drive.
+
+        Where there is no connection to be had, all of the queue fails at once. Does nothing for one who does
+        not drive, so that it may come twice.
+        """
+        for other in call.batch:
+            if other.replies is None:
+                other.failure = call.failure
+            other.wake()
         stale_wire: Wire | None = None
+        if lane.driver is not call:
+            return
         with self._lock:
+            if lane.driver is not call:
+                return
             if lane.wire is not None and lane.generation != self._generation:
                 stale_wire, lane.wire = lane.wire, None
-            if failure is not None and lane.wire is None:
-                for call in lane.queue:
-                    call.failure = failure
-                    call.turn.release()
+            # Not those who are only more patient than this one was.
+            is_down = call.failure is not None and not isinstance(call.failure, RedisTimeoutError)
+            if is_down and lane.wire is None:
+                for other in lane.queue:
+                    other.failure = call.failure
+                    other.wake()
                 lane.queue.clear()
-            while lane.queue:
-                call = lane.queue.popleft()
-                if not call.is_gone:
-                    call.is_to_drive = True
-                    call.turn.release()
-                    break
-            else:
-                lane.is_busy = False
+            lane.driver = None
+            while lane.queue and lane.driver is None:
+                other = lane.queue.popleft()
+                if not other.is_gone:
+                    lane.driver = other
+                    other.wake()
         if stale_wire is not None:
             stale_wire.close()
 
     # Connections. Only the driver of a lane comes here.
 
-    def _exchange(self, lane: _Lane, commands: Sequence[Args], deadline_s: float) -> list[Any]:
+    def _exchange(self, lane: _Lane, call: _Call, commands: Sequence[Args], timeout_s: float) -> list[Any]:
         wire = lane.wire
         now_s = time.monotonic()
-        if wire is not None and now_s - lane.used_s > _IDLE_S and not wire.is_sound():
+        is_doubtful = now_s - lane.used_s > _IDLE_S or lane.used_s < self._failed_s
+        if wire is not None and is_doubtful and not wire.is_sound():
             wire.close()
             wire = lane.wire = None
         if wire is None:
-            wire = self._opened(lane, deadline_s)
+            wire = self._opened(lane, max(call.came_s + call.timeout_s - now_s, 0.0))
+            timeout_s = max(now_s + timeout_s - time.monotonic(), _SHORTEST_S)
         try:
-            replies = wire.exchange(commands, max(deadline_s - time.monotonic(), 0.0))
+            replies = wire.exchange(commands, timeout_s)
         except BaseException:
             lane.wire = None
+            self._failed_s = time.monotonic()
             wire.close()
             raise
         lane.used_s = time.monotonic()
         return replies
 
-    def _opened(self, lane: _Lane, deadline_s: float) -> Wire:
+    def _opened(self, lane: _Lane, timeout_s: float) -> Wire:
         """Wait for a connection, which goes on being opened when the wait is over."""
         with self._lock:
+            if self._is_closed:
+                raise RedisConnectionError("the cache was closed")
             opening = self._openings.get(id(lane))
+            is_new = opening is None
             if opening is None:
-                if self._is_closed:
-                    raise RedisConnectionError("the cache was closed")
                 opening = self._openings[id(lane)] = _Opening(self._generation)
-                name = "sansio-cache-connecting"
-                threading.Thread(target=self._open, args=(opening,), name=name, daemon=True).start()
-        if not opening.done.wait(max(deadline_s - time.monotonic(), 0.0)):
+        if is_new:
+            name = "sansio-cache-connecting"
+            thread = threading.Thread(target=self._open, args=(opening,), name=name, daemon=True)
+            try:
+                thread.start()
+            except RuntimeError:  # the system has no more threads to give
+                opening.failure = RedisConnectionError("no thread to open a connection")
+                opening.done.set()
+        if not opening.done.wait(timeout_s):
             raise RedisTimeoutError("no connection in time")
         with self._lock:
             is_taken = self._openings.pop(id(lane), None) is None
@@ -301,8 +314,9 @@ class ThreadsChannel:
         return opening.wire
 
     def _open(self, opening: _Opening) -> None:
-        connection = self._make_connection()
+        connection: Any = None
         try:
+            connection = self._make_connection()
             connection.connect()
             wire = blocking_wire(connection)
             [reply] = wire.exchange([TIME], connection.socket_timeout)
@@ -312,9 +326,11 @@ class ThreadsChannel:
                     raise RedisConnectionError("the cache was closed")  # noqa: TRY301
                 opening.wire = wire
         except Exception as error:  # noqa: BLE001 - handed to the callers who wait
-            connection.disconnect()
-            opening.failure = error
-        opening.done.set()
+            opening.failure = as_failure(error)
+            if connection is not None:
+                connection.disconnect()
+        finally:
+            opening.done.set()
 
 
 class ClientChannel:

@@ -21,10 +21,11 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from sansio_cache_redis.channel_threads import ClientChannel
 from sansio_cache_redis.lowlevel import Wire, blocking_wire
-from sansio_cache_redis.replies import ERRORS, LONGEST_CALL_S, fresh, tell_time
+from sansio_cache_redis.replies import LONGEST_CALL_S, as_failure, fresh, tell_time
 from sansio_cache_redis.wire import TIME, Args
 
 _SWEEP_S: Final = 0.02
+_MOST_LATE_LOOKS: Final = 3
 _SLOW_S: Final = 0.01
 """A worker that has been busy with one batch for longer is passed over, as for large values."""
 _MOST_COMMANDS: Final = 1000
@@ -146,7 +147,7 @@ class _Worker:
         except Exception as error:  # noqa: BLE001 - handed to the callers, who wait for an answer
             self._disconnect()
             for call in live:
-                call.failure = fresh(error) if isinstance(error, ERRORS) else error
+                call.failure = fresh(as_failure(error))
 
     def _connect(self) -> Wire:
         connection = self._make_connection()
@@ -230,6 +231,8 @@ class TrioChannel:
         self._stop()
         for worker in self._workers:
             await worker.ended.wait()
+        for call in list(self._waiting):  # what was queued is not sent any more
+            call.wake()
 
     @property
     def connections(self) -> int:
@@ -240,8 +243,10 @@ class TrioChannel:
         """The first worker that is not long in the middle of a batch; where all are, the last."""
         for worker in self._workers:
             since_s = worker.busy_since_s
-            # One without a connection waits for it; another would not get one any sooner.
-            if since_s is None or worker.wire is None or now_s - since_s < _SLOW_S:
+            if worker.wire is not None and (since_s is None or now_s - since_s < _SLOW_S):
+                return worker
+        for worker in self._workers:  # one without a connection: another would not get one any sooner
+            if worker.wire is None:
                 return worker
         if len(self._workers) < self._max_connections:
             self._workers.append(self._hire())
@@ -250,12 +255,15 @@ class TrioChannel:
     async def _sweep(self) -> None:
         """Wake the callers whose time is over: one look at all of them, in place of a timer for each."""
         due_s = time.monotonic()
+        late_looks = 0
         while self._waiting:
             due_s += _SWEEP_S
             await trio.sleep(_SWEEP_S)
             now_s = time.monotonic()
             is_late, due_s = now_s - due_s > _SWEEP_S, now_s
-            if is_late:  # the loop was blocked, and so may have been the threads: look again
+            # Where the loop was blocked the threads may have been, too: look again, but not for ever.
+            late_looks = late_looks + 1 if is_late and late_looks < _MOST_LATE_LOOKS else 0
+            if late_looks:
                 continue
             for call, worker in list(self._waiting.items()):
                 waited_s = now_s - max(call.sent_s, worker.last_read_s)

@@ -24,6 +24,7 @@ from redis.asyncio import connection as asyncio_connection
 from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
 from redis.connection import parse_url
+from redis.exceptions import RedisError
 from redis.maint_notifications import MaintNotificationsConfig
 from redis.retry import Retry
 
@@ -100,6 +101,11 @@ def _factory(make: Callable[..., Any], arguments: dict[str, Any], url: str) -> C
 
     try:
         connect()  # opens nothing yet: it only takes, or refuses, its arguments
+    except (RedisError, ValueError):
+        # Its message quotes what was given, which may be a file's name or a password.
+        raise ConfigurationError(
+            f"check the options behind `?` in the URL {redact_url(url)}: redis-py refuses the value of one"
+        ) from None
     except TypeError as error:
         # "... got an unexpected keyword argument 'x'": the option is the last word, and no secret.
         option = str(error).rpartition(" ")[2]

@@ -57,7 +57,7 @@ from sansio_cache_redis.ledger import Ledger
 from sansio_cache_redis.memory import SharedMemory
 from sansio_cache_redis.planning import Planner, is_coroutine_function
 from sansio_cache_redis.recursion import loading, refuse_recursion
-from sansio_cache_redis.replies import ERRORS, own_copy
+from sansio_cache_redis.replies import own_copy
 from sansio_cache_redis.wakeups import Waker
 from sansio_cache_redis.wire import (
     Args,
@@ -116,7 +116,7 @@ class RedisStore:
                     unknown, await self.channel.execute(again, command.timeout_s), strict=True
                 ):
                     replies[place] = reply
-        except ERRORS as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is: the business never sees the cache fail
             return StoreFailed(self._clock(), classify(error))
         event = decode(command, replies, self._server_clock, self._clock())
         if isinstance(event, StoreFailed) and event.kind in (FailureKind.MISPAIRED, FailureKind.READ_ONLY):
@@ -227,7 +227,7 @@ class Driver:
         for watching in self._watching.values():
             watching.wake()
         if self._waker is not None:
-            self._waker.close()
+            self._waker.close(wait=False)
         self._background.cancel_all()
 
     async def _abandon(self, step: Step) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from inspect import isawaitable, iscoroutine
 from typing import Any, Protocol, assert_never
 
@@ -54,7 +54,7 @@ from sansio_cache_redis.keeper import Keeper
 from sansio_cache_redis.ledger import Ledger
 from sansio_cache_redis.planning import Planner
 from sansio_cache_redis.recursion import loading, refuse_recursion
-from sansio_cache_redis.replies import ERRORS, own_copy
+from sansio_cache_redis.replies import own_copy
 from sansio_cache_redis.wakeups import Waker
 from sansio_cache_redis.wire import (
     ServerClock,
@@ -94,7 +94,7 @@ class RedisStore:
                 again = [as_eval(commands[place]) for place in unknown]
                 for place, reply in zip(unknown, self.channel.execute(again, command.timeout_s), strict=True):
                     replies[place] = reply
-        except ERRORS as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is: the business never sees the cache fail
             return StoreFailed(self._clock(), classify(error))
         event = decode(command, replies, self._server_clock, self._clock())
         if isinstance(event, StoreFailed) and event.kind in (FailureKind.MISPAIRED, FailureKind.READ_ONLY):
@@ -129,6 +129,7 @@ class Driver:
         self._flights = Flights()
         self._landings: dict[int, threading.Event] = {}
         self._flights_lock = threading.Lock()
+        self._mine = threading.local()
         self._waker = waker
         self._watching: dict[int, tuple[str, int, threading.Event]] = {}
         self._keeper = Keeper(self._clock, self._renew, self._observe)
@@ -174,7 +175,7 @@ class Driver:
         for _, _, change in list(self._watching.values()):
             change.set()
         if self._waker is not None:
-            self._waker.close()
+            self._waker.close(wait=True)
         self._keeper.close()
         recovery = self._recovery
         if recovery is not None and recovery is not threading.current_thread():
@@ -183,6 +184,9 @@ class Driver:
     def _abandon(self, step: Step) -> None:
         """Give back what an interrupted operation may hold. Bounded, as every store command is."""
         flight = step.flight
+        command, place = getattr(self._mine, "joined", (None, None))
+        if flight is None and command is step.command and isinstance(place, int):
+            flight = place  # it had begun to lead, and did not know yet
         try:
             if step.command is not None:
                 step = step.state.receive(Interrupted(self._clock()))
@@ -244,7 +248,8 @@ class Driver:
     def _share(self, command: ShareLoad) -> Event:
         refuse_recursion(self, command.key)
         with self._flights_lock:
-            place = self._flights.join(command)
+            # Known to `_abandon` at once: Ctrl-C cannot strike between the two assignments.
+            _, place = self._mine.joined = (command, self._flights.join(command))
             if isinstance(place, int):
                 return LoadLed(self._clock(), place)
             landing = self._landings.setdefault(place.flight, threading.Event())
@@ -308,8 +313,12 @@ class Driver:
         with self._recovery_lock:
             if self._recovery is None and not self._closing.is_set():
                 name = "sansio-cache-recovery"
-                self._recovery = threading.Thread(target=self._recover, name=name, daemon=True)
-                self._recovery.start()
+                thread = threading.Thread(target=self._recover, name=name, daemon=True)
+                with suppress(
+                    RuntimeError
+                ):  # the system has no more threads to give: the next operation tries
+                    thread.start()
+                    self._recovery = thread
 
     def _recover(self) -> None:
         while True:

@@ -11,7 +11,7 @@ import heapq
 import itertools
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import attrs
 
@@ -44,7 +44,10 @@ class Keeper:
         self._clock = clock
         self._perform = perform
         self._observe = observe
-        self._changed = threading.Condition(threading.Lock())
+        # Entered by itself: the `__exit__` of a Condition is a Python function, in which Ctrl-C may strike
+        # before it has released the lock.
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
         self._due: list[tuple[float, int, _Kept]] = []
         self._numbers = itertools.count()
         self._thread: threading.Thread | None = None
@@ -65,7 +68,7 @@ class Keeper:
 
     def close(self) -> None:
         """End the thread. Leases that are still kept lapse."""
-        with self._changed:
+        with self._lock:
             self._is_closed = True
             self._changed.notify()
 
@@ -73,13 +76,15 @@ class Keeper:
         command = kept.step.command
         if not isinstance(command, Sleep):  # a renewal begins with a pause, and ends without one
             return
-        with self._changed:
+        with self._lock:
             due_s = self._clock() + command.duration_s
             heapq.heappush(self._due, (due_s, next(self._numbers), kept))
             if self._thread is None:
                 name = "sansio-cache-keeper"
-                self._thread = threading.Thread(target=self._run, name=name, daemon=True)
-                self._thread.start()
+                thread = threading.Thread(target=self._run, name=name, daemon=True)
+                with suppress(RuntimeError):  # the system has no more threads to give: the lease will lapse
+                    thread.start()
+                    self._thread = thread  # not before it runs: starting it may be interrupted
             elif self._due[0][2] is kept:
                 self._changed.notify()
 
@@ -95,7 +100,7 @@ class Keeper:
 
     def _next(self) -> _Kept | None:
         """Wait for the next renewal that is due; None when it is time to end."""
-        with self._changed:
+        with self._lock:
             while not self._is_closed:
                 while self._due and self._due[0][2].is_over:
                     heapq.heappop(self._due)

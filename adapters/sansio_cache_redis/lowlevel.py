@@ -49,9 +49,9 @@ def unsent_bytes(connection: Any) -> int:
 
 def close_now(connection: Any) -> None:
     """Close an asyncio connection without waiting for the peer, as its public `disconnect` would."""
-    streams = streams_of(connection)
-    if streams is not None:
-        streams[1].transport.abort()
+    writer = getattr(connection, "_writer", None)
+    if writer is not None:
+        writer.transport.abort()
     # redis-py complains of connections that it still thinks are open when they are collected.
     connection._reader = None  # noqa: SLF001
     connection._writer = None  # noqa: SLF001

@@ -167,9 +167,13 @@ class Planner:
         )
         return invalidate(request, skip=self._ledger.is_disabled)
 
-    def delete_pattern(self, pattern: str | None) -> Step:
-        """Begin to remove keys by pattern; None is everything in the namespace."""
-        glob = self.keys.everything() if pattern is None else self.keys.glob(pattern)
+    def clear(self) -> Step:
+        """Begin to remove everything in the namespace."""
+        return self.delete_pattern(self.keys.everything())
+
+    def delete_pattern(self, pattern: str) -> Step:
+        """Begin to remove keys by pattern."""
+        glob = self.keys.glob(pattern)
         if not glob.startswith(f"{self.keys.namespace}:"):
             raise InvalidKeyError(
                 f"the pattern belongs to another namespace than {self.keys.namespace!r}: build it with this "
@@ -247,6 +251,8 @@ class Planner:
         """Full keys by the keys as the caller wrote them, once each."""
         if isinstance(keys, str | bytes):
             raise InvalidKeyError("pass a list of keys, not one key: its letters would be the keys")
+        if not isinstance(keys, Iterable):
+            raise InvalidKeyError(f"pass a list of keys; got {keys.__class__.__name__}")
         resolved: dict[str, Key] = {}
         for key in keys:
             full = self.keys.resolve(key)

@@ -30,13 +30,14 @@ _loads: Final[ContextVar[tuple[_Load, ...]]] = ContextVar("sansio_cache_loads", 
 def loading(owner: object, key: str) -> Iterator[None]:
     """Mark the key as being loaded by `owner`, a cache's driver."""
     load = _Load(owner, key)
-    token = _loads.set((*_loads.get(), load))
+    before = _loads.get()
     try:
+        _loads.set((*before, load))
         yield
     finally:
         # A task that the loader has left behind still has the mark; the load is over all the same.
         load.is_running = False
-        _loads.reset(token)
+        _loads.set(before)
 
 
 def refuse_recursion(owner: object, key: str) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from copy import deepcopy
 from typing import Any, Final, TypeVar
 
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoPermissionError, RedisError
 
 from sansio_cache.events import LoadNotShared, LoadShared
@@ -22,6 +23,13 @@ _E = TypeVar("_E", bound=BaseException)
 def fresh(failure: _E) -> _E:
     """A copy of an error for one more caller: tracebacks would pile up in a shared one."""
     return type(failure)(*failure.args)
+
+
+def as_failure(error: Exception) -> Exception:
+    """An error as a channel may raise it: what is none of redis-py's or of the socket is wrapped."""
+    if isinstance(error, ERRORS):
+        return error
+    return RedisConnectionError(f"the connection failed with {type(error).__name__}")
 
 
 def tell_time(reply: Any, on_time: Callable[[int], object]) -> None:

@@ -318,7 +318,7 @@ class Cache:
 
     def clear(self) -> PatternResult:
         """Remove everything in the namespace."""
-        return self._removed(self._run(self._plan.delete_pattern(None)))
+        return self._removed(self._run(self._plan.clear()))
 
     @contextmanager
     def mutate(self, *keys: str) -> Iterator[Mutation]:
@@ -336,15 +336,17 @@ class Cache:
             InvalidKeyError: A key cannot be one.
         """
         mutation = self._plan.mutation(keys)
-        held = self._run(mutation.begin())
-        assert isinstance(held, ManyHeld)
+        grants: tuple[bytes, ...] | None = None
         has_ended = False
         try:
+            held = self._run(mutation.begin())
+            assert isinstance(held, ManyHeld)
+            grants = held.grants
             with self._driver.renewing(held.renewal):
                 yield mutation
             has_ended = True
         finally:
-            self._run(mutation.end(held.grants, raised=not has_ended))
+            self._run(mutation.end(grants, raised=not has_ended))
 
     # Looking.
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Final
 
 from sansio_cache_redis.wire import EVERY_KEY, wake_channel
@@ -51,8 +52,10 @@ class Waker:
             self._watches.setdefault(key.encode(), {})[self._last] = wake
             if self._thread is None and not self._is_closed:
                 name = "sansio-cache-waker"
-                self._thread = threading.Thread(target=self._run, name=name, daemon=True)
-                self._thread.start()
+                thread = threading.Thread(target=self._run, name=name, daemon=True)
+                with suppress(RuntimeError):  # the system has no more threads to give: waiters poll
+                    thread.start()
+                    self._thread = thread
             self._changed.notify()
             return self._last
 
@@ -65,15 +68,15 @@ class Waker:
                 if not watches:
                     del self._watches[key.encode()]
 
-    def close(self) -> None:
-        """End the thread."""
+    def close(self, *, wait: bool) -> None:
+        """End the thread, and wait for it, where nobody else would have to wait as well."""
         with self._lock:
             self._is_closed = True
             self._changed.notify()
             connection, thread = self._connection, self._thread
         if connection is not None:
             connection.disconnect()
-        if thread is not None:
+        if wait and thread is not None:
             thread.join(timeout=1.0)
 
     # On the thread.

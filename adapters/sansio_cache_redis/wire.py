@@ -184,7 +184,7 @@ def decode(command: StoreCommand, replies: Sequence[Any], clock: ServerClock, no
             if isinstance(reply, Exception) and not _is_harmless(command, reply):
                 return StoreFailed(now_s, classify(reply))
         return _decode(command, replies, clock, now_s)
-    except (WireError, ValueError, TypeError, IndexError, AttributeError):
+    except (WireError, ValueError, TypeError, LookupError, AttributeError, OverflowError):
         # A reply of the wrong shape answers another command, or comes from no Redis.
         return StoreFailed(now_s, FailureKind.MISPAIRED)
 

@@ -15,6 +15,7 @@ import time
 import weakref
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack, asynccontextmanager, closing, contextmanager
+from functools import partial
 from inspect import Parameter, iscoroutinefunction, signature
 from typing import Any, Final
 from uuid import uuid4
@@ -306,9 +307,7 @@ class Trace:
 
     def folded(self) -> list[Fact]:
         """The trace, in which a command that was repeated stands once: nobody knows how often one waits."""
-        return [
-            fact for place, fact in enumerate(self.facts) if place == 0 or self.facts[place - 1] != fact
-        ]
+        return [fact for place, fact in enumerate(self.facts) if place == 0 or self.facts[place - 1] != fact]
 
 
 def _strip(part: Any, prefix: str) -> Any:
@@ -428,8 +427,9 @@ class CacheUnderTest:
         try:
             yield mutation
         except BaseException as error:
+            leave = partial(manager.__exit__, type(error), error, error.__traceback__)
             with anyio.CancelScope(shield=True):
-                await self._in_thread(lambda: manager.__exit__(type(error), error, error.__traceback__))
+                await self._in_thread(leave)
             raise
         else:
             await self._in_thread(lambda: manager.__exit__(None, None, None))
@@ -640,9 +640,7 @@ def runs(
     """
 
     def decorate(test: Callable[..., Any]) -> Callable[..., None]:
-        others = [
-            parameter for name, parameter in signature(test).parameters.items() if name != "world"
-        ]
+        others = [parameter for name, parameter in signature(test).parameters.items() if name != "world"]
 
         def run(request: pytest.FixtureRequest, place: Place, **extra: Any) -> None:
             left = run_in(place, test, request.getfixturevalue, compare, options, extra)

@@ -1,0 +1,153 @@
+"""The contenders for threads. Peers are imported when they are opened: they may not be installed."""
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from typing import Any
+
+import redis
+
+from benchmarks.contenders import OURS, TTL_S, Address, Contender, Peer
+from benchmarks.values import dumps
+from sansio_cache_redis.sync import Cache
+
+
+@contextmanager
+def _open_ours(address: Address) -> Iterator[Peer]:
+    with Cache.from_url(address.url, namespace="bench") as cache:
+        cache.wait_ready()
+        yield Peer(
+            get=cache.get,
+            set=cache.set,
+            get_or_load=cache.get_or_load,
+            guarded=cache.get_or_load,
+            get_many=cache.get_many,
+            delete_pattern=cache.delete_pattern,
+        )
+
+
+@contextmanager
+def _open_redis(address: Address) -> Iterator[Peer]:
+    with closing(redis.Redis.from_url(address.url)) as client:
+
+        def get(key: str) -> Any:
+            found = client.get(key)
+            return None if found is None else json.loads(found)
+
+        def put(key: str, value: Any) -> Any:
+            return client.set(key, dumps(value), ex=TTL_S)
+
+        def get_or_load(key: str, loader: Callable[[], Any]) -> Any:
+            found = client.get(key)
+            if found is not None:
+                return json.loads(found)
+            value = loader()
+            client.set(key, dumps(value), ex=TTL_S)
+            return value
+
+        def get_many(keys: list[str]) -> dict[str, Any]:
+            found = zip(keys, client.mget(keys), strict=True)
+            return {key: json.loads(value) for key, value in found if value is not None}
+
+        def delete_pattern(pattern: str) -> None:
+            batch = []
+            for key in client.scan_iter(match=pattern, count=1_000):
+                batch.append(key)
+                if len(batch) == 1_000:
+                    client.unlink(*batch)
+                    batch = []
+            if batch:
+                client.unlink(*batch)
+
+        yield Peer(
+            get=get, set=put, get_or_load=get_or_load, get_many=get_many, delete_pattern=delete_pattern
+        )
+
+
+@contextmanager
+def _open_dogpile(address: Address) -> Iterator[Peer]:
+    from dogpile.cache import make_region
+
+    region = make_region(serializer=dumps, deserializer=json.loads).configure(
+        "dogpile.cache.redis",
+        expiration_time=TTL_S,
+        arguments={
+            "url": address.url,
+            "redis_expiration_time": TTL_S,
+            "distributed_lock": True,
+            "thread_local_lock": False,
+            "lock_timeout": 30,
+            "lock_sleep": 0.01,  # ten times as often as its default: waiters see the value sooner
+        },
+    )
+
+    def get_many(keys: list[str]) -> dict[str, Any]:
+        return dict(zip(keys, region.get_multi(keys), strict=True))
+
+    try:
+        yield Peer(
+            get=region.get,
+            set=region.set,
+            get_or_load=region.get_or_create,
+            guarded=region.get_or_create,
+            get_many=get_many,
+        )
+    finally:
+        region.backend.reader_client.close()
+
+
+class JsonSerializer:
+    """In place of Django's pickle."""
+
+    def dumps(self, value: Any) -> bytes:
+        """Encode."""
+        return dumps(value)
+
+    def loads(self, data: bytes) -> Any:
+        """Decode."""
+        return json.loads(data)
+
+
+@contextmanager
+def _open_django(address: Address) -> Iterator[Peer]:
+    from django.core.cache.backends.redis import RedisCache
+
+    cache = RedisCache(address.url, {"TIMEOUT": TTL_S, "OPTIONS": {"serializer": JsonSerializer}})
+    try:
+        yield Peer(get=cache.get, set=cache.set, get_or_load=cache.get_or_set, get_many=cache.get_many)
+    finally:
+        cache._cache.get_client().connection_pool.disconnect()
+
+
+_UNGUARDED = "no guard: every caller that misses loads"
+
+THREADS = (
+    Contender(name=OURS, runtime="threads", db=1, open=_open_ours, codec="msgspec JSON", prefix="bench:"),
+    Contender(
+        name="redis-py",
+        runtime="threads",
+        db=2,
+        open=_open_redis,
+        codec="json",
+        unguarded=_UNGUARDED,
+    ),
+    Contender(
+        name="dogpile.cache",
+        runtime="threads",
+        db=3,
+        open=_open_dogpile,
+        codec="json",
+        package="dogpile.cache",
+        note="distributed lock, looked at every 10 ms",
+    ),
+    Contender(
+        name="Django",
+        runtime="threads",
+        db=4,
+        open=_open_django,
+        codec="json, in place of pickle",
+        package="django.core.cache.backends.redis",
+        prefix=":1:",
+        unguarded=_UNGUARDED,
+    ),
+)

@@ -1,0 +1,299 @@
+"""Cancellation at every await, on asyncio and trio, in memory and on a real server (fault 28, L7, S9).
+
+A ticker lets the loop turn n times and then cancels the operation, for n = 0, 1, 2, … until the operation
+is faster than the ticker. Whatever n is: nobody's lease or hold is left behind, no reply is misread, and
+the cancellation is seen by its caller.
+"""
+
+import asyncio
+from collections.abc import Iterator
+
+import anyio
+import anyio.lowlevel
+import pytest
+
+from sansio_cache import Policy
+from support.runtimes import Place, is_free, runs, until
+
+CANCELLABLE = tuple(
+    Place(runtime, store) for store in ("memory", "server") for runtime in ("asyncio", "trio")
+)
+ON_ASYNCIO = tuple(place for place in CANCELLABLE if place.runtime == "asyncio")
+ON_TRIO_OR_ASYNCIO_SERVER = tuple(place for place in CANCELLABLE if place.store == "server")
+
+MOST_TICKS = 1_000_000  # bounds only a failure: an operation that never completes
+
+
+def growing(first: int = 0) -> Iterator[int]:
+    """Every number of ticks up to 40; further on, where the loop mostly turns idle, every tenth more."""
+    ticks = first
+    while ticks < MOST_TICKS:
+        yield ticks
+        ticks += 1 + max(0, ticks - 40) // 10
+    raise AssertionError("the operation never completed")
+
+
+async def slowly():
+    for _ in range(3):
+        await anyio.lowlevel.checkpoint()
+
+
+def loader(value):
+    async def load():
+        await slowly()
+        return value
+
+    return load
+
+
+# The operations: each on a key of its own, with what may be read under that key afterwards.
+
+
+async def load(cache, key):
+    assert await cache.get_or_load(key, loader(f"loaded {key}")) == f"loaded {key}"
+
+
+async def load_that_fails(cache, key):
+    async def fail():
+        await slowly()
+        raise LookupError(key)
+
+    with pytest.raises(LookupError):
+        await cache.get_or_load(key, fail)
+
+
+async def store(cache, key):
+    assert await cache.set(key, f"loaded {key}")
+
+
+async def store_many(cache, key):
+    assert await cache.set_many({key: f"loaded {key}", f"{key}+": 1}) == {key: True, f"{key}+": True}
+
+
+async def mutate(cache, key):
+    async with cache.mutate(key) as mutation:
+        await slowly()
+        mutation.set(key, f"loaded {key}")
+
+
+async def invalidate(cache, key):
+    assert (await cache.invalidate(key)).done == 1
+
+
+async def read_many(cache, key):
+    found = await cache.get_many([key, "steady"])
+    assert found == {"steady": "the steady value"}
+
+
+OPERATIONS = [load, load_that_fails, store, store_many, mutate, invalidate, read_many]
+
+
+async def cancelled_in_a_scope(ticks, operation, cache, key):
+    """Run an operation and cancel it by its scope, before it begins for -1; returns whether it completed."""
+    completed = False
+
+    async def tick(scope):
+        for _ in range(ticks):
+            await anyio.lowlevel.checkpoint()
+        scope.cancel()
+
+    async with anyio.create_task_group() as tasks:
+        with anyio.CancelScope() as scope:
+            if ticks < 0:
+                scope.cancel()
+            else:
+                tasks.start_soon(tick, scope)
+            await operation(cache, key)
+            completed = True
+        tasks.cancel_scope.cancel()
+    assert completed or scope.cancelled_caught, "a cancellation was swallowed"
+    return completed
+
+
+async def cancelled_as_a_task(ticks, operation, cache, key):
+    """Run an operation and cancel its task, as asyncio programs do; returns whether it completed."""
+    task = asyncio.ensure_future(operation(cache, key))
+    for _ in range(ticks):
+        await asyncio.sleep(0)
+    if not task.cancel():
+        await task
+        return True
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    return False
+
+
+async def check_every_tick(world, operation, cancelling, first):
+    cache = world.cache
+    await cache.set("steady", "the steady value")
+    tried = 0
+    for ticks in growing(first):
+        key = f"k{ticks}"
+        if operation is invalidate:
+            await cache.set(key, "old")
+        beside = None
+
+        async def read_beside():
+            nonlocal beside
+            beside = await cache.get("steady")
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(read_beside)
+            completed = await cancelling(ticks, operation, cache, key)
+        tried += 1
+
+        assert beside == "the steady value", "a reply was misread"
+        await until(lambda: len(cache.driver._flights) == 0)
+        left = world.raw.read()
+        for name in (key, f"{key}+"):
+            assert is_free(left.get(name)), f"after {ticks} ticks a lease is left on {name}"
+        if operation is invalidate:
+            assert key not in left, f"after {ticks} ticks the invalidation was forgotten"
+        assert await cache.get(key) in (None, f"loaded {key}")
+        assert await cache.get_or_load(key, loader(f"loaded {key}")) == f"loaded {key}"
+        assert await cache.get("steady") == "the steady value"
+        if completed:
+            break
+    assert tried > 1 or cancelling is cancelled_as_a_task, "nothing was cancelled"
+    assert cache.stats().errors == {}
+
+
+@pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: operation.__name__)
+@runs(CANCELLABLE, compare=None)
+async def test_an_operation_cancelled_at_any_await_leaves_nothing_behind(world, operation):
+    """Fault 28: S9, L7."""
+    await check_every_tick(world, operation, cancelled_in_a_scope, -1)
+
+
+@pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: operation.__name__)
+@runs(ON_ASYNCIO, compare=None)
+async def test_a_task_cancelled_at_any_await_leaves_nothing_behind(world, operation):
+    """Fault 28, by `asyncio.Task.cancel()`. In memory some operations never wait, and cannot be cancelled."""
+    await check_every_tick(world, operation, cancelled_as_a_task, 1)
+
+
+@runs(CANCELLABLE, compare=None)
+async def test_the_first_call_of_a_cache_may_be_cancelled_while_it_connects(world):
+    """A connection that is being opened goes on being opened, and is used by the next caller."""
+    for ticks in growing():
+        cache = world.open()
+        completed = await cancelled_in_a_scope(ticks, load, cache, f"k{ticks}")
+        assert await cache.get_or_load(f"k{ticks}", loader(f"loaded k{ticks}")) == f"loaded k{ticks}"
+        assert is_free(world.raw.cell(f"k{ticks}"))
+        await cache.aclose()
+        world.caches.remove(cache)
+        if completed:
+            break
+
+
+@runs(CANCELLABLE, compare=None)
+async def test_followers_of_a_cancelled_leader_load_for_themselves(world):
+    cache = world.cache
+    results = []
+    is_loading = anyio.Event()
+
+    async def hang():
+        is_loading.set()
+        await anyio.sleep_forever()
+
+    async def follow():
+        results.append(await cache.get_or_load("k", loader("loaded")))
+
+    async with anyio.create_task_group() as tasks, anyio.create_task_group() as leader:
+        leader.start_soon(cache.get_or_load, "k", hang)
+        await is_loading.wait()
+        for _ in range(5):
+            tasks.start_soon(follow)
+        await until(lambda: cache.followers == 5)
+        leader.cancel_scope.cancel()
+
+    assert results == ["loaded"] * 5
+    assert await cache.get("k") == "loaded"
+
+
+@runs(CANCELLABLE, compare=None)
+async def test_a_cancelled_follower_leaves_the_leader_alone(world):
+    cache = world.cache
+    gate = anyio.Event()
+
+    async def wait():
+        await gate.wait()
+        return "loaded"
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(cache.get_or_load, "k", wait)
+        await until(lambda: world.trace.count("AcquireLease") == 1)
+        async with anyio.create_task_group() as followers:
+            for _ in range(5):
+                followers.start_soon(cache.get_or_load, "k", wait)
+            await until(lambda: cache.followers == 5)
+            followers.cancel_scope.cancel()
+        assert cache.followers == 0
+        gate.set()
+
+    assert await cache.get("k") == "loaded"
+
+
+@runs(CANCELLABLE, compare=None, policy=Policy(lease_s=0.15, max_lease_s=60))
+async def test_renewals_end_with_a_cancelled_load(world):
+    """L6."""
+
+    async def hang():
+        await until(lambda: world.trace.count("RenewLeases") >= 1)
+        scope.cancel()
+        await anyio.sleep_forever()
+
+    with anyio.CancelScope() as scope:
+        await world.cache.get_or_load("k", hang)
+
+    assert scope.cancelled_caught
+    assert world.raw.read() == {}
+    renewals = world.trace.count("RenewLeases")
+    # Three periods of the renewal, measured by a load that is renewed itself.
+    before = renewals
+
+    async def load():
+        await until(lambda: world.trace.count("RenewLeases") >= before + 3)
+        return 1
+
+    await world.cache.get_or_load("k2", load)
+    late = [fact for fact in world.trace.facts if fact[0] == "RenewLeases"][renewals:]
+    assert {fact[1][0][0] for fact in late} == {"k2"}
+
+
+@runs(CANCELLABLE, compare=None)
+async def test_a_mutation_cancelled_in_its_block_invalidates(world):
+    """S6."""
+    await world.cache.set("k", "old")
+
+    with anyio.CancelScope() as scope:
+        async with world.cache.mutate("k") as mutation:
+            mutation.set("k", "new")
+            scope.cancel()
+            await anyio.sleep_forever()
+
+    assert scope.cancelled_caught
+    assert world.raw.read() == {}
+
+
+@runs(ON_TRIO_OR_ASYNCIO_SERVER, compare=None)
+async def test_two_hundred_readers_of_which_half_are_cancelled_get_their_own_values(world):
+    """S9: a cancelled caller's reply is read and dropped, not handed to another."""
+    cache = world.cache
+    await cache.set_many({f"k{n}": n for n in range(200)})
+    read = {}
+
+    async def keep(n):
+        read[n] = await cache.get(f"k{n}")
+
+    for ticks in range(30):
+        read.clear()
+        async with anyio.create_task_group() as tasks, anyio.create_task_group() as doomed:
+            for n in range(200):
+                (doomed if n % 2 else tasks).start_soon(keep, n)
+            for _ in range(ticks):
+                await anyio.lowlevel.checkpoint()
+            doomed.cancel_scope.cancel()
+        assert all(read[n] == n for n in read)
+        assert set(read) >= set(range(0, 200, 2))
+    assert cache.stats().errors == {}

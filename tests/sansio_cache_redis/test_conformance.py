@@ -1,0 +1,887 @@
+"""One suite for both caches, three runtimes and both stores (B5).
+
+Each test runs in every place, and what it left there (commands, counters, store) is compared with what it
+left on threads and memory: see `support.runtimes`.
+"""
+
+import threading
+from dataclasses import dataclass
+
+import anyio
+import attrs
+import pytest
+
+from sansio_cache import COLD, CacheConfig, InvalidKeyError, Policy, RecursiveLoadError, SerializationError
+from sansio_cache.cell import FOREIGN, Cell, Kind
+from sansio_cache.commands import Fill, FillCells
+from sansio_cache.config import RedisConfig
+from sansio_cache.entry import MissReason
+from sansio_cache.events import FillResult
+from sansio_cache.ttl import NO_JITTER
+from support.runtimes import EVERYWHERE, ON_SERVER, WAYS_IN, is_free, runs, until
+
+STALE = Policy(ttl=0.05, jitter=NO_JITTER, stale_for_s=600)
+# By its unix socket, so that it is a server of ours, which can be asked what was sent.
+OWN_SERVER = tuple(place for place in WAYS_IN if place.store == "unix")
+GRANT = b"grantgrantgrant!"
+
+
+def loading(value, calls=None):
+    """A loader that gives a value, and counts its calls in a list."""
+
+    async def load():
+        if calls is not None:
+            calls.append(value)
+        await anyio.lowlevel.checkpoint()
+        return value
+
+    return load
+
+
+async def never():
+    raise AssertionError("the loader was called")
+
+
+def plant(world, key, value, *, type=None, body=None, full=None):
+    """Put a value there as another process would have stored it."""
+    body = world.raw.body(key, value, type) if body is None else body
+    cell = Cell(kind=Kind.VALUE, filled_by=GRANT, body=body)
+    world.raw.put(full or world.raw.full(key), cell)
+
+
+# Reading and writing, one method after the other.
+
+
+@runs(EVERYWHERE + WAYS_IN)
+async def test_a_value_that_was_set_is_read_back(world):
+    assert await world.cache.get("user:1") is None
+    assert await world.cache.set("user:1", {"name": "Ada", "tags": [1, 2.5, None, True]}) is True
+
+    assert await world.cache.get("user:1") == {"name": "Ada", "tags": [1, 2.5, None, True]}
+    assert is_free(world.raw.cell("user:1"))
+
+
+@runs(EVERYWHERE + WAYS_IN)
+async def test_a_miss_loads_and_stores_and_the_next_call_is_a_hit(world):
+    calls = []
+
+    assert await world.cache.get_or_load("user:1", loading("Ada", calls)) == "Ada"
+    assert await world.cache.get_or_load("user:1", never) == "Ada"
+
+    assert calls == ["Ada"]
+    assert is_free(world.raw.cell("user:1"))
+
+
+@runs(EVERYWHERE + WAYS_IN)
+async def test_batches_are_written_read_and_invalidated(world):
+    values = {f"user:{n}": n for n in range(30)}
+
+    assert await world.cache.set_many(values) == dict.fromkeys(values, True)
+    assert await world.cache.get_many([*values, "user:none"]) == values
+    result = await world.cache.invalidate(*values)
+
+    assert (result.done, result.remembered) == (30, 0)
+    assert await world.cache.get_many(values) == {}
+    assert world.raw.read() == {}
+
+
+@runs(EVERYWHERE + WAYS_IN)
+async def test_the_store_is_ready_and_healthy(world):
+    await world.cache.wait_ready()
+    health = await world.cache.health()
+
+    assert health.ok, health.problems
+    assert health.server == "memory" or health.server.startswith(("Valkey ", "Redis "))
+    assert (health.bypassing, health.remembered) == (False, 0)
+    assert world.raw.read() == {}, "the look at its health leaves nothing behind"
+
+
+@runs()
+async def test_a_default_is_given_only_where_there_is_no_value(world):
+    marker = object()
+    await world.cache.set("none", None)
+    await world.cache.set("false", False)
+
+    assert await world.cache.get("absent", marker) is marker
+    assert await world.cache.get("none", marker) is None
+    assert await world.cache.get("false", marker) is False
+
+
+@runs()
+async def test_none_is_a_value(world):
+    calls = []
+
+    assert await world.cache.get_or_load("nobody", loading(None, calls)) is None
+    assert await world.cache.get_or_load("nobody", never) is None
+    assert await world.cache.get_many(["nobody", "absent"]) == {"nobody": None}
+    assert calls == [None]
+
+
+@runs()
+async def test_built_keys_and_texts_name_the_same_entry(world):
+    await world.cache.set(world.cache.key.build("user", 1), "Ada")
+
+    assert await world.cache.get("user:1") == "Ada"
+    assert await world.cache.get_many([world.cache.key.build("user", 1)]) == {
+        world.cache.key.build("user", 1): "Ada"
+    }
+
+
+@attrs.frozen
+class Person:
+    name: str
+    age: int
+
+
+@dataclass
+class Place:
+    city: str
+    people: list[str]
+
+
+@pytest.mark.parametrize(
+    ("value", "type"),
+    [
+        pytest.param(Person("Ada", 36), Person, id="attrs"),
+        pytest.param(Place("London", ["Ada"]), Place, id="dataclass"),
+        pytest.param([Person("Ada", 36), Person("Bob", 1)], list[Person], id="list"),
+        pytest.param({"a": (1, "x")}, dict[str, tuple[int, str]], id="nested"),
+        pytest.param(7, int, id="int"),
+    ],
+)
+@runs()
+async def test_values_of_a_declared_type_come_back_as_that_type(world, value, type):
+    loaded = await world.cache.get_or_load("k", loading(value), type=type)
+    hit = await world.cache.get_or_load("k", never, type=type)
+
+    assert loaded == hit == value
+    assert loaded.__class__ is hit.__class__ is value.__class__
+    assert await world.cache.set("k2", value, type=type)
+    assert await world.cache.get("k2", type=type) == value
+    assert await world.cache.get_many(["k", "k2"], type=type) == {"k": value, "k2": value}
+
+
+@runs()
+async def test_a_time_to_live_is_what_the_caller_said(world):
+    await world.cache.set("a", 1, ttl=100)
+    await world.cache.set("b", 1, ttl=COLD)
+    await world.cache.set("c", 1, ttl=Policy(ttl=100, jitter=NO_JITTER))
+    await world.cache.get_or_load("d", loading(1), policy=Policy(ttl=100, jitter=NO_JITTER, stale_for_s=50))
+    await world.cache.get_or_load("e", loading(1), ttl=100)
+
+    # The rest, that each expires when its fill said, is checked for every test: see World.
+    bounds = {"a": (110, 120), "b": (95_040, 103_680), "c": (100, 100), "d": (150, 150), "e": (110, 120)}
+    for key, (low_s, high_s) in bounds.items():
+        sent_ms, _ = world.trace.fills[world.raw.cell(key).filled_by]
+        assert low_s * 1000 <= sent_ms <= high_s * 1000, key
+
+
+# What is in the way.
+
+
+@runs()
+async def test_a_load_that_raises_stores_nothing_and_the_error_is_the_loaders_own(world):
+    error = LookupError("no such user")
+
+    async def fail():
+        raise error
+
+    with pytest.raises(LookupError) as raised:
+        await world.cache.get_or_load("user:1", fail)
+
+    assert raised.value is error
+    assert world.raw.read() == {}
+    assert await world.cache.get_or_load("user:1", loading("Ada")) == "Ada"
+
+
+@runs()
+async def test_a_load_that_is_invalidated_meanwhile_is_returned_and_not_stored(world):
+    """S1: the cell that issued the grant is gone."""
+
+    async def load():
+        await world.cache.invalidate("user:1")
+        return "old"
+
+    assert await world.cache.get_or_load("user:1", load) == "old"
+    assert world.raw.read() == {}
+    assert await world.cache.get_or_load("user:1", loading("new")) == "new"
+
+
+@runs()
+async def test_a_plain_removal_by_another_program_voids_a_load(world):
+    """S1: a DEL by anybody is a complete invalidation."""
+
+    async def load():
+        world.raw.delete("user:1")
+        return "old"
+
+    assert await world.cache.get_or_load("user:1", load) == "old"
+    assert world.raw.read() == {}
+    assert world.cache.stats().lost_leases == 1
+
+
+@runs()
+async def test_a_set_during_a_load_wins_over_it(world):
+    """S2, S6."""
+
+    async def load():
+        await world.cache.set("user:1", "new")
+        return "old"
+
+    assert await world.cache.get_or_load("user:1", load) == "old"
+    assert await world.cache.get("user:1") == "new"
+
+
+def planted(what):
+    """What may stand in a key's place that is not this reader's value."""
+
+    def put(world):
+        full = world.raw.full("k")
+        match what:
+            case "corrupt payload":
+                plant(world, "k", None, body=world.raw.body("k", 1)[:21] + b"{not json")
+            case "no body":
+                plant(world, "k", None, body=b"short")
+            case "other type":
+                plant(world, "k", Person("Ada", 36), type=Person)
+            case "other key":
+                plant(world, "other", "the value of another key", full=full)
+            case "foreign text":
+                world.raw.put_bytes(full, b"another program's")
+            case "future format":
+                world.raw.put_bytes(full, b"\xc6" + bytes(80))
+            case "wrong type":
+                world.raw.put(full, FOREIGN)
+
+    return put
+
+
+REPLACEABLE = ["corrupt payload", "no body", "other type", "other key"]
+FOREIGN_THINGS = ["foreign text", "future format", "wrong type"]
+
+
+@pytest.mark.parametrize("what", REPLACEABLE)
+@runs()
+async def test_a_value_that_must_not_be_served_is_a_miss_and_replaced(world, what):
+    """S9, S12: never an exception, never another key's value."""
+    planted(what)(world)
+
+    assert await world.cache.get("k", "default") == "default"
+    assert await world.cache.get_many(["k"]) == {}
+    assert await world.cache.get_or_load("k", loading("mine")) == "mine"
+    assert await world.cache.get("k") == "mine"
+    reason = {"other type": MissReason.SCHEMA, "other key": MissReason.KEY_CHECK}.get(
+        what, MissReason.CORRUPT
+    )
+    assert world.cache.stats().misses == {reason: 3}
+
+
+@pytest.mark.parametrize("what", FOREIGN_THINGS)
+@runs()
+async def test_a_foreign_key_is_a_miss_and_left_alone_by_readers(world, what):
+    """Fault 33."""
+    planted(what)(world)
+
+    assert await world.cache.get("k", "default") == "default"
+    assert await world.cache.get_or_load("k", loading("mine")) == "mine"
+    assert world.raw.read() == {"k": FOREIGN}
+    assert world.cache.stats().misses == {MissReason.FOREIGN: 2}
+
+
+@pytest.mark.parametrize("what", FOREIGN_THINGS)
+@runs(compare="store")  # MGET gives nothing, not an error, for a key that is no string
+async def test_a_foreign_key_among_many_is_a_miss(world, what):
+    await world.cache.set("mine", 1)
+    planted(what)(world)
+
+    assert await world.cache.get_many(["k", "mine"]) == {"mine": 1}
+    assert world.cache.stats().redis_misses == 1
+
+
+@pytest.mark.parametrize("what", FOREIGN_THINGS)
+@runs()
+async def test_a_foreign_key_may_be_replaced_by_writers(world, what):
+    planted(what)(world)
+    assert await world.cache.set("k", "mine")
+    assert await world.cache.get("k") == "mine"
+
+    planted(what)(world)
+    assert (await world.cache.invalidate("k")).done == 1
+    assert world.raw.read() == {}
+
+
+@runs()
+async def test_a_reader_of_another_type_does_not_serve_and_replaces(world):
+    """Two programs whose types differ: each finds the other's value a miss."""
+    await world.cache.get_or_load("k", loading({"name": "Ada", "age": 36}))
+
+    assert await world.cache.get("k", type=Person) is None
+    assert await world.cache.get_or_load("k", loading(Person("Ada", 36)), type=Person) == Person("Ada", 36)
+    assert await world.cache.get("k", "none") == "none"
+
+
+@runs()
+async def test_a_value_that_cannot_be_stored_is_returned_uncached_with_one_warning(world):
+    value = {1, 2, 3}
+
+    for _ in range(3):
+        loaded = await world.cache.get_or_load("k", loading(value))
+        assert loaded == value
+
+    assert world.raw.read() == {}
+    [warning] = world.take_log()
+    assert "is not cached" in warning
+    assert "type=" in warning
+    assert world.cache.stats().unstorable == 3
+    with pytest.raises(SerializationError, match="type="):
+        await world.cache.set("k", value)
+
+
+# Stale values, and the loads of others.
+
+
+async def stale_entry(world, value):
+    """Store a value and wait until it is past its soft expiry."""
+    await world.cache.get_or_load("k", loading(value))
+    soft_ms = world.raw.cell("k").soft_ms
+    assert soft_ms
+    # The client's estimate of the server's clock may be a few milliseconds behind.
+    await until(lambda: world.raw.now_ms() > soft_ms + 50)
+
+
+@runs(policy=STALE)
+async def test_a_stale_value_is_a_miss_for_get_and_reloaded_by_get_or_load(world):
+    await stale_entry(world, "old")
+
+    assert await world.cache.get("k") is None
+    assert await world.cache.get_many(["k"]) == {}
+    assert await world.cache.get_or_load("k", loading("new"), policy=attrs.evolve(STALE, ttl=600)) == "new"
+    assert await world.cache.get("k") == "new"
+
+
+@runs(policy=STALE)
+async def test_a_stale_value_is_served_while_another_process_reloads(world):
+    await stale_entry(world, "old")
+    world.raw.lease("k")
+
+    assert await world.cache.get_or_load("k", never) == "old"
+    assert world.cache.stats().stale_hits == 1
+
+
+@runs(policy=STALE)
+async def test_a_stale_value_is_served_where_the_loader_fails(world):
+    """S13: the stale payload stays."""
+    await stale_entry(world, "old")
+
+    async def fail():
+        raise OSError("database down")
+
+    assert await world.cache.get_or_load("k", fail) == "old"
+    assert is_free(world.raw.cell("k"))
+    assert world.cache.stats().load_failures == 1
+
+
+@runs(policy=Policy(ttl=0.05, jitter=NO_JITTER))
+async def test_nothing_stale_is_served_without_a_policy_that_allows_it(world):
+    await world.cache.get_or_load("k", loading("old"))
+    await until(lambda: world.raw.cell("k") is None)
+
+    assert await world.cache.get_or_load("k", loading("new"), ttl=600) == "new"
+
+
+@runs()
+async def test_a_caller_waits_for_the_load_of_another_process(world):
+    """L2: the loader does not run where somebody else's value comes in time."""
+    grant = world.raw.lease("k")
+
+    async def answer():
+        await until(lambda: world.trace.count("AcquireLease") >= 3)
+        fill = Fill(
+            key=world.raw.full("k"),
+            grant=grant,
+            hard_ttl_ms=600_000,
+            soft_ttl_ms=0,
+            body=world.raw.body("k", "theirs"),
+        )
+        assert world.raw.perform(FillCells((fill,), 10.0)).results == (FillResult.STORED,)
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(answer)
+        assert await world.cache.get_or_load("k", never) == "theirs"
+    assert world.cache.stats().waits == 1
+
+
+@runs(policy=Policy(wait_s=0.05))
+async def test_a_caller_that_has_waited_long_enough_loads_without_storing(world):
+    grant = world.raw.lease("k")
+
+    assert await world.cache.get_or_load("k", loading("mine")) == "mine"
+
+    assert world.raw.cell("k").grant == grant, "the holder's lease is left alone (S5)"
+    assert world.cache.stats().loads_without_lease == 1
+
+
+@runs()
+async def test_the_lease_of_a_holder_that_is_gone_is_taken_over(world):
+    """L3."""
+    world.raw.lease("k", lease_ms=30)
+
+    assert await world.cache.get_or_load("k", loading("mine")) == "mine"
+    assert await world.cache.get("k") == "mine"
+
+
+@runs(policy=Policy(lease_s=0.15, max_lease_s=60))
+async def test_a_lease_is_renewed_while_the_loader_runs(world):
+    """L2: a slow loader keeps its lease, and its value is stored."""
+
+    async def load():
+        await until(lambda: world.trace.count("RenewLeases") >= 2)
+        return "slow"
+
+    assert await world.cache.get_or_load("k", load) == "slow"
+    renewals = world.trace.count("RenewLeases")
+    assert await world.cache.get("k") == "slow"
+    assert renewals >= 2
+    assert world.cache.stats().lost_leases == 0
+
+
+# Mutations and racing writers.
+
+
+@runs()
+async def test_what_a_mutation_sets_is_stored_and_the_rest_is_invalidated(world):
+    await world.cache.set_many({"a": "old", "b": "old", "c": "old"})
+
+    async with world.cache.mutate("a", "b") as mutation:
+        assert {key: Kind(cell.kind) for key, cell in world.raw.read().items()} == {
+            "a": Kind.HOLD,
+            "b": Kind.HOLD,
+            "c": Kind.VALUE,
+        }
+        mutation.set("a", "new", ttl=60)
+
+    assert await world.cache.get_many(["a", "b", "c"]) == {"a": "new", "c": "old"}
+
+
+@runs()
+async def test_a_mutation_that_raises_invalidates_everything(world):
+    """S6: it may have committed."""
+    await world.cache.set_many({"a": "old", "b": "old"})
+
+    async def write():
+        async with world.cache.mutate("a", "b") as mutation:
+            mutation.set("a", "new")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await write()
+
+    assert world.raw.read() == {}
+
+
+@runs()
+async def test_a_mutation_that_another_writer_came_between_invalidates(world):
+    """S6: nobody can say which of the two committed last."""
+    other = world.open()
+
+    async with world.cache.mutate("a") as mutation:
+        mutation.set("a", "mine")
+        async with other.mutate("a") as theirs:
+            theirs.set("a", "theirs")
+
+    assert world.raw.read() == {}
+    assert world.cache.stats().lost_leases == 1
+
+
+@runs()
+async def test_readers_load_and_do_not_store_while_a_key_is_held(world):
+    async with world.cache.mutate("a") as mutation:
+        assert await world.cache.get("a") is None
+        assert await world.cache.get_or_load("a", loading("before the commit")) == "before the commit"
+        assert Kind(world.raw.cell("a").kind) is Kind.HOLD
+        mutation.set("a", "after")
+
+    assert await world.cache.get("a") == "after"
+    assert world.cache.stats().loads_without_lease == 1
+
+
+@runs(policy=Policy(lease_s=0.15, max_lease_s=60))
+async def test_a_hold_is_renewed_while_the_block_runs(world):
+    async with world.cache.mutate("a") as mutation:
+        await until(lambda: world.trace.count("RenewLeases") >= 2)
+        mutation.set("a", "slow")
+
+    assert await world.cache.get("a") == "slow"
+
+
+@runs()
+async def test_a_mutation_takes_only_its_own_keys(world):
+    async with world.cache.mutate("a") as mutation:
+        with pytest.raises(InvalidKeyError, match=r"name it in mutate"):
+            mutation.set("b", 1)
+        with pytest.raises(SerializationError):
+            mutation.set("a", {1, 2})
+
+    assert world.raw.read() == {}
+
+
+@runs()
+async def test_of_two_sets_the_later_one_wins_and_the_other_says_so(world):
+    """S2: a fill under a hold that was overridden is refused."""
+    other = world.open()
+    between = world.trace
+
+    if world.place.runtime == "sync":
+        perform = world.cache.driver._store.perform
+
+        def interleaved(command):
+            if isinstance(command, FillCells) and between.count("HoldCells") == 1:
+                assert other.cache.set("k", "theirs")
+            return perform(command)
+    else:
+        perform = world.cache.driver._store.perform
+
+        async def interleaved(command):
+            if isinstance(command, FillCells) and between.count("HoldCells") == 1:
+                assert await other.cache.set("k", "theirs")
+            return await perform(command)
+
+    world.cache.driver._store.perform = interleaved
+
+    assert await world.cache.set("k", "mine") is False
+    assert await world.cache.get("k") == "theirs"
+
+
+# Many keys.
+
+
+@runs(chunk_keys=7)
+async def test_batches_larger_than_a_chunk_are_split_and_lose_nothing(world):
+    values = {f"k{n}": n for n in range(23)}
+
+    assert await world.cache.set_many(values) == dict.fromkeys(values, True)
+    assert await world.cache.get_many(values) == values
+    assert (await world.cache.invalidate(*values)).done == 23
+    names = [fact[0] for fact in world.trace.facts]
+    assert names == ["HoldCells", "FillCells"] * 4 + ["ReadCells"] * 4 + ["DeleteKeys"] * 4
+    assert world.raw.read() == {}
+
+
+@runs()
+async def test_empty_batches_ask_nothing(world):
+    assert await world.cache.get_many([]) == {}
+    assert await world.cache.set_many({}) == {}
+    assert (await world.cache.invalidate()).done == 0
+    async with world.cache.mutate():
+        pass
+    assert world.trace.facts == []
+
+
+@runs(compare="store", chunk_keys=10)
+async def test_a_pattern_removes_its_keys_and_nothing_else(world):
+    """S11: never another namespace, never an internal key."""
+    neighbour = world.open(namespace=f"{world.namespace}2")
+    await neighbour.set("user:1", "theirs")
+    await world.cache.set_many({f"user:{n}": n for n in range(35)} | {"users": 1, "order:1": 1, "user": 1})
+    for marker in ("%t:user", "%g:user", "%w:user:1"):
+        plant(world, marker, "internal")
+
+    result = await world.cache.delete_pattern("user:*")
+
+    assert (result.deleted, result.complete) == (35, True)
+    assert set(world.raw.read()) == {"users", "order:1", "user", "%t:user", "%g:user", "%w:user:1"}
+    assert (await world.cache.delete_pattern("*:1")).deleted == 1
+    assert (await world.cache.delete_pattern("%*")).deleted == 0
+    assert await neighbour.get("user:1") == "theirs"
+    await neighbour.clear()
+
+
+@runs(compare="store", chunk_keys=10)
+async def test_clear_removes_the_namespace_but_for_internal_keys(world):
+    """S11."""
+    neighbour = world.open(namespace=f"{world.namespace}2")
+    await neighbour.set("a", 1)
+    await world.cache.set_many({f"k{n}": n for n in range(25)})
+    plant(world, "%t:tag", "internal")
+
+    result = await world.cache.clear()
+
+    assert (result.deleted, result.complete) == (25, True)
+    assert set(world.raw.read()) == {"%t:tag"}
+    assert await neighbour.get("a") == 1
+    await neighbour.clear()
+
+
+@runs(compare="store")
+async def test_a_built_pattern_matches_its_own_entity_alone(world):
+    """S10, S11: what an id holds cannot widen a pattern."""
+    key = world.cache.key
+    kept = [key.build("user", "*"), key.build("us", 1), key.build("user2", 1)]
+    gone = [key.versioned("user", "a*", version) for version in (1, 2)]
+    for each in (*kept, *gone):
+        await world.cache.set(each, 1)
+
+    assert (await world.cache.delete_pattern(key.pattern("user", "a*"))).deleted == len(gone)
+    assert set(await world.cache.get_many(kept)) == set(kept)
+
+
+# Switched off.
+
+
+@pytest.mark.parametrize("switch", ["enabled", "redis.enabled"])
+@runs()
+async def test_a_disabled_cache_loads_and_stores_nothing(world, switch):
+    config = CacheConfig(
+        namespace=world.namespace,
+        enabled=switch != "enabled",
+        redis=RedisConfig(enabled=switch != "redis.enabled", url=world.url),
+    )
+    cache = type(world.cache.cache).from_config(config)
+    world.cache.cache, enabled = cache, world.cache.cache
+    calls = []
+    try:
+        assert await world.cache.get("k", "default") == "default"
+        assert await world.cache.get_many(["k"]) == {}
+        assert await world.cache.set("k", 1) is False
+        assert await world.cache.set_many({"k": 1}) == {"k": False}
+        for _ in range(2):
+            assert await world.cache.get_or_load("k", loading("mine", calls)) == "mine"
+        assert (await world.cache.invalidate("k")).remembered == 0
+        assert (await world.cache.delete_pattern("*")).complete
+        assert (await world.cache.clear()).complete
+        async with world.cache.mutate("k") as mutation:
+            mutation.set("k", 1)
+        await world.cache.wait_ready(0.001)
+        assert set(world.cache.stats().misses) == {MissReason.DISABLED}
+        await world.cache.aclose()
+    finally:
+        world.cache.cache = enabled
+    assert calls == ["mine", "mine"]
+    assert world.raw.read() == {}
+
+
+# Concurrent callers of one process.
+
+
+async def in_parallel(count, call):
+    """The results of calls that run at the same time."""
+    results = [None] * count
+
+    async def run(place):
+        results[place] = await call(place)
+
+    async with anyio.create_task_group() as tasks:
+        for place in range(count):
+            tasks.start_soon(run, place)
+    return results
+
+
+@runs(compare="store")
+async def test_fifty_callers_share_one_load_and_each_has_a_copy_of_its_own(world):
+    """L2; what one caller does to its value no other sees."""
+    calls = []
+
+    async def load():
+        calls.append(1)
+        await until(lambda: world.cache.followers == 49)
+        return {"items": [1]}
+
+    async def call(place):
+        value = await world.cache.get_or_load("k", load)
+        value["items"].append(place)
+        return value
+
+    results = await in_parallel(50, call)
+
+    assert results == [{"items": [1, place]} for place in range(50)]
+    assert calls == [1]
+    assert await world.cache.get("k") == {"items": [1]}
+    assert world.cache.stats().shared == 49
+    assert world.trace.count("FillCells") == 1
+
+
+@runs(compare="store")
+async def test_followers_get_the_leaders_exception(world):
+    calls = []
+
+    async def fail():
+        calls.append(1)
+        await until(lambda: world.cache.followers == 9)
+        raise LookupError("nobody")
+
+    async def call(_):
+        try:
+            await world.cache.get_or_load("k", fail)
+        except LookupError as error:
+            return str(error)
+
+    # Who joined before the loader began has its exception; who came later loads for itself.
+    world.raw.lease("k", lease_ms=200)
+    assert await in_parallel(10, call) == ["nobody"] * 10
+    assert calls == [1]
+    assert world.raw.read() == {}
+
+
+@runs(compare="store")
+async def test_followers_of_a_value_that_cannot_be_stored_get_copies(world):
+    calls = []
+    world.raw.lease("k", lease_ms=200)
+
+    async def load():
+        calls.append(1)
+        await until(lambda: world.cache.followers == 9)
+        return {1, 2}
+
+    results = await in_parallel(10, lambda _: world.cache.get_or_load("k", load))
+
+    assert results == [{1, 2}] * 10
+    assert len({id(value) for value in results}) == 10
+    assert calls == [1]
+    assert len(world.take_log()) == 1
+
+
+@runs(compare="store")
+async def test_a_caller_that_came_after_an_invalidation_does_not_get_the_old_load(world):
+    """S1: the follower joined while the loader ran, and the fill was refused."""
+    calls = []
+    is_invalidated = anyio.Event()
+
+    async def load():
+        calls.append("load")
+        if len(calls) > 1:
+            return "new"
+        await world.cache.invalidate("k")
+        is_invalidated.set()
+        await until(lambda: world.cache.followers == 1)
+        return "old"
+
+    async def call(place):
+        if place:
+            await is_invalidated.wait()
+        return await world.cache.get_or_load("k", load)
+
+    assert await in_parallel(2, call) == ["old", "new"]
+    assert len(calls) == 2
+    assert await world.cache.get("k") == "new"
+
+
+@runs(compare=None)  # which of the two is stored is left open
+async def test_callers_of_other_types_do_not_share_a_load(world):
+    async def load():
+        await until(lambda: len(started) == 2)
+        return 1
+
+    started = []
+
+    def noting(type):
+        async def noted():
+            started.append(type)
+            return await load()
+
+        return noted
+
+    types = [int, float]
+    policy = Policy(wait_s=0.05)
+    results = await in_parallel(
+        2, lambda place: world.cache.get_or_load("k", noting(types[place]), type=types[place], policy=policy)
+    )
+
+    assert results == [1, 1.0]
+    assert [type(value) for value in results] == types
+
+
+@runs()
+async def test_a_loader_that_asks_for_its_own_key_is_refused(world):
+    async def load():
+        return await world.cache.get_or_load("k", never)
+
+    with pytest.raises(RecursiveLoadError, match="asks the cache for that very key"):
+        await world.cache.get_or_load("k", load)
+
+    assert world.raw.read() == {}
+    assert await world.cache.get_or_load("k", loading("again")) == "again"
+
+
+@runs()
+async def test_a_loader_may_ask_for_another_key(world):
+    async def outer():
+        return [await world.cache.get_or_load("inner", loading(1)), await world.cache.get("outer")]
+
+    assert await world.cache.get_or_load("outer", outer) == [1, None]
+    assert await world.cache.get_many(["inner", "outer"]) == {"inner": 1, "outer": [1, None]}
+
+
+@runs()
+async def test_plain_functions_are_loaders_everywhere(world):
+    threads = []
+
+    def load():
+        threads.append(threading.get_ident())
+        return "plain"
+
+    assert await world.cache.get_or_load("k", load) == "plain"
+    assert threads[0] != threading.get_ident(), "it may block, so it does not run in the event loop"
+
+
+@runs()
+async def test_statistics_balance(world):
+    """B3: every request is a hit, a stale hit or a miss with one reason."""
+    await world.cache.get_or_load("a", loading(1))
+    await world.cache.get_or_load("a", never)
+    await world.cache.get("b")
+    await world.cache.get_many(["a", "b", "c"])
+    before = world.cache.stats()
+    await world.cache.get("a")
+    stats = world.cache.stats()
+
+    assert (stats - before).total_requests == (stats - before).redis_hits == 1
+    assert stats.total_requests == stats.redis_hits + stats.stale_hits + stats.redis_misses == 7
+    assert stats.misses == {MissReason.ABSENT: 4}
+    assert (stats.loads, stats.stored) == (1, 1)
+    assert round(stats.hit_rate, 1) == 42.9
+
+
+# Round trips, counted at the server.
+
+
+async def sent_by(world, server, call):
+    """The names of the commands that clients send while a call runs; wake-ups go along with others."""
+    with server.monitor() as monitor:
+        await call()
+        monitor.sync()
+        own = [words for words in monitor.commands if any(world.namespace in each for each in words)]
+        return [words[0].lower() for words in own if words[0].lower() != "publish"]
+
+
+@runs(OWN_SERVER, compare=None)
+async def test_round_trips_are_as_few_as_promised(world, redis_server):
+    """A hit takes one, a miss three; a batch as many as one key, whatever its size up to a chunk."""
+    cache = world.cache
+    many = {f"user:{n}": n for n in range(100)}
+    await cache.get_or_load("warm", loading(1))
+    await cache.set_many({"scripts": 1})
+
+    assert await sent_by(world, redis_server, lambda: cache.get("warm")) == ["get"]
+    assert await sent_by(world, redis_server, lambda: cache.get_or_load("warm", never)) == ["get"]
+    missed = await sent_by(world, redis_server, lambda: cache.get_or_load("cold", loading(1)))
+    assert missed == ["get", "evalsha", "evalsha"]
+    assert await sent_by(world, redis_server, lambda: cache.set("warm", 2)) == ["evalsha", "evalsha"]
+    assert await sent_by(world, redis_server, lambda: cache.get_many(many)) == ["mget"]
+    assert await sent_by(world, redis_server, lambda: cache.invalidate(*many)) == ["unlink"]
+
+
+@runs(ON_SERVER, compare=None)
+async def test_a_batch_is_one_round_trip_whatever_its_size(world):
+    cache = world.cache
+    for size in (1, 100, 500):
+        before = len(world.trace.facts)
+        many = {f"user:{n}": n for n in range(size)}
+        assert await cache.set_many(many) == dict.fromkeys(many, True)
+        assert await cache.get_many(many) == many
+        assert (await cache.invalidate(*many)).done == size
+        assert [fact[0] for fact in world.trace.facts[before:]] == [
+            "HoldCells",
+            "FillCells",
+            "ReadCells",
+            "DeleteKeys",
+        ]

@@ -1,0 +1,286 @@
+"""Ctrl-C wherever it can strike in the synchronous cache (L7).
+
+CPython looks for signals when a Python function is entered, after a call of a C function has returned, and
+where a loop jumps back: nowhere else. A trace function raises KeyboardInterrupt at the n-th of these points
+that an operation comes by inside the library, for n = 1, 2, 3, … until the operation is shorter than that.
+What the library calls outside of itself is one point on its way in and one on its way out. Afterwards no
+lease or hold is left, nothing is in the way of the next call, and no connection is out of step.
+"""
+
+import contextvars
+import dis
+import functools
+import gc
+import sys
+import threading
+import traceback
+from collections import Counter
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+import sansio_cache
+import sansio_cache_redis
+from sansio_cache import Policy
+from sansio_cache_redis.sync import Cache
+from support.runtimes import MemoryRaw, ServerRaw, is_free
+from support.servers import connect, wait_until
+
+LIBRARY = tuple(str(Path(package.__file__).parent) for package in (sansio_cache, sansio_cache_redis))
+# Called when an object is collected, where Python swallows whatever is raised.
+COLLECTING = {"_weakrefset.py", "weakref.py"}
+MOST_RUNS = 450
+
+# Whoever follows a load that nobody leads any more shall not make the test wait.
+IMPATIENT = Policy(wait_s=0.2, lease_s=30)
+
+
+@functools.cache
+def points_of(code):
+    """The offsets of the instructions of a function before which a signal is looked for.
+
+    CPython raises at the call, and a trace function only at what comes after it. Where that has another
+    handler, as behind the last call of a `with` block that returns, raising there would be another thing.
+    """
+    handlers = dis._parse_exception_table(code)
+
+    def handler_of(offset):
+        return [each.target for each in handlers if each.start <= offset < each.end]
+
+    points = set()
+    before = None
+    for each in dis.get_instructions(code):
+        is_called = before is not None and before.opname.startswith("CALL")
+        if is_called and handler_of(before.offset) == handler_of(each.offset):
+            points.add(each.offset)
+        if each.opname.startswith("JUMP_BACKWARD"):
+            points.add(each.offset)
+        before = each
+    return frozenset(points)
+
+
+class Interrupter:
+    """Raises KeyboardInterrupt at the `at`-th point inside the library where a signal may strike."""
+
+    def __init__(self, at):
+        self.left = at
+        self.stack = []
+        self._returned = None
+
+    def __enter__(self):
+        gc.disable()
+        sys.settrace(self._call)
+        return self
+
+    def __exit__(self, *exc_info):
+        sys.settrace(None)
+        gc.enable()
+
+    @property
+    def has_struck(self):
+        return bool(self.stack)
+
+    @property
+    def where(self):
+        """The functions of the library that were running, and the line."""
+        return [f"{Path(frame.filename).name}:{frame.name}:{frame.lineno}" for frame in self.stack]
+
+    def _call(self, frame, event, argument):
+        is_inside = frame.f_code.co_filename.startswith(LIBRARY)
+        caller = frame.f_back
+        is_called = caller is not None and caller.f_code.co_filename.startswith(LIBRARY)
+        if is_inside or (is_called and Path(frame.f_code.co_filename).name not in COLLECTING):
+            self._point(frame)
+        if not is_inside:
+            return None
+        frame.f_trace_lines = False
+        frame.f_trace_opcodes = True
+        return self._step
+
+    def _step(self, frame, event, argument):
+        if event == "opcode" and frame.f_lasti in points_of(frame.f_code):
+            # After a function of the library itself, nobody looks: it has points of its own.
+            if self._returned is not frame:
+                self._point(frame)
+            self._returned = None
+        elif event == "return":
+            self._returned = frame.f_back
+        return self._step
+
+    def _point(self, frame):
+        self.left -= 1
+        if self.left == 0:
+            sys.settrace(None)
+            found = traceback.StackSummary.extract(traceback.walk_stack(frame), lookup_lines=False)
+            found.reverse()
+            self.stack = [each for each in found if each.filename.startswith(LIBRARY)]
+            raise KeyboardInterrupt
+
+
+def load(cache, key):
+    assert cache.get_or_load(key, lambda: f"loaded {key}") == f"loaded {key}"
+
+
+def load_that_fails(cache, key):
+    def fail():
+        raise LookupError(key)
+
+    with pytest.raises(LookupError):
+        cache.get_or_load(key, fail)
+
+
+def store(cache, key):
+    assert cache.set(key, f"loaded {key}")
+
+
+def mutate(cache, key):
+    with cache.mutate(key) as mutation:
+        mutation.set(key, f"loaded {key}")
+
+
+def invalidate(cache, key):
+    assert cache.invalidate(key).done <= 1
+
+
+OPERATIONS = [load, load_that_fails, store, mutate, invalidate]
+
+
+def points_in(cache, operation):
+    """How many points there are to strike at."""
+    with Interrupter(10**9) as counter:
+        operation(cache, "counted")
+    return 10**9 - counter.left
+
+
+class Under:
+    """A cache, a look at its store behind its back, and another cache where this one is beyond use."""
+
+    def __init__(self, url, namespace, client):
+        self.url = url
+        self.namespace = namespace
+        self.client = client
+        self.cache = None
+        self.renew()
+
+    def renew(self):
+        """Begin again with a new cache."""
+        if self.cache is not None:
+            within(2.0, self.cache.close)
+        self.cache = Cache.from_url(
+            self.url, namespace=self.namespace, policy=IMPATIENT, operation_timeout_s=1.0
+        )
+        self.cache.wait_ready()
+        memory = self.cache._memory
+        self.raw = (
+            ServerRaw(self.namespace, self.client) if memory is None else MemoryRaw(self.namespace, memory)
+        )
+
+
+@pytest.fixture(params=["memory", "server"])
+def under(request, namespace):
+    if request.param == "memory":
+        made = Under("memory://", namespace, None)
+        yield made
+    else:
+        url = request.getfixturevalue("redis_url")
+        with closing(connect(url)) as client:
+            made = Under(url, namespace, client)
+            yield made
+    made.renew()
+    made.cache.close()
+
+
+def within(seconds, call):
+    """Call in a thread of its own, in this context; what it raised, or that it hangs, None if all is well."""
+    raised = [TimeoutError("it hangs")]
+
+    def run():
+        try:
+            call()
+        except BaseException as error:
+            raised[0] = error
+        else:
+            raised[0] = None
+
+    thread = threading.Thread(target=contextvars.copy_context().run, args=(run,), daemon=True)
+    thread.start()
+    thread.join(seconds)
+    return raised[0]
+
+
+def in_clean_up(interrupter):
+    """Whether what gives back was interrupted itself; then a lease, or a connection, is left to lapse."""
+    return any(
+        frame.name in {"_abandon", "_hand_over"} or "mutation.end(" in (frame.line or "")
+        for frame in interrupter.stack
+    )
+
+
+def problems_after(under, operation, key, interrupter):
+    """What is wrong after an interrupt."""
+    cache, raw = under.cache, under.raw
+    names = [frame.name for frame in interrupter.stack]
+    is_excused = in_clean_up(interrupter)
+    if cache._channel is not None and not is_excused:
+        try:
+            wait_until(lambda: all(lane.is_free() for lane in cache._channel._lanes), timeout_s=1)
+            wait_until(lambda: not cache._channel._lock.locked(), timeout_s=1)
+        except TimeoutError:
+            yield "a connection is never given back"
+            return
+    if not is_free(raw.cell(key)):
+        if not is_excused:
+            yield "a lease is left"
+        raw.delete(key)
+    # What is interrupted before it has begun has not happened.
+    if operation is invalidate and raw.cell(key) is not None and "_perform" in names:
+        yield "the invalidation was forgotten"
+    if len(cache._driver._flights):
+        yield "a flight is left"
+        return
+
+    def call():
+        after = cache.get_or_load(key, lambda: f"loaded {key}")
+        assert after == f"loaded {key}" or (operation is invalidate and after == "old")
+        assert cache.get(key) == after
+
+    if (error := within(5.0, call)) is not None:
+        yield f"the next call: {type(error).__name__} {str(error)[:60]}"
+    if cache.stats().errors and not is_excused:
+        yield "the next call finds the store failing"
+
+
+@pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: operation.__name__)
+def test_an_interrupt_at_any_point_leaves_nothing_behind(under, operation):
+    operation(under.cache, "first")
+    count = points_in(under.cache, operation)
+    step = max(1, count // MOST_RUNS)
+    found = Counter()
+    struck = excused = 0
+    for at in range(1, count + 1, step):
+        key = f"k{at}"
+        if operation is invalidate:
+            under.cache.set(key, "old")
+        interrupter = Interrupter(at)
+        try:
+            with interrupter:
+                operation(under.cache, key)
+        except KeyboardInterrupt:
+            pass
+        else:
+            # An interrupt while garbage is collected, or the operation was shorter this time.
+            assert not interrupter.has_struck, f"swallowed: {interrupter.where}"
+        if not interrupter.has_struck:
+            continue
+        struck += 1
+        excused += in_clean_up(interrupter)
+        problems = list(problems_after(under, operation, key, interrupter))
+        if problems or in_clean_up(interrupter):
+            under.renew()
+            operation(under.cache, "first")
+        where = " < ".join(reversed(interrupter.where[-3:]))
+        found.update((problem, where) for problem in problems)
+    assert struck >= min(count, MOST_RUNS) * 0.9
+    assert excused < struck / 2, "nearly all of it is clean-up: what is left to test?"
+    assert found == Counter()

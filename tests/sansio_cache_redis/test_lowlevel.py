@@ -1,0 +1,250 @@
+"""What lies below redis-py's public methods: it is there in the installed version, and not needed."""
+
+import asyncio
+import gc
+import socket
+from contextlib import closing
+
+import hiredis
+import pytest
+from redis import exceptions as errors
+
+from sansio_cache.config import RedisConfig
+from sansio_cache_redis import anyio as cache_anyio
+from sansio_cache_redis import channel_asyncio, lowlevel
+from sansio_cache_redis import sync as cache_sync
+from sansio_cache_redis.connecting import asyncio_factory, blocking_factory
+from support.runtimes import PATIENT
+from support.servers import wait_until
+from support.tls import TlsProxy
+
+
+@pytest.fixture(params=["tcp", "unix", "tls"])
+def url(request, redis_server):
+    """Every way to a server."""
+    if request.param == "tls":
+        with TlsProxy(redis_server.port) as proxy:
+            yield f"{proxy.url}?ssl_ca_certs={proxy.ca_file}"
+    else:
+        yield redis_server.url if request.param == "tcp" else redis_server.unix_url
+
+
+# It is there.
+
+
+def test_the_installed_redis_py_has_the_streams_of_an_asyncio_connection(url):
+    async def main():
+        connection = asyncio_factory(RedisConfig(url=url))()
+        assert lowlevel.streams_of(connection) is None, "it is not open yet"
+        await connection.connect()
+        try:
+            reader, writer = lowlevel.streams_of(connection)
+            writer.write(lowlevel.pack([(b"PING",), (b"ECHO", b"x"), (b"NONSENSE",)]))
+            parser = lowlevel.reply_reader(connection)
+            replies = []
+            while len(replies) < 3:
+                parser.feed(await reader.read(1000))
+                while (reply := parser.gets()) is not lowlevel.NOT_ENOUGH_DATA:
+                    replies.append(reply)
+        finally:
+            lowlevel.close_now(connection)
+        assert replies[:2] == [b"PONG", b"x"]
+        assert isinstance(replies[2], errors.ResponseError)
+        assert not connection.is_connected
+
+    asyncio.run(main())
+    gc.collect()
+
+
+def test_the_installed_redis_py_has_the_socket_of_a_blocking_connection(url):
+    connection = blocking_factory(RedisConfig(url=url))()
+    connection.connect()
+    wire = lowlevel.blocking_wire(connection)
+    try:
+        assert type(wire) is not lowlevel._PublicWire
+        replies = wire.exchange([(b"PING",), (b"NONSENSE",), (b"ECHO", b"x")], 10.0)
+        assert [replies[0], replies[2]] == [b"PONG", b"x"]
+        assert isinstance(replies[1], errors.ResponseError)
+        assert wire.is_sound()
+    finally:
+        wire.close()
+
+
+@pytest.mark.parametrize(
+    ("line", "kind"),
+    [
+        (b"-NOSCRIPT No matching script.\r\n", errors.NoScriptError),
+        (b"-READONLY You can't write\r\n", errors.ReadOnlyError),
+        (b"-LOADING Redis is loading\r\n", errors.BusyLoadingError),
+        (b"-MISCONF disk\r\n", errors.ResponseError),
+    ],
+    ids=lambda value: value.__name__ if isinstance(value, type) else "",
+)
+def test_the_parser_makes_the_errors_that_redis_py_makes(line, kind):
+    connection = blocking_factory(RedisConfig())()
+    parser = lowlevel.reply_reader(connection)
+    parser.feed(line)
+
+    assert type(parser.gets()) is kind
+
+
+def test_commands_are_packed_as_redis_py_packs_them():
+    connection = blocking_factory(RedisConfig())()
+    commands = [(b"GET", b"k"), (b"SET", "ü", 5, 1.5, b"\0\r\n", "text"), (b"TIME",)]
+
+    assert lowlevel.pack(commands) == b"".join(connection.pack_commands(commands))
+    assert lowlevel.pack(commands[:1]) == b"".join(connection.pack_commands(commands[:1]))
+
+
+# It is not needed.
+
+
+@pytest.fixture
+def without_streams(monkeypatch):
+    """A redis-py whose connections keep their streams elsewhere."""
+    for module in (lowlevel, channel_asyncio):
+        monkeypatch.setattr(module, "streams_of", lambda connection: None)
+
+
+@pytest.fixture
+def without_sockets(monkeypatch):
+    """A redis-py whose connections keep their sockets elsewhere."""
+    original = lowlevel.blocking_wire
+
+    def blocking_wire(connection):
+        class Hidden:
+            def __getattr__(self, name):
+                if name == "_sock":
+                    raise AttributeError(name)
+                return getattr(connection, name)
+
+        return original(Hidden())
+
+    for module in ("channel_threads", "channel_trio"):
+        monkeypatch.setattr(f"sansio_cache_redis.{module}.blocking_wire", blocking_wire)
+
+
+async def use(cache):
+    calls = []
+
+    async def load():
+        calls.append(1)
+        await asyncio.sleep(0)
+        return "loaded"
+
+    results = await asyncio.gather(*(cache.get_or_load(f"k{n % 10}", load) for n in range(50)))
+    assert results == ["loaded"] * 50
+    assert len(calls) == 10
+    assert await cache.set("k", "set")
+    assert await cache.get("k") == "set"
+    assert await cache.get_many([f"k{n}" for n in range(10)]) == {f"k{n}": "loaded" for n in range(10)}
+    assert (await cache.invalidate("k")).done == 1
+    assert cache.stats().errors == {}
+
+
+@pytest.mark.usefixtures("without_streams")
+def test_the_asyncio_cache_works_without_the_streams(url, namespace):
+    async def main():
+        async with cache_anyio.Cache.from_url(url, namespace=namespace, **PATIENT) as cache:
+            await use(cache)
+            reader = asyncio.create_task(cache.get("k0"))
+            await asyncio.sleep(0)
+            reader.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await reader
+            assert await cache.get("k1") == "loaded", "a reply was misread"
+
+    asyncio.run(main())
+    gc.collect()  # a connection that was not closed complains
+
+
+@pytest.mark.usefixtures("without_sockets")
+def test_the_synchronous_cache_works_without_the_sockets(url, namespace):
+    with cache_sync.Cache.from_url(url, namespace=namespace, **PATIENT) as cache:
+        assert cache.get_or_load("k", lambda: "loaded") == "loaded"
+        assert cache.get_many(["k", "none"]) == {"k": "loaded"}
+        assert cache.set_many({"a": 1, "b": 2}) == {"a": True, "b": True}
+        assert type(cache._channel._lanes[0].wire) is lowlevel._PublicWire
+        assert cache.stats().errors == {}
+
+
+@pytest.mark.usefixtures("without_sockets")
+def test_errors_are_values_without_the_sockets_too(redis_url):
+    connection = blocking_factory(RedisConfig(url=redis_url))()
+    connection.connect()
+    from sansio_cache_redis import channel_threads
+
+    with closing(channel_threads.blocking_wire(connection)) as wire:
+        replies = wire.exchange([(b"NONSENSE",), (b"PING",)], 10.0)
+        assert isinstance(replies[0], errors.ResponseError)
+        assert replies[1] == b"PONG"
+        assert wire.is_sound()
+
+
+def test_a_parser_without_redis_pys_errors_makes_plain_ones():
+    parser = lowlevel.reply_reader(object())
+    assert isinstance(parser, hiredis.Reader)
+    parser.feed(b"-NOSCRIPT x\r\n")
+
+    assert type(parser.gets()) is errors.ResponseError
+
+
+# A wire that is out of step is given up.
+
+
+@pytest.fixture
+def pair():
+    """A wire to a socket that the test answers on."""
+    ours, theirs = socket.socketpair()
+    connection = blocking_factory(RedisConfig())()
+    connection._sock = ours
+    with closing(ours), closing(theirs):
+        yield lowlevel.blocking_wire(connection), theirs
+
+
+@pytest.mark.parametrize("extra", [b"+EXTRA\r\n", b"+EXT"], ids=["whole", "part"])
+def test_a_reply_that_nobody_has_asked_for_is_an_error(pair, extra):
+    """S9, fault 29."""
+    wire, server = pair
+    server.sendall(b"+PONG\r\n" + extra)
+
+    with pytest.raises(errors.ConnectionError, match="nobody has asked for"):
+        wire.exchange([(b"PING",)], 10.0)
+
+
+@pytest.fixture
+def idle(redis_url):
+    """A wire to the server that has been used, and its connection."""
+    connection = blocking_factory(RedisConfig(url=redis_url))()
+    connection.connect()
+    with closing(lowlevel.blocking_wire(connection)) as wire:
+        [number] = wire.exchange([(b"CLIENT", b"ID")], 10.0)
+        yield wire, connection, number
+
+
+def test_an_idle_wire_is_sound(idle):
+    wire, _, _ = idle
+    assert wire.is_sound()
+    assert wire.exchange([(b"PING",)], 10.0) == [b"PONG"]
+
+
+def test_an_idle_wire_with_an_unread_reply_is_not_sound(idle):
+    """S9, fault 29."""
+    wire, connection, _ = idle
+    connection.send_packed_command(connection.pack_commands([(b"ECHO", b"unread")]), check_health=False)
+
+    wait_until(lambda: not wire.is_sound())
+
+
+def test_an_idle_wire_that_the_server_has_closed_is_not_sound(idle, redis_client):
+    """Fault 5."""
+    wire, _, number = idle
+    redis_client.client_kill_filter(_id=number)
+
+    wait_until(lambda: not wire.is_sound())
+
+
+def test_a_server_that_says_nothing_is_a_time_out(pair):
+    wire, _ = pair
+    with pytest.raises(errors.TimeoutError):
+        wire.exchange([(b"PING",)], 0.01)

@@ -1,0 +1,446 @@
+"""The Lua texts do what the memory store does in Python, step by step.
+
+One random sequence of semantic commands runs against both; each pair of events, and at the end everything
+that is stored, must be the same but for the clocks: the microseconds in grants, and times that are compared
+within seconds while all times that matter lie minutes apart.
+"""
+
+import time
+from contextlib import closing
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sansio_cache.cell import FOREIGN, NO_GRANT, Cell, Foreign, Kind, format_cell, make_grant, parse_cell
+from sansio_cache.commands import (
+    AcquireLease,
+    DeleteKeys,
+    Fill,
+    FillCells,
+    HoldCells,
+    Lease,
+    Mode,
+    Ping,
+    ReadCell,
+    ReadCells,
+    ReleaseLeases,
+    RenewLeases,
+    ScanKeys,
+)
+from sansio_cache.events import (
+    CellRead,
+    CellsFilled,
+    CellsRead,
+    FillResult,
+    ForeignFound,
+    FreshFound,
+    HoldsTaken,
+    KeysFound,
+    LeaseDenied,
+    LeaseGranted,
+    LeasesRenewed,
+    WriterFound,
+)
+from sansio_cache.memory_store import MemoryStore
+from sansio_cache_redis.channel_threads import ClientChannel
+from sansio_cache_redis.driver_sync import RedisStore
+from sansio_cache_redis.wire import ServerClock
+from support.servers import Server
+
+KEYS = ("ns:a", "ns:b", "ns:ü")
+NONCES = (b"nonce-00", b"nonce-11", b"nonce-22")
+TTLS_MS = (300_000, 1_200_000)
+BODIES = (b"", b"body", b"\0\xff" * 40)
+TIMEOUT_S = 10.0
+# How far apart the two stores' clocks may be when a time is compared.
+TOLERANCE_MS = 120_000
+
+
+class Pair:
+    """A memory store and a server that are asked the same."""
+
+    def __init__(self, client):
+        self.client = client
+        self.memory = MemoryStore(time.monotonic)
+        self.server = RedisStore(ClientChannel(client), ServerClock(), time.monotonic)
+        # Grants by the order in which they were issued: of memory, of the server.
+        self.grants = []
+        client.flushall()
+
+    def clocks(self):
+        """The time of both stores, in milliseconds."""
+        seconds, microseconds = self.client.time()
+        return int(self.memory.clock() * 1000), seconds * 1000 + microseconds // 1000
+
+    def ask(self, make):
+        """Ask both, and compare. `make` gets 0 for memory, 1 for the server."""
+        events = self.memory.perform(make(0)), self.server.perform(make(1))
+        clocks = self.clocks()
+        said = [seen(event, now_ms) for event, now_ms in zip(events, clocks, strict=True)]
+        assert same(said[0], said[1]), f"{make(0)}\nmemory: {events[0]}\nserver: {events[1]}"
+        for mine, theirs in zip(granted(events[0]), granted(events[1]), strict=True):
+            if (mine, theirs) not in self.grants:
+                self.grants.append((mine, theirs))
+        return events[0]
+
+    def plant(self, key, kind, nonce, lease_ms, soft_ms, filled_by, body):
+        """Put a cell into both, whose times are relative to each clock; None is something foreign."""
+        mine, server = self.clocks()
+        if kind is None:
+            self.memory.plant(key, FOREIGN, mine + TTLS_MS[0])
+            self.client.delete(key)
+            self.client.rpush(key, b"a list")
+            self.client.pexpire(key, TTLS_MS[0])
+            return
+        for now_ms, place in ((mine, 0), (server, 1)):
+            cell = Cell(
+                kind=kind,
+                grant=NO_GRANT if nonce is None else make_grant(nonce, 7),
+                lease_deadline_ms=0 if nonce is None else now_ms + lease_ms,
+                soft_ms=now_ms + soft_ms if soft_ms else 0,
+                filled_by=NO_GRANT if filled_by is None else make_grant(filled_by, 7),
+                body=body if kind is Kind.VALUE else b"",
+            )
+            if place == 0:
+                self.memory.plant(key, cell, now_ms + TTLS_MS[0])
+            else:
+                self.client.set(key, format_cell(cell), px=TTLS_MS[0])
+        for known in (nonce, filled_by):
+            if known is not None and (make_grant(known, 7),) * 2 not in self.grants:
+                self.grants.append((make_grant(known, 7),) * 2)
+
+    def grant(self, number, place):
+        """A grant that was issued before, by its number; or one that never was."""
+        known = [*self.grants, (make_grant(b"unknown-", 1),) * 2]
+        return known[number % len(known)][place]
+
+    def compare_all(self):
+        """Compare everything that is stored."""
+        mine, server = self.clocks()
+        kept = {
+            key: (seen(each.cell, mine), each.expires_ms - mine)
+            for key, each in self.memory.dump().items()
+            if each.expires_ms > mine
+        }
+        there = {}
+        for name in self.client.keys("*"):
+            raw = FOREIGN if self.client.type(name) == b"list" else parse_cell(self.client.get(name))
+            there[name.decode()] = (seen(raw, server), self.client.pttl(name))
+        assert same(kept, there)
+
+
+def granted(event):
+    """The grants that an event issues, or shows."""
+    if isinstance(event, HoldsTaken):
+        return event.grants
+    return (event.grant,) if isinstance(event, LeaseGranted) else ()
+
+
+def seen(what, now_ms):
+    """An event or a cell as plain values: grants by nonce, times relative to the store's clock."""
+    match what:
+        case None | Foreign():
+            return repr(what)
+        case Cell():
+            return (
+                Kind(what.kind).name,
+                what.grant[:8],
+                what.lease_deadline_ms - now_ms if what.lease_deadline_ms else None,
+                what.soft_ms - now_ms if what.soft_ms else None,
+                what.filled_by[:8],
+                what.body,
+            )
+        case CellRead():
+            return seen(what.cell, now_ms)
+        case CellsRead():
+            return [seen(cell, now_ms) for cell in what.cells]
+        case LeaseGranted():
+            return ("granted", what.grant[:8], seen(what.stale, now_ms), what.server_ms - now_ms)
+        case LeaseDenied():
+            return ("denied", what.left_ms, seen(what.stale, now_ms), what.server_ms - now_ms)
+        case FreshFound():
+            return ("fresh", seen(what.cell, now_ms), what.server_ms - now_ms)
+        case WriterFound():
+            return ("writer", what.left_ms)
+        case HoldsTaken():
+            return ("held", [grant[:8] for grant in what.grants])
+        case KeysFound():
+            return ("found", sorted(what.keys))
+        case CellsFilled():
+            return ("filled", [result.name for result in what.results])
+        case LeasesRenewed():
+            return ("renewed", what.renewed)
+        case _:
+            return (type(what).__name__, str(getattr(what, "count", "")), getattr(what, "kind", None))
+
+
+def same(mine, theirs):
+    """Whether two things are equal, numbers within the tolerance of the clocks."""
+    if type(mine) is type(theirs) is int:
+        return abs(mine - theirs) <= TOLERANCE_MS
+    if isinstance(mine, dict):
+        return mine.keys() == theirs.keys() and all(same(mine[key], theirs[key]) for key in mine)
+    if isinstance(mine, list | tuple):
+        return len(mine) == len(theirs) and all(map(same, mine, theirs))
+    return mine == theirs
+
+
+keys = st.sampled_from(KEYS)
+nonces = st.sampled_from(NONCES)
+ttls = st.sampled_from(TTLS_MS)
+numbers = st.integers(0, 5)
+some_keys = st.lists(keys, min_size=1, max_size=3, unique=True)
+
+STEPS = st.one_of(
+    st.tuples(st.just("read"), keys),
+    st.tuples(st.just("read many"), some_keys),
+    st.tuples(st.just("acquire"), keys, nonces, ttls, numbers | st.none(), st.sampled_from(Mode)),
+    st.tuples(st.just("acquire"), keys, nonces, ttls, st.none(), st.just(Mode.KEEP)),
+    st.tuples(
+        st.just("fill"), some_keys, numbers, ttls, st.sampled_from((0, 600_000)), st.sampled_from(BODIES)
+    ),
+    st.tuples(st.just("renew"), some_keys, numbers, ttls, st.booleans()),
+    st.tuples(st.just("release"), some_keys, numbers, st.booleans()),
+    st.tuples(st.just("hold"), some_keys, nonces, ttls),
+    st.tuples(st.just("delete"), some_keys),
+    st.tuples(st.just("scan"), st.sampled_from(("*", "ns:*", "ns:[ab]", "nothing"))),
+    st.tuples(st.just("ping")),
+    st.tuples(
+        st.just("plant"),
+        keys,
+        st.sampled_from((None, *Kind)),
+        nonces | st.none(),
+        st.sampled_from((-600_000, 600_000)),
+        st.sampled_from((0, -600_000, 600_000)),
+        nonces | st.none(),
+        st.sampled_from(BODIES),
+    ),
+    st.tuples(st.just("forget scripts")),
+)
+
+
+def take(pair, step):  # noqa: C901 - one case for each kind of step
+    """One step of a sequence, against both stores."""
+    match step:
+        case ("read", key):
+            pair.ask(lambda _: ReadCell(key, TIMEOUT_S))
+        case ("read many", some):
+            # MGET cannot tell what is no string from what is not there.
+            if not any(isinstance(pair.memory.dump().get(key), Foreign) for key in some):
+                strings = [key for key in some if pair.client.type(key) != b"list"]
+                if strings:
+                    pair.ask(lambda _: ReadCells(tuple(strings), TIMEOUT_S))
+        case ("acquire", key, nonce, lease_ms, number, mode):
+            pair.ask(
+                lambda place: AcquireLease(
+                    key,
+                    nonce,
+                    lease_ms,
+                    NO_GRANT if number is None else pair.grant(number, place),
+                    mode,
+                    TIMEOUT_S,
+                )
+            )
+        case ("fill", some, number, ttl_ms, soft_ms, body):
+            pair.ask(
+                lambda place: FillCells(
+                    tuple(Fill(key, pair.grant(number, place), ttl_ms, soft_ms, body) for key in some),
+                    TIMEOUT_S,
+                )
+            )
+        case ("renew", some, number, lease_ms, by_nonce):
+            pair.ask(
+                lambda place: RenewLeases(
+                    tuple(Lease(key, claim(pair, number, place, by_nonce)) for key in some),
+                    lease_ms,
+                    TIMEOUT_S,
+                )
+            )
+        case ("release", some, number, by_nonce):
+            pair.ask(
+                lambda place: ReleaseLeases(
+                    tuple(Lease(key, claim(pair, number, place, by_nonce)) for key in some), TIMEOUT_S
+                )
+            )
+        case ("hold", some, nonce, hold_ms):
+            pair.ask(lambda _: HoldCells(tuple(some), nonce, hold_ms, TIMEOUT_S))
+        case ("delete", some):
+            pair.ask(lambda _: DeleteKeys(tuple(some), TIMEOUT_S))
+        case ("scan", pattern):
+            pair.ask(lambda _: ScanKeys(pattern, 0, 1000, TIMEOUT_S))
+        case ("ping",):
+            pair.ask(lambda _: Ping(TIMEOUT_S))
+        case ("plant", *cell):
+            pair.plant(*cell)
+        case ("forget scripts",):
+            pair.client.script_flush()
+        case _:
+            raise AssertionError(step)
+
+
+def claim(pair, number, place, by_nonce):
+    grant = pair.grant(number, place)
+    return grant[:8] if by_nonce else grant
+
+
+@pytest.fixture(scope="module")
+def client():
+    with Server.start() as server, closing(server.client()) as client:
+        yield client
+
+
+@settings(max_examples=250, deadline=None, print_blob=True)
+@given(steps=st.lists(STEPS, min_size=1, max_size=25))
+def test_a_sequence_of_commands_has_the_same_answers_in_memory_and_on_the_server(client, steps):
+    """S2 to S5, for every script: the simulator's store and the real one are the same machine."""
+    pair = Pair(client)
+    for step in steps:
+        take(pair, step)
+    pair.compare_all()
+
+
+GRANTED = ("acquire", "ns:a", NONCES[0], 300_000, None, Mode.KEEP)
+
+# One sequence for each branch of each script, so that none depends on luck.
+BRANCHES = {
+    "acquire: no key": [("acquire", "ns:a", NONCES[0], 300_000, None, Mode.KEEP)],
+    "acquire: foreign": [("plant", "ns:a", None, None, 0, 0, None, b""), GRANTED],
+    "acquire: held by a writer": [("hold", ["ns:a"], NONCES[1], 300_000), GRANTED],
+    "acquire: fresh": [("plant", "ns:a", Kind.VALUE, None, 0, 0, NONCES[1], b"v"), GRANTED],
+    "acquire: fresh to its soft expiry": [
+        ("plant", "ns:a", Kind.VALUE, None, 0, 600_000, NONCES[1], b"v"),
+        GRANTED,
+    ],
+    "acquire: past its soft expiry": [
+        ("plant", "ns:a", Kind.VALUE, None, 0, -600_000, NONCES[1], b"v"),
+        GRANTED,
+    ],
+    "acquire: past its soft expiry, to be dropped": [
+        ("plant", "ns:a", Kind.VALUE, None, 0, -600_000, NONCES[1], b"v"),
+        ("acquire", "ns:a", NONCES[0], 300_000, None, Mode.DROP),
+    ],
+    "acquire: a fresh value that the reader refuses": [
+        ("plant", "ns:a", Kind.VALUE, None, 0, 0, NONCES[1], b"v"),
+        ("acquire", "ns:a", NONCES[0], 300_000, 0, Mode.DROP),
+    ],
+    "acquire: my own retry": [GRANTED, GRANTED],
+    "acquire: my own retry, with a stale value": [
+        ("plant", "ns:a", Kind.VALUE, None, 0, -600_000, NONCES[1], b"v"),
+        GRANTED,
+        GRANTED,
+    ],
+    "acquire: denied": [GRANTED, ("acquire", "ns:a", NONCES[1], 300_000, None, Mode.KEEP)],
+    "acquire: denied, with a stale value": [
+        ("plant", "ns:a", Kind.VALUE, NONCES[2], 600_000, -600_000, NONCES[1], b"v"),
+        GRANTED,
+    ],
+    "acquire: denied, without the stale value that is to be dropped": [
+        ("plant", "ns:a", Kind.VALUE, NONCES[2], 600_000, -600_000, NONCES[1], b"v"),
+        ("acquire", "ns:a", NONCES[0], 300_000, 1, Mode.DROP),
+    ],
+    "acquire: the holder's lease is over": [
+        ("plant", "ns:a", Kind.EMPTY, NONCES[2], -600_000, 0, None, b""),
+        GRANTED,
+    ],
+    "acquire: the lease outlives the stale value": [
+        ("plant", "ns:a", Kind.VALUE, None, 0, -600_000, NONCES[1], b"v"),
+        ("acquire", "ns:a", NONCES[0], 1_200_000, None, Mode.KEEP),
+    ],
+    "fill: mine, then again": [
+        GRANTED,
+        ("fill", ["ns:a"], 0, 300_000, 0, b"v"),
+        ("fill", ["ns:a"], 0, 300_000, 0, b"v"),
+    ],
+    "fill: with a soft expiry": [GRANTED, ("fill", ["ns:a"], 0, 1_200_000, 600_000, b"v")],
+    "fill: no cell": [GRANTED, ("delete", ["ns:a"]), ("fill", ["ns:a"], 0, 300_000, 0, b"v")],
+    "fill: foreign": [
+        GRANTED,
+        ("plant", "ns:a", None, None, 0, 0, None, b""),
+        ("fill", ["ns:a"], 0, 300_000, 0, b"v"),
+    ],
+    "fill: another's": [
+        GRANTED,
+        ("hold", ["ns:a"], NONCES[1], 300_000),
+        ("fill", ["ns:a"], 0, 300_000, 0, b"v"),
+    ],
+    "renew: mine, and longer than the key": [GRANTED, ("renew", ["ns:a", "ns:b"], 0, 1_200_000, False)],
+    "renew: shorter than the key lives": [
+        ("plant", "ns:a", Kind.VALUE, NONCES[0], 600_000, -600_000, NONCES[1], b"v"),
+        ("renew", ["ns:a"], 0, 1_200, False),
+    ],
+    "release: of an empty cell": [GRANTED, ("release", ["ns:a"], 0, False)],
+    "release: by nonce": [GRANTED, ("release", ["ns:a"], 0, True)],
+    "release: of a stale value": [
+        ("plant", "ns:a", Kind.VALUE, NONCES[0], 600_000, -600_000, NONCES[1], b"v"),
+        ("release", ["ns:a"], 0, False),
+    ],
+    "release: not mine": [GRANTED, ("release", ["ns:a", "ns:b"], 5, False)],
+    "release: of a hold": [("hold", ["ns:a"], NONCES[0], 300_000), ("release", ["ns:a"], 0, False)],
+    "release: foreign": [("plant", "ns:a", None, None, 0, 0, None, b""), ("release", ["ns:a"], 0, False)],
+    "hold: overrides a lease, a value and a foreign key": [
+        GRANTED,
+        ("plant", "ns:b", Kind.VALUE, None, 0, 0, NONCES[1], b"v"),
+        ("plant", "ns:ü", None, None, 0, 0, None, b""),
+        ("hold", list(KEYS), NONCES[1], 300_000),
+    ],
+    "hold: my own retry": [("hold", ["ns:a"], NONCES[0], 300_000), ("hold", ["ns:a"], NONCES[0], 1_200_000)],
+    "hold: my own lease is no hold": [GRANTED, ("hold", ["ns:a"], NONCES[0], 300_000)],
+}
+
+
+@pytest.mark.parametrize("steps", BRANCHES.values(), ids=BRANCHES)
+def test_a_branch_of_a_script_does_the_same_as_the_memory_store(client, steps):
+    pair = Pair(client)
+    for step in steps:
+        take(pair, step)
+        pair.compare_all()
+
+
+def test_a_script_that_the_server_has_forgotten_is_sent_with_its_text(client):
+    """Faults 6 and 7: never an error, once each."""
+    pair = Pair(client)
+    client.script_flush()
+    client.config_resetstat()
+
+    event = pair.server.perform(HoldCells(KEYS, NONCES[0], 300_000, TIMEOUT_S))
+    again = pair.server.perform(HoldCells(KEYS, NONCES[0], 300_000, TIMEOUT_S))
+
+    assert event.grants == again.grants
+    calls = {name: each["calls"] for name, each in client.info("commandstats").items()}
+    assert (calls["cmdstat_evalsha"], calls["cmdstat_eval"]) == (6, 3)
+
+
+def test_a_late_duplicate_of_an_acquire_gets_a_grant_of_its_own(client):
+    """S3, fault 3: the old fill is refused."""
+    pair = Pair(client)
+    command = AcquireLease("ns:a", NONCES[0], 300_000, NO_GRANT, Mode.KEEP, TIMEOUT_S)
+    for store in (pair.memory, pair.server):
+        first = store.perform(command)
+        assert store.perform(command).grant == first.grant, "a retry gets the same grant"
+        store.perform(DeleteKeys(("ns:a",), TIMEOUT_S))
+        late = store.perform(command)
+        assert late.grant != first.grant
+        filled = store.perform(FillCells((Fill("ns:a", first.grant, 300_000, 0, b"old"),), TIMEOUT_S))
+        assert filled.results == (FillResult.REFUSED,)
+
+
+def test_a_thousand_grants_differ(client):
+    """S3."""
+    pair = Pair(client)
+    for store in (pair.memory, pair.server):
+        grants = set()
+        for _ in range(1000):
+            event = store.perform(HoldCells(("ns:a",), NONCES[0], 300_000, TIMEOUT_S))
+            grants.update(event.grants)
+            store.perform(DeleteKeys(("ns:a",), TIMEOUT_S))
+        assert len(grants) == 1000
+
+
+def test_readers_are_told_of_a_foreign_key(client):
+    pair = Pair(client)
+    client.set("ns:a", b"another program's")
+    command = AcquireLease("ns:a", NONCES[0], 300_000, NO_GRANT, Mode.DROP, TIMEOUT_S)
+
+    assert isinstance(pair.server.perform(command), ForeignFound)
+    assert client.get("ns:a") == b"another program's"

@@ -1,0 +1,364 @@
+"""The wire: what a semantic command is on the wire, and what its replies amount to."""
+
+import socket
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from redis import exceptions as errors
+from redis._parsers import BaseParser
+
+from sansio_cache.cell import FOREIGN, NO_GRANT, Cell, Kind, format_cell
+from sansio_cache.commands import (
+    AcquireLease,
+    DeleteKeys,
+    Fill,
+    FillCells,
+    HoldCells,
+    Lease,
+    Mode,
+    Ping,
+    ReadCell,
+    ReadCells,
+    ReleaseLeases,
+    RenewLeases,
+    ScanKeys,
+)
+from sansio_cache.events import (
+    CellRead,
+    CellsFilled,
+    CellsRead,
+    FailureKind,
+    FillResult,
+    ForeignFound,
+    FreshFound,
+    HoldsTaken,
+    KeysDeleted,
+    KeysFound,
+    LeaseDenied,
+    LeaseGranted,
+    LeasesReleased,
+    LeasesRenewed,
+    Ponged,
+    StoreFailed,
+    WriterFound,
+)
+from sansio_cache_redis.scripts import ACQUIRE, ALL, FILL, HOLD, RELEASE, RENEW
+from sansio_cache_redis.wire import ServerClock, as_eval, classify, decode, encode, unknown_scripts
+
+NONCE = b"nonce-88"
+GRANT = NONCE + b"\0\0\0\0\0\0\0\1"
+US = 1_700_000_000_123_456
+MS = US // 1000
+NOW_S = 7.5
+
+VALUE = Cell(kind=Kind.VALUE, filled_by=GRANT, soft_ms=5, body=b"a body")
+RAW = format_cell(VALUE)
+
+READ = ReadCell("ns:k", 0.1)
+READ_MANY = ReadCells(("ns:a", "ns:ü"), 0.1)
+TAKE = AcquireLease("ns:k", NONCE, 5000, NO_GRANT, Mode.KEEP, 0.1)
+STORE = FillCells((Fill("ns:a", GRANT, 1000, 0, b"x"), Fill("ns:b", GRANT, 2000, 500, b"y")), 0.1)
+EXTEND = RenewLeases((Lease("ns:a", GRANT), Lease("ns:b", NONCE)), 5000, 0.1)
+GIVE_BACK = ReleaseLeases((Lease("ns:a", GRANT), Lease("ns:b", NONCE)), 0.1)
+KEEP_OUT = HoldCells(("ns:a", "ns:b"), NONCE, 5000, 0.1)
+REMOVE = DeleteKeys(("ns:a", "ns:b"), 0.1)
+LOOK = ScanKeys("ns:*", 17, 500, 0.1)
+PING = Ping(0.1)
+
+COMMANDS = [READ, READ_MANY, TAKE, STORE, EXTEND, GIVE_BACK, KEEP_OUT, REMOVE, LOOK, PING]
+
+
+def name_of(value):
+    return type(value).__name__
+
+
+def decoded(command, *replies):
+    return decode(command, list(replies), ServerClock(), NOW_S)
+
+
+@pytest.mark.parametrize(
+    ("command", "wanted"),
+    [
+        (READ, [(b"GET", b"ns:k")]),
+        (READ_MANY, [(b"MGET", b"ns:a", "ns:ü".encode())]),
+        (TAKE, [(b"EVALSHA", ACQUIRE.sha, 1, b"ns:k", NONCE, 5000, NO_GRANT, "keep")]),
+        (
+            STORE,
+            [
+                (b"EVALSHA", FILL.sha, 1, b"ns:a", GRANT, 1000, 0, b"x"),
+                (b"EVALSHA", FILL.sha, 1, b"ns:b", GRANT, 2000, 500, b"y"),
+            ],
+        ),
+        (
+            EXTEND,
+            [
+                (b"EVALSHA", RENEW.sha, 1, b"ns:a", GRANT, 5000),
+                (b"EVALSHA", RENEW.sha, 1, b"ns:b", NONCE, 5000),
+            ],
+        ),
+        (
+            GIVE_BACK,
+            [(b"EVALSHA", RELEASE.sha, 1, b"ns:a", GRANT), (b"EVALSHA", RELEASE.sha, 1, b"ns:b", NONCE)],
+        ),
+        (
+            KEEP_OUT,
+            [
+                (b"EVALSHA", HOLD.sha, 1, b"ns:a", NONCE, 5000),
+                (b"EVALSHA", HOLD.sha, 1, b"ns:b", NONCE, 5000),
+            ],
+        ),
+        (REMOVE, [(b"UNLINK", b"ns:a", b"ns:b")]),
+        (LOOK, [(b"SCAN", 17, b"MATCH", b"ns:*", b"COUNT", 500)]),
+        (PING, [(b"TIME",)]),
+    ],
+    ids=name_of,
+)
+def test_a_command_is_encoded(command, wanted):
+    """What does the work; the wake-ups that go along with it are tested with them."""
+    encoded = encode(command)
+
+    assert [each[: len(one)] for each, one in zip(encoded, wanted, strict=False)] == wanted
+    assert {each[0] for each in encoded[len(wanted) :]} <= {b"PUBLISH", b"PING"}
+
+
+@pytest.mark.parametrize(
+    ("command", "replies", "event"),
+    [
+        (READ, [None], CellRead(NOW_S, None, None)),
+        (READ, [RAW], CellRead(NOW_S, VALUE, None)),
+        (READ, [b"garbage"], CellRead(NOW_S, FOREIGN, None)),
+        (READ, [errors.ResponseError("WRONGTYPE Operation")], CellRead(NOW_S, FOREIGN, None)),
+        (READ_MANY, [[None, RAW]], CellsRead(NOW_S, (None, VALUE), None)),
+        (TAKE, [[b"L", US, GRANT]], LeaseGranted(NOW_S, GRANT, None, MS)),
+        (TAKE, [[b"R", US, GRANT, RAW]], LeaseGranted(NOW_S, GRANT, VALUE, MS)),
+        (TAKE, [[b"H", US, RAW]], FreshFound(NOW_S, VALUE, MS)),
+        (TAKE, [[b"S", US, 40, RAW]], LeaseDenied(NOW_S, 40, VALUE, MS)),
+        (TAKE, [[b"W", US, 40]], LeaseDenied(NOW_S, 40, None, MS)),
+        (TAKE, [[b"T", US, 40]], WriterFound(NOW_S, 40)),
+        (TAKE, [[b"X", US]], ForeignFound(NOW_S)),
+        (STORE, [[1, US], [0, US]], CellsFilled(NOW_S, (FillResult.STORED, FillResult.REFUSED))),
+        (STORE, [[2, US], [1, US]], CellsFilled(NOW_S, (FillResult.ALREADY_STORED, FillResult.STORED))),
+        (EXTEND, [[1, US], [0, US]], LeasesRenewed(NOW_S, (True, False))),
+        (GIVE_BACK, [[1, US], [0, US]], LeasesReleased(NOW_S)),
+        (KEEP_OUT, [[1, US, GRANT], [1, US, GRANT]], HoldsTaken(NOW_S, (GRANT, GRANT))),
+        (REMOVE, [2], KeysDeleted(NOW_S, 2)),
+        (LOOK, [[b"0", [b"ns:a", b"\xff", "ns:ü".encode()]]], KeysFound(NOW_S, 0, ("ns:a", "ns:ü"))),
+        (LOOK, [[b"17", []]], KeysFound(NOW_S, 17, ())),
+        (PING, [[b"1700000000", b"123456"]], Ponged(NOW_S)),
+    ],
+    ids=name_of,
+)
+def test_replies_are_decoded(command, replies, event):
+    assert decoded(command, *replies) == event
+
+
+@pytest.mark.parametrize(
+    ("command", "reply"),
+    [(TAKE, [b"X", US]), (PING, [b"1700000000", b"123456"])],
+    ids=name_of,
+)
+def test_the_servers_clock_is_learned_from_replies(command, reply):
+    """B6: an offset to the monotonic clock, so that a jump of the local wall clock changes nothing."""
+    clock = ServerClock()
+    assert clock.now_ms(NOW_S) is None
+
+    decode(command, [reply], clock, NOW_S)
+
+    assert clock.now_ms(NOW_S) == MS
+    assert clock.now_ms(NOW_S + 2) == MS + 2000
+    assert decode(READ, [None], clock, NOW_S + 2).server_ms == MS + 2000
+
+
+@pytest.mark.parametrize(
+    ("command", "replies"),
+    [
+        (READ, [5]),
+        (READ, [[RAW]]),
+        (READ_MANY, [RAW]),
+        (READ_MANY, [[RAW]]),
+        (READ_MANY, [[RAW, RAW, RAW]]),
+        (TAKE, [RAW]),
+        (TAKE, [None]),
+        (TAKE, [[]]),
+        (TAKE, [[b"L", US]]),
+        (TAKE, [[b"L", US, b"another nonce.."]]),
+        (TAKE, [[b"L", b"not a number", GRANT]]),
+        (TAKE, [[b"H", US, None]]),
+        (TAKE, [[b"H", US, b"garbage"]]),
+        (TAKE, [[b"?", US]]),
+        (TAKE, [[1, US]]),
+        (STORE, [[7, US], [1, US]]),
+        (STORE, [1, 1]),
+        (KEEP_OUT, [[1, US], [1, US]]),
+        (KEEP_OUT, [[1, US, b"8 others" + bytes(8)], [1, US, GRANT]]),
+        (REMOVE, [b"OK"]),
+        (LOOK, [[b"0"]]),
+        (LOOK, [[b"x", []]]),
+        (LOOK, [[b"0", RAW]]),
+        (PING, [b"PONG"]),
+    ],
+    ids=name_of,
+)
+def test_a_reply_to_another_command_is_refused(command, replies):
+    """S9, fault 29."""
+    assert decoded(command, *replies) == StoreFailed(NOW_S, FailureKind.MISPAIRED)
+
+
+REPLIES = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.binary(max_size=80)
+    | st.text(max_size=5)
+    | st.sampled_from([GRANT, NONCE, RAW, US, b"L", b"R", b"H", b"S", b"W", b"T", b"X", b"0"])
+    | st.sampled_from(["ERR x", "WRONGTYPE x", "NOSCRIPT x", "", "OOM x"]).map(errors.ResponseError),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.lists(inner, max_size=4).map(tuple)
+        | st.dictionaries(st.booleans() | st.integers(0, 3) | st.binary(max_size=2), inner, max_size=3)
+        | st.frozensets(st.integers() | st.binary(max_size=3), max_size=3)
+    ),
+    max_leaves=12,
+)
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=name_of)
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_no_reply_whatsoever_raises(command, data):
+    """S12: for arbitrary replies there is one event, and it answers the command."""
+    count = len(encode(command))
+    replies = data.draw(st.lists(REPLIES, min_size=count, max_size=count))
+
+    event = decode(command, replies, ServerClock(), NOW_S)
+
+    assert event.now_s == NOW_S
+    if not isinstance(event, StoreFailed):
+        answers = {
+            ReadCell: CellRead,
+            ReadCells: CellsRead,
+            AcquireLease: LeaseGranted | LeaseDenied | FreshFound | WriterFound | ForeignFound,
+            FillCells: CellsFilled,
+            RenewLeases: LeasesRenewed,
+            ReleaseLeases: LeasesReleased,
+            HoldCells: HoldsTaken,
+            DeleteKeys: KeysDeleted,
+            ScanKeys: KeysFound,
+            Ping: Ponged,
+        }
+        assert isinstance(event, answers[type(command)])
+
+
+SOUND = {
+    "GET": RAW,
+    "MGET": [RAW, None],
+    "acquire": [b"W", US, 40],
+    "fill": [1, US],
+    "UNLINK": 1,
+    "SCAN": [b"0", [b"ns:a"]],
+}
+
+
+@pytest.mark.parametrize(
+    ("command", "mine"),
+    [(READ, "GET"), (READ_MANY, "MGET"), (TAKE, "acquire"), (REMOVE, "UNLINK"), (LOOK, "SCAN")],
+    ids=name_of,
+)
+def test_a_swapped_reply_never_passes_for_another_kind_of_answer(command, mine):
+    """S9: but for a GET, whose cell carries a check of its key, only the own kind of reply is taken."""
+    for other, reply in SOUND.items():
+        event = decoded(command, reply)
+        assert isinstance(event, StoreFailed) == (other != mine), other
+
+
+# Errors.
+
+
+@pytest.mark.parametrize(
+    ("line", "kind"),
+    [
+        ("LOADING Redis is loading the dataset in memory", FailureKind.UNAVAILABLE),
+        ("BUSY Redis is busy running a script.", FailureKind.UNAVAILABLE),
+        ("MASTERDOWN Link with MASTER is down", FailureKind.UNAVAILABLE),
+        ("CLUSTERDOWN The cluster is down", FailureKind.UNAVAILABLE),
+        ("UNBLOCKED force unblock from blocking operation", FailureKind.CONNECTION),
+        ("NOAUTH Authentication required.", FailureKind.AUTHENTICATION),
+        ("WRONGPASS invalid username-password pair", FailureKind.AUTHENTICATION),
+        ("NOPERM User x has no permissions to run the 'evalsha' command", FailureKind.PERMISSION),
+        ("READONLY You can't write against a read only replica.", FailureKind.READ_ONLY),
+        ("OOM command not allowed when used memory > 'maxmemory'.", FailureKind.OUT_OF_MEMORY),
+        (
+            "OOM command not allowed when used memory > 'maxmemory'. script: 1f, on @user_script:9.",
+            FailureKind.OUT_OF_MEMORY,
+        ),
+        ("MISCONF Redis is configured to save RDB snapshots", FailureKind.WRITES_REFUSED),
+        ("NOREPLICAS Not enough good replicas to write.", FailureKind.WRITES_REFUSED),
+        ("ERR unknown command", FailureKind.OTHER),
+        ("", FailureKind.OTHER),
+    ],
+    ids=lambda value: value.partition(" ")[0] if isinstance(value, str) else "",
+)
+def test_an_error_of_the_server_is_told_by_its_first_word(line, kind):
+    """As redis-py makes it of the line that the server sent."""
+    error = BaseParser.parse_error(line)
+
+    assert classify(error) is kind
+    assert decoded(READ, error) == StoreFailed(NOW_S, kind)
+    assert decoded(STORE, [1, US], error) == StoreFailed(NOW_S, kind), "one error makes all of it fail"
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (errors.TimeoutError("no reply"), FailureKind.TIMEOUT),
+        (TimeoutError(), FailureKind.TIMEOUT),
+        (socket.timeout(), FailureKind.TIMEOUT),  # noqa: UP041 - as a library may write it
+        (errors.ConnectionError("refused"), FailureKind.CONNECTION),
+        (errors.MaxConnectionsError("too many"), FailureKind.CONNECTION),
+        (ConnectionRefusedError(), FailureKind.CONNECTION),
+        (BrokenPipeError(), FailureKind.CONNECTION),
+        (socket.gaierror(-2, "unknown host"), FailureKind.CONNECTION),
+        (EOFError(), FailureKind.CONNECTION),
+        (errors.InvalidResponse("protocol"), FailureKind.OTHER),
+        (errors.ResponseError("ERR x"), FailureKind.OTHER),
+        (errors.AuthenticationError("no"), FailureKind.AUTHENTICATION),
+        (errors.BusyLoadingError("x"), FailureKind.UNAVAILABLE),
+        (ValueError("a bug"), FailureKind.OTHER),
+    ],
+    ids=name_of,
+)
+def test_an_error_of_the_connection_has_a_kind(error, kind):
+    assert classify(error) is kind
+
+
+# Scripts that the server does not know.
+
+
+def test_only_what_the_server_does_not_know_is_sent_again_with_its_text():
+    """Faults 6 and 7."""
+    unknown = BaseParser.parse_error("NOSCRIPT No matching script. Please use EVAL.")
+    encoded = encode(STORE)
+
+    assert unknown_scripts([[1, US], unknown, None, unknown]) == [1, 3]
+    again = as_eval(encoded[1])
+    assert again == (b"EVAL", FILL.text, *encoded[1][2:])
+
+
+def test_every_script_has_a_digest_of_its_own():
+    assert len({script.sha for script in ALL}) == len(ALL) == 5
+    assert all(len(script.sha) == 40 for script in ALL)
+
+
+@pytest.mark.parametrize("script", ALL, ids=lambda script: script.name)
+def test_the_digest_is_the_servers_own(redis_client, script):
+    assert redis_client.script_load(script.text).encode() == script.sha
+
+
+@pytest.mark.parametrize("script", ALL, ids=lambda script: script.name)
+def test_a_script_takes_data_from_its_arguments_alone_and_no_memory_to_begin(script):
+    """Fault 13: with a shebang, it would not run while the server is out of memory."""
+    assert not script.text.lstrip().startswith("#!")
+    assert "KEYS[2]" not in script.text
+    assert "error_reply" not in script.text
