@@ -1,4 +1,4 @@
-"""What a type checker says in a project that has installed the wheel. Checked by `nox -s types`, never run."""
+"""What type checkers say in a project that has installed the wheel: `nox -s types`. It is never run."""
 
 from dataclasses import dataclass
 from typing import Any, assert_type
@@ -25,7 +25,7 @@ async def load_user_later() -> User:
 def blocking(cache: sync_cache.Cache) -> None:
     assert_type(cache.get_or_load("user:1", load_user, type=User), User)
     assert_type(cache.get_or_load("user:1", lambda: {"name": "Ada"}, type=User), User)
-    assert_type(cache.get_or_load("users", lambda: [], type=list[User]), list[User])
+    assert_type(cache.get_or_load("users", list, type=list[User]), list[User])
     assert_type(cache.get_or_load("count", lambda: 1), int)
     assert_type(cache.get("user:1", type=User), User | None)
     assert_type(cache.get("user:1", 0, type=User), User | int)
