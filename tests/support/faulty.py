@@ -22,6 +22,7 @@ import sansio_cache_redis.anyio
 import sansio_cache_redis.sync
 from sansio_cache.cell import Cell, parse_cell
 from sansio_cache.commands import Ping, StoreCommand
+from sansio_cache.flights import Phase
 from sansio_cache.stats import CacheStats
 from sansio_cache_redis.scripts import ALL, Script
 from support.proxy import Predicate
@@ -115,8 +116,9 @@ class Subject:
 
     @property
     def followers(self) -> int:
-        """How many callers wait for a load of this process."""
-        return sum(flight.followers for flight in self._driver._flights._flights.values())
+        """How many callers wait for a load of this process that is under way."""
+        flights = list(self._driver._flights._flights.values())
+        return sum(flight.followers for flight in flights if flight.phase is not Phase.LANDED)
 
     def record(self) -> "Recorder":
         """Record what the store is asked from now on."""
