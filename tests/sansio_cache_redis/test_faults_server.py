@@ -506,7 +506,7 @@ def test_what_is_corrupt_is_a_miss_and_is_replaced_by_the_load(
 def test_a_cell_with_times_from_another_age_blocks_nobody_for_longer_than_its_lease(
     runtime: str, redis_url: str, redis_client: redis.Redis, namespace: str
 ) -> None:
-    """Fault 32: a lease deadline that no lease can have holds nobody up; a hold that never ends stores nothing."""
+    """Fault 32: a deadline that no lease can have holds nobody up, and an endless hold stores nothing."""
     endless = 2**63
     redis_client.set(f"{namespace}:held", format_cell(Cell(Kind.HOLD, b"g" * 16, endless)))
     redis_client.set(f"{namespace}:leased", format_cell(Cell(Kind.EMPTY, b"g" * 16, endless)))
