@@ -71,7 +71,7 @@ def test_a_load_whose_lease_another_process_took_is_for_its_caller_only(
             assert slow.stats().stored == 0
             assert sum(slow.stats().errors.values()) >= 1
             assert slow.stats().gave_up == {}
-            assert quick.stats().waits == 1
+            assert quick.stats().loads == quick.stats().stored == 1
             for cache in (slow, quick):
                 assert await cache.get("k") == "new"
 
