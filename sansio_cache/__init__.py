@@ -18,6 +18,7 @@ from sansio_cache.errors import (
     SerializationError,
 )
 from sansio_cache.keys import Key, KeyBuilder, Pattern
+from sansio_cache.loader import Absent, Fresh, LoadContext
 from sansio_cache.policy import Policy
 from sansio_cache.stats import CacheStats, Histogram
 from sansio_cache.ttl import COLD, HOT, MEDIUM, NO_JITTER, STATIC, Jitter, Tier
@@ -28,6 +29,7 @@ __all__ = [
     "MEDIUM",
     "NO_JITTER",
     "STATIC",
+    "Absent",
     "CacheClosedError",
     "CacheConfig",
     "CacheConnectionError",
@@ -35,12 +37,14 @@ __all__ = [
     "CacheStats",
     "CacheTimeoutError",
     "ConfigurationError",
+    "Fresh",
     "Histogram",
     "InvalidKeyError",
     "InvalidTtlError",
     "Jitter",
     "Key",
     "KeyBuilder",
+    "LoadContext",
     "Pattern",
     "Policy",
     "ProtocolError",

@@ -59,6 +59,12 @@ class Foreign(Struct, frozen=True):
     """A key that holds something which is not a cell of this format."""
 
 
+class Tag(Struct, frozen=True):
+    """The key of a tag, which holds its version. To a reader of cells it is foreign (see `tags.py`)."""
+
+    version: bytes
+
+
 FOREIGN: Final = Foreign()
 
 

@@ -12,7 +12,7 @@ All of them are idempotent in effect, so that an attempt whose fate is unknown m
 from __future__ import annotations
 
 from enum import Enum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
@@ -47,17 +47,46 @@ class Fill(Struct, frozen=True):
 
 
 class ReadCell(Struct, frozen=True):
-    """Read one cell. Answered by `CellRead`."""
+    """Read one cell, and the versions of tags in the same round trip. Answered by `CellRead`.
+
+    `tags` are the full keys of the tags that the reader knows of, here and below.
+    """
 
     key: str
     timeout_s: float
+    tags: tuple[str, ...] = ()
 
 
 class ReadCells(Struct, frozen=True):
-    """Read many cells in one round trip. Answered by `CellsRead`."""
+    """Read many cells in one round trip, and tags as in `ReadCell`. Answered by `CellsRead`.
+
+    `chunk` is how many keys may go into one command of the store.
+    """
 
     keys: tuple[str, ...]
+    chunk: int
     timeout_s: float
+    tags: tuple[str, ...] = ()
+
+
+class ReadTags(Struct, frozen=True):
+    """Read the versions of tags. Answered by `TagsRead`."""
+
+    tags: tuple[str, ...]
+    timeout_s: float
+
+
+class Capture(Struct, frozen=True):
+    """Learn the versions of tags, and have those issued that are missing, before a load or a write begins.
+
+    Their keys are kept for `ttl_ms` at least: longer than any entry that is stored with them.
+    """
+
+    tags: tuple[str, ...]
+    ttl_ms: int
+
+
+NO_TAGS = Capture((), 0)
 
 
 class AcquireLease(Struct, frozen=True):
@@ -74,13 +103,37 @@ class AcquireLease(Struct, frozen=True):
     seen: bytes
     mode: Mode
     timeout_s: float
+    capture: Capture = NO_TAGS
+
+
+class Claim(Struct, frozen=True):
+    """One key of `AcquireLeases`: see `AcquireLease`."""
+
+    key: str
+    seen: bytes
+    mode: Mode
+
+
+class AcquireLeases(Struct, frozen=True):
+    """Ask for the right to load many keys, in one round trip. Answered by `LeasesAnswered`."""
+
+    claims: tuple[Claim, ...]
+    nonce: bytes
+    lease_ms: int
+    timeout_s: float
+    capture: Capture = NO_TAGS
 
 
 class FillCells(Struct, frozen=True):
-    """Store values, each only into a cell that holds its grant. Answered by `CellsFilled`."""
+    """Store values, each only into a cell that holds its grant. Answered by `CellsFilled`.
+
+    `tags` are read again after that: whoever came while the load ran may have its value only if they are
+    still the same.
+    """
 
     fills: tuple[Fill, ...]
     timeout_s: float
+    tags: tuple[str, ...] = ()
 
 
 class RenewLeases(Struct, frozen=True):
@@ -107,6 +160,17 @@ class HoldCells(Struct, frozen=True):
     keys: tuple[str, ...]
     nonce: bytes
     hold_ms: int
+    timeout_s: float
+    capture: Capture = NO_TAGS
+
+
+class ExpireCells(Struct, frozen=True):
+    """Make values stale at once, keeping them for those who may serve stale ones. Answered by `CellsExpired`.
+
+    Loads in flight are voided, as by a removal.
+    """
+
+    keys: tuple[str, ...]
     timeout_s: float
 
 
@@ -140,6 +204,19 @@ class Compute(Struct, frozen=True):
 
     key: str
     renewal: Step | None
+    previous: Any = None
+    """The value that is being replaced, for a loader that wants to know."""
+
+
+class ComputeMany(Struct, frozen=True):
+    """Call the user's loader of many keys, once. Answered by `Computed` or `ComputeFailed`.
+
+    `names` are the keys as the caller wrote them, which is what the loader is given.
+    """
+
+    keys: tuple[str, ...]
+    names: tuple[str, ...]
+    renewal: Step | None
 
 
 class ShareLoad(Struct, frozen=True):
@@ -150,6 +227,8 @@ class ShareLoad(Struct, frozen=True):
     `LoadShared`, `LoadErrorShared` or `LoadNotShared`; or else by `SharingTimedOut`. `arrival` is what the
     last two said when this request shared before, 0 where it did not. `heeds_store` is false where the caller
     may know of an invalidation that the store does not: that it has accepted a fill then proves nothing.
+    `now_s` is the driver's clock: a load that has failed in the background is not led again for some time,
+    which is answered with `LoadNotShared`.
     """
 
     key: str
@@ -158,17 +237,18 @@ class ShareLoad(Struct, frozen=True):
     timeout_s: float
     arrival: int = 0
     heeds_store: bool = True
+    now_s: float = 0.0
 
 
 class Watch(Struct, frozen=True):
-    """What may end a sleep early: any change of a key.
+    """What may end a sleep early: any change of some keys.
 
-    `flight` is the number of the load that waits; until it has landed, the driver may keep watching. While
-    it does watch, it may let the sleep last for `longest_s`: it will be told.
+    `flight` is the step's: the number of the load that waits, or the nonce of a batch; until it has ended,
+    the driver may keep watching. While it does, it may let the sleep last for `longest_s`: it will be told.
     """
 
-    key: str
-    flight: int
+    keys: tuple[str, ...]
+    flight: int | bytes
     longest_s: float
 
 
@@ -186,13 +266,16 @@ class Sleep(Struct, frozen=True):
 StoreCommand = (
     ReadCell
     | ReadCells
+    | ReadTags
     | AcquireLease
+    | AcquireLeases
     | FillCells
     | RenewLeases
     | ReleaseLeases
     | HoldCells
+    | ExpireCells
     | DeleteKeys
     | ScanKeys
     | Ping
 )
-Command = StoreCommand | Compute | ShareLoad | Sleep
+Command = StoreCommand | Compute | ComputeMany | ShareLoad | Sleep

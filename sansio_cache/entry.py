@@ -6,10 +6,12 @@ The store never looks into a body. It holds::
          0     8  key check: a digest of the full key. A reply that belongs to another key is refused (S9)
          8     8  schema fingerprint of the type it was stored as
         16     4  how long the load took, ms (for early refresh)
-        20     1  codec
-        21     -  payload
+        20     1  what it is: 1 a value in JSON, 2 the answer that there is none
+        21     1  how many tags it has
+        22     -  for each tag: its version (16), the length of its name (2), its name
+         -     -  payload
 
-With the 50 bytes of the header that makes 71 bytes in all. `examine` turns a cell into a verdict; bad
+With the 50 bytes of the header that makes 72 bytes without tags. `examine` turns a cell into a verdict; bad
 *stored* data is never an exception, it is a miss with a reason (S12).
 """
 
@@ -25,11 +27,21 @@ from msgspec import Struct
 
 from sansio_cache.cell import NO_GRANT, Cell, Foreign, Kind
 from sansio_cache.codec import Codec, Undecodable
+from sansio_cache.tags import VERSION_BYTES, Versions
 
-_BODY: Final = struct.Struct(">8s8sIB")
+_BODY: Final = struct.Struct(">8s8sIBB")
 BODY_HEADER_BYTES: Final = _BODY.size
-CODEC_JSON: Final = 1
+_KIND_AT: Final = 20
+_TAGS_AT: Final = 21
+_LENGTH: Final = struct.Struct(">H")
+JSON: Final = 1
+NOTHING: Final = 2
+_PLAIN: Final = bytes((JSON, 0))
+"""What stands at the end of the header of a value without tags: nearly always this."""
 _MAX_LOAD_MS: Final = 2**32 - 1
+_COPIED_BYTES: Final = 16_384
+"""A payload up to this is sliced out: that is quicker than a view of it."""
+MAX_TAGS: Final = 255
 
 
 class MissReason(StrEnum):
@@ -39,6 +51,7 @@ class MissReason(StrEnum):
     EXPIRED = "expired"
     CORRUPT = "corrupt"
     SCHEMA = "schema"
+    TAG = "tag"
     KEY_CHECK = "key_check"
     FOREIGN = "foreign"
     STORE_ERROR = "store_error"
@@ -47,11 +60,25 @@ class MissReason(StrEnum):
 
 
 class Servable(Struct, frozen=True):
-    """The cell holds a value that this reader can read: fresh, or past its soft expiry."""
+    """The cell holds a value that this reader can read: fresh, or past its soft expiry.
+
+    `is_absent`: it is the answer that there is nothing, and `value` is None.
+    """
 
     value: Any
     fresh: bool
     cell: Cell
+    is_absent: bool = False
+
+    @property
+    def filled_ms(self) -> int:
+        """When its load was granted, on the server's clock."""
+        return int.from_bytes(self.cell.filled_by[8:]) // 1000
+
+    @property
+    def load_ms(self) -> int:
+        """How long its load took."""
+        return int.from_bytes(self.cell.body[16:20])
 
 
 class Unservable(Struct, frozen=True):
@@ -59,6 +86,26 @@ class Unservable(Struct, frozen=True):
 
     reason: MissReason
     seen: bytes = NO_GRANT
+
+
+class Unchecked(Struct, frozen=True):
+    """Whether this reader may have the value depends on tags whose versions it does not know yet."""
+
+    tags: tuple[str, ...]
+
+
+Verdict = Servable | Unservable | Unchecked
+
+
+def beside(key: str, fingerprint: bytes) -> str:
+    """Where an entry is kept whose reader cannot read the one at `key`, which another version stored."""
+    namespace, _, rest = key.partition(":")
+    return f"{namespace}:%s:{fingerprint.hex()}:{rest}"
+
+
+def is_fresh(cell: Cell, server_ms: int | None) -> bool:
+    """Whether a value is before its soft expiry. Without the server's clock, one that has any is not."""
+    return cell.soft_ms == 0 or (server_ms is not None and server_ms < cell.soft_ms)
 
 
 ABSENT: Final = Unservable(MissReason.ABSENT)
@@ -70,25 +117,77 @@ def key_check(key: str) -> bytes:
     return blake2b(key.encode(), digest_size=8).digest()
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=4096)
 def _stamp(key: str, fingerprint: bytes) -> bytes:
     """What a body begins with that this reader may have. Kept for the keys that were read last."""
     return key_check(key) + fingerprint
 
 
-def seal(key: str, codec: Codec[Any], payload: bytes, load_s: float) -> bytes:
-    """The body of an entry. `load_s` is how long the load took, in seconds."""
+def seal(
+    key: str,
+    codec: Codec[Any],
+    payload: bytes | None,
+    load_s: float,
+    versions: Versions = (),
+) -> bytes:
+    """The body of an entry.
+
+    Args:
+        key: The full key.
+        codec: What the payload was encoded with.
+        payload: The encoded value; None for the answer that there is none.
+        load_s: How long the load took, in seconds.
+        versions: The entry's tags, as they were before the load.
+    """
     load_ms = min(max(int(load_s * 1000), 0), _MAX_LOAD_MS)
-    return _BODY.pack(key_check(key), codec.fingerprint, load_ms, CODEC_JSON) + payload
+    kind = NOTHING if payload is None else JSON
+    header = _BODY.pack(key_check(key), codec.fingerprint, load_ms, kind, len(versions))
+    if versions:
+        header += b"".join(_packed(tag, version) for tag, version in versions)
+    return header + (payload or b"")
+
+
+def _packed(tag: str, version: bytes) -> bytes:
+    name = tag.encode()
+    return version + _LENGTH.pack(len(name)) + name
+
+
+def _unpacked(body: bytes) -> tuple[dict[str, bytes], int] | None:
+    """The tags of a body with their versions, and where its payload begins; None where that is nonsense."""
+    tags: dict[str, bytes] = {}
+    at = BODY_HEADER_BYTES
+    for _ in range(body[_TAGS_AT]):
+        name_at = at + VERSION_BYTES + _LENGTH.size
+        if len(body) < name_at:
+            return None
+        end = name_at + _LENGTH.unpack_from(body, name_at - _LENGTH.size)[0]
+        if len(body) < end:
+            return None
+        try:
+            tags[body[name_at:end].decode()] = body[at : at + VERSION_BYTES]
+        except UnicodeDecodeError:
+            return None
+        at = end
+    return tags, at
 
 
 def examine(
-    cell: Cell | Foreign | None, key: str, codec: Codec[Any], server_ms: int | None
-) -> Servable | Unservable:
+    cell: Cell | Foreign | None,
+    key: str,
+    codec: Codec[Any],
+    server_ms: int | None,
+    versions: Versions = (),
+) -> Verdict:
     """Decide what a cell is worth to a reader of `key` who decodes with `codec`.
 
-    `server_ms` is the server's clock in milliseconds as the reader knows it. Where it is not known,
-    a value that has a soft expiry counts as expired: the acquire script, which has the clock, decides.
+    Args:
+        cell: What the store holds.
+        key: The full key.
+        codec: How this reader decodes.
+        server_ms: The server's clock in milliseconds as the reader knows it. Where it is not known, a value
+            that has a soft expiry counts as expired: the acquire script, which has the clock, decides.
+        versions: The tags that the reader names, and others that it knows, with their current versions. An
+            entry without one of them was stored by somebody who did not name it, and is refused.
     """
     if cell is None:
         return ABSENT
@@ -99,14 +198,39 @@ def examine(
     body = cell.body
     if not body.startswith(_stamp(key, codec.fingerprint)) or len(body) < BODY_HEADER_BYTES:
         return Unservable(_why_refused(body, key), cell.filled_by)
-    if body[BODY_HEADER_BYTES - 1] != CODEC_JSON:
+    at = BODY_HEADER_BYTES
+    kind = JSON
+    if versions or body[_KIND_AT:BODY_HEADER_BYTES] != _PLAIN:
+        kind = body[_KIND_AT]
+        checked = _check(body, versions, cell.filled_by)
+        if not isinstance(checked, int):
+            return checked
+        at = checked
+    fresh = is_fresh(cell, server_ms)
+    if kind == NOTHING:
+        return Servable(None, fresh, cell, is_absent=True)
+    if kind != JSON:
         return Unservable(MissReason.SCHEMA, cell.filled_by)
     try:
-        value = codec.decode(memoryview(body)[BODY_HEADER_BYTES:])
+        value = codec.decode(body[at:] if len(body) < _COPIED_BYTES else memoryview(body)[at:])
     except Undecodable:
         return Unservable(MissReason.CORRUPT, cell.filled_by)
-    fresh = cell.soft_ms == 0 or (server_ms is not None and server_ms < cell.soft_ms)
     return Servable(value, fresh, cell)
+
+
+def _check(body: bytes, versions: Versions, filled_by: bytes) -> int | Unservable | Unchecked:
+    """Where the payload begins, if all tags hold; else the verdict."""
+    unpacked = _unpacked(body)
+    if unpacked is None:
+        return Unservable(MissReason.CORRUPT, filled_by)
+    tags, at = unpacked
+    known = dict(versions)
+    for tag, version in known.items():
+        # A name that the reader gives must be among the entry's; what else it knows may be.
+        if tags.get(tag) != version:
+            return Unservable(MissReason.TAG, filled_by)
+    unknown = tuple(tag for tag in tags if tag not in known)
+    return Unchecked(unknown) if unknown else at
 
 
 def _why_refused(body: bytes, key: str) -> MissReason:

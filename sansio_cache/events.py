@@ -76,11 +76,15 @@ class FillResult(IntEnum):
 
 
 class CellRead(Struct, frozen=True):
-    """The cell as it is; None where the key does not exist."""
+    """The cell as it is; None where the key does not exist.
+
+    `versions` are those of the tags asked for, here and below: in their order, empty where there is none.
+    """
 
     now_s: float
     cell: Cell | Foreign | None
     server_ms: int | None
+    versions: tuple[bytes, ...] = ()
 
 
 class CellsRead(Struct, frozen=True):
@@ -88,6 +92,15 @@ class CellsRead(Struct, frozen=True):
 
     now_s: float
     cells: tuple[Cell | Foreign | None, ...]
+    server_ms: int | None
+    versions: tuple[bytes, ...] = ()
+
+
+class TagsRead(Struct, frozen=True):
+    """The versions of tags."""
+
+    now_s: float
+    versions: tuple[bytes, ...]
     server_ms: int | None
 
 
@@ -98,6 +111,7 @@ class LeaseGranted(Struct, frozen=True):
     grant: bytes
     stale: Cell | None
     server_ms: int
+    versions: tuple[bytes, ...] = ()
 
 
 class LeaseDenied(Struct, frozen=True):
@@ -107,6 +121,7 @@ class LeaseDenied(Struct, frozen=True):
     left_ms: int
     stale: Cell | None
     server_ms: int
+    versions: tuple[bytes, ...] = ()
 
 
 class FreshFound(Struct, frozen=True):
@@ -115,6 +130,7 @@ class FreshFound(Struct, frozen=True):
     now_s: float
     cell: Cell
     server_ms: int
+    versions: tuple[bytes, ...] = ()
 
 
 class WriterFound(Struct, frozen=True):
@@ -130,11 +146,23 @@ class ForeignFound(Struct, frozen=True):
     now_s: float
 
 
+AcquireReply = LeaseGranted | LeaseDenied | FreshFound | WriterFound | ForeignFound
+
+
+class LeasesAnswered(Struct, frozen=True):
+    """What each of many claims was answered, in order; the versions are here, and not in the answers."""
+
+    now_s: float
+    answers: tuple[AcquireReply, ...]
+    versions: tuple[bytes, ...] = ()
+
+
 class CellsFilled(Struct, frozen=True):
-    """What became of each fill, in order."""
+    """What became of each fill, in order. `versions` are those that the tags had after that."""
 
     now_s: float
     results: tuple[FillResult, ...]
+    versions: tuple[bytes, ...] = ()
 
 
 class LeasesRenewed(Struct, frozen=True):
@@ -155,6 +183,14 @@ class HoldsTaken(Struct, frozen=True):
 
     now_s: float
     grants: tuple[bytes, ...]
+    versions: tuple[bytes, ...] = ()
+
+
+class CellsExpired(Struct, frozen=True):
+    """The values are stale now; `count` of them were there."""
+
+    now_s: float
+    count: int
 
 
 class KeysDeleted(Struct, frozen=True):
@@ -254,13 +290,14 @@ class Interrupted(Struct, frozen=True):
 # What may answer each command. A state narrows to one of these, and matches it exhaustively.
 ReadAnswer = CellRead | StoreFailed | Interrupted
 ReadManyAnswer = CellsRead | StoreFailed | Interrupted
-AcquireAnswer = (
-    LeaseGranted | LeaseDenied | FreshFound | WriterFound | ForeignFound | StoreFailed | Interrupted
-)
+ReadTagsAnswer = TagsRead | StoreFailed | Interrupted
+AcquireAnswer = AcquireReply | StoreFailed | Interrupted
+AcquireManyAnswer = LeasesAnswered | StoreFailed | Interrupted
 FillAnswer = CellsFilled | StoreFailed | Interrupted
 RenewAnswer = LeasesRenewed | StoreFailed | Interrupted
 ReleaseAnswer = LeasesReleased | StoreFailed | Interrupted
 HoldAnswer = HoldsTaken | StoreFailed | Interrupted
+ExpireAnswer = CellsExpired | StoreFailed | Interrupted
 DeleteAnswer = KeysDeleted | StoreFailed | Interrupted
 ScanAnswer = KeysFound | StoreFailed | Interrupted
 PingAnswer = Ponged | StoreFailed | Interrupted
@@ -271,15 +308,18 @@ SleepAnswer = Woke | Interrupted
 StoreEvent = (
     CellRead
     | CellsRead
+    | TagsRead
     | LeaseGranted
     | LeaseDenied
     | FreshFound
     | WriterFound
     | ForeignFound
+    | LeasesAnswered
     | CellsFilled
     | LeasesRenewed
     | LeasesReleased
     | HoldsTaken
+    | CellsExpired
     | KeysDeleted
     | KeysFound
     | Ponged

@@ -13,6 +13,8 @@ Otherwise it goes on by itself, and keeps its time of arrival: a flight whose lo
 serve it. So when a load could not be stored, all who had come too late for it share the next one. What a
 leader *read* is never shared: the reply may be older than the follower's request.
 
+A load that has ended may rest for some time, if its last step says so: nobody leads it again before that.
+
 This is plain data without waiting or locking. A driver calls `join` for a `ShareLoad` command, `observe`
 for every step of an operation that leads, and wakes the followers when `observe` says that it landed.
 """
@@ -67,18 +69,22 @@ class Flights:
 
     _flights: dict[int, _Flight] = attrs.field(factory=dict, init=False)
     _current: dict[tuple[str, bytes], int] = attrs.field(factory=dict, init=False)
+    _resting: dict[tuple[str, bytes], float] = attrs.field(factory=dict, init=False)
     _last: int = attrs.field(default=0, init=False)
     _arrivals: int = attrs.field(default=0, init=False)
 
     def __len__(self) -> int:
         return len(self._flights)
 
-    def join(self, command: ShareLoad) -> int | Following:
+    def join(self, command: ShareLoad) -> int | Following | None:
         """Follow the load of this key and type that is under way, or lead a new one: its number is returned.
 
-        A displaced flight is not joined: the caller has given up on it.
+        None where the load is not to be led for some time yet. A displaced flight is not joined: the caller
+        has given up on it.
         """
         load = (command.key, command.schema)
+        if self._resting and self._is_resting(load, command.now_s):
+            return None
         current = self._current.get(load)
         if current is not None and current != command.displaced:
             flight = self._flights[current]
@@ -101,7 +107,7 @@ class Flights:
         To be called *before* the step's command is performed: who joins later, joined later.
         """
         number = step.flight
-        if number is None or (flight := self._flights.get(number)) is None:
+        if not isinstance(number, int) or (flight := self._flights.get(number)) is None:
             return False
         if step.outcome is not None:
             self._land(number, flight, step)
@@ -121,6 +127,18 @@ class Flights:
             del self._current[flight.load]
         if not flight.followers:
             del self._flights[number]
+        if step.rests_until_s:
+            self._resting.pop(flight.load, None)
+            self._resting[flight.load] = step.rests_until_s
+
+    def _is_resting(self, load: tuple[str, bytes], now_s: float) -> bool:
+        """Whether a load rests. Those that have rested since are forgotten, the first ones first."""
+        while self._resting:
+            first = next(iter(self._resting))
+            if self._resting[first] > now_s:
+                break
+            del self._resting[first]
+        return self._resting.get(load, 0.0) > now_s
 
     def has_landed(self, following: Following) -> bool:
         """Whether the flight is over."""

@@ -49,6 +49,7 @@ from uuid import UUID
 from attrs import Factory, field, frozen
 
 from .errors import ConfigurationError, InvalidKeyError
+from .tags import GENERATION_MARKER, TAG_MARKER, tag_key
 
 _NAMESPACE: Final = re.compile(r"[A-Za-z0-9_.-]{1,128}")
 
@@ -57,7 +58,7 @@ _ESCAPED: Final = re.compile(
     r"[:%{}*?\[\]^\\\x00-\x20\x7f-\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]"
 )
 
-_INTERNAL_MARKERS: Final = ("%t:", "%g:", "%w:")
+_INTERNAL_MARKERS: Final = ("%t:", "%g:", "%w:", "%s:")
 
 _MIN_DIGITS: Final = 8
 _MAX_DIGITS: Final = 64
@@ -240,6 +241,31 @@ class KeyBuilder:
         if type(pattern) is Pattern:
             return pattern
         return Pattern(self._fitting(self._root + self._content("a pattern", pattern)))
+
+    @property
+    def root(self) -> str:
+        """What every key of the namespace begins with, its colon included."""
+        return self._root
+
+    def tag(self, tag: str | int | UUID) -> str:
+        """Return the name that a tag has inside the cache: ``t:{tag}``.
+
+        Raises:
+            InvalidKeyError: It is empty or not a str, int or UUID, or too long.
+        """
+        return self._tag_name(TAG_MARKER + _component("a tag", tag))
+
+    def generation(self, entity: str | int | UUID) -> str:
+        """Return the name of the tag that all entries of an entity share: ``g:{entity}``.
+
+        Raises:
+            InvalidKeyError: It is empty or not a str, int or UUID, or too long.
+        """
+        return self._tag_name(GENERATION_MARKER + _component("an entity", entity))
+
+    def _tag_name(self, name: str) -> str:
+        self._fitting(tag_key(self._root, name))
+        return name
 
     def everything(self) -> Pattern:
         """Return the pattern of the whole namespace, internal keys included."""

@@ -21,10 +21,14 @@ from typing import Final, assert_never
 import attrs
 from msgspec.structs import replace
 
-from sansio_cache.cell import NO_GRANT, Cell, Foreign, Kind, is_granted_to, make_grant
+from sansio_cache.cell import FOREIGN, NO_GRANT, Cell, Foreign, Kind, Tag, is_granted_to, make_grant
 from sansio_cache.commands import (
     AcquireLease,
+    AcquireLeases,
+    Capture,
+    Claim,
     DeleteKeys,
+    ExpireCells,
     Fill,
     FillCells,
     HoldCells,
@@ -33,13 +37,16 @@ from sansio_cache.commands import (
     Ping,
     ReadCell,
     ReadCells,
+    ReadTags,
     ReleaseLeases,
     RenewLeases,
     ScanKeys,
     StoreCommand,
 )
 from sansio_cache.events import (
+    AcquireReply,
     CellRead,
+    CellsExpired,
     CellsFilled,
     CellsRead,
     FailureKind,
@@ -51,14 +58,17 @@ from sansio_cache.events import (
     KeysFound,
     LeaseDenied,
     LeaseGranted,
+    LeasesAnswered,
     LeasesReleased,
     LeasesRenewed,
     Ponged,
     StoreEvent,
     StoreFailed,
+    TagsRead,
     WriterFound,
 )
 from sansio_cache.patterns import glob_match
+from sansio_cache.tags import NO_VERSION
 
 LONGEST_LEASE_MS: Final = 86_400_000
 """A lease deadline further away than a day is no lease's: a clock has jumped, or the bytes are hostile."""
@@ -70,7 +80,7 @@ ENTRY_OVERHEAD_BYTES: Final = 400
 class Kept:
     """A key's cell, and when the store forgets it, in milliseconds of the store's clock."""
 
-    cell: Cell | Foreign
+    cell: Cell | Foreign | Tag
     expires_ms: int
 
 
@@ -78,7 +88,7 @@ def _size_bytes(key: str, body: bytes) -> int:
     return ENTRY_OVERHEAD_BYTES + len(key) + len(body)
 
 
-def _body(cell: Cell | Foreign) -> bytes:
+def _body(cell: Cell | Foreign | Tag) -> bytes:
     return cell.body if isinstance(cell, Cell) else b""
 
 
@@ -96,22 +106,35 @@ class MemoryStore:
     def __len__(self) -> int:
         return len(self._kept)
 
-    def perform(self, command: StoreCommand) -> StoreEvent:
+    def perform(self, command: StoreCommand) -> StoreEvent:  # noqa: C901 - one case a command
         """Do what is asked, at once."""
         now_s = self.clock()
         now_ms = int(now_s * 1000)
         match command:
-            case ReadCell(key=key):
-                return CellRead(now_s, self._read(key, now_ms), now_ms)
-            case ReadCells(keys=keys):
+            case ReadCell(key=key, tags=tags):
+                versions = self._versions(tags, now_ms) if tags else ()
+                return CellRead(now_s, self._read(key, now_ms), now_ms, versions)
+            case ReadCells(keys=keys, tags=tags):
                 cells = tuple(self._read(key, now_ms) for key in keys)
-                return CellsRead(now_s, cells, now_ms)
+                return CellsRead(now_s, cells, now_ms, self._versions(tags, now_ms))
+            case ReadTags(tags=tags):
+                return TagsRead(now_s, self._versions(tags, now_ms), now_ms)
             case AcquireLease():
-                return self._acquire(command, now_s, now_ms)
-            case FillCells(fills=fills):
+                versions = self._capture(command.capture, command.nonce, now_ms)
+                claim = Claim(command.key, command.seen, command.mode)
+                answer = self._acquire(claim, command.nonce, command.lease_ms, now_s, now_ms)
+                if versions and not isinstance(answer, WriterFound | ForeignFound):
+                    return replace(answer, versions=versions)
+                return answer
+            case AcquireLeases(claims=claims, nonce=nonce, lease_ms=lease_ms):
+                versions = self._capture(command.capture, nonce, now_ms)
+                answers = tuple(self._acquire(each, nonce, lease_ms, now_s, now_ms) for each in claims)
+                return LeasesAnswered(now_s, answers, versions)
+            case FillCells(fills=fills, tags=tags):
                 if any(_size_bytes(fill.key, fill.body) > self.max_bytes for fill in fills):
                     return StoreFailed(now_s, FailureKind.OUT_OF_MEMORY)
-                return CellsFilled(now_s, tuple(self._fill(fill, now_ms) for fill in fills))
+                results = tuple(self._fill(fill, now_ms) for fill in fills)
+                return CellsFilled(now_s, results, self._versions(tags, now_ms))
             case RenewLeases(leases=leases, lease_ms=lease_ms):
                 renewed = tuple(self._renew(lease, lease_ms, now_ms) for lease in leases)
                 return LeasesRenewed(now_s, renewed)
@@ -120,8 +143,11 @@ class MemoryStore:
                     self._release(lease, now_ms)
                 return LeasesReleased(now_s)
             case HoldCells(keys=keys, nonce=nonce, hold_ms=hold_ms):
+                versions = self._capture(command.capture, nonce, now_ms)
                 grants = tuple(self._hold(key, nonce, hold_ms, now_ms) for key in keys)
-                return HoldsTaken(now_s, grants)
+                return HoldsTaken(now_s, grants, versions)
+            case ExpireCells(keys=keys):
+                return CellsExpired(now_s, sum(self._expire(key, now_ms) for key in keys))
             case DeleteKeys(keys=keys):
                 return KeysDeleted(now_s, sum(self._delete(key, now_ms) for key in keys))
             case ScanKeys(pattern=pattern):
@@ -133,36 +159,33 @@ class MemoryStore:
 
     # What the scripts do, one method each.
 
-    def _acquire(self, command: AcquireLease, now_s: float, now_ms: int) -> StoreEvent:
-        cell = self._read(command.key, now_ms)
+    def _acquire(self, claim: Claim, nonce: bytes, lease_ms: int, now_s: float, now_ms: int) -> AcquireReply:
+        cell = self._read(claim.key, now_ms)
         if isinstance(cell, Foreign):
             return ForeignFound(now_s)
         if cell is not None:
             if cell.kind == Kind.HOLD:
                 return WriterFound(now_s, max(cell.lease_deadline_ms - now_ms, 0))
             value = cell if cell.kind == Kind.VALUE else None
-            if value is not None and _is_fresh(value, now_ms) and value.filled_by != command.seen:
+            if value is not None and _is_fresh(value, now_ms) and value.filled_by != claim.seen:
                 return FreshFound(now_s, value, now_ms)
-            kept = value if command.mode is Mode.KEEP else None
-            if is_granted_to(cell.grant, command.nonce):
+            kept = value if claim.mode is Mode.KEEP else None
+            if is_granted_to(cell.grant, nonce):
                 return LeaseGranted(now_s, cell.grant, value, now_ms)
             left_ms = cell.lease_deadline_ms - now_ms
             if cell.grant != NO_GRANT and 0 < left_ms <= LONGEST_LEASE_MS:
                 return LeaseDenied(now_s, left_ms, kept, now_ms)
             if kept is not None:
-                grant = self._grant(command.nonce, now_ms)
-                self._refresh(command, kept, grant, now_ms)
+                grant = self._grant(nonce, now_ms)
+                self._refresh(claim.key, kept, grant, now_ms + lease_ms)
                 return LeaseGranted(now_s, grant, kept, now_ms)
-        grant = self._grant(command.nonce, now_ms)
-        empty = Cell(Kind.EMPTY, grant, now_ms + command.lease_ms)
-        self._keep(command.key, empty, now_ms + command.lease_ms)
+        grant = self._grant(nonce, now_ms)
+        self._keep(claim.key, Cell(Kind.EMPTY, grant, now_ms + lease_ms), now_ms + lease_ms)
         return LeaseGranted(now_s, grant, None, now_ms)
 
-    def _refresh(self, command: AcquireLease, kept: Cell, grant: bytes, now_ms: int) -> None:
-        deadline_ms = now_ms + command.lease_ms
+    def _refresh(self, key: str, kept: Cell, grant: bytes, deadline_ms: int) -> None:
         cell = replace(kept, grant=grant, lease_deadline_ms=deadline_ms)
-        expires_ms = max(self._kept[command.key].expires_ms, deadline_ms)
-        self._keep(command.key, cell, expires_ms)
+        self._keep(key, cell, max(self._kept[key].expires_ms, deadline_ms))
 
     def _fill(self, fill: Fill, now_ms: int) -> FillResult:
         cell = self._read(fill.key, now_ms)
@@ -204,8 +227,39 @@ class MemoryStore:
         self._keep(key, Cell(Kind.HOLD, grant, now_ms + hold_ms), now_ms + hold_ms)
         return grant
 
+    def _expire(self, key: str, now_ms: int) -> bool:
+        cell = self._read(key, now_ms)
+        if not isinstance(cell, Cell) or cell.kind == Kind.HOLD:
+            return False
+        if cell.kind == Kind.EMPTY:
+            self._drop(key)
+            return False
+        soft_ms = min(cell.soft_ms or now_ms, now_ms)
+        stale = replace(cell, grant=NO_GRANT, lease_deadline_ms=0, soft_ms=soft_ms)
+        self._keep(key, stale, self._kept[key].expires_ms)
+        return True
+
+    def _versions(self, tags: tuple[str, ...], now_ms: int) -> tuple[bytes, ...]:
+        return tuple(self._version(tag, now_ms) for tag in tags)
+
+    def _version(self, tag: str, now_ms: int) -> bytes:
+        kept = self._look(tag, now_ms)
+        return kept.version if isinstance(kept, Tag) else NO_VERSION
+
+    def _capture(self, capture: Capture, nonce: bytes, now_ms: int) -> tuple[bytes, ...]:
+        return tuple(self._capture_one(tag, nonce, now_ms, now_ms + capture.ttl_ms) for tag in capture.tags)
+
+    def _capture_one(self, tag: str, nonce: bytes, now_ms: int, until_ms: int) -> bytes:
+        version = self._version(tag, now_ms)
+        if version == NO_VERSION:
+            version = self._grant(nonce, now_ms)
+        else:
+            until_ms = max(self._kept[tag].expires_ms, until_ms)
+        self._keep(tag, Tag(version), until_ms)
+        return version
+
     def _delete(self, key: str, now_ms: int) -> bool:
-        existed = self._read(key, now_ms) is not None
+        existed = self._look(key, now_ms) is not None
         if existed:
             self._drop(key)
         return existed
@@ -232,6 +286,10 @@ class MemoryStore:
         return None
 
     def _read(self, key: str, now_ms: int) -> Cell | Foreign | None:
+        cell = self._look(key, now_ms)
+        return FOREIGN if isinstance(cell, Tag) else cell
+
+    def _look(self, key: str, now_ms: int) -> Cell | Foreign | Tag | None:
         kept = self._kept.get(key)
         if kept is None:
             return None
@@ -241,7 +299,7 @@ class MemoryStore:
         self._kept.move_to_end(key)
         return kept.cell
 
-    def _keep(self, key: str, cell: Cell | Foreign, expires_ms: int) -> None:
+    def _keep(self, key: str, cell: Cell | Foreign | Tag, expires_ms: int) -> None:
         self._drop(key)
         self._kept[key] = Kept(cell, expires_ms)
         self.size_bytes += _size_bytes(key, _body(cell))
@@ -259,7 +317,7 @@ class MemoryStore:
         """What is kept, expired entries included, the least recently used first."""
         return dict(self._kept)
 
-    def plant(self, key: str, cell: Cell | Foreign | None, expires_ms: int) -> None:
+    def plant(self, key: str, cell: Cell | Foreign | Tag | None, expires_ms: int) -> None:
         """Put a cell in place, as another program or version might; None removes the key."""
         self._drop(key)
         if cell is not None:

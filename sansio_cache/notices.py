@@ -19,9 +19,11 @@ class OperationName(StrEnum):
     GET = "get"
     GET_MANY = "get_many"
     GET_OR_LOAD = "get_or_load"
+    GET_OR_LOAD_MANY = "get_or_load_many"
     SET = "set"
     SET_MANY = "set_many"
     INVALIDATE = "invalidate"
+    EXPIRE = "expire"
     MUTATE = "mutate"
     DELETE_PATTERN = "delete_pattern"
 
@@ -56,6 +58,38 @@ class LoadShared(Struct, frozen=True):
     """The request was answered with the result of a load of another caller in this process."""
 
     key: str
+
+
+class RefreshStarted(Struct, frozen=True):
+    """A refresh in the background was begun for this reader; `early` where the value is still fresh."""
+
+    key: str
+    early: bool
+
+
+class RefreshFailed(Struct, frozen=True):
+    """A refresh in the background came to nothing: its loader raised an `error`, a class's name."""
+
+    key: str
+    error: str
+
+
+class RefreshSkipped(Struct, frozen=True):
+    """A refresh was not begun: too many are under way, or the cache is being closed. A later read tries."""
+
+    key: str
+
+
+class KeptBeside(Struct, frozen=True):
+    """The entry is another program version's, which this one cannot read: this one's is kept beside it."""
+
+    key: str
+
+
+class Unasked(Struct, frozen=True):
+    """A loader of many keys gave values for `count` keys that it was not asked for; they are dropped."""
+
+    count: int
 
 
 class Loaded(Struct, frozen=True):
@@ -130,10 +164,24 @@ class Invalidated(Struct, frozen=True):
     keys: tuple[str, ...]
 
 
+class SoftExpired(Struct, frozen=True):
+    """Values were made stale."""
+
+    keys: tuple[str, ...]
+
+
 class InvalidationFailed(Struct, frozen=True):
     """Keys that may now hold old values, as the store could not be told. They are to be remembered."""
 
     keys: tuple[str, ...]
+
+
+class PatternProgressed(Struct, frozen=True):
+    """A page of keys that match a pattern is done with; `matched` and `deleted` count from the beginning."""
+
+    pattern: str
+    matched: int
+    deleted: int
 
 
 class PatternDeleted(Struct, frozen=True):
@@ -156,6 +204,11 @@ Notice = (
     | Missed
     | Waited
     | LoadShared
+    | RefreshStarted
+    | RefreshFailed
+    | RefreshSkipped
+    | KeptBeside
+    | Unasked
     | Loaded
     | LoadFailed
     | Stored
@@ -167,7 +220,9 @@ Notice = (
     | StoreGaveUp
     | StoreAnswered
     | Invalidated
+    | SoftExpired
     | InvalidationFailed
+    | PatternProgressed
     | PatternDeleted
     | Ended
 )

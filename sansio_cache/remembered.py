@@ -10,6 +10,8 @@ from collections.abc import Iterable, Mapping
 
 import attrs
 
+from sansio_cache.tags import is_tag_key
+
 
 @attrs.define
 class Remembered:
@@ -26,6 +28,10 @@ class Remembered:
 
     def __contains__(self, key: str) -> bool:
         return key in self._stamps
+
+    def tags(self) -> frozenset[str]:
+        """Those of the keys that belong to tags."""
+        return frozenset(key for key in self._stamps if is_tag_key(key))
 
     def remember(self, keys: Iterable[str]) -> None:
         """Add keys; a key that is there already becomes the newest."""

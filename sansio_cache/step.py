@@ -22,12 +22,12 @@ from msgspec import Struct
 from sansio_cache.budget import Budget
 from sansio_cache.commands import Command
 from sansio_cache.errors import ProtocolError
-from sansio_cache.events import Event, FillResult, StoreFailed
+from sansio_cache.events import Event, FailureKind, FillResult, StoreFailed
 from sansio_cache.notices import Notice, StoreErrored
 
 
 class Value(Struct, frozen=True):
-    """There is a value, and it was not loaded by this operation."""
+    """There is a value that this operation has not loaded; None, too, where there is known to be none."""
 
     value: Any
 
@@ -54,12 +54,30 @@ class Missing(Struct, frozen=True):
     """There is no value to be had."""
 
 
+class Unavailable(Struct, frozen=True):
+    """The store failed, and the policy says that the caller is to know. `kind` is None where nobody asked."""
+
+    kind: FailureKind | None
+
+
+class TookTooLong(Struct, frozen=True):
+    """Another's load has not ended in time, and the policy says that the caller is to know."""
+
+    waited_s: float
+
+
 class Abandoned(Struct, frozen=True):
     """The operation was interrupted, and has given back what it held as far as it could."""
 
 
 class ManyRead(Struct, frozen=True):
     """One value or `Missing` a key, in order."""
+
+    values: tuple[Value | Missing, ...]
+
+
+class ManyLoaded(Struct, frozen=True):
+    """What there is for each key, in order, `Missing` where there is nothing to be had."""
 
     values: tuple[Value | Missing, ...]
 
@@ -85,8 +103,12 @@ class ManyInvalidated(Struct, frozen=True):
 
 
 class PatternRemoved(Struct, frozen=True):
-    """What a deletion by pattern came to. `complete` is false where it broke off."""
+    """What a deletion by pattern came to: how many keys matched and how many of them were removed.
 
+    `complete` is false where it broke off.
+    """
+
+    matched: int
     deleted: int
     complete: bool
 
@@ -100,8 +122,11 @@ Outcome = (
     | Loaded
     | Raised
     | Missing
+    | Unavailable
+    | TookTooLong
     | Abandoned
     | ManyRead
+    | ManyLoaded
     | ManyStored
     | ManyHeld
     | ManyInvalidated
@@ -133,17 +158,27 @@ OVER: Final = Over()
 class Step(Struct, frozen=True):
     """Where an operation is: its state, with either a pending command or an outcome.
 
-    `flight` is the number of the load that this operation leads in its process, if any.
+    Args:
+        state: Waits for the answer to the command.
+        command: What is to be done next.
+        outcome: What came of it, at the end.
+        notices: What is to be known of it.
+        flight: The number of the load that this operation leads in its process; a batch's nonce, as it
+            leads none.
+        spawn: Operations that the driver is to run in the background, with the same loader.
+        rests_until_s: Until when, on the driver's clock, the load that has ended is not to be led again.
     """
 
     state: State
     command: Command | None = None
     outcome: Outcome | None = None
     notices: tuple[Notice, ...] = ()
-    flight: int | None = None
+    flight: int | bytes | None = None
+    spawn: tuple[Step, ...] = ()
+    rests_until_s: float = 0.0
 
 
-def ended(outcome: Outcome, *notices: Notice, flight: int | None = None) -> Step:
+def ended(outcome: Outcome, *notices: Notice, flight: int | bytes | None = None) -> Step:
     """The last step of an operation."""
     return Step(OVER, None, outcome, notices, flight)
 

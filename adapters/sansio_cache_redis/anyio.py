@@ -27,6 +27,7 @@ from sansio_cache.config import CacheConfig
 from sansio_cache.errors import CacheClosedError, ConfigurationError
 from sansio_cache.events import StoreFailed
 from sansio_cache.keys import KeyBuilder
+from sansio_cache.loader import Fresh, LoadContext
 from sansio_cache.notices import OperationName, StoreAnswered
 from sansio_cache.policy import Policy
 from sansio_cache.stats import CacheStats
@@ -34,6 +35,7 @@ from sansio_cache.step import (
     Loaded,
     ManyHeld,
     ManyInvalidated,
+    ManyLoaded,
     ManyRead,
     ManyStored,
     Outcome,
@@ -57,8 +59,9 @@ from sansio_cache_redis.health import Health, judge, probes
 from sansio_cache_redis.ledger import Ledger
 from sansio_cache_redis.memory import memory_for
 from sansio_cache_redis.planning import AnyTtl, Mutation, Planner
+from sansio_cache_redis.progress import reporting
 from sansio_cache_redis.replies import ERRORS
-from sansio_cache_redis.results import InvalidateResult, PatternResult, not_ready
+from sansio_cache_redis.results import InvalidateResult, PatternResult, not_ready, not_told, raise_failure
 from sansio_cache_redis.wakeups import Waker
 from sansio_cache_redis.wire import ServerClock
 
@@ -198,7 +201,10 @@ class Cache:
             ConfigurationError: Values of the type cannot be stored so that they come back equal.
         """
         outcome = await self._bound().driver.run(self._plan.get(key, type))
-        return outcome.value if isinstance(outcome, Value) else default
+        if isinstance(outcome, Value):
+            return outcome.value
+        raise_failure(outcome)
+        return default
 
     @overload
     async def get_many(self, keys: Iterable[str], *, type: type[T]) -> dict[str, T]: ...
@@ -213,6 +219,7 @@ class Cache:
         """
         names, step = self._plan.get_many(keys, type)
         outcome = await self._run(step)
+        raise_failure(outcome)
         assert isinstance(outcome, ManyRead)
         found = zip(names, outcome.values, strict=True)
         return {name: each.value for name, each in found if isinstance(each, Value)}
@@ -221,49 +228,54 @@ class Cache:
     async def get_or_load(
         self,
         key: str,
-        loader: Callable[[], Any],
+        loader: Callable[..., Any],
         *,
         type: type[T],
         ttl: AnyTtl | None = None,
+        tags: Iterable[str] = (),
         policy: Policy | None = None,
     ) -> T: ...
     @overload
     async def get_or_load(
         self,
         key: str,
-        loader: Callable[[], Awaitable[T]],
+        loader: Callable[[], Awaitable[T | Fresh[T]]] | Callable[[LoadContext], Awaitable[T | Fresh[T]]],
         *,
         type: None = None,
         ttl: AnyTtl | None = None,
+        tags: Iterable[str] = (),
         policy: Policy | None = None,
     ) -> T: ...
     @overload
     async def get_or_load(
         self,
         key: str,
-        loader: Callable[[], T],
+        loader: Callable[[], T | Fresh[T]] | Callable[[LoadContext], T | Fresh[T]],
         *,
         type: None = None,
         ttl: AnyTtl | None = None,
+        tags: Iterable[str] = (),
         policy: Policy | None = None,
     ) -> T: ...
     @overload
     async def get_or_load(
         self,
         key: str,
-        loader: Callable[[], Any],
+        loader: Callable[..., Any],
         *,
         type: Any,
         ttl: AnyTtl | None = None,
+        tags: Iterable[str] = (),
         policy: Policy | None = None,
     ) -> Any: ...
     async def get_or_load(
         self,
         key: str,
-        loader: Callable[[], Any],
+        loader: Callable[..., Any],
         *,
         type: Any = None,
         ttl: AnyTtl | None = None,
+        tags: Iterable[str] = (),
         policy: Policy | None = None,
     ) -> Any:
         """The value of a key, from the loader where there is none. One caller loads, the others wait.
@@ -273,10 +285,13 @@ class Cache:
 
         Args:
             key: A str inside the namespace, or a built `Key`.
-            loader: Called without arguments where the value must be loaded: a coroutine function, or a plain
-                one, which runs on a worker thread.
+            loader: Called where the value must be loaded: a coroutine function, or a plain one, which runs on
+                a worker thread. It takes nothing, or a `LoadContext`; it gives the value, `Fresh(value,
+                ttl=…)`, or `Absent()` where there is nothing, which makes the result None.
             type: What the value is: any type that msgspec can decode. Without one, plain JSON values.
             ttl: How long it stays fresh: seconds, a timedelta, a tier or a policy.
+            tags: What else it depends on, by name: `invalidate(tags=…)` takes it away. Readers name the same
+                tags as writers do.
             policy: In place of the cache's policy.
 
         Raises:
@@ -284,18 +299,95 @@ class Cache:
             InvalidTtlError: The ttl is no time to live.
             ConfigurationError: The loader, the type or the policy cannot be used.
             RecursiveLoadError: The loader asked for its own key.
+            CacheConnectionError: The store failed, or another's load took too long, and the policy says to
+                raise.
             Exception: What the loader raises, unchanged.
         """
-        step = self._plan.get_or_load(key, loader, type, ttl, policy)
+        step = self._plan.get_or_load(key, loader, type, ttl, tags, policy)
         outcome = await self._bound().driver.run(step, loader)
         if isinstance(outcome, Raised):
             raise outcome.error
+        raise_failure(outcome)
         assert isinstance(outcome, Value | Loaded)
         return outcome.value
 
+    @overload
+    async def get_or_load_many(
+        self,
+        keys: Iterable[str],
+        loader: Callable[[list[str]], Any],
+        *,
+        type: type[T],
+        ttl: AnyTtl | None = None,
+        tags: Iterable[str] = (),
+        policy: Policy | None = None,
+    ) -> dict[str, T]: ...
+    @overload
+    async def get_or_load_many(
+        self,
+        keys: Iterable[str],
+        loader: Callable[[list[str]], Any],
+        *,
+        type: Any = None,
+        ttl: AnyTtl | None = None,
+        tags: Iterable[str] = (),
+        policy: Policy | None = None,
+    ) -> dict[str, Any]: ...
+    async def get_or_load_many(
+        self,
+        keys: Iterable[str],
+        loader: Callable[[list[str]], Any],
+        *,
+        type: Any = None,
+        ttl: AnyTtl | None = None,
+        tags: Iterable[str] = (),
+        policy: Policy | None = None,
+    ) -> dict[str, Any]:
+        """The values of many keys, by the keys as you wrote them; one call of the loader for what is missing.
+
+        The loader is called with a list of the keys that this caller may load, and gives a mapping of these
+        keys to values. Keys that others are loading are waited for, after that. A key for which there is no
+        value is missing from the answer.
+
+        Args:
+            keys: Strs inside the namespace, or built keys.
+            loader: A coroutine function, or a plain one, which runs on a worker thread. It may give `Fresh`
+                and `Absent` in place of values.
+            type: What the values are: any type that msgspec can decode. Without one, plain JSON values.
+            ttl: How long they stay fresh: seconds, a timedelta, a tier or a policy.
+            tags: What else they all depend on, by name.
+            policy: In place of the cache's policy.
+
+        Raises:
+            InvalidKeyError: A key or tag cannot be one.
+            InvalidTtlError: The ttl is no time to live.
+            ConfigurationError: The loader, the type or the policy cannot be used, or the loader gave no
+                mapping.
+            RecursiveLoadError: The loader asked for one of its own keys.
+            CacheConnectionError: The store failed, or others' loads took too long, and the policy says to
+                raise.
+            Exception: What the loader raises, unchanged.
+        """
+        names, step = self._plan.get_or_load_many(keys, loader, type, ttl, tags, policy)
+        outcome = await self._bound().driver.run(step, loader)
+        if isinstance(outcome, Raised):
+            raise outcome.error
+        raise_failure(outcome)
+        assert isinstance(outcome, ManyLoaded)
+        found = zip(names, outcome.values, strict=True)
+        return {name: each.value for name, each in found if isinstance(each, Value)}
+
     # Writing.
 
-    async def set(self, key: str, value: Any, *, ttl: AnyTtl | None = None, type: Any = None) -> bool:
+    async def set(
+        self,
+        key: str,
+        value: Any,
+        *,
+        ttl: AnyTtl | None = None,
+        tags: Iterable[str] = (),
+        type: Any = None,
+    ) -> bool:
         """Store a value. True if it was stored; False if the store failed, or another write came between.
 
         Between two racing calls the last one wins, which need not be the one that wrote the database last:
@@ -305,6 +397,7 @@ class Cache:
             key: A str inside the namespace, or a built `Key`.
             value: What to store. Without a type, a plain JSON value.
             ttl: How long it stays fresh: seconds, a timedelta, a tier or a policy.
+            tags: What else it depends on, by name. Invalidated after this call began, they take it away.
             type: What the value is stored as; readers give the same type.
 
         Raises:
@@ -313,12 +406,17 @@ class Cache:
             SerializationError: The value would not come back equal, or is too large.
             ConfigurationError: Values of the type cannot be stored so that they come back equal.
         """
-        _, step = self._plan.set_many({self.key.resolve(key): value}, ttl, type, OperationName.SET)
+        _, step = self._plan.set_many({self.key.resolve(key): value}, ttl, tags, type, OperationName.SET)
         [is_stored] = self._stored(await self._run(step))
         return is_stored
 
     async def set_many(
-        self, values: Mapping[str, Any], *, ttl: AnyTtl | None = None, type: Any = None
+        self,
+        values: Mapping[str, Any],
+        *,
+        ttl: AnyTtl | None = None,
+        tags: Iterable[str] = (),
+        type: Any = None,
     ) -> dict[str, bool]:
         """Store values, in two round trips; says of each key whether it was stored.
 
@@ -328,39 +426,88 @@ class Cache:
             SerializationError: A value would not come back equal, or is too large; nothing is stored.
             ConfigurationError: Values of the type cannot be stored so that they come back equal.
         """
-        names, step = self._plan.set_many(values, ttl, type)
+        names, step = self._plan.set_many(values, ttl, tags, type)
         return dict(zip(names, self._stored(await self._run(step)), strict=True))
 
-    async def invalidate(self, *keys: str) -> InvalidateResult:
-        """Remove keys, and void every load of them that is in flight.
+    async def invalidate(self, *keys: str, tags: Iterable[str] = ()) -> InvalidateResult:
+        """Remove keys, and everything that has one of the tags; void every load of them that is in flight.
 
-        Keys that the store cannot be told of now are remembered: this process does not read them from the
-        store until it has been told.
+        What the store cannot be told of now is remembered: this process does not read it from the store until
+        it has been told.
+
+        Args:
+            keys: Strs inside the namespace, or built keys.
+            tags: Names of tags. Each costs one removal, however many entries have it.
+
+        Raises:
+            InvalidKeyError: A key or tag cannot be one.
+            CacheConnectionError: The store could not be told, and the policy says to raise; it is remembered
+                all the same.
+        """
+        return self._invalidated(await self._run(self._plan.invalidate(keys, tags)))
+
+    async def expire(self, *keys: str) -> InvalidateResult:
+        """Make values stale at once: those who may serve stale values still do while one refreshes it.
+
+        Loads of them that are in flight are voided. What the store cannot be told of now is remembered, and
+        removed when it is back.
 
         Raises:
             InvalidKeyError: A key cannot be one.
+            CacheConnectionError: As `invalidate`.
         """
-        outcome = await self._run(self._plan.invalidate(keys))
-        assert isinstance(outcome, ManyInvalidated)
-        return InvalidateResult(len(outcome.done), len(outcome.failed))
+        return self._invalidated(await self._run(self._plan.expire(keys)))
 
-    async def delete_pattern(self, pattern: str) -> PatternResult:
-        """Remove the keys that match a Redis glob inside the namespace.
+    @asynccontextmanager
+    async def invalidating(self, *keys: str, tags: Iterable[str] = ()) -> AsyncIterator[None]:
+        """Invalidate when the block has ended, however it ends: it may have committed.
+
+            async with cache.invalidating("user:1", tags=["users"]):
+                await database.rename(1, "Ada")
+
+        For a hook that runs after a commit, `functools.partial(cache.invalidate, "user:1")` is all it takes.
+
+        Raises:
+            InvalidKeyError: A key or tag cannot be one; nothing of the block has run.
+            CacheConnectionError: As `invalidate`.
+        """
+        plan = self._plan.invalidation(keys, tags)
+        try:
+            yield
+        finally:
+            self._invalidated(await self._run(plan()))
+
+    async def delete_pattern(
+        self,
+        pattern: str,
+        *,
+        dry_run: bool = False,
+        progress: Callable[[int], object] | None = None,
+    ) -> PatternResult:
+        """Remove the keys that match a Redis glob inside the namespace, a page at a time.
+
+        Keys that are there all the time are found; one that is added meanwhile may be left.
 
         Args:
             pattern: `user:*`, or what `key.pattern()` builds.
+            dry_run: Count the keys, and remove nothing.
+            progress: Called after each page with the number of keys removed so far, or counted. What it
+                raises ends the deletion.
 
         Raises:
             InvalidKeyError: The pattern cannot be one.
         """
-        return self._removed(await self._run(self._plan.delete_pattern(pattern)))
+        step = self._plan.delete_pattern(pattern, dry_run=dry_run)
+        if progress is not None:
+            step = reporting(step, progress)
+        return self._removed(await self._run(step))
 
     async def clear(self) -> PatternResult:
         """Remove everything in the namespace."""
         return self._removed(await self._run(self._plan.clear()))
 
     @asynccontextmanager
-    async def mutate(self, *keys: str) -> AsyncIterator[Mutation]:
+    async def mutate(self, *keys: str, tags: Iterable[str] = ()) -> AsyncIterator[Mutation]:
         """Hold keys while the block writes the database.
 
             async with cache.mutate("user:1") as m:
@@ -368,13 +515,13 @@ class Cache:
                 m.set("user:1", {"name": "Ada"})
 
         While they are held, readers load and do not store. At the end, what was set is stored, and what
-        was not is invalidated; everything is invalidated where the block raises, or where another writer
-        came between.
+        was not is invalidated, and so are the tags; everything is invalidated where the block raises, or
+        where another writer came between.
 
         Raises:
             InvalidKeyError: A key cannot be one.
         """
-        mutation = self._plan.mutation(keys)
+        mutation = self._plan.mutation(keys, tags)
         grants: tuple[bytes, ...] | None = None
         has_ended = False
         try:
@@ -539,7 +686,14 @@ class Cache:
         assert isinstance(outcome, ManyStored)
         return [result is not None and result.is_accepted for result in outcome.results]
 
+    def _invalidated(self, outcome: Outcome) -> InvalidateResult:
+        assert isinstance(outcome, ManyInvalidated)
+        result = InvalidateResult(len(outcome.done), len(outcome.failed))
+        if result.remembered and self._plan.policy.on_invalidate_error == "raise":
+            raise not_told(result)
+        return result
+
     @staticmethod
     def _removed(outcome: Outcome) -> PatternResult:
         assert isinstance(outcome, PatternRemoved)
-        return PatternResult(outcome.deleted, outcome.complete)
+        return PatternResult(outcome.deleted, outcome.complete, outcome.matched)

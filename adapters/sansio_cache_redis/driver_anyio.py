@@ -7,28 +7,22 @@ too; and the clean-up is bounded in time.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractContextManager, asynccontextmanager
 from functools import partial
 from inspect import isawaitable
-from typing import Any, Final, Protocol, assert_never
+from typing import Any, Final, Protocol
 
 import anyio
 import anyio.to_thread
 
 from sansio_cache.commands import (
-    AcquireLease,
+    AcquireLeases,
     Command,
     Compute,
-    DeleteKeys,
-    FillCells,
-    HoldCells,
-    Ping,
+    ComputeMany,
     ReadCell,
-    ReadCells,
     ReleaseLeases,
-    RenewLeases,
-    ScanKeys,
     ShareLoad,
     Sleep,
     StoreCommand,
@@ -54,9 +48,10 @@ from sansio_cache.flights import Flights
 from sansio_cache.step import Abandoned, Completed, Loaded, Outcome, Step, ended
 from sansio_cache_redis.background import Background
 from sansio_cache_redis.ledger import Ledger
+from sansio_cache_redis.loaders import bound, is_coroutine_function
 from sansio_cache_redis.memory import SharedMemory
-from sansio_cache_redis.planning import Planner, is_coroutine_function
-from sansio_cache_redis.recursion import loading, refuse_recursion
+from sansio_cache_redis.planning import Planner
+from sansio_cache_redis.recursion import forget_loads, loading, loading_all, refuse_recursion
 from sansio_cache_redis.replies import own_copy
 from sansio_cache_redis.wakeups import Waker
 from sansio_cache_redis.wire import (
@@ -137,15 +132,14 @@ class MemoryStore:
 
 
 class _Watching:
-    """What a waiting load watches."""
+    """What a waiting load watches: keys, with the numbers under which the waker knows it."""
 
-    def __init__(self, key: str) -> None:
-        self.key = key
-        self.number = 0
+    def __init__(self) -> None:
+        self.numbers: list[tuple[str, int]] = []
         self.change = anyio.Event()
 
     def wake(self) -> None:
-        """Something has happened to the key."""
+        """Something has happened to one of the keys."""
         self.change.set()
 
 
@@ -177,13 +171,13 @@ class Driver:
         self._distrust = distrust
         self._clock = planner.clock
         self._flights = Flights()
-        self._landings: dict[int, anyio.Event] = {}
+        self._landings: dict[int | bytes, anyio.Event] = {}
         self._waker = waker
-        self._watching: dict[int, _Watching] = {}
+        self._watching: dict[int | bytes, _Watching] = {}
         self._is_closing = False
         self._is_recovering = False
 
-    async def run(self, step: Step, loader: Callable[[], Any] | None = None) -> Outcome:
+    async def run(self, step: Step, loader: Callable[..., Any] | None = None) -> Outcome:
         """Run an operation to its end.
 
         Raises:
@@ -206,6 +200,8 @@ class Driver:
         except BaseException:
             await self._abandon(step)
             raise
+        if step.spawn:
+            self._spawn(step.spawn, loader)
         assert step.outcome is not None
         return step.outcome
 
@@ -249,27 +245,18 @@ class Driver:
         finally:
             self._observe(ended(Abandoned(), flight=flight))
 
-    async def _perform(self, command: Command, loader: Callable[[], Any] | None) -> Event:
+    async def _perform(self, command: Command, loader: Callable[..., Any] | None) -> Event:
         match command:
             case ReleaseLeases():
                 with anyio.move_on_after(_CLEAN_UP_S, shield=True):
                     return await self._store.perform(command)
                 return StoreFailed(self._clock(), FailureKind.TIMEOUT)
-            case (
-                ReadCell()
-                | ReadCells()
-                | AcquireLease()
-                | FillCells()
-                | RenewLeases()
-                | HoldCells()
-                | DeleteKeys()
-                | ScanKeys()
-                | Ping()
-            ):
-                return await self._store.perform(command)
-            case Compute(key=key, renewal=renewal):
+            case Compute(key=key):
                 assert loader is not None
-                return await self._compute(key, renewal, loader)
+                return await self._compute(loading(self, key), command.renewal, bound(loader, command))
+            case ComputeMany(keys=keys):
+                assert loader is not None
+                return await self._compute(loading_all(self, keys), command.renewal, bound(loader, command))
             case ShareLoad():
                 return await self._share(command)
             case Sleep(duration_s=duration_s, watch=watch):
@@ -280,12 +267,18 @@ class Driver:
                 if self._is_closing:
                     raise CacheClosedError("the cache was closed while an operation was waiting")
                 return Woke(self._clock())
-            case _:
-                assert_never(command)
+            case AcquireLeases(claims=claims):
+                for claim in claims:
+                    refuse_recursion(self, claim.key)
+                return await self._store.perform(command)
+            case _:  # all the others are the store's: a new command that is not fails the type check here
+                return await self._store.perform(command)
 
-    async def _compute(self, key: str, renewal: Step | None, loader: Callable[[], Any]) -> Event:
+    async def _compute(
+        self, mark: AbstractContextManager[None], renewal: Step | None, loader: Callable[[], Any]
+    ) -> Event:
         async with self.renewing(renewal):
-            with loading(self, key):
+            with mark:
                 try:
                     value = await _call(loader)
                 except Exception as error:  # noqa: BLE001 - the loader's own, handed to its callers
@@ -297,6 +290,8 @@ class Driver:
         place = self._flights.join(command)
         if isinstance(place, int):
             return LoadLed(self._clock(), place)
+        if place is None:
+            return LoadNotShared(self._clock())
         landing = self._landings.setdefault(place.flight, anyio.Event())
         try:
             with anyio.move_on_after(command.timeout_s):
@@ -319,10 +314,10 @@ class Driver:
         """Subscribe, let the caller look again, wait: see `wakeups.py`."""
         watching = self._watching.get(watch.flight)
         if watching is None:
-            watching = self._watching[watch.flight] = _Watching(watch.key)
+            watching = self._watching[watch.flight] = _Watching()
             if self._waker is not None:
                 wake = partial(self._background.call_soon, watching.wake)
-                watching.number = self._waker.watch(watch.key, wake)
+                watching.numbers = [(key, self._waker.watch(key, wake)) for key in watch.keys]
                 if self._waker.is_live:
                     return
         is_told = self._waker is not None and self._waker.is_live
@@ -330,13 +325,29 @@ class Driver:
             await watching.change.wait()
         watching.change = anyio.Event()
 
-    def _stop_watching(self, flight: int) -> None:
+    def _stop_watching(self, flight: int | bytes) -> None:
         watching = self._watching.pop(flight, None)
         if watching is not None and self._waker is not None:
-            self._waker.unwatch(watching.key, watching.number)
+            for key, number in watching.numbers:
+                self._waker.unwatch(key, number)
+
+    def _spawn(self, steps: Sequence[Step], loader: Callable[..., Any] | None) -> None:
+        """Run operations in the background, but for those that somebody here runs already."""
+        for step in steps:
+            assert isinstance(step.command, ShareLoad)
+            place = self._flights.join(step.command)
+            if isinstance(place, int):
+                begun = step.state.receive(LoadLed(self._clock(), place))
+                self._background.start(partial(self._run_spawned, begun, loader))
+            elif place is not None:
+                self._flights.leave(place)
+
+    async def _run_spawned(self, step: Step, loader: Callable[..., Any] | None) -> None:
+        forget_loads()
+        await self.run(step, loader)
 
     def _observe(self, step: Step) -> None:
-        if step.flight is not None and self._flights.observe(step):
+        if step.flight is not None and (self._flights.observe(step) or step.outcome is not None):
             self._stop_watching(step.flight)
             landing = self._landings.pop(step.flight, None)
             if landing is not None:

@@ -7,25 +7,21 @@ clean-up is bounded in time, as every store command is.
 
 from __future__ import annotations
 
+import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, suppress
+from functools import partial
 from inspect import isawaitable, iscoroutine
-from typing import Any, Protocol, assert_never
+from typing import Any, Final, Protocol
 
 from sansio_cache.commands import (
-    AcquireLease,
+    AcquireLeases,
     Command,
     Compute,
-    DeleteKeys,
-    FillCells,
-    HoldCells,
-    Ping,
+    ComputeMany,
     ReadCell,
-    ReadCells,
-    ReleaseLeases,
     RenewLeases,
-    ScanKeys,
     ShareLoad,
     Sleep,
     StoreCommand,
@@ -48,12 +44,14 @@ from sansio_cache.events import (
     Woke,
 )
 from sansio_cache.flights import Flights
+from sansio_cache.notices import RefreshSkipped
 from sansio_cache.step import Abandoned, Completed, Loaded, Outcome, Step, ended
 from sansio_cache_redis.channel_threads import ClientChannel, ThreadsChannel
 from sansio_cache_redis.keeper import Keeper
 from sansio_cache_redis.ledger import Ledger
+from sansio_cache_redis.loaders import bound
 from sansio_cache_redis.planning import Planner
-from sansio_cache_redis.recursion import loading, refuse_recursion
+from sansio_cache_redis.recursion import forget_loads, loading, loading_all, refuse_recursion
 from sansio_cache_redis.replies import own_copy
 from sansio_cache_redis.wakeups import Waker
 from sansio_cache_redis.wire import (
@@ -65,6 +63,9 @@ from sansio_cache_redis.wire import (
     unknown_scripts,
     uses_scripts,
 )
+from sansio_cache_redis.workers import Workers
+
+logger: Final = logging.getLogger("sansio_cache")
 
 
 class Store(Protocol):
@@ -127,18 +128,19 @@ class Driver:
         self._distrust = distrust
         self._clock = planner.clock
         self._flights = Flights()
-        self._landings: dict[int, threading.Event] = {}
+        self._landings: dict[int | bytes, threading.Event] = {}
         self._flights_lock = threading.Lock()
         self._mine = threading.local()
         self._waker = waker
-        self._watching: dict[int, tuple[str, int, threading.Event]] = {}
+        self._watching: dict[int | bytes, tuple[list[tuple[str, int]], threading.Event]] = {}
+        self._workers = Workers()
         self._keeper = Keeper(self._clock, self._renew, self._observe)
         self._closing = threading.Event()
         self._is_closed = False
         self._recovery: threading.Thread | None = None
         self._recovery_lock = threading.Lock()
 
-    def run(self, step: Step, loader: Callable[[], Any] | None = None) -> Outcome:
+    def run(self, step: Step, loader: Callable[..., Any] | None = None) -> Outcome:
         """Run an operation to its end.
 
         Raises:
@@ -161,6 +163,8 @@ class Driver:
         except BaseException:
             self._abandon(step)
             raise
+        if step.spawn:
+            self._spawn(step.spawn, loader)
         assert step.outcome is not None
         return step.outcome
 
@@ -172,10 +176,11 @@ class Driver:
         """End the background threads."""
         self._is_closed = True
         self._closing.set()
-        for _, _, change in list(self._watching.values()):
+        for _, change in list(self._watching.values()):
             change.set()
         if self._waker is not None:
             self._waker.close(wait=True)
+        self._workers.close()
         self._keeper.close()
         recovery = self._recovery
         if recovery is not None and recovery is not threading.current_thread():
@@ -198,24 +203,14 @@ class Driver:
         finally:
             self._observe(ended(Abandoned(), flight=flight))
 
-    def _perform(self, command: Command, loader: Callable[[], Any] | None) -> Event:
+    def _perform(self, command: Command, loader: Callable[..., Any] | None) -> Event:
         match command:
-            case (
-                ReadCell()
-                | ReadCells()
-                | AcquireLease()
-                | FillCells()
-                | RenewLeases()
-                | ReleaseLeases()
-                | HoldCells()
-                | DeleteKeys()
-                | ScanKeys()
-                | Ping()
-            ):
-                return self._store.perform(command)
-            case Compute(key=key, renewal=renewal):
+            case Compute(key=key):
                 assert loader is not None
-                return self._compute(key, renewal, loader)
+                return self._compute(loading(self, key), command.renewal, bound(loader, command))
+            case ComputeMany(keys=keys):
+                assert loader is not None
+                return self._compute(loading_all(self, keys), command.renewal, bound(loader, command))
             case ShareLoad():
                 return self._share(command)
             case Sleep(duration_s=duration_s, watch=watch):
@@ -226,11 +221,17 @@ class Driver:
                 if self._is_closed:
                     raise CacheClosedError("the cache was closed while an operation was waiting")
                 return Woke(self._clock())
-            case _:
-                assert_never(command)
+            case AcquireLeases(claims=claims):
+                for claim in claims:
+                    refuse_recursion(self, claim.key)
+                return self._store.perform(command)
+            case _:  # all the others are the store's: a new command that is not fails the type check here
+                return self._store.perform(command)
 
-    def _compute(self, key: str, renewal: Step | None, loader: Callable[[], Any]) -> Event:
-        with self._keeper.keeping(renewal), loading(self, key):
+    def _compute(
+        self, mark: AbstractContextManager[None], renewal: Step | None, loader: Callable[[], Any]
+    ) -> Event:
+        with self._keeper.keeping(renewal), mark:
             try:
                 value = loader()
             except Exception as error:  # noqa: BLE001 - the loader's own, handed to its callers
@@ -252,6 +253,8 @@ class Driver:
             _, place = self._mine.joined = (command, self._flights.join(command))
             if isinstance(place, int):
                 return LoadLed(self._clock(), place)
+            if place is None:
+                return LoadNotShared(self._clock())
             landing = self._landings.setdefault(place.flight, threading.Event())
         try:
             landing.wait(command.timeout_s)
@@ -275,19 +278,47 @@ class Driver:
         watching = self._watching.get(watch.flight)
         if watching is None:
             change = threading.Event()
-            number = 0 if self._waker is None else self._waker.watch(watch.key, change.set)
-            watching = self._watching[watch.flight] = (watch.key, number, change)
-            if self._waker is not None and self._waker.is_live:
+            waker = self._waker
+            numbers = [] if waker is None else [(key, waker.watch(key, change.set)) for key in watch.keys]
+            watching = self._watching[watch.flight] = (numbers, change)
+            if waker is not None and waker.is_live:
                 return
-        change = watching[2]
+        _, change = watching
         is_told = self._waker is not None and self._waker.is_live
         change.wait(watch.longest_s if is_told else duration_s)
         change.clear()
 
-    def _stop_watching(self, flight: int) -> None:
+    def _stop_watching(self, flight: int | bytes) -> None:
         watching = self._watching.pop(flight, None)
         if watching is not None and self._waker is not None:
-            self._waker.unwatch(watching[0], watching[1])
+            for key, number in watching[0]:
+                self._waker.unwatch(key, number)
+
+    def _spawn(self, steps: Sequence[Step], loader: Callable[..., Any] | None) -> None:
+        """Run operations in the background, but for those that somebody here runs already."""
+        for step in steps:
+            command = step.command
+            assert isinstance(command, ShareLoad)
+            if not self._workers.has_room():
+                self._ledger.note((RefreshSkipped(command.key),))
+                continue
+            with self._flights_lock:
+                place = self._flights.join(command)
+                if place is not None and not isinstance(place, int):
+                    self._flights.leave(place)
+            if isinstance(place, int):
+                begun = step.state.receive(LoadLed(self._clock(), place))
+                if not self._workers.submit(partial(self._run_spawned, begun, loader)):
+                    self._observe(ended(Abandoned(), RefreshSkipped(command.key), flight=place))
+
+    def _run_spawned(self, step: Step, loader: Callable[..., Any] | None) -> None:
+        forget_loads()
+        try:
+            self.run(step, loader)
+        except CacheClosedError:
+            self._observe(ended(Abandoned(), flight=step.flight))
+        except Exception:
+            logger.exception("a background refresh of the cache failed")
 
     def _renew(self, step: Step) -> Event:
         assert isinstance(step.command, RenewLeases)

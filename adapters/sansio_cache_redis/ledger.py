@@ -52,6 +52,10 @@ class Ledger:
         self._lock = threading.Lock()
         self.needs_recovery = False
         """Whether the store is to be probed, or told of invalidations."""
+        self.must_ask = self._is_disabled
+        """Whether `skip` may have a reason to give: seldom, and the question is asked for every read."""
+        self.bypassed: frozenset[str] = frozenset()
+        """Tags, by their keys, whose removal the store has not been told of yet."""
 
     def note(self, notices: Iterable[Notice]) -> bool:
         """Take notices in. True where the connections are not to be trusted any more (S9)."""
@@ -91,7 +95,11 @@ class Ledger:
         return False
 
     def _settle(self) -> None:
-        self.needs_recovery = not self._is_disabled and (self._breaker.is_open or bool(self._remembered))
+        is_remembering = bool(self._remembered)
+        self.needs_recovery = not self._is_disabled and (self._breaker.is_open or is_remembering)
+        self.must_ask = self._is_disabled or self.needs_recovery
+        if is_remembering or self.bypassed:
+            self.bypassed = self._remembered.tags()
 
     def skip(self, key: str) -> MissReason | None:
         """Why a read of this key is not to ask the store; None where it is to."""

@@ -7,12 +7,12 @@ anything has happened.
 
 from __future__ import annotations
 
+import os
 import random
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from inspect import CO_COROUTINE, iscoroutinefunction
-from types import FunctionType
 from typing import Any, Protocol
+from uuid import UUID
 
 import attrs
 
@@ -20,22 +20,26 @@ from sansio_cache.budget import Patience
 from sansio_cache.cell import NONCE_BYTES
 from sansio_cache.codec import Codec, codec_for
 from sansio_cache.config import CacheConfig
-from sansio_cache.entry import seal
+from sansio_cache.entry import MAX_TAGS, MissReason
 from sansio_cache.errors import CacheClosedError, ConfigurationError, InvalidKeyError
 from sansio_cache.keys import Key
 from sansio_cache.notices import OperationName
 from sansio_cache.operations.delete_pattern import PatternRequest, delete_pattern
-from sansio_cache.operations.get import get
+from sansio_cache.operations.get import ReadRequest, get
 from sansio_cache.operations.get_many import ReadManyRequest, get_many
-from sansio_cache.operations.get_or_load import LoadRequest, get_or_load
+from sansio_cache.operations.get_or_load import get_or_load
 from sansio_cache.operations.invalidate import InvalidateRequest, invalidate
+from sansio_cache.operations.load_many import LoadManyRequest, load_many, nothing_to_load
+from sansio_cache.operations.loading import DRAWN_BYTES, LoadRequest
 from sansio_cache.operations.mutate import EndRequest, MutateRequest, begin, end
 from sansio_cache.operations.recovery import recover
 from sansio_cache.operations.set_many import Item, SetRequest, set_many
 from sansio_cache.policy import Policy
 from sansio_cache.step import Step
+from sansio_cache.tags import tag_keys
 from sansio_cache.ttl import Ttl
 from sansio_cache_redis.ledger import Ledger
+from sansio_cache_redis.loaders import refuse_uncallable
 
 AnyTtl = Ttl | Policy
 """What `ttl=` takes: seconds, a timedelta, a tier, or a policy."""
@@ -55,6 +59,14 @@ class Entropy(Protocol):
         ...
 
 
+# Seeded by the operating system, and anew in a forked process: two that draw the same nonce would take each
+# other's leases for their own. Not the module's own functions, which a program may seed. Asking the operating
+# system every time would cost a system call a read.
+_entropy = random.Random()  # noqa: S311 - nonces are to be unique, not secret
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_entropy.seed)
+
+
 class Planner:
     """Makes the first steps of operations for one cache."""
 
@@ -68,11 +80,12 @@ class Planner:
     ) -> None:
         self._ledger = ledger
         self.clock = clock
-        # The operating system's, so that a forked process draws numbers of its own.
-        self._entropy: Entropy = entropy or random.SystemRandom()
+        self._entropy: Entropy = entropy or _entropy
+        self._draw = self._entropy.randbytes
         self._max_value_bytes = config.max_value_bytes
         self._chunk = config.chunk_keys
-        self._policy = config.effective_policy
+        self._policy = self.policy = config.effective_policy
+        self._raises = self._policy.on_read_error == "raise"
         self._patience = Patience(config.redis.attempt_timeout_s, config.redis.operation_timeout_s)
         self.keys = config.keys
         self._known: dict[str, Key] = {}
@@ -82,56 +95,95 @@ class Planner:
     def get(self, key: str, type: Any) -> Step:
         """Begin a get."""
         full = self._resolve(key)
-        codec = self._codec(type)
-        skip = self._ledger.skip(full)
-        return get(full, codec, patience=self._patience, now_s=self.clock(), skip=skip)
+        ledger = self._ledger
+        request = ReadRequest(
+            full,
+            self._codec(type),
+            self._patience,
+            self.clock(),
+            self._raises,
+            ledger.bypassed,
+        )
+        return get(request, skip=ledger.skip(full) if ledger.must_ask else None)
 
     def get_many(self, keys: Iterable[str], type: Any) -> tuple[Sequence[str], Step]:
         """Begin to read many keys; also gives the keys as the caller wrote them, once each."""
         resolved = self._resolve_all(keys)
-        codec = self._codec(type)
-        skips = {self._ledger.skip(full) for full in resolved.values()}
-        # Where some keys are to be bypassed and others not, all are: it is rare, and short.
-        skip = next((reason for reason in skips if reason is not None), None)
-        request = ReadManyRequest(tuple(resolved.values()), codec, self._chunk, self._patience, self.clock())
-        return tuple(resolved), get_many(request, skip=skip)
+        fulls = tuple(resolved.values())
+        request = ReadManyRequest(
+            fulls,
+            self._codec(type),
+            self._chunk,
+            self._patience,
+            self.clock(),
+            self._raises,
+            self._ledger.bypassed,
+        )
+        return tuple(resolved), get_many(request, skip=self._skip_any(fulls))
 
     def get_or_load(
-        self, key: str, loader: Any, type: Any, ttl: AnyTtl | None, policy: Policy | None
+        self,
+        key: str,
+        loader: Any,
+        type: Any,
+        ttl: AnyTtl | None,
+        tags: Iterable[str],
+        policy: Policy | None,
     ) -> Step:
         """Begin a get-or-load."""
         full = self._resolve(key)
         if not callable(loader):
-            kind = loader.__class__.__name__
-            hint = ": pass the function, not its result" if hasattr(loader, "__await__") else ""
-            if hasattr(loader, "close") and hasattr(loader, "__await__"):
-                loader.close()  # a coroutine that will never be awaited
-            raise ConfigurationError(f"loader is a function without arguments; got {kind}{hint}")
-        codec = self._codec(type)
-        chosen = self._chosen(ttl, policy)
-        # One visit to the operating system for all that may be needed.
-        drawn = self._entropy.randbytes(NONCE_BYTES + 16)
-        hard_ttl_ms, soft_ttl_ms = chosen.expiry_ms(int.from_bytes(drawn[16:]) / 2**64)
+            refuse_uncallable(loader)
+        names = self._tags(tags) if tags else ()
+        ledger = self._ledger
         request = LoadRequest(
-            key=full,
-            codec=codec,
-            hard_ttl_ms=hard_ttl_ms,
-            soft_ttl_ms=soft_ttl_ms,
-            serve_stale=chosen.stale_for_s > 0,
-            lease_ms=chosen.lease_ms,
-            max_lease_s=chosen.max_lease_s,
-            wait_s=chosen.wait_s,
-            nonce=drawn[:NONCE_BYTES],
-            seed=int.from_bytes(drawn[NONCE_BYTES:16]),
-            patience=self._patience,
-            started_s=self.clock(),
+            full,
+            self._codec(type),
+            self._policy if ttl is None and policy is None else self._chosen(ttl, policy),
+            self._draw(DRAWN_BYTES),
+            self._patience,
+            self.clock(),
+            names,
+            ledger.bypassed,
         )
-        return get_or_load(request, skip=self._ledger.skip(full))
+        skip = self._skip_any((full, *tag_keys(full, names))) if ledger.must_ask else None
+        return get_or_load(request, skip=skip)
+
+    def get_or_load_many(
+        self,
+        keys: Iterable[str],
+        loader: Any,
+        type: Any,
+        ttl: AnyTtl | None,
+        tags: Iterable[str],
+        policy: Policy | None,
+    ) -> tuple[Sequence[str], Step]:
+        """Begin a get-or-load of many keys; also gives the keys as the caller wrote them, once each."""
+        resolved = self._resolve_all(keys)
+        refuse_uncallable(loader)
+        tag_names = self._tags(tags)
+        fulls = tuple(resolved.values())
+        if not fulls:
+            return (), nothing_to_load()
+        each = LoadRequest(
+            fulls[0],
+            self._codec(type),
+            self._chosen(ttl, policy),
+            self._draw(DRAWN_BYTES),
+            self._patience,
+            self.clock(),
+            tag_names,
+            self._ledger.bypassed,
+        )
+        request = LoadManyRequest(fulls, tuple(resolved), self._chunk, each)
+        skip = self._skip_any((*fulls, *tag_keys(self.keys.root, tag_names)))
+        return tuple(resolved), load_many(request, skip=skip)
 
     def set_many(
         self,
         values: Mapping[str, Any],
         ttl: AnyTtl | None,
+        tags: Iterable[str],
         type: Any,
         operation: OperationName = OperationName.SET_MANY,
     ) -> tuple[Sequence[str], Step]:
@@ -152,43 +204,55 @@ class Planner:
             chunk=self._chunk,
             patience=self._patience,
             started_s=self.clock(),
+            tags=self._tags(tags),
         )
         return tuple(resolved), set_many(request, skip=self._ledger.is_disabled)
 
-    def invalidate(self, keys: Iterable[str]) -> Step:
-        """Begin to remove keys."""
-        resolved = self._resolve_all(keys)
-        request = InvalidateRequest(
-            OperationName.INVALIDATE,
-            tuple(resolved.values()),
-            self._chunk,
-            self._patience,
-            self.clock(),
+    def invalidate(self, keys: Iterable[str], tags: Iterable[str] = ()) -> Step:
+        """Begin to remove keys, and to invalidate tags."""
+        return self.invalidation(keys, tags)()
+
+    def invalidation(self, keys: Iterable[str], tags: Iterable[str]) -> Callable[[], Step]:
+        """Check what is to be invalidated; it begins when the function that is given back is called."""
+        gone = (*self._resolve_all(keys).values(), *tag_keys(self.keys.root, self._tags(tags)))
+        return lambda: self._remove(OperationName.INVALIDATE, gone)
+
+    def invalidate_generation(self, entity: str | int | UUID) -> Step:
+        """Begin to invalidate all entries of an entity's generation."""
+        return self._remove(
+            OperationName.INVALIDATE, tag_keys(self.keys.root, (self.keys.generation(entity),))
         )
-        return invalidate(request, skip=self._ledger.is_disabled)
+
+    def expire(self, keys: Iterable[str]) -> Step:
+        """Begin to make values stale."""
+        return self._remove(OperationName.EXPIRE, tuple(self._resolve_all(keys).values()), soft=True)
 
     def clear(self) -> Step:
         """Begin to remove everything in the namespace."""
         return self.delete_pattern(self.keys.everything())
 
-    def delete_pattern(self, pattern: str) -> Step:
+    def delete_pattern(self, pattern: str, *, dry_run: bool = False) -> Step:
         """Begin to remove keys by pattern."""
         glob = self.keys.glob(pattern)
-        if not glob.startswith(f"{self.keys.namespace}:"):
+        if not glob.startswith(self.keys.root):
             raise InvalidKeyError(
                 f"the pattern belongs to another namespace than {self.keys.namespace!r}: build it with this "
                 "cache's key.pattern(...)"
             )
-        request = PatternRequest(self.keys, glob, self._chunk, self._patience, self.clock())
+        request = PatternRequest(self.keys, glob, self._chunk, self._patience, self.clock(), dry_run)
         return delete_pattern(request, skip=self._ledger.is_disabled)
 
-    def mutation(self, keys: Iterable[str]) -> Mutation:
-        """Plan a mutation of some keys."""
-        return Mutation(self, self._resolve_all(keys))
+    def mutation(self, keys: Iterable[str], tags: Iterable[str] = ()) -> Mutation:
+        """Plan a mutation of some keys, which invalidates some tags as well."""
+        return Mutation(self, self._resolve_all(keys), tag_keys(self.keys.root, self._tags(tags)))
 
     def recovery(self, keys: Iterable[str]) -> Step:
         """Begin to wait for the store."""
         return recover(tuple(keys), self._patience)
+
+    def _remove(self, operation: OperationName, keys: tuple[str, ...], *, soft: bool = False) -> Step:
+        request = InvalidateRequest(operation, keys, self._chunk, self._patience, self.clock(), soft)
+        return invalidate(request, skip=self._ledger.is_disabled)
 
     # Parts of a mutation.
 
@@ -204,11 +268,17 @@ class Planner:
         )
         return begin(request, skip=self._ledger.is_disabled)
 
-    def end(self, keys: tuple[str, ...], grants: tuple[bytes, ...] | None, items: Iterable[Item]) -> Step:
+    def end(
+        self,
+        keys: tuple[str, ...],
+        tags: tuple[str, ...],
+        grants: tuple[bytes, ...] | None,
+        items: Iterable[Item],
+    ) -> Step:
         """Begin the end of a mutation."""
-        # A disabled cache holds nothing, so there is nothing to remove.
-        ended_keys = () if self._ledger.is_disabled else keys
-        return end(EndRequest(ended_keys, grants, tuple(items), self._patience, self.clock()))
+        if self._ledger.is_disabled:  # it holds nothing, so there is nothing to remove
+            keys, tags, items = (), (), ()
+        return end(EndRequest(keys, grants, tuple(items), self._patience, self.clock(), tags))
 
     def item(self, key: str, value: Any, ttl: AnyTtl | None, type: Any) -> Item:
         """One value to store."""
@@ -217,14 +287,32 @@ class Planner:
     # Arguments.
 
     def _nonce(self) -> bytes:
-        return self._entropy.randbytes(NONCE_BYTES)
+        return self._draw(NONCE_BYTES)
 
     def _codec(self, type: Any) -> Codec[Any]:
         return codec_for(type, self._max_value_bytes)
 
     def _item(self, key: str, value: Any, codec: Codec[Any], policy: Policy) -> Item:
-        body = seal(key, codec, codec.encode(value).payload, 0.0)
-        return Item(key, body, *policy.expiry_ms(self._entropy.random()))
+        payload = codec.encode(value).payload
+        return Item(key, codec, payload, *policy.expiry_ms(self._entropy.random()))
+
+    def _tags(self, tags: Iterable[str]) -> tuple[str, ...]:
+        """The names of tags, as cells hold them, once each."""
+        if isinstance(tags, str | bytes) or not isinstance(tags, Iterable):
+            raise InvalidKeyError(f"tags= takes a list of tags, not one; got {tags.__class__.__name__}")
+        names = tuple(dict.fromkeys(self.keys.tag(tag) for tag in tags))
+        if len(names) > MAX_TAGS:
+            raise InvalidKeyError(f"an entry has at most {MAX_TAGS} tags; got {len(names)}")
+        return names
+
+    def _skip_any(self, keys: Iterable[str]) -> MissReason | None:
+        """Why a read of these keys and tags is not to ask the store; None where it is to.
+
+        Where some are to be bypassed and others not, all are: it is rare, and short.
+        """
+        if not self._ledger.must_ask:
+            return None
+        return next((reason for key in keys if (reason := self._ledger.skip(key)) is not None), None)
 
     def _chosen(self, ttl: AnyTtl | None, policy: Policy | None) -> Policy:
         if policy is not None and not isinstance(policy, Policy):
@@ -271,6 +359,7 @@ class Mutation:
 
     _planner: Planner
     _resolved: dict[str, Key]
+    _tags: tuple[str, ...] = ()
     _items: dict[str, Item] = attrs.field(factory=dict, init=False)
     _has_ended: bool = attrs.field(default=False, init=False)
 
@@ -308,23 +397,4 @@ class Mutation:
         """Begin the end; a block that raised may have committed, so nothing of it is stored."""
         self._has_ended = True
         items = () if raised else self._items.values()
-        return self._planner.end(self.keys, grants, items)
-
-
-def is_coroutine_function(loader: Any) -> bool:
-    """Whether calling it gives a coroutine: a coroutine function, or an object whose call is one."""
-    return iscoroutinefunction(loader) or iscoroutinefunction(getattr(loader, "__call__", None))  # noqa: B004
-
-
-def refuse_coroutine_function(loader: Any) -> None:
-    """Refuse a loader that the blocking cache cannot call.
-
-    Raises:
-        ConfigurationError: It is a coroutine function.
-    """
-    # Looked up by hand where it can be, as this is a good part of a hit.
-    code = loader.__code__ if type(loader) is FunctionType else None
-    if code.co_flags & CO_COROUTINE if code is not None else is_coroutine_function(loader):
-        raise ConfigurationError(
-            "the loader is a coroutine function: use sansio_cache_redis.anyio.Cache, or pass a plain function"
-        )
+        return self._planner.end(self.keys, self._tags, grants, items)

@@ -6,8 +6,8 @@ threads inherit it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from typing import Final
 
@@ -38,6 +38,20 @@ def loading(owner: object, key: str) -> Iterator[None]:
         # A task that the loader has left behind still has the mark; the load is over all the same.
         load.is_running = False
         _loads.set(before)
+
+
+@contextmanager
+def loading_all(owner: object, keys: Sequence[str]) -> Iterator[None]:
+    """Mark many keys as being loaded by `owner`."""
+    with ExitStack() as marks:
+        for key in keys:
+            marks.enter_context(loading(owner, key))
+        yield
+
+
+def forget_loads() -> None:
+    """For background work, which no load waits for: its context was copied from that of a caller."""
+    _loads.set(())
 
 
 def refuse_recursion(owner: object, key: str) -> None:

@@ -6,6 +6,7 @@ import attrs
 
 from sansio_cache.errors import CacheConnectionError, CacheTimeoutError
 from sansio_cache.events import FailureKind
+from sansio_cache.step import Outcome, TookTooLong, Unavailable
 
 
 @attrs.frozen
@@ -13,7 +14,7 @@ class InvalidateResult:
     """What became of an invalidation.
 
     Attributes:
-        done: How many keys the store was told of; they are gone, if they were there.
+        done: How many keys and tags the store was told of; they are gone, if they were there.
         remembered: How many it could not be told of. They are told when it is back; until then this
             cache does not read them from it, but others may.
     """
@@ -29,10 +30,13 @@ class PatternResult:
     Attributes:
         deleted: How many keys were removed.
         complete: False where it broke off, as the store failed: some keys may be left.
+        matched: How many keys were found; in a dry run they are all still there. The store may find a key
+            twice.
     """
 
     deleted: int
     complete: bool
+    matched: int = 0
 
 
 def not_ready(kind: FailureKind, limit_s: float) -> CacheConnectionError:
@@ -42,3 +46,31 @@ def not_ready(kind: FailureKind, limit_s: float) -> CacheConnectionError:
     return CacheConnectionError(
         f"the store did not serve within {limit_s:g} s ({kind.value}): check the URL and the server"
     )
+
+
+def not_told(result: InvalidateResult) -> CacheConnectionError:
+    """The error for an invalidation that the store could not be told of."""
+    return CacheConnectionError(
+        f"the store could not be told of {result.remembered} of {result.done + result.remembered} "
+        "invalidations; they are remembered, and it is told when it is back"
+    )
+
+
+def raise_failure(outcome: Outcome) -> None:
+    """Raise what the caller's policy asks to be told of.
+
+    Raises:
+        CacheTimeoutError: Another's load, or the store, took too long.
+        CacheConnectionError: The store failed.
+    """
+    match outcome:
+        case TookTooLong(waited_s=waited_s):
+            raise CacheTimeoutError(f"another caller's load had not ended after {waited_s:.3g} s")
+        case Unavailable(kind=None):
+            raise CacheConnectionError("the store does not serve, and is not asked until it does")
+        case Unavailable(kind=FailureKind.TIMEOUT):
+            raise CacheTimeoutError("the store did not answer in time")
+        case Unavailable(kind=kind):
+            raise CacheConnectionError(f"the store failed ({kind})")
+        case _:
+            pass

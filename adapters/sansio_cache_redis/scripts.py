@@ -170,4 +170,41 @@ return {1, us, grant}
 """,
 )
 
-ALL: Final = (ACQUIRE, FILL, RENEW, RELEASE, HOLD)
+# Makes a value stale at once. ARGV: channel
+EXPIRE: Final = Script(
+    "expire",
+    _CLOCK
+    + _HEADER
+    + """
+local v = redis.pcall('GETRANGE', KEYS[1], 0, 49)
+if not is_cell(v) or v:byte(2) == 2 then return {0, us} end
+if v:byte(2) == 1 then
+  local soft = u64(v, 27)
+  if soft == 0 or soft > now then soft = now end
+  redis.call('SETRANGE', KEYS[1], 2, string.rep('\\0', 24) .. struct.pack('>I8', soft))
+else
+  redis.call('UNLINK', KEYS[1])
+end
+redis.pcall('PUBLISH', ARGV[1], KEYS[1])
+return {v:byte(2), us}
+""",
+)
+
+# The version of a tag. ARGV: nonce, ttl_ms
+CAPTURE: Final = Script(
+    "capture",
+    _CLOCK
+    + """
+local ttl_ms = tonumber(ARGV[2])
+local v = redis.pcall('GET', KEYS[1])
+if type(v) == 'string' and #v == 16 then
+  if redis.call('PTTL', KEYS[1]) < ttl_ms then redis.call('PEXPIRE', KEYS[1], ttl_ms) end
+else
+  v = ARGV[1] .. struct.pack('>I8', us)
+  redis.call('SET', KEYS[1], v, 'PX', ttl_ms)
+end
+return {1, us, v}
+""",
+)
+
+ALL: Final = (ACQUIRE, FILL, RENEW, RELEASE, HOLD, EXPIRE, CAPTURE)

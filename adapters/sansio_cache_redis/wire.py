@@ -29,19 +29,26 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from sansio_cache.cell import FOREIGN, Cell, Foreign, parse_cell
 from sansio_cache.commands import (
     AcquireLease,
+    AcquireLeases,
+    Capture,
     DeleteKeys,
+    ExpireCells,
+    Fill,
     FillCells,
     HoldCells,
     Ping,
     ReadCell,
     ReadCells,
+    ReadTags,
     ReleaseLeases,
     RenewLeases,
     ScanKeys,
     StoreCommand,
 )
 from sansio_cache.events import (
+    AcquireReply,
     CellRead,
+    CellsExpired,
     CellsFilled,
     CellsRead,
     FailureKind,
@@ -53,14 +60,17 @@ from sansio_cache.events import (
     KeysFound,
     LeaseDenied,
     LeaseGranted,
+    LeasesAnswered,
     LeasesReleased,
     LeasesRenewed,
     Ponged,
     StoreEvent,
     StoreFailed,
+    TagsRead,
     WriterFound,
 )
-from sansio_cache_redis.scripts import ACQUIRE, ALL, FILL, HOLD, RELEASE, RENEW, Script
+from sansio_cache.tags import NO_VERSION, VERSION_BYTES
+from sansio_cache_redis.scripts import ACQUIRE, ALL, CAPTURE, EXPIRE, FILL, HOLD, RELEASE, RENEW, Script
 
 Args = tuple[Any, ...]
 """One Redis command: its name and arguments, as redis-py packs them."""
@@ -113,27 +123,52 @@ def _call(script: Script, key: str, *args: Any) -> Args:
     return (b"EVALSHA", script.sha, 1, key.encode(), *args)
 
 
+def _gets(keys: Sequence[str]) -> list[Args]:
+    return [(b"GET", key.encode()) for key in keys]
+
+
+def _captures(capture: Capture, nonce: bytes) -> list[Args]:
+    return [_call(CAPTURE, tag, nonce, capture.ttl_ms) for tag in capture.tags]
+
+
+def _fills(fills: Sequence[Fill]) -> list[Args]:
+    return [
+        _call(
+            FILL,
+            each.key,
+            each.grant,
+            each.hard_ttl_ms,
+            each.soft_ttl_ms,
+            each.body,
+            wake_channel(namespace_of(each.key)),
+        )
+        for each in fills
+    ]
+
+
 def encode(command: StoreCommand) -> list[Args]:
     """The Redis commands that a semantic command stands for."""
     match command:
-        case ReadCell(key=key):
-            return [(b"GET", key.encode())]
-        case ReadCells(keys=keys):
-            return [(b"MGET", *(key.encode() for key in keys))]
+        case ReadCell(key=key, tags=tags):
+            return [(b"GET", key.encode()), *_gets(tags)]
+        case ReadCells(keys=keys, chunk=chunk, tags=tags):
+            chunks = (keys[first : first + chunk] for first in range(0, len(keys), chunk))
+            return [*((b"MGET", *(key.encode() for key in part)) for part in chunks), *_gets(tags)]
+        case ReadTags(tags=tags):
+            return _gets(tags)
         case AcquireLease(key=key, nonce=nonce, lease_ms=lease_ms, seen=seen, mode=mode):
-            return [_call(ACQUIRE, key, nonce, lease_ms, seen, mode.value)]
-        case FillCells(fills=fills):
+            captures = _captures(command.capture, nonce)
+            return [*captures, _call(ACQUIRE, key, nonce, lease_ms, seen, mode.value)]
+        case AcquireLeases(claims=claims, nonce=nonce, lease_ms=lease_ms, capture=capture):
+            acquires = (
+                _call(ACQUIRE, each.key, nonce, lease_ms, each.seen, each.mode.value) for each in claims
+            )
+            return [*_captures(capture, nonce), *acquires]
+        case FillCells(fills=fills, tags=tags):
             return [
-                _call(
-                    FILL,
-                    each.key,
-                    each.grant,
-                    each.hard_ttl_ms,
-                    each.soft_ttl_ms,
-                    each.body,
-                    wake_channel(namespace_of(each.key)),
-                )
-                for each in fills
+                *_fills(fills),
+                # After the fills: whoever shares the value is to know that the tags still held then.
+                *_gets(tags),
             ]
         case RenewLeases(leases=leases, lease_ms=lease_ms):
             return [_call(RENEW, each.key, each.claim, lease_ms) for each in leases]
@@ -141,8 +176,10 @@ def encode(command: StoreCommand) -> list[Args]:
             return [
                 _call(RELEASE, each.key, each.claim, wake_channel(namespace_of(each.key))) for each in leases
             ]
-        case HoldCells(keys=keys, nonce=nonce, hold_ms=hold_ms):
-            return [_call(HOLD, key, nonce, hold_ms) for key in keys]
+        case HoldCells(keys=keys, nonce=nonce, hold_ms=hold_ms, capture=capture):
+            return [*_captures(capture, nonce), *(_call(HOLD, key, nonce, hold_ms) for key in keys)]
+        case ExpireCells(keys=keys):
+            return [_call(EXPIRE, key, wake_channel(namespace_of(key))) for key in keys]
         case DeleteKeys(keys=keys):
             # Those who wait for a load that this has voided are told, of many keys with one message for all.
             told = keys[0].encode() if len(keys) == 1 else EVERY_KEY
@@ -189,25 +226,45 @@ def decode(command: StoreCommand, replies: Sequence[Any], clock: ServerClock, no
         return StoreFailed(now_s, FailureKind.MISPAIRED)
 
 
-def _decode(command: StoreCommand, replies: Sequence[Any], clock: ServerClock, now_s: float) -> StoreEvent:
+def _decode(  # noqa: C901 - one case a command
+    command: StoreCommand, replies: Sequence[Any], clock: ServerClock, now_s: float
+) -> StoreEvent:
     match command:
         case ReadCell():
-            return CellRead(now_s, _cell(replies[0]), clock.now_ms(now_s))
-        case ReadCells():
-            cells = tuple(_cell(raw) for raw in _list(replies[0], len(command.keys)))
-            return CellsRead(now_s, cells, clock.now_ms(now_s))
-        case AcquireLease():
-            return _acquired(command, _list(replies[0]), clock, now_s)
-        case FillCells():
-            return CellsFilled(now_s, tuple(map(FillResult, _statuses(replies, clock, now_s))))
+            versions = tuple(map(_version, replies[1:])) if len(replies) > 1 else ()
+            return CellRead(now_s, _cell(replies[0]), clock.now_ms(now_s), versions)
+        case ReadCells(tags=tags):
+            parts, versions = _and_versions(replies, len(tags))
+            cells = tuple(_cell(raw) for part in parts for raw in _list(part))
+            if len(cells) != len(command.keys):
+                raise WireError
+            return CellsRead(now_s, cells, clock.now_ms(now_s), versions)
+        case ReadTags():
+            return TagsRead(now_s, tuple(map(_version, replies)), clock.now_ms(now_s))
+        case AcquireLease(nonce=nonce, capture=capture):
+            versions = _captured(replies[:-1], capture, clock, now_s)
+            return _acquired(nonce, _list(replies[-1]), versions, clock, now_s)
+        case AcquireLeases(nonce=nonce, capture=capture):
+            count = len(capture.tags)
+            versions = _captured(replies[:count], capture, clock, now_s)
+            answers = tuple(_acquired(nonce, _list(reply), (), clock, now_s) for reply in replies[count:])
+            return LeasesAnswered(now_s, answers, versions)
+        case FillCells(tags=tags):
+            fills, versions = _and_versions(replies, len(tags))
+            return CellsFilled(now_s, tuple(map(FillResult, _statuses(fills, clock, now_s))), versions)
         case RenewLeases():
             return LeasesRenewed(now_s, tuple(map(bool, _statuses(replies, clock, now_s))))
         case ReleaseLeases():
             _statuses(replies, clock, now_s)
             return LeasesReleased(now_s)
-        case HoldCells(nonce=nonce):
-            _statuses(replies, clock, now_s)
-            return HoldsTaken(now_s, tuple(_grant(reply[2], nonce) for reply in replies))
+        case HoldCells(nonce=nonce, capture=capture):
+            count = len(capture.tags)
+            versions = _captured(replies[:count], capture, clock, now_s)
+            _statuses(replies[count:], clock, now_s)
+            grants = tuple(_grant(reply[2], nonce) for reply in replies[count:])
+            return HoldsTaken(now_s, grants, versions)
+        case ExpireCells():
+            return CellsExpired(now_s, sum(_statuses(replies, clock, now_s)))
         case DeleteKeys():
             return KeysDeleted(now_s, _integer(replies[0]))
         case ScanKeys():
@@ -224,26 +281,55 @@ def _decode(command: StoreCommand, replies: Sequence[Any], clock: ServerClock, n
             assert_never(command)
 
 
-def _acquired(command: AcquireLease, reply: Sequence[Any], clock: ServerClock, now_s: float) -> StoreEvent:
+def _acquired(
+    nonce: bytes, reply: Sequence[Any], versions: tuple[bytes, ...], clock: ServerClock, now_s: float
+) -> AcquireReply:
     server_ms = clock.learn(_integer(reply[1]), now_s)
     match reply[0]:
         case b"L":
-            return LeaseGranted(now_s, _grant(reply[2], command.nonce), None, server_ms)
+            return LeaseGranted(now_s, _grant(reply[2], nonce), None, server_ms, versions)
         case b"R":
-            grant = _grant(reply[2], command.nonce)
-            return LeaseGranted(now_s, grant, _value(reply[3]), server_ms)
+            return LeaseGranted(now_s, _grant(reply[2], nonce), _value(reply[3]), server_ms, versions)
         case b"H":
-            return FreshFound(now_s, _value(reply[2]), server_ms)
+            return FreshFound(now_s, _value(reply[2]), server_ms, versions)
         case b"S":
-            return LeaseDenied(now_s, _integer(reply[2]), _value(reply[3]), server_ms)
+            return LeaseDenied(now_s, _integer(reply[2]), _value(reply[3]), server_ms, versions)
         case b"W":
-            return LeaseDenied(now_s, _integer(reply[2]), None, server_ms)
+            return LeaseDenied(now_s, _integer(reply[2]), None, server_ms, versions)
         case b"T":
             return WriterFound(now_s, _integer(reply[2]))
         case b"X":
             return ForeignFound(now_s)
         case _:
             raise WireError
+
+
+def _and_versions(replies: Sequence[Any], tags: int) -> tuple[Sequence[Any], tuple[bytes, ...]]:
+    """Replies, parted from those to the reads of tags behind them."""
+    if not tags:
+        return replies, ()
+    return replies[:-tags], tuple(map(_version, replies[-tags:]))
+
+
+def _captured(
+    replies: Sequence[Any], capture: Capture, clock: ServerClock, now_s: float
+) -> tuple[bytes, ...]:
+    if len(replies) != len(capture.tags):
+        raise WireError
+    _statuses(replies, clock, now_s)
+    versions = tuple(_version(reply[2]) for reply in replies)
+    if NO_VERSION in versions:
+        raise WireError
+    return versions
+
+
+def _version(raw: Any) -> bytes:
+    """A tag's version; none where the key is not there, or is something else."""
+    if raw is None or isinstance(raw, Exception):
+        return NO_VERSION
+    if isinstance(raw, bytes):
+        return raw if len(raw) == VERSION_BYTES else NO_VERSION
+    raise WireError
 
 
 def _statuses(replies: Sequence[Any], clock: ServerClock, now_s: float) -> list[int]:

@@ -7,7 +7,8 @@ one that was there all the time is found, duplicates and empty pages are normal
 (https://redis.io/docs/latest/commands/scan/). What is removed is checked here once more: it lies inside
 the namespace and is not one of the library's internal keys (S11).
 
-A deletion that breaks off says what it removed, and that it is incomplete.
+Each page is reported as it is done with. A deletion that breaks off says what it removed, and that it is
+incomplete.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from sansio_cache.notices import (
     Notice,
     OperationName,
     PatternDeleted,
+    PatternProgressed,
     StoreErrored,
     StoreGaveUp,
 )
@@ -48,37 +50,63 @@ from sansio_cache.step import (
 
 @attrs.frozen
 class PatternRequest:
-    """The full glob to remove. `page` is about how many keys the store looks at for one command."""
+    """The full glob to remove. `page` is about how many keys the store looks at for one command.
+
+    `dry_run`: keys are counted, and nothing is removed.
+    """
 
     keys: KeyBuilder
     pattern: str
     page: int
     patience: Patience
     started_s: float
+    dry_run: bool = False
 
     def may_remove(self, key: str) -> bool:
         """Whether a key that the store found is one that a pattern may remove."""
         return key.startswith(f"{self.keys.namespace}:") and not self.keys.is_internal(key)
 
 
+@attrs.frozen
+class Tally:
+    """How many keys have matched so far, and how many of them were removed."""
+
+    matched: int = 0
+    deleted: int = 0
+
+
 def delete_pattern(request: PatternRequest, *, skip: bool = False) -> Step:
     """Begin to remove keys by pattern. With `skip`, the cache is disabled and nothing is done."""
     if skip:
-        return _finish(request, 0, True, request.started_s)
-    return _scan(request, 0, 0, request.started_s)
+        return _finish(request, Tally(), True, request.started_s)
+    return _scan(request, 0, Tally(), request.started_s)
 
 
-def _scan(request: PatternRequest, cursor: int, deleted: int, now_s: float) -> Step:
-    return Scanning(request, cursor, deleted, request.patience.from_now(now_s)).ask(now_s)
+def _scan(request: PatternRequest, cursor: int, tally: Tally, now_s: float, *notices: Notice) -> Step:
+    return Scanning(request, cursor, tally, request.patience.from_now(now_s)).ask(now_s, *notices)
 
 
-def _finish(request: PatternRequest, deleted: int, complete: bool, now_s: float, *notices: Notice) -> Step:
+def _go_on(request: PatternRequest, cursor: int, tally: Tally, now_s: float) -> Step:
+    """The next page, or the end."""
+    progress = PatternProgressed(request.pattern, tally.matched, tally.deleted)
+    if cursor:
+        return _scan(request, cursor, tally, now_s, progress)
+    return _finish(request, tally, True, now_s, progress)
+
+
+def _finish(request: PatternRequest, tally: Tally, complete: bool, now_s: float, *notices: Notice) -> Step:
+    deleted = () if request.dry_run else (PatternDeleted(request.pattern, tally.deleted),)
     return ended(
-        PatternRemoved(deleted, complete),
+        PatternRemoved(tally.matched, tally.deleted, complete),
         *notices,
-        PatternDeleted(request.pattern, deleted),
+        *deleted,
         Ended(OperationName.DELETE_PATTERN, now_s - request.started_s),
     )
+
+
+def _break_off(request: PatternRequest, tally: Tally, failure: StoreFailed) -> Step:
+    kind = failure.kind
+    return _finish(request, tally, False, failure.now_s, StoreErrored(kind), StoreGaveUp(kind))
 
 
 @attrs.frozen
@@ -87,7 +115,7 @@ class Scanning(AsksStore):
 
     request: PatternRequest
     cursor: int
-    deleted: int
+    tally: Tally
     budget: Budget
 
     def ask(self, now_s: float, *notices: Notice) -> Step:
@@ -98,23 +126,20 @@ class Scanning(AsksStore):
         return Step(self, command, notices=notices)
 
     def receive(self, event: Event) -> Step:
-        """Remove the keys of the page."""
+        """Remove the keys of the page, or count them."""
         if not isinstance(event, ScanAnswer):
             raise unexpected(self, event)
         request = self.request
         match event:
             case KeysFound(now_s=now_s, cursor=cursor, keys=found):
                 keys = tuple(key for key in dict.fromkeys(found) if request.may_remove(key))
-                if keys:
-                    budget = request.patience.from_now(now_s)
-                    return Deleting(request, cursor, self.deleted, keys, budget).ask(now_s)
-                if cursor:
-                    return _scan(request, cursor, self.deleted, now_s)
-                return _finish(request, self.deleted, True, now_s)
-            case StoreFailed(now_s=now_s, kind=kind):
-                return self.retry(event) or _finish(
-                    request, self.deleted, False, now_s, StoreErrored(kind), StoreGaveUp(kind)
-                )
+                tally = attrs.evolve(self.tally, matched=self.tally.matched + len(keys))
+                if request.dry_run or not keys:
+                    return _go_on(request, cursor, tally, now_s)
+                budget = request.patience.from_now(now_s)
+                return Deleting(request, cursor, tally, keys, budget).ask(now_s)
+            case StoreFailed():
+                return self.retry(event) or _break_off(request, self.tally, event)
             case Interrupted():
                 return ended(Abandoned())
             case _:
@@ -127,7 +152,7 @@ class Deleting(AsksStore):
 
     request: PatternRequest
     cursor: int
-    deleted: int
+    tally: Tally
     keys: tuple[str, ...]
     budget: Budget
 
@@ -140,17 +165,12 @@ class Deleting(AsksStore):
         """Go on with the scan, or end."""
         if not isinstance(event, DeleteAnswer):
             raise unexpected(self, event)
-        request = self.request
         match event:
             case KeysDeleted(now_s=now_s, count=count):
-                deleted = self.deleted + count
-                if self.cursor:
-                    return _scan(request, self.cursor, deleted, now_s)
-                return _finish(request, deleted, True, now_s)
-            case StoreFailed(now_s=now_s, kind=kind):
-                return self.retry(event) or _finish(
-                    request, self.deleted, False, now_s, StoreErrored(kind), StoreGaveUp(kind)
-                )
+                tally = attrs.evolve(self.tally, deleted=self.tally.deleted + count)
+                return _go_on(self.request, self.cursor, tally, now_s)
+            case StoreFailed():
+                return self.retry(event) or _break_off(self.request, self.tally, event)
             case Interrupted():
                 return ended(Abandoned())
             case _:

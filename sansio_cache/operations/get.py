@@ -1,6 +1,8 @@
 """Get: one read.
 
     Reading --CellRead--> value or nothing
+       | an entry with tags           --> Checking --TagsRead--> value or nothing
+       | an entry of another version  --> Reading what is kept beside it
 
 A value past its soft expiry is not a `get`'s to serve: it gives the default, as a missing one does.
 """
@@ -10,12 +12,31 @@ from __future__ import annotations
 from typing import Any, assert_never
 
 import attrs
+from msgspec import Struct
 
 from sansio_cache.budget import Budget, Patience
+from sansio_cache.cell import Cell, Foreign
 from sansio_cache.codec import Codec
-from sansio_cache.commands import ReadCell
-from sansio_cache.entry import MissReason, Unservable, examine
-from sansio_cache.events import CellRead, Event, Interrupted, ReadAnswer, StoreFailed
+from sansio_cache.commands import ReadCell, ReadTags
+from sansio_cache.entry import (
+    MissReason,
+    Servable,
+    Unchecked,
+    Unservable,
+    Verdict,
+    beside,
+    examine,
+    is_fresh,
+)
+from sansio_cache.events import (
+    CellRead,
+    Event,
+    Interrupted,
+    ReadAnswer,
+    ReadTagsAnswer,
+    StoreFailed,
+    TagsRead,
+)
 from sansio_cache.notices import (
     Ended,
     Hit,
@@ -25,17 +46,69 @@ from sansio_cache.notices import (
     StoreErrored,
     StoreGaveUp,
 )
-from sansio_cache.step import Abandoned, AsksStore, Missing, Step, Value, ended, unexpected
+from sansio_cache.step import (
+    Abandoned,
+    AsksStore,
+    Missing,
+    Outcome,
+    Step,
+    Unavailable,
+    Value,
+    ended,
+    unexpected,
+)
+from sansio_cache.tags import ANCHOR, Versions, known, tag_keys
+
+
+class ReadRequest(Struct, frozen=True):
+    """What is asked for.
+
+    Args:
+        key: The full key.
+        codec: How values of the wanted type are stored.
+        patience: How long the store may take.
+        started_s: When the request came, on the driver's clock.
+        raises: Whether the caller is to know that the store failed.
+        bypassed: Keys of tags whose removal the store has not been told of yet.
+    """
+
+    key: str
+    codec: Codec[Any]
+    patience: Patience
+    started_s: float
+    raises: bool = False
+    bypassed: frozenset[str] = frozenset()
+
+    def end(self, outcome: Outcome, now_s: float, *notices: Notice) -> Step:
+        """The last step."""
+        return ended(outcome, *notices, Ended(OperationName.GET, now_s - self.started_s))
+
+    def fail(self, failure: StoreFailed) -> Step:
+        """The last step where the store gave no answer."""
+        kind = failure.kind
+        missed = Missed(self.key, MissReason.STORE_ERROR)
+        outcome = Unavailable(kind) if self.raises else Missing()
+        return self.end(outcome, failure.now_s, StoreErrored(kind), StoreGaveUp(kind), missed)
 
 
 @attrs.frozen
 class Reading(AsksStore):
-    """Waits for the cell."""
+    """Waits for the cell; with an anchor, for the one beside the cell of another program version."""
 
-    key: str
-    codec: Codec[Any]
-    started_s: float
+    request: ReadRequest
     budget: Budget
+    anchor: bytes = b""
+
+    @property
+    def key(self) -> str:
+        """Which cell it is about."""
+        key = self.request.key
+        return beside(key, self.request.codec.fingerprint) if self.anchor else key
+
+    @property
+    def versions(self) -> Versions:
+        """What the entry must be tied to."""
+        return ((ANCHOR, self.anchor),) if self.anchor else ()
 
     def ask(self, now_s: float, *notices: Notice) -> Step:
         """The step that waits in this state."""
@@ -47,36 +120,90 @@ class Reading(AsksStore):
             raise unexpected(self, event)
         match event:
             case CellRead():
-                verdict = examine(event.cell, self.key, self.codec, event.server_ms)
-                done = Ended(OperationName.GET, event.now_s - self.started_s)
-                if isinstance(verdict, Unservable):
-                    return ended(Missing(), Missed(self.key, verdict.reason), done)
-                if not verdict.fresh:
-                    return ended(Missing(), Missed(self.key, MissReason.EXPIRED), done)
-                return ended(Value(verdict.value), Hit(self.key), done)
-            case StoreFailed(now_s=now_s, kind=kind):
-                return self.retry(event) or ended(
-                    Missing(),
-                    StoreErrored(kind),
-                    StoreGaveUp(kind),
-                    Missed(self.key, MissReason.STORE_ERROR),
-                    Ended(OperationName.GET, now_s - self.started_s),
+                if self.anchor:
+                    verdict = examine(
+                        event.cell, self.key, self.request.codec, event.server_ms, self.versions
+                    )
+                else:
+                    verdict = examine(event.cell, self.request.key, self.request.codec, event.server_ms)
+                return self.decide(verdict, event.cell, event.server_ms, event.now_s)
+            case StoreFailed():
+                return self.retry(event) or self.request.fail(event)
+            case Interrupted():
+                return ended(Abandoned())
+            case _:
+                assert_never(event)
+
+    def decide(
+        self, verdict: Verdict, cell: Cell | Foreign | None, server_ms: int | None, now_s: float
+    ) -> Step:
+        """Act on what the cell is worth."""
+        request = self.request
+        match verdict:
+            case Servable(value=value, fresh=True, is_absent=is_absent):
+                return request.end(Missing() if is_absent else Value(value), now_s, Hit(request.key))
+            case Servable():
+                return request.end(Missing(), now_s, Missed(request.key, MissReason.EXPIRED))
+            case Unservable(reason=MissReason.SCHEMA) if (
+                not self.anchor and isinstance(cell, Cell) and is_fresh(cell, server_ms)
+            ):
+                return attrs.evolve(self, anchor=cell.filled_by).ask(now_s)
+            case Unservable(reason=reason):
+                # What is kept beside another version's entry is missing, or tied to an older one: its schema
+                # is why there is nothing.
+                reason = MissReason.SCHEMA if self.anchor else reason
+                return request.end(Missing(), now_s, Missed(request.key, reason))
+            case Unchecked(tags=tags):
+                budget = request.patience.from_now(now_s)
+                return Checking(self, cell, tags, budget).ask(now_s)
+            case _:
+                assert_never(verdict)
+
+
+@attrs.frozen
+class Checking(AsksStore):
+    """Waits for the versions of the tags that the entry turned out to have."""
+
+    reading: Reading
+    cell: Cell | Foreign | None
+    tags: tuple[str, ...]
+    budget: Budget
+
+    def ask(self, now_s: float, *notices: Notice) -> Step:
+        """The step that waits in this state."""
+        keys = tag_keys(self.reading.request.key, self.tags)
+        return Step(self, ReadTags(keys, self.budget.timeout_s(now_s)), notices=notices)
+
+    def receive(self, event: Event) -> Step:
+        """Hand the value out if its tags hold."""
+        if not isinstance(event, ReadTagsAnswer):
+            raise unexpected(self, event)
+        reading = self.reading
+        request = reading.request
+        match event:
+            case TagsRead(now_s=now_s, versions=versions, server_ms=server_ms) if len(versions) == len(
+                self.tags
+            ):
+                current = known(request.key, self.tags, versions, request.bypassed)
+                verdict = examine(
+                    self.cell, reading.key, request.codec, server_ms, (*reading.versions, *current)
                 )
+                return reading.decide(verdict, self.cell, server_ms, now_s)
+            case TagsRead():
+                raise unexpected(self, event)
+            case StoreFailed():
+                return self.retry(event) or request.fail(event)
             case Interrupted():
                 return ended(Abandoned())
             case _:
                 assert_never(event)
 
 
-def get(
-    key: str,
-    codec: Codec[Any],
-    *,
-    patience: Patience,
-    now_s: float,
-    skip: MissReason | None = None,
-) -> Step:
+def get(request: ReadRequest, *, skip: MissReason | None = None) -> Step:
     """Begin a get. `skip` is the reason not to ask the store at all, if there is one."""
+    now_s = request.started_s
     if skip is not None:
-        return ended(Missing(), Missed(key, skip), Ended(OperationName.GET, 0.0))
-    return Reading(key, codec, now_s, patience.from_now(now_s)).ask(now_s)
+        is_failure = request.raises and skip is MissReason.STORE_ERROR
+        outcome = Unavailable(None) if is_failure else Missing()
+        return request.end(outcome, now_s, Missed(request.key, skip))
+    return Reading(request, request.patience.from_now(now_s)).ask(now_s)

@@ -1,8 +1,10 @@
-"""Get many: one read for any number of keys, a chunk at a time.
+"""Get many: one read for any number of keys, and one more for the tags that entries turn out to have.
 
-    ReadingMany --CellsRead--> ReadingMany (next chunk) ... --> values
+    Reading --CellsRead--> values
+       | entries with tags --> Checking --TagsRead--> values
 
-What a chunk yields is kept when a later one fails.
+An entry that another program version stored, and that this one cannot read, is a miss; `get` looks for what
+is kept beside it, a batch does not.
 """
 
 from __future__ import annotations
@@ -12,10 +14,19 @@ from typing import Any, assert_never
 import attrs
 
 from sansio_cache.budget import Budget, Patience
+from sansio_cache.cell import Cell, Foreign
 from sansio_cache.codec import Codec
-from sansio_cache.commands import ReadCells
-from sansio_cache.entry import MissReason, Servable, Unservable, examine
-from sansio_cache.events import CellsRead, Event, Interrupted, ReadManyAnswer, StoreFailed
+from sansio_cache.commands import ReadCells, ReadTags
+from sansio_cache.entry import MissReason, Servable, Unchecked, Unservable, Verdict, examine
+from sansio_cache.events import (
+    CellsRead,
+    Event,
+    Interrupted,
+    ReadManyAnswer,
+    ReadTagsAnswer,
+    StoreFailed,
+    TagsRead,
+)
 from sansio_cache.notices import (
     Ended,
     Hit,
@@ -30,108 +41,174 @@ from sansio_cache.step import (
     AsksStore,
     ManyRead,
     Missing,
+    Outcome,
     Step,
+    Unavailable,
     Value,
     ended,
     unexpected,
 )
+from sansio_cache.tags import Versions, known, tag_keys
 
 
 @attrs.frozen
 class ReadManyRequest:
-    """What is asked for: keys in order, how to decode them, how many go into one command."""
+    """What is asked for: keys in order, how to decode them, how many go into one command of the store.
+
+    `raises`: whether the caller is to know that the store failed. `bypassed` are keys of tags whose removal
+    the store has not been told of yet.
+    """
 
     keys: tuple[str, ...]
     codec: Codec[Any]
     chunk: int
     patience: Patience
     started_s: float
+    raises: bool = False
+    bypassed: frozenset[str] = frozenset()
+
+    def end(self, outcome: Outcome, now_s: float, *notices: Notice) -> Step:
+        """The last step."""
+        return ended(outcome, *notices, Ended(OperationName.GET_MANY, now_s - self.started_s))
+
+    def give_up(self, reason: MissReason, outcome: Unavailable, now_s: float, *notices: Notice) -> Step:
+        """The last step where nothing can be had of the store."""
+        missed = (Missed(key, reason) for key in self.keys)
+        nothing = ManyRead((Missing(),) * len(self.keys))
+        return self.end(outcome if self.raises else nothing, now_s, *notices, *missed)
+
+    def fail(self, failure: StoreFailed) -> Step:
+        """The last step where the store gave no answer."""
+        kind = failure.kind
+        outcome = Unavailable(kind)
+        notices = (StoreErrored(kind), StoreGaveUp(kind))
+        return self.give_up(MissReason.STORE_ERROR, outcome, failure.now_s, *notices)
+
+    def finish(self, verdicts: tuple[Verdict, ...], now_s: float) -> Step:
+        """The last step: what each key's cell is worth."""
+        values: list[Value | Missing] = []
+        notices: list[Notice] = []
+        for key, verdict in zip(self.keys, verdicts, strict=True):
+            value: Value | Missing = Missing()
+            notice: Notice
+            match verdict:
+                case Servable(value=found, fresh=True, is_absent=is_absent):
+                    notice = Hit(key)
+                    if not is_absent:
+                        value = Value(found)
+                case Servable():
+                    notice = Missed(key, MissReason.EXPIRED)
+                case Unservable(reason=reason):
+                    notice = Missed(key, reason)
+                case Unchecked():  # no cell names a tag anew, the second time
+                    notice = Missed(key, MissReason.TAG)
+                case _:
+                    assert_never(verdict)
+            values.append(value)
+            notices.append(notice)
+        return self.end(ManyRead(tuple(values)), now_s, *notices)
+
+
+def unchecked_tags(verdicts: tuple[Verdict, ...]) -> tuple[str, ...]:
+    """All tags whose versions are wanted, once each."""
+    tags = (tag for verdict in verdicts if isinstance(verdict, Unchecked) for tag in verdict.tags)
+    return tuple(dict.fromkeys(tags))
+
+
+def only_theirs(verdict: Unchecked, versions: Versions) -> Versions:
+    """Of many versions those that one entry depends on: what else is known must not be asked of it."""
+    wanted = set(verdict.tags)
+    return tuple(pair for pair in versions if pair[0] in wanted)
 
 
 @attrs.frozen
-class ReadingMany(AsksStore):
-    """Waits for the cells of one chunk; `done` holds the values of the chunks before it."""
+class Reading(AsksStore):
+    """Waits for the cells."""
 
     request: ReadManyRequest
-    done: tuple[Value | Missing, ...]
     budget: Budget
-
-    @property
-    def _chunk(self) -> tuple[str, ...]:
-        begin = len(self.done)
-        return self.request.keys[begin : begin + self.request.chunk]
 
     def ask(self, now_s: float, *notices: Notice) -> Step:
         """The step that waits in this state."""
-        return Step(self, ReadCells(self._chunk, self.budget.timeout_s(now_s)), notices=notices)
+        command = ReadCells(self.request.keys, self.request.chunk, self.budget.timeout_s(now_s))
+        return Step(self, command, notices=notices)
 
     def receive(self, event: Event) -> Step:
-        """Decode the chunk, and go on to the next."""
+        """Decode them."""
         if not isinstance(event, ReadManyAnswer):
             raise unexpected(self, event)
+        request = self.request
         match event:
-            case CellsRead(now_s=now_s, cells=cells, server_ms=server_ms) if len(cells) == len(self._chunk):
-                values: list[Value | Missing] = []
-                notices: list[Notice] = []
-                for key, cell in zip(self._chunk, cells, strict=True):
-                    verdict = examine(cell, key, self.request.codec, server_ms)
-                    match verdict:
-                        case Servable(value=value, fresh=True):
-                            values.append(Value(value))
-                            notices.append(Hit(key))
-                        case Servable():
-                            values.append(Missing())
-                            notices.append(Missed(key, MissReason.EXPIRED))
-                        case Unservable(reason=reason):
-                            values.append(Missing())
-                            notices.append(Missed(key, reason))
-                        case _:
-                            assert_never(verdict)
-                done = (*self.done, *values)
-                if len(done) < len(self.request.keys):
-                    budget = self.request.patience.from_now(now_s)
-                    return attrs.evolve(self, done=done, budget=budget).ask(now_s, *notices)
-                return _finish(self.request, done, now_s, *notices)
+            case CellsRead(now_s=now_s, cells=cells, server_ms=server_ms) if len(cells) == len(request.keys):
+                verdicts = tuple(
+                    examine(cell, key, request.codec, server_ms)
+                    for key, cell in zip(request.keys, cells, strict=True)
+                )
+                tags = unchecked_tags(verdicts)
+                if not tags:
+                    return request.finish(verdicts, now_s)
+                budget = request.patience.from_now(now_s)
+                return Checking(request, cells, verdicts, tags, budget).ask(now_s)
             case CellsRead():
                 raise unexpected(self, event)
-            case StoreFailed(now_s=now_s, kind=kind):
-                return self.retry(event) or _give_up(
-                    self.request,
-                    self.done,
-                    MissReason.STORE_ERROR,
-                    now_s,
-                    StoreErrored(kind),
-                    StoreGaveUp(kind),
-                )
+            case StoreFailed():
+                return self.retry(event) or request.fail(event)
             case Interrupted():
                 return ended(Abandoned())
             case _:
                 assert_never(event)
 
 
-def _finish(
-    request: ReadManyRequest, done: tuple[Value | Missing, ...], now_s: float, *notices: Notice
-) -> Step:
-    took_s = now_s - request.started_s
-    return ended(ManyRead(done), *notices, Ended(OperationName.GET_MANY, took_s))
+@attrs.frozen
+class Checking(AsksStore):
+    """Waits for the versions of the tags that the entries turned out to have."""
 
+    request: ReadManyRequest
+    cells: tuple[Cell | Foreign | None, ...]
+    verdicts: tuple[Verdict, ...] = attrs.field(hash=False)  # may hold a list or a dict
+    tags: tuple[str, ...]
+    budget: Budget
 
-def _give_up(
-    request: ReadManyRequest,
-    done: tuple[Value | Missing, ...],
-    reason: MissReason,
-    now_s: float,
-    *notices: Notice,
-) -> Step:
-    rest = request.keys[len(done) :]
-    missed = tuple(Missed(key, reason) for key in rest)
-    values = (*done, *(Missing() for _ in rest))
-    return _finish(request, values, now_s, *notices, *missed)
+    def ask(self, now_s: float, *notices: Notice) -> Step:
+        """The step that waits in this state."""
+        keys = tag_keys(self.request.keys[0], self.tags)
+        return Step(self, ReadTags(keys, self.budget.timeout_s(now_s)), notices=notices)
+
+    def receive(self, event: Event) -> Step:
+        """Hand out the values whose tags hold."""
+        if not isinstance(event, ReadTagsAnswer):
+            raise unexpected(self, event)
+        request = self.request
+        match event:
+            case TagsRead(now_s=now_s, versions=versions, server_ms=server_ms) if len(versions) == len(
+                self.tags
+            ):
+                current = known(request.keys[0], self.tags, versions, request.bypassed)
+                parts = zip(request.keys, self.cells, self.verdicts, strict=True)
+                verdicts = tuple(
+                    examine(cell, key, request.codec, server_ms, only_theirs(verdict, current))
+                    if isinstance(verdict, Unchecked)
+                    else verdict
+                    for key, cell, verdict in parts
+                )
+                return request.finish(verdicts, now_s)
+            case TagsRead():
+                raise unexpected(self, event)
+            case StoreFailed():
+                return self.retry(event) or request.fail(event)
+            case Interrupted():
+                return ended(Abandoned())
+            case _:
+                assert_never(event)
 
 
 def get_many(request: ReadManyRequest, *, skip: MissReason | None = None) -> Step:
     """Begin to read many keys. `skip` is the reason not to ask the store at all, if there is one."""
     now_s = request.started_s
-    if skip is not None or not request.keys:
-        return _give_up(request, (), skip or MissReason.ABSENT, now_s)
-    return ReadingMany(request, (), request.patience.from_now(now_s)).ask(now_s)
+    if not request.keys:
+        return request.end(ManyRead(()), now_s)
+    if skip is MissReason.STORE_ERROR:
+        return request.give_up(skip, Unavailable(None), now_s)
+    if skip is not None:
+        return attrs.evolve(request, raises=False).give_up(skip, Unavailable(None), now_s)
+    return Reading(request, request.patience.from_now(now_s)).ask(now_s)

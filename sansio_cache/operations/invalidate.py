@@ -1,12 +1,17 @@
-"""Invalidate: remove keys, and with them every load in flight.
+"""Invalidate: remove keys, and with them every load in flight. Or make values stale, which voids loads, too.
 
-    Deleting --KeysDeleted--> Deleting (next chunk) ... --> done
+    Deleting --KeysDeleted, or CellsExpired--> Deleting (next chunk) ... --> done
        | failed: the remaining keys are reported, to be remembered
+
+A tag is invalidated by removing its key (see `tags.py`), an entity's generation likewise.
 
 A plain removal is a complete invalidation: the lease lives in the same key (see `cell.py`). It asks for no
 memory and no script, so it works when the store is full (fault 13). An invalidation does not fail
 silently, and being cancelled does not stop it: by then the caller's database may have changed. It always
 tries, whatever the breaker says.
+
+A soft expiry that the store cannot be told of is remembered as a removal: that is more than was asked for,
+and never less.
 """
 
 from __future__ import annotations
@@ -16,14 +21,23 @@ from typing import assert_never
 import attrs
 
 from sansio_cache.budget import Budget, Patience
-from sansio_cache.commands import DeleteKeys
-from sansio_cache.events import DeleteAnswer, Event, Interrupted, KeysDeleted, StoreFailed
+from sansio_cache.commands import DeleteKeys, ExpireCells
+from sansio_cache.events import (
+    CellsExpired,
+    DeleteAnswer,
+    Event,
+    ExpireAnswer,
+    Interrupted,
+    KeysDeleted,
+    StoreFailed,
+)
 from sansio_cache.notices import (
     Ended,
     Invalidated,
     InvalidationFailed,
     Notice,
     OperationName,
+    SoftExpired,
     StoreErrored,
     StoreGaveUp,
 )
@@ -42,7 +56,7 @@ class InvalidateRequest:
     """The keys to remove, and how many go into one command.
 
     `operation` is what the user asked for; None for the clean-up of an interrupted operation, which is
-    not counted.
+    not counted. `soft`: values are to become stale, and not to go.
     """
 
     operation: OperationName | None
@@ -50,6 +64,7 @@ class InvalidateRequest:
     chunk: int
     patience: Patience
     started_s: float
+    soft: bool = False
 
     def over(self, now_s: float) -> tuple[Notice, ...]:
         """The notice that closes the operation, if it is one of the user's."""
@@ -93,18 +108,20 @@ class Deleting(AsksStore):
 
     def ask(self, now_s: float, *notices: Notice) -> Step:
         """The step that waits in this state."""
-        command = DeleteKeys(self.keys, self.budget.timeout_s(now_s))
-        return Step(self, command, notices=notices)
+        timeout_s = self.budget.timeout_s(now_s)
+        if self.request.soft:
+            return Step(self, ExpireCells(self.keys, timeout_s), notices=notices)
+        return Step(self, DeleteKeys(self.keys, timeout_s), notices=notices)
 
     def receive(self, event: Event) -> Step:
         """Go on to the next chunk, or end."""
-        if not isinstance(event, DeleteAnswer):
-            raise unexpected(self, event)
         request = self.request
+        if not isinstance(event, ExpireAnswer if request.soft else DeleteAnswer):
+            raise unexpected(self, event)
         match event:
-            case KeysDeleted(now_s=now_s):
+            case KeysDeleted(now_s=now_s) | CellsExpired(now_s=now_s):
                 done = self.done + len(self.keys)
-                removed = Invalidated(self.keys)
+                removed = SoftExpired(self.keys) if request.soft else Invalidated(self.keys)
                 if done < len(request.keys):
                     return _delete_next(request, done, self.abandoned, now_s, removed)
                 return self._end(request.keys, (), now_s, removed)

@@ -57,13 +57,17 @@ class MutateRequest:
 
 @attrs.frozen
 class EndRequest:
-    """How a mutation ends: the holds' grants, None where there are none, and the values to store."""
+    """How a mutation ends: the holds' grants, None where there are none, and the values to store.
+
+    `tags` are the keys of tags to invalidate.
+    """
 
     keys: tuple[str, ...]
     grants: tuple[bytes, ...] | None
     items: tuple[Item, ...]
     patience: Patience
     started_s: float
+    tags: tuple[str, ...] = ()
 
 
 def begin(request: MutateRequest, *, skip: bool = False) -> Step:
@@ -85,8 +89,9 @@ def end(request: EndRequest) -> Step:
 
 
 def _remove(request: EndRequest, keys: tuple[str, ...], now_s: float, *notices: Notice) -> Step:
-    chunk = max(len(keys), 1)
-    deletion = InvalidateRequest(OperationName.MUTATE, keys, chunk, request.patience, request.started_s)
+    gone = (*keys, *request.tags)
+    chunk = max(len(gone), 1)
+    deletion = InvalidateRequest(OperationName.MUTATE, gone, chunk, request.patience, request.started_s)
     step = invalidate(deletion, now_s=now_s)
     return replace(step, notices=(*notices, *step.notices))
 
@@ -164,6 +169,6 @@ class Filling(AsksStore):
                     request, request.keys, now_s, StoreErrored(kind), StoreGaveUp(kind)
                 )
             case Interrupted(now_s=now_s):
-                return void(request.keys, request.patience, now_s)
+                return void((*request.keys, *request.tags), request.patience, now_s)
             case _:
                 assert_never(event)

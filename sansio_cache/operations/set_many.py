@@ -14,12 +14,14 @@ Interrupted, or without an answer from the store, nobody knows what the cells ho
 
 from __future__ import annotations
 
-from typing import assert_never
+from typing import Any, assert_never
 
 import attrs
 
 from sansio_cache.budget import Budget, Patience
-from sansio_cache.commands import Fill, FillCells, HoldCells
+from sansio_cache.codec import Codec
+from sansio_cache.commands import NO_TAGS, Capture, Fill, FillCells, HoldCells
+from sansio_cache.entry import seal
 from sansio_cache.events import (
     CellsFilled,
     Event,
@@ -42,25 +44,32 @@ from sansio_cache.notices import (
 )
 from sansio_cache.operations.invalidate import void
 from sansio_cache.step import AsksStore, ManyStored, Step, ended, unexpected
+from sansio_cache.tags import Versions, tag_keys
 
 
 @attrs.frozen
 class Item:
-    """One value to store. Times to live are milliseconds; soft 0 means none."""
+    """One value to store: its payload, and what encoded it. Times to live are ms; soft 0 means none."""
 
     key: str
-    body: bytes
+    codec: Codec[Any]
+    payload: bytes
     hard_ttl_ms: int
     soft_ttl_ms: int
 
-    def under(self, grant: bytes) -> Fill:
-        """The fill of this value under a grant."""
-        return Fill(self.key, grant, self.hard_ttl_ms, self.soft_ttl_ms, self.body)
+    def under(self, grant: bytes, versions: Versions = ()) -> Fill:
+        """The fill of this value under a grant, tied to tags as they were before."""
+        body = seal(self.key, self.codec, self.payload, 0.0, versions)
+        return Fill(self.key, grant, self.hard_ttl_ms, self.soft_ttl_ms, body)
 
 
 @attrs.frozen
 class SetRequest:
-    """What is to be stored. `nonce` is 8 random bytes; `hold_ms` is how long the holds last."""
+    """What is to be stored. `nonce` is 8 random bytes; `hold_ms` is how long the holds last.
+
+    `tags` are the names of the tags of all these values. Their versions are captured with the holds: a tag
+    that is invalidated after the call began takes the values with it.
+    """
 
     operation: OperationName
     items: tuple[Item, ...]
@@ -69,6 +78,15 @@ class SetRequest:
     chunk: int
     patience: Patience
     started_s: float
+    tags: tuple[str, ...] = ()
+
+    @property
+    def capture(self) -> Capture:
+        """What is to be known of the tags. They outlive the longest of the entries twice over."""
+        if not self.tags:
+            return NO_TAGS
+        longest_ms = max(item.hard_ttl_ms for item in self.items)
+        return Capture(tag_keys(self.items[0].key, self.tags), 2 * longest_ms)
 
 
 def set_many(request: SetRequest, *, skip: bool = False) -> Step:
@@ -115,7 +133,9 @@ class Holding(AsksStore):
     def ask(self, now_s: float, *notices: Notice) -> Step:
         """The step that waits in this state."""
         keys = tuple(item.key for item in self.items)
-        command = HoldCells(keys, self.request.nonce, self.request.hold_ms, self.budget.timeout_s(now_s))
+        request = self.request
+        timeout_s = self.budget.timeout_s(now_s)
+        command = HoldCells(keys, request.nonce, request.hold_ms, timeout_s, request.capture)
         return Step(self, command, notices=notices)
 
     def receive(self, event: Event) -> Step:
@@ -123,9 +143,12 @@ class Holding(AsksStore):
         if not isinstance(event, HoldAnswer):
             raise unexpected(self, event)
         match event:
-            case HoldsTaken(now_s=now_s, grants=grants) if len(grants) == len(self.items):
+            case HoldsTaken(now_s=now_s, grants=grants, versions=versions) if len(grants) == len(
+                self.items
+            ) and len(versions) == len(self.request.tags):
+                tied = tuple(zip(self.request.tags, versions, strict=True))
                 pairs = zip(self.items, grants, strict=True)
-                fills = tuple(item.under(grant) for item, grant in pairs)
+                fills = tuple(item.under(grant, tied) for item, grant in pairs)
                 budget = self.request.patience.from_now(now_s)
                 return Filling(self.request, self.done, fills, budget).ask(now_s)
             case HoldsTaken():

@@ -1,0 +1,75 @@
+"""Loaders: what a caller passes, and how it is called.
+
+A loader takes nothing, or one argument, which is then a `LoadContext`; a loader of many keys takes the list
+of those that it is to load.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from inspect import CO_COROUTINE, Parameter, iscoroutinefunction, signature
+from types import FunctionType, MethodType
+from typing import Any
+
+from sansio_cache.commands import Compute, ComputeMany
+from sansio_cache.errors import ConfigurationError
+from sansio_cache.loader import LoadContext
+
+
+def is_coroutine_function(loader: Any) -> bool:
+    """Whether calling it gives a coroutine: a coroutine function, or an object whose call is one."""
+    return iscoroutinefunction(loader) or iscoroutinefunction(getattr(loader, "__call__", None))  # noqa: B004
+
+
+def refuse_uncallable(loader: Any) -> None:
+    """Refuse what is no function, such as a coroutine that was already called for.
+
+    Raises:
+        ConfigurationError: It cannot be called.
+    """
+    if not callable(loader):
+        kind = loader.__class__.__name__
+        hint = ": pass the function, not its result" if hasattr(loader, "__await__") else ""
+        if hasattr(loader, "close") and hasattr(loader, "__await__"):
+            loader.close()  # a coroutine that will never be awaited
+        raise ConfigurationError(f"loader is a function; got {kind}{hint}")
+
+
+def refuse_coroutine_function(loader: Any) -> None:
+    """Refuse a loader that the blocking cache cannot call.
+
+    Raises:
+        ConfigurationError: It is a coroutine function.
+    """
+    # Looked up by hand where it can be, as this is a good part of a hit.
+    code = loader.__code__ if type(loader) is FunctionType else None
+    if code.co_flags & CO_COROUTINE if code is not None else is_coroutine_function(loader):
+        raise ConfigurationError(
+            "the loader is a coroutine function: use sansio_cache_redis.anyio.Cache, or pass a plain function"
+        )
+
+
+def takes_context(loader: Callable[..., Any]) -> bool:
+    """Whether a loader wants one argument: it has just one that it cannot do without."""
+    is_bound = isinstance(loader, MethodType)
+    function = loader.__func__ if isinstance(loader, MethodType) else loader
+    if isinstance(function, FunctionType):
+        required = function.__code__.co_argcount - is_bound - len(function.__defaults__ or ())
+        return required == 1
+    try:
+        parameters = signature(loader).parameters.values()
+    except (TypeError, ValueError):  # built in, and does not say
+        return False
+    positional = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
+    required = sum(each.kind in positional and each.default is Parameter.empty for each in parameters)
+    return required == 1
+
+
+def bound(loader: Callable[..., Any], command: Compute | ComputeMany) -> Callable[[], Any]:
+    """The loader with what it is to be told."""
+    if isinstance(command, ComputeMany):
+        return partial(loader, list(command.names))
+    if takes_context(loader):
+        return partial(loader, LoadContext(command.key, command.previous))
+    return loader

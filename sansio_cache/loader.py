@@ -1,0 +1,67 @@
+"""What a loader may be told, and what it may give back beside a plain value.
+
+    cache.get_or_load("token", lambda: Fresh(token, ttl=token.expires_in_s))
+    cache.get_or_load("user:7", lambda: database.user(7) or Absent())
+
+`None` is a value like any other; that there is nothing is another answer, with a time to live of its own
+(negative caching), and `Absent` says it.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Generic, TypeVar
+
+import attrs
+
+from sansio_cache.ttl import Ttl, ttl_seconds
+
+T_co = TypeVar("T_co", covariant=True)
+
+
+def _optional_ttl(ttl: Ttl | None) -> float | None:
+    return None if ttl is None else ttl_seconds(ttl)
+
+
+@attrs.frozen
+class Fresh(Generic[T_co]):
+    """A loaded value with its own time to live.
+
+    Args:
+        value: The value.
+        ttl: How long it is fresh, in seconds or as a timedelta or tier. It is not jittered: a token's life is
+            what it is.
+
+    Raises:
+        InvalidTtlError: `ttl` is no time to live.
+    """
+
+    value: T_co = attrs.field(hash=False)
+    ttl: float = attrs.field(converter=ttl_seconds, kw_only=True)
+
+
+@attrs.frozen
+class Absent:
+    """The loader has found nothing. Callers get None, and so do those who ask while it is remembered.
+
+    Args:
+        ttl: How long that is remembered, in seconds or as a timedelta or tier; the policy's `negative_ttl`
+            where not given.
+
+    Raises:
+        InvalidTtlError: `ttl` is no time to live.
+    """
+
+    ttl: float | None = attrs.field(default=None, converter=_optional_ttl, kw_only=True)
+
+
+@attrs.frozen
+class LoadContext:
+    """What a loader is told that takes one argument.
+
+    Attributes:
+        key: The full key that is to be loaded.
+        previous: The value that is being replaced, where one is known and can be read; else None.
+    """
+
+    key: str
+    previous: Any = attrs.field(default=None, hash=False)

@@ -1,0 +1,805 @@
+"""Get or load many: hits are served, and one call of the loader gets the keys that this caller may load.
+
+    Reading  --CellsRead--> Claiming        (unknown tags: Checking; another version's: Reading again)
+    Claiming --LeasesAnswered--> Computing  (keys that others load are put off)
+    Computing --> Filling --> Releasing (grants for which there is no value)
+       | keys that others load
+    Waiting --> Reading ...
+
+Each step is one round trip for any number of keys, a chunk at a time where something is claimed or stored.
+
+- What this caller has grants for is loaded and stored *before* it waits for others. So two batches that
+  overlap never wait for each other with grants in hand.
+- Batches share loads through the store's leases alone, also within a process: each key is loaded once, by
+  whoever has its grant. Where the store fails, or a writer holds a key, a batch loads it by itself and stores
+  nothing.
+- A key for which the loader gives no value is missing from the answer, and nothing is stored for it; `Absent`
+  says that there is none, and is stored. Values that nobody asked for are dropped.
+- Nothing is refreshed in the background here. A stale value counts as missing; it is served where somebody
+  else is loading it, or where the loader fails.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, assert_never
+
+import attrs
+from msgspec import Struct
+
+from sansio_cache.backoff import pause_s, watched_pause_s
+from sansio_cache.budget import Budget
+from sansio_cache.cell import NO_GRANT, Cell, Foreign
+from sansio_cache.commands import (
+    AcquireLeases,
+    Claim,
+    ComputeMany,
+    Fill,
+    FillCells,
+    Lease,
+    Mode,
+    ReadCells,
+    ReadTags,
+    ReleaseLeases,
+    Sleep,
+    Watch,
+)
+from sansio_cache.entry import (
+    MissReason,
+    Servable,
+    Unchecked,
+    Unservable,
+    Verdict,
+    beside,
+    examine,
+    is_fresh,
+    seal,
+)
+from sansio_cache.errors import ConfigurationError, SerializationError
+from sansio_cache.events import (
+    AcquireManyAnswer,
+    AcquireReply,
+    CellsFilled,
+    CellsRead,
+    ComputeAnswer,
+    Computed,
+    ComputeFailed,
+    Event,
+    FillAnswer,
+    ForeignFound,
+    FreshFound,
+    Interrupted,
+    LeaseDenied,
+    LeaseGranted,
+    LeasesAnswered,
+    LeasesReleased,
+    ReadManyAnswer,
+    ReadTagsAnswer,
+    ReleaseAnswer,
+    SleepAnswer,
+    StoreFailed,
+    TagsRead,
+    Woke,
+    WriterFound,
+)
+from sansio_cache.loader import Absent, Fresh
+from sansio_cache.notices import (
+    Ended,
+    FillRefused,
+    Hit,
+    KeptBeside,
+    LoadFailed,
+    Missed,
+    Notice,
+    OperationName,
+    StaleServed,
+    Stored,
+    StoreErrored,
+    StoreGaveUp,
+    Unasked,
+    Unstorable,
+    Waited,
+)
+from sansio_cache.notices import Loaded as LoadedNotice
+from sansio_cache.operations.get_many import only_theirs, unchecked_tags
+from sansio_cache.operations.loading import LoadRequest
+from sansio_cache.operations.renewal import RenewalTerms, renew
+from sansio_cache.step import (
+    Abandoned,
+    AsksStore,
+    ManyLoaded,
+    Missing,
+    Outcome,
+    Raised,
+    Step,
+    TookTooLong,
+    Unavailable,
+    Value,
+    ended,
+    unexpected,
+)
+from sansio_cache.tags import ANCHOR, Versions, known, tag_keys
+
+_MOST_REFUSALS = 2
+_MOST_WATCHED = 100
+"""How many keys a batch is told about; of the others it learns when it looks again."""
+
+
+class LoadManyRequest(Struct, frozen=True):
+    """What is asked for.
+
+    Args:
+        keys: The full keys.
+        names: The keys as the caller wrote them, in the same order.
+        chunk: How many keys may go into one command of the store.
+        each: What is the same for each of them; its name is the first key.
+    """
+
+    keys: tuple[str, ...]
+    names: tuple[str, ...]
+    chunk: int
+    each: LoadRequest
+
+
+@attrs.frozen
+class Want:
+    """One key that has no value yet, and what is known about it."""
+
+    place: int
+    anchor: bytes = b""
+    seen: bytes = NO_GRANT
+    mode: Mode = Mode.KEEP
+    stale: Servable | None = attrs.field(default=None, hash=False)  # may hold a list or a dict
+    counted: bool = False
+    refusals: int = 0
+    grant: bytes | None = None
+
+    def tied(self, named: Versions) -> Versions:
+        """What the entry must be tied to, with the tags that the caller has named."""
+        return (*named, (ANCHOR, self.anchor)) if self.anchor else named
+
+
+Wants = tuple[Want, ...]
+
+
+@attrs.frozen
+class Batch:
+    """How far a batch has come.
+
+    Args:
+        request: What is asked for.
+        values: What there is for each key, None where that is open.
+        waiting: The keys that others load.
+        turns: How often it has waited.
+        left_ms: How long the first of the others' leases has left.
+        since_s: When it began to wait.
+    """
+
+    request: LoadManyRequest
+    values: tuple[Value | Missing | None, ...] = attrs.field(hash=False)  # may hold a list or a dict
+    waiting: Wants = ()
+    turns: int = 0
+    left_ms: int = 0
+    since_s: float = 0.0
+
+    def name(self, want: Want) -> str:
+        """The full key that was asked for."""
+        return self.request.keys[want.place]
+
+    def key(self, want: Want) -> str:
+        """The key of the cell."""
+        name = self.name(want)
+        return beside(name, self.request.each.codec.fingerprint) if want.anchor else name
+
+    def with_values(self, found: Mapping[int, Value | Missing]) -> Batch:
+        """The same with some of the values."""
+        if not found:
+            return self
+        values = tuple(found.get(place, value) for place, value in enumerate(self.values))
+        return attrs.evolve(self, values=values)
+
+    def end(self, outcome: Outcome, now_s: float, *notices: Notice) -> Step:
+        """The last step."""
+        request = self.request
+        over = Ended(OperationName.GET_OR_LOAD_MANY, now_s - request.each.started_s)
+        return ended(outcome, *notices, over, flight=request.each.drawn)
+
+    def finish(self, now_s: float, *notices: Notice) -> Step:
+        """The last step, if nothing is open; else wait for what others load."""
+        if self.waiting:
+            return self._wait(now_s, *notices)
+        return self.end(ManyLoaded(tuple(value or Missing() for value in self.values)), now_s, *notices)
+
+    def _wait(self, now_s: float, *notices: Notice) -> Step:
+        request, policy = self.request, self.request.each.policy
+        left_s = max(request.each.started_s + policy.wait_s - now_s, 0.0)
+        if left_s > 0:
+            keys = tuple(self.key(want) for want in self.waiting[:_MOST_WATCHED])
+            seed, lease_s = request.each.seed, self.left_ms / 1000
+            pause = min(pause_s(seed, self.turns, lease_s), left_s)
+            longest = min(watched_pause_s(seed, self.turns, lease_s), left_s)
+            watch = Watch(keys, request.each.drawn, longest)
+            state = Waiting(attrs.evolve(self, turns=self.turns + 1, since_s=self.since_s or now_s))
+            return Step(state, Sleep(pause, watch), notices=notices, flight=request.each.drawn)
+        waited = tuple(Waited(self.name(want), now_s - self.since_s) for want in self.waiting)
+        wants, batch = self.waiting, attrs.evolve(self, waiting=())
+        stale = {want.place: want.stale for want in wants if want.stale is not None}
+        served = tuple(n for want in wants if want.stale is not None for n in batch.as_stale(want))
+        batch = batch.with_values({place: Value(found.value) for place, found in stale.items()})
+        wants = tuple(want for want in wants if want.stale is None)
+        if wants and policy.on_wait_timeout == "raise":
+            missed = tuple(n for want in wants for n in batch.as_miss(want))
+            outcome = TookTooLong(now_s - request.each.started_s)
+            return batch.end(outcome, now_s, *notices, *waited, *served, *missed)
+        return load(batch, wants, (), now_s, *notices, *waited, *served)
+
+    def as_miss(self, want: Want, reason: MissReason = MissReason.EXPIRED) -> tuple[Notice, ...]:
+        """The notice of a key that was not answered from the store, unless it was counted (B3)."""
+        return () if want.counted else (Missed(self.name(want), reason),)
+
+    def as_stale(self, want: Want) -> tuple[Notice, ...]:
+        """The notice of a key that was answered with a stale value, unless it was counted (B3)."""
+        return () if want.counted else (StaleServed(self.name(want)),)
+
+
+def nothing_to_load() -> Step:
+    """The only step of a batch without keys."""
+    return ended(ManyLoaded(()), Ended(OperationName.GET_OR_LOAD_MANY, 0.0))
+
+
+def load_many(request: LoadManyRequest, *, skip: MissReason | None = None) -> Step:
+    """Begin a get-or-load of many keys. `skip` is the reason not to ask the store at all, if there is one."""
+    now_s = request.each.started_s
+    batch = Batch(request, (None,) * len(request.keys))
+    wants = tuple(Want(place) for place in range(len(request.keys)))
+    if skip is None:
+        return Reading(batch, wants, (), request.each.patience.from_now(now_s)).ask(now_s)
+    missed = tuple(Missed(key, skip) for key in request.keys)
+    if skip is MissReason.STORE_ERROR and request.each.policy.on_read_error == "raise":
+        return batch.end(Unavailable(None), now_s, *missed)
+    counted = tuple(attrs.evolve(want, counted=True) for want in wants)
+    return load(batch, counted, (), now_s, *missed)
+
+
+@attrs.frozen
+class Reading(AsksStore):
+    """Waits for the cells of `wants`; `ready` are other keys that are to be claimed."""
+
+    batch: Batch
+    wants: Wants
+    ready: Wants
+    budget: Budget
+
+    def ask(self, now_s: float, *notices: Notice) -> Step:
+        """The step that waits in this state."""
+        request = self.batch.request
+        keys = tuple(self.batch.key(want) for want in self.wants)
+        command = ReadCells(keys, request.chunk, self.budget.timeout_s(now_s), request.each.tag_keys)
+        return Step(self, command, notices=notices, flight=request.each.drawn)
+
+    def receive(self, event: Event) -> Step:
+        """Serve what is there."""
+        if not isinstance(event, ReadManyAnswer):
+            raise unexpected(self, event)
+        batch = self.batch
+        match event:
+            case CellsRead(now_s=now_s, cells=cells, server_ms=server_ms) if len(cells) == len(self.wants):
+                each = batch.request.each
+                named = each.versions(event.versions)
+                verdicts = tuple(
+                    examine(cell, batch.key(want), each.codec, server_ms, want.tied(named))
+                    for want, cell in zip(self.wants, cells, strict=True)
+                )
+                tags = unchecked_tags(verdicts)
+                if not tags:
+                    return self.decide(cells, verdicts, server_ms, now_s)
+                budget = batch.request.each.patience.from_now(now_s)
+                return Checking(self, cells, verdicts, named, tags, budget).ask(now_s)
+            case CellsRead():
+                raise unexpected(self, event)
+            case StoreFailed():
+                return self.retry(event) or self.give_up(event)
+            case Interrupted():
+                return ended(Abandoned(), flight=batch.request.each.drawn)
+            case _:
+                assert_never(event)
+
+    def decide(
+        self,
+        cells: tuple[Cell | Foreign | None, ...],
+        verdicts: tuple[Verdict, ...],
+        server_ms: int | None,
+        now_s: float,
+    ) -> Step:
+        """Act on what the cells are worth."""
+        batch = self.batch
+        values: dict[int, Value | Missing] = {}
+        notices: list[Notice] = []
+        ready, alone, others = list(self.ready), [], []
+        each = batch.request.each
+        for want, cell, verdict in zip(self.wants, cells, verdicts, strict=True):
+            match verdict:
+                case Servable(value=value, fresh=True, is_absent=is_absent):
+                    values[want.place] = Missing() if is_absent else Value(value)
+                    if not want.counted:
+                        notices.append(Hit(batch.name(want)))
+                case Servable() as stale if each.may_serve(stale, server_ms):
+                    ready.append(attrs.evolve(want, stale=stale))
+                case Servable():
+                    ready.append(self._missed(want, MissReason.EXPIRED, notices))
+                case Unservable(reason=MissReason.FOREIGN as reason):
+                    alone.append(self._missed(want, reason, notices))
+                case Unservable(reason=MissReason.SCHEMA, seen=seen) if (
+                    not want.anchor and isinstance(cell, Cell) and is_fresh(cell, server_ms)
+                ):
+                    others.append(attrs.evolve(want, anchor=seen))
+                case Unservable(reason=reason, seen=seen):
+                    missed = self._missed(want, MissReason.SCHEMA if want.anchor else reason, notices)
+                    mode = Mode.KEEP if seen == NO_GRANT else Mode.DROP
+                    ready.append(attrs.evolve(missed, seen=seen, mode=mode))
+                case Unchecked():  # no cell names a tag anew, the second time
+                    ready.append(self._missed(want, MissReason.TAG, notices))
+                case _:
+                    assert_never(verdict)
+        batch = batch.with_values(values)
+        if others:
+            ready += alone  # whether a key is foreign is seen once more when it is claimed
+            budget = batch.request.each.patience.from_now(now_s)
+            return Reading(batch, tuple(others), tuple(ready), budget).ask(now_s, *notices)
+        return claim(Claims(batch, tuple(ready), alone=tuple(alone)), now_s, *notices)
+
+    def _missed(self, want: Want, reason: MissReason, notices: list[Notice]) -> Want:
+        notices += self.batch.as_miss(want, reason)
+        return attrs.evolve(want, counted=True)
+
+    def give_up(self, failure: StoreFailed) -> Step:
+        """Go on without the store, or end."""
+        batch, kind = self.batch, failure.kind
+        wants = (*self.wants, *self.ready)
+        missed = (n for want in wants for n in batch.as_miss(want, MissReason.STORE_ERROR))
+        notices = (StoreErrored(kind), StoreGaveUp(kind), *missed)
+        if batch.request.each.policy.on_read_error == "raise":
+            return batch.end(Unavailable(kind), failure.now_s, *notices)
+        counted = tuple(attrs.evolve(want, counted=True) for want in wants)
+        return load(batch, counted, (), failure.now_s, *notices)
+
+
+@attrs.frozen
+class Checking(AsksStore):
+    """Waits for the versions of tags that entries turned out to have."""
+
+    reading: Reading
+    cells: tuple[Cell | Foreign | None, ...]
+    verdicts: tuple[Verdict, ...] = attrs.field(hash=False)  # may hold a list or a dict
+    named: Versions
+    tags: tuple[str, ...]
+    budget: Budget
+
+    def ask(self, now_s: float, *notices: Notice) -> Step:
+        """The step that waits in this state."""
+        request = self.reading.batch.request
+        command = ReadTags(tag_keys(request.keys[0], self.tags), self.budget.timeout_s(now_s))
+        return Step(self, command, notices=notices, flight=request.each.drawn)
+
+    def receive(self, event: Event) -> Step:
+        """Serve what holds."""
+        if not isinstance(event, ReadTagsAnswer):
+            raise unexpected(self, event)
+        reading, request = self.reading, self.reading.batch.request
+        match event:
+            case TagsRead(now_s=now_s, versions=versions, server_ms=server_ms) if len(versions) == len(
+                self.tags
+            ):
+                found = known(request.keys[0], self.tags, versions, request.each.bypassed)
+                parts = zip(reading.wants, self.cells, self.verdicts, strict=True)
+                verdicts = tuple(
+                    self._examine(want, cell, verdict, found, server_ms) for want, cell, verdict in parts
+                )
+                return reading.decide(self.cells, verdicts, server_ms, now_s)
+            case TagsRead():
+                raise unexpected(self, event)
+            case StoreFailed():
+                return self.retry(event) or reading.give_up(event)
+            case Interrupted():
+                return ended(Abandoned(), flight=request.each.drawn)
+            case _:
+                assert_never(event)
+
+    def _examine(
+        self,
+        want: Want,
+        cell: Cell | Foreign | None,
+        verdict: Verdict,
+        found: Versions,
+        server_ms: int | None,
+    ) -> Verdict:
+        if not isinstance(verdict, Unchecked):
+            return verdict
+        batch = self.reading.batch
+        current = (*want.tied(self.named), *only_theirs(verdict, found))
+        return examine(cell, batch.key(want), batch.request.each.codec, server_ms, current)
+
+
+@attrs.frozen
+class Claims:
+    """Where the claiming is: keys still to be claimed, those granted, and those to be loaded without."""
+
+    batch: Batch
+    todo: Wants
+    granted: Wants = ()
+    alone: Wants = ()
+    versions: Versions = ()
+
+    @property
+    def leases(self) -> tuple[Lease, ...]:
+        """The leases that are held."""
+        return held(self.batch, self.granted)
+
+
+def held(batch: Batch, wants: Wants) -> tuple[Lease, ...]:
+    """The leases of those that have one."""
+    return tuple(Lease(batch.key(want), want.grant) for want in wants if want.grant is not None)
+
+
+def claim(claims: Claims, now_s: float, *notices: Notice) -> Step:
+    """Claim the next keys, or load what is claimed."""
+    if not claims.todo:
+        wants = (*claims.granted, *claims.alone)
+        return load(claims.batch, wants, claims.versions, now_s, *notices)
+    chunk = claims.todo[: claims.batch.request.chunk]
+    rest = attrs.evolve(claims, todo=claims.todo[len(chunk) :])
+    return Claiming(rest, chunk, claims.batch.request.each.patience.from_now(now_s)).ask(now_s, *notices)
+
+
+@attrs.frozen
+class Claiming(AsksStore):
+    """Waits for the leases of one chunk."""
+
+    claims: Claims
+    chunk: Wants
+    budget: Budget
+
+    def ask(self, now_s: float, *notices: Notice) -> Step:
+        """The step that waits in this state."""
+        batch = self.claims.batch
+        request = batch.request.each
+        command = AcquireLeases(
+            tuple(Claim(batch.key(want), want.seen, want.mode) for want in self.chunk),
+            request.nonce,
+            request.policy.lease_ms,
+            self.budget.timeout_s(now_s),
+            request.capture,
+        )
+        return Step(self, command, notices=notices, flight=batch.request.each.drawn)
+
+    def receive(self, event: Event) -> Step:
+        """Part the keys into those that are ours, those of others, and those to be loaded without a grant."""
+        if not isinstance(event, AcquireManyAnswer):
+            raise unexpected(self, event)
+        claims, batch = self.claims, self.claims.batch
+        match event:
+            case LeasesAnswered(now_s=now_s, answers=answers) if len(answers) == len(self.chunk):
+                versions = batch.request.each.versions(event.versions)
+                # The oldest capture is the one that was before everything.
+                claims = attrs.evolve(claims, versions=claims.versions or versions)
+                return self._sort(claims, answers, versions, now_s)
+            case LeasesAnswered():
+                raise unexpected(self, event)
+            case StoreFailed():
+                return self.retry(event) or self._give_up(event)
+            case Interrupted(now_s=now_s):
+                nonce = batch.request.each.nonce
+                unknown = tuple(Lease(batch.key(want), nonce) for want in self.chunk)
+                leases = (*claims.leases, *unknown)
+                return release(batch, leases, Abandoned(), now_s)
+            case _:
+                assert_never(event)
+
+    def _sort(
+        self, claims: Claims, answers: tuple[AcquireReply, ...], versions: Versions, now_s: float
+    ) -> Step:
+        batch = claims.batch
+        values: dict[int, Value | Missing] = {}
+        notices: list[Notice] = []
+        granted, alone, todo = list(claims.granted), list(claims.alone), list(claims.todo)
+        waiting, left_ms = list(batch.waiting), batch.left_ms
+        for want, answer in zip(self.chunk, answers, strict=True):
+            match answer:
+                case LeaseGranted(grant=grant):
+                    kept = self._with_stale(want, answer.stale, answer.server_ms, versions)
+                    granted.append(attrs.evolve(kept, grant=grant))
+                    if want.anchor:
+                        notices.append(KeptBeside(batch.name(want)))
+                case LeaseDenied():
+                    kept = self._with_stale(want, answer.stale, answer.server_ms, versions)
+                    if kept.stale is not None and batch.request.each.policy.is_stale_served_at_once:
+                        values[want.place] = Value(kept.stale.value)
+                        notices += batch.as_stale(want)
+                    else:
+                        left_ms = min(left_ms, answer.left_ms) if waiting else answer.left_ms
+                        waiting.append(kept)
+                case FreshFound(cell=cell):
+                    verdict = self._examine(want, cell, answer.server_ms, versions)
+                    match verdict:
+                        case Servable(value=value, is_absent=is_absent):
+                            values[want.place] = Missing() if is_absent else Value(value)
+                            notices += batch.as_miss(want)
+                        case Unchecked():  # it is read again, with its tags
+                            waiting.append(want)
+                        case Unservable(reason=MissReason.SCHEMA, seen=seen) if not want.anchor:
+                            todo.append(attrs.evolve(want, anchor=seen, seen=NO_GRANT, mode=Mode.KEEP))
+                        case Unservable(seen=seen) if want.refusals < _MOST_REFUSALS:
+                            refused = attrs.evolve(
+                                want, seen=seen, mode=Mode.DROP, refusals=want.refusals + 1
+                            )
+                            todo.append(refused)
+                        case Unservable():
+                            alone.append(want)
+                        case _:
+                            assert_never(verdict)
+                case WriterFound() | ForeignFound():
+                    alone.append(want)
+                case _:
+                    assert_never(answer)
+        batch = attrs.evolve(batch.with_values(values), waiting=tuple(waiting), left_ms=left_ms)
+        sorted_out = Claims(batch, tuple(todo), tuple(granted), tuple(alone), claims.versions)
+        return claim(sorted_out, now_s, *notices)
+
+    def _examine(self, want: Want, cell: Cell, server_ms: int, versions: Versions) -> Verdict:
+        batch = self.claims.batch
+        return examine(cell, batch.key(want), batch.request.each.codec, server_ms, want.tied(versions))
+
+    def _with_stale(self, want: Want, stale: Cell | None, server_ms: int, versions: Versions) -> Want:
+        if stale is None:
+            return want
+        verdict = self._examine(want, stale, server_ms, versions)
+        each = self.claims.batch.request.each
+        if isinstance(verdict, Servable) and each.may_serve(verdict, server_ms):
+            return attrs.evolve(want, stale=verdict)
+        return want
+
+    def _give_up(self, failure: StoreFailed) -> Step:
+        """Load the rest without grants, or end."""
+        claims, batch, kind = self.claims, self.claims.batch, failure.kind
+        gave_up = (StoreErrored(kind), StoreGaveUp(kind))
+        rest = (*self.chunk, *claims.todo)
+        if batch.request.each.policy.on_read_error == "raise":
+            wants = (*claims.granted, *claims.alone, *rest, *batch.waiting)
+            missed = tuple(n for want in wants for n in batch.as_miss(want, MissReason.STORE_ERROR))
+            return release(batch, claims.leases, Unavailable(kind), failure.now_s, *gave_up, *missed)
+        alone = (*claims.alone, *rest)
+        return claim(attrs.evolve(claims, todo=(), alone=alone), failure.now_s, *gave_up)
+
+
+def load(batch: Batch, wants: Wants, versions: Versions, now_s: float, *notices: Notice) -> Step:
+    """Call the loader, once, for all that are to be loaded; keep the leases alive meanwhile."""
+    if not wants:
+        return batch.finish(now_s, *notices)
+    request = batch.request
+    leases = held(batch, wants)
+    renewal = None
+    if leases:
+        policy = request.each.policy
+        renewal = renew(
+            leases, RenewalTerms(policy.lease_ms, now_s + policy.max_lease_s, request.each.patience)
+        )
+    keys = tuple(batch.name(want) for want in wants)
+    names = tuple(request.names[want.place] for want in wants)
+    state = Computing(batch, wants, versions, now_s)
+    return Step(state, ComputeMany(keys, names, renewal), notices=notices, flight=request.each.drawn)
+
+
+@attrs.frozen
+class Computing:
+    """Waits for the user's loader."""
+
+    batch: Batch
+    wants: Wants
+    versions: Versions
+    began_s: float
+
+    def receive(self, event: Event) -> Step:
+        """Store the values under their grants, and give back the grants without."""
+        if not isinstance(event, ComputeAnswer):
+            raise unexpected(self, event)
+        batch = self.batch
+        match event:
+            case Computed(now_s=now_s, value=given):
+                if isinstance(given, Mapping):
+                    return self._computed(given, now_s)
+                kind = type(given).__name__
+                message = f"a loader of many keys returns a mapping of keys to values; got {kind}"
+                return self._failed(ConfigurationError(message), now_s)
+            case ComputeFailed(now_s=now_s, error=error):
+                return self._failed(error, now_s)
+            case Interrupted(now_s=now_s):
+                return release(batch, held(batch, self.wants), Abandoned(), now_s)
+            case _:
+                assert_never(event)
+
+    def _failed(self, error: Exception, now_s: float) -> Step:
+        """Serve stale values, if there is one for each; else the loader's error is the caller's."""
+        batch, wants = self.batch, self.wants
+        leases = held(batch, wants)
+        failed = LoadFailed(batch.name(wants[0]), bool(leases), type(error).__name__)
+        stale = {want.place: Value(want.stale.value) for want in wants if want.stale is not None}
+        if len(stale) == len(wants):
+            served = tuple(n for want in wants for n in batch.as_stale(want))
+            return release(batch.with_values(stale), leases, None, now_s, failed, *served)
+        missed = tuple(n for want in (*wants, *batch.waiting) for n in batch.as_miss(want))
+        return release(batch, leases, Raised(error), now_s, *missed, failed)
+
+    def _computed(self, given: Mapping[Any, Any], now_s: float) -> Step:
+        batch, request = self.batch, self.batch.request
+        values: dict[int, Value | Missing] = {}
+        notices: list[Notice] = []
+        fills: list[Fill] = []
+        unfilled: list[Lease] = []
+        took_s = now_s - self.began_s
+        asked = 0
+        for want in self.wants:
+            notices += batch.as_miss(want)
+            name = request.names[want.place]
+            value, payload, is_storable = None, None, False
+            if name in given:
+                asked += 1
+                notices.append(LoadedNotice(batch.name(want), want.grant is not None, took_s))
+                value, payload, is_storable = self._encoded(batch.name(want), given[name], notices)
+            is_value = name in given and not isinstance(given[name], Absent)
+            values[want.place] = Value(value) if is_value else Missing()
+            if want.grant is None:
+                continue
+            key = batch.key(want)
+            if is_storable:
+                body = seal(key, request.each.codec, payload, took_s, want.tied(self.versions))
+                fills.append(Fill(key, want.grant, *request.each.expiry_ms(given[name]), body))
+            else:
+                unfilled.append(Lease(key, want.grant))
+        if len(given) > asked:
+            notices.append(Unasked(len(given) - asked))
+        return fill(Fills(batch.with_values(values), tuple(fills), tuple(unfilled)), now_s, *notices)
+
+    def _encoded(self, key: str, given: Any, notices: list[Notice]) -> tuple[Any, bytes | None, bool]:
+        """A loaded value as its caller gets it, its payload, and whether it can be stored."""
+        if isinstance(given, Absent):
+            return None, None, True
+        value = given.value if isinstance(given, Fresh) else given
+        try:
+            encoded = self.batch.request.each.codec.encode(value)
+        except SerializationError:
+            notices.append(Unstorable(key, type(value).__name__))
+            return value, None, False
+        return encoded.value, encoded.payload, True
+
+
+@attrs.frozen
+class Fills:
+    """What is still to be stored, and the leases for which there is nothing to store."""
+
+    batch: Batch
+    todo: tuple[Fill, ...]
+    unfilled: tuple[Lease, ...]
+
+
+def fill(fills: Fills, now_s: float, *notices: Notice) -> Step:
+    """Store the next values, or go on to release what is left."""
+    if not fills.todo:
+        return release(fills.batch, fills.unfilled, None, now_s, *notices)
+    request = fills.batch.request
+    chunk = fills.todo[: request.chunk]
+    rest = attrs.evolve(fills, todo=fills.todo[len(chunk) :])
+    return Filling(rest, chunk, request.each.patience.from_now(now_s)).ask(now_s, *notices)
+
+
+@attrs.frozen
+class Filling(AsksStore):
+    """Waits for the store to take the values of one chunk."""
+
+    fills: Fills
+    chunk: tuple[Fill, ...]
+    budget: Budget
+
+    def ask(self, now_s: float, *notices: Notice) -> Step:
+        """The step that waits in this state."""
+        command = FillCells(self.chunk, self.budget.timeout_s(now_s))
+        return Step(self, command, notices=notices, flight=self.fills.batch.request.each.drawn)
+
+    def receive(self, event: Event) -> Step:
+        """Go on to the next chunk."""
+        if not isinstance(event, FillAnswer):
+            raise unexpected(self, event)
+        fills = self.fills
+        match event:
+            case CellsFilled(now_s=now_s, results=results) if len(results) == len(self.chunk):
+                notices = (
+                    Stored(each.key) if result.is_accepted else FillRefused(each.key)
+                    for each, result in zip(self.chunk, results, strict=True)
+                )
+                return fill(fills, now_s, *notices)
+            case CellsFilled():
+                raise unexpected(self, event)
+            case StoreFailed(now_s=now_s, kind=kind):
+                gave_up = (StoreErrored(kind), StoreGaveUp(kind))
+                if again := self.retry(event):
+                    return again
+                if kind.is_outage:  # it would only wait once more; the leases lapse
+                    return fills.batch.finish(now_s, *gave_up)
+                return release(fills.batch, self._leases(), None, now_s, *gave_up)
+            case Interrupted(now_s=now_s):
+                return release(fills.batch, self._leases(), Abandoned(), now_s)
+            case _:
+                assert_never(event)
+
+    def _leases(self) -> tuple[Lease, ...]:
+        """What may still be held: of what was stored, nothing is."""
+        fills = (*self.chunk, *self.fills.todo)
+        return (*(Lease(each.key, each.grant) for each in fills), *self.fills.unfilled)
+
+
+def release(
+    batch: Batch, leases: Iterable[Lease], outcome: Outcome | None, now_s: float, *notices: Notice
+) -> Step:
+    """Give leases back; then end as `outcome` says, or go on with the batch where that is None."""
+    leases = tuple(leases)
+    if not leases:
+        return _over(batch, outcome, now_s, *notices)
+    return Releasing(batch, leases, outcome, batch.request.each.patience.from_now(now_s)).ask(now_s, *notices)
+
+
+def _over(batch: Batch, outcome: Outcome | None, now_s: float, *notices: Notice) -> Step:
+    if outcome is None:
+        return batch.finish(now_s, *notices)
+    if isinstance(outcome, Abandoned):
+        return ended(outcome, *notices, flight=batch.request.each.drawn)
+    return batch.end(outcome, now_s, *notices)
+
+
+@attrs.frozen
+class Releasing(AsksStore):
+    """Waits for the store to take leases back. Best effort: what cannot be given back lapses (L3)."""
+
+    batch: Batch
+    leases: tuple[Lease, ...]
+    outcome: Outcome | None = attrs.field(hash=False)  # may hold a list or a dict
+    budget: Budget
+
+    def ask(self, now_s: float, *notices: Notice) -> Step:
+        """The step that waits in this state."""
+        command = ReleaseLeases(self.leases, self.budget.timeout_s(now_s))
+        return Step(self, command, notices=notices, flight=self.batch.request.each.drawn)
+
+    def receive(self, event: Event) -> Step:
+        """Go on, whatever the answer."""
+        if not isinstance(event, ReleaseAnswer):
+            raise unexpected(self, event)
+        match event:
+            case LeasesReleased(now_s=now_s):
+                return _over(self.batch, self.outcome, now_s)
+            case StoreFailed(now_s=now_s, kind=kind):
+                gave_up = (StoreErrored(kind), StoreGaveUp(kind))
+                return self.retry(event) or _over(self.batch, self.outcome, now_s, *gave_up)
+            case Interrupted(now_s=now_s):
+                return attrs.evolve(self, outcome=Abandoned()).ask(now_s)
+            case _:
+                assert_never(event)
+
+
+@attrs.frozen
+class Waiting:
+    """Sleeps, as others load, until it is told or has slept long enough; then reads again."""
+
+    batch: Batch
+
+    def receive(self, event: Event) -> Step:
+        """Look again."""
+        if not isinstance(event, SleepAnswer):
+            raise unexpected(self, event)
+        batch, request = self.batch, self.batch.request
+        match event:
+            case Woke(now_s=now_s):
+                rest = attrs.evolve(batch, waiting=())
+                return Reading(rest, batch.waiting, (), request.each.patience.from_now(now_s)).ask(now_s)
+            case Interrupted():
+                return ended(Abandoned(), flight=request.each.drawn)
+            case _:
+                assert_never(event)

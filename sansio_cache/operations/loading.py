@@ -1,0 +1,407 @@
+"""Loading: call the loader, and store what it gives under the grant it was called with.
+
+    Computing --raised--> Releasing --> raise, or serve the stale value
+       | computed
+    Filling   --stored or refused--> done
+
+What `get_or_load` and `refresh` have in common. Rules, with the invariants they keep:
+
+- No load that is to be stored begins before its grant is known, and the versions of its tags (S4, S7), and
+  its value is stored only into the cell that still holds the grant (S2). So whatever happens in between, an
+  invalidation wins (S1).
+- The grant is released where nothing was stored: the loader raised, the value cannot be stored, the driver
+  was interrupted.
+- Callers who came while the loader ran may have its value only where the store took it and no tag has changed
+  since.
+"""
+
+from __future__ import annotations
+
+from typing import Any, assert_never
+
+import attrs
+from msgspec import Struct
+from msgspec.structs import replace
+
+from sansio_cache.budget import Budget, Patience
+from sansio_cache.cell import NO_GRANT, NONCE_BYTES
+from sansio_cache.codec import Codec
+from sansio_cache.commands import NO_TAGS, Capture, Compute, Fill, FillCells, Lease, Mode, ReleaseLeases
+from sansio_cache.entry import MissReason, Servable, beside, seal
+from sansio_cache.errors import ProtocolError, SerializationError
+from sansio_cache.events import (
+    CellsFilled,
+    ComputeAnswer,
+    Computed,
+    ComputeFailed,
+    Event,
+    FillAnswer,
+    Interrupted,
+    LeasesReleased,
+    ReleaseAnswer,
+    StoreFailed,
+)
+from sansio_cache.loader import Absent, Fresh
+from sansio_cache.notices import (
+    Ended,
+    FillRefused,
+    LoadFailed,
+    Missed,
+    Notice,
+    OperationName,
+    RefreshFailed,
+    StaleServed,
+    Stored,
+    StoreErrored,
+    StoreGaveUp,
+    Unstorable,
+)
+from sansio_cache.notices import Loaded as LoadedNotice
+from sansio_cache.operations.renewal import RenewalTerms, renew
+from sansio_cache.policy import Policy
+from sansio_cache.step import (
+    Abandoned,
+    AsksStore,
+    Loaded,
+    Outcome,
+    Raised,
+    Step,
+    Value,
+    ended,
+    unexpected,
+)
+from sansio_cache.tags import ANCHOR, Versions, tag_keys
+
+DRAWN_BYTES = 24
+"""How many random bytes a request is given, for everything that it may have to draw."""
+
+
+class LoadRequest(Struct, frozen=True):
+    """What is asked for, and every number that the machine will need.
+
+    Args:
+        name: The full key that was asked for.
+        codec: How values of the wanted type are stored.
+        policy: How the entry is kept and loaded.
+        drawn: 24 random bytes, this operation's own.
+        patience: How long the store may take.
+        started_s: When the request came, on the driver's clock.
+        tags: What the entry depends on besides its key, by name.
+        bypassed: Keys of tags whose removal the store has not been told of yet.
+        anchor: The `filled_by` of another version's entry that this one is kept beside; empty where it is
+            not.
+        in_background: Whether nobody waits for it.
+    """
+
+    name: str
+    codec: Codec[Any]
+    policy: Policy
+    drawn: bytes
+    patience: Patience
+    started_s: float
+    tags: tuple[str, ...] = ()
+    bypassed: frozenset[str] = frozenset()
+    anchor: bytes = b""
+    in_background: bool = False
+
+    @property
+    def key(self) -> str:
+        """The key of the cell."""
+        return beside(self.name, self.codec.fingerprint) if self.anchor else self.name
+
+    @property
+    def nonce(self) -> bytes:
+        """8 random bytes, the same on every retry."""
+        return self.drawn[:NONCE_BYTES]
+
+    @property
+    def seed(self) -> int:
+        """A random number for the back-off."""
+        return int.from_bytes(self.drawn[NONCE_BYTES:16])
+
+    @property
+    def ttl_draw(self) -> float:
+        """A random number in [0, 1), for jitter."""
+        return int.from_bytes(self.drawn[16:20]) / 2**32
+
+    @property
+    def refresh_draw(self) -> float:
+        """A random number in (0, 1], for early refresh."""
+        return (int.from_bytes(self.drawn[20:24]) + 1) / 2**32
+
+    @property
+    def tag_keys(self) -> tuple[str, ...]:
+        """The full keys of the tags."""
+        return tag_keys(self.name, self.tags)
+
+    @property
+    def capture(self) -> Capture:
+        """What is to be known of the tags before the load. They outlive the longest entry twice over."""
+        if not self.tags:
+            return NO_TAGS
+        hard_ttl_ms, _ = self.policy.expiry_ms(1.0)
+        return Capture(self.tag_keys, 2 * hard_ttl_ms)
+
+    def beside(self, filled_by: bytes) -> LoadRequest:
+        """The same for the cell beside the value that `filled_by` names."""
+        return replace(self, anchor=filled_by)
+
+    def versions(self, versions: tuple[bytes, ...]) -> Versions:
+        """All that the entry must be tied to, with the current versions of the tags.
+
+        Raises:
+            ProtocolError: The driver has not given one for each tag.
+        """
+        if len(versions) != len(self.tags):
+            raise ProtocolError("a driver must give back one version for every tag that it was asked for")
+        pairs = tuple(zip(self.tags, versions, strict=True))
+        return (*pairs, (ANCHOR, self.anchor)) if self.anchor else pairs
+
+    def may_serve(self, stale: Servable, server_ms: int | None) -> bool:
+        """Whether a stale value may be served. Not for ever: refreshes that fail stretch its key's life."""
+        if self.policy.stale_for_s == 0 or server_ms is None or stale.is_absent:
+            return False
+        return server_ms < stale.cell.soft_ms + self.policy.stale_for_s * 1000
+
+    def is_refresh_due(self, found: Servable, server_ms: int | None) -> bool:
+        """Whether this reader of a fresh value is to have it refreshed."""
+        if server_ms is None or found.cell.soft_ms == 0:
+            return False
+        draw = self.refresh_draw
+        return self.policy.is_refresh_due(server_ms, found.filled_ms, found.cell.soft_ms, found.load_ms, draw)
+
+    def expiry_ms(self, loaded: Any) -> tuple[int, int]:
+        """Hard and soft time to live of what the loader gave."""
+        match loaded:
+            case Fresh(ttl=ttl_s):
+                return self.policy.given_expiry_ms(ttl_s)
+            case Absent(ttl=ttl_s):
+                return self.policy.negative_expiry_ms(ttl_s, self.ttl_draw)
+        return self.policy.expiry_ms(self.ttl_draw)
+
+    def done(self, now_s: float) -> tuple[Notice, ...]:
+        """The notice that closes the operation; none where no user began it."""
+        if self.in_background:
+            return ()
+        return (Ended(OperationName.GET_OR_LOAD, now_s - self.started_s),)
+
+
+@attrs.frozen
+class Finding:
+    """What the reads have found, as far as the rest needs it."""
+
+    seen: bytes = NO_GRANT
+    mode: Mode = Mode.KEEP
+    stale: Servable | None = attrs.field(default=None, hash=False)  # may hold a list or a dict
+    """May be served where there is nothing better."""
+    previous: Any = attrs.field(default=None, hash=False)
+    """What is being replaced, for a loader that wants to know; it may be too old to be served."""
+    storable: bool = True
+    """Whether it makes sense to ask for a lease: not so without the store, or on a foreign key."""
+    counted: bool = True
+    """Whether the request has been counted: not yet where it may still be answered with a stale value."""
+
+    def as_miss(self, key: str) -> tuple[Notice, ...]:
+        """The notice of a request that was not answered from the store, unless it was counted (B3)."""
+        return () if self.counted else (Missed(key, MissReason.EXPIRED),)
+
+    def as_stale(self, key: str) -> tuple[Notice, ...]:
+        """The notice of a request that was answered with a stale value, unless it was counted (B3)."""
+        return () if self.counted else (StaleServed(key),)
+
+
+def compute(
+    request: LoadRequest,
+    flight: int | None,
+    grant: bytes | None,
+    versions: Versions,
+    finding: Finding,
+    now_s: float,
+    *notices: Notice,
+) -> Step:
+    """Call the loader; with a grant, keep it alive meanwhile."""
+    renewal = None
+    if grant is not None:
+        policy = request.policy
+        terms = RenewalTerms(policy.lease_ms, now_s + policy.max_lease_s, request.patience)
+        renewal = renew((Lease(request.key, grant),), terms)
+    state = Computing(request, flight, grant, versions, finding, now_s)
+    command = Compute(request.key, renewal, finding.previous)
+    return Step(state, command, notices=notices, flight=flight)
+
+
+@attrs.frozen
+class Computing:
+    """Waits for the user's loader."""
+
+    request: LoadRequest
+    flight: int | None
+    grant: bytes | None
+    versions: Versions
+    finding: Finding
+    began_s: float
+
+    def receive(self, event: Event) -> Step:
+        """Store the value under the grant, or give the grant back."""
+        if not isinstance(event, ComputeAnswer):
+            raise unexpected(self, event)
+        match event:
+            case Computed(now_s=now_s, value=value):
+                return self._computed(value, now_s)
+            case ComputeFailed(now_s=now_s, error=error):
+                return self._failed(error, now_s)
+            case Interrupted(now_s=now_s):
+                return self._without_fill(Abandoned(), now_s)
+            case _:
+                assert_never(event)
+
+    def _failed(self, error: Exception, now_s: float) -> Step:
+        request, finding = self.request, self.finding
+        name = type(error).__name__
+        failed = LoadFailed(request.name, self.grant is not None, name)
+        if request.in_background:
+            notices = (failed, RefreshFailed(request.name, name))
+            return self._without_fill(Raised(error), now_s, *notices, rest_s=request.policy.retry_after_s)
+        if finding.stale is not None:
+            served = finding.as_stale(request.name)
+            return self._without_fill(Value(finding.stale.value), now_s, failed, *served)
+        missed = finding.as_miss(request.name)
+        return self._without_fill(Raised(error), now_s, *missed, failed)
+
+    def _computed(self, given: Any, now_s: float) -> Step:
+        request = self.request
+        took_s = now_s - self.began_s
+        loaded = LoadedNotice(request.name, self.grant is not None, took_s)
+        missed = self.finding.as_miss(request.name)
+        value = given.value if isinstance(given, Fresh) else None if isinstance(given, Absent) else given
+        payload: bytes | None = None
+        if not isinstance(given, Absent):
+            try:
+                encoded = request.codec.encode(value)
+            except SerializationError:
+                unstorable = Unstorable(request.name, type(value).__name__)
+                outcome = Loaded(value, None, accepted=False)
+                rest_s = request.policy.retry_after_s if request.in_background else 0.0
+                return self._without_fill(outcome, now_s, *missed, loaded, unstorable, rest_s=rest_s)
+            value, payload = encoded.value, encoded.payload
+        outcome = Loaded(value, payload, accepted=False)
+        if self.grant is None:
+            return self._without_fill(outcome, now_s, *missed, loaded)
+        body = seal(request.key, request.codec, payload, took_s, self.versions)
+        fill = Fill(request.key, self.grant, *request.expiry_ms(given), body)
+        budget = request.patience.from_now(now_s)
+        filling = Filling(request, self.flight, fill, self.versions, outcome, budget)
+        return filling.ask(now_s, *missed, loaded)
+
+    def _without_fill(self, outcome: Outcome, now_s: float, *notices: Notice, rest_s: float = 0.0) -> Step:
+        request = self.request
+        if self.grant is None:
+            notices = notices if isinstance(outcome, Abandoned) else (*notices, *request.done(now_s))
+            return ended(outcome, *notices, flight=self.flight)
+        return release(request, self.flight, self.grant, outcome, now_s, *notices, rest_s=rest_s)
+
+
+@attrs.frozen
+class Filling(AsksStore):
+    """Waits for the store to take the value."""
+
+    request: LoadRequest
+    flight: int | None
+    fill: Fill
+    versions: Versions
+    outcome: Loaded = attrs.field(hash=False)  # may hold a list or a dict
+    budget: Budget
+
+    def ask(self, now_s: float, *notices: Notice) -> Step:
+        """The step that waits in this state."""
+        command = FillCells((self.fill,), self.budget.timeout_s(now_s), self.request.tag_keys)
+        return Step(self, command, notices=notices, flight=self.flight)
+
+    def receive(self, event: Event) -> Step:
+        """Answer with the value, stored or not."""
+        if not isinstance(event, FillAnswer):
+            raise unexpected(self, event)
+        request = self.request
+        name = request.name
+        match event:
+            case CellsFilled(now_s=now_s, results=(result,), versions=versions):
+                if not result.is_accepted:
+                    return self._end(self.outcome, now_s, FillRefused(name))
+                # Of an entry beside another, nobody has looked whether that one is still there.
+                holds = not request.anchor and request.versions(versions) == self.versions
+                outcome = Loaded(self.outcome.value, self.outcome.payload, accepted=holds)
+                return self._end(outcome, now_s, Stored(name))
+            case CellsFilled():
+                raise unexpected(self, event)
+            case StoreFailed(now_s=now_s, kind=kind):
+                gave_up = (StoreErrored(kind), StoreGaveUp(kind))
+                if again := self.retry(event):
+                    return again
+                if kind.is_outage:  # it would only wait once more; the lease lapses
+                    return self._end(self.outcome, now_s, *gave_up)
+                return release(request, self.flight, self.fill.grant, self.outcome, now_s, *gave_up)
+            case Interrupted(now_s=now_s):
+                # Whether it was stored is unknown; if it was, there is no lease left to release.
+                return release(request, self.flight, self.fill.grant, Abandoned(), now_s)
+            case _:
+                assert_never(event)
+
+    def _end(self, outcome: Outcome, now_s: float, *notices: Notice) -> Step:
+        return ended(outcome, *notices, *self.request.done(now_s), flight=self.flight)
+
+
+def release(
+    request: LoadRequest,
+    flight: int | None,
+    claim: bytes,
+    outcome: Outcome,
+    now_s: float,
+    *notices: Notice,
+    rest_s: float = 0.0,
+) -> Step:
+    """Give a lease back, and end as `outcome` says; the load then rests for so long."""
+    budget = request.patience.from_now(now_s)
+    lease = Lease(request.key, claim)
+    return Releasing(request, flight, lease, outcome, budget, rest_s).ask(now_s, *notices)
+
+
+@attrs.frozen
+class Releasing(AsksStore):
+    """Waits for the store to take the lease back; then the operation ends as `outcome` says.
+
+    Best effort: a lease that cannot be given back lapses by itself (L3).
+    """
+
+    request: LoadRequest
+    flight: int | None
+    lease: Lease
+    outcome: Outcome = attrs.field(hash=False)  # may hold a list or a dict
+    budget: Budget
+    rest_s: float = 0.0
+
+    def ask(self, now_s: float, *notices: Notice) -> Step:
+        """The step that waits in this state."""
+        command = ReleaseLeases((self.lease,), self.budget.timeout_s(now_s))
+        return Step(self, command, notices=notices, flight=self.flight)
+
+    def receive(self, event: Event) -> Step:
+        """End, whatever the answer."""
+        if not isinstance(event, ReleaseAnswer):
+            raise unexpected(self, event)
+        match event:
+            case LeasesReleased(now_s=now_s):
+                return self._end(now_s)
+            case StoreFailed(now_s=now_s, kind=kind):
+                return self.retry(event) or self._end(now_s, StoreErrored(kind), StoreGaveUp(kind))
+            case Interrupted(now_s=now_s):
+                # Interrupted on the way out: the release may not have been sent. It is idempotent.
+                abandoned = attrs.evolve(self, outcome=Abandoned())
+                return abandoned.ask(now_s)
+            case _:
+                assert_never(event)
+
+    def _end(self, now_s: float, *notices: Notice) -> Step:
+        if not isinstance(self.outcome, Abandoned):
+            notices = (*notices, *self.request.done(now_s))
+        step = ended(self.outcome, *notices, flight=self.flight)
+        return replace(step, rests_until_s=now_s + self.rest_s) if self.rest_s else step

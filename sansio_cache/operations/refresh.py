@@ -1,0 +1,129 @@
+"""Refresh: load a value anew in the background, while readers are served the one that is there.
+
+    Joining --this process refreshes it already--> done
+       | lead
+    Claiming --somebody else does, or has--> done
+       | granted: the value stays readable
+    Computing, Filling, Releasing: see `loading.py`
+
+A reader that finds a value stale, or soon to be, has its answer at once and spawns this. The lease sees to it
+that of all processes exactly one refreshes, and the flight that of all readers in a process one asks for the
+lease. Nobody waits here: whoever is not the one ends at once. So that not every reader asks again while
+another process is at it, or while the loader fails, the load rests for some time (`Step.rests_until_s`).
+
+Refreshes are flights of their own: a caller that finds nothing to serve does not wait for one, but for its
+fill.
+"""
+
+from __future__ import annotations
+
+from typing import assert_never
+
+import attrs
+from msgspec.structs import replace
+
+from sansio_cache.budget import Budget
+from sansio_cache.commands import AcquireLease, Mode, ShareLoad
+from sansio_cache.entry import Servable
+from sansio_cache.events import (
+    AcquireAnswer,
+    Event,
+    ForeignFound,
+    FreshFound,
+    Interrupted,
+    LeaseDenied,
+    LeaseGranted,
+    LoadErrorShared,
+    LoadLed,
+    LoadNotShared,
+    LoadShared,
+    ShareAnswer,
+    SharingTimedOut,
+    StoreFailed,
+    WriterFound,
+)
+from sansio_cache.notices import Notice, RefreshStarted, StoreErrored, StoreGaveUp
+from sansio_cache.operations.loading import Finding, LoadRequest, compute, release
+from sansio_cache.step import Abandoned, AsksStore, Completed, Step, ended, unexpected
+
+
+def refresh(request: LoadRequest, found: Servable, now_s: float) -> Step:
+    """Begin to refresh the value that a reader has found."""
+    return Joining(replace(request, in_background=True), found).ask(now_s)
+
+
+@attrs.frozen
+class Joining:
+    """Waits to hear whether this process refreshes the key already."""
+
+    request: LoadRequest
+    found: Servable = attrs.field(hash=False)  # may hold a list or a dict
+
+    def ask(self, now_s: float) -> Step:
+        """The step that waits in this state."""
+        schema = self.request.codec.fingerprint + b"refresh"
+        return Step(self, ShareLoad(self.request.key, schema, None, 0.0, now_s=now_s))
+
+    def receive(self, event: Event) -> Step:
+        """Ask for the lease, or leave it to whoever is at it."""
+        if not isinstance(event, ShareAnswer):
+            raise unexpected(self, event)
+        match event:
+            case LoadLed(now_s=now_s, flight=flight):
+                budget = self.request.patience.from_now(now_s)
+                return Claiming(self.request, flight, self.found, budget).ask(now_s)
+            case LoadShared() | LoadErrorShared() | LoadNotShared() | SharingTimedOut():
+                return ended(Completed())
+            case Interrupted():
+                return ended(Abandoned())
+            case _:
+                assert_never(event)
+
+
+@attrs.frozen
+class Claiming(AsksStore):
+    """Waits for the lease; the value stays readable."""
+
+    request: LoadRequest
+    flight: int
+    found: Servable = attrs.field(hash=False)  # may hold a list or a dict
+    budget: Budget
+
+    def ask(self, now_s: float, *notices: Notice) -> Step:
+        """The step that waits in this state."""
+        request = self.request
+        command = AcquireLease(
+            key=request.key,
+            nonce=request.nonce,
+            lease_ms=request.policy.lease_ms,
+            seen=self.found.cell.filled_by,
+            mode=Mode.KEEP,
+            timeout_s=self.budget.timeout_s(now_s),
+            capture=request.capture,
+        )
+        return Step(self, command, notices=notices, flight=self.flight)
+
+    def receive(self, event: Event) -> Step:
+        """Load, or leave it to whoever is at it."""
+        if not isinstance(event, AcquireAnswer):
+            raise unexpected(self, event)
+        request, flight = self.request, self.flight
+        match event:
+            case LeaseGranted(now_s=now_s, grant=grant, server_ms=server_ms, versions=versions):
+                is_early = server_ms < self.found.cell.soft_ms
+                started = RefreshStarted(request.name, is_early)
+                finding = Finding(previous=self.found.value)
+                captured = request.versions(versions)
+                return compute(request, flight, grant, captured, finding, now_s, started)
+            case LeaseDenied(now_s=now_s, left_ms=left_ms):
+                rest_s = min(left_ms / 1000, request.policy.retry_after_s)
+                return replace(ended(Completed(), flight=flight), rests_until_s=now_s + rest_s)
+            case FreshFound() | WriterFound() | ForeignFound():
+                return ended(Completed(), flight=flight)
+            case StoreFailed(kind=kind):
+                gave_up = (StoreErrored(kind), StoreGaveUp(kind))
+                return self.retry(event) or ended(Completed(), *gave_up, flight=flight)
+            case Interrupted(now_s=now_s):
+                return release(request, flight, request.nonce, Abandoned(), now_s)
+            case _:
+                assert_never(event)
