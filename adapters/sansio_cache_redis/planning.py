@@ -71,6 +71,7 @@ class Planner:
         # The operating system's, so that a forked process draws numbers of its own.
         self._entropy: Entropy = entropy or random.SystemRandom()
         self._max_value_bytes = config.max_value_bytes
+        self._migration_for = config.migration_for
         self._chunk = config.chunk_keys
         self._policy = config.effective_policy
         self._patience = Patience(config.redis.attempt_timeout_s, config.redis.operation_timeout_s)
@@ -220,7 +221,7 @@ class Planner:
         return self._entropy.randbytes(NONCE_BYTES)
 
     def _codec(self, type: Any) -> Codec[Any]:
-        return codec_for(type, self._max_value_bytes)
+        return codec_for(type, self._max_value_bytes, self._migration_for(type))
 
     def _item(self, key: str, value: Any, codec: Codec[Any], policy: Policy) -> Item:
         body = seal(key, codec, codec.encode(value).payload, 0.0)
