@@ -98,13 +98,20 @@ def examine(
         return ABSENT
     body = cell.body
     if not body.startswith(_stamp(key, codec.fingerprint)) or len(body) < BODY_HEADER_BYTES:
-        return Unservable(_why_refused(body, key), cell.filled_by)
-    if body[BODY_HEADER_BYTES - 1] != CODEC_JSON:
+        reason = _why_refused(body, key)
+        if reason != MissReason.SCHEMA or body[BODY_HEADER_BYTES - 1] != CODEC_JSON:
+            return Unservable(reason, cell.filled_by)
+        try:
+            value = codec.migrate(memoryview(body)[BODY_HEADER_BYTES:])
+        except Undecodable:
+            return Unservable(reason, cell.filled_by)
+    elif body[BODY_HEADER_BYTES - 1] != CODEC_JSON:
         return Unservable(MissReason.SCHEMA, cell.filled_by)
-    try:
-        value = codec.decode(memoryview(body)[BODY_HEADER_BYTES:])
-    except Undecodable:
-        return Unservable(MissReason.CORRUPT, cell.filled_by)
+    else:
+        try:
+            value = codec.decode(memoryview(body)[BODY_HEADER_BYTES:])
+        except Undecodable:
+            return Unservable(MissReason.CORRUPT, cell.filled_by)
     fresh = cell.soft_ms == 0 or (server_ms is not None and server_ms < cell.soft_ms)
     return Servable(value, fresh, cell)
 
