@@ -985,6 +985,7 @@ DIFFERENT = [
     make(x=(int, attrs.Factory(int))),
     make(x=(Any, object())),
     make(x=int, y=int),
+    make(y=int, x=int),
     make(x=int, y=(int | None, None)),
     Row,
     Point,
