@@ -17,13 +17,17 @@ plain JSON that is a list of many small dicts).
 *Fingerprint.* Eight bytes over the structure of the type, stored with each entry. Another
 fingerprint is a miss, so a deployment that changes a class never reads the old shape as the new. What
 is in it says `schema.py`.
+
+*Migration.* A type may have a hook that makes its values from payloads of other fingerprints. What the
+hook returns is treated as what a loader returns: round trip or refuse. So a hook cannot bring in a value that
+`Codec.encode` would not take, and one that fails is a miss.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
-from typing import Any, Final, Generic, Literal, TypeVar
+from collections.abc import Callable, Mapping
+from typing import Any, Final, Generic, Literal, TypeAlias, TypeVar
 
 import attrs
 import msgspec
@@ -36,13 +40,17 @@ T = TypeVar("T")
 
 UNTYPED_FINGERPRINT: Final = bytes(FINGERPRINT_BYTES)
 
+Migration: TypeAlias = Callable[[Any], Any]
+"""From a payload that was stored as another type, or as another shape of it, as plain JSON values; to a value
+of the type, or a mapping with its fields. It raises, whatever it likes, where it can make none."""
+
 
 class Undecodable(Exception):  # noqa: N818 - an outcome of decoding, not an error that users see
     """A payload that is not a value of the codec's type. The cache counts it as a miss.
 
     Attributes:
         reason: ``too large`` (not looked at), ``corrupt`` (not JSON, or nested too deeply) or
-            ``schema`` (JSON, but not of this type).
+            ``schema`` (JSON, but not of this type, and no hook has made it so).
     """
 
     def __init__(self, reason: Literal["too large", "corrupt", "schema"]) -> None:
@@ -66,6 +74,7 @@ class Codec(Generic[T]):
         fingerprint: 8 bytes that change with the structure of the type; zeros if untyped.
         max_value_bytes: payloads above this are neither written nor read.
         type: the declared type, or None for plain JSON values.
+        hook: makes values of the type from payloads of other fingerprints, or None.
     """
 
     fingerprint: bytes = attrs.field(repr=bytes.hex)
@@ -73,6 +82,9 @@ class Codec(Generic[T]):
     # Not hashed: some types cannot be, and the fingerprint stands for it.
     type: Any = attrs.field(hash=False)
     _decoder: msgspec.json.Decoder[T] = attrs.field(eq=False, repr=False)
+    # Compared by identity and not hashed: a callable object may have any equality, or one that raises. Not
+    # shown: a partial shows its arguments.
+    hook: Migration | None = attrs.field(default=None, eq=id, hash=False, repr=False)
 
     def encode(self, value: Any) -> Encoded[T]:
         """The payload of `value`, and an independent copy of the value decoded from it.
@@ -115,6 +127,33 @@ class Codec(Generic[T]):
         # Raised out here, so that no context keeps the payload alive.
         raise Undecodable(reason)
 
+    def migrate(self, payload: bytes | memoryview) -> T:
+        """The value that the hook makes from a payload that was stored under another fingerprint.
+
+        Args:
+            payload: bytes from the store, as for `decode`.
+
+        Returns:
+            A value of the type that shares nothing with what the hook keeps.
+
+        Raises:
+            Undecodable: there is no hook, the payload is not JSON or too large, the hook raised, or it
+                returned what `encode` would refuse.
+        """
+        if self.hook is None:
+            raise Undecodable("schema")
+        older = codec_for(None, self.max_value_bytes).decode(payload)
+        made: Encoded[T] | None
+        try:
+            made = self._round_trip(self.hook(older))
+        except MemoryError:
+            raise
+        except Exception:  # noqa: BLE001 - the hook is user code, and what it was given may be anything
+            made = None
+        if made is None:  # Raised out here, so that no context keeps the payload alive.
+            raise Undecodable("schema")
+        return made.value
+
     def _round_trip(self, value: Any) -> Encoded[T]:
         payload = _ENCODER.encode(value)
         if len(payload) > self.max_value_bytes:
@@ -142,26 +181,27 @@ class Codec(Generic[T]):
         return SerializationError(f"value{what}. {advice}")
 
 
-def codec_for(type: Any, max_value_bytes: int) -> Codec[Any]:
-    """The codec of a type, built once and kept.
+def codec_for(type: Any, max_value_bytes: int, migrate: Migration | None = None) -> Codec[Any]:
+    """The codec of a type, built once and kept; if the type or the hook cannot be hashed, built each time.
 
     Args:
         type: a dataclass, attrs class, TypedDict, NamedTuple, msgspec.Struct, built-in type or
             generic of these. None and `typing.Any` mean untyped: plain JSON values.
         max_value_bytes: the largest payload to write or read.
+        migrate: makes values of the type from payloads that were stored under another fingerprint.
 
     Raises:
         ConfigurationError: msgspec cannot keep every value of the type as it is.
     """
     try:
-        return _kept_codec(type, max_value_bytes)
+        return _kept_codec(type, max_value_bytes, migrate)
     except TypeError:  # unhashable, as Annotated with a list is
-        return _build(type, max_value_bytes)
+        return _build(type, max_value_bytes, migrate)
 
 
-def _build(type: Any, max_value_bytes: int) -> Codec[Any]:
+def _build(type: Any, max_value_bytes: int, migrate: Migration | None) -> Codec[Any]:
     if type is None or type is Any:
-        return Codec(UNTYPED_FINGERPRINT, max_value_bytes, None, msgspec.json.Decoder())
+        return Codec(UNTYPED_FINGERPRINT, max_value_bytes, None, msgspec.json.Decoder(), migrate)
     try:
         decoder = msgspec.json.Decoder(type)
         stamp = fingerprint(type)
@@ -175,7 +215,7 @@ def _build(type: Any, max_value_bytes: int) -> Codec[Any]:
             f"type={name_of(type)} cannot be cached: {error}. Use dataclasses, attrs classes, "
             "TypedDict, NamedTuple, msgspec.Struct (with tag=True in unions) and built-in types"
         ) from error
-    return Codec(stamp, max_value_bytes, type, decoder)
+    return Codec(stamp, max_value_bytes, type, decoder, migrate)
 
 
 _kept_codec = functools.lru_cache(maxsize=1024)(_build)

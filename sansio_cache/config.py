@@ -8,17 +8,25 @@ one place where the core looks at the environment, and only because it was asked
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Any, Final, Self, get_type_hints
+from collections.abc import Callable, Mapping
+from functools import partial
+from inspect import iscoroutinefunction
+from types import MappingProxyType
+from typing import Any, Final, Self, TypeAlias, get_type_hints
 
 import attrs
 
+from sansio_cache.codec import Migration
 from sansio_cache.errors import ConfigurationError
 from sansio_cache.keys import KeyBuilder
 from sansio_cache.policy import Policy, instance
+from sansio_cache.schema import name_of
 from sansio_cache.ttl import Ttl, ttl_seconds
 
 ENV_PREFIX: Final = "SANSIO_CACHE_"
+
+Migrations: TypeAlias = Mapping[Any, Migration]
+"""Hooks by the type that they make values of."""
 
 
 def _positive(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
@@ -41,6 +49,22 @@ def _text(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
     if not isinstance(value, str) or not value:
         kind = type(value).__name__
         raise ConfigurationError(f"{attribute.name} is a text that is not empty; got {kind}")
+
+
+def _own_migrations(given: Migrations) -> Migrations:
+    """A checked copy that nobody can change. No message shows a hook: a partial would show its arguments."""
+    if not isinstance(given, Mapping):
+        raise ConfigurationError(f"migrations is a mapping of types to functions; got {type(given).__name__}")
+    own = dict(given)
+    for declared, hook in own.items():
+        place = f"migrations[{name_of(declared)}]"
+        if not callable(hook):
+            raise ConfigurationError(
+                f"{place} is a function that takes the older value; got {type(hook).__name__}"
+            )
+        if iscoroutinefunction(hook):
+            raise ConfigurationError(f"{place} is a coroutine function: values are read without waiting")
+    return MappingProxyType(own)
 
 
 def redact_url(url: str) -> str:
@@ -100,6 +124,9 @@ class CacheConfig:
         chunk_keys: How many keys a batch puts into one round trip.
         memory_max_entries: How many entries a memory store keeps.
         memory_max_bytes: How large a memory store may grow.
+        migrations: Functions by type. Each is given what was stored as another type, or as another shape of
+            it, as plain JSON values, and returns a value of its type, or a mapping with the fields of one.
+            The key is what calls give as `type=`; None for calls that give none.
 
     Raises:
         ConfigurationError: A value is out of range or contradicts another.
@@ -115,11 +142,19 @@ class CacheConfig:
     chunk_keys: int = attrs.field(default=500, validator=_count)
     memory_max_entries: int = attrs.field(default=10_000, validator=_count)
     memory_max_bytes: int = attrs.field(default=64 * 2**20, validator=_count)
+    # Not hashed, because a mapping cannot be.
+    migrations: Migrations = attrs.field(factory=dict, converter=_own_migrations, hash=False, repr=False)
 
     def __attrs_post_init__(self) -> None:
         _ = self.keys  # the namespace is checked where keys are made
         if self.default_ttl is not None:
             ttl_seconds(self.default_ttl)
+
+    def __reduce__(self) -> tuple[Callable[[], Self], tuple[()]]:
+        # For pickle and deepcopy, which cannot take a mappingproxy.
+        fields = {name: getattr(self, name) for name in attrs.fields_dict(type(self))}
+        fields["migrations"] = dict(self.migrations)
+        return partial(type(self), **fields), ()
 
     @property
     def keys(self) -> KeyBuilder:
@@ -130,6 +165,13 @@ class CacheConfig:
     def effective_policy(self) -> Policy:
         """The policy, with `default_ttl` where that is given."""
         return self.policy if self.default_ttl is None else self.policy.with_ttl(self.default_ttl)
+
+    def migration_for(self, type: Any) -> Migration | None:
+        """The hook that makes values of a type from what was stored as something else, if there is one."""
+        try:
+            return self.migrations.get(type) if self.migrations else None
+        except TypeError:  # unhashable, as Annotated with a list is: it is none of the keys
+            return None
 
     @classmethod
     def from_options(cls, *, namespace: str, url: str | None = None, **options: Any) -> Self:
@@ -157,7 +199,8 @@ class CacheConfig:
 
         `SANSIO_CACHE_NAMESPACE`, `SANSIO_CACHE_ENABLED`, `SANSIO_CACHE_DEFAULT_TTL` (seconds) and so on
         for the fields of this class; `SANSIO_CACHE_REDIS_URL`, `SANSIO_CACHE_REDIS_ENABLED`, … for those
-        of `RedisConfig`. An empty variable counts as not set. A policy cannot be given this way.
+        of `RedisConfig`. An empty variable counts as not set. A policy, or migrations, cannot be given this
+        way.
 
         Args:
             environ: In place of the process's environment.
@@ -190,7 +233,7 @@ def _from_variables(cls: type, prefix: str, environ: Mapping[str, str]) -> dict[
     for name in attrs.fields_dict(cls):
         variable = f"{prefix}{name.upper()}"
         text = environ.get(variable, "").strip()
-        if text and hints[name] not in (RedisConfig, Policy):
+        if text and hints[name] not in (RedisConfig, Policy, Migrations):
             try:
                 values[name] = _parse(hints[name], text)
                 # Validate alone, so that the error can name the variable.

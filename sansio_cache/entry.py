@@ -196,8 +196,11 @@ def examine(
     if cell.kind != Kind.VALUE:
         return ABSENT
     body = cell.body
-    if not body.startswith(_stamp(key, codec.fingerprint)) or len(body) < BODY_HEADER_BYTES:
-        return Unservable(_why_refused(body, key), cell.filled_by)
+    is_readable = body.startswith(_stamp(key, codec.fingerprint)) and len(body) >= BODY_HEADER_BYTES
+    if not is_readable:
+        reason = _why_refused(body, key)
+        if reason != MissReason.SCHEMA or codec.hook is None:
+            return Unservable(reason, cell.filled_by)
     at = BODY_HEADER_BYTES
     kind = JSON
     if versions or body[_KIND_AT:BODY_HEADER_BYTES] != _PLAIN:
@@ -211,10 +214,12 @@ def examine(
         return Servable(None, fresh, cell, is_absent=True)
     if kind != JSON:
         return Unservable(MissReason.SCHEMA, cell.filled_by)
+    payload = body[at:] if len(body) < _COPIED_BYTES else memoryview(body)[at:]
     try:
-        value = codec.decode(body[at:] if len(body) < _COPIED_BYTES else memoryview(body)[at:])
+        value = codec.decode(payload) if is_readable else codec.migrate(payload)
     except Undecodable:
-        return Unservable(MissReason.CORRUPT, cell.filled_by)
+        reason = MissReason.CORRUPT if is_readable else MissReason.SCHEMA
+        return Unservable(reason, cell.filled_by)
     return Servable(value, fresh, cell)
 
 

@@ -83,6 +83,7 @@ class Planner:
         self._entropy: Entropy = entropy or _entropy
         self._draw = self._entropy.randbytes
         self._max_value_bytes = config.max_value_bytes
+        self._migration_for = config.migration_for
         self._chunk = config.chunk_keys
         self._policy = self.policy = config.effective_policy
         self._raises = self._policy.on_read_error == "raise"
@@ -290,7 +291,7 @@ class Planner:
         return self._draw(NONCE_BYTES)
 
     def _codec(self, type: Any) -> Codec[Any]:
-        return codec_for(type, self._max_value_bytes)
+        return codec_for(type, self._max_value_bytes, self._migration_for(type))
 
     def _item(self, key: str, value: Any, codec: Codec[Any], policy: Policy) -> Item:
         payload = codec.encode(value).payload

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import dataclasses
 import datetime as dt
 import enum
+import functools
 import math
 import os
 import subprocess
@@ -609,6 +611,237 @@ def test_s12_decode_returns_a_value_of_the_type_or_raises_undecodable(type_, pay
     assert IS_OF_TYPE[type_](value)
 
 
+# --- Migration: the hook that reads payloads of other fingerprints ------------------------------
+# What it is for, and every kind of change to a class: test_schema_evolution.py.
+
+
+def from_older(older: Any) -> Any:
+    """The hook of a `User` that was once ``{"id": ..., "full_name": ...}``."""
+    return {"id": older["id"], "name": older["full_name"]}
+
+
+OLDER_USER = b'{"id":1,"full_name":"Ada"}'
+MIGRATING = codec_for(User, MAX_BYTES, from_older)
+
+
+def migrating(type: Any, hook: Any, max_value_bytes: int = MAX_BYTES) -> Codec[Any]:
+    return codec_for(type, max_value_bytes, hook)
+
+
+def migration_refusal(codec: Codec[Any], payload: bytes | memoryview) -> str:
+    with pytest.raises(Undecodable) as info:
+        codec.migrate(payload)
+    assert info.value.__context__ is None
+    return info.value.reason
+
+
+def test_a_hook_gets_plain_json_values_and_returns_a_mapping_or_a_value_of_the_type():
+    assert MIGRATING.migrate(OLDER_USER) == User(1, "Ada")
+    assert MIGRATING.migrate(memoryview(OLDER_USER)) == User(1, "Ada")
+    by_value = migrating(User, lambda older: User(older["id"], older["full_name"], tags=["old"]))
+    assert by_value.migrate(OLDER_USER) == User(1, "Ada", None, ["old"])
+    seen: list[Any] = []
+    payload = b'[null,true,1,1.5,"a",{"k":[]}]'
+    assert migrating(list[Any], lambda older: seen.append(older) or older).migrate(payload) == seen[0]
+    assert repr(seen) == "[[None, True, 1, 1.5, 'a', {'k': []}]]"
+
+
+def test_without_a_hook_nothing_is_migrated_and_nothing_is_decoded():
+    assert migration_refusal(codec(User), OLDER_USER) == "schema"
+    assert migration_refusal(codec(User), b"garbage") == "schema"
+
+
+def test_a_hook_changes_neither_what_is_stored_nor_what_is_read_as_the_type_itself():
+    encoded = MIGRATING.encode(User(1, "x"))
+    assert encoded.payload == codec(User).encode(User(1, "x")).payload
+    assert MIGRATING.decode(encoded.payload) == User(1, "x")
+    assert reason(MIGRATING, OLDER_USER) == "schema"
+    assert MIGRATING.fingerprint == codec(User).fingerprint
+
+
+def failing(error: BaseException) -> Any:
+    def hook(older: Any) -> Any:
+        raise error
+
+    return hook
+
+
+def recurse(older: Any) -> Any:
+    return recurse([older])
+
+
+class Hostile:
+    """A result whose every look is an error."""
+
+    @property
+    def __dict__(self) -> Any:
+        raise ZeroDivisionError
+
+    def __eq__(self, other: object) -> bool:
+        raise ZeroDivisionError
+
+    __hash__ = None
+
+
+def loop() -> list[Any]:
+    looped: list[Any] = []
+    looped.append(looped)
+    return looped
+
+
+@pytest.mark.parametrize(
+    ("type_", "hook"),
+    [
+        (User, failing(KeyError("full_name"))),
+        (User, failing(Undecodable("too large"))),
+        (User, failing(SerializationError("no"))),
+        (User, failing(StopIteration())),
+        (User, failing(AssertionError())),
+        (User, recurse),
+        (User, lambda: None),
+        (User, lambda older: older),
+        (User, lambda older: None),
+        (User, lambda older: {}),
+        (User, lambda older: [1, "Ada"]),
+        (User, lambda older: "Ada"),
+        (User, lambda older: User),
+        (User, lambda older: object()),
+        (User, lambda older: Hostile()),
+        (User, lambda older: loop()),
+        (User, lambda older: {"id": "1", "name": "Ada"}),
+        (User, lambda older: User("1", "Ada")),
+        (User, lambda older: {"id": 1, "name": None}),
+        (User, lambda older: from_older(older) | {"age": 3}),
+        (User, lambda older: Admin(1, "Ada")),
+        (User, lambda older: {"id": 1, "name": "A" * MAX_BYTES}),
+        (User, lambda older: (part for part in older)),
+        (Counts, lambda older: {"x": 1}),
+        (Explodes, lambda older: {"with_": "zero"}),
+        (float, lambda older: math.nan),
+        (float, lambda older: 2**53 + 1),
+        (list[int], lambda older: (1,)),
+        (set[int], lambda older: [1]),
+        (bytes, lambda older: "YWJj"),
+        (dict[int, str], lambda older: {"1": "a"}),
+        (None, lambda older: (1,)),
+        (None, lambda older: User(1, "x")),
+        (None, lambda older: {1: "a"}),
+    ],
+)
+def test_a_hook_that_fails_or_returns_what_set_would_refuse_makes_an_undecodable_payload(type_, hook):
+    """S12."""
+    assert migration_refusal(migrating(type_, hook), OLDER_USER) == "schema"
+
+
+@pytest.mark.parametrize(
+    ("payload", "why"),
+    [
+        (b"", "corrupt"),
+        (b"[1,", "corrupt"),
+        (b"NaN", "corrupt"),
+        (b'"\xff"', "corrupt"),
+        (b"[" * 50_000, "corrupt"),
+        (b'{"a":' * 10_000, "corrupt"),
+        (b"\x80\x04\x95pickle.", "corrupt"),
+        (b" " * (MAX_BYTES + 1), "too large"),
+        (b"1e400", "schema"),
+        (b"1" * 5000, "schema"),
+    ],
+)
+def test_a_payload_that_is_no_json_never_reaches_the_hook(payload, why):
+    """S12."""
+    seen: list[Any] = []
+    watched = migrating(None, seen.append)
+    assert migration_refusal(watched, payload) == why
+    assert migration_refusal(watched, memoryview(payload)) == why
+    assert seen == []
+
+
+@pytest.mark.parametrize("error", [MemoryError(), KeyboardInterrupt(), SystemExit()])
+def test_what_is_nobodys_miss_passes_through_a_migration(error):
+    with pytest.raises(type(error)) as info:
+        migrating(User, failing(error)).migrate(OLDER_USER)
+    assert info.value is error
+
+
+def test_a_result_that_is_larger_than_the_limit_is_not_served_though_the_payload_was_not():
+    assert migrating(str, str.upper, 5).migrate(b'"abc"') == "ABC"
+    assert migration_refusal(migrating(str, lambda older: older * 2, 5), b'"abc"') == "schema"
+
+
+def test_what_a_migration_gives_shares_nothing_with_what_the_hook_keeps_or_was_given():
+    kept = User(1, "Ada", tags=["kept"])
+    given: list[Any] = []
+
+    def hook(older: Any) -> Any:
+        given.append(older)
+        return kept if older is None else older
+
+    first, second = (migrating(User, hook).migrate(b"null") for _ in range(2))
+    first.tags.append("mine")
+    assert (second.tags, kept.tags) == (["kept"], ["kept"])
+    nested = migrating(dict[str, list[int]], hook).migrate(b'{"a":[1]}')
+    nested["a"].append(2)
+    assert given[-1] == {"a": [1]}
+
+
+HOOKS: list[Any] = [
+    lambda older: older,
+    lambda older: older["a"],
+    lambda older: dict(older),
+    lambda older: {**older, "id": 1, "name": "x"},
+    lambda older: [older],
+    lambda older: User(**older),
+    lambda older: Order(**older),
+    lambda older: Tree(str(older), [Tree("inner")]),
+    lambda older: {"label": "x", "children": older},
+    lambda older: {key: bytes(value) for key, value in older.items()},
+    lambda older: 1 / older,
+]
+
+
+@given(
+    st.sampled_from(list(IS_OF_TYPE)),
+    st.sampled_from(HOOKS),
+    st.binary() | damaged() | json_values.map(msgspec.json.encode),
+)
+@settings(deadline=None, max_examples=300)
+def test_s12_a_migration_returns_a_value_of_the_type_or_raises_undecodable(type_, hook, payload):
+    try:
+        value = migrating(type_, hook).migrate(payload)
+    except Undecodable:
+        return
+    assert IS_OF_TYPE[type_](value)
+    assert codec(type_).encode(value).value == value
+
+
+@given(st.sampled_from([None, *typed_values]), nasty_values)
+@settings(deadline=None, max_examples=300)
+def test_whatever_a_hook_returns_is_served_as_a_caller_of_set_would_get_it_back(type_, result):
+    hooked = migrating(type_, lambda older: result)
+    encoded = None
+    with contextlib.suppress(SerializationError):
+        encoded = codec(type_).encode(result)
+    if encoded is None:
+        assert migration_refusal(hooked, b"null") == "schema"
+    else:
+        assert repr(hooked.migrate(b"null")) == repr(encoded.value)
+
+
+@given(st.data())
+@settings(deadline=None)
+def test_a_hook_that_gives_back_what_it_got_changes_no_value_that_it_is_trusted_with(data):
+    """The plain form of a value is served as that value, or not at all (bytes, sets, int keys)."""
+    type_, values = data.draw(st.sampled_from(list(typed_values.items())))
+    value = data.draw(values)
+    try:
+        back = migrating(type_, lambda older: older).migrate(codec(type_).encode(value).payload)
+    except Undecodable:
+        return
+    assert back == value
+    assert type(back) is type(value)
+
+
 # --- Types that cannot be kept ----------------------------------------------------------------
 
 
@@ -650,6 +883,42 @@ def test_codecs_of_one_type_and_limit_are_one_value():
     assert codec(unhashable) is not codec(unhashable)
     assert codec(unhashable) == codec(unhashable)
     assert hash(codec(unhashable)) == hash(codec(unhashable))
+
+
+def test_a_hook_is_part_of_what_a_codec_is():
+    assert migrating(User, from_older) is MIGRATING
+    assert codec(User) != MIGRATING
+    assert migrating(User, lambda older: older) != MIGRATING
+    assert len({MIGRATING, codec(User), migrating(User, from_older)}) == 2
+    assert codec(Any) == UNTYPED != migrating(Any, from_older) == migrating(None, from_older)
+
+
+@attrs.define
+class Adding:
+    """A hook that can neither be hashed nor compared."""
+
+    amount: int
+
+    def __call__(self, older: Any) -> Any:
+        return older + self.amount
+
+    def __eq__(self, other: object) -> bool:
+        raise ZeroDivisionError
+
+    __hash__ = None
+
+
+def test_a_hook_may_be_any_callable_and_is_known_by_identity():
+    hook = Adding(2)
+    assert migrating(int, hook).migrate(b"1") == 3
+    assert migrating(int, hook) == migrating(int, hook)
+    assert hash(migrating(int, hook)) == hash(migrating(int, hook))
+    assert migrating(int, hook) != migrating(int, Adding(2))
+    assert migrating(Annotated[int, []], hook).migrate(b"1") == 3
+
+
+def test_the_repr_of_a_codec_does_not_show_its_hook():
+    assert "hunter2" not in repr(migrating(str, functools.partial(str.join, "hunter2")))
 
 
 def test_encoded_values_are_told_apart_by_their_payload():
@@ -716,6 +985,7 @@ DIFFERENT = [
     make(x=(int, attrs.Factory(int))),
     make(x=(Any, object())),
     make(x=int, y=int),
+    make(y=int, x=int),
     make(x=int, y=(int | None, None)),
     Row,
     Point,

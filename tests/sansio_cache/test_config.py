@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 import math
 import os
+import pickle
+from typing import Annotated, Any
 
 import attrs
 import pytest
@@ -103,6 +107,90 @@ def test_an_unknown_option_is_named_with_those_there_are():
         CacheConfig.from_options(namespace="shop", redis=None)
 
 
+@attrs.define
+class User:
+    name: str
+
+
+def from_older(older):
+    return {"name": older}
+
+
+async def too_late(older):
+    return older
+
+
+class TestMigrations:
+    def test_there_are_none_unless_they_are_given(self):
+        config = CacheConfig(namespace="shop")
+        assert dict(config.migrations) == {}
+        assert config.migration_for(User) is None
+
+    def test_the_hook_of_a_type_is_found_by_what_calls_give_as_their_type(self):
+        hooks = {User: from_older, list[User]: list, None: str, User | None: from_older}
+        config = CacheConfig(namespace="shop", migrations=hooks)
+        assert [config.migration_for(type_) for type_ in hooks] == list(hooks.values())
+        assert config.migration_for(None | User) is from_older
+        assert config.migration_for(Any) is None
+        assert config.migration_for(dict[str, User]) is None
+        assert config.migration_for(Annotated[int, []]) is None, "a type that cannot be hashed"
+
+    def test_they_are_an_option_like_any_other(self):
+        config = CacheConfig.from_options(namespace="shop", migrations={User: from_older})
+        assert config == CacheConfig(namespace="shop", migrations={User: from_older})
+        assert config != CacheConfig(namespace="shop")
+        assert hash(config) == hash(attrs.evolve(config))
+        assert CacheConfig.from_env({}, namespace="shop", migrations={User: from_older}) == config
+
+    def test_they_cannot_be_changed_afterwards_neither_here_nor_there(self):
+        given = {User: from_older}
+        config = CacheConfig(namespace="shop", migrations=given)
+        given[User] = given[int] = str
+        assert dict(config.migrations) == {User: from_older}
+        with pytest.raises(TypeError):
+            config.migrations[int] = str
+
+    def test_a_configuration_with_them_can_be_copied_and_sent_to_another_process(self):
+        config = CacheConfig(namespace="shop", migrations={User: from_older}, chunk_keys=3)
+        assert copy.deepcopy(config) == copy.copy(config) == config
+        assert pickle.loads(pickle.dumps(CacheConfig(namespace="shop"))) == CacheConfig(namespace="shop")
+
+    @pytest.mark.parametrize(
+        ("migrations", "message"),
+        [
+            ([(User, from_older)], "migrations is a mapping of types to functions; got list"),
+            (None, "migrations is a mapping of types to functions; got NoneType"),
+            (
+                {User: {"name": SECRET}},
+                "migrations[User] is a function that takes the older value; got dict",
+            ),
+            (
+                {int: str, None: None},
+                "migrations[None] is a function that takes the older value; got NoneType",
+            ),
+            (
+                {User: too_late},
+                "migrations[User] is a coroutine function: values are read without waiting",
+            ),
+            (
+                {User: functools.partial(too_late, older=SECRET)},
+                "migrations[User] is a coroutine function: values are read without waiting",
+            ),
+        ],
+    )
+    def test_what_makes_no_sense_is_refused_with_a_sentence(self, migrations, message):
+        with pytest.raises(ConfigurationError) as caught:
+            CacheConfig(namespace="shop", migrations=migrations)
+        assert str(caught.value) == message
+
+    def test_no_hook_is_shown(self):
+        config = CacheConfig(namespace="shop", migrations={User: functools.partial(str.join, SECRET)})
+        assert SECRET not in repr(config)
+        with pytest.raises(ConfigurationError) as caught:
+            attrs.evolve(config, chunk_keys=0)
+        assert SECRET not in str(caught.value)
+
+
 VARIABLES = {
     "SANSIO_CACHE_NAMESPACE": "shop",
     "SANSIO_CACHE_ENABLED": "off",
@@ -122,7 +210,7 @@ VARIABLES = {
 
 
 class TestFromEnv:
-    def test_every_field_but_the_policy_has_its_variable(self):
+    def test_every_field_but_the_policy_and_migrations_has_its_variable(self):
         assert CacheConfig.from_env(VARIABLES) == CacheConfig(
             namespace="shop",
             enabled=False,
@@ -143,7 +231,15 @@ class TestFromEnv:
         )
         fields = {f"SANSIO_CACHE_{name.upper()}" for name in attrs.fields_dict(CacheConfig)}
         fields |= {f"SANSIO_CACHE_REDIS_{name.upper()}" for name in attrs.fields_dict(RedisConfig)}
-        assert set(VARIABLES) == fields - {"SANSIO_CACHE_POLICY", "SANSIO_CACHE_REDIS"}
+        assert set(VARIABLES) == fields - {
+            "SANSIO_CACHE_MIGRATIONS",
+            "SANSIO_CACHE_POLICY",
+            "SANSIO_CACHE_REDIS",
+        }
+
+    def test_a_variable_cannot_give_functions(self):
+        config = CacheConfig.from_env({"SANSIO_CACHE_MIGRATIONS": "os:remove"}, namespace="shop")
+        assert config == CacheConfig(namespace="shop")
 
     def test_a_variable_that_is_empty_counts_as_not_set(self):
         blank = dict.fromkeys(VARIABLES, " ") | {"SANSIO_CACHE_NAMESPACE": "shop"}

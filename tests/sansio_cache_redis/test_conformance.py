@@ -6,6 +6,7 @@ left on threads and memory: see `support.runtimes`.
 
 import threading
 from dataclasses import dataclass
+from typing import Annotated
 
 import anyio
 import attrs
@@ -318,6 +319,42 @@ async def test_a_reader_of_another_type_does_not_serve_and_replaces(world):
     assert await world.cache.get("k", type=Person) is None
     assert await world.cache.get_or_load("k", loading(Person("Ada", 36)), type=Person) == Person("Ada", 36)
     assert await world.cache.get("k", "none") == "none"
+
+
+@attrs.frozen
+class FormerPerson:
+    """What a `Person` was before it had an age."""
+
+    full_name: str
+
+
+def from_former(older):
+    return {"name": older["full_name"], "age": 0}
+
+
+@runs()
+async def test_a_hook_serves_what_an_older_version_has_stored_and_replaces_nothing(world):
+    older, newer = world.cache, world.open(migrations={Person: from_former})
+    await older.get_or_load("k", loading(FormerPerson("Ada")), type=FormerPerson)
+
+    assert await newer.get("k", type=Person) == Person("Ada", 0)
+    assert await newer.get_many(["k"], type=Person) == {"k": Person("Ada", 0)}
+    assert await newer.get_or_load("k", never, type=Person) == Person("Ada", 0)
+    assert await older.get("k", type=FormerPerson) == FormerPerson("Ada")
+    assert (newer.stats().redis_hits, newer.stats().redis_misses) == (3, 0)
+    # The hook is that of one type: neither of those that contain it, nor of one that cannot be hashed.
+    assert await newer.get("k", type=list[Person]) is None
+    assert await newer.get("k", type=Annotated[Person, []]) is None
+
+
+@runs()
+async def test_a_hook_that_cannot_read_the_older_version_is_a_miss_and_the_loader_runs(world):
+    newer = world.open(migrations={Person: from_former})
+    await world.cache.set("k", {"name": "Ada"})
+
+    assert await newer.get("k", type=Person) is None
+    assert await newer.get_or_load("k", loading(Person("Ada", 36)), type=Person) == Person("Ada", 36)
+    assert newer.stats().misses[MissReason.SCHEMA] == 2
 
 
 @runs()

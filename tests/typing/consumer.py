@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, assert_type
 
-from sansio_cache import CacheStats, Key, KeyBuilder, Pattern
+from sansio_cache import CacheConfig, CacheStats, Key, KeyBuilder, Pattern
 from sansio_cache_redis import anyio as async_cache
 from sansio_cache_redis import sync as sync_cache
 from sansio_cache_redis.results import InvalidateResult, PatternResult
@@ -20,6 +20,16 @@ def load_user() -> User:
 
 async def load_user_later() -> User:
     return User("Ada")
+
+
+def from_older(older: dict[str, Any]) -> User:
+    return User(older["full_name"])
+
+
+def configuring() -> None:
+    CacheConfig(namespace="shop", migrations={User: from_older, list[User]: lambda older: [older]})
+    CacheConfig(namespace="shop", migrations={User: "from_older"})  # type: ignore[dict-item]
+    sync_cache.Cache.from_url("memory://", namespace="shop", migrations={User: from_older})
 
 
 def blocking(cache: sync_cache.Cache) -> None:
