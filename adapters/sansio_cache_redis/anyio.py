@@ -208,7 +208,7 @@ class Cache:
         """The values of those keys that have one, by the keys as you wrote them. One round trip.
 
         Raises:
-            InvalidKeyError: A key cannot be one.
+            InvalidKeyError: A key cannot be one, or there are more than `max_batch_keys`.
             ConfigurationError: Values of the type cannot be stored so that they come back equal.
         """
         names, step = self._plan.get_many(keys, type)
@@ -323,7 +323,7 @@ class Cache:
         """Store values, in two round trips; says of each key whether it was stored.
 
         Raises:
-            InvalidKeyError: A key cannot be one.
+            InvalidKeyError: A key cannot be one, or there are more than `max_batch_keys`.
             InvalidTtlError: The ttl is no time to live.
             SerializationError: A value would not come back equal, or is too large; nothing is stored.
             ConfigurationError: Values of the type cannot be stored so that they come back equal.
@@ -338,7 +338,7 @@ class Cache:
         store until it has been told.
 
         Raises:
-            InvalidKeyError: A key cannot be one.
+            InvalidKeyError: A key cannot be one, or there are more than `max_batch_keys`.
         """
         outcome = await self._run(self._plan.invalidate(keys))
         assert isinstance(outcome, ManyInvalidated)
@@ -372,7 +372,7 @@ class Cache:
         came between.
 
         Raises:
-            InvalidKeyError: A key cannot be one.
+            InvalidKeyError: A key cannot be one, or there are more than `max_batch_keys`.
         """
         mutation = self._plan.mutation(keys)
         grants: tuple[bytes, ...] | None = None
