@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager
 from types import TracebackType
 from typing import Any, Self, TypeVar, overload
 
@@ -27,7 +27,7 @@ from sansio_cache.config import CacheConfig
 from sansio_cache.errors import CacheClosedError, ConfigurationError
 from sansio_cache.events import StoreFailed
 from sansio_cache.keys import KeyBuilder
-from sansio_cache.notices import OperationName, StoreAnswered
+from sansio_cache.notices import Notice, OperationName, StoreAnswered
 from sansio_cache.policy import Policy
 from sansio_cache.stats import CacheStats
 from sansio_cache.step import (
@@ -42,6 +42,7 @@ from sansio_cache.step import (
     Step,
     Value,
 )
+from sansio_cache_redis.audience import Story
 from sansio_cache_redis.background import AsyncioBackground, Background
 from sansio_cache_redis.connecting import (
     MEMORY,
@@ -56,7 +57,7 @@ from sansio_cache_redis.driver_anyio import Channel, Driver, MemoryStore, RedisS
 from sansio_cache_redis.health import Health, judge, probes
 from sansio_cache_redis.ledger import Ledger
 from sansio_cache_redis.memory import memory_for
-from sansio_cache_redis.planning import AnyTtl, Mutation, Planner
+from sansio_cache_redis.planning import AnyTtl, Mutation, Planner, check_subscriber
 from sansio_cache_redis.replies import ERRORS
 from sansio_cache_redis.results import InvalidateResult, PatternResult, not_ready
 from sansio_cache_redis.wakeups import Waker
@@ -392,6 +393,38 @@ class Cache:
     def stats(self) -> CacheStats:
         """The counters as they are now; the difference of two is what happened in between."""
         return self._ledger.snapshot()
+
+    def subscribe(self, subscriber: Callable[[Notice], object]) -> Callable[[], None]:
+        """Have a function called with each notice that the cache states: a hit, a miss, a load, a failure.
+
+        It is called where the notice was stated, after the statistics have counted it: in the thread or task
+        of the call, or of the cache's own background work. So it should be quick, and a slow one
+        holds up the event loop. What it raises is logged once, and goes no further. It may use the cache,
+        and hears of that as well.
+
+        Args:
+            subscriber: A plain function of one notice; see `sansio_cache.notices`. No notice holds a value.
+
+        Returns:
+            A function that ends the subscription; calling it again does nothing.
+
+        Raises:
+            ConfigurationError: The subscriber cannot be called, or is a coroutine function.
+        """
+        check_subscriber(subscriber)
+        return self._ledger.audience.subscribe(subscriber)
+
+    def explain(self) -> AbstractContextManager[Story]:
+        """Collect what this cache's calls in the block do, as a story that can be read.
+
+            with cache.explain() as story:
+                await cache.get_or_load("user:1", load)
+            print(story)
+
+        The calls are those of this context: of this task, and of tasks and worker threads that are started in
+        the block; not of others that run at the same time.
+        """
+        return self._ledger.audience.explain()
 
     async def health(self) -> Health:
         """Ask the server whether everything is there that the cache needs. Never raises for the server."""

@@ -2,7 +2,7 @@
 
 It takes in every notice. From these follow the statistics, the circuit breaker, the remembered
 invalidations, and the log: one line when an outage begins and one when it is over, never a value, a key's
-text or a password.
+text or a password. What it has counted it passes on to the audience: subscribers and stories.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from sansio_cache.notices import (
 )
 from sansio_cache.remembered import Remembered
 from sansio_cache.stats import CacheStats, StatsFold
+from sansio_cache_redis.audience import Audience
 
 logger: Final = logging.getLogger("sansio_cache")
 _MOST_WARNINGS: Final = 100
@@ -50,6 +51,8 @@ class Ledger:
         self._refusals: set[FailureKind] = set()
         self._warned: set[str] = set()
         self._lock = threading.Lock()
+        self.audience = Audience(config.namespace)
+        """Who is told of notices once they are counted."""
         self.needs_recovery = False
         """Whether the store is to be probed, or told of invalidations."""
 
@@ -61,6 +64,8 @@ class Ledger:
             for notice in notices:
                 if type(notice) in _HEEDED:
                     is_suspect |= self._heed(notice)
+        if self.audience.is_there:
+            self.audience.tell(notices)
         return is_suspect
 
     def _heed(self, notice: Notice) -> bool:
@@ -137,6 +142,7 @@ class Ledger:
     def after_fork(self) -> None:
         """A lock that another thread held when the process forked is never released."""
         self._lock = threading.Lock()
+        self.audience.after_fork()
 
     def _gave_up(self, kind: FailureKind) -> None:
         if kind.is_outage:

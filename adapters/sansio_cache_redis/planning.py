@@ -334,3 +334,20 @@ def refuse_coroutine_function(loader: Any) -> None:
         raise ConfigurationError(
             "the loader is a coroutine function: use sansio_cache_redis.anyio.Cache, or pass a plain function"
         )
+
+
+def check_subscriber(subscriber: Any) -> None:
+    """Refuse what cannot be told of notices.
+
+    Raises:
+        ConfigurationError: It cannot be called, or is a coroutine function.
+    """
+    if not callable(subscriber):
+        raise ConfigurationError(
+            f"subscribe takes a function of one notice; got {subscriber.__class__.__name__}"
+        )
+    if is_coroutine_function(subscriber):
+        raise ConfigurationError(
+            "the subscriber is a coroutine function, and nobody would await it: pass a plain function, which "
+            "may start a task or put the notice into a queue"
+        )
