@@ -54,7 +54,7 @@ from sansio_cache_redis.connecting import (
     scheme_of,
 )
 from sansio_cache_redis.driver_anyio import Channel, Driver, MemoryStore, RedisStore, Store
-from sansio_cache_redis.health import Health, judge, probes
+from sansio_cache_redis.health import Health, health_of_memory, judge, probes
 from sansio_cache_redis.ledger import Ledger
 from sansio_cache_redis.memory import memory_for
 from sansio_cache_redis.planning import AnyTtl, Mutation, Planner, check_subscriber
@@ -430,8 +430,10 @@ class Cache:
         """Ask the server whether everything is there that the cache needs. Never raises for the server."""
         channel = self._bound().channel
         bypassing, remembered = self._ledger.is_out, self._ledger.remembered
-        if channel is None:
-            return Health(ok=True, server="memory", bypassing=bypassing, remembered=remembered)
+        if self._memory is not None:
+            health = health_of_memory(self._memory.store)
+            return attrs.evolve(health, bypassing=bypassing, remembered=remembered)
+        assert channel is not None
         asked = probes(self._config.namespace)
         started_s = time.monotonic()
         try:
@@ -440,15 +442,8 @@ class Cache:
             problem = f"the server cannot be asked: {type(error).__name__}"
             return Health(ok=False, problems=(problem,), bypassing=bypassing, remembered=remembered)
         latency_s = time.monotonic() - started_s
-        server, problems = judge(asked, replies)
-        return Health(
-            ok=not problems,
-            problems=problems,
-            server=server,
-            latency_s=latency_s,
-            bypassing=bypassing,
-            remembered=remembered,
-        )
+        health = judge(asked, replies, self._config.max_value_bytes)
+        return attrs.evolve(health, latency_s=latency_s, bypassing=bypassing, remembered=remembered)
 
     async def wait_ready(self, timeout_s: float | None = None) -> None:
         """Wait until the store serves.

@@ -19,6 +19,8 @@ from types import TracebackType
 from typing import Any, Self, TypeVar, overload
 from weakref import WeakSet
 
+import attrs
+
 from sansio_cache.commands import Ping
 from sansio_cache.config import CacheConfig
 from sansio_cache.errors import CacheClosedError, ConfigurationError
@@ -43,7 +45,7 @@ from sansio_cache_redis.audience import Story
 from sansio_cache_redis.channel_threads import ClientChannel, ThreadsChannel
 from sansio_cache_redis.connecting import MEMORY, blocking_factory, check_client, scheme_of
 from sansio_cache_redis.driver_sync import Driver, RedisStore, Store
-from sansio_cache_redis.health import Health, judge, probes
+from sansio_cache_redis.health import Health, health_of_memory, judge, probes
 from sansio_cache_redis.ledger import Ledger
 from sansio_cache_redis.memory import SharedMemory, memory_for
 from sansio_cache_redis.planning import AnyTtl, Mutation, Planner, check_subscriber, refuse_coroutine_function
@@ -391,8 +393,10 @@ class Cache:
         """Ask the server whether everything is there that the cache needs. Never raises for the server."""
         self._check_open()
         bypassing, remembered = self._ledger.is_out, self._ledger.remembered
-        if self._channel is None:
-            return Health(ok=True, server="memory", bypassing=bypassing, remembered=remembered)
+        if self._memory is not None:
+            health = health_of_memory(self._memory.store)
+            return attrs.evolve(health, bypassing=bypassing, remembered=remembered)
+        assert self._channel is not None
         asked = probes(self._config.namespace)
         started_s = time.monotonic()
         try:
@@ -401,15 +405,8 @@ class Cache:
             problem = f"the server cannot be asked: {type(error).__name__}"
             return Health(ok=False, problems=(problem,), bypassing=bypassing, remembered=remembered)
         latency_s = time.monotonic() - started_s
-        server, problems = judge(asked, replies)
-        return Health(
-            ok=not problems,
-            problems=problems,
-            server=server,
-            latency_s=latency_s,
-            bypassing=bypassing,
-            remembered=remembered,
-        )
+        health = judge(asked, replies, self._config.max_value_bytes)
+        return attrs.evolve(health, latency_s=latency_s, bypassing=bypassing, remembered=remembered)
 
     def wait_ready(self, timeout_s: float | None = None) -> None:
         """Wait until the store serves.
