@@ -1,9 +1,12 @@
 """What type checkers say in a project that has installed the wheel: `nox -s types`. It is never run."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, assert_type
 
 from sansio_cache import CacheStats, Key, KeyBuilder, Pattern
+from sansio_cache.notices import Hit, Notice
+from sansio_cache_redis import Story
 from sansio_cache_redis import anyio as async_cache
 from sansio_cache_redis import sync as sync_cache
 from sansio_cache_redis.results import InvalidateResult, PatternResult
@@ -22,6 +25,11 @@ async def load_user_later() -> User:
     return User("Ada")
 
 
+def hear(notice: Notice) -> None:
+    if isinstance(notice, Hit):
+        assert_type(notice.key, str)
+
+
 def blocking(cache: sync_cache.Cache) -> None:
     assert_type(cache.get_or_load("user:1", load_user, type=User), User)
     assert_type(cache.get_or_load("user:1", lambda: {"name": "Ada"}, type=User), User)
@@ -35,6 +43,11 @@ def blocking(cache: sync_cache.Cache) -> None:
     assert_type(cache.invalidate("user:1"), InvalidateResult)
     assert_type(cache.delete_pattern("user:*"), PatternResult)
     assert_type(cache.stats(), CacheStats)
+    assert_type(cache.health().maxmemory_bytes, int | None)
+    assert_type(cache.subscribe(hear), Callable[[], None])
+    with cache.explain() as story:
+        assert_type(story, Story)
+        assert_type(story.lines, list[str])
     assert_type(cache.key, KeyBuilder)
     assert_type(cache.key.build("user", 1), Key)
     assert_type(cache.key.pattern("user"), Pattern)
@@ -43,6 +56,8 @@ def blocking(cache: sync_cache.Cache) -> None:
 
 
 async def asynchronous(cache: async_cache.Cache) -> None:
+    with cache.explain() as story:
+        assert_type(story.notices, list[Notice])
     assert_type(await cache.get_or_load("user:1", load_user_later, type=User), User)
     assert_type(await cache.get_or_load("user:1", load_user, type=User), User)
     assert_type(await cache.get_or_load("user:1", load_user_later), User)
