@@ -122,6 +122,7 @@ class CacheConfig:
         max_value_bytes: The largest encoded value that is stored, or read.
         max_key_bytes: The longest key.
         chunk_keys: How many keys a batch puts into one round trip.
+        max_batch_keys: How many keys one call may name; more are refused before anything has happened.
         memory_max_entries: How many entries a memory store keeps.
         memory_max_bytes: How large a memory store may grow.
         migrations: Functions by type. Each is given what was stored as another type, or as another shape of
@@ -140,6 +141,7 @@ class CacheConfig:
     max_value_bytes: int = attrs.field(default=8 * 2**20, validator=_count)
     max_key_bytes: int = attrs.field(default=1024, validator=_count)
     chunk_keys: int = attrs.field(default=500, validator=_count)
+    max_batch_keys: int = attrs.field(default=10_000, validator=_count)
     memory_max_entries: int = attrs.field(default=10_000, validator=_count)
     memory_max_bytes: int = attrs.field(default=64 * 2**20, validator=_count)
     # Not hashed, because a mapping cannot be.

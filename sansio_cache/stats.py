@@ -21,6 +21,7 @@ from sansio_cache.notices import (
     Hit,
     Invalidated,
     InvalidationFailed,
+    KeptBeside,
     LeaseOutgrown,
     Loaded,
     LoadFailed,
@@ -29,6 +30,10 @@ from sansio_cache.notices import (
     Notice,
     OperationName,
     PatternDeleted,
+    RefreshFailed,
+    RefreshSkipped,
+    RefreshStarted,
+    SoftExpired,
     StaleServed,
     Stored,
     StoreErrored,
@@ -109,13 +114,18 @@ class CacheStats:
         loads: Calls of a loader that returned, with a lease or without.
         loads_without_lease: Those of them whose value was not to be stored.
         load_failures: Calls of a loader that raised.
+        refreshes: Refreshes in the background that were begun under a lease.
+        refresh_failures: Those of them whose loader raised.
+        refreshes_skipped: Refreshes that were not begun, as too many were under way.
+        kept_beside: Loads for a cell beside that of another program version.
         shared: Requests answered with the load of another caller in this process.
         waits: How often a request waited for the load of another.
         stored: Values that the store has taken.
         lost_leases: Values not stored because their lease had been voided or lost.
         outgrown_leases: Leases given up on after their longest time.
         unstorable: Loaded values that could not be stored so that they come back equal.
-        invalidated: Keys removed on request, deletions by pattern included.
+        invalidated: Keys and tags removed on request, deletions by pattern included.
+        soft_expired: Keys whose values were made stale on request.
         failed_invalidations: Keys that the store could not be told of in time.
         errors: Attempts that failed, by kind.
         gave_up: Operations that did without the store, by kind of their last failure.
@@ -128,6 +138,10 @@ class CacheStats:
     loads: int = 0
     loads_without_lease: int = 0
     load_failures: int = 0
+    refreshes: int = 0
+    refresh_failures: int = 0
+    refreshes_skipped: int = 0
+    kept_beside: int = 0
     shared: int = 0
     waits: int = 0
     stored: int = 0
@@ -135,6 +149,7 @@ class CacheStats:
     outgrown_leases: int = 0
     unstorable: int = 0
     invalidated: int = 0
+    soft_expired: int = 0
     failed_invalidations: int = 0
     errors: Mapping[FailureKind, int] = attrs.field(default=_NOTHING, converter=_frozen_mapping, hash=False)
     gave_up: Mapping[FailureKind, int] = attrs.field(default=_NOTHING, converter=_frozen_mapping, hash=False)
@@ -179,6 +194,10 @@ _COUNTED: Final[Mapping[type[Notice], str]] = {
     Hit: "redis_hits",
     StaleServed: "stale_hits",
     LoadFailed: "load_failures",
+    RefreshStarted: "refreshes",
+    RefreshFailed: "refresh_failures",
+    RefreshSkipped: "refreshes_skipped",
+    KeptBeside: "kept_beside",
     LoadShared: "shared",
     Waited: "waits",
     Stored: "stored",
@@ -225,6 +244,8 @@ class StatsFold:
                 counts["invalidated"] += len(keys)
             case PatternDeleted(count=count):
                 counts["invalidated"] += count
+            case SoftExpired(keys=keys):
+                counts["soft_expired"] += len(keys)
             case InvalidationFailed(keys=keys):
                 counts["failed_invalidations"] += len(keys)
             case StoreErrored(kind=kind):
@@ -232,7 +253,8 @@ class StatsFold:
             case StoreGaveUp(kind=kind):
                 self._gave_up[kind] += 1
             case _:
-                # LeaseLost shows again as FillRefused; StoreAnswered is for the breaker.
+                # LeaseLost shows again as FillRefused; StoreAnswered is for the breaker; PatternProgressed adds
+                # up to PatternDeleted; Unasked is for the log.
                 pass
 
     def snapshot(self) -> CacheStats:

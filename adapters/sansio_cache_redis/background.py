@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Final, Protocol
 
 from sansio_cache.errors import CacheClosedError
+from sansio_cache_redis.audience import leave_stories
 
 logger: Final = logging.getLogger("sansio_cache")
 
@@ -40,6 +41,7 @@ class Background(Protocol):
 
 
 async def _guard(job: Job) -> None:
+    leave_stories()
     try:
         await job()
     except CacheClosedError:

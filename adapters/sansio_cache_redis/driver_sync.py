@@ -46,6 +46,7 @@ from sansio_cache.events import (
 from sansio_cache.flights import Flights
 from sansio_cache.notices import RefreshSkipped
 from sansio_cache.step import Abandoned, Completed, Loaded, Outcome, Step, ended
+from sansio_cache_redis.audience import leave_stories
 from sansio_cache_redis.channel_threads import ClientChannel, ThreadsChannel
 from sansio_cache_redis.keeper import Keeper
 from sansio_cache_redis.ledger import Ledger
@@ -352,15 +353,22 @@ class Driver:
                     self._recovery = thread
 
     def _recover(self) -> None:
-        while True:
+        leave_stories()
+        try:
+            while True:
+                with self._recovery_lock:
+                    if self._closing.is_set() or not self._ledger.needs_recovery:
+                        self._recovery = None
+                        return
+                pending = self._ledger.pending_invalidations()
+                try:
+                    outcome = self.run(self._planner.recovery(pending))
+                except CacheClosedError:
+                    continue
+                if isinstance(outcome, Completed):
+                    self._ledger.told(pending)
+        except BaseException:
+            # Where a subscriber has ended it (SystemExit, say), the next notice starts another.
             with self._recovery_lock:
-                if self._closing.is_set() or not self._ledger.needs_recovery:
-                    self._recovery = None
-                    return
-            pending = self._ledger.pending_invalidations()
-            try:
-                outcome = self.run(self._planner.recovery(pending))
-            except CacheClosedError:
-                continue
-            if isinstance(outcome, Completed):
-                self._ledger.told(pending)
+                self._recovery = None
+            raise

@@ -1,23 +1,28 @@
-"""Health: what the cache needs of its server, and what is missing.
+"""Health: what the cache needs of its server, what is missing, and what will hurt.
 
 Every command of the protocol is tried once, on a key of the cache's own namespace that no built key can be.
-What the server refuses is named, with the feature that does not work without it.
+What the server refuses is named, with the feature that does not work without it. How the server is set up is
+read from INFO, which needs no permission to see its configuration; what works there, and yet will hurt, is
+a warning.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import attrs
 from redis.exceptions import NoScriptError
 
 from sansio_cache.cell import NO_GRANT
+from sansio_cache.memory_store import MemoryStore
 from sansio_cache_redis.scripts import ACQUIRE, RELEASE, RENEW
 from sansio_cache_redis.wire import TIME, Args
 
 OLDEST_SERVER: Final = (7, 0)
+LEAST_VALUES: Final = 16
+"""How many values of the largest size a server's memory should hold: one then evicts a small part at most."""
 _LEASE_MS: Final = 1000
 _SCRIPTS: Final = "scripts, which leases need"
 
@@ -29,16 +34,24 @@ class Health:
     Attributes:
         ok: Whether everything that the cache needs is there.
         problems: What is missing, a sentence each.
+        warnings: What works and will hurt, a sentence each with what to do. They leave `ok` as it is.
         server: Name and version of the server, empty where it cannot be asked.
         latency_s: How long the server took to answer, in seconds.
+        maxmemory_bytes: How much memory the store may use, in bytes; 0 where there is no limit, None where
+            it cannot be asked.
+        eviction_policy: What the store does when it is full, by the name that Redis has for it; empty
+            where it cannot be asked.
         bypassing: Whether reads do without the server at the moment.
         remembered: Invalidations that the server has not been told of yet.
     """
 
     ok: bool
     problems: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
     server: str = ""
     latency_s: float = 0.0
+    maxmemory_bytes: int | None = None
+    eviction_policy: str = ""
     bypassing: bool = False
     remembered: int = 0
 
@@ -58,31 +71,86 @@ def probes(namespace: str) -> list[tuple[str, Args]]:
         (_SCRIPTS, (b"EVAL", RELEASE.text, 1, key, nonce)),
         ("invalidation", (b"UNLINK", key)),
         ("deletion by pattern", (b"SCAN", 0, b"MATCH", key, b"COUNT", 1)),
+        # One section at a time: a server that is too old to know better takes no more, and is to say so.
         ("the server's version", (b"INFO", b"server")),
+        ("the server's memory", (b"INFO", b"memory")),
+        ("the server's role", (b"INFO", b"replication")),
     ]
 
 
-def judge(asked: Sequence[tuple[str, Args]], replies: Sequence[Any]) -> tuple[str, tuple[str, ...]]:
-    """The server's name and version, and the problems, from the replies to the probes."""
+def judge(asked: Sequence[tuple[str, Args]], replies: Sequence[Any], max_value_bytes: int) -> Health:
+    """What the replies to the probes say about the server. What only the cache knows is to be added.
+
+    Args:
+        asked: The probes.
+        replies: A reply to each, error replies as values.
+        max_value_bytes: The largest value that the cache stores.
+    """
     problems: list[str] = []
+    facts: dict[str, str] = {}
     has_lease = not any(
         args[:2] == (b"EVAL", ACQUIRE.text) and isinstance(reply, Exception)
         for (_, args), reply in zip(asked, replies, strict=True)
     )
     for (purpose, args), reply in zip(asked, replies, strict=True):
-        if isinstance(reply, Exception) and not isinstance(reply, NoScriptError):
+        if args[0] == b"INFO":
+            facts.update(_facts(reply))  # nothing depends on it, so a refusal is no problem
+        elif isinstance(reply, Exception) and not isinstance(reply, NoScriptError):
             name = bytes(args[0]).decode()
-            problem = f"{name} is refused ({_first_words(reply)}): {purpose} will not work"
-            # The version is worth knowing, but nothing depends on it.
-            if name != "INFO":
-                problems.append(problem)
+            problems.append(f"{name} is refused ({_first_words(reply)}): {purpose} will not work")
         elif has_lease and args[:2] == (b"EVAL", RENEW.text) and isinstance(reply, list) and not reply[0]:
             problems.append("GETRANGE is refused inside scripts: nothing will be stored")
-    server, version = _version(replies[-1])
+    server, version = _version(facts)
     if version is not None and version < OLDEST_SERVER:
         oldest = ".".join(map(str, OLDEST_SERVER))
         problems.append(f"{server} is too old: version {oldest} or later is needed")
-    return server, tuple(dict.fromkeys(problems))
+    limit = facts.get("maxmemory", "")
+    maxmemory_bytes = int(limit) if limit.isdecimal() else None
+    policy = facts.get("maxmemory_policy", "")
+    return Health(
+        ok=not problems,
+        problems=tuple(dict.fromkeys(problems)),
+        warnings=tuple(_warnings(maxmemory_bytes, policy, facts.get("role", ""), max_value_bytes)),
+        server=server,
+        maxmemory_bytes=maxmemory_bytes,
+        eviction_policy=policy,
+    )
+
+
+def _warnings(maxmemory_bytes: int | None, policy: str, role: str, max_value_bytes: int) -> Iterator[str]:
+    if role == "slave":
+        yield (
+            "the server is a replica, where no lease can be taken, so loaders run and nothing is stored: "
+            "connect to its primary"
+        )
+    if maxmemory_bytes == 0:
+        yield (
+            "the server has no memory limit, and grows until the machine is out of memory: set maxmemory, "
+            "and maxmemory-policy allkeys-lfu or allkeys-lru where it serves nothing but caches"
+        )
+    if maxmemory_bytes and policy == "noeviction":
+        yield (
+            "the eviction policy is noeviction: when the server is full it refuses writes, and loaders run "
+            "without their values being stored: set maxmemory-policy allkeys-lfu or allkeys-lru where it "
+            "serves nothing but caches"
+        )
+    if policy == "volatile-ttl":
+        yield (
+            "the eviction policy is volatile-ttl, which evicts leases before values, as they expire sooner: "
+            "when the server is full, the same value is loaded again and again. Set maxmemory-policy "
+            "allkeys-lfu or allkeys-lru, or volatile-lfu or volatile-lru where it has keys that must stay"
+        )
+    if maxmemory_bytes and maxmemory_bytes < LEAST_VALUES * max_value_bytes:
+        yield (
+            f"the server's memory limit of {maxmemory_bytes:,} bytes is less than {LEAST_VALUES} values of "
+            f"max_value_bytes ({max_value_bytes:,}): one large value evicts much of what is there. Raise "
+            "maxmemory, or lower max_value_bytes"
+        )
+
+
+def health_of_memory(store: MemoryStore) -> Health:
+    """What there is to say about a store in this process: it is there, and within its limits."""
+    return Health(ok=True, server="memory", maxmemory_bytes=store.max_bytes, eviction_policy="lru")
 
 
 def _first_words(error: Exception) -> str:
@@ -90,8 +158,7 @@ def _first_words(error: Exception) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split()[:8])}"
 
 
-def _version(reply: Any) -> tuple[str, tuple[int, ...] | None]:
-    facts = _facts(reply)
+def _version(facts: Mapping[str, str]) -> tuple[str, tuple[int, ...] | None]:
     # Valkey gives a redis_version for compatibility's sake; its own tells the truth.
     for field, name in (("valkey_version", "Valkey"), ("redis_version", "Redis")):
         if field in facts:

@@ -18,6 +18,7 @@ import attrs
 from sansio_cache.commands import Sleep
 from sansio_cache.events import Event, Woke
 from sansio_cache.step import Step
+from sansio_cache_redis.audience import leave_stories
 
 
 @attrs.define(eq=False)
@@ -89,14 +90,20 @@ class Keeper:
                 self._changed.notify()
 
     def _run(self) -> None:
-        while (kept := self._next()) is not None:
-            step = kept.step.state.receive(Woke(self._clock()))
-            self._observe(step)
-            while step.command is not None and not isinstance(step.command, Sleep):
-                step = step.state.receive(self._perform(step))
+        leave_stories()
+        try:
+            while (kept := self._next()) is not None:
+                step = kept.step.state.receive(Woke(self._clock()))
                 self._observe(step)
-            kept.step = step
-            self._schedule(kept)
+                while step.command is not None and not isinstance(step.command, Sleep):
+                    step = step.state.receive(self._perform(step))
+                    self._observe(step)
+                kept.step = step
+                self._schedule(kept)
+        finally:
+            # Where a subscriber has ended it (SystemExit, say), the next load starts another.
+            with self._lock:
+                self._thread = None
 
     def _next(self) -> _Kept | None:
         """Wait for the next renewal that is due; None when it is time to end."""

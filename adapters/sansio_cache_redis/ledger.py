@@ -2,7 +2,7 @@
 
 It takes in every notice. From these follow the statistics, the circuit breaker, the remembered
 invalidations, and the log: one line when an outage begins and one when it is over, never a value, a key's
-text or a password.
+text or a password. What it has counted it passes on to the audience: subscribers and stories.
 """
 
 from __future__ import annotations
@@ -21,18 +21,32 @@ from sansio_cache.notices import (
     InvalidationFailed,
     Missed,
     Notice,
+    RefreshFailed,
     StoreAnswered,
     Stored,
     StoreGaveUp,
+    Unasked,
     Unstorable,
 )
 from sansio_cache.remembered import Remembered
 from sansio_cache.stats import CacheStats, StatsFold
+from sansio_cache_redis.audience import Audience
 
 logger: Final = logging.getLogger("sansio_cache")
 _MOST_WARNINGS: Final = 100
 _REPLAY_KEYS: Final = 500
-_HEEDED: Final = frozenset({StoreGaveUp, StoreAnswered, Stored, InvalidationFailed, Unstorable, Missed})
+_HEEDED: Final = frozenset(
+    {
+        StoreGaveUp,
+        StoreAnswered,
+        Stored,
+        InvalidationFailed,
+        Unstorable,
+        Missed,
+        RefreshFailed,
+        Unasked,
+    }
+)
 
 
 _ENDED_BY_A_WRITE: Final = {FailureKind.OUT_OF_MEMORY, FailureKind.WRITES_REFUSED, FailureKind.READ_ONLY}
@@ -50,6 +64,8 @@ class Ledger:
         self._refusals: set[FailureKind] = set()
         self._warned: set[str] = set()
         self._lock = threading.Lock()
+        self.audience = Audience(config.namespace)
+        """Who is told of notices once they are counted."""
         self.needs_recovery = False
         """Whether the store is to be probed, or told of invalidations."""
         self.must_ask = self._is_disabled
@@ -65,6 +81,8 @@ class Ledger:
             for notice in notices:
                 if type(notice) in _HEEDED:
                     is_suspect |= self._heed(notice)
+        if self.audience.is_there:
+            self.audience.tell(notices)
         return is_suspect
 
     def _heed(self, notice: Notice) -> bool:
@@ -86,7 +104,24 @@ class Ledger:
                         self._remembered.limit,
                     )
             case Unstorable(kind=kind):
-                self._warn_once(kind)
+                self._warn_once(
+                    f"class {kind}",
+                    "a loaded value of class %s is not cached, as it would not come back equal: give its type as "
+                    "type=, or try set() with it, which says why",
+                    kind,
+                )
+            case RefreshFailed(error=error):
+                self._warn_once(
+                    f"refresh {error}",
+                    "a refresh in the background failed with %s; what is there is served meanwhile",
+                    error,
+                )
+            case Unasked(count=count):
+                self._warn_once(
+                    "unasked",
+                    "a loader of many keys gave values for %d keys that it was not asked for: they are dropped",
+                    count,
+                )
             case Missed(reason=reason):
                 return reason is MissReason.KEY_CHECK
             case _:
@@ -145,6 +180,7 @@ class Ledger:
     def after_fork(self) -> None:
         """A lock that another thread held when the process forked is never released."""
         self._lock = threading.Lock()
+        self.audience.after_fork()
 
     def _gave_up(self, kind: FailureKind) -> None:
         if kind.is_outage:
@@ -170,12 +206,7 @@ class Ledger:
             self._refusals.clear()
         self._breaker = self._breaker.after_answer()
 
-    def _warn_once(self, kind: str) -> None:
+    def _warn_once(self, kind: str, text: str, *words: object) -> None:
         if kind not in self._warned and len(self._warned) < _MOST_WARNINGS:
             self._warned.add(kind)
-            logger.warning(
-                "cache %s: a loaded value of class %s is not cached, as it would not come back equal: give "
-                "its type as type=, or try set() with it, which says why",
-                self._namespace,
-                kind,
-            )
+            logger.warning(f"cache %s: {text}", self._namespace, *words)

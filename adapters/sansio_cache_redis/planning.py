@@ -85,6 +85,7 @@ class Planner:
         self._max_value_bytes = config.max_value_bytes
         self._migration_for = config.migration_for
         self._chunk = config.chunk_keys
+        self._max_batch_keys = config.max_batch_keys
         self._policy = self.policy = config.effective_policy
         self._raises = self._policy.on_read_error == "raise"
         self._patience = Patience(config.redis.attempt_timeout_s, config.redis.operation_timeout_s)
@@ -343,7 +344,12 @@ class Planner:
         if not isinstance(keys, Iterable):
             raise InvalidKeyError(f"pass a list of keys; got {keys.__class__.__name__}")
         resolved: dict[str, Key] = {}
-        for key in keys:
+        for count, key in enumerate(keys, start=1):
+            if count > self._max_batch_keys:
+                raise InvalidKeyError(
+                    f"one call may name {self._max_batch_keys} keys, and here are more: split it into "
+                    "several calls, or raise max_batch_keys"
+                )
             full = self.keys.resolve(key)
             # A Key and a literal str may be equal as text, and yet name two entries.
             if resolved.setdefault(key, full) != full:

@@ -14,10 +14,12 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from types import TracebackType
 from typing import Any, Self, TypeVar, overload
 from weakref import WeakSet
+
+import attrs
 
 from sansio_cache.commands import Ping
 from sansio_cache.config import CacheConfig
@@ -25,7 +27,7 @@ from sansio_cache.errors import CacheClosedError, ConfigurationError
 from sansio_cache.events import StoreFailed
 from sansio_cache.keys import KeyBuilder
 from sansio_cache.loader import Fresh, LoadContext
-from sansio_cache.notices import OperationName, StoreAnswered
+from sansio_cache.notices import Notice, OperationName, StoreAnswered
 from sansio_cache.policy import Policy
 from sansio_cache.stats import CacheStats
 from sansio_cache.step import (
@@ -41,10 +43,11 @@ from sansio_cache.step import (
     Step,
     Value,
 )
+from sansio_cache_redis.audience import Story, check_subscriber
 from sansio_cache_redis.channel_threads import ClientChannel, ThreadsChannel
 from sansio_cache_redis.connecting import MEMORY, blocking_factory, check_client, scheme_of
 from sansio_cache_redis.driver_sync import Driver, RedisStore, Store
-from sansio_cache_redis.health import Health, judge, probes
+from sansio_cache_redis.health import Health, health_of_memory, judge, probes
 from sansio_cache_redis.ledger import Ledger
 from sansio_cache_redis.loaders import refuse_coroutine_function
 from sansio_cache_redis.memory import SharedMemory, memory_for
@@ -186,7 +189,7 @@ class Cache:
         """The values of those keys that have one, by the keys as you wrote them. One round trip.
 
         Raises:
-            InvalidKeyError: A key cannot be one.
+            InvalidKeyError: A key cannot be one, or there are more than `max_batch_keys`.
             ConfigurationError: Values of the type cannot be stored so that they come back equal.
         """
         names, step = self._plan.get_many(keys, type)
@@ -383,7 +386,7 @@ class Cache:
         """Store values, in two round trips; says of each key whether it was stored.
 
         Raises:
-            InvalidKeyError: A key cannot be one.
+            InvalidKeyError: A key cannot be one, or there are more than `max_batch_keys`.
             InvalidTtlError: The ttl is no time to live.
             SerializationError: A value would not come back equal, or is too large; nothing is stored.
             ConfigurationError: Values of the type cannot be stored so that they come back equal.
@@ -415,7 +418,7 @@ class Cache:
         removed when it is back.
 
         Raises:
-            InvalidKeyError: A key cannot be one.
+            InvalidKeyError: A key cannot be one, or there are more than `max_batch_keys`.
             CacheConnectionError: As `invalidate`.
         """
         return self._invalidated(self._run(self._plan.expire(keys)))
@@ -481,7 +484,7 @@ class Cache:
         where another writer came between.
 
         Raises:
-            InvalidKeyError: A key cannot be one.
+            InvalidKeyError: A key cannot be one, or there are more than `max_batch_keys`.
         """
         mutation = self._plan.mutation(keys, tags)
         grants: tuple[bytes, ...] | None = None
@@ -502,12 +505,46 @@ class Cache:
         """The counters as they are now; the difference of two is what happened in between."""
         return self._ledger.snapshot()
 
+    def subscribe(self, subscriber: Callable[[Notice], object]) -> Callable[[], None]:
+        """Have a function called with each notice that the cache states: a hit, a miss, a load, a failure.
+
+        It is called where the notice was stated, after the statistics have counted it: in the thread or task
+        of the call, or of the cache's own background work. So it should be quick, and from threads it may
+        run several times at once. What it raises is logged once, and goes no further. It may use the cache,
+        and hears of that as well.
+
+        Args:
+            subscriber: A plain function of one notice; see `sansio_cache.notices`. No notice holds a value.
+
+        Returns:
+            A function that ends the subscription; calling it again does nothing.
+
+        Raises:
+            ConfigurationError: The subscriber cannot be called, or is a coroutine function.
+        """
+        check_subscriber(subscriber)
+        return self._ledger.audience.subscribe(subscriber)
+
+    def explain(self) -> AbstractContextManager[Story]:
+        """Collect what this cache's calls in the block do, as a story that can be read.
+
+            with cache.explain() as story:
+                cache.get_or_load("user:1", load)
+            print(story)
+
+        The calls are those of this context: of this thread, and of threads that were given its context; not
+        of others that run at the same time.
+        """
+        return self._ledger.audience.explain()
+
     def health(self) -> Health:
         """Ask the server whether everything is there that the cache needs. Never raises for the server."""
         self._check_open()
         bypassing, remembered = self._ledger.is_out, self._ledger.remembered
-        if self._channel is None:
-            return Health(ok=True, server="memory", bypassing=bypassing, remembered=remembered)
+        if self._memory is not None:
+            health = health_of_memory(self._memory.store)
+            return attrs.evolve(health, bypassing=bypassing, remembered=remembered)
+        assert self._channel is not None
         asked = probes(self._config.namespace)
         started_s = time.monotonic()
         try:
@@ -516,15 +553,8 @@ class Cache:
             problem = f"the server cannot be asked: {type(error).__name__}"
             return Health(ok=False, problems=(problem,), bypassing=bypassing, remembered=remembered)
         latency_s = time.monotonic() - started_s
-        server, problems = judge(asked, replies)
-        return Health(
-            ok=not problems,
-            problems=problems,
-            server=server,
-            latency_s=latency_s,
-            bypassing=bypassing,
-            remembered=remembered,
-        )
+        health = judge(asked, replies, self._config.max_value_bytes)
+        return attrs.evolve(health, latency_s=latency_s, bypassing=bypassing, remembered=remembered)
 
     def wait_ready(self, timeout_s: float | None = None) -> None:
         """Wait until the store serves.

@@ -198,6 +198,7 @@ VARIABLES = {
     "SANSIO_CACHE_MAX_VALUE_BYTES": "1",
     "SANSIO_CACHE_MAX_KEY_BYTES": "200",
     "SANSIO_CACHE_CHUNK_KEYS": "3",
+    "SANSIO_CACHE_MAX_BATCH_KEYS": "8",
     "SANSIO_CACHE_MEMORY_MAX_ENTRIES": "4",
     "SANSIO_CACHE_MEMORY_MAX_BYTES": "5",
     "SANSIO_CACHE_REDIS_ENABLED": "No",
@@ -218,6 +219,7 @@ class TestFromEnv:
             max_value_bytes=1,
             max_key_bytes=200,
             chunk_keys=3,
+            max_batch_keys=8,
             memory_max_entries=4,
             memory_max_bytes=5,
             redis=RedisConfig(

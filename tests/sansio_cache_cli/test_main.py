@@ -23,6 +23,7 @@ from sansio_cache_cli.phases import Settings, plan
 from sansio_cache_cli.workers import Worker, WorkerError, work
 from sansio_cache_cli.workers import run as run_phase
 from sansio_cache_redis import InvalidateResult
+from support.servers import Server
 
 RUNTIMES = ["threads", "asyncio", "trio"]
 SMALL = ["--rows", "8000", "--readers", "8", "--requests", "24", "--ttl", "0.1"]
@@ -285,6 +286,21 @@ def test_health_names_the_server_and_its_latency(redis_url, capsys):
     assert "health: ok" in text
     assert "server: " in text
     assert "latency: " in text
+
+
+def test_health_shows_the_memory_limit_and_what_will_hurt(capsys):
+    with Server.start(args=["--maxmemory", "1gb", "--maxmemory-policy", "volatile-ttl"]) as server:
+        assert main(["health", "--url", server.url]) == 0
+    text = capsys.readouterr().out
+    assert "memory: 1,073,741,824 bytes, volatile-ttl" in text
+    assert "warning: the eviction policy is volatile-ttl" in text
+
+
+def test_health_shows_that_there_is_no_memory_limit(redis_url, capsys):
+    assert main(["health", "--url", redis_url]) == 0
+    text = capsys.readouterr().out
+    assert "memory: no limit, noeviction" in text
+    assert "warning: the server has no memory limit" in text
 
 
 def test_health_fails_where_the_server_cannot_be_asked(capsys):

@@ -299,6 +299,7 @@ def test_an_option_of_tls_that_cannot_be_used_is_refused(kind):
         ("max_connections", 0),
         ("max_connections", 1.5),
         ("chunk_keys", 0),
+        ("max_batch_keys", 0),
         ("max_key_bytes", -1),
         ("max_value_bytes", True),
         ("memory_max_entries", 0),

@@ -604,6 +604,34 @@ async def test_batches_larger_than_a_chunk_are_split_and_lose_nothing(world):
     assert world.raw.read() == {}
 
 
+@runs(max_batch_keys=5)
+async def test_a_call_that_names_too_many_keys_is_refused_before_anything_has_happened(world):
+    def endless():
+        while True:
+            yield "k0"
+
+    most = {f"k{n}": n for n in range(5)}
+    too_many = {**most, "k5": 5}
+
+    for refused in (
+        world.cache.get_many(too_many),
+        world.cache.get_many(endless()),
+        world.cache.set_many(too_many),
+        world.cache.invalidate(*too_many),
+        world.cache.mutate(*too_many).__aenter__(),
+    ):
+        with pytest.raises(InvalidKeyError, match=r"may name 5 keys.*split it.*or raise max_batch_keys"):
+            await refused
+    assert world.trace.facts == []
+    assert world.cache.stats().total_requests == 0
+
+    assert all((await world.cache.set_many(most)).values())
+    assert await world.cache.get_many(most) == most
+    async with world.cache.mutate(*most):
+        pass
+    assert (await world.cache.invalidate(*most)).done == 5
+
+
 @runs()
 async def test_empty_batches_ask_nothing(world):
     assert await world.cache.get_many([]) == {}

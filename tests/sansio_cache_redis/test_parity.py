@@ -92,7 +92,7 @@ def test_what_waits_is_a_coroutine_function_in_the_asynchronous_cache_alone():
     }
 
     # What asks nobody for anything does not wait.
-    assert plain == {"from_url", "from_client", "from_config", "key", "stats"}
+    assert plain == {"from_url", "from_client", "from_config", "key", "stats", "subscribe", "explain"}
     assert not [name for name, member in SYNC.items() if inspect.iscoroutinefunction(unwrapped(member))]
 
 

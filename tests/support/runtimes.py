@@ -14,7 +14,7 @@ import random
 import time
 import weakref
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import ExitStack, asynccontextmanager, closing, contextmanager
+from contextlib import AbstractContextManager, ExitStack, asynccontextmanager, closing, contextmanager
 from functools import partial
 from inspect import Parameter, iscoroutinefunction, signature
 from typing import Any, Final
@@ -47,9 +47,11 @@ from sansio_cache.commands import (
 from sansio_cache.entry import BODY_HEADER_BYTES, seal
 from sansio_cache.events import StoreEvent
 from sansio_cache.memory_store import MemoryStore
+from sansio_cache.notices import Notice
 from sansio_cache.stats import CacheStats
 from sansio_cache_redis import anyio as cache_anyio
 from sansio_cache_redis import sync as cache_sync
+from sansio_cache_redis.audience import Story
 from sansio_cache_redis.channel_threads import ClientChannel
 from sansio_cache_redis.driver_sync import RedisStore
 from sansio_cache_redis.memory import SharedMemory
@@ -394,6 +396,14 @@ class CacheUnderTest:
     def stats(self) -> CacheStats:
         stats: CacheStats = self.cache.stats()
         return stats
+
+    def subscribe(self, subscriber: Callable[[Notice], object]) -> Callable[[], None]:
+        unsubscribe: Callable[[], None] = self.cache.subscribe(subscriber)
+        return unsubscribe
+
+    def explain(self) -> AbstractContextManager[Story]:
+        explaining: AbstractContextManager[Story] = self.cache.explain()
+        return explaining
 
     @property
     def followers(self) -> int:

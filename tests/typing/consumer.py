@@ -1,9 +1,12 @@
 """What type checkers say in a project that has installed the wheel: `nox -s types`. It is never run."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, assert_type
 
 from sansio_cache import CacheConfig, CacheStats, Key, KeyBuilder, Pattern
+from sansio_cache.notices import Notice
+from sansio_cache_redis import Story
 from sansio_cache_redis import anyio as async_cache
 from sansio_cache_redis import sync as sync_cache
 from sansio_cache_redis.results import InvalidateResult, PatternResult
@@ -12,6 +15,10 @@ from sansio_cache_redis.results import InvalidateResult, PatternResult
 @dataclass
 class User:
     name: str
+
+
+def hear(notice: Notice) -> None:
+    assert isinstance(notice, Hit)
 
 
 def load_user() -> User:
@@ -45,6 +52,11 @@ def blocking(cache: sync_cache.Cache) -> None:
     assert_type(cache.invalidate("user:1"), InvalidateResult)
     assert_type(cache.delete_pattern("user:*"), PatternResult)
     assert_type(cache.stats(), CacheStats)
+    assert_type(cache.health().maxmemory_bytes, int | None)
+    assert_type(cache.subscribe(hear), Callable[[], None])
+    with cache.explain() as story:
+        assert_type(story, Story)
+        assert_type(story.lines, list[str])
     assert_type(cache.key, KeyBuilder)
     assert_type(cache.key.build("user", 1), Key)
     assert_type(cache.key.pattern("user"), Pattern)
@@ -53,6 +65,8 @@ def blocking(cache: sync_cache.Cache) -> None:
 
 
 async def asynchronous(cache: async_cache.Cache) -> None:
+    with cache.explain() as story:
+        assert_type(story.notices, list[Notice])
     assert_type(await cache.get_or_load("user:1", load_user_later, type=User), User)
     assert_type(await cache.get_or_load("user:1", load_user, type=User), User)
     assert_type(await cache.get_or_load("user:1", load_user_later), User)

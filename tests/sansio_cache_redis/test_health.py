@@ -1,0 +1,231 @@
+"""Health: what is missing is a problem, what will hurt is a warning, and what cannot be asked is neither."""
+
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from uuid import uuid4
+
+import pytest
+import redis
+
+from sansio_cache_redis.health import LEAST_VALUES, Health, judge, probes
+from sansio_cache_redis.sync import Cache
+from support.faulty import PATIENT, on_every_runtime, opened, run_on
+from support.runtimes import ON_MEMORY, ON_SERVER, WAYS_IN, runs
+from support.servers import Server
+
+LARGEST_BYTES = 1000
+ENOUGH_BYTES = LEAST_VALUES * LARGEST_BYTES
+WORDS = {
+    "replica": "is a replica",
+    "unlimited": "no memory limit",
+    "noeviction": "policy is noeviction",
+    "volatile-ttl": "policy is volatile-ttl",
+    "small": "less than 16 values of max_value_bytes",
+}
+
+
+def info(*, maxmemory="100000000", policy="allkeys-lfu", role="master", version="8.2.0"):
+    """Replies to INFO, by section."""
+    memory = {"used_memory": "1", "maxmemory": maxmemory, "maxmemory_policy": policy}
+    return {
+        b"server": {"redis_version": version, "os": "Linux: 6"},
+        b"memory": {name: value for name, value in memory.items() if value is not None},
+        b"replication": {"role": role} if role else {},
+    }
+
+
+def as_text(facts):
+    lines = [f"{name}:{value}" for name, value in facts.items()]
+    return "\r\n".join(["# Section", *lines, ""]).encode()
+
+
+def judged(sections, parsed=False, max_value_bytes=LARGEST_BYTES) -> Health:
+    """The verdict on a server that does everything, and says so much of itself."""
+    asked = probes("shop")
+    replies = [
+        (sections[args[1]] if parsed else as_text(sections[args[1]])) if args[0] == b"INFO" else [b"1", 1]
+        for _, args in asked
+    ]
+    return judge(asked, replies, max_value_bytes)
+
+
+def warned_of(health: Health) -> set[str]:
+    """Which of the warnings there are; each is one sentence that ends with what to do."""
+    found = {name for name, words in WORDS.items() if any(words in each for each in health.warnings)}
+    assert len(found) == len(health.warnings)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("facts", "warnings"),
+    [
+        ({}, set()),
+        ({"policy": "allkeys-lru"}, set()),
+        ({"policy": "volatile-lru"}, set()),
+        ({"policy": "noeviction"}, {"noeviction"}),
+        ({"policy": "volatile-ttl"}, {"volatile-ttl"}),
+        # Nothing is evicted, and nothing refused, before there is a limit.
+        ({"maxmemory": "0", "policy": "noeviction"}, {"unlimited"}),
+        ({"maxmemory": str(ENOUGH_BYTES)}, set()),
+        ({"maxmemory": str(ENOUGH_BYTES - 1)}, {"small"}),
+        ({"maxmemory": "1", "policy": "noeviction"}, {"small", "noeviction"}),
+        ({"role": "slave"}, {"replica"}),
+        # What a server does not tell is not held against it.
+        ({"maxmemory": None, "policy": None, "role": None}, set()),
+        ({"maxmemory": "", "policy": ""}, set()),
+        ({"maxmemory": "much", "policy": "a policy of the future"}, set()),
+    ],
+)
+@pytest.mark.parametrize("parsed", [False, True], ids=["bytes", "parsed"])
+def test_what_will_hurt_is_warned_of_and_leaves_the_verdict_alone(facts, warnings, parsed):
+    health = judged(info(**facts), parsed)
+
+    assert warned_of(health) == warnings
+    assert (health.ok, health.problems, health.server) == (True, (), "Redis 8.2.0")
+
+
+@pytest.mark.parametrize(
+    ("facts", "maxmemory_bytes", "policy"),
+    [
+        ({"maxmemory": "0", "policy": "noeviction"}, 0, "noeviction"),
+        ({"maxmemory": "123456789"}, 123_456_789, "allkeys-lfu"),
+        ({"maxmemory": None, "policy": None}, None, ""),
+        ({"maxmemory": "-1", "policy": ""}, None, ""),
+    ],
+)
+def test_the_memory_limit_and_the_policy_are_reported(facts, maxmemory_bytes, policy):
+    health = judged(info(**facts))
+
+    assert health.maxmemory_bytes == maxmemory_bytes
+    assert health.eviction_policy == policy
+
+
+def test_a_server_that_is_too_old_is_told_by_its_version_whatever_else_it_says():
+    health = judged(info(version="6.2.14", policy="noeviction"))
+
+    assert not health.ok
+    assert health.problems == ("Redis 6.2.14 is too old: version 7.0 or later is needed",)
+    assert warned_of(health) == {"noeviction"}
+
+
+def test_a_refused_info_is_neither_a_problem_nor_a_warning():
+    asked = probes("shop")
+    refusal = redis.exceptions.NoPermissionError("no permissions to run the 'info' command")
+    replies = [refusal if args[0] == b"INFO" else [b"1", 1] for _, args in asked]
+
+    assert judge(asked, replies, LARGEST_BYTES) == Health(ok=True)
+
+
+@contextmanager
+def configured(server: Server, **settings: str) -> Iterator[None]:
+    """Set up a server otherwise, and as it was again."""
+    admin = server.client()
+    names = [name.replace("_", "-") for name in settings]
+    before = {name: admin.config_get(name)[name] for name in names}
+    try:
+        for name, value in zip(names, settings.values(), strict=True):
+            admin.config_set(name, value)
+        yield
+    finally:
+        for name, value in before.items():
+            admin.config_set(name, value)
+
+
+@pytest.fixture(scope="module")
+def own_server() -> Iterator[Server]:
+    """A server of this module, whose configuration may be changed."""
+    with Server.start() as server:
+        yield server
+
+
+@on_every_runtime
+@pytest.mark.parametrize(
+    ("settings", "warnings"),
+    [
+        ({"maxmemory": "0"}, {"unlimited"}),
+        ({"maxmemory": "1gb", "maxmemory_policy": "noeviction"}, {"noeviction"}),
+        ({"maxmemory": "1gb", "maxmemory_policy": "volatile-ttl"}, {"volatile-ttl"}),
+        ({"maxmemory": "1gb", "maxmemory_policy": "allkeys-lfu"}, set()),
+        ({"maxmemory": "100mb", "maxmemory_policy": "allkeys-lru"}, {"small"}),
+    ],
+)
+def test_a_server_says_how_it_is_set_up(runtime, settings, warnings, own_server, namespace):
+    async def main() -> None:
+        async with opened(runtime, own_server.url, namespace, **PATIENT) as cache:
+            health = await cache.health()
+            assert health.ok, health.problems
+            assert warned_of(health) == warnings
+            if "maxmemory_policy" in settings:
+                assert health.eviction_policy == settings["maxmemory_policy"]
+            assert (
+                health.maxmemory_bytes == {"0": 0, "100mb": 100 * 2**20, "1gb": 2**30}[settings["maxmemory"]]
+            )
+
+    with configured(own_server, **settings):
+        run_on(runtime, main)
+
+
+@on_every_runtime
+def test_a_replica_is_warned_of_before_anything_is_lost(runtime, own_server, namespace):
+    admin = own_server.client()
+
+    async def main() -> None:
+        async with opened(runtime, own_server.url, namespace, **PATIENT) as cache:
+            health = await cache.health()
+            assert "replica" in warned_of(health)
+            assert not health.ok, "its writes are refused, and that is a problem"
+
+    # Of a server that is not there: it stays a replica, and serves what it has.
+    admin.execute_command("REPLICAOF", "127.0.0.1", "1")
+    try:
+        run_on(runtime, main)
+    finally:
+        admin.execute_command("REPLICAOF", "NO", "ONE")
+
+
+@on_every_runtime
+def test_a_user_who_may_not_ask_for_info_is_none_the_worse(runtime, own_server):
+    name, namespace = f"u{uuid4().hex[:8]}", f"t{uuid4().hex[:12]}"
+    own_server.client().execute_command(
+        "ACL", "SETUSER", name, "reset", "on", ">pw", f"~{namespace}:*", "+@all", "-info"
+    )
+    url = own_server.url.replace("redis://", f"redis://{name}:pw@")
+
+    async def main() -> None:
+        async with opened(runtime, url, namespace, **PATIENT) as cache:
+            health = await cache.health()
+            assert (health.ok, health.problems, health.warnings) == (True, (), ())
+            assert (health.maxmemory_bytes, health.eviction_policy, health.server) == (None, "", "")
+
+    run_on(runtime, main)
+
+
+@runs(ON_SERVER + WAYS_IN, compare=None)
+async def test_the_limit_is_known_whichever_way_the_server_is_reached(world):
+    health = await world.cache.health()
+
+    assert health.maxmemory_bytes == 0
+    assert health.eviction_policy == "noeviction"
+    assert warned_of(health) == {"unlimited"}
+
+
+@runs(ON_MEMORY, memory_max_bytes=5_000_000)
+async def test_a_store_in_memory_reports_its_own_limits(world):
+    health = await world.cache.health()
+
+    assert (health.ok, health.server, health.warnings) == (True, "memory", ())
+    # The store is shared under a name; its limits are those of the first cache that has it.
+    assert health.maxmemory_bytes == world.raw._store.max_bytes
+    assert health.eviction_policy == "lru"
+
+
+def test_the_limit_of_a_store_in_memory_is_that_of_the_configuration():
+    with Cache.from_url("memory://", namespace="shop", memory_max_bytes=5_000_000) as cache:
+        assert cache.health().maxmemory_bytes == 5_000_000
+
+
+def test_a_server_that_cannot_be_asked_has_no_limit_that_is_known(namespace):
+    with closing(Cache.from_url("redis://127.0.0.1:1", namespace=namespace)) as cache:
+        health = cache.health()
+    assert not health.ok
+    assert (health.maxmemory_bytes, health.eviction_policy, health.warnings) == (None, "", ())
