@@ -253,8 +253,8 @@ class StatsFold:
             case StoreGaveUp(kind=kind):
                 self._gave_up[kind] += 1
             case _:
-                # LeaseLost shows again as FillRefused; StoreAnswered is for the breaker; PatternProgressed adds
-                # up to PatternDeleted; Unasked is for the log.
+                # LeaseLost shows again as FillRefused, PatternProgressed adds up to PatternDeleted;
+                # StoreAnswered is for the breaker, Unasked for the log.
                 pass
 
     def snapshot(self) -> CacheStats:

@@ -106,8 +106,8 @@ class Ledger:
             case Unstorable(kind=kind):
                 self._warn_once(
                     f"class {kind}",
-                    "a loaded value of class %s is not cached, as it would not come back equal: give its type as "
-                    "type=, or try set() with it, which says why",
+                    "a loaded value of class %s is not cached, as it would not come back equal: give its "
+                    "type as type=, or try set() with it, which says why",
                     kind,
                 )
             case RefreshFailed(error=error):
@@ -119,7 +119,7 @@ class Ledger:
             case Unasked(count=count):
                 self._warn_once(
                     "unasked",
-                    "a loader of many keys gave values for %d keys that it was not asked for: they are dropped",
+                    "a loader gave values for %d keys that it was not asked for: they are dropped",
                     count,
                 )
             case Missed(reason=reason):

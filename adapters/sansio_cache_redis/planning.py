@@ -24,12 +24,13 @@ from sansio_cache.entry import MAX_TAGS, MissReason
 from sansio_cache.errors import CacheClosedError, ConfigurationError, InvalidKeyError
 from sansio_cache.keys import Key
 from sansio_cache.notices import OperationName
+from sansio_cache.operations.batch import LoadManyRequest
 from sansio_cache.operations.delete_pattern import PatternRequest, delete_pattern
 from sansio_cache.operations.get import ReadRequest, get
 from sansio_cache.operations.get_many import ReadManyRequest, get_many
 from sansio_cache.operations.get_or_load import get_or_load
 from sansio_cache.operations.invalidate import InvalidateRequest, invalidate
-from sansio_cache.operations.load_many import LoadManyRequest, load_many, nothing_to_load
+from sansio_cache.operations.load_many import load_many, nothing_to_load
 from sansio_cache.operations.loading import DRAWN_BYTES, LoadRequest
 from sansio_cache.operations.mutate import EndRequest, MutateRequest, begin, end
 from sansio_cache.operations.recovery import recover

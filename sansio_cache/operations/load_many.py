@@ -25,7 +25,6 @@ from collections.abc import Iterable, Mapping
 from typing import Any, assert_never
 
 import attrs
-from msgspec import Struct
 
 from sansio_cache.backoff import pause_s, watched_pause_s
 from sansio_cache.budget import Budget
@@ -50,7 +49,6 @@ from sansio_cache.entry import (
     Unchecked,
     Unservable,
     Verdict,
-    beside,
     examine,
     is_fresh,
     seal,
@@ -92,7 +90,6 @@ from sansio_cache.notices import (
     Missed,
     Notice,
     OperationName,
-    StaleServed,
     Stored,
     StoreErrored,
     StoreGaveUp,
@@ -101,8 +98,8 @@ from sansio_cache.notices import (
     Waited,
 )
 from sansio_cache.notices import Loaded as LoadedNotice
+from sansio_cache.operations.batch import Batch, LoadManyRequest, Want, Wants, held
 from sansio_cache.operations.get_many import only_theirs, unchecked_tags
-from sansio_cache.operations.loading import LoadRequest
 from sansio_cache.operations.renewal import RenewalTerms, renew
 from sansio_cache.step import (
     Abandoned,
@@ -118,128 +115,43 @@ from sansio_cache.step import (
     ended,
     unexpected,
 )
-from sansio_cache.tags import ANCHOR, Versions, known, tag_keys
+from sansio_cache.tags import Versions, known, tag_keys
 
 _MOST_REFUSALS = 2
 _MOST_WATCHED = 100
 """How many keys a batch is told about; of the others it learns when it looks again."""
 
 
-class LoadManyRequest(Struct, frozen=True):
-    """What is asked for.
-
-    Args:
-        keys: The full keys.
-        names: The keys as the caller wrote them, in the same order.
-        chunk: How many keys may go into one command of the store.
-        each: What is the same for each of them; its name is the first key.
-    """
-
-    keys: tuple[str, ...]
-    names: tuple[str, ...]
-    chunk: int
-    each: LoadRequest
+def finish(batch: Batch, now_s: float, *notices: Notice) -> Step:
+    """The last step, if nothing is open; else wait for what others load."""
+    if batch.waiting:
+        return _wait(batch, now_s, *notices)
+    return batch.end(ManyLoaded(tuple(value or Missing() for value in batch.values)), now_s, *notices)
 
 
-@attrs.frozen
-class Want:
-    """One key that has no value yet, and what is known about it."""
-
-    place: int
-    anchor: bytes = b""
-    seen: bytes = NO_GRANT
-    mode: Mode = Mode.KEEP
-    stale: Servable | None = attrs.field(default=None, hash=False)  # may hold a list or a dict
-    counted: bool = False
-    refusals: int = 0
-    grant: bytes | None = None
-
-    def tied(self, named: Versions) -> Versions:
-        """What the entry must be tied to, with the tags that the caller has named."""
-        return (*named, (ANCHOR, self.anchor)) if self.anchor else named
-
-
-Wants = tuple[Want, ...]
-
-
-@attrs.frozen
-class Batch:
-    """How far a batch has come.
-
-    Args:
-        request: What is asked for.
-        values: What there is for each key, None where that is open.
-        waiting: The keys that others load.
-        turns: How often it has waited.
-        left_ms: How long the first of the others' leases has left.
-        since_s: When it began to wait.
-    """
-
-    request: LoadManyRequest
-    values: tuple[Value | Missing | None, ...] = attrs.field(hash=False)  # may hold a list or a dict
-    waiting: Wants = ()
-    turns: int = 0
-    left_ms: int = 0
-    since_s: float = 0.0
-
-    def name(self, want: Want) -> str:
-        """The full key that was asked for."""
-        return self.request.keys[want.place]
-
-    def key(self, want: Want) -> str:
-        """The key of the cell."""
-        name = self.name(want)
-        return beside(name, self.request.each.codec.fingerprint) if want.anchor else name
-
-    def with_values(self, found: Mapping[int, Value | Missing]) -> Batch:
-        """The same with some of the values."""
-        if not found:
-            return self
-        values = tuple(found.get(place, value) for place, value in enumerate(self.values))
-        return attrs.evolve(self, values=values)
-
-    def end(self, outcome: Outcome, now_s: float, *notices: Notice) -> Step:
-        """The last step."""
-        request = self.request
-        over = Ended(OperationName.GET_OR_LOAD_MANY, now_s - request.each.started_s)
-        return ended(outcome, *notices, over, flight=request.each.drawn)
-
-    def finish(self, now_s: float, *notices: Notice) -> Step:
-        """The last step, if nothing is open; else wait for what others load."""
-        if self.waiting:
-            return self._wait(now_s, *notices)
-        return self.end(ManyLoaded(tuple(value or Missing() for value in self.values)), now_s, *notices)
-
-    def _wait(self, now_s: float, *notices: Notice) -> Step:
-        request, policy = self.request, self.request.each.policy
-        left_s = max(request.each.started_s + policy.wait_s - now_s, 0.0)
-        if left_s > 0:
-            keys = tuple(self.key(want) for want in self.waiting[:_MOST_WATCHED])
-            seed, lease_s = request.each.seed, self.left_ms / 1000
-            pause = min(pause_s(seed, self.turns, lease_s), left_s)
-            longest = min(watched_pause_s(seed, self.turns, lease_s), left_s)
-            watch = Watch(keys, request.each.drawn, longest)
-            state = Waiting(attrs.evolve(self, turns=self.turns + 1, since_s=self.since_s or now_s))
-            return Step(state, Sleep(pause, watch), notices=notices, flight=request.each.drawn)
-        waited = tuple(Waited(self.name(want), now_s - self.since_s) for want in self.waiting)
-        wants, batch = self.waiting, attrs.evolve(self, waiting=())
-        stale = {want.place: want.stale for want in wants if want.stale is not None}
-        served = tuple(n for want in wants if want.stale is not None for n in batch.as_stale(want))
-        batch = batch.with_values({place: Value(found.value) for place, found in stale.items()})
-        wants = tuple(want for want in wants if want.stale is None)
-        if wants and policy.on_wait_timeout == "raise":
-            missed = tuple(n for want in wants for n in batch.as_miss(want))
-            outcome = TookTooLong(now_s - request.each.started_s)
-            return batch.end(outcome, now_s, *notices, *waited, *served, *missed)
-        return load(batch, wants, (), now_s, *notices, *waited, *served)
-
-    def as_miss(self, want: Want, reason: MissReason = MissReason.EXPIRED) -> tuple[Notice, ...]:
-        """The notice of a key that was not answered from the store, unless it was counted (B3)."""
-        return () if want.counted else (Missed(self.name(want), reason),)
-
-    def as_stale(self, want: Want) -> tuple[Notice, ...]:
-        """The notice of a key that was answered with a stale value, unless it was counted (B3)."""
-        return () if want.counted else (StaleServed(self.name(want)),)
+def _wait(batch: Batch, now_s: float, *notices: Notice) -> Step:
+    """Sleep until others' leases may be over; past the deadline, do without them."""
+    request, policy = batch.request, batch.request.each.policy
+    left_s = max(request.each.started_s + policy.wait_s - now_s, 0.0)
+    if left_s > 0:
+        keys = tuple(batch.key(want) for want in batch.waiting[:_MOST_WATCHED])
+        seed, lease_s = request.each.seed, batch.left_ms / 1000
+        pause = min(pause_s(seed, batch.turns, lease_s), left_s)
+        longest = min(watched_pause_s(seed, batch.turns, lease_s), left_s)
+        watch = Watch(keys, request.each.drawn, longest)
+        state = Waiting(attrs.evolve(batch, turns=batch.turns + 1, since_s=batch.since_s or now_s))
+        return Step(state, Sleep(pause, watch), notices=notices, flight=request.each.drawn)
+    waited = tuple(Waited(batch.name(want), now_s - batch.since_s) for want in batch.waiting)
+    wants, batch = batch.waiting, attrs.evolve(batch, waiting=())
+    stale = {want.place: want.stale for want in wants if want.stale is not None}
+    served = tuple(n for want in wants if want.stale is not None for n in batch.as_stale(want))
+    batch = batch.with_values({place: Value(found.value) for place, found in stale.items()})
+    wants = tuple(want for want in wants if want.stale is None)
+    if wants and policy.on_wait_timeout == "raise":
+        missed = tuple(n for want in wants for n in batch.as_miss(want))
+        outcome = TookTooLong(now_s - request.each.started_s)
+        return batch.end(outcome, now_s, *notices, *waited, *served, *missed)
+    return load(batch, wants, (), now_s, *notices, *waited, *served)
 
 
 def nothing_to_load() -> Step:
@@ -436,11 +348,6 @@ class Claims:
         return held(self.batch, self.granted)
 
 
-def held(batch: Batch, wants: Wants) -> tuple[Lease, ...]:
-    """The leases of those that have one."""
-    return tuple(Lease(batch.key(want), want.grant) for want in wants if want.grant is not None)
-
-
 def claim(claims: Claims, now_s: float, *notices: Notice) -> Step:
     """Claim the next keys, or load what is claimed."""
     if not claims.todo:
@@ -574,7 +481,7 @@ class Claiming(AsksStore):
 def load(batch: Batch, wants: Wants, versions: Versions, now_s: float, *notices: Notice) -> Step:
     """Call the loader, once, for all that are to be loaded; keep the leases alive meanwhile."""
     if not wants:
-        return batch.finish(now_s, *notices)
+        return finish(batch, now_s, *notices)
     request = batch.request
     leases = held(batch, wants)
     renewal = None
@@ -723,7 +630,7 @@ class Filling(AsksStore):
                 if again := self.retry(event):
                     return again
                 if kind.is_outage:  # it would only wait once more; the leases lapse
-                    return fills.batch.finish(now_s, *gave_up)
+                    return finish(fills.batch, now_s, *gave_up)
                 return release(fills.batch, self._leases(), None, now_s, *gave_up)
             case Interrupted(now_s=now_s):
                 return release(fills.batch, self._leases(), Abandoned(), now_s)
@@ -748,7 +655,7 @@ def release(
 
 def _over(batch: Batch, outcome: Outcome | None, now_s: float, *notices: Notice) -> Step:
     if outcome is None:
-        return batch.finish(now_s, *notices)
+        return finish(batch, now_s, *notices)
     if isinstance(outcome, Abandoned):
         return ended(outcome, *notices, flight=batch.request.each.drawn)
     return batch.end(outcome, now_s, *notices)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, assert_type
 
 from sansio_cache import CacheConfig, CacheStats, Key, KeyBuilder, Pattern
-from sansio_cache.notices import Notice
+from sansio_cache.notices import Hit, Notice
 from sansio_cache_redis import Story
 from sansio_cache_redis import anyio as async_cache
 from sansio_cache_redis import sync as sync_cache

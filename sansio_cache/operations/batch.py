@@ -1,0 +1,109 @@
+"""A batch: what `load_many` knows about its keys while it goes on. Its machine is in `load_many.py`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import attrs
+from msgspec import Struct
+
+from sansio_cache.cell import NO_GRANT
+from sansio_cache.commands import Lease, Mode
+from sansio_cache.entry import MissReason, Servable, beside
+from sansio_cache.notices import Ended, Missed, Notice, OperationName, StaleServed
+from sansio_cache.operations.loading import LoadRequest
+from sansio_cache.step import Missing, Outcome, Step, Value, ended
+from sansio_cache.tags import ANCHOR, Versions
+
+
+class LoadManyRequest(Struct, frozen=True):
+    """What is asked for.
+
+    Args:
+        keys: The full keys.
+        names: The keys as the caller wrote them, in the same order.
+        chunk: How many keys may go into one command of the store.
+        each: What is the same for each of them; its name is the first key.
+    """
+
+    keys: tuple[str, ...]
+    names: tuple[str, ...]
+    chunk: int
+    each: LoadRequest
+
+
+@attrs.frozen
+class Want:
+    """One key that has no value yet, and what is known about it."""
+
+    place: int
+    anchor: bytes = b""
+    seen: bytes = NO_GRANT
+    mode: Mode = Mode.KEEP
+    stale: Servable | None = attrs.field(default=None, hash=False)  # may hold a list or a dict
+    counted: bool = False
+    refusals: int = 0
+    grant: bytes | None = None
+
+    def tied(self, named: Versions) -> Versions:
+        """What the entry must be tied to, with the tags that the caller has named."""
+        return (*named, (ANCHOR, self.anchor)) if self.anchor else named
+
+
+Wants = tuple[Want, ...]
+
+
+@attrs.frozen
+class Batch:
+    """How far a batch has come.
+
+    Args:
+        request: What is asked for.
+        values: What there is for each key, None where that is open.
+        waiting: The keys that others load.
+        turns: How often it has waited.
+        left_ms: How long the first of the others' leases has left.
+        since_s: When it began to wait.
+    """
+
+    request: LoadManyRequest
+    values: tuple[Value | Missing | None, ...] = attrs.field(hash=False)  # may hold a list or a dict
+    waiting: Wants = ()
+    turns: int = 0
+    left_ms: int = 0
+    since_s: float = 0.0
+
+    def name(self, want: Want) -> str:
+        """The full key that was asked for."""
+        return self.request.keys[want.place]
+
+    def key(self, want: Want) -> str:
+        """The key of the cell."""
+        name = self.name(want)
+        return beside(name, self.request.each.codec.fingerprint) if want.anchor else name
+
+    def with_values(self, found: Mapping[int, Value | Missing]) -> Batch:
+        """The same with some of the values."""
+        if not found:
+            return self
+        values = tuple(found.get(place, value) for place, value in enumerate(self.values))
+        return attrs.evolve(self, values=values)
+
+    def end(self, outcome: Outcome, now_s: float, *notices: Notice) -> Step:
+        """The last step."""
+        request = self.request
+        over = Ended(OperationName.GET_OR_LOAD_MANY, now_s - request.each.started_s)
+        return ended(outcome, *notices, over, flight=request.each.drawn)
+
+    def as_miss(self, want: Want, reason: MissReason = MissReason.EXPIRED) -> tuple[Notice, ...]:
+        """The notice of a key that was not answered from the store, unless it was counted (B3)."""
+        return () if want.counted else (Missed(self.name(want), reason),)
+
+    def as_stale(self, want: Want) -> tuple[Notice, ...]:
+        """The notice of a key that was answered with a stale value, unless it was counted (B3)."""
+        return () if want.counted else (StaleServed(self.name(want)),)
+
+
+def held(batch: Batch, wants: Wants) -> tuple[Lease, ...]:
+    """The leases of those that have one."""
+    return tuple(Lease(batch.key(want), want.grant) for want in wants if want.grant is not None)
