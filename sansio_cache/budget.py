@@ -34,7 +34,10 @@ class Budget(Struct, frozen=True):
 
     def timeout_s(self, now_s: float) -> float:
         """The seconds that an attempt beginning at `now_s` may take."""
-        return min(self.attempt_s, max(self.deadline_s - now_s, 0.0))
+        left_s = self.deadline_s - now_s
+        if left_s >= self.attempt_s:
+            return self.attempt_s
+        return max(left_s, 0.0)
 
     def after(self, failure: StoreFailed) -> Budget | None:
         """The budget for another attempt, or None."""

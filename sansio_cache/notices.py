@@ -16,6 +16,9 @@ from sansio_cache.events import FailureKind
 class OperationName(StrEnum):
     """What the user asked for."""
 
+    # That of an enumeration is computed in Python from the name; statistics ask for it in every operation.
+    __hash__ = str.__hash__
+
     GET = "get"
     GET_MANY = "get_many"
     GET_OR_LOAD = "get_or_load"

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Final
 
 from sansio_cache.breaker import Breaker
@@ -18,6 +18,7 @@ from sansio_cache.config import CacheConfig
 from sansio_cache.entry import MissReason
 from sansio_cache.events import FailureKind
 from sansio_cache.notices import (
+    Hit,
     InvalidationFailed,
     Missed,
     Notice,
@@ -49,6 +50,7 @@ _HEEDED: Final = frozenset(
 )
 
 
+_HIT_AND_ENDED: Final = 2
 _ENDED_BY_A_WRITE: Final = {FailureKind.OUT_OF_MEMORY, FailureKind.WRITES_REFUSED, FailureKind.READ_ONLY}
 
 
@@ -73,14 +75,15 @@ class Ledger:
         self.bypassed: frozenset[str] = frozenset()
         """Tags, by their keys, whose removal the store has not been told of yet."""
 
-    def note(self, notices: Iterable[Notice]) -> bool:
+    def note(self, notices: Sequence[Notice]) -> bool:
         """Take notices in. True where the connections are not to be trusted any more (S9)."""
         is_suspect = False
         with self._lock:
             self._fold.record(notices)
-            for notice in notices:
-                if type(notice) in _HEEDED:
-                    is_suspect |= self._heed(notice)
+            if type(notices[0]) is not Hit or len(notices) > _HIT_AND_ENDED:  # nearly always it is just these
+                for notice in notices:
+                    if type(notice) in _HEEDED:
+                        is_suspect |= self._heed(notice)
         if self.audience.is_there:
             self.audience.tell(notices)
         return is_suspect

@@ -150,7 +150,8 @@ def encode(command: StoreCommand) -> list[Args]:
     """The Redis commands that a semantic command stands for."""
     match command:
         case ReadCell(key=key, tags=tags):
-            return [(b"GET", key.encode()), *_gets(tags)]
+            read = (b"GET", key.encode())
+            return [read, *_gets(tags)] if tags else [read]
         case ReadCells(keys=keys, chunk=chunk, tags=tags):
             chunks = (keys[first : first + chunk] for first in range(0, len(keys), chunk))
             return [*((b"MGET", *(key.encode() for key in part)) for part in chunks), *_gets(tags)]
@@ -214,9 +215,11 @@ def decode(command: StoreCommand, replies: Sequence[Any], clock: ServerClock, no
 
     One error among the replies makes the whole command fail: all of them may be repeated.
     """
-    if isinstance(command, DeleteKeys):
-        replies = replies[:1]  # that nobody could be told is no failure
     try:
+        if isinstance(command, ReadCell) and type(replies[0]) is bytes and not command.tags:
+            return CellRead(now_s, parse_cell(replies[0]), clock.now_ms(now_s))  # a hit is nothing but this
+        if isinstance(command, DeleteKeys):
+            replies = replies[:1]  # that nobody could be told is no failure
         for reply in replies:
             if isinstance(reply, Exception) and not _is_harmless(command, reply):
                 return StoreFailed(now_s, classify(reply))

@@ -47,6 +47,7 @@ from sansio_cache.notices import (
     StoreGaveUp,
 )
 from sansio_cache.step import (
+    OVER,
     Abandoned,
     AsksStore,
     Missing,
@@ -79,9 +80,10 @@ class ReadRequest(Struct, frozen=True):
     raises: bool = False
     bypassed: frozenset[str] = frozenset()
 
-    def end(self, outcome: Outcome, now_s: float, *notices: Notice) -> Step:
+    def end(self, outcome: Outcome, now_s: float, notice: Notice, *notices: Notice) -> Step:
         """The last step."""
-        return ended(outcome, *notices, Ended(OperationName.GET, now_s - self.started_s))
+        over = Ended(OperationName.GET, now_s - self.started_s)
+        return Step(OVER, None, outcome, (notice, *notices, over) if notices else (notice, over))
 
     def fail(self, failure: StoreFailed) -> Step:
         """The last step where the store gave no answer."""
@@ -118,17 +120,16 @@ class Reading(AsksStore):
         """Hand out a fresh value, or nothing."""
         if not isinstance(event, ReadAnswer):
             raise unexpected(self, event)
+        request = self.request
         match event:
-            case CellRead():
+            case CellRead(now_s=now_s, cell=cell, server_ms=server_ms):
                 if self.anchor:
-                    verdict = examine(
-                        event.cell, self.key, self.request.codec, event.server_ms, self.versions
-                    )
+                    verdict = examine(cell, self.key, request.codec, server_ms, self.versions)
                 else:
-                    verdict = examine(event.cell, self.request.key, self.request.codec, event.server_ms)
-                return self.decide(verdict, event.cell, event.server_ms, event.now_s)
+                    verdict = examine(cell, request.key, request.codec, server_ms)
+                return self.decide(verdict, cell, server_ms, now_s)
             case StoreFailed():
-                return self.retry(event) or self.request.fail(event)
+                return self.retry(event) or request.fail(event)
             case Interrupted():
                 return ended(Abandoned())
             case _:

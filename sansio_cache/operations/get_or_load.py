@@ -157,7 +157,8 @@ class Reading(AsksStore):
     def ask(self, now_s: float, *notices: Notice) -> Step:
         """The step that waits in this state."""
         request = self.request
-        command = ReadCell(request.key, self.budget.timeout_s(now_s), request.tag_keys)
+        tags = request.tag_keys if request.tags else ()
+        command = ReadCell(request.key, self.budget.timeout_s(now_s), tags)
         return Step(self, command, notices=notices)
 
     def receive(self, event: Event) -> Step:
