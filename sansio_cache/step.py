@@ -24,6 +24,7 @@ from sansio_cache.commands import Command
 from sansio_cache.errors import ProtocolError
 from sansio_cache.events import Event, FailureKind, FillResult, StoreFailed
 from sansio_cache.notices import Notice, StoreErrored
+from sansio_cache.tags import Versions
 
 
 class Value(Struct, frozen=True):
@@ -89,10 +90,14 @@ class ManyStored(Struct, frozen=True):
 
 
 class ManyHeld(Struct, frozen=True):
-    """The holds taken for a mutation. `grants` is None where the store could not be asked."""
+    """The holds taken for a mutation, with the versions of the tags that its values are to carry.
+
+    `grants` is None where the store could not be asked.
+    """
 
     grants: tuple[bytes, ...] | None
     renewal: Step | None
+    versions: Versions = ()
 
 
 class ManyInvalidated(Struct, frozen=True):

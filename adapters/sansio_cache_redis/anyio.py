@@ -56,6 +56,7 @@ from sansio_cache_redis.connecting import (
     scheme_of,
 )
 from sansio_cache_redis.driver_anyio import Channel, Driver, MemoryStore, RedisStore, Store
+from sansio_cache_redis.entity_anyio import AsyncEntity
 from sansio_cache_redis.health import Health, health_of_memory, judge, probes
 from sansio_cache_redis.ledger import Ledger
 from sansio_cache_redis.memory import memory_for
@@ -508,7 +509,9 @@ class Cache:
         return self._removed(await self._run(self._plan.clear()))
 
     @asynccontextmanager
-    async def mutate(self, *keys: str, tags: Iterable[str] = ()) -> AsyncIterator[Mutation]:
+    async def mutate(
+        self, *keys: str, tags: Iterable[str] = (), value_tags: Iterable[str] = ()
+    ) -> AsyncIterator[Mutation]:
         """Hold keys while the block writes the database.
 
             async with cache.mutate("user:1") as m:
@@ -519,21 +522,55 @@ class Cache:
         was not is invalidated, and so are the tags; everything is invalidated where the block raises, or
         where another writer came between.
 
+        Args:
+            keys: Strs inside the namespace, or built keys.
+            tags: Names of tags to invalidate at the end.
+            value_tags: Names of tags that the stored values carry. Invalidated by anybody after the block has
+                begun, they take the values away.
+
         Raises:
-            InvalidKeyError: A key cannot be one, or there are more than `max_batch_keys`.
+            InvalidKeyError: A key or tag cannot be one, or there are more than `max_batch_keys`.
         """
-        mutation = self._plan.mutation(keys, tags)
-        grants: tuple[bytes, ...] | None = None
+        mutation = self._plan.mutation(keys, tags, value_tags)
+        held: Outcome = ManyHeld(None, None)
         has_ended = False
         try:
             held = await self._run(mutation.begin())
             assert isinstance(held, ManyHeld)
-            grants = held.grants
             async with self._bound().driver.renewing(held.renewal):
                 yield mutation
             has_ended = True
         finally:
-            await self._run(mutation.end(grants, raised=not has_ended))
+            assert isinstance(held, ManyHeld)
+            await self._run(mutation.end(held, raised=not has_ended))
+
+    def entity(
+        self,
+        name: str,
+        type: type[T],
+        *,
+        ttl: AnyTtl | None = None,
+        policy: Policy | None = None,
+        loader: Callable[[Any], Any] | None = None,
+        generations: bool = False,
+    ) -> AsyncEntity[T]:
+        """A typed view of one kind of thing: its name, type and policy are said once.
+
+        Args:
+            name: The first part of the keys: `user` makes `namespace:user:7`.
+            type: What the values are: any type that msgspec can decode.
+            ttl: How long they stay fresh: seconds, a timedelta, a tier or a policy.
+            policy: In place of the cache's policy.
+            loader: Called with an id where a value must be loaded.
+            generations: Tie every entry to a version of the whole entity, so that `invalidate_all` is one
+                removal. A read of one that does not come through the view costs a second round trip.
+
+        Raises:
+            InvalidKeyError: The name cannot be one.
+            ConfigurationError: The type, the policy or the loader cannot be used.
+        """
+        plan = self._plan.entity(name, type, ttl, policy, loader, generations=generations)
+        return AsyncEntity(self, plan)
 
     # Looking.
 

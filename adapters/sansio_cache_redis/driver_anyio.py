@@ -280,7 +280,7 @@ class Driver:
         async with self.renewing(renewal):
             with mark:
                 try:
-                    value = await _call(loader)
+                    value = await call(loader)
                 except Exception as error:  # noqa: BLE001 - the loader's own, handed to its callers
                     return ComputeFailed(self._clock(), error)
                 return Computed(self._clock(), value)
@@ -372,7 +372,7 @@ class Driver:
             self._is_recovering = False
 
 
-async def _call(loader: Callable[[], Any]) -> Any:
+async def call(loader: Callable[[], Any]) -> Any:
     """Call a loader: a coroutine function here, a plain one on a worker thread, as it may block."""
     if is_coroutine_function(loader):
         return await loader()
