@@ -25,7 +25,7 @@ class Patience(Struct, frozen=True):
         return Budget(now_s + self.operation_s, self.attempt_s, self.attempts)
 
 
-class Budget(Struct, frozen=True):
+class Budget(Struct, frozen=True, gc=False):
     """What is left to a step: a deadline on the driver's clock, and attempts."""
 
     deadline_s: float

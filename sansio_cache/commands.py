@@ -46,7 +46,7 @@ class Fill(Struct, frozen=True):
     body: bytes
 
 
-class ReadCell(Struct, frozen=True):
+class ReadCell(Struct, frozen=True, gc=False):
     """Read one cell, and the versions of tags in the same round trip. Answered by `CellRead`.
 
     `tags` are the full keys of the tags that the reader knows of, here and below.

@@ -59,7 +59,7 @@ class MissReason(StrEnum):
     DISABLED = "disabled"
 
 
-class Servable(Struct, frozen=True):
+class Servable(Struct, frozen=True, gc=False):
     """The cell holds a value that this reader can read: fresh, or past its soft expiry.
 
     `is_absent`: it is the answer that there is nothing, and `value` is None.
@@ -81,7 +81,7 @@ class Servable(Struct, frozen=True):
         return int.from_bytes(self.cell.body[16:20])
 
 
-class Unservable(Struct, frozen=True):
+class Unservable(Struct, frozen=True, gc=False):
     """There is nothing for this reader. `seen` names the value that it refuses, for `AcquireLease`."""
 
     reason: MissReason

@@ -371,7 +371,7 @@ class Planner:
                     f"one call may name {self._max_batch_keys} keys, and here are more: split it into "
                     "several calls, or raise max_batch_keys"
                 )
-            full = self.keys.resolve(key)
+            full = self._resolve(key)
             # A Key and a literal str may be equal as text, and yet name two entries.
             if resolved.setdefault(key, full) != full:
                 raise InvalidKeyError(

@@ -140,9 +140,10 @@ class Reading(AsksStore):
     ) -> Step:
         """Act on what the cell is worth."""
         request = self.request
+        if type(verdict) is Servable and verdict.fresh:  # nearly always
+            value = Missing() if verdict.is_absent else Value(verdict.value)
+            return request.end(value, now_s, Hit(request.key))
         match verdict:
-            case Servable(value=value, fresh=True, is_absent=is_absent):
-                return request.end(Missing() if is_absent else Value(value), now_s, Hit(request.key))
             case Servable():
                 return request.end(Missing(), now_s, Missed(request.key, MissReason.EXPIRED))
             case Unservable(reason=MissReason.SCHEMA) if (

@@ -188,13 +188,13 @@ class Reading(AsksStore):
     ) -> Step:
         """Act on what the cell is worth."""
         request = self.request
+        if type(verdict) is Servable and verdict.fresh:  # nearly always
+            hit = () if self.counted else (Hit(request.name),)
+            step = ended(Value(verdict.value), *hit, *request.done(now_s))
+            if request.policy.refreshes_early and request.is_refresh_due(verdict, server_ms):
+                return replace(step, spawn=(refresh(request, verdict, now_s),))
+            return step
         match verdict:
-            case Servable(value=value, fresh=True):
-                hit = () if self.counted else (Hit(request.name),)
-                step = ended(Value(value), *hit, *request.done(now_s))
-                if request.policy.refreshes_early and request.is_refresh_due(verdict, server_ms):
-                    return replace(step, spawn=(refresh(request, verdict, now_s),))
-                return step
             case Servable() as stale if request.may_serve(stale, server_ms):
                 if request.policy.is_stale_served_at_once:
                     served = () if self.counted else (StaleServed(request.name),)
