@@ -11,9 +11,9 @@ driver is a loop of four lines, and a test can put states in a set and explore t
 If the driver is cancelled or interrupted it feeds `Interrupted` in place of an answer and goes on with
 the same loop, shielded and bounded in time, and then re-raises: that is how a lease is given back.
 
-Messages (commands, events, notices, outcomes) are msgspec structs, which cost a sixth of a frozen attrs object.
-Those that every hit makes are left out of cycle collection (`gc=False`): what they refer to never refers to
-them.
+Messages (commands, events, notices, outcomes) are msgspec structs, which cost a sixth of a frozen attrs
+object. Those that every hit makes are left out of cycle collection (`gc=False`): what they refer to never
+refers to them.
 """
 
 from __future__ import annotations

@@ -256,6 +256,7 @@ class Driver:
                 return await self._compute(loading(self, key), command.renewal, bound(loader, command))
             case ComputeMany(keys=keys):
                 assert loader is not None
+                refuse_recursion(self, *keys)  # a batch without the store has not asked for leases
                 return await self._compute(loading_all(self, keys), command.renewal, bound(loader, command))
             case ShareLoad():
                 return await self._share(command)
@@ -268,8 +269,7 @@ class Driver:
                     raise CacheClosedError("the cache was closed while an operation was waiting")
                 return Woke(self._clock())
             case AcquireLeases(claims=claims):
-                for claim in claims:
-                    refuse_recursion(self, claim.key)
+                refuse_recursion(self, *(claim.key for claim in claims))
                 return await self._store.perform(command)
             case _:  # all the others are the store's: a new command that is not fails the type check here
                 return await self._store.perform(command)
