@@ -63,6 +63,6 @@ def refuse_recursion(owner: object, *keys: str) -> None:
     for load in _loads.get():
         if load.is_running and load.owner is owner and load.key in keys:
             raise RecursiveLoadError(
-                f"the loader of {load.key!r} asks the cache for that very key, and would wait for itself: let "
-                "it read the database, or use another key"
+                f"the loader of {load.key!r} asks the cache for that very key, and would wait for itself: "
+                "let it read the database, or use another key"
             )
