@@ -249,7 +249,7 @@ class _Connecting:
         """Let the thread have its turns: a busy loop takes the lock back before the thread has woken up."""
         pause_s = _SHORTEST_PAUSE_S
         while not self._is_over:
-            sleep(_WAY_S)  # to block is what is wanted
+            sleep(_WAY_S)  # noqa: ASYNC251 - to block is what is wanted
             await trio.sleep(pause_s)
             pause_s = min(1.05 * pause_s, SWEEP_S)  # it may be the server that is slow, for long
 
