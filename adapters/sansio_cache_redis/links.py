@@ -30,7 +30,7 @@ from typing import Any, Final, Generic, Protocol, TypeVar
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from sansio_cache_redis.lowlevel import NOT_ENOUGH_DATA, pack
+from sansio_cache_redis.lowlevel import NOT_ENOUGH_DATA, pack, pack_one
 from sansio_cache_redis.replies import LONGEST_CALL_S, fresh
 from sansio_cache_redis.wire import Args
 
@@ -94,15 +94,18 @@ class Link(ABC):
         """Send commands; the caller gets their replies."""
         if self.failure is not None:
             raise fresh(self.failure)
-        pending, outbox = self._pending, self._outbox
-        is_alone = not pending and not self._is_crowded
-        pending.append((caller, len(commands), timeout_s, monotonic()))
+        wanted = len(commands)
+        data = pack_one(commands[0]) if wanted == 1 else pack(commands)
+        pending = self._pending
+        is_alone = not (pending or self._is_crowded)
+        pending.append((caller, wanted, timeout_s, monotonic()))
         if is_alone:
-            self._write(pack(commands))
+            self._write(data)
+        elif self._outbox:
+            self._outbox.append(data)
         else:
-            outbox.append(pack(commands))
-            if len(outbox) == 1:
-                self._flush_soon()
+            self._outbox.append(data)
+            self._flush_soon()
         if not self._is_swept:
             self._is_swept = True
             self._sweep_soon()

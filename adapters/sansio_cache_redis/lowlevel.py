@@ -10,7 +10,7 @@ from __future__ import annotations
 import socket
 import time
 from asyncio import StreamReader, StreamWriter, Transport
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final, Protocol, cast
 
 import hiredis
@@ -64,15 +64,13 @@ def close_now(connection: Any) -> None:
     connection._writer = None  # noqa: SLF001
 
 
-_pack: Any = hiredis.pack_command  # its types know one argument only
+pack_one: Final[Callable[[Any], bytes]] = hiredis.pack_command
+"""A command as it goes over the wire. Called by itself where there is one only, as mostly there is."""
 
 
 def pack(commands: Sequence[Sequence[Any]]) -> bytes:
     """Commands as they go over the wire, in one piece."""
-    if len(commands) == 1:
-        packed: bytes = _pack(commands[0])
-        return packed
-    return b"".join([_pack(command) for command in commands])
+    return b"".join([pack_one(command) for command in commands])
 
 
 class Wire(Protocol):
