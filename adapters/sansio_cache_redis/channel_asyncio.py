@@ -20,7 +20,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from sansio_cache_redis.links import BULK_BYTES, READ_BYTES, SWEEP_S, Link, Links
+from sansio_cache_redis.links import BULK_BYTES, SWEEP_S, Link, Links
 from sansio_cache_redis.lowlevel import close_now, has_unread, reply_reader, transport_of
 from sansio_cache_redis.replies import ERRORS, as_failure, fresh, tell_time
 from sansio_cache_redis.wire import TIME, Args
@@ -56,15 +56,13 @@ class _Link(Link):
         close_now(self._connection)
 
 
-class _TransportLink(_Link, asyncio.BufferedProtocol):
+class _TransportLink(_Link, asyncio.Protocol):
     """On its transport."""
 
     def __init__(
         self, connection: Any, loop: asyncio.AbstractEventLoop, transport: asyncio.Transport
     ) -> None:
         super().__init__(connection, loop, transport.write)
-        self._buffer = bytearray(READ_BYTES)
-        self._view = memoryview(self._buffer)
         self._guard = loop.create_task(self._end_with_the_loop())
         transport.set_write_buffer_limits(high=BULK_BYTES)
         transport.set_protocol(self)
@@ -90,14 +88,10 @@ class _TransportLink(_Link, asyncio.BufferedProtocol):
 
     # What the transport calls.
 
-    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002
-        """Where to read into."""
-        return self._view
-
-    def buffer_updated(self, nbytes: int) -> None:
-        """So much was read."""
+    def data_received(self, data: bytes) -> None:
+        """Something was read."""
         try:
-            self._received(self._buffer, nbytes)
+            self._received(data, len(data))
         except Exception as error:  # noqa: BLE001 - also what the parser makes of nonsense
             self.close(as_failure(error))
 

@@ -24,11 +24,12 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from sansio_cache_redis.channel_threads import ClientChannel
-from sansio_cache_redis.links import READ_BYTES, SWEEP_S, Link, Links
+from sansio_cache_redis.links import SWEEP_S, Link, Links
 from sansio_cache_redis.lowlevel import exchange_publicly, has_unread, reply_reader, socket_of
 from sansio_cache_redis.replies import LONGEST_CALL_S, as_failure, fresh, tell_time
 from sansio_cache_redis.wire import TIME, Args
 
+_READ_BYTES: Final = 262144
 _WRITE_BYTES: Final = 65536
 """What is tried in one call. TLS must be given the same bytes again, so it has to be the same every time."""
 _MOST_READS: Final = 16
@@ -134,7 +135,7 @@ class _SocketLink(_Link):
         sock.setblocking(False)
         self._sock = sock
         self._reads = _MOST_READS if isinstance(sock, ssl.SSLSocket) else 1
-        self._buffer = bytearray(READ_BYTES)
+        self._buffer = bytearray(_READ_BYTES)
         trio.lowlevel.spawn_system_task(self._guard, self._read_all)
         trio.lowlevel.spawn_system_task(self._guard, self._write_all)
 

@@ -35,7 +35,6 @@ from sansio_cache_redis.replies import LONGEST_CALL_S, fresh
 from sansio_cache_redis.wire import Args
 
 SWEEP_S: Final = 0.02
-READ_BYTES: Final = 262144
 BULK_BYTES: Final = 131072
 """A connection with more than this of one reply, or unsent, is passed over for another."""
 _MOST_LATE_LOOKS: Final = 3
@@ -129,8 +128,8 @@ class Link(ABC):
         self._is_crowded = len(outbox) > 1
         return b"".join(outbox) if self._is_crowded else outbox[0]
 
-    def _received(self, buffer: bytearray, count: int) -> None:
-        """Take in what was read."""
+    def _received(self, buffer: bytes | bytearray, count: int) -> None:
+        """Take in what was read: so many bytes of a buffer."""
         self._last_read_s = monotonic()
         self._unfinished_bytes += count
         self._feed(buffer, 0, count)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import socket
 import time
 from asyncio import StreamReader, StreamWriter, Transport
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Final, Protocol, cast
 
 import hiredis
@@ -64,7 +64,7 @@ def close_now(connection: Any) -> None:
     connection._writer = None  # noqa: SLF001
 
 
-pack_one: Final[Callable[[Any], bytes]] = hiredis.pack_command
+pack_one: Any = hiredis.pack_command  # its types know one argument only
 """A command as it goes over the wire. Called by itself where there is one only, as mostly there is."""
 
 

@@ -500,14 +500,20 @@ def test_every_get_beside_a_busy_loop_is_answered(runtime, redis_url, namespace)
 
 
 @on_both
-def test_an_idle_connection_that_the_server_closes_is_noticed(runtime, redis_server):
+@pytest.mark.parametrize("kind", [TlsProxy, MeddlingProxy])
+@pytest.mark.parametrize("how", ["closed", "reset"])
+def test_an_idle_connection_that_the_server_ends_is_noticed(runtime, kind, how, redis_server, redis_client):
     """Fault 5."""
-    with FaultProxy("127.0.0.1", redis_server.port) as proxy:
+    with kind(redis_server.port) as proxy:
+        url = f"{proxy.url}?ssl_ca_certs={proxy.ca_file}" if kind is TlsProxy else proxy.url
 
         async def main():
-            async with opened(runtime, proxy.url) as channel:
-                await channel.execute((b"PING",))
-                await anyio.to_thread.run_sync(proxy.drop_all)
+            async with opened(runtime, url) as channel:
+                [number] = await channel.execute((b"CLIENT", b"ID"))
+                if how == "reset":
+                    await anyio.to_thread.run_sync(proxy.drop_all)
+                else:
+                    await anyio.to_thread.run_sync(lambda: redis_client.client_kill_filter(_id=number))
                 await until(lambda: channel.channel.connections == 0)
                 assert await channel.execute((b"ECHO", b"next")) == [b"next"]
 
