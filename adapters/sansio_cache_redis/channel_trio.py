@@ -256,9 +256,13 @@ class _Connecting:
 
     def _connect(self) -> Any:
         connection = self._connection = self._make_connection()
-        connection.connect()
-        if self._is_abandoned:
-            connection.disconnect()
+        is_open = False
+        try:
+            connection.connect()
+            is_open = True
+        finally:
+            if self._is_abandoned or not is_open:
+                connection.disconnect()
         return connection
 
 

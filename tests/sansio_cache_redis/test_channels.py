@@ -25,7 +25,7 @@ from sansio_cache_redis.channel_threads import ClientChannel, ThreadsChannel
 from sansio_cache_redis.channel_trio import TrioChannel, TrioClientChannel
 from sansio_cache_redis.connecting import asyncio_factory, blocking_factory
 from sansio_cache_redis.replies import ERRORS
-from support.proxy import DROP_REPLY, DROP_REQUEST, HOLD, FaultProxy, Proxy, Relay, command
+from support.proxy import DROP_REPLY, DROP_REQUEST, HOLD, Ending, FaultProxy, Proxy, Relay, command
 from support.runtimes import until
 from support.servers import wait_until
 from support.tls import TlsProxy
@@ -595,6 +595,37 @@ def test_a_channel_that_is_closed_while_it_connects_leaves_nothing(runtime):
             peer.settimeout(LONG_S)
             while peer.recv(1000):
                 pass
+
+
+class ResettingProxy(TlsProxy):
+    """Shakes hands, and resets at the first command."""
+
+    def _relay(self):
+        relay = super()._relay()
+        decrypt = relay.from_client
+
+        def from_client(data):
+            decrypt(data)
+            if relay.to_upstream:
+                relay.ending = Ending.RESET
+
+        relay.from_client = from_client
+        return relay
+
+
+@on_both
+def test_a_connection_that_breaks_while_it_opens_leaves_nothing(runtime, redis_server):
+    with ResettingProxy(redis_server.port) as proxy:
+
+        async def main():
+            async with opened(runtime, f"{proxy.url}?ssl_ca_certs={proxy.ca_file}") as channel:
+                for _ in range(10):
+                    with pytest.raises(ERRORS):
+                        await channel.execute((b"PING",))
+                assert channel.channel.connections == 0
+
+        run(runtime, main)
+        assert proxy.connections_opened == 10
 
 
 @on_both
