@@ -54,16 +54,15 @@ class _Call:
 
     def set_result(self, result: list[Any], /) -> None:
         """Let the task go on with its replies."""
-        self._end(outcome.Value(result))
+        task, self._task = self._task, None
+        assert task is not None
+        trio.lowlevel.reschedule(task, outcome.Value(result))
 
     def set_exception(self, exception: BaseException, /) -> None:
         """Fail it."""
-        self._end(outcome.Error(exception))
-
-    def _end(self, how: outcome.Outcome[list[Any]]) -> None:
         task, self._task = self._task, None
         assert task is not None
-        trio.lowlevel.reschedule(task, how)
+        trio.lowlevel.reschedule(task, outcome.Error(exception))
 
     def give_up(self, _: Any) -> trio.lowlevel.Abort:
         """The caller is cancelled: its replies will be read, and dropped."""
@@ -80,6 +79,7 @@ class _Link(Link):
         self._resting: trio.lowlevel.Task | None = None
         """The task that writes, while there is nothing to write."""
 
+    @trio.lowlevel.enable_ki_protection  # between what is written and what is pending nothing may come
     async def call(self, commands: Sequence[Args], timeout_s: float) -> list[Any]:
         """Send commands and wait for their replies."""
         call = _Call()
@@ -303,21 +303,24 @@ class TrioChannel:
         # Of its own: loaders may hold all of trio's usual ones. Who is abandoned keeps its place for a while.
         self._threads = trio.CapacityLimiter(max_connections)
 
-    @trio.lowlevel.enable_ki_protection
-    async def execute(self, commands: Sequence[Args], timeout_s: float) -> list[Any]:
+    def execute(self, commands: Sequence[Args], timeout_s: float) -> Awaitable[list[Any]]:
         """Send commands together; returns their replies, error replies as values.
 
         Raises:
             RedisError, OSError: The fate of the commands is unknown.
         """
         link = self._links.choose()
-        if link is None:
-            if self._is_closed:
-                raise RedisConnectionError("the cache was closed")
-            started_s = monotonic()
-            link = await self._opened(timeout_s)
-            timeout_s -= monotonic() - started_s
-        return await link.call(commands, timeout_s)
+        if link is not None:
+            return link.call(commands, timeout_s)
+        return self._execute_on_another(commands, timeout_s)
+
+    @trio.lowlevel.enable_ki_protection
+    async def _execute_on_another(self, commands: Sequence[Args], timeout_s: float) -> list[Any]:
+        if self._is_closed:
+            raise RedisConnectionError("the cache was closed")
+        started_s = monotonic()
+        link = await self._opened(timeout_s)
+        return await link.call(commands, timeout_s - (monotonic() - started_s))
 
     def reset(self) -> None:
         """Close the connection; the next call opens another."""

@@ -37,6 +37,8 @@ from sansio_cache_redis.wire import Args
 SWEEP_S: Final = 0.02
 BULK_BYTES: Final = 131072
 """A connection with more than this of one reply, or unsent, is passed over for another."""
+_FEED_BYTES: Final = 32768
+"""What the parser gets at a time: for every reply it moves the whole rest to the front of its buffer."""
 _MOST_LATE_LOOKS: Final = 3
 _SILENCE_S: Final = 0.1
 """A call may be in a greater hurry than that; for a connection to be given up it must have been as silent."""
@@ -131,9 +133,11 @@ class Link(ABC):
     def _received(self, buffer: bytes | bytearray, count: int) -> None:
         """Take in what was read: so many bytes of a buffer."""
         self._last_read_s = monotonic()
-        self._unfinished_bytes += count
-        self._feed(buffer, 0, count)
-        self._deliver(iter(self._gets, NOT_ENOUGH_DATA))
+        for begin in range(0, count, _FEED_BYTES):
+            portion_bytes = min(_FEED_BYTES, count - begin)
+            self._unfinished_bytes += portion_bytes
+            self._feed(buffer, begin, portion_bytes)
+            self._deliver(iter(self._gets, NOT_ENOUGH_DATA))
         if not self._pending and self._has_data():
             raise RedisConnectionError("a reply came that nobody has asked for")
 
