@@ -742,6 +742,7 @@ class Cache:
         channel = TrioChannel(
             blocking_factory(self._config.redis),
             max_connections=self._config.redis.max_connections,
+            opening_timeout_s=opening_timeout_s(self._config.redis),
             on_time=on_time,
         )
         return background, channel

@@ -7,7 +7,7 @@ too; and the clean-up is bounded in time.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager
 from functools import partial
 from inspect import isawaitable
@@ -71,7 +71,7 @@ _CLEAN_UP_S: Final = 1.0
 class Channel(Protocol):
     """Runs batches of Redis commands."""
 
-    async def execute(self, commands: list[Args], timeout_s: float) -> list[Any]:
+    def execute(self, commands: list[Args], timeout_s: float) -> Awaitable[list[Any]]:
         """Send commands together; returns their replies, error replies as values."""
         ...
 
