@@ -18,6 +18,7 @@ from sansio_cache.config import CacheConfig
 from sansio_cache.entry import MissReason
 from sansio_cache.events import FailureKind
 from sansio_cache.notices import (
+    Ended,
     Hit,
     InvalidationFailed,
     Missed,
@@ -78,9 +79,12 @@ class Ledger:
     def note(self, notices: Sequence[Notice]) -> bool:
         """Take notices in. True where the connections are not to be trusted any more (S9)."""
         is_suspect = False
+        last = notices[-1]
         with self._lock:
-            self._fold.record(notices)
-            if type(notices[0]) is not Hit or len(notices) > _HIT_AND_ENDED:  # nearly always it is just these
+            if len(notices) == _HIT_AND_ENDED and type(notices[0]) is Hit and type(last) is Ended:
+                self._fold.record_hit(last)
+            else:
+                self._fold.record(notices)
                 for notice in notices:
                     if type(notice) in _HEEDED:
                         is_suspect |= self._heed(notice)

@@ -11,6 +11,7 @@ import os
 import random
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Protocol
 from uuid import UUID
 
@@ -92,6 +93,7 @@ class Planner:
         self._patience = Patience(config.redis.attempt_timeout_s, config.redis.operation_timeout_s)
         self.keys = config.keys
         self._known: dict[str, Key] = {}
+        self._codecs: dict[Any, Codec[Any]] = {}
 
     # Operations.
 
@@ -313,7 +315,14 @@ class Planner:
         return self._draw(NONCE_BYTES)
 
     def _codec(self, type: Any) -> Codec[Any]:
-        return codec_for(type, self._max_value_bytes, self._migration_for(type))
+        try:
+            return self._codecs[type]
+        except (KeyError, TypeError):  # the latter where it cannot be hashed
+            codec = codec_for(type, self._max_value_bytes, self._migration_for(type))
+            with suppress(TypeError):
+                if len(self._codecs) < _MOST_KNOWN:
+                    self._codecs[type] = codec
+            return codec
 
     def _item(self, key: str, value: Any, codec: Codec[Any], policy: Policy) -> Item:
         payload = codec.encode(value).payload

@@ -103,6 +103,7 @@ class ServerClock:
 
 
 TIME: Final[Args] = (b"TIME",)
+EVALSHA: Final = b"EVALSHA"
 
 
 def wake_channel(namespace: str) -> bytes:
@@ -120,7 +121,7 @@ EVERY_KEY: Final = b""
 
 
 def _call(script: Script, key: str, *args: Any) -> Args:
-    return (b"EVALSHA", script.sha, 1, key.encode(), *args)
+    return (EVALSHA, script.sha, 1, key.encode(), *args)
 
 
 def _gets(keys: Sequence[str]) -> list[Args]:
@@ -202,7 +203,7 @@ def as_eval(args: Args) -> Args:
 
 def uses_scripts(commands: Sequence[Args]) -> bool:
     """Whether the server may not know what these ask for: a command of ours is scripts or none."""
-    return bool(commands[0][0] == b"EVALSHA")
+    return commands[0][0] is EVALSHA
 
 
 def unknown_scripts(replies: Sequence[Any]) -> list[int]:
