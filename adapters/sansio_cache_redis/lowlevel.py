@@ -8,6 +8,9 @@ version. Where an attribute is gone, redis-py's public methods are used, at thei
 from __future__ import annotations
 
 import socket
+import ssl
+import struct
+import sys
 import time
 from asyncio import StreamReader, StreamWriter, Transport
 from collections.abc import Iterator, Sequence
@@ -21,7 +24,10 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from sansio_cache_redis.replies import ERRORS, LONGEST_CALL_S
 
 NOT_ENOUGH_DATA: Final = object()
-_READ_BYTES: Final = 65536
+_READ_BYTES: Final = 32768
+"""As much as the parser is given at a time: for every reply it moves the whole rest of its buffer."""
+_TIMEVAL: Final = struct.Struct("@ll")
+_HAS_TIMEVAL: Final = sys.platform != "win32" and hasattr(socket, "MSG_DONTWAIT")
 
 
 def transport_of(connection: Any) -> Transport | None:
@@ -136,21 +142,31 @@ class _PublicWire:
 
 
 class _SocketWire(_PublicWire):
-    """On the socket itself."""
+    """On the socket itself.
+
+    Where the kernel can keep the time (`SO_RCVTIMEO`), it does: Python would ask it before every call whether
+    the call would have to wait, which doubles the number of system calls. Not with TLS, whose calls Python
+    repeats for as long as they would.
+    """
 
     def __init__(self, connection: Any, sock: socket.socket) -> None:
         super().__init__(connection)
         self._sock = sock
         self._parser: Any = reply_reader(connection)  # its types know no bytearray
         self._buffer = bytearray(_READ_BYTES)
+        self._timeout_s = 0.0
+        self._is_timed_by_kernel = _HAS_TIMEVAL and not isinstance(sock, ssl.SSLSocket)
+        if self._is_timed_by_kernel:
+            sock.setblocking(True)
 
     def exchange(self, commands: Sequence[Sequence[Any]], timeout_s: float) -> list[Any]:
         """Send commands together and read their replies, error replies as values."""
         sock, parser = self._sock, self._parser
         replies: list[Any] = []
         try:
-            sock.settimeout(max(timeout_s, 0.001))
-            sock.sendall(pack(commands))
+            if timeout_s != self._timeout_s:
+                self._set_timeout(max(timeout_s, 0.001))
+            sock.sendall(pack_one(commands[0]) if len(commands) == 1 else pack(commands))
             last_s = 0.0
             while True:
                 count = sock.recv_into(self._buffer)
@@ -165,8 +181,31 @@ class _SocketWire(_PublicWire):
                 last_s = last_s or now_s + LONGEST_CALL_S
                 if now_s > last_s:
                     raise RedisTimeoutError("the replies take too long")
-        except TimeoutError:
+        except (TimeoutError, BlockingIOError):
             raise RedisTimeoutError("no reply in time") from None
         if len(replies) > len(commands) or parser.has_data():
             raise RedisConnectionError("a reply came that nobody has asked for")
         return replies
+
+    def is_sound(self) -> bool:
+        """Whether it is still open, and no reply lies there that nobody has asked for."""
+        if not self._is_timed_by_kernel:  # there is no looking into TLS without reading
+            self._timeout_s = 0.0  # redis-py sets it
+            return super().is_sound()
+        try:
+            self._sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+        return False
+
+    def _set_timeout(self, timeout_s: float) -> None:
+        if self._is_timed_by_kernel:
+            seconds = int(timeout_s)
+            timeval = _TIMEVAL.pack(seconds, int((timeout_s - seconds) * 1e6))
+            self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, timeval)
+            self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, timeval)
+        else:
+            self._sock.settimeout(timeout_s)
+        self._timeout_s = timeout_s
