@@ -22,13 +22,13 @@ Each step is one round trip for any number of keys, a chunk at a time where some
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, assert_never
+from typing import assert_never
 
 import attrs
 
 from sansio_cache.backoff import pause_s, watched_pause_s
 from sansio_cache.budget import Budget
-from sansio_cache.cell import NO_GRANT, Cell, Foreign
+from sansio_cache.cell import Cell, Foreign
 from sansio_cache.commands import (
     AcquireLeases,
     Claim,
@@ -36,27 +36,16 @@ from sansio_cache.commands import (
     Fill,
     FillCells,
     Lease,
-    Mode,
     ReadCells,
     ReadTags,
     ReleaseLeases,
     Sleep,
     Watch,
 )
-from sansio_cache.entry import (
-    MissReason,
-    Servable,
-    Unchecked,
-    Unservable,
-    Verdict,
-    examine,
-    is_fresh,
-    seal,
-)
-from sansio_cache.errors import ConfigurationError, SerializationError
+from sansio_cache.entry import MissReason, Unchecked, Verdict, examine
+from sansio_cache.errors import ConfigurationError
 from sansio_cache.events import (
     AcquireManyAnswer,
-    AcquireReply,
     CellsFilled,
     CellsRead,
     ComputeAnswer,
@@ -64,11 +53,7 @@ from sansio_cache.events import (
     ComputeFailed,
     Event,
     FillAnswer,
-    ForeignFound,
-    FreshFound,
     Interrupted,
-    LeaseDenied,
-    LeaseGranted,
     LeasesAnswered,
     LeasesReleased,
     ReadManyAnswer,
@@ -78,14 +63,10 @@ from sansio_cache.events import (
     StoreFailed,
     TagsRead,
     Woke,
-    WriterFound,
 )
-from sansio_cache.loader import Absent, Fresh
 from sansio_cache.notices import (
     Ended,
     FillRefused,
-    Hit,
-    KeptBeside,
     LoadFailed,
     Missed,
     Notice,
@@ -93,14 +74,12 @@ from sansio_cache.notices import (
     Stored,
     StoreErrored,
     StoreGaveUp,
-    Unasked,
-    Unstorable,
     Waited,
 )
-from sansio_cache.notices import Loaded as LoadedNotice
 from sansio_cache.operations.batch import Batch, LoadManyRequest, Want, Wants, held
 from sansio_cache.operations.get_many import only_theirs, unchecked_tags
 from sansio_cache.operations.renewal import RenewalTerms, renew
+from sansio_cache.operations.sorting import sort_answers, sort_cells, sort_values
 from sansio_cache.step import (
     Abandoned,
     AsksStore,
@@ -117,7 +96,6 @@ from sansio_cache.step import (
 )
 from sansio_cache.tags import Versions, known, tag_keys
 
-_MOST_REFUSALS = 2
 _MOST_WATCHED = 100
 """How many keys a batch is told about; of the others it learns when it looks again."""
 
@@ -224,45 +202,13 @@ class Reading(AsksStore):
         now_s: float,
     ) -> Step:
         """Act on what the cells are worth."""
-        batch = self.batch
-        values: dict[int, Value | Missing] = {}
-        notices: list[Notice] = []
-        ready, alone, others = list(self.ready), [], []
-        each = batch.request.each
-        for want, cell, verdict in zip(self.wants, cells, verdicts, strict=True):
-            match verdict:
-                case Servable(value=value, fresh=True, is_absent=is_absent):
-                    values[want.place] = Missing() if is_absent else Value(value)
-                    if not want.counted:
-                        notices.append(Hit(batch.name(want)))
-                case Servable() as stale if each.may_serve(stale, server_ms):
-                    ready.append(attrs.evolve(want, stale=stale))
-                case Servable():
-                    ready.append(self._missed(want, MissReason.EXPIRED, notices))
-                case Unservable(reason=MissReason.FOREIGN as reason):
-                    alone.append(self._missed(want, reason, notices))
-                case Unservable(reason=MissReason.SCHEMA, seen=seen) if (
-                    not want.anchor and isinstance(cell, Cell) and is_fresh(cell, server_ms)
-                ):
-                    others.append(attrs.evolve(want, anchor=seen))
-                case Unservable(reason=reason, seen=seen):
-                    missed = self._missed(want, MissReason.SCHEMA if want.anchor else reason, notices)
-                    mode = Mode.KEEP if seen == NO_GRANT else Mode.DROP
-                    ready.append(attrs.evolve(missed, seen=seen, mode=mode))
-                case Unchecked():  # no cell names a tag anew, the second time
-                    ready.append(self._missed(want, MissReason.TAG, notices))
-                case _:
-                    assert_never(verdict)
-        batch = batch.with_values(values)
-        if others:
-            ready += alone  # whether a key is foreign is seen once more when it is claimed
+        found = sort_cells(self.batch, self.wants, cells, verdicts, server_ms)
+        batch, ready = found.batch, (*self.ready, *found.ready)
+        if found.others:
+            ready += found.alone  # whether a key is foreign is seen once more when it is claimed
             budget = batch.request.each.patience.from_now(now_s)
-            return Reading(batch, tuple(others), tuple(ready), budget).ask(now_s, *notices)
-        return claim(Claims(batch, tuple(ready), alone=tuple(alone)), now_s, *notices)
-
-    def _missed(self, want: Want, reason: MissReason, notices: list[Notice]) -> Want:
-        notices += self.batch.as_miss(want, reason)
-        return attrs.evolve(want, counted=True)
+            return Reading(batch, found.others, ready, budget).ask(now_s, *found.notices)
+        return claim(Claims(batch, ready, alone=found.alone), now_s, *found.notices)
 
     def give_up(self, failure: StoreFailed) -> Step:
         """Go on without the store, or end."""
@@ -387,9 +333,15 @@ class Claiming(AsksStore):
         match event:
             case LeasesAnswered(now_s=now_s, answers=answers) if len(answers) == len(self.chunk):
                 versions = batch.request.each.versions(event.versions)
-                # The oldest capture is the one that was before everything.
-                claims = attrs.evolve(claims, versions=claims.versions or versions)
-                return self._sort(claims, answers, versions, now_s)
+                found = sort_answers(batch, self.chunk, answers, versions)
+                sorted_out = Claims(
+                    found.batch,
+                    (*claims.todo, *found.again),
+                    (*claims.granted, *found.granted),
+                    (*claims.alone, *found.alone),
+                    claims.versions or versions,  # the oldest capture was before everything
+                )
+                return claim(sorted_out, now_s, *found.notices)
             case LeasesAnswered():
                 raise unexpected(self, event)
             case StoreFailed():
@@ -401,69 +353,6 @@ class Claiming(AsksStore):
                 return release(batch, leases, Abandoned(), now_s)
             case _:
                 assert_never(event)
-
-    def _sort(
-        self, claims: Claims, answers: tuple[AcquireReply, ...], versions: Versions, now_s: float
-    ) -> Step:
-        batch = claims.batch
-        values: dict[int, Value | Missing] = {}
-        notices: list[Notice] = []
-        granted, alone, todo = list(claims.granted), list(claims.alone), list(claims.todo)
-        waiting, left_ms = list(batch.waiting), batch.left_ms
-        for want, answer in zip(self.chunk, answers, strict=True):
-            match answer:
-                case LeaseGranted(grant=grant):
-                    kept = self._with_stale(want, answer.stale, answer.server_ms, versions)
-                    granted.append(attrs.evolve(kept, grant=grant))
-                    if want.anchor:
-                        notices.append(KeptBeside(batch.name(want)))
-                case LeaseDenied():
-                    kept = self._with_stale(want, answer.stale, answer.server_ms, versions)
-                    if kept.stale is not None and batch.request.each.policy.is_stale_served_at_once:
-                        values[want.place] = Value(kept.stale.value)
-                        notices += batch.as_stale(want)
-                    else:
-                        left_ms = min(left_ms, answer.left_ms) if waiting else answer.left_ms
-                        waiting.append(kept)
-                case FreshFound(cell=cell):
-                    verdict = self._examine(want, cell, answer.server_ms, versions)
-                    match verdict:
-                        case Servable(value=value, is_absent=is_absent):
-                            values[want.place] = Missing() if is_absent else Value(value)
-                            notices += batch.as_miss(want)
-                        case Unchecked():  # it is read again, with its tags
-                            waiting.append(want)
-                        case Unservable(reason=MissReason.SCHEMA, seen=seen) if not want.anchor:
-                            todo.append(attrs.evolve(want, anchor=seen, seen=NO_GRANT, mode=Mode.KEEP))
-                        case Unservable(seen=seen) if want.refusals < _MOST_REFUSALS:
-                            refused = attrs.evolve(
-                                want, seen=seen, mode=Mode.DROP, refusals=want.refusals + 1
-                            )
-                            todo.append(refused)
-                        case Unservable():
-                            alone.append(want)
-                        case _:
-                            assert_never(verdict)
-                case WriterFound() | ForeignFound():
-                    alone.append(want)
-                case _:
-                    assert_never(answer)
-        batch = attrs.evolve(batch.with_values(values), waiting=tuple(waiting), left_ms=left_ms)
-        sorted_out = Claims(batch, tuple(todo), tuple(granted), tuple(alone), claims.versions)
-        return claim(sorted_out, now_s, *notices)
-
-    def _examine(self, want: Want, cell: Cell, server_ms: int, versions: Versions) -> Verdict:
-        batch = self.claims.batch
-        return examine(cell, batch.key(want), batch.request.each.codec, server_ms, want.tied(versions))
-
-    def _with_stale(self, want: Want, stale: Cell | None, server_ms: int, versions: Versions) -> Want:
-        if stale is None:
-            return want
-        verdict = self._examine(want, stale, server_ms, versions)
-        each = self.claims.batch.request.each
-        if isinstance(verdict, Servable) and each.may_serve(verdict, server_ms):
-            return attrs.evolve(want, stale=verdict)
-        return want
 
     def _give_up(self, failure: StoreFailed) -> Step:
         """Load the rest without grants, or end."""
@@ -513,7 +402,8 @@ class Computing:
         match event:
             case Computed(now_s=now_s, value=given):
                 if isinstance(given, Mapping):
-                    return self._computed(given, now_s)
+                    found = sort_values(batch, self.wants, self.versions, given, now_s - self.began_s)
+                    return fill(Fills(found.batch, found.fills, found.unfilled), now_s, *found.notices)
                 kind = type(given).__name__
                 message = f"a loader of many keys returns a mapping of keys to values; got {kind}"
                 return self._failed(ConfigurationError(message), now_s)
@@ -535,48 +425,6 @@ class Computing:
             return release(batch.with_values(stale), leases, None, now_s, failed, *served)
         missed = tuple(n for want in (*wants, *batch.waiting) for n in batch.as_miss(want))
         return release(batch, leases, Raised(error), now_s, *missed, failed)
-
-    def _computed(self, given: Mapping[Any, Any], now_s: float) -> Step:
-        batch, request = self.batch, self.batch.request
-        values: dict[int, Value | Missing] = {}
-        notices: list[Notice] = []
-        fills: list[Fill] = []
-        unfilled: list[Lease] = []
-        took_s = now_s - self.began_s
-        asked = 0
-        for want in self.wants:
-            notices += batch.as_miss(want)
-            name = request.names[want.place]
-            value, payload, is_storable = None, None, False
-            if name in given:
-                asked += 1
-                notices.append(LoadedNotice(batch.name(want), want.grant is not None, took_s))
-                value, payload, is_storable = self._encoded(batch.name(want), given[name], notices)
-            is_value = name in given and not isinstance(given[name], Absent)
-            values[want.place] = Value(value) if is_value else Missing()
-            if want.grant is None:
-                continue
-            key = batch.key(want)
-            if is_storable:
-                body = seal(key, request.each.codec, payload, took_s, want.tied(self.versions))
-                fills.append(Fill(key, want.grant, *request.each.expiry_ms(given[name]), body))
-            else:
-                unfilled.append(Lease(key, want.grant))
-        if len(given) > asked:
-            notices.append(Unasked(len(given) - asked))
-        return fill(Fills(batch.with_values(values), tuple(fills), tuple(unfilled)), now_s, *notices)
-
-    def _encoded(self, key: str, given: Any, notices: list[Notice]) -> tuple[Any, bytes | None, bool]:
-        """A loaded value as its caller gets it, its payload, and whether it can be stored."""
-        if isinstance(given, Absent):
-            return None, None, True
-        value = given.value if isinstance(given, Fresh) else given
-        try:
-            encoded = self.batch.request.each.codec.encode(value)
-        except SerializationError:
-            notices.append(Unstorable(key, type(value).__name__))
-            return value, None, False
-        return encoded.value, encoded.payload, True
 
 
 @attrs.frozen
