@@ -41,7 +41,8 @@ _PLAIN: Final = bytes((JSON, 0))
 _MAX_LOAD_MS: Final = 2**32 - 1
 _COPIED_BYTES: Final = 16_384
 """A payload up to this is sliced out: that is quicker than a view of it."""
-MAX_TAGS: Final = 255
+MAX_TAGS: Final = 254
+"""How many tags an entry may have; one more is the anchor, and a byte counts them."""
 
 
 class MissReason(StrEnum):

@@ -55,6 +55,12 @@ class Raised(Struct, frozen=True):
     error: Exception
 
 
+class NotAMapping(Struct, frozen=True):
+    """A loader of many keys gave something else than a mapping: a `kind`, the name of its class."""
+
+    kind: str
+
+
 class Missing(Struct, frozen=True):
     """There is no value to be had."""
 
@@ -130,6 +136,7 @@ Outcome = (
     Value
     | Loaded
     | Raised
+    | NotAMapping
     | Missing
     | Unavailable
     | TookTooLong

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import attrs
 
-from sansio_cache.errors import CacheConnectionError, CacheTimeoutError
+from sansio_cache.errors import CacheConnectionError, CacheTimeoutError, ConfigurationError
 from sansio_cache.events import FailureKind
-from sansio_cache.step import Outcome, TookTooLong, Unavailable
+from sansio_cache.step import NotAMapping, Outcome, TookTooLong, Unavailable
 
 
 @attrs.frozen
@@ -57,13 +57,16 @@ def not_told(result: InvalidateResult) -> CacheConnectionError:
 
 
 def raise_failure(outcome: Outcome) -> None:
-    """Raise what the caller's policy asks to be told of.
+    """Raise what the caller's policy asks to be told of, or what the loader did wrong.
 
     Raises:
         CacheTimeoutError: Another's load, or the store, took too long.
         CacheConnectionError: The store failed.
+        ConfigurationError: A loader of many keys gave no mapping.
     """
     match outcome:
+        case NotAMapping(kind=kind):
+            raise ConfigurationError(f"a loader of many keys returns a mapping of keys to values; got {kind}")
         case TookTooLong(waited_s=waited_s):
             raise CacheTimeoutError(f"another caller's load had not ended after {waited_s:.3g} s")
         case Unavailable(kind=None):

@@ -128,9 +128,9 @@ def _wait_left_s(request: LoadRequest, now_s: float) -> float:
 
 
 def _serve_stale(
-    request: LoadRequest, flight: int | None, finding: Finding, stale: Servable, now_s: float
+    request: LoadRequest, flight: int | None, finding: Finding, stale: Servable, now_s: float, *waited: Waited
 ) -> Step:
-    notices = (*finding.as_stale(request.name), *request.done(now_s))
+    notices = (*finding.as_stale(request.name), *waited, *request.done(now_s))
     return ended(Value(stale.value), *notices, flight=flight)
 
 
@@ -317,7 +317,8 @@ class Sharing:
                 return ended(Value(value), *self._shared(now_s))
             case LoadErrorShared(now_s=now_s, error=error):
                 if self.finding.stale is not None:
-                    return _serve_stale(request, None, self.finding, self.finding.stale, now_s)
+                    waited = Waited(request.name, now_s - self.since_s)
+                    return _serve_stale(request, None, self.finding, self.finding.stale, now_s, waited)
                 return ended(Raised(error), *self._shared(now_s))
             case LoadNotShared(now_s=now_s, arrival=arrival):
                 return self._anew(arrival, now_s, Waited(request.name, now_s - self.since_s))
@@ -344,9 +345,9 @@ class Sharing:
     def _give_up_on(self, flight: int, arrival: int, now_s: float) -> Step:
         """The load of this process takes too long: serve stale, lead another, or load alone."""
         request, finding = self.request, self.finding
-        if finding.stale is not None:
-            return _serve_stale(request, None, finding, finding.stale, now_s)
         waited = Waited(request.name, now_s - self.since_s)
+        if finding.stale is not None:
+            return _serve_stale(request, None, finding, finding.stale, now_s, waited)
         if request.policy.on_wait_timeout == "raise":
             return _too_long(request, None, finding, now_s, waited)
         if self.displaced is not None:
@@ -406,7 +407,7 @@ class Acquiring(AsksStore):
             case LeaseDenied(now_s=now_s, left_ms=left_ms, stale=stale, server_ms=server_ms):
                 finding = self._with_stale(stale, request.versions(event.versions), server_ms)
                 if finding.stale is not None and request.policy.is_stale_served_at_once:
-                    return _serve_stale(request, flight, finding, finding.stale, now_s)
+                    return _serve_stale(request, flight, finding, finding.stale, now_s, *self._waited(now_s))
                 return attrs.evolve(self, finding=finding).wait(left_ms / 1000, now_s)
             case FreshFound(now_s=now_s, cell=cell, server_ms=server_ms, versions=versions):
                 current = request.versions(versions)
@@ -427,7 +428,7 @@ class Acquiring(AsksStore):
         patience_s = _wait_left_s(request, now_s)
         if patience_s == 0:
             if finding.stale is not None:
-                return _serve_stale(request, self.flight, finding, finding.stale, now_s)
+                return _serve_stale(request, self.flight, finding, finding.stale, now_s, *self._waited(now_s))
             if request.policy.on_wait_timeout == "raise":
                 return _too_long(request, self.flight, finding, now_s, *self._waited(now_s))
             return self._compute_without_lease(now_s)
@@ -438,14 +439,20 @@ class Acquiring(AsksStore):
 
     def _with_stale(self, stale: Cell | None, current: Versions, server_ms: int) -> Finding:
         """What is known with the value that is in the way of the lease."""
-        request = self.request
-        verdict = None
-        if stale is not None:
-            verdict = examine(stale, request.key, request.codec, server_ms, current)
-        if not isinstance(verdict, Servable):
-            return self.finding
-        servable = verdict if request.may_serve(verdict, server_ms) else None
-        return attrs.evolve(self.finding, stale=servable, previous=verdict.value)
+        request, finding = self.request, self.finding
+        if stale is None:
+            return finding
+        verdict = examine(stale, request.key, request.codec, server_ms, current)
+        match verdict:
+            case Servable(value=value):
+                servable = verdict if request.may_serve(verdict, server_ms) else None
+                return attrs.evolve(finding, stale=servable, previous=value)
+            case Unservable():  # as its tags have changed meanwhile, what was read of it before is as old
+                return attrs.evolve(finding, stale=None)
+            case Unchecked():  # what was read before has been checked
+                return finding
+            case _:
+                assert_never(verdict)
 
     def decide(
         self,
@@ -484,7 +491,7 @@ class Acquiring(AsksStore):
             return _fail(self.request, self.flight, self.finding, kind, now_s)
         return self._compute_without_lease(now_s, StoreErrored(kind), StoreGaveUp(kind))
 
-    def _waited(self, now_s: float) -> tuple[Notice, ...]:
+    def _waited(self, now_s: float) -> tuple[Waited, ...]:
         return (Waited(self.request.name, now_s - self.since_s),) if self.turns else ()
 
     def _compute_without_lease(self, now_s: float, *notices: Notice) -> Step:

@@ -43,7 +43,6 @@ from sansio_cache.commands import (
     Watch,
 )
 from sansio_cache.entry import MissReason, Unchecked, Verdict, examine
-from sansio_cache.errors import ConfigurationError
 from sansio_cache.events import (
     AcquireManyAnswer,
     CellsFilled,
@@ -85,6 +84,7 @@ from sansio_cache.step import (
     AsksStore,
     ManyLoaded,
     Missing,
+    NotAMapping,
     Outcome,
     Raised,
     Step,
@@ -404,27 +404,25 @@ class Computing:
                 if isinstance(given, Mapping):
                     found = sort_values(batch, self.wants, self.versions, given, now_s - self.began_s)
                     return fill(Fills(found.batch, found.fills, found.unfilled), now_s, *found.notices)
-                kind = type(given).__name__
-                message = f"a loader of many keys returns a mapping of keys to values; got {kind}"
-                return self._failed(ConfigurationError(message), now_s)
+                return self._failed(NotAMapping(type(given).__name__), "ConfigurationError", now_s)
             case ComputeFailed(now_s=now_s, error=error):
-                return self._failed(error, now_s)
+                return self._failed(Raised(error), type(error).__name__, now_s)
             case Interrupted(now_s=now_s):
                 return release(batch, held(batch, self.wants), Abandoned(), now_s)
             case _:
                 assert_never(event)
 
-    def _failed(self, error: Exception, now_s: float) -> Step:
+    def _failed(self, outcome: Raised | NotAMapping, error: str, now_s: float) -> Step:
         """Serve stale values, if there is one for each; else the loader's error is the caller's."""
         batch, wants = self.batch, self.wants
         leases = held(batch, wants)
-        failed = LoadFailed(batch.name(wants[0]), bool(leases), type(error).__name__)
+        failed = LoadFailed(batch.name(wants[0]), bool(leases), error)
         stale = {want.place: Value(want.stale.value) for want in wants if want.stale is not None}
         if len(stale) == len(wants):
             served = tuple(n for want in wants for n in batch.as_stale(want))
             return release(batch.with_values(stale), leases, None, now_s, failed, *served)
         missed = tuple(n for want in (*wants, *batch.waiting) for n in batch.as_miss(want))
-        return release(batch, leases, Raised(error), now_s, *missed, failed)
+        return release(batch, leases, outcome, now_s, *missed, failed)
 
 
 @attrs.frozen

@@ -94,12 +94,14 @@ def set_many(request: SetRequest, *, skip: bool = False) -> Step:
     if skip or not request.items:
         nothing = ManyStored((None,) * len(request.items))
         return ended(nothing, Ended(request.operation, 0.0))
-    return _hold_next(request, (), request.started_s)
+    return _hold_next(request, (), (), request.started_s)
 
 
-def _hold_next(request: SetRequest, done: tuple[FillResult, ...], now_s: float, *notices: Notice) -> Step:
+def _hold_next(
+    request: SetRequest, done: tuple[FillResult, ...], tied: Versions, now_s: float, *notices: Notice
+) -> Step:
     items = request.items[len(done) : len(done) + request.chunk]
-    return Holding(request, done, items, request.patience.from_now(now_s)).ask(now_s, *notices)
+    return Holding(request, done, items, request.patience.from_now(now_s), tied).ask(now_s, *notices)
 
 
 def _give_up(
@@ -129,6 +131,8 @@ class Holding(AsksStore):
     done: tuple[FillResult, ...]
     items: tuple[Item, ...]
     budget: Budget
+    tied: Versions = ()
+    """The tags as they were when the first chunk was held; that is before all of the values."""
 
     def ask(self, now_s: float, *notices: Notice) -> Step:
         """The step that waits in this state."""
@@ -146,11 +150,11 @@ class Holding(AsksStore):
             case HoldsTaken(now_s=now_s, grants=grants, versions=versions) if len(grants) == len(
                 self.items
             ) and len(versions) == len(self.request.tags):
-                tied = tuple(zip(self.request.tags, versions, strict=True))
+                tied = self.tied or tuple(zip(self.request.tags, versions, strict=True))
                 pairs = zip(self.items, grants, strict=True)
                 fills = tuple(item.under(grant, tied) for item, grant in pairs)
                 budget = self.request.patience.from_now(now_s)
-                return Filling(self.request, self.done, fills, budget).ask(now_s)
+                return Filling(self.request, self.done, fills, budget, tied).ask(now_s)
             case HoldsTaken():
                 raise unexpected(self, event)
             case StoreFailed():
@@ -169,6 +173,7 @@ class Filling(AsksStore):
     done: tuple[FillResult, ...]
     fills: tuple[Fill, ...]
     budget: Budget
+    tied: Versions = ()
 
     def ask(self, now_s: float, *notices: Notice) -> Step:
         """The step that waits in this state."""
@@ -188,7 +193,7 @@ class Filling(AsksStore):
                     for fill, result in zip(self.fills, results, strict=True)
                 )
                 if len(done) < len(request.items):
-                    return _hold_next(request, done, now_s, *notices)
+                    return _hold_next(request, done, self.tied, now_s, *notices)
                 over = Ended(request.operation, now_s - request.started_s)
                 return ended(ManyStored(done), *notices, over)
             case CellsFilled():

@@ -184,9 +184,12 @@ def _with_stale(batch: Batch, want: Want, stale: Cell | None, server_ms: int, ve
     if stale is None:
         return want
     verdict = _examine(batch, want, stale, server_ms, versions)
-    if isinstance(verdict, Servable) and batch.request.each.may_serve(verdict, server_ms):
-        return attrs.evolve(want, stale=verdict)
-    return want
+    match verdict:
+        case Servable() if batch.request.each.may_serve(verdict, server_ms):
+            return attrs.evolve(want, stale=verdict)
+        case Unchecked():  # what was read before has been checked
+            return want
+    return attrs.evolve(want, stale=None)
 
 
 @attrs.frozen

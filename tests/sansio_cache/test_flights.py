@@ -19,8 +19,8 @@ REFUSED = Loaded(7, b"7", accepted=False)
 RAISED = Raised(RuntimeError("database"))
 
 
-def share(key=KEY, *, schema=SCHEMA, displaced=None, arrival=0):
-    return ShareLoad(key, schema, displaced, 30.0, arrival)
+def share(key=KEY, *, schema=SCHEMA, displaced=None, arrival=0, now_s=0.0):
+    return ShareLoad(key, schema, displaced, 30.0, arrival, now_s=now_s)
 
 
 def acquiring(flight):
@@ -35,8 +35,8 @@ def filling(flight):
     return Step(OVER, FillCells((Fill(KEY, GRANT, 1, 0, b""),), 0.1), flight=flight)
 
 
-def landing(flight, outcome):
-    return Step(OVER, None, outcome, flight=flight)
+def landing(flight, outcome, rests_until_s=0.0):
+    return Step(OVER, None, outcome, flight=flight, rests_until_s=rests_until_s)
 
 
 def test_the_first_caller_leads_and_the_next_ones_follow():
@@ -162,33 +162,94 @@ def test_leaving_early_gives_nothing_and_leaves_nothing_behind():
     assert len(flights) == 0
 
 
+class TestResting:
+    """A load that has ended may rest: nobody leads it again before its time."""
+
+    def rested(self, until_s, key=KEY, flights=None):
+        flights = Flights() if flights is None else flights
+        leader = flights.join(share(key))
+        assert flights.observe(landing(leader, RAISED, until_s))
+        return flights
+
+    def test_it_is_not_led_again_before_its_time(self):
+        flights = self.rested(5.0)
+        assert flights.join(share(now_s=4.9)) is None
+        assert len(flights) == 0
+        assert flights.join(share(now_s=5.0)) == 2
+
+    def test_other_keys_and_types_are_led_meanwhile(self):
+        flights = self.rested(5.0)
+        assert flights.join(share("shop:user:2")) == 2
+        assert flights.join(share(schema=b"otherone")) == 3
+
+    def test_who_followed_has_its_answer_all_the_same(self):
+        flights = Flights()
+        leader = flights.join(share())
+        follower = flights.join(share())
+        assert flights.observe(landing(leader, RAISED, 5.0))
+        assert flights.leave(follower) == RAISED
+
+    def test_one_that_fails_again_rests_again(self):
+        flights = self.rested(5.0)
+        leader = flights.join(share(now_s=5.0))
+        flights.observe(landing(leader, RAISED, 9.0))
+        assert flights.join(share(now_s=8.9)) is None
+        assert flights.join(share(now_s=9.0)) == 3
+
+    def test_one_that_has_rested_is_forgotten_whatever_the_order(self):
+        """B2."""
+        flights = self.rested(9.0, "a")
+        self.rested(5.0, "b", flights)
+        self.rested(5.0, "c", flights)
+        assert flights.join(share("b", now_s=6.0)) == 4
+        assert flights.join(share("a", now_s=6.0)) is None
+        assert flights.join(share("d", now_s=9.0)) == 5
+        assert flights._resting == {}
+
+
 class FlightsMachine(RuleBasedStateMachine):
     """B2: a flight is kept while it is led or followed, and not a moment longer."""
 
     def __init__(self):
         super().__init__()
         self.flights = Flights()
+        self.now_s = 0.0
+        self.rests_until_s = {}
+        self.keys = {}
         self.led: set[int] = set()
         self.following: list[Following] = []
 
     @rule(key=st.sampled_from("ab"), displaced=st.none() | st.integers(1, 8))
     def join(self, key, displaced):
-        place = self.flights.join(share(key, displaced=displaced))
+        place = self.flights.join(share(key, displaced=displaced, now_s=self.now_s))
+        assert (place is None) == (self.rests_until_s.get(key, 0.0) > self.now_s)
         if isinstance(place, int):
             assert place not in self.led
             self.led.add(place)
-        else:
+            self.keys[place] = key
+        elif place is not None:
             assert place.flight in self.led
             assert place.flight != displaced
             self.following.append(place)
 
-    @rule(data=st.data(), outcome=st.sampled_from([ACCEPTED, REFUSED, RAISED, Value(7), Abandoned(), None]))
-    def go_on(self, data, outcome):
+    @rule(seconds=st.sampled_from([0.5, 1.0]))
+    def time_passes(self, seconds):
+        self.now_s += seconds
+
+    @rule(
+        data=st.data(),
+        outcome=st.sampled_from([ACCEPTED, REFUSED, RAISED, Value(7), Abandoned(), None]),
+        rest_s=st.sampled_from([0.0, 1.0, 3.0]),
+    )
+    def go_on(self, data, outcome, rest_s):
         if self.led:
             leader = data.draw(st.sampled_from(sorted(self.led)))
-            step = computing(leader) if outcome is None else landing(leader, outcome)
+            until_s = self.now_s + rest_s if rest_s else 0.0
+            step = computing(leader) if outcome is None else landing(leader, outcome, until_s)
             if self.flights.observe(step):
                 self.led.remove(leader)
+                if until_s:
+                    self.rests_until_s[self.keys[leader]] = until_s
 
     @rule(data=st.data())
     def leave(self, data):

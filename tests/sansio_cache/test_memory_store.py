@@ -15,11 +15,17 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
+from msgspec.structs import replace
 
-from sansio_cache.cell import FOREIGN, NO_GRANT, Cell, Foreign, Kind, make_grant
+from sansio_cache.cell import FOREIGN, NO_GRANT, Cell, Foreign, Kind, Tag, make_grant
 from sansio_cache.commands import (
+    NO_TAGS,
     AcquireLease,
+    AcquireLeases,
+    Capture,
+    Claim,
     DeleteKeys,
+    ExpireCells,
     Fill,
     FillCells,
     HoldCells,
@@ -28,12 +34,14 @@ from sansio_cache.commands import (
     Ping,
     ReadCell,
     ReadCells,
+    ReadTags,
     ReleaseLeases,
     RenewLeases,
     ScanKeys,
 )
 from sansio_cache.events import (
     CellRead,
+    CellsExpired,
     CellsFilled,
     CellsRead,
     FailureKind,
@@ -45,10 +53,12 @@ from sansio_cache.events import (
     KeysFound,
     LeaseDenied,
     LeaseGranted,
+    LeasesAnswered,
     LeasesReleased,
     LeasesRenewed,
     Ponged,
     StoreFailed,
+    TagsRead,
     WriterFound,
 )
 from sansio_cache.memory_store import ENTRY_OVERHEAD_BYTES, Kept, MemoryStore
@@ -97,6 +107,16 @@ class Stage:
     def release(self, claim):
         return self.store.perform(ReleaseLeases((Lease(KEY, claim),), 1.0))
 
+    def versions(self, *tags):
+        """The versions of tags as a reader gets them."""
+        return self.store.perform(ReadTags(tags, 1.0)).versions
+
+    def capture(self, *tags, nonce=MINE, ttl_ms=60_000):
+        return self.store.perform(AcquireLeases((), nonce, 1, 1.0, Capture(tags, ttl_ms))).versions
+
+    def expire(self, *keys):
+        return self.store.perform(ExpireCells(keys, 1.0))
+
     def hold(self, nonce=MINE, hold_ms=5_000):
         return self.store.perform(HoldCells((KEY,), nonce, hold_ms, 1.0)).grants[0]
 
@@ -121,7 +141,7 @@ class TestReading:
 
     def test_many_are_read_in_order(self, stage):
         stage.plant(value())
-        event = stage.store.perform(ReadCells(("shop:none", KEY), 1.0))
+        event = stage.store.perform(ReadCells(("shop:none", KEY), 500, 1.0))
         assert event == CellsRead(NOW_S, (None, value()), NOW_MS)
 
     def test_an_entry_is_gone_at_its_expiry_and_not_before(self, stage):
@@ -390,6 +410,201 @@ class TestDeletingAndScanning:
         assert found == tuple(name for name in names if fnmatchcase(name, pattern))
 
 
+class TestAcquiringMany:
+    def test_each_claim_is_answered_as_if_it_were_alone_and_in_order(self, stage):
+        stage.plant(value()).plant(FOREIGN, key="shop:foreign")
+        held = stage.store.perform(HoldCells(("shop:held",), OTHER, 300, 1.0)).grants
+        stage.acquire(OTHER, key="shop:theirs")
+        claims = tuple(
+            Claim(key, NO_GRANT, Mode.KEEP)
+            for key in ("shop:none", KEY, "shop:foreign", "shop:held", "shop:theirs")
+        )
+        event = stage.store.perform(AcquireLeases(claims, MINE, 5_000, 1.0))
+        assert isinstance(event, LeasesAnswered)
+        granted = event.answers[0]
+        assert isinstance(granted, LeaseGranted)
+        assert event.answers == (
+            granted,
+            FreshFound(NOW_S, value(), NOW_MS),
+            ForeignFound(NOW_S),
+            WriterFound(NOW_S, 300),
+            LeaseDenied(NOW_S, 5_000, None, NOW_MS),
+        )
+        assert stage.fill(granted.grant, key="shop:none") is FillResult.STORED
+        assert held
+
+    def test_a_value_that_is_refused_is_dropped_for_its_own_claim_alone(self, stage):
+        stage.plant(value()).plant(value(), key="shop:b")
+        claims = (Claim(KEY, EARLIER, Mode.DROP), Claim("shop:b", NO_GRANT, Mode.KEEP))
+        event = stage.store.perform(AcquireLeases(claims, MINE, 5_000, 1.0))
+        assert [type(each) for each in event.answers] == [LeaseGranted, FreshFound]
+        assert stage.cell.kind == Kind.EMPTY
+        assert stage.read("shop:b") == value()
+
+    def test_every_key_has_a_grant_of_its_own_and_a_retry_gets_the_same_ones(self, stage):
+        """S3, fault 2."""
+        claims = tuple(Claim(key, NO_GRANT, Mode.KEEP) for key in ("shop:a", "shop:b"))
+        command = AcquireLeases(claims, MINE, 5_000, 1.0)
+        first = [each.grant for each in stage.store.perform(command).answers]
+        again = [each.grant for each in stage.store.perform(command).answers]
+        assert first == again
+        assert len(set(first)) == 2
+
+
+class TestTags:
+    A, B = "shop:%t:a", "shop:%t:b"
+
+    def test_a_tag_that_is_missing_has_no_version(self, stage):
+        assert stage.store.perform(ReadTags((self.A, self.B), 1.0)) == TagsRead(NOW_S, (b"", b""), NOW_MS)
+
+    def test_reading_does_not_issue_one(self, stage):
+        stage.versions(self.A)
+        stage.store.perform(ReadCell(KEY, 1.0, (self.A,)))
+        stage.store.perform(ReadCells((KEY,), 500, 1.0, (self.A,)))
+        assert stage.store.dump() == {}
+
+    def test_a_capture_issues_the_missing_ones_and_leaves_the_others(self, stage):
+        [first] = stage.capture(self.A)
+        again, other = stage.capture(self.A, self.B, nonce=OTHER)
+        assert again == first == make_grant(MINE, NOW_MS * 1000)
+        assert other.startswith(OTHER)
+        assert stage.versions(self.B, self.A) == (other, first)
+
+    @pytest.mark.parametrize("kind", ["lease", "leases", "holds"])
+    def test_it_is_captured_before_a_load_or_a_write_begins(self, kind, stage):
+        """S7."""
+        capture = Capture((self.A,), 60_000)
+        command = {
+            "lease": AcquireLease(KEY, MINE, 5_000, NO_GRANT, Mode.KEEP, 1.0, capture),
+            "leases": AcquireLeases((Claim(KEY, NO_GRANT, Mode.KEEP),), MINE, 5_000, 1.0, capture),
+            "holds": HoldCells((KEY,), MINE, 5_000, 1.0, capture),
+        }[kind]
+        event = stage.store.perform(command)
+        [version] = event.versions
+        assert stage.versions(self.A) == (version,)
+        assert version < stage.cell.grant  # issued before it
+
+    def test_whoever_is_denied_or_finds_a_value_learns_the_versions_too(self, stage):
+        capture = Capture((self.A,), 60_000)
+        command = AcquireLease(KEY, MINE, 5_000, NO_GRANT, Mode.KEEP, 1.0, capture)
+        stage.acquire(OTHER)
+        assert stage.store.perform(command).versions == stage.versions(self.A)
+        stage.plant(value())
+        assert stage.store.perform(command).versions == stage.versions(self.A)
+
+    @pytest.mark.parametrize("cell", [FOREIGN, Cell(Kind.HOLD, EARLIER, LATER_MS)])
+    def test_who_is_to_load_without_storing_needs_none(self, cell, stage):
+        capture = Capture((self.A,), 60_000)
+        event = stage.plant(cell).store.perform(
+            AcquireLease(KEY, MINE, 5_000, NO_GRANT, Mode.KEEP, 1.0, capture)
+        )
+        assert isinstance(event, ForeignFound | WriterFound)
+
+    def test_their_versions_are_read_in_the_same_trip_as_cells(self, stage):
+        [version] = stage.capture(self.A)
+        stage.plant(value())
+        tags = (self.B, self.A)
+        one = stage.store.perform(ReadCell(KEY, 1.0, tags))
+        assert one == CellRead(NOW_S, value(), NOW_MS, (b"", version))
+        many = stage.store.perform(ReadCells((KEY,), 500, 1.0, tags))
+        assert many == CellsRead(NOW_S, (value(),), NOW_MS, (b"", version))
+
+    def test_they_are_read_again_after_a_fill(self, stage):
+        [version] = stage.capture(self.A)
+        fill = Fill(KEY, stage.acquire().grant, 60_000, 0, b"new")
+        event = stage.store.perform(FillCells((fill,), 1.0, (self.A, self.B)))
+        assert event == CellsFilled(NOW_S, (FillResult.STORED,), (version, b""))
+
+    @pytest.mark.parametrize("how", ["deleted", "expired", "evicted", "overwritten"])
+    def test_a_version_that_went_missing_never_comes_back(self, how):
+        """S7, S3: nor to a late duplicate of the very command that captured it (fault 3)."""
+        stage = Stage(max_entries=3)
+        [first] = stage.capture(self.A, ttl_ms=50)
+        match how:
+            case "deleted":
+                assert stage.store.perform(DeleteKeys((self.A,), 1.0)) == KeysDeleted(NOW_S, 1)
+            case "expired":
+                stage.clock.advance(0.05)
+            case "evicted":
+                for number in range(3):
+                    stage.plant(value(), key=f"shop:{number}")
+            case "overwritten":
+                stage.plant(FOREIGN, key=self.A)
+        assert stage.versions(self.A) == (b"",)
+        assert stage.capture(self.A) != (first,)
+
+    def test_a_capture_keeps_the_key_for_its_time_and_never_shortens_it(self, stage):
+        stage.capture(self.A, ttl_ms=50)
+        assert stage.store.dump()[self.A].expires_ms == NOW_MS + 50
+        stage.capture(self.A, ttl_ms=9_000)
+        assert stage.store.dump()[self.A].expires_ms == NOW_MS + 9_000
+        stage.capture(self.A, ttl_ms=50)
+        assert stage.store.dump()[self.A].expires_ms == NOW_MS + 9_000
+
+    def test_a_key_that_holds_something_else_has_no_version_until_one_is_issued(self, stage):
+        stage.plant(value(), key=self.A).plant(FOREIGN, key=self.B)
+        assert stage.versions(self.A, self.B) == (b"", b"")
+        assert all(len(version) == 16 for version in stage.capture(self.A, self.B))
+
+    def test_to_a_reader_of_cells_a_tag_is_foreign(self, stage):
+        stage.capture(KEY)
+        assert stage.read() == FOREIGN
+        assert stage.acquire() == ForeignFound(NOW_S)
+        assert stage.expire(KEY) == CellsExpired(NOW_S, 0)
+        assert stage.versions(KEY) != (b"",)
+
+    def test_without_tags_nothing_is_captured(self, stage):
+        command = AcquireLease(KEY, MINE, 5_000, NO_GRANT, Mode.KEEP, 1.0, NO_TAGS)
+        assert stage.store.perform(command).versions == ()
+        assert list(stage.store.dump()) == [KEY]
+
+
+class TestExpiring:
+    @pytest.mark.parametrize("soft_ms", [0, NOW_MS + 5_000])
+    def test_a_fresh_value_is_stale_from_now_on_and_lives_as_long_as_before(self, soft_ms, stage):
+        assert stage.plant(value(soft_ms=soft_ms)).expire(KEY) == CellsExpired(NOW_S, 1)
+        assert stage.cell == value(soft_ms=NOW_MS)
+        assert stage.expires_ms == LATER_MS
+
+    def test_a_stale_value_does_not_become_fresher(self, stage):
+        assert stage.plant(value(soft_ms=STALE_MS)).expire(KEY) == CellsExpired(NOW_S, 1)
+        assert stage.cell == value(soft_ms=STALE_MS)
+
+    def test_the_load_in_flight_is_voided(self, stage):
+        """S1."""
+        grant = stage.plant(value(soft_ms=STALE_MS)).acquire().grant
+        stage.expire(KEY)
+        assert stage.cell == value(soft_ms=STALE_MS)
+        assert stage.fill(grant) is FillResult.REFUSED
+
+    def test_a_lease_without_a_value_goes(self, stage):
+        """S1."""
+        grant = stage.acquire().grant
+        assert stage.expire(KEY) == CellsExpired(NOW_S, 0)
+        assert stage.cell is None
+        assert stage.fill(grant) is FillResult.REFUSED
+
+    def test_a_writers_hold_stays(self, stage):
+        grant = stage.hold()
+        assert stage.expire(KEY) == CellsExpired(NOW_S, 0)
+        assert stage.cell == Cell(Kind.HOLD, grant, NOW_MS + 5_000)
+
+    @pytest.mark.parametrize("cell", [None, FOREIGN])
+    def test_what_is_not_ours_is_left_alone(self, cell, stage):
+        stage.plant(cell)
+        before = stage.store.dump()
+        assert stage.expire(KEY) == CellsExpired(NOW_S, 0)
+        assert stage.store.dump() == before
+
+    def test_many_are_counted(self, stage):
+        stage.plant(value()).plant(value(), key="shop:b")
+        assert stage.expire("shop:none", KEY, "shop:b") == CellsExpired(NOW_S, 2)
+
+    def test_what_has_expired_is_refreshed_by_the_next_reader(self, stage):
+        stage.plant(value()).expire(KEY)
+        assert isinstance(stage.acquire(), LeaseGranted)
+
+
 class TestBounds:
     def test_the_least_recently_used_entry_goes_first(self):
         stage = Stage(max_entries=3)
@@ -441,6 +656,7 @@ class TestForSimulations:
 
 
 KEYS = ("k1", "k2", "k3")
+TAGS = ("t1", "t2")
 NONCES = (b"nonce--1", b"nonce--2", b"nonce--3")
 MAX_ENTRIES, MAX_BYTES = 2, 2 * ENTRY_OVERHEAD_BYTES + 60
 keys = st.sampled_from(KEYS)
@@ -454,7 +670,8 @@ class StoreMachine(RuleBasedStateMachine):
 
     S2 a grant fills at most once. S3 no two grants share an id, and a retry while its grant is live gets
     the same. S4 only a fill makes or changes a value. S5 release and renew leave what is another's alone.
-    B2 the store keeps within its bounds, and knows its size.
+    S7 a tag's version that has once been another, or missing, does not come back. B2 the store keeps within
+    its bounds, and knows its size.
     """
 
     store_class = MemoryStore
@@ -465,6 +682,8 @@ class StoreMachine(RuleBasedStateMachine):
         self.store = self.store_class(self.clock, MAX_ENTRIES, MAX_BYTES)
         self.issued: list[tuple[str, bytes]] = []
         self.filled: set[tuple[str, bytes]] = set()
+        self.current = dict.fromkeys(TAGS, b"")
+        self.gone: set[tuple[str, bytes]] = set()
 
     @initialize(stands_still=st.booleans())
     def choose_a_clock(self, stands_still):
@@ -589,6 +808,48 @@ class StoreMachine(RuleBasedStateMachine):
         if lease_ms is not None and isinstance(cell, Cell) and cell.grant.startswith(claim):
             assert self.live(key).lease_deadline_ms == self.now_ms() + lease_ms
 
+    @rule(tags=st.lists(st.sampled_from(TAGS), max_size=2, unique=True), nonce=nonces, ttl_ms=lasting_ms)
+    def capture(self, tags, nonce, ttl_ms):
+        before = self.cells()
+        known = {tag: self.live(tag) for tag in TAGS}
+        command = AcquireLeases((), nonce, 1, 1.0, Capture(tuple(tags), ttl_ms))
+        versions = self.store.perform(command).versions
+        self.values_kept(before)
+        assert len(versions) == len(tags)
+        for tag, version in zip(tags, versions, strict=True):
+            kept = known[tag]
+            if isinstance(kept, Tag) and tag == tags[0]:  # the first of two may have evicted the second
+                assert version == kept.version
+            assert len(version) == 16
+
+    @rule(tag=st.sampled_from(TAGS), is_deleted=st.booleans())
+    def a_tag_is_invalidated_or_overwritten(self, tag, is_deleted):
+        if is_deleted:
+            self.store.perform(DeleteKeys((tag,), 1.0))
+        else:
+            self.store.plant(tag, FOREIGN, self.now_ms() + 100)
+
+    @rule(stale=st.lists(keys, max_size=2, unique=True).map(tuple))
+    def expire(self, stale):
+        before = self.cells()
+        expiries = {key: kept.expires_ms for key, kept in self.store.dump().items()}
+        event = self.store.perform(ExpireCells(stale, 1.0))
+        values = 0
+        for key, cell in before.items():
+            after = self.live(key)
+            if key not in stale or not isinstance(cell, Cell) or cell.kind == Kind.HOLD:
+                assert after == cell
+            elif cell.kind == Kind.EMPTY:
+                assert after is None
+            else:
+                values += 1
+                assert (after.grant, after.lease_deadline_ms) == (NO_GRANT, 0)
+                assert 0 < after.soft_ms <= self.now_ms()
+                assert after.soft_ms == cell.soft_ms or cell.soft_ms == 0 or cell.soft_ms > self.now_ms()
+                assert (after.body, after.filled_by) == (cell.body, cell.filled_by)
+                assert self.store.dump()[key].expires_ms == expiries[key]
+        assert event.count == values
+
     @rule(gone=st.lists(keys, max_size=2, unique=True).map(tuple))
     def delete(self, gone):
         before = self.cells()
@@ -599,7 +860,7 @@ class StoreMachine(RuleBasedStateMachine):
     @rule()
     def read(self):
         before = self.cells()
-        assert self.store.perform(ReadCells(KEYS, 1.0)).cells == tuple(before.values())
+        assert self.store.perform(ReadCells(KEYS, 500, 1.0)).cells == tuple(before.values())
         found = self.store.perform(ScanKeys("k*", 0, 10, 1.0)).keys
         assert sorted(found) == [key for key in KEYS if before[key] is not None]
 
@@ -610,6 +871,15 @@ class StoreMachine(RuleBasedStateMachine):
     @rule(seconds=st.sampled_from([0.001, 0.05, 5.0]))
     def time_passes(self, seconds):
         self.clock.advance(seconds * self.pace)
+
+    @invariant()
+    def no_version_comes_back(self):
+        for tag, version in zip(TAGS, self.store.perform(ReadTags(TAGS, 1.0)).versions, strict=True):
+            if version != self.current[tag]:
+                self.gone.add((tag, self.current[tag]))
+            assert version == b"" or (tag, version) not in self.gone
+            assert version not in {grant for _, grant in self.issued}
+            self.current[tag] = version
 
     @invariant()
     def keeps_within_its_bounds(self):
@@ -676,12 +946,52 @@ class RenewsAnybodys(MemoryStore):
 class AcquiresOverALiveLease(MemoryStore):
     """A lease that keeps nobody out."""
 
-    def _acquire(self, command, now_s, now_ms):
-        event = super()._acquire(command, now_s, now_ms)
+    def _acquire(self, claim, nonce, lease_ms, now_s, now_ms):
+        event = super()._acquire(claim, nonce, lease_ms, now_s, now_ms)
         if isinstance(event, LeaseDenied):
-            self._drop(command.key)
-            return super()._acquire(command, now_s, now_ms)
+            self._drop(claim.key)
+            return super()._acquire(claim, nonce, lease_ms, now_s, now_ms)
         return event
+
+
+class VersionsByTheNonceAlone(MemoryStore):
+    """S7: a version that the client chose comes back with a late duplicate of its command."""
+
+    def _capture_one(self, tag, nonce, now_ms, until_ms):
+        version = self._version(tag, now_ms) or nonce + bytes(8)
+        self._keep(tag, Tag(version), until_ms)
+        return version
+
+
+class CountsVersions(MemoryStore):
+    """S7: a counter that starts again once its key is gone."""
+
+    def _capture_one(self, tag, nonce, now_ms, until_ms):
+        version = self._version(tag, now_ms) or (1).to_bytes(16)
+        self._keep(tag, Tag(version), until_ms)
+        return version
+
+
+class ExpiresWithoutVoiding(MemoryStore):
+    """S1: a load in flight survives the soft expiry."""
+
+    def _expire(self, key, now_ms):
+        cell = self._read(key, now_ms)
+        if isinstance(cell, Cell) and cell.kind == Kind.VALUE:
+            self._keep(key, replace(cell, soft_ms=now_ms), self._kept[key].expires_ms)
+            return True
+        return False
+
+
+class ExpiresAndProlongs(MemoryStore):
+    """S1f: a soft expiry that gives the key a new life."""
+
+    def _expire(self, key, now_ms):
+        expired = super()._expire(key, now_ms)
+        if expired:
+            kept = self._kept[key]
+            self._keep(key, kept.cell, kept.expires_ms + 1)
+        return expired
 
 
 class ForgetsToCount(MemoryStore):
@@ -700,6 +1010,10 @@ class ForgetsToCount(MemoryStore):
         ReleasesAnybodys,
         RenewsAnybodys,
         AcquiresOverALiveLease,
+        VersionsByTheNonceAlone,
+        CountsVersions,
+        ExpiresWithoutVoiding,
+        ExpiresAndProlongs,
         ForgetsToCount,
     ],
 )

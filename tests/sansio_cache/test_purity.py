@@ -122,16 +122,17 @@ from sansio_cache.events import Interrupted, Ponged, Woke
 from sansio_cache.keys import KeyBuilder
 from sansio_cache.memory_store import MemoryStore
 from sansio_cache.notices import OperationName
+from sansio_cache.operations.batch import LoadManyRequest
 from sansio_cache.operations.delete_pattern import PatternRequest, delete_pattern
-from sansio_cache.operations.get import get
+from sansio_cache.operations.get import ReadRequest, get
 from sansio_cache.operations.get_many import ReadManyRequest, get_many
 from sansio_cache.operations.get_or_load import get_or_load
 from sansio_cache.operations.invalidate import InvalidateRequest, invalidate
+from sansio_cache.operations.load_many import load_many
 from sansio_cache.operations.mutate import EndRequest, MutateRequest, begin, end
 from sansio_cache.operations.recovery import recover
 from sansio_cache.operations.set_many import Item, SetRequest, set_many
 from sansio_cache.codec import codec_for
-from sansio_cache.entry import seal
 from sansio_cache.stats import StatsFold
 
 touched = []
@@ -164,15 +165,22 @@ clock = Clock()
 process = Process(MemoryStore(clock), clock)
 codec = codec_for(dict[str, list[int]], 1_000)
 value = {{"a": [1, 2]}}
-request = dict(codec=codec, started_s=clock(), soft_ttl_ms=1_000, serve_stale=True)
+request = dict(codec=codec, started_s=clock(), ttl=1, stale_for_s=60, tags=("t:a",))
 runs = [process.run(get_or_load(load_request(**request)), lambda: value)]
 clock.advance(2.0)
 runs.append(process.run(get_or_load(load_request(**request, nonce=b"another1")), lambda: value))
-item = Item(KEY, seal(KEY, codec, codec.encode(value).payload, 0.0), 60_000, 0)
-setting = SetRequest(OperationName.SET, (item,), b"setting1", 5_000, 500, PATIENCE, clock())
+runs.append(process.spawned[0])
+process.finish(runs[-1])
+item = Item(KEY, codec, codec.encode(value).payload, 60_000, 0)
+setting = SetRequest(OperationName.SET, (item,), b"setting1", 5_000, 500, PATIENCE, clock(), ("t:a",))
 runs.append(process.run(set_many(setting)))
-runs.append(process.run(get(KEY, codec, patience=PATIENCE, now_s=clock())))
+runs.append(process.run(get(ReadRequest(KEY, codec, PATIENCE, clock()))))
 runs.append(process.run(get_many(ReadManyRequest((KEY,), codec, 500, PATIENCE, clock()))))
+each = load_request(codec=codec, started_s=clock(), nonce=b"batch--1")
+batch = LoadManyRequest((KEY, KEY + "0"), ("a", "b"), 500, each)
+runs.append(process.run(load_many(batch), lambda names: {{name: value for name in names}}))
+softly = InvalidateRequest(OperationName.EXPIRE, (KEY,), 500, PATIENCE, clock(), soft=True)
+runs.append(process.run(invalidate(softly)))
 runs.append(process.run(begin(MutateRequest((KEY,), b"mutate-1", 5_000, 60.0, PATIENCE, clock()))))
 grants = runs[-1].step.outcome.grants
 runs.append(process.run(end(EndRequest((KEY,), grants, (item,), PATIENCE, clock()))))
@@ -205,17 +213,20 @@ def test_whole_operations_touch_neither_clock_nor_randomness_nor_the_outside():
     assert touched == []
     assert outcomes == [
         "Loaded",
+        "Value",
         "Loaded",
         "ManyStored",
         "Value",
         "ManyRead",
+        "ManyLoaded",
+        "ManyInvalidated",
         "ManyHeld",
         "ManyInvalidated",
         "ManyInvalidated",
         "PatternRemoved",
         "Completed",
     ]
-    assert requests == 4
+    assert requests == 6
 
 
 def test_the_audit_sees_a_file_a_socket_and_a_clock():

@@ -10,7 +10,7 @@ import attrs
 from sansio_cache.budget import Patience
 from sansio_cache.cell import NO_GRANT, Cell, Kind, make_grant
 from sansio_cache.codec import Codec, codec_for
-from sansio_cache.commands import Command, Compute, ShareLoad, Sleep, StoreCommand
+from sansio_cache.commands import Command, Compute, ComputeMany, ShareLoad, Sleep, StoreCommand
 from sansio_cache.entry import seal
 from sansio_cache.events import (
     Computed,
@@ -29,8 +29,11 @@ from sansio_cache.events import (
 from sansio_cache.flights import Flights, Following
 from sansio_cache.memory_store import MemoryStore
 from sansio_cache.notices import Notice
-from sansio_cache.operations.get_or_load import LoadRequest
+from sansio_cache.operations.loading import LoadRequest
+from sansio_cache.policy import Policy
 from sansio_cache.step import Loaded, Outcome, Step
+from sansio_cache.tags import Versions
+from sansio_cache.ttl import NO_JITTER
 
 KEY: Final = "shop:user:1"
 INTS: Final = codec_for(int, 1_000)
@@ -42,26 +45,48 @@ GRANT: Final = make_grant(NONCE, 1)
 THEIRS: Final = make_grant(b"theirs-1", 7)
 
 
+POLICY: Final = Policy(ttl=60, jitter=NO_JITTER)
+"""A minute, to the millisecond; nothing stale; leases of 5 s, renewed for 60 s; waits of 30 s."""
+
+
 def value_cell(
-    value: Any, key: str = KEY, *, codec: Codec[Any] = INTS, filled_by: bytes = THEIRS, soft_ms: int = 0
+    value: Any,
+    key: str = KEY,
+    *,
+    codec: Codec[Any] = INTS,
+    filled_by: bytes = THEIRS,
+    soft_ms: int = 0,
+    versions: Versions = (),
+    load_s: float = 0.0,
 ) -> Cell:
     """A cell that holds a value which readers of `key` can read."""
-    return Cell(Kind.VALUE, NO_GRANT, 0, soft_ms, filled_by, seal(key, codec, codec.encode(value).payload, 0))
+    body = seal(key, codec, codec.encode(value).payload, load_s, versions)
+    return Cell(Kind.VALUE, NO_GRANT, 0, soft_ms, filled_by, body)
 
 
-def load_request(**changes: Any) -> LoadRequest:
-    """A get-or-load of an int that serves nothing stale, changed as asked."""
+def absent_cell(key: str = KEY, *, soft_ms: int = 0, versions: Versions = ()) -> Cell:
+    """A cell that holds the answer that there is nothing."""
+    return Cell(Kind.VALUE, NO_GRANT, 0, soft_ms, THEIRS, seal(key, INTS, None, 0.0, versions))
+
+
+def draw(nonce: bytes = NONCE, *, seed: int = 1, ttl_draw: float = 0.0, refresh_draw: float = 1.0) -> bytes:
+    """The random bytes of a request from which these numbers come, to one part in 2**32."""
+    ttl_bits = int(ttl_draw * 2**32).to_bytes(4)
+    refresh_bits = (max(round(refresh_draw * 2**32), 1) - 1).to_bytes(4)
+    return nonce + seed.to_bytes(8) + ttl_bits + refresh_bits
+
+
+_POLICY_FIELDS: Final = frozenset(attrs.fields_dict(Policy))
+
+
+def load_request(*, nonce: bytes = NONCE, **changes: Any) -> LoadRequest:
+    """A get-or-load of an int that serves nothing stale, changed as asked: its fields, or its policy's."""
+    policy = {name: changes.pop(name) for name in tuple(changes) if name in _POLICY_FIELDS}
     fields: dict[str, Any] = {
-        "key": KEY,
+        "name": KEY,
         "codec": INTS,
-        "hard_ttl_ms": 60_000,
-        "soft_ttl_ms": 0,
-        "serve_stale": False,
-        "lease_ms": 5_000,
-        "max_lease_s": 60.0,
-        "wait_s": 30.0,
-        "nonce": NONCE,
-        "seed": 1,
+        "policy": attrs.evolve(changes.pop("policy", POLICY), **policy),
+        "drawn": draw(nonce),
         "patience": PATIENCE,
         "started_s": 0.0,
     }
@@ -118,7 +143,7 @@ def _no_fault(_: StoreCommand) -> Fault | None:
     return None
 
 
-def _no_loader() -> Any:
+def _no_loader(*_: Any) -> Any:
     raise AssertionError("no loader was expected to run")
 
 
@@ -127,7 +152,7 @@ class Run:
     """An operation under way in a process."""
 
     step: Step
-    loader: Callable[[], Any]
+    loader: Callable[..., Any]
     notices: list[Notice]
     commands: list[Command]
     place: Following | None = None
@@ -141,7 +166,8 @@ class Process:
     """One process: operations that take turns, the loads they share, and a store of any process.
 
     Nothing runs by itself: `advance` lets one operation perform its one pending command. Sleeping, and
-    waiting in vain for a load, let the clock pass. Renewals are left out.
+    waiting in vain for a load, let the clock pass. Renewals are left out. What operations have spawned is in
+    `spawned`, under way with the same loader.
     """
 
     def __init__(self, store: MemoryStore, clock: Clock) -> None:
@@ -149,8 +175,9 @@ class Process:
         self.clock = clock
         self.flights = Flights()
         self.fault: Callable[[StoreCommand], Fault | None] = _no_fault
+        self.spawned: list[Run] = []
 
-    def start(self, step: Step, loader: Callable[[], Any] = _no_loader) -> Run:
+    def start(self, step: Step, loader: Callable[..., Any] = _no_loader) -> Run:
         run = Run(step, loader, [], [])
         self._observe(run)
         return run
@@ -172,7 +199,7 @@ class Process:
         assert run.step.outcome is not None
         return run.step.outcome
 
-    def run(self, step: Step, loader: Callable[[], Any] = _no_loader) -> Run:
+    def run(self, step: Step, loader: Callable[..., Any] = _no_loader) -> Run:
         """Run an operation to its end with nothing beside it."""
         run = self.start(step, loader)
         self.finish(run)
@@ -183,6 +210,7 @@ class Process:
         if run.step.command is not None:
             run.commands.append(run.step.command)
         self.flights.observe(run.step)
+        self.spawned += [self.start(step, run.loader) for step in run.step.spawn]
 
     def _receive(self, run: Run, event: Event) -> None:
         run.step = run.step.state.receive(event)
@@ -192,10 +220,9 @@ class Process:
         command = run.step.command
         match command:
             case Compute():
-                try:
-                    return Computed(self.clock(), run.loader())
-                except Exception as error:
-                    return ComputeFailed(self.clock(), error)
+                return self._compute(run.loader)
+            case ComputeMany(names=names):
+                return self._compute(run.loader, names)
             case ShareLoad():
                 return self._share(run, command)
             case Sleep():
@@ -208,11 +235,19 @@ class Process:
                 event = self.store.perform(command) if fault is None or fault.is_done else None
                 return event if fault is None else StoreFailed(self.clock(), fault.kind)
 
+    def _compute(self, loader: Callable[..., Any], *names: tuple[str, ...]) -> Event:
+        try:
+            return Computed(self.clock(), loader(*names))
+        except Exception as error:
+            return ComputeFailed(self.clock(), error)
+
     def _share(self, run: Run, command: ShareLoad) -> Event | None:
         """Lead, or join at the first turn and look at the second what came of it."""
         place = run.place
         if place is None:
             joined = self.flights.join(command)
+            if joined is None:
+                return LoadNotShared(self.clock())
             if isinstance(joined, int):
                 return LoadLed(self.clock(), joined)
             run.place = joined
@@ -221,10 +256,10 @@ class Process:
         if not self.flights.has_landed(place):
             self.flights.leave(place)
             self.clock.advance(command.timeout_s)
-            return SharingTimedOut(self.clock(), place.flight)
+            return SharingTimedOut(self.clock(), place.flight, place.arrival)
         landing = self.flights.leave(place)
         if landing is None:
-            return LoadNotShared(self.clock())
+            return LoadNotShared(self.clock(), place.arrival)
         if isinstance(landing, Loaded):
             return LoadShared(self.clock(), landing.payload, landing.value)
         return LoadErrorShared(self.clock(), landing.error)

@@ -1,27 +1,31 @@
-"""Get or load: every path of the lease protocol, as a script of commands and events."""
+"""Get or load: every path up to the load, as a script of commands and events; see also test_loading.py."""
 
 from __future__ import annotations
+
+import math
 
 import pytest
 
 from sansio_cache.backoff import pause_s, watched_pause_s
 from sansio_cache.cell import FOREIGN, NO_GRANT, make_grant
-from sansio_cache.codec import codec_for
 from sansio_cache.commands import (
+    NO_TAGS,
     AcquireLease,
+    Capture,
     Compute,
     Fill,
     FillCells,
     Lease,
     Mode,
     ReadCell,
+    ReadTags,
     ReleaseLeases,
     RenewLeases,
     ShareLoad,
     Sleep,
     Watch,
 )
-from sansio_cache.entry import MissReason, seal
+from sansio_cache.entry import MissReason, beside, seal
 from sansio_cache.errors import ProtocolError
 from sansio_cache.events import (
     CellRead,
@@ -42,14 +46,15 @@ from sansio_cache.events import (
     LoadShared,
     SharingTimedOut,
     StoreFailed,
+    TagsRead,
     Woke,
     WriterFound,
 )
 from sansio_cache.memory_store import MemoryStore
 from sansio_cache.notices import (
     Ended,
-    FillRefused,
     Hit,
+    KeptBeside,
     LoadFailed,
     Missed,
     OperationName,
@@ -57,13 +62,14 @@ from sansio_cache.notices import (
     Stored,
     StoreErrored,
     StoreGaveUp,
-    Unstorable,
     Waited,
 )
 from sansio_cache.notices import Loaded as LoadedNotice
 from sansio_cache.notices import LoadShared as LoadSharedNotice
 from sansio_cache.operations.get_or_load import get_or_load
-from sansio_cache.step import Abandoned, Loaded, Raised, Value
+from sansio_cache.step import Abandoned, Loaded, Raised, TookTooLong, Unavailable, Value
+from sansio_cache.tags import NO_VERSION
+from sansio_cache.ttl import Jitter
 from support.machines import (
     GRANT,
     INTS,
@@ -76,6 +82,8 @@ from support.machines import (
     Fault,
     Process,
     Script,
+    absent_cell,
+    draw,
     load_request,
     value_cell,
 )
@@ -83,7 +91,15 @@ from support.machines import (
 NOW_MS = 1_000
 STALE = value_cell(6, soft_ms=NOW_MS - 1)
 FRESH = value_cell(7)
-TEXT = value_cell("a", codec=TEXTS)  # what readers of ints refuse
+TEXT = value_cell("a", codec=TEXTS)  # another program version's
+OTHERS = value_cell(7, "shop:user:2")  # another key's, which its readers refuse
+V1, V2, V3 = (make_grant(b"tag-----", us) for us in (1, 2, 3))
+TAGS, TAG_KEYS = ("t:a", "t:b"), ("shop:%t:a", "shop:%t:b")
+TAGGED = value_cell(7, versions=(("t:a", V1), ("t:b", V2)))
+STALE_TAGGED = value_cell(7, soft_ms=NOW_MS - 1, versions=(("t:a", V1), ("t:b", V2)))
+OURS = make_grant(b"ours---1", 9)
+AT_ONCE = {"stale_for_s": 60}
+WAITING = {"stale_for_s": 60, "on_wait_timeout": "stale"}
 ABSENT = CellRead(0.0, None, NOW_MS)
 LED = LoadLed(0.0, 4)
 GRANTED = LeaseGranted(0.0, GRANT, None, NOW_MS)
@@ -98,16 +114,16 @@ def begun(skip=None, **changes):
     return Script(get_or_load(load_request(**changes), skip=skip))
 
 
-def acquire(*, seen=NO_GRANT, mode=Mode.KEEP, timeout_s=0.1):
-    return AcquireLease(KEY, NONCE, 5_000, seen, mode, timeout_s)
+def acquire(*, key=KEY, seen=NO_GRANT, mode=Mode.KEEP, capture=NO_TAGS):
+    return AcquireLease(key, NONCE, 5_000, seen, mode, 0.1, capture)
 
 
-def share(displaced=None, timeout_s=30.0, *, heeds_store=True):
-    return ShareLoad(KEY, INTS.fingerprint, displaced, timeout_s, heeds_store=heeds_store)
+def share(displaced=None, timeout_s=30.0, *, key=KEY, now_s=0.0, arrival=0, heeds_store=True):
+    return ShareLoad(key, INTS.fingerprint, displaced, timeout_s, arrival, heeds_store, now_s)
 
 
-def release(claim=GRANT):
-    return ReleaseLeases((Lease(KEY, claim),), 0.1)
+def release(claim=GRANT, *, key=KEY):
+    return ReleaseLeases((Lease(key, claim),), 0.1)
 
 
 def balance(script):
@@ -129,7 +145,8 @@ class TestReading:
             (None, MissReason.ABSENT),
             (STALE, MissReason.EXPIRED),
             (FOREIGN, MissReason.FOREIGN),
-            (TEXT, MissReason.SCHEMA),
+            (OTHERS, MissReason.KEY_CHECK),
+            (value_cell("a", codec=TEXTS, soft_ms=NOW_MS - 1), MissReason.SCHEMA),
         ],
     )
     def test_what_cannot_be_served_is_a_miss_and_a_load_of_this_process_is_looked_for(self, cell, reason):
@@ -178,11 +195,12 @@ class TestReading:
 
 class TestAMissThatLoads:
     def test_it_costs_three_round_trips_read_acquire_fill(self):
-        script = begun(hard_ttl_ms=90_000, soft_ttl_ms=60_000).give(ABSENT, LED)
+        script = begun(ttl=60, stale_for_s=30).give(ABSENT, LED)
         assert script.command == acquire()
         assert script.step.flight == 4
         script.give(GRANTED)
         assert isinstance(script.command, Compute)
+        assert script.command.previous is None
         script.give(Computed(2.0, 7))
         body = seal(KEY, INTS, b"7", 2.0)
         assert script.command == FillCells((Fill(KEY, GRANT, 90_000, 60_000, body),), 0.1)
@@ -210,78 +228,6 @@ class TestAMissThatLoads:
         script = begun(max_lease_s=20.0).give(ABSENT, LED, LeaseGranted(3.0, GRANT, None, NOW_MS))
         assert Script(script.command.renewal).give(Woke(22.9)).outcome is None
         assert Script(script.command.renewal).give(Woke(23.0)).outcome is not None
-
-    def test_the_caller_gets_what_a_later_hit_would_give(self):
-        untyped = codec_for(list[int], 1_000)
-        mine = [1]
-        script = begun(codec=untyped).give(ABSENT, LED, GRANTED, Computed(0.0, mine), STORED)
-        assert script.outcome.value == [1]
-        assert script.outcome.value is not mine
-
-    @pytest.mark.parametrize(
-        ("result", "accepted", "notice"),
-        [
-            (FillResult.ALREADY_STORED, True, Stored(KEY)),
-            (FillResult.REFUSED, False, FillRefused(KEY)),
-        ],
-    )
-    def test_the_value_is_the_callers_whether_it_was_stored_or_refused(self, result, accepted, notice):
-        """Fault 8: where another grant was issued, or the cell is gone, the fill is refused."""
-        script = begun().give(ABSENT, LED, GRANTED, Computed(0.0, 7), CellsFilled(0.0, (result,)))
-        assert script.outcome == Loaded(7, b"7", accepted=accepted)
-        assert notice in script.notices
-
-    def test_a_fill_is_retried_under_the_same_grant(self):
-        script = begun().give(ABSENT, LED, GRANTED, Computed(0.0, 7))
-        fill = script.command
-        script.give(StoreFailed(0.0, FailureKind.TIMEOUT))
-        assert script.command == fill
-        script.give(CellsFilled(0.0, (FillResult.ALREADY_STORED,)))
-        assert script.outcome == Loaded(7, b"7", accepted=True)
-
-    def test_a_fill_that_fails_for_good_leaves_the_value_with_its_caller(self):
-        down = StoreFailed(0.0, FailureKind.UNAVAILABLE)
-        script = begun().give(ABSENT, LED, GRANTED, Computed(0.0, 7), down)
-        assert script.outcome == Loaded(7, b"7", accepted=False)
-        assert script.notices[-3:] == [StoreErrored(down.kind), StoreGaveUp(down.kind), DONE]
-
-    def test_a_fill_that_the_store_refuses_gives_the_lease_back(self):
-        """Fault 13: others must not wait for a lease under which nothing can be stored."""
-        full = StoreFailed(0.0, FailureKind.OUT_OF_MEMORY)
-        script = begun().give(ABSENT, LED, GRANTED, Computed(0.0, 7), full)
-        assert script.command == release()
-        script.give(RELEASED)
-        assert script.outcome == Loaded(7, b"7", accepted=False)
-        assert script.notices[-3:] == [StoreErrored(full.kind), StoreGaveUp(full.kind), DONE]
-
-    def test_a_value_that_cannot_be_stored_gives_the_lease_back_and_reaches_the_caller(self):
-        script = begun().give(ABSENT, LED, GRANTED, Computed(0.0, "not an int"))
-        assert script.command == release()
-        script.give(RELEASED)
-        assert script.outcome == Loaded("not an int", None, accepted=False)
-        assert [type(each) for each in script.notices] == [Missed, LoadedNotice, Unstorable, Ended]
-
-    def test_a_loader_that_raises_gives_the_lease_back_and_stores_nothing(self):
-        """S13."""
-        script = begun().give(ABSENT, LED, GRANTED, ComputeFailed(0.0, BROKEN))
-        assert script.command == release()
-        script.give(RELEASED)
-        assert script.outcome == Raised(BROKEN)
-        assert script.notices[1:] == [LoadFailed(KEY, True, "RuntimeError"), DONE]
-
-    def test_a_release_is_retried_and_then_left_to_lapse(self):
-        """L3: a lease that cannot be given back lapses by itself."""
-        script = begun().give(ABSENT, LED, GRANTED, ComputeFailed(0.0, BROKEN))
-        script.give(StoreFailed(0.0, FailureKind.TIMEOUT))
-        assert script.command == release()
-        script.give(StoreFailed(1.0, FailureKind.TIMEOUT))
-        assert script.outcome == Raised(BROKEN)
-        assert StoreGaveUp(FailureKind.TIMEOUT) in script.notices
-
-    def test_an_answer_to_another_number_of_fills_breaks_the_contract(self):
-        script = begun().give(ABSENT, LED, GRANTED, Computed(0.0, 7))
-        with pytest.raises(ProtocolError):
-            script.give(CellsFilled(0.0, ()))
 
 
 class TestAcquiring:
@@ -322,18 +268,17 @@ class TestAcquiring:
         ]
 
     def test_a_value_that_this_reader_cannot_read_is_replaced(self):
-        script = begun().give(CellRead(0.0, TEXT, NOW_MS), LED)
+        script = begun().give(CellRead(0.0, OTHERS, NOW_MS), LED)
         assert script.command == acquire(seen=THEIRS, mode=Mode.DROP)
 
-    def test_two_programs_that_cannot_read_each_other_do_not_replace_each_other_for_ever(self):
-        """Fault 33."""
+    def test_two_programs_that_refuse_each_others_values_do_not_replace_them_for_ever(self):
         script = begun().give(ABSENT, LED)
         for turn in range(2):
             theirs = make_grant(b"theirs-%d" % turn, 9)
-            cell = value_cell("a", codec=TEXTS, filled_by=theirs)
+            cell = value_cell(7, "shop:user:2", filled_by=theirs)
             script.give(FreshFound(0.0, cell, NOW_MS))
             assert script.command == acquire(seen=theirs, mode=Mode.DROP)
-        script.give(FreshFound(0.0, TEXT, NOW_MS))
+        script.give(FreshFound(0.0, OTHERS, NOW_MS))
         assert script.command == Compute(KEY, None)
 
 
@@ -344,7 +289,7 @@ class TestWaiting:
         script = begun().give(ABSENT, LED, LeaseDenied(0.0, 5_000, None, NOW_MS))
         pauses = []
         for turn in range(6):
-            watch = Watch(KEY, 4, watched_pause_s(1, turn, 5.0))
+            watch = Watch((KEY,), 4, watched_pause_s(1, turn, 5.0))
             assert script.command == Sleep(pause_s(1, turn, 5.0), watch)
             pauses.append(script.command.duration_s)
             script.give(Woke(0.0))
@@ -356,7 +301,7 @@ class TestWaiting:
         script = begun().give(ABSENT, LED, LeaseDenied(0.0, 1, None, NOW_MS))
         assert script.command.duration_s == pytest.approx(0.0015)
         script = begun(wait_s=0.001).give(ABSENT, LED, LeaseDenied(0.0, 5_000, None, NOW_MS))
-        assert script.command == Sleep(0.001, Watch(KEY, 4, 0.001))
+        assert script.command == Sleep(0.001, Watch((KEY,), 4, 0.001))
 
     def test_when_the_other_has_stored_its_value_it_is_taken(self):
         script = begun().give(ABSENT, LED, self.DENIED, Woke(1.0), FreshFound(1.0, FRESH, NOW_MS))
@@ -417,12 +362,12 @@ class TestSharing:
 
     def test_without_the_store_the_next_load_of_this_process_is_looked_for(self):
         script = begun(skip=MissReason.STORE_ERROR).give(LoadNotShared(10.0))
-        assert script.command == share(timeout_s=20.0, heeds_store=False)
+        assert script.command == share(timeout_s=20.0, now_s=10.0, heeds_store=False)
         assert script.notices[-1] == Waited(KEY, 10.0)
 
     def test_a_load_that_takes_too_long_is_displaced_by_one_without_a_lease(self):
         script = begun().give(ABSENT, SharingTimedOut(30.0, 4))
-        assert script.command == share(displaced=4)
+        assert script.command == share(displaced=4, now_s=30.0)
         assert script.notices[-1] == Waited(KEY, 30.0)
         script.give(LoadLed(30.0, 5))
         assert script.command == Compute(KEY, None)
@@ -435,54 +380,27 @@ class TestSharing:
         assert script.give(Computed(60.0, 7)).outcome == Loaded(7, b"7", accepted=False)
 
 
-class TestServingStale:
-    def test_who_leads_loads_while_the_stale_value_stays_readable(self):
-        script = begun(serve_stale=True).give(CellRead(0.0, STALE, NOW_MS))
-        assert script.command == share(timeout_s=0.0)  # whoever has a value does not wait
-        assert script.notices == []  # hit or miss is not known yet
-        script.give(LED)
-        assert script.command == acquire()
-        script.give(LeaseGranted(0.0, GRANT, STALE, NOW_MS), Computed(0.0, 7), STORED)
-        assert script.outcome == Loaded(7, b"7", accepted=True)
-        assert script.notices[0] == EXPIRED
-        assert balance(script) == [Missed]
+class TestServingStaleAtOnce:
+    def test_the_caller_has_its_answer_in_one_round_trip_and_a_refresh_is_spawned(self):
+        script = begun(**AT_ONCE).give(CellRead(0.5, STALE, NOW_MS))
+        assert script.outcome == Value(6)
+        assert script.notices == [StaleServed(KEY), Ended(OperationName.GET_OR_LOAD, 0.5)]
+        [spawned] = script.step.spawn
+        assert spawned.command == ShareLoad(KEY, INTS.fingerprint + b"refresh", None, 0.0, now_s=0.5)
 
-    def test_while_another_process_loads_the_stale_value_is_served(self):
-        script = begun(serve_stale=True).give(CellRead(0.0, STALE, NOW_MS), LED)
+    def test_a_policy_without_it_serves_nothing_stale_and_spawns_nothing(self):
+        script = begun().give(CellRead(0.0, STALE, NOW_MS), LED)
         script.give(LeaseDenied(0.0, 500, STALE, NOW_MS))
-        assert script.outcome == Value(6)
-        assert script.notices == [StaleServed(KEY), DONE]
-
-    def test_while_another_caller_loads_the_stale_value_is_served(self):
-        script = begun(serve_stale=True).give(CellRead(0.0, STALE, NOW_MS), SharingTimedOut(0.0, 4))
-        assert script.outcome == Value(6)
-        assert script.notices == [StaleServed(KEY), DONE]
-
-    @pytest.mark.parametrize(
-        "events",
-        [
-            (LED, LeaseGranted(0.0, GRANT, STALE, NOW_MS), ComputeFailed(0.0, BROKEN), RELEASED),
-            (LED, WriterFound(0.0, 9), ComputeFailed(0.0, BROKEN)),
-            (LoadErrorShared(0.0, BROKEN),),
-        ],
-        ids=["with a lease", "without a lease", "in another caller"],
-    )
-    def test_a_loader_that_raises_is_covered_by_the_stale_value(self, events):
-        script = begun(serve_stale=True).give(CellRead(0.0, STALE, NOW_MS), *events)
-        assert script.outcome == Value(6)
-        assert balance(script) == [StaleServed]
-
-    def test_a_fresh_value_found_after_a_stale_one_is_one_miss(self):
-        script = begun(serve_stale=True).give(
-            CellRead(0.0, STALE, NOW_MS), LED, FreshFound(0.0, FRESH, NOW_MS)
-        )
-        assert script.outcome == Value(7)
+        assert isinstance(script.command, Sleep)
+        script.give(Woke(0.0), LeaseGranted(0.0, GRANT, STALE, NOW_MS), ComputeFailed(0.0, BROKEN), RELEASED)
+        assert script.outcome == Raised(BROKEN)
         assert balance(script) == [Missed]
+        assert all(step.spawn == () for step in script.steps)
 
-    def test_a_shared_load_after_a_stale_read_is_one_miss(self):
-        script = begun(serve_stale=True).give(CellRead(0.0, STALE, NOW_MS), LoadShared(0.0, b"7", None))
-        assert script.outcome == Value(7)
-        assert balance(script) == [Missed]
+    def test_an_answer_that_there_is_nothing_is_never_served_stale(self):
+        script = begun(**AT_ONCE).give(CellRead(0.0, absent_cell(soft_ms=1), NOW_MS))
+        assert script.command == share()
+        assert script.notices == [EXPIRED]
 
     @pytest.mark.parametrize(
         "events",
@@ -495,43 +413,97 @@ class TestServingStale:
     )
     def test_a_stale_value_is_not_served_for_ever_though_failing_refreshes_keep_its_key_alive(self, events):
         """S1f: the life of the entry bounds it, not that of its key."""
-        script = begun(serve_stale=True).give(*events)
+        script = begun(**AT_ONCE).give(*events)
         if not isinstance(script.command, Compute):
             script.give(LED if isinstance(script.command, ShareLoad) else Woke(0.0))
             script.give(GRANTED)
         script.give(ComputeFailed(0.0, BROKEN), RELEASED)
         assert script.outcome == Raised(BROKEN)
 
-    def test_a_policy_without_it_serves_nothing_stale(self):
-        script = begun().give(CellRead(0.0, STALE, NOW_MS), LED)
-        script.give(LeaseDenied(0.0, 500, STALE, NOW_MS))
-        assert isinstance(script.command, Sleep)
-        script.give(Woke(0.0), LeaseGranted(0.0, GRANT, STALE, NOW_MS), ComputeFailed(0.0, BROKEN), RELEASED)
-        assert script.outcome == Raised(BROKEN)
-        assert balance(script) == [Missed]
-
     def test_a_stale_value_that_this_reader_cannot_read_is_not_served(self):
         stale_text = value_cell("a", codec=TEXTS, soft_ms=1)
-        script = begun(serve_stale=True).give(ABSENT, LED, LeaseDenied(0.0, 500, stale_text, NOW_MS))
+        script = begun(**AT_ONCE).give(ABSENT, LED, LeaseDenied(0.0, 500, stale_text, NOW_MS))
         assert isinstance(script.command, Sleep)
 
     # B3: each request is counted once, whatever is found on its second look.
 
     def test_a_miss_that_finds_a_stale_value_when_it_acquires_is_counted_once(self):
-        script = begun(serve_stale=True).give(ABSENT, LED, LeaseDenied(0.0, 500, STALE, NOW_MS))
+        script = begun(**AT_ONCE).give(ABSENT, LED, LeaseDenied(0.0, 500, STALE, NOW_MS))
         assert script.outcome == Value(6)
         assert balance(script) == [Missed]
 
     def test_a_miss_that_is_granted_a_stale_value_is_counted_once(self):
         granted = LeaseGranted(0.0, GRANT, STALE, NOW_MS)
-        script = begun(serve_stale=True).give(ABSENT, LED, granted, Computed(0.0, 7), STORED)
+        script = begun(**AT_ONCE).give(ABSENT, LED, granted, Computed(0.0, 7), STORED)
         assert balance(script) == [Missed]
-        script = begun(serve_stale=True).give(ABSENT, LED, granted, ComputeFailed(0.0, BROKEN), RELEASED)
+        script = begun(**AT_ONCE).give(ABSENT, LED, granted, ComputeFailed(0.0, BROKEN), RELEASED)
         assert script.outcome == Value(6)
         assert balance(script) == [Missed]
 
     def test_a_miss_that_reads_a_stale_value_after_sharing_is_counted_once(self):
-        script = begun(serve_stale=True).give(ABSENT, LoadNotShared(0.0), CellRead(0.0, STALE, NOW_MS))
+        script = begun(**AT_ONCE).give(ABSENT, LoadNotShared(0.0), CellRead(0.0, STALE, NOW_MS))
+        assert script.outcome == Value(6)
+        assert balance(script) == [Missed]
+
+
+class TestWaitingForAFreshValueFirst:
+    """`on_wait_timeout="stale"`: a stale value is for when the wait is over, or the loader fails."""
+
+    def test_who_leads_loads_while_the_stale_value_stays_readable(self):
+        script = begun(**WAITING).give(CellRead(0.0, STALE, NOW_MS))
+        assert script.command == share()
+        assert script.notices == []  # hit or miss is not known yet
+        script.give(LED)
+        assert script.command == acquire()
+        script.give(LeaseGranted(0.0, GRANT, STALE, NOW_MS), Computed(0.0, 7), STORED)
+        assert script.outcome == Loaded(7, b"7", accepted=True)
+        assert script.notices[0] == EXPIRED
+        assert balance(script) == [Missed]
+        assert all(step.spawn == () for step in script.steps)
+
+    def test_another_process_is_waited_for_and_when_the_time_is_over_the_stale_value_is_served(self):
+        script = begun(**WAITING, wait_s=1.0).give(CellRead(0.0, STALE, NOW_MS), LED)
+        script.give(LeaseDenied(0.0, 500, STALE, NOW_MS))
+        assert isinstance(script.command, Sleep)
+        script.give(Woke(1.0), LeaseDenied(1.0, 500, STALE, NOW_MS))
+        assert script.outcome == Value(6)
+        assert script.notices == [StaleServed(KEY), Waited(KEY, 1.0), Ended(OperationName.GET_OR_LOAD, 1.0)]
+
+    def test_another_caller_is_waited_for_and_when_the_time_is_over_the_stale_value_is_served(self):
+        script = begun(**WAITING).give(CellRead(0.0, STALE, NOW_MS), SharingTimedOut(30.0, 4))
+        assert script.outcome == Value(6)
+        assert script.notices == [StaleServed(KEY), Waited(KEY, 30.0), Ended(OperationName.GET_OR_LOAD, 30.0)]
+
+    def test_without_a_stale_value_the_loader_runs_when_the_time_is_over(self):
+        script = begun(**WAITING, wait_s=0.0).give(ABSENT, LED, LeaseDenied(0.0, 500, None, NOW_MS))
+        assert script.command == Compute(KEY, None)
+
+    @pytest.mark.parametrize(
+        "events",
+        [
+            (LED, LeaseGranted(0.0, GRANT, STALE, NOW_MS), ComputeFailed(0.0, BROKEN), RELEASED),
+            (LED, WriterFound(0.0, 9), ComputeFailed(0.0, BROKEN)),
+            (LoadErrorShared(0.0, BROKEN),),
+        ],
+        ids=["with a lease", "without a lease", "in another caller"],
+    )
+    def test_a_loader_that_raises_is_covered_by_the_stale_value(self, events):
+        script = begun(**WAITING).give(CellRead(0.0, STALE, NOW_MS), *events)
+        assert script.outcome == Value(6)
+        assert balance(script) == [StaleServed]
+
+    def test_a_fresh_value_found_after_a_stale_one_is_one_miss(self):
+        script = begun(**WAITING).give(CellRead(0.0, STALE, NOW_MS), LED, FreshFound(0.0, FRESH, NOW_MS))
+        assert script.outcome == Value(7)
+        assert balance(script) == [Missed]
+
+    def test_a_shared_load_after_a_stale_read_is_one_miss(self):
+        script = begun(**WAITING).give(CellRead(0.0, STALE, NOW_MS), LoadShared(0.0, b"7", None))
+        assert script.outcome == Value(7)
+        assert balance(script) == [Missed]
+
+    def test_a_miss_that_reads_a_stale_value_after_sharing_is_counted_once(self):
+        script = begun(**WAITING).give(ABSENT, LoadNotShared(0.0), CellRead(0.0, STALE, NOW_MS))
         script.give(SharingTimedOut(0.0, 4))
         assert script.outcome == Value(6)
         assert balance(script) == [Missed]
@@ -539,18 +511,416 @@ class TestServingStale:
     @pytest.mark.parametrize("answer", [Computed(0.0, 7), ComputeFailed(0.0, BROKEN)])
     def test_a_stale_value_replaced_by_an_unreadable_one_is_counted_once(self, answer):
         stale_text = value_cell("a", codec=TEXTS, soft_ms=1)
-        script = begun(serve_stale=True).give(
+        script = begun(**WAITING).give(
             CellRead(0.0, STALE, NOW_MS), LED, LeaseGranted(0.0, GRANT, stale_text, NOW_MS), answer
         )
         script.give(RELEASED if isinstance(answer, ComputeFailed) else STORED)
+        assert script.outcome in (Raised(BROKEN), Loaded(7, b"7", accepted=True))
         assert balance(script) == [Missed]
 
     def test_a_stale_value_read_again_after_sharing_is_counted_once(self):
         stale_read = CellRead(0.0, STALE, NOW_MS)
-        script = begun(serve_stale=True).give(stale_read, LoadNotShared(0.0), stale_read, LED)
+        script = begun(**WAITING, wait_s=0.0).give(stale_read, LoadNotShared(0.0), stale_read, LED)
         script.give(LeaseDenied(0.0, 500, STALE, NOW_MS))
         assert script.outcome == Value(6)
         assert balance(script) == [StaleServed]
+
+
+class TestRaisingWhenTheWaitIsOver:
+    """`on_wait_timeout="raise"`."""
+
+    def test_for_a_load_of_this_process(self):
+        script = begun(on_wait_timeout="raise").give(ABSENT, SharingTimedOut(30.0, 4))
+        assert script.outcome == TookTooLong(30.0)
+        assert script.notices == [
+            Missed(KEY, MissReason.ABSENT),
+            Waited(KEY, 30.0),
+            Ended(OperationName.GET_OR_LOAD, 30.0),
+        ]
+
+    def test_for_a_load_of_another_process(self):
+        denied = LeaseDenied(0.0, 40, None, NOW_MS)
+        script = begun(on_wait_timeout="raise", wait_s=1.0).give(ABSENT, LED, denied, Woke(1.0))
+        script.give(LeaseDenied(1.0, 40, None, NOW_MS))
+        assert script.outcome == TookTooLong(1.0)
+        assert script.step.flight == 4
+        assert script.notices[1:] == [Waited(KEY, 1.0), Ended(OperationName.GET_OR_LOAD, 1.0)]
+        assert balance(script) == [Missed]
+
+    def test_a_stale_value_that_turns_up_is_better_than_an_error(self):
+        script = begun(on_wait_timeout="raise", stale_for_s=60, wait_s=0.0)
+        script.give(ABSENT, LED, LeaseDenied(0.0, 40, STALE, NOW_MS))
+        assert script.outcome == Value(6)
+
+
+class TestRaisingWhereTheStoreFails:
+    """`on_read_error="raise"`: the caller is to know, and no loader runs."""
+
+    DOWN = StoreFailed(0.0, FailureKind.UNAVAILABLE)
+    GAVE_UP = (StoreErrored(FailureKind.UNAVAILABLE), StoreGaveUp(FailureKind.UNAVAILABLE))
+
+    def test_at_the_read(self):
+        script = begun(on_read_error="raise").give(self.DOWN)
+        assert script.outcome == Unavailable(FailureKind.UNAVAILABLE)
+        assert script.notices == [*self.GAVE_UP, Missed(KEY, MissReason.STORE_ERROR), DONE]
+
+    def test_when_it_reads_again_after_sharing_the_request_stays_one_miss(self):
+        script = begun(on_read_error="raise").give(ABSENT, LoadNotShared(0.0), self.DOWN)
+        assert script.outcome == Unavailable(FailureKind.UNAVAILABLE)
+        assert balance(script) == [Missed]
+
+    def test_when_the_lease_is_asked_for(self):
+        script = begun(on_read_error="raise").give(ABSENT, LED, self.DOWN)
+        assert script.outcome == Unavailable(FailureKind.UNAVAILABLE)
+        assert script.step.flight == 4
+        assert script.notices == [Missed(KEY, MissReason.ABSENT), *self.GAVE_UP, DONE]
+
+    def test_when_the_lease_is_asked_for_after_a_stale_value_was_read(self):
+        script = begun(on_read_error="raise", **WAITING).give(CellRead(0.0, STALE, NOW_MS), LED, self.DOWN)
+        assert script.outcome == Unavailable(FailureKind.UNAVAILABLE)
+        assert balance(script) == [Missed]
+
+    @pytest.mark.parametrize("events", [(), (ABSENT, LED)], ids=["read", "found when acquiring"])
+    def test_when_tags_are_asked_for(self, events):
+        found = FreshFound(0.0, TAGGED, NOW_MS) if events else CellRead(0.0, TAGGED, NOW_MS)
+        script = begun(on_read_error="raise").give(*events, found, self.DOWN)
+        assert script.outcome == Unavailable(FailureKind.UNAVAILABLE)
+        assert balance(script) == [Missed]
+
+    def test_while_the_breaker_is_open(self):
+        script = begun(skip=MissReason.STORE_ERROR, on_read_error="raise")
+        assert script.outcome == Unavailable(None)
+        assert script.notices == [Missed(KEY, MissReason.STORE_ERROR), DONE]
+
+    @pytest.mark.parametrize("skip", [MissReason.DISABLED, MissReason.BYPASSED])
+    def test_but_not_where_the_store_is_not_to_be_asked(self, skip):
+        script = begun(skip=skip, on_read_error="raise")
+        assert isinstance(script.command, Compute | ShareLoad)
+
+
+class TestEarlyRefresh:
+    CELL = value_cell(7, filled_by=make_grant(b"theirs-1", 0), soft_ms=2_000, load_s=0.1)
+
+    @pytest.mark.parametrize(("server_ms", "is_due"), [(999, False), (1_000, True), (1_999, True)])
+    def test_at_a_share_of_the_entrys_life_a_refresh_is_spawned(self, server_ms, is_due):
+        script = begun(refresh_at=0.5).give(CellRead(0.0, self.CELL, server_ms))
+        assert script.outcome == Value(7)
+        assert script.notices == [Hit(KEY), DONE]
+        assert len(script.step.spawn) == is_due
+
+    @pytest.mark.parametrize(
+        ("draw_", "server_ms", "is_due"),
+        [(math.exp(-1), 1_898, False), (math.exp(-1), 1_902, True), (1.0, 1_999, False)],
+    )
+    def test_xfetch_spawns_one_the_more_likely_the_longer_the_load_took(self, draw_, server_ms, is_due):
+        drawn = draw(refresh_draw=draw_)
+        script = begun(xfetch_beta=1.0, drawn=drawn).give(CellRead(0.0, self.CELL, server_ms))
+        assert script.outcome == Value(7)
+        assert len(script.step.spawn) == is_due
+
+    def test_without_the_policy_nothing_is_refreshed_before_it_is_stale(self):
+        assert begun(**AT_ONCE).give(CellRead(0.0, self.CELL, 1_999)).step.spawn == ()
+
+    @pytest.mark.parametrize("server_ms", [10**9, None])
+    def test_an_entry_that_never_becomes_stale_is_not_refreshed(self, server_ms):
+        script = begun(refresh_at=0.5).give(CellRead(0.0, FRESH, server_ms))
+        assert script.outcome == Value(7)
+        assert script.step.spawn == ()
+
+
+class TestAbsence:
+    def test_that_there_is_nothing_is_a_hit_and_the_answer_is_none(self):
+        script = begun().give(CellRead(0.0, absent_cell(), NOW_MS))
+        assert script.outcome == Value(None)
+        assert script.notices == [Hit(KEY), DONE]
+
+    def test_it_is_taken_from_whoever_has_found_it_out_meanwhile(self):
+        script = begun().give(ABSENT, LED, FreshFound(0.0, absent_cell(), NOW_MS))
+        assert script.outcome == Value(None)
+
+
+class TestWhatIsReplaced:
+    """The value that is being replaced goes to the loader, where it is known and can be read."""
+
+    def test_a_value_that_has_expired(self):
+        script = begun().give(CellRead(0.0, STALE, NOW_MS), LED, GRANTED)
+        assert script.command.previous == 6
+
+    def test_a_value_that_is_found_with_the_lease(self):
+        script = begun().give(ABSENT, LED, LeaseGranted(0.0, GRANT, STALE, NOW_MS))
+        assert script.command.previous == 6
+
+    def test_nothing_where_it_cannot_be_read(self):
+        stale_text = value_cell("a", codec=TEXTS, soft_ms=1)
+        script = begun().give(ABSENT, LED, LeaseGranted(0.0, GRANT, stale_text, NOW_MS))
+        assert script.command.previous is None
+
+
+class TestNamedTags:
+    CAPTURE = Capture(TAG_KEYS, 120_000)
+    """For twice the longest life of an entry."""
+
+    def test_their_versions_are_read_with_the_cell(self):
+        script = begun(tags=TAGS)
+        assert script.command == ReadCell(KEY, 0.1, TAG_KEYS)
+        script.give(CellRead(0.0, TAGGED, NOW_MS, (V1, V2)))
+        assert script.outcome == Value(7)
+        assert script.notices == [Hit(KEY), DONE]
+
+    @pytest.mark.parametrize(
+        ("cell", "versions"),
+        [
+            (TAGGED, (V1, V3)),
+            (TAGGED, (V1, NO_VERSION)),
+            (TAGGED, (V2, V1)),
+            (FRESH, (V1, V2)),
+            (value_cell(7, versions=(("t:a", V1),)), (V1, V2)),
+            (value_cell(7, versions=(("t:a", V1), ("t:b", bytes(16)))), (V1, NO_VERSION)),
+        ],
+        ids=["changed", "gone", "swapped", "untagged", "another's tags", "zeros"],
+    )
+    def test_an_entry_that_lacks_one_or_has_another_version_of_it_is_replaced(self, cell, versions):
+        """S7."""
+        script = begun(tags=TAGS).give(CellRead(0.0, cell, NOW_MS, versions))
+        assert script.notices == [Missed(KEY, MissReason.TAG)]
+        script.give(LED)
+        assert script.command == acquire(seen=THEIRS, mode=Mode.DROP, capture=self.CAPTURE)
+
+    def test_they_are_captured_before_the_load_and_stored_with_the_value(self):
+        """S7."""
+        script = begun(tags=TAGS).give(CellRead(0.0, None, NOW_MS, (V1, NO_VERSION)), LED)
+        assert script.command == acquire(capture=self.CAPTURE)
+        script.give(LeaseGranted(0.0, GRANT, None, NOW_MS, (V1, V2)), Computed(0.0, 7))
+        body = seal(KEY, INTS, b"7", 0.0, (("t:a", V1), ("t:b", V2)))
+        assert script.command == FillCells((Fill(KEY, GRANT, 60_000, 0, body),), 0.1, TAG_KEYS)
+
+    def test_the_capture_outlives_twice_the_longest_entry_that_jitter_and_staleness_may_make(self):
+        script = begun(tags=TAGS, jitter=Jitter(0.1, 0.2), stale_for_s=10)
+        script.give(CellRead(0.0, None, NOW_MS, (V1, V2)), LED)
+        assert script.command.capture == Capture(TAG_KEYS, 2 * (72_000 + 10_000))
+
+    @pytest.mark.parametrize(
+        "answer",
+        [
+            LeaseDenied(0.0, 500, STALE_TAGGED, NOW_MS, (V1, V3)),
+            LeaseGranted(0.0, GRANT, STALE_TAGGED, NOW_MS, (V1, V3)),
+        ],
+        ids=["denied", "granted"],
+    )
+    def test_a_stale_value_whose_tags_have_changed_is_not_served(self, answer):
+        """S7 holds for what is served as stale, too."""
+        script = begun(tags=TAGS, **AT_ONCE).give(CellRead(0.0, None, NOW_MS, (V1, V3)), LED, answer)
+        if isinstance(script.command, Sleep):
+            script.give(Woke(0.0), LeaseGranted(0.0, GRANT, None, NOW_MS, (V1, V3)))
+        assert script.give(ComputeFailed(0.0, BROKEN), RELEASED).outcome == Raised(BROKEN)
+
+    @pytest.mark.parametrize("answer", [LeaseDenied, LeaseGranted])
+    def test_a_stale_value_is_served_no_more_once_a_tag_has_changed_while_the_caller_waited(self, answer):
+        """S7."""
+        script = begun(tags=TAGS, **WAITING, wait_s=0.0)
+        script.give(CellRead(0.0, STALE_TAGGED, NOW_MS, (V1, V2)), LED)
+        script.give(answer(0.0, 50 if answer is LeaseDenied else GRANT, STALE_TAGGED, NOW_MS, (V1, V3)))
+        script.give(ComputeFailed(0.0, BROKEN))
+        if answer is LeaseGranted:
+            script.give(RELEASED)
+        assert script.outcome == Raised(BROKEN)
+        assert balance(script) == [Missed]
+
+    def test_a_stale_value_whose_tags_hold_is_served(self):
+        read = CellRead(0.0, STALE_TAGGED, NOW_MS, (V1, V2))
+        assert begun(tags=TAGS, **AT_ONCE).give(read).outcome == Value(7)
+        denied = LeaseDenied(0.0, 500, STALE_TAGGED, NOW_MS, (V1, V2))
+        script = begun(tags=TAGS, **AT_ONCE).give(CellRead(0.0, None, NOW_MS, (V1, V2)), LED, denied)
+        assert script.outcome == Value(7)
+
+    @pytest.mark.parametrize("versions", [(), (V1,), (V1, V2, V3)])
+    def test_an_answer_with_another_number_of_versions_breaks_the_contract(self, versions):
+        with pytest.raises(ProtocolError):
+            begun(tags=TAGS).give(CellRead(0.0, TAGGED, NOW_MS, versions))
+        led = begun(tags=TAGS).give(CellRead(0.0, None, NOW_MS, (V1, V2)), LED)
+        for answer in (
+            LeaseGranted(0.0, GRANT, None, NOW_MS, versions),
+            LeaseDenied(0.0, 5, None, NOW_MS, versions),
+            FreshFound(0.0, TAGGED, NOW_MS, versions),
+        ):
+            with pytest.raises(ProtocolError):
+                led.step.state.receive(answer)
+
+
+class TestTagsThatTheCallerHasNotNamed:
+    """They are found in the entry, and asked for in a second round trip."""
+
+    def test_the_value_is_served_if_they_hold(self):
+        script = begun().give(CellRead(0.0, TAGGED, NOW_MS))
+        assert script.command == ReadTags(TAG_KEYS, 0.1)
+        assert script.notices == []
+        script.give(TagsRead(0.5, (V1, V2), NOW_MS))
+        assert script.outcome == Value(7)
+        assert script.notices == [Hit(KEY), Ended(OperationName.GET_OR_LOAD, 0.5)]
+
+    @pytest.mark.parametrize("versions", [(V1, V3), (V1, NO_VERSION), (NO_VERSION, NO_VERSION)])
+    def test_else_it_is_replaced(self, versions):
+        """S7."""
+        script = begun().give(CellRead(0.0, TAGGED, NOW_MS), TagsRead(0.0, versions, NOW_MS), LED)
+        assert script.notices == [Missed(KEY, MissReason.TAG)]
+        assert script.command == acquire(seen=THEIRS, mode=Mode.DROP)
+
+    def test_only_those_are_asked_for_that_are_not_known(self):
+        script = begun(tags=("t:b",)).give(CellRead(0.0, TAGGED, NOW_MS, (V2,)))
+        assert script.command == ReadTags(TAG_KEYS[:1], 0.1)
+        assert script.give(TagsRead(0.0, (V1,), NOW_MS)).outcome == Value(7)
+
+    def test_a_stale_value_is_checked_as_well(self):
+        script = begun(**AT_ONCE).give(CellRead(0.0, STALE_TAGGED, NOW_MS), TagsRead(0.0, (V1, V2), NOW_MS))
+        assert script.outcome == Value(7)
+        assert balance(script) == [StaleServed]
+        script = begun(**AT_ONCE).give(CellRead(0.0, STALE_TAGGED, NOW_MS), TagsRead(0.0, (V1, V3), NOW_MS))
+        assert script.command == share()
+        assert balance(script) == [Missed]
+
+    def test_a_stale_value_that_was_checked_covers_a_loader_that_raises(self):
+        script = begun(**WAITING).give(CellRead(0.0, STALE_TAGGED, NOW_MS), TagsRead(0.0, (V1, V2), NOW_MS))
+        script.give(LED, LeaseGranted(0.0, GRANT, STALE_TAGGED, NOW_MS), ComputeFailed(0.0, BROKEN), RELEASED)
+        assert script.outcome == Value(7)
+        assert balance(script) == [StaleServed]
+
+    def test_one_whose_removal_the_store_has_not_been_told_of_has_no_version(self):
+        script = begun(bypassed=frozenset(TAG_KEYS[1:]))
+        script.give(CellRead(0.0, TAGGED, NOW_MS), TagsRead(0.0, (V1, V2), NOW_MS))
+        assert script.notices == [Missed(KEY, MissReason.TAG)]
+
+    def test_a_failure_is_retried_and_then_the_loader_runs_without_the_store(self):
+        script = begun().give(CellRead(0.0, TAGGED, NOW_MS), StoreFailed(0.0, FailureKind.TIMEOUT))
+        assert script.command == ReadTags(TAG_KEYS, 0.1)
+        script.give(StoreFailed(0.0, FailureKind.PERMISSION))
+        assert script.command == share(heeds_store=False)
+        assert script.notices[1:] == [
+            StoreErrored(FailureKind.PERMISSION),
+            StoreGaveUp(FailureKind.PERMISSION),
+            Missed(KEY, MissReason.STORE_ERROR),
+        ]
+
+    def test_interrupted_it_ends(self):
+        script = begun().give(CellRead(0.0, TAGGED, NOW_MS), Interrupted(0.0))
+        assert script.outcome == Abandoned()
+
+    @pytest.mark.parametrize("versions", [(), (V1,), (V1, V2, V3)])
+    def test_an_answer_with_another_number_of_versions_breaks_the_contract(self, versions):
+        script = begun().give(CellRead(0.0, TAGGED, NOW_MS))
+        with pytest.raises(ProtocolError):
+            script.give(TagsRead(0.0, versions, NOW_MS))
+
+    def test_what_somebody_stored_meanwhile_is_served_if_they_hold(self):
+        script = begun().give(ABSENT, LED, FreshFound(0.0, TAGGED, NOW_MS))
+        assert script.command == ReadTags(TAG_KEYS, 0.1)
+        assert script.step.flight == 4
+        script.give(TagsRead(0.0, (V1, V2), NOW_MS))
+        assert script.outcome == Value(7)
+        assert script.step.flight == 4
+        assert balance(script) == [Missed]
+
+    def test_what_somebody_stored_meanwhile_is_replaced_if_they_do_not_hold(self):
+        script = begun().give(ABSENT, LED, FreshFound(0.0, TAGGED, NOW_MS), TagsRead(0.0, (V1, V3), NOW_MS))
+        assert script.command == acquire(seen=THEIRS, mode=Mode.DROP)
+
+    def test_where_they_cannot_be_had_of_it_the_loader_runs_without_a_lease(self):
+        script = begun().give(ABSENT, LED, FreshFound(0.0, TAGGED, NOW_MS))
+        script.give(StoreFailed(0.0, FailureKind.PERMISSION))
+        assert script.command == Compute(KEY, None)
+        assert script.step.flight == 4
+
+    def test_interrupted_meanwhile_the_flight_ends(self):
+        script = begun().give(ABSENT, LED, FreshFound(0.0, TAGGED, NOW_MS), Interrupted(0.0))
+        assert script.outcome == Abandoned()
+        assert script.step.flight == 4
+
+
+class TestBesideAnotherVersionsEntry:
+    """Fault 33: a fresh entry of another program version is never replaced by a reader."""
+
+    BESIDE = beside(KEY, INTS.fingerprint)
+    ANCHOR = (("", THEIRS),)
+
+    def ours(self, filled_by=THEIRS, **options):
+        return value_cell(7, self.BESIDE, versions=(("", filled_by),), filled_by=OURS, **options)
+
+    def test_what_is_kept_beside_it_is_a_hit_and_the_entry_is_left_alone(self):
+        script = begun().give(CellRead(0.0, TEXT, NOW_MS))
+        assert script.command == ReadCell(self.BESIDE, 0.1)
+        script.give(CellRead(0.0, self.ours(), NOW_MS))
+        assert script.outcome == Value(7)
+        assert script.notices == [Hit(KEY), DONE]
+
+    @pytest.mark.parametrize("server_ms", [NOW_MS, None])
+    def test_only_a_fresh_one_is_left_alone(self, server_ms):
+        stale_text = value_cell("a", codec=TEXTS, soft_ms=1)
+        script = begun().give(CellRead(0.0, stale_text, server_ms), LED)
+        assert script.notices == [Missed(KEY, MissReason.SCHEMA)]
+        assert script.command == acquire(seen=THEIRS, mode=Mode.DROP)
+
+    def test_where_there_is_nothing_beside_it_one_is_loaded_and_kept_there(self):
+        script = begun().give(CellRead(0.0, TEXT, NOW_MS), ABSENT)
+        assert script.notices == [Missed(KEY, MissReason.SCHEMA)]
+        assert script.command == share(key=self.BESIDE)
+        script.give(LED)
+        assert script.command == acquire(key=self.BESIDE)
+        script.give(GRANTED)
+        assert script.command.key == self.BESIDE
+        script.give(Computed(0.0, 7))
+        body = seal(self.BESIDE, INTS, b"7", 0.0, self.ANCHOR)
+        assert script.command == FillCells((Fill(self.BESIDE, GRANT, 60_000, 0, body),), 0.1)
+        script.give(STORED)
+        assert script.outcome.value == 7
+        assert script.notices[1:] == [KeptBeside(KEY), LoadedNotice(KEY, True, 0.0), Stored(KEY), DONE]
+
+    def test_what_is_tied_to_an_older_value_is_replaced(self):
+        """S1: that value is gone, and what was loaded while it was there may be old."""
+        old = self.ours(filled_by=make_grant(b"theirs-0", 1))
+        script = begun().give(CellRead(0.0, TEXT, NOW_MS), CellRead(0.0, old, NOW_MS), LED)
+        assert script.notices == [Missed(KEY, MissReason.SCHEMA)]
+        assert script.command == acquire(key=self.BESIDE, seen=OURS, mode=Mode.DROP)
+
+    def test_what_is_beside_it_and_tied_to_nothing_is_no_entry_of_this_kind(self):
+        loose = value_cell(7, self.BESIDE)
+        script = begun().give(CellRead(0.0, TEXT, NOW_MS), CellRead(0.0, loose, NOW_MS))
+        assert script.notices == [Missed(KEY, MissReason.SCHEMA)]
+
+    def test_what_is_kept_beside_it_is_served_stale_as_any_other(self):
+        script = begun(**AT_ONCE).give(CellRead(0.0, TEXT, NOW_MS))
+        script.give(CellRead(0.0, self.ours(soft_ms=NOW_MS - 1), NOW_MS))
+        assert script.outcome == Value(7)
+        [spawned] = script.step.spawn
+        assert spawned.command.key == self.BESIDE
+
+    def test_the_tags_of_what_is_kept_beside_it_are_checked_too(self):
+        """S7."""
+        cell = value_cell(7, self.BESIDE, versions=(*self.ANCHOR, ("t:a", V1)))
+        script = begun().give(CellRead(0.0, TEXT, NOW_MS), CellRead(0.0, cell, NOW_MS))
+        assert script.command == ReadTags(TAG_KEYS[:1], 0.1)
+        assert script.give(TagsRead(0.0, (V1,), NOW_MS)).outcome == Value(7)
+
+    def test_a_foreign_key_beside_it_is_not_touched(self):
+        script = begun().give(CellRead(0.0, TEXT, NOW_MS), CellRead(0.0, FOREIGN, NOW_MS), LED)
+        assert script.command == Compute(self.BESIDE, None)
+        assert balance(script) == [Missed]
+
+    def test_one_that_is_stored_meanwhile_is_left_alone_as_well(self):
+        script = begun().give(ABSENT, LED, FreshFound(0.0, TEXT, NOW_MS))
+        assert script.command == acquire(key=self.BESIDE)
+        assert script.step.flight == 4
+        script.give(FreshFound(0.0, self.ours(), NOW_MS))
+        assert script.outcome == Value(7)
+        assert balance(script) == [Missed]
+
+    def test_an_older_one_beside_it_is_replaced_then(self):
+        script = begun().give(ABSENT, LED, FreshFound(0.0, TEXT, NOW_MS))
+        old = self.ours(filled_by=make_grant(b"theirs-0", 1))
+        script.give(FreshFound(0.0, old, NOW_MS))
+        assert script.command == acquire(key=self.BESIDE, seen=OURS, mode=Mode.DROP)
+
+    def test_interrupted_it_is_the_lease_beside_that_is_given_back(self):
+        script = begun().give(CellRead(0.0, TEXT, NOW_MS), ABSENT, LED, Interrupted(0.0))
+        assert script.command == release(NONCE, key=self.BESIDE)
 
 
 class TestInterruption:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from sansio_cache.commands import DeleteKeys
-from sansio_cache.events import FailureKind, Interrupted, KeysDeleted, StoreFailed
+from sansio_cache.commands import DeleteKeys, ExpireCells
+from sansio_cache.errors import ProtocolError
+from sansio_cache.events import CellsExpired, FailureKind, Interrupted, KeysDeleted, StoreFailed
 from sansio_cache.notices import (
     Ended,
     Invalidated,
     InvalidationFailed,
     OperationName,
+    SoftExpired,
     StoreErrored,
     StoreGaveUp,
 )
@@ -84,3 +86,44 @@ def test_cleaning_up_after_another_operation_is_not_an_operation_of_the_users():
     script.give(KeysDeleted(1.0, 3))
     assert script.outcome == Abandoned()
     assert script.notices == [Invalidated(KEYS)]
+
+
+class TestSoftly:
+    """Values are made stale instead, which voids loads, too."""
+
+    def begun(self, **options):
+        request = InvalidateRequest(OperationName.EXPIRE, KEYS, 2, PATIENCE, 1.0, soft=True)
+        return Script(invalidate(request, **options))
+
+    def test_keys_are_expired_a_chunk_at_a_time(self):
+        script = self.begun()
+        assert script.command == ExpireCells(("shop:a", "shop:b"), 0.1)
+        script.give(CellsExpired(1.0, 1))
+        assert script.command == ExpireCells(("shop:c",), 0.1)
+        script.give(CellsExpired(3.0, 0))
+        assert script.outcome == ManyInvalidated(KEYS, ())
+        assert script.notices == [
+            SoftExpired(("shop:a", "shop:b")),
+            SoftExpired(("shop:c",)),
+            Ended(OperationName.EXPIRE, 2.0),
+        ]
+
+    def test_what_the_store_cannot_be_told_of_is_to_be_remembered(self):
+        script = self.begun().give(CellsExpired(1.0, 1), StoreFailed(1.0, FailureKind.WRITES_REFUSED))
+        assert script.outcome == ManyInvalidated(("shop:a", "shop:b"), ("shop:c",))
+        assert InvalidationFailed(("shop:c",)) in script.notices
+
+    def test_an_interruption_does_not_stop_it(self):
+        script = self.begun().give(Interrupted(1.0))
+        assert script.command == ExpireCells(("shop:a", "shop:b"), 0.1)
+        script.give(CellsExpired(1.0, 1), CellsExpired(1.0, 1))
+        assert script.outcome == Abandoned()
+
+    def test_a_disabled_cache_is_not_asked(self):
+        assert self.begun(skip=True).outcome == ManyInvalidated((), ())
+
+    def test_neither_takes_the_others_answer(self):
+        with pytest.raises(ProtocolError):
+            self.begun().give(KeysDeleted(1.0, 2))
+        with pytest.raises(ProtocolError):
+            Script(invalidate(request())).give(CellsExpired(1.0, 2))

@@ -30,19 +30,20 @@ from sansio_cache.notices import (
 from sansio_cache.operations.mutate import EndRequest, MutateRequest, begin, end
 from sansio_cache.operations.set_many import Item
 from sansio_cache.step import Abandoned, ManyHeld, ManyInvalidated
-from support.machines import NONCE, PATIENCE, Script
+from support.machines import NONCE, PATIENCE, TEXTS, Script
 
 KEYS = ("shop:a", "shop:b")
+TAG_KEYS = ("shop:%t:a", "shop:%g:user")
 G1, G2 = make_grant(NONCE, 1), make_grant(NONCE, 2)
-A, B = (Item(f"shop:{name}", name.encode(), 60_000, 0) for name in "ab")
+A, B = (Item(f"shop:{name}", TEXTS, b'"%s"' % name.encode(), 60_000, 0) for name in "ab")
 
 
 def begun(keys=KEYS, **options):
     return Script(begin(MutateRequest(keys, NONCE, 3_000, 60.0, PATIENCE, 1.0), **options))
 
 
-def ending(*items, keys=KEYS, grants=(G1, G2)):
-    return Script(end(EndRequest(keys, grants, items, PATIENCE, 1.0)))
+def ending(*items, keys=KEYS, grants=(G1, G2), tags=()):
+    return Script(end(EndRequest(keys, grants, items, PATIENCE, 1.0, tags)))
 
 
 def test_it_begins_with_a_hold_on_every_key_and_renews_them_until_the_longest_time():
@@ -161,3 +162,29 @@ def test_an_answer_of_another_length_breaks_the_contract():
         begun().give(HoldsTaken(1.0, (G1,)))
     with pytest.raises(ProtocolError):
         ending(A, B).give(CellsFilled(1.0, (FillResult.STORED,)))
+
+
+class TestTags:
+    """S7: what depends on a tag of a mutation goes with the keys, whatever becomes of the values."""
+
+    def test_they_are_removed_with_what_was_not_set(self):
+        script = ending(A, tags=TAG_KEYS).give(CellsFilled(1.0, (FillResult.STORED,)))
+        assert script.command == DeleteKeys(("shop:b", *TAG_KEYS), 0.1)
+        script.give(KeysDeleted(1.0, 3))
+        assert script.outcome == ManyInvalidated(("shop:b", *TAG_KEYS), ())
+
+    def test_they_are_removed_even_if_everything_was_stored(self):
+        script = ending(A, B, tags=TAG_KEYS).give(CellsFilled(1.0, (FillResult.STORED,) * 2))
+        assert script.command == DeleteKeys(TAG_KEYS, 0.1)
+
+    def test_without_keys_they_are_all_there_is(self):
+        assert ending(keys=(), grants=None, tags=TAG_KEYS).command == DeleteKeys(TAG_KEYS, 0.1)
+
+    def test_interrupted_while_filling_they_are_removed_as_well(self):
+        script = ending(A, tags=TAG_KEYS).give(Interrupted(1.0))
+        assert script.command == DeleteKeys((*KEYS, *TAG_KEYS), 0.1)
+
+    def test_those_that_cannot_be_removed_are_reported_to_be_remembered(self):
+        script = ending(tags=TAG_KEYS).give(StoreFailed(1.0, FailureKind.WRITES_REFUSED))
+        assert script.outcome == ManyInvalidated((), (*KEYS, *TAG_KEYS))
+        assert InvalidationFailed((*KEYS, *TAG_KEYS)) in script.notices

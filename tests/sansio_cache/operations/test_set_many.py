@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from sansio_cache.cell import make_grant
-from sansio_cache.commands import DeleteKeys, Fill, FillCells, HoldCells
+from sansio_cache.commands import Capture, DeleteKeys, Fill, FillCells, HoldCells
+from sansio_cache.entry import seal
 from sansio_cache.errors import ProtocolError
 from sansio_cache.events import (
     CellsFilled,
@@ -16,6 +17,7 @@ from sansio_cache.events import (
     KeysDeleted,
     StoreFailed,
 )
+from sansio_cache.memory_store import MemoryStore
 from sansio_cache.notices import (
     Ended,
     FillRefused,
@@ -26,24 +28,28 @@ from sansio_cache.notices import (
     StoreErrored,
     StoreGaveUp,
 )
+from sansio_cache.operations.get import ReadRequest, get
 from sansio_cache.operations.set_many import Item, SetRequest, set_many
-from sansio_cache.step import Abandoned, ManyStored
-from support.machines import NONCE, PATIENCE, Script
+from sansio_cache.step import Abandoned, ManyStored, Missing, Value
+from support.machines import INTS, NONCE, PATIENCE, TEXTS, Clock, Process, Script
 
 G1, G2, G3 = (make_grant(NONCE, us) for us in (1, 2, 3))
-A, B, C = (Item(f"shop:{name}", name.encode(), 60_000, 0) for name in "abc")
-SOFT = Item("shop:s", b"s", 90_000, 60_000)
+V1, V2, V3 = (make_grant(b"tag-----", us) for us in (1, 2, 3))
+A, B, C = (Item(f"shop:{name}", TEXTS, b'"%s"' % name.encode(), 60_000, 0) for name in "abc")
+SOFT = Item("shop:s", INTS, b"7", 90_000, 60_000)
+TAGS, TAG_KEYS = ("t:a", "g:user"), ("shop:%t:a", "shop:%g:user")
 
 
-def request(*items, chunk=2):
-    return SetRequest(OperationName.SET_MANY, items, NONCE, 5_000, chunk, PATIENCE, 1.0)
+def request(*items, chunk=2, tags=(), started_s=1.0):
+    return SetRequest(OperationName.SET_MANY, items, NONCE, 5_000, chunk, PATIENCE, started_s, tags)
 
 
 def test_a_value_is_held_and_then_filled_under_the_holds_grant():
     script = Script(set_many(request(SOFT)))
     assert script.command == HoldCells(("shop:s",), NONCE, 5_000, 0.1)
     script.give(HoldsTaken(1.0, (G1,)))
-    assert script.command == FillCells((Fill("shop:s", G1, 90_000, 60_000, b"s"),), 0.1)
+    body = seal("shop:s", INTS, b"7", 0.0)
+    assert script.command == FillCells((Fill("shop:s", G1, 90_000, 60_000, body),), 0.1)
     script.give(CellsFilled(1.5, (FillResult.STORED,)))
     assert script.outcome == ManyStored((FillResult.STORED,))
     assert script.notices == [Stored("shop:s"), Ended(OperationName.SET_MANY, 0.5)]
@@ -131,3 +137,48 @@ def test_nothing_to_do_asks_nothing(items, skip):
 def test_an_answer_of_another_length_breaks_the_contract(events):
     with pytest.raises(ProtocolError):
         Script(set_many(request(A, B))).give(*events)
+
+
+class TestTags:
+    """S7: the tags of what is set are captured when the call begins."""
+
+    CAPTURE = Capture(TAG_KEYS, 180_000)
+    """For twice the longest of the entries' lives."""
+
+    def test_they_are_captured_with_the_holds_and_stored_with_the_values(self):
+        script = Script(set_many(request(A, SOFT, tags=TAGS)))
+        assert script.command == HoldCells(("shop:a", "shop:s"), NONCE, 5_000, 0.1, self.CAPTURE)
+        script.give(HoldsTaken(1.0, (G1, G2), (V1, V2)))
+        tied = (("t:a", V1), ("g:user", V2))
+        assert script.command == FillCells((A.under(G1, tied), SOFT.under(G2, tied)), 0.1)
+        assert script.command.fills[0].body == seal("shop:a", TEXTS, b'"a"', 0.0, tied)
+
+    def test_the_versions_of_the_first_chunk_stand_for_all_of_them(self):
+        script = Script(set_many(request(A, SOFT, tags=TAGS, chunk=1)))
+        script.give(HoldsTaken(1.0, (G1,), (V1, V2)), CellsFilled(1.0, (FillResult.STORED,)))
+        assert script.command == HoldCells(("shop:s",), NONCE, 5_000, 0.1, self.CAPTURE)
+        script.give(HoldsTaken(1.0, (G2,), (V3, V2)))
+        assert script.command == FillCells((SOFT.under(G2, (("t:a", V1), ("g:user", V2))),), 0.1)
+
+    @pytest.mark.parametrize("chunk", [1, 2])
+    def test_a_tag_that_is_invalidated_after_the_call_began_takes_all_the_values_with_it(self, chunk):
+        clock = Clock()
+        process = Process(MemoryStore(clock), clock)
+        run = process.start(set_many(request(A, B, tags=TAGS[:1], chunk=chunk, started_s=clock())))
+        process.advance(run)  # the first hold is taken
+        process.store.perform(DeleteKeys(TAG_KEYS[:1], 1.0))
+        assert process.finish(run) == ManyStored((FillResult.STORED,) * 2)
+        for item in (A, B):
+            reading = get(ReadRequest(item.key, TEXTS, PATIENCE, clock()))
+            assert process.run(reading).step.outcome == Missing()
+
+    def test_a_value_whose_tags_hold_is_read_again(self):
+        clock = Clock()
+        process = Process(MemoryStore(clock), clock)
+        process.run(set_many(request(A, tags=TAGS, started_s=clock())))
+        assert process.run(get(ReadRequest("shop:a", TEXTS, PATIENCE, clock()))).step.outcome == Value("a")
+
+    @pytest.mark.parametrize("versions", [(), (V1,), (V1, V2, V3)])
+    def test_an_answer_with_another_number_of_versions_breaks_the_contract(self, versions):
+        with pytest.raises(ProtocolError):
+            Script(set_many(request(A, tags=TAGS))).give(HoldsTaken(1.0, (G1,), versions))

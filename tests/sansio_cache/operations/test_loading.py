@@ -1,0 +1,377 @@
+"""Loading: the loader's answer, and what becomes of it under the grant that it was called with."""
+
+from __future__ import annotations
+
+import pytest
+
+from sansio_cache.cell import make_grant
+from sansio_cache.codec import codec_for
+from sansio_cache.commands import (
+    NO_TAGS,
+    Capture,
+    Compute,
+    Fill,
+    FillCells,
+    Lease,
+    ReleaseLeases,
+    RenewLeases,
+    Sleep,
+)
+from sansio_cache.entry import Servable, beside, seal
+from sansio_cache.errors import ProtocolError
+from sansio_cache.events import (
+    CellsFilled,
+    Computed,
+    ComputeFailed,
+    FailureKind,
+    FillResult,
+    Interrupted,
+    LeasesReleased,
+    StoreFailed,
+    Woke,
+)
+from sansio_cache.loader import Absent, Fresh
+from sansio_cache.notices import (
+    Ended,
+    FillRefused,
+    LoadFailed,
+    Missed,
+    OperationName,
+    RefreshFailed,
+    StaleServed,
+    Stored,
+    StoreErrored,
+    StoreGaveUp,
+    Unstorable,
+)
+from sansio_cache.notices import Loaded as LoadedNotice
+from sansio_cache.operations.loading import DRAWN_BYTES, Finding, LoadRequest, compute
+from sansio_cache.step import Abandoned, Loaded, Raised, Value
+from sansio_cache.ttl import Jitter
+from support.machines import GRANT, INTS, KEY, THEIRS, Script, draw, load_request, value_cell
+
+STORED = CellsFilled(0.0, (FillResult.STORED,))
+REFUSED = CellsFilled(0.0, (FillResult.REFUSED,))
+RELEASED = LeasesReleased(0.0)
+BROKEN = RuntimeError("database")
+DONE = Ended(OperationName.GET_OR_LOAD, 0.0)
+V1, V2, V3 = (make_grant(b"tag-----", us) for us in (1, 2, 3))
+STALE_CELL = value_cell(6, soft_ms=1)
+STALE = Servable(6, False, STALE_CELL)
+RELEASE = ReleaseLeases((Lease(KEY, GRANT),), 0.1)
+
+
+def begun(*, grant=GRANT, versions=(), finding=None, **changes):
+    request = load_request(**changes)
+    return Script(compute(request, 4, grant, versions, finding or Finding(), 0.0))
+
+
+def filled(given, **changes):
+    """The one fill that a loader's answer leads to."""
+    script = begun(**changes).give(Computed(0.0, given))
+    [fill] = script.command.fills
+    return fill
+
+
+class TestTheLoader:
+    def test_is_called_under_the_grant_which_is_renewed_beside_it(self):
+        script = begun()
+        assert isinstance(script.command, Compute)
+        assert script.command.key == KEY
+        assert script.step.flight == 4
+        renewal = Script(script.command.renewal)
+        assert renewal.command == Sleep(5 / 3)
+        assert renewal.give(Woke(2.0)).command == RenewLeases((Lease(KEY, GRANT),), 5_000, 0.1)
+
+    def test_without_a_grant_there_is_nothing_to_renew(self):
+        assert begun(grant=None).command == Compute(KEY, None)
+
+    def test_is_told_what_it_replaces(self):
+        assert begun(finding=Finding(previous=6)).command.previous == 6
+
+    def test_that_raises_gives_the_lease_back_and_stores_nothing(self):
+        """S13."""
+        script = begun().give(ComputeFailed(0.0, BROKEN))
+        assert script.command == RELEASE
+        script.give(RELEASED)
+        assert script.outcome == Raised(BROKEN)
+        assert script.notices == [LoadFailed(KEY, True, "RuntimeError"), DONE]
+
+    def test_that_raises_without_a_lease_has_nothing_to_give_back(self):
+        script = begun(grant=None).give(ComputeFailed(0.0, BROKEN))
+        assert script.outcome == Raised(BROKEN)
+        assert script.notices == [LoadFailed(KEY, False, "RuntimeError"), DONE]
+
+    @pytest.mark.parametrize("grant", [GRANT, None])
+    def test_that_raises_is_covered_by_a_stale_value(self, grant):
+        finding = Finding(stale=STALE, counted=False)
+        script = begun(grant=grant, finding=finding).give(ComputeFailed(0.0, BROKEN))
+        if grant:
+            script.give(RELEASED)
+        assert script.outcome == Value(6)
+        leased = grant is not None
+        assert script.notices == [LoadFailed(KEY, leased, "RuntimeError"), StaleServed(KEY), DONE]
+
+
+class TestTheValue:
+    def test_is_stored_with_what_it_took_to_load(self):
+        script = begun(ttl=60, stale_for_s=30).give(Computed(2.0, 7))
+        body = seal(KEY, INTS, b"7", 2.0)
+        assert script.command == FillCells((Fill(KEY, GRANT, 90_000, 60_000, body),), 0.1)
+        script.give(CellsFilled(3.0, (FillResult.STORED,)))
+        assert script.outcome == Loaded(7, b"7", accepted=True)
+        assert script.step.flight == 4
+        assert script.notices == [
+            LoadedNotice(KEY, True, 2.0),
+            Stored(KEY),
+            Ended(OperationName.GET_OR_LOAD, 3.0),
+        ]
+
+    def test_is_the_callers_as_a_later_hit_would_give_it(self):
+        mine = [1]
+        script = begun(codec=codec_for(list[int], 1_000)).give(Computed(0.0, mine), STORED)
+        assert script.outcome.value == [1]
+        assert script.outcome.value is not mine
+
+    @pytest.mark.parametrize(
+        ("result", "accepted", "notice"),
+        [
+            (FillResult.ALREADY_STORED, True, Stored(KEY)),
+            (FillResult.REFUSED, False, FillRefused(KEY)),
+        ],
+    )
+    def test_is_the_callers_whether_it_was_stored_or_refused(self, result, accepted, notice):
+        """Fault 8: where another grant was issued, or the cell is gone, the fill is refused."""
+        script = begun().give(Computed(0.0, 7), CellsFilled(0.0, (result,)))
+        assert script.outcome == Loaded(7, b"7", accepted=accepted)
+        assert notice in script.notices
+
+    def test_without_a_lease_is_not_stored(self):
+        script = begun(grant=None).give(Computed(0.5, 7))
+        assert script.outcome == Loaded(7, b"7", accepted=False)
+        assert script.notices == [
+            LoadedNotice(KEY, False, 0.5),
+            Ended(OperationName.GET_OR_LOAD, 0.5),
+        ]
+
+    def test_counts_as_a_miss_where_the_request_was_not_counted(self):
+        """B3."""
+        script = begun(finding=Finding(counted=False)).give(Computed(0.0, 7), STORED)
+        assert [type(each) for each in script.notices] == [Missed, LoadedNotice, Stored, Ended]
+
+    def test_that_cannot_be_stored_gives_the_lease_back_and_reaches_the_caller(self):
+        script = begun().give(Computed(0.0, "not an int"))
+        assert script.command == RELEASE
+        script.give(RELEASED)
+        assert script.outcome == Loaded("not an int", None, accepted=False)
+        assert script.notices == [LoadedNotice(KEY, True, 0.0), Unstorable(KEY, "str"), DONE]
+        assert script.step.rests_until_s == 0.0
+
+    def test_that_cannot_be_stored_and_has_no_lease_has_nothing_to_give_back(self):
+        script = begun(grant=None).give(Computed(0.0, "text"))
+        assert script.outcome == Loaded("text", None, accepted=False)
+
+
+class TestItsTimeToLive:
+    """B1: what reaches the store, for each thing that a loader may give."""
+
+    def test_is_the_policys_with_jitter(self):
+        jitter = Jitter(0.1, 0.2)
+        assert filled(7, ttl=60, jitter=jitter, drawn=draw(ttl_draw=0.0)).hard_ttl_ms == 66_000
+        assert filled(7, ttl=60, jitter=jitter, drawn=draw(ttl_draw=0.5)).hard_ttl_ms == 69_000
+
+    def test_that_the_loader_gives_is_not_jittered(self):
+        fill = filled(Fresh(7, ttl=10), ttl=60, jitter=Jitter(0.1, 0.2), drawn=draw(ttl_draw=0.5))
+        assert (fill.hard_ttl_ms, fill.soft_ttl_ms) == (10_000, 0)
+        assert fill.body == seal(KEY, INTS, b"7", 0.0)
+
+    def test_that_the_loader_gives_may_be_followed_by_a_stale_time(self):
+        fill = filled(Fresh(7, ttl=10), stale_for_s=5)
+        assert (fill.hard_ttl_ms, fill.soft_ttl_ms) == (15_000, 10_000)
+
+    def test_of_an_absence_is_the_policys_negative_one_with_jitter(self):
+        fill = filled(Absent(), negative_ttl=10, jitter=Jitter(0.1, 0.2), stale_for_s=60, refresh_at=0.5)
+        assert (fill.hard_ttl_ms, fill.soft_ttl_ms) == (11_000, 0)
+
+    def test_of_an_absence_is_the_loaders_where_it_says(self):
+        fill = filled(Absent(ttl=2), negative_ttl=10, jitter=Jitter(0.1, 0.2))
+        assert (fill.hard_ttl_ms, fill.soft_ttl_ms) == (2_000, 0)
+
+
+class TestAnAbsence:
+    def test_is_stored_as_one_and_the_callers_answer_is_none(self):
+        script = begun().give(Computed(0.5, Absent()))
+        assert script.command.fills[0].body == seal(KEY, INTS, None, 0.5)
+        script.give(CellsFilled(0.5, (FillResult.STORED,)))
+        assert script.outcome == Loaded(None, None, accepted=True)
+        assert Stored(KEY) in script.notices
+
+    def test_without_a_lease_is_not_stored(self):
+        script = begun(grant=None).give(Computed(0.0, Absent()))
+        assert script.outcome == Loaded(None, None, accepted=False)
+
+    def test_is_told_from_a_none(self):
+        codec = codec_for(None, 1_000)
+        fill = filled(None, codec=codec)
+        assert fill.body == seal(KEY, codec, b"null", 0.0)
+        assert fill.body != seal(KEY, codec, None, 0.0)
+
+
+class TestFilling:
+    def test_is_retried_under_the_same_grant(self):
+        script = begun().give(Computed(0.0, 7))
+        fill = script.command
+        script.give(StoreFailed(0.0, FailureKind.TIMEOUT))
+        assert script.command == fill
+        script.give(CellsFilled(0.0, (FillResult.ALREADY_STORED,)))
+        assert script.outcome == Loaded(7, b"7", accepted=True)
+
+    def test_that_fails_for_good_leaves_the_value_with_its_caller(self):
+        down = StoreFailed(0.0, FailureKind.UNAVAILABLE)
+        script = begun().give(Computed(0.0, 7), down)
+        assert script.outcome == Loaded(7, b"7", accepted=False)
+        assert script.notices[-3:] == [StoreErrored(down.kind), StoreGaveUp(down.kind), DONE]
+
+    def test_that_the_store_refuses_gives_the_lease_back(self):
+        """Fault 13: others must not wait for a lease under which nothing can be stored."""
+        full = StoreFailed(0.0, FailureKind.OUT_OF_MEMORY)
+        script = begun().give(Computed(0.0, 7), full)
+        assert script.command == RELEASE
+        script.give(RELEASED)
+        assert script.outcome == Loaded(7, b"7", accepted=False)
+        assert script.notices[-3:] == [StoreErrored(full.kind), StoreGaveUp(full.kind), DONE]
+
+    @pytest.mark.parametrize("results", [(), (FillResult.STORED,) * 2])
+    def test_that_is_answered_for_another_number_of_fills_breaks_the_contract(self, results):
+        script = begun().give(Computed(0.0, 7))
+        with pytest.raises(ProtocolError):
+            script.give(CellsFilled(0.0, results))
+
+
+class TestTags:
+    """S7: captured before the load, stored with the value, and read again after the fill."""
+
+    TAGS, KEYS = ("t:a", "t:b"), ("shop:%t:a", "shop:%t:b")
+    VERSIONS = (("t:a", V1), ("t:b", V2))
+
+    def begun(self):
+        return begun(tags=self.TAGS, versions=self.VERSIONS).give(Computed(0.0, 7))
+
+    def test_go_with_the_value_and_are_read_with_the_fill(self):
+        body = seal(KEY, INTS, b"7", 0.0, self.VERSIONS)
+        fill = Fill(KEY, GRANT, 60_000, 0, body)
+        assert self.begun().command == FillCells((fill,), 0.1, self.KEYS)
+
+    @pytest.mark.parametrize(
+        ("after", "accepted"), [((V1, V2), True), ((V1, V3), False), ((V1, b""), False), ((b"", b""), False)]
+    )
+    def test_that_have_changed_during_the_load_keep_the_value_from_callers_who_came_meanwhile(
+        self, after, accepted
+    ):
+        script = self.begun().give(CellsFilled(0.0, (FillResult.STORED,), after))
+        assert script.outcome == Loaded(7, b"7", accepted=accepted)
+        assert Stored(KEY) in script.notices
+
+    def test_a_refused_fill_is_not_accepted_even_if_the_tags_hold(self):
+        script = self.begun().give(CellsFilled(0.0, (FillResult.REFUSED,), (V1, V2)))
+        assert script.outcome == Loaded(7, b"7", accepted=False)
+
+    def test_an_answer_with_another_number_of_versions_breaks_the_contract(self):
+        with pytest.raises(ProtocolError):
+            self.begun().give(CellsFilled(0.0, (FillResult.STORED,), (V1,)))
+
+    def test_are_captured_for_twice_the_longest_entry(self):
+        request = load_request(tags=self.TAGS, ttl=60, jitter=Jitter(0.1, 0.5), stale_for_s=1)
+        assert request.capture == Capture(self.KEYS, 2 * 91_000)
+        assert load_request().capture == NO_TAGS
+
+
+def test_a_value_kept_beside_another_versions_is_not_for_callers_who_came_during_the_load():
+    """S1: nobody has looked whether the value that it is tied to is still there."""
+    key = beside(KEY, INTS.fingerprint)
+    anchor = (("", THEIRS),)
+    script = begun(anchor=THEIRS, versions=anchor).give(Computed(0.0, 7))
+    body = seal(key, INTS, b"7", 0.0, anchor)
+    assert script.command.fills == (Fill(key, GRANT, 60_000, 0, body),)
+    assert script.give(STORED).outcome == Loaded(7, b"7", accepted=False)
+
+
+class TestInTheBackground:
+    def test_nobody_waits_so_no_operation_has_ended(self):
+        script = begun(in_background=True).give(Computed(0.0, 7), STORED)
+        assert script.outcome == Loaded(7, b"7", accepted=True)
+        assert script.notices == [LoadedNotice(KEY, True, 0.0), Stored(KEY)]
+        assert script.step.rests_until_s == 0.0
+
+    def test_a_loader_that_raises_is_told_of_and_the_load_rests(self):
+        script = begun(in_background=True, retry_after_s=3.0, finding=Finding(previous=6))
+        script.give(ComputeFailed(1.0, BROKEN))
+        assert script.command == RELEASE
+        script.give(LeasesReleased(2.0))
+        assert script.outcome == Raised(BROKEN)
+        assert script.notices == [LoadFailed(KEY, True, "RuntimeError"), RefreshFailed(KEY, "RuntimeError")]
+        assert script.step.rests_until_s == 5.0
+
+    def test_a_value_that_cannot_be_stored_rests_as_well(self):
+        script = begun(in_background=True, retry_after_s=3.0).give(Computed(0.0, "text"), RELEASED)
+        assert script.step.rests_until_s == 3.0
+
+    def test_a_load_whose_lease_cannot_be_given_back_rests_all_the_same(self):
+        script = begun(in_background=True, retry_after_s=3.0).give(ComputeFailed(0.0, BROKEN))
+        script.give(StoreFailed(1.0, FailureKind.PERMISSION))
+        assert script.outcome == Raised(BROKEN)
+        assert script.step.rests_until_s == 4.0
+
+
+class TestReleasing:
+    def test_is_retried_and_then_left_to_lapse(self):
+        """L3: a lease that cannot be given back lapses by itself."""
+        script = begun().give(ComputeFailed(0.0, BROKEN), StoreFailed(0.0, FailureKind.TIMEOUT))
+        assert script.command == RELEASE
+        script.give(StoreFailed(1.0, FailureKind.TIMEOUT))
+        assert script.outcome == Raised(BROKEN)
+        assert StoreGaveUp(FailureKind.TIMEOUT) in script.notices
+
+
+class TestInterruption:
+    @pytest.mark.parametrize(
+        "events",
+        [(), (Computed(0.0, 7),), (ComputeFailed(0.0, BROKEN),)],
+        ids=["computing", "filling", "releasing"],
+    )
+    def test_gives_the_grant_back(self, events):
+        """L7."""
+        script = begun().give(*events, Interrupted(0.0))
+        assert script.command == RELEASE
+        script.give(RELEASED)
+        assert script.outcome == Abandoned()
+        assert script.step.flight == 4
+        assert DONE not in script.notices
+
+    def test_ends_at_once_where_nothing_is_held(self):
+        script = begun(grant=None).give(Interrupted(0.0))
+        assert script.outcome == Abandoned()
+        assert script.notices == []
+
+
+class TestWhatARequestDraws:
+    def test_every_number_comes_from_its_own_bytes(self):
+        drawn = bytes(range(DRAWN_BYTES))
+        request = load_request(drawn=drawn)
+        assert request.nonce == drawn[:8]
+        assert request.seed == int.from_bytes(drawn[8:16])
+        assert request.ttl_draw == int.from_bytes(drawn[16:20]) / 2**32
+        assert request.refresh_draw == (int.from_bytes(drawn[20:24]) + 1) / 2**32
+
+    @pytest.mark.parametrize(
+        ("byte", "ttl_draw", "refresh_draw"), [(b"\0", 0.0, 2**-32), (b"\xff", 1 - 2**-32, 1.0)]
+    )
+    def test_the_draws_lie_within_their_ranges(self, byte, ttl_draw, refresh_draw):
+        """Jitter wants [0, 1); a logarithm wants (0, 1]."""
+        request = load_request(drawn=byte * DRAWN_BYTES)
+        assert (request.ttl_draw, request.refresh_draw) == (ttl_draw, refresh_draw)
+
+    def test_a_request_can_be_hashed_and_compared(self):
+        assert load_request() == load_request()
+        assert len({load_request(), load_request(), load_request(tags=("t:a",))}) == 2
+        assert isinstance(load_request(), LoadRequest)
