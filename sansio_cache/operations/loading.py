@@ -135,6 +135,16 @@ class LoadRequest(Struct, frozen=True):
         return tag_keys(self.name, self.tags)
 
     @property
+    def load_schema(self) -> bytes:
+        """What makes loads of the key the same one: its type, and its tags, whose versions it is tied to."""
+        fingerprint = self.codec.fingerprint
+        return (
+            b"\0".join((fingerprint, *(tag.encode() for tag in sorted(self.tags))))
+            if self.tags
+            else fingerprint
+        )
+
+    @property
     def capture(self) -> Capture:
         """What is to be known of the tags before the load. They outlive the longest entry twice over."""
         if not self.tags:
