@@ -19,7 +19,7 @@ from sansio_cache.config import RedisConfig
 from sansio_cache.entry import MissReason
 from sansio_cache.events import FillResult
 from sansio_cache.ttl import NO_JITTER
-from support.runtimes import EVERYWHERE, ON_SERVER, WAYS_IN, is_free, runs, until
+from support.runtimes import EVERYWHERE, ON_SERVER, WAYS_IN, in_parallel, is_free, loading, never, runs, until
 
 # A stale value is not served at once: callers wait for the fresh one, and have it where that fails.
 STALE = Policy(ttl=0.05, jitter=NO_JITTER, stale_for_s=600, on_wait_timeout="stale", wait_s=0.05)
@@ -27,22 +27,6 @@ PATIENT_STALE = attrs.evolve(STALE, wait_s=30)
 # By its unix socket, so that it is a server of ours, which can be asked what was sent.
 OWN_SERVER = tuple(place for place in WAYS_IN if place.store == "unix")
 GRANT = b"grantgrantgrant!"
-
-
-def loading(value, calls=None):
-    """A loader that gives a value, and counts its calls in a list."""
-
-    async def load():
-        if calls is not None:
-            calls.append(value)
-        await anyio.lowlevel.checkpoint()
-        return value
-
-    return load
-
-
-async def never():
-    raise AssertionError("the loader was called")
 
 
 def plant(world, key, value, *, type=None, body=None, full=None):
@@ -736,19 +720,6 @@ async def test_a_disabled_cache_loads_and_stores_nothing(world, switch):
 
 
 # Concurrent callers of one process.
-
-
-async def in_parallel(count, call):
-    """The results of calls that run at the same time."""
-    results = [None] * count
-
-    async def run(place):
-        results[place] = await call(place)
-
-    async with anyio.create_task_group() as tasks:
-        for place in range(count):
-            tasks.start_soon(run, place)
-    return results
 
 
 @runs(compare="store")

@@ -14,7 +14,7 @@ import logging
 import random
 import time
 import weakref
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from contextlib import (
     AbstractAsyncContextManager,
     AbstractContextManager,
@@ -56,7 +56,7 @@ from sansio_cache.commands import (
     StoreCommand,
 )
 from sansio_cache.entry import BODY_HEADER_BYTES, seal
-from sansio_cache.events import StoreEvent
+from sansio_cache.events import FailureKind, StoreEvent, StoreFailed
 from sansio_cache.memory_store import MemoryStore
 from sansio_cache.notices import Notice
 from sansio_cache.stats import CacheStats
@@ -138,6 +138,39 @@ async def until(condition: Callable[[], object], *, timeout_s: float = 20.0) -> 
         if time.monotonic() > deadline_s:
             raise TimeoutError(f"still waiting after {timeout_s} s")
         await anyio.sleep(0.001)
+
+
+# --- What tests hand to a cache, and callers of it
+
+
+def loading(value: Any, calls: list[Any] | None = None) -> Callable[[], Awaitable[Any]]:
+    """A loader that gives a value, and counts its calls in a list."""
+
+    async def load() -> Any:
+        if calls is not None:
+            calls.append(value)
+        await anyio.lowlevel.checkpoint()
+        return value
+
+    return load
+
+
+async def never() -> Any:
+    """A loader that is not to be called."""
+    raise AssertionError("the loader was called")
+
+
+async def in_parallel(count: int, call: Callable[[int], Awaitable[Any]]) -> list[Any]:
+    """The results of calls that run at the same time."""
+    results: list[Any] = [None] * count
+
+    async def run(place: int) -> None:
+        results[place] = await call(place)
+
+    async with anyio.create_task_group() as tasks:
+        for place in range(count):
+            tasks.start_soon(run, place)
+    return results
 
 
 # --- The store, behind the cache's back
@@ -404,6 +437,27 @@ def _content(body: bytes, *, names: bool = True) -> bytes:
     return b"".join(kept) + body[at:]
 
 
+class _SyncRefuser:
+    def __init__(
+        self, store: Any, kind: FailureKind, only: tuple[type, ...], clock: Callable[[], float]
+    ) -> None:
+        self._store, self._kind, self._only, self._clock = store, kind, only, clock
+
+    def perform(self, command: StoreCommand) -> StoreEvent:
+        if isinstance(command, self._only):
+            return StoreFailed(self._clock(), self._kind)
+        event: StoreEvent = self._store.perform(command)
+        return event
+
+
+class _AsyncRefuser(_SyncRefuser):
+    async def perform(self, command: StoreCommand) -> StoreEvent:  # type: ignore[override]
+        if isinstance(command, self._only):
+            return StoreFailed(self._clock(), self._kind)
+        event: StoreEvent = await self._store.perform(command)
+        return event
+
+
 class _SyncRecorder:
     def __init__(self, store: Any, trace: Trace, namespace: str) -> None:
         self._store, self._trace, self._namespace = store, trace, namespace
@@ -457,6 +511,17 @@ class CacheUnderTest:
     def explain(self) -> AbstractContextManager[Story]:
         explaining: AbstractContextManager[Story] = self.cache.explain()
         return explaining
+
+    @contextmanager
+    def refusing(self, kind: FailureKind, *only: type) -> Iterator[None]:
+        """The store fails in the block: those commands, or all of them."""
+        driver = self.driver
+        store, refuser = driver._store, _SyncRefuser if self.is_sync else _AsyncRefuser
+        driver._store = refuser(store, kind, only or (object,), time.monotonic)
+        try:
+            yield
+        finally:
+            driver._store = store
 
     @property
     def followers(self) -> int:
