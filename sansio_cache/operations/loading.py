@@ -137,12 +137,7 @@ class LoadRequest(Struct, frozen=True):
     @property
     def load_schema(self) -> bytes:
         """What makes loads of the key the same one: its type, and its tags, whose versions it is tied to."""
-        fingerprint = self.codec.fingerprint
-        return (
-            b"\0".join((fingerprint, *(tag.encode() for tag in sorted(self.tags))))
-            if self.tags
-            else fingerprint
-        )
+        return b"\0".join((self.codec.fingerprint, *(tag.encode() for tag in sorted(self.tags))))
 
     @property
     def capture(self) -> Capture:
