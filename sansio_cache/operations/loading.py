@@ -231,7 +231,8 @@ def compute(
         terms = RenewalTerms(policy.lease_ms, now_s + policy.max_lease_s, request.patience)
         renewal = renew((Lease(request.key, grant),), terms)
     state = Computing(request, flight, grant, versions, finding, now_s)
-    command = Compute(request.key, renewal, finding.previous)
+    name = request.name if request.anchor else ""
+    command = Compute(request.key, renewal, finding.previous, name)
     return Step(state, command, notices=notices, flight=flight)
 
 
