@@ -206,6 +206,8 @@ class Compute(Struct, frozen=True):
     renewal: Step | None
     previous: Any = None
     """The value that is being replaced, for a loader that wants to know."""
+    name: str = ""
+    """The key that was asked for, where the entry is kept beside it."""
 
 
 class ComputeMany(Struct, frozen=True):

@@ -172,7 +172,9 @@ class Cache:
         self._is_closed = True
         binding, self._binding = self._binding, None
         if binding is not None and not binding.background.is_over():
-            binding.driver.close()
+            self._ledger.close()
+            with anyio.move_on_after(_CLOSE_S, shield=True):
+                await binding.driver.close()
             if binding.channel is not None:
                 with anyio.move_on_after(_CLOSE_S, shield=True):
                     await binding.channel.aclose()

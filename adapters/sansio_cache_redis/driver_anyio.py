@@ -217,14 +217,14 @@ class Driver:
         finally:
             cancel()
 
-    def close(self) -> None:
-        """End the background tasks."""
+    async def close(self) -> None:
+        """End the background tasks; what they hold is given back while there is a store to take it."""
         self._is_closing = True
         for watching in self._watching.values():
             watching.wake()
         if self._waker is not None:
             self._waker.close(wait=False)
-        self._background.cancel_all()
+        await self._background.end()
 
     async def _abandon(self, step: Step) -> None:
         """Give back what an interrupted operation may hold, shielded and bounded in time."""
@@ -344,7 +344,10 @@ class Driver:
 
     async def _run_spawned(self, step: Step, loader: Callable[..., Any] | None) -> None:
         forget_loads()
-        await self.run(step, loader)
+        try:
+            await self.run(step, loader)
+        except CacheClosedError:
+            self._observe(ended(Abandoned(), flight=step.flight))
 
     def _observe(self, step: Step) -> None:
         if step.flight is not None and (self._flights.observe(step) or step.outcome is not None):

@@ -313,6 +313,7 @@ class Driver:
                     self._observe(ended(Abandoned(), RefreshSkipped(command.key), flight=place))
 
     def _run_spawned(self, step: Step, loader: Callable[..., Any] | None) -> None:
+        leave_stories()
         forget_loads()
         try:
             self.run(step, loader)

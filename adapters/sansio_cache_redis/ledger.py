@@ -61,6 +61,7 @@ class Ledger:
     def __init__(self, config: CacheConfig) -> None:
         self._namespace = config.namespace
         self._is_disabled = not (config.enabled and config.redis.enabled)
+        self._is_closed = False
         self._fold = StatsFold()
         self._remembered = Remembered()
         self._breaker = Breaker()
@@ -91,6 +92,10 @@ class Ledger:
         if self.audience.is_there:
             self.audience.tell(notices)
         return is_suspect
+
+    def close(self) -> None:
+        """The cache is being closed: what fails from now on is no news."""
+        self._is_closed = True
 
     def _heed(self, notice: Notice) -> bool:
         match notice:
@@ -190,6 +195,8 @@ class Ledger:
         self.audience.after_fork()
 
     def _gave_up(self, kind: FailureKind) -> None:
+        if self._is_closed:
+            return
         if kind.is_outage:
             if not self._breaker.is_open:
                 logger.warning(
@@ -214,6 +221,6 @@ class Ledger:
         self._breaker = self._breaker.after_answer()
 
     def _warn_once(self, kind: str, text: str, *words: object) -> None:
-        if kind not in self._warned and len(self._warned) < _MOST_WARNINGS:
+        if kind not in self._warned and len(self._warned) < _MOST_WARNINGS and not self._is_closed:
             self._warned.add(kind)
             logger.warning(f"cache %s: {text}", self._namespace, *words)

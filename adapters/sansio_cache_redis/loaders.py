@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from inspect import CO_COROUTINE, Parameter, iscoroutinefunction, signature
+from inspect import CO_COROUTINE, CO_VARARGS, Parameter, iscoroutinefunction, signature
 from types import FunctionType, MethodType
 from typing import Any
 
@@ -54,7 +54,7 @@ def takes_context(loader: Callable[..., Any]) -> bool:
     """Whether a loader wants one argument: it has just one that it cannot do without."""
     is_bound = isinstance(loader, MethodType)
     function = loader.__func__ if isinstance(loader, MethodType) else loader
-    if isinstance(function, FunctionType):
+    if isinstance(function, FunctionType) and not function.__code__.co_flags & CO_VARARGS:
         required = function.__code__.co_argcount - is_bound - len(function.__defaults__ or ())
         return required == 1
     try:
@@ -71,5 +71,5 @@ def bound(loader: Callable[..., Any], command: Compute | ComputeMany) -> Callabl
     if isinstance(command, ComputeMany):
         return partial(loader, list(command.names))
     if takes_context(loader):
-        return partial(loader, LoadContext(command.key, command.previous))
+        return partial(loader, LoadContext(command.name or command.key, command.previous))
     return loader

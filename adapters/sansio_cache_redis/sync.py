@@ -147,6 +147,7 @@ class Cache:
         if self._is_closed:
             return
         self._is_closed = True
+        self._ledger.close()
         self._driver.close()
         if self._channel is not None:
             self._channel.close()

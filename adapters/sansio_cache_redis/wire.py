@@ -338,7 +338,7 @@ def _version(raw: Any) -> bytes:
 
 def _statuses(replies: Sequence[Any], clock: ServerClock, now_s: float) -> list[int]:
     for reply in replies:
-        clock.learn(_integer(reply[1]), now_s)
+        clock.learn(_integer(_list(reply)[1]), now_s)  # also a string can be indexed
     return [_integer(reply[0]) for reply in replies]
 
 

@@ -288,7 +288,7 @@ class Sharing:
         """The step that waits in this state."""
         command = ShareLoad(
             key=self.request.key,
-            schema=self.request.codec.fingerprint,
+            schema=self.request.load_schema,
             displaced=self.displaced,
             timeout_s=timeout_s,
             arrival=self.arrival,

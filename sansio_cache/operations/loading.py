@@ -135,6 +135,11 @@ class LoadRequest(Struct, frozen=True):
         return tag_keys(self.name, self.tags)
 
     @property
+    def load_schema(self) -> bytes:
+        """What makes loads of the key the same one: its type, and its tags, whose versions it is tied to."""
+        return b"\0".join((self.codec.fingerprint, *(tag.encode() for tag in sorted(self.tags))))
+
+    @property
     def capture(self) -> Capture:
         """What is to be known of the tags before the load. They outlive the longest entry twice over."""
         if not self.tags:
@@ -226,7 +231,8 @@ def compute(
         terms = RenewalTerms(policy.lease_ms, now_s + policy.max_lease_s, request.patience)
         renewal = renew((Lease(request.key, grant),), terms)
     state = Computing(request, flight, grant, versions, finding, now_s)
-    command = Compute(request.key, renewal, finding.previous)
+    name = request.name if request.anchor else ""
+    command = Compute(request.key, renewal, finding.previous, name)
     return Step(state, command, notices=notices, flight=flight)
 
 
