@@ -17,7 +17,7 @@ import attrs
 import pytest
 import redis
 
-from sansio_cache import NO_JITTER, CacheConfig, CacheStats, Policy, ProtocolError, RedisConfig
+from sansio_cache import NO_JITTER, CacheConfig, CacheStats, Jitter, Policy, ProtocolError, RedisConfig
 from sansio_cache.cell import Cell, parse_cell
 from sansio_cache.commands import Command
 from sansio_cache.entry import MissReason
@@ -203,15 +203,33 @@ def _named(page: str) -> str:
     return (DOCS / "concepts" / page).read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("cls", [CacheConfig, RedisConfig, Policy])
-def test_the_page_on_configuration_has_every_option_and_its_variable(cls: type) -> None:
+def _rows(text: str, name: str) -> list[str]:
+    return [line for line in text.splitlines() if line.startswith(f"| `{name}` |")]
+
+
+@pytest.mark.parametrize(
+    ("cls", "prefix"), [(CacheConfig, "SANSIO_CACHE_"), (RedisConfig, "SANSIO_CACHE_REDIS_")]
+)
+def test_the_page_on_configuration_has_every_option_and_its_variable(cls: type, prefix: str) -> None:
     text = _named("configuration.md")
-    prefix = {CacheConfig: "SANSIO_CACHE_", RedisConfig: "SANSIO_CACHE_REDIS_"}.get(cls)
     for name in attrs.fields_dict(cls):
-        rows = [line for line in text.splitlines() if line.startswith(f"| `{name}` |")]
+        rows = _rows(text, name)
         assert rows, name
-        if prefix and name not in ("migrations", "policy", "redis"):
+        if name not in ("migrations", "policy", "redis"):
             assert any(f"`{prefix}{name.upper()}`" in row for row in rows), name
+
+
+def test_the_page_on_policies_has_every_option_and_its_default() -> None:
+    text = _named("policy.md")
+    for name, field in attrs.fields_dict(Policy).items():
+        [row] = _rows(text, name)
+        default = field.default
+        words = {None: "none", 3600.0: "1 hour"}
+        shown = words.get(default) or (f"{default:g}" if isinstance(default, float) else None)
+        if shown is None:
+            shown = f'`"{default}"`' if isinstance(default, str) else "`Jitter(0.10, 0.20)`"
+        assert row.split(" | ")[1] == shown, name
+    assert Policy().jitter == Jitter(0.10, 0.20)
 
 
 def test_the_page_on_statistics_has_every_counter_and_every_reason() -> None:
