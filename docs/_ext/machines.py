@@ -292,9 +292,9 @@ def _loads() -> list[Step]:
 
 def _batches() -> list[Step]:
     """Batches of two keys with the policies that tell most ends apart, and of one key with the others."""
-    two, one = (_KEYS, ("user:1", "user:2")), (_KEYS[:1], ("user:1",))
+    two, one = (_KEYS, _NAMES), (_KEYS[:1], _NAMES[:1])
     kinds = [(_WAITING, two), (_BOTH, two), (_PLAIN, one), (_STALE, one), (_RAISING, one)]
-    requests = [LoadManyRequest(*keys, 500, _load(policy)) for policy, keys in kinds]
+    requests = [LoadManyRequest(keys, names, 500, _load(policy)) for policy, (keys, names) in kinds]
     skips = (None, MissReason.STORE_ERROR)
     return [load_many(request, skip=skip) for request in requests for skip in skips]
 
@@ -317,6 +317,7 @@ def _found() -> Servable:
 
 
 _KEYS = (_KEY, _OTHER)
+_NAMES = ("user:1", "user:2")
 _ITEMS = tuple(Item(key, _INT, b"1", 1_000, 0) for key in _KEYS)
 _CLAIMS = tuple(LeaseClaim(key, _GRANT) for key in _KEYS)
 _TAG_KEYS = tag_keys(_KEY, (_TAG,))
