@@ -439,8 +439,8 @@ class Acquiring(AsksStore):
     def _with_stale(self, stale: Cell | None, current: Versions, server_ms: int) -> Finding:
         """What is known with the value that is in the way of the lease."""
         request, finding = self.request, self.finding
-        if stale is None:
-            return finding
+        if stale is None:  # it has been invalidated, or its life is over
+            return attrs.evolve(finding, stale=None)
         verdict = examine(stale, request.key, request.codec, server_ms, current)
         match verdict:
             case Servable(value=value):
