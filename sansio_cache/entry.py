@@ -21,7 +21,7 @@ import struct
 from enum import StrEnum
 from functools import lru_cache
 from hashlib import blake2b
-from typing import Any, Final
+from typing import Any, ClassVar, Final, Literal
 
 from msgspec import Struct
 
@@ -90,9 +90,14 @@ class Unservable(Struct, frozen=True):
 
 
 class Unchecked(Struct, frozen=True):
-    """Whether this reader may have the value depends on tags whose versions it does not know yet."""
+    """Whether this reader may have the value depends on tags whose versions it does not know yet.
+
+    To a reader who asks for them no more it is as one whose tags have changed.
+    """
 
     tags: tuple[str, ...]
+    reason: ClassVar[Literal[MissReason.TAG]] = MissReason.TAG
+    seen: ClassVar[bytes] = NO_GRANT
 
 
 Verdict = Servable | Unservable | Unchecked

@@ -97,12 +97,10 @@ def sort_cells(
                 not want.anchor and isinstance(cell, Cell) and is_fresh(cell, server_ms)
             ):
                 others.append(attrs.evolve(want, anchor=seen))
-            case Unservable(reason=reason, seen=seen):
+            case Unservable(reason=reason, seen=seen) | Unchecked(reason=reason, seen=seen):
                 mode = Mode.KEEP if seen == NO_GRANT else Mode.DROP
                 reason = MissReason.SCHEMA if want.anchor else reason
                 ready.append(attrs.evolve(missed(want, reason), seen=seen, mode=mode))
-            case Unchecked():  # no cell names a tag anew, the second time
-                ready.append(missed(want, MissReason.TAG))
             case _:
                 assert_never(verdict)
     return Cells(batch.with_values(values), tuple(ready), tuple(alone), tuple(others), tuple(notices))
