@@ -21,7 +21,7 @@ import struct
 from enum import StrEnum
 from functools import lru_cache
 from hashlib import blake2b
-from typing import Any, Final
+from typing import Any, ClassVar, Final, Literal
 
 from msgspec import Struct
 
@@ -90,9 +90,14 @@ class Unservable(Struct, frozen=True, gc=False):
 
 
 class Unchecked(Struct, frozen=True):
-    """Whether this reader may have the value depends on tags whose versions it does not know yet."""
+    """Whether this reader may have the value depends on tags whose versions it does not know yet.
+
+    To a reader who asks for them no more it is as one whose tags have changed.
+    """
 
     tags: tuple[str, ...]
+    reason: ClassVar[Literal[MissReason.TAG]] = MissReason.TAG
+    seen: ClassVar[bytes] = NO_GRANT
 
 
 Verdict = Servable | Unservable | Unchecked
@@ -222,6 +227,20 @@ def examine(
         reason = MissReason.CORRUPT if is_readable else MissReason.SCHEMA
         return Unservable(reason, cell.filled_by)
     return Servable(value, fresh, cell)
+
+
+def copy_of(cell: Cell, codec: Codec[Any]) -> Any:
+    """Another copy of a value that was found to be servable; None where there is none."""
+    unpacked = _unpacked(cell.body)
+    assert unpacked is not None, "examine() has seen it"
+    payload = cell.body[unpacked[1] :]
+    if cell.body[_KIND_AT] == NOTHING:
+        return None
+    try:
+        is_own = cell.body[8:16] == codec.fingerprint
+        return codec.decode(payload) if is_own else codec.migrate(payload)
+    except Undecodable:  # a hook of the user's may change its mind
+        return None
 
 
 def _check(body: bytes, versions: Versions, filled_by: bytes) -> int | Unservable | Unchecked:

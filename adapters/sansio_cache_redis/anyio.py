@@ -290,7 +290,7 @@ class Cache:
         Args:
             key: A str inside the namespace, or a built `Key`.
             loader: Called where the value must be loaded: a coroutine function, or a plain one, which runs on
-                a worker thread. It takes nothing, or a `LoadContext`; it gives the value, `Fresh(value,
+                a worker thread. It takes nothing, or a `context`; it gives the value, `Fresh(value,
                 ttl=…)`, or `Absent()` where there is nothing, which makes the result None.
             type: What the value is: any type that msgspec can decode. Without one, plain JSON values.
             ttl: How long it stays fresh: seconds, a timedelta, a tier or a policy.

@@ -251,7 +251,7 @@ class Cache:
 
         Args:
             key: A str inside the namespace, or a built `Key`.
-            loader: Called where the value must be loaded. It takes nothing, or a `LoadContext`; it gives the
+            loader: Called where the value must be loaded. It takes nothing, or a `context`; it gives the
                 value, `Fresh(value, ttl=…)`, or `Absent()` where there is nothing, which makes the result
                 None.
             type: What the value is: any type that msgspec can decode. Without one, plain JSON values.

@@ -11,7 +11,7 @@ from msgspec import Struct
 from sansio_cache.cell import NO_GRANT
 from sansio_cache.commands import Lease, Mode
 from sansio_cache.entry import MissReason, Servable, beside
-from sansio_cache.notices import Ended, Missed, Notice, OperationName, StaleServed
+from sansio_cache.notices import Ended, Missed, Notice, OperationName, StaleServed, Waited
 from sansio_cache.operations.loading import LoadRequest
 from sansio_cache.step import Missing, Outcome, Step, Value, ended
 from sansio_cache.tags import ANCHOR, Versions
@@ -70,7 +70,7 @@ class Batch:
         waiting: The keys that others load.
         turns: How often it has waited.
         left_ms: How long the first of the others' leases has left.
-        since_s: When it began to wait.
+        since_s: When it began to wait, if it has.
     """
 
     request: LoadManyRequest
@@ -109,6 +109,10 @@ class Batch:
     def as_stale(self, want: Want) -> tuple[Notice, ...]:
         """The notice of a key that was answered with a stale value, unless it was counted (B3)."""
         return () if want.counted else (StaleServed(self.name(want)),)
+
+    def as_waited(self, want: Want, now_s: float) -> tuple[Notice, ...]:
+        """The notice of a key whose wait is over. Once a batch has waited, it is only about such keys."""
+        return (Waited(self.name(want), now_s - self.since_s),) if self.turns else ()
 
 
 def held(batch: Batch, wants: Wants) -> tuple[Lease, ...]:

@@ -98,10 +98,8 @@ class ReadManyRequest:
                         value = Value(found)
                 case Servable():
                     notice = Missed(key, MissReason.EXPIRED)
-                case Unservable(reason=reason):
+                case Unservable(reason=reason) | Unchecked(reason=reason):
                     notice = Missed(key, reason)
-                case Unchecked():  # no cell names a tag anew, the second time
-                    notice = Missed(key, MissReason.TAG)
                 case _:
                     assert_never(verdict)
             values.append(value)

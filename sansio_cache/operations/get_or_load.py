@@ -200,9 +200,9 @@ class Reading(AsksStore):
                     served = () if self.counted else (StaleServed(request.name),)
                     step = ended(Value(stale.value), *served, *request.done(now_s))
                     return replace(step, spawn=(refresh(request, stale, now_s),))
-                finding = Finding(stale=stale, previous=stale.value, counted=self.counted)
+                finding = Finding(stale=stale, previous=stale.cell, counted=self.counted)
                 return self._load(finding, now_s)
-            case Servable(value=previous):
+            case Servable(cell=previous):
                 return self._load(Finding(previous=previous), now_s, *self._miss(MissReason.EXPIRED))
             case Unservable(reason=MissReason.FOREIGN as reason):
                 return self._load(_WITHOUT_STORE, now_s, *self._miss(reason))
@@ -440,15 +440,15 @@ class Acquiring(AsksStore):
     def _with_stale(self, stale: Cell | None, current: Versions, server_ms: int) -> Finding:
         """What is known with the value that is in the way of the lease."""
         request, finding = self.request, self.finding
-        if stale is None:
-            return finding
+        if stale is None:  # it has been invalidated, or its life is over
+            return attrs.evolve(finding, stale=None, previous=None)
         verdict = examine(stale, request.key, request.codec, server_ms, current)
         match verdict:
-            case Servable(value=value):
+            case Servable():
                 servable = verdict if request.may_serve(verdict, server_ms) else None
-                return attrs.evolve(finding, stale=servable, previous=value)
+                return attrs.evolve(finding, stale=servable, previous=stale)
             case Unservable():  # as its tags have changed meanwhile, what was read of it before is as old
-                return attrs.evolve(finding, stale=None)
+                return attrs.evolve(finding, stale=None, previous=None)
             case Unchecked():  # what was read before has been checked
                 return finding
             case _:

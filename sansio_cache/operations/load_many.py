@@ -73,7 +73,6 @@ from sansio_cache.notices import (
     Stored,
     StoreErrored,
     StoreGaveUp,
-    Waited,
 )
 from sansio_cache.operations.batch import Batch, LoadManyRequest, Want, Wants, all_wanted, held
 from sansio_cache.operations.get_many import only_theirs, unchecked_tags
@@ -117,19 +116,23 @@ def _wait(batch: Batch, now_s: float, *notices: Notice) -> Step:
         pause = min(pause_s(seed, batch.turns, lease_s), left_s)
         longest = min(watched_pause_s(seed, batch.turns, lease_s), left_s)
         watch = Watch(keys, request.each.drawn, longest)
-        state = Waiting(attrs.evolve(batch, turns=batch.turns + 1, since_s=batch.since_s or now_s))
+        since_s = batch.since_s if batch.turns else now_s
+        state = Waiting(attrs.evolve(batch, turns=batch.turns + 1, since_s=since_s))
         return Step(state, Sleep(pause, watch), notices=notices, flight=request.each.drawn)
-    waited = tuple(Waited(batch.name(want), now_s - batch.since_s) for want in batch.waiting)
     wants, batch = batch.waiting, attrs.evolve(batch, waiting=())
-    stale = {want.place: want.stale for want in wants if want.stale is not None}
-    served = tuple(n for want in wants if want.stale is not None for n in batch.as_stale(want))
-    batch = batch.with_values({place: Value(found.value) for place, found in stale.items()})
+    values: dict[int, Value | Missing] = {}
+    served: list[Notice] = []
+    for want in wants:
+        if want.stale is not None:
+            values[want.place] = Value(want.stale.value)
+            served += (*batch.as_stale(want), *batch.as_waited(want, now_s))
+    batch = batch.with_values(values)
     wants = tuple(want for want in wants if want.stale is None)
     if wants and policy.on_wait_timeout == "raise":
-        missed = tuple(n for want in wants for n in batch.as_miss(want))
+        missed = (n for want in wants for n in (*batch.as_miss(want), *batch.as_waited(want, now_s)))
         outcome = TookTooLong(now_s - request.each.started_s)
-        return batch.end(outcome, now_s, *notices, *waited, *served, *missed)
-    return load(batch, wants, (), now_s, *notices, *waited, *served)
+        return batch.end(outcome, now_s, *notices, *served, *missed)
+    return load(batch, wants, (), now_s, *notices, *served)
 
 
 def nothing_to_load() -> Step:
@@ -202,7 +205,7 @@ class Reading(AsksStore):
         now_s: float,
     ) -> Step:
         """Act on what the cells are worth."""
-        found = sort_cells(self.batch, self.wants, cells, verdicts, server_ms)
+        found = sort_cells(self.batch, self.wants, cells, verdicts, server_ms, now_s)
         batch, ready = found.batch, (*self.ready, *found.ready)
         if found.others:
             ready += found.alone  # whether a key is foreign is seen once more when it is claimed
@@ -333,7 +336,7 @@ class Claiming(AsksStore):
         match event:
             case LeasesAnswered(now_s=now_s, answers=answers) if len(answers) == len(self.chunk):
                 versions = batch.request.each.versions(event.versions)
-                found = sort_answers(batch, self.chunk, answers, versions)
+                found = sort_answers(batch, self.chunk, answers, versions, now_s)
                 sorted_out = Claims(
                     found.batch,
                     (*claims.todo, *found.again),
@@ -382,7 +385,9 @@ def load(batch: Batch, wants: Wants, versions: Versions, now_s: float, *notices:
     keys = tuple(batch.name(want) for want in wants)
     names = tuple(request.names[want.place] for want in wants)
     state = Computing(batch, wants, versions, now_s)
-    return Step(state, ComputeMany(keys, names, renewal), notices=notices, flight=request.each.drawn)
+    waited = (n for want in wants for n in batch.as_waited(want, now_s))
+    command = ComputeMany(keys, names, renewal)
+    return Step(state, command, notices=(*notices, *waited), flight=request.each.drawn)
 
 
 @attrs.frozen
@@ -550,8 +555,12 @@ class Waiting:
         batch, request = self.batch, self.batch.request
         match event:
             case Woke(now_s=now_s):
+                # What was found before the wait is of no account after it.
+                wants = tuple(
+                    Want(each.place, counted=each.counted, refusals=each.refusals) for each in batch.waiting
+                )
                 rest = attrs.evolve(batch, waiting=())
-                return Reading(rest, batch.waiting, (), request.each.patience.from_now(now_s)).ask(now_s)
+                return Reading(rest, wants, (), request.each.patience.from_now(now_s)).ask(now_s)
             case Interrupted():
                 return ended(Abandoned(), flight=request.each.drawn)
             case _:

@@ -66,6 +66,7 @@ def sort_cells(
     cells: tuple[Cell | Foreign | None, ...],
     verdicts: tuple[Verdict, ...],
     server_ms: int | None,
+    now_s: float,
 ) -> Cells:
     """Part keys by what their cells are worth."""
     each = batch.request.each
@@ -84,6 +85,8 @@ def sort_cells(
             values[want.place] = Missing() if verdict.is_absent else Value(verdict.value)
             if not want.counted:
                 notices.append(Hit(batch.name(want)))
+            if batch.turns:
+                notices += batch.as_waited(want, now_s)
             continue
         match verdict:
             case Servable() as stale if each.may_serve(stale, server_ms):
@@ -96,12 +99,10 @@ def sort_cells(
                 not want.anchor and isinstance(cell, Cell) and is_fresh(cell, server_ms)
             ):
                 others.append(attrs.evolve(want, anchor=seen))
-            case Unservable(reason=reason, seen=seen):
+            case Unservable(reason=reason, seen=seen) | Unchecked(reason=reason, seen=seen):
                 mode = Mode.KEEP if seen == NO_GRANT else Mode.DROP
                 reason = MissReason.SCHEMA if want.anchor else reason
                 ready.append(attrs.evolve(missed(want, reason), seen=seen, mode=mode))
-            case Unchecked():  # no cell names a tag anew, the second time
-                ready.append(missed(want, MissReason.TAG))
             case _:
                 assert_never(verdict)
     return Cells(batch.with_values(values), tuple(ready), tuple(alone), tuple(others), tuple(notices))
@@ -126,7 +127,7 @@ class Answers:
 
 
 def sort_answers(
-    batch: Batch, wants: Wants, answers: tuple[AcquireReply, ...], versions: Versions
+    batch: Batch, wants: Wants, answers: tuple[AcquireReply, ...], versions: Versions, now_s: float
 ) -> Answers:
     """Part keys by what their claims were answered; `versions` are those of the tags that are named."""
     values: dict[int, Value | Missing] = {}
@@ -146,7 +147,7 @@ def sort_answers(
                 kept = _with_stale(batch, want, answer.stale, answer.server_ms, versions)
                 if kept.stale is not None and batch.request.each.policy.is_stale_served_at_once:
                     values[want.place] = Value(kept.stale.value)
-                    notices += batch.as_stale(want)
+                    notices += (*batch.as_stale(want), *batch.as_waited(want, now_s))
                 else:
                     left_ms = min(left_ms, answer.left_ms) if waiting else answer.left_ms
                     waiting.append(kept)
@@ -155,7 +156,7 @@ def sort_answers(
                 match verdict:
                     case Servable(value=value, is_absent=is_absent):
                         values[want.place] = Missing() if is_absent else Value(value)
-                        notices += batch.as_miss(want)
+                        notices += (*batch.as_miss(want), *batch.as_waited(want, now_s))
                     case Unchecked():  # it is read again, with its tags
                         waiting.append(want)
                     case Unservable(reason=MissReason.SCHEMA, seen=seen) if not want.anchor:
@@ -181,8 +182,8 @@ def _examine(batch: Batch, want: Want, cell: Cell, server_ms: int, versions: Ver
 
 def _with_stale(batch: Batch, want: Want, stale: Cell | None, server_ms: int, versions: Versions) -> Want:
     """A key with the value that is in the way of its lease, where that may be served."""
-    if stale is None:
-        return want
+    if stale is None:  # it has been invalidated, or its life is over
+        return attrs.evolve(want, stale=None)
     verdict = _examine(batch, want, stale, server_ms, versions)
     match verdict:
         case Servable() if batch.request.each.may_serve(verdict, server_ms):

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 
 from sansio_cache.cell import Cell, Kind
 from sansio_cache.codec import Codec, Migration, codec_for
-from sansio_cache.entry import BODY_HEADER_BYTES, MissReason, Servable, Unservable, examine, seal
+from sansio_cache.entry import BODY_HEADER_BYTES, MissReason, Servable, Unchecked, Unservable, examine, seal
 from support.machines import KEY, THEIRS
 
 MAX_BYTES: Final = 10_000
@@ -414,7 +414,7 @@ HOOKED: Final = codec_for(dict[str, int], MAX_BYTES, lambda older: ASKED.append(
         (seal(KEY, TYPED, b"[]", 0), MissReason.CORRUPT),
         (seal(KEY, TYPED, b"{", 0), MissReason.CORRUPT),
         (seal(KEY, UNTYPED, b"{}", 0)[: BODY_HEADER_BYTES - 1], MissReason.CORRUPT),
-        (seal(KEY, UNTYPED, b"{}", 0).replace(b"\x01{}", b"\x02{}"), MissReason.SCHEMA),
+        (seal(KEY, UNTYPED, b"{}", 0).replace(b"\x01\x00{}", b"\x03\x00{}"), MissReason.SCHEMA),
         (seal(KEY, UNTYPED, b"", 0), MissReason.SCHEMA),
         (seal(KEY, UNTYPED, b"{", 0), MissReason.SCHEMA),
         (seal(KEY, UNTYPED, b"[" * 5_000, 0), MissReason.SCHEMA),
@@ -437,6 +437,25 @@ def test_a_hook_is_asked_for_nothing_but_json_of_another_schema_under_the_right_
 def test_what_a_hook_made_is_as_fresh_as_the_entry_that_it_was_made_from(soft_ms, server_ms, fresh):
     cell = Cell(Kind.VALUE, soft_ms=soft_ms, filled_by=THEIRS, body=seal(KEY, UNTYPED, b'{"x":1}', 0))
     assert examine(cell, KEY, HOOKED, server_ms) == Servable({"x": 1}, fresh, cell)
+
+
+def test_that_there_is_nothing_needs_no_hook_to_be_known_to_a_newer_version():
+    ASKED.clear()
+    cell = Cell(Kind.VALUE, filled_by=THEIRS, body=seal(KEY, UNTYPED, None, 0))
+    assert examine(cell, KEY, HOOKED, 0) == Servable(None, True, cell, is_absent=True)
+    assert ASKED == []
+
+
+def test_a_hook_is_asked_only_where_the_tags_hold():
+    """S7."""
+    ASKED.clear()
+    old, new = bytes(range(16)), bytes(16)
+    body = seal(KEY, UNTYPED, b'{"x":1}', 0, (("t:a", old),))
+    cell = Cell(Kind.VALUE, filled_by=THEIRS, body=body)
+    assert examine(cell, KEY, HOOKED, 0) == Unchecked(("t:a",))
+    assert examine(cell, KEY, HOOKED, 0, (("t:a", new),)) == Unservable(MissReason.TAG, THEIRS)
+    assert ASKED == []
+    assert examine(cell, KEY, HOOKED, 0, (("t:a", old),)) == Servable({"x": 1}, True, cell)
 
 
 # --- Properties ---------------------------------------------------------------------------------

@@ -492,6 +492,18 @@ class TestWaitingForAFreshValueFirst:
         assert script.outcome == Value(6)
         assert balance(script) == [StaleServed]
 
+    @pytest.mark.parametrize(
+        "answer", [LeaseDenied(0.0, 50, None, NOW_MS), GRANTED], ids=["denied", "granted"]
+    )
+    def test_a_stale_value_is_served_no_more_once_it_is_gone(self, answer):
+        """It was invalidated, or its life is over (S1f)."""
+        script = begun(**WAITING, wait_s=0.0).give(CellRead(0.0, STALE, NOW_MS), LED, answer)
+        script.give(ComputeFailed(0.0, BROKEN))
+        if answer == GRANTED:
+            script.give(RELEASED)
+        assert script.outcome == Raised(BROKEN)
+        assert balance(script) == [Missed]
+
     def test_a_fresh_value_found_after_a_stale_one_is_one_miss(self):
         script = begun(**WAITING).give(CellRead(0.0, STALE, NOW_MS), LED, FreshFound(0.0, FRESH, NOW_MS))
         assert script.outcome == Value(7)
