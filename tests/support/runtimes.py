@@ -582,8 +582,9 @@ class CacheUnderTest:
         def run(*given: Any) -> Any:
             return asyncio.run_coroutine_threadsafe(argument(*given), loop).result()
 
-        # As many arguments as it takes: whether it gets a context is told by that.
-        return (lambda given: run(given)) if signature(argument).parameters else (lambda: run())
+        # With the parameters that it has: whether it gets a context is told by their names.
+        run.__signature__ = signature(argument)  # type: ignore[attr-defined]
+        return run
 
 
 class World:
