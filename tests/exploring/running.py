@@ -70,7 +70,6 @@ from sansio_cache.step import (
     ManyHeld,
     ManyLoaded,
     Outcome,
-    Raised,
     Step,
     Value,
     ended,
