@@ -9,7 +9,7 @@ import pytest
 
 from sansio_cache import commands
 from sansio_cache_redis import anyio as cache_anyio
-from sansio_cache_redis import driver_anyio, driver_sync, wire
+from sansio_cache_redis import driver_anyio, driver_sync, entity_anyio, entity_sync, wire
 from sansio_cache_redis import sync as cache_sync
 
 RENAMED = {"close": "aclose", "__enter__": "__aenter__", "__exit__": "__aexit__"}
@@ -17,6 +17,8 @@ RENAMED = {"close": "aclose", "__enter__": "__aenter__", "__exit__": "__aexit__"
 ASYNCHRONOUS = {
     "AsyncIterator[Mutation]": "Iterator[Mutation]",
     "AsyncIterator[None]": "Iterator[None]",
+    "AbstractAsyncContextManager[Mutation]": "AbstractContextManager[Mutation]",
+    "AsyncEntity[T]": "Entity[T]",
     "Awaitable[T | Fresh[T]]": "T | Fresh[T]",
 }
 
@@ -92,8 +94,26 @@ def test_what_waits_is_a_coroutine_function_in_the_asynchronous_cache_alone():
     }
 
     # What asks nobody for anything does not wait.
-    assert plain == {"from_url", "from_client", "from_config", "key", "stats", "subscribe", "explain"}
+    assert plain == {
+        "from_url",
+        "from_client",
+        "from_config",
+        "key",
+        "stats",
+        "subscribe",
+        "explain",
+        "entity",
+    }
     assert not [name for name, member in SYNC.items() if inspect.iscoroutinefunction(unwrapped(member))]
+
+
+def test_both_entities_have_the_same_methods():
+    ours, theirs = public(entity_sync.Entity), public(entity_anyio.AsyncEntity)
+
+    assert list(ours) == list(theirs)
+    for name, member in ours.items():
+        assert shape(unwrapped(member)) == shape(unwrapped(theirs[name]))
+        assert inspect.getdoc(member) == inspect.getdoc(theirs[name])
 
 
 def commands_matched_in(module):

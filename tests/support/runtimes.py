@@ -535,7 +535,10 @@ class CacheUnderTest:
             await self.cache.aclose()
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
-        method = getattr(self.cache, name)
+        return self.calling(getattr(self.cache, name))
+
+    def calling(self, method: Callable[..., Any]) -> Callable[..., Any]:
+        """A method of the cache, or of what it has made, as a coroutine function."""
 
         async def call(*args: Any, **kwargs: Any) -> Any:
             if not self.is_sync:
@@ -544,14 +547,20 @@ class CacheUnderTest:
 
         return call
 
-    def mutate(self, *keys: str, tags: Iterable[str] = ()) -> AbstractAsyncContextManager[Any]:
-        return self._entered(lambda: self.cache.mutate(*keys, tags=tags))
+    def entity(self, name: str, type: Any, *, loader: Any = None, **options: Any) -> "EntityUnderTest":
+        bridged = self._bridged(loader) if self.is_sync else loader
+        return EntityUnderTest(self, self.cache.entity(name, type, loader=bridged, **options))
+
+    def mutate(
+        self, *keys: str, tags: Iterable[str] = (), value_tags: Iterable[str] = ()
+    ) -> AbstractAsyncContextManager[Any]:
+        return self.entered(lambda: self.cache.mutate(*keys, tags=tags, value_tags=value_tags))
 
     def invalidating(self, *keys: str, tags: Iterable[str] = ()) -> AbstractAsyncContextManager[Any]:
-        return self._entered(lambda: self.cache.invalidating(*keys, tags=tags))
+        return self.entered(lambda: self.cache.invalidating(*keys, tags=tags))
 
     @asynccontextmanager
-    async def _entered(self, make: Callable[[], Any]) -> AsyncIterator[Any]:
+    async def entered(self, make: Callable[[], Any]) -> AsyncIterator[Any]:
         """The block of a context manager of the cache, which on threads is entered and left on one."""
         manager = make()
         if not self.is_sync:
@@ -585,6 +594,23 @@ class CacheUnderTest:
         # With the parameters that it has: whether it gets a context is told by their names.
         run.__signature__ = signature(argument)  # type: ignore[attr-defined]
         return run
+
+
+class EntityUnderTest:
+    """The same for an entity."""
+
+    def __init__(self, cache: CacheUnderTest, entity: Any) -> None:
+        self._cache = cache
+        self._entity = entity
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        return self._cache.calling(getattr(self._entity, name))
+
+    def key(self, id: Any) -> Any:
+        return self._entity.key(id)
+
+    def mutate(self, *ids: Any, tags: Iterable[str] = ()) -> AbstractAsyncContextManager[Any]:
+        return self._cache.entered(lambda: self._entity.mutate(*ids, tags=tags))
 
 
 class World:
