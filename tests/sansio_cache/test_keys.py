@@ -70,6 +70,10 @@ def test_the_shapes_of_built_keys_and_patterns():
     assert APP.pattern("user", 1, "orders") == "app:user:1:orders:*"
     assert APP.literal("user:{1}:*") == "app:user:{1}:*"
     assert APP.glob("user:*") == "app:user:*"
+    assert APP.tag("users") == "t:users"
+    assert APP.tag(7) == APP.tag("7") == "t:7"
+    assert APP.tag("a:b*") == "t:a%3Ab%2A"
+    assert APP.generation("user") == "g:user"
     assert APP.everything() == "app:*"
 
 
@@ -255,6 +259,8 @@ def test_components_that_have_no_one_text_are_refused_with_what_to_do(component,
         "id": lambda: APP.build("user", component),
         "version": lambda: APP.versioned("user", 1, component),
         r"prefix\[1\]": lambda: APP.pattern("user", 1, component),
+        "a tag": lambda: APP.tag(component),
+        "an entity": lambda: APP.generation(component),
     }.items():
         with pytest.raises(InvalidKeyError, match=rf"^{name} is to be a str, int or uuid\.UUID, {complaint}"):
             call()
@@ -266,6 +272,18 @@ def test_an_empty_component_is_refused(empty):
         APP.list_key(empty, "q")
     with pytest.raises(InvalidKeyError, match=r"^id is empty"):
         APP.build("user", empty)
+    with pytest.raises(InvalidKeyError, match=r"^a tag is empty"):
+        APP.tag(empty)
+    with pytest.raises(InvalidKeyError, match=r"^an entity is empty"):
+        APP.generation(empty)
+
+
+def test_tags_are_limited_by_the_length_of_their_keys():
+    small = KeyBuilder("app", max_key_bytes=10)
+    assert small.tag("abc") == "t:abc"  # of which the key is app:%t:abc
+    for call in (lambda: small.tag("abcd"), lambda: small.generation("éé")):
+        with pytest.raises(InvalidKeyError, match="bytes is over the limit of 10: 'app:%"):
+            call()
 
 
 def test_a_key_that_utf8_cannot_encode_is_refused():
@@ -351,7 +369,7 @@ def test_an_empty_key_or_pattern_is_refused():
         APP.glob("")
 
 
-@pytest.mark.parametrize("marker", ["%t:", "%g:", "%w:"])
+@pytest.mark.parametrize("marker", ["%t:", "%g:", "%w:", "%s:"])
 def test_internal_keys_are_out_of_reach_of_literal_keys(marker):
     assert APP.is_internal(f"app:{marker}x")
     assert not APP.is_internal(f"app:x:{marker}")
@@ -380,6 +398,8 @@ calls = st.one_of(
     st.tuples(st.just("pattern"), components),
     st.tuples(st.just("pattern"), components, components),
     st.tuples(st.just("pattern"), components, components, components),
+    st.tuples(st.just("tag"), components),
+    st.tuples(st.just("generation"), components),
 )
 
 
@@ -394,7 +414,7 @@ def built(call):
 @example(("build", "user", "1:v2"), ("versioned", "user", "1", "2"))
 @example(("build", "user", "*"), ("pattern", "user"))
 def test_different_components_give_different_keys(one, other):
-    """S10: over all four methods, keys are equal only if method and component texts are."""
+    """S10: over all methods, keys and tags are equal only if method and component texts are."""
     same = [str(part) for part in one] == [str(part) for part in other]
     assert (built(one) == built(other)) == same
 
@@ -461,7 +481,7 @@ def test_a_pattern_matches_what_begins_with_its_components_only(call, other):
     assert glob_match(pattern, pattern[:-1] + key)
 
 
-@given(calls, st.sampled_from(["%t:", "%g:", "%w:"]), nasty_texts)
+@given(calls, st.sampled_from(["%t:", "%g:", "%w:", "%s:"]), nasty_texts)
 def test_no_component_reaches_the_internal_keys(call, marker, rest):
     """S11: built keys are never internal, built patterns never match an internal key."""
     assert not APP.is_internal(built(call))
