@@ -1,4 +1,4 @@
-"""What policies say of failures, deletions by pattern, and two versions of a program: see `support.runtimes`."""
+"""What policies say of failures, deletions by pattern, two versions of a program: see `support.runtimes`."""
 
 import anyio
 import attrs
