@@ -53,7 +53,7 @@ from sansio_cache_redis.ledger import Ledger
 from sansio_cache_redis.loaders import refuse_coroutine_function
 from sansio_cache_redis.memory import SharedMemory, memory_for
 from sansio_cache_redis.planning import AnyTtl, Mutation, Planner
-from sansio_cache_redis.progress import reporting
+from sansio_cache_redis.progress import check_progress, reporting
 from sansio_cache_redis.replies import ERRORS
 from sansio_cache_redis.results import InvalidateResult, PatternResult, not_ready, not_told, raise_failure
 from sansio_cache_redis.wakeups import Waker
@@ -463,9 +463,11 @@ class Cache:
 
         Raises:
             InvalidKeyError: The pattern cannot be one.
+            ConfigurationError: The progress cannot be called, or is a coroutine function.
         """
         step = self._plan.delete_pattern(pattern, dry_run=dry_run)
         if progress is not None:
+            check_progress(progress)
             step = reporting(step, progress)
         return self._removed(self._run(step))
 
