@@ -146,9 +146,7 @@ class Codec(Generic[T]):
         made: Encoded[T] | None
         try:
             made = self._round_trip(self.hook(older))
-        except MemoryError:
-            raise
-        except Exception:  # noqa: BLE001 - the hook is user code, and what it was given may be anything
+        except Exception:  # noqa: BLE001 - the hook is user code, and a number that it was given any size
             made = None
         if made is None:  # Raised out here, so that no context keeps the payload alive.
             raise Undecodable("schema")

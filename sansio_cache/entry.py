@@ -5,9 +5,9 @@ The store never looks into a body. It holds::
     offset  size  field
          0     8  key check: a digest of the full key. A reply that belongs to another key is refused (S9)
          8     8  schema fingerprint of the type it was stored as
-        16     4  how long the load took, ms (for early refresh)
-        20     1  what it is: 1 a value in JSON, 2 the answer that there is none
-        21     1  how many tags it has
+        16     1  what it is: 1 a value in JSON, 2 the answer that there is none
+        17     1  how many tags it has
+        18     4  how long the load took, ms (for early refresh)
         22     -  for each tag: its version (16), the length of its name (2), its name
          -     -  payload
 
@@ -29,15 +29,15 @@ from sansio_cache.cell import NO_GRANT, Cell, Foreign, Kind
 from sansio_cache.codec import Codec, Undecodable
 from sansio_cache.tags import VERSION_BYTES, Versions
 
-_BODY: Final = struct.Struct(">8s8sIBB")
+_BODY: Final = struct.Struct(">8s8sBBI")
 BODY_HEADER_BYTES: Final = _BODY.size
-_KIND_AT: Final = 20
-_TAGS_AT: Final = 21
+_KIND_AT: Final = 16
+TAGS_AT: Final = 17
 _LENGTH: Final = struct.Struct(">H")
 JSON: Final = 1
 NOTHING: Final = 2
 _PLAIN: Final = bytes((JSON, 0))
-"""What stands at the end of the header of a value without tags: nearly always this."""
+"""A value without tags: nearly always it is this."""
 _MAX_LOAD_MS: Final = 2**32 - 1
 _COPIED_BYTES: Final = 16_384
 """A payload up to this is sliced out: that is quicker than a view of it."""
@@ -79,7 +79,7 @@ class Servable(Struct, frozen=True, gc=False):
     @property
     def load_ms(self) -> int:
         """How long its load took."""
-        return int.from_bytes(self.cell.body[16:20])
+        return int.from_bytes(self.cell.body[18:22])
 
 
 class Unservable(Struct, frozen=True, gc=False):
@@ -125,8 +125,8 @@ def key_check(key: str) -> bytes:
 
 @lru_cache(maxsize=4096)
 def _stamp(key: str, fingerprint: bytes) -> bytes:
-    """What a body begins with that this reader may have. Kept for the keys that were read last."""
-    return key_check(key) + fingerprint
+    """What a plain body begins with that this reader may have. Kept for the keys that were read last."""
+    return key_check(key) + fingerprint + _PLAIN
 
 
 def seal(
@@ -147,7 +147,7 @@ def seal(
     """
     load_ms = min(max(int(load_s * 1000), 0), _MAX_LOAD_MS)
     kind = NOTHING if payload is None else JSON
-    header = _BODY.pack(key_check(key), codec.fingerprint, load_ms, kind, len(versions))
+    header = _BODY.pack(key_check(key), codec.fingerprint, kind, len(versions), load_ms)
     if versions:
         header += b"".join(_packed(tag, version) for tag, version in versions)
     return header + (payload or b"")
@@ -162,7 +162,7 @@ def _unpacked(body: bytes) -> tuple[dict[str, bytes], int] | None:
     """The tags of a body with their versions, and where its payload begins; None where that is nonsense."""
     tags: dict[str, bytes] = {}
     at = BODY_HEADER_BYTES
-    for _ in range(body[_TAGS_AT]):
+    for _ in range(body[TAGS_AT]):
         name_at = at + VERSION_BYTES + _LENGTH.size
         if len(body) < name_at:
             return None
@@ -201,30 +201,40 @@ def examine(
         return _FOREIGN
     if cell.kind != Kind.VALUE:
         return ABSENT
+    if not versions and cell.body.startswith(_stamp(key, codec.fingerprint)):  # as nearly always
+        body = cell.body if len(cell.body) < _COPIED_BYTES else memoryview(cell.body)
+        try:
+            return Servable(codec.decode(body[BODY_HEADER_BYTES:]), is_fresh(cell, server_ms), cell)
+        except Undecodable:
+            return Unservable(MissReason.CORRUPT, cell.filled_by)
+    return _examine_closely(cell, key, codec, server_ms, versions)
+
+
+def _examine_closely(
+    cell: Cell, key: str, codec: Codec[Any], server_ms: int | None, versions: Versions
+) -> Verdict:
+    """The same for an entry with tags, of another schema, or without a value."""
     body = cell.body
-    is_readable = body.startswith(_stamp(key, codec.fingerprint)) and len(body) >= BODY_HEADER_BYTES
-    if not is_readable:
-        reason = _why_refused(body, key)
-        if reason != MissReason.SCHEMA or codec.hook is None:
-            return Unservable(reason, cell.filled_by)
-    at = BODY_HEADER_BYTES
-    kind = JSON
-    if versions or body[_KIND_AT:BODY_HEADER_BYTES] != _PLAIN:
-        kind = body[_KIND_AT]
-        checked = _check(body, versions, cell.filled_by)
-        if not isinstance(checked, int):
-            return checked
-        at = checked
-    fresh = is_fresh(cell, server_ms)
-    if kind == NOTHING:
-        return Servable(None, fresh, cell, is_absent=True)
-    if kind != JSON:
+    if len(body) < BODY_HEADER_BYTES:
+        return Unservable(MissReason.CORRUPT, cell.filled_by)
+    if not body.startswith(key_check(key)):
+        return Unservable(MissReason.KEY_CHECK, cell.filled_by)
+    is_own = body[8:16] == codec.fingerprint
+    if not is_own and codec.hook is None:
         return Unservable(MissReason.SCHEMA, cell.filled_by)
-    payload = body[at:] if len(body) < _COPIED_BYTES else memoryview(body)[at:]
+    at = _check(body, versions, cell.filled_by)
+    if not isinstance(at, int):
+        return at
+    fresh = is_fresh(cell, server_ms)
+    if body[_KIND_AT] == NOTHING:
+        return Servable(None, fresh, cell, is_absent=True)
+    if body[_KIND_AT] != JSON:
+        return Unservable(MissReason.SCHEMA, cell.filled_by)
+    payload = memoryview(body)[at:]
     try:
-        value = codec.decode(payload) if is_readable else codec.migrate(payload)
+        value = codec.decode(payload) if is_own else codec.migrate(payload)
     except Undecodable:
-        reason = MissReason.CORRUPT if is_readable else MissReason.SCHEMA
+        reason = MissReason.CORRUPT if is_own else MissReason.SCHEMA
         return Unservable(reason, cell.filled_by)
     return Servable(value, fresh, cell)
 
@@ -256,9 +266,3 @@ def _check(body: bytes, versions: Versions, filled_by: bytes) -> int | Unservabl
             return Unservable(MissReason.TAG, filled_by)
     unknown = tuple(tag for tag in tags if tag not in known)
     return Unchecked(unknown) if unknown else at
-
-
-def _why_refused(body: bytes, key: str) -> MissReason:
-    if len(body) < BODY_HEADER_BYTES:
-        return MissReason.CORRUPT
-    return MissReason.SCHEMA if body.startswith(key_check(key)) else MissReason.KEY_CHECK

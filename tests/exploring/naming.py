@@ -18,7 +18,7 @@ from msgspec import Struct
 from exploring.configuration import FIRST_US, LONG_AGO, Act
 from sansio_cache.cell import GRANT_BYTES, NO_GRANT, NONCE_BYTES, make_grant
 from sansio_cache.codec import Codec
-from sansio_cache.entry import BODY_HEADER_BYTES
+from sansio_cache.entry import BODY_HEADER_BYTES, TAGS_AT
 from sansio_cache.operations.loading import DRAWN_BYTES
 from sansio_cache.policy import Policy
 
@@ -28,7 +28,6 @@ _CONSTANTS: Final = frozenset({NO_GRANT, LONG_AGO})
 _WHOLE: Final = (Act, Codec, Policy)
 """Values that mention no id, and of which there are few."""
 _LENGTH_BYTES: Final = 2
-_TAGS_AT: Final = BODY_HEADER_BYTES - 1
 
 T = TypeVar("T")
 NameOf = Callable[[bytes], bytes]
@@ -54,7 +53,7 @@ def label_of(grant: bytes) -> int:
 def tags_of(body: bytes) -> Iterator[tuple[int, str, bytes]]:
     """The tags in the body of an entry: for each the place of its version, its name, its version."""
     at = BODY_HEADER_BYTES
-    for _ in range(body[_TAGS_AT]):
+    for _ in range(body[TAGS_AT]):
         name_at = at + GRANT_BYTES + _LENGTH_BYTES
         end = name_at + int.from_bytes(body[name_at - _LENGTH_BYTES : name_at], "big")
         yield at, body[name_at:end].decode(), body[at : at + GRANT_BYTES]

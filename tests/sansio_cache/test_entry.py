@@ -16,6 +16,7 @@ from sansio_cache.entry import (
     Unchecked,
     Unservable,
     beside,
+    copy_of,
     examine,
     is_fresh,
     key_check,
@@ -25,6 +26,7 @@ from sansio_cache.keys import KeyBuilder
 from sansio_cache.tags import ANCHOR, NO_VERSION
 from support.machines import INTS, KEY, TEXTS, THEIRS, absent_cell, value_cell
 
+PLAIN = codec_for(None, 1_000)
 V1, V2, V3 = (make_grant(b"tag-----", us) for us in (1, 2, 3))
 
 
@@ -74,10 +76,10 @@ GOOD = value_cell(7).body
         (body_cell(GOOD[:BODY_HEADER_BYTES] + b"{"), MissReason.CORRUPT, THEIRS),
         (value_cell(7, "shop:user:2"), MissReason.KEY_CHECK, THEIRS),
         (value_cell("7", codec=TEXTS), MissReason.SCHEMA, THEIRS),
-        (body_cell(GOOD[:20] + b"\x00" + GOOD[21:]), MissReason.SCHEMA, THEIRS),
-        (body_cell(GOOD[:20] + b"\x03" + GOOD[21:]), MissReason.SCHEMA, THEIRS),
-        (body_cell(GOOD[:21] + b"\x01" + GOOD[22:]), MissReason.CORRUPT, THEIRS),
-        (body_cell(GOOD[:21] + b"\xff" + bytes(500)), MissReason.CORRUPT, THEIRS),
+        (body_cell(GOOD[:16] + b"\x00" + GOOD[17:]), MissReason.SCHEMA, THEIRS),
+        (body_cell(GOOD[:16] + b"\x03" + GOOD[17:]), MissReason.SCHEMA, THEIRS),
+        (body_cell(GOOD[:17] + b"\x01" + GOOD[18:]), MissReason.CORRUPT, THEIRS),
+        (body_cell(GOOD[:17] + b"\xff" + GOOD[18:] + bytes(500)), MissReason.CORRUPT, THEIRS),
     ],
 )
 def test_what_a_reader_may_not_have_has_one_reason_and_names_the_value_it_refuses(cell, reason, seen):
@@ -121,7 +123,7 @@ def test_every_key_has_a_check_of_its_own(one, other):
     ("load_s", "load_ms"), [(0.0, 0), (-1.0, 0), (0.0123, 12), (2.0, 2_000), (1e9, 2**32 - 1)]
 )
 def test_how_long_the_load_took_is_kept_in_milliseconds(load_s, load_ms):
-    assert int.from_bytes(seal(KEY, INTS, b"7", load_s)[16:20], "big") == load_ms
+    assert int.from_bytes(seal(KEY, INTS, b"7", load_s)[18:22], "big") == load_ms
 
 
 def test_when_it_was_filled_and_how_long_it_took_can_be_read_back():
@@ -206,7 +208,7 @@ def test_a_missing_version_equals_none_that_an_entry_has(tags, versions):
 @given(st.integers(0, 255), st.binary(max_size=200), st.sampled_from([1, 2, 9]))
 def test_an_arbitrary_tag_section_is_a_verdict_and_never_an_exception(count, noise, kind):
     """S12."""
-    body = GOOD[:20] + bytes((kind, count)) + noise
+    body = GOOD[:16] + bytes((kind, count)) + GOOD[18:22] + noise
     for versions in ((), (("t:a", V1),), ((ANCHOR, THEIRS),)):
         verdict = examine(body_cell(body), KEY, INTS, 0, versions)
         assert isinstance(verdict, Servable | Unservable | Unchecked)
@@ -226,7 +228,7 @@ def test_a_body_that_is_cut_off_is_corrupt_and_never_served(own, at):
 
 def test_a_tag_whose_name_is_no_text_is_corrupt():
     """S12."""
-    body = GOOD[:21] + b"\x01" + V1 + b"\x00\x01\xff" + b"7"
+    body = GOOD[:17] + b"\x01" + GOOD[18:22] + V1 + b"\x00\x01\xff" + b"7"
     assert examine(body_cell(body), KEY, INTS, 0) == Unservable(MissReason.CORRUPT, THEIRS)
 
 
@@ -275,3 +277,27 @@ def test_what_is_kept_beside_an_entry_is_served_only_with_the_very_entry_that_it
 )
 def test_a_cell_is_known_to_be_fresh_without_reading_it(soft_ms, server_ms, fresh):
     assert is_fresh(Cell(Kind.VALUE, soft_ms=soft_ms), server_ms) is fresh
+
+
+def test_another_copy_of_a_value_shares_nothing_with_the_first():
+    cell = value_cell({"a": [1]}, codec=PLAIN, versions=(("t:a", V1),))
+    first = examine(cell, KEY, PLAIN, 0, (("t:a", V1),))
+    assert isinstance(first, Servable)
+    first.value["a"].append(2)
+    assert copy_of(cell, PLAIN) == {"a": [1]}
+    assert copy_of(absent_cell(), INTS) is None
+
+
+def test_another_copy_through_a_hook_is_none_where_the_hook_changes_its_mind():
+    answers = iter([7, ValueError])
+
+    def hook(older):
+        answer = next(answers)
+        if answer is ValueError:
+            raise ValueError
+        return answer
+
+    codec = codec_for(int, 1_000, hook)
+    cell = value_cell("seven", codec=TEXTS)
+    assert copy_of(cell, codec) == 7
+    assert copy_of(cell, codec) is None

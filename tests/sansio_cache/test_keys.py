@@ -85,6 +85,7 @@ def test_keys_and_patterns_are_strings_that_say_what_they_are():
     key, pattern = APP.build("user", 1), APP.pattern("user")
     assert (f"{key}", f"{pattern}") == ("app:user:1", "app:user:*")
     assert (repr(key), repr(pattern)) == ("Key('app:user:1')", "Pattern('app:user:*')")
+    assert repr(APP.generation("user")) == "TagName('g:user')"
     assert {key: "same"}["app:user:1"] == "same"
     assert type(pickle.loads(pickle.dumps(key))) is type(copy.copy(key)) is Key
     assert not hasattr(key, "__dict__")

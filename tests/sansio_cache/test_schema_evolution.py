@@ -414,7 +414,10 @@ HOOKED: Final = codec_for(dict[str, int], MAX_BYTES, lambda older: ASKED.append(
         (seal(KEY, TYPED, b"[]", 0), MissReason.CORRUPT),
         (seal(KEY, TYPED, b"{", 0), MissReason.CORRUPT),
         (seal(KEY, UNTYPED, b"{}", 0)[: BODY_HEADER_BYTES - 1], MissReason.CORRUPT),
-        (seal(KEY, UNTYPED, b"{}", 0).replace(b"\x01\x00{}", b"\x03\x00{}"), MissReason.SCHEMA),
+        (
+            seal(KEY, UNTYPED, b"{}", 0).replace(b"\x01" + bytes(5) + b"{}", b"\x03" + bytes(5) + b"{}"),
+            MissReason.SCHEMA,
+        ),
         (seal(KEY, UNTYPED, b"", 0), MissReason.SCHEMA),
         (seal(KEY, UNTYPED, b"{", 0), MissReason.SCHEMA),
         (seal(KEY, UNTYPED, b"[" * 5_000, 0), MissReason.SCHEMA),

@@ -55,7 +55,7 @@ from sansio_cache.commands import (
     ScanKeys,
     StoreCommand,
 )
-from sansio_cache.entry import BODY_HEADER_BYTES, seal
+from sansio_cache.entry import BODY_HEADER_BYTES, TAGS_AT, seal
 from sansio_cache.events import FailureKind, StoreEvent, StoreFailed
 from sansio_cache.memory_store import MemoryStore
 from sansio_cache.notices import Notice
@@ -427,9 +427,9 @@ def _content(body: bytes, *, names: bool = True) -> bytes:
     """
     if len(body) < BODY_HEADER_BYTES:
         return body
-    kept = [body[8:16], body[20:BODY_HEADER_BYTES]]
+    kept = [body[8 : TAGS_AT + 1]]
     at = BODY_HEADER_BYTES
-    for _ in range(body[BODY_HEADER_BYTES - 1]):
+    for _ in range(body[TAGS_AT]):
         name_at = at + VERSION_BYTES
         end = name_at + 2 + int.from_bytes(body[name_at : name_at + 2], "big")
         kept += [body[at : at + 8] if names else b"", body[name_at:end]]

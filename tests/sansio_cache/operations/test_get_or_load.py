@@ -655,8 +655,13 @@ class TestWhatIsReplaced:
     """The value that is being replaced goes to the loader, where it is known and can be read."""
 
     def test_a_value_that_has_expired(self):
-        script = begun().give(CellRead(0.0, STALE, NOW_MS), LED, GRANTED)
+        script = begun().give(CellRead(0.0, STALE, NOW_MS), LED, LeaseGranted(0.0, GRANT, STALE, NOW_MS))
         assert script.command.previous == 6
+
+    def test_nothing_where_it_has_been_invalidated_meanwhile(self):
+        """S1: a loader that gives back what it is told must not bring an old value back."""
+        script = begun().give(CellRead(0.0, STALE, NOW_MS), LED, GRANTED)
+        assert script.command.previous is None
 
     def test_a_value_that_is_found_with_the_lease(self):
         script = begun().give(ABSENT, LED, LeaseGranted(0.0, GRANT, STALE, NOW_MS))
@@ -913,7 +918,7 @@ class TestBesideAnotherVersionsEntry:
 
     def test_a_foreign_key_beside_it_is_not_touched(self):
         script = begun().give(CellRead(0.0, TEXT, NOW_MS), CellRead(0.0, FOREIGN, NOW_MS), LED)
-        assert script.command == Compute(self.BESIDE, None)
+        assert script.command == Compute(self.BESIDE, None, name=KEY)
         assert balance(script) == [Missed]
 
     def test_one_that_is_stored_meanwhile_is_left_alone_as_well(self):

@@ -87,7 +87,7 @@ class TestTheLoader:
         assert begun(grant=None).command == Compute(KEY, None)
 
     def test_is_told_what_it_replaces(self):
-        assert begun(finding=Finding(previous=6)).command.previous == 6
+        assert begun(finding=Finding(previous=value_cell(6))).command.previous == 6
 
     def test_that_raises_gives_the_lease_back_and_stores_nothing(self):
         """S13."""
@@ -304,7 +304,7 @@ class TestInTheBackground:
         assert script.step.rests_until_s == 0.0
 
     def test_a_loader_that_raises_is_told_of_and_the_load_rests(self):
-        script = begun(in_background=True, retry_after_s=3.0, finding=Finding(previous=6))
+        script = begun(in_background=True, retry_after_s=3.0, finding=Finding(previous=value_cell(6)))
         script.give(ComputeFailed(1.0, BROKEN))
         assert script.command == RELEASE
         script.give(LeasesReleased(2.0))
