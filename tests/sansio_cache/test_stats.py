@@ -438,3 +438,14 @@ def test_a_batch_that_is_interrupted_counts_each_of_its_keys_at_most_once():
         process.interrupt(run)
         process.finish(run)
         assert folded(*run.notices).total_requests <= 2
+
+
+def test_a_plain_hit_is_counted_in_one_go_as_it_is_one_by_one():
+    """B3: it is only quicker."""
+    ended = Ended(OperationName.GET, 0.000_07)
+    one_by_one, in_one_go = StatsFold(), StatsFold()
+    for _ in range(3):
+        one_by_one.record((Hit("shop:a"), ended))
+        in_one_go.record_hit(ended)
+    assert in_one_go.snapshot() == one_by_one.snapshot()
+    assert in_one_go.snapshot().redis_hits == 3
