@@ -25,7 +25,7 @@ class Patience(Struct, frozen=True):
         return Budget(now_s + self.operation_s, self.attempt_s, self.attempts)
 
 
-class Budget(Struct, frozen=True):
+class Budget(Struct, frozen=True, gc=False):
     """What is left to a step: a deadline on the driver's clock, and attempts."""
 
     deadline_s: float
@@ -34,7 +34,10 @@ class Budget(Struct, frozen=True):
 
     def timeout_s(self, now_s: float) -> float:
         """The seconds that an attempt beginning at `now_s` may take."""
-        return min(self.attempt_s, max(self.deadline_s - now_s, 0.0))
+        left_s = self.deadline_s - now_s
+        if left_s >= self.attempt_s:
+            return self.attempt_s
+        return max(left_s, 0.0)
 
     def after(self, failure: StoreFailed) -> Budget | None:
         """The budget for another attempt, or None."""

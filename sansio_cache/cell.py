@@ -44,7 +44,7 @@ class Kind(IntEnum):
     HOLD = 2
 
 
-class Cell(Struct, frozen=True):
+class Cell(Struct, frozen=True, gc=False):
     """A cell as the store keeps it. Grants are 16 bytes, times milliseconds of the server's clock."""
 
     kind: int

@@ -46,7 +46,7 @@ class Fill(Struct, frozen=True):
     body: bytes
 
 
-class ReadCell(Struct, frozen=True):
+class ReadCell(Struct, frozen=True, gc=False):
     """Read one cell, and the versions of tags in the same round trip. Answered by `CellRead`.
 
     `tags` are the full keys of the tags that the reader knows of, here and below.
@@ -206,6 +206,8 @@ class Compute(Struct, frozen=True):
     renewal: Step | None
     previous: Any = None
     """The value that is being replaced, for a loader that wants to know."""
+    name: str = ""
+    """The key that was asked for, where the entry is kept beside it."""
 
 
 class ComputeMany(Struct, frozen=True):

@@ -60,7 +60,7 @@ class MissReason(StrEnum):
     DISABLED = "disabled"
 
 
-class Servable(Struct, frozen=True):
+class Servable(Struct, frozen=True, gc=False):
     """The cell holds a value that this reader can read: fresh, or past its soft expiry.
 
     `is_absent`: it is the answer that there is nothing, and `value` is None.
@@ -82,7 +82,7 @@ class Servable(Struct, frozen=True):
         return int.from_bytes(self.cell.body[16:20])
 
 
-class Unservable(Struct, frozen=True):
+class Unservable(Struct, frozen=True, gc=False):
     """There is nothing for this reader. `seen` names the value that it refuses, for `AcquireLease`."""
 
     reason: MissReason
@@ -227,6 +227,20 @@ def examine(
         reason = MissReason.CORRUPT if is_readable else MissReason.SCHEMA
         return Unservable(reason, cell.filled_by)
     return Servable(value, fresh, cell)
+
+
+def copy_of(cell: Cell, codec: Codec[Any]) -> Any:
+    """Another copy of a value that was found to be servable; None where there is none."""
+    unpacked = _unpacked(cell.body)
+    assert unpacked is not None, "examine() has seen it"
+    payload = cell.body[unpacked[1] :]
+    if cell.body[_KIND_AT] == NOTHING:
+        return None
+    try:
+        is_own = cell.body[8:16] == codec.fingerprint
+        return codec.decode(payload) if is_own else codec.migrate(payload)
+    except Undecodable:  # a hook of the user's may change its mind
+        return None
 
 
 def _check(body: bytes, versions: Versions, filled_by: bytes) -> int | Unservable | Unchecked:

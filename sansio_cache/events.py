@@ -75,7 +75,7 @@ class FillResult(IntEnum):
         return self is not FillResult.REFUSED
 
 
-class CellRead(Struct, frozen=True):
+class CellRead(Struct, frozen=True, gc=False):
     """The cell as it is; None where the key does not exist.
 
     `versions` are those of the tags asked for, here and below: in their order, empty where there is none.

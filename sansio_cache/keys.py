@@ -107,6 +107,15 @@ def _checked_limit(limit_bytes: int) -> int:
     return limit_bytes
 
 
+class TagName(str):
+    """The name of a tag as the cache uses it inside, as of an entity's generation. A str to everyone else."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return f"TagName({super().__repr__()})"
+
+
 @frozen
 class KeyBuilder:
     """Builds the keys and patterns of one namespace.
@@ -247,25 +256,28 @@ class KeyBuilder:
         """What every key of the namespace begins with, its colon included."""
         return self._root
 
-    def tag(self, tag: str | int | UUID) -> str:
-        """Return the name that a tag has inside the cache: ``t:{tag}``.
+    def tag(self, tag: str | int | UUID) -> TagName:
+        """Return the name that a tag has inside the cache: ``t:{tag}``. A `TagName` stands as it is.
 
         Raises:
             InvalidKeyError: It is empty or not a str, int or UUID, or too long.
         """
-        return self._tag_name(TAG_MARKER + _component("a tag", tag))
+        return tag if type(tag) is TagName else self._tag_name(TAG_MARKER + _component("a tag", tag))
 
-    def generation(self, entity: str | int | UUID) -> str:
-        """Return the name of the tag that all entries of an entity share: ``g:{entity}``.
+    def generation(self, entity: str | int | UUID) -> TagName:
+        """Return the tag that all entries of an entity may share: ``g:{entity}``.
+
+        Named in `tags=` where they are loaded and stored, and in `invalidate(tags=…)`, it makes all of them
+        misses at once, at the price of one removal, however many there are.
 
         Raises:
             InvalidKeyError: It is empty or not a str, int or UUID, or too long.
         """
         return self._tag_name(GENERATION_MARKER + _component("an entity", entity))
 
-    def _tag_name(self, name: str) -> str:
+    def _tag_name(self, name: str) -> TagName:
         self._fitting(tag_key(self._root, name))
-        return name
+        return TagName(name)
 
     def everything(self) -> Pattern:
         """Return the pattern of the whole namespace, internal keys included."""

@@ -56,11 +56,11 @@ class Absent:
 
 @attrs.frozen
 class LoadContext:
-    """What a loader is told that takes one argument.
+    """What a loader is told whose one parameter is called `context`, or declared as a `LoadContext`.
 
     Attributes:
         key: The full key that is to be loaded.
-        previous: The value that is being replaced, where one is known and can be read; else None.
+        previous: A copy of the value that is being replaced, where one is known and can be read; else None.
     """
 
     key: str

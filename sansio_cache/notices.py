@@ -16,6 +16,9 @@ from sansio_cache.events import FailureKind
 class OperationName(StrEnum):
     """What the user asked for."""
 
+    # That of an enumeration is computed in Python from the name; statistics ask for it in every operation.
+    __hash__ = str.__hash__
+
     GET = "get"
     GET_MANY = "get_many"
     GET_OR_LOAD = "get_or_load"
@@ -28,7 +31,7 @@ class OperationName(StrEnum):
     DELETE_PATTERN = "delete_pattern"
 
 
-class Hit(Struct, frozen=True):
+class Hit(Struct, frozen=True, gc=False):
     """A request was answered from the store."""
 
     key: str
@@ -40,7 +43,7 @@ class StaleServed(Struct, frozen=True):
     key: str
 
 
-class Missed(Struct, frozen=True):
+class Missed(Struct, frozen=True, gc=False):
     """A request was not answered from the store at its first read."""
 
     key: str
@@ -108,7 +111,7 @@ class LoadFailed(Struct, frozen=True):
     error: str
 
 
-class Stored(Struct, frozen=True):
+class Stored(Struct, frozen=True, gc=False):
     """A value was stored."""
 
     key: str
@@ -191,7 +194,7 @@ class PatternDeleted(Struct, frozen=True):
     count: int
 
 
-class Ended(Struct, frozen=True):
+class Ended(Struct, frozen=True, gc=False):
     """An operation is over, after `took_s` seconds on the driver's clock."""
 
     operation: OperationName

@@ -225,12 +225,20 @@ class StatsFold:
             if counter is not None:
                 self._counts[counter] += 1
             elif isinstance(notice, Ended):
-                buckets = self._latency.get(notice.operation)
-                if buckets is None:
-                    buckets = self._latency[notice.operation] = Counter()
-                buckets[_bucket(notice.took_s)] += 1
+                self._ended(notice)
             else:
                 self._record(notice)
+
+    def record_hit(self, ended: Ended) -> None:
+        """Count a hit, and the operation that was nothing else: what nearly all of them are."""
+        self._counts["redis_hits"] += 1
+        self._ended(ended)
+
+    def _ended(self, notice: Ended) -> None:
+        buckets = self._latency.get(notice.operation)
+        if buckets is None:
+            buckets = self._latency[notice.operation] = Counter()
+        buckets[_bucket(notice.took_s)] += 1
 
     def _record(self, notice: Notice) -> None:
         counts = self._counts

@@ -31,6 +31,7 @@ from exploring.configurations import (
 from exploring.invariants import Invariant
 from exploring.moves import Moves
 from exploring.plugin import CAUGHT, EXPLORED
+from exploring.process import Floor
 from exploring.search import explore
 from exploring.variants import VARIANTS, Variant
 from exploring.world import World
@@ -40,6 +41,8 @@ from sansio_cache.events import HoldsTaken, LeaseGranted
 from sansio_cache.flights import Flights
 from sansio_cache.memory_store import MemoryStore
 from sansio_cache.operations.get_or_load import get_or_load
+from sansio_cache.operations.load_many import load_many
+from sansio_cache.operations.loading import LoadRequest
 from sansio_cache.operations.mutate import end
 from sansio_cache.operations.set_many import set_many
 
@@ -56,7 +59,9 @@ def test_no_interleaving_breaks_an_invariant(case: Case):
     configuration = case.configuration
     assert configuration.store is MemoryStore
     assert configuration.flights is Flights
+    assert configuration.request is LoadRequest
     assert configuration.load is get_or_load
+    assert configuration.load_batch is load_many
     assert configuration.store_values is set_many
     assert configuration.end_mutation is end
 
@@ -197,7 +202,7 @@ EAGER = (
 )
 
 
-def _endings(configuration: Configuration) -> tuple[int, set[tuple[object, int, int]]]:
+def _endings(configuration: Configuration) -> tuple[int, set[tuple[object, Floor, Floor]]]:
     """How many worlds there are; and of those where all have ended, the stores, versions and floors."""
     moves = Moves(configuration)
     worlds = _reachable(moves, moves.canonical)

@@ -56,11 +56,12 @@ from sansio_cache_redis.connecting import (
     scheme_of,
 )
 from sansio_cache_redis.driver_anyio import Channel, Driver, MemoryStore, RedisStore, Store
+from sansio_cache_redis.entity_anyio import AsyncEntity
 from sansio_cache_redis.health import Health, health_of_memory, judge, probes
 from sansio_cache_redis.ledger import Ledger
 from sansio_cache_redis.memory import memory_for
 from sansio_cache_redis.planning import AnyTtl, Mutation, Planner
-from sansio_cache_redis.progress import reporting
+from sansio_cache_redis.progress import check_progress, reporting
 from sansio_cache_redis.replies import ERRORS
 from sansio_cache_redis.results import InvalidateResult, PatternResult, not_ready, not_told, raise_failure
 from sansio_cache_redis.wakeups import Waker
@@ -171,7 +172,9 @@ class Cache:
         self._is_closed = True
         binding, self._binding = self._binding, None
         if binding is not None and not binding.background.is_over():
-            binding.driver.close()
+            self._ledger.close()
+            with anyio.move_on_after(_CLOSE_S, shield=True):
+                await binding.driver.close()
             if binding.channel is not None:
                 with anyio.move_on_after(_CLOSE_S, shield=True):
                     await binding.channel.aclose()
@@ -287,7 +290,7 @@ class Cache:
         Args:
             key: A str inside the namespace, or a built `Key`.
             loader: Called where the value must be loaded: a coroutine function, or a plain one, which runs on
-                a worker thread. It takes nothing, or a `LoadContext`; it gives the value, `Fresh(value,
+                a worker thread. It takes nothing, or a `context`; it gives the value, `Fresh(value,
                 ttl=…)`, or `Absent()` where there is nothing, which makes the result None.
             type: What the value is: any type that msgspec can decode. Without one, plain JSON values.
             ttl: How long it stays fresh: seconds, a timedelta, a tier or a policy.
@@ -497,9 +500,11 @@ class Cache:
 
         Raises:
             InvalidKeyError: The pattern cannot be one.
+            ConfigurationError: The progress cannot be called, or is a coroutine function.
         """
         step = self._plan.delete_pattern(pattern, dry_run=dry_run)
         if progress is not None:
+            check_progress(progress)
             step = reporting(step, progress)
         return self._removed(await self._run(step))
 
@@ -508,7 +513,9 @@ class Cache:
         return self._removed(await self._run(self._plan.clear()))
 
     @asynccontextmanager
-    async def mutate(self, *keys: str, tags: Iterable[str] = ()) -> AsyncIterator[Mutation]:
+    async def mutate(
+        self, *keys: str, tags: Iterable[str] = (), value_tags: Iterable[str] = ()
+    ) -> AsyncIterator[Mutation]:
         """Hold keys while the block writes the database.
 
             async with cache.mutate("user:1") as m:
@@ -519,21 +526,55 @@ class Cache:
         was not is invalidated, and so are the tags; everything is invalidated where the block raises, or
         where another writer came between.
 
+        Args:
+            keys: Strs inside the namespace, or built keys.
+            tags: Names of tags to invalidate at the end.
+            value_tags: Names of tags that the stored values carry. Invalidated by anybody after the block has
+                begun, they take the values away.
+
         Raises:
-            InvalidKeyError: A key cannot be one, or there are more than `max_batch_keys`.
+            InvalidKeyError: A key or tag cannot be one, or there are more than `max_batch_keys`.
         """
-        mutation = self._plan.mutation(keys, tags)
-        grants: tuple[bytes, ...] | None = None
+        mutation = self._plan.mutation(keys, tags, value_tags)
+        held: Outcome = ManyHeld(None, None)
         has_ended = False
         try:
             held = await self._run(mutation.begin())
             assert isinstance(held, ManyHeld)
-            grants = held.grants
             async with self._bound().driver.renewing(held.renewal):
                 yield mutation
             has_ended = True
         finally:
-            await self._run(mutation.end(grants, raised=not has_ended))
+            assert isinstance(held, ManyHeld)
+            await self._run(mutation.end(held, raised=not has_ended))
+
+    def entity(
+        self,
+        name: str,
+        type: type[T],
+        *,
+        ttl: AnyTtl | None = None,
+        policy: Policy | None = None,
+        loader: Callable[[Any], Any] | None = None,
+        generations: bool = False,
+    ) -> AsyncEntity[T]:
+        """A typed view of one kind of thing: its name, type and policy are said once.
+
+        Args:
+            name: The first part of the keys: `user` makes `namespace:user:7`.
+            type: What the values are: any type that msgspec can decode.
+            ttl: How long they stay fresh: seconds, a timedelta, a tier or a policy.
+            policy: In place of the cache's policy.
+            loader: Called with an id where a value must be loaded.
+            generations: Tie every entry to a version of the whole entity, so that `invalidate_all` is one
+                removal. A read of one that does not come through the view costs a second round trip.
+
+        Raises:
+            InvalidKeyError: The name cannot be one.
+            ConfigurationError: The type, the policy or the loader cannot be used.
+        """
+        plan = self._plan.entity(name, type, ttl, policy, loader, generations=generations)
+        return AsyncEntity(self, plan)
 
     # Looking.
 
@@ -705,6 +746,7 @@ class Cache:
         channel = TrioChannel(
             blocking_factory(self._config.redis),
             max_connections=self._config.redis.max_connections,
+            opening_timeout_s=opening_timeout_s(self._config.redis),
             on_time=on_time,
         )
         return background, channel

@@ -35,8 +35,8 @@ class Background(Protocol):
         """Whether the event loop has ended."""
         ...
 
-    def cancel_all(self) -> None:
-        """Cancel what runs."""
+    async def end(self) -> None:
+        """Cancel what runs, and wait until it has ended."""
         ...
 
 
@@ -73,10 +73,13 @@ class AsyncioBackground:
         """Whether the event loop has ended."""
         return not self._loop.is_running()
 
-    def cancel_all(self) -> None:
-        """Cancel what runs."""
-        for task in self._tasks:
+    async def end(self) -> None:
+        """Cancel what runs, and wait until it has ended."""
+        others = self._tasks - {asyncio.current_task()}
+        for task in others:
             task.cancel()
+        if others:
+            await asyncio.wait(others)
 
 
 class TrioBackground:
@@ -87,7 +90,7 @@ class TrioBackground:
 
         self._trio = trio
         self._token = trio.lowlevel.current_trio_token()
-        self._scopes: set[trio.CancelScope] = set()
+        self._running: dict[trio.CancelScope, trio.Event] = {}
         self._is_over = False
         trio.lowlevel.spawn_system_task(self._watch)
 
@@ -100,14 +103,15 @@ class TrioBackground:
     def start(self, job: Job) -> Callable[[], object]:
         """Start a task; the function given back cancels it."""
         scope = self._trio.CancelScope()
-        self._scopes.add(scope)
+        has_ended = self._running[scope] = self._trio.Event()
 
         async def run() -> None:
             try:
                 with scope:
                     await _guard(job)
             finally:
-                self._scopes.discard(scope)
+                del self._running[scope]
+                has_ended.set()
 
         self._trio.lowlevel.spawn_system_task(run)
         return scope.cancel
@@ -121,7 +125,10 @@ class TrioBackground:
         """Whether the event loop has ended."""
         return self._is_over
 
-    def cancel_all(self) -> None:
-        """Cancel what runs."""
-        for scope in self._scopes:
+    async def end(self) -> None:
+        """Cancel what runs, and wait until it has ended."""
+        running = dict(self._running)
+        for scope in running:
             scope.cancel()
+        for has_ended in running.values():
+            await has_ended.wait()

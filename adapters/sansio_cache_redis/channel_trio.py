@@ -1,176 +1,279 @@
-"""The channel for trio: a blocking connection on a thread of its own, driven in batches.
+"""The channel for trio: one connection, on which any number of callers' commands are multiplexed.
 
-redis-py's asyncio client cannot run under trio. The thread takes everything that callers have queued since
-its last batch, sends it in one go, reads the replies and hands them all back in one call into the loop. The
-thread owns the connection, so a cancelled caller costs nothing but its unread reply. There are more threads
-where one is long busy, as with large values.
+Another is opened where that one is in the middle of something large, so that small values do not wait for it.
+
+redis-py's asyncio client cannot run under trio. Its blocking connection opens, authenticates and shakes hands
+on a worker thread; then its socket is made non-blocking and driven from the loop. A system task reads, parses
+and wakes the callers; another writes what a caller could not write by itself at once. What calls, replies
+and deadlines have to do with each other stands in `links.py`. A cancelled caller costs nothing but its unread
+reply, and no thread has to get its turn beside a busy loop, once a connection is open.
 """
 
 from __future__ import annotations
 
-import threading
-import time
-from collections import deque
-from collections.abc import Callable, Sequence
-from functools import partial
+import socket
+import ssl
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from time import monotonic, sleep
 from typing import Any, Final
 
+import outcome
 import trio
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from sansio_cache_redis.channel_threads import ClientChannel
-from sansio_cache_redis.lowlevel import Wire, blocking_wire
+from sansio_cache_redis.links import SWEEP_S, Link, Links
+from sansio_cache_redis.lowlevel import exchange_publicly, has_unread, reply_reader, socket_of
 from sansio_cache_redis.replies import LONGEST_CALL_S, as_failure, fresh, tell_time
 from sansio_cache_redis.wire import TIME, Args
 
-_SWEEP_S: Final = 0.02
-_MOST_LATE_LOOKS: Final = 3
-_SLOW_S: Final = 0.01
-"""A worker that has been busy with one batch for longer is passed over, as for large values."""
-_MOST_COMMANDS: Final = 1000
-"""How many commands go into one batch, so that one caller's replies do not wait for everybody's."""
+_READ_BYTES: Final = 262144
+_WRITE_BYTES: Final = 65536
+"""What is tried in one call. TLS must be given the same bytes again, so it has to be the same every time."""
+_MOST_READS: Final = 16
+"""TLS gives out 16 kB at a time; others have their turn after so many of them."""
+
+_WAY_S: Final = 0.0002
+_SHORTEST_PAUSE_S: Final = 0.001
+"""How long the loop stands still for a thread that connects, and how often."""
 
 
 class _Call:
-    """A batch on its way. The thread writes to it before it is delivered; the loop reads it after that."""
+    """A future: the task that waits for replies."""
 
-    __slots__ = ("commands", "failure", "replies", "sent_s", "task", "timeout_s")
+    __slots__ = ("_task",)
 
-    def __init__(self, commands: Sequence[Args], timeout_s: float, sent_s: float) -> None:
-        self.commands = commands
-        self.timeout_s = timeout_s
-        self.sent_s = sent_s
-        self.task: trio.lowlevel.Task | None = trio.lowlevel.current_task()
-        self.replies: list[Any] | None = None
-        self.failure: Exception | None = None
+    def __init__(self) -> None:
+        self._task: trio.lowlevel.Task | None = trio.lowlevel.current_task()
 
-    def wake(self) -> None:
-        """Let the caller go on; once, and not at all if it has given up."""
-        task, self.task = self.task, None
-        if task is not None:
-            trio.lowlevel.reschedule(task)
+    def done(self) -> bool:
+        """Whether it waits no more."""
+        return self._task is None
+
+    def set_result(self, result: list[Any], /) -> None:
+        """Let the task go on with its replies."""
+        task, self._task = self._task, None
+        assert task is not None
+        trio.lowlevel.reschedule(task, outcome.Value(result))
+
+    def set_exception(self, exception: BaseException, /) -> None:
+        """Fail it."""
+        task, self._task = self._task, None
+        assert task is not None
+        trio.lowlevel.reschedule(task, outcome.Error(exception))
 
     def give_up(self, _: Any) -> trio.lowlevel.Abort:
         """The caller is cancelled: its replies will be read, and dropped."""
-        self.task = None
+        self._task = None
         return trio.lowlevel.Abort.SUCCEEDED
 
 
-class _Worker:
-    """A thread with one connection, and the calls that queue for it."""
+class _Link(Link):
+    """One open connection of redis-py, and the task that writes."""
 
-    def __init__(
-        self,
-        make_connection: Callable[[], Any],
-        on_time: Callable[[int], object],
-        token: trio.lowlevel.TrioToken,
-    ) -> None:
-        self._make_connection = make_connection
-        self._on_time = on_time
-        self._token = token
-        self._changed = threading.Condition(threading.Lock())
-        self._queue: deque[_Call] = deque()
-        self._is_closed = False
-        self._is_to_reset = False
-        self.ended = trio.Event()
-        self.wire: Wire | None = None
-        self.busy_since_s: float | None = None
-        threading.Thread(target=self._run, name="sansio-cache-trio", daemon=True).start()
+    def __init__(self, connection: Any, write: Callable[[bytes], object]) -> None:
+        super().__init__(reply_reader(connection), write)
+        self._connection = connection
+        self._resting: trio.lowlevel.Task | None = None
+        """The task that writes, while there is nothing to write."""
 
-    @property
-    def last_read_s(self) -> float:
-        """When something last came in; 0 without a connection."""
-        wire = self.wire
-        return 0.0 if wire is None else wire.last_read_s
+    @trio.lowlevel.enable_ki_protection  # between what is written and what is pending nothing may come
+    async def call(self, commands: Sequence[Args], timeout_s: float) -> list[Any]:
+        """Send commands and wait for their replies."""
+        call = _Call()
+        self.send(call, commands, timeout_s)
+        replies: list[Any] = await trio.lowlevel.wait_task_rescheduled(call.give_up)
+        return replies
 
-    def put(self, call: _Call) -> None:
-        """Queue a call for the next batch."""
-        with self._changed:
-            self._queue.append(call)
-            if len(self._queue) == 1:
-                self._changed.notify()
+    def _flush_soon(self) -> None:
+        task, self._resting = self._resting, None
+        if task is not None:
+            trio.lowlevel.reschedule(task)
 
-    def reset(self) -> None:
-        """Close the connection before the next batch; another is opened for it."""
-        with self._changed:
-            self._is_to_reset = True
+    def _sweep_soon(self) -> None:
+        trio.lowlevel.spawn_system_task(self._sweep)
 
-    def stop(self) -> None:
-        """End the thread when its batch is over."""
-        with self._changed:
-            self._is_closed = True
-            self._changed.notify()
+    async def _sweep(self) -> None:
+        is_needed = True
+        while is_needed:
+            due_s = monotonic() + SWEEP_S
+            await trio.sleep(SWEEP_S)
+            is_needed = self._look(due_s)
 
-    # On the thread.
+    async def _rest(self) -> None:
+        """Wait until there is something to write."""
 
-    def _run(self) -> None:
+        def abort(_: Any) -> trio.lowlevel.Abort:
+            self._resting = None
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        self._resting = trio.lowlevel.current_task()
+        await trio.lowlevel.wait_task_rescheduled(abort)
+
+    async def _guard(self, work: Callable[[], Awaitable[None]]) -> None:
+        """A system task: what it raises would end the run. With the run it ends itself."""
         try:
-            while calls := self._next():
-                self._do(calls)
-                self._token.run_sync_soon(_deliver, calls)
-            self._token.run_sync_soon(self.ended.set)
-        except trio.RunFinishedError:
-            pass  # nobody is left to be told
-        finally:
-            self._disconnect()
-
-    def _next(self) -> list[_Call]:
-        """The calls of the next batch; none when it is time to end."""
-        with self._changed:
-            if not self._queue:
-                self.busy_since_s = None
-            while not self._queue and not self._is_closed:
-                self._changed.wait()
-            self.busy_since_s = time.monotonic()
-            calls: list[_Call] = []
-            size = 0
-            while self._queue and not self._is_closed and size < _MOST_COMMANDS:
-                calls.append(self._queue.popleft())
-                size += len(calls[-1].commands)
-            is_to_reset, self._is_to_reset = self._is_to_reset, False
-        if is_to_reset:
-            self._disconnect()
-        return calls
-
-    def _do(self, calls: list[_Call]) -> None:
-        # A call whose caller has given up is not sent.
-        live = [call for call in calls if call.task is not None]
-        if not live:
-            return
-        try:
-            wire = self.wire or self._connect()
-            commands = [command for call in live for command in call.commands]
-            replies = iter(wire.exchange(commands, max(call.timeout_s for call in live)))
-            for call in live:
-                call.replies = [next(replies) for _ in call.commands]
-        except Exception as error:  # noqa: BLE001 - handed to the callers, who wait for an answer
-            self._disconnect()
-            for call in live:
-                call.failure = fresh(as_failure(error))
-
-    def _connect(self) -> Wire:
-        connection = self._make_connection()
-        try:
-            connection.connect()
-            wire = blocking_wire(connection)
-            [reply] = wire.exchange([TIME], connection.socket_timeout)
-            tell_time(reply, self._on_time)
+            await work()
+        except Exception as error:  # noqa: BLE001 - also what the parser makes of nonsense
+            self.close(as_failure(error))
         except BaseException:
-            connection.disconnect()
+            self.close(RedisConnectionError("the connection was closed"))
             raise
-        self.wire = wire
-        return wire
 
     def _disconnect(self) -> None:
-        wire, self.wire = self.wire, None
-        if wire is not None:
-            wire.close()
+        self._connection.disconnect()
+        self._flush_soon()  # the task that writes finds out and ends
 
 
-def _deliver(calls: list[_Call]) -> None:
-    for call in calls:
-        call.wake()
+class _SocketLink(_Link):
+    """On its socket."""
+
+    def __init__(self, connection: Any, sock: socket.socket) -> None:
+        super().__init__(connection, self._try_to_write)
+        sock.setblocking(False)
+        self._sock = sock
+        self._reads = _MOST_READS if isinstance(sock, ssl.SSLSocket) else 1
+        self._buffer = bytearray(_READ_BYTES)
+        trio.lowlevel.spawn_system_task(self._guard, self._read_all)
+        trio.lowlevel.spawn_system_task(self._guard, self._write_all)
+
+    def _try_to_write(self, data: bytes) -> None:
+        sent_bytes = 0
+        if self._resting is not None and len(data) <= _WRITE_BYTES:
+            with suppress(OSError):  # it has to wait, or is broken: who writes finds out
+                sent_bytes = self._sock.send(data)
+        if sent_bytes < len(data):
+            self._outbox.append(data[sent_bytes:])
+            self._flush_soon()
+
+    async def _write_all(self) -> None:
+        while self.failure is None:
+            if not self._outbox:
+                await self._rest()
+                continue
+            left = memoryview(self._outgoing())
+            while left:
+                try:
+                    left = left[self._sock.send(left[:_WRITE_BYTES]) :]
+                except ssl.SSLWantReadError:
+                    await trio.sleep(SWEEP_S)  # the other task reads
+                except (BlockingIOError, ssl.SSLWantWriteError):
+                    self._is_stuck = True
+                    await trio.lowlevel.wait_writable(self._sock)
+            self._is_stuck = False
+
+    async def _read_all(self) -> None:
+        while True:
+            await trio.lowlevel.wait_readable(self._sock)
+            for _ in range(self._reads):
+                try:
+                    count = self._sock.recv_into(self._buffer)
+                except (BlockingIOError, ssl.SSLWantReadError):
+                    break
+                except ssl.SSLWantWriteError:
+                    await trio.sleep(SWEEP_S)  # the other task writes
+                    continue
+                if not count:
+                    raise RedisConnectionError("the server closed the connection")
+                self._received(self._buffer, count)
+
+    def _disconnect(self) -> None:
+        trio.lowlevel.notify_closing(self._sock)
+        super()._disconnect()
+
+
+class _PublicLink(_Link):
+    """Where its socket is not to be had: redis-py's public methods, batch after batch on a thread."""
+
+    def __init__(self, connection: Any) -> None:
+        super().__init__(connection, self._write_later)
+        self._threads = trio.CapacityLimiter(1)
+        trio.lowlevel.spawn_system_task(self._guard, self._exchange_all)
+
+    def _write_later(self, data: bytes) -> None:
+        self._outbox.append(data)
+        self._flush_soon()
+
+    async def _exchange_all(self) -> None:
+        while self.failure is None:
+            if not self._outbox:
+                await self._rest()
+                continue
+            count = sum(wanted for _, wanted, _, _ in self._pending)
+            self._deliver(
+                await trio.to_thread.run_sync(
+                    self._exchange, self._outgoing(), count, abandon_on_cancel=True, limiter=self._threads
+                )
+            )
+
+    def _exchange(self, data: bytes, count: int) -> list[Any]:
+        replies = []
+        for reply in exchange_publicly(self._connection, [data], count, LONGEST_CALL_S):
+            self._last_read_s = monotonic()
+            replies.append(reply)
+        return replies
+
+
+def _link_on(connection: Any) -> _Link:
+    """Take a connection over that redis-py has opened."""
+    if has_unread(connection):
+        raise RedisConnectionError("a reply came that nobody has asked for")
+    sock = socket_of(connection)
+    return _PublicLink(connection) if sock is None else _SocketLink(connection, sock)
+
+
+class _Connecting:
+    """A connection that a thread opens; whoever comes second, the thread or who abandons it, closes it."""
+
+    def __init__(self, make_connection: Callable[[], Any]) -> None:
+        self._make_connection = make_connection
+        self._connection: Any = None
+        self._is_abandoned = False
+        self._is_over = False
+
+    async def run(self, limiter: trio.CapacityLimiter) -> Any:
+        """The open connection."""
+        trio.lowlevel.spawn_system_task(self._give_way)
+        try:
+            return await trio.to_thread.run_sync(self._connect, abandon_on_cancel=True, limiter=limiter)
+        except trio.Cancelled:
+            self._is_abandoned = True
+            if self._connection is not None:
+                self._connection.disconnect()  # in the middle of a handshake this ends the thread
+            raise
+        finally:
+            self._is_over = True
+
+    async def _give_way(self) -> None:
+        """Let the thread have its turns: a busy loop takes the lock back before the thread has woken up."""
+        pause_s = _SHORTEST_PAUSE_S
+        while not self._is_over:
+            sleep(_WAY_S)  # noqa: ASYNC251 - to block is what is wanted
+            await trio.sleep(pause_s)
+            pause_s = min(1.05 * pause_s, SWEEP_S)  # it may be the server that is slow, for long
+
+    def _connect(self) -> Any:
+        connection = self._connection = self._make_connection()
+        is_open = False
+        try:
+            connection.connect()
+            is_open = True
+        finally:
+            if self._is_abandoned or not is_open:
+                connection.disconnect()
+        return connection
+
+
+class _Opening:
+    """A connection that is being opened, for all who wait for one."""
+
+    def __init__(self) -> None:
+        self.scope = trio.CancelScope()
+        self.done = trio.Event()
+        self.link: _Link | None = None
+        self.failure: Exception = RedisConnectionError("the cache was closed")
 
 
 class TrioChannel:
@@ -178,7 +281,8 @@ class TrioChannel:
 
     Args:
         make_connection: Makes a blocking connection of redis-py that is not open yet.
-        max_connections: How many threads, with a connection each, there may be.
+        max_connections: How many may be open at once.
+        opening_timeout_s: How long a connection may take to open in the background.
         on_time: Told the server's time, in microseconds, when a connection opens.
     """
 
@@ -187,100 +291,88 @@ class TrioChannel:
         make_connection: Callable[[], Any],
         *,
         max_connections: int,
+        opening_timeout_s: float,
         on_time: Callable[[int], object],
     ) -> None:
-        self._hire = partial(_Worker, make_connection, on_time, trio.lowlevel.current_trio_token())
-        self._max_connections = max_connections
-        self._workers: list[_Worker] = []
+        self._make_connection = make_connection
+        self._opening_timeout_s = opening_timeout_s
+        self._on_time = on_time
+        self._links: Links[_Link] = Links(max_connections)
         self._is_closed = False
-        self._waiting: dict[_Call, _Worker] = {}
-        self._is_sweeping = False
-        # The threads must not outlive the run, whether or not the cache is closed.
-        trio.lowlevel.spawn_system_task(self._stop_with_the_run)
+        self._opening: _Opening | None = None
+        # Of its own: loaders may hold all of trio's usual ones. Who is abandoned keeps its place for a while.
+        self._threads = trio.CapacityLimiter(max_connections)
 
-    async def execute(self, commands: Sequence[Args], timeout_s: float) -> list[Any]:
+    def execute(self, commands: Sequence[Args], timeout_s: float) -> Awaitable[list[Any]]:
         """Send commands together; returns their replies, error replies as values.
 
         Raises:
             RedisError, OSError: The fate of the commands is unknown.
         """
+        link = self._links.choose()
+        if link is not None:
+            return link.call(commands, timeout_s)
+        return self._execute_on_another(commands, timeout_s)
+
+    @trio.lowlevel.enable_ki_protection
+    async def _execute_on_another(self, commands: Sequence[Args], timeout_s: float) -> list[Any]:
         if self._is_closed:
             raise RedisConnectionError("the cache was closed")
-        now_s = time.monotonic()
-        call = _Call(commands, timeout_s, now_s)
-        worker = self._waiting[call] = self._choose(now_s)
-        worker.put(call)
-        if not self._is_sweeping:
-            self._is_sweeping = True
-            trio.lowlevel.spawn_system_task(self._sweep)
-        try:
-            await trio.lowlevel.wait_task_rescheduled(call.give_up)
-        finally:
-            del self._waiting[call]
-        if call.replies is not None:
-            return call.replies
-        raise call.failure or RedisTimeoutError("no reply in time")
+        started_s = monotonic()
+        link = await self._opened(timeout_s)
+        return await link.call(commands, timeout_s - (monotonic() - started_s))
 
     def reset(self) -> None:
-        """Close the connections before their next batches; others are opened for them."""
-        for worker in self._workers:
-            worker.reset()
+        """Close the connection; the next call opens another."""
+        self._links.close()
 
     async def aclose(self) -> None:
-        """Close the connections and end the threads."""
-        self._stop()
-        for worker in self._workers:
-            await worker.ended.wait()
-        for call in list(self._waiting):  # what was queued is not sent any more
-            call.wake()
+        """Close the connection, for good, and wait until it is."""
+        self._is_closed = True
+        if self._opening is not None:
+            self._opening.scope.cancel()
+            await self._opening.done.wait()
+        self.reset()
+        await trio.lowlevel.checkpoint()
 
     @property
     def connections(self) -> int:
-        """How many connections are open."""
-        return sum(worker.wire is not None for worker in self._workers)
+        """How many connections are open or being opened."""
+        return len(self._links) + (self._opening is not None)
 
-    def _choose(self, now_s: float) -> _Worker:
-        """The first worker that is not long in the middle of a batch; where all are, the last."""
-        for worker in self._workers:
-            since_s = worker.busy_since_s
-            if worker.wire is not None and (since_s is None or now_s - since_s < _SLOW_S):
-                return worker
-        for worker in self._workers:  # one without a connection: another would not get one any sooner
-            if worker.wire is None:
-                return worker
-        if len(self._workers) < self._max_connections:
-            self._workers.append(self._hire())
-        return self._workers[-1]
+    async def _opened(self, timeout_s: float) -> _Link:
+        opening = self._opening
+        if opening is None:
+            opening = self._opening = _Opening()
+            # Not cancelled with the caller: it goes on being opened, for the next one.
+            trio.lowlevel.spawn_system_task(self._open, opening)
+        with trio.move_on_after(max(timeout_s, 0)):
+            await opening.done.wait()
+        if not opening.done.is_set():
+            raise RedisTimeoutError("no connection in time")
+        if opening.link is None:
+            raise fresh(opening.failure)
+        return opening.link
 
-    async def _sweep(self) -> None:
-        """Wake the callers whose time is over: one look at all of them, in place of a timer for each."""
-        due_s = time.monotonic()
-        late_looks = 0
-        while self._waiting:
-            due_s += _SWEEP_S
-            await trio.sleep(_SWEEP_S)
-            now_s = time.monotonic()
-            is_late, due_s = now_s - due_s > _SWEEP_S, now_s
-            # Where the loop was blocked the threads may have been, too: look again, but not for ever.
-            late_looks = late_looks + 1 if is_late and late_looks < _MOST_LATE_LOOKS else 0
-            if late_looks:
-                continue
-            for call, worker in list(self._waiting.items()):
-                waited_s = now_s - max(call.sent_s, worker.last_read_s)
-                if waited_s >= call.timeout_s or now_s - call.sent_s >= LONGEST_CALL_S:
-                    call.wake()
-        self._is_sweeping = False
-
-    async def _stop_with_the_run(self) -> None:
+    async def _open(self, opening: _Opening) -> None:
+        link: _Link | None = None
         try:
-            await trio.sleep_forever()
+            with opening.scope:
+                with trio.move_on_after(self._opening_timeout_s):
+                    link = _link_on(await _Connecting(self._make_connection).run(self._threads))
+                    [reply] = await link.call([TIME], self._opening_timeout_s)
+                    tell_time(reply, self._on_time)
+                    self._links.add(link)
+                    opening.link = link
+                if opening.link is None:
+                    opening.failure = RedisTimeoutError("no connection in time")
+        except Exception as error:  # noqa: BLE001 - handed to the callers who wait
+            opening.failure = as_failure(error)
         finally:
-            self._stop()
-
-    def _stop(self) -> None:
-        self._is_closed = True
-        for worker in self._workers:
-            worker.stop()
+            if link is not None and opening.link is None:
+                link.close(opening.failure)
+            self._opening = None
+            opening.done.set()
 
 
 class TrioClientChannel:

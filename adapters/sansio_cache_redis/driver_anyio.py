@@ -7,7 +7,7 @@ too; and the clean-up is bounded in time.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager
 from functools import partial
 from inspect import isawaitable
@@ -71,7 +71,7 @@ _CLEAN_UP_S: Final = 1.0
 class Channel(Protocol):
     """Runs batches of Redis commands."""
 
-    async def execute(self, commands: list[Args], timeout_s: float) -> list[Any]:
+    def execute(self, commands: list[Args], timeout_s: float) -> Awaitable[list[Any]]:
         """Send commands together; returns their replies, error replies as values."""
         ...
 
@@ -217,14 +217,14 @@ class Driver:
         finally:
             cancel()
 
-    def close(self) -> None:
-        """End the background tasks."""
+    async def close(self) -> None:
+        """End the background tasks; what they hold is given back while there is a store to take it."""
         self._is_closing = True
         for watching in self._watching.values():
             watching.wake()
         if self._waker is not None:
             self._waker.close(wait=False)
-        self._background.cancel_all()
+        await self._background.end()
 
     async def _abandon(self, step: Step) -> None:
         """Give back what an interrupted operation may hold, shielded and bounded in time."""
@@ -256,6 +256,7 @@ class Driver:
                 return await self._compute(loading(self, key), command.renewal, bound(loader, command))
             case ComputeMany(keys=keys):
                 assert loader is not None
+                refuse_recursion(self, *keys)  # a batch without the store has not asked for leases
                 return await self._compute(loading_all(self, keys), command.renewal, bound(loader, command))
             case ShareLoad():
                 return await self._share(command)
@@ -268,8 +269,7 @@ class Driver:
                     raise CacheClosedError("the cache was closed while an operation was waiting")
                 return Woke(self._clock())
             case AcquireLeases(claims=claims):
-                for claim in claims:
-                    refuse_recursion(self, claim.key)
+                refuse_recursion(self, *(claim.key for claim in claims))
                 return await self._store.perform(command)
             case _:  # all the others are the store's: a new command that is not fails the type check here
                 return await self._store.perform(command)
@@ -280,7 +280,7 @@ class Driver:
         async with self.renewing(renewal):
             with mark:
                 try:
-                    value = await _call(loader)
+                    value = await call(loader)
                 except Exception as error:  # noqa: BLE001 - the loader's own, handed to its callers
                     return ComputeFailed(self._clock(), error)
                 return Computed(self._clock(), value)
@@ -344,7 +344,10 @@ class Driver:
 
     async def _run_spawned(self, step: Step, loader: Callable[..., Any] | None) -> None:
         forget_loads()
-        await self.run(step, loader)
+        try:
+            await self.run(step, loader)
+        except CacheClosedError:
+            self._observe(ended(Abandoned(), flight=step.flight))
 
     def _observe(self, step: Step) -> None:
         if step.flight is not None and (self._flights.observe(step) or step.outcome is not None):
@@ -372,7 +375,7 @@ class Driver:
             self._is_recovering = False
 
 
-async def _call(loader: Callable[[], Any]) -> Any:
+async def call(loader: Callable[[], Any]) -> Any:
     """Call a loader: a coroutine function here, a plain one on a worker thread, as it may block."""
     if is_coroutine_function(loader):
         return await loader()

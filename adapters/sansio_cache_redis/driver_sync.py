@@ -211,6 +211,7 @@ class Driver:
                 return self._compute(loading(self, key), command.renewal, bound(loader, command))
             case ComputeMany(keys=keys):
                 assert loader is not None
+                refuse_recursion(self, *keys)  # a batch without the store has not asked for leases
                 return self._compute(loading_all(self, keys), command.renewal, bound(loader, command))
             case ShareLoad():
                 return self._share(command)
@@ -223,8 +224,7 @@ class Driver:
                     raise CacheClosedError("the cache was closed while an operation was waiting")
                 return Woke(self._clock())
             case AcquireLeases(claims=claims):
-                for claim in claims:
-                    refuse_recursion(self, claim.key)
+                refuse_recursion(self, *(claim.key for claim in claims))
                 return self._store.perform(command)
             case _:  # all the others are the store's: a new command that is not fails the type check here
                 return self._store.perform(command)
@@ -313,6 +313,7 @@ class Driver:
                     self._observe(ended(Abandoned(), RefreshSkipped(command.key), flight=place))
 
     def _run_spawned(self, step: Step, loader: Callable[..., Any] | None) -> None:
+        leave_stories()
         forget_loads()
         try:
             self.run(step, loader)

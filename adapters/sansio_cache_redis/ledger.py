@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Final
 
 from sansio_cache.breaker import Breaker
@@ -18,6 +18,8 @@ from sansio_cache.config import CacheConfig
 from sansio_cache.entry import MissReason
 from sansio_cache.events import FailureKind
 from sansio_cache.notices import (
+    Ended,
+    Hit,
     InvalidationFailed,
     Missed,
     Notice,
@@ -49,6 +51,7 @@ _HEEDED: Final = frozenset(
 )
 
 
+_HIT_AND_ENDED: Final = 2
 _ENDED_BY_A_WRITE: Final = {FailureKind.OUT_OF_MEMORY, FailureKind.WRITES_REFUSED, FailureKind.READ_ONLY}
 
 
@@ -58,6 +61,7 @@ class Ledger:
     def __init__(self, config: CacheConfig) -> None:
         self._namespace = config.namespace
         self._is_disabled = not (config.enabled and config.redis.enabled)
+        self._is_closed = False
         self._fold = StatsFold()
         self._remembered = Remembered()
         self._breaker = Breaker()
@@ -73,17 +77,25 @@ class Ledger:
         self.bypassed: frozenset[str] = frozenset()
         """Tags, by their keys, whose removal the store has not been told of yet."""
 
-    def note(self, notices: Iterable[Notice]) -> bool:
+    def note(self, notices: Sequence[Notice]) -> bool:
         """Take notices in. True where the connections are not to be trusted any more (S9)."""
         is_suspect = False
+        last = notices[-1]
         with self._lock:
-            self._fold.record(notices)
-            for notice in notices:
-                if type(notice) in _HEEDED:
-                    is_suspect |= self._heed(notice)
+            if len(notices) == _HIT_AND_ENDED and type(notices[0]) is Hit and type(last) is Ended:
+                self._fold.record_hit(last)
+            else:
+                self._fold.record(notices)
+                for notice in notices:
+                    if type(notice) in _HEEDED:
+                        is_suspect |= self._heed(notice)
         if self.audience.is_there:
             self.audience.tell(notices)
         return is_suspect
+
+    def close(self) -> None:
+        """The cache is being closed: what fails from now on is no news."""
+        self._is_closed = True
 
     def _heed(self, notice: Notice) -> bool:
         match notice:
@@ -183,6 +195,8 @@ class Ledger:
         self.audience.after_fork()
 
     def _gave_up(self, kind: FailureKind) -> None:
+        if self._is_closed:
+            return
         if kind.is_outage:
             if not self._breaker.is_open:
                 logger.warning(
@@ -207,6 +221,6 @@ class Ledger:
         self._breaker = self._breaker.after_answer()
 
     def _warn_once(self, kind: str, text: str, *words: object) -> None:
-        if kind not in self._warned and len(self._warned) < _MOST_WARNINGS:
+        if kind not in self._warned and len(self._warned) < _MOST_WARNINGS and not self._is_closed:
             self._warned.add(kind)
             logger.warning(f"cache %s: {text}", self._namespace, *words)

@@ -1,14 +1,13 @@
 """Loaders: what a caller passes, and how it is called.
 
-A loader takes nothing, or one argument, which is then a `LoadContext`; a loader of many keys takes the list
-of those that it is to load.
+A loader takes nothing, or a `LoadContext`; a loader of many keys takes the list of those that it is to load.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from inspect import CO_COROUTINE, Parameter, iscoroutinefunction, signature
+from inspect import CO_COROUTINE, CO_VARARGS, Parameter, iscoroutinefunction, signature
 from types import FunctionType, MethodType
 from typing import Any
 
@@ -51,19 +50,33 @@ def refuse_coroutine_function(loader: Any) -> None:
 
 
 def takes_context(loader: Callable[..., Any]) -> bool:
-    """Whether a loader wants one argument: it has just one that it cannot do without."""
+    """Whether a loader wants to be told what it loads.
+
+    The only parameter that it cannot do without is called `context`, or declared as a `LoadContext`. Any
+    other was forgotten, as the id of `database.user`; Python's own error says so when it is called without.
+    """
     is_bound = isinstance(loader, MethodType)
     function = loader.__func__ if isinstance(loader, MethodType) else loader
-    if isinstance(function, FunctionType):
-        required = function.__code__.co_argcount - is_bound - len(function.__defaults__ or ())
-        return required == 1
+    if isinstance(function, FunctionType) and not function.__code__.co_flags & CO_VARARGS:
+        code = function.__code__
+        required = code.co_argcount - is_bound - len(function.__defaults__ or ())
+        if required != 1:
+            return False
+        name = code.co_varnames[is_bound]
+        return _is_context(name, function.__annotations__.get(name))
     try:
         parameters = signature(loader).parameters.values()
     except (TypeError, ValueError):  # built in, and does not say
         return False
     positional = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
-    required = sum(each.kind in positional and each.default is Parameter.empty for each in parameters)
-    return required == 1
+    required_ones = [
+        each for each in parameters if each.kind in positional and each.default is Parameter.empty
+    ]
+    return len(required_ones) == 1 and _is_context(required_ones[0].name, required_ones[0].annotation)
+
+
+def _is_context(name: str, annotation: Any) -> bool:
+    return name == "context" or annotation in (LoadContext, LoadContext.__name__)
 
 
 def bound(loader: Callable[..., Any], command: Compute | ComputeMany) -> Callable[[], Any]:
@@ -71,5 +84,5 @@ def bound(loader: Callable[..., Any], command: Compute | ComputeMany) -> Callabl
     if isinstance(command, ComputeMany):
         return partial(loader, list(command.names))
     if takes_context(loader):
-        return partial(loader, LoadContext(command.key, command.previous))
+        return partial(loader, LoadContext(command.name or command.key, command.previous))
     return loader

@@ -11,6 +11,7 @@ import os
 import random
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Protocol
 from uuid import UUID
 
@@ -22,7 +23,7 @@ from sansio_cache.codec import Codec, codec_for
 from sansio_cache.config import CacheConfig
 from sansio_cache.entry import MAX_TAGS, MissReason
 from sansio_cache.errors import CacheClosedError, ConfigurationError, InvalidKeyError
-from sansio_cache.keys import Key
+from sansio_cache.keys import Key, TagName
 from sansio_cache.notices import OperationName
 from sansio_cache.operations.batch import LoadManyRequest
 from sansio_cache.operations.delete_pattern import PatternRequest, delete_pattern
@@ -36,7 +37,7 @@ from sansio_cache.operations.mutate import EndRequest, MutateRequest, begin, end
 from sansio_cache.operations.recovery import recover
 from sansio_cache.operations.set_many import Item, SetRequest, set_many
 from sansio_cache.policy import Policy
-from sansio_cache.step import Step
+from sansio_cache.step import ManyHeld, Step
 from sansio_cache.tags import tag_keys
 from sansio_cache.ttl import Ttl
 from sansio_cache_redis.ledger import Ledger
@@ -92,6 +93,7 @@ class Planner:
         self._patience = Patience(config.redis.attempt_timeout_s, config.redis.operation_timeout_s)
         self.keys = config.keys
         self._known: dict[str, Key] = {}
+        self._codecs: dict[Any, Codec[Any]] = {}
 
     # Operations.
 
@@ -220,12 +222,6 @@ class Planner:
         gone = (*self._resolve_all(keys).values(), *tag_keys(self.keys.root, self._tags(tags)))
         return lambda: self._remove(OperationName.INVALIDATE, gone)
 
-    def invalidate_generation(self, entity: str | int | UUID) -> Step:
-        """Begin to invalidate all entries of an entity's generation."""
-        return self._remove(
-            OperationName.INVALIDATE, tag_keys(self.keys.root, (self.keys.generation(entity),))
-        )
-
     def expire(self, keys: Iterable[str]) -> Step:
         """Begin to make values stale."""
         return self._remove(OperationName.EXPIRE, tuple(self._resolve_all(keys).values()), soft=True)
@@ -245,9 +241,14 @@ class Planner:
         request = PatternRequest(self.keys, glob, self._chunk, self._patience, self.clock(), dry_run)
         return delete_pattern(request, skip=self._ledger.is_disabled)
 
-    def mutation(self, keys: Iterable[str], tags: Iterable[str] = ()) -> Mutation:
-        """Plan a mutation of some keys, which invalidates some tags as well."""
-        return Mutation(self, self._resolve_all(keys), tag_keys(self.keys.root, self._tags(tags)))
+    def mutation(self, keys: Iterable[str], tags: Iterable[str], value_tags: Iterable[str]) -> Mutation:
+        """Plan a mutation of some keys, which invalidates some tags, and whose values carry others."""
+        gone, carried = self._tags(tags), self._tags(value_tags)
+        if both := sorted(set(gone) & set(carried)):
+            raise InvalidKeyError(
+                f"{both[0]!r} is in tags= and in value_tags=: the mutation would take away what it stores"
+            )
+        return Mutation(self, self._resolve_all(keys), tag_keys(self.keys.root, gone), carried)
 
     def recovery(self, keys: Iterable[str]) -> Step:
         """Begin to wait for the store."""
@@ -257,31 +258,52 @@ class Planner:
         request = InvalidateRequest(operation, keys, self._chunk, self._patience, self.clock(), soft)
         return invalidate(request, skip=self._ledger.is_disabled)
 
+    def entity(
+        self,
+        name: str,
+        type: Any,
+        ttl: AnyTtl | None,
+        policy: Policy | None,
+        loader: Any,
+        *,
+        generations: bool,
+    ) -> EntityPlan:
+        """Plan the entries of an entity."""
+        self.keys.pattern(name)  # refuses a name that cannot be one
+        self._chosen(ttl, policy)
+        self._codec(type)
+        if loader is not None:
+            refuse_uncallable(loader)
+        tags = (self.keys.generation(name),) if generations else ()
+        return EntityPlan(name, type, ttl, policy, loader, tags)
+
     # Parts of a mutation.
 
-    def begin(self, keys: tuple[str, ...]) -> Step:
+    def begin(self, keys: tuple[str, ...], value_tags: tuple[str, ...]) -> Step:
         """Begin to hold keys."""
+        policy = self._policy
+        hard_ttl_ms, _ = policy.expiry_ms(1.0)
         request = MutateRequest(
             keys,
             self._nonce(),
-            self._policy.lease_ms,
-            self._policy.max_lease_s,
+            policy.lease_ms,
+            policy.max_lease_s,
             self._patience,
             self.clock(),
+            value_tags,
+            2 * hard_ttl_ms,
         )
         return begin(request, skip=self._ledger.is_disabled)
 
     def end(
-        self,
-        keys: tuple[str, ...],
-        tags: tuple[str, ...],
-        grants: tuple[bytes, ...] | None,
-        items: Iterable[Item],
+        self, keys: tuple[str, ...], tags: tuple[str, ...], held: ManyHeld, items: Iterable[Item]
     ) -> Step:
         """Begin the end of a mutation."""
         if self._ledger.is_disabled:  # it holds nothing, so there is nothing to remove
             keys, tags, items = (), (), ()
-        return end(EndRequest(keys, grants, tuple(items), self._patience, self.clock(), tags))
+        now_s = self.clock()
+        request = EndRequest(keys, held.grants, tuple(items), self._patience, now_s, tags, held.versions)
+        return end(request)
 
     def item(self, key: str, value: Any, ttl: AnyTtl | None, type: Any) -> Item:
         """One value to store."""
@@ -293,7 +315,14 @@ class Planner:
         return self._draw(NONCE_BYTES)
 
     def _codec(self, type: Any) -> Codec[Any]:
-        return codec_for(type, self._max_value_bytes, self._migration_for(type))
+        try:
+            return self._codecs[type]
+        except (KeyError, TypeError):  # the latter where it cannot be hashed
+            codec = codec_for(type, self._max_value_bytes, self._migration_for(type))
+            with suppress(TypeError):
+                if len(self._codecs) < _MOST_KNOWN:
+                    self._codecs[type] = codec
+            return codec
 
     def _item(self, key: str, value: Any, codec: Codec[Any], policy: Policy) -> Item:
         payload = codec.encode(value).payload
@@ -351,7 +380,7 @@ class Planner:
                     f"one call may name {self._max_batch_keys} keys, and here are more: split it into "
                     "several calls, or raise max_batch_keys"
                 )
-            full = self.keys.resolve(key)
+            full = self._resolve(key)
             # A Key and a literal str may be equal as text, and yet name two entries.
             if resolved.setdefault(key, full) != full:
                 raise InvalidKeyError(
@@ -361,13 +390,74 @@ class Planner:
         return resolved
 
 
+Id = str | int | UUID
+"""What tells one thing of an entity from another."""
+
+
+@attrs.frozen
+class EntityPlan:
+    """What is said once about the entries of an entity.
+
+    Args:
+        name: The first part of their keys.
+        type: What their values are.
+        ttl: How long they are fresh.
+        policy: In place of the cache's.
+        loader: Called with an id.
+        tags: Their generation, if the entity has them.
+    """
+
+    name: str
+    type: Any
+    ttl: AnyTtl | None
+    policy: Policy | None
+    loader: Callable[[Any], Any] | None
+    tags: tuple[TagName, ...]
+
+    def required_loader(self, loader: Callable[[Any], Any] | None) -> Callable[[Any], Any]:
+        """The loader of a call, or the entity's.
+
+        Raises:
+            ConfigurationError: There is none.
+        """
+        chosen = loader or self.loader
+        if chosen is None:
+            raise ConfigurationError(
+                f"the entity {self.name!r} has no loader: pass one, or make it with loader=..."
+            )
+        return chosen
+
+    def options(self, tags: Iterable[str]) -> dict[str, Any]:
+        """What is passed on to a load."""
+        return {"type": self.type, "ttl": self.ttl, "tags": (*self.tags, *tags), "policy": self.policy}
+
+    def set_options(self, tags: Iterable[str]) -> dict[str, Any]:
+        """What is passed on to a write."""
+        ttl = self.policy if self.ttl is None else self.ttl
+        return {"type": self.type, "ttl": ttl, "tags": (*self.tags, *tags)}
+
+    def generation(self) -> tuple[TagName, ...]:
+        """The tag of the generation.
+
+        Raises:
+            ConfigurationError: The entity has none.
+        """
+        if not self.tags:
+            raise ConfigurationError(
+                f"the entity {self.name!r} has no generations: make it with generations=True, or use "
+                "delete_pattern(cache.key.pattern(...))"
+            )
+        return self.tags
+
+
 @attrs.define
 class Mutation:
     """The keys that a block writes, and what is to be stored for them when it has ended."""
 
     _planner: Planner
     _resolved: dict[str, Key]
-    _tags: tuple[str, ...] = ()
+    _tags: tuple[str, ...]
+    _value_tags: tuple[str, ...]
     _items: dict[str, Item] = attrs.field(factory=dict, init=False)
     _has_ended: bool = attrs.field(default=False, init=False)
 
@@ -399,10 +489,10 @@ class Mutation:
 
     def begin(self) -> Step:
         """Begin to hold the keys."""
-        return self._planner.begin(self.keys)
+        return self._planner.begin(self.keys, self._value_tags)
 
-    def end(self, grants: tuple[bytes, ...] | None, *, raised: bool) -> Step:
+    def end(self, held: ManyHeld, *, raised: bool) -> Step:
         """Begin the end; a block that raised may have committed, so nothing of it is stored."""
         self._has_ended = True
         items = () if raised else self._items.values()
-        return self._planner.end(self.keys, self._tags, grants, items)
+        return self._planner.end(self.keys, self._tags, held, items)

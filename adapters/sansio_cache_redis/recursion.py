@@ -54,15 +54,15 @@ def forget_loads() -> None:
     _loads.set(())
 
 
-def refuse_recursion(owner: object, key: str) -> None:
-    """Refuse to load a key from inside its own loader.
+def refuse_recursion(owner: object, *keys: str) -> None:
+    """Refuse to load keys from inside their own loader.
 
     Raises:
-        RecursiveLoadError: The key is being loaded in this context.
+        RecursiveLoadError: One of the keys is being loaded in this context.
     """
     for load in _loads.get():
-        if load.is_running and load.owner is owner and load.key == key:
+        if load.is_running and load.owner is owner and load.key in keys:
             raise RecursiveLoadError(
-                f"the loader of {key!r} asks the cache for that very key, and would wait for itself: let it "
-                "read the database, or use another key"
+                f"the loader of {load.key!r} asks the cache for that very key, and would wait for itself: "
+                "let it read the database, or use another key"
             )

@@ -47,12 +47,13 @@ from sansio_cache_redis.audience import Story, check_subscriber
 from sansio_cache_redis.channel_threads import ClientChannel, ThreadsChannel
 from sansio_cache_redis.connecting import MEMORY, blocking_factory, check_client, scheme_of
 from sansio_cache_redis.driver_sync import Driver, RedisStore, Store
+from sansio_cache_redis.entity_sync import Entity
 from sansio_cache_redis.health import Health, health_of_memory, judge, probes
 from sansio_cache_redis.ledger import Ledger
 from sansio_cache_redis.loaders import refuse_coroutine_function
 from sansio_cache_redis.memory import SharedMemory, memory_for
 from sansio_cache_redis.planning import AnyTtl, Mutation, Planner
-from sansio_cache_redis.progress import reporting
+from sansio_cache_redis.progress import check_progress, reporting
 from sansio_cache_redis.replies import ERRORS
 from sansio_cache_redis.results import InvalidateResult, PatternResult, not_ready, not_told, raise_failure
 from sansio_cache_redis.wakeups import Waker
@@ -146,6 +147,7 @@ class Cache:
         if self._is_closed:
             return
         self._is_closed = True
+        self._ledger.close()
         self._driver.close()
         if self._channel is not None:
             self._channel.close()
@@ -249,7 +251,7 @@ class Cache:
 
         Args:
             key: A str inside the namespace, or a built `Key`.
-            loader: Called where the value must be loaded. It takes nothing, or a `LoadContext`; it gives the
+            loader: Called where the value must be loaded. It takes nothing, or a `context`; it gives the
                 value, `Fresh(value, ttl=…)`, or `Absent()` where there is nothing, which makes the result
                 None.
             type: What the value is: any type that msgspec can decode. Without one, plain JSON values.
@@ -461,9 +463,11 @@ class Cache:
 
         Raises:
             InvalidKeyError: The pattern cannot be one.
+            ConfigurationError: The progress cannot be called, or is a coroutine function.
         """
         step = self._plan.delete_pattern(pattern, dry_run=dry_run)
         if progress is not None:
+            check_progress(progress)
             step = reporting(step, progress)
         return self._removed(self._run(step))
 
@@ -472,7 +476,9 @@ class Cache:
         return self._removed(self._run(self._plan.clear()))
 
     @contextmanager
-    def mutate(self, *keys: str, tags: Iterable[str] = ()) -> Iterator[Mutation]:
+    def mutate(
+        self, *keys: str, tags: Iterable[str] = (), value_tags: Iterable[str] = ()
+    ) -> Iterator[Mutation]:
         """Hold keys while the block writes the database.
 
             with cache.mutate("user:1") as m:
@@ -483,21 +489,55 @@ class Cache:
         was not is invalidated, and so are the tags; everything is invalidated where the block raises, or
         where another writer came between.
 
+        Args:
+            keys: Strs inside the namespace, or built keys.
+            tags: Names of tags to invalidate at the end.
+            value_tags: Names of tags that the stored values carry. Invalidated by anybody after the block has
+                begun, they take the values away.
+
         Raises:
-            InvalidKeyError: A key cannot be one, or there are more than `max_batch_keys`.
+            InvalidKeyError: A key or tag cannot be one, or there are more than `max_batch_keys`.
         """
-        mutation = self._plan.mutation(keys, tags)
-        grants: tuple[bytes, ...] | None = None
+        mutation = self._plan.mutation(keys, tags, value_tags)
+        held: Outcome = ManyHeld(None, None)
         has_ended = False
         try:
             held = self._run(mutation.begin())
             assert isinstance(held, ManyHeld)
-            grants = held.grants
             with self._driver.renewing(held.renewal):
                 yield mutation
             has_ended = True
         finally:
-            self._run(mutation.end(grants, raised=not has_ended))
+            assert isinstance(held, ManyHeld)
+            self._run(mutation.end(held, raised=not has_ended))
+
+    def entity(
+        self,
+        name: str,
+        type: type[T],
+        *,
+        ttl: AnyTtl | None = None,
+        policy: Policy | None = None,
+        loader: Callable[[Any], Any] | None = None,
+        generations: bool = False,
+    ) -> Entity[T]:
+        """A typed view of one kind of thing: its name, type and policy are said once.
+
+        Args:
+            name: The first part of the keys: `user` makes `namespace:user:7`.
+            type: What the values are: any type that msgspec can decode.
+            ttl: How long they stay fresh: seconds, a timedelta, a tier or a policy.
+            policy: In place of the cache's policy.
+            loader: Called with an id where a value must be loaded.
+            generations: Tie every entry to a version of the whole entity, so that `invalidate_all` is one
+                removal. A read of one that does not come through the view costs a second round trip.
+
+        Raises:
+            InvalidKeyError: The name cannot be one.
+            ConfigurationError: The type, the policy or the loader cannot be used.
+        """
+        plan = self._plan.entity(name, type, ttl, policy, loader, generations=generations)
+        return Entity(self, plan)
 
     # Looking.
 

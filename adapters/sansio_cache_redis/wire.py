@@ -103,6 +103,7 @@ class ServerClock:
 
 
 TIME: Final[Args] = (b"TIME",)
+EVALSHA: Final = b"EVALSHA"
 
 
 def wake_channel(namespace: str) -> bytes:
@@ -120,7 +121,7 @@ EVERY_KEY: Final = b""
 
 
 def _call(script: Script, key: str, *args: Any) -> Args:
-    return (b"EVALSHA", script.sha, 1, key.encode(), *args)
+    return (EVALSHA, script.sha, 1, key.encode(), *args)
 
 
 def _gets(keys: Sequence[str]) -> list[Args]:
@@ -150,7 +151,8 @@ def encode(command: StoreCommand) -> list[Args]:
     """The Redis commands that a semantic command stands for."""
     match command:
         case ReadCell(key=key, tags=tags):
-            return [(b"GET", key.encode()), *_gets(tags)]
+            read = (b"GET", key.encode())
+            return [read, *_gets(tags)] if tags else [read]
         case ReadCells(keys=keys, chunk=chunk, tags=tags):
             chunks = (keys[first : first + chunk] for first in range(0, len(keys), chunk))
             return [*((b"MGET", *(key.encode() for key in part)) for part in chunks), *_gets(tags)]
@@ -201,7 +203,7 @@ def as_eval(args: Args) -> Args:
 
 def uses_scripts(commands: Sequence[Args]) -> bool:
     """Whether the server may not know what these ask for: a command of ours is scripts or none."""
-    return bool(commands[0][0] == b"EVALSHA")
+    return commands[0][0] is EVALSHA
 
 
 def unknown_scripts(replies: Sequence[Any]) -> list[int]:
@@ -214,9 +216,11 @@ def decode(command: StoreCommand, replies: Sequence[Any], clock: ServerClock, no
 
     One error among the replies makes the whole command fail: all of them may be repeated.
     """
-    if isinstance(command, DeleteKeys):
-        replies = replies[:1]  # that nobody could be told is no failure
     try:
+        if isinstance(command, ReadCell) and type(replies[0]) is bytes and not command.tags:
+            return CellRead(now_s, parse_cell(replies[0]), clock.now_ms(now_s))  # a hit is nothing but this
+        if isinstance(command, DeleteKeys):
+            replies = replies[:1]  # that nobody could be told is no failure
         for reply in replies:
             if isinstance(reply, Exception) and not _is_harmless(command, reply):
                 return StoreFailed(now_s, classify(reply))
@@ -334,7 +338,7 @@ def _version(raw: Any) -> bytes:
 
 def _statuses(replies: Sequence[Any], clock: ServerClock, now_s: float) -> list[int]:
     for reply in replies:
-        clock.learn(_integer(reply[1]), now_s)
+        clock.learn(_integer(_list(reply)[1]), now_s)  # also a string can be indexed
     return [_integer(reply[0]) for reply in replies]
 
 

@@ -7,6 +7,7 @@ What waits for them is bounded: past that, a refresh is skipped, and a later rea
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from contextvars import copy_context
@@ -56,14 +57,14 @@ class Workers:
             return True
 
     def close(self) -> None:
-        """Drop what waits, and give what runs some time to end."""
+        """Take no more jobs, and give those that there are some time to end."""
         with self._lock:
             self._is_closed = True
-            self._jobs.clear()
             self._changed.notify_all()
             threads = [each for each in self._threads if each is not threading.current_thread()]
+        until_s = time.monotonic() + _CLOSE_S
         for thread in threads:
-            thread.join(timeout=_CLOSE_S)
+            thread.join(timeout=max(until_s - time.monotonic(), 0.0))
 
     # On the threads.
 

@@ -7,25 +7,31 @@ I/O, so this takes a moment and no server. Sphinx is not imported here: the test
 
 from collections import deque
 from collections.abc import Callable, Iterator
+from functools import cache
 from typing import Any
 
 import attrs
 import msgspec
+from msgspec.structs import replace
 
 from sansio_cache import KeyBuilder, Policy
 from sansio_cache.budget import Budget, Patience
-from sansio_cache.cell import FOREIGN, Cell, Kind
-from sansio_cache.codec import codec_for
+from sansio_cache.cell import FOREIGN, Cell, Foreign, Kind
+from sansio_cache.codec import Codec, codec_for
 from sansio_cache.commands import (
     AcquireLease,
+    AcquireLeases,
     Command,
     Compute,
+    ComputeMany,
     DeleteKeys,
+    ExpireCells,
     FillCells,
     HoldCells,
     Ping,
     ReadCell,
     ReadCells,
+    ReadTags,
     ReleaseLeases,
     RenewLeases,
     ScanKeys,
@@ -34,9 +40,11 @@ from sansio_cache.commands import (
     StoreCommand,
 )
 from sansio_cache.commands import Lease as LeaseClaim
-from sansio_cache.entry import MissReason, seal
+from sansio_cache.entry import MissReason, Servable, examine, seal
 from sansio_cache.events import (
+    AcquireReply,
     CellRead,
+    CellsExpired,
     CellsFilled,
     CellsRead,
     Computed,
@@ -52,6 +60,7 @@ from sansio_cache.events import (
     KeysFound,
     LeaseDenied,
     LeaseGranted,
+    LeasesAnswered,
     LeasesReleased,
     LeasesRenewed,
     LoadErrorShared,
@@ -61,20 +70,27 @@ from sansio_cache.events import (
     Ponged,
     SharingTimedOut,
     StoreFailed,
+    TagsRead,
     Woke,
     WriterFound,
 )
+from sansio_cache.loader import Absent, Fresh
 from sansio_cache.notices import Ended, OperationName
+from sansio_cache.operations.batch import LoadManyRequest
 from sansio_cache.operations.delete_pattern import PatternRequest, delete_pattern
-from sansio_cache.operations.get import get
+from sansio_cache.operations.get import ReadRequest, get
 from sansio_cache.operations.get_many import ReadManyRequest, get_many
-from sansio_cache.operations.get_or_load import LoadRequest, get_or_load
+from sansio_cache.operations.get_or_load import get_or_load
 from sansio_cache.operations.invalidate import InvalidateRequest, invalidate
+from sansio_cache.operations.load_many import load_many
+from sansio_cache.operations.loading import Finding, LoadRequest, compute
 from sansio_cache.operations.mutate import EndRequest, MutateRequest, begin, end
 from sansio_cache.operations.recovery import recover
+from sansio_cache.operations.refresh import refresh
 from sansio_cache.operations.renewal import RenewalTerms, renew
 from sansio_cache.operations.set_many import Item, SetRequest, set_many
 from sansio_cache.step import Step
+from sansio_cache.tags import ANCHOR, tag_keys
 
 SOON_S, LATE_S = 0.1, 1_000.0
 """An answer comes at once, or when every deadline of the operation is over."""
@@ -84,60 +100,116 @@ _KEY, _OTHER = "shop:user:1", "shop:user:2"
 _NONCE = b"n" * 8
 _GRANT = _NONCE + bytes(8)
 _THEIRS = b"o" * 8 + bytes(8)
+_VERSION, _LATER_VERSION = b"v" * 16, b"w" * 16
+_TAG = "t:users"
 _PATIENCE = Patience(attempts=2)
 _INT = codec_for(int, 1_000)
 _STR = codec_for(str, 1_000)
 _ERROR = ValueError("the loader's")
 
 
-def _value(codec: Any, payload: bytes, *, key: str = _KEY, soft_ms: int = 0) -> Cell:
-    return Cell(Kind.VALUE, filled_by=_THEIRS, soft_ms=soft_ms, body=seal(key, codec, payload, 0.0))
+def _value(codec: Any, payload: bytes | None, key: str, tags: tuple[str, ...], *, soft_ms: int = 0) -> Cell:
+    """A value as the store has it; one that is kept beside another version's is tied to that."""
+    versions = tuple((tag, _VERSION) for tag in tags)
+    if ":%s:" in key:
+        versions = (*versions, (ANCHOR, _THEIRS))
+    body = seal(key, codec, payload, 0.0, versions)
+    return Cell(Kind.VALUE, filled_by=_THEIRS, soft_ms=soft_ms, body=body)
 
 
-_FRESH = _value(_INT, b"1")
-_STALE = _value(_INT, b"1", soft_ms=_NOW_MS - 1)
-_OTHER_TYPE = _value(_STR, b'"1"')
-_CELLS = {
-    "no key": None,
-    "a fresh value": _FRESH,
-    "a value past its soft expiry": _STALE,
-    "a value that cannot be read": _OTHER_TYPE,
-    "a lease, no value": Cell(Kind.EMPTY, _THEIRS, _NOW_MS + 1_000),
-    "held by a writer": Cell(Kind.HOLD, _THEIRS, _NOW_MS + 1_000),
-    "not ours": FOREIGN,
+def _cells(key: str, tags: tuple[str, ...]) -> dict[str, Cell | Foreign | None]:
+    """The kinds of cells that a reader of a key may find who names some tags."""
+    cells: dict[str, Cell | Foreign | None] = {
+        "no key": None,
+        "a fresh value": _value(_INT, b"1", key, tags),
+        "a fresh value, soon to expire": _value(_INT, b"1", key, tags, soft_ms=_NOW_MS + 1),
+        "a value past its soft expiry": _value(_INT, b"1", key, tags, soft_ms=_NOW_MS - 1),
+        "the answer that there is nothing": _value(_INT, None, key, tags),
+        "a fresh value of another type": _value(_STR, b'"1"', key, tags),
+        "a value that is corrupt": _value(_INT, b"{", key, tags),
+        "a lease, no value": Cell(Kind.EMPTY, _THEIRS, _NOW_MS + 1_000),
+        "held by a writer": Cell(Kind.HOLD, _THEIRS, _NOW_MS + 1_000),
+        "not ours": FOREIGN,
+    }
+    return cells | {"a value with other tags": _value(_INT, b"1", key, (*tags, "t:unnamed"))}
+
+
+def _names(keys: tuple[str, ...]) -> tuple[str, ...]:
+    """The names that cells have for tags, by their keys."""
+    return tuple(key.partition(":%")[2] for key in keys)
+
+
+def _versions(keys: tuple[str, ...]) -> tuple[bytes, ...]:
+    return (_VERSION,) * len(keys)
+
+
+def _claimed(key: str, tags: tuple[str, ...]) -> Iterator[tuple[str, AcquireReply]]:
+    """The kinds of answers to a claim; the tags' versions come with them or beside them."""
+    cells, versions = _cells(key, _names(tags)), _versions(tags)
+    stale = cells["a value past its soft expiry"]
+    assert isinstance(stale, Cell)
+    yield "no value", LeaseGranted(SOON_S, _GRANT, None, _NOW_MS, versions)
+    yield "a stale value kept", LeaseGranted(SOON_S, _GRANT, stale, _NOW_MS, versions)
+    yield "no value", LeaseDenied(SOON_S, 1_000, None, _NOW_MS, versions)
+    yield "a stale value kept", LeaseDenied(SOON_S, 1_000, stale, _NOW_MS, versions)
+    for words, name in _FOUND.items():
+        cell = cells[name]
+        assert isinstance(cell, Cell)
+        yield words, FreshFound(SOON_S, cell, _NOW_MS, versions)
+    yield "", WriterFound(SOON_S, 1_000)
+    yield "", ForeignFound(SOON_S)
+
+
+_FOUND = {
+    "readable": "a fresh value",
+    "another type": "a fresh value of another type",
+    "corrupt": "a value that is corrupt",
+    "other tags": "a value with other tags",
 }
 
 
 def _answers(command: Command, now_s: float) -> Iterator[tuple[str, Event]]:  # noqa: C901 - one case for each
     """The kinds of answers to a command, `Interrupted` and failures apart, with a few words for each."""
     match command:
-        case ReadCell():
-            for words, cell in _CELLS.items():
-                yield words, CellRead(now_s, cell, _NOW_MS)
-        case ReadCells(keys):
-            yield "no keys", CellsRead(now_s, (None,) * len(keys), _NOW_MS)
-            fresh = tuple(_value(_INT, b"1", key=key) for key in keys)
-            yield "fresh values", CellsRead(now_s, fresh, _NOW_MS)
-        case AcquireLease():
-            yield "no value", LeaseGranted(now_s, _GRANT, None, _NOW_MS)
-            yield "a stale value kept", LeaseGranted(now_s, _GRANT, _STALE, _NOW_MS)
-            yield "no value", LeaseDenied(now_s, 1_000, None, _NOW_MS)
-            yield "a stale value kept", LeaseDenied(now_s, 1_000, _STALE, _NOW_MS)
-            yield "readable", FreshFound(now_s, _FRESH, _NOW_MS)
-            yield "cannot be read", FreshFound(now_s, _OTHER_TYPE, _NOW_MS)
-            yield "", WriterFound(now_s, 1_000)
-            yield "", ForeignFound(now_s)
-        case FillCells(fills):
-            yield "stored", CellsFilled(now_s, (FillResult.STORED,) * len(fills))
-            yield "already stored", CellsFilled(now_s, (FillResult.ALREADY_STORED,) * len(fills))
-            yield "refused", CellsFilled(now_s, (FillResult.REFUSED,) * len(fills))
+        case ReadCell(key=key, tags=tags):
+            for words, cell in _cells(key, _names(tags)).items():
+                yield words, CellRead(now_s, cell, _NOW_MS, _versions(tags))
+        case ReadCells(keys=keys, tags=tags):
+            for words in _cells(_KEY, ()):
+                cells = tuple(_cells(key, _names(tags))[words] for key in keys)
+                yield f"{words}, for each", CellsRead(now_s, cells, _NOW_MS, _versions(tags))
+        case ReadTags(tags=tags):
+            yield "as in the entry", TagsRead(now_s, _versions(tags), _NOW_MS)
+            yield "another version", TagsRead(now_s, (_LATER_VERSION,) * len(tags), _NOW_MS)
+        case AcquireLease(key=key, capture=capture):
+            for words, answer in _claimed(key, capture.tags):
+                yield words, replace(answer, now_s=now_s)
+        case AcquireLeases(claims=claims, capture=capture):
+            each = [list(_claimed(claim.key, capture.tags)) for claim in claims]
+            for choice in zip(*each, strict=True):
+                words, first = choice[0]
+                label = f"{type(first).__name__}{f', {words}' if words else ''}, for each"
+                answers = tuple(replace(answer, now_s=now_s) for _, answer in choice)
+                yield label, LeasesAnswered(now_s, answers, _versions(capture.tags))
+            if len(each) > 1:
+                mixed = (each[0][0][1], *(answers[2][1] for answers in each[1:]))
+                yield (
+                    "the first granted, the others not",
+                    LeasesAnswered(now_s, mixed, _versions(capture.tags)),
+                )
+        case FillCells(fills=fills, tags=tags):
+            for result in (FillResult.STORED, FillResult.ALREADY_STORED, FillResult.REFUSED):
+                words = result.name.lower().replace("_", " ")
+                yield words, CellsFilled(now_s, (result,) * len(fills), _versions(tags))
         case RenewLeases(leases):
             yield "still ours", LeasesRenewed(now_s, (True,) * len(leases))
             yield "lost", LeasesRenewed(now_s, (False,) * len(leases))
         case ReleaseLeases():
             yield "", LeasesReleased(now_s)
-        case HoldCells(keys):
-            yield "", HoldsTaken(now_s, (_GRANT,) * len(keys))
+        case HoldCells(keys=keys, capture=capture):
+            yield "", HoldsTaken(now_s, (_GRANT,) * len(keys), _versions(capture.tags))
+        case ExpireCells(keys):
+            yield "", CellsExpired(now_s, len(keys))
         case DeleteKeys(keys):
             yield "", KeysDeleted(now_s, len(keys))
         case ScanKeys():
@@ -149,7 +221,16 @@ def _answers(command: Command, now_s: float) -> Iterator[tuple[str, Event]]:  # 
             yield "", Ponged(now_s)
         case Compute():
             yield "can be stored", Computed(now_s, 1)
+            yield "Fresh", Computed(now_s, Fresh(1, ttl=1))
+            yield "Absent", Computed(now_s, Absent())
             yield "cannot be stored", Computed(now_s, "not an int")
+            yield "", ComputeFailed(now_s, _ERROR)
+        case ComputeMany(names=names):
+            yield "a value for each", Computed(now_s, dict.fromkeys(names, 1))
+            yield "no value for some", Computed(now_s, {names[0]: Absent(), "unasked": 1})
+            yield "no values", Computed(now_s, {})
+            yield "values that cannot be stored", Computed(now_s, dict.fromkeys(names, "not an int"))
+            yield "no mapping", Computed(now_s, [1])
             yield "", ComputeFailed(now_s, _ERROR)
         case ShareLoad():
             yield "", LoadLed(now_s, 1)
@@ -182,54 +263,95 @@ def _chance(state: Any, failed: StoreFailed) -> str:
     return " (a try is left)" if budget.after(failed) else " (no try is left)"
 
 
-def _load(policy: Policy) -> LoadRequest:
-    hard_ttl_ms, soft_ttl_ms = policy.expiry_ms(0.5)
-    return LoadRequest(
-        key=_KEY,
-        codec=_INT,
-        hard_ttl_ms=hard_ttl_ms,
-        soft_ttl_ms=soft_ttl_ms,
-        serve_stale=policy.stale_for_s > 0,
-        lease_ms=policy.lease_ms,
-        max_lease_s=policy.max_lease_s,
-        wait_s=policy.wait_s,
-        nonce=_NONCE,
-        seed=1,
-        patience=_PATIENCE,
-        started_s=0.0,
-    )
+_DRAWN = _NONCE + b"\x01" * 16
+_PLAIN = Policy()
+_STALE = Policy(stale_for_s=60)
+_WAITING = Policy(stale_for_s=60, on_wait_timeout="stale")
+_EARLY = Policy(refresh_at=0.5)
+_RAISING = Policy(on_wait_timeout="raise", on_read_error="raise")
+_BOTH = Policy(stale_for_s=60, on_wait_timeout="raise", on_read_error="raise")
+_POLICIES = (_PLAIN, _STALE, _WAITING, _EARLY, _RAISING)
+
+
+def _load(policy: Policy, *tags: str) -> LoadRequest:
+    return LoadRequest(_KEY, _INT, policy, _DRAWN, _PATIENCE, 0.0, tags)
 
 
 def _loads() -> list[Step]:
-    plain, stale = _load(Policy()), _load(Policy(stale_for_s=60))
-    skips = (None, MissReason.STORE_ERROR, MissReason.DISABLED)
-    return [get_or_load(request, skip=skip) for request in (plain, stale) for skip in skips]
+    skips = (
+        (_PLAIN, MissReason.STORE_ERROR),
+        (_RAISING, MissReason.STORE_ERROR),
+        (_PLAIN, MissReason.DISABLED),
+    )
+    return [
+        *(get_or_load(_load(policy)) for policy in _POLICIES),
+        get_or_load(_load(_PLAIN, _TAG)),
+        *(get_or_load(_load(policy), skip=skip) for policy, skip in skips),
+    ]
+
+
+def _batches() -> list[Step]:
+    """Batches of two keys with the policies that tell most ends apart, and of one key with the others."""
+    two, one = (_KEYS, _NAMES), (_KEYS[:1], _NAMES[:1])
+    kinds = [(_WAITING, two), (_BOTH, two), (_PLAIN, one), (_STALE, one), (_RAISING, one)]
+    requests = [LoadManyRequest(keys, names, 500, _load(policy)) for policy, (keys, names) in kinds]
+    skips = (None, MissReason.STORE_ERROR)
+    return [load_many(request, skip=skip) for request in requests for skip in skips]
+
+
+def _computings() -> list[Step]:
+    """What is at stake in a load: its grant, a stale value, whether anybody waits for it."""
+    stale = Finding(stale=_found(), counted=False)
+    return [
+        compute(request, 1, grant, (), finding, 0.0)
+        for request in (_load(_PLAIN), replace(_load(_PLAIN), in_background=True))
+        for grant in (None, _GRANT)
+        for finding in (Finding(), stale)
+    ]
+
+
+def _found() -> Servable:
+    found = examine(_value(_INT, b"1", _KEY, (), soft_ms=_NOW_MS - 1), _KEY, _INT, _NOW_MS)
+    assert isinstance(found, Servable)
+    return found
 
 
 _KEYS = (_KEY, _OTHER)
-_ITEMS = tuple(Item(key, b"", 1_000, 0) for key in _KEYS)
+_NAMES = ("user:1", "user:2")
+_ITEMS = tuple(Item(key, _INT, b"1", 1_000, 0) for key in _KEYS)
 _CLAIMS = tuple(LeaseClaim(key, _GRANT) for key in _KEYS)
+_TAG_KEYS = tag_keys(_KEY, (_TAG,))
 
 MACHINES: dict[str, Callable[[], list[Step]]] = {
-    "get": lambda: [get(_KEY, _INT, patience=_PATIENCE, now_s=0.0)],
-    "get_many": lambda: [get_many(ReadManyRequest(_KEYS, _INT, 1, _PATIENCE, 0.0))],
+    "get": lambda: [get(ReadRequest(_KEY, _INT, _PATIENCE, 0.0, raises)) for raises in (False, True)],
+    "get_many": lambda: [
+        get_many(ReadManyRequest(_KEYS, _INT, 500, _PATIENCE, 0.0, raises)) for raises in (False, True)
+    ],
     "get_or_load": _loads,
+    "loading": _computings,
+    "refresh": lambda: [refresh(_load(_STALE), _found(), 0.0)],
+    "load_many": _batches,
     "renewal": lambda: [renew(_CLAIMS[:1], RenewalTerms(5_000, 60.0, _PATIENCE))],
     "set_many": lambda: [
-        set_many(SetRequest(OperationName.SET_MANY, _ITEMS, _NONCE, 5_000, 1, _PATIENCE, 0.0))
+        set_many(SetRequest(OperationName.SET_MANY, _ITEMS, _NONCE, 5_000, 1, _PATIENCE, 0.0, tags))
+        for tags in ((), (_TAG,))
     ],
     "mutate": lambda: [
         begin(MutateRequest(_KEYS, _NONCE, 5_000, 60.0, _PATIENCE, 0.0)),
-        end(EndRequest(_KEYS, (_GRANT, _GRANT), _ITEMS[:1], _PATIENCE, 0.0)),
+        end(EndRequest(_KEYS, (_GRANT, _GRANT), _ITEMS[:1], _PATIENCE, 0.0, _TAG_KEYS)),
         end(EndRequest(_KEYS, (_GRANT, _GRANT), (), _PATIENCE, 0.0)),
     ],
-    "invalidate": lambda: [invalidate(InvalidateRequest(OperationName.INVALIDATE, _KEYS, 1, _PATIENCE, 0.0))],
+    "invalidate": lambda: [
+        invalidate(InvalidateRequest(OperationName.INVALIDATE, _KEYS, 1, _PATIENCE, 0.0)),
+        invalidate(InvalidateRequest(OperationName.EXPIRE, _KEYS, 1, _PATIENCE, 0.0, soft=True)),
+    ],
     "delete_pattern": lambda: [
-        delete_pattern(PatternRequest(KeyBuilder("shop"), "shop:user:*", 500, _PATIENCE, 0.0))
+        delete_pattern(PatternRequest(KeyBuilder("shop"), "shop:user:*", 500, _PATIENCE, 0.0, dry_run))
+        for dry_run in (False, True)
     ],
     "recovery": lambda: [recover(_KEYS, _PATIENCE)],
 }
-"""For each module of `sansio_cache.operations`, the steps that its machines may begin with."""
+"""For each module of `sansio_cache.operations` that has states, the steps that they may begin with."""
 
 
 @attrs.frozen
@@ -243,23 +365,36 @@ class Transition:
     notices: frozenset[str]
 
 
-def steps(machine: str) -> Iterator[tuple[Step, float]]:
-    """The steps that wait for an answer, each once, breadth first; and when the answer may come."""
+@cache
+def steps(machine: str) -> tuple[tuple[Step, float], ...]:
+    """The steps that wait for an answer, each once, breadth first; and when the answer may come.
+
+    Those in states that the machine shares with another are met there: in the module that has the state.
+    """
+    met: list[tuple[Step, float]] = []
     seen: set[Any] = set()
     queue = deque((step, SOON_S) for step in MACHINES[machine]())
     while queue:
         step, now_s = queue.popleft()
+        if step.command is None or not _is_own(machine, step):
+            continue
         place = (_folded(step.state), now_s)
-        if step.command is None or place in seen:
+        if place in seen:
             continue
         seen.add(place)
         for answered_s in dict.fromkeys((now_s, LATE_S)):
-            yield step, answered_s
+            met.append((step, answered_s))
             for _, event in events(step, answered_s):
                 queue.append((step.state.receive(event), answered_s))
+    return tuple(met)
 
 
-def explore(machine: str) -> list[Transition]:
+def _is_own(machine: str, step: Step) -> bool:
+    return type(step.state).__module__.rpartition(".")[2] == machine
+
+
+@cache
+def explore(machine: str) -> tuple[Transition, ...]:
     """Every transition of a machine, in the order in which breadth first meets them."""
     met: dict[tuple[str, str, str, str], set[str]] = {}
     for step, now_s in steps(machine):
@@ -268,7 +403,7 @@ def explore(machine: str) -> list[Transition]:
             notices = {type(notice).__name__ for notice in after.notices if not isinstance(notice, Ended)}
             row = (_name(step.state), type(step.command).__name__, label, _result(after))
             met.setdefault(row, set()).update(notices)
-    return [Transition(*row, frozenset(notices)) for row, notices in met.items()]
+    return tuple(Transition(*row, frozenset(notices)) for row, notices in met.items())
 
 
 def _name(state: Any) -> str:
@@ -276,25 +411,41 @@ def _name(state: Any) -> str:
 
 
 def _result(step: Step) -> str:
-    return _name(step.state) if step.command is not None else f"done: {_name(step.outcome)}"
+    if step.command is not None:
+        return _name(step.state)
+    return f"done: {_name(step.outcome)}{' (a refresh begins)' if step.spawn else ''}"
 
 
-_COUNTERS = {"turns", "turn", "done", "deleted", "since_s", "began_s", "started_s"}
+_TIMES = {"since_s", "began_s", "started_s"}
+_COUNTERS = {"turns", "turn", "done", "deleted", "matched", "left_ms"}
+_CLAIMED = {"seen", "mode", "grant", "claim", "key"}
+_FOUND_OUT = {"place", "stale", "previous", "found", "cells", "verdicts", "versions"}
+_STORED = {"hard_ttl_ms", "soft_ttl_ms", "body"}
+_COARSE = _TIMES | _COUNTERS | _CLAIMED | _FOUND_OUT | _STORED
+"""Fields of which it only matters whether there is something."""
+_WHOLE = (Policy, Patience, Codec, LoadRequest)
+"""What never changes, or is told apart as it is."""
 
 
 def _folded(state: Any) -> Any:
     """A state without what only counts or times: what remains is finite, and decides where it goes."""
-    if isinstance(state, Budget):
-        return state.attempts
-    if attrs.has(type(state)):
-        names = tuple(attrs.fields_dict(type(state)))
-    elif isinstance(state, msgspec.Struct):
-        names = state.__struct_fields__
-    else:
-        return (type(state).__name__, len(state)) if isinstance(state, tuple) else _hashable(state)
+    if isinstance(state, Exception | Budget):
+        return state.attempts if isinstance(state, Budget) else type(state)
+    if isinstance(state, tuple):
+        kinds = {_folded(part) for part in state if _names_of(type(part))}
+        return ("tuple", len(state), frozenset(kinds))
+    names = _names_of(type(state))
+    if not names or isinstance(state, _WHOLE):
+        return _hashable(state)
     parts = ((name, getattr(state, name)) for name in names)
-    folded = ((name, bool(part) if name in _COUNTERS else _folded(part)) for name, part in parts)
+    folded = ((name, bool(part) if name in _COARSE else _folded(part)) for name, part in parts)
     return (type(state).__name__, tuple(folded))
+
+
+def _names_of(kind: type) -> tuple[str, ...]:
+    if attrs.has(kind):
+        return tuple(attrs.fields_dict(kind))
+    return kind.__struct_fields__ if issubclass(kind, msgspec.Struct) else ()
 
 
 def _hashable(part: Any) -> Any:

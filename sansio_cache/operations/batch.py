@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 
 import attrs
 from msgspec import Struct
@@ -51,6 +52,12 @@ class Want:
 
 
 Wants = tuple[Want, ...]
+
+
+@lru_cache(maxsize=32)
+def all_wanted(count: int) -> Wants:
+    """So many keys of which nothing is known yet. Kept: to make them costs as much as to read their cells."""
+    return tuple(Want(place) for place in range(count))
 
 
 @attrs.frozen

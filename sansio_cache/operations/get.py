@@ -47,6 +47,7 @@ from sansio_cache.notices import (
     StoreGaveUp,
 )
 from sansio_cache.step import (
+    OVER,
     Abandoned,
     AsksStore,
     Missing,
@@ -79,9 +80,10 @@ class ReadRequest(Struct, frozen=True):
     raises: bool = False
     bypassed: frozenset[str] = frozenset()
 
-    def end(self, outcome: Outcome, now_s: float, *notices: Notice) -> Step:
+    def end(self, outcome: Outcome, now_s: float, notice: Notice, *notices: Notice) -> Step:
         """The last step."""
-        return ended(outcome, *notices, Ended(OperationName.GET, now_s - self.started_s))
+        over = Ended(OperationName.GET, now_s - self.started_s)
+        return Step(OVER, None, outcome, (notice, *notices, over) if notices else (notice, over))
 
     def fail(self, failure: StoreFailed) -> Step:
         """The last step where the store gave no answer."""
@@ -118,17 +120,16 @@ class Reading(AsksStore):
         """Hand out a fresh value, or nothing."""
         if not isinstance(event, ReadAnswer):
             raise unexpected(self, event)
+        request = self.request
         match event:
-            case CellRead():
+            case CellRead(now_s=now_s, cell=cell, server_ms=server_ms):
                 if self.anchor:
-                    verdict = examine(
-                        event.cell, self.key, self.request.codec, event.server_ms, self.versions
-                    )
+                    verdict = examine(cell, self.key, request.codec, server_ms, self.versions)
                 else:
-                    verdict = examine(event.cell, self.request.key, self.request.codec, event.server_ms)
-                return self.decide(verdict, event.cell, event.server_ms, event.now_s)
+                    verdict = examine(cell, request.key, request.codec, server_ms)
+                return self.decide(verdict, cell, server_ms, now_s)
             case StoreFailed():
-                return self.retry(event) or self.request.fail(event)
+                return self.retry(event) or request.fail(event)
             case Interrupted():
                 return ended(Abandoned())
             case _:
@@ -139,9 +140,10 @@ class Reading(AsksStore):
     ) -> Step:
         """Act on what the cell is worth."""
         request = self.request
+        if type(verdict) is Servable and verdict.fresh:  # nearly always
+            value = Missing() if verdict.is_absent else Value(verdict.value)
+            return request.end(value, now_s, Hit(request.key))
         match verdict:
-            case Servable(value=value, fresh=True, is_absent=is_absent):
-                return request.end(Missing() if is_absent else Value(value), now_s, Hit(request.key))
             case Servable():
                 return request.end(Missing(), now_s, Missed(request.key, MissReason.EXPIRED))
             case Unservable(reason=MissReason.SCHEMA) if (

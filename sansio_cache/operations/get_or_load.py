@@ -157,7 +157,8 @@ class Reading(AsksStore):
     def ask(self, now_s: float, *notices: Notice) -> Step:
         """The step that waits in this state."""
         request = self.request
-        command = ReadCell(request.key, self.budget.timeout_s(now_s), request.tag_keys)
+        tags = request.tag_keys if request.tags else ()
+        command = ReadCell(request.key, self.budget.timeout_s(now_s), tags)
         return Step(self, command, notices=notices)
 
     def receive(self, event: Event) -> Step:
@@ -187,21 +188,21 @@ class Reading(AsksStore):
     ) -> Step:
         """Act on what the cell is worth."""
         request = self.request
+        if type(verdict) is Servable and verdict.fresh:  # nearly always
+            hit = () if self.counted else (Hit(request.name),)
+            step = ended(Value(verdict.value), *hit, *request.done(now_s))
+            if request.policy.refreshes_early and request.is_refresh_due(verdict, server_ms):
+                return replace(step, spawn=(refresh(request, verdict, now_s),))
+            return step
         match verdict:
-            case Servable(value=value, fresh=True):
-                hit = () if self.counted else (Hit(request.name),)
-                step = ended(Value(value), *hit, *request.done(now_s))
-                if request.policy.refreshes_early and request.is_refresh_due(verdict, server_ms):
-                    return replace(step, spawn=(refresh(request, verdict, now_s),))
-                return step
             case Servable() as stale if request.may_serve(stale, server_ms):
                 if request.policy.is_stale_served_at_once:
                     served = () if self.counted else (StaleServed(request.name),)
                     step = ended(Value(stale.value), *served, *request.done(now_s))
                     return replace(step, spawn=(refresh(request, stale, now_s),))
-                finding = Finding(stale=stale, previous=stale.value, counted=self.counted)
+                finding = Finding(stale=stale, previous=stale.cell, counted=self.counted)
                 return self._load(finding, now_s)
-            case Servable(value=previous):
+            case Servable(cell=previous):
                 return self._load(Finding(previous=previous), now_s, *self._miss(MissReason.EXPIRED))
             case Unservable(reason=MissReason.FOREIGN as reason):
                 return self._load(_WITHOUT_STORE, now_s, *self._miss(reason))
@@ -287,7 +288,7 @@ class Sharing:
         """The step that waits in this state."""
         command = ShareLoad(
             key=self.request.key,
-            schema=self.request.codec.fingerprint,
+            schema=self.request.load_schema,
             displaced=self.displaced,
             timeout_s=timeout_s,
             arrival=self.arrival,
@@ -440,14 +441,14 @@ class Acquiring(AsksStore):
         """What is known with the value that is in the way of the lease."""
         request, finding = self.request, self.finding
         if stale is None:  # it has been invalidated, or its life is over
-            return attrs.evolve(finding, stale=None)
+            return attrs.evolve(finding, stale=None, previous=None)
         verdict = examine(stale, request.key, request.codec, server_ms, current)
         match verdict:
-            case Servable(value=value):
+            case Servable():
                 servable = verdict if request.may_serve(verdict, server_ms) else None
-                return attrs.evolve(finding, stale=servable, previous=value)
+                return attrs.evolve(finding, stale=servable, previous=stale)
             case Unservable():  # as its tags have changed meanwhile, what was read of it before is as old
-                return attrs.evolve(finding, stale=None)
+                return attrs.evolve(finding, stale=None, previous=None)
             case Unchecked():  # what was read before has been checked
                 return finding
             case _:

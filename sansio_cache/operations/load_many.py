@@ -74,7 +74,7 @@ from sansio_cache.notices import (
     StoreErrored,
     StoreGaveUp,
 )
-from sansio_cache.operations.batch import Batch, LoadManyRequest, Want, Wants, held
+from sansio_cache.operations.batch import Batch, LoadManyRequest, Want, Wants, all_wanted, held
 from sansio_cache.operations.get_many import only_theirs, unchecked_tags
 from sansio_cache.operations.renewal import RenewalTerms, renew
 from sansio_cache.operations.sorting import sort_answers, sort_cells, sort_values
@@ -144,7 +144,7 @@ def load_many(request: LoadManyRequest, *, skip: MissReason | None = None) -> St
     """Begin a get-or-load of many keys. `skip` is the reason not to ask the store at all, if there is one."""
     now_s = request.each.started_s
     batch = Batch(request, (None,) * len(request.keys))
-    wants = tuple(Want(place) for place in range(len(request.keys)))
+    wants = all_wanted(len(request.keys))
     if skip is None:
         return Reading(batch, wants, (), request.each.patience.from_now(now_s)).ask(now_s)
     missed = tuple(Missed(key, skip) for key in request.keys)

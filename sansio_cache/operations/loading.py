@@ -24,10 +24,10 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from sansio_cache.budget import Budget, Patience
-from sansio_cache.cell import NO_GRANT, NONCE_BYTES
+from sansio_cache.cell import NO_GRANT, NONCE_BYTES, Cell
 from sansio_cache.codec import Codec
 from sansio_cache.commands import NO_TAGS, Capture, Compute, Fill, FillCells, Lease, Mode, ReleaseLeases
-from sansio_cache.entry import MissReason, Servable, beside, seal
+from sansio_cache.entry import MissReason, Servable, beside, copy_of, seal
 from sansio_cache.errors import ProtocolError, SerializationError
 from sansio_cache.events import (
     CellsFilled,
@@ -135,6 +135,11 @@ class LoadRequest(Struct, frozen=True):
         return tag_keys(self.name, self.tags)
 
     @property
+    def load_schema(self) -> bytes:
+        """What makes loads of the key the same one: its type, and its tags, whose versions it is tied to."""
+        return b"\0".join((self.codec.fingerprint, *(tag.encode() for tag in sorted(self.tags))))
+
+    @property
     def capture(self) -> Capture:
         """What is to be known of the tags before the load. They outlive the longest entry twice over."""
         if not self.tags:
@@ -194,7 +199,7 @@ class Finding:
     mode: Mode = Mode.KEEP
     stale: Servable | None = attrs.field(default=None, hash=False)  # may hold a list or a dict
     """May be served where there is nothing better."""
-    previous: Any = attrs.field(default=None, hash=False)
+    previous: Cell | None = None
     """What is being replaced, for a loader that wants to know; it may be too old to be served."""
     storable: bool = True
     """Whether it makes sense to ask for a lease: not so without the store, or on a foreign key."""
@@ -226,7 +231,10 @@ def compute(
         terms = RenewalTerms(policy.lease_ms, now_s + policy.max_lease_s, request.patience)
         renewal = renew((Lease(request.key, grant),), terms)
     state = Computing(request, flight, grant, versions, finding, now_s)
-    command = Compute(request.key, renewal, finding.previous)
+    name = request.name if request.anchor else ""
+    # Decoded anew: the reader who was served it may have changed his copy.
+    previous = None if finding.previous is None else copy_of(finding.previous, request.codec)
+    command = Compute(request.key, renewal, previous, name)
     return Step(state, command, notices=notices, flight=flight)
 
 

@@ -19,7 +19,7 @@ import attrs
 from msgspec.structs import replace
 
 from sansio_cache.budget import Budget, Patience
-from sansio_cache.commands import Fill, FillCells, HoldCells, Lease
+from sansio_cache.commands import Capture, Fill, FillCells, HoldCells, Lease
 from sansio_cache.events import (
     CellsFilled,
     Event,
@@ -41,11 +41,17 @@ from sansio_cache.operations.invalidate import InvalidateRequest, invalidate, vo
 from sansio_cache.operations.renewal import RenewalTerms, renew
 from sansio_cache.operations.set_many import Item
 from sansio_cache.step import AsksStore, ManyHeld, Step, ended, unexpected
+from sansio_cache.tags import Versions, tag_keys
 
 
 @attrs.frozen
 class MutateRequest:
-    """The keys to hold. `nonce` is 8 random bytes; holds are renewed for at most `max_hold_s`."""
+    """The keys to hold. `nonce` is 8 random bytes; holds are renewed for at most `max_hold_s`.
+
+    `value_tags` are the names of the tags that the values to be stored will carry. Their versions are
+    captured here, before the block runs: whoever invalidates one of them meanwhile takes the values away.
+    They are kept for `tag_ttl_ms`.
+    """
 
     keys: tuple[str, ...]
     nonce: bytes
@@ -53,13 +59,16 @@ class MutateRequest:
     max_hold_s: float
     patience: Patience
     started_s: float
+    value_tags: tuple[str, ...] = ()
+    tag_ttl_ms: int = 0
 
 
 @attrs.frozen
 class EndRequest:
     """How a mutation ends: the holds' grants, None where there are none, and the values to store.
 
-    `tags` are the keys of tags to invalidate.
+    `tags` are the keys of tags to invalidate, `versions` those of the tags that the values carry, as they
+    were when the block began.
     """
 
     keys: tuple[str, ...]
@@ -68,6 +77,7 @@ class EndRequest:
     patience: Patience
     started_s: float
     tags: tuple[str, ...] = ()
+    versions: Versions = ()
 
 
 def begin(request: MutateRequest, *, skip: bool = False) -> Step:
@@ -82,7 +92,9 @@ def end(request: EndRequest) -> Step:
     """Begin the end of a mutation."""
     now_s = request.started_s
     grants = dict(zip(request.keys, request.grants or (), strict=False))
-    fills = tuple(item.under(grants[item.key]) for item in request.items if item.key in grants)
+    fills = tuple(
+        item.under(grants[item.key], request.versions) for item in request.items if item.key in grants
+    )
     if not fills:
         return _remove(request, request.keys, now_s)
     return Filling(request, fills, request.patience.from_now(now_s)).ask(now_s)
@@ -107,7 +119,8 @@ class Holding(AsksStore):
         """The step that waits in this state."""
         request = self.request
         timeout_s = self.budget.timeout_s(now_s)
-        command = HoldCells(request.keys, request.nonce, request.hold_ms, timeout_s)
+        capture = Capture(tag_keys(request.keys[0], request.value_tags), request.tag_ttl_ms)
+        command = HoldCells(request.keys, request.nonce, request.hold_ms, timeout_s, capture)
         return Step(self, command, notices=notices)
 
     def receive(self, event: Event) -> Step:
@@ -116,12 +129,15 @@ class Holding(AsksStore):
             raise unexpected(self, event)
         request = self.request
         match event:
-            case HoldsTaken(now_s=now_s, grants=grants) if len(grants) == len(request.keys):
+            case HoldsTaken(now_s=now_s, grants=grants, versions=versions) if len(grants) == len(
+                request.keys
+            ) and len(versions) == len(request.value_tags):
                 pairs = zip(request.keys, grants, strict=True)
                 leases = tuple(Lease(key, grant) for key, grant in pairs)
                 until_s = now_s + request.max_hold_s
                 terms = RenewalTerms(request.hold_ms, until_s, request.patience)
-                return ended(ManyHeld(grants, renew(leases, terms)))
+                tied = tuple(zip(request.value_tags, versions, strict=True))
+                return ended(ManyHeld(grants, renew(leases, terms), tied))
             case HoldsTaken():
                 raise unexpected(self, event)
             case StoreFailed(kind=kind):

@@ -112,7 +112,7 @@ class Claiming(AsksStore):
             case LeaseGranted(now_s=now_s, grant=grant, server_ms=server_ms, versions=versions):
                 is_early = server_ms < self.found.cell.soft_ms
                 started = RefreshStarted(request.name, is_early)
-                finding = Finding(previous=self.found.value)
+                finding = Finding(previous=self.found.cell)
                 captured = request.versions(versions)
                 return compute(request, flight, grant, captured, finding, now_s, started)
             case LeaseDenied(now_s=now_s, left_ms=left_ms):

@@ -81,12 +81,14 @@ def sort_cells(
         return attrs.evolve(want, counted=True)
 
     for want, cell, verdict in zip(wants, cells, verdicts, strict=True):
-        match verdict:
-            case Servable(value=value, fresh=True, is_absent=is_absent):
-                values[want.place] = Missing() if is_absent else Value(value)
-                if not want.counted:
-                    notices.append(Hit(batch.name(want)))
+        if type(verdict) is Servable and verdict.fresh:  # nearly always
+            values[want.place] = Missing() if verdict.is_absent else Value(verdict.value)
+            if not want.counted:
+                notices.append(Hit(batch.name(want)))
+            if batch.turns:
                 notices += batch.as_waited(want, now_s)
+            continue
+        match verdict:
             case Servable() as stale if each.may_serve(stale, server_ms):
                 ready.append(attrs.evolve(want, stale=stale))
             case Servable():

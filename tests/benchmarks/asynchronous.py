@@ -12,6 +12,7 @@ from benchmarks.values import dumps
 from sansio_cache_redis.anyio import Cache
 
 Loader = Callable[[], Awaitable[Any]]
+ManyLoader = Callable[[list[str]], Awaitable[dict[str, Any]]]
 
 
 @asynccontextmanager
@@ -24,6 +25,7 @@ async def _open_ours(address: Address) -> AsyncIterator[Peer]:
             get_or_load=cache.get_or_load,
             guarded=cache.get_or_load,
             get_many=cache.get_many,
+            get_or_load_many=cache.get_or_load_many,
             delete_pattern=cache.delete_pattern,
         )
 
@@ -48,6 +50,18 @@ def _on_redis(client: redis.asyncio.Redis) -> Peer:
         found = zip(keys, await client.mget(keys), strict=True)
         return {key: json.loads(value) for key, value in found if value is not None}
 
+    async def get_or_load_many(keys: list[str], loader: ManyLoader) -> dict[str, Any]:
+        found = await get_many(keys)
+        missing = [key for key in keys if key not in found]
+        if missing:
+            loaded = await loader(missing)
+            pipeline = client.pipeline(transaction=False)
+            for key, value in loaded.items():
+                pipeline.set(key, dumps(value), ex=TTL_S)
+            await pipeline.execute()
+            found |= loaded
+        return found
+
     async def delete_pattern(pattern: str) -> None:
         batch = []
         async for key in client.scan_iter(match=pattern, count=1_000):
@@ -58,7 +72,14 @@ def _on_redis(client: redis.asyncio.Redis) -> Peer:
         if batch:
             await client.unlink(*batch)
 
-    return Peer(get=get, set=put, get_or_load=get_or_load, get_many=get_many, delete_pattern=delete_pattern)
+    return Peer(
+        get=get,
+        set=put,
+        get_or_load=get_or_load,
+        get_many=get_many,
+        get_or_load_many=get_or_load_many,
+        delete_pattern=delete_pattern,
+    )
 
 
 @asynccontextmanager

@@ -22,6 +22,7 @@ def _open_ours(address: Address) -> Iterator[Peer]:
             get_or_load=cache.get_or_load,
             guarded=cache.get_or_load,
             get_many=cache.get_many,
+            get_or_load_many=cache.get_or_load_many,
             delete_pattern=cache.delete_pattern,
         )
 
@@ -49,6 +50,18 @@ def _open_redis(address: Address) -> Iterator[Peer]:
             found = zip(keys, client.mget(keys), strict=True)
             return {key: json.loads(value) for key, value in found if value is not None}
 
+        def get_or_load_many(keys: list[str], loader: Callable[[list[str]], Any]) -> dict[str, Any]:
+            found = get_many(keys)
+            missing = [key for key in keys if key not in found]
+            if missing:
+                loaded = loader(missing)
+                pipeline = client.pipeline(transaction=False)
+                for key, value in loaded.items():
+                    pipeline.set(key, dumps(value), ex=TTL_S)
+                pipeline.execute()
+                found |= loaded
+            return found
+
         def delete_pattern(pattern: str) -> None:
             batch = []
             for key in client.scan_iter(match=pattern, count=1_000):
@@ -60,7 +73,12 @@ def _open_redis(address: Address) -> Iterator[Peer]:
                 client.unlink(*batch)
 
         yield Peer(
-            get=get, set=put, get_or_load=get_or_load, get_many=get_many, delete_pattern=delete_pattern
+            get=get,
+            set=put,
+            get_or_load=get_or_load,
+            get_many=get_many,
+            get_or_load_many=get_or_load_many,
+            delete_pattern=delete_pattern,
         )
 
 

@@ -1,10 +1,11 @@
 """All cases, in the order in which they run and are shown."""
 
-from benchmarks import cases_counts, cases_curves, cases_rates, cases_stress, cases_waiting
+from benchmarks import cases_counts, cases_curves, cases_freshness, cases_rates, cases_stress, cases_waiting
 from benchmarks.case import Case
 
 CASES: tuple[Case, ...] = (
     *cases_rates.CASES,
+    *cases_freshness.CASES,
     *cases_stress.CASES,
     *cases_waiting.CASES,
     *cases_counts.CASES,

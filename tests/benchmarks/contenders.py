@@ -45,6 +45,7 @@ class Peer:
     guarded: Callable[[str, Callable[[], Any]], Any] | None = None
     """get_or_load with the promise of one load at a time in all processes."""
     get_many: Callable[[list[str]], Any] | None = None
+    get_or_load_many: Callable[[list[str], Callable[[list[str]], Any]], Any] | None = None
     delete_pattern: Callable[[str], Any] | None = None
 
 

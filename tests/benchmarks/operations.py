@@ -41,12 +41,28 @@ def get_many(keys: Sequence[str]) -> Operation:
     return operation
 
 
-def hit_or_load(keys: Sequence[str], loader: Callable[[], Any]) -> Operation:
-    """get_or_load of what is there."""
+def hit_or_load(keys: Sequence[str], loader: Callable[[], Any], **options: Any) -> Operation:
+    """get_or_load of what is there; with options of the library's, if any are given."""
 
     def operation(peer: Peer) -> Call:
         load, count = peer.get_or_load, len(keys)
+        if options:
+            return lambda number: load(keys[number % count], loader, **options)
         return lambda number: load(keys[number % count], loader)
+
+    return operation
+
+
+def hits_or_load(keys: Sequence[str], missing: int, loader: Callable[[list[str]], Any]) -> Operation:
+    """get_or_load_many of some that are there, and so many, new ones in each call, that are not."""
+    there = list(keys)[: len(keys) - missing]
+
+    def operation(peer: Peer) -> Call | None:
+        load = peer.get_or_load_many
+        if load is None:
+            return None
+        sample = next(_generation)
+        return lambda number: load([*there, *(f"miss:{sample}:{number}:{n}" for n in range(missing))], loader)
 
     return operation
 
@@ -83,6 +99,17 @@ def delete_pattern(pattern: str) -> Operation:
         return None if delete is None else lambda _: delete(pattern)
 
     return operation
+
+
+def many_loader_of(contender: Contender, value: Any) -> Callable[[list[str]], Any]:
+    """A loader of many keys that has the value at hand."""
+    if contender.runtime == "threads":
+        return lambda keys: dict.fromkeys(keys, value)
+
+    async def load(keys: list[str]) -> Any:
+        return dict.fromkeys(keys, value)
+
+    return load
 
 
 def loader_of(contender: Contender, value: Any) -> Callable[[], Any]:

@@ -13,21 +13,36 @@ import attrs
 
 from exploring.invariants import ALL, Invariant
 from sansio_cache.budget import Patience
-from sansio_cache.cell import Cell, Kind
+from sansio_cache.cell import NONCE_BYTES, Cell, Kind, Tag
 from sansio_cache.codec import Codec, codec_for
 from sansio_cache.entry import MissReason, seal
 from sansio_cache.flights import Flights
 from sansio_cache.memory_store import Kept, MemoryStore
 from sansio_cache.notices import OperationName
-from sansio_cache.operations.get_or_load import LoadRequest, get_or_load
+from sansio_cache.operations.batch import LoadManyRequest
+from sansio_cache.operations.get import ReadRequest, get
+from sansio_cache.operations.get_or_load import get_or_load
 from sansio_cache.operations.invalidate import InvalidateRequest
+from sansio_cache.operations.load_many import load_many
+from sansio_cache.operations.loading import DRAWN_BYTES, LoadRequest
 from sansio_cache.operations.mutate import EndRequest, MutateRequest, end
 from sansio_cache.operations.set_many import Item, SetRequest, set_many
+from sansio_cache.policy import Policy
 from sansio_cache.step import Step
+from sansio_cache.tags import tag_key
+from sansio_cache.ttl import NO_JITTER
 
-KEY: Final = "k"
+KEYS: Final = ("n:a", "n:b")
+"""The keys; most configurations have one."""
+KEY: Final = KEYS[0]
+TAG: Final = "t:x"
+"""A tag as entries name it. The generation of an entity is the same with another letter."""
+TAG_KEY: Final = tag_key(KEY, TAG)
 CODEC: Final[Codec[Any]] = codec_for(int, 64)
+TEXT: Final[Codec[Any]] = codec_for(str, 64)
+"""What another version of the program stores the same as."""
 PATIENCE: Final = Patience(attempts=2)
+LEASE_S: Final = 1.0
 LEASE_MS: Final = 1_000
 SOFT_TTL_MS: Final = LEASE_MS
 """A soft expiry as long as a lease: one jump of the clock passes both."""
@@ -37,27 +52,113 @@ WAIT_S: Final = 30.0
 NOW_S: Final = 1_000.0
 """The one clock, of drivers and of the store, which stands still: times in the cell move instead."""
 NOW_MS: Final = 1_000_000
+FIRST_US: Final = 10**9
+"""The store's microsecond before the first that it issues."""
 LAPSED_MS: Final = NOW_MS - 1
+NEAR_MS: Final = NOW_MS + LEASE_MS // 2
+"""Half a lease from now."""
 FAR_MS: Final = NOW_MS + HARD_TTL_MS
 
-NAMELESS: Final = b"nameless" + bytes(8)
-"""Stands for every grant that nobody can name any more."""
+LONG_AGO: Final = b"long ago" + bytes(8)
+"""The id of what was stored, or issued, long before."""
 
 
-class Act(Enum):
-    """One thing that a worker does, from beginning to end."""
+class _Known(Policy):
+    """A policy that is compared by its identity, as there are few and they are compared often."""
 
-    READ = "get_or_load"
-    READ_WITHOUT_STORE = "get_or_load while the breaker is open"
+    __hash__ = object.__hash__
+    __eq__ = object.__eq__
+
+
+def _policy(**parts: Any) -> Policy:
+    return _Known(jitter=NO_JITTER, lease_s=LEASE_S, max_lease_s=60.0, wait_s=WAIT_S, **parts)
+
+
+_SOFT: Final = {"ttl": SOFT_TTL_MS / 1000, "stale_for_s": (HARD_TTL_MS - SOFT_TTL_MS) / 1000}
+
+PLAIN: Final = _policy(ttl=HARD_TTL_MS / 1000)
+"""Values are served while they are fresh, and that is for long."""
+STALE_AT_ONCE: Final = _policy(**_SOFT)
+"""Stale values are served at once, and refreshed in the background."""
+STALE_AT_LAST: Final = _policy(**_SOFT, on_wait_timeout="stale")
+"""Stale values are served where there is nothing better."""
+EARLY: Final = _policy(ttl=HARD_TTL_MS / 1000, refresh_at=0.05)
+"""Values of long ago are refreshed although they are fresh; new ones are not."""
+ALWAYS_EARLY: Final = _policy(ttl=HARD_TTL_MS / 1000, xfetch_beta=999.0)
+"""Every value is refreshed that is read: the draw is the lowest, and loads take a second."""
+
+
+class Deed(Enum):
+    """What a worker may do, from beginning to end."""
+
+    LOAD = "get_or_load"
+    LOAD_MANY = "get_or_load_many"
+    GET = "get"
     INVALIDATE = "commit, then invalidate"
+    EXPIRE = "commit, then expire"
     SET = "commit, then set"
     MUTATE = "mutate without a value"
     MUTATE_AND_SET = "mutate with a value"
 
+    __hash__ = object.__hash__
+
+
+@attrs.frozen(eq=False)
+class Act:
+    """One thing that a worker does. Each is made once, and compared by its identity.
+
+    Args:
+        deed: What it does.
+        places: Of which keys, in this order.
+        tagged: Whether it names the tag: an entry that it stores depends on it; a write invalidates it.
+        is_text: Whether it is done by the other version of the program.
+        is_without_store: Whether it does not ask the store, as the breaker is open.
+    """
+
+    deed: Deed
+    places: tuple[int, ...] = (0,)
+    tagged: bool = False
+    is_text: bool = False
+    is_without_store: bool = False
+
     @property
     def is_read(self) -> bool:
         """Whether it returns a value to be judged."""
-        return self in (Act.READ, Act.READ_WITHOUT_STORE)
+        return self.deed in (Deed.LOAD, Deed.LOAD_MANY, Deed.GET)
+
+    @property
+    def heeds_tag(self) -> bool:
+        """Whether what it returns must hold as to the tag. `get` finds it in the entry."""
+        return self.tagged or self.deed is Deed.GET
+
+    @property
+    def invalidates_tag(self) -> bool:
+        """Whether it is a write of what the tag stands for, too."""
+        return self.tagged and not self.is_read and self.deed is not Deed.SET
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The full keys."""
+        return tuple(KEYS[place] for place in self.places)
+
+    @property
+    def tags(self) -> tuple[str, ...]:
+        """The tags, by name."""
+        return (TAG,) if self.tagged else ()
+
+    @property
+    def tag_keys(self) -> tuple[str, ...]:
+        """The tags, by key."""
+        return (TAG_KEY,) if self.tagged else ()
+
+    @property
+    def codec(self) -> Codec[Any]:
+        """How values are stored."""
+        return TEXT if self.is_text else CODEC
+
+    def value(self, version: int) -> Any:
+        """A version of the database as a loader returns it."""
+        return str(version) if self.is_text else version
 
 
 class Fault(Enum):
@@ -68,8 +169,9 @@ class Fault(Enum):
     DUPLICATE = "3 delayed duplicate"
     EXPIRY = "8 lease expires"
     LAPSE = "8 lease deadline passes, cell stays"
+    AGE = "8 half a lease passes"
     CRASH = "10 crash"
-    GONE = "6, 12 the key is gone: restart, eviction, DEL"
+    GONE = "6, 12 a key is gone: restart, eviction, DEL"
     INTERRUPTION = "28 interruption"
     RAISING = "loader raises"
     SHARING_TIMEOUT = "sharing times out"
@@ -85,6 +187,18 @@ UNLIMITED: Final = 99
 Program = tuple[Act, ...]
 
 
+class Start(Enum):
+    """What the store holds in the beginning."""
+
+    NOTHING = "The keys do not exist."
+    FRESH = "Each cell holds version 0."
+    STALE = "Each cell holds version 0, which is stale."
+    ENDING = "Each cell holds version 0, and has less to live than a lease lasts."
+
+
+WARM: Final = (Start.NOTHING, Start.FRESH)
+
+
 @attrs.frozen(kw_only=True)
 class Configuration:
     """Who takes part, and what may go wrong.
@@ -93,78 +207,122 @@ class Configuration:
         name: For the table of results.
         processes: For each process the programs of its workers; a program is a row of acts.
         faults: How often each fault may strike, `UNLIMITED` where it costs nothing.
-        warm: Begin with a stored value, too.
-        stale: Values have a soft expiry, and readers serve stale ones.
+        starts: What the store may hold in the beginning.
+        policy: How entries are kept and loaded.
+        chunk: How many keys of a batch go into one command.
+        load_s: How long loads say that they took.
         renewals: Run the renewal machines.
-        loads: How often the loader runs in all, where that is certain (L2).
+        sets_race: Whether others commit between a set's call and its hold, against what `set` asks for.
+        loads: How often the loader runs for a key in all, where that is certain (L2).
+        most_loads: How often it runs at most.
         all_end: Whether it is certain that from every world all workers can come to an end (L1).
         invariants: What is checked.
         is_reduced: Whether worlds are renamed, pruned and taken modulo symmetry.
         is_eager: Whether what nobody can observe happens at once.
         store: The store, or a wrong one.
         flights: How loads are shared, or a wrong way.
-        load, store_values, end_mutation: Begin an operation, or a wrong one.
+        request: What a get-or-load is asked for, or a wrong one.
+        load, load_batch, store_values, end_mutation: Begin an operation, or a wrong one.
     """
 
     name: str
     processes: tuple[tuple[Program, ...], ...]
     faults: Mapping[Fault, int] = attrs.field(factory=dict)
-    warm: bool = False
-    stale: bool = False
+    starts: tuple[Start, ...] = (Start.NOTHING,)
+    policy: Policy = PLAIN
+    chunk: int = 100
+    load_s: float = 0.0
     renewals: bool = False
+    sets_race: bool = False
     loads: int | None = None
+    most_loads: int | None = None
     all_end: bool = False
     invariants: frozenset[Invariant] = ALL
     is_reduced: bool = True
     is_eager: bool = True
     store: type[MemoryStore] = MemoryStore
     flights: type[Flights] = Flights
+    request: type[LoadRequest] = LoadRequest
     load: Callable[..., Step] = get_or_load
+    load_batch: Callable[..., Step] = load_many
     store_values: Callable[[SetRequest], Step] = set_many
     end_mutation: Callable[[EndRequest], Step] = end
 
+    @property
+    def acts(self) -> tuple[Act, ...]:
+        """All acts of all workers, each once."""
+        programs = (program for process in self.processes for program in process)
+        return tuple(dict.fromkeys(act for program in programs for act in program))
+
+    @property
+    def places(self) -> range:
+        """The keys that take part."""
+        return range(1 + max(place for act in self.acts for place in (*act.places, 0)))
+
     # The requests of operations.
 
-    def read(self, nonce: bytes, skip: MissReason | None) -> Step:
-        """The first step of a get-or-load."""
-        request = LoadRequest(
-            key=KEY,
-            codec=CODEC,
-            hard_ttl_ms=HARD_TTL_MS,
-            soft_ttl_ms=SOFT_TTL_MS if self.stale else 0,
-            serve_stale=self.stale,
-            lease_ms=LEASE_MS,
-            max_lease_s=60.0,
-            wait_s=WAIT_S,
-            nonce=nonce,
-            seed=0,
+    def read(self, act: Act, nonce: bytes, skip: MissReason | None, bypassed: frozenset[str]) -> Step:
+        """The first step of a read."""
+        if act.deed is Deed.GET:
+            return get(ReadRequest(act.keys[0], act.codec, PATIENCE, NOW_S, False, bypassed), skip=skip)
+        request = self.request(
+            name=act.keys[0],
+            codec=act.codec,
+            policy=self.policy,
+            drawn=nonce + bytes(DRAWN_BYTES - NONCE_BYTES),
             patience=PATIENCE,
             started_s=NOW_S,
+            tags=act.tags,
+            bypassed=bypassed,
         )
+        if act.deed is Deed.LOAD_MANY:
+            return self.load_batch(LoadManyRequest(act.keys, act.keys, self.chunk, request), skip=skip)
         return self.load(request, skip=skip)
 
-    def item(self, version: int) -> Item:
+    def item(self, act: Act, version: int) -> Item:
         """A version of the database as a value to store."""
-        body = seal(KEY, CODEC, CODEC.encode(version).payload, 0.0)
-        return Item(KEY, body, HARD_TTL_MS, SOFT_TTL_MS if self.stale else 0)
+        payload = act.codec.encode(act.value(version)).payload
+        return Item(act.keys[0], act.codec, payload, *self.policy.expiry_ms(0.0))
 
-    def set(self, nonce: bytes, version: int) -> Step:
+    def set(self, act: Act, nonce: bytes, version: int) -> Step:
         """The first step of a set."""
-        request = SetRequest(OperationName.SET, (self.item(version),), nonce, LEASE_MS, 100, PATIENCE, NOW_S)
+        items = (self.item(act, version),)
+        request = SetRequest(OperationName.SET, items, nonce, LEASE_MS, 100, PATIENCE, NOW_S, act.tags)
         return self.store_values(request)
 
-    def stored(self, version: int) -> Kept:
-        """A cell that somebody has filled long ago."""
-        item = self.item(version)
-        soft_ms = NOW_MS + item.soft_ttl_ms if item.soft_ttl_ms else 0
-        return Kept(Cell(Kind.VALUE, soft_ms=soft_ms, filled_by=NAMELESS, body=item.body), FAR_MS)
+    def end(self, act: Act, grants: tuple[bytes, ...] | None, items: tuple[Item, ...]) -> Step:
+        """The first step of a mutation's end."""
+        return self.end_mutation(EndRequest(act.keys, grants, items, PATIENCE, NOW_S, act.tag_keys))
+
+    def stored(self, start: Start) -> tuple[tuple[str, Kept], ...]:
+        """What a store holds in the beginning."""
+        if start is Start.NOTHING:
+            return ()
+        is_tagged = any(act.tagged and act.is_read for act in self.acts)
+        versions = ((TAG, LONG_AGO),) if is_tagged else ()
+        _, soft_ttl_ms = self.policy.expiry_ms(0.0)
+        soft_ms = NOW_MS + soft_ttl_ms if soft_ttl_ms else 0
+        if start is Start.STALE:
+            soft_ms = LAPSED_MS
+        until_ms = NEAR_MS if start is Start.ENDING else FAR_MS
+        kept = {}
+        for place in self.places:
+            key = KEYS[place]
+            body = seal(key, CODEC, CODEC.encode(0).payload, self.load_s, versions)
+            kept[key] = Kept(Cell(Kind.VALUE, soft_ms=soft_ms, filled_by=LONG_AGO, body=body), until_ms)
+        if is_tagged:
+            kept[TAG_KEY] = Kept(Tag(LONG_AGO), FAR_MS)
+        return tuple(sorted(kept.items()))
 
 
-def invalidation() -> InvalidateRequest:
-    """What an invalidation asks for."""
-    return InvalidateRequest(OperationName.INVALIDATE, (KEY,), 100, PATIENCE, NOW_S)
+def removal(act: Act) -> InvalidateRequest:
+    """What an invalidation, or a soft expiry, asks for."""
+    is_soft = act.deed is Deed.EXPIRE
+    operation = OperationName.EXPIRE if is_soft else OperationName.INVALIDATE
+    keys = (*act.keys, *act.tag_keys)
+    return InvalidateRequest(operation, keys, 100, PATIENCE, NOW_S, is_soft)
 
 
-def mutation(nonce: bytes) -> MutateRequest:
+def mutation(act: Act, nonce: bytes) -> MutateRequest:
     """What a mutation begins with."""
-    return MutateRequest((KEY,), nonce, LEASE_MS, 60.0, PATIENCE, NOW_S)
+    return MutateRequest(act.keys, nonce, LEASE_MS, 60.0, PATIENCE, NOW_S)

@@ -9,17 +9,30 @@ from typing import Any, Final
 
 import attrs
 
-from exploring.configuration import UNLIMITED, Act, Configuration, Fault, Program
+from exploring.configuration import (
+    STALE_AT_LAST,
+    UNLIMITED,
+    WARM,
+    Act,
+    Configuration,
+    Deed,
+    Fault,
+    Program,
+)
 from exploring.invariants import ALL, Invariant
 
-READER: Final = (Act.READ,)
-TWICE_READER: Final = (Act.READ, Act.READ)
-READER_WITHOUT_STORE: Final = (Act.READ_WITHOUT_STORE,)
-INVALIDATOR: Final = (Act.INVALIDATE,)
-SETTER: Final = (Act.SET,)
-SETTER_THEN_INVALIDATOR: Final = (Act.SET, Act.INVALIDATE)
-MUTATOR: Final = (Act.MUTATE,)
-MUTATOR_WITH_VALUE: Final = (Act.MUTATE_AND_SET,)
+READ: Final = Act(Deed.LOAD)
+INVALIDATE: Final = Act(Deed.INVALIDATE)
+SET: Final = Act(Deed.SET)
+
+READER: Final = (READ,)
+TWICE_READER: Final = (READ, READ)
+READER_WITHOUT_STORE: Final = (Act(Deed.LOAD, is_without_store=True),)
+INVALIDATOR: Final = (INVALIDATE,)
+SETTER: Final = (SET,)
+SETTER_THEN_INVALIDATOR: Final = (SET, INVALIDATE)
+MUTATOR: Final = (Act(Deed.MUTATE),)
+MUTATOR_WITH_VALUE: Final = (Act(Deed.MUTATE_AND_SET),)
 
 Faults = dict[Fault, int]
 
@@ -208,8 +221,8 @@ QUICK: Final = (
         "2 readers of stale values, 1 invalidates; time, 1 reply lost, 1 duplicate",
         10_000,
         *_alone(READER, READER, INVALIDATOR),
-        stale=True,
-        warm=True,
+        policy=STALE_AT_LAST,
+        starts=WARM,
         faults=TIME | RAISING | {Fault.REPLY_LOST: 1, Fault.DUPLICATE: 1},
         all_end=True,
     ),
@@ -218,8 +231,8 @@ QUICK: Final = (
         1_500,
         (READER, READER),
         (INVALIDATOR,),
-        stale=True,
-        warm=True,
+        policy=STALE_AT_LAST,
+        starts=WARM,
         faults=TIME | RAISING,
         all_end=True,
     ),
@@ -279,7 +292,7 @@ NIGHTLY: Final = (
     _case(
         "1 reader, 1 sets twice; anything",
         15_000,
-        *_alone(READER, (Act.SET, Act.SET)),
+        *_alone(READER, (SET, SET)),
         faults=ANYTHING,
         invariants=ALL_BUT_LEAK,
     ),
@@ -384,8 +397,8 @@ NIGHTLY: Final = (
         "2 readers of stale values, 1 invalidates; anything but crashes",
         50_000,
         *_alone(READER, READER, INVALIDATOR),
-        stale=True,
-        warm=True,
+        policy=STALE_AT_LAST,
+        starts=WARM,
         faults=TIME | LOSSES | DUPLICATES | RAISING,
         invariants=ALL_BUT_LEAK,
     ),
@@ -394,8 +407,8 @@ NIGHTLY: Final = (
         100_000,
         (READER, READER),
         (MUTATOR_WITH_VALUE,),
-        stale=True,
-        warm=True,
+        policy=STALE_AT_LAST,
+        starts=WARM,
         faults=TIME | LOSSES | RAISING,
         invariants=ALL_BUT_LEAK,
     ),
@@ -424,6 +437,8 @@ NIGHTLY: Final = (
 
 LIMITS: Final = (
     # Two racing `set`s: the last set wins, not the last commit. `mutate` is the answer, as the docs say.
-    Configuration(name="2 set", processes=_alone(SETTER, SETTER), invariants=frozenset({Invariant.S6})),
+    Configuration(
+        name="2 set", processes=_alone(SETTER, SETTER), sets_race=True, invariants=frozenset({Invariant.S6})
+    ),
 )
 """Where the promise ends, as documented: the explorer finds these too."""

@@ -1,15 +1,21 @@
 """The invariants, as RELIABILITY.md section 1 names them, and where each is looked at.
 
-S1's oracle. Versions of the database are numbered in the order of their commits. A write is *complete* when
-its operation has ended and nothing is left to tell the store: an invalidation that could not be told is
-remembered, and is complete when recovery has told it. The *floor* is the newest version whose write is
-complete. A read may return nothing older than the floor at its beginning; a reader that would begin now
-would take what the cell holds, so the cell may never hold a value older than the floor of now. This is the
-strict reading of a regular register: while two writes overlap, the one that committed first must not
-survive the other.
+S1's oracle. Versions of the database are numbered in the order of their commits; each key has the version of
+the last commit that touched it. A write is *complete* when its operation has ended and nothing is left to tell
+the store: an invalidation that could not be told is remembered, and is complete when recovery has told it. The
+*floor* of a key is the newest version whose write is complete. A read may return nothing older than the floor
+at its beginning; a reader that would begin now would take what the cell holds, so the cell may never hold a
+value older than the floor of now. This is the strict reading of a regular register: while two writes overlap,
+the one that committed first must not survive the other.
 
 In the process that remembers an invalidation the promise is larger: it does not trust the store with the
 key, so the floor of its reads is the remembered version already.
+
+S7's oracle is the same with another floor: the newest version whose *tag* has been invalidated, completely.
+It binds readers that name the tag, `get`, which finds it in the entry, and entries that have it. What a caller
+stores who does not name the tag does not depend on it, and is his own business.
+
+A soft expiry has a floor as well: what is older may be served as stale, but never as fresh.
 """
 
 from __future__ import annotations
@@ -29,11 +35,19 @@ class Invariant(Enum):
     S4 = "S4 a value is to be stored whose load began before its grant was known"
     S5 = "S5 a release or renewal changed the cell of another's grant"
     S6 = "S6 all writers are done, and the cell holds something else than the last commit"
+    S7_READ = "S7 a read returned a version older than an invalidation of its tag"
+    S7_CELL = "S7 a value older than the last invalidation of its tag can be served"
+    S7_LOAD = "S7 a value is to be stored with a tag's version that was not known before its load"
     S13 = "S13 a load that raised wrote"
     LEAK = "B2 all have ended, and a lease is left"
     LOADS = "L2 the loader ran another number of times"
+    OUTLIVED = "L2 a lease is to last longer than its cell"
     ALL_END = "L1 a worker can never end"
+
+    # See `Fault`.
+    __hash__ = object.__hash__
 
 
 ALL: Final = frozenset(Invariant)
 S1: Final = frozenset({Invariant.S1_READ, Invariant.S1_CELL})
+S7: Final = frozenset({Invariant.S7_READ, Invariant.S7_CELL})

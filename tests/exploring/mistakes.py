@@ -9,17 +9,13 @@ from typing import Any, Final
 
 import attrs
 
-from exploring.configuration import (
-    CODEC,
-    HARD_TTL_MS,
-    KEY,
-    PATIENCE,
-)
+from exploring.configuration import CODEC, HARD_TTL_MS, KEY, PATIENCE
 from exploring.naming import replace
 from sansio_cache.cell import NO_GRANT, Cell, Kind, make_grant
-from sansio_cache.commands import AcquireLease, Compute, Fill, FillCells, Lease, ShareLoad
+from sansio_cache.commands import AcquireLease, Claim, Compute, Fill, FillCells, Lease, ShareLoad
 from sansio_cache.entry import MissReason
 from sansio_cache.events import (
+    AcquireReply,
     CellRead,
     CellsFilled,
     Computed,
@@ -31,11 +27,11 @@ from sansio_cache.events import (
     LeaseDenied,
     LeaseGranted,
     LoadLed,
-    StoreEvent,
 )
 from sansio_cache.flights import Flights, Following, Phase
 from sansio_cache.memory_store import MemoryStore
-from sansio_cache.operations.get_or_load import Acquiring, Finding, LoadRequest, Sharing, get_or_load
+from sansio_cache.operations.get_or_load import Acquiring, Sharing, get_or_load
+from sansio_cache.operations.loading import Finding, LoadRequest
 from sansio_cache.operations.mutate import EndRequest, Filling, end
 from sansio_cache.operations.set_many import SetRequest
 from sansio_cache.step import (
@@ -65,18 +61,18 @@ class PlainFill(MemoryStore):
 class LockBeside(MemoryStore):
     """The lock is a key of its own, which an invalidation does not touch."""
 
-    def _acquire(self, command: AcquireLease, now_s: float, now_ms: int) -> StoreEvent:
-        value = self._read(command.key, now_ms)
+    def _acquire(self, claim: Claim, nonce: bytes, lease_ms: int, now_s: float, now_ms: int) -> AcquireReply:
+        value = self._read(claim.key, now_ms)
         if isinstance(value, Cell) and value.kind == Kind.VALUE:
             return FreshFound(now_s, value, now_ms)
-        lock = self._read(_lock_of(command.key), now_ms)
+        lock = self._read(_lock_of(claim.key), now_ms)
         if isinstance(lock, Cell):
-            if lock.grant.startswith(command.nonce):
+            if lock.grant.startswith(nonce):
                 return LeaseGranted(now_s, lock.grant, None, now_ms)
             return LeaseDenied(now_s, lock.lease_deadline_ms - now_ms, None, now_ms)
-        grant = self._grant(command.nonce, now_ms)
-        locked = Cell(Kind.EMPTY, grant, now_ms + command.lease_ms)
-        self._keep(_lock_of(command.key), locked, now_ms + command.lease_ms)
+        grant = self._grant(nonce, now_ms)
+        locked = Cell(Kind.EMPTY, grant, now_ms + lease_ms)
+        self._keep(_lock_of(claim.key), locked, now_ms + lease_ms)
         return LeaseGranted(now_s, grant, None, now_ms)
 
     def _fill(self, fill: Fill, now_ms: int) -> FillResult:
@@ -109,8 +105,8 @@ class GrantOfProcess(MemoryStore):
     def _grant(self, nonce: bytes, now_ms: int) -> bytes:
         return make_grant(b"process0", 0)
 
-    def _acquire(self, command: AcquireLease, now_s: float, now_ms: int) -> StoreEvent:
-        return super()._acquire(replace(command, nonce=b"process0"), now_s, now_ms)
+    def _acquire(self, claim: Claim, nonce: bytes, lease_ms: int, now_s: float, now_ms: int) -> AcquireReply:
+        return super()._acquire(claim, b"process0", lease_ms, now_s, now_ms)
 
 
 class GrantOfClient(MemoryStore):
@@ -164,18 +160,18 @@ class ForgetfulFill(MemoryStore):
 class GenerousAcquire(MemoryStore):
     """An acquire takes the lease from whoever holds it."""
 
-    def _acquire(self, command: AcquireLease, now_s: float, now_ms: int) -> StoreEvent:
-        cell = self._read(command.key, now_ms)
+    def _acquire(self, claim: Claim, nonce: bytes, lease_ms: int, now_s: float, now_ms: int) -> AcquireReply:
+        cell = self._read(claim.key, now_ms)
         if isinstance(cell, Cell) and cell.kind == Kind.EMPTY:
-            self._drop(command.key)
-        return super()._acquire(command, now_s, now_ms)
+            self._drop(claim.key)
+        return super()._acquire(claim, nonce, lease_ms, now_s, now_ms)
 
 
 class EternalLease(MemoryStore):
     """A lease has no expiry."""
 
-    def _acquire(self, command: AcquireLease, now_s: float, now_ms: int) -> StoreEvent:
-        return super()._acquire(replace(command, lease_ms=HARD_TTL_MS), now_s, now_ms)
+    def _acquire(self, claim: Claim, nonce: bytes, lease_ms: int, now_s: float, now_ms: int) -> AcquireReply:
+        return super()._acquire(claim, nonce, HARD_TTL_MS, now_s, now_ms)
 
 
 class WipingRelease(MemoryStore):
@@ -305,7 +301,7 @@ class JoiningFirst:
 def join_first(request: LoadRequest, *, skip: MissReason | None = None) -> Step:
     """Begin a get-or-load by joining."""
     sharing = Sharing(request, Finding(), None, request.started_s)
-    step = sharing.ask(request.wait_s)
+    step = sharing.ask(request.policy.wait_s, request.started_s)
     return replace(step, state=JoiningFirst(request, sharing))
 
 

@@ -6,13 +6,14 @@ that it broke, if any.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from exploring.configuration import KEY, UNLIMITED, Configuration, Fault
+from exploring.configuration import UNLIMITED, Configuration, Deed, Fault
 from exploring.invariants import Invariant
-from exploring.process import Process, Worker
+from exploring.process import Process, Worker, pending
 from exploring.running import thawed
-from exploring.storing import EMPTY, Stored
+from exploring.storing import Served
 from exploring.tables import Action, Broken, Ran, Tables, Turned
 from exploring.world import MAY_LEAVE_LEASE, WRITER_DIED, Past, World
 
@@ -39,7 +40,9 @@ class Moves:
         # What is not asked is not remembered, so that worlds which differ only in that are one.
         is_leak_judged = Invariant.LEAK in configuration.invariants
         self._flags = WRITER_DIED | (MAY_LEAVE_LEASE if is_leak_judged else 0)
-        self._counts_loads = configuration.loads is not None
+        self._counts_loads = configuration.loads is not None or configuration.most_loads is not None
+        self._has_tag_writers = any(act.invalidates_tag for act in configuration.acts)
+        self._has_soft_writers = any(act.deed is Deed.EXPIRE for act in configuration.acts)
         self._kinds = tuple(configuration.faults)
         self._place = {kind: place for place, kind in enumerate(self._kinds)}
         self._interruption = self._place.get(Fault.INTERRUPTION)
@@ -59,12 +62,11 @@ class Moves:
             processes.append(names.processes.number(running.turn().process))
         budgets = tuple(configuration.faults[kind] for kind in self._kinds)
         past = names.pasts.number(Past())
-        starts: list[tuple[str, Stored]] = [("The key does not exist.", EMPTY)]
-        if configuration.warm:
-            starts.append(("The cell holds version 0.", ((KEY, configuration.stored(0)),)))
+        nothing = (0,) * len(configuration.places)
+        world = World(tuple(processes), 0, past, nothing, (*nothing, 0, 0), budgets, 0, 0)
         return [
-            (text, World(tuple(processes), names.stores.number(stored), past, 0, 0, budgets, 0, 0))
-            for text, stored in starts
+            (start.value, world._replace(store=names.stores.number(configuration.stored(start))))
+            for start in configuration.starts
         ]
 
     def canonical(self, world: World) -> World:
@@ -76,18 +78,17 @@ class Moves:
         """The invariant that does not hold in a world."""
         wanted = self.configuration.invariants
         facts = self.tables.facts(world.store)
-        version = facts.version
-        if version is not None and version < world.floor and Invariant.S1_CELL in wanted:
-            return Invariant.S1_CELL, f"version {version}, floor {world.floor}"
         endings = [self.tables.ending(process) for process in world.processes]
-        if (
-            version is not None
-            and version != world.version
-            and not world.flags & WRITER_DIED
-            and all(ending.writers_are_done for ending in endings)
-            and Invariant.S6 in wanted
-        ):
-            return Invariant.S6, f"version {version}, last commit {world.version}"
+        are_writers_done = not world.flags & WRITER_DIED and all(each.writers_are_done for each in endings)
+        for found in facts.served:
+            for broken in self._served_wrongly(world, found, are_writers_done=are_writers_done):
+                if broken[0] in wanted:
+                    return broken
+        if facts.is_outlived and Invariant.OUTLIVED in wanted:
+            return Invariant.OUTLIVED, "the cell expires first"
+        most = self.configuration.most_loads
+        if most is not None and world.loads > most and Invariant.LOADS in wanted:
+            return Invariant.LOADS, f"{world.loads} times instead of {most} at most"
         if not all(ending.has_ended for ending in endings):
             return None
         if facts.is_leased and not world.flags & MAY_LEAVE_LEASE and Invariant.LEAK in wanted:
@@ -96,6 +97,24 @@ class Moves:
         if loads is not None and world.loads != loads and Invariant.LOADS in wanted:
             return Invariant.LOADS, f"{world.loads} times instead of {loads}"
         return None
+
+    def _served_wrongly(
+        self, world: World, found: Served, *, are_writers_done: bool
+    ) -> Iterator[tuple[Invariant, str]]:
+        """S1, S6 and S7 of what a reader would be served that began now."""
+        version, floor = found.version, world.floor
+        if version < floor[found.place]:
+            yield Invariant.S1_CELL, f"version {version}, floor {floor[found.place]}"
+        if found.is_fresh and version < floor[-1]:
+            yield Invariant.S1_CELL, f"version {version} is fresh, expired before {floor[-1]}"
+        if found.is_tagged and version < floor[-2]:
+            yield Invariant.S7_CELL, f"version {version}, floor of the tag {floor[-2]}"
+        # An entry does not depend on a tag that it does not have; and what is stale may be older.
+        is_bound = found.is_tagged or not self._has_tag_writers
+        is_bound &= found.is_fresh or not self._has_soft_writers
+        last = world.version[found.place]
+        if are_writers_done and is_bound and version != last:
+            yield Invariant.S6, f"version {version}, last commit {last}"
 
     def has_ended(self, world: World) -> bool:
         """Whether all workers have come to an end."""
@@ -140,23 +159,40 @@ class Moves:
         if action is Action.LOOK:
             self._look(out, world, p, process, i, detail)
         elif action is Action.COMMIT:
-            version = world.version + 1
-            turned = self._turn(world, p, process, i, "commit", version)
-            out.append(self._after(move, world, turned, version=version))
+            self._commit(out, world, p, process, i)
+        elif action is Action.END_REST:
+            out.append(self._after(move, world, self._turn(world, p, process, i, "end rest", detail)))
+            return
         elif action is Action.TIME_OUT:
-            budgets = world.budgets if detail else self._spent(world, Fault.SHARING_TIMEOUT)
+            budgets = self._spent(world, Fault.SHARING_TIMEOUT)
             if budgets is not None:
                 turned = self._turn(world, p, process, i, "time out", None)
-                move = Move(p, i, action, None if detail else Fault.SHARING_TIMEOUT)
+                move = Move(p, i, action, Fault.SHARING_TIMEOUT)
                 out.append(self._after(move, world, turned, budgets=budgets))
         else:
             turned = self._turn(world, p, process, i, action.name, None)
             out.append(self._after(move, world, turned))
         self._interruption_of(out, world, p, process, i)
 
+    def _commit(self, out: list[Next], world: World, p: int, process: int, i: int) -> None:
+        """The database takes a new version of what an act writes."""
+        if not self.configuration.sets_race:
+            # Who sets a value must not have read it before others have written: `set` asks for that.
+            if any(self.tables.ending(each).is_setting for each in world.processes):
+                return
+        act = self.tables.names.processes.objects[process].workers[i].acts[0]
+        newest = max(world.version) + 1
+        places = self.configuration.places if act.invalidates_tag else act.places
+        version = tuple(newest if place in places else old for place, old in enumerate(world.version))
+        turned = self._turn(world, p, process, i, "commit", newest)
+        out.append(self._after(Move(p, i, Action.COMMIT), world, turned, version=version))
+
     def _look(self, out: list[Next], world: World, p: int, process: int, i: int, what: str) -> None:
         """The loader looks at the database, or raises."""
-        loads = world.loads + 1 if self._counts_loads else 0
+        loads = 0
+        if self._counts_loads:
+            worker = self.tables.names.processes.objects[process].workers[i]
+            loads = world.loads + len(getattr(pending(worker), "keys", (0,)))
         turned = self._turn(world, p, process, i, what, world.version)
         out.append(self._after(Move(p, i, Action.LOOK), world, turned, loads=loads))
         budgets = self._spent(world, Fault.RAISING)
@@ -231,17 +267,19 @@ class Moves:
             out.append(self._after(move, world, turned, ran=ran, budgets=budgets))
 
     def _accidents(self, out: list[Next], world: World) -> None:
-        """What happens to the cell by itself."""
+        """What happens to the store by itself."""
         facts = self.tables.facts(world.store)
         turned = Turned(world.processes[0])
-        for fault, store in (
-            (Fault.GONE, facts.gone),
-            (Fault.EXPIRY, facts.jumped),
-            (Fault.LAPSE, facts.lapsed),
-        ):
+        accidents: list[tuple[Fault, int | None, str | None]] = [
+            *((Fault.GONE, store, key) for key, store in facts.gone),
+            (Fault.EXPIRY, facts.jumped, None),
+            (Fault.LAPSE, facts.lapsed, None),
+            (Fault.AGE, facts.aged, None),
+        ]
+        for fault, store, key in accidents:
             budgets = self._spent(world, fault)
             if budgets is not None and store is not None:
-                move = Move(0, 0, Action.WORLD, fault)
+                move = Move(0, 0, Action.WORLD, fault, key)
                 out.append(self._after(move, world, turned, ran=Ran(store), budgets=budgets))
 
     # What they are made of.
@@ -259,7 +297,7 @@ class Moves:
         ran: Ran | None = None,
         request: int | None = None,
         budgets: tuple[int, ...] | None = None,
-        version: int | None = None,
+        version: tuple[int, ...] | None = None,
         loads: int | None = None,
     ) -> Next:
         p = move.process
@@ -281,7 +319,7 @@ class Moves:
             store,
             past,
             world.version if version is None else version,
-            max(world.floor, turned.completed),
+            tuple(map(max, world.floor, turned.completed)) if turned.completed else world.floor,
             world.budgets if budgets is None else budgets,
             (world.flags | turned.flags) & self._flags,
             world.loads if loads is None else loads,

@@ -1,24 +1,34 @@
-"""Names: intern immutable objects, find the grants and nonces that they mention, and put others in place.
+"""Names: intern immutable objects, find the ids that they mention, and put others in place.
 
 Everything that a world is made of is interned, so that a world is a small tuple of integers and every
-function of its parts is computed once. A nonce is `worker<number><act>`, 8 bytes; a grant begins with one.
+function of its parts is computed once. A nonce is `worker<number><act>`, 8 bytes. What the store issues begins
+with one: the grants of leases and holds, and the versions of tags. They stand alone, in the random bytes that
+an operation was given, and inside the bodies of entries.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final, TypeVar
 
 import attrs
 import msgspec
 from msgspec import Struct
 
-from exploring.configuration import NAMELESS
+from exploring.configuration import FIRST_US, LONG_AGO, Act
 from sansio_cache.cell import GRANT_BYTES, NO_GRANT, NONCE_BYTES, make_grant
 from sansio_cache.codec import Codec
+from sansio_cache.entry import BODY_HEADER_BYTES
+from sansio_cache.operations.loading import DRAWN_BYTES
+from sansio_cache.policy import Policy
 
-FIRST_US: Final = 10**9
-"""The store's microsecond before the first that it issues: its clock stands at `NOW_MS`."""
+NAMELESS: Final = b"nameless"
+"""The nonce of all ids that nobody outside the store can say."""
+_CONSTANTS: Final = frozenset({NO_GRANT, LONG_AGO})
+_WHOLE: Final = (Act, Codec, Policy)
+"""Values that mention no id, and of which there are few."""
+_LENGTH_BYTES: Final = 2
+_TAGS_AT: Final = BODY_HEADER_BYTES - 1
 
 T = TypeVar("T")
 NameOf = Callable[[bytes], bytes]
@@ -32,13 +42,31 @@ def nonce_of(worker: int, acts_left: int) -> bytes:
 
 
 def grant_of(nonce: bytes, label: int) -> bytes:
-    """The grant that the store issues as its `label`th, from 1."""
+    """The id that the store issues as its `label`th to this nonce, from 1."""
     return make_grant(nonce, FIRST_US + label)
 
 
 def label_of(grant: bytes) -> int:
     """The inverse of `grant_of`."""
     return int.from_bytes(grant[NONCE_BYTES:], "big") - FIRST_US
+
+
+def tags_of(body: bytes) -> Iterator[tuple[int, str, bytes]]:
+    """The tags in the body of an entry: for each the place of its version, its name, its version."""
+    at = BODY_HEADER_BYTES
+    for _ in range(body[_TAGS_AT]):
+        name_at = at + GRANT_BYTES + _LENGTH_BYTES
+        end = name_at + int.from_bytes(body[name_at - _LENGTH_BYTES : name_at], "big")
+        yield at, body[name_at:end].decode(), body[at : at + GRANT_BYTES]
+        at = end
+
+
+def payload_of(body: bytes) -> bytes:
+    """What follows the tags."""
+    at = BODY_HEADER_BYTES
+    for start, name, _ in tags_of(body):
+        at = start + GRANT_BYTES + _LENGTH_BYTES + len(name)
+    return body[at:]
 
 
 def replace(value: T, **changes: Any) -> T:
@@ -59,7 +87,7 @@ def _field_names(cls: type[Any]) -> tuple[str, ...]:
         names = ()
         if issubclass(cls, Struct):
             names = cls.__struct_fields__
-        elif attrs.has(cls) and not issubclass(cls, Codec):
+        elif attrs.has(cls) and not issubclass(cls, _WHOLE):
             names = tuple(field.name for field in attrs.fields(cls))
         _fields[cls] = names
     return names
@@ -68,7 +96,7 @@ def _field_names(cls: type[Any]) -> tuple[str, ...]:
 def rewrite(value: Any, name: NameOf | None, fields: Fields = _NOTHING) -> Any:
     """The same value with other names, and with some fields put through functions."""
     if isinstance(value, bytes):
-        return name(value) if name is not None and len(value) in (NONCE_BYTES, GRANT_BYTES) else value
+        return value if name is None else _renamed(value, name)
     if isinstance(value, tuple):
         return tuple(rewrite(each, name, fields) for each in value)
     if isinstance(value, frozenset):
@@ -76,7 +104,10 @@ def rewrite(value: Any, name: NameOf | None, fields: Fields = _NOTHING) -> Any:
     changed = {}
     for field in _field_names(type(value)):
         old = getattr(value, field)
-        new = rewrite(old, name, fields)
+        if field == "body":
+            new = old if name is None else renamed_body(old, name)
+        else:
+            new = rewrite(old, name, fields)
         if field in fields:
             new = fields[field](new)
         if new is not old and new != old:
@@ -84,13 +115,30 @@ def rewrite(value: Any, name: NameOf | None, fields: Fields = _NOTHING) -> Any:
     return replace(value, **changed) if changed else value
 
 
+def _renamed(value: bytes, name: NameOf) -> bytes:
+    if len(value) in (NONCE_BYTES, GRANT_BYTES):
+        return name(value)
+    if len(value) == DRAWN_BYTES:
+        return name(value[:NONCE_BYTES]) + value[NONCE_BYTES:]
+    return value
+
+
+def renamed_body(body: bytes, name: NameOf) -> bytes:
+    """The body of an entry with other versions of its tags."""
+    for at, _, version in tuple(tags_of(body)) if body else ():
+        body = body[:at] + name(version) + body[at + GRANT_BYTES :]
+    return body
+
+
 def mentions(value: Any) -> tuple[bytes, ...]:
-    """The nonces and grants that a value mentions, once each, in the order in which they are met."""
+    """The nonces and ids that a value mentions, once each, in the order in which they are met."""
     found: dict[bytes, None] = {}
 
     def visit(part: Any) -> None:
         if isinstance(part, bytes):
-            if len(part) in (NONCE_BYTES, GRANT_BYTES) and part not in (NO_GRANT, NAMELESS):
+            if len(part) == DRAWN_BYTES:
+                found[part[:NONCE_BYTES]] = None
+            elif len(part) in (NONCE_BYTES, GRANT_BYTES) and part not in _CONSTANTS:
                 found[part] = None
         elif isinstance(part, tuple):
             for each in part:
@@ -100,7 +148,12 @@ def mentions(value: Any) -> tuple[bytes, ...]:
                 visit(each)
         else:
             for field in _field_names(type(part)):
-                visit(getattr(part, field))
+                inner = getattr(part, field)
+                if field != "body":
+                    visit(inner)
+                elif inner:
+                    for _, _, version in tags_of(inner):
+                        visit(version)
 
     visit(value)
     return tuple(found)
@@ -114,9 +167,10 @@ class Interner:
         self.objects: list[Any] = []
         self.mentioned: list[tuple[bytes, ...]] = []
         self.grants: list[frozenset[bytes]] = []
+        """All ids that the store has issued, the versions of tags included."""
         self.nonces: list[frozenset[bytes]] = []
         self.is_odd: list[bool] = []
-        """Whether it mentions a grant with another label than the first."""
+        """Whether it mentions an id with another label than the first."""
         self._rewritten: dict[tuple[int, Any], int] = {}
 
     def number(self, value: Any) -> int:

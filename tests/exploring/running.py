@@ -2,24 +2,38 @@
 
 `Running` does to the machines and to `Flights` what `sansio_cache_redis.driver_sync.Driver` does to them,
 method by method: `_take` is a turn of the loop in `run`, `interrupt` is `_abandon`, `join` and `_leave` are
-`_share`, and `_observe` is `_observe`. A recovery, which the drivers run in the background, is run by the
-writer whose invalidation failed, after its operation has ended.
+`_share`, `_spawn` is `_spawn`, and `_observe` is `_observe`. A refresh that is spawned becomes one more worker
+of the process, until it ends. A recovery, which the drivers run in the background, is run by the writer whose
+invalidation failed, after its operation has ended.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
 import attrs
 
-from exploring.configuration import KEY, NOW_S, PATIENCE, Act, Configuration, invalidation, mutation
+from exploring.configuration import (
+    KEYS,
+    NOW_S,
+    PATIENCE,
+    TAG_KEY,
+    Act,
+    Configuration,
+    Deed,
+    mutation,
+    removal,
+)
 from exploring.invariants import Invariant
-from exploring.naming import nonce_of, replace
-from exploring.process import Process, Stage, Worker, frozen, pending, thaw
+from exploring.naming import nonce_of, replace, tags_of
+from exploring.process import Floor, Load, Process, Stage, Worker, frozen, pending, thaw
 from sansio_cache.commands import (
     AcquireLease,
+    AcquireLeases,
     Command,
     Compute,
+    ComputeMany,
     FillCells,
     ReleaseLeases,
     RenewLeases,
@@ -32,8 +46,10 @@ from sansio_cache.events import (
     Computed,
     ComputeFailed,
     Event,
+    HoldsTaken,
     Interrupted,
     LeaseGranted,
+    LeasesAnswered,
     LoadErrorShared,
     LoadLed,
     LoadNotShared,
@@ -42,22 +58,48 @@ from sansio_cache.events import (
     Woke,
 )
 from sansio_cache.flights import Flights, Following
-from sansio_cache.notices import InvalidationFailed, StoreGaveUp
+from sansio_cache.notices import InvalidationFailed, Notice, StaleServed, StoreGaveUp
 from sansio_cache.operations.invalidate import invalidate
-from sansio_cache.operations.mutate import EndRequest, begin
+from sansio_cache.operations.mutate import begin
 from sansio_cache.operations.recovery import recover
 from sansio_cache.operations.set_many import Item
-from sansio_cache.step import Abandoned, Completed, Loaded, ManyHeld, Outcome, Raised, Step, Value, ended
+from sansio_cache.step import (
+    Abandoned,
+    Completed,
+    Loaded,
+    ManyHeld,
+    ManyLoaded,
+    Outcome,
+    Step,
+    Value,
+    ended,
+)
 
 
 class LoaderError(Exception):
     """What a loader raises. There is one of it, so that worlds can be compared."""
 
 
-_OF_LEASES: Final = (AcquireLease, FillCells, ReleaseLeases)
+_OF_LEASES: Final = (AcquireLease, AcquireLeases, FillCells, ReleaseLeases)
 """Where an operation gives up on one of these, it may leave a lease behind until that lapses."""
 
 LOADER_ERROR: Final = LoaderError("the loader failed")
+
+
+@attrs.frozen
+class Rows(Mapping[str, Any]):
+    """What a loader of many keys returns: a mapping that can be hashed, as worlds are compared."""
+
+    rows: tuple[tuple[str, Any], ...]
+
+    def __getitem__(self, key: str) -> Any:
+        return dict(self.rows)[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(dict(self.rows))
+
+    def __len__(self) -> int:
+        return len(self.rows)
 
 
 @attrs.frozen
@@ -65,8 +107,8 @@ class Turn:
     """What a move came to for one process: its new state, and what the world must know."""
 
     process: Process
-    completed: int = 0
-    """The version whose write is now complete."""
+    completed: Floor = ()
+    """The versions whose writes are now complete, as in a floor; empty where there are none."""
     broken: tuple[Invariant, str] | None = None
     may_leave_lease: bool = False
     """It may have left a lease behind, until that lapses."""
@@ -88,8 +130,8 @@ class Running:
     may_interrupt: bool
     workers: list[Worker]
     flights: Flights
-    remembered: int | None
-    completed: int = 0
+    remembered: dict[str, int]
+    completed: Floor = ()
     broken: tuple[Invariant, str] | None = None
     may_leave_lease: bool = False
     writer_died: bool = False
@@ -100,19 +142,25 @@ class Running:
     def ready(self, i: int) -> None:
         """Make the first step of an act that begins with a request, which may come as late as it likes."""
         worker = self.workers[i]
-        if worker.stage is Stage.READY and worker.acts[0] in (Act.MUTATE, Act.MUTATE_AND_SET):
-            self._take(i, begin(mutation(self._nonce(i))), Stage.RUNNING)
+        if worker.stage is Stage.READY and worker.acts[0].deed in (Deed.MUTATE, Deed.MUTATE_AND_SET):
+            self._take(i, begin(mutation(worker.acts[0], self._nonce(i))), Stage.RUNNING)
 
-    def begin_read(self, i: int, floor: int) -> None:
+    def begin_read(self, i: int, floor: Floor) -> None:
         """Begin a read. This is the moment from which its result must not be older than the floor."""
         worker = self.workers[i]
-        skip = MissReason.STORE_ERROR if worker.acts[0] is Act.READ_WITHOUT_STORE else None
-        own_floor = floor
-        if self.remembered is not None:
+        act = worker.acts[0]
+        skip = MissReason.STORE_ERROR if act.is_without_store else None
+        if any(key in self.remembered for key in (*act.keys, *act.tag_keys)):
             skip = MissReason.BYPASSED
-            own_floor = max(floor, self.remembered)
+        bypassed = frozenset(self.remembered) & {TAG_KEY}
+        own_floor = floor
+        if self.remembered:
+            own_floor = tuple(
+                max(version, self.remembered.get(key, 0))
+                for version, key in zip(floor, (*self._keys, TAG_KEY, ""), strict=True)
+            )
         self.workers[i] = replace(worker, floor=floor, own_floor=own_floor)
-        self._take(i, self.configuration.read(self._nonce(i), skip), Stage.RUNNING)
+        self._take(i, self.configuration.read(act, self._nonce(i), skip, bypassed), Stage.RUNNING)
 
     # Moves.
 
@@ -124,28 +172,40 @@ class Running:
             self.workers[i] = replace(worker, stage=Stage.COMMITTED, version=version)
             return
         self.workers[i] = replace(worker, version=version)
-        if act is Act.SET:
-            self._take(i, self.configuration.set(self._nonce(i), version), Stage.RUNNING)
+        if act.deed is Deed.SET:
+            self._take(i, self.configuration.set(act, self._nonce(i), version), Stage.RUNNING)
         else:
-            self._take(i, invalidate(invalidation()), Stage.RUNNING)
+            self._take(i, invalidate(removal(act)), Stage.RUNNING)
 
     def leave_block(self, i: int, *, raised: bool) -> None:
         """The block of a mutation ends."""
         worker = self.workers[i]
-        has_value = worker.acts[0] is Act.MUTATE_AND_SET and not raised
+        act = worker.acts[0]
+        has_value = act.deed is Deed.MUTATE_AND_SET and not raised
         items: tuple[Item, ...] = ()
         if has_value:
             assert worker.version is not None
-            items = (self.configuration.item(worker.version),)
+            items = (self.configuration.item(act, worker.version),)
         self._end_renewal(i)
         self.workers[i] = replace(self.workers[i], holds=None)
-        step = self.configuration.end_mutation(EndRequest((KEY,), worker.holds, items, PATIENCE, NOW_S))
-        self._take(i, step, Stage.RUNNING)
+        self._take(i, self.configuration.end(act, worker.holds, items), Stage.RUNNING)
 
-    def look(self, i: int, version: int) -> None:
+    def look(self, i: int, versions: tuple[int, ...]) -> None:
         """The loader looks at the database."""
         worker = self.workers[i]
-        self.workers[i] = replace(worker, looked=version, looked_under=worker.granted)
+        self.workers[i] = replace(worker, looked=versions, looked_under=worker.told)
+
+    def load_returns(self, i: int) -> None:
+        """The loader returns what it saw. Nobody but the worker itself can tell."""
+        self.receive(i, self._returned(i))
+
+    def load_answers(self, i: int) -> None:
+        """The loader returns what it saw."""
+        self.answer(i, self._returned(i))
+
+    def load_fails(self, i: int) -> None:
+        """The loader raises."""
+        self.answer(i, ComputeFailed(NOW_S, LOADER_ERROR))
 
     def answer(self, i: int, event: Event) -> None:
         """A request was performed, or failed: deliver the answer, at once unless that can be observed."""
@@ -158,15 +218,14 @@ class Running:
     def receive(self, i: int, event: Event) -> None:
         """Give an event to a machine."""
         worker = self.workers[i]
-        assert worker.step is not None
-        if isinstance(event, LeaseGranted):
-            worker = replace(worker, granted=event.grant)
+        if told := _told(event):
+            worker = replace(worker, told=tuple(dict.fromkeys((*worker.told, *told))))
         if isinstance(event, ComputeFailed):
             worker = replace(worker, has_failed=True)
         self.workers[i] = replace(worker, reply=None)
         step = worker.step
         assert step is not None
-        if isinstance(step.command, Compute):
+        if isinstance(step.command, Compute | ComputeMany):
             self._end_renewal(i)
         self._take(i, step.state.receive(event), worker.stage)
 
@@ -178,6 +237,8 @@ class Running:
         place = self.flights.join(worker.step.command)
         if isinstance(place, int):
             self.receive(i, LoadLed(NOW_S, place))
+        elif place is None:
+            self.receive(i, LoadNotShared(NOW_S))
         else:
             self.workers[i] = replace(worker, following=place)
 
@@ -198,9 +259,8 @@ class Running:
         assert worker.step is not None
         if worker.following is not None:
             self.flights.leave(worker.following)
-        self.workers[i] = replace(
-            worker, is_interrupted=True, flight=worker.step.flight, following=None, looked=None
-        )
+        flight = worker.step.flight if isinstance(worker.step.flight, int) else None
+        self.workers[i] = replace(worker, is_interrupted=True, flight=flight, following=None, looked=None)
         self.receive(i, Interrupted(NOW_S))
 
     def renewed(self, i: int, event: Event) -> None:
@@ -209,6 +269,10 @@ class Running:
         assert renewal is not None
         step = renewal.state.receive(event)
         self._renew(i, step)
+
+    def end_rest(self, load: Load) -> None:
+        """A load has rested for long enough."""
+        del self.flights._resting[load]
 
     def crash(self) -> None:
         """The process is gone, and its workers with it; what they were asking may still arrive."""
@@ -219,26 +283,29 @@ class Running:
             if worker.version is not None:
                 self.writer_died = True
         self.may_leave_lease = True
-        self.workers = [Worker((), Stage.DONE) for _ in self.workers]
+        self.workers = [Worker((), Stage.DONE) for _ in self.numbers]
         self.flights = self.configuration.flights()
-        self.remembered = None
+        self.remembered = {}
 
     # What a driver does.
 
     def _take(self, i: int, step: Step, stage: Stage) -> None:
         before = self.workers[i].step
-        worker = replace(self.workers[i], step=replace(step, notices=()), stage=stage)
-        self.workers[i] = worker
+        self.workers[i] = replace(
+            self.workers[i], step=replace(step, notices=(), spawn=(), rests_until_s=0.0), stage=stage
+        )
+        worker = self.workers[i]
         answered = None if before is None else before.command
-        self._check(i, answered, step)
+        self._check(i, step)
         self._observe(step)
         self._note(i, answered, step)
         if step.outcome is not None:
             if worker.is_interrupted:
                 self._observe(ended(Abandoned(), flight=worker.flight))
-            self._end(i, step.outcome)
+            self._end(i, step.outcome, step.notices)
+            self._spawn(worker, step.spawn)
             return
-        if isinstance(step.command, Compute):
+        if isinstance(step.command, Compute | ComputeMany):
             self.workers[i] = replace(self.workers[i], looked=None)
             if step.command.renewal is not None and self.configuration.renewals:
                 self._renew(i, step.command.renewal)
@@ -246,7 +313,7 @@ class Running:
             return
         elif isinstance(step.command, Sleep) and not self.may_interrupt:
             self.receive(i, Woke(NOW_S))
-        elif isinstance(step.command, ShareLoad) and len(self.workers) == 1:
+        elif isinstance(step.command, ShareLoad) and len(self.numbers) == 1:
             self.join(i)
 
     def _observe(self, step: Step) -> None:
@@ -268,22 +335,38 @@ class Running:
         else:
             self.receive(i, LoadErrorShared(NOW_S, result.error))
 
+    def _spawn(self, worker: Worker, steps: Iterable[Step]) -> None:
+        """Begin what runs in the background, but for what somebody here runs already."""
+        for step in steps:
+            assert isinstance(step.command, ShareLoad)
+            place = self.flights.join(step.command)
+            if isinstance(place, int):
+                self.workers.append(Worker(worker.acts[:1], Stage.REFRESHING))
+                begun = step.state.receive(LoadLed(NOW_S, place))
+                self._take(len(self.workers) - 1, begun, Stage.REFRESHING)
+            elif place is not None:
+                self.flights.leave(place)
+
     def _note(self, i: int, answered: Command | None, step: Step) -> None:
         for notice in step.notices:
             if isinstance(notice, InvalidationFailed):
-                self.workers[i] = replace(self.workers[i], owes=True)
+                self.workers[i] = replace(self.workers[i], owes=notice.keys)
             elif isinstance(notice, StoreGaveUp) and isinstance(answered, _OF_LEASES):
                 self.may_leave_lease = True
 
-    def _end(self, i: int, outcome: Outcome) -> None:
+    def _end(self, i: int, outcome: Outcome, notices: tuple[Notice, ...]) -> None:
         worker = self.workers[i]
-        if worker.stage is Stage.RECOVERING:
+        if worker.stage is Stage.REFRESHING:
+            self.workers[i] = Worker((), Stage.DONE)
+        elif worker.stage is Stage.RECOVERING:
             assert isinstance(outcome, Completed)
-            self._complete(worker.version)
-            self.remembered = None
+            self._complete(worker)
+            for key in worker.owes:
+                if self.remembered.get(key, 0) == worker.version:
+                    del self.remembered[key]
             self._finish(i)
         elif worker.acts[0].is_read:
-            self._judge(worker, outcome)
+            self._judge(worker, outcome, notices)
             self._finish(i)
         elif isinstance(outcome, ManyHeld):
             held = replace(worker, stage=Stage.BLOCK, step=None, holds=outcome.grants)
@@ -292,11 +375,12 @@ class Running:
                 self._renew(i, outcome.renewal)
         elif worker.owes:
             if worker.version is not None:
-                self.remembered = max(self.remembered or 0, worker.version)
-            self.workers[i] = replace(worker, owes=False, is_interrupted=False)
-            self._take(i, recover((KEY,), PATIENCE), Stage.RECOVERING)
+                for key in worker.owes:
+                    self.remembered[key] = max(self.remembered.get(key, 0), worker.version)
+            self.workers[i] = replace(worker, is_interrupted=False)
+            self._take(i, recover(worker.owes, PATIENCE), Stage.RECOVERING)
         else:
-            self._complete(worker.version)
+            self._complete(worker)
             self._finish(i)
 
     def _finish(self, i: int) -> None:
@@ -305,8 +389,22 @@ class Running:
         if acts:
             self.ready(i)
 
-    def _complete(self, version: int | None) -> None:
-        self.completed = max(self.completed, version or 0)
+    def _complete(self, worker: Worker) -> None:
+        """A write is complete: what is older than its version must not be read any more."""
+        if worker.version is None:
+            return
+        act = worker.acts[0]
+        is_soft = act.deed is Deed.EXPIRE
+        floors = (
+            *(not is_soft and place in act.places for place in self.configuration.places),
+            act.invalidates_tag,
+            is_soft,
+        )
+        before = self.completed or (0,) * len(floors)
+        self.completed = tuple(
+            max(version, worker.version) if rises else version
+            for version, rises in zip(before, floors, strict=True)
+        )
 
     def _renew(self, i: int, step: Step) -> None:
         """Keep a renewal, as far as its next request; a pause ends whenever it likes."""
@@ -327,38 +425,58 @@ class Running:
         current = self.workers[i].step
         assert current is not None
         step = current.state.receive(event)
-        if step.flight is None:
+        if not isinstance(step.flight, int):
             return False
         return step.outcome is not None or isinstance(step.command, Compute | FillCells)
+
+    def _returned(self, i: int) -> Computed:
+        """The event of a loader that returns what it saw."""
+        worker = self.workers[i]
+        act, versions = worker.acts[0], worker.looked
+        assert versions is not None
+        value: Any = act.value(versions[act.places[0]])
+        command = pending(worker)
+        if isinstance(command, ComputeMany):
+            value = Rows(tuple((key, act.value(versions[KEYS.index(key)])) for key in command.names))
+        return Computed(NOW_S + self.configuration.load_s, value)
 
     def _nonce(self, i: int) -> bytes:
         return nonce_of(self.numbers[i], len(self.workers[i].acts))
 
+    @property
+    def _keys(self) -> tuple[str, ...]:
+        return tuple(KEYS[place] for place in self.configuration.places)
+
     # What is judged here.
 
-    def _judge(self, worker: Worker, outcome: Outcome) -> None:
-        """S1: what a read returns is at least as new as what was complete when it began."""
-        if not isinstance(outcome, Value | Loaded):
-            assert isinstance(outcome, Raised | Abandoned)
-            return
-        got: Any = outcome.value
-        if got < worker.floor:
-            self._break(Invariant.S1_READ, f"version {got}, floor {worker.floor}")
-        elif got < worker.own_floor:
-            self._break(Invariant.S1_REMEMBERED, f"version {got}, remembered {worker.own_floor}")
+    def _judge(self, worker: Worker, outcome: Outcome, notices: tuple[Notice, ...]) -> None:
+        """S1 and S7: what a read returns is at least as new as what was complete when it began."""
+        act = worker.acts[0]
+        stale = {notice.key for notice in notices if isinstance(notice, StaleServed)}
+        for place, version in _versions(act, outcome):
+            key = KEYS[place]
+            if version < worker.floor[place]:
+                self._break(Invariant.S1_READ, f"version {version}, floor {worker.floor[place]}")
+            elif version < worker.floor[-1] and key not in stale:
+                self._break(Invariant.S1_READ, f"version {version}, expired before {worker.floor[-1]}")
+            elif act.heeds_tag and version < worker.floor[-2]:
+                self._break(Invariant.S7_READ, f"version {version}, floor of the tag {worker.floor[-2]}")
+            elif version < max(worker.own_floor[place], worker.own_floor[-2] if act.heeds_tag else 0):
+                self._break(Invariant.S1_REMEMBERED, f"version {version}")
 
-    def _check(self, i: int, answered: Command | None, step: Step) -> None:
-        """S4 and S13, when a reader first asks to store a value."""
+    def _check(self, i: int, step: Step) -> None:
+        """S4, S7 and S13, when a reader asks to store a value."""
         worker = self.workers[i]
-        if not isinstance(step.command, FillCells) or isinstance(answered, FillCells):
+        command = step.command
+        if not isinstance(command, FillCells) or not worker.acts[0].is_read:
             return
-        if not (worker.acts and worker.acts[0].is_read):
-            return
+        tied = (version for fill in command.fills for _, name, version in tags_of(fill.body) if name)
         if worker.has_failed:
             self._break(Invariant.S13, "it asks to store a value")
-        elif worker.looked_under != step.command.fills[0].grant:
+        elif not {fill.grant for fill in command.fills} <= set(worker.looked_under):
             self._break(Invariant.S4, "it asks to store a value")
-        self.workers[i] = replace(worker, granted=None, looked=None, looked_under=None)
+        elif not set(tied) <= set(worker.looked_under):
+            self._break(Invariant.S7_LOAD, "it asks to store a value")
 
     def _break(self, invariant: Invariant, what: str) -> None:
         if self.broken is None and invariant in self.configuration.invariants:
@@ -368,8 +486,10 @@ class Running:
 
     def turn(self) -> Turn:
         """What came of it."""
+        callers = len(self.numbers)
+        refreshes = [each for each in self.workers[callers:] if each.stage is not Stage.DONE]
         return Turn(
-            frozen(self.workers, self.flights, self.remembered),
+            frozen([*self.workers[:callers], *refreshes], self.flights, self.remembered),
             self.completed,
             self.broken,
             self.may_leave_lease,
@@ -378,19 +498,33 @@ class Running:
         )
 
 
+def _told(event: Event) -> tuple[bytes, ...]:
+    """The grants that an answer tells, and the versions of tags."""
+    match event:
+        case LeaseGranted(grant=grant, versions=versions):
+            return (grant, *versions)
+        case LeasesAnswered(answers=answers, versions=versions):
+            return (*(each.grant for each in answers if isinstance(each, LeaseGranted)), *versions)
+        case HoldsTaken(grants=grants, versions=versions):
+            return (*grants, *versions)
+        case _:
+            return ()
+
+
+def _versions(act: Act, outcome: Outcome) -> list[tuple[int, int]]:
+    """What a read returned: for each key that has a value, its place and the version."""
+    if isinstance(outcome, ManyLoaded):
+        pairs = zip(act.places, outcome.values, strict=True)
+        return [(place, int(each.value)) for place, each in pairs if isinstance(each, Value)]
+    if isinstance(outcome, Value | Loaded):
+        return [(act.places[0], int(outcome.value))]
+    return []
+
+
 def thawed(
     process: Process, configuration: Configuration, numbers: tuple[int, ...], *, may_interrupt: bool
 ) -> Running:
     """A process to make one move in."""
     flights = thaw(process.flights, configuration.flights())
-    return Running(configuration, numbers, may_interrupt, list(process.workers), flights, process.remembered)
-
-
-def returned(version: int) -> Computed:
-    """The event of a loader that returns what it saw."""
-    return Computed(NOW_S, version)
-
-
-def raised() -> ComputeFailed:
-    """The event of a loader that raises."""
-    return ComputeFailed(NOW_S, LOADER_ERROR)
+    workers, remembered = list(process.workers), dict(process.remembered)
+    return Running(configuration, numbers, may_interrupt, workers, flights, remembered)

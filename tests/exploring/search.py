@@ -23,7 +23,7 @@ from exploring.moves import Move, Moves
 from exploring.telling import tell
 from exploring.world import World
 
-TIME_PASSES = frozenset({Fault.EXPIRY, Fault.IMPATIENCE, Fault.SHARING_TIMEOUT})
+TIME_PASSES = frozenset({Fault.EXPIRY, Fault.AGE, Fault.IMPATIENCE, Fault.SHARING_TIMEOUT})
 """What comes about by waiting, and so is no fault when faults have stopped."""
 
 MOST_REMEMBERED = 2_000_000

@@ -1,28 +1,51 @@
 """The store of a world: the shipped memory store, asked once for each request in each state.
 
 A state is what the store keeps, as a value. To perform a request, it is planted into a store whose clock
-stands still and whose next microsecond is chosen so that a new grant is one that nobody can name.
+stands still and whose next microsecond is chosen so that a new id is one that nobody can name.
 """
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import attrs
 
-from exploring.configuration import CODEC, FAR_MS, KEY, LAPSED_MS, LEASE_MS, NOW_MS, NOW_S, Configuration
+from exploring.configuration import (
+    FAR_MS,
+    FIRST_US,
+    LAPSED_MS,
+    LEASE_MS,
+    NEAR_MS,
+    NOW_MS,
+    NOW_S,
+    TAG,
+    TAG_KEY,
+    Act,
+    Configuration,
+)
 from exploring.invariants import Invariant
-from exploring.naming import FIRST_US, replace
-from sansio_cache.cell import NO_GRANT, Cell, Kind, is_granted_to
-from sansio_cache.commands import FillCells, ReleaseLeases, RenewLeases, StoreCommand
-from sansio_cache.entry import BODY_HEADER_BYTES
-from sansio_cache.events import CellsFilled, FillResult, HoldsTaken, LeaseGranted, StoreEvent
+from exploring.naming import payload_of, replace, tags_of
+from sansio_cache.cell import NO_GRANT, Cell, Kind, Tag, is_granted_to
+from sansio_cache.commands import (
+    AcquireLease,
+    AcquireLeases,
+    FillCells,
+    HoldCells,
+    ReleaseLeases,
+    RenewLeases,
+    StoreCommand,
+)
+from sansio_cache.entry import beside
+from sansio_cache.events import CellsFilled, FillResult, StoreEvent
 from sansio_cache.memory_store import Kept
 
 Stored = tuple[tuple[str, Kept], ...]
 """What a store keeps, by key."""
 
-EMPTY: Final[Stored] = ()
+_SCHEMA: Final = slice(8, 16)
+"""Where in a body the fingerprint is of the type it was stored as."""
+Issuing = AcquireLease | AcquireLeases | HoldCells
+"""What the store issues ids for."""
 
 
 @attrs.frozen
@@ -36,8 +59,17 @@ class Ran:
     broken: tuple[Invariant, str] | None
 
 
+class Served(NamedTuple):
+    """What a reader would be served that began now."""
+
+    place: int
+    version: int
+    is_fresh: bool
+    is_tagged: bool
+
+
 def perform(configuration: Configuration, stored: Stored, command: StoreCommand, label: int) -> Ran:
-    """Perform a request; a grant that it issues has this label."""
+    """Perform a request; the first id that it issues has this label."""
     store = configuration.store(clock=lambda: NOW_S)
     for key, kept in stored:
         store.plant(key, kept.cell, kept.expires_ms)
@@ -47,57 +79,97 @@ def perform(configuration: Configuration, stored: Stored, command: StoreCommand,
     return Ran(
         after,
         event,
-        _issued(stored, event),
+        _issued(stored, command, event),
         _filled(command, event),
-        _judged(cell_of(stored), cell_of(after), command, event),
+        _judged(dict(stored), dict(after), command),
     )
 
 
-def cell_of(stored: Stored) -> Cell | None:
-    """The cell of the one key."""
-    for key, kept in stored:
-        if key == KEY:
-            assert isinstance(kept.cell, Cell)
-            return kept.cell
-    return None
+def served(stored: Stored, act: Act) -> Served | None:
+    """What a reader would be served, by the rules of `tags.py` and `entry.py`.
 
-
-def version_of(stored: Stored) -> int | None:
-    """The version in the cell, if it holds a value."""
-    cell = cell_of(stored)
-    if cell is None or cell.kind != Kind.VALUE:
+    One who names the tag is not served more than one who does not: less, where the entry has no tag.
+    """
+    cells = dict(stored)
+    key = act.keys[0]
+    cell = _value(cells, key)
+    if cell is None:
         return None
-    version: int = CODEC.decode(cell.body[BODY_HEADER_BYTES:])
-    return version
+    anchor = None
+    if cell.body[_SCHEMA] != act.codec.fingerprint:
+        if cell.soft_ms and cell.soft_ms <= NOW_MS:
+            return None
+        anchor = cell.filled_by
+        cell = _value(cells, beside(key, act.codec.fingerprint))
+        if cell is None or cell.body[_SCHEMA] != act.codec.fingerprint:
+            return None
+    is_tagged = False
+    for _, name, version in tags_of(cell.body):
+        if name:
+            is_tagged = True
+            kept = cells.get(TAG_KEY)
+            current: bytes | None = kept.cell.version if kept and isinstance(kept.cell, Tag) else None
+            assert name == TAG
+        else:
+            current = anchor
+        if version != current:
+            return None
+    version = int(payload_of(cell.body).strip(b'"'))
+    return Served(act.places[0], version, not 0 < cell.soft_ms <= NOW_MS, is_tagged)
+
+
+def _value(cells: dict[str, Kept], key: str) -> Cell | None:
+    kept = cells.get(key)
+    if kept is None or not isinstance(kept.cell, Cell) or kept.cell.kind != Kind.VALUE:
+        return None
+    return kept.cell
 
 
 def is_leased(stored: Stored) -> bool:
-    """Whether anybody holds a lease, or the key as a writer."""
-    cell = cell_of(stored)
-    return cell is not None and cell.grant != NO_GRANT
+    """Whether anybody holds a lease, or a key as a writer."""
+    return any(isinstance(kept.cell, Cell) and kept.cell.grant != NO_GRANT for _, kept in stored)
 
 
-def without_key(stored: Stored) -> Stored:
+def outlived(stored: Stored) -> bool:
+    """Whether a cell expires before the lease in it does."""
+    return any(
+        isinstance(kept.cell, Cell) and kept.cell.lease_deadline_ms > kept.expires_ms for _, kept in stored
+    )
+
+
+def without(stored: Stored, gone: str) -> Stored:
     """An eviction, or a DEL by any program."""
-    return tuple((key, kept) for key, kept in stored if key != KEY)
+    return tuple((key, kept) for key, kept in stored if key != gone)
 
 
 def after_jump(stored: Stored) -> Stored:
     """The clock jumps past leases, holds and soft expiries: what has expired is gone."""
-    return tuple((key, _lapsed(kept)) for key, kept in stored if kept.expires_ms == FAR_MS)
+    return tuple((key, _moved(kept, FAR_MS)) for key, kept in stored if kept.expires_ms == FAR_MS)
 
 
-def _lapsed(kept: Kept) -> Kept:
+def after_half(stored: Stored) -> Stored:
+    """Half a lease passes: what had only half of one left is over."""
+    return tuple((key, _moved(kept, NEAR_MS + 1)) for key, kept in stored if kept.expires_ms != NEAR_MS)
+
+
+def _moved(kept: Kept, until_ms: int) -> Kept:
+    """The clock moves on: what is before `until_ms` has passed, and what is a lease away is half a lease away."""
+
+    def moved(time_ms: int) -> int:
+        if 0 < time_ms < until_ms:
+            return LAPSED_MS
+        return NEAR_MS if time_ms == NOW_MS + LEASE_MS else time_ms
+
     cell = kept.cell
-    assert isinstance(cell, Cell)
-    lease_ms = LAPSED_MS if 0 < cell.lease_deadline_ms < FAR_MS else cell.lease_deadline_ms
-    return replace(
-        kept, cell=replace(cell, lease_deadline_ms=lease_ms, soft_ms=LAPSED_MS if cell.soft_ms else 0)
-    )
+    expires_ms = moved(kept.expires_ms)
+    if not isinstance(cell, Cell):
+        return replace(kept, expires_ms=expires_ms)
+    times = {"lease_deadline_ms": moved(cell.lease_deadline_ms), "soft_ms": moved(cell.soft_ms)}
+    return Kept(replace(cell, **times), expires_ms)
 
 
 def after_lapse(stored: Stored) -> Stored:
-    """The lease's deadline passes, but the cell is still there."""
+    """The deadlines of leases pass, but the cells are still there."""
     return tuple(
         (key, replace(kept, cell=replace(kept.cell, lease_deadline_ms=LAPSED_MS)))
         if isinstance(kept.cell, Cell) and kept.cell.lease_deadline_ms
@@ -107,19 +179,32 @@ def after_lapse(stored: Stored) -> Stored:
 
 
 def _clipped(kept: Kept) -> Kept:
-    """The far future is one moment: no jump of the clock ever comes near it."""
-    assert NOW_MS < kept.expires_ms <= NOW_MS + LEASE_MS or kept.expires_ms == FAR_MS
-    return kept
+    """The far future is one moment, as no jump of the clock ever comes near it; so is the past."""
+    assert kept.expires_ms in (NEAR_MS, NOW_MS + LEASE_MS) or kept.expires_ms >= FAR_MS
+    cell = kept.cell
+    if isinstance(cell, Cell) and 0 < cell.soft_ms <= NOW_MS:
+        cell = replace(cell, soft_ms=LAPSED_MS)
+    return Kept(cell, min(kept.expires_ms, FAR_MS))
 
 
-def _issued(before: Stored, event: StoreEvent) -> tuple[bytes, ...]:
-    grants: tuple[bytes, ...] = ()
-    if isinstance(event, LeaseGranted):
-        grants = (event.grant,)
-    elif isinstance(event, HoldsTaken):
-        grants = event.grants
-    held: set[Any] = {getattr(kept.cell, "grant", None) for _, kept in before}
-    return tuple(grant for grant in grants if grant not in held)
+def _issued(before: Stored, command: StoreCommand, event: StoreEvent) -> tuple[bytes, ...]:
+    if not isinstance(command, Issuing):
+        return ()
+    held = frozenset(_named(before))
+    ids = [getattr(event, "grant", NO_GRANT), *getattr(event, "grants", ()), *getattr(event, "versions", ())]
+    ids += (getattr(answer, "grant", NO_GRANT) for answer in getattr(event, "answers", ()))
+    return tuple(each for each in ids if each != NO_GRANT and each not in held)
+
+
+def _named(stored: Stored) -> list[bytes]:
+    """The ids that stand in the store by their own right: not those that an entry was stored with."""
+    names = []
+    for _, kept in stored:
+        if isinstance(kept.cell, Tag):
+            names.append(kept.cell.version)
+        elif isinstance(kept.cell, Cell):
+            names.append(kept.cell.grant)
+    return names
 
 
 def _filled(command: StoreCommand, event: StoreEvent) -> tuple[bytes, ...]:
@@ -130,23 +215,34 @@ def _filled(command: StoreCommand, event: StoreEvent) -> tuple[bytes, ...]:
 
 
 def _judged(
-    before: Cell | None, after: Cell | None, command: StoreCommand, event: StoreEvent
+    before: dict[str, Kept], after: dict[str, Kept], command: StoreCommand
 ) -> tuple[Invariant, str] | None:
-    """What one request may do to a cell: S2, S5, S13."""
-    if before == after:
-        return None
-    if isinstance(command, FillCells) and (before is None or before.grant != command.fills[0].grant):
-        return Invariant.S2, "a fill changed a cell that does not hold its grant"
+    """What one request may do to cells: S2, S5, S13."""
+    name = type(command).__name__
+    if isinstance(command, FillCells):
+        for fill in command.fills:
+            old = before.get(fill.key)
+            grant = old.cell.grant if old is not None and isinstance(old.cell, Cell) else None
+            if old != after.get(fill.key) and grant != fill.grant:
+                return Invariant.S2, "a fill changed a cell that does not hold its grant"
     if isinstance(command, ReleaseLeases | RenewLeases):
-        claim = command.leases[0].claim
-        if before is None or not is_granted_to(before.grant, claim):
-            return Invariant.S5, f"a {type(command).__name__} changed a cell that is not its claimant's"
-    if isinstance(command, ReleaseLeases) and _has_lost_value(before, after):
-        return Invariant.S13, "a release removed a value"
+        for lease in command.leases:
+            old, new = before.get(lease.key), after.get(lease.key)
+            if old == new:
+                continue
+            if (
+                old is None
+                or not isinstance(old.cell, Cell)
+                or not is_granted_to(old.cell.grant, lease.claim)
+            ):
+                return Invariant.S5, f"a {name} changed a cell that is not its claimant's"
+            if isinstance(command, ReleaseLeases) and _has_lost_value(old.cell, new):
+                return Invariant.S13, "a release removed a value"
     return None
 
 
-def _has_lost_value(before: Cell | None, after: Cell | None) -> bool:
-    if before is None or before.kind != Kind.VALUE:
+def _has_lost_value(before: Cell, after: Kept | None) -> bool:
+    if before.kind != Kind.VALUE:
         return False
-    return after is None or after.body != before.body
+    cell: Any = None if after is None else after.cell
+    return cell is None or cell.body != before.body

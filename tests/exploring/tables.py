@@ -11,15 +11,36 @@ from collections.abc import Callable, Iterator, Mapping
 from enum import Enum
 from typing import Any, Final, NamedTuple
 
-from exploring.configuration import NOW_S, WAIT_S, Configuration
+from exploring.configuration import NOW_S, WAIT_S, Act, Configuration, Deed
 from exploring.invariants import Invariant
 from exploring.naming import Interner, label_of, replace
-from exploring.process import Process, Stage, Worker, pending
-from exploring.running import Running, raised, returned, thawed
-from exploring.storing import after_jump, after_lapse, is_leased, perform, version_of, without_key
+from exploring.process import Floor, Process, Stage, Worker, pending
+from exploring.running import Running, thawed
+from exploring.storing import (
+    Issuing,
+    Served,
+    after_half,
+    after_jump,
+    after_lapse,
+    is_leased,
+    outlived,
+    perform,
+    served,
+    without,
+)
 from exploring.world import MAY_LEAVE_LEASE, WRITER_DIED, Names, Past, World
-from sansio_cache.commands import AcquireLease, Compute, HoldCells, Ping, ReadCell, ShareLoad, Sleep
-from sansio_cache.events import FailureKind, LeaseDenied, StoreFailed, Woke
+from sansio_cache.commands import (
+    Compute,
+    ComputeMany,
+    HoldCells,
+    Ping,
+    ReadCell,
+    ReadCells,
+    ReadTags,
+    ShareLoad,
+    Sleep,
+)
+from sansio_cache.events import FailureKind, LeaseDenied, LeasesAnswered, StoreEvent, StoreFailed, Woke
 
 TIMED_OUT: Final = StoreFailed(NOW_S, FailureKind.TIMEOUT)
 Broken = tuple[Invariant, str]
@@ -39,6 +60,7 @@ class Action(Enum):
     TIME_OUT = "does not wait for the flight any longer"
     WAKE = "wakes"
     RENEW = "renews"
+    END_REST = "has let a load rest for long enough"
     WORLD = "the world"
 
 
@@ -46,7 +68,7 @@ class Turned(NamedTuple):
     """What a move came to for its process: the process's number after it, and what the world must know."""
 
     process: int
-    completed: int = 0
+    completed: Floor = ()
     broken: Broken | None = None
     flags: int = 0
     late: tuple[int, ...] = ()
@@ -66,11 +88,14 @@ class Ran(NamedTuple):
 class Facts(NamedTuple):
     """What matters of a store, and which it becomes by what may happen to it; None where nothing changes."""
 
-    version: int | None
+    served: tuple[Served, ...]
     is_leased: bool
-    gone: int | None
+    is_outlived: bool
+    gone: tuple[tuple[str, int], ...]
+    """For each key what the store is without it."""
     jumped: int | None
     lapsed: int | None
+    aged: int | None
 
 
 class Ending(NamedTuple):
@@ -78,21 +103,17 @@ class Ending(NamedTuple):
 
     writers_are_done: bool
     has_ended: bool
+    is_setting: bool
+    """Whether a set has been called that does not hold its key yet."""
 
 
 Menu = tuple[tuple[int, Action, Any], ...]
 """What the workers of a process may do: for each its place, the action, and a detail of it."""
 
 
-def _look_and_return(running: Running, i: int, version: Any) -> None:
-    running.look(i, version)
-    running.receive(i, returned(version))
-
-
-def _return(running: Running, i: int, _: Any) -> None:
-    version = running.workers[i].looked
-    assert version is not None
-    running.answer(i, returned(version))
+def _look_and_return(running: Running, i: int, versions: Any) -> None:
+    running.look(i, versions)
+    running.load_returns(i)
 
 
 def _deliver(running: Running, i: int, _: Any) -> None:
@@ -105,14 +126,15 @@ DEEDS: Final[Mapping[str, Callable[[Running, int, Any], None]]] = {
     "begin": lambda running, i, floor: running.begin_read(i, floor),
     "answer": lambda running, i, event: running.answer(i, event),
     "renewed": lambda running, i, event: running.renewed(i, event),
-    "look": lambda running, i, version: running.look(i, version),
+    "look": lambda running, i, versions: running.look(i, versions),
     "look and return": _look_and_return,
-    "raise": lambda running, i, _: running.answer(i, raised()),
+    "raise": lambda running, i, _: running.load_fails(i),
     "commit": lambda running, i, version: running.commit(i, version),
     "time out": lambda running, i, _: running.time_out(i),
     "interrupt": lambda running, i, _: running.interrupt(i),
     "crash": lambda running, i, _: running.crash(),
-    Action.RETURN.name: _return,
+    "end rest": lambda running, _, load: running.end_rest(load),
+    Action.RETURN.name: lambda running, i, _: running.load_answers(i),
     Action.DELIVER.name: _deliver,
     Action.WAKE.name: lambda running, i, _: running.receive(i, Woke(NOW_S)),
     Action.JOIN.name: lambda running, i, _: running.join(i),
@@ -132,6 +154,9 @@ class Tables:
         self.events = Interner()
         self.commands = Interner()
         self.timed_out = self.events.number(TIMED_OUT)
+        kinds = {False, *(act.is_text for act in configuration.acts)}
+        places = configuration.places
+        self._readings = [Act(Deed.LOAD, (place,), is_text=kind) for place in places for kind in kinds]
         self._turns: dict[Any, Turned] = {}
         self._rans: dict[tuple[int, int, int], Ran] = {}
         self._menus: dict[int, Menu] = {}
@@ -165,7 +190,7 @@ class Tables:
         """What a request does in a world's store."""
         command = self.commands.objects[request]
         label = 1
-        if isinstance(command, AcquireLease | HoldCells):
+        if isinstance(command, Issuing):
             for interner, number in self.parts(world, processes):
                 for grant in interner.grants[number]:
                     if grant.startswith(command.nonce):
@@ -175,7 +200,7 @@ class Tables:
         if ran is None:
             done = perform(self.configuration, self.names.stores.objects[world.store], command, label)
             denied = None
-            if isinstance(done.event, LeaseDenied):
+            if _is_denied(done.event):
                 denied = self.events.number(replace(done.event, now_s=NOW_S + WAIT_S))
             ran = self._rans[key] = Ran(
                 self.names.stores.number(done.stored),
@@ -197,7 +222,7 @@ class Tables:
 
     def has_effect(self, request: int) -> bool:
         """Whether a request changes anything in the store."""
-        return not isinstance(self.commands.objects[request], ReadCell | Ping)
+        return not isinstance(self.commands.objects[request], ReadCell | ReadCells | ReadTags | Ping)
 
     def later(self, past: int, requests: tuple[int, ...], filled: tuple[bytes, ...]) -> int:
         """The past after these requests and fills."""
@@ -215,9 +240,17 @@ class Tables:
         facts = self._facts.get(store)
         if facts is None:
             stored = self.names.stores.objects[store]
-            others = (without_key(stored), after_jump(stored), after_lapse(stored))
+            found = (served(stored, act) for act in self._readings)
+            gone = ((key, self.names.stores.number(without(stored, key))) for key, _ in stored)
+            others = (after_jump(stored), after_lapse(stored), after_half(stored))
             changed = (None if each == stored else self.names.stores.number(each) for each in others)
-            facts = self._facts[store] = Facts(version_of(stored), is_leased(stored), *changed)
+            facts = self._facts[store] = Facts(
+                tuple(each for each in found if each is not None),
+                is_leased(stored),
+                outlived(stored),
+                tuple(gone),
+                *changed,
+            )
         return facts
 
     def ending(self, process: int) -> Ending:
@@ -228,6 +261,11 @@ class Tables:
             ending = self._endings[process] = Ending(
                 all(all(act.is_read for act in worker.acts) for worker in workers),
                 all(worker.stage is Stage.DONE for worker in workers),
+                any(
+                    worker.acts and worker.acts[0].deed is Deed.SET and not worker.told
+                    for worker in workers
+                    if isinstance(pending(worker), HoldCells)
+                ),
             )
         return ending
 
@@ -236,7 +274,7 @@ class Tables:
         worker: Worker = self.names.processes.objects[process].workers[i]
         if worker.stage in (Stage.BLOCK, Stage.COMMITTED):
             return True
-        return worker.stage is Stage.RUNNING and not worker.is_interrupted
+        return worker.stage in (Stage.RUNNING, Stage.REFRESHING) and not worker.is_interrupted
 
     def menu(self, process: int) -> Menu:
         """What the workers of a process may do next."""
@@ -247,10 +285,13 @@ class Tables:
         return menu
 
     def _options(self, process: Process) -> Iterator[tuple[int, Action, Any]]:
+        for load in process.flights.resting:
+            yield 0, Action.END_REST, load
+        callers = sum(worker.stage is not Stage.REFRESHING for worker in process.workers)
+        is_alone = self.configuration.is_eager and callers == 1
         for i, worker in enumerate(process.workers):
             if worker.renewal is not None:
                 yield i, Action.RENEW, self.commands.number(worker.renewal.command)
-            is_alone = self.configuration.is_eager and len(process.workers) == 1
             option = self._option(worker, is_alone=is_alone)
             if option is not None:
                 yield i, *option
@@ -269,17 +310,23 @@ class Tables:
         match command:
             case None:
                 return None
-            case Compute() if worker.looked is not None:
+            case Compute() | ComputeMany() if worker.looked is not None:
                 return Action.RETURN, None
-            case Compute():
-                # Where nobody can tell the loader's return from its look, they are one move.
+            case Compute() | ComputeMany():
+                # Where nobody can tell the loader's return from its look, they are one move. What is spawned
+                # does not share loads with callers.
                 return Action.LOOK, "look and return" if is_alone and worker.renewal is None else "look"
             case ShareLoad() if worker.following is None:
                 return Action.JOIN, None
             case ShareLoad():
-                # Who has a stale value to give does not wait: that is no fault.
-                return Action.TIME_OUT, command.timeout_s == 0
+                return Action.TIME_OUT, None
             case Sleep():
                 return Action.WAKE, None
             case _:
                 return Action.REQUEST, self.commands.number(command)
+
+
+def _is_denied(event: StoreEvent) -> bool:
+    if isinstance(event, LeasesAnswered):
+        return any(isinstance(answer, LeaseDenied) for answer in event.answers)
+    return isinstance(event, LeaseDenied)

@@ -6,19 +6,19 @@ from typing import Any
 
 from exploring.configuration import Fault
 from exploring.moves import Move, Moves
-from exploring.naming import label_of
+from exploring.naming import label_of, payload_of, tags_of
 from exploring.process import Process, Stage, Worker, pending
-from exploring.storing import cell_of, version_of
+from exploring.storing import Stored
 from exploring.tables import Action
 from exploring.world import World
-from sansio_cache.cell import NO_GRANT, NONCE_BYTES, Kind
-from sansio_cache.commands import FillCells
+from sansio_cache.cell import NO_GRANT, NONCE_BYTES, Cell, Kind, Tag
+from sansio_cache.commands import Compute, ComputeMany, FillCells
 
 
 def tell(moves: Moves, move: Move, before: World, after: World) -> str:
-    """One line: who does what, and what the cell is afterwards."""
+    """One line: who does what, and what the store holds afterwards."""
     text = _move(moves, move, before, after)
-    return f"{text}  [{_cell(moves.tables.names.stores.objects[after.store])}]"
+    return f"{text}  [{_stored(moves.tables.names.stores.objects[after.store])}]"
 
 
 def _move(moves: Moves, move: Move, before: World, after: World) -> str:
@@ -27,32 +27,38 @@ def _move(moves: Moves, move: Move, before: World, after: World) -> str:
         return f"* {move.fault.value}: {_command(moves.tables.commands.objects[move.detail])}"
     if move.fault is not None and move.action is Action.WORLD and move.fault is not Fault.INTERRUPTION:
         where = f" of process {move.process}" if move.fault is Fault.CRASH else ""
+        if move.fault is Fault.GONE:
+            where = f" ({move.detail})"
         return f"* {move.fault.value}{where}"
     old: Process = moves.tables.names.processes.objects[before.processes[move.process]]
     new: Process = moves.tables.names.processes.objects[after.processes[move.process]]
-    number = moves.tables.numbers[move.process][move.worker]
-    program = moves.configuration.processes[move.process][move.worker]
-    kind = "reader" if program[0].is_read else "writer"
-    who = f"{kind} {number}"
+    if move.action is Action.END_REST:
+        return f"process {move.process} {move.action.value}"
+    numbers = moves.tables.numbers[move.process]
+    if move.worker < len(numbers):
+        program = moves.configuration.processes[move.process][move.worker]
+        who = f"{'reader' if program[0].is_read else 'writer'} {numbers[move.worker]}"
+    else:
+        who = f"refresh of process {move.process}"
     what = _what(move, old.workers[move.worker], before, after)
     fault = f" * {move.fault.value}" if move.fault is not None else ""
     performed = " (performed)" if move.detail == "performed" else ""
-    then = _then(new.workers[move.worker])
+    then = _then(new.workers[move.worker]) if move.worker < len(new.workers) else "done"
     return f"{who} {what}{fault}{performed} -> {then}"
 
 
 def _what(move: Move, worker: Worker, before: World, after: World) -> str:
     command = pending(worker)
-    begins = "begins, " if worker.stage is Stage.READY and worker.acts[0].is_read else ""
+    begins = ""
+    if worker.stage is Stage.READY and worker.acts[0].is_read:
+        begins = f"begins {worker.acts[0].deed.value}, "
     match move.action:
         case Action.REQUEST:
-            return f"asks {_command(command)}" if command is not None else "begins, asks ReadCell"
-        case Action.JOIN if begins:
-            return "begins without the store, joins"
+            return f"asks {_command(command)}" if command is not None else f"{begins}reads"
         case Action.LOOK:
-            return f"{begins}looks at the database: version {before.version}"
+            return f"{begins}looks at the database: version {_numbers(before.version)}"
         case Action.COMMIT:
-            return f"commits version {after.version}"
+            return f"commits version {max(after.version)}"
         case _:
             return f"{begins}{move.action.value}"
 
@@ -63,6 +69,8 @@ def _then(worker: Worker) -> str:
         return f"{type(worker.reply).__name__} on its way"
     if worker.following is not None:
         return f"follows flight {worker.following.flight} ({worker.following.joined.name})"
+    if isinstance(command, Compute | ComputeMany):
+        return "calls its loader"
     if command is not None:
         return f"will ask {_command(command)}"
     return worker.stage.value
@@ -71,9 +79,15 @@ def _then(worker: Worker) -> str:
 def _command(command: Any) -> str:
     name = type(command).__name__
     if isinstance(command, FillCells):
-        return f"{name}({_grant(command.fills[0].grant)}, {command.fills[0].body[21:].decode()})"
+        fills = (f"{_grant(fill.grant)}, {_body(fill.body)}" for fill in command.fills)
+        return f"{name}({'; '.join(fills)})"
     if hasattr(command, "leases"):
-        return f"{name}({_grant(command.leases[0].claim)})"
+        return f"{name}({', '.join(_grant(lease.claim) for lease in command.leases)})"
+    if hasattr(command, "key"):
+        nonce = f" for {_grant(command.nonce)}" if hasattr(command, "nonce") else ""
+        return f"{name}({command.key}{nonce})"
+    if hasattr(command, "keys"):
+        return f"{name}({', '.join(command.keys)})"
     if hasattr(command, "nonce"):
         return f"{name}({_grant(command.nonce)})"
     return name
@@ -87,14 +101,25 @@ def _grant(claim: bytes) -> str:
     return f"{nonce}/{label_of(claim)}" if is_numbered else nonce
 
 
-def _cell(stored: Any) -> str:
-    cell = cell_of(stored)
-    others = [key for key, _ in stored if key != "k"]
-    beside = f", beside {', '.join(others)}" if others else ""
-    if cell is None:
-        return f"no cell{beside}"
+def _body(body: bytes) -> str:
+    ties = "".join(f", {name or 'beside'} {_grant(version)}" for _, name, version in tags_of(body))
+    return f"version {payload_of(body).decode()}{ties}"
+
+
+def _numbers(versions: tuple[int, ...]) -> str:
+    return ", ".join(map(str, versions))
+
+
+def _stored(stored: Stored) -> str:
+    return "; ".join(f"{key}: {_cell(kept.cell)}" for key, kept in stored) or "nothing"
+
+
+def _cell(cell: Any) -> str:
+    if isinstance(cell, Tag):
+        return _grant(cell.version)
+    assert isinstance(cell, Cell)
     if cell.kind == Kind.VALUE:
         lease = f", leased to {_grant(cell.grant)}" if cell.grant != NO_GRANT else ""
-        return f"version {version_of(stored)}{lease}{beside}"
+        return f"{_body(cell.body)} by {_grant(cell.filled_by)}{lease}"
     kind = "leased to" if cell.kind == Kind.EMPTY else "held by"
-    return f"{kind} {_grant(cell.grant)}{beside}"
+    return f"{kind} {_grant(cell.grant)}"

@@ -12,7 +12,9 @@ from typing import Any, Final
 import attrs
 
 from exploring.configuration import (
+    STALE_AT_LAST,
     UNLIMITED,
+    WARM,
     Configuration,
     Fault,
 )
@@ -195,7 +197,7 @@ VARIANTS: Final = (
         judged=S1,
         flights=FlightsThatShareHits,
         load=join_first,
-        warm=True,
+        starts=WARM,
     ),
     _variant(
         "13 an interrupted acquire that is not released",
@@ -254,15 +256,15 @@ VARIANTS: Final = (
         Invariant.S13,
         (READER,),
         store=WipingRelease,
-        stale=True,
-        warm=True,
+        policy=STALE_AT_LAST,
+        starts=WARM,
         faults={Fault.RAISING: 1, Fault.EXPIRY: 1},
     ),
     _variant(
         "20 a process that trusts the store with what it remembers",
         Invariant.S1_REMEMBERED,
         (READER, INVALIDATOR),
-        warm=True,
+        starts=WARM,
         load=load_trusting,
         faults={Fault.REQUEST_LOST: 2},
     ),

@@ -14,9 +14,9 @@ from typing import Any, Final, NamedTuple
 
 import attrs
 
-from exploring.configuration import NAMELESS, Configuration
-from exploring.naming import Interner, grant_of, rewrite
-from exploring.process import Process
+from exploring.configuration import Configuration
+from exploring.naming import NAMELESS, Interner, grant_of, label_of, rewrite
+from exploring.process import Floor, Process
 from exploring.storing import Stored
 from sansio_cache.cell import NO_GRANT, NONCE_BYTES
 from sansio_cache.commands import FillCells, ReleaseLeases, RenewLeases, StoreCommand
@@ -34,10 +34,10 @@ class World(NamedTuple):
     processes: tuple[int, ...]
     store: int
     past: int
-    version: int
-    """The newest committed version of the database."""
-    floor: int
-    """The newest version whose write is complete."""
+    version: tuple[int, ...]
+    """For each key the newest version that was committed of it."""
+    floor: Floor
+    """The newest versions whose writes are complete."""
     budgets: tuple[int, ...]
     flags: int
     loads: int
@@ -130,23 +130,30 @@ class Names:
         return past if filled == old.filled else self.pasts.number(Past(old.requests, filled))
 
     def _nameless(self, processes: tuple[int, ...], store: int, past: int) -> int:
-        """Take the names from the store that no worker and no request can say."""
+        """Take the names from the store that no worker and no request can say.
+
+        They stay as different as they were: an entry's tags are compared with others within the store.
+        """
         grants = self.stores.grants[store]
         if not grants:
             return store
-        unnamed = set()
-        for grant in grants:
-            nonce = grant[:NONCE_BYTES]
-            is_filler = any(kept.cell.filled_by == grant for _, kept in self.stores.objects[store])
-            for interner, number in ((self.pasts, past), *((self.processes, each) for each in processes)):
-                if grant in interner.grants[number] or (not is_filler and nonce in interner.nonces[number]):
-                    break
-            else:
-                unnamed.add(grant)
-        if not unnamed:
+        others = ((self.pasts, past), *((self.processes, each) for each in processes))
+        said = frozenset().union(*(interner.grants[number] for interner, number in others))
+        nonces = frozenset().union(*(interner.nonces[number] for interner, number in others))
+        held = _held(self.stores.objects[store])
+        taken = max((label_of(name) for name in (*said, *grants) if name.startswith(NAMELESS)), default=0)
+        new_names = {}
+        for name in self.stores.mentioned[store]:
+            nonce = name[:NONCE_BYTES]
+            is_nameable = name in said or (name in held and nonce in nonces)
+            if name in grants and nonce != NAMELESS and not is_nameable:
+                taken += 1
+                new_names[name] = grant_of(NAMELESS, taken)
+        if not new_names:
             return store
-        names = frozenset(unnamed)
-        return self.stores.renamed(store, names, lambda name: NAMELESS if name in names else name)
+        return self.stores.renamed(
+            store, frozenset(new_names.items()), lambda name: new_names.get(name, name)
+        )
 
     def _swap(
         self, swap: _Swap, processes: tuple[int, ...], store: int, past: int
@@ -157,8 +164,9 @@ class Names:
             number = self._swapped.get(key)
             if number is None:
                 old: Process = self.processes.objects[processes[source]]
-                workers = rewrite(tuple(old.workers[each] for each in order), swap.name)
-                new = attrs.evolve(old, workers=workers)
+                refreshes = old.workers[len(order) :]
+                workers = (*(old.workers[each] for each in order), *refreshes)
+                new = attrs.evolve(old, workers=rewrite(workers, swap.name))
                 number = self._swapped[key] = self.processes.number(new)
             swapped.append(number)
         return (

@@ -85,7 +85,92 @@ async def read_many(cache, key):
     assert found == {"steady": "the steady value"}
 
 
-OPERATIONS = [load, load_that_fails, store, store_many, mutate, invalidate, read_many]
+async def load_with_tags(cache, key):
+    """Two tags, of which one is new each time."""
+    assert await cache.get_or_load(key, loader(f"loaded {key}"), tags=["t", key]) == f"loaded {key}"
+
+
+async def store_with_tags(cache, key):
+    assert await cache.set(key, f"loaded {key}", tags=["t", key])
+
+
+async def read_an_entry_with_tags(cache, key):
+    assert await cache.get("tagged") == "the tagged value"
+    assert await cache.get_many(["tagged", key]) == {"tagged": "the tagged value"}
+
+
+async def mutate_with_tags(cache, key):
+    async with cache.mutate(key, tags=[key]) as mutation:
+        await slowly()
+        mutation.set(key, f"loaded {key}")
+
+
+async def invalidate_a_tag(cache, key):
+    assert (await cache.invalidate(tags=[key])).done == 1
+
+
+async def invalidate_after_a_block(cache, key):
+    async with cache.invalidating(key, tags=[key]):
+        await slowly()
+
+
+async def expire(cache, key):
+    assert (await cache.expire(key)).done == 1
+
+
+async def load_many(cache, key):
+    async def load(keys):
+        await slowly()
+        return {each: f"loaded {each}" for each in keys}
+
+    found = await cache.get_or_load_many([key, "steady", f"{key}+"], load, tags=())
+    assert found == {key: f"loaded {key}", "steady": "the steady value", f"{key}+": f"loaded {key}+"}
+
+
+async def load_many_that_fails(cache, key):
+    async def fail(keys):
+        await slowly()
+        raise LookupError(key)
+
+    with pytest.raises(LookupError):
+        await cache.get_or_load_many([key, f"{key}+"], fail)
+
+
+async def load_many_with_tags_in_part(cache, key):
+    async def load(keys):
+        await slowly()
+        return {key: f"loaded {key}"}
+
+    found = await cache.get_or_load_many([key, f"{key}+"], load, tags=["t", key])
+    assert found == {key: f"loaded {key}"}
+
+
+async def remove_by_pattern(cache, key):
+    assert (await cache.delete_pattern(f"{key}*")).complete
+
+
+OPERATIONS = [
+    load,
+    load_that_fails,
+    store,
+    store_many,
+    mutate,
+    invalidate,
+    read_many,
+    load_with_tags,
+    store_with_tags,
+    read_an_entry_with_tags,
+    mutate_with_tags,
+    invalidate_a_tag,
+    invalidate_after_a_block,
+    expire,
+    load_many,
+    load_many_that_fails,
+    load_many_with_tags_in_part,
+    remove_by_pattern,
+]
+INVALIDATING = {invalidate, invalidate_a_tag, invalidate_after_a_block, expire}
+"""Whose effect is not undone by being cancelled: the caller's database may have changed."""
 
 
 async def cancelled_in_a_scope(ticks, operation, cache, key):
@@ -126,11 +211,12 @@ async def cancelled_as_a_task(ticks, operation, cache, key):
 async def check_every_tick(world, operation, cancelling, first):
     cache = world.cache
     await cache.set("steady", "the steady value")
+    await cache.set("tagged", "the tagged value", tags=["steady"])
     tried = 0
     for ticks in growing(first):
         key = f"k{ticks}"
-        if operation is invalidate:
-            await cache.set(key, "old")
+        if operation in INVALIDATING:
+            await cache.set(key, "old", tags=[key])
         beside = None
 
         async def read_beside():
@@ -147,8 +233,12 @@ async def check_every_tick(world, operation, cancelling, first):
         left = world.raw.read()
         for name in (key, f"{key}+"):
             assert is_free(left.get(name)), f"after {ticks} ticks a lease is left on {name}"
-        if operation is invalidate:
-            assert key not in left, f"after {ticks} ticks the invalidation was forgotten"
+        if operation in INVALIDATING:
+            assert await cache.get(key) is None, f"after {ticks} ticks the invalidation was forgotten"
+            if operation in (invalidate, invalidate_after_a_block):
+                assert key not in left
+            if operation in (invalidate_a_tag, invalidate_after_a_block):
+                assert world.raw.version(key) is None
         assert await cache.get(key) in (None, f"loaded {key}")
         assert await cache.get_or_load(key, loader(f"loaded {key}")) == f"loaded {key}"
         assert await cache.get("steady") == "the steady value"
@@ -170,6 +260,32 @@ async def test_an_operation_cancelled_at_any_await_leaves_nothing_behind(world, 
 async def test_a_task_cancelled_at_any_await_leaves_nothing_behind(world, operation):
     """Fault 28, by `asyncio.Task.cancel()`. In memory some operations never wait, and cannot be cancelled."""
     await check_every_tick(world, operation, cancelled_as_a_task, 1)
+
+
+@runs(CANCELLABLE, compare=None, policy=Policy(stale_for_s=600))
+async def test_a_refresh_goes_on_whenever_the_reader_that_started_it_is_cancelled(world):
+    """L7, the other way round: it is the cache's, and nobody waits for it."""
+    cache = world.cache
+    for ticks in growing(-1):
+        key = f"k{ticks}"
+        await cache.set(key, "old")
+        await cache.expire(key)
+        started = cache.stats().refreshes
+
+        async def read(cache, key):
+            assert await cache.get_or_load(key, loader(f"loaded {key}")) == "old"
+
+        completed = await cancelled_in_a_scope(ticks, read, cache, key)
+        await until(lambda: len(cache.driver._flights) == 0)
+
+        assert is_free(world.raw.cell(key))
+        if completed:
+            assert cache.stats().refreshes == started + 1
+        if cache.stats().refreshes > started:
+            assert await cache.get(key) == f"loaded {key}"
+        if completed:
+            break
+    assert cache.stats().errors == {}
 
 
 @runs(CANCELLABLE, compare=None)

@@ -3,9 +3,10 @@
 One set of behaviours for the three channels of our own; they are driven as the drivers drive them.
 """
 
-import asyncio
 import gc
-import threading
+import socket
+import ssl
+import time
 from contextlib import asynccontextmanager, closing
 
 import anyio
@@ -18,13 +19,16 @@ import redis.asyncio
 from redis import exceptions as errors
 
 from sansio_cache.config import RedisConfig
+from sansio_cache_redis.anyio import Cache
 from sansio_cache_redis.channel_asyncio import AsyncioChannel, AsyncioClientChannel
 from sansio_cache_redis.channel_threads import ClientChannel, ThreadsChannel
 from sansio_cache_redis.channel_trio import TrioChannel, TrioClientChannel
 from sansio_cache_redis.connecting import asyncio_factory, blocking_factory
 from sansio_cache_redis.replies import ERRORS
-from support.proxy import DROP_REPLY, DROP_REQUEST, HOLD, FaultProxy, command
+from support.proxy import DROP_REPLY, DROP_REQUEST, HOLD, Ending, FaultProxy, Proxy, Relay, command
 from support.runtimes import until
+from support.servers import wait_until
+from support.tls import TlsProxy
 
 RUNTIMES = ["sync", "asyncio", "trio"]
 LONG_S = 20.0
@@ -54,18 +58,24 @@ class Channel:
             await self.channel.aclose()
 
 
-@asynccontextmanager
-async def opened(runtime, url, **options):
+def make(runtime, url, **options):
     """A channel of a runtime to a server."""
     config = RedisConfig(url=url)
     learned = []
     options = {"max_connections": 4, "on_time": learned.append, **options}
-    if runtime == "asyncio":
-        channel = AsyncioChannel(asyncio_factory(config), opening_timeout_s=5, **options)
+    if runtime == "sync":
+        channel = ThreadsChannel(blocking_factory(config), **options)
+    elif runtime == "asyncio":
+        channel = AsyncioChannel(asyncio_factory(config), **{"opening_timeout_s": 5, **options})
     else:
-        kind = ThreadsChannel if runtime == "sync" else TrioChannel
-        channel = kind(blocking_factory(config), **options)
-    made = Channel(runtime, channel, learned)
+        channel = TrioChannel(blocking_factory(config), **{"opening_timeout_s": 5, **options})
+    return Channel(runtime, channel, learned)
+
+
+@asynccontextmanager
+async def opened(runtime, url, **options):
+    """The same, closed at the end."""
+    made = make(runtime, url, **options)
     try:
         yield made
     finally:
@@ -318,33 +328,380 @@ def test_the_reply_of_a_cancelled_caller_is_dropped(runtime, redis_server):
         assert proxy.connections_opened == 1, "the connection is not given up for one cancelled caller"
 
 
-def test_asyncio_sends_all_calls_of_one_turn_in_one_write(redis_url):
+class Recording:
+    """A transport or a socket that notes what is written to it."""
+
+    def __init__(self, written, beneath):
+        self.written = written
+        self.beneath = beneath
+
+    def __getattr__(self, name):
+        return getattr(self.beneath, name)
+
+    def write(self, data):
+        self.written.append(bytes(data))
+        return self.beneath(data)
+
+    def send(self, data):
+        self.written.append(bytes(data))
+        return self.beneath.send(data)
+
+
+def record(channel):
+    """What is written from now on to the one connection that is open."""
+    [link] = channel.channel._links
+    written = []
+    if channel.runtime == "asyncio":
+        link._write = Recording(written, link._write).write
+    else:
+        link._sock = Recording(written, link._sock)
+    return written
+
+
+on_both = pytest.mark.parametrize("runtime", ["asyncio", "trio"])
+
+
+async def fifty_at_once(channel):
+    async with anyio.create_task_group() as tasks:
+        for number in range(50):
+            tasks.start_soon(channel.execute, (b"ECHO", b"%d" % number))
+
+
+@on_both
+def test_the_calls_of_one_turn_go_out_in_one_write(runtime, redis_url):
+    """But for the first, which does not know yet that it is not alone."""
+
     async def main():
-        async with opened("asyncio", redis_url) as channel:
+        async with opened(runtime, redis_url) as channel:
+            await channel.execute((b"PING",))
+            written = record(channel)
+            await fifty_at_once(channel)
+            assert len(written) == 2
+            await fifty_at_once(channel)
+            assert len(written) == 3
+
+    run(runtime, main)
+
+
+@on_both
+def test_a_lone_call_is_written_at_once_and_not_in_another_turn(runtime, redis_url):
+    """Beside a busy loop a turn is a long time."""
+
+    async def main():
+        async with opened(runtime, redis_url) as channel:
+            await channel.execute((b"PING",))
+            await anyio.wait_all_tasks_blocked()
+            written = record(channel)
+            with anyio.CancelScope() as scope:
+                scope.cancel()  # it may begin, and is cancelled where it waits
+                await channel.execute((b"ECHO", b"alone"))
+            assert len(written) == 1
+            assert await channel.execute((b"ECHO", b"next")) == [b"next"]
+
+    run(runtime, main)
+
+
+class MeddlingRelay(Relay):
+    """Adds to the reply that says `more`; keeps half of the one that says `half` until something is asked."""
+
+    def __init__(self, addition):
+        super().__init__()
+        self._addition = addition
+        self._kept = b""
+
+    def from_upstream(self, data):
+        if b"half" in data:
+            middle = data.index(b"half") + 2
+            data, self._kept = data[:middle], data[middle:]
+        self.to_client += data + (self._addition if b"more" in data else b"")
+
+    def from_client(self, data):
+        self.to_client += self._kept
+        self._kept = b""
+        super().from_client(data)
+
+
+class MeddlingProxy(Proxy):
+    def __init__(self, port, addition=b""):
+        super().__init__("127.0.0.1", port)
+        self.url = f"redis://127.0.0.1:{self.port}/0"
+        self._addition = addition
+
+    def _relay(self):
+        return MeddlingRelay(self._addition)
+
+
+@on_both
+@pytest.mark.parametrize("addition", [b"+EXTRA\r\n", b"+EXT"], ids=["whole", "part"])
+def test_a_reply_that_nobody_has_asked_for_ends_the_connection(runtime, addition, redis_server):
+    """S9, fault 29: before it can be taken for the reply to the next call."""
+    with MeddlingProxy(redis_server.port, addition) as proxy:
+
+        async def main():
+            async with opened(runtime, proxy.url) as channel:
+                assert await channel.execute((b"ECHO", b"more")) == [b"more"]
+                await until(lambda: channel.channel.connections == 0)
+                assert await channel.execute((b"ECHO", b"next")) == [b"next"]
+
+        run(runtime, main)
+        assert proxy.connections_opened == 2
+
+
+@on_both
+def test_a_reply_that_comes_in_parts_is_put_together(runtime, redis_server):
+    with MeddlingProxy(redis_server.port) as proxy:
+
+        async def main():
+            async with opened(runtime, proxy.url) as channel:
+                await channel.execute((b"PING",))
+                [link] = channel.channel._links
+                replies = {}
+
+                async def call(name):
+                    replies[name] = await channel.execute((b"ECHO", name), (b"ECHO", name + b"+"))
+
+                async with anyio.create_task_group() as tasks:
+                    tasks.start_soon(call, b"half")
+                    await until(lambda: link._unfinished_bytes)
+                    tasks.start_soon(call, b"other")
+                assert replies == {b"half": [b"half", b"half+"], b"other": [b"other", b"other+"]}
+
+        run(runtime, main)
+        assert proxy.connections_opened == 1
+
+
+@on_both
+def test_every_get_beside_a_busy_loop_is_answered(runtime, redis_url, namespace):
+    """L5. A thread that has to get its turn there would be late for every single one."""
+
+    async def main():
+        async with (
+            Cache.from_url(redis_url, namespace=namespace) as cache,
+            anyio.create_task_group() as tasks,
+        ):
+
+            async def burn():
+                while True:
+                    until_s = time.monotonic() + 0.001
+                    while time.monotonic() < until_s:
+                        pass
+                    await anyio.lowlevel.checkpoint()
+
+            tasks.start_soon(burn)
+            await cache.wait_ready()
+            assert await cache.set("k", "v")
+            for _ in range(100):
+                assert await cache.get("k") == "v"
+            assert cache.stats().errors == {}
+            assert not (await cache.health()).bypassing
+            tasks.cancel_scope.cancel()
+
+    run(runtime, main)
+
+
+@on_both
+@pytest.mark.parametrize("kind", [TlsProxy, MeddlingProxy])
+@pytest.mark.parametrize("how", ["closed", "reset"])
+def test_an_idle_connection_that_the_server_ends_is_noticed(runtime, kind, how, redis_server, redis_client):
+    """Fault 5."""
+    with kind(redis_server.port) as proxy:
+        url = f"{proxy.url}?ssl_ca_certs={proxy.ca_file}" if kind is TlsProxy else proxy.url
+
+        async def main():
+            async with opened(runtime, url) as channel:
+                [number] = await channel.execute((b"CLIENT", b"ID"))
+                if how == "reset":
+                    await anyio.to_thread.run_sync(proxy.drop_all)
+                else:
+                    await anyio.to_thread.run_sync(lambda: redis_client.client_kill_filter(_id=number))
+                await until(lambda: channel.channel.connections == 0)
+                assert await channel.execute((b"ECHO", b"next")) == [b"next"]
+
+        run(runtime, main)
+
+
+@on_both
+def test_a_server_that_does_not_read_is_passed_over_and_given_up(runtime, redis_server, redis_url):
+    """Back-pressure: what cannot be written does not pile up for ever, nor is it waited for."""
+    with FaultProxy("127.0.0.1", redis_server.port) as proxy:
+
+        async def main():
+            async with opened(runtime, proxy.url) as channel:
+                await channel.execute((b"PING",))
+                [link] = channel.channel._links
+                await anyio.to_thread.run_sync(proxy.freeze)
+                failures = []
+
+                async def write():
+                    try:
+                        await channel.execute((b"SET", b"x", b"x" * 2**24), timeout_s=0.5)
+                    except ERRORS as error:
+                        failures.append(error)
+
+                async with anyio.create_task_group() as tasks:
+                    tasks.start_soon(write)
+                    await until(lambda: not link.is_free())
+                    assert link.failure is None
+                assert len(failures) == 1
+                assert link.failure is not None
+                await anyio.to_thread.run_sync(proxy.thaw)
+                assert await channel.execute((b"ECHO", b"next")) == [b"next"]
+
+        run(runtime, main)
+
+
+@on_both
+@pytest.mark.parametrize("way", ["unix", "tls"])
+def test_large_values_pass_whole_in_every_way(runtime, way, redis_server, namespace, redis_client):
+    """A TLS record is 16 kB; what a socket takes at once is another number."""
+    large = bytes(range(256)) * 32768
+    key = f"{namespace}:large".encode()
+
+    async def main(url):
+        async with opened(runtime, url) as channel:
+            for value in (large, large[::-1]):
+                assert await channel.execute((b"SET", key, value, b"EX", 60), (b"PING",)) == [b"OK", b"PONG"]
+                assert await channel.execute((b"GET", key), (b"ECHO", b"x")) == [value, b"x"]
+
+    if way == "unix":
+        run(runtime, lambda: main(redis_server.unix_url))
+        return
+    with TlsProxy(redis_server.port) as proxy:
+        run(runtime, lambda: main(f"{proxy.url}?ssl_ca_certs={proxy.ca_file}"))
+
+
+@on_both
+def test_a_channel_that_is_closed_while_it_connects_leaves_nothing(runtime):
+    """The server accepts and says nothing: the connection is closed long before it gives up by itself."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        url = f"redis://127.0.0.1:{server.getsockname()[1]}"
+        accepted = []
+
+        async def main():
+            async with opened(runtime, url) as channel, anyio.create_task_group() as tasks:
+
+                async def call():
+                    with pytest.raises(ERRORS, match="closed"):
+                        await channel.execute((b"PING",))
+
+                tasks.start_soon(call)
+                accepted.append((await anyio.to_thread.run_sync(server.accept))[0])
+                assert await anyio.to_thread.run_sync(accepted[0].recv, 1)
+                await channel.channel.aclose()
+            assert channel.channel.connections == 0
+
+        run(runtime, main)
+        with closing(accepted[0]) as peer:
+            peer.settimeout(LONG_S)
+            while peer.recv(1000):
+                pass
+
+
+class ResettingProxy(TlsProxy):
+    """Shakes hands, and resets at the first command."""
+
+    def _relay(self):
+        relay = super()._relay()
+        decrypt = relay.from_client
+
+        def from_client(data):
+            decrypt(data)
+            if relay.to_upstream:
+                relay.ending = Ending.RESET
+
+        relay.from_client = from_client
+        return relay
+
+
+@on_both
+def test_a_connection_that_breaks_while_it_opens_leaves_nothing(runtime, redis_server):
+    with ResettingProxy(redis_server.port) as proxy:
+
+        async def main():
+            async with opened(runtime, f"{proxy.url}?ssl_ca_certs={proxy.ca_file}") as channel:
+                for _ in range(10):
+                    with pytest.raises(ERRORS):
+                        await channel.execute((b"PING",))
+                assert channel.channel.connections == 0
+
+        run(runtime, main)
+        assert proxy.connections_opened == 10
+
+
+@on_both
+def test_a_connection_that_takes_too_long_to_open_fails_the_call(runtime):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        url = f"redis://127.0.0.1:{server.getsockname()[1]}"
+
+        async def main():
+            async with opened(runtime, url, opening_timeout_s=SHORT_S) as channel:
+                with pytest.raises(ERRORS) as failed:
+                    await channel.execute((b"PING",))
+                assert isinstance(failed.value, errors.TimeoutError | TimeoutError)
+
+        run(runtime, main)
+
+
+@on_both
+def test_a_run_that_ends_closes_a_channel_that_was_not_closed(runtime, redis_server):
+    with FaultProxy("127.0.0.1", redis_server.port) as proxy:
+
+        async def main():
+            channel = make(runtime, proxy.url)
+            assert await channel.execute((b"PING",)) == [b"PONG"]
+            return channel
+
+        channel = run(runtime, main)
+        assert channel.channel.connections == 0
+        wait_until(lambda: not proxy._links)
+
+
+def test_a_trio_run_that_ends_while_it_connects_closes_the_connection():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        async def main():
+            channel = make("trio", f"redis://127.0.0.1:{server.getsockname()[1]}")
+            with pytest.raises(errors.TimeoutError):
+                await channel.execute((b"PING",), timeout_s=SHORT_S)
+
+        run("trio", main)
+        peer, _ = server.accept()
+        with closing(peer):
+            peer.settimeout(LONG_S)
+            while peer.recv(1000):
+                pass
+
+
+def test_trio_waits_while_tls_wants_the_other_direction(redis_url):
+    """A new key, say: to write it must read, and to read it must write."""
+
+    class Renegotiating(Recording):
+        def __init__(self, beneath):
+            super().__init__([], beneath)
+            self.to_send = [ssl.SSLWantReadError, ssl.SSLWantWriteError, ssl.SSLWantReadError]
+            self.to_read = [ssl.SSLWantReadError, ssl.SSLWantWriteError]
+
+        def send(self, data):
+            if self.to_send:
+                raise self.to_send.pop()
+            return super().send(data)
+
+        def recv_into(self, buffer):
+            if self.to_read:
+                raise self.to_read.pop()
+            return self.beneath.recv_into(buffer)
+
+    async def main():
+        async with opened("trio", redis_url) as channel:
             await channel.execute((b"PING",))
             [link] = channel.channel._links
-            written = []
-            write = link._writer.write
-            link._writer.write = lambda data: written.append(data) or write(data)
-            await asyncio.gather(*(channel.execute((b"ECHO", b"%d" % n)) for n in range(50)))
-            assert len(written) == 1
-
-    run("asyncio", main)
-
-
-def test_a_trio_run_ends_the_threads_of_a_channel_that_was_not_closed(redis_url):
-    async def main():
-        channel = TrioChannel(
-            blocking_factory(RedisConfig(url=redis_url)), max_connections=4, on_time=lambda _: None
-        )
-        assert await channel.execute([(b"PING",)], LONG_S) == [b"PONG"]
+            link._reads = 16
+            link._sock = sock = Renegotiating(link._sock)
+            assert await channel.execute((b"ECHO", b"x"), (b"ECHO", b"y")) == [b"x", b"y"]
+            assert not sock.to_send
+            assert not sock.to_read
 
     run("trio", main)
-
-    async def gone():
-        await until(lambda: not [t for t in threading.enumerate() if t.name == "sansio-cache-trio"])
-
-    anyio.run(gone)
 
 
 # Clients that users bring.

@@ -87,7 +87,14 @@ def test_a_load_whose_lease_lapsed_but_was_taken_by_nobody_is_stored(
     have come between, so the fill is safe.
     """
     load_scripts(redis_client)
-    policy = Policy(ttl=0.05, jitter=NO_JITTER, stale_for_s=600, lease_s=0.06, max_lease_s=60)
+    policy = Policy(
+        ttl=0.05,
+        jitter=NO_JITTER,
+        stale_for_s=600,
+        lease_s=0.06,
+        max_lease_s=60,
+        on_wait_timeout="stale",  # so that the caller loads, and not a refresh in the background
+    )
     key = f"{namespace}:k"
 
     async def main(proxy: FaultProxy) -> None:

@@ -5,15 +5,19 @@ import gc
 import socket
 from contextlib import closing
 
+import anyio
+import anyio.lowlevel
+import anyio.to_thread
 import hiredis
 import pytest
 from redis import exceptions as errors
 
 from sansio_cache.config import RedisConfig
 from sansio_cache_redis import anyio as cache_anyio
-from sansio_cache_redis import channel_asyncio, lowlevel
+from sansio_cache_redis import channel_asyncio, channel_trio, lowlevel
 from sansio_cache_redis import sync as cache_sync
 from sansio_cache_redis.connecting import asyncio_factory, blocking_factory
+from support.proxy import DROP_REPLY, HOLD, FaultProxy, command
 from support.runtimes import PATIENT
 from support.servers import wait_until
 from support.tls import TlsProxy
@@ -32,20 +36,36 @@ def url(request, redis_server):
 # It is there.
 
 
-def test_the_installed_redis_py_has_the_streams_of_an_asyncio_connection(url):
+class Collecting(asyncio.Protocol):
+    """Collects replies until there are so many."""
+
+    def __init__(self, parser, wanted):
+        self._parser = parser
+        self._wanted = wanted
+        self.replies = []
+        self.done = asyncio.get_running_loop().create_future()
+
+    def data_received(self, data):
+        self._parser.feed(data)
+        while (reply := self._parser.gets()) is not lowlevel.NOT_ENOUGH_DATA:
+            self.replies.append(reply)
+        if len(self.replies) == self._wanted:
+            self.done.set_result(self.replies)
+
+
+def test_the_installed_redis_py_has_the_transport_of_an_asyncio_connection(url):
     async def main():
         connection = asyncio_factory(RedisConfig(url=url))()
-        assert lowlevel.streams_of(connection) is None, "it is not open yet"
+        assert lowlevel.transport_of(connection) is None, "it is not open yet"
+        assert not lowlevel.has_unread(connection)
         await connection.connect()
         try:
-            reader, writer = lowlevel.streams_of(connection)
-            writer.write(lowlevel.pack([(b"PING",), (b"ECHO", b"x"), (b"NONSENSE",)]))
-            parser = lowlevel.reply_reader(connection)
-            replies = []
-            while len(replies) < 3:
-                parser.feed(await reader.read(1000))
-                while (reply := parser.gets()) is not lowlevel.NOT_ENOUGH_DATA:
-                    replies.append(reply)
+            assert not lowlevel.has_unread(connection)
+            protocol = Collecting(lowlevel.reply_reader(connection), 3)
+            transport = lowlevel.transport_of(connection)
+            transport.set_protocol(protocol)
+            transport.write(lowlevel.pack([(b"PING",), (b"ECHO", b"x"), (b"NONSENSE",)]))
+            replies = await protocol.done
         finally:
             lowlevel.close_now(connection)
         assert replies[:2] == [b"PONG", b"x"]
@@ -54,6 +74,26 @@ def test_the_installed_redis_py_has_the_streams_of_an_asyncio_connection(url):
 
     asyncio.run(main())
     gc.collect()
+
+
+@pytest.mark.parametrize("rest", [b"+EXTRA\r\n", b"+EXT"], ids=["whole", "part"])
+def test_what_redis_py_has_read_and_not_asked_for_is_seen(rest, redis_server):
+    """S9: it would be lost to a parser of our own, or worse, the other half of it would not."""
+
+    async def in_the_stream():
+        connection = asyncio_factory(RedisConfig(url=redis_server.url))()
+        await connection.connect()
+        connection._reader.feed_data(rest)
+        assert lowlevel.has_unread(connection)
+        lowlevel.close_now(connection)
+
+    asyncio.run(in_the_stream())
+    connection = blocking_factory(RedisConfig(url=redis_server.url))()
+    connection.connect()
+    assert not lowlevel.has_unread(connection)
+    connection._parser._reader.feed(rest)
+    assert lowlevel.has_unread(connection)
+    connection.disconnect()
 
 
 def test_the_installed_redis_py_has_the_socket_of_a_blocking_connection(url):
@@ -100,28 +140,16 @@ def test_commands_are_packed_as_redis_py_packs_them():
 
 
 @pytest.fixture
-def without_streams(monkeypatch):
-    """A redis-py whose connections keep their streams elsewhere."""
-    for module in (lowlevel, channel_asyncio):
-        monkeypatch.setattr(module, "streams_of", lambda connection: None)
+def without_transports(monkeypatch):
+    """A redis-py whose asyncio connections keep their transports elsewhere."""
+    monkeypatch.setattr(channel_asyncio, "transport_of", lambda connection: None)
 
 
 @pytest.fixture
 def without_sockets(monkeypatch):
-    """A redis-py whose connections keep their sockets elsewhere."""
-    original = lowlevel.blocking_wire
-
-    def blocking_wire(connection):
-        class Hidden:
-            def __getattr__(self, name):
-                if name == "_sock":
-                    raise AttributeError(name)
-                return getattr(connection, name)
-
-        return original(Hidden())
-
-    for module in ("channel_threads", "channel_trio"):
-        monkeypatch.setattr(f"sansio_cache_redis.{module}.blocking_wire", blocking_wire)
+    """A redis-py whose blocking connections keep their sockets elsewhere."""
+    for module in (lowlevel, channel_trio):
+        monkeypatch.setattr(module, "socket_of", lambda connection: None)
 
 
 async def use(cache):
@@ -129,11 +157,15 @@ async def use(cache):
 
     async def load():
         calls.append(1)
-        await asyncio.sleep(0)
+        await anyio.lowlevel.checkpoint()
         return "loaded"
 
-    results = await asyncio.gather(*(cache.get_or_load(f"k{n % 10}", load) for n in range(50)))
-    assert results == ["loaded"] * 50
+    async def get_or_load(key):
+        assert await cache.get_or_load(key, load) == "loaded"
+
+    async with anyio.create_task_group() as tasks:
+        for number in range(50):
+            tasks.start_soon(get_or_load, f"k{number % 10}")
     assert len(calls) == 10
     assert await cache.set("k", "set")
     assert await cache.get("k") == "set"
@@ -142,20 +174,46 @@ async def use(cache):
     assert cache.stats().errors == {}
 
 
-@pytest.mark.usefixtures("without_streams")
-def test_the_asyncio_cache_works_without_the_streams(url, namespace):
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+@pytest.mark.usefixtures("without_transports", "without_sockets")
+def test_the_asynchronous_cache_works_without_them(backend, url, namespace):
     async def main():
         async with cache_anyio.Cache.from_url(url, namespace=namespace, **PATIENT) as cache:
             await use(cache)
-            reader = asyncio.create_task(cache.get("k0"))
-            await asyncio.sleep(0)
-            reader.cancel()
-            with pytest.raises(asyncio.CancelledError):
-                await reader
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(cache.get, "k0")
+                await anyio.lowlevel.checkpoint()
+                tasks.cancel_scope.cancel()
             assert await cache.get("k1") == "loaded", "a reply was misread"
+            assert cache.stats().errors == {}
+            [link] = cache._bound().channel._links
+            assert type(link).__name__ == "_PublicLink"
 
-    asyncio.run(main())
+    anyio.run(main, backend=backend)
     gc.collect()  # a connection that was not closed complains
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+@pytest.mark.usefixtures("without_transports", "without_sockets")
+def test_a_connection_that_breaks_is_replaced_without_them_too(backend, redis_server, namespace):
+    """Faults 2, 4, 5."""
+    with FaultProxy("127.0.0.1", redis_server.port) as proxy:
+
+        async def main():
+            async with cache_anyio.Cache.from_url(proxy.url, namespace=namespace) as cache:
+                assert await cache.set("k", 1)
+                lost = proxy.on(command("GET"), DROP_REPLY)
+                assert await cache.get("k") == 1
+                assert lost.fired == 1
+                held = proxy.on(command("GET"), HOLD)
+                await cache.get("k")
+                assert held.fired == 1
+                await anyio.to_thread.run_sync(proxy.release)
+                assert await cache.set("k", 2)
+                assert await cache.get("k") == 2
+
+        anyio.run(main, backend=backend)
+        gc.collect()
 
 
 @pytest.mark.usefixtures("without_sockets")

@@ -9,15 +9,17 @@ import pytest
 
 from sansio_cache import commands
 from sansio_cache_redis import anyio as cache_anyio
-from sansio_cache_redis import driver_anyio, driver_sync
+from sansio_cache_redis import driver_anyio, driver_sync, entity_anyio, entity_sync, wire
 from sansio_cache_redis import sync as cache_sync
 
 RENAMED = {"close": "aclose", "__enter__": "__aenter__", "__exit__": "__aexit__"}
 # What only the types of an asynchronous program say otherwise.
 ASYNCHRONOUS = {
     "AsyncIterator[Mutation]": "Iterator[Mutation]",
-    "Callable[[], Awaitable[T]] | Callable[[], T]": "Callable[[], T]",
-    "Callable[[], Awaitable[T]]": "Callable[[], T]",
+    "AsyncIterator[None]": "Iterator[None]",
+    "AbstractAsyncContextManager[Mutation]": "AbstractContextManager[Mutation]",
+    "AsyncEntity[T]": "Entity[T]",
+    "Awaitable[T | Fresh[T]]": "T | Fresh[T]",
 }
 
 
@@ -92,8 +94,26 @@ def test_what_waits_is_a_coroutine_function_in_the_asynchronous_cache_alone():
     }
 
     # What asks nobody for anything does not wait.
-    assert plain == {"from_url", "from_client", "from_config", "key", "stats", "subscribe", "explain"}
+    assert plain == {
+        "from_url",
+        "from_client",
+        "from_config",
+        "key",
+        "stats",
+        "subscribe",
+        "explain",
+        "entity",
+    }
     assert not [name for name, member in SYNC.items() if inspect.iscoroutinefunction(unwrapped(member))]
+
+
+def test_both_entities_have_the_same_methods():
+    ours, theirs = public(entity_sync.Entity), public(entity_anyio.AsyncEntity)
+
+    assert list(ours) == list(theirs)
+    for name, member in ours.items():
+        assert shape(unwrapped(member)) == shape(unwrapped(theirs[name]))
+        assert inspect.getdoc(member) == inspect.getdoc(theirs[name])
 
 
 def commands_matched_in(module):
@@ -110,5 +130,27 @@ def commands_matched_in(module):
 
 
 @pytest.mark.parametrize("module", [driver_sync, driver_anyio], ids=["sync", "anyio"])
-def test_a_driver_handles_every_command(module):
-    assert commands_matched_in(module) == {each.__name__ for each in typing.get_args(commands.Command)}
+def test_a_driver_handles_every_command_that_is_not_the_store_s(module):
+    """Those of the store it passes on, whatever they are; the type checker sees to it that no other is."""
+    every = {each.__name__ for each in typing.get_args(commands.Command)}
+    the_store_s = {each.__name__ for each in typing.get_args(commands.StoreCommand)}
+    matched = commands_matched_in(module)
+
+    assert matched <= every
+    assert matched - the_store_s == every - the_store_s == {"Compute", "ComputeMany", "ShareLoad", "Sleep"}
+
+
+def test_the_store_s_commands_are_all_encoded_and_decoded():
+    matched = {
+        function: {
+            each.cls.id
+            for node in ast.parse(Path(wire.__file__).read_text(encoding="utf-8")).body
+            if isinstance(node, ast.FunctionDef) and node.name == function
+            for each in ast.walk(node)
+            if isinstance(each, ast.MatchClass)
+        }
+        for function in ("encode", "_decode")
+    }
+    the_store_s = {each.__name__ for each in typing.get_args(commands.StoreCommand)}
+
+    assert matched == {"encode": the_store_s, "_decode": the_store_s}

@@ -12,10 +12,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sansio_cache.cell import FOREIGN, NO_GRANT, Cell, Foreign, Kind, format_cell, make_grant, parse_cell
+from sansio_cache.cell import FOREIGN, NO_GRANT, Cell, Foreign, Kind, Tag, format_cell, make_grant, parse_cell
 from sansio_cache.commands import (
+    NO_TAGS,
     AcquireLease,
+    AcquireLeases,
+    Capture,
+    Claim,
     DeleteKeys,
+    ExpireCells,
     Fill,
     FillCells,
     HoldCells,
@@ -24,14 +29,17 @@ from sansio_cache.commands import (
     Ping,
     ReadCell,
     ReadCells,
+    ReadTags,
     ReleaseLeases,
     RenewLeases,
     ScanKeys,
 )
 from sansio_cache.events import (
     CellRead,
+    CellsExpired,
     CellsFilled,
     CellsRead,
+    FailureKind,
     FillResult,
     ForeignFound,
     FreshFound,
@@ -39,16 +47,21 @@ from sansio_cache.events import (
     KeysFound,
     LeaseDenied,
     LeaseGranted,
+    LeasesAnswered,
     LeasesRenewed,
+    StoreFailed,
+    TagsRead,
     WriterFound,
 )
 from sansio_cache.memory_store import MemoryStore
 from sansio_cache_redis.channel_threads import ClientChannel
 from sansio_cache_redis.driver_sync import RedisStore
+from sansio_cache_redis.scripts import ALL, CAPTURE
 from sansio_cache_redis.wire import ServerClock
 from support.servers import Server
 
 KEYS = ("ns:a", "ns:b", "ns:ü")
+TAGS = ("ns:%t:x", "ns:%t:ü")
 NONCES = (b"nonce-00", b"nonce-11", b"nonce-22")
 TTLS_MS = (300_000, 1_200_000)
 BODIES = (b"", b"body", b"\0\xff" * 40)
@@ -66,6 +79,8 @@ class Pair:
         self.server = RedisStore(ClientChannel(client), ServerClock(), time.monotonic)
         # Grants by the order in which they were issued: of memory, of the server.
         self.grants = []
+        # The server's version of a tag for each of memory's, and the other way round.
+        self.versions = {b"": b""}, {b"": b""}
         client.flushall()
 
     def clocks(self):
@@ -82,6 +97,11 @@ class Pair:
         for mine, theirs in zip(granted(events[0]), granted(events[1]), strict=True):
             if (mine, theirs) not in self.grants:
                 self.grants.append((mine, theirs))
+        versions = [getattr(event, "versions", ()) for event in events]
+        for mine, theirs in zip(*versions, strict=True):
+            # The same version again on one side is the same again on the other (S7).
+            assert self.versions[0].setdefault(mine, theirs) == theirs
+            assert self.versions[1].setdefault(theirs, mine) == mine
         return events[0]
 
     def plant(self, key, kind, nonce, lease_ms, soft_ms, filled_by, body):
@@ -125,19 +145,26 @@ class Pair:
         }
         there = {}
         for name in self.client.keys("*"):
-            raw = FOREIGN if self.client.type(name) == b"list" else parse_cell(self.client.get(name))
+            raw = FOREIGN if self.client.type(name) == b"list" else parsed(self.client.get(name))
             there[name.decode()] = (seen(raw, server), self.client.pttl(name))
         assert same(kept, there)
+
+
+def parsed(raw):
+    """What a string is: a cell, or the version of a tag."""
+    return Tag(raw) if len(raw) == 16 else parse_cell(raw)
 
 
 def granted(event):
     """The grants that an event issues, or shows."""
     if isinstance(event, HoldsTaken):
         return event.grants
+    if isinstance(event, LeasesAnswered):
+        return tuple(grant for answer in event.answers for grant in granted(answer))
     return (event.grant,) if isinstance(event, LeaseGranted) else ()
 
 
-def seen(what, now_ms):
+def seen(what, now_ms):  # noqa: C901 - one case for each kind of event
     """An event or a cell as plain values: grants by nonce, times relative to the store's clock."""
     match what:
         case None | Foreign():
@@ -151,28 +178,43 @@ def seen(what, now_ms):
                 what.filled_by[:8],
                 what.body,
             )
+        case Tag(version=version):
+            return ("tag", version[:8])
         case CellRead():
-            return seen(what.cell, now_ms)
+            return (seen(what.cell, now_ms), nonces_of(what))
         case CellsRead():
-            return [seen(cell, now_ms) for cell in what.cells]
+            return ([seen(cell, now_ms) for cell in what.cells], nonces_of(what))
+        case TagsRead():
+            return ("tags", nonces_of(what))
         case LeaseGranted():
-            return ("granted", what.grant[:8], seen(what.stale, now_ms), what.server_ms - now_ms)
+            stale = seen(what.stale, now_ms)
+            return ("granted", what.grant[:8], stale, what.server_ms - now_ms, nonces_of(what))
         case LeaseDenied():
-            return ("denied", what.left_ms, seen(what.stale, now_ms), what.server_ms - now_ms)
+            stale = seen(what.stale, now_ms)
+            return ("denied", what.left_ms, stale, what.server_ms - now_ms, nonces_of(what))
         case FreshFound():
-            return ("fresh", seen(what.cell, now_ms), what.server_ms - now_ms)
+            return ("fresh", seen(what.cell, now_ms), what.server_ms - now_ms, nonces_of(what))
         case WriterFound():
             return ("writer", what.left_ms)
+        case LeasesAnswered():
+            return ("answered", [seen(answer, now_ms) for answer in what.answers], nonces_of(what))
         case HoldsTaken():
-            return ("held", [grant[:8] for grant in what.grants])
+            return ("held", [grant[:8] for grant in what.grants], nonces_of(what))
         case KeysFound():
             return ("found", sorted(what.keys))
         case CellsFilled():
-            return ("filled", [result.name for result in what.results])
+            return ("filled", [result.name for result in what.results], nonces_of(what))
+        case CellsExpired(count=count):
+            return ("expired", str(count))
         case LeasesRenewed():
             return ("renewed", what.renewed)
         case _:
             return (type(what).__name__, str(getattr(what, "count", "")), getattr(what, "kind", None))
+
+
+def nonces_of(event):
+    """Whose captures have issued the versions of an event; empty for a tag that has none."""
+    return [version[:8] for version in event.versions]
 
 
 def same(mine, theirs):
@@ -191,20 +233,42 @@ nonces = st.sampled_from(NONCES)
 ttls = st.sampled_from(TTLS_MS)
 numbers = st.integers(0, 5)
 some_keys = st.lists(keys, min_size=1, max_size=3, unique=True)
+tags = st.lists(st.sampled_from(TAGS), max_size=2, unique=True)
 
 STEPS = st.one_of(
-    st.tuples(st.just("read"), keys),
-    st.tuples(st.just("read many"), some_keys),
-    st.tuples(st.just("acquire"), keys, nonces, ttls, numbers | st.none(), st.sampled_from(Mode)),
-    st.tuples(st.just("acquire"), keys, nonces, ttls, st.none(), st.just(Mode.KEEP)),
+    st.tuples(st.just("read"), keys, tags),
+    st.tuples(st.just("read many"), some_keys, st.integers(1, 3), tags),
     st.tuples(
-        st.just("fill"), some_keys, numbers, ttls, st.sampled_from((0, 600_000)), st.sampled_from(BODIES)
+        st.just("read tags"),
+        st.lists(st.sampled_from((*TAGS, *KEYS)), min_size=1, max_size=3, unique=True),
+    ),
+    st.tuples(st.just("acquire"), keys, nonces, ttls, numbers | st.none(), st.sampled_from(Mode), tags),
+    st.tuples(st.just("acquire"), keys, nonces, ttls, st.none(), st.just(Mode.KEEP), tags),
+    st.tuples(
+        st.just("acquire many"),
+        some_keys,
+        nonces,
+        ttls,
+        st.lists(st.tuples(numbers | st.none(), st.sampled_from(Mode)), min_size=3, max_size=3),
+        tags,
+    ),
+    st.tuples(
+        st.just("fill"),
+        some_keys,
+        numbers,
+        ttls,
+        st.sampled_from((0, 600_000)),
+        st.sampled_from(BODIES),
+        tags,
     ),
     st.tuples(st.just("renew"), some_keys, numbers, ttls, st.booleans()),
     st.tuples(st.just("release"), some_keys, numbers, st.booleans()),
-    st.tuples(st.just("hold"), some_keys, nonces, ttls),
+    st.tuples(st.just("hold"), some_keys, nonces, ttls, tags),
+    st.tuples(st.just("expire"), some_keys),
     st.tuples(st.just("delete"), some_keys),
-    st.tuples(st.just("scan"), st.sampled_from(("*", "ns:*", "ns:[ab]", "nothing"))),
+    st.tuples(st.just("delete"), st.lists(st.sampled_from((*TAGS, *KEYS)), min_size=1, unique=True)),
+    st.tuples(st.just("tag is foreign"), st.sampled_from(TAGS)),
+    st.tuples(st.just("scan"), st.sampled_from(("*", "ns:*", "ns:[ab]", "ns:%t:*", "nothing"))),
     st.tuples(st.just("ping")),
     st.tuples(
         st.just("plant"),
@@ -220,33 +284,58 @@ STEPS = st.one_of(
 )
 
 
+def capturing(tags, ttl_ms):
+    return Capture(tuple(tags), ttl_ms) if tags else NO_TAGS
+
+
+def seen_by(pair, number, place):
+    return NO_GRANT if number is None else pair.grant(number, place)
+
+
 def take(pair, step):  # noqa: C901 - one case for each kind of step
     """One step of a sequence, against both stores."""
     match step:
-        case ("read", key):
-            pair.ask(lambda _: ReadCell(key, TIMEOUT_S))
-        case ("read many", some):
+        case ("read", key, tags):
+            pair.ask(lambda _: ReadCell(key, TIMEOUT_S, tuple(tags)))
+        case ("read many", some, chunk, tags):
             # MGET cannot tell what is no string from what is not there.
             if not any(isinstance(pair.memory.dump().get(key), Foreign) for key in some):
                 strings = [key for key in some if pair.client.type(key) != b"list"]
                 if strings:
-                    pair.ask(lambda _: ReadCells(tuple(strings), TIMEOUT_S))
-        case ("acquire", key, nonce, lease_ms, number, mode):
+                    pair.ask(lambda _: ReadCells(tuple(strings), chunk, TIMEOUT_S, tuple(tags)))
+        case ("read tags", some):
+            pair.ask(lambda _: ReadTags(tuple(some), TIMEOUT_S))
+        case ("acquire", key, nonce, lease_ms, number, mode, tags):
             pair.ask(
                 lambda place: AcquireLease(
                     key,
                     nonce,
                     lease_ms,
-                    NO_GRANT if number is None else pair.grant(number, place),
+                    seen_by(pair, number, place),
                     mode,
                     TIMEOUT_S,
+                    capturing(tags, lease_ms),
                 )
             )
-        case ("fill", some, number, ttl_ms, soft_ms, body):
+        case ("acquire many", some, nonce, lease_ms, refused, tags):
+            pair.ask(
+                lambda place: AcquireLeases(
+                    tuple(
+                        Claim(key, seen_by(pair, number, place), mode)
+                        for key, (number, mode) in zip(some, refused, strict=False)
+                    ),
+                    nonce,
+                    lease_ms,
+                    TIMEOUT_S,
+                    capturing(tags, lease_ms),
+                )
+            )
+        case ("fill", some, number, ttl_ms, soft_ms, body, tags):
             pair.ask(
                 lambda place: FillCells(
                     tuple(Fill(key, pair.grant(number, place), ttl_ms, soft_ms, body) for key in some),
                     TIMEOUT_S,
+                    tuple(tags),
                 )
             )
         case ("renew", some, number, lease_ms, by_nonce):
@@ -263,8 +352,14 @@ def take(pair, step):  # noqa: C901 - one case for each kind of step
                     tuple(Lease(key, claim(pair, number, place, by_nonce)) for key in some), TIMEOUT_S
                 )
             )
-        case ("hold", some, nonce, hold_ms):
-            pair.ask(lambda _: HoldCells(tuple(some), nonce, hold_ms, TIMEOUT_S))
+        case ("hold", some, nonce, hold_ms, tags):
+            pair.ask(
+                lambda _: HoldCells(tuple(some), nonce, hold_ms, TIMEOUT_S, capturing(tags, 2 * hold_ms))
+            )
+        case ("expire", some):
+            pair.ask(lambda _: ExpireCells(tuple(some), TIMEOUT_S))
+        case ("tag is foreign", tag):
+            pair.plant(tag, None, None, 0, 0, None, b"")
         case ("delete", some):
             pair.ask(lambda _: DeleteKeys(tuple(some), TIMEOUT_S))
         case ("scan", pattern):
@@ -300,13 +395,13 @@ def test_a_sequence_of_commands_has_the_same_answers_in_memory_and_on_the_server
     pair.compare_all()
 
 
-GRANTED = ("acquire", "ns:a", NONCES[0], 300_000, None, Mode.KEEP)
+GRANTED = ("acquire", "ns:a", NONCES[0], 300_000, None, Mode.KEEP, [])
 
 # One sequence for each branch of each script, so that none depends on luck.
 BRANCHES = {
-    "acquire: no key": [("acquire", "ns:a", NONCES[0], 300_000, None, Mode.KEEP)],
+    "acquire: no key": [("acquire", "ns:a", NONCES[0], 300_000, None, Mode.KEEP, [])],
     "acquire: foreign": [("plant", "ns:a", None, None, 0, 0, None, b""), GRANTED],
-    "acquire: held by a writer": [("hold", ["ns:a"], NONCES[1], 300_000), GRANTED],
+    "acquire: held by a writer": [("hold", ["ns:a"], NONCES[1], 300_000, []), GRANTED],
     "acquire: fresh": [("plant", "ns:a", Kind.VALUE, None, 0, 0, NONCES[1], b"v"), GRANTED],
     "acquire: fresh to its soft expiry": [
         ("plant", "ns:a", Kind.VALUE, None, 0, 600_000, NONCES[1], b"v"),
@@ -318,11 +413,11 @@ BRANCHES = {
     ],
     "acquire: past its soft expiry, to be dropped": [
         ("plant", "ns:a", Kind.VALUE, None, 0, -600_000, NONCES[1], b"v"),
-        ("acquire", "ns:a", NONCES[0], 300_000, None, Mode.DROP),
+        ("acquire", "ns:a", NONCES[0], 300_000, None, Mode.DROP, []),
     ],
     "acquire: a fresh value that the reader refuses": [
         ("plant", "ns:a", Kind.VALUE, None, 0, 0, NONCES[1], b"v"),
-        ("acquire", "ns:a", NONCES[0], 300_000, 0, Mode.DROP),
+        ("acquire", "ns:a", NONCES[0], 300_000, 0, Mode.DROP, []),
     ],
     "acquire: my own retry": [GRANTED, GRANTED],
     "acquire: my own retry, with a stale value": [
@@ -330,14 +425,14 @@ BRANCHES = {
         GRANTED,
         GRANTED,
     ],
-    "acquire: denied": [GRANTED, ("acquire", "ns:a", NONCES[1], 300_000, None, Mode.KEEP)],
+    "acquire: denied": [GRANTED, ("acquire", "ns:a", NONCES[1], 300_000, None, Mode.KEEP, [])],
     "acquire: denied, with a stale value": [
         ("plant", "ns:a", Kind.VALUE, NONCES[2], 600_000, -600_000, NONCES[1], b"v"),
         GRANTED,
     ],
     "acquire: denied, without the stale value that is to be dropped": [
         ("plant", "ns:a", Kind.VALUE, NONCES[2], 600_000, -600_000, NONCES[1], b"v"),
-        ("acquire", "ns:a", NONCES[0], 300_000, 1, Mode.DROP),
+        ("acquire", "ns:a", NONCES[0], 300_000, 1, Mode.DROP, []),
     ],
     "acquire: the holder's lease is over": [
         ("plant", "ns:a", Kind.EMPTY, NONCES[2], -600_000, 0, None, b""),
@@ -345,24 +440,24 @@ BRANCHES = {
     ],
     "acquire: the lease outlives the stale value": [
         ("plant", "ns:a", Kind.VALUE, None, 0, -600_000, NONCES[1], b"v"),
-        ("acquire", "ns:a", NONCES[0], 1_200_000, None, Mode.KEEP),
+        ("acquire", "ns:a", NONCES[0], 1_200_000, None, Mode.KEEP, []),
     ],
     "fill: mine, then again": [
         GRANTED,
-        ("fill", ["ns:a"], 0, 300_000, 0, b"v"),
-        ("fill", ["ns:a"], 0, 300_000, 0, b"v"),
+        ("fill", ["ns:a"], 0, 300_000, 0, b"v", []),
+        ("fill", ["ns:a"], 0, 300_000, 0, b"v", []),
     ],
-    "fill: with a soft expiry": [GRANTED, ("fill", ["ns:a"], 0, 1_200_000, 600_000, b"v")],
-    "fill: no cell": [GRANTED, ("delete", ["ns:a"]), ("fill", ["ns:a"], 0, 300_000, 0, b"v")],
+    "fill: with a soft expiry": [GRANTED, ("fill", ["ns:a"], 0, 1_200_000, 600_000, b"v", [])],
+    "fill: no cell": [GRANTED, ("delete", ["ns:a"]), ("fill", ["ns:a"], 0, 300_000, 0, b"v", [])],
     "fill: foreign": [
         GRANTED,
         ("plant", "ns:a", None, None, 0, 0, None, b""),
-        ("fill", ["ns:a"], 0, 300_000, 0, b"v"),
+        ("fill", ["ns:a"], 0, 300_000, 0, b"v", []),
     ],
     "fill: another's": [
         GRANTED,
-        ("hold", ["ns:a"], NONCES[1], 300_000),
-        ("fill", ["ns:a"], 0, 300_000, 0, b"v"),
+        ("hold", ["ns:a"], NONCES[1], 300_000, []),
+        ("fill", ["ns:a"], 0, 300_000, 0, b"v", []),
     ],
     "renew: mine, and longer than the key": [GRANTED, ("renew", ["ns:a", "ns:b"], 0, 1_200_000, False)],
     "renew: shorter than the key lives": [
@@ -376,16 +471,89 @@ BRANCHES = {
         ("release", ["ns:a"], 0, False),
     ],
     "release: not mine": [GRANTED, ("release", ["ns:a", "ns:b"], 5, False)],
-    "release: of a hold": [("hold", ["ns:a"], NONCES[0], 300_000), ("release", ["ns:a"], 0, False)],
+    "release: of a hold": [("hold", ["ns:a"], NONCES[0], 300_000, []), ("release", ["ns:a"], 0, False)],
     "release: foreign": [("plant", "ns:a", None, None, 0, 0, None, b""), ("release", ["ns:a"], 0, False)],
     "hold: overrides a lease, a value and a foreign key": [
         GRANTED,
         ("plant", "ns:b", Kind.VALUE, None, 0, 0, NONCES[1], b"v"),
         ("plant", "ns:ü", None, None, 0, 0, None, b""),
-        ("hold", list(KEYS), NONCES[1], 300_000),
+        ("hold", list(KEYS), NONCES[1], 300_000, []),
     ],
-    "hold: my own retry": [("hold", ["ns:a"], NONCES[0], 300_000), ("hold", ["ns:a"], NONCES[0], 1_200_000)],
-    "hold: my own lease is no hold": [GRANTED, ("hold", ["ns:a"], NONCES[0], 300_000)],
+    "hold: my own retry": [
+        ("hold", ["ns:a"], NONCES[0], 300_000, []),
+        ("hold", ["ns:a"], NONCES[0], 1_200_000, []),
+    ],
+    "hold: my own lease is no hold": [GRANTED, ("hold", ["ns:a"], NONCES[0], 300_000, [])],
+    "expire: no key": [("expire", ["ns:a"])],
+    "expire: foreign": [("plant", "ns:a", None, None, 0, 0, None, b""), ("expire", ["ns:a"])],
+    "expire: held by a writer": [("hold", ["ns:a"], NONCES[1], 300_000, []), ("expire", ["ns:a"])],
+    "expire: a load that has no value yet": [
+        GRANTED,
+        ("expire", ["ns:a"]),
+        ("fill", ["ns:a"], 0, 300_000, 0, b"v", []),
+    ],
+    "expire: fresh for as long as it lives": [
+        ("plant", "ns:a", Kind.VALUE, None, 0, 0, NONCES[1], b"v"),
+        ("expire", ["ns:a"]),
+        GRANTED,
+    ],
+    "expire: fresh to its soft expiry": [
+        ("plant", "ns:a", Kind.VALUE, None, 0, 600_000, NONCES[1], b"v"),
+        ("expire", ["ns:a"]),
+    ],
+    "expire: past its soft expiry, which stays": [
+        ("plant", "ns:a", Kind.VALUE, None, 0, -600_000, NONCES[1], b"v"),
+        ("expire", ["ns:a"]),
+    ],
+    "expire: with a refresh under way, which is voided": [
+        ("plant", "ns:a", Kind.VALUE, None, 0, -600_000, NONCES[1], b"v"),
+        GRANTED,
+        ("expire", ["ns:a"]),
+        ("fill", ["ns:a"], 1, 300_000, 0, b"new", []),
+    ],
+    "capture: issued with a lease, then the same again": [
+        ("acquire", "ns:a", NONCES[0], 300_000, None, Mode.KEEP, list(TAGS)),
+        ("acquire", "ns:b", NONCES[1], 300_000, None, Mode.KEEP, list(TAGS)),
+        ("fill", ["ns:a", "ns:b"], 0, 300_000, 0, b"v", list(TAGS)),
+    ],
+    "capture: lives longer than before, never shorter": [
+        ("hold", ["ns:a"], NONCES[0], 600_000, ["ns:%t:x"]),
+        ("hold", ["ns:a"], NONCES[0], 300_000, ["ns:%t:x"]),
+        ("hold", ["ns:a"], NONCES[0], 1_200_000, ["ns:%t:x"]),
+    ],
+    "capture: a tag that was invalidated has another version": [
+        ("hold", ["ns:a"], NONCES[0], 300_000, ["ns:%t:x"]),
+        ("delete", ["ns:%t:x"]),
+        ("read", "ns:a", list(TAGS)),
+        ("hold", ["ns:a"], NONCES[0], 300_000, ["ns:%t:x"]),
+    ],
+    "capture: of a key that is no tag's": [
+        ("tag is foreign", "ns:%t:x"),
+        ("read tags", list(TAGS)),
+        ("read", "ns:a", list(TAGS)),
+        ("hold", ["ns:a"], NONCES[0], 300_000, ["ns:%t:x"]),
+    ],
+    "capture: with claims of which some are denied": [
+        GRANTED,
+        (
+            "acquire many",
+            list(KEYS),
+            NONCES[1],
+            300_000,
+            [(None, Mode.KEEP), (0, Mode.DROP), (None, Mode.KEEP)],
+            list(TAGS),
+        ),
+    ],
+    "a tag's key is foreign to a reader of cells": [
+        ("hold", ["ns:a"], NONCES[0], 300_000, list(TAGS)),
+        ("read", "ns:%t:x", ["ns:%t:x"]),
+        ("acquire", "ns:%t:x", NONCES[1], 300_000, None, Mode.KEEP, []),
+    ],
+    "a fill among tags that have changed meanwhile": [
+        ("acquire", "ns:a", NONCES[0], 300_000, None, Mode.KEEP, list(TAGS)),
+        ("delete", ["ns:%t:ü"]),
+        ("fill", ["ns:a"], 0, 300_000, 0, b"v", list(TAGS)),
+    ],
 }
 
 
@@ -444,3 +612,73 @@ def test_readers_are_told_of_a_foreign_key(client):
 
     assert isinstance(pair.server.perform(command), ForeignFound)
     assert client.get("ns:a") == b"another program's"
+
+
+# Tags, on the server alone.
+
+
+def test_a_script_that_the_server_has_forgotten_is_sent_again_in_the_middle_of_a_batch(client):
+    """Faults 6 and 7: only what it does not know, and nothing is done twice."""
+    pair = Pair(client)
+    client.script_flush()
+    client.script_load(CAPTURE.text)
+    client.config_resetstat()
+    claims = tuple(Claim(key, NO_GRANT, Mode.KEEP) for key in KEYS)
+    command = AcquireLeases(claims, NONCES[0], 300_000, TIMEOUT_S, Capture(TAGS, 600_000))
+
+    event = pair.server.perform(command)
+
+    assert [type(answer) for answer in event.answers] == [LeaseGranted] * len(KEYS)
+    assert event.versions == tuple(client.get(tag) for tag in TAGS)
+    calls = {name: each["calls"] for name, each in client.info("commandstats").items()}
+    assert (calls["cmdstat_evalsha"], calls["cmdstat_eval"]) == (len(TAGS) + len(KEYS), len(KEYS))
+    assert pair.server.perform(command).answers[0].grant == event.answers[0].grant
+
+
+@pytest.mark.parametrize("known", range(len(ALL)), ids=[script.name for script in ALL])
+def test_whichever_single_script_the_server_still_knows_a_batch_of_several_works(client, known):
+    """Faults 6 and 7."""
+    pair = Pair(client)
+    client.script_flush()
+    client.script_load(ALL[known].text)
+
+    held = pair.server.perform(HoldCells(KEYS, NONCES[0], 300_000, TIMEOUT_S, Capture(TAGS, 600_000)))
+    fills = tuple(Fill(key, grant, 300_000, 0, b"v") for key, grant in zip(KEYS, held.grants, strict=True))
+    filled = pair.server.perform(FillCells(fills, TIMEOUT_S, TAGS))
+
+    assert filled.results == (FillResult.STORED,) * len(KEYS)
+    assert filled.versions == held.versions
+    assert len(set(held.versions)) == len(TAGS)
+
+
+def test_a_late_duplicate_of_a_capture_never_brings_a_version_back(client):
+    """S7, fault 3: a version is the server's, so the same nonce never makes the same one twice."""
+    pair = Pair(client)
+    command = AcquireLease("ns:a", NONCES[0], 300_000, NO_GRANT, Mode.KEEP, TIMEOUT_S, Capture(TAGS, 600_000))
+    for store in (pair.memory, pair.server):
+        first = store.perform(command)
+        assert store.perform(command).versions == first.versions, "a retry gets the same versions"
+        store.perform(DeleteKeys(TAGS, TIMEOUT_S))
+        late = store.perform(command)
+        assert not set(late.versions) & set(first.versions)
+
+
+def test_tags_whose_versions_cannot_be_issued_fail_the_whole_command(client):
+    """Fault 13: without a version nothing may be stored; one that is there is read all the same."""
+    pair = Pair(client)
+    known = pair.server.perform(
+        HoldCells(("ns:b",), NONCES[1], 300_000, TIMEOUT_S, Capture(TAGS[:1], 600_000))
+    )
+    client.config_set("maxmemory-policy", "noeviction")
+    client.config_set("maxmemory", 1)
+    try:
+        command = AcquireLease(
+            "ns:a", NONCES[0], 300_000, NO_GRANT, Mode.KEEP, TIMEOUT_S, Capture(TAGS, 600_000)
+        )
+        assert pair.server.perform(command).kind is FailureKind.OUT_OF_MEMORY
+        assert isinstance(pair.server.perform(command), StoreFailed)
+        assert pair.server.perform(ReadTags(TAGS, TIMEOUT_S)).versions == (known.versions[0], b"")
+        assert pair.server.perform(DeleteKeys(TAGS, TIMEOUT_S)).count == 1
+    finally:
+        client.config_set("maxmemory", 0)
+    assert not client.exists("ns:a", *TAGS)

@@ -11,7 +11,11 @@ from redis._parsers import BaseParser
 from sansio_cache.cell import FOREIGN, NO_GRANT, Cell, Kind, format_cell
 from sansio_cache.commands import (
     AcquireLease,
+    AcquireLeases,
+    Capture,
+    Claim,
     DeleteKeys,
+    ExpireCells,
     Fill,
     FillCells,
     HoldCells,
@@ -20,12 +24,14 @@ from sansio_cache.commands import (
     Ping,
     ReadCell,
     ReadCells,
+    ReadTags,
     ReleaseLeases,
     RenewLeases,
     ScanKeys,
 )
 from sansio_cache.events import (
     CellRead,
+    CellsExpired,
     CellsFilled,
     CellsRead,
     FailureKind,
@@ -37,14 +43,24 @@ from sansio_cache.events import (
     KeysFound,
     LeaseDenied,
     LeaseGranted,
+    LeasesAnswered,
     LeasesReleased,
     LeasesRenewed,
     Ponged,
     StoreFailed,
+    TagsRead,
     WriterFound,
 )
-from sansio_cache_redis.scripts import ACQUIRE, ALL, FILL, HOLD, RELEASE, RENEW
-from sansio_cache_redis.wire import ServerClock, as_eval, classify, decode, encode, unknown_scripts
+from sansio_cache_redis.scripts import ACQUIRE, ALL, CAPTURE, EXPIRE, FILL, HOLD, RELEASE, RENEW
+from sansio_cache_redis.wire import (
+    ServerClock,
+    as_eval,
+    classify,
+    decode,
+    encode,
+    unknown_scripts,
+    uses_scripts,
+)
 
 NONCE = b"nonce-88"
 GRANT = NONCE + b"\0\0\0\0\0\0\0\1"
@@ -56,17 +72,62 @@ VALUE = Cell(kind=Kind.VALUE, filled_by=GRANT, soft_ms=5, body=b"a body")
 RAW = format_cell(VALUE)
 
 READ = ReadCell("ns:k", 0.1)
-READ_MANY = ReadCells(("ns:a", "ns:ü"), 0.1)
+READ_MANY = ReadCells(("ns:a", "ns:ü"), 500, 0.1)
 TAKE = AcquireLease("ns:k", NONCE, 5000, NO_GRANT, Mode.KEEP, 0.1)
+CLAIMS = (Claim("ns:a", NO_GRANT, Mode.KEEP), Claim("ns:b", GRANT, Mode.DROP))
+TAKE_MANY = AcquireLeases(CLAIMS, NONCE, 5000, 0.1)
 STORE = FillCells((Fill("ns:a", GRANT, 1000, 0, b"x"), Fill("ns:b", GRANT, 2000, 500, b"y")), 0.1)
 EXTEND = RenewLeases((Lease("ns:a", GRANT), Lease("ns:b", NONCE)), 5000, 0.1)
 GIVE_BACK = ReleaseLeases((Lease("ns:a", GRANT), Lease("ns:b", NONCE)), 0.1)
 KEEP_OUT = HoldCells(("ns:a", "ns:b"), NONCE, 5000, 0.1)
+EXPIRED = ExpireCells(("ns:a", "ns:b"), 0.1)
 REMOVE = DeleteKeys(("ns:a", "ns:b"), 0.1)
 LOOK = ScanKeys("ns:*", 17, 500, 0.1)
 PING = Ping(0.1)
 
-COMMANDS = [READ, READ_MANY, TAKE, STORE, EXTEND, GIVE_BACK, KEEP_OUT, REMOVE, LOOK, PING]
+# The same with two tags, whose versions come along.
+TAGS = ("ns:%t:x", "ns:%t:ü")
+V1 = NONCE + b"\0\0\0\0\0\0\0\2"
+V2 = b"another-" + b"\0\0\0\0\0\0\0\3"
+CAPTURED = Capture(TAGS, 9000)
+READ_T = ReadCell("ns:k", 0.1, TAGS)
+READ_MANY_T = ReadCells(("ns:a", "ns:b", "ns:c"), 2, 0.1, TAGS)
+READ_TAGS = ReadTags(TAGS, 0.1)
+TAKE_T = AcquireLease("ns:k", NONCE, 5000, NO_GRANT, Mode.DROP, 0.1, CAPTURED)
+TAKE_MANY_T = AcquireLeases(CLAIMS, NONCE, 5000, 0.1, CAPTURED)
+STORE_T = FillCells((Fill("ns:a", GRANT, 1000, 0, b"x"),), 0.1, TAGS)
+KEEP_OUT_T = HoldCells(("ns:a",), NONCE, 5000, 0.1, CAPTURED)
+
+COMMANDS = [
+    READ,
+    READ_MANY,
+    READ_TAGS,
+    TAKE,
+    TAKE_MANY,
+    STORE,
+    EXTEND,
+    GIVE_BACK,
+    KEEP_OUT,
+    EXPIRED,
+    REMOVE,
+    LOOK,
+    PING,
+    READ_T,
+    READ_MANY_T,
+    TAKE_T,
+    TAKE_MANY_T,
+    STORE_T,
+    KEEP_OUT_T,
+]
+GET_TAGS = [(b"GET", b"ns:%t:x"), (b"GET", "ns:%t:ü".encode())]
+CAPTURE_TAGS = [
+    (b"EVALSHA", CAPTURE.sha, 1, b"ns:%t:x", NONCE, 9000),
+    (b"EVALSHA", CAPTURE.sha, 1, "ns:%t:ü".encode(), NONCE, 9000),
+]
+TAKE_BOTH = [
+    (b"EVALSHA", ACQUIRE.sha, 1, b"ns:a", NONCE, 5000, NO_GRANT, "keep"),
+    (b"EVALSHA", ACQUIRE.sha, 1, b"ns:b", NONCE, 5000, GRANT, "drop"),
+]
 
 
 def name_of(value):
@@ -82,7 +143,24 @@ def decoded(command, *replies):
     [
         (READ, [(b"GET", b"ns:k")]),
         (READ_MANY, [(b"MGET", b"ns:a", "ns:ü".encode())]),
+        (READ_TAGS, GET_TAGS),
+        (READ_T, [(b"GET", b"ns:k"), *GET_TAGS]),
+        (READ_MANY_T, [(b"MGET", b"ns:a", b"ns:b"), (b"MGET", b"ns:c"), *GET_TAGS]),
         (TAKE, [(b"EVALSHA", ACQUIRE.sha, 1, b"ns:k", NONCE, 5000, NO_GRANT, "keep")]),
+        # Versions are captured before the grant: whatever is granted is younger than they are (S7).
+        (TAKE_T, [*CAPTURE_TAGS, (b"EVALSHA", ACQUIRE.sha, 1, b"ns:k", NONCE, 5000, NO_GRANT, "drop")]),
+        (TAKE_MANY, TAKE_BOTH),
+        (TAKE_MANY_T, [*CAPTURE_TAGS, *TAKE_BOTH]),
+        # And read again after the fill: nobody shares a value whose tags had changed by then.
+        (STORE_T, [(b"EVALSHA", FILL.sha, 1, b"ns:a", GRANT, 1000, 0, b"x", b"ns:%wake"), *GET_TAGS]),
+        (KEEP_OUT_T, [*CAPTURE_TAGS, (b"EVALSHA", HOLD.sha, 1, b"ns:a", NONCE, 5000)]),
+        (
+            EXPIRED,
+            [
+                (b"EVALSHA", EXPIRE.sha, 1, b"ns:a", b"ns:%wake"),
+                (b"EVALSHA", EXPIRE.sha, 1, b"ns:b", b"ns:%wake"),
+            ],
+        ),
         (
             STORE,
             [
@@ -130,6 +208,37 @@ def test_a_command_is_encoded(command, wanted):
         (READ, [b"garbage"], CellRead(NOW_S, FOREIGN, None)),
         (READ, [errors.ResponseError("WRONGTYPE Operation")], CellRead(NOW_S, FOREIGN, None)),
         (READ_MANY, [[None, RAW]], CellsRead(NOW_S, (None, VALUE), None)),
+        (READ_T, [RAW, V1, V2], CellRead(NOW_S, VALUE, None, (V1, V2))),
+        (READ_T, [None, None, b"not a version"], CellRead(NOW_S, None, None, (b"", b""))),
+        (READ_T, [RAW, errors.ResponseError("WRONGTYPE x"), V2], CellRead(NOW_S, VALUE, None, (b"", V2))),
+        (
+            READ_MANY_T,
+            [[RAW, None], [b"garbage"], None, V2],
+            CellsRead(NOW_S, (VALUE, None, FOREIGN), None, (b"", V2)),
+        ),
+        (READ_TAGS, [V1, None], TagsRead(NOW_S, (V1, b""), None)),
+        (READ_TAGS, [errors.ResponseError("WRONGTYPE x"), RAW], TagsRead(NOW_S, (b"", b""), None)),
+        (
+            TAKE_T,
+            [[1, US, V1], [1, US, V2], [b"R", US, GRANT, RAW]],
+            LeaseGranted(NOW_S, GRANT, VALUE, MS, (V1, V2)),
+        ),
+        (TAKE_T, [[1, US, V1], [1, US, V2], [b"H", US, RAW]], FreshFound(NOW_S, VALUE, MS, (V1, V2))),
+        (TAKE_T, [[1, US, V1], [1, US, V2], [b"W", US, 40]], LeaseDenied(NOW_S, 40, None, MS, (V1, V2))),
+        (TAKE_T, [[1, US, V1], [1, US, V2], [b"T", US, 40]], WriterFound(NOW_S, 40)),
+        (
+            TAKE_MANY,
+            [[b"L", US, GRANT], [b"W", US, 40]],
+            LeasesAnswered(NOW_S, (LeaseGranted(NOW_S, GRANT, None, MS), LeaseDenied(NOW_S, 40, None, MS))),
+        ),
+        (
+            TAKE_MANY_T,
+            [[1, US, V1], [1, US, V2], [b"X", US], [b"S", US, 40, RAW]],
+            LeasesAnswered(NOW_S, (ForeignFound(NOW_S), LeaseDenied(NOW_S, 40, VALUE, MS)), (V1, V2)),
+        ),
+        (STORE_T, [[1, US], V1, None], CellsFilled(NOW_S, (FillResult.STORED,), (V1, b""))),
+        (KEEP_OUT_T, [[1, US, V1], [1, US, V2], [1, US, GRANT]], HoldsTaken(NOW_S, (GRANT,), (V1, V2))),
+        (EXPIRED, [[1, US], [0, US]], CellsExpired(NOW_S, 1)),
         (TAKE, [[b"L", US, GRANT]], LeaseGranted(NOW_S, GRANT, None, MS)),
         (TAKE, [[b"R", US, GRANT, RAW]], LeaseGranted(NOW_S, GRANT, VALUE, MS)),
         (TAKE, [[b"H", US, RAW]], FreshFound(NOW_S, VALUE, MS)),
@@ -188,6 +297,25 @@ def test_the_servers_clock_is_learned_from_replies(command, reply):
         (TAKE, [[b"H", US, b"garbage"]]),
         (TAKE, [[b"?", US]]),
         (TAKE, [[1, US]]),
+        (READ_T, [RAW, 1, V2]),
+        (READ_T, [RAW, [1, US, V1], V2]),
+        (READ_TAGS, [V1, [1, US]]),
+        (READ_MANY_T, [[RAW, None, None, None], [None], V1, V2]),
+        (READ_MANY_T, [V1, V2, [RAW, None], [None]]),
+        (TAKE_T, [[1, US, V1], [1, US, None], [b"L", US, GRANT]]),
+        (TAKE_T, [[1, US, V1], [1, US, b"short"], [b"L", US, GRANT]]),
+        (TAKE_T, [[1, US, V1], [1, US], [b"L", US, GRANT]]),
+        (TAKE_T, [[b"L", US, GRANT], [1, US, V1], [1, US, V2]]),
+        (TAKE_T, [[1, US, V1], V2, [b"L", US, GRANT]]),
+        (TAKE_MANY, [[b"L", US, GRANT], [b"L", US, b"8 others" + bytes(8)]]),
+        (TAKE_MANY, [[b"L", US, GRANT], [1, US]]),
+        (TAKE_MANY, [[b"L", US, GRANT], RAW]),
+        (TAKE_MANY_T, [[b"L", US, GRANT], [b"L", US, GRANT], [1, US, V1], [1, US, V2]]),
+        (STORE_T, [V1, V2, [1, US]]),
+        (STORE_T, [[1, US], V1, [1, US]]),
+        (KEEP_OUT_T, [[1, US, GRANT], [1, US, V1], [1, US, V2]]),
+        (EXPIRED, [[b"1", US], [1, US]]),
+        (EXPIRED, [1, 0]),
         (STORE, [[7, US], [1, US]]),
         (STORE, [1, 1]),
         (KEEP_OUT, [[1, US], [1, US]]),
@@ -239,6 +367,9 @@ def test_no_reply_whatsoever_raises(command, data):
         answers = {
             ReadCell: CellRead,
             ReadCells: CellsRead,
+            ReadTags: TagsRead,
+            AcquireLeases: LeasesAnswered,
+            ExpireCells: CellsExpired,
             AcquireLease: LeaseGranted | LeaseDenied | FreshFound | WriterFound | ForeignFound,
             FillCells: CellsFilled,
             RenewLeases: LeasesRenewed,
@@ -249,6 +380,9 @@ def test_no_reply_whatsoever_raises(command, data):
             Ping: Ponged,
         }
         assert isinstance(event, answers[type(command)])
+        tags = getattr(command, "tags", ()) or getattr(getattr(command, "capture", None), "tags", ())
+        if not isinstance(command, ReadTags) and not isinstance(event, WriterFound | ForeignFound):
+            assert len(getattr(event, "versions", ())) == len(tags), "one version for each tag"
 
 
 SOUND = {
@@ -256,6 +390,8 @@ SOUND = {
     "MGET": [RAW, None],
     "acquire": [b"W", US, 40],
     "fill": [1, US],
+    "capture": [1, US, V1],
+    "version": V1,
     "UNLINK": 1,
     "SCAN": [b"0", [b"ns:a"]],
 }
@@ -270,7 +406,37 @@ def test_a_swapped_reply_never_passes_for_another_kind_of_answer(command, mine):
     """S9: but for a GET, whose cell carries a check of its key, only the own kind of reply is taken."""
     for other, reply in SOUND.items():
         event = decoded(command, reply)
-        assert isinstance(event, StoreFailed) == (other != mine), other
+        if (mine, other) == ("GET", "version"):
+            assert event.cell == FOREIGN, "it is a string, and no cell"
+        else:
+            assert isinstance(event, StoreFailed) == (other != mine), other
+
+
+@pytest.mark.parametrize(
+    ("command", "own", "mine"),
+    [
+        (READ_T, (RAW, V1, V2), {1: "GET version", 2: "GET version"}),
+        (TAKE_T, ([1, US, V1], [1, US, V2], [b"L", US, GRANT]), {0: "capture", 1: "capture", 2: "acquire"}),
+        (TAKE_MANY, ([b"L", US, GRANT], [b"W", US, 40]), {0: "acquire", 1: "acquire"}),
+        (STORE_T, ([1, US], V1, V2), {0: "fill capture", 1: "GET version", 2: "GET version"}),
+        (KEEP_OUT_T, ([1, US, V1], [1, US, V2], [1, US, GRANT]), {0: "capture", 1: "capture"}),
+        (EXPIRED, ([1, US], [0, US]), {0: "fill capture", 1: "fill capture"}),
+        (EXTEND, ([1, US], [0, US]), {0: "fill capture", 1: "fill capture"}),
+        (GIVE_BACK, ([1, US], [0, US]), {0: "fill capture", 1: "fill capture"}),
+    ],
+    ids=name_of,
+)
+def test_a_swapped_reply_among_several_never_passes_for_another_kind_of_answer(command, own, mine):
+    """S9: what is a string passes for a version; a cell is none, so that its entry is a miss."""
+    assert not isinstance(decoded(command, *own), StoreFailed)
+    for place, kinds in mine.items():
+        for other, reply in SOUND.items():
+            replies = [*own]
+            replies[place] = reply
+            event = decoded(command, *replies)
+            assert isinstance(event, StoreFailed) == (other not in kinds.split()), (place, other)
+            if kinds.startswith("GET") and other == "GET":
+                assert b"" in event.versions
 
 
 # Errors.
@@ -307,6 +473,10 @@ def test_an_error_of_the_server_is_told_by_its_first_word(line, kind):
     assert classify(error) is kind
     assert decoded(READ, error) == StoreFailed(NOW_S, kind)
     assert decoded(STORE, [1, US], error) == StoreFailed(NOW_S, kind), "one error makes all of it fail"
+    # Also where it is a tag's, and everything else went well: what is not known of a tag is not guessed.
+    assert decoded(READ_T, RAW, V1, error) == StoreFailed(NOW_S, kind)
+    assert decoded(TAKE_T, [1, US, V1], error, [b"L", US, GRANT]) == StoreFailed(NOW_S, kind)
+    assert decoded(STORE_T, [1, US], V1, error) == StoreFailed(NOW_S, kind)
 
 
 @pytest.mark.parametrize(
@@ -346,8 +516,21 @@ def test_only_what_the_server_does_not_know_is_sent_again_with_its_text():
     assert again == (b"EVAL", FILL.text, *encoded[1][2:])
 
 
+@pytest.mark.parametrize("command", [TAKE_T, TAKE_MANY_T, STORE_T, KEEP_OUT_T], ids=name_of)
+def test_a_command_of_several_scripts_and_reads_is_seen_to_use_scripts(command):
+    """Faults 6 and 7: each of its scripts, and no read, can be sent again with its text."""
+    encoded = encode(command)
+
+    assert uses_scripts(encoded)
+    for each in encoded:
+        if each[0] == b"EVALSHA":
+            assert as_eval(each)[0] == b"EVAL"
+        else:
+            assert each[0] == b"GET"
+
+
 def test_every_script_has_a_digest_of_its_own():
-    assert len({script.sha for script in ALL}) == len(ALL) == 5
+    assert len({script.sha for script in ALL}) == len(ALL) == 7
     assert all(len(script.sha) == 40 for script in ALL)
 
 

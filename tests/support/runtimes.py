@@ -8,20 +8,27 @@ Every world records the semantic commands that its caches ask for. What a test d
 with what it did on threads and memory (B5): the commands, the counters, and what is left in the store.
 """
 
+import asyncio
 import gc
 import logging
 import random
 import time
 import weakref
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, asynccontextmanager, closing, contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from contextlib import (
+    AbstractAsyncContextManager,
+    AbstractContextManager,
+    ExitStack,
+    asynccontextmanager,
+    closing,
+    contextmanager,
+)
 from functools import partial
 from inspect import Parameter, iscoroutinefunction, signature
 from typing import Any, Final
 from uuid import uuid4
 
 import anyio
-import anyio.from_thread
 import anyio.lowlevel
 import anyio.to_thread
 import attrs
@@ -29,26 +36,31 @@ import pytest
 import redis
 import redis.asyncio
 
-from sansio_cache.cell import FOREIGN, NO_GRANT, Cell, Foreign, Kind, format_cell, parse_cell
+from sansio_cache.cell import FOREIGN, NO_GRANT, Cell, Foreign, Kind, Tag, format_cell, parse_cell
 from sansio_cache.codec import codec_for
 from sansio_cache.commands import (
     AcquireLease,
+    AcquireLeases,
+    Capture,
     DeleteKeys,
+    ExpireCells,
     FillCells,
     HoldCells,
     Mode,
     ReadCell,
     ReadCells,
+    ReadTags,
     ReleaseLeases,
     RenewLeases,
     ScanKeys,
     StoreCommand,
 )
 from sansio_cache.entry import BODY_HEADER_BYTES, seal
-from sansio_cache.events import StoreEvent
+from sansio_cache.events import FailureKind, StoreEvent, StoreFailed
 from sansio_cache.memory_store import MemoryStore
 from sansio_cache.notices import Notice
 from sansio_cache.stats import CacheStats
+from sansio_cache.tags import VERSION_BYTES, is_tag_key
 from sansio_cache_redis import anyio as cache_anyio
 from sansio_cache_redis import sync as cache_sync
 from sansio_cache_redis.audience import Story
@@ -74,12 +86,17 @@ _COUNTERS: Final = (
     "loads",
     "loads_without_lease",
     "load_failures",
+    "refreshes",
+    "refresh_failures",
+    "refreshes_skipped",
+    "kept_beside",
     "shared",
     "stored",
     "lost_leases",
     "outgrown_leases",
     "unstorable",
     "invalidated",
+    "soft_expired",
     "failed_invalidations",
     "errors",
     "gave_up",
@@ -123,6 +140,39 @@ async def until(condition: Callable[[], object], *, timeout_s: float = 20.0) -> 
         await anyio.sleep(0.001)
 
 
+# --- What tests hand to a cache, and callers of it
+
+
+def loading(value: Any, calls: list[Any] | None = None) -> Callable[[], Awaitable[Any]]:
+    """A loader that gives a value, and counts its calls in a list."""
+
+    async def load() -> Any:
+        if calls is not None:
+            calls.append(value)
+        await anyio.lowlevel.checkpoint()
+        return value
+
+    return load
+
+
+async def never() -> Any:
+    """A loader that is not to be called."""
+    raise AssertionError("the loader was called")
+
+
+async def in_parallel(count: int, call: Callable[[int], Awaitable[Any]]) -> list[Any]:
+    """The results of calls that run at the same time."""
+    results: list[Any] = [None] * count
+
+    async def run(place: int) -> None:
+        results[place] = await call(place)
+
+    async with anyio.create_task_group() as tasks:
+        for place in range(count):
+            tasks.start_soon(run, place)
+    return results
+
+
 # --- The store, behind the cache's back
 
 
@@ -140,7 +190,7 @@ class Raw:
         """Do as another process's cache would."""
         raise NotImplementedError
 
-    def read(self) -> dict[str, Cell | Foreign]:
+    def read(self) -> dict[str, Cell | Foreign | Tag]:
         """Everything in the namespace."""
         raise NotImplementedError
 
@@ -166,7 +216,19 @@ class Raw:
 
     def cell(self, key: str) -> Cell | Foreign | None:
         """One cell."""
-        return self.read().get(key)
+        found = self.read().get(key)
+        assert not isinstance(found, Tag), f"{key} is that of a tag"
+        return found
+
+    def version(self, tag: str) -> bytes | None:
+        """The version of a tag, None where it has none."""
+        found = self.read().get(f"%t:{tag}")
+        assert found is None or isinstance(found, Tag)
+        return None if found is None else found.version
+
+    def entries(self) -> dict[str, Cell | Foreign]:
+        """Everything in the namespace but for tags."""
+        return {key: cell for key, cell in self.read().items() if not isinstance(cell, Tag)}
 
     def lease(self, key: str, nonce: bytes = b"somebody", lease_ms: int = 600_000) -> bytes:
         """Take the lease of a key for somebody else; returns the grant."""
@@ -194,7 +256,7 @@ class MemoryRaw(Raw):
     def perform(self, command: StoreCommand) -> StoreEvent:
         return self._memory.perform(command)
 
-    def read(self) -> dict[str, Cell | Foreign]:
+    def read(self) -> dict[str, Cell | Foreign | Tag]:
         prefix = f"{self._namespace}:"
         return {
             full.removeprefix(prefix): kept.cell
@@ -229,9 +291,9 @@ class ServerRaw(Raw):
     def perform(self, command: StoreCommand) -> StoreEvent:
         return self._store.perform(command)
 
-    def read(self) -> dict[str, Cell | Foreign]:
+    def read(self) -> dict[str, Cell | Foreign | Tag]:
         prefix = f"{self._namespace}:"
-        found: dict[str, Cell | Foreign] = {}
+        found: dict[str, Cell | Foreign | Tag] = {}
         for name in self._client.scan_iter(f"{prefix}*", count=10_000):
             try:
                 raw = self._client.get(name)
@@ -239,7 +301,9 @@ class ServerRaw(Raw):
                 found[name.decode().removeprefix(prefix)] = FOREIGN
             else:
                 if raw is not None:
-                    found[name.decode().removeprefix(prefix)] = parse_cell(raw)
+                    full = name.decode()
+                    is_tag = is_tag_key(full) and len(raw) == VERSION_BYTES
+                    found[full.removeprefix(prefix)] = Tag(raw) if is_tag else parse_cell(raw)
         return found
 
     def cell(self, key: str) -> Cell | Foreign | None:
@@ -271,7 +335,7 @@ class ServerRaw(Raw):
         return int(self._client.pttl(self.full(key)))
 
 
-def is_free(cell: Cell | Foreign | None) -> bool:
+def is_free(cell: Cell | Foreign | Tag | None) -> bool:
     """Whether nobody has a lease or a hold on a key."""
     return cell is None or (isinstance(cell, Cell) and cell.kind == Kind.VALUE and cell.grant == NO_GRANT)
 
@@ -321,24 +385,30 @@ def _strip(part: Any, prefix: str) -> Any:
 def _masked(command: StoreCommand) -> Fact:
     """A command without what differs from run to run: time-outs, clocks, the check of the full key."""
     match command:
-        case ReadCell(key=key):
-            return (key,)
-        case ReadCells(keys=keys):
-            return keys
-        case AcquireLease(key=key, nonce=nonce, lease_ms=lease_ms, seen=seen, mode=mode):
-            return (key, nonce, lease_ms, seen[:8], mode.value)
-        case FillCells(fills=fills):
-            return tuple(
+        case ReadCell(key=key, tags=tags):
+            return (key, *tags)
+        case ReadCells(keys=keys, tags=tags):
+            return (*keys, *tags)
+        case ReadTags(tags=tags):
+            return tags
+        case AcquireLease(key=key, nonce=nonce, lease_ms=lease_ms, seen=seen, mode=mode, capture=capture):
+            return (key, nonce, lease_ms, seen[:8], mode.value, *_captured(capture))
+        case AcquireLeases(claims=claims, nonce=nonce, lease_ms=lease_ms, capture=capture):
+            claimed = tuple((each.key, each.seen[:8], each.mode.value) for each in claims)
+            return (claimed, nonce, lease_ms, *_captured(capture))
+        case FillCells(fills=fills, tags=tags):
+            filled = tuple(
                 (each.key, each.grant[:8], each.hard_ttl_ms, each.soft_ttl_ms, _content(each.body))
                 for each in fills
             )
+            return (*filled, *tags)
         case RenewLeases(leases=leases, lease_ms=lease_ms):
             return (tuple((each.key, each.claim[:8]) for each in leases), lease_ms)
         case ReleaseLeases(leases=leases):
             return tuple((each.key, each.claim[:8]) for each in leases)
-        case HoldCells(keys=keys, nonce=nonce, hold_ms=hold_ms):
-            return (keys, nonce, hold_ms)
-        case DeleteKeys(keys=keys):
+        case HoldCells(keys=keys, nonce=nonce, hold_ms=hold_ms, capture=capture):
+            return (keys, nonce, hold_ms, *_captured(capture))
+        case DeleteKeys(keys=keys) | ExpireCells(keys=keys):
             return tuple(sorted(keys))
         case ScanKeys(pattern=pattern):
             return (pattern,)
@@ -346,11 +416,46 @@ def _masked(command: StoreCommand) -> Fact:
             return ()
 
 
-def _content(body: bytes) -> bytes:
-    """A body without its key check and the time that its load took."""
+def _captured(capture: Capture) -> Fact:
+    return (*capture.tags, capture.ttl_ms) if capture.tags else ()
+
+
+def _content(body: bytes, *, names: bool = True) -> bytes:
+    """A body without its key check, the time that its load took, and the clocks in its tags' versions.
+
+    `names`: with the nonces in them, which differ where calls come in another order.
+    """
     if len(body) < BODY_HEADER_BYTES:
         return body
-    return body[8:16] + body[20:]
+    kept = [body[8:16], body[20:BODY_HEADER_BYTES]]
+    at = BODY_HEADER_BYTES
+    for _ in range(body[BODY_HEADER_BYTES - 1]):
+        name_at = at + VERSION_BYTES
+        end = name_at + 2 + int.from_bytes(body[name_at : name_at + 2], "big")
+        kept += [body[at : at + 8] if names else b"", body[name_at:end]]
+        at = end
+    return b"".join(kept) + body[at:]
+
+
+class _SyncRefuser:
+    def __init__(
+        self, store: Any, kind: FailureKind, only: tuple[type, ...], clock: Callable[[], float]
+    ) -> None:
+        self._store, self._kind, self._only, self._clock = store, kind, only, clock
+
+    def perform(self, command: StoreCommand) -> StoreEvent:
+        if isinstance(command, self._only):
+            return StoreFailed(self._clock(), self._kind)
+        event: StoreEvent = self._store.perform(command)
+        return event
+
+
+class _AsyncRefuser(_SyncRefuser):
+    async def perform(self, command: StoreCommand) -> StoreEvent:  # type: ignore[override]
+        if isinstance(command, self._only):
+            return StoreFailed(self._clock(), self._kind)
+        event: StoreEvent = await self._store.perform(command)
+        return event
 
 
 class _SyncRecorder:
@@ -381,6 +486,8 @@ class CacheUnderTest:
     def __init__(self, cache: Any, *, is_sync: bool) -> None:
         self.cache = cache
         self.is_sync = is_sync
+        # Where the loaders of the synchronous cache run, whose threads may be its own.
+        self._loop = asyncio.get_running_loop() if is_sync else None
         # More than the usual 40 threads: every caller has one, and none may wait for another's.
         self._threads = anyio.CapacityLimiter(200)
 
@@ -405,6 +512,17 @@ class CacheUnderTest:
         explaining: AbstractContextManager[Story] = self.cache.explain()
         return explaining
 
+    @contextmanager
+    def refusing(self, kind: FailureKind, *only: type) -> Iterator[None]:
+        """The store fails in the block: those commands, or all of them."""
+        driver = self.driver
+        store, refuser = driver._store, _SyncRefuser if self.is_sync else _AsyncRefuser
+        driver._store = refuser(store, kind, only or (object,), time.monotonic)
+        try:
+            yield
+        finally:
+            driver._store = store
+
     @property
     def followers(self) -> int:
         """How many callers wait for the load of another."""
@@ -417,25 +535,41 @@ class CacheUnderTest:
             await self.cache.aclose()
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
-        method = getattr(self.cache, name)
+        return self.calling(getattr(self.cache, name))
+
+    def calling(self, method: Callable[..., Any]) -> Callable[..., Any]:
+        """A method of the cache, or of what it has made, as a coroutine function."""
 
         async def call(*args: Any, **kwargs: Any) -> Any:
             if not self.is_sync:
                 return await method(*args, **kwargs)
-            return await self._in_thread(lambda: method(*map(_bridged, args), **kwargs))
+            return await self._in_thread(lambda: method(*map(self._bridged, args), **kwargs))
 
         return call
 
+    def entity(self, name: str, type: Any, *, loader: Any = None, **options: Any) -> "EntityUnderTest":
+        bridged = self._bridged(loader) if self.is_sync else loader
+        return EntityUnderTest(self, self.cache.entity(name, type, loader=bridged, **options))
+
+    def mutate(
+        self, *keys: str, tags: Iterable[str] = (), value_tags: Iterable[str] = ()
+    ) -> AbstractAsyncContextManager[Any]:
+        return self.entered(lambda: self.cache.mutate(*keys, tags=tags, value_tags=value_tags))
+
+    def invalidating(self, *keys: str, tags: Iterable[str] = ()) -> AbstractAsyncContextManager[Any]:
+        return self.entered(lambda: self.cache.invalidating(*keys, tags=tags))
+
     @asynccontextmanager
-    async def mutate(self, *keys: str) -> AsyncIterator[Any]:
+    async def entered(self, make: Callable[[], Any]) -> AsyncIterator[Any]:
+        """The block of a context manager of the cache, which on threads is entered and left on one."""
+        manager = make()
         if not self.is_sync:
-            async with self.cache.mutate(*keys) as mutation:
-                yield mutation
+            async with manager as given:
+                yield given
             return
-        manager = self.cache.mutate(*keys)
-        mutation = await self._in_thread(manager.__enter__)
+        given = await self._in_thread(manager.__enter__)
         try:
-            yield mutation
+            yield given
         except BaseException as error:
             leave = partial(manager.__exit__, type(error), error, error.__traceback__)
             with anyio.CancelScope(shield=True):
@@ -447,12 +581,36 @@ class CacheUnderTest:
     async def _in_thread(self, call: Callable[[], Any]) -> Any:
         return await anyio.to_thread.run_sync(call, limiter=self._threads)
 
+    def _bridged(self, argument: Any) -> Any:
+        """A loader that is a coroutine function, as a plain one that runs it in the test's event loop."""
+        if not iscoroutinefunction(argument):
+            return argument
+        loop = self._loop
+        assert loop is not None
 
-def _bridged(argument: Any) -> Any:
-    """A loader that is a coroutine function, as a plain one that runs it in the test's event loop."""
-    if not iscoroutinefunction(argument):
-        return argument
-    return lambda: anyio.from_thread.run(argument)
+        def run(*given: Any) -> Any:
+            return asyncio.run_coroutine_threadsafe(argument(*given), loop).result()
+
+        # With the parameters that it has: whether it gets a context is told by their names.
+        run.__signature__ = signature(argument)  # type: ignore[attr-defined]
+        return run
+
+
+class EntityUnderTest:
+    """The same for an entity."""
+
+    def __init__(self, cache: CacheUnderTest, entity: Any) -> None:
+        self._cache = cache
+        self._entity = entity
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        return self._cache.calling(getattr(self._entity, name))
+
+    def key(self, id: Any) -> Any:
+        return self._entity.key(id)
+
+    def mutate(self, *ids: Any, tags: Iterable[str] = ()) -> AbstractAsyncContextManager[Any]:
+        return self._cache.entered(lambda: self._entity.mutate(*ids, tags=tags))
 
 
 class World:
@@ -478,7 +636,8 @@ class World:
         else:
             cache = kind.from_url(self.url, **options)
         # One sequence of random numbers for each cache, the same in all places.
-        cache._plan._entropy = random.Random(len(self.caches))
+        cache._plan._entropy = entropy = random.Random(len(self.caches))
+        cache._plan._draw = entropy.randbytes
         opened = CacheUnderTest(cache, is_sync=is_sync)
         recorder = _SyncRecorder if is_sync else _AsyncRecorder
         driver = opened.driver
@@ -524,22 +683,28 @@ class World:
     def summary(self, compare: str) -> dict[str, Any]:
         """What is compared between places: see `runs`."""
         names = compare == "trace"
-        left = {
-            key: FOREIGN
-            if isinstance(cell, Foreign)
-            else (
-                Kind(cell.kind).name,
-                cell.grant != NO_GRANT,
-                cell.soft_ms != 0,
-                cell.filled_by[:8] if names else None,
-                _content(cell.body),
-            )
-            for key, cell in self.raw.read().items()
-        }
+        left = {key: _left(cell, names=names) for key, cell in self.raw.read().items()}
         if not names:
             return {"store": left}
         stats = [{name: getattr(cache.stats(), name) for name in _COUNTERS} for cache in self.caches]
         return {"commands": self.trace.folded(), "stats": stats, "store": left}
+
+
+def _left(cell: Cell | Foreign | Tag, *, names: bool) -> Any:
+    """What is compared of a key."""
+    match cell:
+        case Foreign():
+            return FOREIGN
+        case Tag(version=version):
+            return ("tag", version[:8] if names else None)
+        case _:
+            return (
+                Kind(cell.kind).name,
+                cell.grant != NO_GRANT,
+                cell.soft_ms != 0,
+                cell.filled_by[:8] if names else None,
+                _content(cell.body, names=names),
+            )
 
 
 # --- Running tests

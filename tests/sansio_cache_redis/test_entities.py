@@ -1,0 +1,195 @@
+"""Entities, on both caches, three runtimes and both stores: a name, a type and a policy said once."""
+
+from dataclasses import dataclass
+
+import pytest
+
+from sansio_cache import Absent, ConfigurationError, InvalidKeyError, Policy
+from sansio_cache.entry import MissReason
+from sansio_cache.ttl import NO_JITTER
+from support.runtimes import never, runs, until
+
+
+@dataclass
+class User:
+    name: str
+
+
+LONG = Policy(ttl=60, jitter=NO_JITTER, stale_for_s=600)
+
+
+async def load_user(id):
+    return User(f"user {id}")
+
+
+async def load_users(ids):
+    return {each: User(f"user {each}") for each in ids}
+
+
+def users(world, **options):
+    return world.cache.entity("user", User, **{"ttl": 60, "loader": load_user, **options})
+
+
+@runs()
+async def test_an_entity_keeps_its_things_under_built_keys_of_its_type(world):
+    entity = users(world)
+
+    assert await entity.get(7) is None
+    assert await entity.get_or_load(7) == User("user 7")
+    assert await entity.get(7) == User("user 7")
+    assert await entity.get("7") == User("user 7"), "1 and '1' are the same component"
+    assert await world.cache.get(world.cache.key.build("user", 7), type=User) == User("user 7")
+    assert entity.key(7) == world.cache.key.build("user", 7)
+    assert await entity.get(8, "nobody") == "nobody"
+
+
+@runs()
+async def test_a_call_may_bring_its_own_loader_and_one_of_them_is_needed(world):
+    async def own(id):
+        return User(f"own {id}")
+
+    assert await users(world).get_or_load(1, own) == User("own 1")
+    bare = users(world, loader=None)
+    assert await bare.get_or_load(2, own) == User("own 2")
+    with pytest.raises(ConfigurationError, match="has no loader"):
+        await bare.get_or_load(3)
+
+
+@runs()
+async def test_what_is_written_is_read(world):
+    entity = users(world)
+
+    assert await entity.set(1, User("Ada"))
+    assert await entity.get_or_load(1, never) == User("Ada")
+    result = await entity.invalidate(1, 2)
+    assert result.done == 2
+    assert await entity.get(1) is None
+
+
+@runs(policy=LONG)
+async def test_what_has_been_made_stale_is_loaded_anew(world):
+    entity = users(world, ttl=None)
+    await entity.set(1, User("old"))
+    await entity.expire(1)
+
+    assert await entity.get_or_load(1) == User("old")
+    await until(lambda: world.cache.stats().refreshes == 1 and world.cache.stats().stored == 2)
+    assert await entity.get(1) == User("user 1")
+
+
+@runs()
+async def test_many_things_are_asked_for_and_loaded_by_their_ids(world):
+    entity = users(world)
+    await entity.set(1, User("Ada"))
+    asked = []
+
+    async def load(ids):
+        asked.append(sorted(ids))
+        return {2: User("two"), 3: Absent(), 99: User("nobody asked")}
+
+    found = await entity.get_or_load_many([1, 2, 3, 4], load)
+
+    assert found == {1: User("Ada"), 2: User("two")}
+    assert asked == [[2, 3, 4]]
+    assert await entity.get(2) == User("two")
+    assert await entity.get_or_load_many([], load) == {}
+    assert "not asked for" in world.log.pop().getMessage()
+
+
+@runs()
+async def test_a_loader_of_many_things_that_gives_no_mapping_is_refused(world):
+    async def load(ids):
+        return [User("one")]
+
+    with pytest.raises(ConfigurationError, match="mapping"):
+        await users(world).get_or_load_many([1], load)
+
+
+@runs()
+async def test_a_new_generation_makes_everything_of_an_entity_a_miss_and_nothing_else(world):
+    """S7, at the price of one removal, however many entries there are."""
+    entity = users(world, generations=True)
+    others = world.cache.entity("team", User, loader=load_user, generations=True)
+    await entity.get_or_load_many(range(20), load_users)
+    await entity.set(20, User("set"))
+    await others.get_or_load(1)
+
+    assert (await entity.invalidate_all()).done == 1
+
+    assert [await entity.get(each) for each in range(21)] == [None] * 21
+    assert world.cache.stats().misses[MissReason.TAG] == 21
+    assert await others.get(1) == User("user 1")
+    assert await entity.get_or_load(20) == User("user 20")
+    assert await entity.get(20) == User("user 20")
+
+
+@runs()
+async def test_a_new_generation_fences_a_load_in_flight(world):
+    """S1, S7: what was loaded before is not served after."""
+    entity = users(world, generations=True)
+
+    async def load(id):
+        await entity.invalidate_all()
+        return User("old")
+
+    assert await entity.get_or_load(1, load) == User("old")
+    assert await entity.get(1) is None
+
+
+@runs()
+async def test_without_generations_there_is_no_invalidating_all(world):
+    with pytest.raises(ConfigurationError, match="generations=True"):
+        await users(world).invalidate_all()
+
+
+@runs()
+async def test_a_mutation_stores_values_of_the_present_generation(world):
+    entity = users(world, generations=True)
+    await entity.get_or_load(1)
+
+    async with entity.mutate(1) as mutation:
+        mutation.set(entity.key(1), User("Grace"), type=User)
+
+    assert await entity.get_or_load(1, never) == User("Grace")
+    await entity.invalidate_all()
+    assert await entity.get(1) is None
+
+
+@runs()
+async def test_a_generation_that_changes_inside_a_mutation_takes_its_values_away(world):
+    """S6, S7: the versions are those from before the block, so nothing older than the change is served."""
+    entity = users(world, generations=True)
+
+    async with entity.mutate(1) as mutation:
+        await entity.invalidate_all()
+        mutation.set(entity.key(1), User("Grace"), type=User)
+
+    assert await entity.get(1) is None
+    assert await entity.get_or_load(1) == User("user 1")
+
+
+@runs()
+async def test_a_mutation_may_tie_its_values_to_tags_but_not_to_those_that_it_invalidates(world):
+    cache = world.cache
+    async with cache.mutate("k", tags=["lists"], value_tags=["users"]) as mutation:
+        mutation.set("k", 1)
+    assert await cache.get_or_load("k", never, tags=["users"]) == 1
+    await cache.invalidate(tags=["lists"])
+    assert await cache.get("k") == 1
+    await cache.invalidate(tags=["users"])
+    assert await cache.get("k") is None
+
+    with pytest.raises(InvalidKeyError, match="would take away what it stores"):
+        await cache.mutate("k", tags=["users"], value_tags=["users"]).__aenter__()
+
+
+@runs()
+async def test_what_cannot_be_an_entity_is_refused_when_it_is_made(world):
+    with pytest.raises(InvalidKeyError):
+        world.cache.entity("", User)
+    with pytest.raises(ConfigurationError, match="loader is a function"):
+        world.cache.entity("user", User, loader=5)
+    with pytest.raises(ConfigurationError):
+        world.cache.entity("user", object)
+    with pytest.raises(ConfigurationError, match="not both"):
+        world.cache.entity("user", User, ttl=LONG, policy=LONG)
