@@ -68,9 +68,6 @@ class History:
         self.clock = Clock()
         self.store = store_class(self.clock)
         self.processes = [Process(self.store, self.clock) for _ in range(2)]
-        # What a mutation stores has no tags, so that invalidating one is then no way to tell of a write.
-        tells = ["tag"] if self.random.random() < 0.6 else ["mutate and set"]
-        self.ways = ["keys", "set", "mutate", *tells * 2]
         self.past: list[StoreCommand] = []
         self.lateness, self.latest = self.random.choice([(0.0, 1), (0.05, 60), (0.3, 30)])
         for process in self.processes:
@@ -124,8 +121,9 @@ class History:
         choice = self.random.choice
         process, codec = choice(self.processes), choice([INTS, INTS, TEXTS])
         key, now_s = choice(KEYS), self.clock()
+        tags = choice([(TAG,), (TAG,), (TAG, "t:more")])
         each = load_request(
-            name=key, codec=codec, policy=self.policy(), nonce=self.nonce(), started_s=now_s, tags=(TAG,)
+            name=key, codec=codec, policy=self.policy(), nonce=self.nonce(), started_s=now_s, tags=tags
         )
         keys = (key,)
         match self.random.randrange(8):
@@ -167,16 +165,15 @@ class History:
     def write(self):
         """A writer: it commits, and then tells the cache, in one of the ways that there are."""
         keys = tuple(self.random.sample(KEYS, self.random.randint(1, 2)))
-        way = self.random.choice(self.ways)
+        way = self.random.choice(["keys", "tag", "tag", "set", "mutate", "mutate and set"])
         process = self.random.choice(self.processes)
         codec = self.random.choice([INTS, TEXTS])
-        grants = None
+        held = ManyHeld(None, None)
         if way.startswith("mutate"):
-            request = MutateRequest(keys, self.nonce(), 5_000, 60.0, PATIENCE, self.clock())
+            request = MutateRequest(keys, self.nonce(), 5_000, 60.0, PATIENCE, self.clock(), (TAG,), 120_000)
             run = process.start(begin(request))
             yield from self.until_over(process, run)
-            assert isinstance(run.step.outcome, ManyHeld)
-            grants = run.step.outcome.grants
+            held = run.step.outcome
             yield
         for key in keys:
             self.versions[key] += 1
@@ -195,7 +192,8 @@ class History:
                 step = set_many(SetRequest(name, items, self.nonce(), 5_000, chunk, PATIENCE, now_s, (TAG,)))
             case _:
                 kept = items[: self.random.randint(1, 2)] if way == "mutate and set" else ()
-                step = end(EndRequest(keys, grants, kept, PATIENCE, now_s, (TAG_KEY,)))
+                tags = () if way == "mutate and set" else (TAG_KEY,)
+                step = end(EndRequest(keys, held.grants, kept, PATIENCE, now_s, tags, held.versions))
         run = process.start(step)
         yield from self.until_over(process, run)
         if is_complete(run.step.outcome):
