@@ -131,6 +131,30 @@ def test_when_it_was_filled_and_how_long_it_took_can_be_read_back():
     assert (found.filled_ms, found.load_ms) == (5_000, 250)
 
 
+def test_of_a_servable_value_another_copy_can_be_had():
+    codec = codec_for(list[int], 1_000)
+    cell = value_cell([6], codec=codec, versions=(("t:a", V1),))
+    first, second = copy_of(cell, codec), copy_of(cell, codec)
+    assert first == second == [6]
+    assert first is not second
+    assert copy_of(absent_cell(versions=(("t:a", V1),)), INTS) is None
+
+
+def test_a_copy_is_migrated_like_the_value_itself_and_there_is_none_if_the_hook_changes_its_mind():
+    moods = [True, True, False]
+
+    def hook(older):
+        if not moods.pop(0):
+            raise ValueError(older)
+        return int(older)
+
+    hooked = codec_for(int, 1_000, hook)
+    cell = value_cell("7", codec=TEXTS)
+    assert examine(cell, KEY, hooked, 0) == Servable(7, True, cell)
+    assert copy_of(cell, hooked) == 7
+    assert copy_of(cell, hooked) is None
+
+
 # The answer that there is nothing.
 
 

@@ -279,6 +279,14 @@ def test_an_empty_component_is_refused(empty):
         APP.generation(empty)
 
 
+def test_the_name_of_a_tag_stands_as_it_is_and_a_text_that_looks_like_one_is_a_tag():
+    name = APP.generation("user")
+    assert APP.tag(name) is name
+    assert APP.tag(str(name)) == "t:g%3Auser"
+    assert repr(name) == "TagName('g:user')"
+    assert pickle.loads(pickle.dumps(name)) == name
+
+
 def test_tags_are_limited_by_the_length_of_their_keys():
     small = KeyBuilder("app", max_key_bytes=10)
     assert small.tag("abc") == "t:abc"  # of which the key is app:%t:abc

@@ -101,6 +101,14 @@ def test_each_notice_raises_exactly_its_own_counter(notice, stats):
     assert folded(notice) == stats
 
 
+def test_a_plain_hit_can_be_counted_in_one_go():
+    ended = Ended(OperationName.GET, 0.001)
+    fold = StatsFold()
+    fold.record_hit(ended)
+    fold.record_hit(ended)
+    assert fold.snapshot() == folded(Hit("k"), ended, Hit("k"), ended)
+
+
 def test_operations_are_timed_by_name():
     stats = folded(
         Ended(OperationName.GET, 0.001), Ended(OperationName.GET, 0.002), Ended(OperationName.SET, 0.003)

@@ -8,6 +8,7 @@ import pytest
 
 from sansio_cache.backoff import pause_s, watched_pause_s
 from sansio_cache.cell import FOREIGN, NO_GRANT, make_grant
+from sansio_cache.codec import codec_for
 from sansio_cache.commands import (
     NO_TAGS,
     AcquireLease,
@@ -655,13 +656,22 @@ class TestWhatIsReplaced:
     """The value that is being replaced goes to the loader, where it is known and can be read."""
 
     def test_a_value_that_has_expired(self):
-        script = begun().give(CellRead(0.0, STALE, NOW_MS), LED, LeaseGranted(0.0, GRANT, STALE, NOW_MS))
+        script = begun().give(CellRead(0.0, STALE, NOW_MS), LED, WriterFound(0.0, 9))
         assert script.command.previous == 6
 
-    def test_nothing_where_it_has_been_invalidated_meanwhile(self):
-        """S1: a loader that gives back what it is told must not bring an old value back."""
+    def test_nothing_where_it_is_gone_by_the_time_of_the_lease(self):
         script = begun().give(CellRead(0.0, STALE, NOW_MS), LED, GRANTED)
         assert script.command.previous is None
+
+    def test_it_is_a_copy_of_the_loaders_own(self):
+        codec = codec_for(list[int], 1_000)
+        stale = value_cell([6], codec=codec, soft_ms=NOW_MS - 1)
+        script = begun(codec=codec, **WAITING).give(CellRead(0.0, stale, NOW_MS), LED)
+        script.give(LeaseGranted(0.0, GRANT, stale, NOW_MS))
+        assert script.command.previous == [6]
+        script.command.previous.append(7)
+        script.give(ComputeFailed(0.0, BROKEN), RELEASED)
+        assert script.outcome == Value([6])
 
     def test_a_value_that_is_found_with_the_lease(self):
         script = begun().give(ABSENT, LED, LeaseGranted(0.0, GRANT, STALE, NOW_MS))
@@ -882,7 +892,7 @@ class TestBesideAnotherVersionsEntry:
         script.give(LED)
         assert script.command == acquire(key=self.BESIDE)
         script.give(GRANTED)
-        assert script.command.key == self.BESIDE
+        assert (script.command.key, script.command.name) == (self.BESIDE, KEY)
         script.give(Computed(0.0, 7))
         body = seal(self.BESIDE, INTS, b"7", 0.0, self.ANCHOR)
         assert script.command == FillCells((Fill(self.BESIDE, GRANT, 60_000, 0, body),), 0.1)

@@ -48,7 +48,7 @@ from sansio_cache.notices import Loaded as LoadedNotice
 from sansio_cache.operations.loading import DRAWN_BYTES, Finding, LoadRequest, compute
 from sansio_cache.step import Abandoned, Loaded, Raised, Value
 from sansio_cache.ttl import Jitter
-from support.machines import GRANT, INTS, KEY, THEIRS, Script, draw, load_request, value_cell
+from support.machines import GRANT, INTS, KEY, THEIRS, Script, absent_cell, draw, load_request, value_cell
 
 STORED = CellsFilled(0.0, (FillResult.STORED,))
 REFUSED = CellsFilled(0.0, (FillResult.REFUSED,))
@@ -87,7 +87,9 @@ class TestTheLoader:
         assert begun(grant=None).command == Compute(KEY, None)
 
     def test_is_told_what_it_replaces(self):
-        assert begun(finding=Finding(previous=value_cell(6))).command.previous == 6
+        assert begun(finding=Finding(previous=STALE_CELL)).command.previous == 6
+        assert begun(finding=Finding(previous=absent_cell())).command.previous is None
+        assert begun().command.previous is None
 
     def test_that_raises_gives_the_lease_back_and_stores_nothing(self):
         """S13."""
@@ -304,7 +306,7 @@ class TestInTheBackground:
         assert script.step.rests_until_s == 0.0
 
     def test_a_loader_that_raises_is_told_of_and_the_load_rests(self):
-        script = begun(in_background=True, retry_after_s=3.0, finding=Finding(previous=value_cell(6)))
+        script = begun(in_background=True, retry_after_s=3.0, finding=Finding(previous=STALE_CELL))
         script.give(ComputeFailed(1.0, BROKEN))
         assert script.command == RELEASE
         script.give(LeasesReleased(2.0))
@@ -352,6 +354,28 @@ class TestInterruption:
         script = begun(grant=None).give(Interrupted(0.0))
         assert script.outcome == Abandoned()
         assert script.notices == []
+
+
+class TestWhichLoadsAreTheSame:
+    """S7: a load is shared only among callers of one type who name the same tags."""
+
+    def test_the_order_of_the_tags_does_not_matter(self):
+        one, other = load_request(tags=("t:a", "t:b")), load_request(tags=("t:b", "t:a"))
+        assert one.load_schema == other.load_schema
+
+    def test_the_tags_and_the_type_do(self):
+        requests = [
+            load_request(),
+            load_request(codec=codec_for(str, 1_000)),
+            load_request(tags=("t:a",)),
+            load_request(tags=("t:b",)),
+            load_request(tags=("t:a", "t:b")),
+            load_request(tags=("t:at:b",)),
+        ]
+        assert len({each.load_schema for each in requests}) == len(requests)
+
+    def test_without_tags_it_is_the_type_alone(self):
+        assert load_request().load_schema == INTS.fingerprint
 
 
 class TestWhatARequestDraws:

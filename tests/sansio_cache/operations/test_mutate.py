@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from sansio_cache.cell import make_grant
-from sansio_cache.commands import DeleteKeys, FillCells, HoldCells, Lease, RenewLeases, Sleep
+from sansio_cache.commands import Capture, DeleteKeys, FillCells, HoldCells, Lease, RenewLeases, Sleep
+from sansio_cache.entry import seal
 from sansio_cache.errors import ProtocolError
 from sansio_cache.events import (
     CellsFilled,
@@ -17,6 +18,7 @@ from sansio_cache.events import (
     StoreFailed,
     Woke,
 )
+from sansio_cache.memory_store import MemoryStore
 from sansio_cache.notices import (
     Ended,
     FillRefused,
@@ -27,10 +29,11 @@ from sansio_cache.notices import (
     StoreErrored,
     StoreGaveUp,
 )
+from sansio_cache.operations.get import ReadRequest, get
 from sansio_cache.operations.mutate import EndRequest, MutateRequest, begin, end
 from sansio_cache.operations.set_many import Item
-from sansio_cache.step import Abandoned, ManyHeld, ManyInvalidated
-from support.machines import NONCE, PATIENCE, TEXTS, Script
+from sansio_cache.step import Abandoned, ManyHeld, ManyInvalidated, Missing
+from support.machines import NONCE, PATIENCE, TEXTS, Clock, Process, Script
 
 KEYS = ("shop:a", "shop:b")
 TAG_KEYS = ("shop:%t:a", "shop:%g:user")
@@ -38,12 +41,14 @@ G1, G2 = make_grant(NONCE, 1), make_grant(NONCE, 2)
 A, B = (Item(f"shop:{name}", TEXTS, b'"%s"' % name.encode(), 60_000, 0) for name in "ab")
 
 
-def begun(keys=KEYS, **options):
-    return Script(begin(MutateRequest(keys, NONCE, 3_000, 60.0, PATIENCE, 1.0), **options))
+def begun(keys=KEYS, *, value_tags=(), **options):
+    ttl_ms = 9_000 if value_tags else 0
+    request = MutateRequest(keys, NONCE, 3_000, 60.0, PATIENCE, 1.0, value_tags, ttl_ms)
+    return Script(begin(request, **options))
 
 
-def ending(*items, keys=KEYS, grants=(G1, G2), tags=()):
-    return Script(end(EndRequest(keys, grants, items, PATIENCE, 1.0, tags)))
+def ending(*items, keys=KEYS, grants=(G1, G2), tags=(), versions=()):
+    return Script(end(EndRequest(keys, grants, items, PATIENCE, 1.0, tags, versions)))
 
 
 def test_it_begins_with_a_hold_on_every_key_and_renews_them_until_the_longest_time():
@@ -188,3 +193,38 @@ class TestTags:
         script = ending(tags=TAG_KEYS).give(StoreFailed(1.0, FailureKind.WRITES_REFUSED))
         assert script.outcome == ManyInvalidated((), (*KEYS, *TAG_KEYS))
         assert InvalidationFailed((*KEYS, *TAG_KEYS)) in script.notices
+
+
+class TestTagsThatTheValuesCarry:
+    """S7: captured before the block runs."""
+
+    NAMES = ("t:a", "g:user")
+    V1, V2, V3 = (make_grant(b"tag-----", us) for us in (1, 2, 3))
+
+    def test_their_versions_are_captured_with_the_holds(self):
+        script = begun(value_tags=self.NAMES)
+        assert script.command == HoldCells(KEYS, NONCE, 3_000, 0.1, Capture(TAG_KEYS, 9_000))
+        script.give(HoldsTaken(1.0, (G1, G2), (self.V1, self.V2)))
+        assert script.outcome.versions == (("t:a", self.V1), ("g:user", self.V2))
+
+    def test_and_stored_with_the_values_at_the_end(self):
+        versions = (("t:a", self.V1), ("g:user", self.V2))
+        script = ending(A, versions=versions)
+        assert script.command == FillCells((A.under(G1, versions),), 0.1)
+        assert script.command.fills[0].body == seal("shop:a", TEXTS, b'"a"', 0.0, versions)
+
+    @pytest.mark.parametrize("count", [0, 1, 3])
+    def test_an_answer_with_another_number_of_versions_breaks_the_contract(self, count):
+        with pytest.raises(ProtocolError):
+            begun(value_tags=self.NAMES).give(HoldsTaken(1.0, (G1, G2), (self.V1,) * count))
+
+    def test_one_that_is_invalidated_while_the_block_runs_takes_the_value_with_it(self):
+        clock = Clock()
+        process = Process(MemoryStore(clock), clock)
+        begun_ = MutateRequest(KEYS[:1], NONCE, 3_000, 60.0, PATIENCE, clock(), self.NAMES[:1], 9_000)
+        held = process.run(begin(begun_)).step.outcome
+        process.store.perform(DeleteKeys(TAG_KEYS[:1], 1.0))
+        request = EndRequest(KEYS[:1], held.grants, (A,), PATIENCE, clock(), (), held.versions)
+        process.run(end(request))
+        reading = get(ReadRequest("shop:a", TEXTS, PATIENCE, clock()))
+        assert process.run(reading).step.outcome == Missing()
