@@ -96,6 +96,19 @@ class Flights:
             if joined is Phase.LOADING and not command.heeds_store:
                 joined = Phase.FILLING
             return Following(current, joined, arrival)
+        return self._begin(load)
+
+    def lead(self, command: ShareLoad) -> int | None:
+        """Lead a new load; None where one is under way, or none is to be led for some time yet.
+
+        For who would not wait: nothing is left behind by a caller who is told None.
+        """
+        load = (command.key, command.schema)
+        if load in self._current or self._is_resting(load, command.now_s):
+            return None
+        return self._begin(load)
+
+    def _begin(self, load: tuple[str, bytes]) -> int:
         self._last += 1
         self._flights[self._last] = _Flight(load)
         self._current[load] = self._last

@@ -335,12 +335,10 @@ class Driver:
         """Run operations in the background, but for those that somebody here runs already."""
         for step in steps:
             assert isinstance(step.command, ShareLoad)
-            place = self._flights.join(step.command)
-            if isinstance(place, int):
+            place = self._flights.lead(step.command)
+            if place is not None:
                 begun = step.state.receive(LoadLed(self._clock(), place))
                 self._background.start(partial(self._run_spawned, begun, loader))
-            elif place is not None:
-                self._flights.leave(place)
 
     async def _run_spawned(self, step: Step, loader: Callable[..., Any] | None) -> None:
         forget_loads()

@@ -303,14 +303,20 @@ class Driver:
             if not self._workers.has_room():
                 self._ledger.note((RefreshSkipped(command.key),))
                 continue
-            with self._flights_lock:
-                place = self._flights.join(command)
-                if place is not None and not isinstance(place, int):
-                    self._flights.leave(place)
-            if isinstance(place, int):
-                begun = step.state.receive(LoadLed(self._clock(), place))
-                if not self._workers.submit(partial(self._run_spawned, begun, loader)):
-                    self._observe(ended(Abandoned(), RefreshSkipped(command.key), flight=place))
+            self._mine.joined = (command, None)
+            try:
+                with self._flights_lock:
+                    # As in `_share`: Ctrl-C cannot strike between the two assignments.
+                    _, place = self._mine.joined = (command, self._flights.lead(command))
+                if place is not None:
+                    begun = step.state.receive(LoadLed(self._clock(), place))
+                    if not self._workers.submit(partial(self._run_spawned, begun, loader)):
+                        self._observe(ended(Abandoned(), RefreshSkipped(command.key), flight=place))
+            except BaseException:
+                _, place = self._mine.joined
+                if place is not None:  # or nobody here would ever refresh the key again
+                    self._observe(ended(Abandoned(), flight=place))
+                raise
 
     def _run_spawned(self, step: Step, loader: Callable[..., Any] | None) -> None:
         leave_stories()

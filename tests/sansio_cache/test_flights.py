@@ -297,3 +297,18 @@ def test_who_does_without_the_store_may_not_trust_that_it_accepted_a_fill():
     assert flights.observe(landing(leader, ACCEPTED))
     assert flights.leave(heeding) == ACCEPTED
     assert flights.leave(bypassing) is None
+
+
+def test_who_would_not_wait_leads_or_leaves_nothing_behind():
+    """B2: also where it is interrupted before it has heard the answer."""
+    flights = Flights()
+    leader = flights.lead(share())
+    assert leader == 1
+    assert flights.lead(share()) is None
+    assert flights.lead(share(schema=b"otherone")) == 2
+    resting = replace(landing(leader, RAISED), rests_until_s=5.0)
+    assert flights.observe(resting)
+    assert flights.observe(landing(2, ACCEPTED))
+    assert len(flights) == 0
+    assert flights.lead(replace(share(), now_s=4.9)) is None
+    assert flights.lead(replace(share(), now_s=5.0)) == 3

@@ -143,11 +143,64 @@ def invalidate(cache, key):
     assert cache.invalidate(key).done <= 1
 
 
-OPERATIONS = [load, load_that_fails, store, mutate, invalidate]
+def load_with_a_tag(cache, key):
+    assert cache.get_or_load(key, lambda: f"loaded {key}", tags=[key]) == f"loaded {key}"
+
+
+def store_with_a_tag(cache, key):
+    assert cache.set(key, f"loaded {key}", tags=[key])
+
+
+def invalidate_a_tag(cache, key):
+    assert cache.invalidate(tags=[key]).done == 1
+
+
+def invalidate_after_a_block(cache, key):
+    with cache.invalidating(key, tags=[key]):
+        pass
+
+
+def expire(cache, key):
+    assert cache.expire(key).done == 1
+
+
+def load_many(cache, key):
+    found = cache.get_or_load_many([key, f"{key}+"], lambda keys: {each: f"loaded {each}" for each in keys})
+    assert found == {key: f"loaded {key}", f"{key}+": f"loaded {key}+"}
+
+
+def load_many_with_a_tag_in_part(cache, key):
+    found = cache.get_or_load_many([key, f"{key}+"], lambda keys: {key: f"loaded {key}"}, tags=[key])
+    assert found == {key: f"loaded {key}"}
+
+
+def read_a_stale_value(cache, key):
+    """The caller has it at once, and a refresh is handed to the workers."""
+    policy = Policy(stale_for_s=600, lease_s=30, wait_s=0.2)
+    assert cache.get_or_load(key, lambda: f"loaded {key}", policy=policy) in ("old", f"loaded {key}")
+
+
+OPERATIONS = [
+    load,
+    load_that_fails,
+    store,
+    mutate,
+    invalidate,
+    load_with_a_tag,
+    store_with_a_tag,
+    invalidate_a_tag,
+    invalidate_after_a_block,
+    expire,
+    load_many,
+    load_many_with_a_tag_in_part,
+    read_a_stale_value,
+]
+INVALIDATING = {invalidate, invalidate_a_tag, invalidate_after_a_block, expire}
 
 
 def points_in(cache, operation):
     """How many points there are to strike at."""
+    prepare(cache, operation, "counted")
     with Interrupter(10**9) as counter:
         operation(cache, "counted")
     return 10**9 - counter.left
@@ -217,6 +270,19 @@ def in_clean_up(interrupter):
     )
 
 
+def is_prepared(operation):
+    """Whether it begins with an entry that is there."""
+    return operation in INVALIDATING or operation is read_a_stale_value
+
+
+def prepare(cache, operation, key):
+    """What an operation begins with."""
+    if is_prepared(operation):
+        cache.set(key, "old", tags=[key] if operation in INVALIDATING else ())
+    if operation is read_a_stale_value:
+        cache.expire(key)
+
+
 def problems_after(under, operation, key, interrupter):
     """What is wrong after an interrupt."""
     cache, raw = under.cache, under.raw
@@ -229,12 +295,19 @@ def problems_after(under, operation, key, interrupter):
         except TimeoutError:
             yield "a connection is never given back"
             return
-    if not is_free(raw.cell(key)):
-        if not is_excused:
-            yield "a lease is left"
-        raw.delete(key)
+    if operation is read_a_stale_value:
+        try:
+            wait_until(lambda: not len(cache._driver._flights), timeout_s=5)
+        except TimeoutError:
+            yield "the refresh never ended"
+            return
+    for each in (key, f"{key}+"):
+        if not is_free(raw.cell(each)):
+            if not is_excused:
+                yield "a lease is left"
+            raw.delete(each)
     # What is interrupted before it has begun has not happened.
-    if operation is invalidate and raw.cell(key) is not None and "_perform" in names:
+    if operation in INVALIDATING and "_perform" in names and cache.get(key) is not None:
         yield "the invalidation was forgotten"
     if len(cache._driver._flights):
         yield "a flight is left"
@@ -242,7 +315,7 @@ def problems_after(under, operation, key, interrupter):
 
     def call():
         after = cache.get_or_load(key, lambda: f"loaded {key}")
-        assert after == f"loaded {key}" or (operation is invalidate and after == "old")
+        assert after == f"loaded {key}" or (is_prepared(operation) and after == "old")
         assert cache.get(key) == after
 
     if (error := within(5.0, call)) is not None:
@@ -260,8 +333,7 @@ def test_an_interrupt_at_any_point_leaves_nothing_behind(under, operation):
     struck = excused = 0
     for at in range(1, count + 1, step):
         key = f"k{at}"
-        if operation is invalidate:
-            under.cache.set(key, "old")
+        prepare(under.cache, operation, key)
         interrupter = Interrupter(at)
         try:
             with interrupter:

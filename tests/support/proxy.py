@@ -175,11 +175,15 @@ class FaultRelay(Relay):
     _PUSHED = frozenset(f"{verb}SUBSCRIBE".encode() for verb in ("", "P", "S", "UN", "PUN", "SUN"))
 
     def __init__(
-        self, match: Callable[[list[bytes]], Rule | None], remember: Callable[[bytes], None]
+        self,
+        match: Callable[[list[bytes]], Rule | None],
+        remember: Callable[[bytes], None],
+        begin_turn: Callable[[], None],
     ) -> None:
         super().__init__()
         self._match = match
         self._remember = remember
+        self._begin_turn = begin_turn
         self._requests = bytearray()
         self._replies = bytearray()
         # What the client must see, in the order of its commands: a reply (None), or a fault.
@@ -231,6 +235,8 @@ class FaultRelay(Relay):
     def _forward(self, words: list[bytes], raw: bytes, rule: Rule | None) -> None:
         self.to_upstream += raw
         if words[0].upper() not in self._PUSHED:
+            if not self._expected:
+                self._begin_turn()
             self._expected.append(rule)
 
     def _give_replies(self) -> None:
@@ -504,6 +510,11 @@ class FaultProxy(Proxy):
     def __init__(self, upstream_host: str, upstream_port: int) -> None:
         super().__init__(upstream_host, upstream_port)
         self.url = f"redis://127.0.0.1:{self.port}/0"
+        self.turns = 0
+        """How often clients have sent something while none of their commands was unanswered: round trips.
+
+        A request that arrives here in two parts may be counted twice, if the first is answered in between.
+        """
         self.remembered: list[bytes] = []
         self._rules: tuple[Rule, ...] = ()
 
@@ -541,7 +552,10 @@ class FaultProxy(Proxy):
         return replies
 
     def _relay(self) -> Relay:
-        return FaultRelay(self._match, self.remembered.append)
+        return FaultRelay(self._match, self.remembered.append, self._begin_turn)
+
+    def _begin_turn(self) -> None:
+        self.turns += 1
 
     def _match(self, words: list[bytes]) -> Rule | None:
         return next((rule for rule in self._rules if rule.claims(words)), None)
