@@ -287,7 +287,7 @@ class Sharing:
         """The step that waits in this state."""
         command = ShareLoad(
             key=self.request.key,
-            schema=self.request.codec.fingerprint,
+            schema=self.request.schema,
             displaced=self.displaced,
             timeout_s=timeout_s,
             arrival=self.arrival,

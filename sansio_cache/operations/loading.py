@@ -135,6 +135,16 @@ class LoadRequest(Struct, frozen=True):
         return tag_keys(self.name, self.tags)
 
     @property
+    def schema(self) -> bytes:
+        """What callers who share a load have in common besides the key: the type, and the tags.
+
+        Who names a tag must not have the value of a load that was not tied to it.
+        """
+        if not self.tags:
+            return self.codec.fingerprint
+        return self.codec.fingerprint + "\n".join(sorted(self.tags)).encode()
+
+    @property
     def capture(self) -> Capture:
         """What is to be known of the tags before the load. They outlive the longest entry twice over."""
         if not self.tags:
