@@ -224,11 +224,12 @@ class ComputeMany(Struct, frozen=True):
 class ShareLoad(Struct, frozen=True):
     """Find the load of this key and type that is under way in this process, or lead a new one.
 
-    `schema` is the type's fingerprint; key and type make the same load. `displaced` is a flight that this
-    caller has given up on; it is no longer joined. Answered by `LoadLed`; or, within `timeout_s`, by
-    `LoadShared`, `LoadErrorShared` or `LoadNotShared`; or else by `SharingTimedOut`. `arrival` is what the
-    last two said when this request shared before, 0 where it did not. `heeds_store` is false where the caller
-    may know of an invalidation that the store does not: that it has accepted a fill then proves nothing.
+    `schema` is the type's fingerprint, with the tags that are named; key and schema make the same load.
+    `displaced` is a flight that this caller has given up on; it is no longer joined. Answered by `LoadLed`;
+    or, within `timeout_s`, by `LoadShared`, `LoadErrorShared` or `LoadNotShared`; or else by
+    `SharingTimedOut`. `arrival` is what the last two said when this request shared before, 0 where it did
+    not. `heeds_store` is false where the caller may know of an invalidation that the store does not: that it
+    has accepted a fill then proves nothing.
     `now_s` is the driver's clock: a load that has failed in the background is not led again for some time,
     which is answered with `LoadNotShared`.
     """

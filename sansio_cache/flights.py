@@ -1,4 +1,4 @@
-"""Flights: concurrent callers of one key and type in one process share one load.
+"""Flights: concurrent callers of one key, type and tags in one process share one load.
 
 A caller that finds a load under way follows it. It may have the leader's result only if that is at least
 as new as the caller's own request:

@@ -13,20 +13,30 @@ import os
 import attrs
 import pytest
 
-from exploring.configuration import Configuration, Fault
+from exploring.configuration import WARM, Configuration, Fault
 from exploring.configurations import (
+    BATCH,
     DUPLICATES,
+    GETTER,
     INVALIDATOR,
     LIMITS,
     LOSSES,
     MUTATOR_WITH_VALUE,
     NIGHTLY,
     QUICK,
+    RAISING,
     READER,
+    REVERSED_BATCH,
     SETTER,
     SHARING_TIMEOUTS,
+    STALE,
+    TAG_INVALIDATOR,
+    TAGGED_READER,
+    TEXT_READER,
     TIME,
+    TWICE_READER,
     Case,
+    any_number,
 )
 from exploring.invariants import Invariant
 from exploring.moves import Moves
@@ -55,7 +65,7 @@ def _named(cases):
 
 @pytest.mark.parametrize("case", _named(QUICK + NIGHTLY if IS_NIGHTLY else QUICK))
 def test_no_interleaving_breaks_an_invariant(case: Case):
-    """S1 to S6, S13, B2, L1 and L2, under faults 1, 2, 3, 6, 8, 10, 11, 12 and 28."""
+    """S1 to S7, S13, B2, L1 and L2, under faults 1, 2, 3, 6, 8, 10, 11, 12, 28 and 33."""
     configuration = case.configuration
     assert configuration.store is MemoryStore
     assert configuration.flights is Flights
@@ -155,6 +165,28 @@ REDUCED = (
         processes=((READER, READER), (INVALIDATOR,)),
         faults=SHARING_TIMEOUTS | {Fault.DUPLICATE: 1},
     ),
+    Configuration(
+        name="1 reader with a tag, 1 gets, 1 invalidates it",
+        processes=((TAGGED_READER,), (GETTER,), (TAG_INVALIDATOR,)),
+        starts=WARM,
+        faults=any_number(Fault.GONE) | {Fault.DUPLICATE: 1, Fault.REPLY_LOST: 1},
+    ),
+    Configuration(
+        name="1 reads twice, served stale at once, 1 invalidates",
+        processes=((TWICE_READER,), (INVALIDATOR,)),
+        **STALE,
+        faults=any_number(Fault.GONE) | RAISING | {Fault.DUPLICATE: 1},
+    ),
+    Configuration(
+        name="2 versions of a program, 1 reads twice, 1 invalidates",
+        processes=((TWICE_READER,), (TEXT_READER,), (INVALIDATOR,)),
+        faults={Fault.GONE: 1, Fault.DUPLICATE: 1},
+    ),
+    Configuration(
+        name="2 batches, 1 invalidates",
+        processes=((BATCH,), (REVERSED_BATCH,), (INVALIDATOR,)),
+        faults={Fault.GONE: 1, Fault.DUPLICATE: 1},
+    ),
 )
 
 
@@ -198,6 +230,22 @@ EAGER = (
         name="2 readers in 1 process, 1 invalidates",
         processes=((READER, READER), (INVALIDATOR,)),
         faults=TIME | SHARING_TIMEOUTS,
+    ),
+    Configuration(
+        name="2 readers with a tag, 1 invalidates it",
+        processes=((TAGGED_READER,), (TAGGED_READER,), (TAG_INVALIDATOR,)),
+        faults=any_number(Fault.GONE),
+    ),
+    Configuration(
+        name="2 readers, served stale at once, 1 invalidates",
+        processes=((READER,), (READER,), (INVALIDATOR,)),
+        **STALE,
+        faults=any_number(Fault.GONE) | RAISING,
+    ),
+    Configuration(
+        name="1 batch, 1 reader, 1 invalidates",
+        processes=((BATCH,), (READER,), (INVALIDATOR,)),
+        faults=any_number(Fault.GONE),
     ),
 )
 

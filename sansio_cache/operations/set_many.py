@@ -68,7 +68,7 @@ class SetRequest:
     """What is to be stored. `nonce` is 8 random bytes; `hold_ms` is how long the holds last.
 
     `tags` are the names of the tags of all these values. Their versions are captured with the holds: a tag
-    that is invalidated after the call began takes the values with it.
+    that is invalidated after that takes the values with it.
     """
 
     operation: OperationName

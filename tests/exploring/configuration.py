@@ -259,6 +259,11 @@ class Configuration:
         """The keys that take part."""
         return range(1 + max(place for act in self.acts for place in (*act.places, 0)))
 
+    @property
+    def expires(self) -> bool:
+        """Whether there are soft expiries, which allow for values older than the floor."""
+        return any(act.deed is Deed.EXPIRE for act in self.acts)
+
     # The requests of operations.
 
     def read(self, act: Act, nonce: bytes, skip: MissReason | None, bypassed: frozenset[str]) -> Step:

@@ -10,7 +10,10 @@ from typing import Any, Final
 import attrs
 
 from exploring.configuration import (
+    ALWAYS_EARLY,
+    EARLY,
     STALE_AT_LAST,
+    STALE_AT_ONCE,
     UNLIMITED,
     WARM,
     Act,
@@ -18,10 +21,12 @@ from exploring.configuration import (
     Deed,
     Fault,
     Program,
+    Start,
 )
 from exploring.invariants import ALL, Invariant
 
 READ: Final = Act(Deed.LOAD)
+READ_TEXT: Final = Act(Deed.LOAD, is_text=True)
 INVALIDATE: Final = Act(Deed.INVALIDATE)
 SET: Final = Act(Deed.SET)
 
@@ -33,6 +38,26 @@ SETTER: Final = (SET,)
 SETTER_THEN_INVALIDATOR: Final = (SET, INVALIDATE)
 MUTATOR: Final = (Act(Deed.MUTATE),)
 MUTATOR_WITH_VALUE: Final = (Act(Deed.MUTATE_AND_SET),)
+EXPIRER: Final = (Act(Deed.EXPIRE),)
+
+# What names the tag. `get` finds it in the entry; a generation is a tag like any other.
+TAGGED_READER: Final = (Act(Deed.LOAD, tagged=True),)
+SECOND_TAGGED_READER: Final = (Act(Deed.LOAD, (1,), tagged=True),)
+GETTER: Final = (Act(Deed.GET),)
+TAG_INVALIDATOR: Final = (Act(Deed.INVALIDATE, (), tagged=True),)
+TAGGED_SETTER: Final = (Act(Deed.SET, tagged=True),)
+MUTATOR_WITH_TAG: Final = (Act(Deed.MUTATE_AND_SET, tagged=True),)
+
+# Another version of the program, which stores the same as another type.
+TEXT_READER: Final = (READ_TEXT,)
+TWICE_TEXT_READER: Final = (READ_TEXT, READ_TEXT)
+TAGGED_TEXT_READER: Final = (Act(Deed.LOAD, tagged=True, is_text=True),)
+
+# Two keys at once.
+BATCH: Final = (Act(Deed.LOAD_MANY, (0, 1)),)
+REVERSED_BATCH: Final = (Act(Deed.LOAD_MANY, (1, 0)),)
+TAGGED_BATCH: Final = (Act(Deed.LOAD_MANY, (0, 1), tagged=True),)
+INVALIDATOR_OF_BOTH: Final = (Act(Deed.INVALIDATE, (0, 1)),)
 
 Faults = dict[Fault, int]
 
@@ -53,6 +78,11 @@ IMPATIENCE: Final = any_number(Fault.IMPATIENCE)
 SHARING_TIMEOUTS: Final = any_number(Fault.SHARING_TIMEOUT)
 ANYTHING: Final = TIME | LOSSES | DUPLICATES | INTERRUPTIONS | RAISING | CRASHES
 """Any number of any faults, in any order."""
+
+STALE: Final = {"policy": STALE_AT_ONCE, "starts": (Start.NOTHING, Start.STALE)}
+"""Stale values are served at once, and there may be one."""
+OLD: Final = {"policy": EARLY, "starts": (Start.FRESH,)}
+"""There is a fresh value that is soon to expire."""
 
 ALL_BUT_LEAK: Final = ALL - {Invariant.LEAK}
 """Where nearly every world is excused for a lease that is left, it is cheaper not to remember the excuse."""
@@ -265,6 +295,321 @@ QUICK: Final = (
         faults=INTERRUPTIONS | LOSSES,
         all_end=True,
     ),
+    # Tags.
+    _case(
+        "1 reader with a tag, 1 invalidates it; anything",
+        4_000,
+        *_alone(TAGGED_READER, TAG_INVALIDATOR),
+        faults=ANYTHING,
+        invariants=ALL_BUT_LEAK,
+    ),
+    _case(
+        "2 readers with a tag, 1 invalidates it; time",
+        700,
+        *_alone(TAGGED_READER, TAGGED_READER, TAG_INVALIDATOR),
+        faults=TIME,
+        all_end=True,
+    ),
+    _case(
+        "2 readers with a tag in 1 process, 1 invalidates it; time",
+        4_000,
+        (TAGGED_READER, TAGGED_READER),
+        (TAG_INVALIDATOR,),
+        faults=TIME | RAISING | SHARING_TIMEOUTS,
+        all_end=True,
+    ),
+    _case(
+        "2 readers in 1 process, 1 of them with a tag, 1 invalidates it",
+        900,
+        (TAGGED_READER, READER),
+        (TAG_INVALIDATOR,),
+        all_end=True,
+    ),
+    _case(
+        "1 reader with a tag, 1 gets, 1 invalidates the tag; time, duplicates",
+        2_000,
+        *_alone(TAGGED_READER, GETTER, TAG_INVALIDATOR),
+        starts=WARM,
+        faults=TIME | DUPLICATES,
+        all_end=True,
+    ),
+    _case(
+        "1 reader with a tag, 1 without, 1 invalidates it; time",
+        1_500,
+        *_alone(TAGGED_READER, READER, TAG_INVALIDATOR),
+        starts=WARM,
+        faults=TIME,
+        all_end=True,
+    ),
+    _case(
+        "1 reader with a tag, 1 gets and 1 invalidates it in 1 process, which may have to remember it",
+        1_500,
+        (TAGGED_READER, GETTER, TAG_INVALIDATOR),
+        starts=WARM,
+        faults={Fault.REQUEST_LOST: 2},
+        all_end=True,
+    ),
+    _case(
+        "1 reader with a tag, 1 sets with it, 1 invalidates it; time, duplicates",
+        4_000,
+        *_alone(TAGGED_READER, TAGGED_SETTER, TAG_INVALIDATOR),
+        faults=TIME | DUPLICATES,
+        all_end=True,
+    ),
+    _case(
+        "1 reader with a tag, 1 mutates with it, 1 invalidates it; time",
+        1_500,
+        *_alone(TAGGED_READER, MUTATOR_WITH_TAG, TAG_INVALIDATOR),
+        starts=WARM,
+        faults=TIME,
+        all_end=True,
+    ),
+    _case(
+        "1 reader with a tag, 1 mutates another key with it; time, losses",
+        9_000,
+        *_alone(SECOND_TAGGED_READER, MUTATOR_WITH_TAG),
+        starts=WARM,
+        faults=TIME | LOSSES,
+        all_end=True,
+    ),
+    # Refreshes in the background: one load for all, where nothing goes wrong (L2).
+    _case("2 readers of a stale value", 30, *_alone(READER, READER), **STALE, loads=1, all_end=True),
+    _case("2 readers of a stale value in 1 process", 40, (READER, READER), **STALE, loads=1, all_end=True),
+    _case(
+        "2 readers of a stale value in 1 process, 1 in another",
+        250,
+        (READER, READER),
+        (READER,),
+        **STALE,
+        loads=1,
+        all_end=True,
+    ),
+    _case(
+        "2 readers of a value that is soon to expire",
+        30,
+        *_alone(READER, READER),
+        **OLD,
+        loads=1,
+        all_end=True,
+    ),
+    _case(
+        "2 readers of a value that expires meanwhile",
+        100,
+        *_alone(READER, READER),
+        policy=EARLY,
+        starts=(Start.ENDING,),
+        faults={Fault.AGE: 1},
+        loads=1,
+        all_end=True,
+    ),
+    _case(
+        "2 readers of a stale value, refreshed by whoever may crash; loaders raise",
+        150,
+        *_alone(READER, READER),
+        **STALE,
+        faults=CRASHES | RAISING | any_number(Fault.EXPIRY),
+        all_end=True,
+    ),
+    _case(
+        "2 readers, served stale at once, 1 invalidates; time",
+        2_000,
+        *_alone(READER, READER, INVALIDATOR),
+        **STALE,
+        faults=TIME | RAISING,
+        all_end=True,
+    ),
+    _case(
+        "1 reader, served stale at once, 1 invalidates; anything",
+        8_000,
+        *_alone(READER, INVALIDATOR),
+        **STALE,
+        faults=ANYTHING,
+        invariants=ALL_BUT_LEAK,
+    ),
+    _case(
+        "2 readers in 1 process, served stale at once, 1 invalidates; time",
+        5_000,
+        (READER, READER),
+        (INVALIDATOR,),
+        **STALE,
+        faults=TIME | RAISING | SHARING_TIMEOUTS,
+        all_end=True,
+    ),
+    _case(
+        "1 reader who reads twice, served stale at once, 1 invalidates; time",
+        2_000,
+        *_alone(TWICE_READER, INVALIDATOR),
+        **STALE,
+        faults=TIME | RAISING,
+        all_end=True,
+    ),
+    _case(
+        "1 reader, served stale at once, 1 mutates with a value; time, losses",
+        5_000,
+        *_alone(READER, MUTATOR_WITH_VALUE),
+        **STALE,
+        faults=TIME | LOSSES,
+        all_end=True,
+    ),
+    _case(
+        "2 readers with a tag, served stale at once, 1 invalidates it; time",
+        20_000,
+        *_alone(TAGGED_READER, TAGGED_READER, TAG_INVALIDATOR),
+        **STALE,
+        faults=TIME,
+        all_end=True,
+    ),
+    _case(
+        "2 readers of what is always soon to expire, 1 invalidates; time, duplicates",
+        6_000,
+        *_alone(READER, READER, INVALIDATOR),
+        policy=ALWAYS_EARLY,
+        load_s=1.0,
+        starts=WARM,
+        faults=TIME | DUPLICATES,
+        all_end=True,
+    ),
+    _case(
+        "1 reader of what is soon to expire, 1 invalidates; renewals, half leases, duplicates",
+        300,
+        *_alone(READER, INVALIDATOR),
+        policy=EARLY,
+        starts=(Start.FRESH, Start.ENDING),
+        renewals=True,
+        faults=any_number(Fault.AGE) | DUPLICATES,
+        all_end=True,
+    ),
+    # Soft expiry.
+    _case(
+        "2 readers, served stale at once, 1 expires; time, duplicates",
+        12_000,
+        *_alone(READER, READER, EXPIRER),
+        **STALE,
+        faults=TIME | DUPLICATES,
+        all_end=True,
+    ),
+    _case(
+        "2 readers of what is never served stale, 1 expires; time, duplicates",
+        1_000,
+        *_alone(READER, READER, EXPIRER),
+        starts=WARM,
+        faults=TIME | DUPLICATES,
+        all_end=True,
+    ),
+    _case(
+        "2 readers, served stale at last, 1 expires; time",
+        1_000,
+        *_alone(READER, READER, EXPIRER),
+        policy=STALE_AT_LAST,
+        starts=WARM,
+        faults=TIME | RAISING | IMPATIENCE,
+        all_end=True,
+    ),
+    _case(
+        "2 readers and 1 who expires in 1 process, which may have to remember it",
+        1_000,
+        (READER, READER, EXPIRER),
+        policy=STALE_AT_LAST,
+        starts=WARM,
+        faults={Fault.REQUEST_LOST: 2},
+    ),
+    # Batches: each key is loaded once where nothing goes wrong, and nobody waits for ever.
+    _case("2 batches in opposite order", 20, *_alone(BATCH, REVERSED_BATCH), loads=2, all_end=True),
+    _case("3 batches", 80, *_alone(BATCH, REVERSED_BATCH, BATCH), loads=2, all_end=True),
+    _case("2 batches in 1 process", 30, (BATCH, REVERSED_BATCH), loads=2, all_end=True),
+    _case("2 batches, a key at a time", 80, *_alone(BATCH, REVERSED_BATCH), chunk=1, loads=2, all_end=True),
+    _case("2 batches, 1 reader", 200, *_alone(BATCH, REVERSED_BATCH, READER), loads=2, all_end=True),
+    _case(
+        "2 batches, 1 invalidates both keys; time",
+        6_000,
+        *_alone(BATCH, REVERSED_BATCH, INVALIDATOR_OF_BOTH),
+        faults=TIME,
+        all_end=True,
+    ),
+    _case(
+        "2 batches, a key at a time, 1 invalidates a key",
+        500,
+        *_alone(BATCH, REVERSED_BATCH, INVALIDATOR),
+        chunk=1,
+        all_end=True,
+    ),
+    _case(
+        "1 batch, 1 invalidates both keys; renewals, anything",
+        15_000,
+        *_alone(BATCH, INVALIDATOR_OF_BOTH),
+        renewals=True,
+        faults=ANYTHING,
+        invariants=ALL_BUT_LEAK,
+    ),
+    _case(
+        "1 batch, 1 invalidates both keys; interruptions, losses",
+        400,
+        *_alone(BATCH, INVALIDATOR_OF_BOTH),
+        faults=INTERRUPTIONS | LOSSES | RAISING,
+        all_end=True,
+    ),
+    _case(
+        "1 batch, 1 reader, 1 invalidates a key; time",
+        1_000,
+        *_alone(BATCH, READER, INVALIDATOR),
+        faults=TIME,
+        all_end=True,
+    ),
+    _case(
+        "1 batch with a tag, 1 invalidates it; time, duplicates",
+        4_000,
+        *_alone(TAGGED_BATCH, TAG_INVALIDATOR),
+        starts=WARM,
+        faults=TIME | DUPLICATES,
+        all_end=True,
+    ),
+    # Two versions of a program: one load for each and every change, and neither replaces the other's.
+    _case(
+        "2 readers of 1 version, 2 of another",
+        400,
+        *_alone(READER, READER, TEXT_READER, TEXT_READER),
+        loads=2,
+        all_end=True,
+    ),
+    _case(
+        "2 versions that read twice, 1 invalidates",
+        1_000,
+        *_alone(TWICE_READER, TWICE_TEXT_READER, INVALIDATOR),
+        starts=WARM,
+        most_loads=4,
+        all_end=True,
+    ),
+    _case(
+        "2 versions, 1 of them reads twice, 1 invalidates; time",
+        2_000,
+        *_alone(TWICE_READER, TEXT_READER, INVALIDATOR),
+        faults=TIME,
+        all_end=True,
+    ),
+    _case(
+        "2 versions in 1 process, 1 invalidates",
+        8_000,
+        (READER, TEXT_READER),
+        (INVALIDATOR,),
+        starts=WARM,
+        faults=any_number(Fault.GONE),
+        all_end=True,
+    ),
+    _case(
+        "2 versions, 1 sets; time, duplicates",
+        8_000,
+        *_alone(READER, TEXT_READER, SETTER),
+        faults=TIME | DUPLICATES,
+        all_end=True,
+    ),
+    _case(
+        "2 versions, served stale at once, 1 expires; time",
+        2_000,
+        *_alone(READER, TEXT_READER, EXPIRER),
+        **STALE,
+        faults=TIME,
+        all_end=True,
+    ),
 )
 
 NIGHTLY: Final = (
@@ -433,12 +778,244 @@ NIGHTLY: Final = (
         faults=TIME | LOSSES | SHARING_TIMEOUTS,
         all_end=True,
     ),
+    # Tags.
+    _case(
+        "1 reader with a tag, 1 gets, 1 invalidates the tag; anything",
+        150_000,
+        *_alone(TAGGED_READER, GETTER, TAG_INVALIDATOR),
+        starts=WARM,
+        faults=ANYTHING,
+        invariants=ALL_BUT_LEAK,
+    ),
+    _case(
+        "2 readers with a tag, 1 invalidates it, 1 the key; time, duplicates",
+        100_000,
+        *_alone(TAGGED_READER, TAGGED_READER, TAG_INVALIDATOR, INVALIDATOR),
+        starts=WARM,
+        faults=TIME | DUPLICATES,
+        invariants=ALL_BUT_LEAK,
+    ),
+    _case(
+        "2 readers with a tag in 1 process, 1 invalidates it; anything but losses",
+        40_000,
+        (TAGGED_READER, TAGGED_READER),
+        (TAG_INVALIDATOR,),
+        faults=TIME | {Fault.DUPLICATE: 1} | INTERRUPTIONS | RAISING | SHARING_TIMEOUTS,
+        all_end=True,
+    ),
+    _case(
+        "2 readers in 1 process, 1 of them with a tag, 1 invalidates it; time",
+        15_000,
+        (TAGGED_READER, READER),
+        (TAG_INVALIDATOR,),
+        faults=TIME,
+        all_end=True,
+    ),
+    _case(
+        "1 reader with a tag, 1 without, 1 invalidates it; time, duplicates",
+        20_000,
+        *_alone(TAGGED_READER, READER, TAG_INVALIDATOR),
+        starts=WARM,
+        faults=TIME | DUPLICATES,
+        all_end=True,
+    ),
+    _case(
+        "1 reader with a tag, 1 sets with it, 1 invalidates it; time, losses",
+        5_000,
+        *_alone(TAGGED_READER, TAGGED_SETTER, TAG_INVALIDATOR),
+        faults=TIME | LOSSES,
+        all_end=True,
+    ),
+    _case(
+        "1 reader with a tag, 1 mutates with it, 1 invalidates it; time, duplicates",
+        12_000,
+        *_alone(TAGGED_READER, MUTATOR_WITH_TAG, TAG_INVALIDATOR),
+        starts=WARM,
+        faults=TIME | DUPLICATES,
+        all_end=True,
+    ),
+    # Refreshes and soft expiry.
+    _case(
+        "2 readers, served stale at once, 1 invalidates; renewals, time, duplicates",
+        20_000,
+        *_alone(READER, READER, INVALIDATOR),
+        **STALE,
+        renewals=True,
+        faults=TIME | DUPLICATES,
+        all_end=True,
+    ),
+    _case(
+        "1 reader who reads twice, served stale at once, 1 invalidates; time, losses",
+        40_000,
+        *_alone(TWICE_READER, INVALIDATOR),
+        **STALE,
+        faults=TIME | RAISING | LOSSES,
+        invariants=ALL_BUT_LEAK,
+    ),
+    _case(
+        "1 reader, served stale at once, 1 mutates with a value; anything",
+        50_000,
+        *_alone(READER, MUTATOR_WITH_VALUE),
+        **STALE,
+        faults=ANYTHING,
+        invariants=ALL_BUT_LEAK,
+    ),
+    _case(
+        "2 readers with a tag, served stale at once, 1 invalidates it; time, duplicates",
+        300_000,
+        *_alone(TAGGED_READER, TAGGED_READER, TAG_INVALIDATOR),
+        **STALE,
+        faults=TIME | DUPLICATES,
+        invariants=ALL_BUT_LEAK,
+    ),
+    _case(
+        "2 readers of what is always soon to expire in 1 process, 1 reads twice, 1 invalidates; time",
+        40_000,
+        (READER, TWICE_READER),
+        (INVALIDATOR,),
+        policy=ALWAYS_EARLY,
+        load_s=1.0,
+        starts=WARM,
+        faults=TIME,
+        all_end=True,
+    ),
+    _case(
+        "2 readers of what is soon to expire, 1 invalidates; renewals, half leases, duplicates",
+        12_000,
+        *_alone(READER, READER, INVALIDATOR),
+        policy=EARLY,
+        starts=(Start.ENDING,),
+        renewals=True,
+        faults=any_number(Fault.AGE) | DUPLICATES,
+        all_end=True,
+    ),
+    _case(
+        "2 readers of what is never served stale, 1 expires; anything",
+        100_000,
+        *_alone(READER, READER, EXPIRER),
+        starts=WARM,
+        faults=ANYTHING,
+        invariants=ALL_BUT_LEAK,
+    ),
+    _case(
+        "2 readers, served stale at once, 1 expires, 1 invalidates; time, duplicates",
+        50_000,
+        *_alone(READER, READER, EXPIRER, INVALIDATOR),
+        policy=STALE_AT_ONCE,
+        starts=WARM,
+        faults=TIME | DUPLICATES,
+        invariants=ALL_BUT_LEAK,
+    ),
+    _case(
+        "2 readers and 1 who expires in 1 process, served stale at once; time, 2 requests lost",
+        25_000,
+        (READER, READER, EXPIRER),
+        policy=STALE_AT_ONCE,
+        starts=WARM,
+        faults=TIME | {Fault.REQUEST_LOST: 2},
+        invariants=ALL_BUT_LEAK,
+    ),
+    # Batches.
+    _case(
+        "2 batches, 1 invalidates both keys; time, duplicates",
+        50_000,
+        *_alone(BATCH, REVERSED_BATCH, INVALIDATOR_OF_BOTH),
+        faults=TIME | DUPLICATES,
+        invariants=ALL_BUT_LEAK,
+    ),
+    _case(
+        "2 batches, a key at a time, 1 invalidates both keys; time",
+        20_000,
+        *_alone(BATCH, REVERSED_BATCH, INVALIDATOR_OF_BOTH),
+        chunk=1,
+        faults=TIME,
+        all_end=True,
+    ),
+    _case(
+        "1 batch, 1 reader, 1 invalidates a key; time, losses",
+        30_000,
+        *_alone(BATCH, READER, INVALIDATOR),
+        faults=TIME | LOSSES,
+        invariants=ALL_BUT_LEAK,
+    ),
+    _case(
+        "1 batch with a tag, 1 invalidates it; anything",
+        40_000,
+        *_alone(TAGGED_BATCH, TAG_INVALIDATOR),
+        faults=ANYTHING,
+        invariants=ALL_BUT_LEAK,
+    ),
+    # Two versions of a program.
+    _case(
+        "2 versions, 1 invalidates; time, losses",
+        12_000,
+        *_alone(READER, TEXT_READER, INVALIDATOR),
+        starts=WARM,
+        faults=TIME | LOSSES,
+        invariants=ALL_BUT_LEAK,
+    ),
+    _case(
+        "2 versions, 1 of them reads twice, 1 invalidates; time, duplicates",
+        10_000,
+        *_alone(TWICE_READER, TEXT_READER, INVALIDATOR),
+        faults=TIME | DUPLICATES,
+        invariants=ALL_BUT_LEAK,
+    ),
+    _case(
+        "2 readers of 1 version in 1 process, 1 of another, 1 invalidates; time",
+        100_000,
+        (TEXT_READER, TEXT_READER),
+        *_alone(READER, INVALIDATOR),
+        starts=WARM,
+        faults=TIME,
+        all_end=True,
+    ),
+    _case(
+        "2 versions in 1 process, 1 invalidates; time",
+        15_000,
+        (READER, TEXT_READER),
+        (INVALIDATOR,),
+        starts=WARM,
+        faults=TIME | RAISING,
+        all_end=True,
+    ),
+    _case(
+        "2 versions, 1 mutates with a value; time, duplicates",
+        15_000,
+        *_alone(READER, TEXT_READER, MUTATOR_WITH_VALUE),
+        starts=WARM,
+        faults=TIME | DUPLICATES,
+        invariants=ALL_BUT_LEAK,
+    ),
+    _case(
+        "2 versions with a tag, 1 invalidates it; time, duplicates",
+        60_000,
+        *_alone(TAGGED_READER, TAGGED_TEXT_READER, TAG_INVALIDATOR),
+        starts=WARM,
+        faults=TIME | DUPLICATES,
+        invariants=ALL_BUT_LEAK,
+    ),
+    _case(
+        "2 versions, served stale at once, 1 expires; time, duplicates",
+        13_000,
+        *_alone(READER, TEXT_READER, EXPIRER),
+        **STALE,
+        faults=TIME | DUPLICATES,
+        invariants=ALL_BUT_LEAK,
+    ),
 )
 
 LIMITS: Final = (
     # Two racing `set`s: the last set wins, not the last commit. `mutate` is the answer, as the docs say.
     Configuration(
         name="2 set", processes=_alone(SETTER, SETTER), sets_race=True, invariants=frozenset({Invariant.S6})
+    ),
+    # The tag is invalidated between a set's call and its hold: the value is older, its tag's version is not.
+    Configuration(
+        name="1 sets with a tag, 1 invalidates it",
+        processes=_alone(TAGGED_SETTER, TAG_INVALIDATOR),
+        sets_race=True,
+        invariants=frozenset({Invariant.S7_CELL}),
     ),
 )
 """Where the promise ends, as documented: the explorer finds these too."""

@@ -1,19 +1,20 @@
 """The invariants, as RELIABILITY.md section 1 names them, and where each is looked at.
 
-S1's oracle. Versions of the database are numbered in the order of their commits; each key has the version of
-the last commit that touched it. A write is *complete* when its operation has ended and nothing is left to tell
-the store: an invalidation that could not be told is remembered, and is complete when recovery has told it. The
-*floor* of a key is the newest version whose write is complete. A read may return nothing older than the floor
-at its beginning; a reader that would begin now would take what the cell holds, so the cell may never hold a
-value older than the floor of now. This is the strict reading of a regular register: while two writes overlap,
-the one that committed first must not survive the other.
+S1's oracle. Versions of the database are numbered in the order of their commits; each key has the version
+of the last commit that touched it. A write is *complete* when its operation has ended and nothing is left to
+tell the store: an invalidation that could not be told is remembered, and is complete when recovery has told
+it. The *floor* of a key is the newest version whose write is complete. A read may return nothing older than
+the floor at its beginning; a reader that would begin now would take what the cell holds, so the cell may
+never hold a value older than the floor of now. This is the strict reading of a regular register: while two
+writes overlap, the one that committed first must not survive the other.
 
 In the process that remembers an invalidation the promise is larger: it does not trust the store with the
 key, so the floor of its reads is the remembered version already.
 
 S7's oracle is the same with another floor: the newest version whose *tag* has been invalidated, completely.
-It binds readers that name the tag, `get`, which finds it in the entry, and entries that have it. What a caller
-stores who does not name the tag does not depend on it, and is his own business.
+It binds readers that name the tag, `get`, which finds it in the entry, and entries that have it. What a
+caller stores who does not name the tag does not depend on it. Beside that, the versions in an entry must have
+been told before its loader looked.
 
 A soft expiry has a floor as well: what is older may be served as stale, but never as fresh.
 """

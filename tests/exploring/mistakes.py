@@ -5,14 +5,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Final
 
 import attrs
 
-from exploring.configuration import CODEC, HARD_TTL_MS, KEY, PATIENCE
-from exploring.naming import replace
-from sansio_cache.cell import NO_GRANT, Cell, Kind, make_grant
-from sansio_cache.commands import AcquireLease, Claim, Compute, Fill, FillCells, Lease, ShareLoad
+from exploring.configuration import CODEC, FAR_MS, HARD_TTL_MS, KEY, LAPSED_MS, PATIENCE
+from exploring.naming import replace, tags_of
+from sansio_cache.cell import NO_GRANT, NONCE_BYTES, Cell, Kind, Tag, make_grant
+from sansio_cache.commands import AcquireLease, Claim, Compute, Fill, FillCells, Lease, ShareLoad, Sleep
 from sansio_cache.entry import MissReason
 from sansio_cache.events import (
     AcquireReply,
@@ -23,17 +24,23 @@ from sansio_cache.events import (
     Event,
     FillResult,
     FreshFound,
+    HoldsTaken,
     Interrupted,
     LeaseDenied,
     LeaseGranted,
+    LeasesAnswered,
     LoadLed,
+    Woke,
 )
 from sansio_cache.flights import Flights, Following, Phase
 from sansio_cache.memory_store import MemoryStore
-from sansio_cache.operations.get_or_load import Acquiring, Sharing, get_or_load
+from sansio_cache.operations.batch import LoadManyRequest
+from sansio_cache.operations.get_or_load import Acquiring, Reading, Sharing, get_or_load
+from sansio_cache.operations.load_many import Claiming, load_many
+from sansio_cache.operations.loading import Filling as FillingLoad
 from sansio_cache.operations.loading import Finding, LoadRequest
 from sansio_cache.operations.mutate import EndRequest, Filling, end
-from sansio_cache.operations.set_many import SetRequest
+from sansio_cache.operations.set_many import SetRequest, set_many
 from sansio_cache.step import (
     Abandoned,
     Loaded,
@@ -45,6 +52,7 @@ from sansio_cache.step import (
     Value,
     ended,
 )
+from sansio_cache.tags import NO_VERSION, VERSION_BYTES, Versions, is_tag_key, tag_key
 
 # Stores.
 
@@ -195,6 +203,117 @@ class SetsAnything(MemoryStore):
         value = Cell(Kind.VALUE, filled_by=fill.grant, body=fill.body)
         self._keep(fill.key, value, now_ms + fill.hard_ttl_ms)
         return FillResult.STORED
+
+
+class TagsOfClients(MemoryStore):
+    """The version of a tag is the client's random number, under SET NX."""
+
+    def _capture_one(self, tag: str, nonce: bytes, now_ms: int, until_ms: int) -> bytes:
+        if self._version(tag, now_ms) == NO_VERSION:
+            self._keep(tag, Tag(make_grant(nonce, 0)), until_ms)
+        return super()._capture_one(tag, nonce, now_ms, until_ms)
+
+
+class CountedTags(MemoryStore):
+    """The version of a tag is a counter, which an invalidation raises."""
+
+    def _capture_one(self, tag: str, nonce: bytes, now_ms: int, until_ms: int) -> bytes:
+        if self._version(tag, now_ms) == NO_VERSION:
+            self._count(tag, now_ms)
+        return super()._capture_one(tag, nonce, now_ms, until_ms)
+
+    def _delete(self, key: str, now_ms: int) -> bool:
+        if not is_tag_key(key):
+            return super()._delete(key, now_ms)
+        self._count(key, now_ms)
+        return True
+
+    def _count(self, tag: str, now_ms: int) -> None:
+        last = int.from_bytes(self._version(tag, now_ms)[NONCE_BYTES:], "big")
+        self._keep(tag, Tag(make_grant(b"counted!", last + 1)), FAR_MS)
+
+
+class CapturesAtFill(MemoryStore):
+    """An entry is tied to its tags as they are when it is stored."""
+
+    def _fill(self, fill: Fill, now_ms: int) -> FillResult:
+        body = fill.body
+        for at, name, _ in tuple(tags_of(body)):
+            key, nonce = tag_key(fill.key, name), fill.grant[:NONCE_BYTES]
+            version = self._capture_one(key, nonce, now_ms, now_ms + 2 * HARD_TTL_MS)
+            body = body[:at] + version + body[at + VERSION_BYTES :]
+        return super()._fill(replace(fill, body=body), now_ms)
+
+
+class KnowsNothingSeen(MemoryStore):
+    """An acquire gives a fresh value to whoever asks, also to one who has it and wants it refreshed."""
+
+    def _acquire(self, claim: Claim, nonce: bytes, lease_ms: int, now_s: float, now_ms: int) -> AcquireReply:
+        return super()._acquire(replace(claim, seen=NO_GRANT), nonce, lease_ms, now_s, now_ms)
+
+
+class ShortRefresh(MemoryStore):
+    """A lease beside a value does not lengthen the value's life."""
+
+    def _refresh(self, key: str, kept: Cell, grant: bytes, deadline_ms: int) -> None:
+        expires_ms = self._kept[key].expires_ms
+        super()._refresh(key, kept, grant, deadline_ms)
+        self._keep(key, self._kept[key].cell, expires_ms)
+
+
+class ShortRenewal(MemoryStore):
+    """A renewal does not lengthen the cell's life."""
+
+    def _renew(self, lease: Lease, lease_ms: int, now_ms: int) -> bool:
+        before = self._kept.get(lease.key)
+        is_ours = super()._renew(lease, lease_ms, now_ms)
+        if is_ours and before is not None:
+            self._keep(lease.key, self._kept[lease.key].cell, before.expires_ms)
+        return is_ours
+
+
+class GenerousRefresh(MemoryStore):
+    """An acquire begins a refresh although somebody else is at it."""
+
+    def _acquire(self, claim: Claim, nonce: bytes, lease_ms: int, now_s: float, now_ms: int) -> AcquireReply:
+        kept = self._kept.get(claim.key)
+        if kept is not None and isinstance(kept.cell, Cell) and kept.cell.kind == Kind.VALUE:
+            self._keep(claim.key, replace(kept.cell, lease_deadline_ms=LAPSED_MS), kept.expires_ms)
+        return super()._acquire(claim, nonce, lease_ms, now_s, now_ms)
+
+
+class SparingExpiry(MemoryStore):
+    """A soft expiry leaves the lease in place, and so the load that is older."""
+
+    def _expire(self, key: str, now_ms: int) -> bool:
+        before = self._kept.get(key)
+        is_there = super()._expire(key, now_ms)
+        after = self._kept.get(key)
+        if before is not None and after is not None and isinstance(before.cell, Cell):
+            grant, deadline_ms = before.cell.grant, before.cell.lease_deadline_ms
+            leased = replace(after.cell, grant=grant, lease_deadline_ms=deadline_ms)
+            self._keep(key, leased, after.expires_ms)
+        return is_there
+
+
+# Requests.
+
+
+class Untied(LoadRequest, frozen=True):
+    """What is kept beside another's entry is not tied to that one."""
+
+    def versions(self, versions: tuple[bytes, ...]) -> Versions:
+        """Only those of the tags."""
+        return LoadRequest.versions(replace(self, anchor=b""), versions)
+
+
+class SharedByType(LoadRequest, frozen=True):
+    """Callers share a load whatever tags they name."""
+
+    @property
+    def schema(self) -> bytes:
+        """The type alone."""
+        return self.codec.fingerprint
 
 
 # Flights.
@@ -402,6 +521,120 @@ def load_hastily(request: LoadRequest, *, skip: MissReason | None = None) -> Ste
     """Begin a get-or-load that loads ahead."""
     step = get_or_load(request, skip=skip)
     return replace(step, state=Hasty(step.state))
+
+
+@attrs.frozen
+class Believing:
+    """A get-or-load that is told what it wishes to hear."""
+
+    state: State
+    wish: Callable[[State, Event], Event]
+
+    def receive(self, event: Event) -> Step:
+        """Go on as the shipped machine does."""
+        return _believing(self.state.receive(self.wish(self.state, event)), self.wish)
+
+
+def _believing(step: Step, wish: Callable[[State, Event], Event]) -> Step:
+    return step if step.command is None else replace(step, state=Believing(step.state, wish))
+
+
+def _as_captured(state: State, event: Event) -> Event:
+    if isinstance(state, FillingLoad) and isinstance(event, CellsFilled):
+        return replace(event, versions=tuple(version for _, version in state.versions))
+    return event
+
+
+def load_sharing_tagged(request: LoadRequest, *, skip: MissReason | None = None) -> Step:
+    """Begin a get-or-load whose value others may have if its fill was accepted, though a tag has changed."""
+    return _believing(get_or_load(request, skip=skip), _as_captured)
+
+
+def _as_stored(state: State, event: Event) -> Event:
+    if isinstance(state, Reading) and isinstance(event, CellRead) and NO_VERSION in event.versions:
+        body = event.cell.body if isinstance(event.cell, Cell) else b""
+        if body:
+            return replace(event, versions=tuple(version for _, _, version in tags_of(body)))
+    return event
+
+
+def load_forgiving(request: LoadRequest, *, skip: MissReason | None = None) -> Step:
+    """Begin a get-or-load to which a tag without a version is one that has not changed."""
+    return _believing(get_or_load(request, skip=skip), _as_stored)
+
+
+def _as_expired(state: State, event: Event) -> Event:
+    if isinstance(state, Reading) and isinstance(event, CellRead) and isinstance(event.cell, Cell):
+        is_readable = event.cell.body[8:16] == state.request.codec.fingerprint
+        if not is_readable:
+            return replace(event, cell=replace(event.cell, soft_ms=LAPSED_MS))
+    return event
+
+
+def load_replacing(request: LoadRequest, *, skip: MissReason | None = None) -> Step:
+    """Begin a get-or-load that replaces the fresh entries of other versions of the program."""
+    return _believing(get_or_load(request, skip=skip), _as_expired)
+
+
+@attrs.frozen
+class CapturingLate:
+    """Has asked to hold the key, and will ask again with the tags."""
+
+    state: State
+    again: Step
+
+    def receive(self, event: Event) -> Step:
+        """The key is held: now ask for the tags."""
+        if isinstance(event, HoldsTaken):
+            return self.again
+        step = self.state.receive(event)
+        return step if step.command is None else replace(step, state=CapturingLate(step.state, self.again))
+
+
+def set_capturing_late(request: SetRequest) -> Step:
+    """Begin a set that asks for the versions of its tags when it holds the key already."""
+    step = set_many(attrs.evolve(request, tags=()))
+    return replace(step, state=CapturingLate(step.state, set_many(request)))
+
+
+def end_without_tags(request: EndRequest) -> Step:
+    """End a mutation, and forget its tags."""
+    return end(attrs.evolve(request, tags=()))
+
+
+@attrs.frozen
+class Hoarding:
+    """A batch that waits for what others load before it loads what it has been granted."""
+
+    state: State
+
+    def receive(self, event: Event) -> Step:
+        """Keep the grants, and ask again later for the rest."""
+        answers = event.answers if isinstance(event, LeasesAnswered) else ()
+        if isinstance(self.state, Claiming) and any(isinstance(each, LeaseDenied) for each in answers):
+            return Step(Hoarded(self.state), Sleep(0.0))
+        return _hoarding(self.state.receive(event))
+
+
+@attrs.frozen
+class Hoarded:
+    """Sleeps with grants in hand."""
+
+    claiming: Claiming
+
+    def receive(self, event: Event) -> Step:
+        """Ask again."""
+        assert isinstance(event, Woke)
+        return _hoarding(self.claiming.ask(event.now_s))
+
+
+def _hoarding(step: Step) -> Step:
+    return step if step.command is None else replace(step, state=Hoarding(step.state))
+
+
+def load_hoarding(request: LoadManyRequest, *, skip: MissReason | None = None) -> Step:
+    """Begin a batch that waits with grants in hand."""
+    return _hoarding(load_many(request, skip=skip))
 
 
 def _still(wrapper: Any, step: Step, kind: type) -> Step:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from exploring.configuration import UNLIMITED, Configuration, Deed, Fault
+from exploring.configuration import UNLIMITED, Configuration, Fault
 from exploring.invariants import Invariant
 from exploring.process import Process, Worker, pending
 from exploring.running import thawed
@@ -42,7 +42,7 @@ class Moves:
         self._flags = WRITER_DIED | (MAY_LEAVE_LEASE if is_leak_judged else 0)
         self._counts_loads = configuration.loads is not None or configuration.most_loads is not None
         self._has_tag_writers = any(act.invalidates_tag for act in configuration.acts)
-        self._has_soft_writers = any(act.deed is Deed.EXPIRE for act in configuration.acts)
+        self._has_soft_writers = configuration.expires
         self._kinds = tuple(configuration.faults)
         self._place = {kind: place for place, kind in enumerate(self._kinds)}
         self._interruption = self._place.get(Fault.INTERRUPTION)
@@ -176,10 +176,10 @@ class Moves:
 
     def _commit(self, out: list[Next], world: World, p: int, process: int, i: int) -> None:
         """The database takes a new version of what an act writes."""
-        if not self.configuration.sets_race:
-            # Who sets a value must not have read it before others have written: `set` asks for that.
-            if any(self.tables.ending(each).is_setting for each in world.processes):
-                return
+        # Who sets a value must not have read it before others have written: `set` asks for that.
+        are_set = any(self.tables.ending(each).is_setting for each in world.processes)
+        if are_set and not self.configuration.sets_race:
+            return
         act = self.tables.names.processes.objects[process].workers[i].acts[0]
         newest = max(world.version) + 1
         places = self.configuration.places if act.invalidates_tag else act.places

@@ -1,14 +1,15 @@
 """Names: intern immutable objects, find the ids that they mention, and put others in place.
 
 Everything that a world is made of is interned, so that a world is a small tuple of integers and every
-function of its parts is computed once. A nonce is `worker<number><act>`, 8 bytes. What the store issues begins
-with one: the grants of leases and holds, and the versions of tags. They stand alone, in the random bytes that
-an operation was given, and inside the bodies of entries.
+function of its parts is computed once. A nonce is `worker<number><act>`, 8 bytes. What the store issues
+begins with one: the grants of leases and holds, and the versions of tags. They stand alone, in the random
+bytes that an operation was given, and inside the bodies of entries.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from operator import is_
 from typing import Any, Final, TypeVar
 
 import attrs
@@ -16,6 +17,7 @@ import msgspec
 from msgspec import Struct
 
 from exploring.configuration import FIRST_US, LONG_AGO, Act
+from sansio_cache.budget import Budget, Patience
 from sansio_cache.cell import GRANT_BYTES, NO_GRANT, NONCE_BYTES, make_grant
 from sansio_cache.codec import Codec
 from sansio_cache.entry import BODY_HEADER_BYTES, TAGS_AT
@@ -25,8 +27,8 @@ from sansio_cache.policy import Policy
 NAMELESS: Final = b"nameless"
 """The nonce of all ids that nobody outside the store can say."""
 _CONSTANTS: Final = frozenset({NO_GRANT, LONG_AGO})
-_WHOLE: Final = (Act, Codec, Policy)
-"""Values that mention no id, and of which there are few."""
+_WHOLE: Final = (Act, Budget, Codec, Patience, Policy)
+"""Values that mention no id."""
 _LENGTH_BYTES: Final = 2
 
 T = TypeVar("T")
@@ -84,9 +86,11 @@ def _field_names(cls: type[Any]) -> tuple[str, ...]:
     names = _fields.get(cls)
     if names is None:
         names = ()
-        if issubclass(cls, Struct):
+        if issubclass(cls, _WHOLE):
+            pass
+        elif issubclass(cls, Struct):
             names = cls.__struct_fields__
-        elif attrs.has(cls) and not issubclass(cls, _WHOLE):
+        elif attrs.has(cls):
             names = tuple(field.name for field in attrs.fields(cls))
         _fields[cls] = names
     return names
@@ -94,14 +98,17 @@ def _field_names(cls: type[Any]) -> tuple[str, ...]:
 
 def rewrite(value: Any, name: NameOf | None, fields: Fields = _NOTHING) -> Any:
     """The same value with other names, and with some fields put through functions."""
-    if isinstance(value, bytes):
+    cls = type(value)
+    if cls is bytes:
         return value if name is None else _renamed(value, name)
-    if isinstance(value, tuple):
-        return tuple(rewrite(each, name, fields) for each in value)
-    if isinstance(value, frozenset):
+    if cls is tuple:
+        parts = [rewrite(each, name, fields) for each in value]
+        is_same = all(map(is_, parts, value))
+        return value if is_same else tuple(parts)
+    if cls is frozenset:
         return frozenset(rewrite(each, name, fields) for each in value)
     changed = {}
-    for field in _field_names(type(value)):
+    for field in _field_names(cls):
         old = getattr(value, field)
         if field == "body":
             new = old if name is None else renamed_body(old, name)
@@ -168,8 +175,6 @@ class Interner:
         self.grants: list[frozenset[bytes]] = []
         """All ids that the store has issued, the versions of tags included."""
         self.nonces: list[frozenset[bytes]] = []
-        self.is_odd: list[bool] = []
-        """Whether it mentions an id with another label than the first."""
         self._rewritten: dict[tuple[int, Any], int] = {}
 
     def number(self, value: Any) -> int:
@@ -182,8 +187,7 @@ class Interner:
             self.mentioned.append(names)
             grants = frozenset(each for each in names if len(each) == GRANT_BYTES)
             self.grants.append(grants)
-            self.is_odd.append(any(label_of(each) != 1 for each in grants))
-            self.nonces.append(frozenset(each[:NONCE_BYTES] for each in names))
+            self.nonces.append(frozenset(each for each in names if len(each) == NONCE_BYTES))
         return number
 
     def renamed(self, number: int, key: Any, name: NameOf) -> int:
@@ -193,3 +197,8 @@ class Interner:
             renamed = self.number(rewrite(self.objects[number], name))
             self._rewritten[number, key] = renamed
         return renamed
+
+    def relabelled(self, number: int, changed: Mapping[bytes, bytes]) -> int:
+        """The object with other ids."""
+        own = tuple((name, changed[name]) for name in self.mentioned[number] if name in changed)
+        return self.renamed(number, own, lambda name: changed.get(name, name)) if own else number

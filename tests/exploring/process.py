@@ -60,6 +60,8 @@ class Worker:
     """What its loader saw in the database, for each key."""
     looked_under: tuple[bytes, ...] = ()
     """What it had been told by then."""
+    stale: tuple[str, ...] = ()
+    """What it was served as stale; kept only where there are soft expiries."""
     has_failed: bool = False
     """Its loader raised."""
     renewal: Step | None = None

@@ -2,9 +2,9 @@
 
 `Running` does to the machines and to `Flights` what `sansio_cache_redis.driver_sync.Driver` does to them,
 method by method: `_take` is a turn of the loop in `run`, `interrupt` is `_abandon`, `join` and `_leave` are
-`_share`, `_spawn` is `_spawn`, and `_observe` is `_observe`. A refresh that is spawned becomes one more worker
-of the process, until it ends. A recovery, which the drivers run in the background, is run by the writer whose
-invalidation failed, after its operation has ended.
+`_share`, `_spawn` is `_spawn`, and `_observe` is `_observe`. A refresh that is spawned becomes one more
+worker of the process, until it ends. A recovery, which the drivers run in the background, is run by the
+writer whose invalidation failed, after its operation has ended.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ from sansio_cache.events import (
     Woke,
 )
 from sansio_cache.flights import Flights, Following
-from sansio_cache.notices import InvalidationFailed, Notice, StaleServed, StoreGaveUp
+from sansio_cache.notices import InvalidationFailed, StaleServed, StoreGaveUp
 from sansio_cache.operations.invalidate import invalidate
 from sansio_cache.operations.mutate import begin
 from sansio_cache.operations.recovery import recover
@@ -69,6 +69,7 @@ from sansio_cache.step import (
     Loaded,
     ManyHeld,
     ManyLoaded,
+    Missing,
     Outcome,
     Step,
     Value,
@@ -302,7 +303,7 @@ class Running:
         if step.outcome is not None:
             if worker.is_interrupted:
                 self._observe(ended(Abandoned(), flight=worker.flight))
-            self._end(i, step.outcome, step.notices)
+            self._end(i, step.outcome)
             self._spawn(worker, step.spawn)
             return
         if isinstance(step.command, Compute | ComputeMany):
@@ -353,8 +354,11 @@ class Running:
                 self.workers[i] = replace(self.workers[i], owes=notice.keys)
             elif isinstance(notice, StoreGaveUp) and isinstance(answered, _OF_LEASES):
                 self.may_leave_lease = True
+            elif isinstance(notice, StaleServed) and self.configuration.expires:
+                stale = self.workers[i].stale
+                self.workers[i] = replace(self.workers[i], stale=(*stale, notice.key))
 
-    def _end(self, i: int, outcome: Outcome, notices: tuple[Notice, ...]) -> None:
+    def _end(self, i: int, outcome: Outcome) -> None:
         worker = self.workers[i]
         if worker.stage is Stage.REFRESHING:
             self.workers[i] = Worker((), Stage.DONE)
@@ -366,7 +370,7 @@ class Running:
                     del self.remembered[key]
             self._finish(i)
         elif worker.acts[0].is_read:
-            self._judge(worker, outcome, notices)
+            self._judge(worker, outcome)
             self._finish(i)
         elif isinstance(outcome, ManyHeld):
             held = replace(worker, stage=Stage.BLOCK, step=None, holds=outcome.grants)
@@ -449,15 +453,13 @@ class Running:
 
     # What is judged here.
 
-    def _judge(self, worker: Worker, outcome: Outcome, notices: tuple[Notice, ...]) -> None:
+    def _judge(self, worker: Worker, outcome: Outcome) -> None:
         """S1 and S7: what a read returns is at least as new as what was complete when it began."""
         act = worker.acts[0]
-        stale = {notice.key for notice in notices if isinstance(notice, StaleServed)}
         for place, version in _versions(act, outcome):
-            key = KEYS[place]
             if version < worker.floor[place]:
                 self._break(Invariant.S1_READ, f"version {version}, floor {worker.floor[place]}")
-            elif version < worker.floor[-1] and key not in stale:
+            elif version < worker.floor[-1] and KEYS[place] not in worker.stale:
                 self._break(Invariant.S1_READ, f"version {version}, expired before {worker.floor[-1]}")
             elif act.heeds_tag and version < worker.floor[-2]:
                 self._break(Invariant.S7_READ, f"version {version}, floor of the tag {worker.floor[-2]}")
@@ -473,9 +475,9 @@ class Running:
         tied = (version for fill in command.fills for _, name, version in tags_of(fill.body) if name)
         if worker.has_failed:
             self._break(Invariant.S13, "it asks to store a value")
-        elif not {fill.grant for fill in command.fills} <= set(worker.looked_under):
+        if not {fill.grant for fill in command.fills} <= set(worker.looked_under):
             self._break(Invariant.S4, "it asks to store a value")
-        elif not set(tied) <= set(worker.looked_under):
+        if not set(tied) <= set(worker.looked_under):
             self._break(Invariant.S7_LOAD, "it asks to store a value")
 
     def _break(self, invariant: Invariant, what: str) -> None:
@@ -518,6 +520,7 @@ def _versions(act: Act, outcome: Outcome) -> list[tuple[int, int]]:
         return [(place, int(each.value)) for place, each in pairs if isinstance(each, Value)]
     if isinstance(outcome, Value | Loaded):
         return [(act.places[0], int(outcome.value))]
+    assert isinstance(outcome, Missing | Raised | Abandoned)
     return []
 
 

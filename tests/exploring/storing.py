@@ -114,8 +114,8 @@ def served(stored: Stored, act: Act) -> Served | None:
             current = anchor
         if version != current:
             return None
-    version = int(payload_of(cell.body).strip(b'"'))
-    return Served(act.places[0], version, not 0 < cell.soft_ms <= NOW_MS, is_tagged)
+    loaded = int(payload_of(cell.body).strip(b'"'))
+    return Served(act.places[0], loaded, not 0 < cell.soft_ms <= NOW_MS, is_tagged)
 
 
 def _value(cells: dict[str, Kept], key: str) -> Cell | None:
@@ -153,7 +153,7 @@ def after_half(stored: Stored) -> Stored:
 
 
 def _moved(kept: Kept, until_ms: int) -> Kept:
-    """The clock moves on: what is before `until_ms` has passed, and what is a lease away is half a lease away."""
+    """The clock moves on: what is before `until_ms` has passed, what is a lease away is half of one away."""
 
     def moved(time_ms: int) -> int:
         if 0 < time_ms < until_ms:

@@ -1,7 +1,7 @@
 """The world: all there is at one moment, as a small tuple of numbers, and its canonical form.
 
 Processes, stores and pasts are interned objects; `Names` puts a world into canonical form, as the package's
-docstring explains: what nobody can name is nameless, what can have no effect is forgotten, grants are
+docstring explains: what nobody can claim by a nonce has none, what can have no effect is forgotten, ids are
 labelled in the order in which they are met, and of all worlds that differ only by who is who, the least
 stands for all.
 """
@@ -15,7 +15,7 @@ from typing import Any, Final, NamedTuple
 import attrs
 
 from exploring.configuration import Configuration
-from exploring.naming import NAMELESS, Interner, grant_of, label_of, rewrite
+from exploring.naming import NAMELESS, Interner, grant_of, rewrite
 from exploring.process import Floor, Process
 from exploring.storing import Stored
 from sansio_cache.cell import NO_GRANT, NONCE_BYTES
@@ -96,7 +96,6 @@ class Names:
         past = self._forget_filled(processes, store, past)
         if not self._is_reduced:
             return processes, store, past
-        store = self._nameless(processes, store, past)
         best = self._relabelled(processes, store, past)
         for swap in self._swaps:
             other = self._relabelled(*self._swap(swap, processes, store, past))
@@ -129,32 +128,6 @@ class Names:
         filled = old.filled & named
         return past if filled == old.filled else self.pasts.number(Past(old.requests, filled))
 
-    def _nameless(self, processes: tuple[int, ...], store: int, past: int) -> int:
-        """Take the names from the store that no worker and no request can say.
-
-        They stay as different as they were: an entry's tags are compared with others within the store.
-        """
-        grants = self.stores.grants[store]
-        if not grants:
-            return store
-        others = ((self.pasts, past), *((self.processes, each) for each in processes))
-        said = frozenset().union(*(interner.grants[number] for interner, number in others))
-        nonces = frozenset().union(*(interner.nonces[number] for interner, number in others))
-        held = _held(self.stores.objects[store])
-        taken = max((label_of(name) for name in (*said, *grants) if name.startswith(NAMELESS)), default=0)
-        new_names = {}
-        for name in self.stores.mentioned[store]:
-            nonce = name[:NONCE_BYTES]
-            is_nameable = name in said or (name in held and nonce in nonces)
-            if name in grants and nonce != NAMELESS and not is_nameable:
-                taken += 1
-                new_names[name] = grant_of(NAMELESS, taken)
-        if not new_names:
-            return store
-        return self.stores.renamed(
-            store, frozenset(new_names.items()), lambda name: new_names.get(name, name)
-        )
-
     def _swap(
         self, swap: _Swap, processes: tuple[int, ...], store: int, past: int
     ) -> tuple[tuple[int, ...], int, int]:
@@ -178,37 +151,38 @@ class Names:
     def _relabelled(
         self, processes: tuple[int, ...], store: int, past: int
     ) -> tuple[tuple[int, ...], int, int]:
-        """Label grants in the order in which they are met."""
-        is_odd = self.processes.is_odd
-        if not (self.stores.is_odd[store] or self.pasts.is_odd[past]):
-            for each in processes:
-                if is_odd[each]:
-                    break
-            else:
-                return processes, store, past
-        parts = [(self.processes, each) for each in processes]
-        parts += [(self.pasts, past), (self.stores, store)]
+        """Label ids in the order in which they are met, those without a nonce of their own apart."""
+        others = [(self.processes, each) for each in processes]
+        others.append((self.pasts, past))
+        claimable = self._claimable(others, store)
         labels: dict[bytes, int] = {}
         new_names: dict[bytes, bytes] = {}
-        for interner, number in parts:
+        # What the past mentions, the others mention too: so its order, which depends on names, is none.
+        for interner, number in (*others[:-1], (self.stores, store), others[-1]):
+            grants = interner.grants[number]
+            if not grants:
+                continue
             for name in interner.mentioned[number]:
-                if name in interner.grants[number] and name not in new_names:
-                    nonce = name[:NONCE_BYTES]
+                if name in grants and name not in new_names:
+                    nonce = name[:NONCE_BYTES] if name in claimable else NAMELESS
                     labels[nonce] = labels.get(nonce, 0) + 1
                     new_names[name] = grant_of(nonce, labels[nonce])
         changed = {old: new for old, new in new_names.items() if old != new}
         if not changed:
             return processes, store, past
-        key = frozenset(changed.items())
-
-        def name_of(name: bytes) -> bytes:
-            return changed.get(name, name)
-
         return (
-            tuple(self.processes.renamed(each, key, name_of) for each in processes),
-            self.stores.renamed(store, key, name_of),
-            self.pasts.renamed(past, key, name_of),
+            tuple(self.processes.relabelled(each, changed) for each in processes),
+            self.stores.relabelled(store, changed),
+            self.pasts.relabelled(past, changed),
         )
+
+    def _claimable(self, others: list[tuple[Interner, int]], store: int) -> set[bytes]:
+        """The ids that are held and that somebody may claim by their nonce. All else are but compared."""
+        return {
+            name
+            for name in _held(self.stores.objects[store])
+            if any(name[:NONCE_BYTES] in interner.nonces[number] for interner, number in others)
+        }
 
 
 def _held(stored: Stored) -> frozenset[Any]:
