@@ -311,7 +311,7 @@ class SharedByType(LoadRequest, frozen=True):
     """Callers share a load whatever tags they name."""
 
     @property
-    def schema(self) -> bytes:
+    def load_schema(self) -> bytes:
         """The type alone."""
         return self.codec.fingerprint
 

@@ -71,6 +71,7 @@ from sansio_cache.step import (
     ManyLoaded,
     Missing,
     Outcome,
+    Raised,
     Step,
     Value,
     ended,
