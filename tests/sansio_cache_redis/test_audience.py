@@ -61,6 +61,9 @@ async def a_bit_of_everything(world):
     async def fail():
         raise LookupError(SECRET)
 
+    async def many(keys):
+        return {"h": {SECRET}, "i": SECRET, "unasked": SECRET}
+
     async def outrun():
         await cache.invalidate("b")
         return SECRET
@@ -81,6 +84,12 @@ async def a_bit_of_everything(world):
     async with cache.mutate("d", "e") as mutation:
         mutation.set("d", SECRET)
     await cache.invalidate("f", "g")
+    await cache.get_or_load("h", loading(SECRET), tags=["t"])
+    await cache.get("h")
+    await cache.invalidate(tags=["t"])
+    await cache.get_or_load_many(["h", "i"], many)
+    await cache.expire("i", "j")
+    await cache.delete_pattern("h*", dry_run=True)
     await cache.delete_pattern("a*")
     await cache.clear()
     world.take_log()

@@ -562,7 +562,15 @@ def test_the_documented_permissions_are_enough(runtime: str, own_server: Server)
             async with cache.mutate("k") as mutation:
                 mutation.set("k", "w")
             assert await cache.get("k") == "w"
-            assert (await cache.delete_pattern("*")).deleted == 1
+            assert await cache.get_or_load("tagged", Loader("v"), tags=["t"]) == "v"
+            assert await cache.get("tagged") == "v"
+            assert (await cache.expire("tagged")).done == 1
+            assert (await cache.invalidate(tags=["t"])).done == 1
+            assert await cache.get_or_load_many(["a", "b"], lambda keys: dict.fromkeys(keys, 1)) == {
+                "a": 1,
+                "b": 1,
+            }
+            assert (await cache.delete_pattern("*")).deleted == 4
             assert (await cache.invalidate("k")).remembered == 0
             assert cache.stats().errors == {}
 

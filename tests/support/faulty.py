@@ -8,7 +8,7 @@ all three take them, so that a test can hold one up with an event of `threading`
 import logging
 import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, TypeVar
@@ -86,8 +86,8 @@ class Subject:
         return self.cache.stats()
 
     @asynccontextmanager
-    async def mutate(self, *keys: str) -> AsyncIterator[Any]:
-        block = self.cache.mutate(*keys)
+    async def mutate(self, *keys: str, tags: Iterable[str] = ()) -> AsyncIterator[Any]:
+        block = self.cache.mutate(*keys, tags=tags)
         if not self.is_sync:
             async with block as mutation:
                 yield mutation
@@ -119,6 +119,11 @@ class Subject:
         """How many callers wait for a load of this process that is under way."""
         flights = list(self._driver._flights._flights.values())
         return sum(flight.followers for flight in flights if flight.phase is not Phase.LANDED)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no load, and no refresh, is under way in this process."""
+        return not len(self._driver._flights)
 
     def record(self) -> "Recorder":
         """Record what the store is asked from now on."""
