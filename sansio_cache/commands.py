@@ -213,7 +213,8 @@ class Compute(Struct, frozen=True):
 class ComputeMany(Struct, frozen=True):
     """Call the user's loader of many keys, once. Answered by `Computed` or `ComputeFailed`.
 
-    `names` are the keys as the caller wrote them, which is what the loader is given.
+    `keys` are those that the loader must not ask for. `names` are the keys as the caller wrote them, which is
+    what it is given.
     """
 
     keys: tuple[str, ...]
@@ -258,8 +259,8 @@ class Watch(Struct, frozen=True):
 class Sleep(Struct, frozen=True):
     """Wait; with `watch`, for something to happen to a key. Answered by `Woke`.
 
-    A driver that cannot watch sleeps for `duration_s`. One that can begins with the first sleep of a flight,
-    and ends that one at once: what happened before it watched must be looked for.
+    A driver that cannot watch sleeps for `duration_s`. One that can begins with the first sleep of a flight
+    that names a key, and ends that one at once: what happened before it watched must be looked for.
     """
 
     duration_s: float

@@ -27,7 +27,7 @@ from msgspec import Struct
 
 from sansio_cache.cell import NO_GRANT, Cell, Foreign, Kind
 from sansio_cache.codec import Codec, Undecodable
-from sansio_cache.tags import VERSION_BYTES, Versions
+from sansio_cache.tags import ANCHOR, VERSION_BYTES, Versions
 
 _BODY: Final = struct.Struct(">8s8sBBI")
 BODY_HEADER_BYTES: Final = _BODY.size
@@ -41,8 +41,9 @@ _PLAIN: Final = bytes((JSON, 0))
 _MAX_LOAD_MS: Final = 2**32 - 1
 _COPIED_BYTES: Final = 16_384
 """A payload up to this is sliced out: that is quicker than a view of it."""
-MAX_TAGS: Final = 254
-"""How many tags an entry may have; one more is the anchor, and a byte counts them."""
+MAX_TAGS: Final = 127
+"""How many tags a caller may name. An entry beside another may have as many of that one's, and the anchor: a
+byte counts them."""
 
 
 class MissReason(StrEnum):
@@ -237,6 +238,12 @@ def _examine_closely(
         reason = MissReason.CORRUPT if is_own else MissReason.SCHEMA
         return Unservable(reason, cell.filled_by)
     return Servable(value, fresh, cell)
+
+
+def tags_of(cell: Cell) -> tuple[str, ...]:
+    """The names of an entry's tags, whatever its schema."""
+    unpacked = _unpacked(cell.body)
+    return () if unpacked is None else tuple(tag for tag in unpacked[0] if tag != ANCHOR)[:MAX_TAGS]
 
 
 def copy_of(cell: Cell, codec: Codec[Any]) -> Any:

@@ -60,6 +60,9 @@ _ESCAPED: Final = re.compile(
 
 _INTERNAL_MARKERS: Final = ("%t:", "%g:", "%w:", "%s:")
 
+_MAX_TAG: Final = 16_000
+"""Entries hold the names of their tags, with two bytes for the length of each in UTF-8."""
+
 _MIN_DIGITS: Final = 8
 _MAX_DIGITS: Final = 64
 
@@ -276,7 +279,8 @@ class KeyBuilder:
         return self._tag_name(GENERATION_MARKER + _component("an entity", entity))
 
     def _tag_name(self, name: str) -> TagName:
-        self._fitting(tag_key(self._root, name))
+        if len(self._fitting(tag_key(self._root, name))) > _MAX_TAG:
+            raise InvalidKeyError(f"a tag is at most {_MAX_TAG} characters; got {len(name)}")
         return TagName(name)
 
     def everything(self) -> Pattern:

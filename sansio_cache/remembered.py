@@ -20,6 +20,8 @@ class Remembered:
     limit: int = 10_000
     forgotten: int = attrs.field(default=0, init=False)
     """How many were dropped because of the limit."""
+    tags: frozenset[str] = attrs.field(default=frozenset(), init=False)
+    """Those of the keys that belong to tags."""
     _stamps: dict[str, int] = attrs.field(factory=dict, init=False)
     _last: int = attrs.field(default=0, init=False)
 
@@ -29,18 +31,16 @@ class Remembered:
     def __contains__(self, key: str) -> bool:
         return key in self._stamps
 
-    def tags(self) -> frozenset[str]:
-        """Those of the keys that belong to tags."""
-        return frozenset(key for key in self._stamps if is_tag_key(key))
-
     def remember(self, keys: Iterable[str]) -> None:
         """Add keys; a key that is there already becomes the newest."""
         for key in keys:
             self._last += 1
             self._stamps.pop(key, None)
             self._stamps[key] = self._last
+            if is_tag_key(key):
+                self.tags |= {key}
         while len(self._stamps) > self.limit:
-            del self._stamps[next(iter(self._stamps))]
+            self._drop(next(iter(self._stamps)))
             self.forgotten += 1
 
     def pending(self, most: int) -> Mapping[str, int]:
@@ -56,4 +56,9 @@ class Remembered:
         """Drop keys that the store was told, but for those that failed again since `pending`."""
         for key, stamp in told.items():
             if self._stamps.get(key) == stamp:
-                del self._stamps[key]
+                self._drop(key)
+
+    def _drop(self, key: str) -> None:
+        del self._stamps[key]
+        if is_tag_key(key):
+            self.tags -= {key}

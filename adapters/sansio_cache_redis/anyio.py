@@ -535,7 +535,11 @@ class Cache:
         Raises:
             InvalidKeyError: A key or tag cannot be one, or there are more than `max_batch_keys`.
         """
-        mutation = self._plan.mutation(keys, tags, value_tags)
+        async with self._mutating(self._plan.mutation(keys, tags, value_tags)) as mutation:
+            yield mutation
+
+    @asynccontextmanager
+    async def _mutating(self, mutation: Mutation) -> AsyncIterator[Mutation]:
         held: Outcome = ManyHeld(None, None)
         has_ended = False
         try:

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Awaitable, Callable
+from contextvars import copy_context
 from typing import Any, Final, Protocol
 
 from sansio_cache.errors import CacheClosedError
@@ -113,7 +114,7 @@ class TrioBackground:
                 del self._running[scope]
                 has_ended.set()
 
-        self._trio.lowlevel.spawn_system_task(run)
+        self._trio.lowlevel.spawn_system_task(run, context=copy_context())
         return scope.cancel
 
     def call_soon(self, function: Callable[[], object]) -> None:

@@ -83,7 +83,8 @@ class _TransportLink(_Link, asyncio.Protocol):
             self._write(data)
 
     def _disconnect(self) -> None:
-        self._guard.cancel()
+        if not self._loop.is_closed():
+            self._guard.cancel()
         super()._disconnect()
 
     # What the transport calls.
@@ -239,7 +240,7 @@ class AsyncioChannel:
         return len(self._links) + (self._opening is not None)
 
     async def _opened(self, timeout_s: float) -> _Link:
-        if self._opening is None:
+        if self._opening is None or self._opening.done():  # done where it was cancelled before it began
             self._opening = self._loop.create_task(self._open())
             self._opening.add_done_callback(_look_at)
         # Not cancelled with the caller: it goes on being opened, for the next one.

@@ -35,6 +35,9 @@ _WRITE_BYTES: Final = 65536
 _MOST_READS: Final = 16
 """TLS gives out 16 kB at a time; others have their turn after so many of them."""
 
+_CLIENT_THREADS: Final = 40
+"""How many calls of a client of the user's may run at once."""
+
 _WAY_S: Final = 0.0002
 _SHORTEST_PAUSE_S: Final = 0.001
 """How long the loop stands still for a thread that connects, and how often."""
@@ -380,13 +383,17 @@ class TrioClientChannel:
 
     def __init__(self, client: Any) -> None:
         self._channel = ClientChannel(client)
+        # Of its own: loaders may hold all of trio's usual ones. The client's pool bounds what runs at once.
+        self._threads = trio.CapacityLimiter(_CLIENT_THREADS)
 
     async def execute(self, commands: Sequence[Args], timeout_s: float) -> list[Any]:
         """Send commands together; returns their replies, error replies as values."""
         with trio.move_on_after(timeout_s):
             run = self._channel.execute
             # Given up on, the thread still reads its replies, so the connection stays in step.
-            return await trio.to_thread.run_sync(run, commands, timeout_s, abandon_on_cancel=True)
+            return await trio.to_thread.run_sync(
+                run, commands, timeout_s, abandon_on_cancel=True, limiter=self._threads
+            )
         raise RedisTimeoutError("no reply in time")
 
     def reset(self) -> None:

@@ -45,13 +45,14 @@ from sansio_cache.events import (
     Woke,
 )
 from sansio_cache.flights import Flights
+from sansio_cache.notices import RefreshSkipped
 from sansio_cache.step import Abandoned, Completed, Loaded, Outcome, Step, ended
 from sansio_cache_redis.background import Background
 from sansio_cache_redis.ledger import Ledger
 from sansio_cache_redis.loaders import bound, is_coroutine_function
 from sansio_cache_redis.memory import SharedMemory
 from sansio_cache_redis.planning import Planner
-from sansio_cache_redis.recursion import forget_loads, loading, loading_all, refuse_recursion
+from sansio_cache_redis.recursion import forget_loads, loading, refuse_recursion
 from sansio_cache_redis.replies import own_copy
 from sansio_cache_redis.wakeups import Waker
 from sansio_cache_redis.wire import (
@@ -66,6 +67,8 @@ from sansio_cache_redis.wire import (
 )
 
 _CLEAN_UP_S: Final = 1.0
+_MOST_REFRESHES: Final = 1_000
+"""How many may run at once in the background. Past that one is skipped; a later read asks for it again."""
 
 
 class Channel(Protocol):
@@ -135,7 +138,7 @@ class _Watching:
     """What a waiting load watches: keys, with the numbers under which the waker knows it."""
 
     def __init__(self) -> None:
-        self.numbers: list[tuple[str, int]] = []
+        self.numbers: dict[str, int] = {}
         self.change = anyio.Event()
 
     def wake(self) -> None:
@@ -176,6 +179,7 @@ class Driver:
         self._watching: dict[int | bytes, _Watching] = {}
         self._is_closing = False
         self._is_recovering = False
+        self._refreshes = 0
 
     async def run(self, step: Step, loader: Callable[..., Any] | None = None) -> Outcome:
         """Run an operation to its end.
@@ -239,11 +243,16 @@ class Driver:
                     event = await self._perform(step.command, None)
                     step = step.state.receive(event)
                     self._observe(step)
-            while step.command is not None:  # out of time: what could not be removed is remembered
-                step = step.state.receive(StoreFailed(self._clock(), FailureKind.TIMEOUT))
-                self._observe(step)
         finally:
+            # Out of time, or cancelled once more, which asyncio does not shield from.
+            self._give_up(step)
             self._observe(ended(Abandoned(), flight=flight))
+
+    def _give_up(self, step: Step) -> None:
+        """End an interrupted operation without the store: what could not be removed is remembered."""
+        while step.command is not None:
+            step = step.state.receive(StoreFailed(self._clock(), FailureKind.TIMEOUT))
+            self._observe(step)
 
     async def _perform(self, command: Command, loader: Callable[..., Any] | None) -> Event:
         match command:
@@ -251,13 +260,13 @@ class Driver:
                 with anyio.move_on_after(_CLEAN_UP_S, shield=True):
                     return await self._store.perform(command)
                 return StoreFailed(self._clock(), FailureKind.TIMEOUT)
-            case Compute(key=key):
+            case Compute(key=key, name=name):
                 assert loader is not None
-                return await self._compute(loading(self, key), command.renewal, bound(loader, command))
+                return await self._compute(loading(self, key, name), command.renewal, bound(loader, command))
             case ComputeMany(keys=keys):
                 assert loader is not None
                 refuse_recursion(self, *keys)  # a batch without the store has not asked for leases
-                return await self._compute(loading_all(self, keys), command.renewal, bound(loader, command))
+                return await self._compute(loading(self, *keys), command.renewal, bound(loader, command))
             case ShareLoad():
                 return await self._share(command)
             case Sleep(duration_s=duration_s, watch=watch):
@@ -315,11 +324,12 @@ class Driver:
         watching = self._watching.get(watch.flight)
         if watching is None:
             watching = self._watching[watch.flight] = _Watching()
-            if self._waker is not None:
-                wake = partial(self._background.call_soon, watching.wake)
-                watching.numbers = [(key, self._waker.watch(key, wake)) for key in watch.keys]
-                if self._waker.is_live:
-                    return
+        if self._waker is not None:
+            wake = partial(self._background.call_soon, watching.wake)
+            new = [key for key in watch.keys if key not in watching.numbers]
+            watching.numbers |= {key: self._waker.watch(key, wake) for key in new}
+            if new and self._waker.is_live:
+                return
         is_told = self._waker is not None and self._waker.is_live
         with anyio.move_on_after(watch.longest_s if is_told else duration_s):
             await watching.change.wait()
@@ -328,16 +338,21 @@ class Driver:
     def _stop_watching(self, flight: int | bytes) -> None:
         watching = self._watching.pop(flight, None)
         if watching is not None and self._waker is not None:
-            for key, number in watching.numbers:
+            for key, number in watching.numbers.items():
                 self._waker.unwatch(key, number)
 
     def _spawn(self, steps: Sequence[Step], loader: Callable[..., Any] | None) -> None:
         """Run operations in the background, but for those that somebody here runs already."""
         for step in steps:
-            assert isinstance(step.command, ShareLoad)
-            place = self._flights.lead(step.command)
+            command = step.command
+            assert isinstance(command, ShareLoad)
+            if self._refreshes >= _MOST_REFRESHES:
+                self._ledger.note((RefreshSkipped(command.key),))
+                continue
+            place = self._flights.lead(command)
             if place is not None:
                 begun = step.state.receive(LoadLed(self._clock(), place))
+                self._refreshes += 1
                 self._background.start(partial(self._run_spawned, begun, loader))
 
     async def _run_spawned(self, step: Step, loader: Callable[..., Any] | None) -> None:
@@ -346,6 +361,8 @@ class Driver:
             await self.run(step, loader)
         except CacheClosedError:
             self._observe(ended(Abandoned(), flight=step.flight))
+        finally:
+            self._refreshes -= 1
 
     def _observe(self, step: Step) -> None:
         if step.flight is not None and (self._flights.observe(step) or step.outcome is not None):
@@ -377,5 +394,6 @@ async def call(loader: Callable[[], Any]) -> Any:
     """Call a loader: a coroutine function here, a plain one on a worker thread, as it may block."""
     if is_coroutine_function(loader):
         return await loader()
-    value = await anyio.to_thread.run_sync(loader)
+    # In a list: trio takes a function that returns a coroutine for a mistake.
+    [value] = await anyio.to_thread.run_sync(lambda: [loader()])
     return await value if isawaitable(value) else value

@@ -52,7 +52,7 @@ from sansio_cache_redis.keeper import Keeper
 from sansio_cache_redis.ledger import Ledger
 from sansio_cache_redis.loaders import bound
 from sansio_cache_redis.planning import Planner
-from sansio_cache_redis.recursion import forget_loads, loading, loading_all, refuse_recursion
+from sansio_cache_redis.recursion import forget_loads, loading, refuse_recursion
 from sansio_cache_redis.replies import own_copy
 from sansio_cache_redis.wakeups import Waker
 from sansio_cache_redis.wire import (
@@ -133,7 +133,7 @@ class Driver:
         self._flights_lock = threading.Lock()
         self._mine = threading.local()
         self._waker = waker
-        self._watching: dict[int | bytes, tuple[list[tuple[str, int]], threading.Event]] = {}
+        self._watching: dict[int | bytes, tuple[dict[str, int], threading.Event]] = {}
         self._workers = Workers()
         self._keeper = Keeper(self._clock, self._renew, self._observe)
         self._closing = threading.Event()
@@ -202,17 +202,25 @@ class Driver:
                 step = step.state.receive(event)
                 self._observe(step)
         finally:
+            if step.command is not None:  # interrupted once more
+                self._give_up(step)
             self._observe(ended(Abandoned(), flight=flight))
+
+    def _give_up(self, step: Step) -> None:
+        """End an interrupted operation without the store: what could not be removed is remembered."""
+        while step.command is not None:
+            step = step.state.receive(StoreFailed(self._clock(), FailureKind.TIMEOUT))
+            self._observe(step)
 
     def _perform(self, command: Command, loader: Callable[..., Any] | None) -> Event:
         match command:
-            case Compute(key=key):
+            case Compute(key=key, name=name):
                 assert loader is not None
-                return self._compute(loading(self, key), command.renewal, bound(loader, command))
+                return self._compute(loading(self, key, name), command.renewal, bound(loader, command))
             case ComputeMany(keys=keys):
                 assert loader is not None
                 refuse_recursion(self, *keys)  # a batch without the store has not asked for leases
-                return self._compute(loading_all(self, keys), command.renewal, bound(loader, command))
+                return self._compute(loading(self, *keys), command.renewal, bound(loader, command))
             case ShareLoad():
                 return self._share(command)
             case Sleep(duration_s=duration_s, watch=watch):
@@ -278,13 +286,13 @@ class Driver:
         """Subscribe, let the caller look again, wait: see `wakeups.py`."""
         watching = self._watching.get(watch.flight)
         if watching is None:
-            change = threading.Event()
-            waker = self._waker
-            numbers = [] if waker is None else [(key, waker.watch(key, change.set)) for key in watch.keys]
-            watching = self._watching[watch.flight] = (numbers, change)
-            if waker is not None and waker.is_live:
+            watching = self._watching[watch.flight] = ({}, threading.Event())
+        numbers, change = watching
+        if self._waker is not None:
+            new = [key for key in watch.keys if key not in numbers]
+            numbers |= {key: self._waker.watch(key, change.set) for key in new}
+            if new and self._waker.is_live:
                 return
-        _, change = watching
         is_told = self._waker is not None and self._waker.is_live
         change.wait(watch.longest_s if is_told else duration_s)
         change.clear()
@@ -292,7 +300,7 @@ class Driver:
     def _stop_watching(self, flight: int | bytes) -> None:
         watching = self._watching.pop(flight, None)
         if watching is not None and self._waker is not None:
-            for key, number in watching[0]:
+            for key, number in watching[0].items():
                 self._waker.unwatch(key, number)
 
     def _spawn(self, steps: Sequence[Step], loader: Callable[..., Any] | None) -> None:

@@ -72,20 +72,21 @@ class AsyncEntity(Generic[T]):
             loader: Called with the list of ids that it is to load; gives a mapping of ids to values.
             tags: What else they all depend on.
         """
-        by_key: dict[str, Any] = {self.key(each): each for each in ids}
+        load = self._plan.required_loader(loader)
+        keys = self._plan.keys(ids)
+        by_key: dict[str, Any] = {key: each for each, key in keys.items()}
 
-        async def load(names: list[str]) -> Any:
-            given = await call(partial(loader, [by_key[name] for name in names]))
-            if not isinstance(given, Mapping):
-                return given
-            return {self.key(each): value for each, value in given.items()}
+        async def load_named(names: list[str]) -> Any:
+            wanted = [by_key[name] for name in names]
+            given = await call(partial(load, wanted))
+            return self._plan.named(given) if isinstance(given, Mapping) else given
 
-        found = await self._cache.get_or_load_many(by_key, load, **self._plan.options(tags))
-        return {by_key[key]: value for key, value in found.items()}
+        found = await self._cache.get_or_load_many(by_key, load_named, **self._plan.options(tags))
+        return {each: found[key] for each, key in keys.items() if key in found}
 
     async def set(self, id: Id, value: T, *, tags: Iterable[str] = ()) -> bool:
         """Store the value of one thing: see `Cache.set`."""
-        return await self._cache.set(self.key(id), value, **self._plan.set_options(tags))
+        return await self._cache.set(self.key(id), value, **self._plan.options(tags))
 
     async def invalidate(self, *ids: Id) -> InvalidateResult:
         """Remove some things: see `Cache.invalidate`."""
@@ -108,9 +109,10 @@ class AsyncEntity(Generic[T]):
     def mutate(self, *ids: Id, tags: Iterable[str] = ()) -> AbstractAsyncContextManager[Mutation]:
         """Hold some things while the block writes the database: see `Cache.mutate`.
 
+        `mutation.set(entity.key(id), value)` stores a value as the entity does.
+
         Args:
             ids: What tells them from others of their kind.
             tags: Names of tags to invalidate at the end.
         """
-        keys = (self.key(each) for each in ids)
-        return self._cache.mutate(*keys, tags=tags, value_tags=self._plan.tags)
+        return self._cache._mutating(self._plan.mutation(ids, tags))  # noqa: SLF001 - of one package

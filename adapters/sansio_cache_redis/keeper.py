@@ -1,6 +1,7 @@
 """The keeper: renews the leases of loads that run in other threads.
 
-One thread for all of them, started with the first load and asleep until a lease is a third over. It runs
+One thread for all of them, started with a load, asleep until a lease is a third over, and ended when there
+has been none for some time. It runs
 the same renewal machine as the asynchronous driver does; between two of its steps lies a `Sleep`, and the
 keeper's heap is what sleeps.
 """
@@ -12,6 +13,7 @@ import itertools
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from typing import Final
 
 import attrs
 
@@ -19,6 +21,8 @@ from sansio_cache.commands import Sleep
 from sansio_cache.events import Event, Woke
 from sansio_cache.step import Step
 from sansio_cache_redis.audience import leave_stories
+
+_IDLE_S: Final = 5.0
 
 
 @attrs.define(eq=False)
@@ -103,7 +107,8 @@ class Keeper:
         finally:
             # Where a subscriber has ended it (SystemExit, say), the next load starts another.
             with self._lock:
-                self._thread = None
+                if self._thread is threading.current_thread():
+                    self._thread = None
 
     def _next(self) -> _Kept | None:
         """Wait for the next renewal that is due; None when it is time to end."""
@@ -112,10 +117,13 @@ class Keeper:
                 while self._due and self._due[0][2].is_over:
                     heapq.heappop(self._due)
                 if not self._due:
-                    self._changed.wait()
+                    # A renewal may have come at the very end of the wait.
+                    if not self._changed.wait(_IDLE_S) and not self._due:
+                        break
                     continue
                 left_s = self._due[0][0] - self._clock()
                 if left_s <= 0:
                     return heapq.heappop(self._due)[2]
                 self._changed.wait(left_s)
+            self._thread = None  # the next load starts another
             return None

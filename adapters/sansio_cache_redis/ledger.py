@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections import deque
 from collections.abc import Sequence
 from typing import Final
 
@@ -68,6 +69,8 @@ class Ledger:
         self._refusals: set[FailureKind] = set()
         self._warned: set[str] = set()
         self._lock = threading.Lock()
+        self._unlogged: deque[tuple[int, str, tuple[object, ...]]] = deque()
+        """What is to be logged. Not under the lock: a handler may be slow, or call the cache."""
         self.audience = Audience(config.namespace)
         """Who is told of notices once they are counted."""
         self.needs_recovery = False
@@ -89,6 +92,8 @@ class Ledger:
                 for notice in notices:
                     if type(notice) in _HEEDED:
                         is_suspect |= self._heed(notice)
+        if self._unlogged:
+            self._write_log()
         if self.audience.is_there:
             self.audience.tell(notices)
         return is_suspect
@@ -109,10 +114,10 @@ class Ledger:
                 forgotten = self._remembered.forgotten
                 self._remembered.remember(keys)
                 if forgotten == 0 < self._remembered.forgotten:
-                    logger.error(
-                        "cache %s: more than %d invalidations wait for the store, and the oldest are given "
-                        "up: their entries may be served until they expire",
-                        self._namespace,
+                    self._log(
+                        logging.ERROR,
+                        "more than %d invalidations wait for the store, and the oldest are given up: their "
+                        "entries may be served until they expire",
                         self._remembered.limit,
                     )
             case Unstorable(kind=kind):
@@ -145,8 +150,7 @@ class Ledger:
         is_remembering = bool(self._remembered)
         self.needs_recovery = not self._is_disabled and (self._breaker.is_open or is_remembering)
         self.must_ask = self._is_disabled or self.needs_recovery
-        if is_remembering or self.bypassed:
-            self.bypassed = self._remembered.tags()
+        self.bypassed = self._remembered.tags
 
     def skip(self, key: str) -> MissReason | None:
         """Why a read of this key is not to ask the store; None where it is to."""
@@ -199,28 +203,35 @@ class Ledger:
             return
         if kind.is_outage:
             if not self._breaker.is_open:
-                logger.warning(
-                    "cache %s: the store does not serve (%s); loaders run without it until it does",
-                    self._namespace,
+                self._log(
+                    logging.WARNING,
+                    "the store does not serve (%s); loaders run without it until it does",
                     kind.value,
                 )
             self._breaker = self._breaker.after_failure(kind, time.monotonic())
         elif kind not in self._refusals:
             self._refusals.add(kind)
-            logger.warning(
-                "cache %s: the store refuses (%s); health() says what is missing",
-                self._namespace,
-                kind.value,
-            )
+            self._log(logging.WARNING, "the store refuses (%s); health() says what is missing", kind.value)
 
     def _answered(self) -> None:
         if self._breaker.open_since_s is not None:
             out_s = time.monotonic() - self._breaker.open_since_s
-            logger.warning("cache %s: the store serves again after %.1f s", self._namespace, out_s)
+            self._log(logging.WARNING, "the store serves again after %.1f s", out_s)
             self._refusals.clear()
         self._breaker = self._breaker.after_answer()
 
     def _warn_once(self, kind: str, text: str, *words: object) -> None:
         if kind not in self._warned and len(self._warned) < _MOST_WARNINGS and not self._is_closed:
             self._warned.add(kind)
-            logger.warning(f"cache %s: {text}", self._namespace, *words)
+            self._log(logging.WARNING, text, *words)
+
+    def _log(self, level: int, text: str, *words: object) -> None:
+        self._unlogged.append((level, text, words))
+
+    def _write_log(self) -> None:
+        while True:
+            try:
+                level, text, words = self._unlogged.popleft()
+            except IndexError:  # another thread writes the rest
+                return
+            logger.log(level, f"cache %s: {text}", self._namespace, *words)

@@ -7,6 +7,7 @@ version. Where an attribute is gone, redis-py's public methods are used, at thei
 
 from __future__ import annotations
 
+import signal
 import socket
 import ssl
 import struct
@@ -27,7 +28,7 @@ NOT_ENOUGH_DATA: Final = object()
 _READ_BYTES: Final = 32768
 """As much as the parser is given at a time: for every reply it moves the whole rest of its buffer."""
 _TIMEVAL: Final = struct.Struct("@ll")
-_HAS_TIMEVAL: Final = sys.platform != "win32" and hasattr(socket, "MSG_DONTWAIT")
+_HAS_TIMEVAL: Final = sys.platform != "win32"
 
 
 def transport_of(connection: Any) -> Transport | None:
@@ -146,7 +147,8 @@ class _SocketWire(_PublicWire):
 
     Where the kernel can keep the time (`SO_RCVTIMEO`), it does: Python would ask it before every call whether
     the call would have to wait, which doubles the number of system calls. Not with TLS, whose calls Python
-    repeats for as long as they would.
+    repeats for as long as they would. And not while a timer of the process ticks: a signal interrupts the
+    call, Python begins it anew (PEP 475), and the kernel its time with it.
     """
 
     def __init__(self, connection: Any, sock: socket.socket) -> None:
@@ -154,18 +156,18 @@ class _SocketWire(_PublicWire):
         self._sock = sock
         self._parser: Any = reply_reader(connection)  # its types know no bytearray
         self._buffer = bytearray(_READ_BYTES)
-        self._timeout_s = 0.0
-        self._is_timed_by_kernel = _HAS_TIMEVAL and not isinstance(sock, ssl.SSLSocket)
-        if self._is_timed_by_kernel:
-            sock.setblocking(True)
+        self._may_use_kernel = _HAS_TIMEVAL and not isinstance(sock, ssl.SSLSocket)
+        self._timing = (0.0, False)
+        """How long a call may take, in seconds, and whether the kernel keeps the time."""
 
     def exchange(self, commands: Sequence[Sequence[Any]], timeout_s: float) -> list[Any]:
         """Send commands together and read their replies, error replies as values."""
         sock, parser = self._sock, self._parser
         replies: list[Any] = []
         try:
-            if timeout_s != self._timeout_s:
-                self._set_timeout(max(timeout_s, 0.001))
+            is_by_kernel = self._may_use_kernel and not signal.getitimer(signal.ITIMER_REAL)[0]
+            if (timeout_s, is_by_kernel) != self._timing:
+                self._set_timing(timeout_s, is_by_kernel)
             sock.sendall(pack_one(commands[0]) if len(commands) == 1 else pack(commands))
             last_s = 0.0
             while True:
@@ -189,23 +191,27 @@ class _SocketWire(_PublicWire):
 
     def is_sound(self) -> bool:
         """Whether it is still open, and no reply lies there that nobody has asked for."""
-        if not self._is_timed_by_kernel:  # there is no looking into TLS without reading
-            self._timeout_s = 0.0  # redis-py sets it
+        if not self._may_use_kernel:  # there is no looking into TLS without reading
+            self._timing = (0.0, False)  # redis-py sets it
             return super().is_sound()
         try:
-            self._sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+            self._sock.setblocking(False)
+            self._timing = (0.0, False)
+            self._sock.recv(1, socket.MSG_PEEK)
         except BlockingIOError:
             return True
         except OSError:
             return False
         return False
 
-    def _set_timeout(self, timeout_s: float) -> None:
-        if self._is_timed_by_kernel:
-            seconds = int(timeout_s)
-            timeval = _TIMEVAL.pack(seconds, int((timeout_s - seconds) * 1e6))
+    def _set_timing(self, timeout_s: float, is_by_kernel: bool) -> None:
+        longest_s = max(timeout_s, 0.001)
+        if is_by_kernel:
+            seconds = int(longest_s)
+            timeval = _TIMEVAL.pack(seconds, int((longest_s - seconds) * 1e6))
+            self._sock.setblocking(True)
             self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, timeval)
             self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, timeval)
         else:
-            self._sock.settimeout(timeout_s)
-        self._timeout_s = timeout_s
+            self._sock.settimeout(longest_s)
+        self._timing = (timeout_s, is_by_kernel)

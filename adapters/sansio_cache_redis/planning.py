@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import random
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Protocol
 from uuid import UUID
@@ -39,14 +39,19 @@ from sansio_cache.operations.set_many import Item, SetRequest, set_many
 from sansio_cache.policy import Policy
 from sansio_cache.step import ManyHeld, Step
 from sansio_cache.tags import tag_keys
-from sansio_cache.ttl import Ttl
+from sansio_cache.ttl import STATIC, Ttl
 from sansio_cache_redis.ledger import Ledger
 from sansio_cache_redis.loaders import refuse_uncallable
 
 AnyTtl = Ttl | Policy
 """What `ttl=` takes: seconds, a timedelta, a tier, or a policy."""
 
+Id = str | int | UUID
+"""What tells one thing of an entity from another."""
+
 _MOST_KNOWN = 1024
+_LONGEST_VALUE_MS = round(STATIC.ttl_s * 1000)
+"""What a mutation's tags are kept for at least, twice over. A value that lives longer ends with them."""
 
 
 class Entropy(Protocol):
@@ -139,7 +144,7 @@ class Planner:
         full = self._resolve(key)
         if not callable(loader):
             refuse_uncallable(loader)
-        names = self._tags(tags) if tags else ()
+        names = () if tags == () else self._tags(tags)
         ledger = self._ledger
         request = LoadRequest(
             full,
@@ -168,12 +173,13 @@ class Planner:
         refuse_uncallable(loader)
         tag_names = self._tags(tags)
         fulls = tuple(resolved.values())
+        codec, chosen = self._codec(type), self._chosen(ttl, policy)
         if not fulls:
             return (), nothing_to_load()
         each = LoadRequest(
             fulls[0],
-            self._codec(type),
-            self._chosen(ttl, policy),
+            codec,
+            chosen,
             self._draw(DRAWN_BYTES),
             self._patience,
             self.clock(),
@@ -198,6 +204,8 @@ class Planner:
                 f"set_many takes a mapping of keys to values; got {values.__class__.__name__}"
             )
         resolved = self._resolve_all(values)
+        if len(set(resolved.values())) < len(resolved):
+            raise InvalidKeyError("two of the keys name one entry, which can have one value only")
         chosen = self._chosen(ttl, None)
         codec = self._codec(type)
         items = tuple(self._item(full, values[key], codec, chosen) for key, full in resolved.items())
@@ -246,7 +254,8 @@ class Planner:
         gone, carried = self._tags(tags), self._tags(value_tags)
         if both := sorted(set(gone) & set(carried)):
             raise InvalidKeyError(
-                f"{both[0]!r} is in tags= and in value_tags=: the mutation would take away what it stores"
+                f"the tag {both[0].partition(':')[2]!r} is in tags= and in value_tags=: the mutation "
+                "would take away what it stores"
             )
         return Mutation(self, self._resolve_all(keys), tag_keys(self.keys.root, gone), carried)
 
@@ -270,12 +279,11 @@ class Planner:
     ) -> EntityPlan:
         """Plan the entries of an entity."""
         self.keys.pattern(name)  # refuses a name that cannot be one
-        self._chosen(ttl, policy)
         self._codec(type)
         if loader is not None:
             refuse_uncallable(loader)
         tags = (self.keys.generation(name),) if generations else ()
-        return EntityPlan(name, type, ttl, policy, loader, tags)
+        return EntityPlan(self, name, type, self._chosen(ttl, policy), loader, tags)
 
     # Parts of a mutation.
 
@@ -291,7 +299,8 @@ class Planner:
             self._patience,
             self.clock(),
             value_tags,
-            2 * hard_ttl_ms,
+            # How long the values will live is not known yet.
+            2 * max(hard_ttl_ms, _LONGEST_VALUE_MS),
         )
         return begin(request, skip=self._ledger.is_disabled)
 
@@ -330,9 +339,7 @@ class Planner:
 
     def _tags(self, tags: Iterable[str]) -> tuple[str, ...]:
         """The names of tags, as cells hold them, once each."""
-        if isinstance(tags, str | bytes) or not isinstance(tags, Iterable):
-            raise InvalidKeyError(f"tags= takes a list of tags, not one; got {tags.__class__.__name__}")
-        names = tuple(dict.fromkeys(self.keys.tag(tag) for tag in tags))
+        names = tuple(dict.fromkeys(self.keys.tag(tag) for tag in _listed("tags= takes", "tag", tags)))
         if len(names) > MAX_TAGS:
             raise InvalidKeyError(f"an entry has at most {MAX_TAGS} tags; got {len(names)}")
         return names
@@ -362,24 +369,25 @@ class Planner:
         if full is None:
             full = self.keys.resolve(key)
             if type(key) is str:
-                if len(self._known) == _MOST_KNOWN:
+                if len(self._known) >= _MOST_KNOWN:
                     self._known.clear()
                 self._known[key] = full
         return full
 
-    def _resolve_all(self, keys: Iterable[str]) -> dict[str, Key]:
-        """Full keys by the keys as the caller wrote them, once each."""
-        if isinstance(keys, str | bytes):
-            raise InvalidKeyError("pass a list of keys, not one key: its letters would be the keys")
-        if not isinstance(keys, Iterable):
-            raise InvalidKeyError(f"pass a list of keys; got {keys.__class__.__name__}")
-        resolved: dict[str, Key] = {}
-        for count, key in enumerate(keys, start=1):
+    def some(self, what: str, given: Iterable[Any]) -> Iterator[Any]:
+        """Keys, or ids, one by one, as many as one call may name."""
+        for count, each in enumerate(_listed("pass", what, given), start=1):
             if count > self._max_batch_keys:
                 raise InvalidKeyError(
-                    f"one call may name {self._max_batch_keys} keys, and here are more: split it into "
+                    f"one call may name {self._max_batch_keys} {what}s, and here are more: split it into "
                     "several calls, or raise max_batch_keys"
                 )
+            yield each
+
+    def _resolve_all(self, keys: Iterable[str]) -> dict[str, Key]:
+        """Full keys by the keys as the caller wrote them, once each."""
+        resolved: dict[str, Key] = {}
+        for key in self.some("key", keys):
             full = self._resolve(key)
             # A Key and a literal str may be equal as text, and yet name two entries.
             if resolved.setdefault(key, full) != full:
@@ -390,8 +398,11 @@ class Planner:
         return resolved
 
 
-Id = str | int | UUID
-"""What tells one thing of an entity from another."""
+def _listed(verb: str, what: str, given: Iterable[Any]) -> Iterable[Any]:
+    """Several things that a caller passes, and not one text, whose letters would be them."""
+    if isinstance(given, str | bytes) or not isinstance(given, Iterable):
+        raise InvalidKeyError(f"{verb} a list of {what}s, not one {what}; got {given.__class__.__name__}")
+    return given
 
 
 @attrs.frozen
@@ -399,18 +410,18 @@ class EntityPlan:
     """What is said once about the entries of an entity.
 
     Args:
+        planner: The cache's.
         name: The first part of their keys.
         type: What their values are.
-        ttl: How long they are fresh.
-        policy: In place of the cache's.
+        policy: How they are kept and loaded.
         loader: Called with an id.
         tags: Their generation, if the entity has them.
     """
 
+    planner: Planner
     name: str
     type: Any
-    ttl: AnyTtl | None
-    policy: Policy | None
+    policy: Policy
     loader: Callable[[Any], Any] | None
     tags: tuple[TagName, ...]
 
@@ -418,23 +429,47 @@ class EntityPlan:
         """The loader of a call, or the entity's.
 
         Raises:
-            ConfigurationError: There is none.
+            ConfigurationError: There is none, or it cannot be called.
         """
-        chosen = loader or self.loader
+        chosen = self.loader if loader is None else loader
         if chosen is None:
             raise ConfigurationError(
                 f"the entity {self.name!r} has no loader: pass one, or make it with loader=..."
             )
+        refuse_uncallable(chosen)
         return chosen
 
     def options(self, tags: Iterable[str]) -> dict[str, Any]:
-        """What is passed on to a load."""
-        return {"type": self.type, "ttl": self.ttl, "tags": (*self.tags, *tags), "policy": self.policy}
+        """What is passed on to a load, or to a write."""
+        named = (*self.tags, *_listed("tags= takes", "tag", tags))
+        return {"type": self.type, "ttl": self.policy, "tags": named}
 
-    def set_options(self, tags: Iterable[str]) -> dict[str, Any]:
-        """What is passed on to a write."""
-        ttl = self.policy if self.ttl is None else self.ttl
-        return {"type": self.type, "ttl": ttl, "tags": (*self.tags, *tags)}
+    def keys(self, ids: Iterable[Id]) -> dict[Id, Key]:
+        """The keys of things by their ids.
+
+        Raises:
+            InvalidKeyError: They are none, or too many.
+        """
+        return {each: self.key(each) for each in self.planner.some("id", ids)}
+
+    def key(self, id: Id) -> Key:
+        """The key of one thing."""
+        return self.planner.keys.build(self.name, id)
+
+    def named(self, loaded: Mapping[Any, Any]) -> dict[Any, Any]:
+        """What a loader gave for ids, by their keys. What is no id is left as it is: nobody asked for it."""
+        named: dict[Any, Any] = {}
+        for each, value in loaded.items():
+            try:
+                named[self.key(each)] = value
+            except InvalidKeyError:
+                named[each] = value
+        return named
+
+    def mutation(self, ids: Iterable[Id], tags: Iterable[str]) -> Mutation:
+        """Plan a mutation of some things."""
+        mutation = self.planner.mutation(self.keys(ids).values(), tags, self.tags)
+        return attrs.evolve(mutation, type=self.type, ttl=self.policy)
 
     def generation(self) -> tuple[TagName, ...]:
         """The tag of the generation.
@@ -458,6 +493,8 @@ class Mutation:
     _resolved: dict[str, Key]
     _tags: tuple[str, ...]
     _value_tags: tuple[str, ...]
+    _type: Any = None
+    _ttl: AnyTtl | None = None
     _items: dict[str, Item] = attrs.field(factory=dict, init=False)
     _has_ended: bool = attrs.field(default=False, init=False)
 
@@ -485,7 +522,9 @@ class Mutation:
         full = self._planner.keys.resolve(key)
         if full not in self.keys:
             raise InvalidKeyError(f"{key!r} is not one of this mutation's keys: name it in mutate(...)")
-        self._items[full] = self._planner.item(full, value, ttl, type)
+        chosen_ttl = self._ttl if ttl is None else ttl
+        chosen_type = self._type if type is None else type
+        self._items[full] = self._planner.item(full, value, chosen_ttl, chosen_type)
 
     def begin(self) -> Step:
         """Begin to hold the keys."""

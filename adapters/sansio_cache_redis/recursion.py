@@ -6,8 +6,8 @@ threads inherit it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Final
 
@@ -19,7 +19,7 @@ from sansio_cache.errors import RecursiveLoadError
 @attrs.define(eq=False)
 class _Load:
     owner: object
-    key: str
+    keys: frozenset[str]
     is_running: bool = True
 
 
@@ -27,9 +27,9 @@ _loads: Final[ContextVar[tuple[_Load, ...]]] = ContextVar("sansio_cache_loads", 
 
 
 @contextmanager
-def loading(owner: object, key: str) -> Iterator[None]:
-    """Mark the key as being loaded by `owner`, a cache's driver."""
-    load = _Load(owner, key)
+def loading(owner: object, *keys: str) -> Iterator[None]:
+    """Mark keys as being loaded by `owner`, a cache's driver."""
+    load = _Load(owner, frozenset(keys))
     before = _loads.get()
     try:
         _loads.set((*before, load))
@@ -38,15 +38,6 @@ def loading(owner: object, key: str) -> Iterator[None]:
         # A task that the loader has left behind still has the mark; the load is over all the same.
         load.is_running = False
         _loads.set(before)
-
-
-@contextmanager
-def loading_all(owner: object, keys: Sequence[str]) -> Iterator[None]:
-    """Mark many keys as being loaded by `owner`."""
-    with ExitStack() as marks:
-        for key in keys:
-            marks.enter_context(loading(owner, key))
-        yield
 
 
 def forget_loads() -> None:
@@ -61,8 +52,9 @@ def refuse_recursion(owner: object, *keys: str) -> None:
         RecursiveLoadError: One of the keys is being loaded in this context.
     """
     for load in _loads.get():
-        if load.is_running and load.owner is owner and load.key in keys:
+        if load.is_running and load.owner is owner and not load.keys.isdisjoint(keys):
+            key = next(key for key in keys if key in load.keys)
             raise RecursiveLoadError(
-                f"the loader of {load.key!r} asks the cache for that very key, and would wait for itself: "
+                f"the loader of {key!r} asks the cache for that very key, and would wait for itself: "
                 "let it read the database, or use another key"
             )

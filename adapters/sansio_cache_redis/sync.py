@@ -498,7 +498,11 @@ class Cache:
         Raises:
             InvalidKeyError: A key or tag cannot be one, or there are more than `max_batch_keys`.
         """
-        mutation = self._plan.mutation(keys, tags, value_tags)
+        with self._mutating(self._plan.mutation(keys, tags, value_tags)) as mutation:
+            yield mutation
+
+    @contextmanager
+    def _mutating(self, mutation: Mutation) -> Iterator[Mutation]:
         held: Outcome = ManyHeld(None, None)
         has_ended = False
         try:

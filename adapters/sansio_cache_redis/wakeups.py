@@ -56,7 +56,6 @@ class Waker:
                 with suppress(RuntimeError):  # the system has no more threads to give: waiters poll
                     thread.start()
                     self._thread = thread
-            self._changed.notify()
             return self._last
 
     def unwatch(self, key: str, number: int) -> None:

@@ -6,12 +6,15 @@ What waits for them is bounded: past that, a refresh is skipped, and a later rea
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
 from contextvars import copy_context
 from typing import Final
+
+logger: Final = logging.getLogger("sansio_cache")
 
 MOST_THREADS: Final = 4
 MOST_WAITING: Final = 1_000
@@ -20,7 +23,7 @@ _CLOSE_S: Final = 1.0
 
 
 class Workers:
-    """Runs jobs on threads of its own. A job must not raise."""
+    """Runs jobs on threads of its own. What a job raises is logged."""
 
     def __init__(self, *, most_threads: int = MOST_THREADS, most_waiting: int = MOST_WAITING) -> None:
         self._most_threads = most_threads
@@ -70,7 +73,10 @@ class Workers:
 
     def _run(self) -> None:
         while (job := self._next()) is not None:
-            job()
+            try:
+                job()
+            except BaseException:  # such as a loader's SystemExit: others wait for this thread
+                logger.exception("a background refresh of the cache was ended")
 
     def _next(self) -> Callable[[], object] | None:
         """The next job; None when it is time to end."""
@@ -78,7 +84,8 @@ class Workers:
             self._idle += 1
             try:
                 while not self._jobs:
-                    if self._is_closed or not self._changed.wait(_IDLE_S):
+                    # A job may have come at the very end of the wait.
+                    if self._is_closed or not (self._changed.wait(_IDLE_S) or self._jobs):
                         self._threads.discard(threading.current_thread())
                         return None
                 return self._jobs.popleft()

@@ -9,6 +9,7 @@ is kept beside it, a batch does not.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, assert_never
 
 import attrs
@@ -113,10 +114,9 @@ def unchecked_tags(verdicts: tuple[Verdict, ...]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(tags))
 
 
-def only_theirs(verdict: Unchecked, versions: Versions) -> Versions:
+def only_theirs(verdict: Unchecked, versions: Mapping[str, bytes]) -> Versions:
     """Of many versions those that one entry depends on: what else is known must not be asked of it."""
-    wanted = set(verdict.tags)
-    return tuple(pair for pair in versions if pair[0] in wanted)
+    return tuple((tag, versions[tag]) for tag in verdict.tags)
 
 
 @attrs.frozen
@@ -181,7 +181,7 @@ class Checking(AsksStore):
             case TagsRead(now_s=now_s, versions=versions, server_ms=server_ms) if len(versions) == len(
                 self.tags
             ):
-                current = known(request.keys[0], self.tags, versions, request.bypassed)
+                current = dict(known(request.keys[0], self.tags, versions, request.bypassed))
                 parts = zip(request.keys, self.cells, self.verdicts, strict=True)
                 verdicts = tuple(
                     examine(cell, key, request.codec, server_ms, only_theirs(verdict, current))

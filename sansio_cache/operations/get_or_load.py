@@ -206,12 +206,14 @@ class Reading(AsksStore):
                 return self._load(Finding(previous=previous), now_s, *self._miss(MissReason.EXPIRED))
             case Unservable(reason=MissReason.FOREIGN as reason):
                 return self._load(_WITHOUT_STORE, now_s, *self._miss(reason))
-            case Unservable(reason=MissReason.SCHEMA, seen=seen) if (
+            case Unservable(reason=MissReason.SCHEMA as reason) if (
                 not request.anchor and isinstance(cell, Cell) and is_fresh(cell, server_ms)
             ):
+                beside = request.beside(cell)
+                if beside is None:
+                    return self._load(_WITHOUT_STORE, now_s, *self._miss(reason))
                 budget = request.patience.from_now(now_s)
-                beside = attrs.evolve(self, request=request.beside(seen), budget=budget)
-                return beside.ask(now_s)
+                return attrs.evolve(self, request=beside, budget=budget).ask(now_s)
             case Unservable(reason=reason, seen=seen):
                 mode = Mode.KEEP if seen == NO_GRANT else Mode.DROP
                 reason = MissReason.SCHEMA if request.anchor else reason
@@ -469,14 +471,13 @@ class Acquiring(AsksStore):
                 missed = self.finding.as_miss(request.name)
                 notices = (*missed, *self._waited(now_s), *request.done(now_s))
                 return ended(Value(value), *notices, flight=self.flight)
-            case Unservable(reason=MissReason.SCHEMA, seen=seen) if not request.anchor:
-                beside = attrs.evolve(
-                    self,
-                    request=request.beside(seen),
-                    finding=attrs.evolve(self.finding, seen=NO_GRANT, mode=Mode.KEEP),
-                    budget=request.patience.from_now(now_s),
-                )
-                return beside.ask(now_s)
+            case Unservable(reason=MissReason.SCHEMA) if not request.anchor and isinstance(cell, Cell):
+                beside = request.beside(cell)
+                if beside is None:
+                    return self._compute_without_lease(now_s)
+                finding = attrs.evolve(self.finding, seen=NO_GRANT, mode=Mode.KEEP)
+                budget = request.patience.from_now(now_s)
+                return attrs.evolve(self, request=beside, finding=finding, budget=budget).ask(now_s)
             case Unservable(seen=seen):
                 return self._refuse(seen, now_s)
             case Unchecked(tags=tags):

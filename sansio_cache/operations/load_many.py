@@ -95,9 +95,6 @@ from sansio_cache.step import (
 )
 from sansio_cache.tags import Versions, known, tag_keys
 
-_MOST_WATCHED = 100
-"""How many keys a batch is told about; of the others it learns when it looks again."""
-
 
 def finish(batch: Batch, now_s: float, *notices: Notice) -> Step:
     """The last step, if nothing is open; else wait for what others load."""
@@ -111,7 +108,7 @@ def _wait(batch: Batch, now_s: float, *notices: Notice) -> Step:
     request, policy = batch.request, batch.request.each.policy
     left_s = max(request.each.started_s + policy.wait_s - now_s, 0.0)
     if left_s > 0:
-        keys = tuple(batch.key(want) for want in batch.waiting[:_MOST_WATCHED])
+        keys = tuple(batch.key(want) for want in batch.waiting)
         seed, lease_s = request.each.seed, batch.left_ms / 1000
         pause = min(pause_s(seed, batch.turns, lease_s), left_s)
         longest = min(watched_pause_s(seed, batch.turns, lease_s), left_s)
@@ -251,7 +248,7 @@ class Checking(AsksStore):
             case TagsRead(now_s=now_s, versions=versions, server_ms=server_ms) if len(versions) == len(
                 self.tags
             ):
-                found = known(request.keys[0], self.tags, versions, request.each.bypassed)
+                found = dict(known(request.keys[0], self.tags, versions, request.each.bypassed))
                 parts = zip(reading.wants, self.cells, self.verdicts, strict=True)
                 verdicts = tuple(
                     self._examine(want, cell, verdict, found, server_ms) for want, cell, verdict in parts
@@ -271,7 +268,7 @@ class Checking(AsksStore):
         want: Want,
         cell: Cell | Foreign | None,
         verdict: Verdict,
-        found: Versions,
+        found: Mapping[str, bytes],
         server_ms: int | None,
     ) -> Verdict:
         if not isinstance(verdict, Unchecked):
@@ -382,7 +379,8 @@ def load(batch: Batch, wants: Wants, versions: Versions, now_s: float, *notices:
         renewal = renew(
             leases, RenewalTerms(policy.lease_ms, now_s + policy.max_lease_s, request.each.patience)
         )
-    keys = tuple(batch.name(want) for want in wants)
+    # Both are marked as being loaded: what was asked for, and where it lies.
+    keys = tuple(dict.fromkeys(each(want) for each in (batch.name, batch.key) for want in wants))
     names = tuple(request.names[want.place] for want in wants)
     state = Computing(batch, wants, versions, now_s)
     waited = (n for want in wants for n in batch.as_waited(want, now_s))

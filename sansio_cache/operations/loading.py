@@ -23,11 +23,12 @@ import attrs
 from msgspec import Struct
 from msgspec.structs import replace
 
+from sansio_cache.backoff import drawn
 from sansio_cache.budget import Budget, Patience
 from sansio_cache.cell import NO_GRANT, NONCE_BYTES, Cell
 from sansio_cache.codec import Codec
 from sansio_cache.commands import NO_TAGS, Capture, Compute, Fill, FillCells, Lease, Mode, ReleaseLeases
-from sansio_cache.entry import MissReason, Servable, beside, copy_of, seal
+from sansio_cache.entry import MissReason, Servable, beside, copy_of, seal, tags_of
 from sansio_cache.errors import ProtocolError, SerializationError
 from sansio_cache.events import (
     CellsFilled,
@@ -147,9 +148,15 @@ class LoadRequest(Struct, frozen=True):
         hard_ttl_ms, _ = self.policy.expiry_ms(1.0)
         return Capture(self.tag_keys, 2 * hard_ttl_ms)
 
-    def beside(self, filled_by: bytes) -> LoadRequest:
-        """The same for the cell beside the value that `filled_by` names."""
-        return replace(self, anchor=filled_by)
+    def beside(self, other: Cell) -> LoadRequest | None:
+        """The same for the cell beside another version's; None where nothing can be kept there.
+
+        It is tied to the other's tags as well: whoever invalidates one of them means both.
+        """
+        tags = (*self.tags, *(tag for tag in tags_of(other) if tag not in self.tags))
+        if not self.bypassed.isdisjoint(tag_keys(self.name, tags)):
+            return None
+        return replace(self, anchor=other.filled_by, tags=tags)
 
     def versions(self, versions: tuple[bytes, ...]) -> Versions:
         """All that the entry must be tied to, with the current versions of the tags.
@@ -175,14 +182,20 @@ class LoadRequest(Struct, frozen=True):
         draw = self.refresh_draw
         return self.policy.is_refresh_due(server_ms, found.filled_ms, found.cell.soft_ms, found.load_ms, draw)
 
-    def expiry_ms(self, loaded: Any) -> tuple[int, int]:
-        """Hard and soft time to live of what the loader gave."""
+    def expiry_ms(self, loaded: Any, place: int = 0) -> tuple[int, int]:
+        """Hard and soft time to live of what the loader gave; jitter differs for each place of a batch."""
+        draw = self.ttl_draw if place == 0 else drawn(self.seed, place)
         match loaded:
             case Fresh(ttl=ttl_s):
                 return self.policy.given_expiry_ms(ttl_s)
             case Absent(ttl=ttl_s):
-                return self.policy.negative_expiry_ms(ttl_s, self.ttl_draw)
-        return self.policy.expiry_ms(self.ttl_draw)
+                return self.policy.negative_expiry_ms(ttl_s, draw)
+        return self.policy.expiry_ms(draw)
+
+    @property
+    def rest_s(self) -> float:
+        """How long the load rests that has come to nothing: where others wait for it, not at all."""
+        return self.policy.retry_after_s if self.in_background else 0.0
 
     def done(self, now_s: float) -> tuple[Notice, ...]:
         """The notice that closes the operation; none where no user began it."""
@@ -269,7 +282,7 @@ class Computing:
         failed = LoadFailed(request.name, self.grant is not None, name)
         if request.in_background:
             notices = (failed, RefreshFailed(request.name, name))
-            return self._without_fill(Raised(error), now_s, *notices, rest_s=request.policy.retry_after_s)
+            return self._without_fill(Raised(error), now_s, *notices, rest_s=request.rest_s)
         if finding.stale is not None:
             served = finding.as_stale(request.name)
             return self._without_fill(Value(finding.stale.value), now_s, failed, *served)
@@ -289,7 +302,7 @@ class Computing:
             except SerializationError:
                 unstorable = Unstorable(request.name, type(value).__name__)
                 outcome = Loaded(value, None, accepted=False)
-                rest_s = request.policy.retry_after_s if request.in_background else 0.0
+                rest_s = request.rest_s
                 return self._without_fill(outcome, now_s, *missed, loaded, unstorable, rest_s=rest_s)
             value, payload = encoded.value, encoded.payload
         outcome = Loaded(value, payload, accepted=False)
@@ -347,7 +360,10 @@ class Filling(AsksStore):
                     return again
                 if kind.is_outage:  # it would only wait once more; the lease lapses
                     return self._end(self.outcome, now_s, *gave_up)
-                return release(request, self.flight, self.fill.grant, self.outcome, now_s, *gave_up)
+                rest_s = request.rest_s
+                return release(
+                    request, self.flight, self.fill.grant, self.outcome, now_s, *gave_up, rest_s=rest_s
+                )
             case Interrupted(now_s=now_s):
                 # Whether it was stored is unknown; if it was, there is no lease left to release.
                 return release(request, self.flight, self.fill.grant, Abandoned(), now_s)

@@ -23,8 +23,9 @@ import attrs
 from msgspec.structs import replace
 
 from sansio_cache.budget import Budget
+from sansio_cache.cell import Cell
 from sansio_cache.commands import AcquireLease, Mode, ShareLoad
-from sansio_cache.entry import Servable
+from sansio_cache.entry import Servable, Unservable, examine
 from sansio_cache.events import (
     AcquireAnswer,
     Event,
@@ -45,6 +46,7 @@ from sansio_cache.events import (
 from sansio_cache.notices import Notice, RefreshStarted, StoreErrored, StoreGaveUp
 from sansio_cache.operations.loading import Finding, LoadRequest, compute, release
 from sansio_cache.step import Abandoned, AsksStore, Completed, Step, ended, unexpected
+from sansio_cache.tags import Versions
 
 
 def refresh(request: LoadRequest, found: Servable, now_s: float) -> Step:
@@ -109,11 +111,11 @@ class Claiming(AsksStore):
             raise unexpected(self, event)
         request, flight = self.request, self.flight
         match event:
-            case LeaseGranted(now_s=now_s, grant=grant, server_ms=server_ms, versions=versions):
+            case LeaseGranted(now_s=now_s, grant=grant, stale=stale, server_ms=server_ms, versions=versions):
                 is_early = server_ms < self.found.cell.soft_ms
                 started = RefreshStarted(request.name, is_early)
-                finding = Finding(previous=self.found.cell)
                 captured = request.versions(versions)
+                finding = Finding(previous=self._still_there(stale, captured, server_ms))
                 return compute(request, flight, grant, captured, finding, now_s, started)
             case LeaseDenied(now_s=now_s, left_ms=left_ms):
                 rest_s = min(left_ms / 1000, request.policy.retry_after_s)
@@ -127,3 +129,11 @@ class Claiming(AsksStore):
                 return release(request, flight, request.nonce, Abandoned(), now_s)
             case _:
                 assert_never(event)
+
+    def _still_there(self, cell: Cell | None, captured: Versions, server_ms: int) -> Cell | None:
+        """What the loader is told that it replaces: nothing that was invalidated since it was read (S1)."""
+        request = self.request
+        if cell is None or cell.filled_by != self.found.cell.filled_by:
+            return None
+        verdict = examine(cell, request.key, request.codec, server_ms, captured)
+        return None if isinstance(verdict, Unservable) else cell

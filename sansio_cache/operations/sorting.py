@@ -22,6 +22,7 @@ from sansio_cache.entry import (
     examine,
     is_fresh,
     seal,
+    tags_of,
 )
 from sansio_cache.errors import SerializationError
 from sansio_cache.events import (
@@ -58,6 +59,14 @@ class Cells:
     alone: Wants
     others: Wants
     notices: tuple[Notice, ...]
+
+
+def _is_tied_alike(batch: Batch, other: Cell) -> bool:
+    """Whether what is kept beside another version's entry would have all of its tags.
+
+    `get_or_load` ties it to those, too; a batch, whose keys all have the same, loads such a key by itself.
+    """
+    return set(batch.request.each.tags).issuperset(tags_of(other))
 
 
 def sort_cells(
@@ -98,7 +107,10 @@ def sort_cells(
             case Unservable(reason=MissReason.SCHEMA, seen=seen) if (
                 not want.anchor and isinstance(cell, Cell) and is_fresh(cell, server_ms)
             ):
-                others.append(attrs.evolve(want, anchor=seen))
+                if _is_tied_alike(batch, cell):
+                    others.append(attrs.evolve(want, anchor=seen))
+                else:
+                    alone.append(missed(want, MissReason.SCHEMA))
             case Unservable(reason=reason, seen=seen) | Unchecked(reason=reason, seen=seen):
                 mode = Mode.KEEP if seen == NO_GRANT else Mode.DROP
                 reason = MissReason.SCHEMA if want.anchor else reason
@@ -160,7 +172,10 @@ def sort_answers(
                     case Unchecked():  # it is read again, with its tags
                         waiting.append(want)
                     case Unservable(reason=MissReason.SCHEMA, seen=seen) if not want.anchor:
-                        again.append(attrs.evolve(want, anchor=seen, seen=NO_GRANT, mode=Mode.KEEP))
+                        if _is_tied_alike(batch, cell):
+                            again.append(attrs.evolve(want, anchor=seen, seen=NO_GRANT, mode=Mode.KEEP))
+                        else:
+                            alone.append(want)
                     case Unservable(seen=seen) if want.refusals < _MOST_REFUSALS:
                         refusals = want.refusals + 1
                         again.append(attrs.evolve(want, seen=seen, mode=Mode.DROP, refusals=refusals))
@@ -234,7 +249,7 @@ def sort_values(
         key = batch.key(want)
         if is_storable:
             body = seal(key, request.each.codec, payload, took_s, want.tied(versions))
-            fills.append(Fill(key, want.grant, *request.each.expiry_ms(given[name]), body))
+            fills.append(Fill(key, want.grant, *request.each.expiry_ms(given[name], want.place), body))
         else:
             unfilled.append(Lease(key, want.grant))
     if len(given) > asked:
