@@ -639,11 +639,10 @@ QUICK: Final = (
     ),
     _case(
         "2 versions in 1 process, 1 invalidates",
-        8_000,
+        1_000,
         (READER, TEXT_READER),
         (INVALIDATOR,),
         starts=WARM,
-        faults=any_number(Fault.GONE),
         all_end=True,
     ),
     _case(
