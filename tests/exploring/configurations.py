@@ -57,6 +57,9 @@ TAGGED_TEXT_READER: Final = (Act(Deed.LOAD, tagged=True, is_text=True),)
 BATCH: Final = (Act(Deed.LOAD_MANY, (0, 1)),)
 REVERSED_BATCH: Final = (Act(Deed.LOAD_MANY, (1, 0)),)
 TAGGED_BATCH: Final = (Act(Deed.LOAD_MANY, (0, 1), tagged=True),)
+TEXT_BATCH: Final = (Act(Deed.LOAD_MANY, (0, 1), is_text=True),)
+BATCH_OF_ONE: Final = (Act(Deed.LOAD_MANY),)
+TEXT_BATCH_OF_ONE: Final = (Act(Deed.LOAD_MANY, is_text=True),)
 INVALIDATOR_OF_BOTH: Final = (Act(Deed.INVALIDATE, (0, 1)),)
 
 Faults = dict[Fault, int]
@@ -298,7 +301,7 @@ QUICK: Final = (
     # Tags.
     _case(
         "1 reader with a tag, 1 invalidates it; anything",
-        4_000,
+        3_500,
         *_alone(TAGGED_READER, TAG_INVALIDATOR),
         faults=ANYTHING,
         invariants=ALL_BUT_LEAK,
@@ -366,7 +369,7 @@ QUICK: Final = (
     ),
     _case(
         "1 reader with a tag, 1 mutates another key with it; time, losses",
-        9_000,
+        7_000,
         *_alone(SECOND_TAGGED_READER, MUTATOR_WITH_TAG),
         starts=WARM,
         faults=TIME | LOSSES,
@@ -521,7 +524,7 @@ QUICK: Final = (
     _case("2 batches, 1 reader", 200, *_alone(BATCH, REVERSED_BATCH, READER), loads=2, all_end=True),
     _case(
         "2 batches, 1 invalidates both keys; time",
-        6_000,
+        5_000,
         *_alone(BATCH, REVERSED_BATCH, INVALIDATOR_OF_BOTH),
         faults=TIME,
         all_end=True,
@@ -563,12 +566,60 @@ QUICK: Final = (
         faults=TIME | DUPLICATES,
         all_end=True,
     ),
+    _case(
+        "1 batch with a tag, 1 invalidates it in the same process, which may have to remember it",
+        300,
+        (TAGGED_BATCH, TAG_INVALIDATOR),
+        starts=WARM,
+        faults={Fault.REQUEST_LOST: 3},
+        all_end=True,
+    ),
+    _case(
+        "1 batch, 1 mutates with a value; time, losses",
+        3_000,
+        *_alone(BATCH, MUTATOR_WITH_VALUE),
+        faults=TIME | LOSSES,
+        all_end=True,
+    ),
+    _case(
+        "1 batch, 1 reader, served stale at once, 1 invalidates; time",
+        1_500,
+        *_alone(BATCH_OF_ONE, READER, INVALIDATOR),
+        **STALE,
+        faults=TIME | RAISING,
+        all_end=True,
+    ),
+    _case(
+        "2 batches, served stale at last, 1 expires; time",
+        1_000,
+        *_alone(BATCH_OF_ONE, BATCH_OF_ONE, EXPIRER),
+        policy=STALE_AT_LAST,
+        starts=WARM,
+        faults=TIME | RAISING | IMPATIENCE,
+        all_end=True,
+    ),
     # Two versions of a program: one load for each and every change, and neither replaces the other's.
     _case(
         "2 readers of 1 version, 2 of another",
         400,
         *_alone(READER, READER, TEXT_READER, TEXT_READER),
         loads=2,
+        all_end=True,
+    ),
+    _case("1 batch of each version", 30, *_alone(BATCH, TEXT_BATCH), loads=4, all_end=True),
+    _case(
+        "1 batch of each version, a key at a time",
+        200,
+        *_alone(BATCH, TEXT_BATCH),
+        chunk=1,
+        loads=4,
+        all_end=True,
+    ),
+    _case(
+        "1 batch of 1 version, 1 of another reads twice, 1 invalidates; time",
+        2_000,
+        *_alone(TEXT_BATCH_OF_ONE, TWICE_READER, INVALIDATOR),
+        faults=TIME,
         all_end=True,
     ),
     _case(
@@ -588,11 +639,10 @@ QUICK: Final = (
     ),
     _case(
         "2 versions in 1 process, 1 invalidates",
-        8_000,
+        1_000,
         (READER, TEXT_READER),
         (INVALIDATOR,),
         starts=WARM,
-        faults=any_number(Fault.GONE),
         all_end=True,
     ),
     _case(
@@ -1002,6 +1052,44 @@ NIGHTLY: Final = (
         **STALE,
         faults=TIME | DUPLICATES,
         invariants=ALL_BUT_LEAK,
+    ),
+    _case(
+        "1 batch of each version, 1 invalidates a key; evictions",
+        15_000,
+        *_alone(BATCH, TEXT_BATCH, INVALIDATOR),
+        starts=WARM,
+        faults=any_number(Fault.GONE),
+        all_end=True,
+    ),
+    _case(
+        "1 batch and 1 reader of 1 version, 1 of another, 1 invalidates; time",
+        15_000,
+        *_alone(TEXT_BATCH_OF_ONE, TEXT_READER, READER, INVALIDATOR),
+        faults=TIME,
+        all_end=True,
+    ),
+    _case(
+        "2 versions, 1 of them reads twice, served stale at once, 1 invalidates; time",
+        10_000,
+        *_alone(READER, TWICE_TEXT_READER, INVALIDATOR),
+        **STALE,
+        faults=TIME,
+        all_end=True,
+    ),
+    _case(
+        "1 reader with a tag, 1 without, served stale at once, 1 invalidates it; time",
+        15_000,
+        *_alone(TAGGED_READER, READER, TAG_INVALIDATOR),
+        **STALE,
+        faults=TIME,
+        all_end=True,
+    ),
+    _case(
+        "1 batch, 1 reader and 1 who invalidates in 1 process, which may have to remember it",
+        6_000,
+        (BATCH, READER, INVALIDATOR),
+        starts=WARM,
+        faults={Fault.REQUEST_LOST: 2},
     ),
 )
 

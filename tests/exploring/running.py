@@ -35,6 +35,7 @@ from sansio_cache.commands import (
     Compute,
     ComputeMany,
     FillCells,
+    HoldCells,
     ReleaseLeases,
     RenewLeases,
     ShareLoad,
@@ -84,6 +85,8 @@ class LoaderError(Exception):
 
 _OF_LEASES: Final = (AcquireLease, AcquireLeases, FillCells, ReleaseLeases)
 """Where an operation gives up on one of these, it may leave a lease behind until that lapses."""
+_UNDER_GRANT: Final = (AcquireLease, AcquireLeases, Compute, ComputeMany, FillCells, HoldCells)
+"""What an operation asks for on its way from a grant to a fill."""
 
 LOADER_ERROR: Final = LoaderError("the loader failed")
 
@@ -220,7 +223,7 @@ class Running:
     def receive(self, i: int, event: Event) -> None:
         """Give an event to a machine."""
         worker = self.workers[i]
-        if told := _told(event):
+        if (told := _told(event)) and worker.acts[0].deed not in (Deed.MUTATE, Deed.MUTATE_AND_SET):
             worker = replace(worker, told=tuple(dict.fromkeys((*worker.told, *told))))
         if isinstance(event, ComputeFailed):
             worker = replace(worker, has_failed=True)
@@ -299,6 +302,8 @@ class Running:
         worker = self.workers[i]
         answered = None if before is None else before.command
         self._check(i, step)
+        if worker.told and not isinstance(step.command, _UNDER_GRANT):
+            self.workers[i] = replace(worker, told=(), looked_under=())
         self._observe(step)
         self._note(i, answered, step)
         if step.outcome is not None:
@@ -457,10 +462,12 @@ class Running:
     def _judge(self, worker: Worker, outcome: Outcome) -> None:
         """S1 and S7: what a read returns is at least as new as what was complete when it began."""
         act = worker.acts[0]
+        # A batch that has counted a key as missing does not say, later, that it serves it stale.
+        is_vague = act.deed is Deed.LOAD_MANY and self.configuration.policy.stale_for_s > 0
         for place, version in _versions(act, outcome):
             if version < worker.floor[place]:
                 self._break(Invariant.S1_READ, f"version {version}, floor {worker.floor[place]}")
-            elif version < worker.floor[-1] and KEYS[place] not in worker.stale:
+            elif version < worker.floor[-1] and KEYS[place] not in worker.stale and not is_vague:
                 self._break(Invariant.S1_READ, f"version {version}, expired before {worker.floor[-1]}")
             elif act.heeds_tag and version < worker.floor[-2]:
                 self._break(Invariant.S7_READ, f"version {version}, floor of the tag {worker.floor[-2]}")
