@@ -1,9 +1,8 @@
 """The keeper: renews the leases of loads that run in other threads.
 
 One thread for all of them, started with a load, asleep until a lease is a third over, and ended when there
-has been none for some time. It runs
-the same renewal machine as the asynchronous driver does; between two of its steps lies a `Sleep`, and the
-keeper's heap is what sleeps.
+has been none for some time. It runs the same renewal machine as the asynchronous driver does; between two of
+its steps lies a `Sleep`, and the keeper's heap is what sleeps.
 """
 
 from __future__ import annotations
