@@ -66,6 +66,6 @@ def test_it_never_holds_more_than_its_limit_and_keeps_the_newest(batches, limit)
 def test_it_tells_which_of_the_keys_belong_to_tags():
     remembered = Remembered()
     remembered.remember(["shop:a", "shop:%t:a", "shop:%g:user", "shop:%w:orders"])
-    assert remembered.tags() == {"shop:%t:a", "shop:%g:user"}
+    assert remembered.tags == {"shop:%t:a", "shop:%g:user"}
     remembered.forget({key: stamp for key, stamp in remembered.pending(10).items() if key == "shop:%t:a"})
-    assert remembered.tags() == {"shop:%g:user"}
+    assert remembered.tags == {"shop:%g:user"}

@@ -662,7 +662,8 @@ class TestBesideAnotherVersionsEntry:
         assert balance(script) == {A: MissReason.SCHEMA}
         assert script.command == claims(self.PLACE)
         script.give(answers(granted(A)))
-        assert script.command.keys == (A,)
+        assert script.command.keys == (A, self.PLACE), "the loader must ask for neither"
+        assert script.command.names == ("a",)
         script.give(Computed(0.0, {"a": 1}))
         body = seal(self.PLACE, INTS, b"1", 0.0, (("", THEIRS),))
         assert script.command == FillCells((Fill(self.PLACE, GRANTS[A], 60_000, 0, body),), 0.1)
@@ -692,7 +693,8 @@ class TestBesideAnotherVersionsEntry:
 
     def test_a_read_beside_it_that_fails_leaves_everything_to_the_loader(self):
         script = begun((A, B)).give(cells(self.TEXT, None), StoreFailed(0.0, FailureKind.PERMISSION))
-        assert set(script.command.keys) == {A, B}
+        assert set(script.command.keys) == {A, B, self.PLACE}
+        assert set(script.command.names) == {"a", "b"}
         assert balance(script) == {A: MissReason.STORE_ERROR, B: MissReason.ABSENT}
 
     def test_its_stale_values_are_replaced_there(self):
@@ -817,10 +819,11 @@ class TestWaiting:
         script = begun((A,), wait_s=0.001).give(cells(None), answers(denied(5_000)))
         assert script.command.duration_s == script.command.watch.longest_s == 0.001
 
-    def test_only_so_many_keys_are_watched(self):
+    def test_all_keys_that_others_load_are_watched(self):
+        """L4: a key that nobody watches would be waited for until the fall-back interval is over."""
         keys = tuple(f"shop:{number}" for number in range(150))
         script = begun(keys).give(cells(*(None,) * 150), answers(*(denied(),) * 150))
-        assert script.command.watch.keys == keys[:100]
+        assert script.command.watch.keys == keys
         script.give(Woke(1.0))
         assert script.command.keys == keys
 
