@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
-from contextlib import AbstractContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager
 from types import TracebackType
 from typing import Any, Self, TypeVar, overload
 
@@ -512,10 +512,9 @@ class Cache:
         """Remove everything in the namespace."""
         return self._removed(await self._run(self._plan.clear()))
 
-    @asynccontextmanager
-    async def mutate(
+    def mutate(
         self, *keys: str, tags: Iterable[str] = (), value_tags: Iterable[str] = ()
-    ) -> AsyncIterator[Mutation]:
+    ) -> AbstractAsyncContextManager[Mutation]:
         """Hold keys while the block writes the database.
 
             async with cache.mutate("user:1") as m:
@@ -535,21 +534,20 @@ class Cache:
         Raises:
             InvalidKeyError: A key or tag cannot be one, or there are more than `max_batch_keys`.
         """
-        async with self._mutating(self._plan.mutation(keys, tags, value_tags)) as mutation:
-            yield mutation
+        return self._mutating(self._plan.mutation(keys, tags, value_tags))
 
     @asynccontextmanager
     async def _mutating(self, mutation: Mutation) -> AsyncIterator[Mutation]:
-        held: Outcome = ManyHeld(None, None)
+        held = ManyHeld(None, None)
         has_ended = False
         try:
-            held = await self._run(mutation.begin())
-            assert isinstance(held, ManyHeld)
+            outcome = await self._run(mutation.begin())
+            assert isinstance(outcome, ManyHeld)
+            held = outcome
             async with self._bound().driver.renewing(held.renewal):
                 yield mutation
             has_ended = True
         finally:
-            assert isinstance(held, ManyHeld)
             await self._run(mutation.end(held, raised=not has_ended))
 
     def entity(

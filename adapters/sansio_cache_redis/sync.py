@@ -475,10 +475,9 @@ class Cache:
         """Remove everything in the namespace."""
         return self._removed(self._run(self._plan.clear()))
 
-    @contextmanager
     def mutate(
         self, *keys: str, tags: Iterable[str] = (), value_tags: Iterable[str] = ()
-    ) -> Iterator[Mutation]:
+    ) -> AbstractContextManager[Mutation]:
         """Hold keys while the block writes the database.
 
             with cache.mutate("user:1") as m:
@@ -498,21 +497,20 @@ class Cache:
         Raises:
             InvalidKeyError: A key or tag cannot be one, or there are more than `max_batch_keys`.
         """
-        with self._mutating(self._plan.mutation(keys, tags, value_tags)) as mutation:
-            yield mutation
+        return self._mutating(self._plan.mutation(keys, tags, value_tags))
 
     @contextmanager
     def _mutating(self, mutation: Mutation) -> Iterator[Mutation]:
-        held: Outcome = ManyHeld(None, None)
+        held = ManyHeld(None, None)
         has_ended = False
         try:
-            held = self._run(mutation.begin())
-            assert isinstance(held, ManyHeld)
+            outcome = self._run(mutation.begin())
+            assert isinstance(outcome, ManyHeld)
+            held = outcome
             with self._driver.renewing(held.renewal):
                 yield mutation
             has_ended = True
         finally:
-            assert isinstance(held, ManyHeld)
             self._run(mutation.end(held, raised=not has_ended))
 
     def entity(

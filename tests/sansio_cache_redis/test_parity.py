@@ -98,6 +98,7 @@ def test_what_waits_is_a_coroutine_function_in_the_asynchronous_cache_alone():
         "from_url",
         "from_client",
         "from_config",
+        "mutate",  # its context manager waits, when it is entered and left
         "key",
         "stats",
         "subscribe",
