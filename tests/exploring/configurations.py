@@ -831,7 +831,7 @@ NIGHTLY: Final = (
     # Tags.
     _case(
         "1 reader with a tag, 1 gets, 1 invalidates the tag; anything",
-        150_000,
+        80_000,
         *_alone(TAGGED_READER, GETTER, TAG_INVALIDATOR),
         starts=WARM,
         faults=ANYTHING,
@@ -839,7 +839,7 @@ NIGHTLY: Final = (
     ),
     _case(
         "2 readers with a tag, 1 invalidates it, 1 the key; time, duplicates",
-        100_000,
+        60_000,
         *_alone(TAGGED_READER, TAGGED_READER, TAG_INVALIDATOR, INVALIDATOR),
         starts=WARM,
         faults=TIME | DUPLICATES,
@@ -912,7 +912,7 @@ NIGHTLY: Final = (
     ),
     _case(
         "2 readers with a tag, served stale at once, 1 invalidates it; time, duplicates",
-        300_000,
+        150_000,
         *_alone(TAGGED_READER, TAGGED_READER, TAG_INVALIDATOR),
         **STALE,
         faults=TIME | DUPLICATES,
@@ -990,7 +990,7 @@ NIGHTLY: Final = (
     ),
     _case(
         "1 batch with a tag, 1 invalidates it; anything",
-        40_000,
+        20_000,
         *_alone(TAGGED_BATCH, TAG_INVALIDATOR),
         faults=ANYTHING,
         invariants=ALL_BUT_LEAK,
@@ -1039,7 +1039,7 @@ NIGHTLY: Final = (
     ),
     _case(
         "2 versions with a tag, 1 invalidates it; time, duplicates",
-        60_000,
+        35_000,
         *_alone(TAGGED_READER, TAGGED_TEXT_READER, TAG_INVALIDATOR),
         starts=WARM,
         faults=TIME | DUPLICATES,
