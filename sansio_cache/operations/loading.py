@@ -153,10 +153,14 @@ class LoadRequest(Struct, frozen=True):
 
         It is tied to the other's tags as well: whoever invalidates one of them means both.
         """
-        tags = (*self.tags, *(tag for tag in tags_of(other) if tag not in self.tags))
+        tags = self.tags_with_those_of(other)
         if not self.bypassed.isdisjoint(tag_keys(self.name, tags)):
             return None
         return replace(self, anchor=other.filled_by, tags=tags)
+
+    def tags_with_those_of(self, other: Cell) -> tuple[str, ...]:
+        """The tags that are named, and those of an entry that is there."""
+        return (*self.tags, *(tag for tag in tags_of(other) if tag not in self.tags))
 
     def versions(self, versions: tuple[bytes, ...]) -> Versions:
         """All that the entry must be tied to, with the current versions of the tags.

@@ -50,8 +50,9 @@ from sansio_cache.tags import Versions
 
 
 def refresh(request: LoadRequest, found: Servable, now_s: float) -> Step:
-    """Begin to refresh the value that a reader has found."""
-    return Joining(replace(request, in_background=True), found).ask(now_s)
+    """Begin to refresh the value that a reader has found. It keeps its tags, whether he names them or not."""
+    tags = request.tags_with_those_of(found.cell)
+    return Joining(replace(request, in_background=True, tags=tags), found).ask(now_s)
 
 
 @attrs.frozen

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from msgspec.structs import replace
 
-from sansio_cache.cell import NO_GRANT, make_grant
+from sansio_cache.cell import NO_GRANT, Cell, Kind, make_grant
 from sansio_cache.commands import (
     AcquireLease,
     Capture,
@@ -16,7 +16,7 @@ from sansio_cache.commands import (
     ReleaseLeases,
     ShareLoad,
 )
-from sansio_cache.entry import Servable
+from sansio_cache.entry import Servable, tags_of
 from sansio_cache.errors import ProtocolError
 from sansio_cache.events import (
     CellsFilled,
@@ -364,3 +364,15 @@ def test_a_refresh_whose_process_died_holds_the_next_one_up_no_longer_than_the_l
 def test_a_request_in_the_background_ends_no_operation():
     assert replace(load_request(), in_background=True).done(1.0) == ()
     assert load_request().done(1.0) == (Ended("get_or_load", 1.0),)
+
+
+def test_a_tagged_value_keeps_its_tags_though_its_reader_names_none():
+    """S7: whoever invalidates one of them means the value, by whomever it was loaded last."""
+    tagged = Servable(6, False, value_cell(6, soft_ms=SOFT_MS, versions=(("t:a", THEIRS),)))
+    script = Script(refresh(load_request(), tagged, 0.0)).give(LED)
+    assert script.command.capture.tags == ("shop:%t:a",)
+    script.give(LeaseGranted(0.0, GRANT, tagged.cell, SOFT_MS, (make_grant(b"tag-----", 2),)))
+    script.give(Computed(0.0, 7))
+    [fill] = script.command.fills
+    assert tags_of(Cell(Kind.VALUE, filled_by=GRANT, body=fill.body)) == ("t:a",)
+    assert script.command.tags == ("shop:%t:a",)
