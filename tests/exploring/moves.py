@@ -192,7 +192,7 @@ class Moves:
         loads = 0
         if self._counts_loads:
             worker = self.tables.names.processes.objects[process].workers[i]
-            loads = world.loads + len(getattr(pending(worker), "keys", (0,)))
+            loads = world.loads + len(getattr(pending(worker), "names", (0,)))
         turned = self._turn(world, p, process, i, what, world.version)
         out.append(self._after(Move(p, i, Action.LOOK), world, turned, loads=loads))
         budgets = self._spent(world, Fault.RAISING)
