@@ -540,16 +540,16 @@ class Cache:
 
     @asynccontextmanager
     async def _mutating(self, mutation: Mutation) -> AsyncIterator[Mutation]:
-        held: Outcome = ManyHeld(None, None)
+        held = ManyHeld(None, None)
         has_ended = False
         try:
-            held = await self._run(mutation.begin())
-            assert isinstance(held, ManyHeld)
+            begun = await self._run(mutation.begin())
+            assert isinstance(begun, ManyHeld)
+            held = begun
             async with self._bound().driver.renewing(held.renewal):
                 yield mutation
             has_ended = True
         finally:
-            assert isinstance(held, ManyHeld)
             await self._run(mutation.end(held, raised=not has_ended))
 
     def entity(

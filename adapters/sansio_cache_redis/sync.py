@@ -503,16 +503,16 @@ class Cache:
 
     @contextmanager
     def _mutating(self, mutation: Mutation) -> Iterator[Mutation]:
-        held: Outcome = ManyHeld(None, None)
+        held = ManyHeld(None, None)
         has_ended = False
         try:
-            held = self._run(mutation.begin())
-            assert isinstance(held, ManyHeld)
+            begun = self._run(mutation.begin())
+            assert isinstance(begun, ManyHeld)
+            held = begun
             with self._driver.renewing(held.renewal):
                 yield mutation
             has_ended = True
         finally:
-            assert isinstance(held, ManyHeld)
             self._run(mutation.end(held, raised=not has_ended))
 
     def entity(
