@@ -233,7 +233,7 @@ class LateCondition:
         self.is_waiting = threading.Event()
         self.is_over = threading.Event()
 
-    def wait(self, timeout_s: float) -> bool:  # noqa: ARG002 - a test says when the time is over
+    def wait(self, timeout_s: float) -> bool:
         self._lock.release()
         self.is_waiting.set()
         ended = self.is_over.wait(GIVE_UP_S)
