@@ -6,7 +6,8 @@ oldest is forgotten, and its entry's hard TTL bounds how long it may be served (
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
+from itertools import islice
 
 import attrs
 
@@ -31,17 +32,17 @@ class Remembered:
     def __contains__(self, key: str) -> bool:
         return key in self._stamps
 
-    def remember(self, keys: Iterable[str]) -> None:
+    def remember(self, keys: Collection[str]) -> None:
         """Add keys; a key that is there already becomes the newest."""
         for key in keys:
             self._last += 1
             self._stamps.pop(key, None)
             self._stamps[key] = self._last
-            if is_tag_key(key):
-                self.tags |= {key}
-        while len(self._stamps) > self.limit:
-            self._drop(next(iter(self._stamps)))
-            self.forgotten += 1
+        self.tags |= {key for key in keys if is_tag_key(key)}
+        if len(self._stamps) > self.limit:
+            dropped = list(islice(self._stamps, len(self._stamps) - self.limit))
+            self.forgotten += len(dropped)
+            self._drop(dropped)
 
     def pending(self, most: int) -> Mapping[str, int]:
         """The oldest keys, at most `most`, with their stamps, to be given back to `forget`."""
@@ -54,11 +55,9 @@ class Remembered:
 
     def forget(self, told: Mapping[str, int]) -> None:
         """Drop keys that the store was told, but for those that failed again since `pending`."""
-        for key, stamp in told.items():
-            if self._stamps.get(key) == stamp:
-                self._drop(key)
+        self._drop([key for key, stamp in told.items() if self._stamps.get(key) == stamp])
 
-    def _drop(self, key: str) -> None:
-        del self._stamps[key]
-        if is_tag_key(key):
-            self.tags -= {key}
+    def _drop(self, keys: Collection[str]) -> None:
+        for key in keys:
+            del self._stamps[key]
+        self.tags = self.tags.difference(keys)

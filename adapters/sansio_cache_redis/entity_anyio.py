@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 from sansio_cache.keys import Key
 from sansio_cache_redis.driver_anyio import call
+from sansio_cache_redis.loaders import refuse_uncallable
 from sansio_cache_redis.planning import EntityPlan, Id, Mutation
 from sansio_cache_redis.results import InvalidateResult
 
@@ -72,13 +73,13 @@ class AsyncEntity(Generic[T]):
             loader: Called with the list of ids that it is to load; gives a mapping of ids to values.
             tags: What else they all depend on.
         """
-        load = self._plan.required_loader(loader)
+        refuse_uncallable(loader)  # the entity's own is one of single things
         keys = self._plan.keys(ids)
         by_key: dict[str, Any] = {key: each for each, key in keys.items()}
 
         async def load_named(names: list[str]) -> Any:
             wanted = [by_key[name] for name in names]
-            given = await call(partial(load, wanted))
+            given = await call(partial(loader, wanted))
             return self._plan.named(given) if isinstance(given, Mapping) else given
 
         found = await self._cache.get_or_load_many(by_key, load_named, **self._plan.options(tags))

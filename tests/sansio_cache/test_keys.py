@@ -295,6 +295,15 @@ def test_tags_are_limited_by_the_length_of_their_keys():
             call()
 
 
+def test_tags_are_no_longer_than_entries_can_hold_their_names():
+    large = KeyBuilder("app", max_key_bytes=100_000)
+    longest = 16_000 - len("app:%t:")
+    assert large.tag("a" * longest) == f"t:{'a' * longest}"
+    for call in (lambda: large.tag("a" * (longest + 1)), lambda: large.generation("a" * (longest + 1))):
+        with pytest.raises(InvalidKeyError, match="a tag is at most 16000 characters"):
+            call()
+
+
 def test_a_key_that_utf8_cannot_encode_is_refused():
     for call in (lambda: APP.build("user", "\ud800"), lambda: APP.literal("\ud800")):
         with pytest.raises(InvalidKeyError, match="lone surrogate"):

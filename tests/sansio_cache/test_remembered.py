@@ -69,3 +69,20 @@ def test_it_tells_which_of_the_keys_belong_to_tags():
     assert remembered.tags == {"shop:%t:a", "shop:%g:user"}
     remembered.forget({key: stamp for key, stamp in remembered.pending(10).items() if key == "shop:%t:a"})
     assert remembered.tags == {"shop:%g:user"}
+
+
+@settings(deadline=None)
+@given(st.lists(st.lists(st.sampled_from(["shop:a", "shop:%t:a", "shop:b", "shop:%g:b"]))), st.integers(1, 3))
+def test_the_tags_are_those_of_the_keys_that_are_left(batches, limit):
+    remembered = Remembered(limit)
+    for batch in batches:
+        remembered.remember(batch)
+        assert remembered.tags == {key for key in remembered.pending(9) if key.startswith("shop:%")}
+
+
+def test_a_tag_that_was_given_up_for_newer_ones_is_not_told_of_any_more():
+    remembered = Remembered(1)
+    remembered.remember(["shop:%t:a"])
+    remembered.remember(["shop:a"])
+    assert remembered.tags == frozenset()
+    assert remembered.forgotten == 1

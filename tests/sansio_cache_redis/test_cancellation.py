@@ -13,7 +13,8 @@ import anyio.lowlevel
 import pytest
 
 from sansio_cache import Policy
-from support.runtimes import Place, is_free, runs, until
+from sansio_cache_redis import anyio as cache_anyio
+from support.runtimes import PATIENT, Place, is_free, runs, until
 
 CANCELLABLE = tuple(
     Place(runtime, store) for store in ("memory", "server") for runtime in ("asyncio", "trio")
@@ -413,3 +414,72 @@ async def test_two_hundred_readers_of_which_half_are_cancelled_get_their_own_val
         assert all(read[n] == n for n in read)
         assert set(read) >= set(range(0, 200, 2))
     assert cache.stats().errors == {}
+
+
+async def invalidate_the_tag(cache):
+    await cache.invalidate(tags=["t"])
+
+
+async def end_a_mutation(cache):
+    async with cache.mutate("k", tags=["t"]):
+        pass
+
+
+async def end_a_mutation_that_sets(cache):
+    async with cache.mutate("k") as mutation:
+        mutation.set("k", "new")
+
+
+ENDINGS = {
+    "invalidate": lambda cache: cache.invalidate("k"),
+    "a tag": invalidate_the_tag,
+    "expire": lambda cache: cache.expire("k"),
+    "mutate": end_a_mutation,
+    "mutate and set": end_a_mutation_that_sets,
+}
+
+
+@pytest.mark.parametrize("times", [1, 2, 3, 4])
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_an_invalidation_that_is_cancelled_over_and_over_is_remembered(
+    ending, times, fresh_server, namespace
+):
+    """Fault 28: asyncio does not shield from the second cancellation of a task, and the server says nothing."""
+
+    async def main():
+        async with cache_anyio.Cache.from_url(fresh_server.url, namespace=namespace, **PATIENT) as cache:
+            await cache.set("k", "old", tags=["t"])
+            assert await cache.get("k", "none") == "old"
+            write = ENDINGS[ending]
+            if ending.startswith("mutate"):
+                # Frozen not before it holds the key.
+                driver = cache._bound().driver
+                run = driver.run
+                begun = []
+
+                async def freezing(step, loader=None):
+                    if begun:
+                        fresh_server.freeze()
+                    begun.append(step)
+                    return await run(step, loader)
+
+                driver.run = freezing
+                task = asyncio.create_task(write(cache))
+                await until(lambda: len(begun) == 2)
+                driver.run = run
+            else:
+                fresh_server.freeze()
+                task = asyncio.create_task(write(cache))
+            for _ in range(times):
+                for _ in range(20):  # until it waits again, for a server that says nothing
+                    await asyncio.sleep(0)
+                task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            if times > 1:
+                assert cache._ledger.remembered >= 1
+            fresh_server.thaw()
+            await until(lambda: cache._ledger.remembered == 0)
+            assert await cache.get("k", "none") in ("none", "new")
+
+    asyncio.run(main())

@@ -3,9 +3,11 @@
 One set of behaviours for the three channels of our own; they are driven as the drivers drive them.
 """
 
+import asyncio
 import gc
 import socket
 import ssl
+import threading
 import time
 from contextlib import asynccontextmanager, closing
 
@@ -16,6 +18,7 @@ import anyio.to_thread
 import pytest
 import redis
 import redis.asyncio
+import trio
 from redis import exceptions as errors
 
 from sansio_cache.config import RedisConfig
@@ -776,3 +779,66 @@ def test_a_users_server_that_is_gone_fails_the_call(runtime, redis_server):
                     await channel.execute((b"PING",))
 
         run(runtime, main)
+
+
+def test_a_users_client_is_asked_while_loaders_hold_all_threads_of_trio(redis_url):
+    """Else a hit would wait until one of them has ended."""
+
+    async def main():
+        limiter = trio.to_thread.current_default_thread_limiter()
+        async with users_channel("trio", redis_url) as channel:
+            assert await channel.execute((b"PING",)) == [b"PONG"]
+            for _ in range(int(limiter.total_tokens)):
+                limiter.acquire_on_behalf_of_nowait(object())
+            assert limiter.available_tokens == 0
+            assert await channel.execute((b"PING",)) == [b"PONG"]
+
+    run("trio", main)
+
+
+def test_a_cache_of_a_users_client_answers_while_loaders_hold_all_threads_of_trio(redis_url, namespace):
+    may_end = threading.Event()
+    loading = []
+
+    def load():
+        loading.append(1)
+        assert may_end.wait(LONG_S)
+        return "loaded"
+
+    async def main():
+        count = int(trio.to_thread.current_default_thread_limiter().total_tokens)
+        with closing(redis.Redis.from_url(redis_url)) as client:
+            async with Cache.from_client(
+                client, namespace=namespace, operation_timeout_s=20.0, attempt_timeout_s=10.0
+            ) as cache:
+                assert await cache.set("k", "there")
+                async with anyio.create_task_group() as tasks:
+                    for number in range(count):
+                        tasks.start_soon(cache.get_or_load, f"k{number}", load)
+                    await until(lambda: len(loading) == count)
+                    try:
+                        assert await cache.get("k") == "there"
+                    finally:
+                        may_end.set()
+                assert cache.stats().errors == {}
+
+    run("trio", main)
+
+
+def test_an_opening_that_is_cancelled_before_it_begins_does_not_stop_the_next(redis_url):
+    """By whoever cancels all tasks of a loop, and goes on with it."""
+
+    async def main():
+        async with opened("asyncio", redis_url) as channel:
+            for _ in range(3):
+                task = asyncio.create_task(channel.execute((b"PING",)))
+                await asyncio.sleep(0)  # it has begun, and what it waits for has not
+                [opening] = asyncio.all_tasks() - {asyncio.current_task(), task}
+                assert opening is channel.channel._opening
+                opening.cancel()
+                with pytest.raises(ERRORS):
+                    await task
+            assert await channel.execute((b"PING",)) == [b"PONG"]
+            assert channel.channel.connections == 1
+
+    run("asyncio", main)

@@ -6,9 +6,11 @@ left on threads and memory: see `support.runtimes`.
 
 import threading
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated
 
 import anyio
+import anyio.lowlevel
 import attrs
 import pytest
 
@@ -931,3 +933,72 @@ async def test_a_batch_is_one_round_trip_whatever_its_size(world):
             "ReadCells",
             "DeleteKeys",
         ]
+
+
+# Plain loaders that give something to await.
+
+ON_LOOPS = tuple(place for place in EVERYWHERE if place.runtime != "sync")
+
+
+async def find(what, *given):
+    await anyio.lowlevel.checkpoint()
+    if what == "error":
+        raise LookupError(what)
+    return dict.fromkeys(given[0], what) if given else what
+
+
+class Finder:
+    async def __call__(self, *given):
+        return await find("found", *given)
+
+
+class Later:
+    """Can be awaited, and is no coroutine."""
+
+    def __init__(self, *given):
+        self._given = given
+
+    def __await__(self):
+        return find("found", *self._given).__await__()
+
+
+FINDERS = {
+    "lambda": lambda *given: find("found", *given),
+    "partial": partial(find, "found"),
+    "partial of a plain one": partial(lambda what, *given: find(what, *given), "found"),
+    "object": Finder(),
+    "awaitable": Later,
+}
+
+
+@pytest.mark.parametrize("way", FINDERS)
+@runs(ON_LOOPS, compare=None)
+async def test_what_a_plain_loader_gives_to_await_is_awaited(world, way):
+    """`lambda: database.user(1)`."""
+    loader = FINDERS[way]
+    assert await world.cache.get_or_load("k", lambda: loader()) == "found"
+    assert await world.cache.get_or_load("l", loader) == "found"
+    assert await world.cache.get_or_load_many(["a", "b"], loader) == {"a": "found", "b": "found"}
+    assert await world.cache.get_many(["k", "l", "a", "b"]) == dict.fromkeys("klab", "found")
+
+
+@runs(ON_LOOPS, compare=None)
+async def test_what_it_raises_when_it_is_awaited_is_the_loaders_own(world):
+    with pytest.raises(LookupError):
+        await world.cache.get_or_load("k", lambda: find("error"))
+    with pytest.raises(LookupError):
+        await world.cache.get_or_load_many(["k"], lambda keys: find("error", keys))
+    assert world.raw.read() == {}
+    assert world.cache.stats().load_failures == 2
+
+
+# Two names of one key.
+
+
+@runs()
+async def test_two_names_of_one_key_cannot_have_two_values(world):
+    built = world.cache.key.build("user", 1)
+    with pytest.raises(InvalidKeyError, match="name one entry"):
+        await world.cache.set_many({"user:1": "one", built: "another"})
+    assert world.raw.read() == {}
+    assert await world.cache.set_many({built: "one", "user:2": "two"}) == {built: True, "user:2": True}

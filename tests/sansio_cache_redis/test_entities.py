@@ -1,11 +1,13 @@
 """Entities, on both caches, three runtimes and both stores: a name, a type and a policy said once."""
 
+import itertools
 from dataclasses import dataclass
 
 import pytest
 
 from sansio_cache import Absent, ConfigurationError, InvalidKeyError, Policy
 from sansio_cache.entry import MissReason
+from sansio_cache.notices import Unasked
 from sansio_cache.ttl import NO_JITTER
 from support.runtimes import never, runs, until
 
@@ -193,3 +195,126 @@ async def test_what_cannot_be_an_entity_is_refused_when_it_is_made(world):
         world.cache.entity("user", object)
     with pytest.raises(ConfigurationError, match="not both"):
         world.cache.entity("user", User, ttl=LONG, policy=LONG)
+
+
+@pytest.mark.parametrize("ids", ["12", b"12", 7, None], ids=repr)
+@runs()
+async def test_one_id_is_no_list_of_ids(world, ids):
+    """The letters of a text would be ids."""
+    with pytest.raises(InvalidKeyError, match="pass a list of ids, not one id"):
+        await users(world).get_or_load_many(ids, load_users)
+    assert world.trace.facts == []
+
+
+@pytest.mark.parametrize("tags", ["users", b"users", 7, None], ids=repr)
+@runs()
+async def test_one_tag_is_no_list_of_tags(world, tags):
+    """The letters of a text would be tags, and invalidating the tag would do nothing."""
+    entity = users(world, generations=True)
+    calls = [
+        lambda: entity.get_or_load(1, tags=tags),
+        lambda: entity.get_or_load_many([1], load_users, tags=tags),
+        lambda: entity.set(1, User("Ada"), tags=tags),
+        lambda: entity.mutate(1, tags=tags).__aenter__(),
+        lambda: world.cache.get_or_load("k", never, tags=tags),
+    ]
+    for call in calls:
+        with pytest.raises(InvalidKeyError, match="tags= takes a list of tags, not one tag"):
+            await call()
+    assert world.trace.facts == []
+
+
+@pytest.mark.parametrize("loader", ["nope", 5, {}, None], ids=repr)
+@runs()
+async def test_what_cannot_be_called_is_no_loader(world, loader):
+    """Also where the entity has a loader, which is one of single things."""
+    called = []
+
+    async def load(id):
+        called.append(id)
+
+    for entity in (users(world, loader=None), users(world, loader=load)):
+        with pytest.raises(ConfigurationError, match="loader is a function"):
+            await entity.get_or_load_many([1], loader)
+        if loader is not None:
+            with pytest.raises(ConfigurationError, match="loader is a function"):
+                await entity.get_or_load(1, loader)
+    assert called == []
+    assert world.trace.facts == []
+
+
+@runs(max_batch_keys=5)
+async def test_ids_without_end_are_too_many(world):
+    drawn = itertools.count()
+    with pytest.raises(InvalidKeyError, match="one call may name 5 ids"):
+        await users(world).get_or_load_many(drawn, load_users)
+    assert next(drawn) <= 7
+    assert len(await users(world).get_or_load_many(range(5), load_users)) == 5
+
+
+@runs()
+async def test_answers_for_ids_that_nobody_asked_for_or_that_are_none_are_dropped(world):
+    entity = users(world)
+    heard = []
+    world.cache.subscribe(heard.append)
+
+    async def load(ids):
+        return {
+            1: User("one"),
+            99: User("99"),
+            None: User("None"),
+            1.5: User("1.5"),
+            (): User("()"),
+            "": None,
+        }
+
+    assert await entity.get_or_load_many([1, 2], load) == {1: User("one")}
+    assert heard.count(Unasked(5)) == 1
+    assert set(world.raw.read()) == {"user:1"}
+    [warning] = world.take_log()
+    assert "5 keys that it was not asked for" in warning
+
+
+@runs()
+async def test_ids_that_are_one_component_are_loaded_once_and_both_answered(world):
+    asked = []
+
+    async def load(ids):
+        asked.append(list(ids))
+        return {each: User("one") for each in ids}
+
+    for _ in range(2):
+        assert await users(world).get_or_load_many([1, "1"], load) == {1: User("one"), "1": User("one")}
+    assert [len(ids) for ids in asked] == [1]
+
+
+def lives(world):
+    """The hard and the soft time to live of everything that was stored, in milliseconds."""
+    fills = [fill for fact in world.trace.facts if fact[0] == "FillCells" for fill in fact[1:-1]]
+    return [(int(fill[2]), int(fill[3])) for fill in fills]
+
+
+@pytest.mark.parametrize(
+    ("options", "life_ms"),
+    [
+        ({"ttl": LONG}, (660_000, 60_000)),
+        ({"ttl": None, "policy": LONG}, (660_000, 60_000)),
+        ({"ttl": 30, "policy": LONG}, (630_000, 30_000)),
+    ],
+    ids=["ttl", "policy", "both"],
+)
+@runs()
+async def test_however_a_value_comes_in_it_is_kept_as_the_entity_says(world, options, life_ms):
+    entity = users(world, **options)
+    await entity.get_or_load(1)
+    await entity.get_or_load_many([2], load_users)
+    assert await entity.set(3, User("Ada"))
+    async with entity.mutate(4, 5) as mutation:
+        mutation.set(entity.key(4), User("Grace"))
+        mutation.set(entity.key(5), {"name": "Eve"}, type=dict[str, str], ttl=7)
+
+    assert lives(world)[:4] == [life_ms] * 4
+    assert 7_000 <= lives(world)[4][0] <= 8_400
+    assert await entity.get(4) == User("Grace")
+    assert await entity.get_or_load(4, never) == User("Grace"), "it is of the entity's type"
+    assert await world.cache.get(entity.key(5), type=dict[str, str]) == {"name": "Eve"}

@@ -6,6 +6,7 @@ the background, so a test waits until it is over before it goes on: else command
 
 import asyncio
 import threading
+from contextvars import ContextVar
 from functools import partial, wraps
 
 import anyio
@@ -17,12 +18,15 @@ import trio
 from sansio_cache import Absent, Fresh, Policy, SerializationError
 from sansio_cache.cell import Cell, Kind, make_grant
 from sansio_cache.codec import codec_for
+from sansio_cache.commands import AcquireLease, DeleteKeys
 from sansio_cache.entry import MissReason, seal
 from sansio_cache.loader import LoadContext
 from sansio_cache.notices import Ended, RefreshFailed, RefreshStarted, StaleServed
 from sansio_cache.ttl import NO_JITTER
+from sansio_cache_redis import driver_anyio
 from sansio_cache_redis.workers import Workers
 from support.runtimes import (
+    EVERYWHERE,
     MAX_VALUE_BYTES,
     ON_MEMORY,
     Place,
@@ -338,6 +342,80 @@ async def test_where_the_system_has_no_thread_to_give_a_refresh_is_skipped(world
 
 def _no_thread(thread):
     raise RuntimeError("can't start new thread")
+
+
+@runs(tuple(place for place in EVERYWHERE if place.runtime != "sync"), policy=LONG, compare=None)
+async def test_of_refreshes_in_an_event_loop_only_so_many_run_at_once(world, monkeypatch):
+    """The others are skipped, and tried by a later read."""
+    monkeypatch.setattr(driver_anyio, "_MOST_REFRESHES", 2)
+    gates = [Gate(f"new {n}") for n in range(3)]
+    for n in range(3):
+        await stale_entry(world, "old", key=f"k{n}")
+
+    for n in range(3):
+        assert await world.cache.get_or_load(f"k{n}", gates[n].load) == "old"
+    await until(lambda: gates[0].calls and gates[1].calls)
+    assert world.cache.stats().refreshes_skipped == 1
+    gates[0].open()
+    gates[1].open()
+    await refreshed(world, stored=5)
+    assert gates[2].calls == []
+
+    await until(lambda: world.cache.driver._refreshes == 0)
+    gates[2].open()
+    assert await world.cache.get_or_load("k2", gates[2].load) == "old"
+    await refreshed(world, stored=6)
+    # One that fails, and one that finds somebody else at it, have had their turn as well.
+    for key in ("k0", "k1"):
+        await world.cache.expire(key)
+    world.raw.lease("k0")
+    assert await world.cache.get_or_load("k0", never) == "new 0"
+    assert await world.cache.get_or_load("k1", Gate(LookupError()).load) == "new 1"
+    await until(lambda: world.cache.driver._refreshes <= 1)
+    await world.cache.aclose()
+    assert world.caches[0].stats().refreshes_skipped == 1
+
+
+tenant = ContextVar("tenant", default="nobody")
+
+
+@runs(policy=LONG)
+async def test_a_refresh_sees_what_the_context_of_its_reader_says(world):
+    """Whose database it is, say."""
+    seen = []
+
+    def load():
+        seen.append(tenant.get())
+        return "new"
+
+    await stale_entry(world, "old")
+    for name in ("one", "two"):
+        tenant.set(name)
+        assert await world.cache.get_or_load("k", load) in ("old", "new")
+        await until(lambda name=name: seen[-1:] == [name] and not len(world.cache.driver._flights))
+        await world.cache.expire("k")
+
+    assert seen == ["one", "two"]
+
+
+@runs(policy=LONG)
+async def test_a_refresh_does_not_tell_its_loader_a_value_that_was_invalidated_meanwhile(world):
+    """S1, S7: by its key, or by a tag."""
+    for key in ("%t:t", "k"):
+        told = []
+
+        async def load(context, told=told):
+            told.append(context.previous)
+            return "new"
+
+        await world.cache.set("k", "old", tags=["t"])
+        await world.cache.expire("k")
+        gone = DeleteKeys((world.raw.full(key),), 10.0)
+        with world.cache.before(AcquireLease, lambda gone=gone: world.raw.perform(gone)):
+            assert await world.cache.get_or_load("k", load, tags=["t"]) == "old"
+            await until(lambda told=told: told and not len(world.cache.driver._flights))
+        assert told == [None]
+        assert await world.cache.get("k") == "new"
 
 
 # Early refresh.

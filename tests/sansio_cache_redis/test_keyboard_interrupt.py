@@ -23,6 +23,7 @@ import pytest
 import sansio_cache
 import sansio_cache_redis
 from sansio_cache import Policy
+from sansio_cache.commands import DeleteKeys, ExpireCells, FillCells
 from sansio_cache_redis.sync import Cache
 from support.runtimes import MemoryRaw, ServerRaw, is_free
 from support.servers import connect, wait_until
@@ -356,3 +357,41 @@ def test_an_interrupt_at_any_point_leaves_nothing_behind(under, operation):
     assert struck >= min(count, MOST_RUNS) * 0.9
     assert excused < struck / 2, "nearly all of it is clean-up: what is left to test?"
     assert found == Counter()
+
+
+class InterruptedStore:
+    """A store in which Ctrl-C strikes the next so many times."""
+
+    def __init__(self, store, times, only):
+        self._store = store
+        self.left = times
+        self._only = only
+
+    def perform(self, command):
+        if self.left and isinstance(command, self._only):
+            self.left -= 1
+            raise KeyboardInterrupt
+        return self._store.perform(command)
+
+
+def end_a_mutation(cache, key):
+    with cache.mutate(key):
+        pass
+
+
+@pytest.mark.parametrize("times", [1, 2])
+@pytest.mark.parametrize(
+    "operation", [*sorted(INVALIDATING, key=lambda each: each.__name__), end_a_mutation, mutate]
+)
+def test_an_invalidation_that_is_interrupted_twice_is_remembered(operation, times, namespace):
+    """Fault 28: the second Ctrl-C comes while what the first has cut short is being put in order."""
+    with Cache.from_url("memory://", namespace=namespace) as cache:
+        cache.set("k", "old", tags=["k"])
+        store = InterruptedStore(cache._driver._store, times, (DeleteKeys, ExpireCells, FillCells))
+        cache._driver._store = store
+        with pytest.raises(KeyboardInterrupt):
+            operation(cache, "k")
+        assert store.left == 0
+        assert cache.get("k", "none") == "none" or operation is expire
+        wait_until(lambda: not cache._ledger.remembered)
+        assert cache.get_or_load("k", lambda: "new") == "new"

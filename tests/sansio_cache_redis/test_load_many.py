@@ -17,11 +17,11 @@ from sansio_cache import (
     RecursiveLoadError,
 )
 from sansio_cache.cell import FOREIGN, Cell, Kind
-from sansio_cache.commands import Fill, FillCells
+from sansio_cache.commands import AcquireLease, AcquireLeases, Fill, FillCells
 from sansio_cache.entry import MissReason
 from sansio_cache.events import FillResult
 from sansio_cache.notices import Unasked
-from sansio_cache.ttl import NO_JITTER
+from sansio_cache.ttl import NO_JITTER, Jitter
 from support.runtimes import ON_SERVER, in_parallel, is_free, loading, never, runs, until
 
 STALE = Policy(ttl=0.05, jitter=NO_JITTER, stale_for_s=600)
@@ -103,6 +103,17 @@ async def test_keys_are_given_to_the_loader_and_back_as_the_caller_wrote_them(wo
     assert found == {built: "1", "user:2": "2"}
     assert loads.asked == [[built, "user:2"]]
     assert await world.cache.get("user:1") == "1"
+
+
+@runs(policy=Policy(jitter=Jitter(0.1, 0.5)))
+async def test_what_a_batch_stores_does_not_expire_at_once(world):
+    keys = [f"k{n}" for n in range(50)]
+    await world.cache.get_or_load_many(keys, Loads().load)
+
+    [stored] = [fact for fact in world.trace.facts if fact[0] == "FillCells"]
+    lives_ms = [int(fill[2]) for fill in stored[1:51]]
+    assert len(set(lives_ms)) == 50
+    assert max(lives_ms) / min(lives_ms) > 1.1
 
 
 @runs()
@@ -290,6 +301,49 @@ async def test_a_loader_of_one_key_that_asks_for_it_in_a_batch_is_refused(world)
         await world.cache.get_or_load("k", load)
 
     assert world.raw.read() == {}
+
+
+@pytest.mark.parametrize("is_invalidated", [False, True], ids=["as it is", "invalidated"])
+@pytest.mark.parametrize("inner", ["one", "many"])
+@pytest.mark.parametrize("outer", ["one", "many", "one that is there late", "many that are there late"])
+@runs(policy=Policy(wait_s=600))
+async def test_so_is_one_whose_entry_is_kept_beside_that_of_another_version(
+    world, outer, inner, is_invalidated
+):
+    """Wherever the entry lies when it asks: there, or, as the other is gone, in its own place."""
+    refused = []
+
+    async def ask(*_):
+        if is_invalidated:
+            world.raw.delete("k")
+        with pytest.raises(RecursiveLoadError, match="that very key") as error:
+            if inner == "one":
+                await world.cache.get_or_load("k", never, type=Person)
+            else:
+                await world.cache.get_or_load_many(["z", "k"], none_of, type=Person)
+        refused.append(error)
+        return {"k": Person("ada")} if outer.startswith("many") else Person("ada")
+
+    async def load():
+        return await ask()
+
+    async def load_all(keys):
+        return await ask()
+
+    def plant():
+        body = world.raw.body("k", {"first": "Ada"})
+        world.raw.put(world.raw.full("k"), Cell(Kind.VALUE, filled_by=b"grantgrantgrant!", body=body))
+
+    is_one = outer.startswith("one")
+    if not outer.endswith("late"):
+        plant()
+    with world.cache.before(AcquireLease if is_one else AcquireLeases, plant):
+        if is_one:
+            assert await world.cache.get_or_load("k", load, type=Person) == Person("ada")
+        else:
+            assert await world.cache.get_or_load_many(["k"], load_all, type=Person) == {"k": Person("ada")}
+    assert len(refused) == 1
+    assert all(is_free(cell) for cell in world.raw.read().values())
 
 
 @runs()

@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import signal
 import socket
 from contextlib import closing
 
@@ -304,5 +305,67 @@ def test_an_idle_wire_that_the_server_has_closed_is_not_sound(idle, redis_client
 
 def test_a_server_that_says_nothing_is_a_time_out(pair):
     wire, _ = pair
+    with pytest.raises(errors.TimeoutError):
+        wire.exchange([(b"PING",)], 0.01)
+
+
+class StillWaitingError(BaseException):
+    """So many signals, and the call has not ended."""
+
+
+@pytest.fixture
+def ticking():
+    """Starts a timer of the process that strikes every 20 ms; after 1,500 times it raises."""
+    ticks = []
+
+    def tick(*_):
+        ticks.append(1)
+        if len(ticks) == 1_500:
+            raise StillWaitingError
+
+    before = signal.signal(signal.SIGALRM, tick)
+    try:
+        yield lambda: (signal.setitimer(signal.ITIMER_REAL, 0.02, 0.02), ticks)[1]
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+@pytest.mark.parametrize("is_ticking_before", [True, False], ids=["from the start", "between two calls"])
+def test_a_frozen_server_is_a_time_out_while_a_timer_ticks(ticking, is_ticking_before, fresh_server):
+    """Fault 4, L5: each signal interrupts the call, which Python begins anew, and the kernel its time."""
+    connection = blocking_factory(RedisConfig(url=fresh_server.url))()
+    connection.connect()
+    with closing(lowlevel.blocking_wire(connection)) as wire:
+        ticks = ticking() if is_ticking_before else None
+        assert wire.exchange([(b"PING",)], 0.5) == [b"PONG"]
+        ticks = ticks or ticking()
+        fresh_server.freeze()
+        with pytest.raises(errors.TimeoutError):
+            wire.exchange([(b"PING",)], 0.5)
+        assert ticks, "it has never ticked"
+
+
+def test_a_cache_beside_a_timer_reads_on_and_gives_up_on_a_frozen_server(ticking, fresh_server, namespace):
+    """Fault 4, L5."""
+    with cache_sync.Cache.from_url(fresh_server.url, namespace=namespace) as cache:
+        assert cache.set("k", 1)
+        ticking()
+        for _ in range(100):
+            assert cache.get("k") == 1
+        fresh_server.freeze()
+        assert cache.get_or_load("k", lambda: 2) == 2
+        assert sum(cache.stats().gave_up.values()) >= 1
+
+
+def test_a_wire_times_out_by_the_kernel_again_once_the_timer_is_off(ticking, pair):
+    """And a look at an idle wire leaves it as it was."""
+    wire, server = pair
+    for step in (lambda: None, ticking, lambda: signal.setitimer(signal.ITIMER_REAL, 0), wire.is_sound):
+        step()
+        server.sendall(b"+PONG\r\n")
+        assert wire.exchange([(b"PING",)], 10.0) == [b"PONG"]
+        server.recv(100)
+        assert wire.is_sound()
     with pytest.raises(errors.TimeoutError):
         wire.exchange([(b"PING",)], 0.01)

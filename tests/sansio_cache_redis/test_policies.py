@@ -420,6 +420,79 @@ async def test_what_one_version_writes_the_other_does_not_serve_an_older_one_of(
 
 
 @runs(policy=LONG)
+async def test_an_invalidation_of_a_tag_of_one_version_takes_away_what_the_other_has_kept_beside_it(world):
+    """S7: whoever invalidates it means the value, in whatever version it is kept."""
+    older, newer = world.cache, world.open(policy=LONG)
+    await older.get_or_load("k", loading(Former("Ada")), type=Former, tags=["users"])
+    assert await newer.get_or_load("k", loading(Person("Ada")), type=Person) == Person("Ada")
+    assert await newer.get_or_load("k", never, type=Person) == Person("Ada")
+    assert newer.stats().kept_beside == 1
+
+    await newer.invalidate(tags=["users"])
+
+    assert await newer.get("k", type=Person) is None
+    assert await older.get("k", type=Former) is None
+    assert await newer.get_or_load("k", loading(Person("Eve")), type=Person) == Person("Eve")
+
+
+@runs(policy=LONG)
+async def test_so_it_does_where_the_other_version_is_loaded_again_at_once(world):
+    """S7: the new one's neighbour may be there before it looks."""
+    older, newer = world.cache, world.open(policy=LONG)
+    await older.get_or_load("k", loading(Former("Ada")), type=Former, tags=["users"])
+    await newer.get_or_load("k", loading(Person("Ada")), type=Person, tags=["people"])
+    await older.invalidate(tags=["users"])
+    await older.get_or_load("k", loading(Former("Eve")), type=Former, tags=["users"])
+
+    assert await newer.get("k", type=Person) is None
+    assert await newer.get_or_load("k", loading(Person("Eve")), type=Person, tags=["people"]) == Person("Eve")
+    await older.invalidate(tags=["people"])
+    assert await newer.get("k", type=Person) is None
+    assert await older.get("k", type=Former) == Former("Eve")
+
+
+@runs(policy=LONG)
+async def test_a_batch_keeps_beside_only_what_it_names_all_tags_of(world):
+    """S7."""
+    older, newer = world.cache, world.open(policy=LONG)
+    await older.set("a", Former("Ada"), type=Former, tags=["users"])
+    await older.set("b", Former("Bob"), type=Former)
+    loaded = []
+
+    async def load(keys):
+        loaded.append(sorted(keys))
+        return {key: Person(key) for key in keys}
+
+    for _ in range(2):
+        found = await newer.get_or_load_many(["a", "b"], load, type=Person)
+        assert found == {"a": Person("a"), "b": Person("b")}
+    assert loaded == [["a", "b"], ["a"]]
+    assert newer.stats().kept_beside == 1
+    for _ in range(2):
+        assert await newer.get_or_load_many(["a"], load, type=Person, tags=["users"]) == {"a": Person("a")}
+    assert loaded[2:] == [["a"]]
+    await older.invalidate(tags=["users"])
+    assert await newer.get("a", type=Person) is None
+
+
+@runs(policy=LONG, compare="store")
+async def test_nothing_is_kept_beside_while_the_store_was_not_told_of_a_tag(world):
+    """S7: what is loaded now may be older than what others will store."""
+    older, newer = world.cache, world.open(policy=LONG)
+    await older.set("k", Former("Ada"), type=Former, tags=["users"])
+    with newer.refusing(FailureKind.PERMISSION, DeleteKeys):
+        assert (await newer.invalidate(tags=["users"])).remembered == 1
+        assert newer.cache._ledger.bypassed
+        for _ in range(2):
+            assert await newer.get_or_load("k", loading(Person("Eve")), type=Person) == Person("Eve")
+        assert newer.stats().kept_beside == 0
+        assert newer.stats().loads_without_lease == 2
+    await until(lambda: not newer.cache._ledger.remembered)
+    assert await newer.get("k", type=Person) is None
+    world.take_log()
+
+
+@runs(policy=LONG)
 async def test_an_entry_kept_beside_may_be_absent_and_may_be_refreshed(world):
     older, newer = world.cache, world.open(policy=LONG)
     await older.set("k", Former("Ada"), type=Former)

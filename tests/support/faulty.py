@@ -222,6 +222,32 @@ class Loader:
         await eventually(lambda: self.calls >= calls)
 
 
+class LateCondition:
+    """A condition of which a wait is over just before it is notified.
+
+    `is_waiting` is set in the wait, which ends once `is_over` is set.
+    """
+
+    def __init__(self, lock: threading.Lock) -> None:
+        self._lock = lock
+        self.is_waiting = threading.Event()
+        self.is_over = threading.Event()
+
+    def wait(self, timeout_s: float) -> bool:
+        self._lock.release()
+        self.is_waiting.set()
+        ended = self.is_over.wait(GIVE_UP_S)
+        self._lock.acquire()
+        if not ended:
+            raise TimeoutError("nobody has ended this wait")
+        return False
+
+    def notify(self) -> None:
+        pass
+
+    notify_all = notify
+
+
 def load_scripts(client: redis.Redis) -> None:
     """Teach the server the scripts, so that one EVALSHA is one execution."""
     for script in ALL:

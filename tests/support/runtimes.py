@@ -458,6 +458,18 @@ class _AsyncRefuser(_SyncRefuser):
         return event
 
 
+class _Before:
+    def __init__(self, store: Any, kind: type, action: Callable[[], object]) -> None:
+        self._store, self._kind, self._action = store, kind, action
+        self._is_done = False
+
+    def perform(self, command: StoreCommand) -> Any:
+        if isinstance(command, self._kind) and not self._is_done:
+            self._is_done = True
+            self._action()
+        return self._store.perform(command)
+
+
 class _SyncRecorder:
     def __init__(self, store: Any, trace: Trace, namespace: str) -> None:
         self._store, self._trace, self._namespace = store, trace, namespace
@@ -518,6 +530,16 @@ class CacheUnderTest:
         driver = self.driver
         store, refuser = driver._store, _SyncRefuser if self.is_sync else _AsyncRefuser
         driver._store = refuser(store, kind, only or (object,), time.monotonic)
+        try:
+            yield
+        finally:
+            driver._store = store
+
+    @contextmanager
+    def before(self, kind: type, action: Callable[[], object]) -> Iterator[None]:
+        """Something is done before the first command of a kind reaches the store in the block."""
+        driver = self.driver
+        store, driver._store = driver._store, _Before(driver._store, kind, action)
         try:
             yield
         finally:

@@ -926,6 +926,59 @@ class TestBesideAnotherVersionsEntry:
         assert script.command == ReadTags(TAG_KEYS[:1], 0.1)
         assert script.give(TagsRead(0.0, (V1,), NOW_MS)).outcome == Value(7)
 
+    def test_what_is_kept_beside_it_is_tied_to_its_tags_too(self):
+        """S7: whoever invalidates one of them means both."""
+        text = value_cell("a", codec=TEXTS, versions=(("t:b", V2),))
+        script = begun(tags=("t:a",)).give(CellRead(0.0, text, NOW_MS, (V1,)))
+        assert script.command == ReadCell(self.BESIDE, 0.1, TAG_KEYS)
+        script.give(CellRead(0.0, None, NOW_MS, (V1, V2)), LED)
+        assert script.command.capture.tags == TAG_KEYS
+        granted = LeaseGranted(0.0, GRANT, None, NOW_MS, (V1, V2))
+        script.give(granted, Computed(0.0, 7))
+        [fill] = script.command.fills
+        assert fill.body == seal(self.BESIDE, INTS, b"7", 0.0, (("t:a", V1), ("t:b", V2), *self.ANCHOR))
+
+    def test_so_it_is_beside_one_that_is_stored_meanwhile(self):
+        """S7."""
+        text = value_cell("a", codec=TEXTS, versions=(("t:a", V1), ("t:b", V2)))
+        script = begun(tags=("t:a",)).give(CellRead(0.0, None, NOW_MS, (V1,)), LED)
+        script.give(FreshFound(0.0, text, NOW_MS, (V1,)))
+        assert script.command.key == self.BESIDE
+        assert script.command.capture.tags == TAG_KEYS
+
+    def test_what_is_beside_it_without_its_tags_is_replaced(self):
+        """S7: one that an older version of the library has kept there, say."""
+        text = value_cell("a", codec=TEXTS, versions=(("t:a", V1),))
+        script = begun().give(CellRead(0.0, text, NOW_MS), CellRead(0.0, self.ours(), NOW_MS, (V1,)), LED)
+        assert script.command == acquire(
+            key=self.BESIDE, seen=OURS, mode=Mode.DROP, capture=Capture(TAG_KEYS[:1], 2 * 60_000)
+        )
+
+    @pytest.mark.parametrize("is_there", [True, False])
+    def test_while_the_store_was_not_told_of_one_of_its_tags_nothing_is_kept_beside_it(self, is_there):
+        """S7: nobody would see that what is kept there is older than the invalidation."""
+        text = value_cell("a", codec=TEXTS, versions=(("t:a", V1),))
+        script = begun(bypassed=frozenset(TAG_KEYS[:1]))
+        if is_there:
+            script.give(CellRead(0.0, text, NOW_MS), LED)
+        else:
+            script.give(ABSENT, LED, FreshFound(0.0, text, NOW_MS))
+        assert script.command == Compute(KEY, None)
+        assert script.give(Computed(0.0, 7)).outcome == Loaded(7, b"7", accepted=False)
+        assert balance(script) == [Missed]
+        assert KeptBeside(KEY) not in script.notices
+
+    def test_a_load_that_turns_beside_while_it_claims_and_waits_is_told_of_what_is_there(self):
+        """L4: the flight is the same, and the key is another."""
+        script = begun().give(ABSENT, LED, LeaseDenied(0.0, 500, None, NOW_MS))
+        assert (script.command.watch.keys, script.command.watch.flight) == ((KEY,), 4)
+        script.give(Woke(0.1), FreshFound(0.1, TEXT, NOW_MS), LeaseDenied(0.1, 500, None, NOW_MS))
+        assert (script.command.watch.keys, script.command.watch.flight) == ((self.BESIDE,), 4)
+
+    def test_the_loader_of_one_that_turned_beside_is_to_ask_for_neither(self):
+        script = begun().give(ABSENT, LED, FreshFound(0.0, TEXT, NOW_MS), GRANTED)
+        assert (script.command.key, script.command.name) == (self.BESIDE, KEY)
+
     def test_a_foreign_key_beside_it_is_not_touched(self):
         script = begun().give(CellRead(0.0, TEXT, NOW_MS), CellRead(0.0, FOREIGN, NOW_MS), LED)
         assert script.command == Compute(self.BESIDE, None, name=KEY)

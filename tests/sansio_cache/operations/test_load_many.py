@@ -82,6 +82,7 @@ from sansio_cache.step import (
     Unavailable,
     Value,
 )
+from sansio_cache.ttl import Jitter
 from support.machines import (
     INTS,
     NONCE,
@@ -91,6 +92,7 @@ from support.machines import (
     Process,
     Script,
     absent_cell,
+    draw,
     load_request,
     value_cell,
 )
@@ -662,13 +664,42 @@ class TestBesideAnotherVersionsEntry:
         assert balance(script) == {A: MissReason.SCHEMA}
         assert script.command == claims(self.PLACE)
         script.give(answers(granted(A)))
-        assert script.command.keys == (A, self.PLACE), "the loader must ask for neither"
-        assert script.command.names == ("a",)
+        assert set(script.command.keys) == {A, self.PLACE}, "the loader is to ask for neither"
         script.give(Computed(0.0, {"a": 1}))
         body = seal(self.PLACE, INTS, b"1", 0.0, (("", THEIRS),))
         assert script.command == FillCells((Fill(self.PLACE, GRANTS[A], 60_000, 0, body),), 0.1)
         assert script.give(filled(STORED)).outcome == values(1)
         assert KeptBeside(A) in script.notices
+
+    @pytest.mark.parametrize(
+        ("tags", "is_kept"), [(("t:a",), True), (("t:a", "t:b"), True), (("t:b",), False)]
+    )
+    def test_it_is_kept_there_if_the_batch_names_all_tags_of_the_other_and_else_only_loaded(
+        self, tags, is_kept
+    ):
+        """S7: whoever invalidates a tag of the other entry means what is kept beside it as well."""
+        text = value_cell("a", A, codec=TEXTS, versions=(("t:a", V1),))
+        script = begun((A,), tags=tags).give(cells(text, versions=(V1, V2)[: len(tags)]))
+        if is_kept:
+            assert script.command == ReadCells((self.PLACE,), 500, 0.1, tuple(f"shop:%{tag}" for tag in tags))
+        else:
+            assert script.command == ComputeMany((A,), ("a",), None)
+            script.give(Computed(0.0, {"a": 1}))
+            assert script.outcome == values(1)
+            assert balance(script) == {A: MissReason.SCHEMA}
+
+    @pytest.mark.parametrize(("tags", "is_kept"), [(("t:a",), True), ((), False)])
+    def test_so_it_is_with_one_that_is_stored_meanwhile(self, tags, is_kept):
+        """S7."""
+        text = value_cell("a", A, codec=TEXTS, versions=(("t:a", V1),))
+        versions = (V1,) * len(tags)
+        script = begun((A,), tags=tags).give(cells(None, versions=versions))
+        script.give(answers(fresh(text), versions=versions))
+        if is_kept:
+            assert [claim.key for claim in script.command.claims] == [self.PLACE]
+        else:
+            assert script.command == ComputeMany((A,), ("a",), None)
+            assert script.give(Computed(0.0, {"a": 1})).outcome == values(1)
 
     def test_what_is_tied_to_an_older_value_is_replaced(self):
         """S1."""
@@ -693,7 +724,7 @@ class TestBesideAnotherVersionsEntry:
 
     def test_a_read_beside_it_that_fails_leaves_everything_to_the_loader(self):
         script = begun((A, B)).give(cells(self.TEXT, None), StoreFailed(0.0, FailureKind.PERMISSION))
-        assert set(script.command.keys) == {A, B, self.PLACE}
+        assert set(script.command.keys) == {A, self.PLACE, B}
         assert set(script.command.names) == {"a", "b"}
         assert balance(script) == {A: MissReason.STORE_ERROR, B: MissReason.ABSENT}
 
@@ -727,6 +758,25 @@ class TestFilling:
         script = self.script().give(filled(STORED, FillResult.REFUSED, STORED))
         assert script.outcome == values(1, 2, 3)
         assert script.notices[-4:] == [Stored(A), FillRefused(B), Stored(C), DONE]
+
+    def test_the_entries_of_a_batch_do_not_expire_together(self):
+        """Each has jitter of its own, and that of a request is always the same."""
+        keys = tuple(f"shop:{number}" for number in range(50))
+
+        def lives_ms(seed):
+            script = begun(keys, jitter=Jitter(0.1, 0.5), drawn=draw(seed=seed, ttl_draw=0.25))
+            script.give(cells(*(None,) * 50))
+            script.give(answers(*(LeaseGranted(0.0, GRANTS[A], None, NOW_MS) for _ in keys)))
+            script.give(Computed(0.0, {f"{number}": Absent() if number % 2 else 1 for number in range(50)}))
+            fills = script.command.fills
+            assert [fill.key for fill in fills] == list(keys)
+            return [fill.hard_ttl_ms for fill in fills]
+
+        found = lives_ms(seed=7)
+        assert len(set(found[::2])) == len(set(found[1::2])) == 25
+        assert all(60_000 * 1.1 <= life <= 60_000 * 1.5 for life in found[::2])
+        assert lives_ms(seed=7) == found
+        assert lives_ms(seed=8) != found
 
     def test_it_is_retried_under_the_same_grants(self):
         script = self.script()
@@ -786,6 +836,24 @@ class TestReleasing:
 
 
 class TestWaiting:
+    def test_every_key_that_is_waited_for_is_watched(self):
+        """L4: else its waiter learns of it by its fall-back interval."""
+        keys = tuple(f"shop:{number}" for number in range(500))
+        script = begun(keys).give(cells(*(None,) * 500), answers(*(denied(),) * 500))
+        assert script.command.watch.keys == keys
+        # Those that are there are read no more, and what is left is watched.
+        found = [value_cell(1, key) for key in keys[:-1]]
+        script.give(Woke(0.1), cells(*found, None), answers(denied()))
+        assert script.command.watch.keys == keys[-1:]
+
+    def test_a_key_that_moves_beside_another_versions_entry_is_watched_there(self):
+        place = beside(A, INTS.fingerprint)
+        script = begun((A,)).give(cells(None), answers(denied()))
+        assert script.command.watch.keys == (A,)
+        script.give(Woke(0.1), cells(value_cell("a", A, codec=TEXTS)), cells(None), answers(denied()))
+        assert script.command.watch.keys == (place,)
+        assert script.command.watch.flight == load_request().drawn
+
     def test_what_others_load_is_waited_for_only_after_ones_own_is_stored(self):
         script = begun().give(NOTHING, answers(denied(400), granted(B), denied(300)))
         assert script.command.keys == (B,)
@@ -818,14 +886,6 @@ class TestWaiting:
         assert script.command.duration_s == pytest.approx(0.0015)
         script = begun((A,), wait_s=0.001).give(cells(None), answers(denied(5_000)))
         assert script.command.duration_s == script.command.watch.longest_s == 0.001
-
-    def test_all_keys_that_others_load_are_watched(self):
-        """L4: a key that nobody watches would be waited for until the fall-back interval is over."""
-        keys = tuple(f"shop:{number}" for number in range(150))
-        script = begun(keys).give(cells(*(None,) * 150), answers(*(denied(),) * 150))
-        assert script.command.watch.keys == keys
-        script.give(Woke(1.0))
-        assert script.command.keys == keys
 
     def test_what_the_others_gave_up_is_ours(self):
         script = begun((A, B)).give(cells(None, None), answers(denied(), denied()))

@@ -182,6 +182,15 @@ class TestItsTimeToLive:
         assert filled(7, ttl=60, jitter=jitter, drawn=draw(ttl_draw=0.0)).hard_ttl_ms == 66_000
         assert filled(7, ttl=60, jitter=jitter, drawn=draw(ttl_draw=0.5)).hard_ttl_ms == 69_000
 
+    def test_differs_from_place_to_place_of_a_batch(self):
+        request = load_request(jitter=Jitter(0.1, 0.5), drawn=draw(seed=7, ttl_draw=0.25))
+        for loaded in (7, Absent()):
+            found = [request.expiry_ms(loaded, place) for place in range(100)]
+            assert len(set(found)) == 100
+            assert found == [request.expiry_ms(loaded, place) for place in range(100)]
+            assert found[0] == request.expiry_ms(loaded), "a batch of one is as one load"
+        assert {request.expiry_ms(Fresh(7, ttl=5), place) for place in range(9)} == {(5_000, 0)}
+
     def test_that_the_loader_gives_is_not_jittered(self):
         fill = filled(Fresh(7, ttl=10), ttl=60, jitter=Jitter(0.1, 0.2), drawn=draw(ttl_draw=0.5))
         assert (fill.hard_ttl_ms, fill.soft_ttl_ms) == (10_000, 0)
@@ -317,6 +326,17 @@ class TestInTheBackground:
     def test_a_value_that_cannot_be_stored_rests_as_well(self):
         script = begun(in_background=True, retry_after_s=3.0).give(Computed(0.0, "text"), RELEASED)
         assert script.step.rests_until_s == 3.0
+
+    @pytest.mark.parametrize(
+        ("in_background", "rests_until_s"), [(True, 5.0), (False, 0.0)], ids=["refresh", "load"]
+    )
+    def test_a_value_that_the_store_refuses_rests_as_well(self, in_background, rests_until_s):
+        """Fault 13: else every reader of the stale value would have it loaded again, for nothing."""
+        full = StoreFailed(1.0, FailureKind.OUT_OF_MEMORY)
+        script = begun(in_background=in_background, retry_after_s=3.0).give(Computed(0.0, 7), full)
+        assert script.command == RELEASE
+        script.give(LeasesReleased(2.0))
+        assert script.step.rests_until_s == rests_until_s
 
     def test_a_load_whose_lease_cannot_be_given_back_rests_all_the_same(self):
         script = begun(in_background=True, retry_after_s=3.0).give(ComputeFailed(0.0, BROKEN))

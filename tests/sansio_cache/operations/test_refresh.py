@@ -133,6 +133,32 @@ class TestClaiming:
         assert script.command.previous == 6
         assert script.notices == [RefreshStarted(KEY, early)]
 
+    @pytest.mark.parametrize(
+        "stale",
+        [None, value_cell(6, soft_ms=SOFT_MS, filled_by=make_grant(b"another-", 9))],
+        ids=["invalidated", "another"],
+    )
+    def test_the_loader_is_not_told_a_value_that_is_there_no_more(self, stale):
+        """S1: it was invalidated between the read and the claim."""
+        script = begun().give(LED, LeaseGranted(0.0, GRANT, stale, SOFT_MS))
+        assert isinstance(script.command, Compute)
+        assert script.command.previous is None
+
+    @pytest.mark.parametrize(("now", "previous"), [(b"tag-----", 6), (b"changed-", None)])
+    def test_nor_one_of_which_a_tag_was_invalidated(self, now, previous):
+        """S7."""
+        version = make_grant(b"tag-----", 1)
+        cell = value_cell(6, soft_ms=SOFT_MS, versions=(("t:a", version),))
+        script = begun(Servable(6, False, cell), tags=("t:a",))
+        script.give(LED, LeaseGranted(0.0, GRANT, cell, SOFT_MS, (make_grant(now, 1),)))
+        assert isinstance(script.command, Compute)
+        assert script.command.previous == previous
+
+    def test_of_tags_that_it_does_not_name_it_believes_the_reader(self):
+        cell = value_cell(6, soft_ms=SOFT_MS, versions=(("t:a", make_grant(b"tag-----", 1)),))
+        script = begun(Servable(6, False, cell)).give(LED, LeaseGranted(0.0, GRANT, cell, SOFT_MS))
+        assert script.command.previous == 6
+
     def test_the_value_is_stored_and_no_operation_of_a_users_has_ended(self):
         script = begun().give(LED, granted(), Computed(0.5, 7))
         assert isinstance(script.command, FillCells)

@@ -180,3 +180,17 @@ def test_a_key_that_another_version_has_stored_meanwhile_is_claimed_beside_it():
     answers = (FreshFound(0.0, text, NOW_MS),)
     found = sort_answers(batch(), (Want(0, seen=THEIRS, mode=Mode.DROP),), answers, (), 0.0)
     assert found.again == (Want(0, anchor=THEIRS, seen=NO_GRANT, mode=Mode.KEEP),)
+
+
+def test_a_key_whose_other_entry_has_tags_that_the_batch_does_not_name_is_loaded_by_itself():
+    """S7: what is kept beside must be tied to all of them."""
+    text = value_cell("a", KEYS[0], codec=TEXTS, versions=(("t:a", V1), ("t:b", V2)))
+    for tags, is_alone in (((), True), (("t:a",), True), (("t:b", "t:c", "t:a"), False)):
+        each, want = batch(tags=tags), Want(0)
+        verdict = examine(text, KEYS[0], INTS, NOW_MS, ())
+        read = sort_cells(each, (want,), (text,), (verdict,), NOW_MS, 0.0)
+        assert len(read.alone) == is_alone
+        assert len(read.others) == (not is_alone)
+        claimed = sort_answers(each, (want,), (FreshFound(0.0, text, NOW_MS),), (), 0.0)
+        assert len(claimed.alone) == is_alone
+        assert len(claimed.again) == (not is_alone)
