@@ -154,10 +154,13 @@ class TestClaiming:
         assert isinstance(script.command, Compute)
         assert script.command.previous == previous
 
-    def test_of_tags_that_it_does_not_name_it_believes_the_reader(self):
+    @pytest.mark.parametrize(("version", "previous"), [(1, 6), (2, None)])
+    def test_tags_that_its_reader_does_not_name_count_as_well(self, version, previous):
         cell = value_cell(6, soft_ms=SOFT_MS, versions=(("t:a", make_grant(b"tag-----", 1)),))
-        script = begun(Servable(6, False, cell)).give(LED, LeaseGranted(0.0, GRANT, cell, SOFT_MS))
-        assert script.command.previous == 6
+        current = (make_grant(b"tag-----", version),)
+        granted_now = LeaseGranted(0.0, GRANT, cell, SOFT_MS, current)
+        script = begun(Servable(6, False, cell)).give(LED, granted_now)
+        assert script.command.previous == previous
 
     def test_the_value_is_stored_and_no_operation_of_a_users_has_ended(self):
         script = begun().give(LED, granted(), Computed(0.5, 7))
