@@ -444,7 +444,7 @@ ENDINGS = {
 def test_an_invalidation_that_is_cancelled_over_and_over_is_remembered(
     ending, times, fresh_server, namespace
 ):
-    """Fault 28: asyncio does not shield from a task's second cancellation, and the server says nothing."""
+    """Fault 28: asyncio does not shield from the second cancellation of a task; the server says nothing."""
 
     async def main():
         async with cache_anyio.Cache.from_url(fresh_server.url, namespace=namespace, **PATIENT) as cache:

@@ -37,6 +37,9 @@ class Handler(logging.Handler):
         super().__init__()
         self._call = call
 
+    def createLock(self):  # noqa: N802 - a thread that hangs in here would hold it as Python ends
+        self.lock = None
+
     def emit(self, record):
         self._call(record.getMessage())
 

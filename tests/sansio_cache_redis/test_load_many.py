@@ -316,12 +316,11 @@ async def test_so_is_one_whose_entry_is_kept_beside_that_of_another_version(
     async def ask(*_):
         if is_invalidated:
             world.raw.delete("k")
-        if inner == "one":
-            asking = world.cache.get_or_load("k", never, type=Person)
-        else:
-            asking = world.cache.get_or_load_many(["z", "k"], none_of, type=Person)
+        cache = world.cache
+        call = cache.get_or_load if inner == "one" else cache.get_or_load_many
+        given = ("k", never) if inner == "one" else (["z", "k"], none_of)
         with pytest.raises(RecursiveLoadError, match="that very key") as error:
-            await asking
+            await call(*given, type=Person)
         refused.append(error)
         return {"k": Person("ada")} if outer.startswith("many") else Person("ada")
 
