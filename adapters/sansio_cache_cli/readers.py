@@ -115,12 +115,10 @@ class Request:
 
     shop: int
     _database: Database
-    was_loaded: bool = attrs.field(default=False, init=False)
     answer: Report | None = attrs.field(default=None, init=False)
 
     def load(self) -> Report:
         """Ask the database."""
-        self.was_loaded = True
         return self._database.report(self.shop)
 
 
@@ -170,8 +168,6 @@ class Reader:
         self.harvest.answers.add(answer)
         if answer.version < known_version:
             self.harvest.stale += 1
-        if self.policy is not None and request.was_loaded:
-            self.harvest.ttls_ms.append(self.policy.given_ms[-1])
 
 
 def gather(readers: Iterable[Reader], database: Database, stats: CacheStats) -> Harvest:
@@ -179,4 +175,6 @@ def gather(readers: Iterable[Reader], database: Database, stats: CacheStats) -> 
     harvest = Harvest(queries=database.queries, account=Account.of(stats))
     for reader in readers:
         harvest.add(reader.harvest)
+        if reader.policy is not None:
+            harvest.ttls_ms += reader.policy.given_ms
     return harvest

@@ -32,7 +32,7 @@ from zoneinfo import ZoneInfo
 import attrs
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from sansio_cache.codec import UNTYPED_FINGERPRINT, Codec, Undecodable, codec_for
@@ -819,7 +819,13 @@ def test_s12_a_migration_returns_a_value_of_the_type_or_raises_undecodable(type_
     assert codec(type_).encode(value).value == value
 
 
+def looks(value: Any) -> str:
+    """What a value looks like; two views of equal bytes look the same, wherever they are kept."""
+    return f"view of {bytes(value)!r}" if isinstance(value, memoryview) else repr(value)
+
+
 @given(st.sampled_from([None, *typed_values]), nasty_values)
+@example(memoryview, b"seen")
 @settings(deadline=None, max_examples=300)
 def test_whatever_a_hook_returns_is_served_as_a_caller_of_set_would_get_it_back(type_, result):
     hooked = migrating(type_, lambda older: result)
@@ -829,7 +835,7 @@ def test_whatever_a_hook_returns_is_served_as_a_caller_of_set_would_get_it_back(
     if encoded is None:
         assert migration_refusal(hooked, b"null") == "schema"
     else:
-        assert repr(hooked.migrate(b"null")) == repr(encoded.value)
+        assert looks(hooked.migrate(b"null")) == looks(encoded.value)
 
 
 @given(st.data())

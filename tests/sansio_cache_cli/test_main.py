@@ -95,7 +95,10 @@ def assert_consistent(figures):
         assert account.hits + account.misses == account.requests == each.requests
         assert account.loads == each.queries
         assert each.queries <= each.requests
-        assert len(each.ttls_ms) == account.loads
+        # A load whose key is being invalidated is not to be stored, and is given no time to live.
+        assert account.stored <= len(each.ttls_ms) <= account.loads
+    for name in ("stampede", "expiry", "expiry, jitter"):
+        assert len(figures[name].ttls_ms) == figures[name].account.loads
     assert set(figures["expiry"].ttls_ms) == {100}
     assert {110 <= ttl <= 120 for ttl in figures["expiry, jitter"].ttls_ms} == {True}
     assert len(set(figures["expiry, jitter"].ttls_ms)) > 1

@@ -259,15 +259,16 @@ async def refreshing(order: dict[str, Any], raw: redis.Redis) -> dict[str, Any]:
             raw.incr(readers[order["number"]])
             if not seen or seen[-1] != value:
                 seen.append(value)
-        stats = cache.stats
-        return {
-            "seen": seen,
-            "waits": stats.waits,
-            "misses": stats.redis_misses,
-            "refreshes": stats.refreshes,
-            "stored": stats.stored,
-            "failures": stats.refresh_failures,
-        }
+    # Of the closed cache: what was under way has ended, or will not begin.
+    stats = cache.stats
+    return {
+        "seen": seen,
+        "waits": stats.waits,
+        "misses": stats.redis_misses,
+        "refreshes": stats.refreshes,
+        "stored": stats.stored,
+        "failures": stats.refresh_failures,
+    }
 
 
 async def hold_refresh(order: dict[str, Any], _: redis.Redis) -> Any:
