@@ -38,7 +38,6 @@ from sansio_cache.budget import Budget
 from sansio_cache.cell import NO_GRANT, Cell, Foreign
 from sansio_cache.codec import Undecodable
 from sansio_cache.commands import (
-    AcquireLease,
     Mode,
     ReadCell,
     ReadTags,
@@ -82,7 +81,7 @@ from sansio_cache.notices import (
     Waited,
 )
 from sansio_cache.notices import LoadShared as LoadSharedNotice
-from sansio_cache.operations.loading import Finding, LoadRequest, compute, release
+from sansio_cache.operations.loading import MOST_REFUSALS, Finding, LoadRequest, compute, release
 from sansio_cache.operations.refresh import refresh
 from sansio_cache.step import (
     Abandoned,
@@ -96,10 +95,6 @@ from sansio_cache.step import (
     unexpected,
 )
 from sansio_cache.tags import Versions, known, tag_keys
-
-_MOST_REFUSALS = 2
-"""How often a fresh value of others may be refused before the load goes on without the store: two programs
-that cannot use each other's entries must not replace them in turn for ever."""
 
 _WITHOUT_STORE = Finding(storable=False)
 
@@ -382,16 +377,8 @@ class Acquiring(AsksStore):
 
     def ask(self, now_s: float, *notices: Notice) -> Step:
         """The step that waits in this state."""
-        request = self.request
-        command = AcquireLease(
-            key=request.key,
-            nonce=request.nonce,
-            lease_ms=request.policy.lease_ms,
-            seen=self.finding.seen,
-            mode=self.finding.mode,
-            timeout_s=self.budget.timeout_s(now_s),
-            capture=request.capture,
-        )
+        finding = self.finding
+        command = self.request.claim(finding.seen, finding.mode, self.budget.timeout_s(now_s))
         return Step(self, command, notices=notices, flight=self.flight)
 
     def receive(self, event: Event) -> Step:
@@ -501,7 +488,7 @@ class Acquiring(AsksStore):
 
     def _refuse(self, seen: bytes, now_s: float) -> Step:
         """The value that somebody stored meanwhile cannot be served: replace it, a few times."""
-        if self.refusals == _MOST_REFUSALS:
+        if self.refusals == MOST_REFUSALS:
             return self._compute_without_lease(now_s)
         finding = attrs.evolve(self.finding, seen=seen, mode=Mode.DROP)
         again = attrs.evolve(

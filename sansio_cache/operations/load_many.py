@@ -76,7 +76,6 @@ from sansio_cache.notices import (
 )
 from sansio_cache.operations.batch import Batch, LoadManyRequest, Want, Wants, all_wanted, held
 from sansio_cache.operations.get_many import only_theirs, unchecked_tags
-from sansio_cache.operations.renewal import RenewalTerms, renew
 from sansio_cache.operations.sorting import sort_answers, sort_cells, sort_values
 from sansio_cache.step import (
     Abandoned,
@@ -373,12 +372,7 @@ def load(batch: Batch, wants: Wants, versions: Versions, now_s: float, *notices:
         return finish(batch, now_s, *notices)
     request = batch.request
     leases = held(batch, wants)
-    renewal = None
-    if leases:
-        policy = request.each.policy
-        renewal = renew(
-            leases, RenewalTerms(policy.lease_ms, now_s + policy.max_lease_s, request.each.patience)
-        )
+    renewal = request.each.renewal(leases, now_s) if leases else None
     # Both are marked as being loaded: what was asked for, and where it lies.
     keys = tuple(dict.fromkeys(each(want) for each in (batch.name, batch.key) for want in wants))
     names = tuple(request.names[want.place] for want in wants)

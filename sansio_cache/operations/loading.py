@@ -27,7 +27,17 @@ from sansio_cache.backoff import drawn
 from sansio_cache.budget import Budget, Patience
 from sansio_cache.cell import NO_GRANT, NONCE_BYTES, Cell
 from sansio_cache.codec import Codec
-from sansio_cache.commands import NO_TAGS, Capture, Compute, Fill, FillCells, Lease, Mode, ReleaseLeases
+from sansio_cache.commands import (
+    NO_TAGS,
+    AcquireLease,
+    Capture,
+    Compute,
+    Fill,
+    FillCells,
+    Lease,
+    Mode,
+    ReleaseLeases,
+)
 from sansio_cache.entry import MissReason, Servable, beside, copy_of, seal, tags_of
 from sansio_cache.errors import ProtocolError, SerializationError
 from sansio_cache.events import (
@@ -75,6 +85,10 @@ from sansio_cache.tags import ANCHOR, Versions, tag_keys
 
 DRAWN_BYTES = 24
 """How many random bytes a request is given, for everything that it may have to draw."""
+
+MOST_REFUSALS = 2
+"""How often a fresh value of others may be refused before the load goes on without the store: two programs
+that cannot use each other's entries must not replace them in turn for ever."""
 
 
 class LoadRequest(Struct, frozen=True):
@@ -147,6 +161,23 @@ class LoadRequest(Struct, frozen=True):
             return NO_TAGS
         hard_ttl_ms, _ = self.policy.expiry_ms(1.0)
         return Capture(self.tag_keys, 2 * hard_ttl_ms)
+
+    def claim(self, seen: bytes, mode: Mode, timeout_s: float) -> AcquireLease:
+        """The command that asks for the lease; `seen` is the grant that filled what is to be replaced."""
+        return AcquireLease(
+            key=self.key,
+            nonce=self.nonce,
+            lease_ms=self.policy.lease_ms,
+            seen=seen,
+            mode=mode,
+            timeout_s=timeout_s,
+            capture=self.capture,
+        )
+
+    def renewal(self, leases: tuple[Lease, ...], now_s: float) -> Step:
+        """What keeps leases alive while the loader runs, from now on."""
+        policy = self.policy
+        return renew(leases, RenewalTerms(policy.lease_ms, now_s + policy.max_lease_s, self.patience))
 
     def beside(self, other: Cell) -> LoadRequest | None:
         """The same for the cell beside another version's; None where nothing can be kept there.
@@ -232,6 +263,21 @@ class Finding:
         return () if self.counted else (StaleServed(key),)
 
 
+def encoded(codec: Codec[Any], given: Any) -> tuple[Any, bytes | None, bool]:
+    """What a loader gave as its caller gets it, its payload, and whether it can be stored.
+
+    `Absent` is stored, without a payload. What cannot be stored is its caller's as it is.
+    """
+    if isinstance(given, Absent):
+        return None, None, True
+    value = given.value if isinstance(given, Fresh) else given
+    try:
+        stored = codec.encode(value)
+    except SerializationError:
+        return value, None, False
+    return stored.value, stored.payload, True
+
+
 def compute(
     request: LoadRequest,
     flight: int | None,
@@ -244,9 +290,7 @@ def compute(
     """Call the loader; with a grant, keep it alive meanwhile."""
     renewal = None
     if grant is not None:
-        policy = request.policy
-        terms = RenewalTerms(policy.lease_ms, now_s + policy.max_lease_s, request.patience)
-        renewal = renew((Lease(request.key, grant),), terms)
+        renewal = request.renewal((Lease(request.key, grant),), now_s)
     state = Computing(request, flight, grant, versions, finding, now_s)
     name = request.name if request.anchor else ""
     # Decoded anew: the reader who was served it may have changed his copy.
@@ -298,18 +342,12 @@ class Computing:
         took_s = now_s - self.began_s
         loaded = LoadedNotice(request.name, self.grant is not None, took_s)
         missed = self.finding.as_miss(request.name)
-        value = given.value if isinstance(given, Fresh) else None if isinstance(given, Absent) else given
-        payload: bytes | None = None
-        if not isinstance(given, Absent):
-            try:
-                encoded = request.codec.encode(value)
-            except SerializationError:
-                unstorable = Unstorable(request.name, type(value).__name__)
-                outcome = Loaded(value, None, accepted=False)
-                rest_s = request.rest_s
-                return self._without_fill(outcome, now_s, *missed, loaded, unstorable, rest_s=rest_s)
-            value, payload = encoded.value, encoded.payload
+        value, payload, is_storable = encoded(request.codec, given)
         outcome = Loaded(value, payload, accepted=False)
+        if not is_storable:
+            unstorable = Unstorable(request.name, type(value).__name__)
+            rest_s = request.rest_s
+            return self._without_fill(outcome, now_s, *missed, loaded, unstorable, rest_s=rest_s)
         if self.grant is None:
             return self._without_fill(outcome, now_s, *missed, loaded)
         body = seal(request.key, request.codec, payload, took_s, self.versions)

@@ -24,7 +24,7 @@ from msgspec.structs import replace
 
 from sansio_cache.budget import Budget
 from sansio_cache.cell import Cell
-from sansio_cache.commands import AcquireLease, Mode, ShareLoad
+from sansio_cache.commands import Mode, ShareLoad
 from sansio_cache.entry import Servable, Unservable, examine
 from sansio_cache.events import (
     AcquireAnswer,
@@ -94,16 +94,8 @@ class Claiming(AsksStore):
 
     def ask(self, now_s: float, *notices: Notice) -> Step:
         """The step that waits in this state."""
-        request = self.request
-        command = AcquireLease(
-            key=request.key,
-            nonce=request.nonce,
-            lease_ms=request.policy.lease_ms,
-            seen=self.found.cell.filled_by,
-            mode=Mode.KEEP,
-            timeout_s=self.budget.timeout_s(now_s),
-            capture=request.capture,
-        )
+        seen = self.found.cell.filled_by
+        command = self.request.claim(seen, Mode.KEEP, self.budget.timeout_s(now_s))
         return Step(self, command, notices=notices, flight=self.flight)
 
     def receive(self, event: Event) -> Step:

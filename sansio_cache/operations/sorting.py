@@ -24,7 +24,6 @@ from sansio_cache.entry import (
     seal,
     tags_of,
 )
-from sansio_cache.errors import SerializationError
 from sansio_cache.events import (
     AcquireReply,
     ForeignFound,
@@ -33,14 +32,12 @@ from sansio_cache.events import (
     LeaseGranted,
     WriterFound,
 )
-from sansio_cache.loader import Absent, Fresh
+from sansio_cache.loader import Absent
 from sansio_cache.notices import Hit, KeptBeside, Loaded, Notice, Unasked, Unstorable
 from sansio_cache.operations.batch import Batch, Want, Wants
+from sansio_cache.operations.loading import MOST_REFUSALS, encoded
 from sansio_cache.step import Missing, Value
 from sansio_cache.tags import Versions
-
-_MOST_REFUSALS = 2
-"""How often a fresh value of others may be refused before a key is loaded without the store."""
 
 
 @attrs.frozen
@@ -176,7 +173,7 @@ def sort_answers(
                             again.append(attrs.evolve(want, anchor=seen, seen=NO_GRANT, mode=Mode.KEEP))
                         else:
                             alone.append(want)
-                    case Unservable(seen=seen) if want.refusals < _MOST_REFUSALS:
+                    case Unservable(seen=seen) if want.refusals < MOST_REFUSALS:
                         refusals = want.refusals + 1
                         again.append(attrs.evolve(want, seen=seen, mode=Mode.DROP, refusals=refusals))
                     case Unservable():
@@ -241,7 +238,9 @@ def sort_values(
         if name in given:
             asked += 1
             notices.append(Loaded(batch.name(want), want.grant is not None, took_s))
-            value, payload, is_storable = _encoded(batch, want, given[name], notices)
+            value, payload, is_storable = encoded(request.each.codec, given[name])
+            if not is_storable:
+                notices.append(Unstorable(batch.name(want), type(value).__name__))
         is_value = name in given and not isinstance(given[name], Absent)
         values[want.place] = Value(value) if is_value else Missing()
         if want.grant is None:
@@ -255,16 +254,3 @@ def sort_values(
     if len(given) > asked:
         notices.append(Unasked(len(given) - asked))
     return Values(batch.with_values(values), tuple(fills), tuple(unfilled), tuple(notices))
-
-
-def _encoded(batch: Batch, want: Want, given: Any, notices: list[Notice]) -> tuple[Any, bytes | None, bool]:
-    """A loaded value as its caller gets it, its payload, and whether it can be stored."""
-    if isinstance(given, Absent):
-        return None, None, True
-    value = given.value if isinstance(given, Fresh) else given
-    try:
-        encoded = batch.request.each.codec.encode(value)
-    except SerializationError:
-        notices.append(Unstorable(batch.name(want), type(value).__name__))
-        return value, None, False
-    return encoded.value, encoded.payload, True
