@@ -34,6 +34,7 @@ NO_GRANT: Final = bytes(GRANT_BYTES)
 
 _HEADER: Final = struct.Struct(">BB16sQQ16s")
 HEADER_BYTES: Final = _HEADER.size
+_unpack = _HEADER.unpack_from
 
 
 class Kind(IntEnum):
@@ -66,14 +67,15 @@ class Tag(Struct, frozen=True):
 
 
 FOREIGN: Final = Foreign()
+_LAST_KIND: Final = int(max(Kind))
 
 
 def parse_cell(raw: bytes) -> Cell | Foreign:
     """Read a cell from the bytes of its key. Never raises: what is not a cell is foreign (S12)."""
     if len(raw) < HEADER_BYTES:
         return FOREIGN
-    magic, kind, grant, lease_deadline_ms, soft_ms, filled_by = _HEADER.unpack_from(raw)
-    if magic != MAGIC or kind > Kind.HOLD:
+    magic, kind, grant, lease_deadline_ms, soft_ms, filled_by = _unpack(raw)
+    if magic != MAGIC or kind > _LAST_KIND:
         return FOREIGN
     return Cell(kind, grant, lease_deadline_ms, soft_ms, filled_by, raw[HEADER_BYTES:])
 

@@ -34,6 +34,7 @@ BODY_HEADER_BYTES: Final = _BODY.size
 _KIND_AT: Final = 16
 TAGS_AT: Final = 17
 _LENGTH: Final = struct.Struct(">H")
+_VALUE: Final = int(Kind.VALUE)
 JSON: Final = 1
 NOTHING: Final = 2
 _PLAIN: Final = bytes((JSON, 0))
@@ -196,16 +197,16 @@ def examine(
         versions: The tags that the reader names, and others that it knows, with their current versions. An
             entry without one of them was stored by somebody who did not name it, and is refused.
     """
-    if cell is None:
-        return ABSENT
     if isinstance(cell, Foreign):
         return _FOREIGN
-    if cell.kind != Kind.VALUE:
+    if cell is None or cell.kind != _VALUE:
         return ABSENT
-    if not versions and cell.body.startswith(_stamp(key, codec.fingerprint)):  # as nearly always
-        body = cell.body if len(cell.body) < _COPIED_BYTES else memoryview(cell.body)
+    body = cell.body
+    if not versions and body.startswith(_stamp(key, codec.fingerprint)):  # as nearly always
+        payload = (body if len(body) < _COPIED_BYTES else memoryview(body))[BODY_HEADER_BYTES:]
         try:
-            return Servable(codec.decode(body[BODY_HEADER_BYTES:]), is_fresh(cell, server_ms), cell)
+            value = codec.decode(payload)
+            return Servable(value, cell.soft_ms == 0 or is_fresh(cell, server_ms), cell)
         except Undecodable:
             return Unservable(MissReason.CORRUPT, cell.filled_by)
     return _examine_closely(cell, key, codec, server_ms, versions)

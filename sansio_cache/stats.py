@@ -49,6 +49,10 @@ def _frozen_mapping(given: Mapping[Any, Any]) -> Mapping[Any, Any]:
     return MappingProxyType(dict(given))
 
 
+_BUCKETS: Final = 4 * 62
+"""More than there is to be counted: the last one begins at a hundred thousand years."""
+
+
 def _bucket(took_s: float) -> int:
     """The bucket of a duration: four to each power of two of microseconds."""
     us = int(took_s * 1e6)
@@ -56,6 +60,10 @@ def _bucket(took_s: float) -> int:
         return max(us, 0)
     shift = us.bit_length() - 3
     return 4 * shift + (us >> shift)
+
+
+_BUCKET_OF: Final = tuple(_bucket(us / 1e6 + 1e-9) for us in range(4096))
+"""The buckets of what hits take, in microseconds, as finding one takes as long as counting."""
 
 
 def _upper_s(bucket: int) -> float:
@@ -96,6 +104,11 @@ class Histogram:
 
     def __sub__(self, earlier: Histogram) -> Histogram:
         return Histogram(_difference(self.buckets, earlier.buckets))
+
+
+def _filled(buckets: list[int]) -> dict[int, int]:
+    """The counts of those buckets that are not empty."""
+    return {bucket: count for bucket, count in enumerate(buckets) if count}
 
 
 def _difference(later: Mapping[Any, int], earlier: Mapping[Any, int]) -> dict[Any, int]:
@@ -216,7 +229,10 @@ class StatsFold:
     _misses: Counter[MissReason] = attrs.field(factory=Counter, init=False)
     _errors: Counter[FailureKind] = attrs.field(factory=Counter, init=False)
     _gave_up: Counter[FailureKind] = attrs.field(factory=Counter, init=False)
-    _latency: dict[OperationName, Counter[int]] = attrs.field(factory=dict, init=False)
+    _latency: dict[OperationName, list[int]] = attrs.field(factory=dict, init=False)
+    """How many durations each bucket holds, by operation."""
+    _plain_hits: int = attrs.field(default=0, init=False)
+    """Those that `record_hit` has counted."""
 
     def record(self, notices: Iterable[Notice]) -> None:
         """Count."""
@@ -231,13 +247,18 @@ class StatsFold:
 
     def record_hit(self, ended: Ended) -> None:
         """Count a hit, and the operation that was nothing else: what nearly all of them are."""
-        self._counts["redis_hits"] += 1
-        self._ended(ended)
+        self._plain_hits += 1
+        took_us = int(ended.took_s * 1e6)
+        buckets = self._latency.get(ended.operation)
+        if buckets is not None and 0 <= took_us < len(_BUCKET_OF):
+            buckets[_BUCKET_OF[took_us]] += 1
+        else:
+            self._ended(ended)
 
     def _ended(self, notice: Ended) -> None:
         buckets = self._latency.get(notice.operation)
         if buckets is None:
-            buckets = self._latency[notice.operation] = Counter()
+            buckets = self._latency[notice.operation] = [0] * _BUCKETS
         buckets[_bucket(notice.took_s)] += 1
 
     def _record(self, notice: Notice) -> None:
@@ -267,11 +288,13 @@ class StatsFold:
 
     def snapshot(self) -> CacheStats:
         """The counters as they are now."""
-        latency = {name: Histogram(buckets) for name, buckets in self._latency.items()}
+        latency = {name: Histogram(_filled(buckets)) for name, buckets in self._latency.items()}
+        counts = self._counts.copy()
+        counts["redis_hits"] += self._plain_hits
         return CacheStats(
             misses=self._misses,
             errors=self._errors,
             gave_up=self._gave_up,
             latency=latency,
-            **self._counts,
+            **counts,
         )

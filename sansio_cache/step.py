@@ -21,7 +21,7 @@ from __future__ import annotations
 from typing import Any, Final, Protocol, cast
 
 import attrs
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from sansio_cache.budget import Budget
 from sansio_cache.commands import Command
@@ -210,7 +210,7 @@ def unexpected(state: State, event: Event) -> ProtocolError:
 class AsksStore:
     """What states have in common that wait for the store: a budget, and another try within it.
 
-    Not a state of its own: the attrs classes that derive from it declare the field `budget`.
+    Not a state of its own: the classes that derive from it declare the field `budget`.
     """
 
     __slots__ = ()
@@ -225,5 +225,9 @@ class AsksStore:
         budget = self.budget.after(failure)
         if budget is None:
             return None
-        state: AsksStore = attrs.evolve(cast("Any", self), budget=budget)
+        state: AsksStore
+        if isinstance(self, Struct):
+            state = structs.replace(self, budget=budget)
+        else:
+            state = attrs.evolve(cast("Any", self), budget=budget)
         return state.ask(failure.now_s, StoreErrored(failure.kind))

@@ -84,10 +84,11 @@ class Ledger:
         """Take notices in. True where the connections are not to be trusted any more (S9)."""
         is_suspect = False
         last = notices[-1]
-        with self._lock:
-            if len(notices) == _HIT_AND_ENDED and type(notices[0]) is Hit and type(last) is Ended:
+        if type(last) is Ended and type(notices[0]) is Hit and len(notices) == _HIT_AND_ENDED:
+            with self._lock:
                 self._fold.record_hit(last)
-            else:
+        else:
+            with self._lock:
                 self._fold.record(notices)
                 for notice in notices:
                     if type(notice) in _HEEDED:

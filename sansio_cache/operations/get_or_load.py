@@ -31,6 +31,7 @@ from __future__ import annotations
 from typing import ClassVar, assert_never
 
 import attrs
+from msgspec import Struct
 from msgspec.structs import replace
 
 from sansio_cache.backoff import pause_s, watched_pause_s
@@ -84,6 +85,7 @@ from sansio_cache.notices import LoadShared as LoadSharedNotice
 from sansio_cache.operations.loading import MOST_REFUSALS, Finding, LoadRequest, compute, release
 from sansio_cache.operations.refresh import refresh
 from sansio_cache.step import (
+    OVER,
     Abandoned,
     AsksStore,
     Raised,
@@ -103,7 +105,11 @@ def get_or_load(request: LoadRequest, *, skip: MissReason | None = None) -> Step
     """Begin a get-or-load. `skip` is the reason not to ask the store at all, if there is one."""
     now_s = request.started_s
     if skip is None:
-        return Reading(request, request.patience.from_now(now_s)).ask(now_s)
+        budget = request.patience.from_now(now_s)
+        reading = Reading(request, budget)
+        if request.tags:
+            return reading.ask(now_s)
+        return Step(reading, ReadCell(request.name, budget.timeout_s(now_s)))
     missed = Missed(request.name, skip)
     if skip is MissReason.DISABLED:
         return compute(request, None, None, (), _WITHOUT_STORE, now_s, missed)
@@ -138,9 +144,11 @@ def _fail(
     return ended(Unavailable(kind), *gave_up, *missed, *request.done(now_s), flight=flight)
 
 
-@attrs.frozen
-class Reading(AsksStore):
-    """Waits for the cell, and for the versions of the tags that the caller names."""
+class Reading(AsksStore, Struct, frozen=True):
+    """Waits for the cell, and for the versions of the tags that the caller names.
+
+    As in `get.py`, there is one for every hit.
+    """
 
     flight: ClassVar[None] = None
     request: LoadRequest
@@ -153,19 +161,19 @@ class Reading(AsksStore):
         """The step that waits in this state."""
         request = self.request
         tags = request.tag_keys if request.tags else ()
-        command = ReadCell(request.key, self.budget.timeout_s(now_s), tags)
-        return Step(self, command, notices=notices)
+        return Step(self, ReadCell(request.key, self.budget.timeout_s(now_s), tags), None, notices)
 
     def receive(self, event: Event) -> Step:
         """Serve a value, or go on to load one."""
         if not isinstance(event, ReadAnswer):
             raise unexpected(self, event)
         request = self.request
+        if isinstance(event, CellRead):  # nearly always
+            cell, server_ms = event.cell, event.server_ms
+            current = request.versions(event.versions) if request.tags or request.anchor else ()
+            verdict = examine(cell, request.key, request.codec, server_ms, current)
+            return self.decide(verdict, cell, current, server_ms, event.now_s)
         match event:
-            case CellRead(now_s=now_s, cell=cell, server_ms=server_ms, versions=versions):
-                current = request.versions(versions) if request.tags or request.anchor else ()
-                verdict = examine(cell, request.key, request.codec, server_ms, current)
-                return self.decide(verdict, cell, current, server_ms, now_s)
             case StoreFailed(kind=kind):
                 return self.retry(event) or self.give_up(kind, event.now_s)
             case Interrupted():
@@ -184,8 +192,9 @@ class Reading(AsksStore):
         """Act on what the cell is worth."""
         request = self.request
         if type(verdict) is Servable and verdict.fresh:  # nearly always
-            hit = () if self.counted else (Hit(request.name),)
-            step = ended(Value(verdict.value), *hit, *request.done(now_s))
+            over = request.done(now_s)
+            notices = over if self.counted else (Hit(request.name), *over)
+            step = Step(OVER, None, Value(verdict.value), notices)
             if request.policy.refreshes_early and request.is_refresh_due(verdict, server_ms):
                 return replace(step, spawn=(refresh(request, verdict, now_s),))
             return step
@@ -208,7 +217,7 @@ class Reading(AsksStore):
                 if beside is None:
                     return self._load(_WITHOUT_STORE, now_s, *self._miss(reason))
                 budget = request.patience.from_now(now_s)
-                return attrs.evolve(self, request=beside, budget=budget).ask(now_s)
+                return replace(self, request=beside, budget=budget).ask(now_s)
             case Unservable(reason=reason, seen=seen):
                 mode = Mode.KEEP if seen == NO_GRANT else Mode.DROP
                 reason = MissReason.SCHEMA if request.anchor else reason

@@ -17,7 +17,7 @@ What `get_or_load` and `refresh` have in common. Rules, with the invariants they
 
 from __future__ import annotations
 
-from typing import Any, assert_never
+from typing import Any, Final, assert_never
 
 import attrs
 from msgspec import Struct
@@ -83,10 +83,11 @@ from sansio_cache.step import (
 )
 from sansio_cache.tags import ANCHOR, Versions, tag_keys
 
-DRAWN_BYTES = 24
+_NAME: Final = OperationName.GET_OR_LOAD
+DRAWN_BYTES: Final = 24
 """How many random bytes a request is given, for everything that it may have to draw."""
 
-MOST_REFUSALS = 2
+MOST_REFUSALS: Final = 2
 """How often a fresh value of others may be refused before the load goes on without the store: two programs
 that cannot use each other's entries must not replace them in turn for ever."""
 
@@ -236,7 +237,7 @@ class LoadRequest(Struct, frozen=True):
         """The notice that closes the operation; none where no user began it."""
         if self.in_background:
             return ()
-        return (Ended(OperationName.GET_OR_LOAD, now_s - self.started_s),)
+        return (Ended(_NAME, now_s - self.started_s),)
 
 
 @attrs.frozen
