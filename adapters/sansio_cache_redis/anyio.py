@@ -309,10 +309,12 @@ class Cache:
         """
         step = self._plan.get_or_load(key, loader, type, ttl, tags, policy)
         outcome = await self._bound().driver.run(step, loader)
+        if isinstance(outcome, Value):
+            return outcome.value
         if isinstance(outcome, Raised):
             raise outcome.error
         raise_failure(outcome)
-        assert isinstance(outcome, Value | Loaded)
+        assert isinstance(outcome, Loaded)
         return outcome.value
 
     @overload

@@ -39,7 +39,7 @@ class _Link(Link):
 
     def call(self, commands: Sequence[Args], timeout_s: float) -> asyncio.Future[list[Any]]:
         """Send commands; the future gets their replies."""
-        future: asyncio.Future[list[Any]] = self._loop.create_future()
+        future: asyncio.Future[list[Any]] = asyncio.Future(loop=self._loop)
         self.send(future, commands, timeout_s)
         return future
 
@@ -78,9 +78,8 @@ class _TransportLink(_Link, asyncio.Protocol):
         self._loop.call_soon(self._flush)
 
     def _flush(self) -> None:
-        data = self._outgoing()
-        if self.failure is None:
-            self._write(data)
+        if self._outbox and self.failure is None:
+            self._write(self._outgoing())
 
     def _disconnect(self) -> None:
         if not self._loop.is_closed():
@@ -106,11 +105,11 @@ class _TransportLink(_Link, asyncio.Protocol):
 
     def pause_writing(self) -> None:
         """The peer does not read as fast as is written."""
-        self._is_stuck = True
+        self._get_stuck(True)
 
     def resume_writing(self) -> None:
         """It does again."""
-        self._is_stuck = False
+        self._get_stuck(False)
 
 
 class _PublicLink(_Link):

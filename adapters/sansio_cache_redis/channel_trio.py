@@ -13,10 +13,10 @@ from __future__ import annotations
 
 import socket
 import ssl
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Sequence
 from contextlib import suppress
 from time import monotonic, sleep
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import outcome
 import trio
@@ -38,15 +38,19 @@ _MOST_READS: Final = 16
 _CLIENT_THREADS: Final = 40
 """How many calls of a client of the user's may run at once."""
 
+_R = TypeVar("_R")
+
 _WAY_S: Final = 0.0002
 _SHORTEST_PAUSE_S: Final = 0.001
 """How long the loop stands still for a thread that connects, and how often."""
 
 
-class _Call:
-    """A future: the task that waits for replies."""
+class _Call(outcome.Outcome[list[Any]]):
+    """A future: the task that waits for replies, and what it is woken with."""
 
-    __slots__ = ("_task",)
+    __slots__ = ("_result", "_task")
+
+    _result: list[Any]
 
     def __init__(self) -> None:
         self._task: trio.lowlevel.Task | None = trio.lowlevel.current_task()
@@ -59,7 +63,22 @@ class _Call:
         """Let the task go on with its replies."""
         task, self._task = self._task, None
         assert task is not None
-        trio.lowlevel.reschedule(task, outcome.Value(result))
+        self._result = result
+        trio.lowlevel.reschedule(task, self)
+
+    # What trio asks of what a task is woken with: one object less for each call.
+
+    def unwrap(self) -> list[Any]:
+        """The replies."""
+        return self._result
+
+    def send(self, gen: Generator[_R, list[Any], object]) -> _R:
+        """Send them to a generator."""
+        return gen.send(self._result)
+
+    async def asend(self, agen: AsyncGenerator[_R, list[Any]]) -> _R:
+        """The same to an asynchronous one."""
+        return await agen.asend(self._result)
 
     def set_exception(self, exception: BaseException, /) -> None:
         """Fail it."""
@@ -139,12 +158,13 @@ class _SocketLink(_Link):
         self._sock = sock
         self._reads = _MOST_READS if isinstance(sock, ssl.SSLSocket) else 1
         self._buffer = bytearray(_READ_BYTES)
+        self._is_writing = False
         trio.lowlevel.spawn_system_task(self._guard, self._read_all)
         trio.lowlevel.spawn_system_task(self._guard, self._write_all)
 
     def _try_to_write(self, data: bytes) -> None:
         sent_bytes = 0
-        if self._resting is not None and len(data) <= _WRITE_BYTES:
+        if not self._is_writing and len(data) <= _WRITE_BYTES:
             with suppress(OSError):  # it has to wait, or is broken: who writes finds out
                 sent_bytes = self._sock.send(data)
         if sent_bytes < len(data):
@@ -157,15 +177,17 @@ class _SocketLink(_Link):
                 await self._rest()
                 continue
             left = memoryview(self._outgoing())
+            self._is_writing = True
             while left:
                 try:
                     left = left[self._sock.send(left[:_WRITE_BYTES]) :]
                 except ssl.SSLWantReadError:
                     await trio.sleep(SWEEP_S)  # the other task reads
                 except (BlockingIOError, ssl.SSLWantWriteError):
-                    self._is_stuck = True
+                    self._get_stuck(True)
                     await trio.lowlevel.wait_writable(self._sock)
-            self._is_stuck = False
+            self._is_writing = False
+            self._get_stuck(False)
 
     async def _read_all(self) -> None:
         while True:

@@ -56,6 +56,7 @@ from sansio_cache_redis.recursion import forget_loads, loading, refuse_recursion
 from sansio_cache_redis.replies import own_copy
 from sansio_cache_redis.wakeups import Waker
 from sansio_cache_redis.wire import (
+    EVALSHA,
     Args,
     ServerClock,
     as_eval,
@@ -63,7 +64,6 @@ from sansio_cache_redis.wire import (
     decode,
     encode,
     unknown_scripts,
-    uses_scripts,
 )
 
 _CLEAN_UP_S: Final = 1.0
@@ -94,6 +94,16 @@ class Store(Protocol):
         """Do what is asked; a failure is an event."""
         ...
 
+    # The same in two parts for the command that a hit is: without a coroutine of its own.
+
+    def ask(self, command: ReadCell) -> Awaitable[Any]:
+        """Ask; what is given back is awaited, and handed to `answer`. It may raise where the store fails."""
+        ...
+
+    def answer(self, command: ReadCell, replies: Any) -> StoreEvent:
+        """Make an event of it."""
+        ...
+
 
 class RedisStore:
     """Answers store commands through a channel to a server."""
@@ -108,7 +118,7 @@ class RedisStore:
         try:
             commands = encode(command)
             replies = await self.channel.execute(commands, command.timeout_s)
-            if uses_scripts(commands) and (unknown := unknown_scripts(replies)):
+            if commands[0][0] is EVALSHA and (unknown := unknown_scripts(replies)):
                 again = [as_eval(commands[place]) for place in unknown]
                 for place, reply in zip(
                     unknown, await self.channel.execute(again, command.timeout_s), strict=True
@@ -116,6 +126,14 @@ class RedisStore:
                     replies[place] = reply
         except Exception as error:  # noqa: BLE001 - whatever it is: the business never sees the cache fail
             return StoreFailed(self._clock(), classify(error))
+        return self.answer(command, replies)
+
+    def ask(self, command: ReadCell) -> Awaitable[list[Any]]:
+        """Ask; no script is needed for a read."""
+        return self.channel.execute(encode(command), command.timeout_s)
+
+    def answer(self, command: StoreCommand, replies: list[Any]) -> StoreEvent:
+        """Make an event of the replies."""
         event = decode(command, replies, self._server_clock, self._clock())
         if isinstance(event, StoreFailed) and event.kind in (FailureKind.MISPAIRED, FailureKind.READ_ONLY):
             self.channel.reset()
@@ -131,6 +149,14 @@ class MemoryStore:
     async def perform(self, command: StoreCommand) -> StoreEvent:
         """Do what is asked, at once; but a cancelled caller is told so here, as everywhere."""
         await anyio.lowlevel.checkpoint_if_cancelled()
+        return self._memory.perform(command)
+
+    def ask(self, command: ReadCell) -> Awaitable[None]:  # noqa: ARG002
+        """Nothing is sent."""
+        return anyio.lowlevel.checkpoint_if_cancelled()
+
+    def answer(self, command: ReadCell, replies: None) -> StoreEvent:  # noqa: ARG002
+        """Read."""
         return self._memory.perform(command)
 
 
@@ -190,12 +216,19 @@ class Driver:
         """
         if self._is_closing:
             raise CacheClosedError("the cache is closed: make another")
+        store = self._store
         try:
             if step.notices:
                 self._observe(step)
             while (command := step.command) is not None:
+                event: Event
                 if isinstance(command, ReadCell):  # a hit is nothing but this
-                    event: Event = await self._store.perform(command)
+                    try:
+                        replies = await store.ask(command)
+                    except Exception as error:  # noqa: BLE001 - as in `perform`
+                        event = StoreFailed(self._clock(), classify(error))
+                    else:
+                        event = store.answer(command, replies)
                 else:
                     event = await self._perform(command, loader)
                 step = step.state.receive(event)

@@ -56,13 +56,13 @@ from sansio_cache_redis.recursion import forget_loads, loading, refuse_recursion
 from sansio_cache_redis.replies import own_copy
 from sansio_cache_redis.wakeups import Waker
 from sansio_cache_redis.wire import (
+    EVALSHA,
     ServerClock,
     as_eval,
     classify,
     decode,
     encode,
     unknown_scripts,
-    uses_scripts,
 )
 from sansio_cache_redis.workers import Workers
 
@@ -92,7 +92,7 @@ class RedisStore:
         try:
             commands = encode(command)
             replies = self.channel.execute(commands, command.timeout_s)
-            if uses_scripts(commands) and (unknown := unknown_scripts(replies)):
+            if commands[0][0] is EVALSHA and (unknown := unknown_scripts(replies)):
                 again = [as_eval(commands[place]) for place in unknown]
                 for place, reply in zip(unknown, self.channel.execute(again, command.timeout_s), strict=True):
                     replies[place] = reply

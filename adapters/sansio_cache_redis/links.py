@@ -5,7 +5,7 @@ Nothing here waits, and nothing does I/O: that is what `channel_asyncio.py` and 
 Commands. A lone call is written at once. What is called while replies are on their way is collected, and
 goes out in one write at the end of the turn; and where the last write was of many, the next one is waited for
 as well. So one caller waits for no turn of the loop, which beside other work costs milliseconds, and many
-share the price of a system call.
+share the price of a system call. Where the server has nothing else to do, it gets the first of many at once.
 
 Replies come in the order of the commands, so the calls that wait are a queue, and only its head can have got
 some of its replies and not all. A caller that was cancelled stays in the queue until its replies are read and
@@ -37,9 +37,11 @@ from sansio_cache_redis.wire import Args
 SWEEP_S: Final = 0.02
 BULK_BYTES: Final = 131072
 """A connection with more than this of one reply, or unsent, is passed over for another."""
-_FEED_BYTES: Final = 32768
+_FEED_BYTES: Final = 16384
 """What the parser gets at a time: for every reply it moves the whole rest to the front of its buffer."""
 _MOST_LATE_LOOKS: Final = 3
+_FIRST_CALLS: Final = 24
+"""So many calls are worth a write of their own to a server that waits for some."""
 _SILENCE_S: Final = 0.1
 """A call may be in a greater hurry than that; for a connection to be given up it must have been as silent."""
 
@@ -65,7 +67,7 @@ class Link(ABC):
 
     Args:
         parser: Makes replies of what is read.
-        write: Writes at once. It is called where nothing else is waiting to be written.
+        write: Writes at once. It is called where nothing else is waiting to be written, or on its way.
     """
 
     def __init__(self, parser: Any, write: Callable[[bytes], object]) -> None:
@@ -80,16 +82,13 @@ class Link(ABC):
         """What the first of them has got so far."""
         self._outbox: list[bytes] = []
         self._is_crowded = False
+        self.is_free = True
+        """Whether it is open, and nothing large is on its way that others would have to wait for."""
         self._is_stuck = False
-        """Whether there is more to be sent than the peer takes."""
         self._unfinished_bytes = 0
         self._last_read_s = monotonic()
         self._is_swept = False
         self._late_looks = 0
-
-    def is_free(self) -> bool:
-        """Whether it is open, and nothing large is on its way that others would have to wait for."""
-        return self.failure is None and self._unfinished_bytes <= BULK_BYTES and not self._is_stuck
 
     def send(self, caller: Caller, commands: Sequence[Args], timeout_s: float) -> None:
         """Send commands; the caller gets their replies."""
@@ -104,6 +103,8 @@ class Link(ABC):
             self._write(data)
         elif self._outbox:
             self._outbox.append(data)
+            if len(pending) == _FIRST_CALLS == len(self._outbox):  # none of them has been sent
+                self._write(self._outgoing())
         else:
             self._outbox.append(data)
             self._flush_soon()
@@ -116,6 +117,7 @@ class Link(ABC):
         if self.failure is not None:
             return
         self.failure = failure
+        self._weigh()
         self._disconnect()
         for caller, *_ in self._pending:
             if not caller.done():
@@ -123,6 +125,15 @@ class Link(ABC):
         self._pending.clear()
 
     # For those who do the I/O.
+
+    def _get_stuck(self, is_stuck: bool) -> None:
+        """Whether there is more to be sent than the peer takes."""
+        self._is_stuck = is_stuck
+        self._weigh()
+
+    def _weigh(self) -> None:
+        is_large = self._is_stuck or self._unfinished_bytes > BULK_BYTES
+        self.is_free = self.failure is None and not is_large
 
     def _outgoing(self) -> bytes:
         """What is to be sent now."""
@@ -138,6 +149,7 @@ class Link(ABC):
             self._unfinished_bytes += portion_bytes
             self._feed(buffer, begin, portion_bytes)
             self._deliver(iter(self._gets, NOT_ENOUGH_DATA))
+        self._weigh()
         if not self._pending and self._has_data():
             raise RedisConnectionError("a reply came that nobody has asked for")
 
@@ -208,7 +220,7 @@ class Links(Generic[L]):
     def choose(self) -> L | None:
         """The first connection that is not in the middle of something large; None to open another."""
         for link in self._links:
-            if link.is_free():
+            if link.is_free:
                 return link
         self._links = [link for link in self._links if link.failure is None]
         if len(self._links) < self._most:

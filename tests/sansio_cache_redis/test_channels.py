@@ -371,8 +371,8 @@ async def fifty_at_once(channel):
 
 
 @on_both
-def test_the_calls_of_one_turn_go_out_in_one_write(runtime, redis_url):
-    """But for the first, which does not know yet that it is not alone."""
+def test_the_calls_of_one_turn_go_out_in_two_writes(runtime, redis_url):
+    """The first does not know yet that it is not alone; later the server gets the first of many at once."""
 
     async def main():
         async with opened(runtime, redis_url) as channel:
@@ -381,7 +381,7 @@ def test_the_calls_of_one_turn_go_out_in_one_write(runtime, redis_url):
             await fifty_at_once(channel)
             assert len(written) == 2
             await fifty_at_once(channel)
-            assert len(written) == 3
+            assert len(written) == 4
 
     run(runtime, main)
 
@@ -543,7 +543,7 @@ def test_a_server_that_does_not_read_is_passed_over_and_given_up(runtime, redis_
 
                 async with anyio.create_task_group() as tasks:
                     tasks.start_soon(write)
-                    await until(lambda: not link.is_free())
+                    await until(lambda: not link.is_free)
                     assert link.failure is None
                 assert len(failures) == 1
                 assert link.failure is not None

@@ -120,6 +120,30 @@ def test_after_a_write_of_many_the_next_call_waits_for_the_others(link):
     assert len(link.written) == 4
 
 
+def test_the_first_of_many_go_out_at_once_where_the_server_has_nothing_else_to_do(link):
+    for word in (b"1", b"2", b"3"):
+        link.ask(word)
+    link.flush()
+    link.receive(echo(b"1") + echo(b"2") + echo(b"3"))
+    words = [b"%d" % number for number in range(40)]
+    callers = [link.ask(word) for word in words]
+    packed = [hiredis.pack_command((b"ECHO", word)) for word in words]
+    first = links._FIRST_CALLS
+    assert link.written[2:] == [b"".join(packed[:first])]
+    link.flush()
+    assert link.written[3:] == [b"".join(packed[first:])]
+    link.receive(b"".join(map(echo, words)))
+    assert [caller.replies for caller in callers] == [[word] for word in words]
+
+
+def test_while_the_server_has_something_to_do_the_rest_goes_out_in_one_piece(link):
+    for number in range(100):
+        link.ask(b"%d" % number)
+    assert len(link.written) == 1
+    link.flush()
+    assert len(link.written) == 2
+
+
 def test_a_command_that_cannot_be_packed_leaves_nothing_behind(link):
     with pytest.raises(TypeError):
         link.send(Caller(), [(b"SET", b"k", object())], PATIENT_S)
@@ -171,9 +195,9 @@ def test_errors_are_replies_and_nonsense_is_not(link):
 def test_a_large_reply_on_its_way_makes_a_link_bulky_until_it_is_there(link):
     link.ask(b"1")
     link.receive(b"$%d\r\n" % (2 * BULK_BYTES) + b"x" * BULK_BYTES)
-    assert not link.is_free()
+    assert not link.is_free
     link.receive(b"x" * BULK_BYTES + b"\r\n")
-    assert link.is_free()
+    assert link.is_free
 
 
 def test_what_is_pending_fails_with_the_connection_each_with_an_error_of_its_own(link):
@@ -254,11 +278,11 @@ def test_another_link_is_used_or_opened_where_one_is_bulky_or_gone(clock):
     first, second = Fake(), Fake()
     all_of_them.add(first)
     assert all_of_them.choose() is first
-    first._is_stuck = True
+    first._get_stuck(True)
     assert all_of_them.choose() is None, "there is room for another"
     all_of_them.add(second)
     assert all_of_them.choose() is second
-    second._is_stuck = True
+    second._get_stuck(True)
     assert all_of_them.choose() is second, "there is no room for a third"
     second.close(errors.ConnectionError("gone"))
     assert list(all_of_them) == [first]

@@ -141,14 +141,25 @@ def test_a_driver_handles_every_command_that_is_not_the_store_s(module):
     assert matched - the_store_s == every - the_store_s == {"Compute", "ComputeMany", "ShareLoad", "Sleep"}
 
 
+def _told_apart(node):
+    """The class that a pattern, or an isinstance, asks for."""
+    match node:
+        case ast.MatchClass(cls=ast.Name(id=name)):
+            return name
+        case ast.Call(func=ast.Name(id="isinstance"), args=[ast.Name(id="command"), ast.Name(id=name)]):
+            return name
+        case _:
+            return None
+
+
 def test_the_store_s_commands_are_all_encoded_and_decoded():
     matched = {
         function: {
-            each.cls.id
+            name
             for node in ast.parse(Path(wire.__file__).read_text(encoding="utf-8")).body
             if isinstance(node, ast.FunctionDef) and node.name == function
             for each in ast.walk(node)
-            if isinstance(each, ast.MatchClass)
+            if (name := _told_apart(each)) is not None
         }
         for function in ("encode", "_decode")
     }

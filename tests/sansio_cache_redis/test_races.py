@@ -18,6 +18,7 @@ from sansio_cache_redis.channel_asyncio import AsyncioChannel
 from sansio_cache_redis.channel_threads import _Call
 from sansio_cache_redis.connecting import asyncio_factory
 from sansio_cache_redis.replies import ERRORS
+from support.stores import InOnePiece
 
 on_both = pytest.mark.parametrize("backend", ["asyncio", "trio"])
 
@@ -76,7 +77,7 @@ def test_a_cancelled_write_whose_clean_up_runs_out_of_time_is_remembered(backend
     """Being cancelled does not stop an invalidation; if time does, this cache bypasses the key."""
     monkeypatch.setattr(driver_anyio, "_CLEAN_UP_S", 0.05)
 
-    class Hung:
+    class Hung(InOnePiece):
         async def perform(self, command):
             with anyio.move_on_after(command.timeout_s):
                 await anyio.sleep_forever()

@@ -26,6 +26,7 @@ from sansio_cache.flights import Phase
 from sansio_cache.stats import CacheStats
 from sansio_cache_redis.scripts import ALL, Script
 from support.proxy import Predicate
+from support.stores import InOnePiece
 
 T = TypeVar("T")
 
@@ -181,7 +182,7 @@ class _SyncRecorder(Recorder):
         return event
 
 
-class _AsyncRecorder(Recorder):
+class _AsyncRecorder(InOnePiece, Recorder):
     async def perform(self, command: StoreCommand) -> Any:
         self.commands.append(command)
         event = await self._store.perform(command)

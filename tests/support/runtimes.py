@@ -69,6 +69,7 @@ from sansio_cache_redis.driver_sync import RedisStore
 from sansio_cache_redis.memory import SharedMemory
 from sansio_cache_redis.wire import ServerClock
 from support.servers import connect
+from support.stores import InOnePiece
 from support.tls import TlsProxy
 
 RUNTIMES: Final = ("sync", "asyncio", "trio")
@@ -450,7 +451,7 @@ class _SyncRefuser:
         return event
 
 
-class _AsyncRefuser(_SyncRefuser):
+class _AsyncRefuser(InOnePiece, _SyncRefuser):
     async def perform(self, command: StoreCommand) -> StoreEvent:  # type: ignore[override]
         if isinstance(command, self._only):
             return StoreFailed(self._clock(), self._kind)
@@ -458,7 +459,7 @@ class _AsyncRefuser(_SyncRefuser):
         return event
 
 
-class _Before:
+class _Before(InOnePiece):
     def __init__(self, store: Any, kind: type, action: Callable[[], object]) -> None:
         self._store, self._kind, self._action = store, kind, action
         self._is_done = False
@@ -481,7 +482,7 @@ class _SyncRecorder:
         return event
 
 
-class _AsyncRecorder(_SyncRecorder):
+class _AsyncRecorder(InOnePiece, _SyncRecorder):
     async def perform(self, command: StoreCommand) -> StoreEvent:  # type: ignore[override]
         self._trace.sending(command)
         event: StoreEvent = await self._store.perform(command)
