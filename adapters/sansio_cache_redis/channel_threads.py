@@ -42,18 +42,18 @@ _MOST_COMMANDS: Final = 1000
 class _Call:
     """A batch of one caller. Whoever queues sleeps on `turn`, until it is served or is to drive."""
 
-    __slots__ = ("batch", "came_s", "commands", "failure", "is_gone", "replies", "timeout_s", "turn")
+    # What most never set is the class's.
+    turn: threading.Lock | None = None
+    is_gone = False
+    batch: Sequence[_Call] = ()
+    """The others that this one drives for."""
+    replies: list[Any] | None = None
+    failure: BaseException | None = None
 
     def __init__(self, commands: Sequence[Args], timeout_s: float, came_s: float) -> None:
         self.commands = commands
         self.came_s = came_s
         self.timeout_s = timeout_s
-        self.turn: threading.Lock | None = None
-        self.is_gone = False
-        self.batch: list[_Call] = []
-        """The others that this one drives for, and has not served yet."""
-        self.replies: list[Any] | None = None
-        self.failure: BaseException | None = None
 
     def wake(self) -> None:
         """Let the caller go on."""
@@ -133,7 +133,7 @@ class ThreadsChannel:
         try:
             with self._lock:
                 lane = self._choose(now_s)
-                if lane.is_free():
+                if lane.driver is None or lane.is_free():
                     lane.driver = call
                     lane.since_s = now_s
                 else:
@@ -144,7 +144,7 @@ class ThreadsChannel:
                 self._sleep(lane, call, now_s)
             if lane.driver is call:
                 self._drive(lane, call)
-            return call.result()
+            return call.result() if call.replies is None else call.replies
         finally:  # however it ends: a KeyboardInterrupt may come at any point
             call.is_gone = True  # from here on others may take the lane
             if lane is not None:
@@ -182,7 +182,9 @@ class ThreadsChannel:
     def _choose(self, now_s: float) -> _Lane:
         """The first lane that is not slow at the moment; where all are, the one with the shortest queue."""
         for lane in self._lanes:
-            if lane.wire is not None and (lane.is_free() or now_s - lane.since_s < _SLOW_S):
+            if lane.wire is not None and (
+                lane.driver is None or lane.is_free() or now_s - lane.since_s < _SLOW_S
+            ):
                 return lane
         for lane in self._lanes:  # one without a connection: more of them would not come any sooner
             if lane.wire is None:
@@ -205,10 +207,11 @@ class ThreadsChannel:
             with self._lock:
                 lane.since_s = time.monotonic()
                 commands = list(commands)
+                call.batch = batch = []
                 while lane.queue and len(commands) < _MOST_COMMANDS:
                     other = lane.queue.popleft()
                     if not other.is_gone:
-                        call.batch.append(other)
+                        batch.append(other)
                         commands += other.commands
         call.failure = RedisConnectionError("the driver of the connection was interrupted")
         timeout_s = (
@@ -220,6 +223,9 @@ class ThreadsChannel:
             call.failure = error
             raise
         call.failure = None
+        if not call.batch:
+            call.replies = replies
+            return
         begin = len(call.commands)
         call.replies = replies[:begin]
         for other in call.batch:
@@ -274,7 +280,7 @@ class ThreadsChannel:
             wire = self._opened(lane, max(call.came_s + call.timeout_s - now_s, 0.0))
             timeout_s = max(now_s + timeout_s - time.monotonic(), _SHORTEST_S)
         try:
-            replies = wire.exchange(commands, timeout_s)
+            replies = wire.exchange(commands, timeout_s, may_spin=not (call.batch or lane.queue))
         except BaseException:
             lane.wire = None
             self._failed_s = time.monotonic()

@@ -4,6 +4,7 @@ import asyncio
 import gc
 import signal
 import socket
+import threading
 from contextlib import closing
 
 import anyio
@@ -15,7 +16,7 @@ from redis import exceptions as errors
 
 from sansio_cache.config import RedisConfig
 from sansio_cache_redis import anyio as cache_anyio
-from sansio_cache_redis import channel_asyncio, channel_trio, lowlevel
+from sansio_cache_redis import channel_asyncio, channel_threads, channel_trio, lowlevel
 from sansio_cache_redis import sync as cache_sync
 from sansio_cache_redis.connecting import asyncio_factory, blocking_factory
 from support.proxy import DROP_REPLY, HOLD, FaultProxy, command
@@ -231,8 +232,6 @@ def test_the_synchronous_cache_works_without_the_sockets(url, namespace):
 def test_errors_are_values_without_the_sockets_too(redis_url):
     connection = blocking_factory(RedisConfig(url=redis_url))()
     connection.connect()
-    from sansio_cache_redis import channel_threads
-
     with closing(channel_threads.blocking_wire(connection)) as wire:
         replies = wire.exchange([(b"NONSENSE",), (b"PING",)], 10.0)
         assert isinstance(replies[0], errors.ResponseError)
@@ -369,3 +368,138 @@ def test_a_wire_times_out_by_the_kernel_again_once_the_timer_is_off(ticking, pai
         assert wire.is_sound()
     with pytest.raises(errors.TimeoutError):
         wire.exchange([(b"PING",)], 0.01)
+
+
+# Spinning.
+
+
+class Watched(socket.socket):
+    """A socket that notes for each read whether it would have slept; looking alone may be in vain."""
+
+    def watch(self):
+        self.slept = []
+        self.is_blind = False
+        return self
+
+    def recv_into(self, buffer, count=0, flags=0):
+        self.slept.append(not flags & socket.MSG_DONTWAIT)
+        if self.is_blind and not self.slept[-1]:
+            raise BlockingIOError
+        return super().recv_into(buffer, count, flags)
+
+
+@pytest.fixture
+def watched(monkeypatch):
+    """A wire, its socket, and a function that makes a call on it, with the reply there already."""
+    monkeypatch.setattr(lowlevel, "_HAS_PROCESSORS", True)
+    monkeypatch.setattr(lowlevel, "_SPIN_S", 0.0)  # one look
+    ours, theirs = socket.socketpair()
+    sock = Watched(fileno=ours.detach()).watch()
+    connection = blocking_factory(RedisConfig())()
+    connection._sock = sock
+
+    def call(**options):
+        """Whether each read of the call would have slept."""
+        sock.slept.clear()
+        theirs.sendall(b"+PONG\r\n")
+        assert wire.exchange([(b"PING",)], 10.0, **options) == [b"PONG"]
+        theirs.recv(100)
+        return list(sock.slept)
+
+    with closing(sock), closing(theirs):
+        wire = lowlevel.blocking_wire(connection)
+        yield wire, sock, call
+
+
+def test_a_call_that_may_spin_finds_a_reply_without_sleeping(watched):
+    _, _, call = watched
+    assert [call(may_spin=True) for _ in range(10)] == [[False]] * 10
+
+
+def test_a_call_that_may_not_spin_sleeps_at_once(watched, monkeypatch):
+    _, _, call = watched
+    assert call() == [True]
+    monkeypatch.setattr(lowlevel, "_HAS_PROCESSORS", False)
+    assert call(may_spin=True) == [True], "there is nobody to spin for: the server has the same processor"
+
+
+def test_no_call_spins_while_a_timer_ticks(watched, ticking):
+    """Python keeps the time then, and each read is one that may sleep."""
+    _, _, call = watched
+    ticking()
+    assert call(may_spin=True) == [True]
+
+
+def test_who_spins_in_vain_spins_the_less_often(watched):
+    _, sock, call = watched
+    sock.is_blind = True
+    calls = [call(may_spin=True) for _ in range(64)]
+    spun = [number for number, slept in enumerate(calls) if slept == [False, True]]
+    assert spun == [0, 2, 5, 10, 19, 36]
+    assert all(slept == [True] for number, slept in enumerate(calls) if number not in spun)
+
+
+def test_who_has_spun_in_vain_for_long_still_tries_and_spins_again_once_it_is_worth_it(watched):
+    wire, sock, call = watched
+    sock.is_blind = True
+    wire._sleeps_next = lowlevel._MOST_SLEEPS
+    call(may_spin=True)
+    sock.is_blind = False
+    asleep = [call(may_spin=True) for _ in range(lowlevel._MOST_SLEEPS)]
+    assert asleep == [[True]] * lowlevel._MOST_SLEEPS
+    assert [call(may_spin=True) for _ in range(10)] == [[False]] * 10
+
+
+def test_a_silent_server_is_a_time_out_for_who_spins_too(watched):
+    """L5."""
+    wire, sock, _ = watched
+    with pytest.raises(errors.TimeoutError):
+        wire.exchange([(b"PING",)], 0.01, may_spin=True)
+    assert sock.slept == [False, True]
+
+
+def test_a_server_that_closes_is_seen_by_who_spins(watched):
+    """Fault 5."""
+    wire, sock, _ = watched
+    sock.shutdown(socket.SHUT_RD)
+    with pytest.raises(errors.ConnectionError, match="closed"):
+        wire.exchange([(b"PING",)], 10.0, may_spin=True)
+
+
+def test_only_who_is_alone_on_a_connection_spins(redis_url, monkeypatch):
+    """Where others wait for the connection they are about to need the interpreter, too."""
+    channel = channel_threads.ThreadsChannel(
+        blocking_factory(RedisConfig(url=redis_url)), max_connections=1, on_time=lambda _: None
+    )
+    with closing(channel):
+        channel.execute([(b"PING",)], 10.0)
+        [lane] = channel._lanes
+        wire, may_spin, is_driving, may_go = lane.wire, [], threading.Event(), threading.Event()
+
+        class Noting:
+            def exchange(self, commands, timeout_s, **options):
+                may_spin.append(options["may_spin"])
+                is_driving.set()
+                assert may_go.wait(10.0)
+                return wire.exchange(commands, timeout_s, **options)
+
+            def is_sound(self):
+                return True
+
+            def close(self):
+                wire.close()
+
+        lane.wire = Noting()
+        threads = [
+            threading.Thread(target=channel.execute, args=([(b"PING",)], 10.0), daemon=True) for _ in range(3)
+        ]
+        threads[0].start()
+        assert is_driving.wait(10.0)
+        for thread in threads[1:]:
+            thread.start()
+        wait_until(lambda: len(lane.queue) == 2)
+        may_go.set()
+        for thread in threads:
+            thread.join(10.0)
+            assert not thread.is_alive()
+    assert may_spin == [True, False], "the second drives for the third"
