@@ -205,8 +205,7 @@ def examine(
     if not versions and body.startswith(_stamp(key, codec.fingerprint)):  # as nearly always
         payload = (body if len(body) < _COPIED_BYTES else memoryview(body))[BODY_HEADER_BYTES:]
         try:
-            value = codec.decode(payload)
-            return Servable(value, cell.soft_ms == 0 or is_fresh(cell, server_ms), cell)
+            return Servable(codec.decode(payload), is_fresh(cell, server_ms), cell)
         except Undecodable:
             return Unservable(MissReason.CORRUPT, cell.filled_by)
     return _examine_closely(cell, key, codec, server_ms, versions)

@@ -50,19 +50,18 @@ def _frozen_mapping(given: Mapping[Any, Any]) -> Mapping[Any, Any]:
 
 
 _BUCKETS: Final = 4 * 62
-"""More than there is to be counted: the last one begins at a hundred thousand years."""
+"""More than there is to be counted: the last ones are for tens of thousands of years."""
 
 
-def _bucket(took_s: float) -> int:
+def _bucket(took_us: int) -> int:
     """The bucket of a duration: four to each power of two of microseconds."""
-    us = int(took_s * 1e6)
-    if us < 4:
-        return max(us, 0)
-    shift = us.bit_length() - 3
-    return 4 * shift + (us >> shift)
+    if took_us < 4:
+        return max(took_us, 0)
+    shift = took_us.bit_length() - 3
+    return 4 * shift + (took_us >> shift)
 
 
-_BUCKET_OF: Final = tuple(_bucket(us / 1e6 + 1e-9) for us in range(4096))
+_BUCKET_OF: Final = tuple(map(_bucket, range(4096)))
 """The buckets of what hits take, in microseconds, as finding one takes as long as counting."""
 
 
@@ -259,7 +258,7 @@ class StatsFold:
         buckets = self._latency.get(notice.operation)
         if buckets is None:
             buckets = self._latency[notice.operation] = [0] * _BUCKETS
-        buckets[_bucket(notice.took_s)] += 1
+        buckets[_bucket(int(notice.took_s * 1e6))] += 1
 
     def _record(self, notice: Notice) -> None:
         counts = self._counts

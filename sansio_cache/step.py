@@ -12,8 +12,8 @@ If the driver is cancelled or interrupted it feeds `Interrupted` in place of an 
 the same loop, shielded and bounded in time, and then re-raises: that is how a lease is given back.
 
 Messages (commands, events, notices, outcomes) are msgspec structs, which cost a sixth of a frozen attrs
-object. Those that every hit makes are left out of cycle collection (`gc=False`): what they refer to never
-refers to them.
+object, and so are the two states that every hit makes. Those messages that every hit makes are left out of
+cycle collection (`gc=False`): what they refer to never refers to them.
 """
 
 from __future__ import annotations

@@ -133,7 +133,7 @@ class ThreadsChannel:
         try:
             with self._lock:
                 lane = self._choose(now_s)
-                if lane.driver is None or lane.is_free():
+                if lane.is_free():
                     lane.driver = call
                     lane.since_s = now_s
                 else:
@@ -144,7 +144,7 @@ class ThreadsChannel:
                 self._sleep(lane, call, now_s)
             if lane.driver is call:
                 self._drive(lane, call)
-            return call.result() if call.replies is None else call.replies
+            return call.result()
         finally:  # however it ends: a KeyboardInterrupt may come at any point
             call.is_gone = True  # from here on others may take the lane
             if lane is not None:
@@ -182,9 +182,7 @@ class ThreadsChannel:
     def _choose(self, now_s: float) -> _Lane:
         """The first lane that is not slow at the moment; where all are, the one with the shortest queue."""
         for lane in self._lanes:
-            if lane.wire is not None and (
-                lane.driver is None or lane.is_free() or now_s - lane.since_s < _SLOW_S
-            ):
+            if lane.wire is not None and (lane.is_free() or now_s - lane.since_s < _SLOW_S):
                 return lane
         for lane in self._lanes:  # one without a connection: more of them would not come any sooner
             if lane.wire is None:

@@ -13,10 +13,10 @@ from __future__ import annotations
 
 import socket
 import ssl
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from time import monotonic, sleep
-from typing import Any, Final, TypeVar
+from typing import Any, Final, cast
 
 import outcome
 import trio
@@ -38,14 +38,12 @@ _MOST_READS: Final = 16
 _CLIENT_THREADS: Final = 40
 """How many calls of a client of the user's may run at once."""
 
-_R = TypeVar("_R")
-
 _WAY_S: Final = 0.0002
 _SHORTEST_PAUSE_S: Final = 0.001
 """How long the loop stands still for a thread that connects, and how often."""
 
 
-class _Call(outcome.Outcome[list[Any]]):
+class _Call:
     """A future: the task that waits for replies, and what it is woken with."""
 
     __slots__ = ("_result", "_task")
@@ -64,21 +62,11 @@ class _Call(outcome.Outcome[list[Any]]):
         task, self._task = self._task, None
         assert task is not None
         self._result = result
-        trio.lowlevel.reschedule(task, self)
-
-    # What trio asks of what a task is woken with: one object less for each call.
+        trio.lowlevel.reschedule(task, cast("outcome.Outcome[list[Any]]", self))
 
     def unwrap(self) -> list[Any]:
-        """The replies."""
+        """What trio asks of what a task is woken with: it takes the call for an outcome."""
         return self._result
-
-    def send(self, gen: Generator[_R, list[Any], object]) -> _R:
-        """Send them to a generator."""
-        return gen.send(self._result)
-
-    async def asend(self, agen: AsyncGenerator[_R, list[Any]]) -> _R:
-        """The same to an asynchronous one."""
-        return await agen.asend(self._result)
 
     def set_exception(self, exception: BaseException, /) -> None:
         """Fail it."""
@@ -164,7 +152,7 @@ class _SocketLink(_Link):
 
     def _try_to_write(self, data: bytes) -> None:
         sent_bytes = 0
-        if not self._is_writing and len(data) <= _WRITE_BYTES:
+        if not (self._is_writing or self._outbox) and len(data) <= _WRITE_BYTES:
             with suppress(OSError):  # it has to wait, or is broken: who writes finds out
                 sent_bytes = self._sock.send(data)
         if sent_bytes < len(data):

@@ -1,8 +1,8 @@
 """The driver for asyncio and trio: performs the commands of one operation, one at a time, in its task.
 
-Mirrors `driver_sync.py`, from which it differs by `async` and `await`. The rules that decide whether a
-lease can leak: an interrupted acquire counts as held; a release is always shielded, on the success path
-too; and the clean-up is bounded in time.
+Mirrors `driver_sync.py`, from which it differs by `async` and `await`, and by asking for a read without a
+coroutine of its own. The rules that decide whether a lease can leak: an interrupted acquire counts as held; a
+release is always shielded, on the success path too; and the clean-up is bounded in time.
 """
 
 from __future__ import annotations

@@ -67,7 +67,8 @@ class Link(ABC):
 
     Args:
         parser: Makes replies of what is read.
-        write: Writes at once. It is called where nothing else is waiting to be written, or on its way.
+        write: Writes at once. It is called where nothing else is waiting to be written, or being
+            written.
     """
 
     def __init__(self, parser: Any, write: Callable[[bytes], object]) -> None:
@@ -138,8 +139,9 @@ class Link(ABC):
     def _outgoing(self) -> bytes:
         """What is to be sent now."""
         outbox, self._outbox = self._outbox, []
-        self._is_crowded = len(outbox) > 1
-        return b"".join(outbox) if self._is_crowded else outbox[0]
+        # One alone may be what is left of many.
+        self._is_crowded = len(outbox) > 1 or len(self._pending) > _FIRST_CALLS
+        return b"".join(outbox)
 
     def _received(self, buffer: bytes | bytearray, count: int) -> None:
         """Take in what was read: so many bytes of a buffer."""

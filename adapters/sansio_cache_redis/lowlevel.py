@@ -16,7 +16,6 @@ import sys
 import time
 from asyncio import StreamReader, StreamWriter, Transport
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from typing import Any, Final, Protocol, cast
 
 import hiredis
@@ -31,7 +30,7 @@ _READ_BYTES: Final = 32768
 """As much as the parser is given at a time: for every reply it moves the whole rest of its buffer."""
 _TIMEVAL: Final = struct.Struct("@ll")
 _HAS_TIMEVAL: Final = sys.platform != "win32"
-_HAS_PROCESSORS: Final = (os.cpu_count() or 1) > 1
+_PROCESSORS: Final = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 _SPIN_S: Final = 0.00005
 """About what it takes to sleep and to wake up."""
 _MOST_SLEEPS: Final = 1024
@@ -95,7 +94,7 @@ class Wire(Protocol):
         """Send commands together and read their replies, error replies as values.
 
         `timeout_s` is how long nothing may come in; as long as replies do, the time begins anew. `may_spin`
-        says that nobody else waits for this connection, or for this process.
+        says that nobody else waits for this connection.
 
         Raises:
             RedisError, OSError: The fate of the commands is unknown; the wire must be closed.
@@ -165,10 +164,11 @@ class _SocketWire(_PublicWire):
     repeats for as long as they would. And not while a timer of the process ticks: a signal interrupts the
     call, Python begins it anew (PEP 475), and the kernel its time with it.
 
-    Where nobody else waits, a call spins first, for about as long as it takes to sleep and to wake up again:
-    a server on this machine answers sooner (Karlin et al., 1991, "Empirical studies of competitive spinning
-    for a shared-memory multiprocessor"). Each time that was in vain, twice as many calls sleep at once, so
-    that it costs next to nothing where the server is further away, or other threads keep the interpreter.
+    Where nobody else waits for it, a call spins first, for about as long as it takes to sleep and to wake up
+    again: a server on this machine answers sooner (Karlin et al., 1991, "Empirical studies of competitive
+    spinning for a shared-memory multiprocessor"). Each time that was in vain, twice as many calls sleep at
+    once, so that it costs next to nothing where the server is further away, or other threads keep the
+    interpreter.
     """
 
     def __init__(self, connection: Any, sock: socket.socket) -> None:
@@ -195,7 +195,7 @@ class _SocketWire(_PublicWire):
                 self._set_timing(timeout_s, is_by_kernel)
             sock.sendall(pack_one(commands[0]) if len(commands) == 1 else pack(commands))
             last_s = 0.0
-            count = self._spin() if may_spin and is_by_kernel and _HAS_PROCESSORS else None
+            count = self._spin() if may_spin and is_by_kernel and _PROCESSORS > 1 else None
             while True:
                 if count is None:
                     count = sock.recv_into(self._buffer)
@@ -239,14 +239,16 @@ class _SocketWire(_PublicWire):
             return None
         until_s = time.monotonic() + _SPIN_S
         while True:
-            with suppress(BlockingIOError):
+            try:
                 count = self._sock.recv_into(self._buffer, 0, socket.MSG_DONTWAIT)
-                self._sleeps_next = 1
-                return count
-            if time.monotonic() >= until_s:
+            except BlockingIOError:
+                if time.monotonic() < until_s:
+                    continue
                 self._sleeps = self._sleeps_next
                 self._sleeps_next = min(2 * self._sleeps_next, _MOST_SLEEPS)
                 return None
+            self._sleeps_next = 1
+            return count
 
     def _set_timing(self, timeout_s: float, is_by_kernel: bool) -> None:
         longest_s = max(timeout_s, 0.001)

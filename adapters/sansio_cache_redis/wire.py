@@ -104,7 +104,7 @@ class ServerClock:
 
 TIME: Final[Args] = (b"TIME",)
 EVALSHA: Final = b"EVALSHA"
-"""What asks for a script, which the server may not know: the commands of a batch are scripts, or none is."""
+"""What asks for a script, which the server may not know. Where one of a batch does, the first does."""
 
 
 def wake_channel(namespace: str) -> bytes:

@@ -100,7 +100,7 @@ class ReadRequest(Struct, frozen=True):
 class Reading(AsksStore, Struct, frozen=True):
     """Waits for the cell; with an anchor, for the one beside the cell of another program version.
 
-    There is one for every hit, so it is what messages are, and made in a third of the time.
+    There is one for every hit, so it is a struct, as messages are.
     """
 
     request: ReadRequest
@@ -216,5 +216,4 @@ def get(request: ReadRequest, *, skip: MissReason | None = None) -> Step:
         is_failure = request.raises and skip is MissReason.STORE_ERROR
         outcome = Unavailable(None) if is_failure else Missing()
         return request.end(outcome, now_s, Missed(request.key, skip))
-    budget = request.patience.from_now(now_s)
-    return Step(Reading(request, budget), ReadCell(request.key, budget.timeout_s(now_s)))
+    return Reading(request, request.patience.from_now(now_s)).ask(now_s)

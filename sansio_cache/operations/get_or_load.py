@@ -105,11 +105,7 @@ def get_or_load(request: LoadRequest, *, skip: MissReason | None = None) -> Step
     """Begin a get-or-load. `skip` is the reason not to ask the store at all, if there is one."""
     now_s = request.started_s
     if skip is None:
-        budget = request.patience.from_now(now_s)
-        reading = Reading(request, budget)
-        if request.tags:
-            return reading.ask(now_s)
-        return Step(reading, ReadCell(request.name, budget.timeout_s(now_s)))
+        return Reading(request, request.patience.from_now(now_s)).ask(now_s)
     missed = Missed(request.name, skip)
     if skip is MissReason.DISABLED:
         return compute(request, None, None, (), _WITHOUT_STORE, now_s, missed)

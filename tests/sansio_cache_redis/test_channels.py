@@ -19,14 +19,17 @@ import pytest
 import redis
 import redis.asyncio
 import trio
+import trio.testing
 from redis import exceptions as errors
 
 from sansio_cache.config import RedisConfig
+from sansio_cache_redis import channel_trio
 from sansio_cache_redis.anyio import Cache
 from sansio_cache_redis.channel_asyncio import AsyncioChannel, AsyncioClientChannel
 from sansio_cache_redis.channel_threads import ClientChannel, ThreadsChannel
 from sansio_cache_redis.channel_trio import TrioChannel, TrioClientChannel
 from sansio_cache_redis.connecting import asyncio_factory, blocking_factory
+from sansio_cache_redis.lowlevel import pack
 from sansio_cache_redis.replies import ERRORS
 from support.proxy import DROP_REPLY, DROP_REQUEST, HOLD, Ending, FaultProxy, Proxy, Relay, command
 from support.runtimes import until
@@ -673,6 +676,51 @@ def test_a_trio_run_that_ends_while_it_connects_closes_the_connection():
             peer.settimeout(LONG_S)
             while peer.recv(1000):
                 pass
+
+
+class Given:
+    """A caller that takes what it is given."""
+
+    def done(self):
+        return False
+
+    def set_result(self, replies):
+        self.replies = replies
+
+    def set_exception(self, failure):
+        self.failure = failure
+
+
+def test_on_trio_nothing_overtakes_what_was_sent_in_part():
+    """S9: also where the server answers before it has read all, so that nothing seems pending."""
+    commands = [[(b"SET", b"k", b"x" * 60_000)], [(b"GET", b"other")]]
+    wanted = b"".join(map(pack, commands))
+
+    async def main():
+        ours, theirs = socket.socketpair()
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        connection = blocking_factory(RedisConfig())()
+        connection._sock = ours
+        with closing(ours), closing(theirs):
+            theirs.setblocking(False)
+            link = channel_trio._SocketLink(connection, ours)
+            await trio.testing.wait_all_tasks_blocked()
+            caller = Given()
+            link.send(caller, commands[0], LONG_S)
+            assert link._outbox, "all of it was sent at once"
+            sent = theirs.recv(len(wanted))
+            link._received(b"-ERR early\r\n", 12)
+            assert isinstance(caller.replies[0], errors.ResponseError)
+            link.send(Given(), commands[1], LONG_S)
+            with trio.fail_after(LONG_S):
+                while len(sent) < len(wanted):
+                    await trio.lowlevel.wait_readable(theirs)
+                    sent += theirs.recv(len(wanted))
+            link.close(errors.ConnectionError("the test is over"))
+            await trio.testing.wait_all_tasks_blocked()
+        assert sent == wanted
+
+    trio.run(main)
 
 
 def test_trio_waits_while_tls_wants_the_other_direction(redis_url):

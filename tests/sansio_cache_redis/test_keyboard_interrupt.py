@@ -24,6 +24,7 @@ import sansio_cache
 import sansio_cache_redis
 from sansio_cache import Policy
 from sansio_cache.commands import DeleteKeys, ExpireCells, FillCells
+from sansio_cache_redis import lowlevel
 from sansio_cache_redis.sync import Cache
 from support.runtimes import MemoryRaw, ServerRaw, is_free
 from support.servers import connect, wait_until
@@ -325,8 +326,17 @@ def problems_after(under, operation, key, interrupter):
         yield "the next call finds the store failing"
 
 
+@pytest.fixture
+def spins(monkeypatch):
+    """How a wire spins: in vain, or not at all, so that an operation always takes as many steps."""
+    monkeypatch.setattr(lowlevel, "_SPIN_S", 0.0)
+    monkeypatch.setattr(lowlevel, "_MOST_SLEEPS", 0)
+    return lambda may_spin: monkeypatch.setattr(lowlevel, "_PROCESSORS", 2 if may_spin else 1)
+
+
 @pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: operation.__name__)
-def test_an_interrupt_at_any_point_leaves_nothing_behind(under, operation):
+def test_an_interrupt_at_any_point_leaves_nothing_behind(under, operation, spins):
+    spins(operation in (load, store))
     operation(under.cache, "first")
     count = points_in(under.cache, operation)
     step = max(1, count // MOST_RUNS)

@@ -136,6 +136,20 @@ def test_the_first_of_many_go_out_at_once_where_the_server_has_nothing_else_to_d
     assert [caller.replies for caller in callers] == [[word] for word in words]
 
 
+def test_one_call_more_than_goes_out_at_once_does_not_put_them_out_of_step(link):
+    """What is left of many is alone in its write, and not alone."""
+    words = [b"%d" % number for number in range(links._FIRST_CALLS + 1)]
+    sizes = []
+    for _ in range(4):
+        for word in words:
+            link.ask(word)
+        link.flush()
+        sizes.append([data.count(b"ECHO") for data in link.written])
+        link.written.clear()
+        link.receive(b"".join(map(echo, words)))
+    assert sizes == [[1, links._FIRST_CALLS], *[[links._FIRST_CALLS, 1]] * 3]
+
+
 def test_while_the_server_has_something_to_do_the_rest_goes_out_in_one_piece(link):
     for number in range(100):
         link.ask(b"%d" % number)

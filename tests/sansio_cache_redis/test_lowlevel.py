@@ -391,7 +391,7 @@ class Watched(socket.socket):
 @pytest.fixture
 def watched(monkeypatch):
     """A wire, its socket, and a function that makes a call on it, with the reply there already."""
-    monkeypatch.setattr(lowlevel, "_HAS_PROCESSORS", True)
+    monkeypatch.setattr(lowlevel, "_PROCESSORS", 2)
     monkeypatch.setattr(lowlevel, "_SPIN_S", 0.0)  # one look
     ours, theirs = socket.socketpair()
     sock = Watched(fileno=ours.detach()).watch()
@@ -419,7 +419,7 @@ def test_a_call_that_may_spin_finds_a_reply_without_sleeping(watched):
 def test_a_call_that_may_not_spin_sleeps_at_once(watched, monkeypatch):
     _, _, call = watched
     assert call() == [True]
-    monkeypatch.setattr(lowlevel, "_HAS_PROCESSORS", False)
+    monkeypatch.setattr(lowlevel, "_PROCESSORS", 1)
     assert call(may_spin=True) == [True], "there is nobody to spin for: the server has the same processor"
 
 

@@ -26,7 +26,7 @@ from sansio_cache.flights import Phase
 from sansio_cache.stats import CacheStats
 from sansio_cache_redis.scripts import ALL, Script
 from support.proxy import Predicate
-from support.stores import InOnePiece
+from support.stores import Passing
 
 T = TypeVar("T")
 
@@ -173,20 +173,26 @@ class Recorder:
         """The commands, or events, of one kind."""
         return [each for each in (*self.commands, *self.events) if isinstance(each, kind)]
 
+    def asking(self, command: StoreCommand) -> None:
+        self.commands.append(command)
+
+    def answered(self, command: StoreCommand, event: Any) -> None:
+        self.events.append(event)
+
 
 class _SyncRecorder(Recorder):
     def perform(self, command: StoreCommand) -> Any:
-        self.commands.append(command)
+        self.asking(command)
         event = self._store.perform(command)
-        self.events.append(event)
+        self.answered(command, event)
         return event
 
 
-class _AsyncRecorder(InOnePiece, Recorder):
+class _AsyncRecorder(Recorder, Passing):
     async def perform(self, command: StoreCommand) -> Any:
-        self.commands.append(command)
+        self.asking(command)
         event = await self._store.perform(command)
-        self.events.append(event)
+        self.answered(command, event)
         return event
 
 

@@ -69,7 +69,7 @@ from sansio_cache_redis.driver_sync import RedisStore
 from sansio_cache_redis.memory import SharedMemory
 from sansio_cache_redis.wire import ServerClock
 from support.servers import connect
-from support.stores import InOnePiece
+from support.stores import InOnePiece, Passing
 from support.tls import TlsProxy
 
 RUNTIMES: Final = ("sync", "asyncio", "trio")
@@ -475,18 +475,24 @@ class _SyncRecorder:
     def __init__(self, store: Any, trace: Trace, namespace: str) -> None:
         self._store, self._trace, self._namespace = store, trace, namespace
 
-    def perform(self, command: StoreCommand) -> StoreEvent:
+    def asking(self, command: StoreCommand) -> None:
         self._trace.sending(command)
-        event: StoreEvent = self._store.perform(command)
+
+    def answered(self, command: StoreCommand, event: StoreEvent) -> None:
         self._trace.note(command, event, self._namespace)
+
+    def perform(self, command: StoreCommand) -> StoreEvent:
+        self.asking(command)
+        event: StoreEvent = self._store.perform(command)
+        self.answered(command, event)
         return event
 
 
-class _AsyncRecorder(InOnePiece, _SyncRecorder):
+class _AsyncRecorder(_SyncRecorder, Passing):
     async def perform(self, command: StoreCommand) -> StoreEvent:  # type: ignore[override]
-        self._trace.sending(command)
+        self.asking(command)
         event: StoreEvent = await self._store.perform(command)
-        self._trace.note(command, event, self._namespace)
+        self.answered(command, event)
         return event
 
 

@@ -1,9 +1,12 @@
 """What the tests put in a store's place."""
 
+import time
 from collections.abc import Awaitable
 from typing import Any
 
 from sansio_cache.commands import ReadCell
+from sansio_cache.events import StoreFailed
+from sansio_cache_redis.wire import classify
 
 
 class InOnePiece:
@@ -14,4 +17,31 @@ class InOnePiece:
         return performing
 
     def answer(self, command: ReadCell, event: Any) -> Any:
+        return event
+
+
+class Passing:
+    """Passes reads on in both their parts, as the driver asks for them, and says so."""
+
+    _store: Any
+
+    def asking(self, command: Any) -> None:
+        """This is asked."""
+        raise NotImplementedError
+
+    def answered(self, command: Any, event: Any) -> None:
+        """That was the answer."""
+        raise NotImplementedError
+
+    async def ask(self, command: ReadCell) -> Any:
+        self.asking(command)
+        try:
+            return await self._store.ask(command)
+        except Exception as error:
+            self.answered(command, StoreFailed(time.monotonic(), classify(error)))
+            raise
+
+    def answer(self, command: ReadCell, replies: Any) -> Any:
+        event = self._store.answer(command, replies)
+        self.answered(command, event)
         return event
