@@ -211,7 +211,6 @@ class ThreadsChannel:
                     if not other.is_gone:
                         batch.append(other)
                         commands += other.commands
-        call.failure = RedisConnectionError("the driver of the connection was interrupted")
         timeout_s = (
             max(call.timeout_s, *(other.timeout_s for other in call.batch)) if call.batch else call.timeout_s
         )
@@ -220,7 +219,9 @@ class ThreadsChannel:
         except ERRORS as error:
             call.failure = error
             raise
-        call.failure = None
+        except BaseException:
+            call.failure = RedisConnectionError("the driver of the connection was interrupted")
+            raise
         if not call.batch:
             call.replies = replies
             return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import copy
 import dataclasses
 import datetime as dt
 import enum
@@ -32,9 +33,10 @@ from zoneinfo import ZoneInfo
 import attrs
 import msgspec
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
+from sansio_cache import roundtrip
 from sansio_cache.codec import UNTYPED_FINGERPRINT, Codec, Undecodable, codec_for
 from sansio_cache.errors import ConfigurationError, SerializationError
 
@@ -281,6 +283,22 @@ def test_untyped_any_python_value_comes_back_as_it_was_or_is_refused(value):
     except SerializationError:
         return
     assert repr(encoded.value) == repr(value)
+
+
+@given(st.data())
+@settings(deadline=None)
+def test_what_is_the_same_at_a_glance_is_the_same_part_by_part(data):
+    one = data.draw(nasty_values | json_values)
+    back = data.draw(st.just(copy.deepcopy(one)) | nasty_values | json_values)
+    assume("nan" not in repr(back))  # what comes back from JSON is none
+    if roundtrip._is_same(one, back):
+        assert roundtrip._change(one, back, exact=True) is None
+
+
+def test_plain_values_are_compared_at_a_glance(monkeypatch):
+    monkeypatch.delattr(roundtrip, "_change")
+    for value in (None, True, 1, -0.0, "x", [1, 1.0, [True, None]], {"a": {"b": ["x"] * 3}}):
+        assert repr(UNTYPED.encode(value).value) == repr(value)
 
 
 @given(nasty_values)
