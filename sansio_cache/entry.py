@@ -33,6 +33,7 @@ _BODY: Final = struct.Struct(">8s8sBBI")
 BODY_HEADER_BYTES: Final = _BODY.size
 _KIND_AT: Final = 16
 TAGS_AT: Final = 17
+_CHECK_BYTES: Final = 8
 _LENGTH: Final = struct.Struct(">H")
 _VALUE: Final = int(Kind.VALUE)
 JSON: Final = 1
@@ -122,12 +123,15 @@ _FOREIGN: Final = Unservable(MissReason.FOREIGN)
 
 def key_check(key: str) -> bytes:
     """Eight bytes that tell a full key from every other."""
-    return blake2b(key.encode(), digest_size=8).digest()
+    return blake2b(key.encode(), digest_size=_CHECK_BYTES).digest()
 
 
 @lru_cache(maxsize=4096)
 def _stamp(key: str, fingerprint: bytes) -> bytes:
-    """What a plain body begins with that this reader may have. Kept for the keys that were read last."""
+    """What a plain body begins with that this reader may have: first the key's check.
+
+    Kept for the keys that were read last.
+    """
     return key_check(key) + fingerprint + _PLAIN
 
 
@@ -218,7 +222,7 @@ def _examine_closely(
     body = cell.body
     if len(body) < BODY_HEADER_BYTES:
         return Unservable(MissReason.CORRUPT, cell.filled_by)
-    if not body.startswith(key_check(key)):
+    if not body.startswith(_stamp(key, codec.fingerprint)[:_CHECK_BYTES]):
         return Unservable(MissReason.KEY_CHECK, cell.filled_by)
     is_own = body[8:16] == codec.fingerprint
     if not is_own and codec.hook is None:

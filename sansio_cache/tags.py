@@ -35,7 +35,8 @@ def tag_key(key: str, tag: str) -> str:
 
 def tag_keys(key: str, tags: Iterable[str]) -> tuple[str, ...]:
     """The full keys of tags."""
-    return tuple(tag_key(key, tag) for tag in tags)
+    prefix = tag_key(key, "")
+    return tuple(prefix + tag for tag in tags)
 
 
 def known(

@@ -33,6 +33,8 @@ _HAS_TIMEVAL: Final = sys.platform != "win32"
 _PROCESSORS: Final = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 _SPIN_S: Final = 0.00005
 """About what it takes to sleep and to wake up."""
+_FIRST_SPIN_S: Final = 0.0002
+"""After a sleep: the server may have slept as well, and has to wake up."""
 _MOST_SLEEPS: Final = 1024
 
 
@@ -182,6 +184,7 @@ class _SocketWire(_PublicWire):
         self._sleeps = 0
         """How many calls are not to spin, as the last that did has done so in vain."""
         self._sleeps_next = 1
+        self._has_slept = True
 
     def exchange(
         self, commands: Sequence[Sequence[Any]], timeout_s: float, *, may_spin: bool = False
@@ -236,8 +239,9 @@ class _SocketWire(_PublicWire):
         """Read without sleeping; None where that was in vain."""
         if self._sleeps:
             self._sleeps -= 1
+            self._has_slept = True
             return None
-        until_s = time.monotonic() + _SPIN_S
+        until_s = time.monotonic() + (_FIRST_SPIN_S if self._has_slept else _SPIN_S)
         while True:
             try:
                 count = self._sock.recv_into(self._buffer, 0, socket.MSG_DONTWAIT)
@@ -247,7 +251,9 @@ class _SocketWire(_PublicWire):
                 self._sleeps = self._sleeps_next
                 self._sleeps_next = min(2 * self._sleeps_next, _MOST_SLEEPS)
                 return None
-            self._sleeps_next = 1
+            if not self._has_slept:  # it is worth it, and not only at the price of the first
+                self._sleeps_next = 1
+            self._has_slept = False
             return count
 
     def _set_timing(self, timeout_s: float, is_by_kernel: bool) -> None:

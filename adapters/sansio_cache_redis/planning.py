@@ -98,6 +98,7 @@ class Planner:
         self._patience = Patience(config.redis.attempt_timeout_s, config.redis.operation_timeout_s)
         self.keys = config.keys
         self._known: dict[str, Key] = {}
+        self._known_tags: dict[str, str] = {}
         self._codecs: dict[Any, Codec[Any]] = {}
 
     # Operations.
@@ -339,10 +340,21 @@ class Planner:
 
     def _tags(self, tags: Iterable[str]) -> tuple[str, ...]:
         """The names of tags, as cells hold them, once each."""
-        names = tuple(dict.fromkeys(self.keys.tag(tag) for tag in _listed("tags= takes", "tag", tags)))
+        names = tuple(dict.fromkeys(map(self._tag, _listed("tags= takes", "tag", tags))))
         if len(names) > MAX_TAGS:
             raise InvalidKeyError(f"an entry has at most {MAX_TAGS} tags; got {len(names)}")
         return names
+
+    def _tag(self, tag: str) -> str:
+        """The name of a tag; as with keys, those used last are kept."""
+        name = self._known_tags.get(tag) if type(tag) is str else None
+        if name is None:
+            name = self.keys.tag(tag)
+            if type(tag) is str:
+                if len(self._known_tags) >= _MOST_KNOWN:
+                    self._known_tags.clear()
+                self._known_tags[tag] = name
+        return name
 
     def _skip_any(self, keys: Iterable[str]) -> MissReason | None:
         """Why a read of these keys and tags is not to ask the store; None where it is to.

@@ -330,6 +330,7 @@ def problems_after(under, operation, key, interrupter):
 def spins(monkeypatch):
     """How a wire spins: in vain, or not at all, so that an operation always takes as many steps."""
     monkeypatch.setattr(lowlevel, "_SPIN_S", 0.0)
+    monkeypatch.setattr(lowlevel, "_FIRST_SPIN_S", 0.0)
     monkeypatch.setattr(lowlevel, "_MOST_SLEEPS", 0)
     return lambda may_spin: monkeypatch.setattr(lowlevel, "_PROCESSORS", 2 if may_spin else 1)
 

@@ -373,17 +373,21 @@ def test_a_wire_times_out_by_the_kernel_again_once_the_timer_is_off(ticking, pai
 # Spinning.
 
 
+FOR_EVER = 10**9
+
+
 class Watched(socket.socket):
-    """A socket that notes for each read whether it would have slept; looking alone may be in vain."""
+    """A socket that notes for each read whether it would have slept. So many looks are in vain."""
 
     def watch(self):
         self.slept = []
-        self.is_blind = False
+        self.blind_looks = 0
         return self
 
     def recv_into(self, buffer, count=0, flags=0):
         self.slept.append(not flags & socket.MSG_DONTWAIT)
-        if self.is_blind and not self.slept[-1]:
+        if self.blind_looks > 0 and not self.slept[-1]:
+            self.blind_looks -= 1
             raise BlockingIOError
         return super().recv_into(buffer, count, flags)
 
@@ -393,6 +397,7 @@ def watched(monkeypatch):
     """A wire, its socket, and a function that makes a call on it, with the reply there already."""
     monkeypatch.setattr(lowlevel, "_PROCESSORS", 2)
     monkeypatch.setattr(lowlevel, "_SPIN_S", 0.0)  # one look
+    monkeypatch.setattr(lowlevel, "_FIRST_SPIN_S", 0.0)
     ours, theirs = socket.socketpair()
     sock = Watched(fileno=ours.detach()).watch()
     connection = blocking_factory(RedisConfig())()
@@ -432,7 +437,7 @@ def test_no_call_spins_while_a_timer_ticks(watched, ticking):
 
 def test_who_spins_in_vain_spins_the_less_often(watched):
     _, sock, call = watched
-    sock.is_blind = True
+    sock.blind_looks = FOR_EVER
     calls = [call(may_spin=True) for _ in range(64)]
     spun = [number for number, slept in enumerate(calls) if slept == [False, True]]
     assert spun == [0, 2, 5, 10, 19, 36]
@@ -441,13 +446,35 @@ def test_who_spins_in_vain_spins_the_less_often(watched):
 
 def test_who_has_spun_in_vain_for_long_still_tries_and_spins_again_once_it_is_worth_it(watched):
     wire, sock, call = watched
-    sock.is_blind = True
+    sock.blind_looks = FOR_EVER
     wire._sleeps_next = lowlevel._MOST_SLEEPS
     call(may_spin=True)
-    sock.is_blind = False
+    sock.blind_looks = 0
     asleep = [call(may_spin=True) for _ in range(lowlevel._MOST_SLEEPS)]
     assert asleep == [[True]] * lowlevel._MOST_SLEEPS
     assert [call(may_spin=True) for _ in range(10)] == [[False]] * 10
+
+
+def test_a_reply_in_time_for_the_first_spin_only_is_no_reason_to_spin_more_often(watched):
+    """The first after a sleep lasts longer. A server that is a little too far away must not profit by it."""
+    wire, sock, call = watched
+    wire._sleeps, wire._sleeps_next = 0, 8
+    for sleeps in (8, 16, 32):
+        sock.blind_looks = 0
+        assert call(may_spin=True) == [False]
+        sock.blind_looks = FOR_EVER
+        assert call(may_spin=True) == [False, True]
+        assert [call(may_spin=True) for _ in range(sleeps)] == [[True]] * sleeps
+
+
+def test_the_first_spin_after_a_sleep_is_the_longer_one(watched, monkeypatch):
+    """The server may have slept, too."""
+    _, sock, call = watched
+    monkeypatch.setattr(lowlevel, "_FIRST_SPIN_S", 60.0)
+    sock.blind_looks = 5
+    assert call(may_spin=True) == [False] * 6
+    sock.blind_looks = 1
+    assert call(may_spin=True) == [False, True]
 
 
 def test_a_silent_server_is_a_time_out_for_who_spins_too(watched):
