@@ -91,6 +91,7 @@ class _Opening:
 
     def __init__(self, generation: int) -> None:
         self.generation = generation
+        self.has_begun = False
         self.done = threading.Event()
         self.wire: Wire | None = None
         self.failure: Exception | None = None
@@ -207,10 +208,11 @@ class ThreadsChannel:
                 commands = list(commands)
                 call.batch = batch = []
                 while lane.queue and len(commands) < _MOST_COMMANDS:
-                    other = lane.queue.popleft()
-                    if not other.is_gone:
+                    other = lane.queue[0]  # it leaves the queue only once it is elsewhere
+                    if not (other.is_gone or other is call):
                         batch.append(other)
                         commands += other.commands
+                    lane.queue.popleft()
         timeout_s = (
             max(call.timeout_s, *(other.timeout_s for other in call.batch)) if call.batch else call.timeout_s
         )
@@ -218,9 +220,6 @@ class ThreadsChannel:
             replies = self._exchange(lane, call, commands, timeout_s)
         except ERRORS as error:
             call.failure = error
-            raise
-        except BaseException:
-            call.failure = RedisConnectionError("the driver of the connection was interrupted")
             raise
         if not call.batch:
             call.replies = replies
@@ -240,7 +239,9 @@ class ThreadsChannel:
         """
         for other in call.batch:
             if other.replies is None:
-                other.failure = call.failure
+                other.failure = call.failure or RedisConnectionError(
+                    "the driver of the connection was interrupted"
+                )
             other.wake()
         stale_wire: Wire | None = None
         if lane.driver is not call:
@@ -259,10 +260,11 @@ class ThreadsChannel:
                 lane.queue.clear()
             lane.driver = None
             while lane.queue and lane.driver is None:
-                other = lane.queue.popleft()
+                other = lane.queue[0]
                 if not other.is_gone:
                     lane.driver = other
                     other.wake()
+                lane.queue.popleft()
         if stale_wire is not None:
             stale_wire.close()
 
@@ -290,14 +292,14 @@ class ThreadsChannel:
 
     def _opened(self, lane: _Lane, timeout_s: float) -> Wire:
         """Wait for a connection, which goes on being opened when the wait is over."""
+        number = id(lane)
         with self._lock:
             if self._is_closed:
                 raise RedisConnectionError("the cache was closed")
-            opening = self._openings.get(id(lane))
-            is_new = opening is None
+            opening = self._openings.get(number)
             if opening is None:
-                opening = self._openings[id(lane)] = _Opening(self._generation)
-        if is_new:
+                opening = self._openings[number] = _Opening(self._generation)
+        if not opening.has_begun:  # also where who made it was interrupted before it could
             name = "sansio-cache-connecting"
             thread = threading.Thread(target=self._open, args=(opening,), name=name, daemon=True)
             try:
@@ -308,17 +310,21 @@ class ThreadsChannel:
         if not opening.done.wait(timeout_s):
             raise RedisTimeoutError("no connection in time")
         with self._lock:
-            is_taken = self._openings.pop(id(lane), None) is None
-            if is_taken:
+            if self._openings.get(number) is not opening:
                 raise RedisConnectionError("the cache was closed")
             lane.generation = opening.generation
             lane.wire = opening.wire
+            del self._openings[number]  # no call between these three: Ctrl-C does not part them
         if opening.failure is not None:
             raise fresh(opening.failure)
         assert opening.wire is not None
         return opening.wire
 
     def _open(self, opening: _Opening) -> None:
+        with self._lock:
+            if opening.has_begun:
+                return
+            opening.has_begun = True
         connection: Any = None
         try:
             connection = self._make_connection()

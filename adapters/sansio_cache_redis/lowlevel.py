@@ -202,6 +202,7 @@ class _SocketWire(_PublicWire):
             while True:
                 if count is None:
                     count = sock.recv_into(self._buffer)
+                    self._has_slept = True
                 if not count:
                     raise RedisConnectionError("the server closed the connection")
                 now_s = time.monotonic()
@@ -239,7 +240,6 @@ class _SocketWire(_PublicWire):
         """Read without sleeping; None where that was in vain."""
         if self._sleeps:
             self._sleeps -= 1
-            self._has_slept = True
             return None
         until_s = time.monotonic() + (_FIRST_SPIN_S if self._has_slept else _SPIN_S)
         while True:

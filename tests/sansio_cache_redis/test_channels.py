@@ -26,7 +26,7 @@ from sansio_cache.config import RedisConfig
 from sansio_cache_redis import channel_trio
 from sansio_cache_redis.anyio import Cache
 from sansio_cache_redis.channel_asyncio import AsyncioChannel, AsyncioClientChannel
-from sansio_cache_redis.channel_threads import ClientChannel, ThreadsChannel
+from sansio_cache_redis.channel_threads import ClientChannel, ThreadsChannel, _Call
 from sansio_cache_redis.channel_trio import TrioChannel, TrioClientChannel
 from sansio_cache_redis.connecting import asyncio_factory, blocking_factory
 from sansio_cache_redis.lowlevel import pack
@@ -676,6 +676,28 @@ def test_a_trio_run_that_ends_while_it_connects_closes_the_connection():
             peer.settimeout(LONG_S)
             while peer.recv(1000):
                 pass
+
+
+@pytest.mark.parametrize("is_still_queued", [False, True])
+def test_who_was_driven_for_is_told_that_the_driver_was_interrupted(is_still_queued):
+    """Ctrl-C before the batch was sent, or between its being put into the batch and its leaving the queue."""
+    channel = ThreadsChannel(lambda: None, max_connections=1, on_time=lambda _: None)
+    [lane] = channel._lanes
+    driver, other = (_Call([(b"PING",)], LONG_S, 0.0) for _ in range(2))
+    other.turn = turn = threading.Lock()
+    turn.acquire()
+    lane.driver, driver.batch = driver, [other]
+    if is_still_queued:
+        lane.queue.append(other)
+    driver.is_gone = True
+    channel._leave(lane, driver)
+    assert not turn.locked()
+    with pytest.raises(errors.ConnectionError, match="interrupted"):
+        other.result()
+    other.is_gone = True
+    channel._leave(lane, other)
+    assert lane.is_free()
+    assert not lane.queue
 
 
 class Given:

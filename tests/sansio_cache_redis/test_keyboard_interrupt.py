@@ -328,7 +328,7 @@ def problems_after(under, operation, key, interrupter):
 
 @pytest.fixture
 def spins(monkeypatch):
-    """How a wire spins: in vain, or not at all, so that an operation always takes as many steps."""
+    """How a wire spins: one look, or none, so that an operation takes about as many steps each time."""
     monkeypatch.setattr(lowlevel, "_SPIN_S", 0.0)
     monkeypatch.setattr(lowlevel, "_FIRST_SPIN_S", 0.0)
     monkeypatch.setattr(lowlevel, "_MOST_SLEEPS", 0)
@@ -367,6 +367,34 @@ def test_an_interrupt_at_any_point_leaves_nothing_behind(under, operation, spins
         found.update((problem, where) for problem in problems)
     assert struck >= min(count, MOST_RUNS) * 0.9
     assert excused < struck / 2, "nearly all of it is clean-up: what is left to test?"
+    assert found == Counter()
+
+
+def test_an_interrupt_while_it_connects_leaves_a_cache_that_connects(redis_url, namespace, spins):
+    """Also where it strikes before the thread that is to connect has been started."""
+    spins(may_spin=False)
+    with Cache.from_url(redis_url, namespace=namespace) as cache:
+        assert cache.set("k", "stored")
+    found = Counter()
+    struck = 0
+    while True:
+        with Cache.from_url(redis_url, namespace=namespace, operation_timeout_s=1.0) as cache:
+            interrupter = Interrupter(struck + 1)
+            try:
+                with interrupter:
+                    cache.get("k")
+            except KeyboardInterrupt:
+                pass
+            if not interrupter.has_struck:
+                break
+            struck += 1
+            try:
+                wait_until(lambda cache=cache: cache.get("k") == "stored", timeout_s=5)
+            except TimeoutError:
+                found[" < ".join(reversed(interrupter.where[-3:]))] += 1
+            if cache._channel.connections > 1:
+                found[f"another connection: {interrupter.where[-1]}"] += 1
+    assert struck > 50
     assert found == Counter()
 
 
