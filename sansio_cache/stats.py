@@ -230,8 +230,6 @@ class StatsFold:
     _gave_up: Counter[FailureKind] = attrs.field(factory=Counter, init=False)
     _latency: dict[OperationName, list[int]] = attrs.field(factory=dict, init=False)
     """How many durations each bucket holds, by operation."""
-    _plain_hits: int = attrs.field(default=0, init=False)
-    """Those that `record_hit` has counted."""
 
     def record(self, notices: Iterable[Notice]) -> None:
         """Count."""
@@ -246,19 +244,16 @@ class StatsFold:
 
     def record_hit(self, ended: Ended) -> None:
         """Count a hit, and the operation that was nothing else: what nearly all of them are."""
-        self._plain_hits += 1
-        took_us = int(ended.took_s * 1e6)
-        buckets = self._latency.get(ended.operation)
-        if buckets is not None and 0 <= took_us < len(_BUCKET_OF):
-            buckets[_BUCKET_OF[took_us]] += 1
-        else:
-            self._ended(ended)
+        self._counts["redis_hits"] += 1
+        self._ended(ended)
 
     def _ended(self, notice: Ended) -> None:
         buckets = self._latency.get(notice.operation)
         if buckets is None:
             buckets = self._latency[notice.operation] = [0] * _BUCKETS
-        buckets[_bucket(int(notice.took_s * 1e6))] += 1
+        took_us = int(notice.took_s * 1e6)
+        bucket = _BUCKET_OF[took_us] if 0 <= took_us < len(_BUCKET_OF) else _bucket(took_us)
+        buckets[bucket] += 1
 
     def _record(self, notice: Notice) -> None:
         counts = self._counts
@@ -288,12 +283,10 @@ class StatsFold:
     def snapshot(self) -> CacheStats:
         """The counters as they are now."""
         latency = {name: Histogram(_filled(buckets)) for name, buckets in self._latency.items()}
-        counts = self._counts.copy()
-        counts["redis_hits"] += self._plain_hits
         return CacheStats(
             misses=self._misses,
             errors=self._errors,
             gave_up=self._gave_up,
             latency=latency,
-            **counts,
+            **self._counts,
         )

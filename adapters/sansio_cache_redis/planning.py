@@ -12,7 +12,7 @@ import random
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 from uuid import UUID
 
 import attrs
@@ -42,6 +42,8 @@ from sansio_cache.tags import tag_keys
 from sansio_cache.ttl import STATIC, Ttl
 from sansio_cache_redis.ledger import Ledger
 from sansio_cache_redis.loaders import refuse_uncallable
+
+T = TypeVar("T")
 
 AnyTtl = Ttl | Policy
 """What `ttl=` takes: seconds, a timedelta, a tier, or a policy."""
@@ -74,6 +76,21 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_entropy.seed)
 
 
+class _Known(dict[str, T]):
+    """What was made of the texts that were used last."""
+
+    def __init__(self, make: Callable[[str], T]) -> None:
+        super().__init__()
+        self._make = make
+
+    def __missing__(self, text: str) -> T:
+        made = self._make(text)
+        if len(self) >= _MOST_KNOWN:
+            self.clear()
+        self[text] = made
+        return made
+
+
 class Planner:
     """Makes the first steps of operations for one cache."""
 
@@ -97,8 +114,8 @@ class Planner:
         self._raises = self._policy.on_read_error == "raise"
         self._patience = Patience(config.redis.attempt_timeout_s, config.redis.operation_timeout_s)
         self.keys = config.keys
-        self._known: dict[str, Key] = {}
-        self._known_tags: dict[str, str] = {}
+        self._known_keys = _Known(self.keys.resolve)
+        self._known_tags = _Known(self.keys.tag)
         self._codecs: dict[Any, Codec[Any]] = {}
 
     # Operations.
@@ -347,14 +364,7 @@ class Planner:
 
     def _tag(self, tag: str) -> str:
         """The name of a tag; as with keys, those used last are kept."""
-        name = self._known_tags.get(tag) if type(tag) is str else None
-        if name is None:
-            name = self.keys.tag(tag)
-            if type(tag) is str:
-                if len(self._known_tags) >= _MOST_KNOWN:
-                    self._known_tags.clear()
-                self._known_tags[tag] = name
-        return name
+        return self._known_tags[tag] if type(tag) is str else self.keys.tag(tag)
 
     def _skip_any(self, keys: Iterable[str]) -> MissReason | None:
         """Why a read of these keys and tags is not to ask the store; None where it is to.
@@ -377,14 +387,7 @@ class Planner:
 
     def _resolve(self, key: str) -> Key:
         """The full key; those used last are kept, as making one costs as much as the rest of a plan."""
-        full = self._known.get(key) if type(key) is str else None
-        if full is None:
-            full = self.keys.resolve(key)
-            if type(key) is str:
-                if len(self._known) >= _MOST_KNOWN:
-                    self._known.clear()
-                self._known[key] = full
-        return full
+        return self._known_keys[key] if type(key) is str else self.keys.resolve(key)
 
     def some(self, what: str, given: Iterable[Any]) -> Iterator[Any]:
         """Keys, or ids, one by one, as many as one call may name."""

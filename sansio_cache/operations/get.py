@@ -120,8 +120,7 @@ class Reading(AsksStore, Struct, frozen=True):
 
     def ask(self, now_s: float, *notices: Notice) -> Step:
         """The step that waits in this state."""
-        key = self.key if self.anchor else self.request.key
-        return Step(self, ReadCell(key, self.budget.timeout_s(now_s)), None, notices)
+        return Step(self, ReadCell(self.key, self.budget.timeout_s(now_s)), None, notices)
 
     def receive(self, event: Event) -> Step:
         """Hand out a fresh value, or nothing."""

@@ -188,12 +188,8 @@ class _SyncRecorder(Recorder):
         return event
 
 
-class _AsyncRecorder(Recorder, Passing):
-    async def perform(self, command: StoreCommand) -> Any:
-        self.asking(command)
-        event = await self._store.perform(command)
-        self.answered(command, event)
-        return event
+class _AsyncRecorder(Passing, Recorder):
+    pass
 
 
 class Loader:

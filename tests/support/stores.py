@@ -1,10 +1,10 @@
 """What the tests put in a store's place."""
 
 import time
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
-from sansio_cache.commands import ReadCell
+from sansio_cache.commands import ReadCell, StoreCommand
 from sansio_cache.events import StoreFailed
 from sansio_cache_redis.wire import classify
 
@@ -21,17 +21,19 @@ class InOnePiece:
 
 
 class Passing:
-    """Passes reads on in both their parts, as the driver asks for them, and says so."""
+    """Passes commands on, reads in both their parts, as the driver asks for them; and says so."""
 
     _store: Any
+    asking: Callable[[Any], None]
+    """This is asked."""
+    answered: Callable[[Any, Any], None]
+    """That was the answer."""
 
-    def asking(self, command: Any) -> None:
-        """This is asked."""
-        raise NotImplementedError
-
-    def answered(self, command: Any, event: Any) -> None:
-        """That was the answer."""
-        raise NotImplementedError
+    async def perform(self, command: StoreCommand) -> Any:
+        self.asking(command)
+        event = await self._store.perform(command)
+        self.answered(command, event)
+        return event
 
     async def ask(self, command: ReadCell) -> Any:
         self.asking(command)
