@@ -6,7 +6,7 @@ from pathlib import Path
 import nox
 
 PYPROJECT = nox.project.load_toml("pyproject.toml")
-PACKAGES = ("sansio_cache", "sansio_cache_redis", "sansio_cache_cli")
+PACKAGES = ("sansio_cache", "sansio_cache_runtime", "sansio_cache_redis", "sansio_cache_cli")
 
 nox.needs_version = ">=2025.2"
 nox.options.sessions = ["lint", "types", "docs", "tests"]

@@ -17,7 +17,7 @@ _MARGIN_S: Final = 0.0005
 _MASK: Final = 2**64 - 1
 
 
-def drawn(seed: int, turn: int) -> float:
+def draw_at(seed: int, turn: int) -> float:
     """A number in [0, 1) from splitmix64 (Steele, Lea, Flood 2014)."""
     state = (seed + (turn + 1) * 0x9E3779B97F4A7C15) & _MASK
     state = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
@@ -27,12 +27,12 @@ def drawn(seed: int, turn: int) -> float:
 
 def watched_pause_s(seed: int, turn: int, left_s: float) -> float:
     """The seconds to sleep at most for one who will be told, in case the message is lost (L4)."""
-    longest = FALL_BACK_S * (0.75 + drawn(seed, turn) / 4)
+    longest = FALL_BACK_S * (0.75 + draw_at(seed, turn) / 4)
     return min(longest, max(left_s, 0.0) + _MARGIN_S)
 
 
 def pause_s(seed: int, turn: int, left_s: float) -> float:
     """The seconds to sleep on the given turn (from 0), when the holder's lease has `left_s` to run."""
     longest = min(FIRST_PAUSE_S * 2.0 ** min(turn, 20), LONGEST_PAUSE_S)
-    pause: float = longest * (0.5 + drawn(seed, turn) / 2)
+    pause: float = longest * (0.5 + draw_at(seed, turn) / 2)
     return min(pause, max(left_s, 0.0) + _MARGIN_S)

@@ -13,7 +13,7 @@ from msgspec import Struct
 from sansio_cache.events import StoreFailed
 
 
-class Patience(Struct, frozen=True):
+class StoreTimeouts(Struct, frozen=True):
     """How long the store may take: seconds for one attempt, and for a step with its retries."""
 
     attempt_s: float = 0.1

@@ -91,6 +91,6 @@ def make_grant(nonce: bytes, server_us: int) -> bytes:
     return nonce + server_us.to_bytes(GRANT_BYTES - NONCE_BYTES, "big")
 
 
-def is_granted_to(grant: bytes, claim: bytes) -> bool:
+def is_granted_to(grant: bytes, lease_id: bytes) -> bool:
     """Whether a cell's grant is the claimed one: by its id, or by its nonce where no id is known (S5)."""
-    return grant != NO_GRANT and grant.startswith(claim)
+    return grant != NO_GRANT and grant.startswith(lease_id)

@@ -33,7 +33,7 @@ class Lease(Struct, frozen=True):
     """A claim on one key: the grant's 16 bytes, or the 8 of its nonce where the grant is unknown."""
 
     key: str
-    claim: bytes
+    lease_id: bytes
 
 
 class Fill(Struct, frozen=True):
@@ -106,7 +106,7 @@ class AcquireLease(Struct, frozen=True):
     capture: Capture = NO_TAGS
 
 
-class Claim(Struct, frozen=True):
+class LeaseRequest(Struct, frozen=True):
     """One key of `AcquireLeases`: see `AcquireLease`."""
 
     key: str
@@ -117,7 +117,7 @@ class Claim(Struct, frozen=True):
 class AcquireLeases(Struct, frozen=True):
     """Ask for the right to load many keys, in one round trip. Answered by `LeasesAnswered`."""
 
-    claims: tuple[Claim, ...]
+    lease_requests: tuple[LeaseRequest, ...]
     nonce: bytes
     lease_ms: int
     timeout_s: float
@@ -252,7 +252,7 @@ class Watch(Struct, frozen=True):
     """
 
     keys: tuple[str, ...]
-    flight: int | bytes
+    load_id: int | bytes
     longest_s: float
 
 

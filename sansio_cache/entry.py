@@ -27,7 +27,7 @@ from msgspec import Struct
 
 from sansio_cache.cell import NO_GRANT, Cell, Foreign, Kind
 from sansio_cache.codec import Codec, Undecodable
-from sansio_cache.tags import ANCHOR, VERSION_BYTES, Versions
+from sansio_cache.tags import VARIANT_OF, VERSION_BYTES, Versions
 
 _BODY: Final = struct.Struct(">8s8sBBI")
 BODY_HEADER_BYTES: Final = _BODY.size
@@ -106,7 +106,7 @@ class Unchecked(Struct, frozen=True):
 Verdict = Servable | Unservable | Unchecked
 
 
-def beside(key: str, fingerprint: bytes) -> str:
+def variant_key(key: str, fingerprint: bytes) -> str:
     """Where an entry is kept whose reader cannot read the one at `key`, which another version stored."""
     namespace, _, rest = key.partition(":")
     return f"{namespace}:%s:{fingerprint.hex()}:{rest}"
@@ -247,7 +247,7 @@ def _examine_closely(
 def tags_of(cell: Cell) -> tuple[str, ...]:
     """The names of an entry's tags, whatever its schema."""
     unpacked = _unpacked(cell.body)
-    return () if unpacked is None else tuple(tag for tag in unpacked[0] if tag != ANCHOR)[:MAX_TAGS]
+    return () if unpacked is None else tuple(tag for tag in unpacked[0] if tag != VARIANT_OF)[:MAX_TAGS]
 
 
 def copy_of(cell: Cell, codec: Codec[Any]) -> Any:

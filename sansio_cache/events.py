@@ -232,7 +232,7 @@ class LoadLed(Struct, frozen=True):
     """No load to share is under way: the caller leads flight number `flight`."""
 
     now_s: float
-    flight: int
+    load_id: int
 
 
 class LoadShared(Struct, frozen=True):
@@ -261,7 +261,7 @@ class SharingTimedOut(Struct, frozen=True):
     """The flight `flight` had not ended in time."""
 
     now_s: float
-    flight: int
+    load_id: int
     arrival: int = 0
 
 

@@ -26,13 +26,13 @@ from sansio_cache.commands import (
     AcquireLease,
     AcquireLeases,
     Capture,
-    Claim,
     DeleteKeys,
     ExpireCells,
     Fill,
     FillCells,
     HoldCells,
     Lease,
+    LeaseRequest,
     Mode,
     Ping,
     ReadCell,
@@ -121,14 +121,16 @@ class MemoryStore:
                 return TagsRead(now_s, self._versions(tags, now_ms), now_ms)
             case AcquireLease():
                 versions = self._capture(command.capture, command.nonce, now_ms)
-                claim = Claim(command.key, command.seen, command.mode)
-                answer = self._acquire(claim, command.nonce, command.lease_ms, now_s, now_ms)
+                lease_id = LeaseRequest(command.key, command.seen, command.mode)
+                answer = self._acquire(lease_id, command.nonce, command.lease_ms, now_s, now_ms)
                 if versions and not isinstance(answer, WriterFound | ForeignFound):
                     return replace(answer, versions=versions)
                 return answer
-            case AcquireLeases(claims=claims, nonce=nonce, lease_ms=lease_ms):
+            case AcquireLeases(lease_requests=lease_requests, nonce=nonce, lease_ms=lease_ms):
                 versions = self._capture(command.capture, nonce, now_ms)
-                answers = tuple(self._acquire(each, nonce, lease_ms, now_s, now_ms) for each in claims)
+                answers = tuple(
+                    self._acquire(each, nonce, lease_ms, now_s, now_ms) for each in lease_requests
+                )
                 return LeasesAnswered(now_s, answers, versions)
             case FillCells(fills=fills, tags=tags):
                 if any(_size_bytes(fill.key, fill.body) > self.max_bytes for fill in fills):
@@ -159,17 +161,19 @@ class MemoryStore:
 
     # What the scripts do, one method each.
 
-    def _acquire(self, claim: Claim, nonce: bytes, lease_ms: int, now_s: float, now_ms: int) -> AcquireReply:
-        cell = self._read(claim.key, now_ms)
+    def _acquire(
+        self, lease_id: LeaseRequest, nonce: bytes, lease_ms: int, now_s: float, now_ms: int
+    ) -> AcquireReply:
+        cell = self._read(lease_id.key, now_ms)
         if isinstance(cell, Foreign):
             return ForeignFound(now_s)
         if cell is not None:
             if cell.kind == Kind.HOLD:
                 return WriterFound(now_s, max(cell.lease_deadline_ms - now_ms, 0))
             value = cell if cell.kind == Kind.VALUE else None
-            if value is not None and _is_fresh(value, now_ms) and value.filled_by != claim.seen:
+            if value is not None and _is_fresh(value, now_ms) and value.filled_by != lease_id.seen:
                 return FreshFound(now_s, value, now_ms)
-            kept = value if claim.mode is Mode.KEEP else None
+            kept = value if lease_id.mode is Mode.KEEP else None
             if is_granted_to(cell.grant, nonce):
                 return LeaseGranted(now_s, cell.grant, value, now_ms)
             left_ms = cell.lease_deadline_ms - now_ms
@@ -177,10 +181,10 @@ class MemoryStore:
                 return LeaseDenied(now_s, left_ms, kept, now_ms)
             if kept is not None:
                 grant = self._grant(nonce, now_ms)
-                self._refresh(claim.key, kept, grant, now_ms + lease_ms)
+                self._refresh(lease_id.key, kept, grant, now_ms + lease_ms)
                 return LeaseGranted(now_s, grant, kept, now_ms)
         grant = self._grant(nonce, now_ms)
-        self._keep(claim.key, Cell(Kind.EMPTY, grant, now_ms + lease_ms), now_ms + lease_ms)
+        self._keep(lease_id.key, Cell(Kind.EMPTY, grant, now_ms + lease_ms), now_ms + lease_ms)
         return LeaseGranted(now_s, grant, None, now_ms)
 
     def _refresh(self, key: str, kept: Cell, grant: bytes, deadline_ms: int) -> None:
@@ -281,7 +285,7 @@ class MemoryStore:
     def _claimed(self, lease: Lease, now_ms: int) -> Cell | None:
         """The cell of a lease that is still its claimant's (S5)."""
         cell = self._read(lease.key, now_ms)
-        if isinstance(cell, Cell) and is_granted_to(cell.grant, lease.claim):
+        if isinstance(cell, Cell) and is_granted_to(cell.grant, lease.lease_id):
             return cell
         return None
 

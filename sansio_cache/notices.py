@@ -83,7 +83,7 @@ class RefreshSkipped(Struct, frozen=True):
     key: str
 
 
-class KeptBeside(Struct, frozen=True):
+class VariantStored(Struct, frozen=True):
     """The entry is another program version's, which this one cannot read: this one's is kept beside it."""
 
     key: str
@@ -210,7 +210,7 @@ Notice = (
     | RefreshStarted
     | RefreshFailed
     | RefreshSkipped
-    | KeptBeside
+    | VariantStored
     | Unasked
     | Loaded
     | LoadFailed

@@ -21,7 +21,6 @@ from sansio_cache.notices import (
     Hit,
     Invalidated,
     InvalidationFailed,
-    KeptBeside,
     LeaseOutgrown,
     Loaded,
     LoadFailed,
@@ -39,6 +38,7 @@ from sansio_cache.notices import (
     StoreErrored,
     StoreGaveUp,
     Unstorable,
+    VariantStored,
     Waited,
 )
 
@@ -153,7 +153,7 @@ class CacheStats:
     refreshes: int = 0
     refresh_failures: int = 0
     refreshes_skipped: int = 0
-    kept_beside: int = 0
+    variants_stored: int = 0
     shared: int = 0
     waits: int = 0
     stored: int = 0
@@ -209,7 +209,7 @@ _COUNTED: Final[Mapping[type[Notice], str]] = {
     RefreshStarted: "refreshes",
     RefreshFailed: "refresh_failures",
     RefreshSkipped: "refreshes_skipped",
-    KeptBeside: "kept_beside",
+    VariantStored: "variants_stored",
     LoadShared: "shared",
     Waited: "waits",
     Stored: "stored",

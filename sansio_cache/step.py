@@ -189,14 +189,14 @@ class Step(Struct, frozen=True):
     command: Command | None = None
     outcome: Outcome | None = None
     notices: tuple[Notice, ...] = ()
-    flight: int | bytes | None = None
+    load_id: int | bytes | None = None
     spawn: tuple[Step, ...] = ()
     rests_until_s: float = 0.0
 
 
-def ended(outcome: Outcome, *notices: Notice, flight: int | bytes | None = None) -> Step:
+def ended(outcome: Outcome, *notices: Notice, load_id: int | bytes | None = None) -> Step:
     """The last step of an operation."""
-    return Step(OVER, None, outcome, notices, flight)
+    return Step(OVER, None, outcome, notices, load_id)
 
 
 def unexpected(state: State, event: Event) -> ProtocolError:

@@ -20,7 +20,7 @@ from typing import Final
 VERSION_BYTES: Final = 16
 NO_VERSION: Final = b""
 """The version of a tag whose key does not exist. It equals no version that an entry can have."""
-ANCHOR: Final = ""
+VARIANT_OF: Final = ""
 TAG_MARKER: Final = "t:"
 GENERATION_MARKER: Final = "g:"
 

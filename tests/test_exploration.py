@@ -48,13 +48,13 @@ from exploring.world import World
 from sansio_cache.cell import GRANT_BYTES, NONCE_BYTES
 from sansio_cache.commands import AcquireLease, DeleteKeys, HoldCells, Mode
 from sansio_cache.events import HoldsTaken, LeaseGranted
-from sansio_cache.flights import Flights
 from sansio_cache.memory_store import MemoryStore
 from sansio_cache.operations.get_or_load import get_or_load
 from sansio_cache.operations.load_many import load_many
 from sansio_cache.operations.loading import LoadRequest
 from sansio_cache.operations.mutate import end
 from sansio_cache.operations.set_many import set_many
+from sansio_cache.single_flight import SingleFlight
 
 IS_NIGHTLY = os.environ.get("SANSIO_CACHE_NIGHTLY") == "1"
 
@@ -68,7 +68,7 @@ def test_no_interleaving_breaks_an_invariant(case: Case):
     """S1 to S7, S13, B2, L1 and L2, under faults 1, 2, 3, 6, 8, 10, 11, 12, 28 and 33."""
     configuration = case.configuration
     assert configuration.store is MemoryStore
-    assert configuration.flights is Flights
+    assert configuration.single_flight is SingleFlight
     assert configuration.request is LoadRequest
     assert configuration.load is get_or_load
     assert configuration.load_batch is load_many

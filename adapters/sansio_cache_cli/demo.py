@@ -20,7 +20,7 @@ from sansio_cache_cli.phases import Phase, Settings, plan
 from sansio_cache_cli.progress import Bars, Lines, display
 from sansio_cache_cli.readers import READY_S, Harvest, Job
 from sansio_cache_cli.workers import Worker, run, workers, writing
-from sansio_cache_cli.writer import Ledger, Writer
+from sansio_cache_cli.writer import Recorder, Writer
 from sansio_cache_redis.sync import Cache
 
 
@@ -53,9 +53,9 @@ def run_demo(settings: Settings, console: Console) -> Outcome:
         ]
         in_processes = not settings.is_embedded
         with workers(jobs, board, in_processes=in_processes) as started, display(console) as shown:
-            ledger = Ledger.beginning_with(build(path, settings.rows))
+            recorder = Recorder.beginning_with(build(path, settings.rows))
             stage = _Stage(
-                settings=settings, job=jobs[0], started=started, board=board, ledger=ledger, shown=shown
+                settings=settings, job=jobs[0], started=started, board=board, recorder=recorder, shown=shown
             )
             figures: list[PhaseFigures] = []
             for phase in plan(settings):
@@ -84,7 +84,7 @@ class _Stage:
     job: Job
     started: Sequence[Worker]
     board: Board
-    ledger: Ledger
+    recorder: Recorder
     shown: Bars | Lines
 
     def run(self, phase: Phase) -> PhaseFigures:
@@ -99,7 +99,7 @@ class _Stage:
         figures = figures_of(
             phase,
             harvest,
-            self.ledger,
+            self.recorder,
             took_s=time.monotonic() - began_s,
             writes=completed,
             undelivered=undelivered,
@@ -113,7 +113,7 @@ class _Stage:
     def _run_with_writer(self, phase: Phase) -> tuple[Harvest, int, int]:
         errors: list[str] = []
         with Database(self.job.path) as database:
-            writer = Writer(database, self.ledger, self.board)
+            writer = Writer(database, self.recorder, self.board)
 
             def write() -> None:
                 try:

@@ -12,7 +12,7 @@ import attrs
 from sansio_cache_cli.database import Query
 from sansio_cache_cli.phases import Phase
 from sansio_cache_cli.readers import Account, Harvest
-from sansio_cache_cli.writer import Ledger
+from sansio_cache_cli.writer import Recorder
 
 _SLACK_S: Final = 0.01
 """Stores count whole milliseconds, so an entry may be gone this little before its time."""
@@ -116,7 +116,7 @@ class PhaseFigures:
 
 
 def figures_of(
-    phase: Phase, harvest: Harvest, ledger: Ledger, *, took_s: float, writes: int, undelivered: int
+    phase: Phase, harvest: Harvest, recorder: Recorder, *, took_s: float, writes: int, undelivered: int
 ) -> PhaseFigures:
     """The figures of a phase."""
     loads: float | None = None
@@ -136,7 +136,7 @@ def figures_of(
         p50_s=percentile(harvest.latencies_s, 50),
         p99_s=percentile(harvest.latencies_s, 99),
         stale=harvest.stale,
-        wrong=sum(not ledger.agrees(answer) for answer in harvest.answers),
+        wrong=sum(not recorder.agrees(answer) for answer in harvest.answers),
         errors=harvest.errors,
         account=harvest.account,
         ttls_ms=tuple(harvest.ttls_ms),

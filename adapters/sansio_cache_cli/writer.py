@@ -18,13 +18,13 @@ PAUSE_S: Final = 0.06
 
 
 @attrs.define
-class Ledger:
+class Recorder:
     """What each version of each shop must add up to: kept by the writer, not asked of the database."""
 
     _totals: dict[tuple[int, int], Totals]
 
     @classmethod
-    def beginning_with(cls, totals: Mapping[int, Totals]) -> Ledger:
+    def beginning_with(cls, totals: Mapping[int, Totals]) -> Recorder:
         """The ledger of a database that nobody has written yet."""
         return cls({(shop, 0): each for shop, each in totals.items()})
 
@@ -45,12 +45,12 @@ class Ledger:
 class Writer:
     """Updates the database. How the cache is told is the runtime's."""
 
-    def __init__(self, database: Database, ledger: Ledger, board: Board) -> None:
+    def __init__(self, database: Database, recorder: Recorder, board: Board) -> None:
         self.finished = threading.Event()
         self.completed = 0
         self.undelivered = 0
         self._database = database
-        self._ledger = ledger
+        self._recorder = recorder
         self._board = board
         self._random = random.Random()  # noqa: S311 - which order to change next
 
@@ -60,10 +60,10 @@ class Writer:
 
     def commit(self, shop: int) -> int:
         """Update a shop in one transaction; returns its new version."""
-        number = self._random.randrange(self._ledger.orders(shop))
+        number = self._random.randrange(self._recorder.orders(shop))
         cents = self._random.randint(1, 500)
         version = self._database.add_cents(shop, number, cents)
-        self._ledger.enter(shop, version, cents)
+        self._recorder.enter(shop, version, cents)
         return version
 
     def complete(self, shop: int, version: int, before: CacheStats, after: CacheStats) -> None:

@@ -44,9 +44,7 @@ from sansio_cache.step import (
     Step,
     Value,
 )
-from sansio_cache_redis.audience import Story, check_subscriber
-from sansio_cache_redis.background import AsyncioBackground, Background
-from sansio_cache_redis.connecting import (
+from sansio_cache_redis.connections.settings import (
     MEMORY,
     asyncio_factory,
     blocking_factory,
@@ -55,17 +53,19 @@ from sansio_cache_redis.connecting import (
     opening_timeout_s,
     scheme_of,
 )
-from sansio_cache_redis.driver_anyio import Channel, Driver, MemoryStore, RedisStore, Store
-from sansio_cache_redis.entity_anyio import AsyncEntity
+from sansio_cache_redis.errors import ERRORS
 from sansio_cache_redis.health import Health, health_of_memory, judge, probes
-from sansio_cache_redis.ledger import Ledger
-from sansio_cache_redis.memory import memory_for
-from sansio_cache_redis.planning import AnyTtl, Mutation, Planner
-from sansio_cache_redis.progress import check_progress, reporting
-from sansio_cache_redis.replies import ERRORS
-from sansio_cache_redis.results import InvalidateResult, PatternResult, not_ready, not_told, raise_failure
-from sansio_cache_redis.wakeups import Waker
+from sansio_cache_redis.listening import Listener
 from sansio_cache_redis.wire import ServerClock
+from sansio_cache_runtime.anyio.background import AsyncioBackground, Background
+from sansio_cache_runtime.anyio.driver import Channel, Driver, MemoryStore, RedisStore, Store
+from sansio_cache_runtime.anyio.entity import AsyncEntity
+from sansio_cache_runtime.memory import memory_for
+from sansio_cache_runtime.progress import check_progress, reporting
+from sansio_cache_runtime.recorder import Recorder
+from sansio_cache_runtime.request_builder import AnyTtl, Mutation, RequestBuilder
+from sansio_cache_runtime.results import InvalidateResult, PatternResult, not_ready, not_told, raise_failure
+from sansio_cache_runtime.subscribers import Explanation, check_subscriber
 
 T = TypeVar("T")
 D = TypeVar("D")
@@ -95,8 +95,8 @@ class Cache:
         """Use a classmethod; this is what they share. Nothing is connected yet."""
         self._config = config
         self._client = client
-        self._ledger = Ledger(config)
-        self._plan = Planner(config, self._ledger)
+        self._recorder = Recorder(config)
+        self._requests = RequestBuilder(config, self._recorder)
         self._is_closed = False
         if client is not None:
             check_any_client(client)
@@ -172,7 +172,7 @@ class Cache:
         self._is_closed = True
         binding, self._binding = self._binding, None
         if binding is not None and not binding.background.is_over():
-            self._ledger.close()
+            self._recorder.close()
             with anyio.move_on_after(_CLOSE_S, shield=True):
                 await binding.driver.close()
             if binding.channel is not None:
@@ -182,7 +182,7 @@ class Cache:
     @property
     def key(self) -> KeyBuilder:
         """Builds keys and patterns in this cache's namespace."""
-        return self._plan.keys
+        return self._requests.keys
 
     # Reading.
 
@@ -204,7 +204,7 @@ class Cache:
             InvalidKeyError: The key cannot be one.
             ConfigurationError: Values of the type cannot be stored so that they come back equal.
         """
-        outcome = await self._bound().driver.run(self._plan.get(key, type))
+        outcome = await self._bound().driver.run(self._requests.get(key, type))
         if isinstance(outcome, Value):
             return outcome.value
         raise_failure(outcome)
@@ -221,7 +221,7 @@ class Cache:
             InvalidKeyError: A key cannot be one, or there are more than `max_batch_keys`.
             ConfigurationError: Values of the type cannot be stored so that they come back equal.
         """
-        names, step = self._plan.get_many(keys, type)
+        names, step = self._requests.get_many(keys, type)
         outcome = await self._run(step)
         raise_failure(outcome)
         assert isinstance(outcome, ManyRead)
@@ -307,7 +307,7 @@ class Cache:
                 raise.
             Exception: What the loader raises, unchanged.
         """
-        step = self._plan.get_or_load(key, loader, type, ttl, tags, policy)
+        step = self._requests.get_or_load(key, loader, type, ttl, tags, policy)
         outcome = await self._bound().driver.run(step, loader)
         if isinstance(outcome, Value):
             return outcome.value
@@ -374,7 +374,7 @@ class Cache:
                 raise.
             Exception: What the loader raises, unchanged.
         """
-        names, step = self._plan.get_or_load_many(keys, loader, type, ttl, tags, policy)
+        names, step = self._requests.get_or_load_many(keys, loader, type, ttl, tags, policy)
         outcome = await self._bound().driver.run(step, loader)
         if isinstance(outcome, Raised):
             raise outcome.error
@@ -412,7 +412,7 @@ class Cache:
             SerializationError: The value would not come back equal, or is too large.
             ConfigurationError: Values of the type cannot be stored so that they come back equal.
         """
-        _, step = self._plan.set_many({self.key.resolve(key): value}, ttl, tags, type, OperationName.SET)
+        _, step = self._requests.set_many({self.key.resolve(key): value}, ttl, tags, type, OperationName.SET)
         [is_stored] = self._stored(await self._run(step))
         return is_stored
 
@@ -432,7 +432,7 @@ class Cache:
             SerializationError: A value would not come back equal, or is too large; nothing is stored.
             ConfigurationError: Values of the type cannot be stored so that they come back equal.
         """
-        names, step = self._plan.set_many(values, ttl, tags, type)
+        names, step = self._requests.set_many(values, ttl, tags, type)
         return dict(zip(names, self._stored(await self._run(step)), strict=True))
 
     async def invalidate(self, *keys: str, tags: Iterable[str] = ()) -> InvalidateResult:
@@ -450,7 +450,7 @@ class Cache:
             CacheConnectionError: The store could not be told, and the policy says to raise; it is remembered
                 all the same.
         """
-        return self._invalidated(await self._run(self._plan.invalidate(keys, tags)))
+        return self._invalidated(await self._run(self._requests.invalidate(keys, tags)))
 
     async def expire(self, *keys: str) -> InvalidateResult:
         """Make values stale at once: those who may serve stale values still do while one refreshes it.
@@ -462,7 +462,7 @@ class Cache:
             InvalidKeyError: A key cannot be one, or there are more than `max_batch_keys`.
             CacheConnectionError: As `invalidate`.
         """
-        return self._invalidated(await self._run(self._plan.expire(keys)))
+        return self._invalidated(await self._run(self._requests.expire(keys)))
 
     @asynccontextmanager
     async def invalidating(self, *keys: str, tags: Iterable[str] = ()) -> AsyncIterator[None]:
@@ -477,7 +477,7 @@ class Cache:
             InvalidKeyError: A key or tag cannot be one; nothing of the block has run.
             CacheConnectionError: As `invalidate`.
         """
-        plan = self._plan.invalidation(keys, tags)
+        plan = self._requests.invalidation(keys, tags)
         try:
             yield
         finally:
@@ -504,7 +504,7 @@ class Cache:
             InvalidKeyError: The pattern cannot be one.
             ConfigurationError: The progress cannot be called, or is a coroutine function.
         """
-        step = self._plan.delete_pattern(pattern, dry_run=dry_run)
+        step = self._requests.delete_pattern(pattern, dry_run=dry_run)
         if progress is not None:
             check_progress(progress)
             step = reporting(step, progress)
@@ -512,7 +512,7 @@ class Cache:
 
     async def clear(self) -> PatternResult:
         """Remove everything in the namespace."""
-        return self._removed(await self._run(self._plan.clear()))
+        return self._removed(await self._run(self._requests.clear()))
 
     def mutate(
         self, *keys: str, tags: Iterable[str] = (), value_tags: Iterable[str] = ()
@@ -536,7 +536,7 @@ class Cache:
         Raises:
             InvalidKeyError: A key or tag cannot be one, or there are more than `max_batch_keys`.
         """
-        return self._mutating(self._plan.mutation(keys, tags, value_tags))
+        return self._mutating(self._requests.mutation(keys, tags, value_tags))
 
     @asynccontextmanager
     async def _mutating(self, mutation: Mutation) -> AsyncIterator[Mutation]:
@@ -577,14 +577,14 @@ class Cache:
             InvalidKeyError: The name cannot be one.
             ConfigurationError: The type, the policy or the loader cannot be used.
         """
-        plan = self._plan.entity(name, type, ttl, policy, loader, generations=generations)
+        plan = self._requests.entity(name, type, ttl, policy, loader, generations=generations)
         return AsyncEntity(self, plan)
 
     # Looking.
 
     def stats(self) -> CacheStats:
         """The counters as they are now; the difference of two is what happened in between."""
-        return self._ledger.snapshot()
+        return self._recorder.snapshot()
 
     def subscribe(self, subscriber: Callable[[Notice], object]) -> Callable[[], None]:
         """Have a function called with each notice that the cache states: a hit, a miss, a load, a failure.
@@ -604,9 +604,9 @@ class Cache:
             ConfigurationError: The subscriber cannot be called, or is a coroutine function.
         """
         check_subscriber(subscriber)
-        return self._ledger.audience.subscribe(subscriber)
+        return self._recorder.subscribers.subscribe(subscriber)
 
-    def explain(self) -> AbstractContextManager[Story]:
+    def explain(self) -> AbstractContextManager[Explanation]:
         """Collect what this cache's calls in the block do, as a story that can be read.
 
             with cache.explain() as story:
@@ -616,12 +616,12 @@ class Cache:
         The calls are those of this context: of this task, and of tasks and worker threads that are started in
         the block; not of others that run at the same time.
         """
-        return self._ledger.audience.explain()
+        return self._recorder.subscribers.explain()
 
     async def health(self) -> Health:
         """Ask the server whether everything is there that the cache needs. Never raises for the server."""
         channel = self._bound().channel
-        bypassing, remembered = self._ledger.is_out, self._ledger.remembered
+        bypassing, remembered = self._recorder.is_out, self._recorder.remembered
         if self._memory is not None:
             health = health_of_memory(self._memory.store)
             return attrs.evolve(health, bypassing=bypassing, remembered=remembered)
@@ -648,7 +648,7 @@ class Cache:
             CacheConnectionError: It cannot be reached in time, or refuses.
         """
         store = self._bound().store
-        if self._ledger.is_disabled:
+        if self._recorder.is_disabled:
             return
         limit_s = self._config.redis.connect_timeout_s if timeout_s is None else timeout_s
         deadline_s = time.monotonic() + limit_s
@@ -657,7 +657,7 @@ class Cache:
             left_s = deadline_s - time.monotonic()
             event = await store.perform(Ping(min(max(left_s, 0.001), _PROBE_S)))
             if not isinstance(event, StoreFailed):
-                self._ledger.note((StoreAnswered(),))
+                self._recorder.note((StoreAnswered(),))
                 return
             left_s = deadline_s - time.monotonic()
             if left_s <= _PAUSE_S:
@@ -700,7 +700,7 @@ class Cache:
                 "the cache is in use by another event loop that is still running: make a cache for each loop"
             )
         server_clock = ServerClock()
-        clock = self._plan.clock
+        clock = self._requests.clock
         background, channel = make(lambda server_us: server_clock.learn(server_us, clock()))
         store: Store
         if self._memory is not None:
@@ -713,23 +713,23 @@ class Cache:
             if channel is not None:
                 channel.reset()
 
-        waker = None
+        listener = None
         if self._client is None and self._memory is None:
-            waker = Waker(blocking_factory(self._config.redis), self._config.namespace)
-        driver = Driver(store, self._ledger, self._plan, background, distrust, waker)
+            listener = Listener(blocking_factory(self._config.redis), self._config.namespace)
+        driver = Driver(store, self._recorder, self._requests, background, distrust, listener)
         self._binding = _Binding(running_loop, running_loop(), background, channel, store, driver)
         return self._binding
 
     def _on_asyncio(self, on_time: Callable[[int], object]) -> tuple[Background, Channel | None]:
-        from sansio_cache_redis.channel_asyncio import AsyncioChannel, AsyncioClientChannel
+        from sansio_cache_redis.connections.asyncio import AsyncioClientConnections, AsyncioConnections
 
         background = AsyncioBackground()
         if self._memory is not None:
             return background, None
         if self._client is not None:
             check_client(self._client, blocking=False)
-            return background, AsyncioClientChannel(self._client)
-        channel = AsyncioChannel(
+            return background, AsyncioClientConnections(self._client)
+        channel = AsyncioConnections(
             asyncio_factory(self._config.redis),
             max_connections=self._config.redis.max_connections,
             opening_timeout_s=opening_timeout_s(self._config.redis),
@@ -738,16 +738,16 @@ class Cache:
         return background, channel
 
     def _on_trio(self, on_time: Callable[[int], object]) -> tuple[Background, Channel | None]:
-        from sansio_cache_redis.background import TrioBackground
-        from sansio_cache_redis.channel_trio import TrioChannel, TrioClientChannel
+        from sansio_cache_redis.connections.trio import TrioClientConnections, TrioConnections
+        from sansio_cache_runtime.anyio.background import TrioBackground
 
         background = TrioBackground()
         if self._memory is not None:
             return background, None
         if self._client is not None:
             check_client(self._client, blocking=True)
-            return background, TrioClientChannel(self._client)
-        channel = TrioChannel(
+            return background, TrioClientConnections(self._client)
+        channel = TrioConnections(
             blocking_factory(self._config.redis),
             max_connections=self._config.redis.max_connections,
             opening_timeout_s=opening_timeout_s(self._config.redis),
@@ -763,7 +763,7 @@ class Cache:
     def _invalidated(self, outcome: Outcome) -> InvalidateResult:
         assert isinstance(outcome, ManyInvalidated)
         result = InvalidateResult(len(outcome.done), len(outcome.failed))
-        if result.remembered and self._plan.policy.on_invalidate_error == "raise":
+        if result.remembered and self._requests.policy.on_invalidate_error == "raise":
             raise not_told(result)
         return result
 

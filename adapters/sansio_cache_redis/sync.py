@@ -43,21 +43,21 @@ from sansio_cache.step import (
     Step,
     Value,
 )
-from sansio_cache_redis.audience import Story, check_subscriber
-from sansio_cache_redis.channel_threads import ClientChannel, ThreadsChannel
-from sansio_cache_redis.connecting import MEMORY, blocking_factory, check_client, scheme_of
-from sansio_cache_redis.driver_sync import Driver, RedisStore, Store
-from sansio_cache_redis.entity_sync import Entity
+from sansio_cache_redis.connections.settings import MEMORY, blocking_factory, check_client, scheme_of
+from sansio_cache_redis.connections.threads import ClientConnections, ThreadsConnections
+from sansio_cache_redis.errors import ERRORS
 from sansio_cache_redis.health import Health, health_of_memory, judge, probes
-from sansio_cache_redis.ledger import Ledger
-from sansio_cache_redis.loaders import refuse_coroutine_function
-from sansio_cache_redis.memory import SharedMemory, memory_for
-from sansio_cache_redis.planning import AnyTtl, Mutation, Planner
-from sansio_cache_redis.progress import check_progress, reporting
-from sansio_cache_redis.replies import ERRORS
-from sansio_cache_redis.results import InvalidateResult, PatternResult, not_ready, not_told, raise_failure
-from sansio_cache_redis.wakeups import Waker
+from sansio_cache_redis.listening import Listener
 from sansio_cache_redis.wire import ServerClock
+from sansio_cache_runtime.loaders import refuse_coroutine_function
+from sansio_cache_runtime.memory import SharedMemory, memory_for
+from sansio_cache_runtime.progress import check_progress, reporting
+from sansio_cache_runtime.recorder import Recorder
+from sansio_cache_runtime.request_builder import AnyTtl, Mutation, RequestBuilder
+from sansio_cache_runtime.results import InvalidateResult, PatternResult, not_ready, not_told, raise_failure
+from sansio_cache_runtime.subscribers import Explanation, check_subscriber
+from sansio_cache_runtime.sync.driver import Driver, RedisStore, Store
+from sansio_cache_runtime.sync.entity import Entity
 
 T = TypeVar("T")
 D = TypeVar("D")
@@ -74,8 +74,8 @@ class Cache:
         """Use a classmethod; this is what they share. Nothing is connected yet."""
         self._config = config
         self._client = client
-        self._ledger = Ledger(config)
-        self._plan = Planner(config, self._ledger)
+        self._recorder = Recorder(config)
+        self._requests = RequestBuilder(config, self._recorder)
         self._is_closed = False
         if client is not None:
             check_client(client, blocking=True)
@@ -147,7 +147,7 @@ class Cache:
         if self._is_closed:
             return
         self._is_closed = True
-        self._ledger.close()
+        self._recorder.close()
         self._driver.close()
         if self._channel is not None:
             self._channel.close()
@@ -155,7 +155,7 @@ class Cache:
     @property
     def key(self) -> KeyBuilder:
         """Builds keys and patterns in this cache's namespace."""
-        return self._plan.keys
+        return self._requests.keys
 
     # Reading.
 
@@ -177,7 +177,7 @@ class Cache:
             InvalidKeyError: The key cannot be one.
             ConfigurationError: Values of the type cannot be stored so that they come back equal.
         """
-        outcome = self._driver.run(self._plan.get(key, type))
+        outcome = self._driver.run(self._requests.get(key, type))
         if isinstance(outcome, Value):
             return outcome.value
         raise_failure(outcome)
@@ -194,7 +194,7 @@ class Cache:
             InvalidKeyError: A key cannot be one, or there are more than `max_batch_keys`.
             ConfigurationError: Values of the type cannot be stored so that they come back equal.
         """
-        names, step = self._plan.get_many(keys, type)
+        names, step = self._requests.get_many(keys, type)
         outcome = self._run(step)
         raise_failure(outcome)
         assert isinstance(outcome, ManyRead)
@@ -270,7 +270,7 @@ class Cache:
             Exception: What the loader raises, unchanged.
         """
         refuse_coroutine_function(loader)
-        step = self._plan.get_or_load(key, loader, type, ttl, tags, policy)
+        step = self._requests.get_or_load(key, loader, type, ttl, tags, policy)
         outcome = self._driver.run(step, loader)
         if isinstance(outcome, Value):
             return outcome.value
@@ -337,7 +337,7 @@ class Cache:
             Exception: What the loader raises, unchanged.
         """
         refuse_coroutine_function(loader)
-        names, step = self._plan.get_or_load_many(keys, loader, type, ttl, tags, policy)
+        names, step = self._requests.get_or_load_many(keys, loader, type, ttl, tags, policy)
         outcome = self._driver.run(step, loader)
         if isinstance(outcome, Raised):
             raise outcome.error
@@ -375,7 +375,7 @@ class Cache:
             SerializationError: The value would not come back equal, or is too large.
             ConfigurationError: Values of the type cannot be stored so that they come back equal.
         """
-        _, step = self._plan.set_many({self.key.resolve(key): value}, ttl, tags, type, OperationName.SET)
+        _, step = self._requests.set_many({self.key.resolve(key): value}, ttl, tags, type, OperationName.SET)
         [is_stored] = self._stored(self._run(step))
         return is_stored
 
@@ -395,7 +395,7 @@ class Cache:
             SerializationError: A value would not come back equal, or is too large; nothing is stored.
             ConfigurationError: Values of the type cannot be stored so that they come back equal.
         """
-        names, step = self._plan.set_many(values, ttl, tags, type)
+        names, step = self._requests.set_many(values, ttl, tags, type)
         return dict(zip(names, self._stored(self._run(step)), strict=True))
 
     def invalidate(self, *keys: str, tags: Iterable[str] = ()) -> InvalidateResult:
@@ -413,7 +413,7 @@ class Cache:
             CacheConnectionError: The store could not be told, and the policy says to raise; it is remembered
                 all the same.
         """
-        return self._invalidated(self._run(self._plan.invalidate(keys, tags)))
+        return self._invalidated(self._run(self._requests.invalidate(keys, tags)))
 
     def expire(self, *keys: str) -> InvalidateResult:
         """Make values stale at once: those who may serve stale values still do while one refreshes it.
@@ -425,7 +425,7 @@ class Cache:
             InvalidKeyError: A key cannot be one, or there are more than `max_batch_keys`.
             CacheConnectionError: As `invalidate`.
         """
-        return self._invalidated(self._run(self._plan.expire(keys)))
+        return self._invalidated(self._run(self._requests.expire(keys)))
 
     @contextmanager
     def invalidating(self, *keys: str, tags: Iterable[str] = ()) -> Iterator[None]:
@@ -440,7 +440,7 @@ class Cache:
             InvalidKeyError: A key or tag cannot be one; nothing of the block has run.
             CacheConnectionError: As `invalidate`.
         """
-        plan = self._plan.invalidation(keys, tags)
+        plan = self._requests.invalidation(keys, tags)
         try:
             yield
         finally:
@@ -467,7 +467,7 @@ class Cache:
             InvalidKeyError: The pattern cannot be one.
             ConfigurationError: The progress cannot be called, or is a coroutine function.
         """
-        step = self._plan.delete_pattern(pattern, dry_run=dry_run)
+        step = self._requests.delete_pattern(pattern, dry_run=dry_run)
         if progress is not None:
             check_progress(progress)
             step = reporting(step, progress)
@@ -475,7 +475,7 @@ class Cache:
 
     def clear(self) -> PatternResult:
         """Remove everything in the namespace."""
-        return self._removed(self._run(self._plan.clear()))
+        return self._removed(self._run(self._requests.clear()))
 
     def mutate(
         self, *keys: str, tags: Iterable[str] = (), value_tags: Iterable[str] = ()
@@ -499,7 +499,7 @@ class Cache:
         Raises:
             InvalidKeyError: A key or tag cannot be one, or there are more than `max_batch_keys`.
         """
-        return self._mutating(self._plan.mutation(keys, tags, value_tags))
+        return self._mutating(self._requests.mutation(keys, tags, value_tags))
 
     @contextmanager
     def _mutating(self, mutation: Mutation) -> Iterator[Mutation]:
@@ -540,14 +540,14 @@ class Cache:
             InvalidKeyError: The name cannot be one.
             ConfigurationError: The type, the policy or the loader cannot be used.
         """
-        plan = self._plan.entity(name, type, ttl, policy, loader, generations=generations)
+        plan = self._requests.entity(name, type, ttl, policy, loader, generations=generations)
         return Entity(self, plan)
 
     # Looking.
 
     def stats(self) -> CacheStats:
         """The counters as they are now; the difference of two is what happened in between."""
-        return self._ledger.snapshot()
+        return self._recorder.snapshot()
 
     def subscribe(self, subscriber: Callable[[Notice], object]) -> Callable[[], None]:
         """Have a function called with each notice that the cache states: a hit, a miss, a load, a failure.
@@ -567,9 +567,9 @@ class Cache:
             ConfigurationError: The subscriber cannot be called, or is a coroutine function.
         """
         check_subscriber(subscriber)
-        return self._ledger.audience.subscribe(subscriber)
+        return self._recorder.subscribers.subscribe(subscriber)
 
-    def explain(self) -> AbstractContextManager[Story]:
+    def explain(self) -> AbstractContextManager[Explanation]:
         """Collect what this cache's calls in the block do, as a story that can be read.
 
             with cache.explain() as story:
@@ -579,12 +579,12 @@ class Cache:
         The calls are those of this context: of this thread, and of threads that were given its context; not
         of others that run at the same time.
         """
-        return self._ledger.audience.explain()
+        return self._recorder.subscribers.explain()
 
     def health(self) -> Health:
         """Ask the server whether everything is there that the cache needs. Never raises for the server."""
         self._check_open()
-        bypassing, remembered = self._ledger.is_out, self._ledger.remembered
+        bypassing, remembered = self._recorder.is_out, self._recorder.remembered
         if self._memory is not None:
             health = health_of_memory(self._memory.store)
             return attrs.evolve(health, bypassing=bypassing, remembered=remembered)
@@ -611,7 +611,7 @@ class Cache:
             CacheConnectionError: It cannot be reached in time, or refuses.
         """
         self._check_open()
-        if self._ledger.is_disabled:
+        if self._recorder.is_disabled:
             return
         limit_s = self._config.redis.connect_timeout_s if timeout_s is None else timeout_s
         deadline_s = time.monotonic() + limit_s
@@ -620,7 +620,7 @@ class Cache:
             left_s = deadline_s - time.monotonic()
             event = self._store.perform(Ping(min(max(left_s, 0.001), _PROBE_S)))
             if not isinstance(event, StoreFailed):
-                self._ledger.note((StoreAnswered(),))
+                self._recorder.note((StoreAnswered(),))
                 return
             left_s = deadline_s - time.monotonic()
             if left_s <= _PAUSE_S:
@@ -632,24 +632,24 @@ class Cache:
 
     def _assemble(self) -> None:
         """Make the parts that hold locks, threads and connections."""
-        self._channel: ThreadsChannel | ClientChannel | None
+        self._channel: ThreadsConnections | ClientConnections | None
         self._store: Store
         if self._memory is not None:
             self._channel, self._store = None, self._memory
         else:
             server_clock = ServerClock()
-            clock = self._plan.clock
+            clock = self._requests.clock
             if self._connect is None:
-                self._channel = ClientChannel(self._client)
+                self._channel = ClientConnections(self._client)
             else:
-                self._channel = ThreadsChannel(
+                self._channel = ThreadsConnections(
                     self._connect,
                     max_connections=self._config.redis.max_connections,
                     on_time=lambda server_us: server_clock.learn(server_us, clock()),
                 )
             self._store = RedisStore(self._channel, server_clock, clock)
-        waker = Waker(self._connect, self._config.namespace) if self._connect is not None else None
-        self._driver = Driver(self._store, self._ledger, self._plan, self._distrust, waker)
+        listener = Listener(self._connect, self._config.namespace) if self._connect is not None else None
+        self._driver = Driver(self._store, self._recorder, self._requests, self._distrust, listener)
 
     def _distrust(self) -> None:
         if self._channel is not None:
@@ -670,7 +670,7 @@ class Cache:
     def _invalidated(self, outcome: Outcome) -> InvalidateResult:
         assert isinstance(outcome, ManyInvalidated)
         result = InvalidateResult(len(outcome.done), len(outcome.failed))
-        if result.remembered and self._plan.policy.on_invalidate_error == "raise":
+        if result.remembered and self._requests.policy.on_invalidate_error == "raise":
             raise not_told(result)
         return result
 
@@ -683,7 +683,7 @@ class Cache:
         """In the child: no thread of the parent is here, and its connections are the parent's."""
         if self._is_closed:
             return
-        self._ledger.after_fork()
+        self._recorder.after_fork()
         if isinstance(self._memory, SharedMemory):
             self._memory.after_fork()
         self._assemble()

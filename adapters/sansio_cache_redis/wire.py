@@ -162,9 +162,10 @@ def encode(command: StoreCommand) -> list[Args]:
         case AcquireLease(key=key, nonce=nonce, lease_ms=lease_ms, seen=seen, mode=mode):
             captures = _captures(command.capture, nonce)
             return [*captures, _call(ACQUIRE, key, nonce, lease_ms, seen, mode.value)]
-        case AcquireLeases(claims=claims, nonce=nonce, lease_ms=lease_ms, capture=capture):
+        case AcquireLeases(lease_requests=lease_requests, nonce=nonce, lease_ms=lease_ms, capture=capture):
             acquires = (
-                _call(ACQUIRE, each.key, nonce, lease_ms, each.seen, each.mode.value) for each in claims
+                _call(ACQUIRE, each.key, nonce, lease_ms, each.seen, each.mode.value)
+                for each in lease_requests
             )
             return [*_captures(capture, nonce), *acquires]
         case FillCells(fills=fills, tags=tags):
@@ -174,10 +175,11 @@ def encode(command: StoreCommand) -> list[Args]:
                 *_gets(tags),
             ]
         case RenewLeases(leases=leases, lease_ms=lease_ms):
-            return [_call(RENEW, each.key, each.claim, lease_ms) for each in leases]
+            return [_call(RENEW, each.key, each.lease_id, lease_ms) for each in leases]
         case ReleaseLeases(leases=leases):
             return [
-                _call(RELEASE, each.key, each.claim, wake_channel(namespace_of(each.key))) for each in leases
+                _call(RELEASE, each.key, each.lease_id, wake_channel(namespace_of(each.key)))
+                for each in leases
             ]
         case HoldCells(keys=keys, nonce=nonce, hold_ms=hold_ms, capture=capture):
             return [*_captures(capture, nonce), *(_call(HOLD, key, nonce, hold_ms) for key in keys)]

@@ -15,7 +15,7 @@ import msgspec
 from msgspec.structs import replace
 
 from sansio_cache import KeyBuilder, Policy
-from sansio_cache.budget import Budget, Patience
+from sansio_cache.budget import Budget, StoreTimeouts
 from sansio_cache.cell import FOREIGN, Cell, Foreign, Kind
 from sansio_cache.codec import Codec, codec_for
 from sansio_cache.commands import (
@@ -90,7 +90,7 @@ from sansio_cache.operations.refresh import refresh
 from sansio_cache.operations.renewal import RenewalTerms, renew
 from sansio_cache.operations.set_many import Item, SetRequest, set_many
 from sansio_cache.step import Step
-from sansio_cache.tags import ANCHOR, tag_keys
+from sansio_cache.tags import VARIANT_OF, tag_keys
 
 SOON_S, LATE_S = 0.1, 1_000.0
 """An answer comes at once, or when every deadline of the operation is over."""
@@ -102,7 +102,7 @@ _GRANT = _NONCE + bytes(8)
 _THEIRS = b"o" * 8 + bytes(8)
 _VERSION, _LATER_VERSION = b"v" * 16, b"w" * 16
 _TAG = "t:users"
-_PATIENCE = Patience(attempts=2)
+_TIMEOUTS = StoreTimeouts(attempts=2)
 _INT = codec_for(int, 1_000)
 _STR = codec_for(str, 1_000)
 _ERROR = ValueError("the loader's")
@@ -112,7 +112,7 @@ def _value(codec: Any, payload: bytes | None, key: str, tags: tuple[str, ...], *
     """A value as the store has it; one that is kept beside another version's is tied to that."""
     versions = tuple((tag, _VERSION) for tag in tags)
     if ":%s:" in key:
-        versions = (*versions, (ANCHOR, _THEIRS))
+        versions = (*versions, (VARIANT_OF, _THEIRS))
     body = seal(key, codec, payload, 0.0, versions)
     return Cell(Kind.VALUE, filled_by=_THEIRS, soft_ms=soft_ms, body=body)
 
@@ -184,8 +184,8 @@ def _answers(command: Command, now_s: float) -> Iterator[tuple[str, Event]]:  # 
         case AcquireLease(key=key, capture=capture):
             for words, answer in _claimed(key, capture.tags):
                 yield words, replace(answer, now_s=now_s)
-        case AcquireLeases(claims=claims, capture=capture):
-            each = [list(_claimed(claim.key, capture.tags)) for claim in claims]
+        case AcquireLeases(lease_requests=lease_requests, capture=capture):
+            each = [list(_claimed(lease_id.key, capture.tags)) for lease_id in lease_requests]
             for choice in zip(*each, strict=True):
                 words, first = choice[0]
                 label = f"{type(first).__name__}{f', {words}' if words else ''}, for each"
@@ -274,7 +274,7 @@ _POLICIES = (_PLAIN, _STALE, _WAITING, _EARLY, _RAISING)
 
 
 def _load(policy: Policy, *tags: str) -> LoadRequest:
-    return LoadRequest(_KEY, _INT, policy, _DRAWN, _PATIENCE, 0.0, tags)
+    return LoadRequest(_KEY, _INT, policy, _DRAWN, _TIMEOUTS, 0.0, tags)
 
 
 def _loads() -> list[Step]:
@@ -323,33 +323,33 @@ _CLAIMS = tuple(LeaseClaim(key, _GRANT) for key in _KEYS)
 _TAG_KEYS = tag_keys(_KEY, (_TAG,))
 
 MACHINES: dict[str, Callable[[], list[Step]]] = {
-    "get": lambda: [get(ReadRequest(_KEY, _INT, _PATIENCE, 0.0, raises)) for raises in (False, True)],
+    "get": lambda: [get(ReadRequest(_KEY, _INT, _TIMEOUTS, 0.0, raises)) for raises in (False, True)],
     "get_many": lambda: [
-        get_many(ReadManyRequest(_KEYS, _INT, 500, _PATIENCE, 0.0, raises)) for raises in (False, True)
+        get_many(ReadManyRequest(_KEYS, _INT, 500, _TIMEOUTS, 0.0, raises)) for raises in (False, True)
     ],
     "get_or_load": _loads,
     "loading": _computings,
     "refresh": lambda: [refresh(_load(_STALE), _found(), 0.0)],
     "load_many": _batches,
-    "renewal": lambda: [renew(_CLAIMS[:1], RenewalTerms(5_000, 60.0, _PATIENCE))],
+    "renewal": lambda: [renew(_CLAIMS[:1], RenewalTerms(5_000, 60.0, _TIMEOUTS))],
     "set_many": lambda: [
-        set_many(SetRequest(OperationName.SET_MANY, _ITEMS, _NONCE, 5_000, 1, _PATIENCE, 0.0, tags))
+        set_many(SetRequest(OperationName.SET_MANY, _ITEMS, _NONCE, 5_000, 1, _TIMEOUTS, 0.0, tags))
         for tags in ((), (_TAG,))
     ],
     "mutate": lambda: [
-        begin(MutateRequest(_KEYS, _NONCE, 5_000, 60.0, _PATIENCE, 0.0)),
-        end(EndRequest(_KEYS, (_GRANT, _GRANT), _ITEMS[:1], _PATIENCE, 0.0, _TAG_KEYS)),
-        end(EndRequest(_KEYS, (_GRANT, _GRANT), (), _PATIENCE, 0.0)),
+        begin(MutateRequest(_KEYS, _NONCE, 5_000, 60.0, _TIMEOUTS, 0.0)),
+        end(EndRequest(_KEYS, (_GRANT, _GRANT), _ITEMS[:1], _TIMEOUTS, 0.0, _TAG_KEYS)),
+        end(EndRequest(_KEYS, (_GRANT, _GRANT), (), _TIMEOUTS, 0.0)),
     ],
     "invalidate": lambda: [
-        invalidate(InvalidateRequest(OperationName.INVALIDATE, _KEYS, 1, _PATIENCE, 0.0)),
-        invalidate(InvalidateRequest(OperationName.EXPIRE, _KEYS, 1, _PATIENCE, 0.0, soft=True)),
+        invalidate(InvalidateRequest(OperationName.INVALIDATE, _KEYS, 1, _TIMEOUTS, 0.0)),
+        invalidate(InvalidateRequest(OperationName.EXPIRE, _KEYS, 1, _TIMEOUTS, 0.0, soft=True)),
     ],
     "delete_pattern": lambda: [
-        delete_pattern(PatternRequest(KeyBuilder("shop"), "shop:user:*", 500, _PATIENCE, 0.0, dry_run))
+        delete_pattern(PatternRequest(KeyBuilder("shop"), "shop:user:*", 500, _TIMEOUTS, 0.0, dry_run))
         for dry_run in (False, True)
     ],
-    "recovery": lambda: [recover(_KEYS, _PATIENCE)],
+    "recovery": lambda: [recover(_KEYS, _TIMEOUTS)],
 }
 """For each module of `sansio_cache.operations` that has states, the steps that they may begin with."""
 
@@ -418,12 +418,12 @@ def _result(step: Step) -> str:
 
 _TIMES = {"since_s", "began_s", "started_s"}
 _COUNTERS = {"turns", "turn", "done", "deleted", "matched", "left_ms"}
-_CLAIMED = {"seen", "mode", "grant", "claim", "key"}
+_CLAIMED = {"seen", "mode", "grant", "lease_id", "key"}
 _FOUND_OUT = {"place", "stale", "previous", "found", "cells", "verdicts", "versions"}
 _STORED = {"hard_ttl_ms", "soft_ttl_ms", "body"}
 _COARSE = _TIMES | _COUNTERS | _CLAIMED | _FOUND_OUT | _STORED
 """Fields of which it only matters whether there is something."""
-_WHOLE = (Policy, Patience, Codec, LoadRequest)
+_WHOLE = (Policy, StoreTimeouts, Codec, LoadRequest)
 """What never changes, or is told apart as it is."""
 
 

@@ -10,11 +10,11 @@ from msgspec import Struct
 
 from sansio_cache.cell import NO_GRANT
 from sansio_cache.commands import Lease, Mode
-from sansio_cache.entry import MissReason, Servable, beside
+from sansio_cache.entry import MissReason, Servable, variant_key
 from sansio_cache.notices import Ended, Missed, Notice, OperationName, StaleServed, Waited
 from sansio_cache.operations.loading import LoadRequest
 from sansio_cache.step import Missing, Outcome, Step, Value, ended
-from sansio_cache.tags import ANCHOR, Versions
+from sansio_cache.tags import VARIANT_OF, Versions
 
 
 class LoadManyRequest(Struct, frozen=True):
@@ -38,7 +38,7 @@ class Want:
     """One key that has no value yet, and what is known about it."""
 
     place: int
-    anchor: bytes = b""
+    variant_of: bytes = b""
     seen: bytes = NO_GRANT
     mode: Mode = Mode.KEEP
     stale: Servable | None = attrs.field(default=None, hash=False)  # may hold a list or a dict
@@ -48,7 +48,7 @@ class Want:
 
     def tied(self, named: Versions) -> Versions:
         """What the entry must be tied to, with the tags that the caller has named."""
-        return (*named, (ANCHOR, self.anchor)) if self.anchor else named
+        return (*named, (VARIANT_OF, self.variant_of)) if self.variant_of else named
 
 
 Wants = tuple[Want, ...]
@@ -87,7 +87,7 @@ class Batch:
     def key(self, want: Want) -> str:
         """The key of the cell."""
         name = self.name(want)
-        return beside(name, self.request.each.codec.fingerprint) if want.anchor else name
+        return variant_key(name, self.request.each.codec.fingerprint) if want.variant_of else name
 
     def with_values(self, found: Mapping[int, Value | Missing]) -> Batch:
         """The same with some of the values."""
@@ -100,7 +100,7 @@ class Batch:
         """The last step."""
         request = self.request
         over = Ended(OperationName.GET_OR_LOAD_MANY, now_s - request.each.started_s)
-        return ended(outcome, *notices, over, flight=request.each.drawn)
+        return ended(outcome, *notices, over, load_id=request.each.random_bytes)
 
     def as_miss(self, want: Want, reason: MissReason = MissReason.EXPIRED) -> tuple[Notice, ...]:
         """The notice of a key that was not answered from the store, unless it was counted (B3)."""

@@ -17,7 +17,7 @@ from typing import assert_never
 
 import attrs
 
-from sansio_cache.budget import Budget, Patience
+from sansio_cache.budget import Budget, StoreTimeouts
 from sansio_cache.commands import DeleteKeys, ScanKeys
 from sansio_cache.events import (
     DeleteAnswer,
@@ -58,7 +58,7 @@ class PatternRequest:
     keys: KeyBuilder
     pattern: str
     page: int
-    patience: Patience
+    timeouts: StoreTimeouts
     started_s: float
     dry_run: bool = False
 
@@ -83,7 +83,7 @@ def delete_pattern(request: PatternRequest, *, skip: bool = False) -> Step:
 
 
 def _scan(request: PatternRequest, cursor: int, tally: Tally, now_s: float, *notices: Notice) -> Step:
-    return Scanning(request, cursor, tally, request.patience.from_now(now_s)).ask(now_s, *notices)
+    return Scanning(request, cursor, tally, request.timeouts.from_now(now_s)).ask(now_s, *notices)
 
 
 def _go_on(request: PatternRequest, cursor: int, tally: Tally, now_s: float) -> Step:
@@ -136,7 +136,7 @@ class Scanning(AsksStore):
                 tally = attrs.evolve(self.tally, matched=self.tally.matched + len(keys))
                 if request.dry_run or not keys:
                     return _go_on(request, cursor, tally, now_s)
-                budget = request.patience.from_now(now_s)
+                budget = request.timeouts.from_now(now_s)
                 return Deleting(request, cursor, tally, keys, budget).ask(now_s)
             case StoreFailed():
                 return self.retry(event) or _break_off(request, self.tally, event)

@@ -15,7 +15,7 @@ import attrs
 from msgspec import Struct
 from msgspec.structs import replace
 
-from sansio_cache.budget import Budget, Patience
+from sansio_cache.budget import Budget, StoreTimeouts
 from sansio_cache.cell import Cell, Foreign
 from sansio_cache.codec import Codec
 from sansio_cache.commands import ReadCell, ReadTags
@@ -25,9 +25,9 @@ from sansio_cache.entry import (
     Unchecked,
     Unservable,
     Verdict,
-    beside,
     examine,
     is_fresh,
+    variant_key,
 )
 from sansio_cache.events import (
     CellRead,
@@ -59,7 +59,7 @@ from sansio_cache.step import (
     ended,
     unexpected,
 )
-from sansio_cache.tags import ANCHOR, Versions, known, tag_keys
+from sansio_cache.tags import VARIANT_OF, Versions, known, tag_keys
 
 _NAME: Final = OperationName.GET
 """Looking a member of an enumeration up takes as long as making the notice."""
@@ -79,7 +79,7 @@ class ReadRequest(Struct, frozen=True):
 
     key: str
     codec: Codec[Any]
-    patience: Patience
+    timeouts: StoreTimeouts
     started_s: float
     raises: bool = False
     bypassed: frozenset[str] = frozenset()
@@ -105,18 +105,18 @@ class Reading(AsksStore, Struct, frozen=True):
 
     request: ReadRequest
     budget: Budget
-    anchor: bytes = b""
+    variant_of: bytes = b""
 
     @property
     def key(self) -> str:
         """Which cell it is about."""
         key = self.request.key
-        return beside(key, self.request.codec.fingerprint) if self.anchor else key
+        return variant_key(key, self.request.codec.fingerprint) if self.variant_of else key
 
     @property
     def versions(self) -> Versions:
         """What the entry must be tied to."""
-        return ((ANCHOR, self.anchor),) if self.anchor else ()
+        return ((VARIANT_OF, self.variant_of),) if self.variant_of else ()
 
     def ask(self, now_s: float, *notices: Notice) -> Step:
         """The step that waits in this state."""
@@ -129,7 +129,7 @@ class Reading(AsksStore, Struct, frozen=True):
         request = self.request
         if isinstance(event, CellRead):  # nearly always: a pattern takes three times as long to match
             cell, server_ms = event.cell, event.server_ms
-            if self.anchor:
+            if self.variant_of:
                 verdict = examine(cell, self.key, request.codec, server_ms, self.versions)
             else:
                 verdict = examine(cell, request.key, request.codec, server_ms)
@@ -154,16 +154,16 @@ class Reading(AsksStore, Struct, frozen=True):
             case Servable():
                 return request.end(Missing(), now_s, Missed(request.key, MissReason.EXPIRED))
             case Unservable(reason=MissReason.SCHEMA) if (
-                not self.anchor and isinstance(cell, Cell) and is_fresh(cell, server_ms)
+                not self.variant_of and isinstance(cell, Cell) and is_fresh(cell, server_ms)
             ):
-                return replace(self, anchor=cell.filled_by).ask(now_s)
+                return replace(self, variant_of=cell.filled_by).ask(now_s)
             case Unservable(reason=reason):
                 # What is kept beside another version's entry is missing, or tied to an older one: its schema
                 # is why there is nothing.
-                reason = MissReason.SCHEMA if self.anchor else reason
+                reason = MissReason.SCHEMA if self.variant_of else reason
                 return request.end(Missing(), now_s, Missed(request.key, reason))
             case Unchecked(tags=tags):
-                budget = request.patience.from_now(now_s)
+                budget = request.timeouts.from_now(now_s)
                 return Checking(self, cell, tags, budget).ask(now_s)
             case _:
                 assert_never(verdict)
@@ -215,4 +215,4 @@ def get(request: ReadRequest, *, skip: MissReason | None = None) -> Step:
         is_failure = request.raises and skip is MissReason.STORE_ERROR
         outcome = Unavailable(None) if is_failure else Missing()
         return request.end(outcome, now_s, Missed(request.key, skip))
-    return Reading(request, request.patience.from_now(now_s)).ask(now_s)
+    return Reading(request, request.timeouts.from_now(now_s)).ask(now_s)

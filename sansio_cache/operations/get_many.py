@@ -14,7 +14,7 @@ from typing import Any, assert_never
 
 import attrs
 
-from sansio_cache.budget import Budget, Patience
+from sansio_cache.budget import Budget, StoreTimeouts
 from sansio_cache.cell import Cell, Foreign
 from sansio_cache.codec import Codec
 from sansio_cache.commands import ReadCells, ReadTags
@@ -63,7 +63,7 @@ class ReadManyRequest:
     keys: tuple[str, ...]
     codec: Codec[Any]
     chunk: int
-    patience: Patience
+    timeouts: StoreTimeouts
     started_s: float
     raises: bool = False
     bypassed: frozenset[str] = frozenset()
@@ -145,7 +145,7 @@ class Reading(AsksStore):
                 tags = unchecked_tags(verdicts)
                 if not tags:
                     return request.finish(verdicts, now_s)
-                budget = request.patience.from_now(now_s)
+                budget = request.timeouts.from_now(now_s)
                 return Checking(request, cells, verdicts, tags, budget).ask(now_s)
             case CellsRead():
                 raise unexpected(self, event)
@@ -209,4 +209,4 @@ def get_many(request: ReadManyRequest, *, skip: MissReason | None = None) -> Ste
         return request.give_up(skip, Unavailable(None), now_s)
     if skip is not None:
         return attrs.evolve(request, raises=False).give_up(skip, Unavailable(None), now_s)
-    return Reading(request, request.patience.from_now(now_s)).ask(now_s)
+    return Reading(request, request.timeouts.from_now(now_s)).ask(now_s)

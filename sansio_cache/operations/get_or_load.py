@@ -18,7 +18,7 @@ Rules, with the invariants they keep:
 - Where the store fails, a writer holds the key, or the key is not ours, the loader runs all the same and
   nothing is stored: the business never sees the cache fail, unless its policy asks for that.
 - Waiting, for this process's load or another's, has a deadline. Past it, the loader runs without a grant.
-- A load in this process is shared by callers whose request may have its result; `flights.py` decides.
+- A load in this process is shared by callers whose request may have its result; `single_flight.py` decides.
   A caller shares a load only after a read of its own, and never the read of another.
 - A value that must not be served although it is fresh (a tag has changed, another key's, corrupt) is
   replaced. One that another version of the program stored is not: two versions would replace each other's for
@@ -73,12 +73,12 @@ from sansio_cache.events import (
 )
 from sansio_cache.notices import (
     Hit,
-    KeptBeside,
     Missed,
     Notice,
     StaleServed,
     StoreErrored,
     StoreGaveUp,
+    VariantStored,
     Waited,
 )
 from sansio_cache.notices import LoadShared as LoadSharedNotice
@@ -105,7 +105,7 @@ def get_or_load(request: LoadRequest, *, skip: MissReason | None = None) -> Step
     """Begin a get-or-load. `skip` is the reason not to ask the store at all, if there is one."""
     now_s = request.started_s
     if skip is None:
-        return Reading(request, request.patience.from_now(now_s)).ask(now_s)
+        return Reading(request, request.timeouts.from_now(now_s)).ask(now_s)
     missed = Missed(request.name, skip)
     if skip is MissReason.DISABLED:
         return compute(request, None, None, (), _WITHOUT_STORE, now_s, missed)
@@ -125,19 +125,24 @@ def _wait_left_s(request: LoadRequest, now_s: float) -> float:
 
 
 def _serve_stale(
-    request: LoadRequest, flight: int | None, finding: Finding, stale: Servable, now_s: float, *waited: Waited
+    request: LoadRequest,
+    load_id: int | None,
+    finding: Finding,
+    stale: Servable,
+    now_s: float,
+    *waited: Waited,
 ) -> Step:
     notices = (*finding.as_stale(request.name), *waited, *request.done(now_s))
-    return ended(Value(stale.value), *notices, flight=flight)
+    return ended(Value(stale.value), *notices, load_id=load_id)
 
 
 def _fail(
-    request: LoadRequest, flight: int | None, finding: Finding, kind: FailureKind, now_s: float
+    request: LoadRequest, load_id: int | None, finding: Finding, kind: FailureKind, now_s: float
 ) -> Step:
     """End without a value: the store failed, and the caller wants to know."""
     gave_up = (StoreErrored(kind), StoreGaveUp(kind))
     missed = () if finding.counted else (Missed(request.name, MissReason.STORE_ERROR),)
-    return ended(Unavailable(kind), *gave_up, *missed, *request.done(now_s), flight=flight)
+    return ended(Unavailable(kind), *gave_up, *missed, *request.done(now_s), load_id=load_id)
 
 
 class Reading(AsksStore, Struct, frozen=True):
@@ -146,7 +151,7 @@ class Reading(AsksStore, Struct, frozen=True):
     As in `get.py`, there is one for every hit.
     """
 
-    flight: ClassVar[None] = None
+    load_id: ClassVar[None] = None
     request: LoadRequest
     budget: Budget
     counted: bool = False
@@ -166,7 +171,7 @@ class Reading(AsksStore, Struct, frozen=True):
         request = self.request
         if isinstance(event, CellRead):  # nearly always
             cell, server_ms = event.cell, event.server_ms
-            current = request.versions(event.versions) if request.tags or request.anchor else ()
+            current = request.versions(event.versions) if request.tags or request.variant_of else ()
             verdict = examine(cell, request.key, request.codec, server_ms, current)
             return self.decide(verdict, cell, current, server_ms, event.now_s)
         match event:
@@ -207,19 +212,19 @@ class Reading(AsksStore, Struct, frozen=True):
             case Unservable(reason=MissReason.FOREIGN as reason):
                 return self._load(_WITHOUT_STORE, now_s, *self._miss(reason))
             case Unservable(reason=MissReason.SCHEMA as reason) if (
-                not request.anchor and isinstance(cell, Cell) and is_fresh(cell, server_ms)
+                not request.variant_of and isinstance(cell, Cell) and is_fresh(cell, server_ms)
             ):
-                beside = request.beside(cell)
-                if beside is None:
+                variant = request.variant_for(cell)
+                if variant is None:
                     return self._load(_WITHOUT_STORE, now_s, *self._miss(reason))
-                budget = request.patience.from_now(now_s)
-                return replace(self, request=beside, budget=budget).ask(now_s)
+                budget = request.timeouts.from_now(now_s)
+                return replace(self, request=variant, budget=budget).ask(now_s)
             case Unservable(reason=reason, seen=seen):
                 mode = Mode.KEEP if seen == NO_GRANT else Mode.DROP
-                reason = MissReason.SCHEMA if request.anchor else reason
+                reason = MissReason.SCHEMA if request.variant_of else reason
                 return self._load(Finding(seen=seen, mode=mode), now_s, *self._miss(reason))
             case Unchecked(tags=tags):
-                budget = request.patience.from_now(now_s)
+                budget = request.timeouts.from_now(now_s)
                 return Checking(self, cell, current, tags, budget).ask(now_s)
             case _:
                 assert_never(verdict)
@@ -252,7 +257,7 @@ class Checking(AsksStore):
         """The step that waits in this state."""
         keys = tag_keys(self.origin.request.name, self.tags)
         command = ReadTags(keys, self.budget.timeout_s(now_s))
-        return Step(self, command, notices=notices, flight=self.origin.flight)
+        return Step(self, command, notices=notices, load_id=self.origin.load_id)
 
     def receive(self, event: Event) -> Step:
         """Serve the value if its tags hold."""
@@ -271,7 +276,7 @@ class Checking(AsksStore):
             case StoreFailed(now_s=now_s, kind=kind):
                 return self.retry(event) or origin.give_up(kind, now_s)
             case Interrupted():
-                return ended(Abandoned(), flight=origin.flight)
+                return ended(Abandoned(), load_id=origin.load_id)
             case _:
                 assert_never(event)
 
@@ -305,11 +310,11 @@ class Sharing:
             raise unexpected(self, event)
         request = self.request
         match event:
-            case LoadLed(now_s=now_s, flight=flight):
+            case LoadLed(now_s=now_s, load_id=load_id):
                 if not self.finding.storable or self.displaced is not None:
-                    return compute(request, flight, None, (), self.finding, now_s)
-                budget = request.patience.from_now(now_s)
-                return Acquiring(request, flight, self.finding, budget, now_s).ask(now_s)
+                    return compute(request, load_id, None, (), self.finding, now_s)
+                budget = request.timeouts.from_now(now_s)
+                return Acquiring(request, load_id, self.finding, budget, now_s).ask(now_s)
             case LoadShared(now_s=now_s, payload=payload, value=value):
                 if payload is not None:
                     try:
@@ -324,8 +329,8 @@ class Sharing:
                 return ended(Raised(error), *self._shared(now_s))
             case LoadNotShared(now_s=now_s, arrival=arrival):
                 return self._anew(arrival, now_s, Waited(request.name, now_s - self.since_s))
-            case SharingTimedOut(now_s=now_s, flight=flight, arrival=arrival):
-                return self._give_up_on(flight, arrival, now_s)
+            case SharingTimedOut(now_s=now_s, load_id=load_id, arrival=arrival):
+                return self._give_up_on(load_id, arrival, now_s)
             case Interrupted():
                 return ended(Abandoned())
             case _:
@@ -341,10 +346,10 @@ class Sharing:
         """The flight had nothing for us: ask the store again, if that was of any use before."""
         if not self.finding.storable:
             return _share(self.request, self.finding, now_s, *notices, arrival=arrival)
-        budget = self.request.patience.from_now(now_s)
+        budget = self.request.timeouts.from_now(now_s)
         return Reading(self.request, budget, self.finding.counted, arrival).ask(now_s, *notices)
 
-    def _give_up_on(self, flight: int, arrival: int, now_s: float) -> Step:
+    def _give_up_on(self, load_id: int, arrival: int, now_s: float) -> Step:
         """The load of this process takes too long: serve stale, lead another, or load alone."""
         request, finding = self.request, self.finding
         waited = Waited(request.name, now_s - self.since_s)
@@ -355,17 +360,17 @@ class Sharing:
         if self.displaced is not None:
             return compute(request, None, None, (), finding, now_s, waited)
         # All who gave up on the same flight share the next one.
-        again = Sharing(request, finding, flight, now_s, arrival)
+        again = Sharing(request, finding, load_id, now_s, arrival)
         return again.ask(request.policy.wait_s, now_s, waited)
 
 
 def _too_long(
-    request: LoadRequest, flight: int | None, finding: Finding, now_s: float, *notices: Notice
+    request: LoadRequest, load_id: int | None, finding: Finding, now_s: float, *notices: Notice
 ) -> Step:
     """End without a value: another's load takes too long, and the caller wants to know."""
     missed = finding.as_miss(request.name)
     outcome = TookTooLong(now_s - request.started_s)
-    return ended(outcome, *notices, *missed, *request.done(now_s), flight=flight)
+    return ended(outcome, *notices, *missed, *request.done(now_s), load_id=load_id)
 
 
 @attrs.frozen
@@ -373,7 +378,7 @@ class Acquiring(AsksStore):
     """Waits for the store to grant the lease."""
 
     request: LoadRequest
-    flight: int
+    load_id: int
     finding: Finding
     budget: Budget
     since_s: float
@@ -383,25 +388,25 @@ class Acquiring(AsksStore):
     def ask(self, now_s: float, *notices: Notice) -> Step:
         """The step that waits in this state."""
         finding = self.finding
-        command = self.request.claim(finding.seen, finding.mode, self.budget.timeout_s(now_s))
-        return Step(self, command, notices=notices, flight=self.flight)
+        command = self.request.acquire(finding.seen, finding.mode, self.budget.timeout_s(now_s))
+        return Step(self, command, notices=notices, load_id=self.load_id)
 
     def receive(self, event: Event) -> Step:
         """Load, wait, or take what somebody has stored meanwhile."""
         if not isinstance(event, AcquireAnswer):
             raise unexpected(self, event)
-        request, flight = self.request, self.flight
+        request, load_id = self.request, self.load_id
         match event:
             case LeaseGranted(now_s=now_s, grant=grant, stale=stale, server_ms=server_ms, versions=versions):
                 current = request.versions(versions)
                 finding = self._with_stale(stale, current, server_ms)
-                beside = (KeptBeside(request.name),) if request.anchor else ()
+                variant = (VariantStored(request.name),) if request.variant_of else ()
                 waited = self._waited(now_s)
-                return compute(request, flight, grant, current, finding, now_s, *beside, *waited)
+                return compute(request, load_id, grant, current, finding, now_s, *variant, *waited)
             case LeaseDenied(now_s=now_s, left_ms=left_ms, stale=stale, server_ms=server_ms):
                 finding = self._with_stale(stale, request.versions(event.versions), server_ms)
                 if finding.stale is not None and request.policy.is_stale_served_at_once:
-                    return _serve_stale(request, flight, finding, finding.stale, now_s, *self._waited(now_s))
+                    return _serve_stale(request, load_id, finding, finding.stale, now_s, *self._waited(now_s))
                 return attrs.evolve(self, finding=finding).wait(left_ms / 1000, now_s)
             case FreshFound(now_s=now_s, cell=cell, server_ms=server_ms, versions=versions):
                 current = request.versions(versions)
@@ -412,7 +417,7 @@ class Acquiring(AsksStore):
             case StoreFailed(now_s=now_s, kind=kind):
                 return self.retry(event) or self.give_up(kind, now_s)
             case Interrupted(now_s=now_s):
-                return release(request, flight, request.nonce, Abandoned(), now_s)
+                return release(request, load_id, request.nonce, Abandoned(), now_s)
             case _:
                 assert_never(event)
 
@@ -422,14 +427,16 @@ class Acquiring(AsksStore):
         patience_s = _wait_left_s(request, now_s)
         if patience_s == 0:
             if finding.stale is not None:
-                return _serve_stale(request, self.flight, finding, finding.stale, now_s, *self._waited(now_s))
+                return _serve_stale(
+                    request, self.load_id, finding, finding.stale, now_s, *self._waited(now_s)
+                )
             if request.policy.on_wait_timeout == "raise":
-                return _too_long(request, self.flight, finding, now_s, *self._waited(now_s))
+                return _too_long(request, self.load_id, finding, now_s, *self._waited(now_s))
             return self._compute_without_lease(now_s)
         pause = min(pause_s(request.seed, self.turns, left_s), patience_s)
         longest = min(watched_pause_s(request.seed, self.turns, left_s), patience_s)
-        watch = Watch((request.key,), self.flight, longest)
-        return Step(Waiting(self), Sleep(pause, watch), flight=self.flight)
+        watch = Watch((request.key,), self.load_id, longest)
+        return Step(Waiting(self), Sleep(pause, watch), load_id=self.load_id)
 
     def _with_stale(self, stale: Cell | None, current: Versions, server_ms: int) -> Finding:
         """What is known with the value that is in the way of the lease."""
@@ -462,18 +469,18 @@ class Acquiring(AsksStore):
             case Servable(value=value):
                 missed = self.finding.as_miss(request.name)
                 notices = (*missed, *self._waited(now_s), *request.done(now_s))
-                return ended(Value(value), *notices, flight=self.flight)
-            case Unservable(reason=MissReason.SCHEMA) if not request.anchor and isinstance(cell, Cell):
-                beside = request.beside(cell)
-                if beside is None:
+                return ended(Value(value), *notices, load_id=self.load_id)
+            case Unservable(reason=MissReason.SCHEMA) if not request.variant_of and isinstance(cell, Cell):
+                variant = request.variant_for(cell)
+                if variant is None:
                     return self._compute_without_lease(now_s)
                 finding = attrs.evolve(self.finding, seen=NO_GRANT, mode=Mode.KEEP)
-                budget = request.patience.from_now(now_s)
-                return attrs.evolve(self, request=beside, finding=finding, budget=budget).ask(now_s)
+                budget = request.timeouts.from_now(now_s)
+                return attrs.evolve(self, request=variant, finding=finding, budget=budget).ask(now_s)
             case Unservable(seen=seen):
                 return self._refuse(seen, now_s)
             case Unchecked(tags=tags):
-                budget = request.patience.from_now(now_s)
+                budget = request.timeouts.from_now(now_s)
                 return Checking(self, cell, current, tags, budget).ask(now_s)
             case _:
                 assert_never(verdict)
@@ -481,7 +488,7 @@ class Acquiring(AsksStore):
     def give_up(self, kind: FailureKind, now_s: float) -> Step:
         """Load without the store, or end."""
         if self.request.policy.on_read_error == "raise":
-            return _fail(self.request, self.flight, self.finding, kind, now_s)
+            return _fail(self.request, self.load_id, self.finding, kind, now_s)
         return self._compute_without_lease(now_s, StoreErrored(kind), StoreGaveUp(kind))
 
     def _waited(self, now_s: float) -> tuple[Waited, ...]:
@@ -489,7 +496,7 @@ class Acquiring(AsksStore):
 
     def _compute_without_lease(self, now_s: float, *notices: Notice) -> Step:
         waited = self._waited(now_s)
-        return compute(self.request, self.flight, None, (), self.finding, now_s, *notices, *waited)
+        return compute(self.request, self.load_id, None, (), self.finding, now_s, *notices, *waited)
 
     def _refuse(self, seen: bytes, now_s: float) -> Step:
         """The value that somebody stored meanwhile cannot be served: replace it, a few times."""
@@ -500,7 +507,7 @@ class Acquiring(AsksStore):
             self,
             finding=finding,
             refusals=self.refusals + 1,
-            budget=self.request.patience.from_now(now_s),
+            budget=self.request.timeouts.from_now(now_s),
         )
         return again.ask(now_s)
 
@@ -520,10 +527,10 @@ class Waiting:
                 again = attrs.evolve(
                     self.acquiring,
                     turns=self.acquiring.turns + 1,
-                    budget=self.acquiring.request.patience.from_now(now_s),
+                    budget=self.acquiring.request.timeouts.from_now(now_s),
                 )
                 return again.ask(now_s)
             case Interrupted():
-                return ended(Abandoned(), flight=self.acquiring.flight)
+                return ended(Abandoned(), load_id=self.acquiring.load_id)
             case _:
                 assert_never(event)

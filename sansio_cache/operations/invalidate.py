@@ -20,7 +20,7 @@ from typing import assert_never
 
 import attrs
 
-from sansio_cache.budget import Budget, Patience
+from sansio_cache.budget import Budget, StoreTimeouts
 from sansio_cache.commands import DeleteKeys, ExpireCells
 from sansio_cache.events import (
     CellsExpired,
@@ -62,7 +62,7 @@ class InvalidateRequest:
     operation: OperationName | None
     keys: tuple[str, ...]
     chunk: int
-    patience: Patience
+    timeouts: StoreTimeouts
     started_s: float
     soft: bool = False
 
@@ -82,9 +82,9 @@ def invalidate(request: InvalidateRequest, *, skip: bool = False, now_s: float |
     return _delete_next(request, 0, False, now_s)
 
 
-def void(keys: tuple[str, ...], patience: Patience, now_s: float) -> Step:
+def void(keys: tuple[str, ...], timeouts: StoreTimeouts, now_s: float) -> Step:
     """Begin to remove keys for an operation that was interrupted; it ends as abandoned."""
-    request = InvalidateRequest(None, keys, len(keys), patience, now_s)
+    request = InvalidateRequest(None, keys, len(keys), timeouts, now_s)
     return _delete_next(request, 0, True, now_s)
 
 
@@ -92,7 +92,7 @@ def _delete_next(
     request: InvalidateRequest, done: int, abandoned: bool, now_s: float, *notices: Notice
 ) -> Step:
     keys = request.keys[done : done + request.chunk]
-    budget = request.patience.from_now(now_s)
+    budget = request.timeouts.from_now(now_s)
     return Deleting(request, done, keys, abandoned, budget).ask(now_s, *notices)
 
 

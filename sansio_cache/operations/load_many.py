@@ -31,11 +31,11 @@ from sansio_cache.budget import Budget
 from sansio_cache.cell import Cell, Foreign
 from sansio_cache.commands import (
     AcquireLeases,
-    Claim,
     ComputeMany,
     Fill,
     FillCells,
     Lease,
+    LeaseRequest,
     ReadCells,
     ReadTags,
     ReleaseLeases,
@@ -76,7 +76,7 @@ from sansio_cache.notices import (
 )
 from sansio_cache.operations.batch import Batch, LoadManyRequest, Want, Wants, all_wanted, held
 from sansio_cache.operations.get_many import only_theirs, unchecked_tags
-from sansio_cache.operations.sorting import sort_answers, sort_cells, sort_values
+from sansio_cache.operations.triage import triage_answers, triage_cells, triage_values
 from sansio_cache.step import (
     Abandoned,
     AsksStore,
@@ -111,10 +111,10 @@ def _wait(batch: Batch, now_s: float, *notices: Notice) -> Step:
         seed, lease_s = request.each.seed, batch.left_ms / 1000
         pause = min(pause_s(seed, batch.turns, lease_s), left_s)
         longest = min(watched_pause_s(seed, batch.turns, lease_s), left_s)
-        watch = Watch(keys, request.each.drawn, longest)
+        watch = Watch(keys, request.each.random_bytes, longest)
         since_s = batch.since_s if batch.turns else now_s
         state = Waiting(attrs.evolve(batch, turns=batch.turns + 1, since_s=since_s))
-        return Step(state, Sleep(pause, watch), notices=notices, flight=request.each.drawn)
+        return Step(state, Sleep(pause, watch), notices=notices, load_id=request.each.random_bytes)
     wants, batch = batch.waiting, attrs.evolve(batch, waiting=())
     values: dict[int, Value | Missing] = {}
     served: list[Notice] = []
@@ -142,7 +142,7 @@ def load_many(request: LoadManyRequest, *, skip: MissReason | None = None) -> St
     batch = Batch(request, (None,) * len(request.keys))
     wants = all_wanted(len(request.keys))
     if skip is None:
-        return Reading(batch, wants, (), request.each.patience.from_now(now_s)).ask(now_s)
+        return Reading(batch, wants, (), request.each.timeouts.from_now(now_s)).ask(now_s)
     missed = tuple(Missed(key, skip) for key in request.keys)
     if skip is MissReason.STORE_ERROR and request.each.policy.on_read_error == "raise":
         return batch.end(Unavailable(None), now_s, *missed)
@@ -164,7 +164,7 @@ class Reading(AsksStore):
         request = self.batch.request
         keys = tuple(self.batch.key(want) for want in self.wants)
         command = ReadCells(keys, request.chunk, self.budget.timeout_s(now_s), request.each.tag_keys)
-        return Step(self, command, notices=notices, flight=request.each.drawn)
+        return Step(self, command, notices=notices, load_id=request.each.random_bytes)
 
     def receive(self, event: Event) -> Step:
         """Serve what is there."""
@@ -182,14 +182,14 @@ class Reading(AsksStore):
                 tags = unchecked_tags(verdicts)
                 if not tags:
                     return self.decide(cells, verdicts, server_ms, now_s)
-                budget = batch.request.each.patience.from_now(now_s)
+                budget = batch.request.each.timeouts.from_now(now_s)
                 return Checking(self, cells, verdicts, named, tags, budget).ask(now_s)
             case CellsRead():
                 raise unexpected(self, event)
             case StoreFailed():
                 return self.retry(event) or self.give_up(event)
             case Interrupted():
-                return ended(Abandoned(), flight=batch.request.each.drawn)
+                return ended(Abandoned(), load_id=batch.request.each.random_bytes)
             case _:
                 assert_never(event)
 
@@ -201,13 +201,13 @@ class Reading(AsksStore):
         now_s: float,
     ) -> Step:
         """Act on what the cells are worth."""
-        found = sort_cells(self.batch, self.wants, cells, verdicts, server_ms, now_s)
+        found = triage_cells(self.batch, self.wants, cells, verdicts, server_ms, now_s)
         batch, ready = found.batch, (*self.ready, *found.ready)
         if found.others:
             ready += found.alone  # whether a key is foreign is seen once more when it is claimed
-            budget = batch.request.each.patience.from_now(now_s)
+            budget = batch.request.each.timeouts.from_now(now_s)
             return Reading(batch, found.others, ready, budget).ask(now_s, *found.notices)
-        return claim(Claims(batch, ready, alone=found.alone), now_s, *found.notices)
+        return acquire(Claims(batch, ready, alone=found.alone), now_s, *found.notices)
 
     def give_up(self, failure: StoreFailed) -> Step:
         """Go on without the store, or end."""
@@ -236,7 +236,7 @@ class Checking(AsksStore):
         """The step that waits in this state."""
         request = self.reading.batch.request
         command = ReadTags(tag_keys(request.keys[0], self.tags), self.budget.timeout_s(now_s))
-        return Step(self, command, notices=notices, flight=request.each.drawn)
+        return Step(self, command, notices=notices, load_id=request.each.random_bytes)
 
     def receive(self, event: Event) -> Step:
         """Serve what holds."""
@@ -258,7 +258,7 @@ class Checking(AsksStore):
             case StoreFailed():
                 return self.retry(event) or reading.give_up(event)
             case Interrupted():
-                return ended(Abandoned(), flight=request.each.drawn)
+                return ended(Abandoned(), load_id=request.each.random_bytes)
             case _:
                 assert_never(event)
 
@@ -293,54 +293,56 @@ class Claims:
         return held(self.batch, self.granted)
 
 
-def claim(claims: Claims, now_s: float, *notices: Notice) -> Step:
+def acquire(lease_requests: Claims, now_s: float, *notices: Notice) -> Step:
     """Claim the next keys, or load what is claimed."""
-    if not claims.todo:
-        wants = (*claims.granted, *claims.alone)
-        return load(claims.batch, wants, claims.versions, now_s, *notices)
-    chunk = claims.todo[: claims.batch.request.chunk]
-    rest = attrs.evolve(claims, todo=claims.todo[len(chunk) :])
-    return Claiming(rest, chunk, claims.batch.request.each.patience.from_now(now_s)).ask(now_s, *notices)
+    if not lease_requests.todo:
+        wants = (*lease_requests.granted, *lease_requests.alone)
+        return load(lease_requests.batch, wants, lease_requests.versions, now_s, *notices)
+    chunk = lease_requests.todo[: lease_requests.batch.request.chunk]
+    rest = attrs.evolve(lease_requests, todo=lease_requests.todo[len(chunk) :])
+    return Claiming(rest, chunk, lease_requests.batch.request.each.timeouts.from_now(now_s)).ask(
+        now_s, *notices
+    )
 
 
 @attrs.frozen
 class Claiming(AsksStore):
     """Waits for the leases of one chunk."""
 
-    claims: Claims
+    lease_requests: Claims
     chunk: Wants
     budget: Budget
 
     def ask(self, now_s: float, *notices: Notice) -> Step:
         """The step that waits in this state."""
-        batch = self.claims.batch
+        batch = self.lease_requests.batch
         request = batch.request.each
         command = AcquireLeases(
-            tuple(Claim(batch.key(want), want.seen, want.mode) for want in self.chunk),
+            tuple(LeaseRequest(batch.key(want), want.seen, want.mode) for want in self.chunk),
             request.nonce,
             request.policy.lease_ms,
             self.budget.timeout_s(now_s),
             request.capture,
         )
-        return Step(self, command, notices=notices, flight=batch.request.each.drawn)
+        return Step(self, command, notices=notices, load_id=batch.request.each.random_bytes)
 
     def receive(self, event: Event) -> Step:
         """Part the keys into those that are ours, those of others, and those to be loaded without a grant."""
         if not isinstance(event, AcquireManyAnswer):
             raise unexpected(self, event)
-        claims, batch = self.claims, self.claims.batch
+        lease_requests, batch = self.lease_requests, self.lease_requests.batch
         match event:
             case LeasesAnswered(now_s=now_s, answers=answers) if len(answers) == len(self.chunk):
                 versions = batch.request.each.versions(event.versions)
-                found = sort_answers(batch, self.chunk, answers, versions, now_s)
+                found = triage_answers(batch, self.chunk, answers, versions, now_s)
                 sorted_out = Claims(
                     found.batch,
-                    (*claims.todo, *found.again),
-                    (*claims.granted, *found.granted),
-                    (*claims.alone, *found.alone),
-                    claims.versions or versions,  # the oldest capture was before everything
+                    (*lease_requests.todo, *found.again),
+                    (*lease_requests.granted, *found.granted),
+                    (*lease_requests.alone, *found.alone),
+                    lease_requests.versions or versions,  # the oldest capture was before everything
                 )
-                return claim(sorted_out, now_s, *found.notices)
+                return acquire(sorted_out, now_s, *found.notices)
             case LeasesAnswered():
                 raise unexpected(self, event)
             case StoreFailed():
@@ -348,22 +350,22 @@ class Claiming(AsksStore):
             case Interrupted(now_s=now_s):
                 nonce = batch.request.each.nonce
                 unknown = tuple(Lease(batch.key(want), nonce) for want in self.chunk)
-                leases = (*claims.leases, *unknown)
+                leases = (*lease_requests.leases, *unknown)
                 return release(batch, leases, Abandoned(), now_s)
             case _:
                 assert_never(event)
 
     def _give_up(self, failure: StoreFailed) -> Step:
         """Load the rest without grants, or end."""
-        claims, batch, kind = self.claims, self.claims.batch, failure.kind
+        lease_requests, batch, kind = self.lease_requests, self.lease_requests.batch, failure.kind
         gave_up = (StoreErrored(kind), StoreGaveUp(kind))
-        rest = (*self.chunk, *claims.todo)
+        rest = (*self.chunk, *lease_requests.todo)
         if batch.request.each.policy.on_read_error == "raise":
-            wants = (*claims.granted, *claims.alone, *rest, *batch.waiting)
+            wants = (*lease_requests.granted, *lease_requests.alone, *rest, *batch.waiting)
             missed = tuple(n for want in wants for n in batch.as_miss(want, MissReason.STORE_ERROR))
-            return release(batch, claims.leases, Unavailable(kind), failure.now_s, *gave_up, *missed)
-        alone = (*claims.alone, *rest)
-        return claim(attrs.evolve(claims, todo=(), alone=alone), failure.now_s, *gave_up)
+            return release(batch, lease_requests.leases, Unavailable(kind), failure.now_s, *gave_up, *missed)
+        alone = (*lease_requests.alone, *rest)
+        return acquire(attrs.evolve(lease_requests, todo=(), alone=alone), failure.now_s, *gave_up)
 
 
 def load(batch: Batch, wants: Wants, versions: Versions, now_s: float, *notices: Notice) -> Step:
@@ -379,7 +381,7 @@ def load(batch: Batch, wants: Wants, versions: Versions, now_s: float, *notices:
     state = Computing(batch, wants, versions, now_s)
     waited = (n for want in wants for n in batch.as_waited(want, now_s))
     command = ComputeMany(keys, names, renewal)
-    return Step(state, command, notices=(*notices, *waited), flight=request.each.drawn)
+    return Step(state, command, notices=(*notices, *waited), load_id=request.each.random_bytes)
 
 
 @attrs.frozen
@@ -399,7 +401,7 @@ class Computing:
         match event:
             case Computed(now_s=now_s, value=given):
                 if isinstance(given, Mapping):
-                    found = sort_values(batch, self.wants, self.versions, given, now_s - self.began_s)
+                    found = triage_values(batch, self.wants, self.versions, given, now_s - self.began_s)
                     return fill(Fills(found.batch, found.fills, found.unfilled), now_s, *found.notices)
                 return self._failed(NotAMapping(type(given).__name__), "ConfigurationError", now_s)
             case ComputeFailed(now_s=now_s, error=error):
@@ -438,7 +440,7 @@ def fill(fills: Fills, now_s: float, *notices: Notice) -> Step:
     request = fills.batch.request
     chunk = fills.todo[: request.chunk]
     rest = attrs.evolve(fills, todo=fills.todo[len(chunk) :])
-    return Filling(rest, chunk, request.each.patience.from_now(now_s)).ask(now_s, *notices)
+    return Filling(rest, chunk, request.each.timeouts.from_now(now_s)).ask(now_s, *notices)
 
 
 @attrs.frozen
@@ -452,7 +454,7 @@ class Filling(AsksStore):
     def ask(self, now_s: float, *notices: Notice) -> Step:
         """The step that waits in this state."""
         command = FillCells(self.chunk, self.budget.timeout_s(now_s))
-        return Step(self, command, notices=notices, flight=self.fills.batch.request.each.drawn)
+        return Step(self, command, notices=notices, load_id=self.fills.batch.request.each.random_bytes)
 
     def receive(self, event: Event) -> Step:
         """Go on to the next chunk."""
@@ -493,14 +495,14 @@ def release(
     leases = tuple(leases)
     if not leases:
         return _over(batch, outcome, now_s, *notices)
-    return Releasing(batch, leases, outcome, batch.request.each.patience.from_now(now_s)).ask(now_s, *notices)
+    return Releasing(batch, leases, outcome, batch.request.each.timeouts.from_now(now_s)).ask(now_s, *notices)
 
 
 def _over(batch: Batch, outcome: Outcome | None, now_s: float, *notices: Notice) -> Step:
     if outcome is None:
         return finish(batch, now_s, *notices)
     if isinstance(outcome, Abandoned):
-        return ended(outcome, *notices, flight=batch.request.each.drawn)
+        return ended(outcome, *notices, load_id=batch.request.each.random_bytes)
     return batch.end(outcome, now_s, *notices)
 
 
@@ -516,7 +518,7 @@ class Releasing(AsksStore):
     def ask(self, now_s: float, *notices: Notice) -> Step:
         """The step that waits in this state."""
         command = ReleaseLeases(self.leases, self.budget.timeout_s(now_s))
-        return Step(self, command, notices=notices, flight=self.batch.request.each.drawn)
+        return Step(self, command, notices=notices, load_id=self.batch.request.each.random_bytes)
 
     def receive(self, event: Event) -> Step:
         """Go on, whatever the answer."""
@@ -552,8 +554,8 @@ class Waiting:
                     Want(each.place, counted=each.counted, refusals=each.refusals) for each in batch.waiting
                 )
                 rest = attrs.evolve(batch, waiting=())
-                return Reading(rest, wants, (), request.each.patience.from_now(now_s)).ask(now_s)
+                return Reading(rest, wants, (), request.each.timeouts.from_now(now_s)).ask(now_s)
             case Interrupted():
-                return ended(Abandoned(), flight=request.each.drawn)
+                return ended(Abandoned(), load_id=request.each.random_bytes)
             case _:
                 assert_never(event)

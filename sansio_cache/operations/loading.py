@@ -23,8 +23,8 @@ import attrs
 from msgspec import Struct
 from msgspec.structs import replace
 
-from sansio_cache.backoff import drawn
-from sansio_cache.budget import Budget, Patience
+from sansio_cache.backoff import draw_at
+from sansio_cache.budget import Budget, StoreTimeouts
 from sansio_cache.cell import NO_GRANT, NONCE_BYTES, Cell
 from sansio_cache.codec import Codec
 from sansio_cache.commands import (
@@ -38,7 +38,7 @@ from sansio_cache.commands import (
     Mode,
     ReleaseLeases,
 )
-from sansio_cache.entry import MissReason, Servable, beside, copy_of, seal, tags_of
+from sansio_cache.entry import MissReason, Servable, copy_of, seal, tags_of, variant_key
 from sansio_cache.errors import ProtocolError, SerializationError
 from sansio_cache.events import (
     CellsFilled,
@@ -81,10 +81,10 @@ from sansio_cache.step import (
     ended,
     unexpected,
 )
-from sansio_cache.tags import ANCHOR, Versions, tag_keys
+from sansio_cache.tags import VARIANT_OF, Versions, tag_keys
 
 _NAME: Final = OperationName.GET_OR_LOAD
-DRAWN_BYTES: Final = 24
+RANDOM_BYTES: Final = 24
 """How many random bytes a request is given, for everything that it may have to draw."""
 
 MOST_REFUSALS: Final = 2
@@ -112,38 +112,38 @@ class LoadRequest(Struct, frozen=True):
     name: str
     codec: Codec[Any]
     policy: Policy
-    drawn: bytes
-    patience: Patience
+    random_bytes: bytes
+    timeouts: StoreTimeouts
     started_s: float
     tags: tuple[str, ...] = ()
     bypassed: frozenset[str] = frozenset()
-    anchor: bytes = b""
+    variant_of: bytes = b""
     in_background: bool = False
 
     @property
     def key(self) -> str:
         """The key of the cell."""
-        return beside(self.name, self.codec.fingerprint) if self.anchor else self.name
+        return variant_key(self.name, self.codec.fingerprint) if self.variant_of else self.name
 
     @property
     def nonce(self) -> bytes:
         """8 random bytes, the same on every retry."""
-        return self.drawn[:NONCE_BYTES]
+        return self.random_bytes[:NONCE_BYTES]
 
     @property
     def seed(self) -> int:
         """A random number for the back-off."""
-        return int.from_bytes(self.drawn[NONCE_BYTES:16])
+        return int.from_bytes(self.random_bytes[NONCE_BYTES:16])
 
     @property
-    def ttl_draw(self) -> float:
+    def draw_ttl(self) -> float:
         """A random number in [0, 1), for jitter."""
-        return int.from_bytes(self.drawn[16:20]) / 2**32
+        return int.from_bytes(self.random_bytes[16:20]) / 2**32
 
     @property
-    def refresh_draw(self) -> float:
+    def draw_refresh(self) -> float:
         """A random number in (0, 1], for early refresh."""
-        return (int.from_bytes(self.drawn[20:24]) + 1) / 2**32
+        return (int.from_bytes(self.random_bytes[20:24]) + 1) / 2**32
 
     @property
     def tag_keys(self) -> tuple[str, ...]:
@@ -163,7 +163,7 @@ class LoadRequest(Struct, frozen=True):
         hard_ttl_ms, _ = self.policy.expiry_ms(1.0)
         return Capture(self.tag_keys, 2 * hard_ttl_ms)
 
-    def claim(self, seen: bytes, mode: Mode, timeout_s: float) -> AcquireLease:
+    def acquire(self, seen: bytes, mode: Mode, timeout_s: float) -> AcquireLease:
         """The command that asks for the lease; `seen` is the grant that filled what is to be replaced."""
         return AcquireLease(
             key=self.key,
@@ -178,9 +178,9 @@ class LoadRequest(Struct, frozen=True):
     def renewal(self, leases: tuple[Lease, ...], now_s: float) -> Step:
         """What keeps leases alive while the loader runs, from now on."""
         policy = self.policy
-        return renew(leases, RenewalTerms(policy.lease_ms, now_s + policy.max_lease_s, self.patience))
+        return renew(leases, RenewalTerms(policy.lease_ms, now_s + policy.max_lease_s, self.timeouts))
 
-    def beside(self, other: Cell) -> LoadRequest | None:
+    def variant_for(self, other: Cell) -> LoadRequest | None:
         """The same for the cell beside another version's; None where nothing can be kept there.
 
         It is tied to the other's tags as well: whoever invalidates one of them means both.
@@ -188,7 +188,7 @@ class LoadRequest(Struct, frozen=True):
         tags = self.tags_with_those_of(other)
         if not self.bypassed.isdisjoint(tag_keys(self.name, tags)):
             return None
-        return replace(self, anchor=other.filled_by, tags=tags)
+        return replace(self, variant_of=other.filled_by, tags=tags)
 
     def tags_with_those_of(self, other: Cell) -> tuple[str, ...]:
         """The tags that are named, and those of an entry that is there."""
@@ -203,7 +203,7 @@ class LoadRequest(Struct, frozen=True):
         if len(versions) != len(self.tags):
             raise ProtocolError("a driver must give back one version for every tag that it was asked for")
         pairs = tuple(zip(self.tags, versions, strict=True))
-        return (*pairs, (ANCHOR, self.anchor)) if self.anchor else pairs
+        return (*pairs, (VARIANT_OF, self.variant_of)) if self.variant_of else pairs
 
     def may_serve(self, stale: Servable, server_ms: int | None) -> bool:
         """Whether a stale value may be served. Not for ever: refreshes that fail stretch its key's life."""
@@ -215,12 +215,12 @@ class LoadRequest(Struct, frozen=True):
         """Whether this reader of a fresh value is to have it refreshed."""
         if server_ms is None or found.cell.soft_ms == 0:
             return False
-        draw = self.refresh_draw
+        draw = self.draw_refresh
         return self.policy.is_refresh_due(server_ms, found.filled_ms, found.cell.soft_ms, found.load_ms, draw)
 
     def expiry_ms(self, loaded: Any, place: int = 0) -> tuple[int, int]:
         """Hard and soft time to live of what the loader gave; jitter differs for each place of a batch."""
-        draw = self.ttl_draw if place == 0 else drawn(self.seed, place)
+        draw = self.draw_ttl if place == 0 else draw_at(self.seed, place)
         match loaded:
             case Fresh(ttl=ttl_s):
                 return self.policy.given_expiry_ms(ttl_s)
@@ -281,7 +281,7 @@ def encoded(codec: Codec[Any], given: Any) -> tuple[Any, bytes | None, bool]:
 
 def compute(
     request: LoadRequest,
-    flight: int | None,
+    load_id: int | None,
     grant: bytes | None,
     versions: Versions,
     finding: Finding,
@@ -292,12 +292,12 @@ def compute(
     renewal = None
     if grant is not None:
         renewal = request.renewal((Lease(request.key, grant),), now_s)
-    state = Computing(request, flight, grant, versions, finding, now_s)
-    name = request.name if request.anchor else ""
+    state = Computing(request, load_id, grant, versions, finding, now_s)
+    name = request.name if request.variant_of else ""
     # Decoded anew: the reader who was served it may have changed his copy.
     previous = None if finding.previous is None else copy_of(finding.previous, request.codec)
     command = Compute(request.key, renewal, previous, name)
-    return Step(state, command, notices=notices, flight=flight)
+    return Step(state, command, notices=notices, load_id=load_id)
 
 
 @attrs.frozen
@@ -305,7 +305,7 @@ class Computing:
     """Waits for the user's loader."""
 
     request: LoadRequest
-    flight: int | None
+    load_id: int | None
     grant: bytes | None
     versions: Versions
     finding: Finding
@@ -353,16 +353,16 @@ class Computing:
             return self._without_fill(outcome, now_s, *missed, loaded)
         body = seal(request.key, request.codec, payload, took_s, self.versions)
         fill = Fill(request.key, self.grant, *request.expiry_ms(given), body)
-        budget = request.patience.from_now(now_s)
-        filling = Filling(request, self.flight, fill, self.versions, outcome, budget)
+        budget = request.timeouts.from_now(now_s)
+        filling = Filling(request, self.load_id, fill, self.versions, outcome, budget)
         return filling.ask(now_s, *missed, loaded)
 
     def _without_fill(self, outcome: Outcome, now_s: float, *notices: Notice, rest_s: float = 0.0) -> Step:
         request = self.request
         if self.grant is None:
             notices = notices if isinstance(outcome, Abandoned) else (*notices, *request.done(now_s))
-            return ended(outcome, *notices, flight=self.flight)
-        return release(request, self.flight, self.grant, outcome, now_s, *notices, rest_s=rest_s)
+            return ended(outcome, *notices, load_id=self.load_id)
+        return release(request, self.load_id, self.grant, outcome, now_s, *notices, rest_s=rest_s)
 
 
 @attrs.frozen
@@ -370,7 +370,7 @@ class Filling(AsksStore):
     """Waits for the store to take the value."""
 
     request: LoadRequest
-    flight: int | None
+    load_id: int | None
     fill: Fill
     versions: Versions
     outcome: Loaded = attrs.field(hash=False)  # may hold a list or a dict
@@ -379,7 +379,7 @@ class Filling(AsksStore):
     def ask(self, now_s: float, *notices: Notice) -> Step:
         """The step that waits in this state."""
         command = FillCells((self.fill,), self.budget.timeout_s(now_s), self.request.tag_keys)
-        return Step(self, command, notices=notices, flight=self.flight)
+        return Step(self, command, notices=notices, load_id=self.load_id)
 
     def receive(self, event: Event) -> Step:
         """Answer with the value, stored or not."""
@@ -392,7 +392,7 @@ class Filling(AsksStore):
                 if not result.is_accepted:
                     return self._end(self.outcome, now_s, FillRefused(name))
                 # Of an entry beside another, nobody has looked whether that one is still there.
-                holds = not request.anchor and request.versions(versions) == self.versions
+                holds = not request.variant_of and request.versions(versions) == self.versions
                 outcome = Loaded(self.outcome.value, self.outcome.payload, accepted=holds)
                 return self._end(outcome, now_s, Stored(name))
             case CellsFilled():
@@ -405,31 +405,31 @@ class Filling(AsksStore):
                     return self._end(self.outcome, now_s, *gave_up)
                 rest_s = request.rest_s
                 return release(
-                    request, self.flight, self.fill.grant, self.outcome, now_s, *gave_up, rest_s=rest_s
+                    request, self.load_id, self.fill.grant, self.outcome, now_s, *gave_up, rest_s=rest_s
                 )
             case Interrupted(now_s=now_s):
                 # Whether it was stored is unknown; if it was, there is no lease left to release.
-                return release(request, self.flight, self.fill.grant, Abandoned(), now_s)
+                return release(request, self.load_id, self.fill.grant, Abandoned(), now_s)
             case _:
                 assert_never(event)
 
     def _end(self, outcome: Outcome, now_s: float, *notices: Notice) -> Step:
-        return ended(outcome, *notices, *self.request.done(now_s), flight=self.flight)
+        return ended(outcome, *notices, *self.request.done(now_s), load_id=self.load_id)
 
 
 def release(
     request: LoadRequest,
-    flight: int | None,
-    claim: bytes,
+    load_id: int | None,
+    lease_id: bytes,
     outcome: Outcome,
     now_s: float,
     *notices: Notice,
     rest_s: float = 0.0,
 ) -> Step:
     """Give a lease back, and end as `outcome` says; the load then rests for so long."""
-    budget = request.patience.from_now(now_s)
-    lease = Lease(request.key, claim)
-    return Releasing(request, flight, lease, outcome, budget, rest_s).ask(now_s, *notices)
+    budget = request.timeouts.from_now(now_s)
+    lease = Lease(request.key, lease_id)
+    return Releasing(request, load_id, lease, outcome, budget, rest_s).ask(now_s, *notices)
 
 
 @attrs.frozen
@@ -440,7 +440,7 @@ class Releasing(AsksStore):
     """
 
     request: LoadRequest
-    flight: int | None
+    load_id: int | None
     lease: Lease
     outcome: Outcome = attrs.field(hash=False)  # may hold a list or a dict
     budget: Budget
@@ -449,7 +449,7 @@ class Releasing(AsksStore):
     def ask(self, now_s: float, *notices: Notice) -> Step:
         """The step that waits in this state."""
         command = ReleaseLeases((self.lease,), self.budget.timeout_s(now_s))
-        return Step(self, command, notices=notices, flight=self.flight)
+        return Step(self, command, notices=notices, load_id=self.load_id)
 
     def receive(self, event: Event) -> Step:
         """End, whatever the answer."""
@@ -470,5 +470,5 @@ class Releasing(AsksStore):
     def _end(self, now_s: float, *notices: Notice) -> Step:
         if not isinstance(self.outcome, Abandoned):
             notices = (*notices, *self.request.done(now_s))
-        step = ended(self.outcome, *notices, flight=self.flight)
+        step = ended(self.outcome, *notices, load_id=self.load_id)
         return replace(step, rests_until_s=now_s + self.rest_s) if self.rest_s else step

@@ -18,7 +18,7 @@ from typing import assert_never
 import attrs
 from msgspec.structs import replace
 
-from sansio_cache.budget import Budget, Patience
+from sansio_cache.budget import Budget, StoreTimeouts
 from sansio_cache.commands import Capture, Fill, FillCells, HoldCells, Lease
 from sansio_cache.events import (
     CellsFilled,
@@ -57,7 +57,7 @@ class MutateRequest:
     nonce: bytes
     hold_ms: int
     max_hold_s: float
-    patience: Patience
+    timeouts: StoreTimeouts
     started_s: float
     value_tags: tuple[str, ...] = ()
     tag_ttl_ms: int = 0
@@ -74,7 +74,7 @@ class EndRequest:
     keys: tuple[str, ...]
     grants: tuple[bytes, ...] | None
     items: tuple[Item, ...]
-    patience: Patience
+    timeouts: StoreTimeouts
     started_s: float
     tags: tuple[str, ...] = ()
     versions: Versions = ()
@@ -85,7 +85,7 @@ def begin(request: MutateRequest, *, skip: bool = False) -> Step:
     if skip or not request.keys:
         return ended(ManyHeld(None, None))
     now_s = request.started_s
-    return Holding(request, request.patience.from_now(now_s)).ask(now_s)
+    return Holding(request, request.timeouts.from_now(now_s)).ask(now_s)
 
 
 def end(request: EndRequest) -> Step:
@@ -97,13 +97,13 @@ def end(request: EndRequest) -> Step:
     )
     if not fills:
         return _remove(request, request.keys, now_s)
-    return Filling(request, fills, request.patience.from_now(now_s)).ask(now_s)
+    return Filling(request, fills, request.timeouts.from_now(now_s)).ask(now_s)
 
 
 def _remove(request: EndRequest, keys: tuple[str, ...], now_s: float, *notices: Notice) -> Step:
     gone = (*keys, *request.tags)
     chunk = max(len(gone), 1)
-    deletion = InvalidateRequest(OperationName.MUTATE, gone, chunk, request.patience, request.started_s)
+    deletion = InvalidateRequest(OperationName.MUTATE, gone, chunk, request.timeouts, request.started_s)
     step = invalidate(deletion, now_s=now_s)
     return replace(step, notices=(*notices, *step.notices))
 
@@ -135,7 +135,7 @@ class Holding(AsksStore):
                 pairs = zip(request.keys, grants, strict=True)
                 leases = tuple(Lease(key, grant) for key, grant in pairs)
                 until_s = now_s + request.max_hold_s
-                terms = RenewalTerms(request.hold_ms, until_s, request.patience)
+                terms = RenewalTerms(request.hold_ms, until_s, request.timeouts)
                 tied = tuple(zip(request.value_tags, versions, strict=True))
                 return ended(ManyHeld(grants, renew(leases, terms), tied))
             case HoldsTaken():
@@ -143,7 +143,7 @@ class Holding(AsksStore):
             case StoreFailed(kind=kind):
                 return self.retry(event) or ended(ManyHeld(None, None), StoreErrored(kind), StoreGaveUp(kind))
             case Interrupted(now_s=now_s):
-                return void(request.keys, request.patience, now_s)
+                return void(request.keys, request.timeouts, now_s)
             case _:
                 assert_never(event)
 
@@ -185,6 +185,6 @@ class Filling(AsksStore):
                     request, request.keys, now_s, StoreErrored(kind), StoreGaveUp(kind)
                 )
             case Interrupted(now_s=now_s):
-                return void((*request.keys, *request.tags), request.patience, now_s)
+                return void((*request.keys, *request.tags), request.timeouts, now_s)
             case _:
                 assert_never(event)

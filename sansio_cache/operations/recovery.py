@@ -14,7 +14,7 @@ from typing import Final, assert_never
 
 import attrs
 
-from sansio_cache.budget import Patience
+from sansio_cache.budget import StoreTimeouts
 from sansio_cache.commands import DeleteKeys, Ping, Sleep
 from sansio_cache.events import (
     DeleteAnswer,
@@ -39,7 +39,7 @@ class Pausing:
     """Lets some time pass before the store is asked again."""
 
     keys: tuple[str, ...]
-    patience: Patience
+    timeouts: StoreTimeouts
     turn: int
 
     def ask(self, *notices: Notice) -> Step:
@@ -57,7 +57,7 @@ class Pausing:
             raise unexpected(self, event)
         match event:
             case Woke():
-                return Step(Pinging(self), Ping(self.patience.operation_s))
+                return Step(Pinging(self), Ping(self.timeouts.operation_s))
             case Interrupted():
                 return ended(Abandoned())
             case _:
@@ -79,7 +79,7 @@ class Pinging:
                 keys = self.pausing.keys
                 if not keys:
                     return ended(Completed(), StoreAnswered())
-                command = DeleteKeys(keys, self.pausing.patience.operation_s)
+                command = DeleteKeys(keys, self.pausing.timeouts.operation_s)
                 return Step(Deleting(self.pausing), command, notices=(StoreAnswered(),))
             case StoreFailed():
                 return self.pausing.again(event)
@@ -110,6 +110,6 @@ class Deleting:
                 assert_never(event)
 
 
-def recover(keys: tuple[str, ...], patience: Patience) -> Step:
+def recover(keys: tuple[str, ...], timeouts: StoreTimeouts) -> Step:
     """Begin to wait for the store, and then to remove `keys`, the remembered invalidations."""
-    return Pausing(keys, patience, 0).ask()
+    return Pausing(keys, timeouts, 0).ask()

@@ -72,9 +72,9 @@ class Joining:
         if not isinstance(event, ShareAnswer):
             raise unexpected(self, event)
         match event:
-            case LoadLed(now_s=now_s, flight=flight):
-                budget = self.request.patience.from_now(now_s)
-                return Claiming(self.request, flight, self.found, budget).ask(now_s)
+            case LoadLed(now_s=now_s, load_id=load_id):
+                budget = self.request.timeouts.from_now(now_s)
+                return Claiming(self.request, load_id, self.found, budget).ask(now_s)
             case LoadShared() | LoadErrorShared() | LoadNotShared() | SharingTimedOut():
                 return ended(Completed())
             case Interrupted():
@@ -88,38 +88,38 @@ class Claiming(AsksStore):
     """Waits for the lease; the value stays readable."""
 
     request: LoadRequest
-    flight: int
+    load_id: int
     found: Servable = attrs.field(hash=False)  # may hold a list or a dict
     budget: Budget
 
     def ask(self, now_s: float, *notices: Notice) -> Step:
         """The step that waits in this state."""
         seen = self.found.cell.filled_by
-        command = self.request.claim(seen, Mode.KEEP, self.budget.timeout_s(now_s))
-        return Step(self, command, notices=notices, flight=self.flight)
+        command = self.request.acquire(seen, Mode.KEEP, self.budget.timeout_s(now_s))
+        return Step(self, command, notices=notices, load_id=self.load_id)
 
     def receive(self, event: Event) -> Step:
         """Load, or leave it to whoever is at it."""
         if not isinstance(event, AcquireAnswer):
             raise unexpected(self, event)
-        request, flight = self.request, self.flight
+        request, load_id = self.request, self.load_id
         match event:
             case LeaseGranted(now_s=now_s, grant=grant, stale=stale, server_ms=server_ms, versions=versions):
                 is_early = server_ms < self.found.cell.soft_ms
                 started = RefreshStarted(request.name, is_early)
                 captured = request.versions(versions)
                 finding = Finding(previous=self._still_there(stale, captured, server_ms))
-                return compute(request, flight, grant, captured, finding, now_s, started)
+                return compute(request, load_id, grant, captured, finding, now_s, started)
             case LeaseDenied(now_s=now_s, left_ms=left_ms):
                 rest_s = min(left_ms / 1000, request.policy.retry_after_s)
-                return replace(ended(Completed(), flight=flight), rests_until_s=now_s + rest_s)
+                return replace(ended(Completed(), load_id=load_id), rests_until_s=now_s + rest_s)
             case FreshFound() | WriterFound() | ForeignFound():
-                return ended(Completed(), flight=flight)
+                return ended(Completed(), load_id=load_id)
             case StoreFailed(kind=kind):
                 gave_up = (StoreErrored(kind), StoreGaveUp(kind))
-                return self.retry(event) or ended(Completed(), *gave_up, flight=flight)
+                return self.retry(event) or ended(Completed(), *gave_up, load_id=load_id)
             case Interrupted(now_s=now_s):
-                return release(request, flight, request.nonce, Abandoned(), now_s)
+                return release(request, load_id, request.nonce, Abandoned(), now_s)
             case _:
                 assert_never(event)
 

@@ -15,7 +15,7 @@ from typing import assert_never
 
 import attrs
 
-from sansio_cache.budget import Patience
+from sansio_cache.budget import StoreTimeouts
 from sansio_cache.commands import Lease, RenewLeases, Sleep
 from sansio_cache.events import (
     Event,
@@ -36,7 +36,7 @@ class RenewalTerms:
 
     lease_ms: int
     until_s: float
-    patience: Patience
+    timeouts: StoreTimeouts
 
 
 @attrs.frozen
@@ -58,7 +58,7 @@ class Pausing:
             case Woke(now_s=now_s):
                 if now_s >= self.terms.until_s:
                     return ended(Completed(), *(LeaseOutgrown(each.key) for each in self.leases))
-                command = RenewLeases(self.leases, self.terms.lease_ms, self.terms.patience.attempt_s)
+                command = RenewLeases(self.leases, self.terms.lease_ms, self.terms.timeouts.attempt_s)
                 return Step(Renewing(self.leases, self.terms), command)
             case Interrupted():
                 return ended(Abandoned())

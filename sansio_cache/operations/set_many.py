@@ -18,7 +18,7 @@ from typing import Any, assert_never
 
 import attrs
 
-from sansio_cache.budget import Budget, Patience
+from sansio_cache.budget import Budget, StoreTimeouts
 from sansio_cache.codec import Codec
 from sansio_cache.commands import NO_TAGS, Capture, Fill, FillCells, HoldCells
 from sansio_cache.entry import seal
@@ -76,7 +76,7 @@ class SetRequest:
     nonce: bytes
     hold_ms: int
     chunk: int
-    patience: Patience
+    timeouts: StoreTimeouts
     started_s: float
     tags: tuple[str, ...] = ()
 
@@ -101,7 +101,7 @@ def _hold_next(
     request: SetRequest, done: tuple[FillResult, ...], tied: Versions, now_s: float, *notices: Notice
 ) -> Step:
     items = request.items[len(done) : len(done) + request.chunk]
-    return Holding(request, done, items, request.patience.from_now(now_s), tied).ask(now_s, *notices)
+    return Holding(request, done, items, request.timeouts.from_now(now_s), tied).ask(now_s, *notices)
 
 
 def _give_up(
@@ -120,7 +120,7 @@ def _give_up(
 
 def _void(request: SetRequest, done: tuple[FillResult, ...], now_s: float) -> Step:
     keys = tuple(item.key for item in request.items[len(done) :])
-    return void(keys, request.patience, now_s)
+    return void(keys, request.timeouts, now_s)
 
 
 @attrs.frozen
@@ -153,7 +153,7 @@ class Holding(AsksStore):
                 tied = self.tied or tuple(zip(self.request.tags, versions, strict=True))
                 pairs = zip(self.items, grants, strict=True)
                 fills = tuple(item.under(grant, tied) for item, grant in pairs)
-                budget = self.request.patience.from_now(now_s)
+                budget = self.request.timeouts.from_now(now_s)
                 return Filling(self.request, self.done, fills, budget, tied).ask(now_s)
             case HoldsTaken():
                 raise unexpected(self, event)

@@ -12,11 +12,10 @@ from typing import Any, Final
 import attrs
 
 from exploring.invariants import ALL, Invariant
-from sansio_cache.budget import Patience
+from sansio_cache.budget import StoreTimeouts
 from sansio_cache.cell import NONCE_BYTES, Cell, Kind, Tag
 from sansio_cache.codec import Codec, codec_for
 from sansio_cache.entry import MissReason, seal
-from sansio_cache.flights import Flights
 from sansio_cache.memory_store import Kept, MemoryStore
 from sansio_cache.notices import OperationName
 from sansio_cache.operations.batch import LoadManyRequest
@@ -24,10 +23,11 @@ from sansio_cache.operations.get import ReadRequest, get
 from sansio_cache.operations.get_or_load import get_or_load
 from sansio_cache.operations.invalidate import InvalidateRequest
 from sansio_cache.operations.load_many import load_many
-from sansio_cache.operations.loading import DRAWN_BYTES, LoadRequest
+from sansio_cache.operations.loading import RANDOM_BYTES, LoadRequest
 from sansio_cache.operations.mutate import EndRequest, MutateRequest, end
 from sansio_cache.operations.set_many import Item, SetRequest, set_many
 from sansio_cache.policy import Policy
+from sansio_cache.single_flight import SingleFlight
 from sansio_cache.step import Step
 from sansio_cache.tags import tag_key
 from sansio_cache.ttl import NO_JITTER
@@ -41,7 +41,7 @@ TAG_KEY: Final = tag_key(KEY, TAG)
 CODEC: Final[Codec[Any]] = codec_for(int, 64)
 TEXT: Final[Codec[Any]] = codec_for(str, 64)
 """What another version of the program stores the same as."""
-PATIENCE: Final = Patience(attempts=2)
+TIMEOUTS: Final = StoreTimeouts(attempts=2)
 LEASE_S: Final = 1.0
 LEASE_MS: Final = 1_000
 SOFT_TTL_MS: Final = LEASE_MS
@@ -241,7 +241,7 @@ class Configuration:
     is_reduced: bool = True
     is_eager: bool = True
     store: type[MemoryStore] = MemoryStore
-    flights: type[Flights] = Flights
+    single_flight: type[SingleFlight] = SingleFlight
     request: type[LoadRequest] = LoadRequest
     load: Callable[..., Step] = get_or_load
     load_batch: Callable[..., Step] = load_many
@@ -269,13 +269,13 @@ class Configuration:
     def read(self, act: Act, nonce: bytes, skip: MissReason | None, bypassed: frozenset[str]) -> Step:
         """The first step of a read."""
         if act.deed is Deed.GET:
-            return get(ReadRequest(act.keys[0], act.codec, PATIENCE, NOW_S, False, bypassed), skip=skip)
+            return get(ReadRequest(act.keys[0], act.codec, TIMEOUTS, NOW_S, False, bypassed), skip=skip)
         request = self.request(
             name=act.keys[0],
             codec=act.codec,
             policy=self.policy,
-            drawn=nonce + bytes(DRAWN_BYTES - NONCE_BYTES),
-            patience=PATIENCE,
+            random_bytes=nonce + bytes(RANDOM_BYTES - NONCE_BYTES),
+            timeouts=TIMEOUTS,
             started_s=NOW_S,
             tags=act.tags,
             bypassed=bypassed,
@@ -292,12 +292,12 @@ class Configuration:
     def set(self, act: Act, nonce: bytes, version: int) -> Step:
         """The first step of a set."""
         items = (self.item(act, version),)
-        request = SetRequest(OperationName.SET, items, nonce, LEASE_MS, 100, PATIENCE, NOW_S, act.tags)
+        request = SetRequest(OperationName.SET, items, nonce, LEASE_MS, 100, TIMEOUTS, NOW_S, act.tags)
         return self.store_values(request)
 
     def end(self, act: Act, grants: tuple[bytes, ...] | None, items: tuple[Item, ...]) -> Step:
         """The first step of a mutation's end."""
-        return self.end_mutation(EndRequest(act.keys, grants, items, PATIENCE, NOW_S, act.tag_keys))
+        return self.end_mutation(EndRequest(act.keys, grants, items, TIMEOUTS, NOW_S, act.tag_keys))
 
     def stored(self, start: Start) -> tuple[tuple[str, Kept], ...]:
         """What a store holds in the beginning."""
@@ -325,9 +325,9 @@ def removal(act: Act) -> InvalidateRequest:
     is_soft = act.deed is Deed.EXPIRE
     operation = OperationName.EXPIRE if is_soft else OperationName.INVALIDATE
     keys = (*act.keys, *act.tag_keys)
-    return InvalidateRequest(operation, keys, 100, PATIENCE, NOW_S, is_soft)
+    return InvalidateRequest(operation, keys, 100, TIMEOUTS, NOW_S, is_soft)
 
 
 def mutation(act: Act, nonce: bytes) -> MutateRequest:
     """What a mutation begins with."""
-    return MutateRequest(act.keys, nonce, LEASE_MS, 60.0, PATIENCE, NOW_S)
+    return MutateRequest(act.keys, nonce, LEASE_MS, 60.0, TIMEOUTS, NOW_S)

@@ -10,10 +10,19 @@ from typing import Any, Final
 
 import attrs
 
-from exploring.configuration import CODEC, FAR_MS, HARD_TTL_MS, KEY, LAPSED_MS, PATIENCE
+from exploring.configuration import CODEC, FAR_MS, HARD_TTL_MS, KEY, LAPSED_MS, TIMEOUTS
 from exploring.naming import replace, tags_of
 from sansio_cache.cell import NO_GRANT, NONCE_BYTES, Cell, Kind, Tag, make_grant
-from sansio_cache.commands import AcquireLease, Claim, Compute, Fill, FillCells, Lease, ShareLoad, Sleep
+from sansio_cache.commands import (
+    AcquireLease,
+    Compute,
+    Fill,
+    FillCells,
+    Lease,
+    LeaseRequest,
+    ShareLoad,
+    Sleep,
+)
 from sansio_cache.entry import MissReason
 from sansio_cache.events import (
     AcquireReply,
@@ -32,7 +41,6 @@ from sansio_cache.events import (
     LoadLed,
     Woke,
 )
-from sansio_cache.flights import Flights, Following, Phase
 from sansio_cache.memory_store import MemoryStore
 from sansio_cache.operations.batch import LoadManyRequest
 from sansio_cache.operations.get_or_load import Acquiring, Reading, Sharing, get_or_load
@@ -41,6 +49,7 @@ from sansio_cache.operations.loading import Filling as FillingLoad
 from sansio_cache.operations.loading import Finding, LoadRequest
 from sansio_cache.operations.mutate import EndRequest, Filling, end
 from sansio_cache.operations.set_many import SetRequest, set_many
+from sansio_cache.single_flight import Following, Phase, SingleFlight
 from sansio_cache.step import (
     Abandoned,
     Loaded,
@@ -69,18 +78,20 @@ class PlainFill(MemoryStore):
 class LockBeside(MemoryStore):
     """The lock is a key of its own, which an invalidation does not touch."""
 
-    def _acquire(self, claim: Claim, nonce: bytes, lease_ms: int, now_s: float, now_ms: int) -> AcquireReply:
-        value = self._read(claim.key, now_ms)
+    def _acquire(
+        self, lease_id: LeaseRequest, nonce: bytes, lease_ms: int, now_s: float, now_ms: int
+    ) -> AcquireReply:
+        value = self._read(lease_id.key, now_ms)
         if isinstance(value, Cell) and value.kind == Kind.VALUE:
             return FreshFound(now_s, value, now_ms)
-        lock = self._read(_lock_of(claim.key), now_ms)
+        lock = self._read(_lock_of(lease_id.key), now_ms)
         if isinstance(lock, Cell):
             if lock.grant.startswith(nonce):
                 return LeaseGranted(now_s, lock.grant, None, now_ms)
             return LeaseDenied(now_s, lock.lease_deadline_ms - now_ms, None, now_ms)
         grant = self._grant(nonce, now_ms)
         locked = Cell(Kind.EMPTY, grant, now_ms + lease_ms)
-        self._keep(_lock_of(claim.key), locked, now_ms + lease_ms)
+        self._keep(_lock_of(lease_id.key), locked, now_ms + lease_ms)
         return LeaseGranted(now_s, grant, None, now_ms)
 
     def _fill(self, fill: Fill, now_ms: int) -> FillResult:
@@ -113,8 +124,10 @@ class GrantOfProcess(MemoryStore):
     def _grant(self, nonce: bytes, now_ms: int) -> bytes:
         return make_grant(b"process0", 0)
 
-    def _acquire(self, claim: Claim, nonce: bytes, lease_ms: int, now_s: float, now_ms: int) -> AcquireReply:
-        return super()._acquire(claim, b"process0", lease_ms, now_s, now_ms)
+    def _acquire(
+        self, lease_id: LeaseRequest, nonce: bytes, lease_ms: int, now_s: float, now_ms: int
+    ) -> AcquireReply:
+        return super()._acquire(lease_id, b"process0", lease_ms, now_s, now_ms)
 
 
 class GrantOfClient(MemoryStore):
@@ -130,7 +143,7 @@ class CarelessRelease(MemoryStore):
     def _release(self, lease: Lease, now_ms: int) -> None:
         cell = self._read(lease.key, now_ms)
         if isinstance(cell, Cell) and cell.grant != NO_GRANT:
-            super()._release(replace(lease, claim=cell.grant), now_ms)
+            super()._release(replace(lease, lease_id=cell.grant), now_ms)
 
 
 class CarelessFill(MemoryStore):
@@ -149,7 +162,7 @@ class CarelessRenewal(MemoryStore):
     def _renew(self, lease: Lease, lease_ms: int, now_ms: int) -> bool:
         cell = self._read(lease.key, now_ms)
         if isinstance(cell, Cell) and cell.grant != NO_GRANT:
-            return super()._renew(replace(lease, claim=cell.grant), lease_ms, now_ms)
+            return super()._renew(replace(lease, lease_id=cell.grant), lease_ms, now_ms)
         return False
 
 
@@ -168,18 +181,22 @@ class ForgetfulFill(MemoryStore):
 class GenerousAcquire(MemoryStore):
     """An acquire takes the lease from whoever holds it."""
 
-    def _acquire(self, claim: Claim, nonce: bytes, lease_ms: int, now_s: float, now_ms: int) -> AcquireReply:
-        cell = self._read(claim.key, now_ms)
+    def _acquire(
+        self, lease_id: LeaseRequest, nonce: bytes, lease_ms: int, now_s: float, now_ms: int
+    ) -> AcquireReply:
+        cell = self._read(lease_id.key, now_ms)
         if isinstance(cell, Cell) and cell.kind == Kind.EMPTY:
-            self._drop(claim.key)
-        return super()._acquire(claim, nonce, lease_ms, now_s, now_ms)
+            self._drop(lease_id.key)
+        return super()._acquire(lease_id, nonce, lease_ms, now_s, now_ms)
 
 
 class EternalLease(MemoryStore):
     """A lease has no expiry."""
 
-    def _acquire(self, claim: Claim, nonce: bytes, lease_ms: int, now_s: float, now_ms: int) -> AcquireReply:
-        return super()._acquire(claim, nonce, HARD_TTL_MS, now_s, now_ms)
+    def _acquire(
+        self, lease_id: LeaseRequest, nonce: bytes, lease_ms: int, now_s: float, now_ms: int
+    ) -> AcquireReply:
+        return super()._acquire(lease_id, nonce, HARD_TTL_MS, now_s, now_ms)
 
 
 class WipingRelease(MemoryStore):
@@ -248,8 +265,10 @@ class CapturesAtFill(MemoryStore):
 class KnowsNothingSeen(MemoryStore):
     """An acquire gives a fresh value to whoever asks, also to one who has it and wants it refreshed."""
 
-    def _acquire(self, claim: Claim, nonce: bytes, lease_ms: int, now_s: float, now_ms: int) -> AcquireReply:
-        return super()._acquire(replace(claim, seen=NO_GRANT), nonce, lease_ms, now_s, now_ms)
+    def _acquire(
+        self, lease_id: LeaseRequest, nonce: bytes, lease_ms: int, now_s: float, now_ms: int
+    ) -> AcquireReply:
+        return super()._acquire(replace(lease_id, seen=NO_GRANT), nonce, lease_ms, now_s, now_ms)
 
 
 class ShortRefresh(MemoryStore):
@@ -275,11 +294,13 @@ class ShortRenewal(MemoryStore):
 class GenerousRefresh(MemoryStore):
     """An acquire begins a refresh although somebody else is at it."""
 
-    def _acquire(self, claim: Claim, nonce: bytes, lease_ms: int, now_s: float, now_ms: int) -> AcquireReply:
-        kept = self._kept.get(claim.key)
+    def _acquire(
+        self, lease_id: LeaseRequest, nonce: bytes, lease_ms: int, now_s: float, now_ms: int
+    ) -> AcquireReply:
+        kept = self._kept.get(lease_id.key)
         if kept is not None and isinstance(kept.cell, Cell) and kept.cell.kind == Kind.VALUE:
-            self._keep(claim.key, replace(kept.cell, lease_deadline_ms=LAPSED_MS), kept.expires_ms)
-        return super()._acquire(claim, nonce, lease_ms, now_s, now_ms)
+            self._keep(lease_id.key, replace(kept.cell, lease_deadline_ms=LAPSED_MS), kept.expires_ms)
+        return super()._acquire(lease_id, nonce, lease_ms, now_s, now_ms)
 
 
 class SparingExpiry(MemoryStore):
@@ -304,7 +325,7 @@ class Untied(LoadRequest, frozen=True):
 
     def versions(self, versions: tuple[bytes, ...]) -> Versions:
         """Only those of the tags."""
-        return LoadRequest.versions(replace(self, anchor=b""), versions)
+        return LoadRequest.versions(replace(self, variant_of=b""), versions)
 
 
 class SharedByType(LoadRequest, frozen=True):
@@ -319,22 +340,22 @@ class SharedByType(LoadRequest, frozen=True):
 # Flights.
 
 
-class CredulousFlights(Flights):
+class CredulousSingleFlight(SingleFlight):
     """A follower that joined while the loader ran takes its value, whether the store accepted it or not."""
 
     def leave(self, following: Following) -> Loaded | Raised | None:
-        flight = self._flights[following.flight]
+        load_id = self._single_flight[following.load_id]
         result = super().leave(following)
-        if following.joined is Phase.LOADING and isinstance(flight.landing, Loaded):
-            return flight.landing
+        if following.joined is Phase.LOADING and isinstance(load_id.landing, Loaded):
+            return load_id.landing
         return result
 
 
-class FlightsThatShareHits(Flights):
+class SingleFlightThatSharesHits(SingleFlight):
     """What a leader read lands as if it had been loaded."""
 
     def observe(self, step: Step) -> bool:
-        if step.flight is not None and isinstance(step.outcome, Value):
+        if step.load_id is not None and isinstance(step.outcome, Value):
             value = step.outcome.value
             step = replace(step, outcome=Loaded(value, CODEC.encode(value).payload, accepted=True))
         return super().observe(step)
@@ -361,7 +382,7 @@ class LoneSetting:
 def lone_set(request: SetRequest) -> Step:
     """Store without a hold."""
     fills = tuple(item.under(UNCONDITIONAL) for item in request.items)
-    return Step(LoneSetting(request), FillCells(fills, PATIENCE.attempt_s))
+    return Step(LoneSetting(request), FillCells(fills, TIMEOUTS.attempt_s))
 
 
 @attrs.frozen
@@ -388,18 +409,18 @@ class ReadingAsLeader:
     """Leads a flight from its very first read."""
 
     request: LoadRequest
-    flight: int
+    load_id: int
 
     def receive(self, event: Event) -> Step:
         """A hit lands the flight."""
         if isinstance(event, Interrupted):
-            return ended(Abandoned(), flight=self.flight)
+            return ended(Abandoned(), load_id=self.load_id)
         assert isinstance(event, CellRead)
         reading = get_or_load(self.request).state.receive(event)
         if reading.outcome is not None:
-            return replace(reading, flight=self.flight)
+            return replace(reading, load_id=self.load_id)
         assert isinstance(reading.command, ShareLoad)
-        return reading.state.receive(LoadLed(event.now_s, self.flight))
+        return reading.state.receive(LoadLed(event.now_s, self.load_id))
 
 
 @attrs.frozen
@@ -413,7 +434,7 @@ class JoiningFirst:
         """Lead with a read, or take what the leader has."""
         if isinstance(event, LoadLed):
             reading = get_or_load(self.request)
-            return Step(ReadingAsLeader(self.request, event.flight), reading.command, flight=event.flight)
+            return Step(ReadingAsLeader(self.request, event.load_id), reading.command, load_id=event.load_id)
         return self.sharing.receive(event)
 
 
@@ -433,7 +454,7 @@ class Forgetful:
     def receive(self, event: Event) -> Step:
         """End at once where an acquire is interrupted."""
         if isinstance(self.state, Acquiring) and isinstance(event, Interrupted):
-            return ended(Abandoned(), flight=self.state.flight)
+            return ended(Abandoned(), load_id=self.state.load_id)
         return _forgetful(self.state.receive(event))
 
 
@@ -509,7 +530,7 @@ class Hasty:
         """Load first, where the shipped machine asks for the lease."""
         step = self.state.receive(event)
         if isinstance(step.command, AcquireLease):
-            return Step(LoadingAhead(step), Compute(KEY, None), flight=step.flight)
+            return Step(LoadingAhead(step), Compute(KEY, None), load_id=step.load_id)
         return step if step.command is None else replace(step, state=Hasty(step.state))
 
 

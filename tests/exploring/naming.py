@@ -17,17 +17,17 @@ import msgspec
 from msgspec import Struct
 
 from exploring.configuration import FIRST_US, LONG_AGO, Act
-from sansio_cache.budget import Budget, Patience
+from sansio_cache.budget import Budget, StoreTimeouts
 from sansio_cache.cell import GRANT_BYTES, NO_GRANT, NONCE_BYTES, make_grant
 from sansio_cache.codec import Codec
 from sansio_cache.entry import BODY_HEADER_BYTES, TAGS_AT
-from sansio_cache.operations.loading import DRAWN_BYTES
+from sansio_cache.operations.loading import RANDOM_BYTES
 from sansio_cache.policy import Policy
 
 NAMELESS: Final = b"nameless"
 """The nonce of all ids that nobody outside the store can say."""
 _CONSTANTS: Final = frozenset({NO_GRANT, LONG_AGO})
-_WHOLE: Final = (Act, Budget, Codec, Patience, Policy)
+_WHOLE: Final = (Act, Budget, Codec, StoreTimeouts, Policy)
 """Values that mention no id."""
 _LENGTH_BYTES: Final = 2
 
@@ -124,7 +124,7 @@ def rewrite(value: Any, name: NameOf | None, fields: Fields = _NOTHING) -> Any:
 def _renamed(value: bytes, name: NameOf) -> bytes:
     if len(value) in (NONCE_BYTES, GRANT_BYTES):
         return name(value)
-    if len(value) == DRAWN_BYTES:
+    if len(value) == RANDOM_BYTES:
         return name(value[:NONCE_BYTES]) + value[NONCE_BYTES:]
     return value
 
@@ -142,7 +142,7 @@ def mentions(value: Any) -> tuple[bytes, ...]:
 
     def visit(part: Any) -> None:
         if isinstance(part, bytes):
-            if len(part) == DRAWN_BYTES:
+            if len(part) == RANDOM_BYTES:
                 found[part[:NONCE_BYTES]] = None
             elif len(part) in (NONCE_BYTES, GRANT_BYTES) and part not in _CONSTANTS:
                 found[part] = None

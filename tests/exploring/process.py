@@ -15,7 +15,7 @@ import attrs
 from exploring.configuration import NOW_S, Act
 from exploring.naming import replace, rewrite
 from sansio_cache.events import Event
-from sansio_cache.flights import Flights, Following, Phase, _Flight
+from sansio_cache.single_flight import Following, Phase, SingleFlight, _Load
 from sansio_cache.step import Loaded, Raised, Step
 
 NEVER_S: Final = NOW_S + 1.0
@@ -49,7 +49,7 @@ class Worker:
     """The answer to a request that has been performed, on its way."""
     following: Following | None = None
     is_interrupted: bool = False
-    flight: int | None = None
+    load_id: int | None = None
     """The flight that an interrupted operation led."""
     floor: Floor = ()
     own_floor: Floor = ()
@@ -77,7 +77,7 @@ Load = tuple[str, bytes]
 
 
 @attrs.frozen
-class FrozenFlight:
+class FrozenLoad:
     """One of the loads under way, as a value."""
 
     load: Load
@@ -88,21 +88,21 @@ class FrozenFlight:
 
 
 # What is frozen here is all that there is: a new field would have to be frozen, and renumbered, too.
-assert [field.name for field in attrs.fields(Flights)] == [
-    "_flights",
+assert [field.name for field in attrs.fields(SingleFlight)] == [
+    "_loads",
     "_current",
     "_resting",
     "_last",
     "_arrivals",
 ]
-assert [field.name for field in attrs.fields(_Flight)] == [field.name for field in attrs.fields(FrozenFlight)]
+assert [field.name for field in attrs.fields(_Load)] == [field.name for field in attrs.fields(FrozenLoad)]
 
 
 @attrs.frozen
-class FrozenFlights:
+class FrozenSingleFlight:
     """What `Flights` holds, as a value: the flights with their numbers, and which of them are current."""
 
-    flights: tuple[tuple[int, FrozenFlight], ...] = ()
+    single_flight: tuple[tuple[int, FrozenLoad], ...] = ()
     current: tuple[tuple[Load, int], ...] = ()
     resting: tuple[Load, ...] = ()
     """Loads that are not to be led again yet. When that is over is a move of its own."""
@@ -118,7 +118,7 @@ class Process:
     """
 
     workers: tuple[Worker, ...]
-    flights: FrozenFlights = FrozenFlights()
+    single_flight: FrozenSingleFlight = FrozenSingleFlight()
     remembered: tuple[tuple[str, int], ...] = ()
     """Keys whose invalidation the store could not be told, with the newest version each."""
 
@@ -128,39 +128,39 @@ def pending(worker: Worker) -> Any:
     return None if worker.step is None else worker.step.command
 
 
-def frozen(workers: list[Worker], flights: Flights, remembered: Mapping[str, int]) -> Process:
+def frozen(workers: list[Worker], single_flight: SingleFlight, remembered: Mapping[str, int]) -> Process:
     """A process as a value."""
     # Whether a load rests is asked by readers that are still to come.
     callers = (worker for worker in workers if worker.stage is not Stage.REFRESHING)
     are_readers_left = any(act.is_read for worker in callers for act in worker.acts)
-    frozen_flights = FrozenFlights(
+    frozen_single_flight = FrozenSingleFlight(
         tuple(
-            (number, FrozenFlight(**attrs.asdict(flight, recurse=False)))
-            for number, flight in flights._flights.items()
+            (number, FrozenLoad(**attrs.asdict(load_id, recurse=False)))
+            for number, load_id in single_flight._loads.items()
         ),
-        tuple(flights._current.items()),
-        tuple(sorted(flights._resting)) if are_readers_left else (),
-        flights._last,
-        flights._arrivals,
+        tuple(single_flight._current.items()),
+        tuple(sorted(single_flight._resting)) if are_readers_left else (),
+        single_flight._last,
+        single_flight._arrivals,
     )
-    return _tidied(Process(tuple(workers), frozen_flights, tuple(sorted(remembered.items()))))
+    return _tidied(Process(tuple(workers), frozen_single_flight, tuple(sorted(remembered.items()))))
 
 
-def thaw(frozen_flights: FrozenFlights, flights: Flights) -> Flights:
+def thaw(frozen_single_flight: FrozenSingleFlight, single_flight: SingleFlight) -> SingleFlight:
     """Give `flights`, which are new, what was frozen."""
-    for number, flight in frozen_flights.flights:
-        flights._flights[number] = _Flight(**attrs.asdict(flight, recurse=False))
-    flights._current.update(frozen_flights.current)
-    flights._resting.update(dict.fromkeys(frozen_flights.resting, NEVER_S))
-    flights._last = frozen_flights.last
-    flights._arrivals = frozen_flights.arrivals
-    return flights
+    for number, load_id in frozen_single_flight.single_flight:
+        single_flight._loads[number] = _Load(**attrs.asdict(load_id, recurse=False))
+    single_flight._current.update(frozen_single_flight.current)
+    single_flight._resting.update(dict.fromkeys(frozen_single_flight.resting, NEVER_S))
+    single_flight._last = frozen_single_flight.last
+    single_flight._arrivals = frozen_single_flight.arrivals
+    return single_flight
 
 
 def _tidied(process: Process) -> Process:
     """Renumber what anybody can name, from 1 and in order; cut off what decides only pauses and notices."""
     named: dict[str, set[int]] = {
-        "flight": {number for number, _ in process.flights.flights},
+        "load_id": {number for number, _ in process.single_flight.single_flight},
         "arrival": set(),
     }
 
@@ -172,13 +172,13 @@ def _tidied(process: Process) -> Process:
 
         return see
 
-    see_flight, see_arrival = collect("flight"), collect("arrival")
-    rewrite(process.workers, None, {"flight": see_flight, "displaced": see_flight, "arrival": see_arrival})
-    flights = {number: place for place, number in enumerate(sorted(named["flight"]), 1)}
+    see_load_id, see_arrival = collect("load_id"), collect("arrival")
+    rewrite(process.workers, None, {"load_id": see_load_id, "displaced": see_load_id, "arrival": see_arrival})
+    single_flight = {number: place for place, number in enumerate(sorted(named["load_id"]), 1)}
     arrivals = {number: place for place, number in enumerate(sorted(named["arrival"]), 1)}
     tidy: dict[str, Callable[[Any], Any]] = {
-        "flight": lambda flight: flight if isinstance(flight, bytes) else flights.get(flight),
-        "displaced": flights.get,
+        "load_id": lambda load_id: load_id if isinstance(load_id, bytes) else single_flight.get(load_id),
+        "displaced": single_flight.get,
         "arrival": lambda arrival: arrivals.get(arrival, 0),
         "turns": lambda turns: min(turns, 1),
         "turn": lambda turn: 0,
@@ -192,16 +192,17 @@ def _tidied(process: Process) -> Process:
         """Who had come when a loader began, by the new numbers: those who can still be named."""
         return None if began is None else sum(arrival <= began for arrival in arrivals)
 
-    frozen = process.flights
+    frozen = process.single_flight
     return Process(
         rewrite(process.workers, None, tidy),
-        FrozenFlights(
+        FrozenSingleFlight(
             tuple(
-                (flights[number], replace(each, began=as_of(each.began))) for number, each in frozen.flights
+                (single_flight[number], replace(each, began=as_of(each.began)))
+                for number, each in frozen.single_flight
             ),
-            tuple((load, flights[number]) for load, number in frozen.current),
+            tuple((load, single_flight[number]) for load, number in frozen.current),
             frozen.resting,
-            len(flights),
+            len(single_flight),
             len(arrivals),
         ),
         process.remembered,

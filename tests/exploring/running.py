@@ -1,6 +1,6 @@
 """What a driver does to a process: thawed for one move, and frozen again.
 
-`Running` does to the machines and to `Flights` what `sansio_cache_redis.driver_sync.Driver` does to them,
+`Running` does to the machines and to `Flights` what `sansio_cache_runtime.sync.driver.Driver` does to them,
 method by method: `_take` is a turn of the loop in `run`, `interrupt` is `_abandon`, `join` and `_leave` are
 `_share`, `_spawn` is `_spawn`, and `_observe` is `_observe`. A refresh that is spawned becomes one more
 worker of the process, until it ends. A recovery, which the drivers run in the background, is run by the
@@ -17,8 +17,8 @@ import attrs
 from exploring.configuration import (
     KEYS,
     NOW_S,
-    PATIENCE,
     TAG_KEY,
+    TIMEOUTS,
     Act,
     Configuration,
     Deed,
@@ -58,12 +58,12 @@ from sansio_cache.events import (
     SharingTimedOut,
     Woke,
 )
-from sansio_cache.flights import Flights, Following
 from sansio_cache.notices import InvalidationFailed, StaleServed, StoreGaveUp
 from sansio_cache.operations.invalidate import invalidate
 from sansio_cache.operations.mutate import begin
 from sansio_cache.operations.recovery import recover
 from sansio_cache.operations.set_many import Item
+from sansio_cache.single_flight import Following, SingleFlight
 from sansio_cache.step import (
     Abandoned,
     Completed,
@@ -134,7 +134,7 @@ class Running:
     numbers: tuple[int, ...]
     may_interrupt: bool
     workers: list[Worker]
-    flights: Flights
+    single_flight: SingleFlight
     remembered: dict[str, int]
     completed: Floor = ()
     broken: tuple[Invariant, str] | None = None
@@ -239,7 +239,7 @@ class Running:
         worker = self.workers[i]
         assert worker.step is not None
         assert isinstance(worker.step.command, ShareLoad)
-        place = self.flights.join(worker.step.command)
+        place = self.single_flight.join(worker.step.command)
         if isinstance(place, int):
             self.receive(i, LoadLed(NOW_S, place))
         elif place is None:
@@ -251,9 +251,9 @@ class Running:
         """A follower's patience ends before the flight has landed."""
         following = self.workers[i].following
         assert following is not None
-        self.flights.leave(following)
+        self.single_flight.leave(following)
         self.workers[i] = replace(self.workers[i], following=None)
-        self.receive(i, SharingTimedOut(NOW_S, following.flight, following.arrival))
+        self.receive(i, SharingTimedOut(NOW_S, following.load_id, following.arrival))
 
     def interrupt(self, i: int) -> None:
         """Interrupt a caller: its machine gives back what it may hold, and ends as abandoned."""
@@ -263,9 +263,9 @@ class Running:
             return
         assert worker.step is not None
         if worker.following is not None:
-            self.flights.leave(worker.following)
-        flight = worker.step.flight if isinstance(worker.step.flight, int) else None
-        self.workers[i] = replace(worker, is_interrupted=True, flight=flight, following=None, looked=None)
+            self.single_flight.leave(worker.following)
+        load_id = worker.step.load_id if isinstance(worker.step.load_id, int) else None
+        self.workers[i] = replace(worker, is_interrupted=True, load_id=load_id, following=None, looked=None)
         self.receive(i, Interrupted(NOW_S))
 
     def renewed(self, i: int, event: Event) -> None:
@@ -277,7 +277,7 @@ class Running:
 
     def end_rest(self, load: Load) -> None:
         """A load has rested for long enough."""
-        del self.flights._resting[load]
+        del self.single_flight._resting[load]
 
     def crash(self) -> None:
         """The process is gone, and its workers with it; what they were asking may still arrive."""
@@ -289,7 +289,7 @@ class Running:
                 self.writer_died = True
         self.may_leave_lease = True
         self.workers = [Worker((), Stage.DONE) for _ in self.numbers]
-        self.flights = self.configuration.flights()
+        self.single_flight = self.configuration.single_flight()
         self.remembered = {}
 
     # What a driver does.
@@ -308,7 +308,7 @@ class Running:
         self._note(i, answered, step)
         if step.outcome is not None:
             if worker.is_interrupted:
-                self._observe(ended(Abandoned(), flight=worker.flight))
+                self._observe(ended(Abandoned(), load_id=worker.load_id))
             self._end(i, step.outcome)
             self._spawn(worker, step.spawn)
             return
@@ -324,15 +324,15 @@ class Running:
             self.join(i)
 
     def _observe(self, step: Step) -> None:
-        if step.flight is None or not self.flights.observe(step):
+        if step.load_id is None or not self.single_flight.observe(step):
             return
         for j, worker in enumerate(self.workers):
-            if worker.following is not None and worker.following.flight == step.flight:
+            if worker.following is not None and worker.following.load_id == step.load_id:
                 self._leave(j, worker.following)
 
     def _leave(self, i: int, following: Following) -> None:
-        assert self.flights.has_landed(following)
-        result = self.flights.leave(following)
+        assert self.single_flight.has_ended(following)
+        result = self.single_flight.leave(following)
         self.workers[i] = replace(self.workers[i], following=None)
         if result is None:
             self.receive(i, LoadNotShared(NOW_S, following.arrival))
@@ -346,13 +346,13 @@ class Running:
         """Begin what runs in the background, but for what somebody here runs already."""
         for step in steps:
             assert isinstance(step.command, ShareLoad)
-            place = self.flights.join(step.command)
+            place = self.single_flight.join(step.command)
             if isinstance(place, int):
                 self.workers.append(Worker(worker.acts[:1], Stage.REFRESHING))
                 begun = step.state.receive(LoadLed(NOW_S, place))
                 self._take(len(self.workers) - 1, begun, Stage.REFRESHING)
             elif place is not None:
-                self.flights.leave(place)
+                self.single_flight.leave(place)
 
     def _note(self, i: int, answered: Command | None, step: Step) -> None:
         for notice in step.notices:
@@ -388,7 +388,7 @@ class Running:
                 for key in worker.owes:
                     self.remembered[key] = max(self.remembered.get(key, 0), worker.version)
             self.workers[i] = replace(worker, is_interrupted=False)
-            self._take(i, recover(worker.owes, PATIENCE), Stage.RECOVERING)
+            self._take(i, recover(worker.owes, TIMEOUTS), Stage.RECOVERING)
         else:
             self._complete(worker)
             self._finish(i)
@@ -435,7 +435,7 @@ class Running:
         current = self.workers[i].step
         assert current is not None
         step = current.state.receive(event)
-        if not isinstance(step.flight, int):
+        if not isinstance(step.load_id, int):
             return False
         return step.outcome is not None or isinstance(step.command, Compute | FillCells)
 
@@ -499,7 +499,7 @@ class Running:
         callers = len(self.numbers)
         refreshes = [each for each in self.workers[callers:] if each.stage is not Stage.DONE]
         return Turn(
-            frozen([*self.workers[:callers], *refreshes], self.flights, self.remembered),
+            frozen([*self.workers[:callers], *refreshes], self.single_flight, self.remembered),
             self.completed,
             self.broken,
             self.may_leave_lease,
@@ -536,6 +536,6 @@ def thawed(
     process: Process, configuration: Configuration, numbers: tuple[int, ...], *, may_interrupt: bool
 ) -> Running:
     """A process to make one move in."""
-    flights = thaw(process.flights, configuration.flights())
+    single_flight = thaw(process.single_flight, configuration.single_flight())
     workers, remembered = list(process.workers), dict(process.remembered)
-    return Running(configuration, numbers, may_interrupt, workers, flights, remembered)
+    return Running(configuration, numbers, may_interrupt, workers, single_flight, remembered)

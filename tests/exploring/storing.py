@@ -35,7 +35,7 @@ from sansio_cache.commands import (
     RenewLeases,
     StoreCommand,
 )
-from sansio_cache.entry import beside
+from sansio_cache.entry import variant_key
 from sansio_cache.events import CellsFilled, FillResult, StoreEvent
 from sansio_cache.memory_store import Kept
 
@@ -95,12 +95,12 @@ def served(stored: Stored, act: Act) -> Served | None:
     cell = _value(cells, key)
     if cell is None:
         return None
-    anchor = None
+    variant_of = None
     if cell.body[_SCHEMA] != act.codec.fingerprint:
         if cell.soft_ms and cell.soft_ms <= NOW_MS:
             return None
-        anchor = cell.filled_by
-        cell = _value(cells, beside(key, act.codec.fingerprint))
+        variant_of = cell.filled_by
+        cell = _value(cells, variant_key(key, act.codec.fingerprint))
         if cell is None or cell.body[_SCHEMA] != act.codec.fingerprint:
             return None
     is_tagged = False
@@ -111,7 +111,7 @@ def served(stored: Stored, act: Act) -> Served | None:
             current: bytes | None = kept.cell.version if kept and isinstance(kept.cell, Tag) else None
             assert name == TAG
         else:
-            current = anchor
+            current = variant_of
         if version != current:
             return None
     loaded = int(payload_of(cell.body).strip(b'"'))
@@ -233,7 +233,7 @@ def _judged(
             if (
                 old is None
                 or not isinstance(old.cell, Cell)
-                or not is_granted_to(old.cell.grant, lease.claim)
+                or not is_granted_to(old.cell.grant, lease.lease_id)
             ):
                 return Invariant.S5, f"a {name} changed a cell that is not its claimant's"
             if isinstance(command, ReleaseLeases) and _has_lost_value(old.cell, new):

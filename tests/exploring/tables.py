@@ -285,7 +285,7 @@ class Tables:
         return menu
 
     def _options(self, process: Process) -> Iterator[tuple[int, Action, Any]]:
-        for load in process.flights.resting:
+        for load in process.single_flight.resting:
             yield 0, Action.END_REST, load
         callers = sum(worker.stage is not Stage.REFRESHING for worker in process.workers)
         is_alone = self.configuration.is_eager and callers == 1

@@ -68,7 +68,7 @@ def _then(worker: Worker) -> str:
     if worker.reply is not None:
         return f"{type(worker.reply).__name__} on its way"
     if worker.following is not None:
-        return f"follows flight {worker.following.flight} ({worker.following.joined.name})"
+        return f"follows flight {worker.following.load_id} ({worker.following.joined.name})"
     if isinstance(command, Compute | ComputeMany):
         return "calls its loader"
     if command is not None:
@@ -93,12 +93,12 @@ def _command(command: Any) -> str:
     return name
 
 
-def _grant(claim: bytes) -> str:
-    if claim == NO_GRANT:
+def _grant(lease_id: bytes) -> str:
+    if lease_id == NO_GRANT:
         return "none"
-    nonce: str = claim[:NONCE_BYTES].decode("ascii", "replace")
-    is_numbered = len(claim) > NONCE_BYTES and label_of(claim) > 0
-    return f"{nonce}/{label_of(claim)}" if is_numbered else nonce
+    nonce: str = lease_id[:NONCE_BYTES].decode("ascii", "replace")
+    is_numbered = len(lease_id) > NONCE_BYTES and label_of(lease_id) > 0
+    return f"{nonce}/{label_of(lease_id)}" if is_numbered else nonce
 
 
 def _body(body: bytes) -> str:

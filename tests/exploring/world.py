@@ -191,12 +191,14 @@ def _held(stored: Stored) -> frozenset[Any]:
 
 def _is_spent(request: StoreCommand, held: frozenset[Any]) -> bool:
     """Whether it names a grant that the store does not hold, and so never will again."""
-    claims: tuple[bytes, ...] = ()
+    lease_requests: tuple[bytes, ...] = ()
     if isinstance(request, FillCells):
-        claims = tuple(fill.grant for fill in request.fills)
+        lease_requests = tuple(fill.grant for fill in request.fills)
     elif isinstance(request, ReleaseLeases | RenewLeases):
-        claims = tuple(lease.claim for lease in request.leases if len(lease.claim) > NONCE_BYTES)
-    return bool(claims) and held.isdisjoint(claims)
+        lease_requests = tuple(
+            lease.lease_id for lease in request.leases if len(lease.lease_id) > NONCE_BYTES
+        )
+    return bool(lease_requests) and held.isdisjoint(lease_requests)
 
 
 def _swaps(configuration: Configuration, numbers: tuple[tuple[int, ...], ...]) -> Iterator[_Swap]:

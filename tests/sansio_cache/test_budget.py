@@ -6,14 +6,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sansio_cache.budget import Budget, Patience
+from sansio_cache.budget import Budget, StoreTimeouts
 from sansio_cache.events import FailureKind, StoreFailed
 
 TIMEOUT = FailureKind.TIMEOUT
 
 
 def test_an_attempt_gets_100_ms_and_an_operation_250_ms_by_default():
-    budget = Patience().from_now(10.0)
+    budget = StoreTimeouts().from_now(10.0)
     assert budget == Budget(10.25, 0.1, 3)
     assert budget.timeout_s(10.0) == 0.1
 
@@ -58,7 +58,7 @@ def test_attempts_never_take_longer_together_than_the_operation_may(
 ):
     """L5: also where every attempt takes the whole of its time."""
     now_s = 0.0
-    budget = Patience(attempt_s, operation_s, attempts).from_now(now_s)
+    budget = StoreTimeouts(attempt_s, operation_s, attempts).from_now(now_s)
     for _ in lateness:
         now_s += budget.timeout_s(now_s)
         following = budget.after(StoreFailed(now_s, TIMEOUT))

@@ -66,7 +66,7 @@ def test_a_grant_is_the_clients_nonce_and_the_servers_microseconds():
 
 
 @pytest.mark.parametrize(
-    ("grant", "claim", "is_ours"),
+    ("grant", "lease_id", "is_ours"),
     [
         (b"nonce--1" + b"moment-1", b"nonce--1" + b"moment-1", True),
         (b"nonce--1" + b"moment-1", b"nonce--1", True),
@@ -76,6 +76,6 @@ def test_a_grant_is_the_clients_nonce_and_the_servers_microseconds():
         (NO_GRANT, NO_GRANT, False),
     ],
 )
-def test_a_lease_is_claimed_by_its_grant_or_by_its_nonce_and_nobodys_by_none(grant, claim, is_ours):
+def test_a_lease_is_claimed_by_its_grant_or_by_its_nonce_and_nobodys_by_none(grant, lease_id, is_ours):
     """S5."""
-    assert is_granted_to(grant, claim) is is_ours
+    assert is_granted_to(grant, lease_id) is is_ours

@@ -15,15 +15,15 @@ from sansio_cache.entry import (
     Servable,
     Unchecked,
     Unservable,
-    beside,
     copy_of,
     examine,
     is_fresh,
     key_check,
     seal,
+    variant_key,
 )
 from sansio_cache.keys import KeyBuilder
-from sansio_cache.tags import ANCHOR, NO_VERSION
+from sansio_cache.tags import NO_VERSION, VARIANT_OF
 from support.machines import INTS, KEY, TEXTS, THEIRS, absent_cell, value_cell
 
 PLAIN = codec_for(None, 1_000)
@@ -178,7 +178,7 @@ def test_it_is_only_an_answer_to_readers_of_its_type():
 
 # Tags (S7).
 
-names = st.sampled_from(["t:a", "t:b", "g:user", ANCHOR]) | st.text(max_size=20)
+names = st.sampled_from(["t:a", "t:b", "g:user", VARIANT_OF]) | st.text(max_size=20)
 issued = st.sampled_from([V1, V2, V3]) | st.binary(min_size=16, max_size=16)
 tagged = st.dictionaries(names, issued, max_size=5)
 
@@ -233,7 +233,7 @@ def test_a_missing_version_equals_none_that_an_entry_has(tags, versions):
 def test_an_arbitrary_tag_section_is_a_verdict_and_never_an_exception(count, noise, kind):
     """S12."""
     body = GOOD[:16] + bytes((kind, count)) + GOOD[18:22] + noise
-    for versions in ((), (("t:a", V1),), ((ANCHOR, THEIRS),)):
+    for versions in ((), (("t:a", V1),), ((VARIANT_OF, THEIRS),)):
         verdict = examine(body_cell(body), KEY, INTS, 0, versions)
         assert isinstance(verdict, Servable | Unservable | Unchecked)
         if isinstance(verdict, Servable):
@@ -258,8 +258,8 @@ def test_a_tag_whose_name_is_no_text_is_corrupt():
 
 def test_as_many_tags_as_a_caller_may_name_fit_in_beside_an_anchor():
     versions = tuple((f"t:{number}", V1) for number in range(MAX_TAGS))
-    cell = value_cell(7, versions=(*versions, (ANCHOR, THEIRS)))
-    assert examine(cell, KEY, INTS, 0, (*versions, (ANCHOR, THEIRS))) == Servable(7, True, cell)
+    cell = value_cell(7, versions=(*versions, (VARIANT_OF, THEIRS)))
+    assert examine(cell, KEY, INTS, 0, (*versions, (VARIANT_OF, THEIRS))) == Servable(7, True, cell)
 
 
 @settings(deadline=None)
@@ -274,25 +274,25 @@ def test_large_payloads_are_read_the_same(length):
 
 def test_where_an_entry_is_kept_beside_another_is_internal_and_its_versions_own():
     """S10, S11."""
-    place = beside("shop:user:1", INTS.fingerprint)
+    place = variant_key("shop:user:1", INTS.fingerprint)
     assert place == f"shop:%s:{INTS.fingerprint.hex()}:user:1"
     assert KeyBuilder("shop").is_internal(place)
-    assert place != beside("shop:user:1", TEXTS.fingerprint)
-    assert place != beside("shop:user:2", INTS.fingerprint)
-    assert place != beside("other:user:1", INTS.fingerprint)
+    assert place != variant_key("shop:user:1", TEXTS.fingerprint)
+    assert place != variant_key("shop:user:2", INTS.fingerprint)
+    assert place != variant_key("other:user:1", INTS.fingerprint)
 
 
 @settings(deadline=None)
 @given(issued, issued)
 def test_what_is_kept_beside_an_entry_is_served_only_with_the_very_entry_that_it_is_tied_to(own, found):
     """S1."""
-    place = beside(KEY, INTS.fingerprint)
-    cell = value_cell(7, place, versions=((ANCHOR, own),))
-    verdict = examine(cell, place, INTS, 0, ((ANCHOR, found),))
+    place = variant_key(KEY, INTS.fingerprint)
+    cell = value_cell(7, place, versions=((VARIANT_OF, own),))
+    verdict = examine(cell, place, INTS, 0, ((VARIANT_OF, found),))
     assert isinstance(verdict, Servable) is (own == found)
     # Nor is it served by accident: without an anchor it is unchecked, and under the other key it is refused.
-    assert examine(cell, place, INTS, 0) == Unchecked((ANCHOR,))
-    assert examine(cell, KEY, INTS, 0, ((ANCHOR, own),)) == Unservable(MissReason.KEY_CHECK, THEIRS)
+    assert examine(cell, place, INTS, 0) == Unchecked((VARIANT_OF,))
+    assert examine(cell, KEY, INTS, 0, ((VARIANT_OF, own),)) == Unservable(MissReason.KEY_CHECK, THEIRS)
 
 
 @pytest.mark.parametrize(

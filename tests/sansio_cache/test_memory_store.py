@@ -23,13 +23,13 @@ from sansio_cache.commands import (
     AcquireLease,
     AcquireLeases,
     Capture,
-    Claim,
     DeleteKeys,
     ExpireCells,
     Fill,
     FillCells,
     HoldCells,
     Lease,
+    LeaseRequest,
     Mode,
     Ping,
     ReadCell,
@@ -101,11 +101,11 @@ class Stage:
         event = self.store.perform(FillCells((Fill(key, grant, hard_ms, soft_ms, body),), 1.0))
         return event.results[0]
 
-    def renew(self, claim, lease_ms=5_000):
-        return self.store.perform(RenewLeases((Lease(KEY, claim),), lease_ms, 1.0)).renewed[0]
+    def renew(self, lease_id, lease_ms=5_000):
+        return self.store.perform(RenewLeases((Lease(KEY, lease_id),), lease_ms, 1.0)).renewed[0]
 
-    def release(self, claim):
-        return self.store.perform(ReleaseLeases((Lease(KEY, claim),), 1.0))
+    def release(self, lease_id):
+        return self.store.perform(ReleaseLeases((Lease(KEY, lease_id),), 1.0))
 
     def versions(self, *tags):
         """The versions of tags as a reader gets them."""
@@ -346,12 +346,12 @@ class TestReleasing:
         assert stage.expires_ms == LATER_MS
 
     @pytest.mark.parametrize("cell", [None, FOREIGN, value(), Cell(Kind.EMPTY, EARLIER, LATER_MS)])
-    @pytest.mark.parametrize("claim", [make_grant(MINE, 1), MINE, bytes(8)])
-    def test_what_is_not_ones_own_is_left_alone(self, cell, claim, stage):
+    @pytest.mark.parametrize("lease_id", [make_grant(MINE, 1), MINE, bytes(8)])
+    def test_what_is_not_ones_own_is_left_alone(self, cell, lease_id, stage):
         """S5."""
         stage.plant(cell)
         before = stage.store.dump()
-        stage.release(claim)
+        stage.release(lease_id)
         assert stage.store.dump() == before
 
 
@@ -415,11 +415,11 @@ class TestAcquiringMany:
         stage.plant(value()).plant(FOREIGN, key="shop:foreign")
         held = stage.store.perform(HoldCells(("shop:held",), OTHER, 300, 1.0)).grants
         stage.acquire(OTHER, key="shop:theirs")
-        claims = tuple(
-            Claim(key, NO_GRANT, Mode.KEEP)
+        lease_requests = tuple(
+            LeaseRequest(key, NO_GRANT, Mode.KEEP)
             for key in ("shop:none", KEY, "shop:foreign", "shop:held", "shop:theirs")
         )
-        event = stage.store.perform(AcquireLeases(claims, MINE, 5_000, 1.0))
+        event = stage.store.perform(AcquireLeases(lease_requests, MINE, 5_000, 1.0))
         assert isinstance(event, LeasesAnswered)
         granted = event.answers[0]
         assert isinstance(granted, LeaseGranted)
@@ -435,16 +435,16 @@ class TestAcquiringMany:
 
     def test_a_value_that_is_refused_is_dropped_for_its_own_claim_alone(self, stage):
         stage.plant(value()).plant(value(), key="shop:b")
-        claims = (Claim(KEY, EARLIER, Mode.DROP), Claim("shop:b", NO_GRANT, Mode.KEEP))
-        event = stage.store.perform(AcquireLeases(claims, MINE, 5_000, 1.0))
+        lease_requests = (LeaseRequest(KEY, EARLIER, Mode.DROP), LeaseRequest("shop:b", NO_GRANT, Mode.KEEP))
+        event = stage.store.perform(AcquireLeases(lease_requests, MINE, 5_000, 1.0))
         assert [type(each) for each in event.answers] == [LeaseGranted, FreshFound]
         assert stage.cell.kind == Kind.EMPTY
         assert stage.read("shop:b") == value()
 
     def test_every_key_has_a_grant_of_its_own_and_a_retry_gets_the_same_ones(self, stage):
         """S3, fault 2."""
-        claims = tuple(Claim(key, NO_GRANT, Mode.KEEP) for key in ("shop:a", "shop:b"))
-        command = AcquireLeases(claims, MINE, 5_000, 1.0)
+        lease_requests = tuple(LeaseRequest(key, NO_GRANT, Mode.KEEP) for key in ("shop:a", "shop:b"))
+        command = AcquireLeases(lease_requests, MINE, 5_000, 1.0)
         first = [each.grant for each in stage.store.perform(command).answers]
         again = [each.grant for each in stage.store.perform(command).answers]
         assert first == again
@@ -476,7 +476,7 @@ class TestTags:
         capture = Capture((self.A,), 60_000)
         command = {
             "lease": AcquireLease(KEY, MINE, 5_000, NO_GRANT, Mode.KEEP, 1.0, capture),
-            "leases": AcquireLeases((Claim(KEY, NO_GRANT, Mode.KEEP),), MINE, 5_000, 1.0, capture),
+            "leases": AcquireLeases((LeaseRequest(KEY, NO_GRANT, Mode.KEEP),), MINE, 5_000, 1.0, capture),
             "holds": HoldCells((KEY,), MINE, 5_000, 1.0, capture),
         }[kind]
         event = stage.store.perform(command)
@@ -793,9 +793,9 @@ class StoreMachine(RuleBasedStateMachine):
     def renew_or_release(self, number, elsewhere, by_nonce, lease_ms):
         key, grant = self.issued[-1 - number % len(self.issued)]
         key = elsewhere or key
-        claim = grant[:8] if by_nonce else grant
+        lease_id = grant[:8] if by_nonce else grant
         before = self.cells()
-        lease = Lease(key, claim)
+        lease = Lease(key, lease_id)
         if lease_ms is None:
             self.store.perform(ReleaseLeases((lease,), 1.0))
         else:
@@ -803,9 +803,9 @@ class StoreMachine(RuleBasedStateMachine):
         self.values_kept(before)
         cell = before[key]
         for other in KEYS:
-            if other != key or not (isinstance(cell, Cell) and cell.grant.startswith(claim)):
+            if other != key or not (isinstance(cell, Cell) and cell.grant.startswith(lease_id)):
                 assert self.live(other) == before[other]  # S5
-        if lease_ms is not None and isinstance(cell, Cell) and cell.grant.startswith(claim):
+        if lease_ms is not None and isinstance(cell, Cell) and cell.grant.startswith(lease_id):
             assert self.live(key).lease_deadline_ms == self.now_ms() + lease_ms
 
     @rule(tags=st.lists(st.sampled_from(TAGS), max_size=2, unique=True), nonce=nonces, ttl_ms=lasting_ms)
@@ -946,11 +946,11 @@ class RenewsAnybodys(MemoryStore):
 class AcquiresOverALiveLease(MemoryStore):
     """A lease that keeps nobody out."""
 
-    def _acquire(self, claim, nonce, lease_ms, now_s, now_ms):
-        event = super()._acquire(claim, nonce, lease_ms, now_s, now_ms)
+    def _acquire(self, lease_id, nonce, lease_ms, now_s, now_ms):
+        event = super()._acquire(lease_id, nonce, lease_ms, now_s, now_ms)
         if isinstance(event, LeaseDenied):
-            self._drop(claim.key)
-            return super()._acquire(claim, nonce, lease_ms, now_s, now_ms)
+            self._drop(lease_id.key)
+            return super()._acquire(lease_id, nonce, lease_ms, now_s, now_ms)
         return event
 
 

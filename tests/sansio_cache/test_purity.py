@@ -115,7 +115,7 @@ def test_it_never_calls_open_print_or_input():
 OPERATE = """
 import json, os, random, sys, time
 sys.path[:0] = {paths!r}
-from support.machines import KEY, PATIENCE, Clock, Process, load_request
+from support.machines import KEY, TIMEOUTS, Clock, Process, load_request
 from sansio_cache.cell import NO_GRANT
 from sansio_cache.commands import AcquireLease
 from sansio_cache.events import Interrupted, Ponged, Woke
@@ -172,23 +172,23 @@ runs.append(process.run(get_or_load(load_request(**request, nonce=b"another1")),
 runs.append(process.spawned[0])
 process.finish(runs[-1])
 item = Item(KEY, codec, codec.encode(value).payload, 60_000, 0)
-setting = SetRequest(OperationName.SET, (item,), b"setting1", 5_000, 500, PATIENCE, clock(), ("t:a",))
+setting = SetRequest(OperationName.SET, (item,), b"setting1", 5_000, 500, TIMEOUTS, clock(), ("t:a",))
 runs.append(process.run(set_many(setting)))
-runs.append(process.run(get(ReadRequest(KEY, codec, PATIENCE, clock()))))
-runs.append(process.run(get_many(ReadManyRequest((KEY,), codec, 500, PATIENCE, clock()))))
+runs.append(process.run(get(ReadRequest(KEY, codec, TIMEOUTS, clock()))))
+runs.append(process.run(get_many(ReadManyRequest((KEY,), codec, 500, TIMEOUTS, clock()))))
 each = load_request(codec=codec, started_s=clock(), nonce=b"batch--1")
 batch = LoadManyRequest((KEY, KEY + "0"), ("a", "b"), 500, each)
 runs.append(process.run(load_many(batch), lambda names: {{name: value for name in names}}))
-softly = InvalidateRequest(OperationName.EXPIRE, (KEY,), 500, PATIENCE, clock(), soft=True)
+softly = InvalidateRequest(OperationName.EXPIRE, (KEY,), 500, TIMEOUTS, clock(), soft=True)
 runs.append(process.run(invalidate(softly)))
-runs.append(process.run(begin(MutateRequest((KEY,), b"mutate-1", 5_000, 60.0, PATIENCE, clock()))))
+runs.append(process.run(begin(MutateRequest((KEY,), b"mutate-1", 5_000, 60.0, TIMEOUTS, clock()))))
 grants = runs[-1].step.outcome.grants
-runs.append(process.run(end(EndRequest((KEY,), grants, (item,), PATIENCE, clock()))))
-removal = InvalidateRequest(OperationName.INVALIDATE, (KEY,), 500, PATIENCE, clock())
+runs.append(process.run(end(EndRequest((KEY,), grants, (item,), TIMEOUTS, clock()))))
+removal = InvalidateRequest(OperationName.INVALIDATE, (KEY,), 500, TIMEOUTS, clock())
 runs.append(process.run(invalidate(removal)))
-pattern = PatternRequest(KeyBuilder("shop"), "shop:*", 500, PATIENCE, clock())
+pattern = PatternRequest(KeyBuilder("shop"), "shop:*", 500, TIMEOUTS, clock())
 runs.append(process.run(delete_pattern(pattern)))
-runs.append(process.run(recover((KEY,), PATIENCE)))
+runs.append(process.run(recover((KEY,), TIMEOUTS)))
 fold = StatsFold()
 for each in runs:
     fold.record(each.notices)

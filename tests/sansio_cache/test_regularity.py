@@ -26,7 +26,7 @@ from sansio_cache.events import FailureKind, FillResult
 from sansio_cache.memory_store import MemoryStore
 from sansio_cache.notices import Hit, OperationName
 from sansio_cache.notices import Loaded as LoadedNotice
-from sansio_cache.operations import sorting
+from sansio_cache.operations import triage
 from sansio_cache.operations.batch import LoadManyRequest
 from sansio_cache.operations.get import ReadRequest, get
 from sansio_cache.operations.get_many import ReadManyRequest, get_many
@@ -37,9 +37,9 @@ from sansio_cache.operations.mutate import EndRequest, MutateRequest, begin, end
 from sansio_cache.operations.set_many import Item, SetRequest, set_many
 from sansio_cache.policy import Policy
 from sansio_cache.step import Loaded, ManyHeld, ManyInvalidated, ManyLoaded, ManyRead, ManyStored, Value
-from sansio_cache.tags import ANCHOR
+from sansio_cache.tags import VARIANT_OF
 from sansio_cache.ttl import NO_JITTER
-from support.machines import INTS, PATIENCE, TEXTS, Clock, Fault, Process, Run, load_request
+from support.machines import INTS, TEXTS, TIMEOUTS, Clock, Fault, Process, Run, load_request
 
 KEYS = ("shop:a", "shop:b")
 TAG, TAG_KEY = "t:all", "shop:%t:all"
@@ -128,10 +128,10 @@ class History:
         keys = (key,)
         match self.random.randrange(8):
             case 0:
-                step = get(ReadRequest(key, codec, PATIENCE, now_s))
+                step = get(ReadRequest(key, codec, TIMEOUTS, now_s))
             case 1:
                 keys = KEYS
-                step = get_many(ReadManyRequest(keys, codec, 1, PATIENCE, now_s))
+                step = get_many(ReadManyRequest(keys, codec, 1, TIMEOUTS, now_s))
             case 2 | 3:
                 keys = tuple(self.random.sample(KEYS, self.random.randint(1, 2)))
                 names = tuple(key.removeprefix("shop:") for key in keys)
@@ -170,7 +170,7 @@ class History:
         codec = self.random.choice([INTS, TEXTS])
         held = ManyHeld(None, None)
         if way.startswith("mutate"):
-            request = MutateRequest(keys, self.nonce(), 5_000, 60.0, PATIENCE, self.clock(), (TAG,), 120_000)
+            request = MutateRequest(keys, self.nonce(), 5_000, 60.0, TIMEOUTS, self.clock(), (TAG,), 120_000)
             run = process.start(begin(request))
             yield from self.until_over(process, run)
             held = run.step.outcome
@@ -184,16 +184,16 @@ class History:
         items = tuple(Item(key, codec, payloads[key], 60_000, self.random.choice([0, 50])) for key in keys)
         match way:
             case "keys":
-                step = invalidate(InvalidateRequest(OperationName.INVALIDATE, keys, 1, PATIENCE, now_s))
+                step = invalidate(InvalidateRequest(OperationName.INVALIDATE, keys, 1, TIMEOUTS, now_s))
             case "tag":
-                step = invalidate(InvalidateRequest(OperationName.INVALIDATE, (TAG_KEY,), 1, PATIENCE, now_s))
+                step = invalidate(InvalidateRequest(OperationName.INVALIDATE, (TAG_KEY,), 1, TIMEOUTS, now_s))
             case "set":
                 name, chunk = OperationName.SET_MANY, self.random.choice([1, 2])
-                step = set_many(SetRequest(name, items, self.nonce(), 5_000, chunk, PATIENCE, now_s, (TAG,)))
+                step = set_many(SetRequest(name, items, self.nonce(), 5_000, chunk, TIMEOUTS, now_s, (TAG,)))
             case _:
                 kept = items[: self.random.randint(1, 2)] if way == "mutate and set" else ()
                 tags = () if way == "mutate and set" else (TAG_KEY,)
-                step = end(EndRequest(keys, held.grants, kept, PATIENCE, now_s, tags, held.versions))
+                step = end(EndRequest(keys, held.grants, kept, TIMEOUTS, now_s, tags, held.versions))
         run = process.start(step)
         yield from self.until_over(process, run)
         if is_complete(run.step.outcome):
@@ -217,7 +217,7 @@ class History:
                 key, cell = random.choice([*KEYS, TAG_KEY]), random.choice([None, FOREIGN])
                 self.store.plant(key, cell, int(self.clock() * 1000) + 400)
             case 4:
-                stale = InvalidateRequest(OperationName.EXPIRE, KEYS, 2, PATIENCE, self.clock(), soft=True)
+                stale = InvalidateRequest(OperationName.EXPIRE, KEYS, 2, TIMEOUTS, self.clock(), soft=True)
                 self.processes[0].run(invalidate(stale))
             case 5 | 6 | 7 | 8 | 9 | 10 | 11 | 12 | 13:
                 self.writing = self.writing or self.write()
@@ -315,14 +315,14 @@ def test_an_entry_beside_another_that_is_tied_to_any_value_is_caught(monkeypatch
     """Fault 33: what is kept beside an entry is as good as that very entry, and no other."""
 
     def untied(cell, key, codec, server_ms, versions=()):
-        rest = tuple(pair for pair in versions if pair[0] != ANCHOR)
+        rest = tuple(pair for pair in versions if pair[0] != VARIANT_OF)
         verdict = entry.examine(cell, key, codec, server_ms, rest)
-        if isinstance(verdict, Unchecked) and ANCHOR in verdict.tags:
-            own = entry._unpacked(cell.body)[0][ANCHOR]
-            return entry.examine(cell, key, codec, server_ms, (*rest, (ANCHOR, own)))
+        if isinstance(verdict, Unchecked) and VARIANT_OF in verdict.tags:
+            own = entry._unpacked(cell.body)[0][VARIANT_OF]
+            return entry.examine(cell, key, codec, server_ms, (*rest, (VARIANT_OF, own)))
         return verdict
 
-    for module in (get_module, get_or_load_module, load_many_module, sorting):
+    for module in (get_module, get_or_load_module, load_many_module, triage):
         monkeypatch.setattr(module, "examine", untied)
     assert caught()
 

@@ -21,7 +21,6 @@ from sansio_cache.notices import (
     Hit,
     Invalidated,
     InvalidationFailed,
-    KeptBeside,
     LeaseLost,
     LeaseOutgrown,
     Loaded,
@@ -42,6 +41,7 @@ from sansio_cache.notices import (
     StoreGaveUp,
     Unasked,
     Unstorable,
+    VariantStored,
     Waited,
 )
 from sansio_cache.operations.batch import LoadManyRequest
@@ -54,7 +54,7 @@ from sansio_cache.operations.set_many import Item, SetRequest, set_many
 from sansio_cache.policy import Policy
 from sansio_cache.stats import StatsFold
 from sansio_cache.ttl import NO_JITTER
-from support.machines import INTS, NONCE, PATIENCE, TEXTS, Clock, Fault, Process, load_request
+from support.machines import INTS, NONCE, TEXTS, TIMEOUTS, Clock, Fault, Process, load_request
 
 
 def folded(*notices):
@@ -75,7 +75,7 @@ def folded(*notices):
         (RefreshStarted("k", True), CacheStats(refreshes=1)),
         (RefreshFailed("k", "ValueError"), CacheStats(refresh_failures=1)),
         (RefreshSkipped("k"), CacheStats(refreshes_skipped=1)),
-        (KeptBeside("k"), CacheStats(kept_beside=1)),
+        (VariantStored("k"), CacheStats(variants_stored=1)),
         (LoadShared("k"), CacheStats(shared=1)),
         (Waited("k", 0.1), CacheStats(waits=1)),
         (Stored("k"), CacheStats(stored=1)),
@@ -307,24 +307,24 @@ class RandomTraffic:
         asked = 1
         match self.random.randrange(12):
             case 0:
-                step = get(ReadRequest(key, codec, PATIENCE, now_s, raises, bypassed), skip=skip)
+                step = get(ReadRequest(key, codec, TIMEOUTS, now_s, raises, bypassed), skip=skip)
             case 1:
-                many = ReadManyRequest(KEYS, codec, choice([1, 2]), PATIENCE, now_s, raises, bypassed)
+                many = ReadManyRequest(KEYS, codec, choice([1, 2]), TIMEOUTS, now_s, raises, bypassed)
                 step, asked = get_many(many, skip=skip), len(KEYS)
             case 2:
                 item = Item(
                     key, codec, codec.encode({INTS: 7, TEXTS: "a"}[codec]).payload, 2_000, choice([0, 1])
                 )
-                request = SetRequest(OperationName.SET, (item,), nonce, 300, 2, PATIENCE, now_s, tags)
+                request = SetRequest(OperationName.SET, (item,), nonce, 300, 2, TIMEOUTS, now_s, tags)
                 step, asked = set_many(request), 0
             case 3:
                 gone = choice([(key,), ("shop:%t:a",), ("shop:%t:b", key)])
                 step, asked = (
-                    invalidate(InvalidateRequest(OperationName.INVALIDATE, gone, 1, PATIENCE, now_s)),
+                    invalidate(InvalidateRequest(OperationName.INVALIDATE, gone, 1, TIMEOUTS, now_s)),
                     0,
                 )
             case 4:
-                stale = InvalidateRequest(OperationName.EXPIRE, KEYS, 1, PATIENCE, now_s, soft=True)
+                stale = InvalidateRequest(OperationName.EXPIRE, KEYS, 1, TIMEOUTS, now_s, soft=True)
                 step, asked = invalidate(stale), 0
             case 5 | 6 | 7:
                 each = self.request(KEYS[0], codec, nonce, tags, bypassed)
@@ -397,7 +397,7 @@ def test_every_request_is_counted_once_whatever_happens(seed, at_once):
     # Every refresh that was begun came to one end or another, and only the failed ones are counted as such.
     failures = sum(isinstance(notice, RefreshFailed) for notice in traffic.notices)
     assert stats.refresh_failures == failures <= stats.refreshes
-    assert all(len(process.flights) == 0 for process in traffic.processes)  # B2
+    assert all(len(process.single_flight) == 0 for process in traffic.processes)  # B2
 
 
 def test_the_random_traffic_meets_everything_that_there_is_to_count():

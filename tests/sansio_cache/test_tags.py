@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 
 from sansio_cache.keys import KeyBuilder
 from sansio_cache.tags import (
-    ANCHOR,
     GENERATION_MARKER,
     NO_VERSION,
     TAG_MARKER,
+    VARIANT_OF,
     VERSION_BYTES,
     is_tag_key,
     known,
@@ -86,5 +86,5 @@ def test_no_version_equals_none_that_an_entry_can_have():
 
 
 def test_the_anchor_is_no_tag_that_a_caller_can_name():
-    assert not ANCHOR.startswith((TAG_MARKER, GENERATION_MARKER))
-    assert not is_tag_key(tag_key("shop:a", ANCHOR))
+    assert not VARIANT_OF.startswith((TAG_MARKER, GENERATION_MARKER))
+    assert not is_tag_key(tag_key("shop:a", VARIANT_OF))

@@ -24,7 +24,7 @@ from sansio_cache import step as steps
 from sansio_cache.cell import FOREIGN, make_grant
 from sansio_cache.codec import codec_for
 from sansio_cache.commands import Lease
-from sansio_cache.entry import MissReason, Servable, beside
+from sansio_cache.entry import MissReason, Servable, variant_key
 from sansio_cache.errors import ProtocolError
 from sansio_cache.events import (
     CellRead,
@@ -78,9 +78,9 @@ from support.machines import (
     INTS,
     KEY,
     NONCE,
-    PATIENCE,
     TEXTS,
     THEIRS,
+    TIMEOUTS,
     absent_cell,
     load_request,
     value_cell,
@@ -95,7 +95,7 @@ V1, V2 = make_grant(b"tag-----", 1), make_grant(b"tag-----", 2)
 FRESH, STALE = value_cell(7), value_cell(6, soft_ms=1)
 TEXT = value_cell("a", codec=TEXTS)
 TAGGED, STALE_TAGGED = (value_cell(7, versions=(("t:a", V1),), soft_ms=soft_ms) for soft_ms in (0, 1))
-BESIDE = value_cell(7, beside(KEY, INTS.fingerprint), versions=(("", THEIRS),))
+VARIANT = value_cell(7, variant_key(KEY, INTS.fingerprint), versions=(("", THEIRS),))
 FOUND = Servable(6, False, STALE)
 AT_ONCE = {"stale_for_s": 60}
 WAITING = {"stale_for_s": 60, "on_wait_timeout": "stale"}
@@ -110,11 +110,11 @@ def many(keys=(KEY, OTHER), chunk=2, **changes):
 
 def beginnings():
     """The first step of every machine, made anew each time (B4)."""
-    yield get(ReadRequest(KEY, INTS, PATIENCE, 0.0))
-    yield get(ReadRequest(KEY, INTS, PATIENCE, 0.0, raises=True))
-    yield get(ReadRequest(KEY, INTS, PATIENCE, 0.0), skip=MissReason.DISABLED)
-    yield get_many(ReadManyRequest((KEY, OTHER), INTS, 2, PATIENCE, 0.0))
-    yield get_many(ReadManyRequest((KEY, OTHER), INTS, 2, PATIENCE, 0.0, raises=True))
+    yield get(ReadRequest(KEY, INTS, TIMEOUTS, 0.0))
+    yield get(ReadRequest(KEY, INTS, TIMEOUTS, 0.0, raises=True))
+    yield get(ReadRequest(KEY, INTS, TIMEOUTS, 0.0), skip=MissReason.DISABLED)
+    yield get_many(ReadManyRequest((KEY, OTHER), INTS, 2, TIMEOUTS, 0.0))
+    yield get_many(ReadManyRequest((KEY, OTHER), INTS, 2, TIMEOUTS, 0.0, raises=True))
     yield get_or_load(load_request())
     yield get_or_load(load_request(**AT_ONCE, refresh_at=0.5))
     yield get_or_load(load_request(**WAITING))
@@ -129,23 +129,23 @@ def beginnings():
     yield load_many(many((KEY,), **AT_ONCE, tags=TAGS))
     yield load_many(many((KEY,), **RAISING))
     yield load_many(many(chunk=1), skip=MissReason.BYPASSED)
-    yield set_many(SetRequest(OperationName.SET, ITEMS, NONCE, 5_000, 2, PATIENCE, 0.0))
-    yield set_many(SetRequest(OperationName.SET, ITEMS, NONCE, 5_000, 2, PATIENCE, 0.0, TAGS))
-    yield invalidate(InvalidateRequest(OperationName.INVALIDATE, KEYS, 2, PATIENCE, 0.0))
-    yield invalidate(InvalidateRequest(OperationName.EXPIRE, KEYS, 2, PATIENCE, 0.0, soft=True))
-    yield void(KEYS, PATIENCE, 0.0)
-    yield begin(MutateRequest(KEYS[:2], NONCE, 5_000, 60.0, PATIENCE, 0.0))
-    yield end(EndRequest(KEYS[:2], (GRANT, GRANT), ITEMS[:1], PATIENCE, 0.0, TAG_KEYS))
-    yield delete_pattern(PatternRequest(KeyBuilder("shop"), "shop:*", 500, PATIENCE, 0.0))
-    yield recover(KEYS, PATIENCE)
-    yield renew((Lease("shop:a", GRANT), Lease("shop:b", GRANT)), RenewalTerms(5_000, 60.0, PATIENCE))
+    yield set_many(SetRequest(OperationName.SET, ITEMS, NONCE, 5_000, 2, TIMEOUTS, 0.0))
+    yield set_many(SetRequest(OperationName.SET, ITEMS, NONCE, 5_000, 2, TIMEOUTS, 0.0, TAGS))
+    yield invalidate(InvalidateRequest(OperationName.INVALIDATE, KEYS, 2, TIMEOUTS, 0.0))
+    yield invalidate(InvalidateRequest(OperationName.EXPIRE, KEYS, 2, TIMEOUTS, 0.0, soft=True))
+    yield void(KEYS, TIMEOUTS, 0.0)
+    yield begin(MutateRequest(KEYS[:2], NONCE, 5_000, 60.0, TIMEOUTS, 0.0))
+    yield end(EndRequest(KEYS[:2], (GRANT, GRANT), ITEMS[:1], TIMEOUTS, 0.0, TAG_KEYS))
+    yield delete_pattern(PatternRequest(KeyBuilder("shop"), "shop:*", 500, TIMEOUTS, 0.0))
+    yield recover(KEYS, TIMEOUTS)
+    yield renew((Lease("shop:a", GRANT), Lease("shop:b", GRANT)), RenewalTerms(5_000, 60.0, TIMEOUTS))
 
 
 def replies_at(now_s, versions=()):
     """What one claim may be answered."""
     yield from (LeaseGranted(now_s, GRANT, stale, 1_000, versions) for stale in (None, STALE, TEXT))
     yield from (LeaseDenied(now_s, 50, stale, 1_000, versions) for stale in (None, STALE, TEXT))
-    yield from (FreshFound(now_s, cell, 1_000, versions) for cell in (FRESH, TEXT, TAGGED, BESIDE))
+    yield from (FreshFound(now_s, cell, 1_000, versions) for cell in (FRESH, TEXT, TAGGED, VARIANT))
     yield WriterFound(now_s, 50)
     yield ForeignFound(now_s)
 
@@ -153,7 +153,7 @@ def replies_at(now_s, versions=()):
 def events_at(now_s):
     """One event or more of every class."""
     stored, refused = FillResult.STORED, FillResult.REFUSED
-    cells = (None, FOREIGN, FRESH, STALE, TEXT, TAGGED, STALE_TAGGED, BESIDE, absent_cell())
+    cells = (None, FOREIGN, FRESH, STALE, TEXT, TAGGED, STALE_TAGGED, VARIANT, absent_cell())
     yield from (CellRead(now_s, cell, 1_000) for cell in cells)
     yield from (CellRead(now_s, cell, 1_000, (V1,)) for cell in (None, TAGGED))
     yield CellsRead(now_s, (), None)
@@ -197,7 +197,7 @@ TELLS_TIME = LeaseDenied | LoadNotShared | SharingTimedOut | StoreFailed | Woke
 """Events by which a budget, a wait or a lease may be found to have run out."""
 EVENTS = (*events_at(0.0), *(event for event in events_at(100.0) if isinstance(event, TELLS_TIME)))
 COUNTERS = {"turns", "turn", "matched", "deleted"}
-PARTS = {"acquiring", "pausing", "tally", "batch", "claims", "fills", "reading", "origin"}
+PARTS = {"acquiring", "pausing", "tally", "batch", "lease_requests", "fills", "reading", "origin"}
 
 
 def capped(state):
@@ -298,7 +298,7 @@ def test_every_state_but_the_last_can_be_interrupted_and_then_ends_without_furth
             )
             step = step.state.receive(StoreFailed(0.0, FailureKind.TIMEOUT))
             asked += 1
-        assert asked <= 2 * PATIENCE.attempts
+        assert asked <= 2 * TIMEOUTS.attempts
         assert not isinstance(step.outcome, steps.Loaded)
 
 
@@ -368,7 +368,7 @@ def test_a_state_can_be_hashed_whatever_was_stored_or_loaded(value):
         ),
         (get_or_load(loading), [CellRead(0.0, tagged, 1_000)]),
         (refresh(loading, Servable(value, False, stale), 0.0), [led, granted, ComputeFailed(0.0, ERROR)]),
-        (get_many(ReadManyRequest((KEY,), untyped, 2, PATIENCE, 0.0)), [CellsRead(0.0, (tagged,), 1_000)]),
+        (get_many(ReadManyRequest((KEY,), untyped, 2, TIMEOUTS, 0.0)), [CellsRead(0.0, (tagged,), 1_000)]),
         (load_many(many_), [CellsRead(0.0, (tagged, None), 1_000)]),
         (
             load_many(many_),

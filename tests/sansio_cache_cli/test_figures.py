@@ -16,7 +16,7 @@ from sansio_cache_cli.figures import Outcome, figures_of, percentile, rounds_of
 from sansio_cache_cli.phases import Phase
 from sansio_cache_cli.readers import Account, Harvest, Reader, RecordingPolicy
 from sansio_cache_cli.tables import show_outcome
-from sansio_cache_cli.writer import Ledger
+from sansio_cache_cli.writer import Recorder
 from sansio_cache_redis.sync import Cache
 
 UNCACHED = Phase(name="no cache", title="", requests=10, policy=None)
@@ -79,20 +79,20 @@ def test_an_answer_about_another_shop_is_an_error(database):
 
 
 def test_every_version_of_a_report_adds_up_to_what_the_ledger_says(database):
-    ledger = Ledger.beginning_with(database.totals)
-    assert ledger.agrees(database.report(3))
+    recorder = Recorder.beginning_with(database.totals)
+    assert recorder.agrees(database.report(3))
     version = database.add_cents(3, 7, 250)
     changed = database.report(3)
     assert changed.version == version == 1
-    assert not ledger.agrees(changed)
-    ledger.enter(3, version, 250)
-    assert ledger.agrees(changed)
-    assert not ledger.agrees(attrs.evolve(changed, total_cents=changed.total_cents - 250))
+    assert not recorder.agrees(changed)
+    recorder.enter(3, version, 250)
+    assert recorder.agrees(changed)
+    assert not recorder.agrees(attrs.evolve(changed, total_cents=changed.total_cents - 250))
     assert len(database.queries) == 2
 
 
 def test_each_thing_that_must_not_happen_is_a_problem():
-    ledger = Ledger.beginning_with({0: Totals(10, 1000)})
+    recorder = Recorder.beginning_with({0: Totals(10, 1000)})
     good = Harvest(
         requests=3,
         latencies_s=[0.1] * 3,
@@ -103,7 +103,7 @@ def test_each_thing_that_must_not_happen_is_a_problem():
 
     def problems(**changes):
         harvest = attrs.evolve(good, **changes)
-        figures = figures_of(CACHED, harvest, ledger, took_s=1.0, writes=0, undelivered=0)
+        figures = figures_of(CACHED, harvest, recorder, took_s=1.0, writes=0, undelivered=0)
         return Outcome((figures,)).problems()
 
     assert problems() == []
@@ -136,14 +136,14 @@ def test_the_times_to_live_that_are_shown_are_those_that_the_server_holds(redis_
 
 @pytest.mark.parametrize("width", [80, 100])
 def test_the_tables_fit_the_terminal_with_large_figures_too(width):
-    ledger = Ledger.beginning_with({0: Totals(10, 1000)})
+    recorder = Recorder.beginning_with({0: Totals(10, 1000)})
     figures = []
     for phase in (UNCACHED, CACHED, EXPIRY, SPREAD):
         account = Account(1_000_000, 999_990, 100_010, 100_010, 100_000, 100_000)
         queries = [Query(0, turn * 1.5, turn * 1.5 + 0.1) for turn in range(50)]
         ttls_ms = [] if phase.policy is None else [round(phase.policy.ttl * 1000)] * 1000
         harvest = Harvest(1_000_000, 100_000, [12.0], {REPORT}, ttls_ms, Counter(), queries, account)
-        figures.append(figures_of(phase, harvest, ledger, took_s=1.0, writes=3, undelivered=2))
+        figures.append(figures_of(phase, harvest, recorder, took_s=1.0, writes=3, undelivered=2))
     text = io.StringIO()
     show_outcome(Outcome(tuple(figures)), Console(file=text, width=width))
     lines = text.getvalue().splitlines()

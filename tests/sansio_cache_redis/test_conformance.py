@@ -305,7 +305,7 @@ async def test_a_reader_of_another_type_does_not_serve_and_keeps_its_own_beside(
     assert await world.cache.get("k", type=Person) is None
     assert await world.cache.get_or_load("k", loading(Person("Ada", 36)), type=Person) == Person("Ada", 36)
 
-    assert world.cache.stats().kept_beside == 1
+    assert world.cache.stats().variants_stored == 1
     assert len(world.raw.read()) == 2
     for _ in range(2):
         assert await world.cache.get("k", "none") == plain

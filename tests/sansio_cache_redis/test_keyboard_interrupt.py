@@ -24,7 +24,7 @@ import sansio_cache
 import sansio_cache_redis
 from sansio_cache import Policy
 from sansio_cache.commands import DeleteKeys, ExpireCells, FillCells
-from sansio_cache_redis import lowlevel
+from sansio_cache_redis.connections import redispy
 from sansio_cache_redis.sync import Cache
 from support.runtimes import MemoryRaw, ServerRaw, is_free
 from support.servers import connect, wait_until
@@ -299,7 +299,7 @@ def problems_after(under, operation, key, interrupter):
             return
     if operation is read_a_stale_value:
         try:
-            wait_until(lambda: not len(cache._driver._flights), timeout_s=5)
+            wait_until(lambda: not len(cache._driver._single_flight), timeout_s=5)
         except TimeoutError:
             yield "the refresh never ended"
             return
@@ -311,7 +311,7 @@ def problems_after(under, operation, key, interrupter):
     # What is interrupted before it has begun has not happened.
     if operation in INVALIDATING and "_perform" in names and cache.get(key) is not None:
         yield "the invalidation was forgotten"
-    if len(cache._driver._flights):
+    if len(cache._driver._single_flight):
         yield "a flight is left"
         return
 
@@ -329,10 +329,10 @@ def problems_after(under, operation, key, interrupter):
 @pytest.fixture
 def spins(monkeypatch):
     """How a wire spins: one look, or none, so that an operation takes about as many steps each time."""
-    monkeypatch.setattr(lowlevel, "_SPIN_S", 0.0)
-    monkeypatch.setattr(lowlevel, "_FIRST_SPIN_S", 0.0)
-    monkeypatch.setattr(lowlevel, "_MOST_SLEEPS", 0)
-    return lambda may_spin: monkeypatch.setattr(lowlevel, "_PROCESSORS", 2 if may_spin else 1)
+    monkeypatch.setattr(redispy, "_SPIN_S", 0.0)
+    monkeypatch.setattr(redispy, "_FIRST_SPIN_S", 0.0)
+    monkeypatch.setattr(redispy, "_MOST_SLEEPS", 0)
+    return lambda may_spin: monkeypatch.setattr(redispy, "_PROCESSORS", 2 if may_spin else 1)
 
 
 @pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: operation.__name__)
@@ -432,5 +432,5 @@ def test_an_invalidation_that_is_interrupted_twice_is_remembered(operation, time
             operation(cache, "k")
         assert store.left == 0
         assert cache.get("k", "none") == "none" or operation is expire
-        wait_until(lambda: not cache._ledger.remembered)
+        wait_until(lambda: not cache._recorder.remembered)
         assert cache.get_or_load("k", lambda: "new") == "new"

@@ -440,7 +440,7 @@ async def test_entries_of_another_version_are_kept_and_its_own_are_loaded_beside
         assert found == {key: Person(key) for key in "abc"}
 
     assert [sorted(asked) for asked in loads.asked] == [["a", "b", "c"]]
-    assert world.cache.stats().kept_beside == 2
+    assert world.cache.stats().variants_stored == 2
     assert await world.cache.get("a") == {"name": "a", "age": 1}
     assert await world.cache.get("a", type=Person) == Person("a")
     await world.cache.invalidate("a")

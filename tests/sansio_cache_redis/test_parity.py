@@ -9,8 +9,12 @@ import pytest
 
 from sansio_cache import commands
 from sansio_cache_redis import anyio as cache_anyio
-from sansio_cache_redis import driver_anyio, driver_sync, entity_anyio, entity_sync, wire
 from sansio_cache_redis import sync as cache_sync
+from sansio_cache_redis import wire
+from sansio_cache_runtime.anyio import driver as driver_anyio
+from sansio_cache_runtime.anyio import entity as entity_anyio
+from sansio_cache_runtime.sync import driver as driver_sync
+from sansio_cache_runtime.sync import entity as entity_sync
 
 RENAMED = {"close": "aclose", "__enter__": "__aenter__", "__exit__": "__aexit__"}
 # What only the types of an asynchronous program say otherwise.

@@ -13,11 +13,12 @@ import pytest
 from sansio_cache.config import RedisConfig
 from sansio_cache.events import FailureKind, StoreFailed
 from sansio_cache_redis import anyio as async_cache
-from sansio_cache_redis import driver_anyio, sync
-from sansio_cache_redis.channel_asyncio import AsyncioChannel
-from sansio_cache_redis.channel_threads import _Call
-from sansio_cache_redis.connecting import asyncio_factory
-from sansio_cache_redis.replies import ERRORS
+from sansio_cache_redis import sync
+from sansio_cache_redis.connections.asyncio import AsyncioConnections
+from sansio_cache_redis.connections.settings import asyncio_factory
+from sansio_cache_redis.connections.threads import _Call
+from sansio_cache_redis.errors import ERRORS
+from sansio_cache_runtime.anyio import driver as driver_anyio
 from support.stores import InOnePiece
 
 on_both = pytest.mark.parametrize("backend", ["asyncio", "trio"])
@@ -27,7 +28,7 @@ def test_all_callers_of_a_connection_that_is_closed_as_it_opens_come_to_an_end(r
     """A READONLY or mispaired reply of one caller closes the connection that others have just waited for."""
 
     async def main():
-        channel = AsyncioChannel(
+        channel = AsyncioConnections(
             asyncio_factory(RedisConfig(url=redis_url)),
             max_connections=4,
             opening_timeout_s=5,

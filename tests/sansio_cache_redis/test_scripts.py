@@ -18,13 +18,13 @@ from sansio_cache.commands import (
     AcquireLease,
     AcquireLeases,
     Capture,
-    Claim,
     DeleteKeys,
     ExpireCells,
     Fill,
     FillCells,
     HoldCells,
     Lease,
+    LeaseRequest,
     Mode,
     Ping,
     ReadCell,
@@ -54,10 +54,10 @@ from sansio_cache.events import (
     WriterFound,
 )
 from sansio_cache.memory_store import MemoryStore
-from sansio_cache_redis.channel_threads import ClientChannel
-from sansio_cache_redis.driver_sync import RedisStore
+from sansio_cache_redis.connections.threads import ClientConnections
 from sansio_cache_redis.scripts import ALL, CAPTURE
 from sansio_cache_redis.wire import ServerClock
+from sansio_cache_runtime.sync.driver import RedisStore
 from support.servers import Server
 
 KEYS = ("ns:a", "ns:b", "ns:ü")
@@ -76,7 +76,7 @@ class Pair:
     def __init__(self, client):
         self.client = client
         self.memory = MemoryStore(time.monotonic)
-        self.server = RedisStore(ClientChannel(client), ServerClock(), time.monotonic)
+        self.server = RedisStore(ClientConnections(client), ServerClock(), time.monotonic)
         # Grants by the order in which they were issued: of memory, of the server.
         self.grants = []
         # The server's version of a tag for each of memory's, and the other way round.
@@ -321,7 +321,7 @@ def take(pair, step):  # noqa: C901 - one case for each kind of step
             pair.ask(
                 lambda place: AcquireLeases(
                     tuple(
-                        Claim(key, seen_by(pair, number, place), mode)
+                        LeaseRequest(key, seen_by(pair, number, place), mode)
                         for key, (number, mode) in zip(some, refused, strict=False)
                     ),
                     nonce,
@@ -341,7 +341,7 @@ def take(pair, step):  # noqa: C901 - one case for each kind of step
         case ("renew", some, number, lease_ms, by_nonce):
             pair.ask(
                 lambda place: RenewLeases(
-                    tuple(Lease(key, claim(pair, number, place, by_nonce)) for key in some),
+                    tuple(Lease(key, lease_of(pair, number, place, by_nonce)) for key in some),
                     lease_ms,
                     TIMEOUT_S,
                 )
@@ -349,7 +349,7 @@ def take(pair, step):  # noqa: C901 - one case for each kind of step
         case ("release", some, number, by_nonce):
             pair.ask(
                 lambda place: ReleaseLeases(
-                    tuple(Lease(key, claim(pair, number, place, by_nonce)) for key in some), TIMEOUT_S
+                    tuple(Lease(key, lease_of(pair, number, place, by_nonce)) for key in some), TIMEOUT_S
                 )
             )
         case ("hold", some, nonce, hold_ms, tags):
@@ -374,7 +374,7 @@ def take(pair, step):  # noqa: C901 - one case for each kind of step
             raise AssertionError(step)
 
 
-def claim(pair, number, place, by_nonce):
+def lease_of(pair, number, place, by_nonce):
     grant = pair.grant(number, place)
     return grant[:8] if by_nonce else grant
 
@@ -623,8 +623,8 @@ def test_a_script_that_the_server_has_forgotten_is_sent_again_in_the_middle_of_a
     client.script_flush()
     client.script_load(CAPTURE.text)
     client.config_resetstat()
-    claims = tuple(Claim(key, NO_GRANT, Mode.KEEP) for key in KEYS)
-    command = AcquireLeases(claims, NONCES[0], 300_000, TIMEOUT_S, Capture(TAGS, 600_000))
+    lease_requests = tuple(LeaseRequest(key, NO_GRANT, Mode.KEEP) for key in KEYS)
+    command = AcquireLeases(lease_requests, NONCES[0], 300_000, TIMEOUT_S, Capture(TAGS, 600_000))
 
     event = pair.server.perform(command)
 

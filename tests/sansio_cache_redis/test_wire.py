@@ -13,13 +13,13 @@ from sansio_cache.commands import (
     AcquireLease,
     AcquireLeases,
     Capture,
-    Claim,
     DeleteKeys,
     ExpireCells,
     Fill,
     FillCells,
     HoldCells,
     Lease,
+    LeaseRequest,
     Mode,
     Ping,
     ReadCell,
@@ -74,7 +74,7 @@ RAW = format_cell(VALUE)
 READ = ReadCell("ns:k", 0.1)
 READ_MANY = ReadCells(("ns:a", "ns:ü"), 500, 0.1)
 TAKE = AcquireLease("ns:k", NONCE, 5000, NO_GRANT, Mode.KEEP, 0.1)
-CLAIMS = (Claim("ns:a", NO_GRANT, Mode.KEEP), Claim("ns:b", GRANT, Mode.DROP))
+CLAIMS = (LeaseRequest("ns:a", NO_GRANT, Mode.KEEP), LeaseRequest("ns:b", GRANT, Mode.DROP))
 TAKE_MANY = AcquireLeases(CLAIMS, NONCE, 5000, 0.1)
 STORE = FillCells((Fill("ns:a", GRANT, 1000, 0, b"x"), Fill("ns:b", GRANT, 2000, 500, b"y")), 0.1)
 EXTEND = RenewLeases((Lease("ns:a", GRANT), Lease("ns:b", NONCE)), 5000, 0.1)

@@ -22,7 +22,7 @@ import sansio_cache_redis.anyio
 import sansio_cache_redis.sync
 from sansio_cache.cell import Cell, parse_cell
 from sansio_cache.commands import Ping, StoreCommand
-from sansio_cache.flights import Phase
+from sansio_cache.single_flight import Phase
 from sansio_cache.stats import CacheStats
 from sansio_cache_redis.scripts import ALL, Script
 from support.proxy import Predicate
@@ -108,23 +108,23 @@ class Subject:
     @property
     def is_out(self) -> bool:
         """Whether its breaker is open."""
-        return self.cache._ledger.is_out
+        return self.cache._recorder.is_out
 
     @property
     def remembered(self) -> int:
         """How many invalidations the store has not been told of."""
-        return self.cache._ledger.remembered
+        return self.cache._recorder.remembered
 
     @property
     def followers(self) -> int:
         """How many callers wait for a load of this process that is under way."""
-        flights = list(self._driver._flights._flights.values())
-        return sum(flight.followers for flight in flights if flight.phase is not Phase.LANDED)
+        loads = list(self._driver._single_flight._loads.values())
+        return sum(load.followers for load in loads if load.phase is not Phase.ENDED)
 
     @property
     def is_idle(self) -> bool:
         """Whether no load, and no refresh, is under way in this process."""
-        return not len(self._driver._flights)
+        return not len(self._driver._single_flight)
 
     def record(self) -> "Recorder":
         """Record what the store is asked from now on."""

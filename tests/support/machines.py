@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import attrs
 
-from sansio_cache.budget import Patience
+from sansio_cache.budget import StoreTimeouts
 from sansio_cache.cell import NO_GRANT, Cell, Kind, make_grant
 from sansio_cache.codec import Codec, codec_for
 from sansio_cache.commands import Command, Compute, ComputeMany, ShareLoad, Sleep, StoreCommand
@@ -26,11 +26,11 @@ from sansio_cache.events import (
     StoreFailed,
     Woke,
 )
-from sansio_cache.flights import Flights, Following
 from sansio_cache.memory_store import MemoryStore
 from sansio_cache.notices import Notice
 from sansio_cache.operations.loading import LoadRequest
 from sansio_cache.policy import Policy
+from sansio_cache.single_flight import Following, SingleFlight
 from sansio_cache.step import Loaded, Outcome, Step
 from sansio_cache.tags import Versions
 from sansio_cache.ttl import NO_JITTER
@@ -38,7 +38,7 @@ from sansio_cache.ttl import NO_JITTER
 KEY: Final = "shop:user:1"
 INTS: Final = codec_for(int, 1_000)
 TEXTS: Final = codec_for(str, 1_000)
-PATIENCE: Final = Patience()
+TIMEOUTS: Final = StoreTimeouts()
 """100 ms an attempt, 250 ms an operation, three attempts."""
 NONCE: Final = b"nonce-01"
 GRANT: Final = make_grant(NONCE, 1)
@@ -69,10 +69,10 @@ def absent_cell(key: str = KEY, *, soft_ms: int = 0, versions: Versions = ()) ->
     return Cell(Kind.VALUE, NO_GRANT, 0, soft_ms, THEIRS, seal(key, INTS, None, 0.0, versions))
 
 
-def draw(nonce: bytes = NONCE, *, seed: int = 1, ttl_draw: float = 0.0, refresh_draw: float = 1.0) -> bytes:
+def draw(nonce: bytes = NONCE, *, seed: int = 1, draw_ttl: float = 0.0, draw_refresh: float = 1.0) -> bytes:
     """The random bytes of a request from which these numbers come, to one part in 2**32."""
-    ttl_bits = int(ttl_draw * 2**32).to_bytes(4)
-    refresh_bits = (max(round(refresh_draw * 2**32), 1) - 1).to_bytes(4)
+    ttl_bits = int(draw_ttl * 2**32).to_bytes(4)
+    refresh_bits = (max(round(draw_refresh * 2**32), 1) - 1).to_bytes(4)
     return nonce + seed.to_bytes(8) + ttl_bits + refresh_bits
 
 
@@ -86,8 +86,8 @@ def load_request(*, nonce: bytes = NONCE, **changes: Any) -> LoadRequest:
         "name": KEY,
         "codec": INTS,
         "policy": attrs.evolve(changes.pop("policy", POLICY), **policy),
-        "drawn": draw(nonce),
-        "patience": PATIENCE,
+        "random_bytes": draw(nonce),
+        "timeouts": TIMEOUTS,
         "started_s": 0.0,
     }
     return LoadRequest(**{**fields, **changes})
@@ -173,7 +173,7 @@ class Process:
     def __init__(self, store: MemoryStore, clock: Clock) -> None:
         self.store = store
         self.clock = clock
-        self.flights = Flights()
+        self.single_flight = SingleFlight()
         self.fault: Callable[[StoreCommand], Fault | None] = _no_fault
         self.spawned: list[Run] = []
 
@@ -189,7 +189,7 @@ class Process:
 
     def interrupt(self, run: Run) -> None:
         if run.place is not None:
-            self.flights.leave(run.place)
+            self.single_flight.leave(run.place)
             run.place = None
         self._receive(run, Interrupted(self.clock()))
 
@@ -209,7 +209,7 @@ class Process:
         run.notices += run.step.notices
         if run.step.command is not None:
             run.commands.append(run.step.command)
-        self.flights.observe(run.step)
+        self.single_flight.observe(run.step)
         self.spawned += [self.start(step, run.loader) for step in run.step.spawn]
 
     def _receive(self, run: Run, event: Event) -> None:
@@ -245,7 +245,7 @@ class Process:
         """Lead, or join at the first turn and look at the second what came of it."""
         place = run.place
         if place is None:
-            joined = self.flights.join(command)
+            joined = self.single_flight.join(command)
             if joined is None:
                 return LoadNotShared(self.clock())
             if isinstance(joined, int):
@@ -253,11 +253,11 @@ class Process:
             run.place = joined
             return None
         run.place = None
-        if not self.flights.has_landed(place):
-            self.flights.leave(place)
+        if not self.single_flight.has_ended(place):
+            self.single_flight.leave(place)
             self.clock.advance(command.timeout_s)
-            return SharingTimedOut(self.clock(), place.flight, place.arrival)
-        landing = self.flights.leave(place)
+            return SharingTimedOut(self.clock(), place.load_id, place.arrival)
+        landing = self.single_flight.leave(place)
         if landing is None:
             return LoadNotShared(self.clock(), place.arrival)
         if isinstance(landing, Loaded):

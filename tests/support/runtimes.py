@@ -63,11 +63,11 @@ from sansio_cache.stats import CacheStats
 from sansio_cache.tags import VERSION_BYTES, is_tag_key
 from sansio_cache_redis import anyio as cache_anyio
 from sansio_cache_redis import sync as cache_sync
-from sansio_cache_redis.audience import Story
-from sansio_cache_redis.channel_threads import ClientChannel
-from sansio_cache_redis.driver_sync import RedisStore
-from sansio_cache_redis.memory import SharedMemory
+from sansio_cache_redis.connections.threads import ClientConnections
 from sansio_cache_redis.wire import ServerClock
+from sansio_cache_runtime.memory import SharedMemory
+from sansio_cache_runtime.subscribers import Explanation
+from sansio_cache_runtime.sync.driver import RedisStore
 from support.servers import connect
 from support.stores import InOnePiece, Passing
 from support.tls import TlsProxy
@@ -90,7 +90,7 @@ _COUNTERS: Final = (
     "refreshes",
     "refresh_failures",
     "refreshes_skipped",
-    "kept_beside",
+    "variants_stored",
     "shared",
     "stored",
     "lost_leases",
@@ -287,7 +287,7 @@ class ServerRaw(Raw):
     def __init__(self, namespace: str, client: redis.Redis) -> None:
         super().__init__(namespace)
         self._client: Any = client
-        self._store = RedisStore(ClientChannel(client), ServerClock(), time.monotonic)
+        self._store = RedisStore(ClientConnections(client), ServerClock(), time.monotonic)
 
     def perform(self, command: StoreCommand) -> StoreEvent:
         return self._store.perform(command)
@@ -394,9 +394,9 @@ def _masked(command: StoreCommand) -> Fact:
             return tags
         case AcquireLease(key=key, nonce=nonce, lease_ms=lease_ms, seen=seen, mode=mode, capture=capture):
             return (key, nonce, lease_ms, seen[:8], mode.value, *_captured(capture))
-        case AcquireLeases(claims=claims, nonce=nonce, lease_ms=lease_ms, capture=capture):
-            claimed = tuple((each.key, each.seen[:8], each.mode.value) for each in claims)
-            return (claimed, nonce, lease_ms, *_captured(capture))
+        case AcquireLeases(lease_requests=lease_requests, nonce=nonce, lease_ms=lease_ms, capture=capture):
+            requested = tuple((each.key, each.seen[:8], each.mode.value) for each in lease_requests)
+            return (requested, nonce, lease_ms, *_captured(capture))
         case FillCells(fills=fills, tags=tags):
             filled = tuple(
                 (each.key, each.grant[:8], each.hard_ttl_ms, each.soft_ttl_ms, _content(each.body))
@@ -404,9 +404,9 @@ def _masked(command: StoreCommand) -> Fact:
             )
             return (*filled, *tags)
         case RenewLeases(leases=leases, lease_ms=lease_ms):
-            return (tuple((each.key, each.claim[:8]) for each in leases), lease_ms)
+            return (tuple((each.key, each.lease_id[:8]) for each in leases), lease_ms)
         case ReleaseLeases(leases=leases):
-            return tuple((each.key, each.claim[:8]) for each in leases)
+            return tuple((each.key, each.lease_id[:8]) for each in leases)
         case HoldCells(keys=keys, nonce=nonce, hold_ms=hold_ms, capture=capture):
             return (keys, nonce, hold_ms, *_captured(capture))
         case DeleteKeys(keys=keys) | ExpireCells(keys=keys):
@@ -523,8 +523,8 @@ class CacheUnderTest:
         unsubscribe: Callable[[], None] = self.cache.subscribe(subscriber)
         return unsubscribe
 
-    def explain(self) -> AbstractContextManager[Story]:
-        explaining: AbstractContextManager[Story] = self.cache.explain()
+    def explain(self) -> AbstractContextManager[Explanation]:
+        explaining: AbstractContextManager[Explanation] = self.cache.explain()
         return explaining
 
     @contextmanager
@@ -551,7 +551,7 @@ class CacheUnderTest:
     @property
     def followers(self) -> int:
         """How many callers wait for the load of another."""
-        return sum(flight.followers for flight in self.driver._flights._flights.values())
+        return sum(load.followers for load in self.driver._single_flight._loads.values())
 
     async def aclose(self) -> None:
         if self.is_sync:
@@ -661,8 +661,8 @@ class World:
         else:
             cache = kind.from_url(self.url, **options)
         # One sequence of random numbers for each cache, the same in all places.
-        cache._plan._entropy = entropy = random.Random(len(self.caches))
-        cache._plan._draw = entropy.randbytes
+        cache._requests._entropy = entropy = random.Random(len(self.caches))
+        cache._requests._draw = entropy.randbytes
         opened = CacheUnderTest(cache, is_sync=is_sync)
         recorder = _SyncRecorder if is_sync else _AsyncRecorder
         driver = opened.driver
@@ -692,7 +692,7 @@ class World:
         for cache in self.caches:
             driver = cache.cache._driver if cache.is_sync else None
             if driver is not None:
-                assert len(driver._flights) == 0, "a flight is left (B2)"
+                assert len(driver._single_flight) == 0, "a flight is left (B2)"
                 assert driver._landings == {}, "a landing is left (B2)"
         assert [record.getMessage() for record in self.log] == []
         self._check_ttls()
@@ -773,10 +773,10 @@ def run_in(
         if place.store == "memory":
             # Under a name, so that all caches of the test share one store, which ends with them.
             url = f"memory://{namespace}"
-            keeper = cache_sync.Cache.from_url(url, namespace=namespace)
-            stack.callback(keeper.close)
-            assert isinstance(keeper._memory, SharedMemory)
-            raw = MemoryRaw(namespace, keeper._memory)
+            lease_renewer = cache_sync.Cache.from_url(url, namespace=namespace)
+            stack.callback(lease_renewer.close)
+            assert isinstance(lease_renewer._memory, SharedMemory)
+            raw = MemoryRaw(namespace, lease_renewer._memory)
         else:
             url = ask("redis_url")
             raw = ServerRaw(namespace, stack.enter_context(closing(connect(url))))
@@ -794,7 +794,7 @@ def run_in(
                 await test(world, **extra)
                 for cache in world.caches:
                     if not cache.cache._is_closed:
-                        assert len(cache.driver._flights) == 0, "a flight is left (B2)"
+                        assert len(cache.driver._single_flight) == 0, "a flight is left (B2)"
             finally:
                 await world.close()
                 if place.store == "client" and place.runtime == "asyncio":

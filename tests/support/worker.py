@@ -337,7 +337,7 @@ async def session(order: dict[str, Any], _: redis.Redis) -> Any:
                     await cache.expire(key)
             is_whole = answer is None or answer == kind(f"name of {key}", answer.n)
             say({"n": None if answer is None else answer.n, "is_whole": is_whole, "loads": loads})
-        return cache.stats.kept_beside
+        return cache.stats.variants_stored
 
 
 async def mixed(order: dict[str, Any], raw: redis.Redis) -> Any:
@@ -382,7 +382,7 @@ async def mixed(order: dict[str, Any], raw: redis.Redis) -> Any:
                     completed(keys=[f"{prefix}:done:{key}"], args=[kept[0].n])
             if value is not None and (value.n < floor or value != kind(f"name of {key}", value.n)):
                 problems.append(f"{key}: {value} after {floor} was written")
-        return {"problems": problems, "hits": cache.stats.redis_hits, "beside": cache.stats.kept_beside}
+        return {"problems": problems, "hits": cache.stats.redis_hits, "beside": cache.stats.variants_stored}
 
 
 SCENES: dict[str, Callable[[dict[str, Any], redis.Redis], Awaitable[Any]]] = {

@@ -6,10 +6,10 @@ from typing import Any, assert_type
 
 from sansio_cache import CacheConfig, CacheStats, Key, KeyBuilder, Pattern
 from sansio_cache.notices import Hit, Notice
-from sansio_cache_redis import Story
+from sansio_cache_redis import Explanation
 from sansio_cache_redis import anyio as async_cache
 from sansio_cache_redis import sync as sync_cache
-from sansio_cache_redis.results import InvalidateResult, PatternResult
+from sansio_cache_runtime.results import InvalidateResult, PatternResult
 
 
 @dataclass
@@ -54,9 +54,9 @@ def blocking(cache: sync_cache.Cache) -> None:
     assert_type(cache.stats(), CacheStats)
     assert_type(cache.health().maxmemory_bytes, int | None)
     assert_type(cache.subscribe(hear), Callable[[], None])
-    with cache.explain() as story:
-        assert_type(story, Story)
-        assert_type(story.lines, list[str])
+    with cache.explain() as explanation:
+        assert_type(explanation, Explanation)
+        assert_type(explanation.lines, list[str])
     assert_type(cache.key, KeyBuilder)
     assert_type(cache.key.build("user", 1), Key)
     assert_type(cache.key.pattern("user"), Pattern)
@@ -65,8 +65,8 @@ def blocking(cache: sync_cache.Cache) -> None:
 
 
 async def asynchronous(cache: async_cache.Cache) -> None:
-    with cache.explain() as story:
-        assert_type(story.notices, list[Notice])
+    with cache.explain() as explanation:
+        assert_type(explanation.notices, list[Notice])
     assert_type(await cache.get_or_load("user:1", load_user_later, type=User), User)
     assert_type(await cache.get_or_load("user:1", load_user, type=User), User)
     assert_type(await cache.get_or_load("user:1", load_user_later), User)

@@ -18,13 +18,13 @@ from sansio_cache.notices import (
 )
 from sansio_cache.operations.delete_pattern import PatternRequest, delete_pattern
 from sansio_cache.step import Abandoned, PatternRemoved
-from support.machines import PATIENCE, Script
+from support.machines import TIMEOUTS, Script
 
 PATTERN = "shop:user:*"
 
 
 def begun(*, dry_run=False, **options):
-    request = PatternRequest(KeyBuilder("shop"), PATTERN, 500, PATIENCE, 1.0, dry_run)
+    request = PatternRequest(KeyBuilder("shop"), PATTERN, 500, TIMEOUTS, 1.0, dry_run)
     return Script(delete_pattern(request, **options))
 
 

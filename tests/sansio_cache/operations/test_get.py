@@ -6,13 +6,13 @@ import pytest
 
 from sansio_cache.cell import FOREIGN, Cell, Kind, make_grant
 from sansio_cache.commands import ReadCell, ReadTags
-from sansio_cache.entry import MissReason, beside
+from sansio_cache.entry import MissReason, variant_key
 from sansio_cache.errors import ProtocolError
 from sansio_cache.events import CellRead, FailureKind, Interrupted, StoreFailed, TagsRead
 from sansio_cache.notices import Ended, Hit, Missed, OperationName, StoreErrored, StoreGaveUp
 from sansio_cache.operations.get import ReadRequest, get
 from sansio_cache.step import Abandoned, Missing, Unavailable, Value
-from support.machines import INTS, KEY, PATIENCE, TEXTS, THEIRS, Script, absent_cell, value_cell
+from support.machines import INTS, KEY, TEXTS, THEIRS, TIMEOUTS, Script, absent_cell, value_cell
 
 V1, V2, V3 = (make_grant(b"tag-----", us) for us in (1, 2, 3))
 TAG_KEYS = ("shop:%t:a", "shop:%g:user")
@@ -22,7 +22,7 @@ HIT = [Hit(KEY), Ended(OperationName.GET, 0.0)]
 
 
 def begun(skip=None, **options):
-    return Script(get(ReadRequest(KEY, INTS, PATIENCE, 10.0, **options), skip=skip))
+    return Script(get(ReadRequest(KEY, INTS, TIMEOUTS, 10.0, **options), skip=skip))
 
 
 def missed(reason):
@@ -181,17 +181,17 @@ class TestTags:
             begun().give(CellRead(10.0, TAGGED, None), TagsRead(10.0, versions, None))
 
 
-class TestBesideAnotherVersionsEntry:
+class TestVariantOfAnotherVersionsEntry:
     """Fault 33."""
 
-    BESIDE = beside(KEY, INTS.fingerprint)
+    VARIANT = variant_key(KEY, INTS.fingerprint)
 
-    def ours(self, anchor=THEIRS, **options):
-        return value_cell(7, self.BESIDE, versions=(("", anchor),), **options)
+    def ours(self, variant_of=THEIRS, **options):
+        return value_cell(7, self.VARIANT, versions=(("", variant_of),), **options)
 
     def test_what_this_version_keeps_beside_a_fresh_one_is_a_hit(self):
         script = begun().give(CellRead(10.0, TEXT, None))
-        assert script.command == ReadCell(self.BESIDE, 0.1)
+        assert script.command == ReadCell(self.VARIANT, 0.1)
         script.give(CellRead(10.0, self.ours(), None))
         assert script.outcome == Value(7)
         assert script.notices == HIT
@@ -208,7 +208,7 @@ class TestBesideAnotherVersionsEntry:
         assert script.notices == missed(MissReason.EXPIRED)
 
     def test_its_tags_are_checked_as_well(self):
-        cell = value_cell(7, self.BESIDE, versions=(("", THEIRS), ("t:a", V1)))
+        cell = value_cell(7, self.VARIANT, versions=(("", THEIRS), ("t:a", V1)))
         script = begun().give(CellRead(10.0, TEXT, 1_000), CellRead(10.0, cell, 1_000))
         assert script.command == ReadTags(TAG_KEYS[:1], 0.1)
         assert script.give(TagsRead(10.0, (V1,), 1_000)).outcome == Value(7)

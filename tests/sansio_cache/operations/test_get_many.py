@@ -12,7 +12,7 @@ from sansio_cache.events import CellsRead, FailureKind, Interrupted, StoreFailed
 from sansio_cache.notices import Ended, Hit, Missed, OperationName, StoreErrored, StoreGaveUp
 from sansio_cache.operations.get_many import ReadManyRequest, get_many
 from sansio_cache.step import Abandoned, ManyRead, Missing, Unavailable, Value
-from support.machines import INTS, PATIENCE, TEXTS, Script, absent_cell, value_cell
+from support.machines import INTS, TEXTS, TIMEOUTS, Script, absent_cell, value_cell
 
 KEYS = ("shop:a", "shop:b", "shop:c")
 
@@ -21,7 +21,7 @@ V1, V2, V3 = (make_grant(b"tag-----", us) for us in (1, 2, 3))
 
 
 def request(keys=KEYS, chunk=2, **options):
-    return ReadManyRequest(keys, INTS, chunk, PATIENCE, 5.0, **options)
+    return ReadManyRequest(keys, INTS, chunk, TIMEOUTS, 5.0, **options)
 
 
 def test_all_keys_are_read_with_one_command_and_values_come_in_order():

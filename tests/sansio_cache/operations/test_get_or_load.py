@@ -26,7 +26,7 @@ from sansio_cache.commands import (
     Sleep,
     Watch,
 )
-from sansio_cache.entry import MissReason, beside, seal
+from sansio_cache.entry import MissReason, seal, variant_key
 from sansio_cache.errors import ProtocolError
 from sansio_cache.events import (
     CellRead,
@@ -55,7 +55,6 @@ from sansio_cache.memory_store import MemoryStore
 from sansio_cache.notices import (
     Ended,
     Hit,
-    KeptBeside,
     LoadFailed,
     Missed,
     OperationName,
@@ -63,6 +62,7 @@ from sansio_cache.notices import (
     Stored,
     StoreErrored,
     StoreGaveUp,
+    VariantStored,
     Waited,
 )
 from sansio_cache.notices import Loaded as LoadedNotice
@@ -76,9 +76,9 @@ from support.machines import (
     INTS,
     KEY,
     NONCE,
-    PATIENCE,
     TEXTS,
     THEIRS,
+    TIMEOUTS,
     Clock,
     Fault,
     Process,
@@ -123,8 +123,8 @@ def share(displaced=None, timeout_s=30.0, *, key=KEY, now_s=0.0, arrival=0, heed
     return ShareLoad(key, INTS.fingerprint, displaced, timeout_s, arrival, heeds_store, now_s)
 
 
-def release(claim=GRANT, *, key=KEY):
-    return ReleaseLeases((Lease(key, claim),), 0.1)
+def release(lease_id=GRANT, *, key=KEY):
+    return ReleaseLeases((Lease(key, lease_id),), 0.1)
 
 
 def balance(script):
@@ -184,7 +184,7 @@ class TestReading:
     def test_a_disabled_cache_calls_the_loader_and_shares_nothing(self):
         script = begun(skip=MissReason.DISABLED)
         assert script.command == Compute(KEY, None)
-        assert script.step.flight is None
+        assert script.step.load_id is None
         script.give(Computed(2.0, 7))
         assert script.outcome == Loaded(7, b"7", accepted=False)
         assert script.notices == [
@@ -198,7 +198,7 @@ class TestAMissThatLoads:
     def test_it_costs_three_round_trips_read_acquire_fill(self):
         script = begun(ttl=60, stale_for_s=30).give(ABSENT, LED)
         assert script.command == acquire()
-        assert script.step.flight == 4
+        assert script.step.load_id == 4
         script.give(GRANTED)
         assert isinstance(script.command, Compute)
         assert script.command.previous is None
@@ -207,7 +207,7 @@ class TestAMissThatLoads:
         assert script.command == FillCells((Fill(KEY, GRANT, 90_000, 60_000, body),), 0.1)
         script.give(CellsFilled(3.0, (FillResult.STORED,)))
         assert script.outcome == Loaded(7, b"7", accepted=True)
-        assert script.step.flight == 4
+        assert script.step.load_id == 4
         assert script.notices == [
             Missed(KEY, MissReason.ABSENT),
             LoadedNotice(KEY, True, 2.0),
@@ -372,12 +372,12 @@ class TestSharing:
         assert script.notices[-1] == Waited(KEY, 30.0)
         script.give(LoadLed(30.0, 5))
         assert script.command == Compute(KEY, None)
-        assert script.step.flight == 5
+        assert script.step.load_id == 5
 
     def test_when_that_one_takes_too_long_as_well_the_caller_loads_alone(self):
         script = begun().give(ABSENT, SharingTimedOut(30.0, 4), SharingTimedOut(60.0, 5))
         assert script.command == Compute(KEY, None)
-        assert script.step.flight is None
+        assert script.step.load_id is None
         assert script.give(Computed(60.0, 7)).outcome == Loaded(7, b"7", accepted=False)
 
 
@@ -556,7 +556,7 @@ class TestRaisingWhenTheWaitIsOver:
         script = begun(on_wait_timeout="raise", wait_s=1.0).give(ABSENT, LED, denied, Woke(1.0))
         script.give(LeaseDenied(1.0, 40, None, NOW_MS))
         assert script.outcome == TookTooLong(1.0)
-        assert script.step.flight == 4
+        assert script.step.load_id == 4
         assert script.notices[1:] == [Waited(KEY, 1.0), Ended(OperationName.GET_OR_LOAD, 1.0)]
         assert balance(script) == [Missed]
 
@@ -585,7 +585,7 @@ class TestRaisingWhereTheStoreFails:
     def test_when_the_lease_is_asked_for(self):
         script = begun(on_read_error="raise").give(ABSENT, LED, self.DOWN)
         assert script.outcome == Unavailable(FailureKind.UNAVAILABLE)
-        assert script.step.flight == 4
+        assert script.step.load_id == 4
         assert script.notices == [Missed(KEY, MissReason.ABSENT), *self.GAVE_UP, DONE]
 
     def test_when_the_lease_is_asked_for_after_a_stale_value_was_read(self):
@@ -626,8 +626,8 @@ class TestEarlyRefresh:
         [(math.exp(-1), 1_898, False), (math.exp(-1), 1_902, True), (1.0, 1_999, False)],
     )
     def test_xfetch_spawns_one_the_more_likely_the_longer_the_load_took(self, draw_, server_ms, is_due):
-        drawn = draw(refresh_draw=draw_)
-        script = begun(xfetch_beta=1.0, drawn=drawn).give(CellRead(0.0, self.CELL, server_ms))
+        random_bytes = draw(draw_refresh=draw_)
+        script = begun(xfetch_beta=1.0, random_bytes=random_bytes).give(CellRead(0.0, self.CELL, server_ms))
         assert script.outcome == Value(7)
         assert len(script.step.spawn) == is_due
 
@@ -840,10 +840,10 @@ class TestTagsThatTheCallerHasNotNamed:
     def test_what_somebody_stored_meanwhile_is_served_if_they_hold(self):
         script = begun().give(ABSENT, LED, FreshFound(0.0, TAGGED, NOW_MS))
         assert script.command == ReadTags(TAG_KEYS, 0.1)
-        assert script.step.flight == 4
+        assert script.step.load_id == 4
         script.give(TagsRead(0.0, (V1, V2), NOW_MS))
         assert script.outcome == Value(7)
-        assert script.step.flight == 4
+        assert script.step.load_id == 4
         assert balance(script) == [Missed]
 
     def test_what_somebody_stored_meanwhile_is_replaced_if_they_do_not_hold(self):
@@ -854,26 +854,26 @@ class TestTagsThatTheCallerHasNotNamed:
         script = begun().give(ABSENT, LED, FreshFound(0.0, TAGGED, NOW_MS))
         script.give(StoreFailed(0.0, FailureKind.PERMISSION))
         assert script.command == Compute(KEY, None)
-        assert script.step.flight == 4
+        assert script.step.load_id == 4
 
     def test_interrupted_meanwhile_the_flight_ends(self):
         script = begun().give(ABSENT, LED, FreshFound(0.0, TAGGED, NOW_MS), Interrupted(0.0))
         assert script.outcome == Abandoned()
-        assert script.step.flight == 4
+        assert script.step.load_id == 4
 
 
-class TestBesideAnotherVersionsEntry:
+class TestVariantOfAnotherVersionsEntry:
     """Fault 33: a fresh entry of another program version is never replaced by a reader."""
 
-    BESIDE = beside(KEY, INTS.fingerprint)
-    ANCHOR = (("", THEIRS),)
+    VARIANT = variant_key(KEY, INTS.fingerprint)
+    VARIANT_OF = (("", THEIRS),)
 
     def ours(self, filled_by=THEIRS, **options):
-        return value_cell(7, self.BESIDE, versions=(("", filled_by),), filled_by=OURS, **options)
+        return value_cell(7, self.VARIANT, versions=(("", filled_by),), filled_by=OURS, **options)
 
     def test_what_is_kept_beside_it_is_a_hit_and_the_entry_is_left_alone(self):
         script = begun().give(CellRead(0.0, TEXT, NOW_MS))
-        assert script.command == ReadCell(self.BESIDE, 0.1)
+        assert script.command == ReadCell(self.VARIANT, 0.1)
         script.give(CellRead(0.0, self.ours(), NOW_MS))
         assert script.outcome == Value(7)
         assert script.notices == [Hit(KEY), DONE]
@@ -888,27 +888,27 @@ class TestBesideAnotherVersionsEntry:
     def test_where_there_is_nothing_beside_it_one_is_loaded_and_kept_there(self):
         script = begun().give(CellRead(0.0, TEXT, NOW_MS), ABSENT)
         assert script.notices == [Missed(KEY, MissReason.SCHEMA)]
-        assert script.command == share(key=self.BESIDE)
+        assert script.command == share(key=self.VARIANT)
         script.give(LED)
-        assert script.command == acquire(key=self.BESIDE)
+        assert script.command == acquire(key=self.VARIANT)
         script.give(GRANTED)
-        assert (script.command.key, script.command.name) == (self.BESIDE, KEY)
+        assert (script.command.key, script.command.name) == (self.VARIANT, KEY)
         script.give(Computed(0.0, 7))
-        body = seal(self.BESIDE, INTS, b"7", 0.0, self.ANCHOR)
-        assert script.command == FillCells((Fill(self.BESIDE, GRANT, 60_000, 0, body),), 0.1)
+        body = seal(self.VARIANT, INTS, b"7", 0.0, self.VARIANT_OF)
+        assert script.command == FillCells((Fill(self.VARIANT, GRANT, 60_000, 0, body),), 0.1)
         script.give(STORED)
         assert script.outcome.value == 7
-        assert script.notices[1:] == [KeptBeside(KEY), LoadedNotice(KEY, True, 0.0), Stored(KEY), DONE]
+        assert script.notices[1:] == [VariantStored(KEY), LoadedNotice(KEY, True, 0.0), Stored(KEY), DONE]
 
     def test_what_is_tied_to_an_older_value_is_replaced(self):
         """S1: that value is gone, and what was loaded while it was there may be old."""
         old = self.ours(filled_by=make_grant(b"theirs-0", 1))
         script = begun().give(CellRead(0.0, TEXT, NOW_MS), CellRead(0.0, old, NOW_MS), LED)
         assert script.notices == [Missed(KEY, MissReason.SCHEMA)]
-        assert script.command == acquire(key=self.BESIDE, seen=OURS, mode=Mode.DROP)
+        assert script.command == acquire(key=self.VARIANT, seen=OURS, mode=Mode.DROP)
 
     def test_what_is_beside_it_and_tied_to_nothing_is_no_entry_of_this_kind(self):
-        loose = value_cell(7, self.BESIDE)
+        loose = value_cell(7, self.VARIANT)
         script = begun().give(CellRead(0.0, TEXT, NOW_MS), CellRead(0.0, loose, NOW_MS))
         assert script.notices == [Missed(KEY, MissReason.SCHEMA)]
 
@@ -917,11 +917,11 @@ class TestBesideAnotherVersionsEntry:
         script.give(CellRead(0.0, self.ours(soft_ms=NOW_MS - 1), NOW_MS))
         assert script.outcome == Value(7)
         [spawned] = script.step.spawn
-        assert spawned.command.key == self.BESIDE
+        assert spawned.command.key == self.VARIANT
 
     def test_the_tags_of_what_is_kept_beside_it_are_checked_too(self):
         """S7."""
-        cell = value_cell(7, self.BESIDE, versions=(*self.ANCHOR, ("t:a", V1)))
+        cell = value_cell(7, self.VARIANT, versions=(*self.VARIANT_OF, ("t:a", V1)))
         script = begun().give(CellRead(0.0, TEXT, NOW_MS), CellRead(0.0, cell, NOW_MS))
         assert script.command == ReadTags(TAG_KEYS[:1], 0.1)
         assert script.give(TagsRead(0.0, (V1,), NOW_MS)).outcome == Value(7)
@@ -930,20 +930,20 @@ class TestBesideAnotherVersionsEntry:
         """S7: whoever invalidates one of them means both."""
         text = value_cell("a", codec=TEXTS, versions=(("t:b", V2),))
         script = begun(tags=("t:a",)).give(CellRead(0.0, text, NOW_MS, (V1,)))
-        assert script.command == ReadCell(self.BESIDE, 0.1, TAG_KEYS)
+        assert script.command == ReadCell(self.VARIANT, 0.1, TAG_KEYS)
         script.give(CellRead(0.0, None, NOW_MS, (V1, V2)), LED)
         assert script.command.capture.tags == TAG_KEYS
         granted = LeaseGranted(0.0, GRANT, None, NOW_MS, (V1, V2))
         script.give(granted, Computed(0.0, 7))
         [fill] = script.command.fills
-        assert fill.body == seal(self.BESIDE, INTS, b"7", 0.0, (("t:a", V1), ("t:b", V2), *self.ANCHOR))
+        assert fill.body == seal(self.VARIANT, INTS, b"7", 0.0, (("t:a", V1), ("t:b", V2), *self.VARIANT_OF))
 
     def test_so_it_is_beside_one_that_is_stored_meanwhile(self):
         """S7."""
         text = value_cell("a", codec=TEXTS, versions=(("t:a", V1), ("t:b", V2)))
         script = begun(tags=("t:a",)).give(CellRead(0.0, None, NOW_MS, (V1,)), LED)
         script.give(FreshFound(0.0, text, NOW_MS, (V1,)))
-        assert script.command.key == self.BESIDE
+        assert script.command.key == self.VARIANT
         assert script.command.capture.tags == TAG_KEYS
 
     def test_what_is_beside_it_without_its_tags_is_replaced(self):
@@ -951,7 +951,7 @@ class TestBesideAnotherVersionsEntry:
         text = value_cell("a", codec=TEXTS, versions=(("t:a", V1),))
         script = begun().give(CellRead(0.0, text, NOW_MS), CellRead(0.0, self.ours(), NOW_MS, (V1,)), LED)
         assert script.command == acquire(
-            key=self.BESIDE, seen=OURS, mode=Mode.DROP, capture=Capture(TAG_KEYS[:1], 2 * 60_000)
+            key=self.VARIANT, seen=OURS, mode=Mode.DROP, capture=Capture(TAG_KEYS[:1], 2 * 60_000)
         )
 
     @pytest.mark.parametrize("is_there", [True, False])
@@ -966,28 +966,28 @@ class TestBesideAnotherVersionsEntry:
         assert script.command == Compute(KEY, None)
         assert script.give(Computed(0.0, 7)).outcome == Loaded(7, b"7", accepted=False)
         assert balance(script) == [Missed]
-        assert KeptBeside(KEY) not in script.notices
+        assert VariantStored(KEY) not in script.notices
 
     def test_a_load_that_turns_beside_while_it_claims_and_waits_is_told_of_what_is_there(self):
         """L4: the flight is the same, and the key is another."""
         script = begun().give(ABSENT, LED, LeaseDenied(0.0, 500, None, NOW_MS))
-        assert (script.command.watch.keys, script.command.watch.flight) == ((KEY,), 4)
+        assert (script.command.watch.keys, script.command.watch.load_id) == ((KEY,), 4)
         script.give(Woke(0.1), FreshFound(0.1, TEXT, NOW_MS), LeaseDenied(0.1, 500, None, NOW_MS))
-        assert (script.command.watch.keys, script.command.watch.flight) == ((self.BESIDE,), 4)
+        assert (script.command.watch.keys, script.command.watch.load_id) == ((self.VARIANT,), 4)
 
     def test_the_loader_of_one_that_turned_beside_is_to_ask_for_neither(self):
         script = begun().give(ABSENT, LED, FreshFound(0.0, TEXT, NOW_MS), GRANTED)
-        assert (script.command.key, script.command.name) == (self.BESIDE, KEY)
+        assert (script.command.key, script.command.name) == (self.VARIANT, KEY)
 
     def test_a_foreign_key_beside_it_is_not_touched(self):
         script = begun().give(CellRead(0.0, TEXT, NOW_MS), CellRead(0.0, FOREIGN, NOW_MS), LED)
-        assert script.command == Compute(self.BESIDE, None, name=KEY)
+        assert script.command == Compute(self.VARIANT, None, name=KEY)
         assert balance(script) == [Missed]
 
     def test_one_that_is_stored_meanwhile_is_left_alone_as_well(self):
         script = begun().give(ABSENT, LED, FreshFound(0.0, TEXT, NOW_MS))
-        assert script.command == acquire(key=self.BESIDE)
-        assert script.step.flight == 4
+        assert script.command == acquire(key=self.VARIANT)
+        assert script.step.load_id == 4
         script.give(FreshFound(0.0, self.ours(), NOW_MS))
         assert script.outcome == Value(7)
         assert balance(script) == [Missed]
@@ -996,11 +996,11 @@ class TestBesideAnotherVersionsEntry:
         script = begun().give(ABSENT, LED, FreshFound(0.0, TEXT, NOW_MS))
         old = self.ours(filled_by=make_grant(b"theirs-0", 1))
         script.give(FreshFound(0.0, old, NOW_MS))
-        assert script.command == acquire(key=self.BESIDE, seen=OURS, mode=Mode.DROP)
+        assert script.command == acquire(key=self.VARIANT, seen=OURS, mode=Mode.DROP)
 
     def test_interrupted_it_is_the_lease_beside_that_is_given_back(self):
         script = begun().give(CellRead(0.0, TEXT, NOW_MS), ABSENT, LED, Interrupted(0.0))
-        assert script.command == release(NONCE, key=self.BESIDE)
+        assert script.command == release(NONCE, key=self.VARIANT)
 
 
 class TestInterruption:
@@ -1019,7 +1019,7 @@ class TestInterruption:
         assert DONE not in script.notices
 
     @pytest.mark.parametrize(
-        ("events", "claim"),
+        ("events", "lease_id"),
         [
             ((ABSENT, LED), NONCE),
             ((ABSENT, LED, GRANTED), GRANT),
@@ -1028,14 +1028,14 @@ class TestInterruption:
         ],
         ids=["acquiring", "computing", "filling", "releasing"],
     )
-    def test_a_lease_is_given_back_by_its_nonce_where_the_grant_is_unknown(self, events, claim):
+    def test_a_lease_is_given_back_by_its_nonce_where_the_grant_is_unknown(self, events, lease_id):
         """L7."""
         script = begun().give(*events, Interrupted(0.0))
-        assert script.command == release(claim)
-        assert script.step.flight == 4
+        assert script.command == release(lease_id)
+        assert script.step.load_id == 4
         script.give(RELEASED)
         assert script.outcome == Abandoned()
-        assert script.step.flight == 4
+        assert script.step.load_id == 4
 
     def test_it_ends_as_abandoned_even_if_the_release_fails(self):
         script = begun().give(ABSENT, LED, Interrupted(0.0), StoreFailed(0.0, FailureKind.PERMISSION))
@@ -1070,7 +1070,7 @@ class TestAgainstAMemoryStore:
             process.advance(run)  # join
         outcomes = [process.finish(run) for run in runs]
         assert outcomes == [Loaded(7, b"7", accepted=True), *(Value(7),) * 4]
-        assert len(process.flights) == 0
+        assert len(process.single_flight) == 0
 
     def test_two_processes_load_once_and_the_other_waits(self):
         """L2, between processes."""
@@ -1130,7 +1130,7 @@ class TestAgainstAMemoryStore:
         process.interrupt(run)
         assert process.finish(run) == Abandoned()
         assert len(store) == 0
-        assert len(process.flights) == 0
+        assert len(process.single_flight) == 0
 
     def test_the_deadline_of_its_budget_is_250_ms_whatever_the_store_does(self):
         """L5: with every attempt timing out, the loader begins within one operation's time."""
@@ -1144,4 +1144,4 @@ class TestAgainstAMemoryStore:
         process.fault = frozen
         run = process.run(get_or_load(load_request(started_s=clock())), lambda: 7)
         assert run.step.outcome == Loaded(7, b"7", accepted=False)
-        assert clock() - 1_000.0 <= PATIENCE.operation_s + 1e-9
+        assert clock() - 1_000.0 <= TIMEOUTS.operation_s + 1e-9

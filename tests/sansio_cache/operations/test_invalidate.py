@@ -18,13 +18,13 @@ from sansio_cache.notices import (
 )
 from sansio_cache.operations.invalidate import InvalidateRequest, invalidate, void
 from sansio_cache.step import Abandoned, ManyInvalidated
-from support.machines import PATIENCE, Script
+from support.machines import TIMEOUTS, Script
 
 KEYS = ("shop:a", "shop:b", "shop:c")
 
 
 def request(keys=KEYS, chunk=2):
-    return InvalidateRequest(OperationName.INVALIDATE, keys, chunk, PATIENCE, 1.0)
+    return InvalidateRequest(OperationName.INVALIDATE, keys, chunk, TIMEOUTS, 1.0)
 
 
 def test_keys_are_removed_a_chunk_at_a_time():
@@ -81,7 +81,7 @@ def test_nothing_to_do_asks_nothing(keys, skip):
 
 
 def test_cleaning_up_after_another_operation_is_not_an_operation_of_the_users():
-    script = Script(void(KEYS, PATIENCE, 1.0))
+    script = Script(void(KEYS, TIMEOUTS, 1.0))
     assert script.command == DeleteKeys(KEYS, 0.1)
     script.give(KeysDeleted(1.0, 3))
     assert script.outcome == Abandoned()
@@ -92,7 +92,7 @@ class TestSoftly:
     """Values are made stale instead, which voids loads, too."""
 
     def begun(self, **options):
-        request = InvalidateRequest(OperationName.EXPIRE, KEYS, 2, PATIENCE, 1.0, soft=True)
+        request = InvalidateRequest(OperationName.EXPIRE, KEYS, 2, TIMEOUTS, 1.0, soft=True)
         return Script(invalidate(request, **options))
 
     def test_keys_are_expired_a_chunk_at_a_time(self):

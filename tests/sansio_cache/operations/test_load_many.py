@@ -15,12 +15,12 @@ from sansio_cache.commands import (
     NO_TAGS,
     AcquireLeases,
     Capture,
-    Claim,
     ComputeMany,
     DeleteKeys,
     Fill,
     FillCells,
     Lease,
+    LeaseRequest,
     Mode,
     ReadCells,
     ReadTags,
@@ -30,7 +30,7 @@ from sansio_cache.commands import (
     StoreCommand,
     Watch,
 )
-from sansio_cache.entry import MissReason, beside, seal
+from sansio_cache.entry import MissReason, seal, variant_key
 from sansio_cache.errors import ProtocolError
 from sansio_cache.events import (
     CellsFilled,
@@ -57,7 +57,6 @@ from sansio_cache.notices import (
     Ended,
     FillRefused,
     Hit,
-    KeptBeside,
     LoadFailed,
     Missed,
     OperationName,
@@ -67,6 +66,7 @@ from sansio_cache.notices import (
     StoreGaveUp,
     Unasked,
     Unstorable,
+    VariantStored,
     Waited,
 )
 from sansio_cache.notices import Loaded as LoadedNotice
@@ -134,16 +134,16 @@ def answers(*replies, now_s=0.0, versions=()):
     return LeasesAnswered(now_s, replies, versions)
 
 
-def claims(*keys, seen=NO_GRANT, mode=Mode.KEEP, capture=NO_TAGS):
-    return AcquireLeases(tuple(Claim(key, seen, mode) for key in keys), NONCE, 5_000, 0.1, capture)
+def lease_requests(*keys, seen=NO_GRANT, mode=Mode.KEEP, capture=NO_TAGS):
+    return AcquireLeases(tuple(LeaseRequest(key, seen, mode) for key in keys), NONCE, 5_000, 0.1, capture)
 
 
 def filled(*results):
     return CellsFilled(0.0, tuple(results))
 
 
-def leases(*keys, claim=None):
-    return tuple(Lease(key, claim or GRANTS[key]) for key in keys)
+def leases(*keys, lease_id=None):
+    return tuple(Lease(key, lease_id or GRANTS[key]) for key in keys)
 
 
 def stale(value, key):
@@ -182,7 +182,7 @@ class TestReading:
     def test_every_step_is_that_of_the_batch(self):
         # By which the driver tells whom to wake.
         script = begun().give(NOTHING, ALL_GRANTED, Computed(0.0, {"a": 1}), filled(STORED), RELEASED)
-        assert {step.flight for step in script.steps} == {load_request().drawn}
+        assert {step.load_id for step in script.steps} == {load_request().random_bytes}
 
     def test_a_failure_is_retried_and_then_the_loader_gets_all_keys_and_nothing_is_stored(self):
         script = begun().give(StoreFailed(0.0, FailureKind.TIMEOUT))
@@ -254,14 +254,14 @@ class TestTags:
         assert script.command == ReadCells(KEYS[:2], 500, 0.1, ("shop:%t:b",))
         script.give(cells(self.TAGGED[1], self.TAGGED[1], versions=(V2,)))
         assert balance(script) == {A: MissReason.KEY_CHECK, B: Hit}
-        assert script.command == claims(
+        assert script.command == lease_requests(
             A, seen=THEIRS, mode=Mode.DROP, capture=Capture(self.TAG_KEYS[1:], 120_000)
         )
 
     def test_an_entry_without_a_named_one_is_replaced(self):
         script = begun((C,), tags=("t:b",)).give(cells(self.TAGGED[2], versions=(V2,)))
         assert balance(script) == {C: MissReason.TAG}
-        assert script.command.claims == (Claim(C, THEIRS, Mode.DROP),)
+        assert script.command.lease_requests == (LeaseRequest(C, THEIRS, Mode.DROP),)
 
     def test_those_that_are_not_named_are_asked_for_once_each(self):
         script = begun().give(cells(*self.TAGGED))
@@ -273,7 +273,7 @@ class TestTags:
     def test_each_entry_depends_on_its_own(self):
         script = begun().give(cells(*self.TAGGED), TagsRead(0.0, (V3, V2), NOW_MS))
         assert balance(script) == {A: MissReason.TAG, B: Hit, C: Hit}
-        assert script.command == claims(A, seen=THEIRS, mode=Mode.DROP)
+        assert script.command == lease_requests(A, seen=THEIRS, mode=Mode.DROP)
 
     def test_named_and_unnamed_ones_go_together(self):
         script = begun(KEYS[:1], tags=("t:b",)).give(cells(self.TAGGED[0], versions=(V2,)))
@@ -338,7 +338,7 @@ class TestTags:
 class TestClaiming:
     def test_what_is_missing_is_claimed_with_one_command_and_loaded_with_one_call(self):
         script = begun().give(cells(value_cell(1, A), None, stale(3, C)))
-        assert script.command == claims(B, C)
+        assert script.command == lease_requests(B, C)
         script.give(answers(granted(B), granted(C)))
         assert isinstance(script.command, ComputeMany)
         assert script.command.keys == (B, C)
@@ -373,9 +373,9 @@ class TestClaiming:
 
     def test_a_chunk_is_claimed_at_a_time_and_the_loader_is_called_once(self):
         script = begun(chunk=2).give(NOTHING)
-        assert script.command == claims(A, B)
+        assert script.command == lease_requests(A, B)
         script.give(answers(granted(A), granted(B)))
-        assert script.command == claims(C)
+        assert script.command == lease_requests(C)
         script.give(answers(granted(C)))
         assert script.command.keys == KEYS
 
@@ -395,7 +395,7 @@ class TestClaiming:
 
     def test_a_foreign_key_is_not_even_claimed(self):
         script = begun((A, B)).give(cells(FOREIGN, None))
-        assert script.command == claims(B)
+        assert script.command == lease_requests(B)
         script.give(answers(granted(B)))
         assert set(script.command.keys) == {A, B}
         script = begun((A,)).give(cells(FOREIGN))
@@ -403,14 +403,14 @@ class TestClaiming:
 
     def test_a_value_that_cannot_be_served_though_it_is_fresh_is_replaced(self):
         script = begun((A,)).give(cells(value_cell(1, "shop:other")))
-        assert script.command == claims(A, seen=THEIRS, mode=Mode.DROP)
+        assert script.command == lease_requests(A, seen=THEIRS, mode=Mode.DROP)
 
     def test_two_programs_that_refuse_each_others_values_do_not_replace_them_for_ever(self):
         script = begun((A,)).give(cells(None))
         for turn in range(2):
             theirs = make_grant(b"theirs-%d" % turn, 9)
             script.give(answers(fresh(value_cell(1, "shop:other", filled_by=theirs))))
-            assert script.command == claims(A, seen=theirs, mode=Mode.DROP)
+            assert script.command == lease_requests(A, seen=theirs, mode=Mode.DROP)
         script.give(answers(fresh(value_cell(1, "shop:other"))))
         assert script.command == ComputeMany((A,), ("a",), None)
 
@@ -424,7 +424,7 @@ class TestClaiming:
 
     def test_it_is_retried_with_the_same_nonce_and_then_the_rest_is_loaded_without_a_lease(self):
         script = begun(chunk=1).give(NOTHING, answers(granted(A)), StoreFailed(0.0, FailureKind.TIMEOUT))
-        assert script.command == claims(B)
+        assert script.command == lease_requests(B)
         script.give(StoreFailed(0.0, FailureKind.PERMISSION))
         assert isinstance(script.command, ComputeMany)
         assert set(script.command.keys) == set(KEYS)
@@ -443,7 +443,7 @@ class TestClaiming:
     def test_interrupted_what_may_be_held_is_given_back(self):
         """L7: an interrupted acquire counts as held."""
         script = begun(chunk=2).give(NOTHING, answers(granted(A), denied()), Interrupted(0.0))
-        assert script.command == ReleaseLeases((*leases(A), *leases(C, claim=NONCE)), 0.1)
+        assert script.command == ReleaseLeases((*leases(A), *leases(C, lease_id=NONCE)), 0.1)
         script.give(RELEASED)
         assert script.outcome == Abandoned()
         assert DONE not in script.notices
@@ -555,7 +555,7 @@ class TestComputing:
 class TestStaleValues:
     def test_where_somebody_else_loads_it_one_is_served_at_once(self):
         script = begun((A, B), **AT_ONCE).give(cells(stale(6, A), stale(7, B)))
-        assert script.command == claims(A, B)
+        assert script.command == lease_requests(A, B)
         assert script.notices == []  # hit or miss is not known yet
         script.give(answers(denied(stale=stale(6, A)), granted(B, stale(7, B))))
         script.give(Computed(0.0, {"b": 8}), filled(STORED))
@@ -623,16 +623,16 @@ class TestStaleValues:
         old = value_cell(6, A, soft_ms=NOW_MS - 1, versions=(("t:a", V1),))
         script = begun((A,), tags=("t:a",), **WAITING).give(cells(old, versions=(V1,)))
         script.give(answers(denied(stale=old), versions=(V1,)), Woke(1.0), cells(old, versions=(V3,)))
-        assert script.command.claims == (Claim(A, THEIRS, Mode.DROP),)
+        assert script.command.lease_requests == (LeaseRequest(A, THEIRS, Mode.DROP),)
         script.give(answers(WriterFound(1.0, 9), versions=(V3,)), ComputeFailed(1.0, BROKEN))
         assert script.outcome == Raised(BROKEN)
         assert balance(script) == {A: MissReason.TAG}
 
     def test_after_a_wait_a_value_that_was_to_be_dropped_before_is_not_dropped_for_another(self):
         script = begun((A,), **AT_ONCE).give(cells(value_cell(1, "shop:other")))
-        assert script.command == claims(A, seen=THEIRS, mode=Mode.DROP)
+        assert script.command == lease_requests(A, seen=THEIRS, mode=Mode.DROP)
         script.give(answers(denied()), Woke(1.0), cells(stale(6, A)))
-        assert script.command == claims(A)
+        assert script.command == lease_requests(A)
 
     def test_one_whose_unnamed_tags_were_checked_stays_good(self):
         old = value_cell(6, A, soft_ms=NOW_MS - 1, versions=(("t:a", V1),))
@@ -641,35 +641,35 @@ class TestStaleValues:
         assert script.outcome == values(6)
 
 
-class TestBesideAnotherVersionsEntry:
+class TestVariantOfAnotherVersionsEntry:
     """Fault 33."""
 
-    PLACE = beside(A, INTS.fingerprint)
+    PLACE = variant_key(A, INTS.fingerprint)
     TEXT = value_cell("a", A, codec=TEXTS)
 
-    def ours(self, anchor=THEIRS):
-        return value_cell(1, self.PLACE, versions=(("", anchor),), filled_by=make_grant(b"ours---1", 9))
+    def ours(self, variant_of=THEIRS):
+        return value_cell(1, self.PLACE, versions=(("", variant_of),), filled_by=make_grant(b"ours---1", 9))
 
     def test_what_is_kept_beside_it_is_read_for_all_such_keys_in_one_more_trip(self):
         text_b = value_cell("b", B, codec=TEXTS)
         script = begun().give(cells(self.TEXT, text_b, None))
-        place_b = beside(B, INTS.fingerprint)
+        place_b = variant_key(B, INTS.fingerprint)
         assert script.command == ReadCells((self.PLACE, place_b), 500, 0.1)
         script.give(cells(self.ours(), value_cell(2, place_b, versions=(("", THEIRS),))))
-        assert script.command == claims(C)
+        assert script.command == lease_requests(C)
         assert balance(script) == {A: Hit, B: Hit, C: MissReason.ABSENT}
 
     def test_what_is_not_there_is_loaded_and_kept_there(self):
         script = begun((A,)).give(cells(self.TEXT), cells(None))
         assert balance(script) == {A: MissReason.SCHEMA}
-        assert script.command == claims(self.PLACE)
+        assert script.command == lease_requests(self.PLACE)
         script.give(answers(granted(A)))
         assert set(script.command.keys) == {A, self.PLACE}, "the loader is to ask for neither"
         script.give(Computed(0.0, {"a": 1}))
         body = seal(self.PLACE, INTS, b"1", 0.0, (("", THEIRS),))
         assert script.command == FillCells((Fill(self.PLACE, GRANTS[A], 60_000, 0, body),), 0.1)
         assert script.give(filled(STORED)).outcome == values(1)
-        assert KeptBeside(A) in script.notices
+        assert VariantStored(A) in script.notices
 
     @pytest.mark.parametrize(
         ("tags", "is_kept"), [(("t:a",), True), (("t:a", "t:b"), True), (("t:b",), False)]
@@ -696,7 +696,7 @@ class TestBesideAnotherVersionsEntry:
         script = begun((A,), tags=tags).give(cells(None, versions=versions))
         script.give(answers(fresh(text), versions=versions))
         if is_kept:
-            assert [claim.key for claim in script.command.claims] == [self.PLACE]
+            assert [lease_id.key for lease_id in script.command.lease_requests] == [self.PLACE]
         else:
             assert script.command == ComputeMany((A,), ("a",), None)
             assert script.give(Computed(0.0, {"a": 1})).outcome == values(1)
@@ -705,19 +705,19 @@ class TestBesideAnotherVersionsEntry:
         """S1."""
         old = self.ours(make_grant(b"theirs-0", 1))
         script = begun((A,)).give(cells(self.TEXT), cells(old))
-        assert script.command == claims(self.PLACE, seen=old.filled_by, mode=Mode.DROP)
+        assert script.command == lease_requests(self.PLACE, seen=old.filled_by, mode=Mode.DROP)
         assert balance(script) == {A: MissReason.SCHEMA}
 
     def test_one_that_is_stored_meanwhile_is_left_alone_as_well(self):
         script = begun((A,)).give(cells(None), answers(fresh(self.TEXT)))
-        assert script.command == claims(self.PLACE)
+        assert script.command == lease_requests(self.PLACE)
         script.give(answers(fresh(self.ours())))
         assert script.outcome == values(1)
         assert balance(script) == {A: MissReason.ABSENT}
 
     def test_a_foreign_key_that_was_met_before_is_still_loaded_alone(self):
         script = begun((A, B)).give(cells(self.TEXT, FOREIGN), cells(self.ours()))
-        assert script.command == claims(B)
+        assert script.command == lease_requests(B)
         script.give(answers(ForeignFound(0.0)))
         assert script.command == ComputeMany((B,), ("b",), None)
         assert balance(script) == {A: Hit, B: MissReason.FOREIGN}
@@ -731,11 +731,11 @@ class TestBesideAnotherVersionsEntry:
     def test_its_stale_values_are_replaced_there(self):
         text = value_cell("a", A, codec=TEXTS, soft_ms=1)
         script = begun((A,)).give(cells(text))
-        assert script.command == claims(A, seen=THEIRS, mode=Mode.DROP)
+        assert script.command == lease_requests(A, seen=THEIRS, mode=Mode.DROP)
 
     def test_interrupted_it_is_the_lease_beside_that_is_given_back(self):
         script = begun((A,)).give(cells(self.TEXT), cells(None), Interrupted(0.0))
-        assert script.command == ReleaseLeases(leases(self.PLACE, claim=NONCE), 0.1)
+        assert script.command == ReleaseLeases(leases(self.PLACE, lease_id=NONCE), 0.1)
 
 
 class TestFilling:
@@ -764,7 +764,7 @@ class TestFilling:
         keys = tuple(f"shop:{number}" for number in range(50))
 
         def lives_ms(seed):
-            script = begun(keys, jitter=Jitter(0.1, 0.5), drawn=draw(seed=seed, ttl_draw=0.25))
+            script = begun(keys, jitter=Jitter(0.1, 0.5), random_bytes=draw(seed=seed, draw_ttl=0.25))
             script.give(cells(*(None,) * 50))
             script.give(answers(*(LeaseGranted(0.0, GRANTS[A], None, NOW_MS) for _ in keys)))
             script.give(Computed(0.0, {f"{number}": Absent() if number % 2 else 1 for number in range(50)}))
@@ -847,12 +847,12 @@ class TestWaiting:
         assert script.command.watch.keys == keys[-1:]
 
     def test_a_key_that_moves_beside_another_versions_entry_is_watched_there(self):
-        place = beside(A, INTS.fingerprint)
+        place = variant_key(A, INTS.fingerprint)
         script = begun((A,)).give(cells(None), answers(denied()))
         assert script.command.watch.keys == (A,)
         script.give(Woke(0.1), cells(value_cell("a", A, codec=TEXTS)), cells(None), answers(denied()))
         assert script.command.watch.keys == (place,)
-        assert script.command.watch.flight == load_request().drawn
+        assert script.command.watch.load_id == load_request().random_bytes
 
     def test_what_others_load_is_waited_for_only_after_ones_own_is_stored(self):
         script = begun().give(NOTHING, answers(denied(400), granted(B), denied(300)))
@@ -860,7 +860,7 @@ class TestWaiting:
         script.give(Computed(0.0, {"b": 2}))
         assert isinstance(script.command, FillCells)
         script.give(filled(STORED))
-        watch = Watch((A, C), load_request().drawn, watched_pause_s(1, 0, 0.3))
+        watch = Watch((A, C), load_request().random_bytes, watched_pause_s(1, 0, 0.3))
         assert script.command == Sleep(pause_s(1, 0, 0.3), watch)
         script.give(Woke(1.0))
         assert script.command == ReadCells((A, C), 500, 0.1)
@@ -1058,6 +1058,6 @@ def test_every_chunk_has_a_budget_of_its_own():
     script = begun(chunk=1).give(NOTHING)
     for key in KEYS:
         script.give(StoreFailed(0.0, FailureKind.TIMEOUT), StoreFailed(0.0, FailureKind.TIMEOUT))
-        assert script.command == claims(key)
+        assert script.command == lease_requests(key)
         script.give(answers(granted(key)))
     assert isinstance(script.command, ComputeMany)

@@ -17,7 +17,7 @@ from sansio_cache.commands import (
     RenewLeases,
     Sleep,
 )
-from sansio_cache.entry import Servable, beside, seal
+from sansio_cache.entry import Servable, seal, variant_key
 from sansio_cache.errors import ProtocolError
 from sansio_cache.events import (
     CellsFilled,
@@ -45,7 +45,7 @@ from sansio_cache.notices import (
     Unstorable,
 )
 from sansio_cache.notices import Loaded as LoadedNotice
-from sansio_cache.operations.loading import DRAWN_BYTES, Finding, LoadRequest, compute
+from sansio_cache.operations.loading import RANDOM_BYTES, Finding, LoadRequest, compute
 from sansio_cache.step import Abandoned, Loaded, Raised, Value
 from sansio_cache.ttl import Jitter
 from support.machines import GRANT, INTS, KEY, THEIRS, Script, absent_cell, draw, load_request, value_cell
@@ -78,7 +78,7 @@ class TestTheLoader:
         script = begun()
         assert isinstance(script.command, Compute)
         assert script.command.key == KEY
-        assert script.step.flight == 4
+        assert script.step.load_id == 4
         renewal = Script(script.command.renewal)
         assert renewal.command == Sleep(5 / 3)
         assert renewal.give(Woke(2.0)).command == RenewLeases((Lease(KEY, GRANT),), 5_000, 0.1)
@@ -122,7 +122,7 @@ class TestTheValue:
         assert script.command == FillCells((Fill(KEY, GRANT, 90_000, 60_000, body),), 0.1)
         script.give(CellsFilled(3.0, (FillResult.STORED,)))
         assert script.outcome == Loaded(7, b"7", accepted=True)
-        assert script.step.flight == 4
+        assert script.step.load_id == 4
         assert script.notices == [
             LoadedNotice(KEY, True, 2.0),
             Stored(KEY),
@@ -179,11 +179,11 @@ class TestItsTimeToLive:
 
     def test_is_the_policys_with_jitter(self):
         jitter = Jitter(0.1, 0.2)
-        assert filled(7, ttl=60, jitter=jitter, drawn=draw(ttl_draw=0.0)).hard_ttl_ms == 66_000
-        assert filled(7, ttl=60, jitter=jitter, drawn=draw(ttl_draw=0.5)).hard_ttl_ms == 69_000
+        assert filled(7, ttl=60, jitter=jitter, random_bytes=draw(draw_ttl=0.0)).hard_ttl_ms == 66_000
+        assert filled(7, ttl=60, jitter=jitter, random_bytes=draw(draw_ttl=0.5)).hard_ttl_ms == 69_000
 
     def test_differs_from_place_to_place_of_a_batch(self):
-        request = load_request(jitter=Jitter(0.1, 0.5), drawn=draw(seed=7, ttl_draw=0.25))
+        request = load_request(jitter=Jitter(0.1, 0.5), random_bytes=draw(seed=7, draw_ttl=0.25))
         for loaded in (7, Absent()):
             found = [request.expiry_ms(loaded, place) for place in range(100)]
             assert len(set(found)) == 100
@@ -192,7 +192,7 @@ class TestItsTimeToLive:
         assert {request.expiry_ms(Fresh(7, ttl=5), place) for place in range(9)} == {(5_000, 0)}
 
     def test_that_the_loader_gives_is_not_jittered(self):
-        fill = filled(Fresh(7, ttl=10), ttl=60, jitter=Jitter(0.1, 0.2), drawn=draw(ttl_draw=0.5))
+        fill = filled(Fresh(7, ttl=10), ttl=60, jitter=Jitter(0.1, 0.2), random_bytes=draw(draw_ttl=0.5))
         assert (fill.hard_ttl_ms, fill.soft_ttl_ms) == (10_000, 0)
         assert fill.body == seal(KEY, INTS, b"7", 0.0)
 
@@ -299,10 +299,10 @@ class TestTags:
 
 def test_a_value_kept_beside_another_versions_is_not_for_callers_who_came_during_the_load():
     """S1: nobody has looked whether the value that it is tied to is still there."""
-    key = beside(KEY, INTS.fingerprint)
-    anchor = (("", THEIRS),)
-    script = begun(anchor=THEIRS, versions=anchor).give(Computed(0.0, 7))
-    body = seal(key, INTS, b"7", 0.0, anchor)
+    key = variant_key(KEY, INTS.fingerprint)
+    variant_of = (("", THEIRS),)
+    script = begun(variant_of=THEIRS, versions=variant_of).give(Computed(0.0, 7))
+    body = seal(key, INTS, b"7", 0.0, variant_of)
     assert script.command.fills == (Fill(key, GRANT, 60_000, 0, body),)
     assert script.give(STORED).outcome == Loaded(7, b"7", accepted=False)
 
@@ -367,7 +367,7 @@ class TestInterruption:
         assert script.command == RELEASE
         script.give(RELEASED)
         assert script.outcome == Abandoned()
-        assert script.step.flight == 4
+        assert script.step.load_id == 4
         assert DONE not in script.notices
 
     def test_ends_at_once_where_nothing_is_held(self):
@@ -400,20 +400,20 @@ class TestWhichLoadsAreTheSame:
 
 class TestWhatARequestDraws:
     def test_every_number_comes_from_its_own_bytes(self):
-        drawn = bytes(range(DRAWN_BYTES))
-        request = load_request(drawn=drawn)
-        assert request.nonce == drawn[:8]
-        assert request.seed == int.from_bytes(drawn[8:16])
-        assert request.ttl_draw == int.from_bytes(drawn[16:20]) / 2**32
-        assert request.refresh_draw == (int.from_bytes(drawn[20:24]) + 1) / 2**32
+        random_bytes = bytes(range(RANDOM_BYTES))
+        request = load_request(random_bytes=random_bytes)
+        assert request.nonce == random_bytes[:8]
+        assert request.seed == int.from_bytes(random_bytes[8:16])
+        assert request.draw_ttl == int.from_bytes(random_bytes[16:20]) / 2**32
+        assert request.draw_refresh == (int.from_bytes(random_bytes[20:24]) + 1) / 2**32
 
     @pytest.mark.parametrize(
-        ("byte", "ttl_draw", "refresh_draw"), [(b"\0", 0.0, 2**-32), (b"\xff", 1 - 2**-32, 1.0)]
+        ("byte", "draw_ttl", "draw_refresh"), [(b"\0", 0.0, 2**-32), (b"\xff", 1 - 2**-32, 1.0)]
     )
-    def test_the_draws_lie_within_their_ranges(self, byte, ttl_draw, refresh_draw):
+    def test_the_draws_lie_within_their_ranges(self, byte, draw_ttl, draw_refresh):
         """Jitter wants [0, 1); a logarithm wants (0, 1]."""
-        request = load_request(drawn=byte * DRAWN_BYTES)
-        assert (request.ttl_draw, request.refresh_draw) == (ttl_draw, refresh_draw)
+        request = load_request(random_bytes=byte * RANDOM_BYTES)
+        assert (request.draw_ttl, request.draw_refresh) == (draw_ttl, draw_refresh)
 
     def test_a_request_can_be_hashed_and_compared(self):
         assert load_request() == load_request()

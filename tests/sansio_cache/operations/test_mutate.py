@@ -33,7 +33,7 @@ from sansio_cache.operations.get import ReadRequest, get
 from sansio_cache.operations.mutate import EndRequest, MutateRequest, begin, end
 from sansio_cache.operations.set_many import Item
 from sansio_cache.step import Abandoned, ManyHeld, ManyInvalidated, Missing
-from support.machines import NONCE, PATIENCE, TEXTS, Clock, Process, Script
+from support.machines import NONCE, TEXTS, TIMEOUTS, Clock, Process, Script
 
 KEYS = ("shop:a", "shop:b")
 TAG_KEYS = ("shop:%t:a", "shop:%g:user")
@@ -43,12 +43,12 @@ A, B = (Item(f"shop:{name}", TEXTS, b'"%s"' % name.encode(), 60_000, 0) for name
 
 def begun(keys=KEYS, *, value_tags=(), **options):
     ttl_ms = 9_000 if value_tags else 0
-    request = MutateRequest(keys, NONCE, 3_000, 60.0, PATIENCE, 1.0, value_tags, ttl_ms)
+    request = MutateRequest(keys, NONCE, 3_000, 60.0, TIMEOUTS, 1.0, value_tags, ttl_ms)
     return Script(begin(request, **options))
 
 
 def ending(*items, keys=KEYS, grants=(G1, G2), tags=(), versions=()):
-    return Script(end(EndRequest(keys, grants, items, PATIENCE, 1.0, tags, versions)))
+    return Script(end(EndRequest(keys, grants, items, TIMEOUTS, 1.0, tags, versions)))
 
 
 def test_it_begins_with_a_hold_on_every_key_and_renews_them_until_the_longest_time():
@@ -221,10 +221,10 @@ class TestTagsThatTheValuesCarry:
     def test_one_that_is_invalidated_while_the_block_runs_takes_the_value_with_it(self):
         clock = Clock()
         process = Process(MemoryStore(clock), clock)
-        begun_ = MutateRequest(KEYS[:1], NONCE, 3_000, 60.0, PATIENCE, clock(), self.NAMES[:1], 9_000)
+        begun_ = MutateRequest(KEYS[:1], NONCE, 3_000, 60.0, TIMEOUTS, clock(), self.NAMES[:1], 9_000)
         held = process.run(begin(begun_)).step.outcome
         process.store.perform(DeleteKeys(TAG_KEYS[:1], 1.0))
-        request = EndRequest(KEYS[:1], held.grants, (A,), PATIENCE, clock(), (), held.versions)
+        request = EndRequest(KEYS[:1], held.grants, (A,), TIMEOUTS, clock(), (), held.versions)
         process.run(end(request))
-        reading = get(ReadRequest("shop:a", TEXTS, PATIENCE, clock()))
+        reading = get(ReadRequest("shop:a", TEXTS, TIMEOUTS, clock()))
         assert process.run(reading).step.outcome == Missing()

@@ -9,13 +9,13 @@ from sansio_cache.events import FailureKind, Interrupted, KeysDeleted, Ponged, S
 from sansio_cache.notices import Invalidated, StoreAnswered, StoreErrored
 from sansio_cache.operations.recovery import recover
 from sansio_cache.step import Abandoned, Completed
-from support.machines import PATIENCE, Script
+from support.machines import TIMEOUTS, Script
 
 KEYS = ("shop:a", "shop:b")
 
 
 def test_a_store_that_answers_is_told_the_remembered_keys():
-    script = Script(recover(KEYS, PATIENCE))
+    script = Script(recover(KEYS, TIMEOUTS))
     assert script.command == Sleep(0.05)
     script.give(Woke(1.0))
     assert script.command == Ping(0.25)
@@ -27,13 +27,13 @@ def test_a_store_that_answers_is_told_the_remembered_keys():
 
 
 def test_without_remembered_keys_an_answer_is_all_there_is_to_do():
-    script = Script(recover((), PATIENCE)).give(Woke(1.0), Ponged(1.0))
+    script = Script(recover((), TIMEOUTS)).give(Woke(1.0), Ponged(1.0))
     assert script.outcome == Completed()
     assert script.notices == [StoreAnswered()]
 
 
 def test_the_pause_doubles_from_50_ms_to_2_s_and_stays_there():
-    script = Script(recover(KEYS, PATIENCE))
+    script = Script(recover(KEYS, TIMEOUTS))
     pauses = []
     for _ in range(14):
         assert isinstance(script.command, Sleep)
@@ -44,7 +44,7 @@ def test_the_pause_doubles_from_50_ms_to_2_s_and_stays_there():
 
 
 def test_a_removal_that_fails_pauses_for_longer_and_probes_again():
-    script = Script(recover(KEYS, PATIENCE)).give(
+    script = Script(recover(KEYS, TIMEOUTS)).give(
         Woke(1.0), Ponged(1.0), StoreFailed(1.0, FailureKind.TIMEOUT)
     )
     assert script.command == Sleep(0.1)
@@ -54,6 +54,6 @@ def test_a_removal_that_fails_pauses_for_longer_and_probes_again():
 
 @pytest.mark.parametrize("events", [(), (Woke(1.0),), (Woke(1.0), Ponged(1.0))])
 def test_interrupted_anywhere_it_ends_and_forgets_nothing(events):
-    script = Script(recover(KEYS, PATIENCE)).give(*events, Interrupted(1.0))
+    script = Script(recover(KEYS, TIMEOUTS)).give(*events, Interrupted(1.0))
     assert script.outcome == Abandoned()
     assert not [notice for notice in script.notices if isinstance(notice, Invalidated)]

@@ -60,8 +60,8 @@ from support.machines import (
     INTS,
     KEY,
     NONCE,
-    PATIENCE,
     THEIRS,
+    TIMEOUTS,
     Clock,
     Process,
     Script,
@@ -115,7 +115,7 @@ class TestClaiming:
     def test_it_claims_the_lease_of_the_very_value_that_was_found_which_stays_readable(self):
         script = begun().give(LED)
         assert script.command == AcquireLease(KEY, NONCE, 5_000, THEIRS, Mode.KEEP, 0.1)
-        assert script.step.flight == 4
+        assert script.step.load_id == 4
 
     def test_the_tags_that_the_reader_named_are_captured(self):
         """S7."""
@@ -167,7 +167,7 @@ class TestClaiming:
         assert isinstance(script.command, FillCells)
         script.give(CellsFilled(1.0, (FillResult.STORED,)))
         assert script.outcome == Loaded(7, b"7", accepted=True)
-        assert script.step.flight == 4
+        assert script.step.load_id == 4
         assert script.notices == [RefreshStarted(KEY, False), LoadedNotice(KEY, True, 0.5), Stored(KEY)]
 
     @pytest.mark.parametrize(
@@ -177,7 +177,7 @@ class TestClaiming:
         script = begun(retry_after_s=retry_after_s).give(LED, LeaseDenied(7.0, left_ms, None, SOFT_MS))
         assert script.outcome == Completed()
         assert script.step.rests_until_s == pytest.approx(rests_until_s)
-        assert script.step.flight == 4
+        assert script.step.load_id == 4
 
     @pytest.mark.parametrize(
         "event", [FreshFound(0.0, value_cell(7), SOFT_MS), WriterFound(0.0, 500), ForeignFound(0.0)]
@@ -185,7 +185,7 @@ class TestClaiming:
     def test_where_there_is_nothing_to_refresh_it_ends(self, event):
         script = begun().give(LED, event)
         assert script.outcome == Completed()
-        assert script.step.flight == 4
+        assert script.step.load_id == 4
         assert script.notices == []
 
     def test_where_the_store_fails_it_retries_and_then_leaves_it(self):
@@ -193,7 +193,7 @@ class TestClaiming:
         assert script.command == AcquireLease(KEY, NONCE, 5_000, THEIRS, Mode.KEEP, 0.1)
         script.give(StoreFailed(0.0, FailureKind.PERMISSION))
         assert script.outcome == Completed()
-        assert script.step.flight == 4
+        assert script.step.load_id == 4
         assert script.notices[1:] == [
             StoreErrored(FailureKind.PERMISSION),
             StoreGaveUp(FailureKind.PERMISSION),
@@ -204,7 +204,7 @@ class TestClaiming:
         script = begun().give(LED, Interrupted(0.0))
         assert script.command == ReleaseLeases((Lease(KEY, NONCE),), 0.1)
         assert script.give(LeasesReleased(0.0)).outcome == Abandoned()
-        assert script.step.flight == 4
+        assert script.step.load_id == 4
 
     def test_an_answer_with_another_number_of_versions_breaks_the_contract(self):
         with pytest.raises(ProtocolError):
@@ -284,7 +284,7 @@ def test_of_all_readers_of_all_processes_one_refreshes_and_none_waits():
     assert stage.calls == 1
     assert stage.notices(RefreshStarted) == [RefreshStarted(KEY, False)]
     assert stage.read().step.outcome == Value(7)
-    assert all(len(process.flights) == 0 for process in stage.processes)  # B2
+    assert all(len(process.single_flight) == 0 for process in stage.processes)  # B2
 
 
 def test_an_early_refresh_replaces_a_value_that_is_still_fresh():
@@ -333,7 +333,7 @@ def test_an_invalidation_during_a_refresh_wins():
     process = stage.processes[0]
     while not isinstance(run.step.command, FillCells):
         process.advance(run)
-    removal = InvalidateRequest(None, (KEY,), 10, PATIENCE, stage.clock())
+    removal = InvalidateRequest(None, (KEY,), 10, TIMEOUTS, stage.clock())
     process.run(invalidate(removal))
     assert process.finish(run) == Loaded(6, b"6", accepted=False)
     assert stage.store.dump() == {}
@@ -366,7 +366,7 @@ def test_cancelled_it_leaves_no_lease_behind_and_the_stale_value_in_place():
     assert {key: kept.cell for key, kept in stage.store.dump().items()} == {
         key: kept.cell for key, kept in before.items()
     }
-    assert len(process.flights) == 0
+    assert len(process.single_flight) == 0
 
 
 def test_a_refresh_whose_process_died_holds_the_next_one_up_no_longer_than_the_lease():

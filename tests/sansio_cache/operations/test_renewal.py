@@ -10,13 +10,13 @@ from sansio_cache.events import FailureKind, Interrupted, LeasesRenewed, StoreFa
 from sansio_cache.notices import LeaseLost, LeaseOutgrown, StoreErrored
 from sansio_cache.operations.renewal import RenewalTerms, renew
 from sansio_cache.step import Abandoned, Completed
-from support.machines import PATIENCE, Script
+from support.machines import TIMEOUTS, Script
 
 ONE, TWO = Lease("shop:a", bytes(15) + b"1"), Lease("shop:b", bytes(15) + b"2")
 
 
 def begun(*leases):
-    return Script(renew(leases, RenewalTerms(3_000, 10.0, PATIENCE)))
+    return Script(renew(leases, RenewalTerms(3_000, 10.0, TIMEOUTS)))
 
 
 def test_a_lease_is_renewed_after_a_third_of_it_again_and_again():

@@ -31,7 +31,7 @@ from sansio_cache.notices import (
 from sansio_cache.operations.get import ReadRequest, get
 from sansio_cache.operations.set_many import Item, SetRequest, set_many
 from sansio_cache.step import Abandoned, ManyStored, Missing, Value
-from support.machines import INTS, NONCE, PATIENCE, TEXTS, Clock, Process, Script
+from support.machines import INTS, NONCE, TEXTS, TIMEOUTS, Clock, Process, Script
 
 G1, G2, G3 = (make_grant(NONCE, us) for us in (1, 2, 3))
 V1, V2, V3 = (make_grant(b"tag-----", us) for us in (1, 2, 3))
@@ -41,7 +41,7 @@ TAGS, TAG_KEYS = ("t:a", "g:user"), ("shop:%t:a", "shop:%g:user")
 
 
 def request(*items, chunk=2, tags=(), started_s=1.0):
-    return SetRequest(OperationName.SET_MANY, items, NONCE, 5_000, chunk, PATIENCE, started_s, tags)
+    return SetRequest(OperationName.SET_MANY, items, NONCE, 5_000, chunk, TIMEOUTS, started_s, tags)
 
 
 def test_a_value_is_held_and_then_filled_under_the_holds_grant():
@@ -169,14 +169,14 @@ class TestTags:
         process.store.perform(DeleteKeys(TAG_KEYS[:1], 1.0))
         assert process.finish(run) == ManyStored((FillResult.STORED,) * 2)
         for item in (A, B):
-            reading = get(ReadRequest(item.key, TEXTS, PATIENCE, clock()))
+            reading = get(ReadRequest(item.key, TEXTS, TIMEOUTS, clock()))
             assert process.run(reading).step.outcome == Missing()
 
     def test_a_value_whose_tags_hold_is_read_again(self):
         clock = Clock()
         process = Process(MemoryStore(clock), clock)
         process.run(set_many(request(A, tags=TAGS, started_s=clock())))
-        assert process.run(get(ReadRequest("shop:a", TEXTS, PATIENCE, clock()))).step.outcome == Value("a")
+        assert process.run(get(ReadRequest("shop:a", TEXTS, TIMEOUTS, clock()))).step.outcome == Value("a")
 
     @pytest.mark.parametrize("versions", [(), (V1,), (V1, V2, V3)])
     def test_an_answer_with_another_number_of_versions_breaks_the_contract(self, versions):

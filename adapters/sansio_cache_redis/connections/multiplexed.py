@@ -1,0 +1,246 @@
+"""A connection as asyncio and trio share it: the calls on it, their replies and their deadlines.
+
+Nothing here waits, and nothing does I/O: that is what `asyncio.py` and `trio.py` add.
+
+Commands. A lone call is written at once. What is called while replies are on their way is collected, and
+goes out in one write at the end of the turn; and where the last write was of many, the next one is waited for
+as well. So one caller waits for no turn of the loop, which beside other work costs milliseconds, and many
+share the price of a system call. Where the server has nothing else to do, it gets the first of many at once.
+
+Replies come in the order of the commands, so the calls that wait are a queue, and only its head can have got
+some of its replies and not all. A caller that was cancelled stays in the queue until its replies are read and
+dropped: replies never get out of step (S9). A reply that nobody has asked for ends the connection, and so
+does a part of one.
+
+Deadlines. There is no timer for each call: one sweeper looks at them all. A call fails when nothing at all
+was read for as long as it may take. While replies come in it is merely its turn that has not come, and ten
+thousand callers at once are no reason to fail one of them. A connection that was silent since a call that
+has failed is given up, and what is pending on it fails as well: its fate is unknown, and the core decides
+what to do.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from time import monotonic
+from typing import Any, Final, Generic, Protocol, TypeVar
+
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from sansio_cache_redis.connections.redispy import NOT_ENOUGH_DATA, pack, pack_one
+from sansio_cache_redis.errors import LONGEST_CALL_S, fresh
+from sansio_cache_redis.wire import Args
+
+SWEEP_S: Final = 0.02
+BULK_BYTES: Final = 131072
+"""A connection with more than this of one reply, or unsent, is passed over for another."""
+_FEED_BYTES: Final = 16384
+"""What the parser gets at a time: for every reply it moves the whole rest to the front of its buffer."""
+_MOST_LATE_LOOKS: Final = 3
+_FIRST_CALLS: Final = 24
+"""So many calls are worth a write of their own to a server that waits for some."""
+_SILENCE_S: Final = 0.1
+"""A call may be in a greater hurry than that; for a connection to be given up it must have been as silent."""
+
+
+class Caller(Protocol):
+    """Who waits for replies: a future, or what stands for one."""
+
+    def done(self) -> bool:
+        """Whether it waits no more."""
+        ...
+
+    def set_result(self, result: list[Any], /) -> object:
+        """Hand it its replies."""
+        ...
+
+    def set_exception(self, exception: BaseException, /) -> object:
+        """Fail it."""
+        ...
+
+
+class MultiplexedConnection(ABC):
+    """One open connection and what is pending on it.
+
+    Args:
+        parser: Makes replies of what is read.
+        write: Writes at once. It is called where nothing else is waiting to be written, or being
+            written.
+    """
+
+    def __init__(self, parser: Any, write: Callable[[bytes], object]) -> None:
+        self.failure: BaseException | None = None
+        self._write = write
+        self._feed = parser.feed
+        self._gets = parser.gets
+        self._has_data = parser.has_data
+        # A plain tuple, as there is one for each call: who, how many replies, timeout_s, sent_s.
+        self._pending: deque[tuple[Caller, int, float, float]] = deque()
+        self._replies: list[Any] = []
+        """What the first of them has got so far."""
+        self._outbox: list[bytes] = []
+        self._is_crowded = False
+        self.is_free = True
+        """Whether it is open, and nothing large is on its way that others would have to wait for."""
+        self._is_stuck = False
+        self._unfinished_bytes = 0
+        self._last_read_s = monotonic()
+        self._is_swept = False
+        self._late_looks = 0
+
+    def send(self, caller: Caller, commands: Sequence[Args], timeout_s: float) -> None:
+        """Send commands; the caller gets their replies."""
+        if self.failure is not None:
+            raise fresh(self.failure)
+        wanted = len(commands)
+        data = pack_one(commands[0]) if wanted == 1 else pack(commands)
+        pending = self._pending
+        is_alone = not (pending or self._is_crowded)
+        pending.append((caller, wanted, timeout_s, monotonic()))
+        if is_alone:
+            self._write(data)
+        elif self._outbox:
+            self._outbox.append(data)
+            if len(pending) == _FIRST_CALLS == len(self._outbox):  # none of them has been sent
+                self._write(self._outgoing())
+        else:
+            self._outbox.append(data)
+            self._flush_soon()
+        if not self._is_swept:
+            self._is_swept = True
+            self._sweep_soon()
+
+    def close(self, failure: BaseException) -> None:
+        """Give the connection up. What is pending fails."""
+        if self.failure is not None:
+            return
+        self.failure = failure
+        self._weigh()
+        self._disconnect()
+        for caller, *_ in self._pending:
+            if not caller.done():
+                caller.set_exception(fresh(failure))
+        self._pending.clear()
+
+    # For those who do the I/O.
+
+    def _get_stuck(self, is_stuck: bool) -> None:
+        """Whether there is more to be sent than the peer takes."""
+        self._is_stuck = is_stuck
+        self._weigh()
+
+    def _weigh(self) -> None:
+        is_large = self._is_stuck or self._unfinished_bytes > BULK_BYTES
+        self.is_free = self.failure is None and not is_large
+
+    def _outgoing(self) -> bytes:
+        """What is to be sent now."""
+        outbox, self._outbox = self._outbox, []
+        # One alone may be what is left of many.
+        self._is_crowded = len(outbox) > 1 or len(self._pending) > _FIRST_CALLS
+        return b"".join(outbox)
+
+    def _received(self, buffer: bytes | bytearray, count: int) -> None:
+        """Take in what was read: so many bytes of a buffer."""
+        self._last_read_s = monotonic()
+        for begin in range(0, count, _FEED_BYTES):
+            portion_bytes = min(_FEED_BYTES, count - begin)
+            self._unfinished_bytes += portion_bytes
+            self._feed(buffer, begin, portion_bytes)
+            self._deliver(iter(self._gets, NOT_ENOUGH_DATA))
+        self._weigh()
+        if not self._pending and self._has_data():
+            raise RedisConnectionError("a reply came that nobody has asked for")
+
+    def _deliver(self, replies: Iterable[Any]) -> None:
+        pending = self._pending
+        for reply in replies:
+            self._unfinished_bytes = 0
+            if not pending:
+                raise RedisConnectionError("a reply came that nobody has asked for")
+            caller, wanted, _, _ = pending[0]
+            if wanted == 1:
+                mine = [reply]
+            else:
+                mine = self._replies
+                mine.append(reply)
+                if len(mine) < wanted:
+                    continue
+                self._replies = []
+            pending.popleft()
+            if not caller.done():
+                caller.set_result(mine)
+
+    def _look(self, due_s: float) -> bool:
+        """Fail the calls whose time is over; whether there are any to look at again in `SWEEP_S`."""
+        self._is_swept = bool(self._pending)
+        if not self._pending:
+            return False
+        now_s = monotonic()
+        # Where the loop was blocked replies may lie there unread: look again, but not for ever.
+        is_late = now_s - due_s >= SWEEP_S
+        self._late_looks = self._late_looks + 1 if is_late and self._late_looks < _MOST_LATE_LOOKS else 0
+        if self._late_looks:
+            return True
+        for caller, _, timeout_s, sent_s in self._pending:
+            waited_s = now_s - max(sent_s, self._last_read_s)
+            if waited_s < timeout_s and now_s - sent_s < LONGEST_CALL_S:
+                continue
+            if not caller.done():
+                caller.set_exception(RedisTimeoutError("no reply in time"))
+            if self._last_read_s < sent_s and waited_s >= _SILENCE_S:
+                self.close(RedisTimeoutError("the server does not answer"))
+                return False
+        return True
+
+    @abstractmethod
+    def _flush_soon(self) -> object:
+        """Write what is outgoing, at the end of this turn."""
+
+    @abstractmethod
+    def _sweep_soon(self) -> object:
+        """Look at the calls every `SWEEP_S`, as long as there is something to look at."""
+
+    @abstractmethod
+    def _disconnect(self) -> None:
+        """Close the connection, without waiting for the peer."""
+
+
+L = TypeVar("L", bound=MultiplexedConnection)
+
+
+class OpenConnections(Generic[L]):
+    """The open connections of a channel: a few of them, and mostly one."""
+
+    def __init__(self, most: int) -> None:
+        self._links: list[L] = []
+        self._most = most
+
+    def choose(self) -> L | None:
+        """The first connection that is not in the middle of something large; None to open another."""
+        for link in self._links:
+            if link.is_free:
+                return link
+        self._links = [link for link in self._links if link.failure is None]
+        if len(self._links) < self._most:
+            return None
+        return self._links[-1]
+
+    def add(self, link: L) -> None:
+        """Another was opened."""
+        self._links.append(link)
+
+    def close(self) -> None:
+        """Close them all."""
+        links, self._links = self._links, []
+        for link in links:
+            link.close(RedisConnectionError("the connection was closed"))
+
+    def __iter__(self) -> Iterator[L]:
+        return iter([link for link in self._links if link.failure is None])
+
+    def __len__(self) -> int:
+        return sum(link.failure is None for link in self._links)

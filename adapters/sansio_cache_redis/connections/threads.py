@@ -1,0 +1,370 @@
+"""The channel for threads: callers combine into batches on a few blocking connections.
+
+A connection has a lane. A caller that finds a lane free drives it: sends its commands, reads its replies,
+goes. One that finds it busy queues, and sleeps; when the driver is done it hands the lane to the first in
+the queue, who drives for all that queue behind it, in one write. So one caller alone pays for nothing, and
+many share the price of a system call. A lane that has been busy for some milliseconds (large values) is
+passed over for the next one, as long as there are connections to be had.
+
+A caller never opens a connection: a thread in the background does, so that the caller waits for it no longer
+than for anything else, and a slow handshake is not begun anew for every call.
+
+After any failure in the middle of a batch, whatever its kind, the connection is closed: replies never get
+out of step (S9).
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+import attrs
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from sansio_cache_redis.connections.redispy import Wire, blocking_wire
+from sansio_cache_redis.errors import ERRORS, LONGEST_CALL_S, as_failure, fresh, tell_time
+from sansio_cache_redis.wire import TIME, Args
+
+_SLOW_S: Final = 0.003
+"""A lane that has been busy for longer is passed over."""
+_IDLE_S: Final = 1.0
+"""A connection that has not been used for longer is looked at before it is used again."""
+_SHORTEST_S: Final = 0.02
+"""A caller in a greater hurry would close a sound connection on everybody else."""
+_MOST_COMMANDS: Final = 1000
+"""How many commands go into one batch, so that its first caller does not wait for everybody's replies."""
+
+
+class _Call:
+    """A batch of one caller. Whoever queues sleeps on `turn`, until it is served or is to drive."""
+
+    # What most never set is the class's.
+    turn: threading.Lock | None = None
+    is_gone = False
+    batch: Sequence[_Call] = ()
+    """The others that this one drives for."""
+    replies: list[Any] | None = None
+    failure: BaseException | None = None
+
+    def __init__(self, commands: Sequence[Args], timeout_s: float, came_s: float) -> None:
+        self.commands = commands
+        self.came_s = came_s
+        self.timeout_s = timeout_s
+
+    def wake(self) -> None:
+        """Let the caller go on."""
+        turn, self.turn = self.turn, None
+        if turn is not None:
+            turn.release()
+
+    def result(self) -> list[Any]:
+        """The replies, if they have come."""
+        if self.replies is not None:
+            return self.replies
+        if self.failure is not None:
+            raise fresh(self.failure)
+        raise RedisTimeoutError("no reply in time")
+
+
+@attrs.define(eq=False)
+class _Lane:
+    """One connection, who drives it, and who queues. Guarded by the channel's lock but for `wire`."""
+
+    driver: _Call | None = None
+    since_s: float = 0.0
+    queue: deque[_Call] = attrs.field(factory=deque)
+    wire: Wire | None = None
+    generation: int = 0
+    used_s: float = 0.0
+
+    def is_free(self) -> bool:
+        """Whether nobody drives: also where a driver was interrupted before it could hand the lane over."""
+        return self.driver is None or self.driver.is_gone
+
+
+class _Opening:
+    """A connection that a background thread opens."""
+
+    def __init__(self, generation: int) -> None:
+        self.generation = generation
+        self.has_begun = False
+        self.done = threading.Event()
+        self.wire: Wire | None = None
+        self.failure: Exception | None = None
+
+
+class ThreadsConnections:
+    """Runs batches of Redis commands for any number of threads.
+
+    Args:
+        make_connection: Makes a connection of redis-py that is not open yet.
+        max_connections: How many lanes there may be.
+        on_time: Told the server's time, in microseconds, when a connection opens.
+    """
+
+    def __init__(
+        self,
+        make_connection: Callable[[], Any],
+        *,
+        max_connections: int,
+        on_time: Callable[[int], object],
+    ) -> None:
+        self._make_connection = make_connection
+        self._on_time = on_time
+        self._lock = threading.Lock()
+        self._lanes = [_Lane() for _ in range(max_connections)]
+        self._openings: dict[int, _Opening] = {}
+        self._generation = 0
+        self._failed_s = 0.0
+        self._is_closed = False
+
+    def execute(self, commands: Sequence[Args], timeout_s: float) -> list[Any]:
+        """Send commands together; returns their replies, error replies as values.
+
+        Raises:
+            RedisError, OSError: The fate of the commands is unknown.
+        """
+        now_s = time.monotonic()
+        call = _Call(commands, max(timeout_s, _SHORTEST_S), now_s)
+        lane: _Lane | None = None
+        try:
+            with self._lock:
+                lane = self._choose(now_s)
+                if lane.is_free():
+                    lane.driver = call
+                    lane.since_s = now_s
+                else:
+                    call.turn = threading.Lock()
+                    call.turn.acquire()
+                    lane.queue.append(call)
+            if lane.driver is not call:
+                self._sleep(lane, call, now_s)
+            if lane.driver is call:
+                self._drive(lane, call)
+            return call.result()
+        finally:  # however it ends: a KeyboardInterrupt may come at any point
+            call.is_gone = True  # from here on others may take the lane
+            if lane is not None:
+                self._leave(lane, call)
+
+    def reset(self) -> None:
+        """Close every connection: those at rest now, others when their batch is over."""
+        with self._lock:
+            self._generation += 1
+            resting = [lane for lane in self._lanes if lane.is_free()]
+            wires = [lane.wire for lane in resting if lane.wire is not None]
+            for lane in resting:
+                lane.wire = None
+        for wire in wires:
+            wire.close()
+
+    def close(self) -> None:
+        """Close every connection, for good."""
+        with self._lock:
+            self._is_closed = True
+            opened = [opening.wire for opening in self._openings.values() if opening.wire is not None]
+            self._openings.clear()
+        for wire in opened:
+            wire.close()
+        self.reset()
+
+    @property
+    def connections(self) -> int:
+        """How many connections are open or being opened."""
+        with self._lock:
+            return sum(lane.wire is not None for lane in self._lanes) + len(self._openings)
+
+    # Lanes.
+
+    def _choose(self, now_s: float) -> _Lane:
+        """The first lane that is not slow at the moment; where all are, the one with the shortest queue."""
+        for lane in self._lanes:
+            if lane.wire is not None and (lane.is_free() or now_s - lane.since_s < _SLOW_S):
+                return lane
+        for lane in self._lanes:  # one without a connection: more of them would not come any sooner
+            if lane.wire is None:
+                return lane
+        return min(self._lanes, key=lambda lane: len(lane.queue))
+
+    def _sleep(self, lane: _Lane, call: _Call, now_s: float) -> None:
+        """Sleep until served, or told to drive, or until nothing has come in for too long."""
+        turn = call.turn
+        longest_s = now_s + LONGEST_CALL_S
+        left_s = call.timeout_s
+        while turn is not None and left_s > 0 and not turn.acquire(timeout=left_s):
+            # As long as others are served, it is merely its turn that has not come.
+            left_s = min(lane.used_s + call.timeout_s, longest_s) - time.monotonic()
+
+    def _drive(self, lane: _Lane, call: _Call) -> None:
+        """Serve the caller and all that queue behind it, in one batch."""
+        commands = call.commands
+        if lane.queue:
+            with self._lock:
+                lane.since_s = time.monotonic()
+                commands = list(commands)
+                call.batch = batch = []
+                while lane.queue and len(commands) < _MOST_COMMANDS:
+                    other = lane.queue[0]  # it leaves the queue only once it is elsewhere
+                    if not (other.is_gone or other is call):
+                        batch.append(other)
+                        commands += other.commands
+                    lane.queue.popleft()
+        timeout_s = (
+            max(call.timeout_s, *(other.timeout_s for other in call.batch)) if call.batch else call.timeout_s
+        )
+        try:
+            replies = self._exchange(lane, call, commands, timeout_s)
+        except ERRORS as error:
+            call.failure = error
+            raise
+        if not call.batch:
+            call.replies = replies
+            return
+        begin = len(call.commands)
+        call.replies = replies[:begin]
+        for other in call.batch:
+            end = begin + len(other.commands)
+            other.replies = replies[begin:end]
+            begin = end
+
+    def _leave(self, lane: _Lane, call: _Call) -> None:
+        """Wake those that were driven for, and let the first in the queue drive.
+
+        Where there is no connection to be had, all of the queue fails at once. Does nothing for one who does
+        not drive, so that it may come twice.
+        """
+        for other in call.batch:
+            if other.replies is None:
+                other.failure = call.failure or RedisConnectionError(
+                    "the driver of the connection was interrupted"
+                )
+            other.wake()
+        stale_wire: Wire | None = None
+        if lane.driver is not call:
+            return
+        with self._lock:
+            if lane.driver is not call:
+                return
+            if lane.wire is not None and lane.generation != self._generation:
+                stale_wire, lane.wire = lane.wire, None
+            # Not those who are only more patient than this one was.
+            is_down = call.failure is not None and not isinstance(call.failure, RedisTimeoutError)
+            if is_down and lane.wire is None:
+                for other in lane.queue:
+                    other.failure = call.failure
+                    other.wake()
+                lane.queue.clear()
+            lane.driver = None
+            while lane.queue and lane.driver is None:
+                other = lane.queue[0]
+                if not other.is_gone:
+                    lane.driver = other
+                    other.wake()
+                lane.queue.popleft()
+        if stale_wire is not None:
+            stale_wire.close()
+
+    # Connections. Only the driver of a lane comes here.
+
+    def _exchange(self, lane: _Lane, call: _Call, commands: Sequence[Args], timeout_s: float) -> list[Any]:
+        wire = lane.wire
+        now_s = time.monotonic()
+        is_doubtful = now_s - lane.used_s > _IDLE_S or lane.used_s < self._failed_s
+        if wire is not None and is_doubtful and not wire.is_sound():
+            wire.close()
+            wire = lane.wire = None
+        if wire is None:
+            wire = self._opened(lane, max(call.came_s + call.timeout_s - now_s, 0.0))
+            timeout_s = max(now_s + timeout_s - time.monotonic(), _SHORTEST_S)
+        try:
+            replies = wire.exchange(commands, timeout_s, may_spin=not (call.batch or lane.queue))
+        except BaseException:
+            lane.wire = None
+            self._failed_s = time.monotonic()
+            wire.close()
+            raise
+        lane.used_s = time.monotonic()
+        return replies
+
+    def _opened(self, lane: _Lane, timeout_s: float) -> Wire:
+        """Wait for a connection, which goes on being opened when the wait is over."""
+        number = id(lane)
+        with self._lock:
+            if self._is_closed:
+                raise RedisConnectionError("the cache was closed")
+            opening = self._openings.get(number)
+            if opening is None:
+                opening = self._openings[number] = _Opening(self._generation)
+        if not opening.has_begun:  # also where who made it was interrupted before it could
+            name = "sansio-cache-connecting"
+            thread = threading.Thread(target=self._open, args=(opening,), name=name, daemon=True)
+            try:
+                thread.start()
+            except RuntimeError:  # the system has no more threads to give
+                opening.failure = RedisConnectionError("no thread to open a connection")
+                opening.done.set()
+        if not opening.done.wait(timeout_s):
+            raise RedisTimeoutError("no connection in time")
+        with self._lock:
+            if self._openings.get(number) is not opening:
+                raise RedisConnectionError("the cache was closed")
+            lane.generation = opening.generation
+            lane.wire = opening.wire
+            del self._openings[number]  # no call between these three: Ctrl-C does not part them
+        if opening.failure is not None:
+            raise fresh(opening.failure)
+        assert opening.wire is not None
+        return opening.wire
+
+    def _open(self, opening: _Opening) -> None:
+        with self._lock:
+            if opening.has_begun:
+                return
+            opening.has_begun = True
+        connection: Any = None
+        try:
+            connection = self._make_connection()
+            connection.connect()
+            wire = blocking_wire(connection)
+            [reply] = wire.exchange([TIME], connection.socket_timeout)
+            tell_time(reply, self._on_time)
+            with self._lock:
+                if self._is_closed:
+                    raise RedisConnectionError("the cache was closed")  # noqa: TRY301
+                opening.wire = wire
+        except Exception as error:  # noqa: BLE001 - handed to the callers who wait
+            opening.failure = as_failure(error)
+            if connection is not None:
+                connection.disconnect()
+        finally:
+            opening.done.set()
+
+
+class ClientConnections:
+    """Runs batches through the pipelines of a blocking client that the user owns.
+
+    Its own time-outs and retries apply, as nobody else can end its calls: it is best made with
+    `socket_timeout` and without retries.
+    """
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+
+    def execute(self, commands: Sequence[Args], timeout_s: float) -> list[Any]:  # noqa: ARG002
+        """Send commands together; returns their replies, error replies as values."""
+        with self._client.pipeline(transaction=False) as pipeline:
+            for command in commands:
+                pipeline.execute_command(*command)
+            replies: list[Any] = pipeline.execute(raise_on_error=False)
+            return replies
+
+    def reset(self) -> None:
+        """Close the client's connections; it opens new ones by itself."""
+        self._client.connection_pool.disconnect()
+
+    def close(self) -> None:
+        """Leave the client to its owner."""

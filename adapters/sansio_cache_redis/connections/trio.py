@@ -1,0 +1,415 @@
+"""The channel for trio: one connection, on which any number of callers' commands are multiplexed.
+
+Another is opened where that one is in the middle of something large, so that small values do not wait for it.
+
+redis-py's asyncio client cannot run under trio. Its blocking connection opens, authenticates and shakes hands
+on a worker thread; then its socket is made non-blocking and driven from the loop. A system task reads, parses
+and wakes the callers; another writes what a caller could not write by itself at once. What calls, replies
+and deadlines have to do with each other stands in `multiplexed.py`. A cancelled caller costs nothing but its unread
+reply, and no thread has to get its turn beside a busy loop, once a connection is open.
+"""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from time import monotonic, sleep
+from typing import Any, Final, cast
+
+import outcome
+import trio
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from sansio_cache_redis.connections.multiplexed import SWEEP_S, MultiplexedConnection, OpenConnections
+from sansio_cache_redis.connections.redispy import exchange_publicly, has_unread, reply_reader, socket_of
+from sansio_cache_redis.connections.threads import ClientConnections
+from sansio_cache_redis.errors import LONGEST_CALL_S, as_failure, fresh, tell_time
+from sansio_cache_redis.wire import TIME, Args
+
+_READ_BYTES: Final = 262144
+_WRITE_BYTES: Final = 65536
+"""What is tried in one call. TLS must be given the same bytes again, so it has to be the same every time."""
+_MOST_READS: Final = 16
+"""TLS gives out 16 kB at a time; others have their turn after so many of them."""
+
+_CLIENT_THREADS: Final = 40
+"""How many calls of a client of the user's may run at once."""
+
+_WAY_S: Final = 0.0002
+_SHORTEST_PAUSE_S: Final = 0.001
+"""How long the loop stands still for a thread that connects, and how often."""
+
+
+class _Call:
+    """A future: the task that waits for replies, and what it is woken with."""
+
+    __slots__ = ("_result", "_task")
+
+    _result: list[Any]
+
+    def __init__(self) -> None:
+        self._task: trio.lowlevel.Task | None = trio.lowlevel.current_task()
+
+    def done(self) -> bool:
+        """Whether it waits no more."""
+        return self._task is None
+
+    def set_result(self, result: list[Any], /) -> None:
+        """Let the task go on with its replies."""
+        task, self._task = self._task, None
+        assert task is not None
+        self._result = result
+        trio.lowlevel.reschedule(task, cast("outcome.Outcome[list[Any]]", self))
+
+    def unwrap(self) -> list[Any]:
+        """What trio asks of what a task is woken with: it takes the call for an outcome."""
+        return self._result
+
+    def set_exception(self, exception: BaseException, /) -> None:
+        """Fail it."""
+        task, self._task = self._task, None
+        assert task is not None
+        trio.lowlevel.reschedule(task, outcome.Error(exception))
+
+    def give_up(self, _: Any) -> trio.lowlevel.Abort:
+        """The caller is cancelled: its replies will be read, and dropped."""
+        self._task = None
+        return trio.lowlevel.Abort.SUCCEEDED
+
+
+class _TrioConnection(MultiplexedConnection):
+    """One open connection of redis-py, and the task that writes."""
+
+    def __init__(self, connection: Any, write: Callable[[bytes], object]) -> None:
+        super().__init__(reply_reader(connection), write)
+        self._connection = connection
+        self._resting: trio.lowlevel.Task | None = None
+        """The task that writes, while there is nothing to write."""
+
+    @trio.lowlevel.enable_ki_protection  # between what is written and what is pending nothing may come
+    async def call(self, commands: Sequence[Args], timeout_s: float) -> list[Any]:
+        """Send commands and wait for their replies."""
+        call = _Call()
+        self.send(call, commands, timeout_s)
+        replies: list[Any] = await trio.lowlevel.wait_task_rescheduled(call.give_up)
+        return replies
+
+    def _flush_soon(self) -> None:
+        task, self._resting = self._resting, None
+        if task is not None:
+            trio.lowlevel.reschedule(task)
+
+    def _sweep_soon(self) -> None:
+        trio.lowlevel.spawn_system_task(self._sweep)
+
+    async def _sweep(self) -> None:
+        is_needed = True
+        while is_needed:
+            due_s = monotonic() + SWEEP_S
+            await trio.sleep(SWEEP_S)
+            is_needed = self._look(due_s)
+
+    async def _rest(self) -> None:
+        """Wait until there is something to write."""
+
+        def abort(_: Any) -> trio.lowlevel.Abort:
+            self._resting = None
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        self._resting = trio.lowlevel.current_task()
+        await trio.lowlevel.wait_task_rescheduled(abort)
+
+    async def _guard(self, work: Callable[[], Awaitable[None]]) -> None:
+        """A system task: what it raises would end the run. With the run it ends itself."""
+        try:
+            await work()
+        except Exception as error:  # noqa: BLE001 - also what the parser makes of nonsense
+            self.close(as_failure(error))
+        except BaseException:
+            self.close(RedisConnectionError("the connection was closed"))
+            raise
+
+    def _disconnect(self) -> None:
+        self._connection.disconnect()
+        self._flush_soon()  # the task that writes finds out and ends
+
+
+class _SocketConnection(_TrioConnection):
+    """On its socket."""
+
+    def __init__(self, connection: Any, sock: socket.socket) -> None:
+        super().__init__(connection, self._try_to_write)
+        sock.setblocking(False)
+        self._sock = sock
+        self._reads = _MOST_READS if isinstance(sock, ssl.SSLSocket) else 1
+        self._buffer = bytearray(_READ_BYTES)
+        self._is_writing = False
+        trio.lowlevel.spawn_system_task(self._guard, self._read_all)
+        trio.lowlevel.spawn_system_task(self._guard, self._write_all)
+
+    def _try_to_write(self, data: bytes) -> None:
+        sent_bytes = 0
+        if not (self._is_writing or self._outbox) and len(data) <= _WRITE_BYTES:
+            with suppress(OSError):  # it has to wait, or is broken: who writes finds out
+                sent_bytes = self._sock.send(data)
+        if sent_bytes < len(data):
+            self._outbox.append(data[sent_bytes:])
+            self._flush_soon()
+
+    async def _write_all(self) -> None:
+        while self.failure is None:
+            if not self._outbox:
+                await self._rest()
+                continue
+            left = memoryview(self._outgoing())
+            self._is_writing = True
+            while left:
+                try:
+                    left = left[self._sock.send(left[:_WRITE_BYTES]) :]
+                except ssl.SSLWantReadError:
+                    await trio.sleep(SWEEP_S)  # the other task reads
+                except (BlockingIOError, ssl.SSLWantWriteError):
+                    self._get_stuck(True)
+                    await trio.lowlevel.wait_writable(self._sock)
+            self._is_writing = False
+            self._get_stuck(False)
+
+    async def _read_all(self) -> None:
+        while True:
+            await trio.lowlevel.wait_readable(self._sock)
+            for _ in range(self._reads):
+                try:
+                    count = self._sock.recv_into(self._buffer)
+                except (BlockingIOError, ssl.SSLWantReadError):
+                    break
+                except ssl.SSLWantWriteError:
+                    await trio.sleep(SWEEP_S)  # the other task writes
+                    continue
+                if not count:
+                    raise RedisConnectionError("the server closed the connection")
+                self._received(self._buffer, count)
+
+    def _disconnect(self) -> None:
+        trio.lowlevel.notify_closing(self._sock)
+        super()._disconnect()
+
+
+class _PublicConnection(_TrioConnection):
+    """Where its socket is not to be had: redis-py's public methods, batch after batch on a thread."""
+
+    def __init__(self, connection: Any) -> None:
+        super().__init__(connection, self._write_later)
+        self._threads = trio.CapacityLimiter(1)
+        trio.lowlevel.spawn_system_task(self._guard, self._exchange_all)
+
+    def _write_later(self, data: bytes) -> None:
+        self._outbox.append(data)
+        self._flush_soon()
+
+    async def _exchange_all(self) -> None:
+        while self.failure is None:
+            if not self._outbox:
+                await self._rest()
+                continue
+            count = sum(wanted for _, wanted, _, _ in self._pending)
+            self._deliver(
+                await trio.to_thread.run_sync(
+                    self._exchange, self._outgoing(), count, abandon_on_cancel=True, limiter=self._threads
+                )
+            )
+
+    def _exchange(self, data: bytes, count: int) -> list[Any]:
+        replies = []
+        for reply in exchange_publicly(self._connection, [data], count, LONGEST_CALL_S):
+            self._last_read_s = monotonic()
+            replies.append(reply)
+        return replies
+
+
+def _connection_on(connection: Any) -> _TrioConnection:
+    """Take a connection over that redis-py has opened."""
+    if has_unread(connection):
+        raise RedisConnectionError("a reply came that nobody has asked for")
+    sock = socket_of(connection)
+    return _PublicConnection(connection) if sock is None else _SocketConnection(connection, sock)
+
+
+class _Connecting:
+    """A connection that a thread opens; whoever comes second, the thread or who abandons it, closes it."""
+
+    def __init__(self, make_connection: Callable[[], Any]) -> None:
+        self._make_connection = make_connection
+        self._connection: Any = None
+        self._is_abandoned = False
+        self._is_over = False
+
+    async def run(self, limiter: trio.CapacityLimiter) -> Any:
+        """The open connection."""
+        trio.lowlevel.spawn_system_task(self._give_way)
+        try:
+            return await trio.to_thread.run_sync(self._connect, abandon_on_cancel=True, limiter=limiter)
+        except trio.Cancelled:
+            self._is_abandoned = True
+            if self._connection is not None:
+                self._connection.disconnect()  # in the middle of a handshake this ends the thread
+            raise
+        finally:
+            self._is_over = True
+
+    async def _give_way(self) -> None:
+        """Let the thread have its turns: a busy loop takes the lock back before the thread has woken up."""
+        pause_s = _SHORTEST_PAUSE_S
+        while not self._is_over:
+            sleep(_WAY_S)  # noqa: ASYNC251 - to block is what is wanted
+            await trio.sleep(pause_s)
+            pause_s = min(1.05 * pause_s, SWEEP_S)  # it may be the server that is slow, for long
+
+    def _connect(self) -> Any:
+        connection = self._connection = self._make_connection()
+        is_open = False
+        try:
+            connection.connect()
+            is_open = True
+        finally:
+            if self._is_abandoned or not is_open:
+                connection.disconnect()
+        return connection
+
+
+class _Opening:
+    """A connection that is being opened, for all who wait for one."""
+
+    def __init__(self) -> None:
+        self.scope = trio.CancelScope()
+        self.done = trio.Event()
+        self.link: _TrioConnection | None = None
+        self.failure: Exception = RedisConnectionError("the cache was closed")
+
+
+class TrioConnections:
+    """Runs batches of Redis commands for any number of tasks of one trio run.
+
+    Args:
+        make_connection: Makes a blocking connection of redis-py that is not open yet.
+        max_connections: How many may be open at once.
+        opening_timeout_s: How long a connection may take to open in the background.
+        on_time: Told the server's time, in microseconds, when a connection opens.
+    """
+
+    def __init__(
+        self,
+        make_connection: Callable[[], Any],
+        *,
+        max_connections: int,
+        opening_timeout_s: float,
+        on_time: Callable[[int], object],
+    ) -> None:
+        self._make_connection = make_connection
+        self._opening_timeout_s = opening_timeout_s
+        self._on_time = on_time
+        self._links: OpenConnections[_TrioConnection] = OpenConnections(max_connections)
+        self._is_closed = False
+        self._opening: _Opening | None = None
+        # Of its own: loaders may hold all of trio's usual ones. Who is abandoned keeps its place for a while.
+        self._threads = trio.CapacityLimiter(max_connections)
+
+    def execute(self, commands: Sequence[Args], timeout_s: float) -> Awaitable[list[Any]]:
+        """Send commands together; returns their replies, error replies as values.
+
+        Raises:
+            RedisError, OSError: The fate of the commands is unknown.
+        """
+        link = self._links.choose()
+        if link is not None:
+            return link.call(commands, timeout_s)
+        return self._execute_on_another(commands, timeout_s)
+
+    @trio.lowlevel.enable_ki_protection
+    async def _execute_on_another(self, commands: Sequence[Args], timeout_s: float) -> list[Any]:
+        if self._is_closed:
+            raise RedisConnectionError("the cache was closed")
+        started_s = monotonic()
+        link = await self._opened(timeout_s)
+        return await link.call(commands, timeout_s - (monotonic() - started_s))
+
+    def reset(self) -> None:
+        """Close the connection; the next call opens another."""
+        self._links.close()
+
+    async def aclose(self) -> None:
+        """Close the connection, for good, and wait until it is."""
+        self._is_closed = True
+        if self._opening is not None:
+            self._opening.scope.cancel()
+            await self._opening.done.wait()
+        self.reset()
+        await trio.lowlevel.checkpoint()
+
+    @property
+    def connections(self) -> int:
+        """How many connections are open or being opened."""
+        return len(self._links) + (self._opening is not None)
+
+    async def _opened(self, timeout_s: float) -> _TrioConnection:
+        opening = self._opening
+        if opening is None:
+            opening = self._opening = _Opening()
+            # Not cancelled with the caller: it goes on being opened, for the next one.
+            trio.lowlevel.spawn_system_task(self._open, opening)
+        with trio.move_on_after(max(timeout_s, 0)):
+            await opening.done.wait()
+        if not opening.done.is_set():
+            raise RedisTimeoutError("no connection in time")
+        if opening.link is None:
+            raise fresh(opening.failure)
+        return opening.link
+
+    async def _open(self, opening: _Opening) -> None:
+        link: _TrioConnection | None = None
+        try:
+            with opening.scope:
+                with trio.move_on_after(self._opening_timeout_s):
+                    link = _connection_on(await _Connecting(self._make_connection).run(self._threads))
+                    [reply] = await link.call([TIME], self._opening_timeout_s)
+                    tell_time(reply, self._on_time)
+                    self._links.add(link)
+                    opening.link = link
+                if opening.link is None:
+                    opening.failure = RedisTimeoutError("no connection in time")
+        except Exception as error:  # noqa: BLE001 - handed to the callers who wait
+            opening.failure = as_failure(error)
+        finally:
+            if link is not None and opening.link is None:
+                link.close(opening.failure)
+            self._opening = None
+            opening.done.set()
+
+
+class TrioClientConnections:
+    """Runs batches through the pipelines of a blocking client that the user owns, on worker threads."""
+
+    def __init__(self, client: Any) -> None:
+        self._channel = ClientConnections(client)
+        # Of its own: loaders may hold all of trio's usual ones. The client's pool bounds what runs at once.
+        self._threads = trio.CapacityLimiter(_CLIENT_THREADS)
+
+    async def execute(self, commands: Sequence[Args], timeout_s: float) -> list[Any]:
+        """Send commands together; returns their replies, error replies as values."""
+        with trio.move_on_after(timeout_s):
+            run = self._channel.execute
+            # Given up on, the thread still reads its replies, so the connection stays in step.
+            return await trio.to_thread.run_sync(
+                run, commands, timeout_s, abandon_on_cancel=True, limiter=self._threads
+            )
+        raise RedisTimeoutError("no reply in time")
+
+    def reset(self) -> None:
+        """Close the client's connections; it opens new ones by itself."""
+        self._channel.reset()
+
+    async def aclose(self) -> None:
+        """Leave the client to its owner."""
+        await trio.lowlevel.checkpoint()

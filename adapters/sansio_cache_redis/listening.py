@@ -1,0 +1,141 @@
+"""Wake-ups: a waiter learns at once that a key was filled, given up or invalidated.
+
+One Pub/Sub connection for a cache, on a thread of its own, opened by the first waiter and closed when
+nobody has waited for some time. All keys of a namespace share one channel, and a message carries the key.
+The order is subscribe, re-check, wait: who begins to watch is woken when the subscription stands, so that
+nothing that came before it is missed (fault 25). A message that is lost all the same (fault 24) costs one
+fall-back interval of the waiter, and while there is no subscription waiters poll.
+
+Blocking commands would be no better: each waiter would pin a connection, and a lost reply loses an element.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, Final
+
+from sansio_cache_redis.wire import EVERY_KEY, wake_channel
+
+_IDLE_S: Final = 10.0
+_LOOK_S: Final = 0.5
+_FIRST_PAUSE_S: Final = 0.05
+_LONGEST_PAUSE_S: Final = 1.0
+
+
+class Listener:
+    """Watches keys for any number of waiters, of threads or of an event loop.
+
+    Args:
+        make_connection: Makes a blocking connection of redis-py that is not open yet.
+        namespace: Whose keys are watched.
+    """
+
+    def __init__(self, make_connection: Callable[[], Any], namespace: str) -> None:
+        self._make_connection = make_connection
+        self._channel = wake_channel(namespace)
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
+        self._watches: dict[bytes, dict[int, Callable[[], object]]] = {}
+        self._last = 0
+        self._thread: threading.Thread | None = None
+        self._connection: Any = None
+        self._is_closed = False
+        self.is_live = False
+        """Whether the subscription stands. Where not, waiters had better look for themselves."""
+
+    def watch(self, key: str, wake: Callable[[], object]) -> int:
+        """Call `wake`, from another thread, for every message about the key, and when `is_live` changes."""
+        with self._lock:
+            self._last += 1
+            self._watches.setdefault(key.encode(), {})[self._last] = wake
+            if self._thread is None and not self._is_closed:
+                name = "sansio-cache-waker"
+                thread = threading.Thread(target=self._run, name=name, daemon=True)
+                with suppress(RuntimeError):  # the system has no more threads to give: waiters poll
+                    thread.start()
+                    self._thread = thread
+            return self._last
+
+    def unwatch(self, key: str, number: int) -> None:
+        """Stop watching."""
+        with self._lock:
+            watches = self._watches.get(key.encode())
+            if watches is not None:
+                watches.pop(number, None)
+                if not watches:
+                    del self._watches[key.encode()]
+
+    def close(self, *, wait: bool) -> None:
+        """End the thread, and wait for it, where nobody else would have to wait as well."""
+        with self._lock:
+            self._is_closed = True
+            self._changed.notify()
+            connection, thread = self._connection, self._thread
+        if connection is not None:
+            connection.disconnect()
+        if wait and thread is not None:
+            thread.join(timeout=1.0)
+
+    # On the thread.
+
+    def _run(self) -> None:
+        pause_s = _FIRST_PAUSE_S
+        while True:
+            connection = self._make_connection()
+            with self._lock:
+                self._connection = connection
+            try:
+                connection.connect()
+                connection.send_command("SUBSCRIBE", self._channel)
+                connection.read_response(disable_decoding=True)
+                pause_s = _FIRST_PAUSE_S
+                self._set_live(is_live=True)
+                self._listen(connection)
+            except Exception:  # noqa: BLE001, S110 - whatever it was: polling until it works again
+                pass
+            finally:
+                self._set_live(is_live=False)
+                connection.disconnect()
+            if self._is_to_end(pause_s):
+                return
+            pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
+
+    def _listen(self, connection: Any) -> None:
+        """Pass messages on until nobody has watched for some time."""
+        idle_s = 0.0
+        while idle_s < _IDLE_S and not self._is_closed:
+            if connection.can_read(timeout=_LOOK_S):
+                message = connection.read_response(disable_decoding=True)
+                if isinstance(message, list) and message[0] == b"message":
+                    self._wake(message[2])
+            else:
+                idle_s = 0.0 if self._watches else idle_s + _LOOK_S
+
+    def _is_to_end(self, pause_s: float) -> bool:
+        """Wait a little before the next try; True where nobody is there to try for."""
+        with self._lock:
+            if self._watches and not self._is_closed:
+                self._changed.wait(pause_s)
+            if self._is_closed or not self._watches:
+                self._thread = None
+                self._connection = None
+                return True
+            return False
+
+    def _set_live(self, *, is_live: bool) -> None:
+        with self._lock:
+            if is_live == self.is_live:
+                return
+            self.is_live = is_live
+            wakes = [wake for watches in self._watches.values() for wake in watches.values()]
+        for wake in wakes:
+            wake()
+
+    def _wake(self, key: bytes) -> None:
+        with self._lock:
+            concerned = self._watches.values() if key == EVERY_KEY else [self._watches.get(key, {})]
+            wakes = [wake for watches in concerned for wake in watches.values()]
+        for wake in wakes:
+            wake()

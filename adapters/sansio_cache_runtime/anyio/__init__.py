@@ -1,0 +1,1 @@
+"""What drives the machines under asyncio and trio."""

@@ -1,0 +1,175 @@
+"""The audience: who is told of notices, beside the ledger that counts them.
+
+Subscribers hear all notices of a cache. A story hears those that one block's own calls state: each context
+(a task, a thread) carries the stories that it is in, so that concurrent calls do not mix. Both are told in
+the thread or task where the notice was stated, with no lock held: they may call the cache again, subscribe
+and unsubscribe.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
+from typing import Any, Final
+
+import attrs
+
+from sansio_cache.describe import tell
+from sansio_cache.errors import ConfigurationError
+from sansio_cache.notices import Notice
+from sansio_cache_runtime.loaders import is_coroutine_function
+
+logger: Final = logging.getLogger("sansio_cache")
+
+Subscriber = Callable[[Notice], object]
+"""What `subscribe` takes."""
+
+
+@attrs.define(eq=False)
+class Explanation:
+    """What the calls of a block did, told by the notices that they stated. `str()` gives it in sentences.
+
+    It may name keys, and never holds values.
+
+    Attributes:
+        notices: The notices, in order; those of calls that run at once are mixed.
+    """
+
+    notices: list[Notice] = attrs.field(factory=list)
+
+    @property
+    def lines(self) -> list[str]:
+        """A sentence for each notice; where they are about more than one key, each names its own."""
+        notices = self.notices.copy()  # another thread of the block may be adding to it
+        keys = [getattr(notice, "key", None) for notice in notices]
+        if len({key for key in keys if key is not None}) < 2:
+            return [tell(notice) for notice in notices]
+        return [
+            tell(notice) if key is None else f"{key}: {tell(notice)}"
+            for key, notice in zip(keys, notices, strict=True)
+        ]
+
+    def __str__(self) -> str:
+        return "\n".join(self.lines)
+
+
+@attrs.define(eq=False)
+class _Explaining:
+    subscribers: Subscribers
+    explanation: Explanation
+    is_over: bool = False
+
+
+_told: Final[ContextVar[tuple[_Explaining, ...]]] = ContextVar("sansio_cache_explanations", default=())
+"""The stories that the running context is in, of whichever caches."""
+
+
+def leave_explanations() -> None:
+    """Where background work begins: it may have got the context of the call that happened to start it."""
+    _told.set(())
+
+
+@attrs.define(eq=False)
+class _Subscription:
+    subscriber: Subscriber
+    has_failed: bool = False
+
+
+class Subscribers:
+    """Subscribers and stories of one cache. Safe for threads."""
+
+    def __init__(self, namespace: str) -> None:
+        self._namespace = namespace
+        self._subscribers: tuple[_Subscription, ...] = ()
+        self._explanations = 0
+        self._lock = threading.Lock()
+        self.is_there = False
+        """Whether there is anybody to tell: all that a cache without one pays for."""
+
+    def subscribe(self, subscriber: Subscriber) -> Callable[[], None]:
+        """Tell a function of every notice; call what is given back to end that."""
+        subscription = _Subscription(subscriber)
+        with self._lock:
+            self._subscribers = (*self._subscribers, subscription)
+            self._settle()
+
+        def unsubscribe() -> None:
+            with self._lock:
+                self._subscribers = tuple(each for each in self._subscribers if each is not subscription)
+                self._settle()
+
+        return unsubscribe
+
+    @contextmanager
+    def explain(self) -> Iterator[Explanation]:
+        """Collect what calls in this context state while the block runs."""
+        explaining = _Explaining(self, Explanation())
+        around = tuple(each for each in _told.get() if not each.is_over)
+        token = _told.set((*around, explaining))
+        self._count_explanations(1)
+        try:
+            yield explaining.explanation
+        finally:
+            explaining.is_over = True  # tasks that the block has started may outlive it, and carry it on
+            self._count_explanations(-1)
+            with suppress(ValueError):  # an asynchronous generator may be ended in another context
+                _told.reset(token)
+
+    def tell(self, notices: Iterable[Notice]) -> None:
+        """Tell everybody. What a subscriber raises is logged once; only what ends a program goes on."""
+        for explaining in _told.get():
+            if explaining.subscribers is self and not explaining.is_over:
+                explaining.explanation.notices.extend(notices)
+        for notice in notices:
+            for subscription in self._subscribers:  # looked up each time: it may have unsubscribed just now
+                try:
+                    subscription.subscriber(notice)
+                except Exception as error:  # noqa: BLE001 - it is none of the caller's business
+                    self._failed(subscription, error)
+
+    def after_fork(self) -> None:
+        """A lock that another thread held when the process forked is never released."""
+        self._lock = threading.Lock()
+
+    def _failed(self, subscription: _Subscription, error: Exception) -> None:
+        if not subscription.has_failed:
+            subscription.has_failed = True
+            logger.warning(
+                "cache %s: the subscriber %s raised %s; it goes on being told, and this is said once",
+                self._namespace,
+                _name(subscription.subscriber),
+                type(error).__name__,
+            )
+
+    def _count_explanations(self, change: int) -> None:
+        with self._lock:
+            self._explanations += change
+            self._settle()
+
+    def _settle(self) -> None:
+        self.is_there = bool(self._subscribers or self._explanations)
+
+
+def _name(subscriber: Any) -> str:
+    named = subscriber if hasattr(subscriber, "__qualname__") else type(subscriber)
+    return f"{named.__module__}.{named.__qualname__}"
+
+
+def check_subscriber(subscriber: Any) -> None:
+    """Refuse what cannot be told of notices.
+
+    Raises:
+        ConfigurationError: It cannot be called, or is a coroutine function.
+    """
+    if not callable(subscriber):
+        raise ConfigurationError(
+            f"subscribe takes a function of one notice; got {subscriber.__class__.__name__}"
+        )
+    if is_coroutine_function(subscriber):
+        raise ConfigurationError(
+            "the subscriber is a coroutine function, and nobody would await it: pass a plain function, which "
+            "may start a task or put the notice into a queue"
+        )

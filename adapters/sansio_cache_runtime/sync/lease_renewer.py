@@ -1,0 +1,128 @@
+"""The keeper: renews the leases of loads that run in other threads.
+
+One thread for all of them, started with a load, asleep until a lease is a third over, and ended when there
+has been none for some time. It runs the same renewal machine as the asynchronous driver does; between two of
+its steps lies a `Sleep`, and the keeper's heap is what sleeps.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Final
+
+import attrs
+
+from sansio_cache.commands import Sleep
+from sansio_cache.events import Event, Woke
+from sansio_cache.step import Step
+from sansio_cache_runtime.subscribers import leave_explanations
+
+_IDLE_S: Final = 5.0
+
+
+@attrs.define(eq=False)
+class _Kept:
+    step: Step
+    is_over: bool = False
+
+
+class LeaseRenewer:
+    """Runs renewal machines beside the threads that load.
+
+    Args:
+        clock: Monotonic, in seconds.
+        perform: Answers a store command.
+        observe: Is told every step.
+    """
+
+    def __init__(
+        self,
+        clock: Callable[[], float],
+        perform: Callable[[Step], Event],
+        observe: Callable[[Step], None],
+    ) -> None:
+        self._clock = clock
+        self._perform = perform
+        self._observe = observe
+        # Entered by itself: the `__exit__` of a Condition is a Python function, in which Ctrl-C may strike
+        # before it has released the lock.
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
+        self._due: list[tuple[float, int, _Kept]] = []
+        self._numbers = itertools.count()
+        self._thread: threading.Thread | None = None
+        self._is_closed = False
+
+    @contextmanager
+    def keeping(self, renewal: Step | None) -> Iterator[None]:
+        """Renew while the block runs."""
+        if renewal is None:
+            yield
+            return
+        kept = _Kept(renewal)
+        self._schedule(kept)
+        try:
+            yield
+        finally:
+            kept.is_over = True
+
+    def close(self) -> None:
+        """End the thread. Leases that are still kept lapse."""
+        with self._lock:
+            self._is_closed = True
+            self._changed.notify()
+
+    def _schedule(self, kept: _Kept) -> None:
+        command = kept.step.command
+        if not isinstance(command, Sleep):  # a renewal begins with a pause, and ends without one
+            return
+        with self._lock:
+            due_s = self._clock() + command.duration_s
+            heapq.heappush(self._due, (due_s, next(self._numbers), kept))
+            if self._thread is None:
+                name = "sansio-cache-keeper"
+                thread = threading.Thread(target=self._run, name=name, daemon=True)
+                with suppress(RuntimeError):  # the system has no more threads to give: the lease will lapse
+                    thread.start()
+                    self._thread = thread  # not before it runs: starting it may be interrupted
+            elif self._due[0][2] is kept:
+                self._changed.notify()
+
+    def _run(self) -> None:
+        leave_explanations()
+        try:
+            while (kept := self._next()) is not None:
+                step = kept.step.state.receive(Woke(self._clock()))
+                self._observe(step)
+                while step.command is not None and not isinstance(step.command, Sleep):
+                    step = step.state.receive(self._perform(step))
+                    self._observe(step)
+                kept.step = step
+                self._schedule(kept)
+        finally:
+            # Where a subscriber has ended it (SystemExit, say), the next load starts another.
+            with self._lock:
+                if self._thread is threading.current_thread():
+                    self._thread = None
+
+    def _next(self) -> _Kept | None:
+        """Wait for the next renewal that is due; None when it is time to end."""
+        with self._lock:
+            while not self._is_closed:
+                while self._due and self._due[0][2].is_over:
+                    heapq.heappop(self._due)
+                if not self._due:
+                    # A renewal may have come at the very end of the wait.
+                    if not self._changed.wait(_IDLE_S) and not self._due:
+                        break
+                    continue
+                left_s = self._due[0][0] - self._clock()
+                if left_s <= 0:
+                    return heapq.heappop(self._due)[2]
+                self._changed.wait(left_s)
+            self._thread = None  # the next load starts another
+            return None

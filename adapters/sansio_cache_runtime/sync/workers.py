@@ -1,0 +1,93 @@
+"""Workers: a few threads that run refreshes beside the threads of the program.
+
+They are started when there is something to do, and end by themselves when there is nothing for some time.
+What waits for them is bounded: past that, a refresh is skipped, and a later read asks for it again.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from contextvars import copy_context
+from typing import Final
+
+logger: Final = logging.getLogger("sansio_cache")
+
+MOST_THREADS: Final = 4
+MOST_WAITING: Final = 1_000
+_IDLE_S: Final = 5.0
+_CLOSE_S: Final = 1.0
+
+
+class Workers:
+    """Runs jobs on threads of its own. What a job raises is logged."""
+
+    def __init__(self, *, most_threads: int = MOST_THREADS, most_waiting: int = MOST_WAITING) -> None:
+        self._most_threads = most_threads
+        self._most_waiting = most_waiting
+        # Entered by itself: see `lease_renewer.py`.
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
+        self._jobs: deque[Callable[[], object]] = deque()
+        self._threads: set[threading.Thread] = set()
+        self._idle = 0
+        self._is_closed = False
+
+    def has_room(self) -> bool:
+        """Whether a job would be taken."""
+        return not self._is_closed and len(self._jobs) < self._most_waiting
+
+    def submit(self, job: Callable[[], object]) -> bool:
+        """Have a job run, in a copy of the caller's context. False if it is not taken."""
+        context = copy_context()
+        with self._lock:
+            if not self.has_room():
+                return False
+            if self._idle <= len(self._jobs) and len(self._threads) < self._most_threads:
+                thread = threading.Thread(target=self._run, name="sansio-cache-refresh", daemon=True)
+                try:
+                    thread.start()
+                except RuntimeError:  # the system has no more threads to give
+                    if not self._threads:
+                        return False
+                else:
+                    self._threads.add(thread)
+            self._jobs.append(lambda: context.run(job))
+            self._changed.notify()
+            return True
+
+    def close(self) -> None:
+        """Take no more jobs, and give those that there are some time to end."""
+        with self._lock:
+            self._is_closed = True
+            self._changed.notify_all()
+            threads = [each for each in self._threads if each is not threading.current_thread()]
+        until_s = time.monotonic() + _CLOSE_S
+        for thread in threads:
+            thread.join(timeout=max(until_s - time.monotonic(), 0.0))
+
+    # On the threads.
+
+    def _run(self) -> None:
+        while (job := self._next()) is not None:
+            try:
+                job()
+            except BaseException:  # such as a loader's SystemExit: others wait for this thread
+                logger.exception("a background refresh of the cache was ended")
+
+    def _next(self) -> Callable[[], object] | None:
+        """The next job; None when it is time to end."""
+        with self._lock:
+            self._idle += 1
+            try:
+                while not self._jobs:
+                    # A job may have come at the very end of the wait.
+                    if self._is_closed or not (self._changed.wait(_IDLE_S) or self._jobs):
+                        self._threads.discard(threading.current_thread())
+                        return None
+                return self._jobs.popleft()
+            finally:
+                self._idle -= 1

@@ -1,0 +1,119 @@
+"""Telling: each notice as a plain sentence, for those who want to know what a call has done.
+
+A sentence may name a key or a pattern, never a value: notices hold none. There is one `case` for each
+member of `Notice`, and no other: a new one breaks type checking here until it has its sentence.
+"""
+
+from __future__ import annotations
+
+from typing import assert_never
+
+from sansio_cache.notices import (
+    Ended,
+    FillRefused,
+    Hit,
+    Invalidated,
+    InvalidationFailed,
+    LeaseLost,
+    LeaseOutgrown,
+    Loaded,
+    LoadFailed,
+    LoadShared,
+    Missed,
+    Notice,
+    PatternDeleted,
+    PatternProgressed,
+    RefreshFailed,
+    RefreshSkipped,
+    RefreshStarted,
+    SoftExpired,
+    StaleServed,
+    StoreAnswered,
+    Stored,
+    StoreErrored,
+    StoreGaveUp,
+    Unasked,
+    Unstorable,
+    VariantStored,
+    Waited,
+)
+
+
+def tell(notice: Notice) -> str:  # noqa: C901 - one case for each notice is the point
+    """What happened, in a few words and without a full stop."""
+    match notice:
+        case Hit():
+            return "hit"
+        case StaleServed():
+            return "served stale"
+        case Missed(reason=reason):
+            return f"missed: {_words(reason)}"
+        case Waited(waited_s=waited_s):
+            return f"waited {_span(waited_s)} for another's load"
+        case LoadShared():
+            return "answered with the load of another caller in this process"
+        case RefreshStarted(early=early):
+            return (
+                "a refresh began in the background, before the value expired"
+                if early
+                else ("a refresh began in the background")
+            )
+        case RefreshFailed(error=error):
+            return f"a refresh in the background failed: the loader raised {error}"
+        case RefreshSkipped():
+            return "a refresh was skipped, as too many are under way"
+        case VariantStored():
+            return "another version's entry cannot be read: this one's is kept beside it"
+        case Unasked(count=count):
+            return f"the loader gave values for {_keys(count)} that it was not asked for: dropped"
+        case Loaded(leased=True, took_s=took_s):
+            return f"loaded in {_span(took_s)} under a lease"
+        case Loaded(took_s=took_s):
+            return f"loaded in {_span(took_s)} without a lease, not to be stored"
+        case LoadFailed(error=error):
+            return f"the loader raised {error}"
+        case Stored():
+            return "stored"
+        case FillRefused():
+            return "not stored: the lease was voided by an invalidation, or lost"
+        case Unstorable(kind=kind):
+            return f"not stored: a value of class {kind} would not come back equal"
+        case LeaseLost():
+            return "the lease was found to be lost when it was to be renewed"
+        case LeaseOutgrown():
+            return "the lease is renewed no longer: it has had its longest time"
+        case StoreErrored(kind=kind):
+            return f"the store failed ({_words(kind)})"
+        case StoreGaveUp(kind=kind):
+            return f"went on without the store ({_words(kind)})"
+        case StoreAnswered():
+            return "the store serves again"
+        case Invalidated(keys=keys):
+            return f"removed {_keys(len(keys))} on request"
+        case SoftExpired(keys=keys):
+            return f"made {_keys(len(keys))} stale on request"
+        case InvalidationFailed(keys=keys):
+            return f"could not remove {_keys(len(keys))}: remembered until the store can be told"
+        case PatternProgressed(matched=matched, deleted=deleted):
+            return f"found {_keys(matched)} so far, and removed {deleted}"
+        case PatternDeleted(pattern=pattern, count=count):
+            return f"removed {_keys(count)} that matched {pattern}"
+        case Ended(operation=operation, took_s=took_s):
+            return f"{operation} took {_span(took_s)}"
+        case _:
+            assert_never(notice)
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ")
+
+
+def _span(took_s: float) -> str:
+    if took_s >= 1:
+        return f"{took_s:.1f} s"
+    took_ms = took_s * 1000
+    return f"{took_ms:.0f} ms" if took_ms >= 10 else f"{took_ms:.2g} ms"
+
+
+def _keys(count: int) -> str:
+    return "1 key" if count == 1 else f"{count} keys"

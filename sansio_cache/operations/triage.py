@@ -1,0 +1,256 @@
+"""Sorting: what an answer means for each key of a batch. `load_many.py` asks, and acts on it.
+
+Functions of what is known, without states: a cell, a lease's answer or a loaded value comes in for each key,
+and the keys come out in groups, with the values that are there and the notices that are due.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, assert_never
+
+import attrs
+
+from sansio_cache.cell import NO_GRANT, Cell, Foreign
+from sansio_cache.commands import Fill, Lease, Mode
+from sansio_cache.entry import (
+    MissReason,
+    Servable,
+    Unchecked,
+    Unservable,
+    Verdict,
+    examine,
+    is_fresh,
+    seal,
+    tags_of,
+)
+from sansio_cache.events import (
+    AcquireReply,
+    ForeignFound,
+    FreshFound,
+    LeaseDenied,
+    LeaseGranted,
+    WriterFound,
+)
+from sansio_cache.loader import Absent
+from sansio_cache.notices import Hit, Loaded, Notice, Unasked, Unstorable, VariantStored
+from sansio_cache.operations.batch import Batch, Want, Wants
+from sansio_cache.operations.loading import MOST_REFUSALS, encoded
+from sansio_cache.step import Missing, Value
+from sansio_cache.tags import Versions
+
+
+@attrs.frozen
+class Cells:
+    """What a read came to.
+
+    Args:
+        batch: The batch with the values that are there.
+        ready: Keys to be claimed.
+        alone: Keys to be loaded without the store.
+        others: Keys of another program version's: what is kept beside them is to be read.
+    """
+
+    batch: Batch
+    ready: Wants
+    alone: Wants
+    others: Wants
+    notices: tuple[Notice, ...]
+
+
+def _is_tied_alike(batch: Batch, other: Cell) -> bool:
+    """Whether what is kept beside another version's entry would have all of its tags.
+
+    `get_or_load` ties it to those, too; a batch, whose keys all have the same, loads such a key by itself.
+    """
+    return set(batch.request.each.tags).issuperset(tags_of(other))
+
+
+def triage_cells(
+    batch: Batch,
+    wants: Wants,
+    cells: tuple[Cell | Foreign | None, ...],
+    verdicts: tuple[Verdict, ...],
+    server_ms: int | None,
+    now_s: float,
+) -> Cells:
+    """Part keys by what their cells are worth."""
+    each = batch.request.each
+    values: dict[int, Value | Missing] = {}
+    notices: list[Notice] = []
+    ready: list[Want] = []
+    alone: list[Want] = []
+    others: list[Want] = []
+
+    def missed(want: Want, reason: MissReason) -> Want:
+        notices.extend(batch.as_miss(want, reason))
+        return attrs.evolve(want, counted=True)
+
+    for want, cell, verdict in zip(wants, cells, verdicts, strict=True):
+        if type(verdict) is Servable and verdict.fresh:  # nearly always
+            values[want.place] = Missing() if verdict.is_absent else Value(verdict.value)
+            if not want.counted:
+                notices.append(Hit(batch.name(want)))
+            if batch.turns:
+                notices += batch.as_waited(want, now_s)
+            continue
+        match verdict:
+            case Servable() as stale if each.may_serve(stale, server_ms):
+                ready.append(attrs.evolve(want, stale=stale))
+            case Servable():
+                ready.append(missed(want, MissReason.EXPIRED))
+            case Unservable(reason=MissReason.FOREIGN as reason):
+                alone.append(missed(want, reason))
+            case Unservable(reason=MissReason.SCHEMA, seen=seen) if (
+                not want.variant_of and isinstance(cell, Cell) and is_fresh(cell, server_ms)
+            ):
+                if _is_tied_alike(batch, cell):
+                    others.append(attrs.evolve(want, variant_of=seen))
+                else:
+                    alone.append(missed(want, MissReason.SCHEMA))
+            case Unservable(reason=reason, seen=seen) | Unchecked(reason=reason, seen=seen):
+                mode = Mode.KEEP if seen == NO_GRANT else Mode.DROP
+                reason = MissReason.SCHEMA if want.variant_of else reason
+                ready.append(attrs.evolve(missed(want, reason), seen=seen, mode=mode))
+            case _:
+                assert_never(verdict)
+    return Cells(batch.with_values(values), tuple(ready), tuple(alone), tuple(others), tuple(notices))
+
+
+@attrs.frozen
+class Answers:
+    """What a claim came to.
+
+    Args:
+        batch: The batch with the values that are there, and with the keys that others load.
+        granted: Keys to be loaded and stored.
+        alone: Keys to be loaded without the store.
+        again: Keys to be claimed once more.
+    """
+
+    batch: Batch
+    granted: Wants
+    alone: Wants
+    again: Wants
+    notices: tuple[Notice, ...]
+
+
+def triage_answers(
+    batch: Batch, wants: Wants, answers: tuple[AcquireReply, ...], versions: Versions, now_s: float
+) -> Answers:
+    """Part keys by what their claims were answered; `versions` are those of the tags that are named."""
+    values: dict[int, Value | Missing] = {}
+    notices: list[Notice] = []
+    granted: list[Want] = []
+    alone: list[Want] = []
+    again: list[Want] = []
+    waiting, left_ms = list(batch.waiting), batch.left_ms
+    for want, answer in zip(wants, answers, strict=True):
+        match answer:
+            case LeaseGranted(grant=grant):
+                kept = _with_stale(batch, want, answer.stale, answer.server_ms, versions)
+                granted.append(attrs.evolve(kept, grant=grant))
+                if want.variant_of:
+                    notices.append(VariantStored(batch.name(want)))
+            case LeaseDenied():
+                kept = _with_stale(batch, want, answer.stale, answer.server_ms, versions)
+                if kept.stale is not None and batch.request.each.policy.is_stale_served_at_once:
+                    values[want.place] = Value(kept.stale.value)
+                    notices += (*batch.as_stale(want), *batch.as_waited(want, now_s))
+                else:
+                    left_ms = min(left_ms, answer.left_ms) if waiting else answer.left_ms
+                    waiting.append(kept)
+            case FreshFound(cell=cell):
+                verdict = _examine(batch, want, cell, answer.server_ms, versions)
+                match verdict:
+                    case Servable(value=value, is_absent=is_absent):
+                        values[want.place] = Missing() if is_absent else Value(value)
+                        notices += (*batch.as_miss(want), *batch.as_waited(want, now_s))
+                    case Unchecked():  # it is read again, with its tags
+                        waiting.append(want)
+                    case Unservable(reason=MissReason.SCHEMA, seen=seen) if not want.variant_of:
+                        if _is_tied_alike(batch, cell):
+                            again.append(attrs.evolve(want, variant_of=seen, seen=NO_GRANT, mode=Mode.KEEP))
+                        else:
+                            alone.append(want)
+                    case Unservable(seen=seen) if want.refusals < MOST_REFUSALS:
+                        refusals = want.refusals + 1
+                        again.append(attrs.evolve(want, seen=seen, mode=Mode.DROP, refusals=refusals))
+                    case Unservable():
+                        alone.append(want)
+                    case _:
+                        assert_never(verdict)
+            case WriterFound() | ForeignFound():
+                alone.append(want)
+            case _:
+                assert_never(answer)
+    batch = attrs.evolve(batch.with_values(values), waiting=tuple(waiting), left_ms=left_ms)
+    return Answers(batch, tuple(granted), tuple(alone), tuple(again), tuple(notices))
+
+
+def _examine(batch: Batch, want: Want, cell: Cell, server_ms: int, versions: Versions) -> Verdict:
+    return examine(cell, batch.key(want), batch.request.each.codec, server_ms, want.tied(versions))
+
+
+def _with_stale(batch: Batch, want: Want, stale: Cell | None, server_ms: int, versions: Versions) -> Want:
+    """A key with the value that is in the way of its lease, where that may be served."""
+    if stale is None:  # it has been invalidated, or its life is over
+        return attrs.evolve(want, stale=None)
+    verdict = _examine(batch, want, stale, server_ms, versions)
+    match verdict:
+        case Servable() if batch.request.each.may_serve(verdict, server_ms):
+            return attrs.evolve(want, stale=verdict)
+        case Unchecked():  # what was read before has been checked
+            return want
+    return attrs.evolve(want, stale=None)
+
+
+@attrs.frozen
+class Values:
+    """What a loader's mapping came to.
+
+    Args:
+        batch: The batch with the values.
+        fills: What is to be stored.
+        unfilled: The leases for which there is nothing to store.
+    """
+
+    batch: Batch
+    fills: tuple[Fill, ...]
+    unfilled: tuple[Lease, ...]
+    notices: tuple[Notice, ...]
+
+
+def triage_values(
+    batch: Batch, wants: Wants, versions: Versions, given: Mapping[Any, Any], took_s: float
+) -> Values:
+    """Part keys by what the loader gave for them; `versions` are those of the tags before the load."""
+    request = batch.request
+    values: dict[int, Value | Missing] = {}
+    notices: list[Notice] = []
+    fills: list[Fill] = []
+    unfilled: list[Lease] = []
+    asked = 0
+    for want in wants:
+        notices += batch.as_miss(want)
+        name = request.names[want.place]
+        value, payload, is_storable = None, None, False
+        if name in given:
+            asked += 1
+            notices.append(Loaded(batch.name(want), want.grant is not None, took_s))
+            value, payload, is_storable = encoded(request.each.codec, given[name])
+            if not is_storable:
+                notices.append(Unstorable(batch.name(want), type(value).__name__))
+        is_value = name in given and not isinstance(given[name], Absent)
+        values[want.place] = Value(value) if is_value else Missing()
+        if want.grant is None:
+            continue
+        key = batch.key(want)
+        if is_storable:
+            body = seal(key, request.each.codec, payload, took_s, want.tied(versions))
+            fills.append(Fill(key, want.grant, *request.each.expiry_ms(given[name], want.place), body))
+        else:
+            unfilled.append(Lease(key, want.grant))
+    if len(given) > asked:
+        notices.append(Unasked(len(given) - asked))
+    return Values(batch.with_values(values), tuple(fills), tuple(unfilled), tuple(notices))

@@ -1,0 +1,120 @@
+"""Telling: every notice has its sentence, and none can hold a value."""
+
+import enum
+import types
+from typing import Union, get_args, get_origin, get_type_hints
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sansio_cache import notices
+from sansio_cache.describe import tell
+from sansio_cache.entry import MissReason
+from sansio_cache.events import FailureKind
+from sansio_cache.notices import (
+    Ended,
+    FillRefused,
+    Hit,
+    Invalidated,
+    InvalidationFailed,
+    LeaseLost,
+    LeaseOutgrown,
+    Loaded,
+    LoadFailed,
+    LoadShared,
+    Missed,
+    Notice,
+    OperationName,
+    PatternDeleted,
+    PatternProgressed,
+    RefreshFailed,
+    RefreshSkipped,
+    RefreshStarted,
+    SoftExpired,
+    StaleServed,
+    StoreAnswered,
+    Stored,
+    StoreErrored,
+    StoreGaveUp,
+    Unasked,
+    Unstorable,
+    VariantStored,
+    Waited,
+)
+
+KINDS = get_args(Notice)
+
+
+@pytest.mark.parametrize(
+    ("notice", "sentence"),
+    [
+        (Hit("k"), "hit"),
+        (StaleServed("k"), "served stale"),
+        (Missed("k", MissReason.ABSENT), "missed: absent"),
+        (Missed("k", MissReason.KEY_CHECK), "missed: key check"),
+        (Waited("k", 0.012), "waited 12 ms for another's load"),
+        (LoadShared("k"), "answered with the load of another caller in this process"),
+        (RefreshStarted("k", True), "a refresh began in the background, before the value expired"),
+        (RefreshStarted("k", False), "a refresh began in the background"),
+        (RefreshFailed("k", "KeyError"), "a refresh in the background failed: the loader raised KeyError"),
+        (RefreshSkipped("k"), "a refresh was skipped, as too many are under way"),
+        (VariantStored("k"), "another version's entry cannot be read: this one's is kept beside it"),
+        (Unasked(1), "the loader gave values for 1 key that it was not asked for: dropped"),
+        (Loaded("k", True, 0.0034), "loaded in 3.4 ms under a lease"),
+        (Loaded("k", False, 2.25), "loaded in 2.2 s without a lease, not to be stored"),
+        (LoadFailed("k", True, "KeyError"), "the loader raised KeyError"),
+        (Stored("k"), "stored"),
+        (FillRefused("k"), "not stored: the lease was voided by an invalidation, or lost"),
+        (Unstorable("k", "set"), "not stored: a value of class set would not come back equal"),
+        (LeaseLost("k"), "the lease was found to be lost when it was to be renewed"),
+        (LeaseOutgrown("k"), "the lease is renewed no longer: it has had its longest time"),
+        (StoreErrored(FailureKind.TIMEOUT), "the store failed (timeout)"),
+        (StoreGaveUp(FailureKind.OUT_OF_MEMORY), "went on without the store (out of memory)"),
+        (StoreAnswered(), "the store serves again"),
+        (Invalidated(("a",)), "removed 1 key on request"),
+        (Invalidated(()), "removed 0 keys on request"),
+        (SoftExpired(("a", "b")), "made 2 keys stale on request"),
+        (PatternProgressed("shop:user:*", 5, 3), "found 5 keys so far, and removed 3"),
+        (InvalidationFailed(("a", "b")), "could not remove 2 keys: remembered until the store can be told"),
+        (PatternDeleted("shop:user:*", 3), "removed 3 keys that matched shop:user:*"),
+        (Ended(OperationName.GET_OR_LOAD, 0.000_04), "get_or_load took 0.04 ms"),
+    ],
+)
+def test_a_notice_is_told_in_a_sentence(notice, sentence):
+    assert tell(notice) == sentence
+
+
+def members(hint):
+    """The plain types that a field may have."""
+    if get_origin(hint) in (types.UnionType, Union, tuple):
+        return [each for part in get_args(hint) if part is not Ellipsis for each in members(part)]
+    return [hint]
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
+def test_no_notice_can_hold_a_value(kind):
+    """Subscribers and stories may be logged: names, numbers and reasons are all that there is to see."""
+    for hint in get_type_hints(kind).values():
+        for each in members(hint):
+            assert each in (str, int, float, bool, types.NoneType) or issubclass(each, enum.Enum), each
+
+
+any_notice = st.one_of(
+    st.builds(kind, *[st.from_type(hint) for hint in get_type_hints(kind).values()]) for kind in KINDS
+)
+
+
+@settings(deadline=None)
+@given(any_notice)
+def test_every_notice_is_told_whatever_it_holds(notice):
+    assert tell(notice)
+
+
+def test_every_notice_of_the_module_is_one_of_the_union():
+    stated = {
+        each
+        for each in vars(notices).values()
+        if isinstance(each, type) and each.__module__ == notices.__name__ and not issubclass(each, enum.Enum)
+    }
+    assert stated == set(KINDS)

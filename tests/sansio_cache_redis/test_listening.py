@@ -1,0 +1,192 @@
+"""Wake-ups: a waiter watches all that it waits for, and a subscription that fails is tried now and then."""
+
+import anyio
+import anyio.to_thread
+import attrs
+
+from sansio_cache import Policy, backoff
+from sansio_cache.cell import NO_GRANT
+from sansio_cache.codec import codec_for
+from sansio_cache.commands import Fill, FillCells, Watch
+from sansio_cache.entry import seal, variant_key
+from sansio_cache.events import FillResult
+from sansio_cache_redis import listening
+from sansio_cache_redis.listening import Listener
+from support.faulty import GIVE_UP_S
+from support.runtimes import MAX_VALUE_BYTES, ON_MEMORY, ON_SERVER, never, runs, until
+from support.servers import wait_until
+
+LONG_S = 3_600.0  # nobody sleeps for so long
+
+
+class FakeListener:
+    """Its subscription stands. It knows who watches what."""
+
+    def __init__(self):
+        self.is_live = True
+        self.watches = {}
+
+    def watch(self, key, wake):
+        number = len(self.watches) + 100
+        self.watches[number] = (key, wake)
+        return number
+
+    def unwatch(self, key, number):
+        assert self.watches.pop(number)[0] == key
+
+    def close(self, *, wait):
+        pass
+
+    @property
+    def keys(self):
+        return sorted(key for key, _ in self.watches.values())
+
+    def wake(self, wanted):
+        for key, wake in self.watches.values():
+            if key == wanted:
+                wake()
+
+
+@runs(ON_MEMORY, compare=None)
+async def test_a_waiter_is_told_of_keys_that_it_names_later_and_looks_at_once_when_it_does(world):
+    """L4, fault 25: subscribe, look, wait."""
+    driver = world.cache.driver
+    listener = driver._listener = FakeListener()
+
+    async def sleep(*keys):
+        watch = Watch(keys, b"load_id", LONG_S)
+        if world.cache.is_sync:
+            await anyio.to_thread.run_sync(driver._sleep_watching, LONG_S, watch, abandon_on_cancel=True)
+        else:
+            await driver._sleep_watching(LONG_S, watch)
+
+    with anyio.fail_after(GIVE_UP_S):
+        await sleep("a", "b")
+        assert listener.keys == ["a", "b"]
+        await sleep("b", "c")
+        assert listener.keys == ["a", "b", "c"]
+        for key in ("b", "c"):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(sleep, "b", "c")
+                await until(lambda: world.cache.driver._watching)
+                listener.wake(key)
+        driver._stop_watching(b"load_id")
+    assert listener.keys == []
+    assert driver._watching == {}
+
+
+@attrs.frozen
+class Person:
+    name: str
+
+
+@runs(ON_SERVER, compare=None, policy=Policy(wait_s=LONG_S))
+async def test_a_load_that_turns_beside_another_versions_entry_while_it_waits_is_told_of_what_is_there(
+    world, monkeypatch
+):
+    """L4. It has no way to learn of it but to be told: the fall-back is an hour away."""
+    monkeypatch.setattr(backoff, "FALL_BACK_S", LONG_S)
+    codec = codec_for(Person, MAX_VALUE_BYTES)
+    full = world.raw.full("k")
+    place = variant_key(full, codec.fingerprint)
+    theirs = world.raw.lease("k")
+    of_ours = world.raw.lease(place.removeprefix(f"{world.namespace}:"))
+
+    def denied(key):
+        name = key.removeprefix(f"{world.namespace}:")
+        return sum(fact[:2] == ("AcquireLease", name) for fact in world.trace.facts)
+
+    def fill(key, grant, body):
+        event = world.raw.perform(FillCells((Fill(key, grant, 600_000, 0, body),), 10.0))
+        assert event.results == (FillResult.STORED,)
+
+    found = []
+
+    async def wait():
+        found.append(await world.cache.get_or_load("k", never, type=Person))
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(wait)
+        await until(lambda: world.cache.driver._listener.is_live and denied("k") >= 2)
+        fill(full, theirs, world.raw.body("k", {"first": "Ada"}))
+        # Once more at least after it has begun to watch the other key, too.
+        await until(lambda: denied(place) >= 2)
+        body = seal(place, codec, codec.encode(Person("Ada")).payload, 0.0, (("", theirs),))
+        fill(place, of_ours, body)
+        with anyio.fail_after(GIVE_UP_S):
+            await until(lambda: found)
+    assert found == [Person("Ada")]
+    assert not world.cache.driver._watching
+
+
+@runs(ON_SERVER, compare=None, policy=Policy(wait_s=LONG_S))
+async def test_a_batch_of_many_keys_is_told_of_the_last_one_too(world, monkeypatch):
+    """L4."""
+    monkeypatch.setattr(backoff, "FALL_BACK_S", LONG_S)
+    keys = [f"k{number}" for number in range(150)]
+    grants = {key: world.raw.lease(key) for key in keys}
+    found = []
+
+    async def wait():
+        found.append(await world.cache.get_or_load_many(keys, never))
+
+    def fill(*some):
+        fills = tuple(
+            Fill(world.raw.full(key), grants[key], 600_000, 0, world.raw.body(key, key)) for key in some
+        )
+        assert set(world.raw.perform(FillCells(fills, 10.0)).results) == {FillResult.STORED}
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(wait)
+        await until(lambda: world.cache.driver._listener.is_live and world.trace.count("AcquireLeases") >= 2)
+        fill(*keys[:-1])
+        is_leased = (keys[-1], NO_GRANT[:8], "keep")
+        await until(
+            lambda: any(fact[1] == (is_leased,) for fact in world.trace.facts if "Acquire" in fact[0])
+        )
+        fill(keys[-1])
+        with anyio.fail_after(GIVE_UP_S):
+            await until(lambda: found)
+    assert found == [{key: key for key in keys}]
+
+
+# The subscription.
+
+
+class Refused:
+    """A connection on which nobody may subscribe."""
+
+    def __init__(self, made):
+        self._made = made
+
+    def connect(self):
+        self._made.append(self)
+        raise ConnectionError
+
+    def disconnect(self):
+        pass
+
+
+def test_new_waiters_do_not_make_it_try_again_at_once_where_subscribing_is_refused(monkeypatch):
+    """Fault 34: each would cost a connection."""
+    monkeypatch.setattr(listening, "_FIRST_PAUSE_S", LONG_S)
+    monkeypatch.setattr(listening, "_LONGEST_PAUSE_S", LONG_S)
+    made = []
+    listener = Listener(lambda: Refused(made), "n")
+
+    def is_pausing():
+        with listener._lock:
+            return len(listener._changed._waiters) == 1
+
+    numbers = [listener.watch("first", lambda: None)]
+    wait_until(is_pausing)
+    for number in range(200):
+        numbers.append(listener.watch(f"k{number}", lambda: None))
+        assert is_pausing(), "it was woken"
+    assert len(made) == 1
+    assert not listener.is_live
+
+    thread = listener._thread
+    listener.close(wait=True)
+    assert not thread.is_alive()
+    assert len(made) == 1
