@@ -32,9 +32,10 @@ NONCE_BYTES: Final = 8
 GRANT_BYTES: Final = 16
 NO_GRANT: Final = bytes(GRANT_BYTES)
 
-_HEADER: Final = struct.Struct(">BB16sQQ16s")
-HEADER_BYTES: Final = _HEADER.size
-_unpack = _HEADER.unpack_from
+HEADER: Final = struct.Struct(">BB16sQQ16s")
+"""All but the body: magic, kind, grant, lease deadline, soft expiry, filled_by."""
+HEADER_BYTES: Final = HEADER.size
+_unpack = HEADER.unpack_from
 
 
 class Kind(IntEnum):
@@ -67,7 +68,7 @@ class Tag(Struct, frozen=True):
 
 
 FOREIGN: Final = Foreign()
-_LAST_KIND: Final = int(max(Kind))
+LAST_KIND: Final = int(max(Kind))
 
 
 def parse_cell(raw: bytes) -> Cell | Foreign:
@@ -75,14 +76,14 @@ def parse_cell(raw: bytes) -> Cell | Foreign:
     if len(raw) < HEADER_BYTES:
         return FOREIGN
     magic, kind, grant, lease_deadline_ms, soft_ms, filled_by = _unpack(raw)
-    if magic != MAGIC or kind > _LAST_KIND:
+    if magic != MAGIC or kind > LAST_KIND:
         return FOREIGN
     return Cell(kind, grant, lease_deadline_ms, soft_ms, filled_by, raw[HEADER_BYTES:])
 
 
 def format_cell(cell: Cell) -> bytes:
     """The bytes of a cell: the inverse of `parse_cell`."""
-    header = _HEADER.pack(MAGIC, cell.kind, cell.grant, cell.lease_deadline_ms, cell.soft_ms, cell.filled_by)
+    header = HEADER.pack(MAGIC, cell.kind, cell.grant, cell.lease_deadline_ms, cell.soft_ms, cell.filled_by)
     return header + cell.body
 
 

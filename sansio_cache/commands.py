@@ -12,12 +12,18 @@ All of them are idempotent in effect, so that an attempt whose fate is unknown m
 from __future__ import annotations
 
 from enum import Enum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from msgspec import Struct
 
+from sansio_cache.keys import ONE_PART
+
 if TYPE_CHECKING:
     from sansio_cache.step import Step
+
+
+ONE_PART: Final = ""
+"""The part of a store that has only one: what can fail alone, as a node of a cluster can."""
 
 
 class Mode(Enum):
@@ -191,9 +197,10 @@ class ScanKeys(Struct, frozen=True):
 
 
 class Ping(Struct, frozen=True):
-    """Ask whether the store serves. Answered by `Ponged`."""
+    """Ask whether a part of the store serves. Answered by `Ponged`."""
 
     timeout_s: float
+    part: str = ONE_PART
 
 
 class Compute(Struct, frozen=True):

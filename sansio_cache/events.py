@@ -13,6 +13,7 @@ from typing import Any
 from msgspec import Struct
 
 from sansio_cache.cell import Cell, Foreign
+from sansio_cache.keys import ONE_PART
 
 
 class FailureKind(StrEnum):
@@ -272,10 +273,11 @@ class Woke(Struct, frozen=True):
 
 
 class StoreFailed(Struct, frozen=True):
-    """This attempt failed; whether the store did what was asked is unknown."""
+    """This attempt failed; whether the store did what was asked is unknown. `part` is where it failed."""
 
     now_s: float
     kind: FailureKind
+    part: str = ONE_PART
 
 
 class Interrupted(Struct, frozen=True):

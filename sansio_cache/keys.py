@@ -51,6 +51,8 @@ from attrs import Factory, field, frozen
 from .errors import ConfigurationError, InvalidKeyError
 from .tags import GENERATION_MARKER, TAG_MARKER, tag_key
 
+ONE_PART: Final = ""
+"""The part of a store that all keys are in where it has only one: what can fail alone, as a node can."""
 _NAMESPACE: Final = re.compile(r"[A-Za-z0-9_.-]{1,128}")
 
 # Separator, escape, slot braces, glob characters; then Unicode's Cc, Zs, Zl and Zp.

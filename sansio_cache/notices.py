@@ -9,8 +9,10 @@ from enum import StrEnum
 
 from msgspec import Struct
 
+from sansio_cache.commands import ONE_PART
 from sansio_cache.entry import MissReason
 from sansio_cache.events import FailureKind
+from sansio_cache.keys import ONE_PART
 
 
 class OperationName(StrEnum):
@@ -146,19 +148,23 @@ class LeaseOutgrown(Struct, frozen=True):
 
 
 class StoreErrored(Struct, frozen=True):
-    """One attempt failed."""
+    """One attempt failed, at a part of the store."""
 
     kind: FailureKind
+    part: str = ONE_PART
 
 
 class StoreGaveUp(Struct, frozen=True):
-    """An operation did without the store after its last attempt had failed."""
+    """An operation did without a part of the store after its last attempt had failed."""
 
     kind: FailureKind
+    part: str = ONE_PART
 
 
 class StoreAnswered(Struct, frozen=True):
-    """The store serves again: a probe was answered."""
+    """A part of the store serves again: a probe was answered."""
+
+    part: str = ONE_PART
 
 
 class Invalidated(Struct, frozen=True):

@@ -1,22 +1,26 @@
-"""Flights: concurrent callers of one key, type and tags in one process share one load.
+"""Single flight: concurrent callers of one key, type and tags in one process share one load.
 
-A caller that finds a load under way follows it. It may have the leader's result only if that is at least
-as new as the caller's own request:
+The name is that of Go's `singleflight`; it is also called request coalescing. A caller that finds a load
+under way follows it. It may have the leader's result only if that is at least as new as the caller's own
+request:
 
 - it joined before the loader began: the loader has looked at the database after that, so its value, or
   its exception, is the caller's too;
 - it joined before the fill was first sent, and the fill was accepted: the cell still held the grant when
   the fill arrived, so no invalidation had come between, and the value was current at that moment. (Not for
-  a caller that does without the store: an invalidation may be remembered which the store has not been told.)
+  a caller that does without the store: an invalidation may be pending which the store has not been told.)
 
-Otherwise it goes on by itself, and keeps its time of arrival: a flight whose loader begins after that may
+Otherwise it goes on by itself, and keeps its time of arrival: a load whose loader begins after that may
 serve it. So when a load could not be stored, all who had come too late for it share the next one. What a
 leader *read* is never shared: the reply may be older than the follower's request.
 
 A load that has ended may rest for some time, if its last step says so: nobody leads it again before that.
 
-This is plain data without waiting or locking. A driver calls `join` for a `ShareLoad` command, `observe`
-for every step of an operation that leads, and wakes the followers when `observe` says that it landed.
+This is plain data without waiting or locking. Every caller comes with a *ticket*. What is done for a ticket
+is written down under it before anything else is changed, and struck out after everything else; `give_up`
+undoes it from any point. So it may be called when an interrupt has struck between two assignments here, in
+`give_up` itself too, and calling it twice does no harm. That a load was led stays written down for as long
+as somebody follows it: who was not woken because of an interrupt is woken by the next `give_up`.
 """
 
 from __future__ import annotations
@@ -25,8 +29,13 @@ from enum import IntEnum
 
 import attrs
 
-from sansio_cache.commands import Compute, FillCells, ShareLoad
+from sansio_cache.commands import Compute, ComputeMany, FillCells, ShareLoad
 from sansio_cache.step import Loaded, Raised, Step
+
+Ticket = int
+"""What a driver makes before it calls, one for each operation that shares or leads a load."""
+LoadName = tuple[str, bytes]
+"""What makes two loads the same one: the key, and the fingerprint of the type with the tags."""
 
 
 class Phase(IntEnum):
@@ -40,10 +49,10 @@ class Phase(IntEnum):
 
 @attrs.frozen
 class Following:
-    """A caller's place in a flight.
+    """A caller's place in a load of another.
 
     Args:
-        flight: The number of the flight.
+        load_id: The number of the load.
         joined: The phase that it was in when the caller came.
         arrival: When the caller came, for a later `ShareLoad` of the same request.
     """
@@ -54,126 +63,241 @@ class Following:
 
 
 @attrs.define
-class _Load:
-    load: tuple[str, bytes]
+class Load:
+    """One load: how far it is, who leads and follows it, and what came of it."""
+
+    name: LoadName
+    leader: Ticket | None
     phase: Phase = Phase.PREPARING
-    followers: int = 0
+    followers: dict[Ticket, Following] = attrs.field(factory=dict)
     began: int | None = None
     """How many callers had come when the loader began."""
-    landing: Loaded | Raised | None = None
+    outcome: Loaded | Raised | None = None
+
+
+@attrs.frozen
+class LoadSnapshot:
+    """A `Load` as a value."""
+
+    name: LoadName
+    phase: Phase
+    followers: tuple[tuple[Ticket, Following], ...]
+    began: int | None
+    outcome: Loaded | Raised | None
+
+
+@attrs.frozen
+class SingleFlightSnapshot:
+    """All that a `SingleFlight` holds, as a value that can be compared and hashed."""
+
+    loads: tuple[tuple[int, LoadSnapshot], ...] = ()
+    current: tuple[tuple[LoadName, int], ...] = ()
+    led: tuple[tuple[Ticket, int], ...] = ()
+    resting: tuple[tuple[LoadName, float], ...] = ()
+    last: int = 0
+    arrivals: int = 0
 
 
 @attrs.define
 class SingleFlight:
     """The loads under way in one process. Empty when nothing is (B2)."""
 
-    _loads: dict[int, _Load] = attrs.field(factory=dict, init=False)
-    _current: dict[tuple[str, bytes], int] = attrs.field(factory=dict, init=False)
-    _resting: dict[tuple[str, bytes], float] = attrs.field(factory=dict, init=False)
+    _loads: dict[int, Load] = attrs.field(factory=dict, init=False)
+    _current: dict[LoadName, int] = attrs.field(factory=dict, init=False)
+    _led: dict[Ticket, int] = attrs.field(factory=dict, init=False)
+    _followed: dict[Ticket, int] = attrs.field(factory=dict, init=False)
+    _resting: dict[LoadName, float] = attrs.field(factory=dict, init=False)
     _last: int = attrs.field(default=0, init=False)
     _arrivals: int = attrs.field(default=0, init=False)
 
     def __len__(self) -> int:
         return len(self._loads)
 
-    def join(self, command: ShareLoad) -> int | Following | None:
+    @property
+    def waiting(self) -> int:
+        """How many callers wait for a load that has not ended."""
+        return sum(len(load.followers) for load in self._loads.values() if load.phase is not Phase.ENDED)
+
+    def join(self, ticket: Ticket, command: ShareLoad) -> int | Following | None:
         """Follow the load of this key and type that is under way, or lead a new one: its number is returned.
 
-        None where the load is not to be led for some time yet. A displaced flight is not joined: the caller
+        None where the load is not to be led for some time yet. A displaced load is not joined: the caller
         has given up on it.
         """
-        load = (command.key, command.schema)
-        if self._resting and self._is_resting(load, command.now_s):
+        name = (command.key, command.schema)
+        if self._resting and self._is_resting(name, command.now_s):
             return None
-        current = self._current.get(load)
-        if current is not None and current != command.displaced:
-            load_id = self._loads[current]
-            load_id.followers += 1
-            self._arrivals += 1
-            arrival = command.arrival or self._arrivals
-            came_first = load_id.began is not None and arrival <= load_id.began
-            joined = Phase.PREPARING if came_first else load_id.phase
-            if joined is Phase.LOADING and not command.heeds_store:
-                joined = Phase.FILLING
-            return Following(current, joined, arrival)
-        return self._begin(load)
+        current = self._current.get(name)
+        if current is None or current == command.displaced:
+            return self._begin(ticket, name)
+        load = self._loads[current]
+        self._arrivals += 1
+        arrival = command.arrival or self._arrivals
+        came_first = load.began is not None and arrival <= load.began
+        joined = Phase.PREPARING if came_first else load.phase
+        if joined is Phase.LOADING and not command.heeds_store:
+            joined = Phase.FILLING
+        following = Following(current, joined, arrival)
+        self._followed[ticket] = current
+        load.followers[ticket] = following
+        return following
 
-    def lead(self, command: ShareLoad) -> int | None:
+    def lead(self, ticket: Ticket, command: ShareLoad) -> int | None:
         """Lead a new load; None where one is under way, or none is to be led for some time yet.
 
         For who would not wait: nothing is left behind by a caller who is told None.
         """
-        load = (command.key, command.schema)
-        if load in self._current or self._is_resting(load, command.now_s):
+        name = (command.key, command.schema)
+        if name in self._current or self._is_resting(name, command.now_s):
             return None
-        return self._begin(load)
+        return self._begin(ticket, name)
 
-    def _begin(self, load: tuple[str, bytes]) -> int:
+    def _begin(self, ticket: Ticket, name: LoadName) -> int:
         self._last += 1
-        self._loads[self._last] = _Load(load)
-        self._current[load] = self._last
-        return self._last
+        number = self._last
+        self._led[ticket] = number
+        self._loads[number] = Load(name, ticket)
+        self._current[name] = number
+        return number
 
     def observe(self, step: Step) -> bool:
-        """Follow a leader's progress. True where this step has landed its flight: wake the followers.
+        """Follow a leader's progress. True where the load has ended with this step: wake the followers.
 
         To be called *before* the step's command is performed: who joins later, joined later.
         """
         number = step.load_id
-        if not isinstance(number, int) or (load_id := self._loads.get(number)) is None:
+        if not isinstance(number, int) or (load := self._loads.get(number)) is None:
             return False
         if step.outcome is not None:
-            self._land(number, load_id, step)
+            outcome = step.outcome if isinstance(step.outcome, Loaded | Raised) else None
+            self._end(number, load, outcome, step.rests_until_s)
             return True
-        if isinstance(step.command, Compute):
-            load_id.phase = Phase.LOADING
-            load_id.began = self._arrivals
+        if load.phase is Phase.ENDED:  # its ticket was given up while it still had something to give back
+            return False
+        if isinstance(step.command, Compute | ComputeMany):
+            load.phase = Phase.LOADING
+            load.began = self._arrivals
         elif isinstance(step.command, FillCells):
-            load_id.phase = Phase.FILLING
+            load.phase = Phase.FILLING
         return False
 
-    def _land(self, number: int, load_id: _Load, step: Step) -> None:
-        if isinstance(step.outcome, Loaded | Raised):
-            load_id.landing = step.outcome
-        load_id.phase = Phase.ENDED
-        if self._current.get(load_id.load) == number:
-            del self._current[load_id.load]
-        if not load_id.followers:
-            del self._loads[number]
-        if step.rests_until_s:
-            self._resting.pop(load_id.load, None)
-            self._resting[load_id.load] = step.rests_until_s
+    def _end(self, number: int, load: Load, outcome: Loaded | Raised | None, rests_until_s: float) -> None:
+        """End a load. Once it has ended, what came of it stands."""
+        if load.phase is not Phase.ENDED:
+            load.outcome = outcome
+            load.phase = Phase.ENDED
+        if rests_until_s:
+            self._resting.pop(load.name, None)
+            self._resting[load.name] = rests_until_s
+        if self._current.get(load.name) == number:
+            del self._current[load.name]
+        if not load.followers:
+            self._loads.pop(number, None)
+            self._strike_out(number, load)  # last: it is what the leader's ticket finds the load by
 
-    def _is_resting(self, load: tuple[str, bytes], now_s: float) -> bool:
+    def _strike_out(self, number: int, load: Load) -> None:
+        """The load's leader has led it, and nobody follows it any more."""
+        if load.leader is not None and self._led.get(load.leader) == number:
+            del self._led[load.leader]
+
+    def _is_resting(self, name: LoadName, now_s: float) -> bool:
         """Whether a load rests. Those that have rested since are forgotten, the first ones first."""
         while self._resting:
             first = next(iter(self._resting))
             if self._resting[first] > now_s:
                 break
             del self._resting[first]
-        return self._resting.get(load, 0.0) > now_s
+        return self._resting.get(name, 0.0) > now_s
 
-    def has_ended(self, following: Following) -> bool:
-        """Whether the flight is over."""
-        return self._loads[following.load_id].phase is Phase.ENDED
+    def end_rest(self, name: LoadName) -> None:
+        """A load has rested for long enough."""
+        self._resting.pop(name, None)
 
-    def leave(self, following: Following) -> Loaded | Raised | None:
-        """End following: what the caller may have of the flight's result, None for nothing.
+    def leave(self, ticket: Ticket) -> tuple[bool, Loaded | Raised | None]:
+        """End following: whether the load has ended, and what the caller may have of its result.
 
-        A follower calls it exactly once, when the flight has landed or when it gives up.
+        None for nothing. A follower calls it when the load has ended, or when it gives up waiting.
         """
-        load_id = self._loads[following.load_id]
-        load_id.followers -= 1
-        if load_id.phase is not Phase.ENDED:
+        number = self._followed[ticket]
+        load = self._loads[number]
+        following = load.followers[ticket]
+        self._unfollow(ticket, number)
+        if load.phase is not Phase.ENDED:
+            return False, None
+        return True, _may_have(following.joined, load.outcome)
+
+    def _unfollow(self, ticket: Ticket, number: int) -> None:
+        load = self._loads.get(number)
+        if load is not None:
+            load.followers.pop(ticket, None)
+            if load.phase is Phase.ENDED and not load.followers:
+                self._strike_out(number, load)  # before the load goes, for which this ticket looks again
+                self._loads.pop(number, None)
+        self._followed.pop(ticket, None)
+
+    def give_up(self, ticket: Ticket) -> int | None:
+        """Undo what the ticket began: it follows nothing, and the load that it led has ended.
+
+        Returns:
+            The number of the load that it led, whose followers are to be woken; None where it led none, or
+            nobody follows it any more.
+        """
+        followed = self._followed.get(ticket)
+        if followed is not None:
+            self._unfollow(ticket, followed)
+        number = self._led.get(ticket)
+        if number is None:
             return None
-        if not load_id.followers:
-            del self._loads[following.load_id]
-        return _may_have(following.joined, load_id.landing)
+        load = self._loads.get(number)
+        if load is None:
+            del self._led[ticket]
+        else:
+            self._end(number, load, None, 0.0)
+        return number
+
+    def snapshot(self) -> SingleFlightSnapshot:
+        """All that it holds, as a value."""
+        loads = tuple(
+            (
+                number,
+                LoadSnapshot(each.name, each.phase, tuple(each.followers.items()), each.began, each.outcome),
+            )
+            for number, each in self._loads.items()
+        )
+        return SingleFlightSnapshot(
+            loads,
+            tuple(self._current.items()),
+            tuple(self._led.items()),
+            tuple(self._resting.items()),
+            self._last,
+            self._arrivals,
+        )
+
+    def restore(self, snapshot: SingleFlightSnapshot) -> None:
+        """Become what a snapshot was made of."""
+        leaders = {number: ticket for ticket, number in snapshot.led}
+        self._loads = {
+            number: Load(
+                each.name,
+                leaders.get(number),
+                each.phase,
+                dict(each.followers),
+                each.began,
+                each.outcome,
+            )
+            for number, each in snapshot.loads
+        }
+        self._followed = {ticket: number for number, each in snapshot.loads for ticket, _ in each.followers}
+        self._current = dict(snapshot.current)
+        self._led = dict(snapshot.led)
+        self._resting = dict(snapshot.resting)
+        self._last = snapshot.last
+        self._arrivals = snapshot.arrivals
 
 
-def _may_have(joined: Phase, landing: Loaded | Raised | None) -> Loaded | Raised | None:
-    if landing is None or joined is Phase.PREPARING:
-        return landing
-    if joined is Phase.LOADING and isinstance(landing, Loaded) and landing.accepted:
-        return landing
+def _may_have(joined: Phase, outcome: Loaded | Raised | None) -> Loaded | Raised | None:
+    if outcome is None or joined is Phase.PREPARING:
+        return outcome
+    if joined is Phase.LOADING and isinstance(outcome, Loaded) and outcome.accepted:
+        return outcome
     return None

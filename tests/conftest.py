@@ -9,7 +9,7 @@ import redis
 
 from support.servers import ExternalServer, Server, connect, find_server
 
-pytest_plugins = ["exploring.plugin"]
+pytest_plugins = []
 
 
 @pytest.fixture(scope="session")

@@ -1,21 +1,26 @@
-"""Replies: what the channels, and the drivers, have in common when one comes, or does not."""
+"""Errors: what redis-py, servers and sockets raise, and what kind of failure each is."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from copy import deepcopy
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
+from redis.exceptions import (
+    AuthenticationError,
+    BusyLoadingError,
+    ClusterDownError,
+    MasterDownError,
+    NoPermissionError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    RedisError,
+)
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import NoPermissionError, RedisError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from sansio_cache.events import LoadNotShared, LoadShared
+from sansio_cache.events import FailureKind
 
 ERRORS: Final = (RedisError, OSError, EOFError)
-"""What a channel raises where the fate of commands is unknown: of redis-py, or of the socket."""
-
-LONGEST_CALL_S: Final = 5.0
-"""How long a call may wait in all, in seconds, as long as replies to others keep coming in."""
+"""What a connection fails with, of redis-py or of the socket. The fate of its commands is unknown then."""
 
 _E = TypeVar("_E", bound=BaseException)
 
@@ -26,27 +31,50 @@ def fresh(failure: _E) -> _E:
 
 
 def as_failure(error: Exception) -> Exception:
-    """An error as a channel may raise it: what is none of redis-py's or of the socket is wrapped."""
+    """An error as a connection may fail with it: what is none of redis-py's or of the socket is wrapped."""
     if isinstance(error, ERRORS):
         return error
     return RedisConnectionError(f"the connection failed with {type(error).__name__}")
 
 
-def tell_time(reply: Any, on_time: Callable[[int], object]) -> None:
-    """Tell the server's time in microseconds, from the reply to TIME; an error reply is raised.
+# What redis-py has a class for; the rest arrives as a bare ResponseError and is told by its first word.
+_BY_CLASS: Final[tuple[tuple[type[Exception], FailureKind], ...]] = (
+    (RedisTimeoutError, FailureKind.TIMEOUT),
+    (TimeoutError, FailureKind.TIMEOUT),
+    (BusyLoadingError, FailureKind.UNAVAILABLE),
+    (MasterDownError, FailureKind.UNAVAILABLE),
+    (ClusterDownError, FailureKind.UNAVAILABLE),
+    (AuthenticationError, FailureKind.AUTHENTICATION),
+    (NoPermissionError, FailureKind.PERMISSION),
+    (ReadOnlyError, FailureKind.READ_ONLY),
+    (OutOfMemoryError, FailureKind.OUT_OF_MEMORY),
+    (RedisConnectionError, FailureKind.CONNECTION),
+    (OSError, FailureKind.CONNECTION),
+    (EOFError, FailureKind.CONNECTION),
+)
+_BY_WORD: Final = {
+    "LOADING": FailureKind.UNAVAILABLE,
+    "BUSY": FailureKind.UNAVAILABLE,
+    "MASTERDOWN": FailureKind.UNAVAILABLE,
+    "CLUSTERDOWN": FailureKind.UNAVAILABLE,
+    "UNBLOCKED": FailureKind.CONNECTION,
+    "NOAUTH": FailureKind.AUTHENTICATION,
+    "WRONGPASS": FailureKind.AUTHENTICATION,
+    "NOPERM": FailureKind.PERMISSION,
+    "ACL": FailureKind.PERMISSION,  # Valkey, of a command inside a script
+    "READONLY": FailureKind.READ_ONLY,
+    "OOM": FailureKind.OUT_OF_MEMORY,
+    "MISCONF": FailureKind.WRITES_REFUSED,
+    "NOREPLICAS": FailureKind.WRITES_REFUSED,
+}
 
-    Where TIME is forbidden the connection is good all the same; what has a soft expiry counts as expired.
-    """
-    if isinstance(reply, NoPermissionError):
-        return
-    if isinstance(reply, Exception):
-        raise reply
-    on_time(int(reply[0]) * 1_000_000 + int(reply[1]))
 
-
-def own_copy(value: Any, arrival: int, now_s: float) -> LoadShared | LoadNotShared:
-    """A follower's own copy of a value that cannot be stored; without one, it loads for itself."""
-    try:
-        return LoadShared(now_s, None, deepcopy(value))
-    except Exception:  # noqa: BLE001 - whatever a class of the user's does when it is copied
-        return LoadNotShared(now_s, arrival)
+def classify(error: BaseException) -> FailureKind:
+    """What kind of failure an error of redis-py, of the server or of the socket is."""
+    for kind, failure in _BY_CLASS:
+        if isinstance(error, kind):
+            return failure
+    if isinstance(error, RedisError):
+        # A script reports an error of a command inside it with that error's own first word.
+        return _BY_WORD.get(str(error).partition(" ")[0].lstrip("-"), FailureKind.OTHER)
+    return FailureKind.OTHER

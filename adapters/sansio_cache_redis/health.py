@@ -12,10 +12,10 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
-import attrs
 from redis.exceptions import NoScriptError
 
 from sansio_cache.cell import NO_GRANT
+from sansio_cache.health import Health
 from sansio_cache.memory_store import MemoryStore
 from sansio_cache_redis.scripts import ACQUIRE, RELEASE, RENEW
 from sansio_cache_redis.wire import TIME, Args
@@ -23,37 +23,10 @@ from sansio_cache_redis.wire import TIME, Args
 OLDEST_SERVER: Final = (7, 0)
 LEAST_VALUES: Final = 16
 """How many values of the largest size a server's memory should hold: one then evicts a small part at most."""
+PROBES_S: Final = 1.0
+"""How long the answers to all the probes may take, in seconds."""
 _LEASE_MS: Final = 1000
 _SCRIPTS: Final = "scripts, which leases need"
-
-
-@attrs.frozen(kw_only=True)
-class Health:
-    """What is known about a cache and its server.
-
-    Attributes:
-        ok: Whether everything that the cache needs is there.
-        problems: What is missing, a sentence each.
-        warnings: What works and will hurt, a sentence each with what to do. They leave `ok` as it is.
-        server: Name and version of the server, empty where it cannot be asked.
-        latency_s: How long the server took to answer, in seconds.
-        maxmemory_bytes: How much memory the store may use, in bytes; 0 where there is no limit, None where
-            it cannot be asked.
-        eviction_policy: What the store does when it is full, by the name that Redis has for it; empty
-            where it cannot be asked.
-        bypassing: Whether reads do without the server at the moment.
-        remembered: Invalidations that the server has not been told of yet.
-    """
-
-    ok: bool
-    problems: tuple[str, ...] = ()
-    warnings: tuple[str, ...] = ()
-    server: str = ""
-    latency_s: float = 0.0
-    maxmemory_bytes: int | None = None
-    eviction_policy: str = ""
-    bypassing: bool = False
-    remembered: int = 0
 
 
 def probes(namespace: str) -> list[tuple[str, Args]]:

@@ -1,10 +1,10 @@
-"""Wake-ups: a waiter learns at once that a key was filled, given up or invalidated.
+"""Listening: a waiter learns at once that a key was filled, given up or invalidated.
 
 One Pub/Sub connection for a cache, on a thread of its own, opened by the first waiter and closed when
-nobody has waited for some time. All keys of a namespace share one channel, and a message carries the key.
-The order is subscribe, re-check, wait: who begins to watch is woken when the subscription stands, so that
-nothing that came before it is missed (fault 25). A message that is lost all the same (fault 24) costs one
-fall-back interval of the waiter, and while there is no subscription waiters poll.
+nobody has waited for some time. All keys of a namespace share one Pub/Sub channel, and a message carries the
+key. The order is subscribe, re-check, wait: who begins to watch is woken when the subscription stands, so
+that nothing that came before it is missed (fault 25). A message that is lost all the same (fault 24) costs
+one fall-back interval of the waiter, and while there is no subscription waiters poll.
 
 Blocking commands would be no better: each waiter would pin a connection, and a lost reply loses an element.
 """
@@ -13,15 +13,16 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any, Final
 
+from sansio_cache_redis.connections.threads import StartThread
 from sansio_cache_redis.wire import EVERY_KEY, wake_channel
 
 _IDLE_S: Final = 10.0
 _LOOK_S: Final = 0.5
 _FIRST_PAUSE_S: Final = 0.05
 _LONGEST_PAUSE_S: Final = 1.0
+_CLOSE_S: Final = 1.0
 
 
 class Listener:
@@ -30,17 +31,20 @@ class Listener:
     Args:
         make_connection: Makes a blocking connection of redis-py that is not open yet.
         namespace: Whose keys are watched.
+        start_thread: Starts the thread that listens.
     """
 
-    def __init__(self, make_connection: Callable[[], Any], namespace: str) -> None:
+    def __init__(self, make_connection: Callable[[], Any], namespace: str, start_thread: StartThread) -> None:
         self._make_connection = make_connection
+        self._start_thread = start_thread
         self._channel = wake_channel(namespace)
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
         self._watches: dict[bytes, dict[int, Callable[[], object]]] = {}
         self._last = 0
-        self._thread: threading.Thread | None = None
-        self._connection: Any = None
+        self._is_running = False
+        self._has_ended = threading.Event()
+        self._redispy: Any = None
         self._is_closed = False
         self.is_live = False
         """Whether the subscription stands. Where not, waiters had better look for themselves."""
@@ -50,12 +54,10 @@ class Listener:
         with self._lock:
             self._last += 1
             self._watches.setdefault(key.encode(), {})[self._last] = wake
-            if self._thread is None and not self._is_closed:
-                name = "sansio-cache-waker"
-                thread = threading.Thread(target=self._run, name=name, daemon=True)
-                with suppress(RuntimeError):  # the system has no more threads to give: waiters poll
-                    thread.start()
-                    self._thread = thread
+            if not (self._is_running or self._is_closed):
+                # Where there is no thread to be had, waiters poll.
+                self._has_ended.clear()
+                self._is_running = self._start_thread(self._run, "sansio-cache-listener")
             return self._last
 
     def unwatch(self, key: str, number: int) -> None:
@@ -72,44 +74,44 @@ class Listener:
         with self._lock:
             self._is_closed = True
             self._changed.notify()
-            connection, thread = self._connection, self._thread
-        if connection is not None:
-            connection.disconnect()
-        if wait and thread is not None:
-            thread.join(timeout=1.0)
+            redispy, is_running = self._redispy, self._is_running
+        if redispy is not None:
+            redispy.disconnect()
+        if wait and is_running:
+            self._has_ended.wait(_CLOSE_S)
 
     # On the thread.
 
     def _run(self) -> None:
         pause_s = _FIRST_PAUSE_S
         while True:
-            connection = self._make_connection()
+            redispy = self._make_connection()
             with self._lock:
-                self._connection = connection
+                self._redispy = redispy
             try:
-                connection.connect()
-                connection.send_command("SUBSCRIBE", self._channel)
-                connection.read_response(disable_decoding=True)
+                redispy.connect()
+                redispy.send_command("SUBSCRIBE", self._channel)
+                redispy.read_response(disable_decoding=True)
                 pause_s = _FIRST_PAUSE_S
                 self._set_live(is_live=True)
-                self._listen(connection)
+                self._listen(redispy)
             except Exception:  # noqa: BLE001, S110 - whatever it was: polling until it works again
                 pass
             finally:
                 self._set_live(is_live=False)
-                connection.disconnect()
+                redispy.disconnect()
             if self._is_to_end(pause_s):
                 return
             pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
 
-    def _listen(self, connection: Any) -> None:
+    def _listen(self, redispy: Any) -> None:
         """Pass messages on until nobody has watched for some time."""
         idle_s = 0.0
         while idle_s < _IDLE_S and not self._is_closed:
-            if connection.can_read(timeout=_LOOK_S):
-                message = connection.read_response(disable_decoding=True)
+            if redispy.can_read(timeout=_LOOK_S):
+                message = redispy.read_response(disable_decoding=True)
                 if isinstance(message, list) and message[0] == b"message":
-                    self._wake(message[2])
+                    self._tell(message[2])
             else:
                 idle_s = 0.0 if self._watches else idle_s + _LOOK_S
 
@@ -119,8 +121,9 @@ class Listener:
             if self._watches and not self._is_closed:
                 self._changed.wait(pause_s)
             if self._is_closed or not self._watches:
-                self._thread = None
-                self._connection = None
+                self._is_running = False
+                self._redispy = None
+                self._has_ended.set()
                 return True
             return False
 
@@ -133,7 +136,7 @@ class Listener:
         for wake in wakes:
             wake()
 
-    def _wake(self, key: bytes) -> None:
+    def _tell(self, key: bytes) -> None:
         with self._lock:
             concerned = self._watches.values() if key == EVERY_KEY else [self._watches.get(key, {})]
             wakes = [wake for watches in concerned for wake in watches.values()]

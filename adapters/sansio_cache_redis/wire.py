@@ -8,25 +8,22 @@ faults 6 and 7) that command, and only that, is sent again as EVAL.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final, assert_never
 
 import attrs
-from redis.exceptions import (
-    AuthenticationError,
-    BusyLoadingError,
-    ClusterDownError,
-    MasterDownError,
-    NoPermissionError,
-    NoScriptError,
-    OutOfMemoryError,
-    ReadOnlyError,
-    RedisError,
-)
-from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import TimeoutError as RedisTimeoutError
+from redis.exceptions import NoPermissionError, NoScriptError
 
-from sansio_cache.cell import FOREIGN, Cell, Foreign, parse_cell
+from sansio_cache.cell import (
+    FOREIGN,
+    HEADER,
+    HEADER_BYTES,
+    LAST_KIND,
+    MAGIC,
+    Cell,
+    Foreign,
+    parse_cell,
+)
 from sansio_cache.commands import (
     AcquireLease,
     AcquireLeases,
@@ -70,6 +67,7 @@ from sansio_cache.events import (
     WriterFound,
 )
 from sansio_cache.tags import NO_VERSION, VERSION_BYTES
+from sansio_cache_redis.errors import classify
 from sansio_cache_redis.scripts import ACQUIRE, ALL, CAPTURE, EXPIRE, FILL, HOLD, RELEASE, RENEW, Script
 
 Args = tuple[Any, ...]
@@ -105,63 +103,62 @@ class ServerClock:
 TIME: Final[Args] = (b"TIME",)
 EVALSHA: Final = b"EVALSHA"
 """What asks for a script, which the server may not know. Where one of a batch does, the first does."""
-
-
-def wake_channel(namespace: str) -> bytes:
-    """The channel that tells waiters of a namespace which key has changed."""
-    return f"{namespace}:%wake".encode()
-
-
-def namespace_of(key: str) -> str:
-    """The namespace of a full key: it holds no colon itself."""
-    return key.partition(":")[0]
-
-
 EVERY_KEY: Final = b""
 """A message that concerns all keys of its channel."""
+_ARRAY: Final = (list, tuple)
+
+
+def tell_time(reply: Any, on_time: Callable[[int], object]) -> None:
+    """Tell the server's time in microseconds, from the reply to TIME; an error reply is raised.
+
+    Where TIME is forbidden the connection is good all the same; what has a soft expiry counts as expired.
+    """
+    if isinstance(reply, NoPermissionError):
+        return
+    if isinstance(reply, Exception):
+        raise reply
+    on_time(int(reply[0]) * 1_000_000 + int(reply[1]))
+
+
+def wake_channel(key: str) -> bytes:
+    """The Pub/Sub channel that tells waiters of a key's namespace which key has changed.
+
+    A namespace holds no colon, so that it may stand for any of its keys.
+    """
+    return f"{key.partition(':')[0]}:%wake".encode()
 
 
 def _call(script: Script, key: str, *args: Any) -> Args:
     return (EVALSHA, script.sha, 1, key.encode(), *args)
 
 
-def _gets(keys: Sequence[str]) -> list[Args]:
-    return [(b"GET", key.encode()) for key in keys]
+def _get(key: str) -> Args:
+    return (b"GET", key.encode())
 
 
 def _captures(capture: Capture, nonce: bytes) -> list[Args]:
     return [_call(CAPTURE, tag, nonce, capture.ttl_ms) for tag in capture.tags]
 
 
-def _fills(fills: Sequence[Fill]) -> list[Args]:
-    return [
-        _call(
-            FILL,
-            each.key,
-            each.grant,
-            each.hard_ttl_ms,
-            each.soft_ttl_ms,
-            each.body,
-            wake_channel(namespace_of(each.key)),
-        )
-        for each in fills
-    ]
+def _fill(fill: Fill) -> Args:
+    key, soft_ttl_ms = fill.key, fill.soft_ttl_ms
+    return _call(FILL, key, fill.grant, fill.hard_ttl_ms, soft_ttl_ms, fill.body, wake_channel(key))
 
 
 def encode(command: StoreCommand) -> list[Args]:
     """The Redis commands that a semantic command stands for."""
     if isinstance(command, ReadCell):  # nearly always: a pattern takes three times as long to match
         read = (b"GET", command.key.encode())
-        return [read, *_gets(command.tags)] if command.tags else [read]
+        return [read, *map(_get, command.tags)] if command.tags else [read]
     match command:
         case ReadCells(keys=keys, chunk=chunk, tags=tags):
             chunks = (keys[first : first + chunk] for first in range(0, len(keys), chunk))
-            return [*((b"MGET", *(key.encode() for key in part)) for part in chunks), *_gets(tags)]
+            return [*((b"MGET", *(key.encode() for key in part)) for part in chunks), *map(_get, tags)]
         case ReadTags(tags=tags):
-            return _gets(tags)
+            return [*map(_get, tags)]
         case AcquireLease(key=key, nonce=nonce, lease_ms=lease_ms, seen=seen, mode=mode):
-            captures = _captures(command.capture, nonce)
-            return [*captures, _call(ACQUIRE, key, nonce, lease_ms, seen, mode.value)]
+            acquire = _call(ACQUIRE, key, nonce, lease_ms, seen, mode.value)
+            return [*_captures(command.capture, nonce), acquire] if command.capture.tags else [acquire]
         case AcquireLeases(lease_requests=lease_requests, nonce=nonce, lease_ms=lease_ms, capture=capture):
             acquires = (
                 _call(ACQUIRE, each.key, nonce, lease_ms, each.seen, each.mode.value)
@@ -169,27 +166,20 @@ def encode(command: StoreCommand) -> list[Args]:
             )
             return [*_captures(capture, nonce), *acquires]
         case FillCells(fills=fills, tags=tags):
-            return [
-                *_fills(fills),
-                # After the fills: whoever shares the value is to know that the tags still held then.
-                *_gets(tags),
-            ]
+            # The tags after the fills: whoever shares the value is to know that they still held then.
+            return [*map(_fill, fills), *map(_get, tags)]
         case RenewLeases(leases=leases, lease_ms=lease_ms):
             return [_call(RENEW, each.key, each.lease_id, lease_ms) for each in leases]
         case ReleaseLeases(leases=leases):
-            return [
-                _call(RELEASE, each.key, each.lease_id, wake_channel(namespace_of(each.key)))
-                for each in leases
-            ]
+            return [_call(RELEASE, each.key, each.lease_id, wake_channel(each.key)) for each in leases]
         case HoldCells(keys=keys, nonce=nonce, hold_ms=hold_ms, capture=capture):
             return [*_captures(capture, nonce), *(_call(HOLD, key, nonce, hold_ms) for key in keys)]
         case ExpireCells(keys=keys):
-            return [_call(EXPIRE, key, wake_channel(namespace_of(key))) for key in keys]
+            return [_call(EXPIRE, key, wake_channel(key)) for key in keys]
         case DeleteKeys(keys=keys):
             # Those who wait for a load that this has voided are told, of many keys with one message for all.
             told = keys[0].encode() if len(keys) == 1 else EVERY_KEY
-            channel = wake_channel(namespace_of(keys[0]))
-            return [(b"UNLINK", *(key.encode() for key in keys)), (b"PUBLISH", channel, told)]
+            return [(b"UNLINK", *(key.encode() for key in keys)), (b"PUBLISH", wake_channel(keys[0]), told)]
         case ScanKeys(pattern=pattern, cursor=cursor, count=count):
             return [(b"SCAN", cursor, b"MATCH", pattern.encode(), b"COUNT", count)]
         case Ping():
@@ -215,8 +205,17 @@ def decode(command: StoreCommand, replies: Sequence[Any], clock: ServerClock, no
     One error among the replies makes the whole command fail: all of them may be repeated.
     """
     try:
-        if isinstance(command, ReadCell) and type(replies[0]) is bytes and not command.tags:
-            return CellRead(now_s, parse_cell(replies[0]), clock.now_ms(now_s))  # a hit is nothing but this
+        if isinstance(command, ReadCell) and not command.tags and type(raw := replies[0]) is bytes:
+            # A hit is nothing but this: what `now_ms` and `parse_cell` say, without a call of either.
+            offset_ms = clock.offset_ms
+            server_ms = None if offset_ms is None else int(now_s * 1000) + offset_ms
+            if len(raw) >= HEADER_BYTES:
+                magic, kind, grant, lease_deadline_ms, soft_ms, filled_by = HEADER.unpack_from(raw)
+                if magic == MAGIC and kind <= LAST_KIND:
+                    body = raw[HEADER_BYTES:]
+                    cell = Cell(kind, grant, lease_deadline_ms, soft_ms, filled_by, body)
+                    return CellRead(now_s, cell, server_ms)
+            return CellRead(now_s, FOREIGN, server_ms)
         if isinstance(command, DeleteKeys):
             replies = replies[:1]  # that nobody could be told is no failure
         for reply in replies:
@@ -233,8 +232,7 @@ def _decode(  # noqa: C901 - one case a command
 ) -> StoreEvent:
     match command:
         case ReadCell():
-            versions = tuple(map(_version, replies[1:])) if len(replies) > 1 else ()
-            return CellRead(now_s, _cell(replies[0]), clock.now_ms(now_s), versions)
+            return CellRead(now_s, _cell(replies[0]), clock.now_ms(now_s), tuple(map(_version, replies[1:])))
         case ReadCells(tags=tags):
             parts, versions = _and_versions(replies, len(tags))
             cells = tuple(_cell(raw) for part in parts for raw in _list(part))
@@ -245,11 +243,11 @@ def _decode(  # noqa: C901 - one case a command
             return TagsRead(now_s, tuple(map(_version, replies)), clock.now_ms(now_s))
         case AcquireLease(nonce=nonce, capture=capture):
             versions = _captured(replies[:-1], capture, clock, now_s)
-            return _acquired(nonce, _list(replies[-1]), versions, clock, now_s)
+            return _acquired(nonce, replies[-1], versions, clock, now_s)
         case AcquireLeases(nonce=nonce, capture=capture):
             count = len(capture.tags)
             versions = _captured(replies[:count], capture, clock, now_s)
-            answers = tuple(_acquired(nonce, _list(reply), (), clock, now_s) for reply in replies[count:])
+            answers = tuple(_acquired(nonce, reply, (), clock, now_s) for reply in replies[count:])
             return LeasesAnswered(now_s, answers, versions)
         case FillCells(tags=tags):
             fills, versions = _and_versions(replies, len(tags))
@@ -284,9 +282,11 @@ def _decode(  # noqa: C901 - one case a command
 
 
 def _acquired(
-    nonce: bytes, reply: Sequence[Any], versions: tuple[bytes, ...], clock: ServerClock, now_s: float
+    nonce: bytes, reply: Any, versions: tuple[bytes, ...], clock: ServerClock, now_s: float
 ) -> AcquireReply:
-    server_ms = clock.learn(_integer(reply[1]), now_s)
+    if not (isinstance(reply, _ARRAY) and isinstance(reply[1], int)):
+        raise WireError
+    server_ms = clock.learn(reply[1], now_s)
     match reply[0]:
         case b"L":
             return LeaseGranted(now_s, _grant(reply[2], nonce), None, server_ms, versions)
@@ -318,6 +318,8 @@ def _captured(
 ) -> tuple[bytes, ...]:
     if len(replies) != len(capture.tags):
         raise WireError
+    if not replies:
+        return ()
     _statuses(replies, clock, now_s)
     versions = tuple(_version(reply[2]) for reply in replies)
     if NO_VERSION in versions:
@@ -335,9 +337,13 @@ def _version(raw: Any) -> bytes:
 
 
 def _statuses(replies: Sequence[Any], clock: ServerClock, now_s: float) -> list[int]:
+    statuses = []
     for reply in replies:
-        clock.learn(_integer(_list(reply)[1]), now_s)  # also a string can be indexed
-    return [_integer(reply[0]) for reply in replies]
+        if not (isinstance(reply, _ARRAY) and isinstance(reply[0], int) and isinstance(reply[1], int)):
+            raise WireError
+        clock.learn(reply[1], now_s)
+        statuses.append(reply[0])
+    return statuses
 
 
 def _cell(raw: Any) -> Cell | Foreign | None:
@@ -371,7 +377,7 @@ def _integer(raw: Any) -> int:
 
 
 def _list(raw: Any, length: int | None = None) -> Sequence[Any]:
-    if isinstance(raw, list | tuple) and length in (None, len(raw)):
+    if isinstance(raw, _ARRAY) and length in (None, len(raw)):
         return raw
     raise WireError
 
@@ -388,46 +394,3 @@ def _is_harmless(command: StoreCommand, error: Exception) -> bool:
     return str(error).startswith("WRONGTYPE") or (
         isinstance(command, Ping) and isinstance(error, NoPermissionError)
     )
-
-
-# What redis-py has a class for; the rest arrives as a bare ResponseError and is told by its first word.
-_BY_CLASS: Final[tuple[tuple[type[Exception], FailureKind], ...]] = (
-    (RedisTimeoutError, FailureKind.TIMEOUT),
-    (TimeoutError, FailureKind.TIMEOUT),
-    (BusyLoadingError, FailureKind.UNAVAILABLE),
-    (MasterDownError, FailureKind.UNAVAILABLE),
-    (ClusterDownError, FailureKind.UNAVAILABLE),
-    (AuthenticationError, FailureKind.AUTHENTICATION),
-    (NoPermissionError, FailureKind.PERMISSION),
-    (ReadOnlyError, FailureKind.READ_ONLY),
-    (OutOfMemoryError, FailureKind.OUT_OF_MEMORY),
-    (RedisConnectionError, FailureKind.CONNECTION),
-    (OSError, FailureKind.CONNECTION),
-    (EOFError, FailureKind.CONNECTION),
-)
-_BY_WORD: Final = {
-    "LOADING": FailureKind.UNAVAILABLE,
-    "BUSY": FailureKind.UNAVAILABLE,
-    "MASTERDOWN": FailureKind.UNAVAILABLE,
-    "CLUSTERDOWN": FailureKind.UNAVAILABLE,
-    "UNBLOCKED": FailureKind.CONNECTION,
-    "NOAUTH": FailureKind.AUTHENTICATION,
-    "WRONGPASS": FailureKind.AUTHENTICATION,
-    "NOPERM": FailureKind.PERMISSION,
-    "ACL": FailureKind.PERMISSION,  # Valkey, of a command inside a script
-    "READONLY": FailureKind.READ_ONLY,
-    "OOM": FailureKind.OUT_OF_MEMORY,
-    "MISCONF": FailureKind.WRITES_REFUSED,
-    "NOREPLICAS": FailureKind.WRITES_REFUSED,
-}
-
-
-def classify(error: BaseException) -> FailureKind:
-    """What kind of failure an error of redis-py, of the server or of the socket is."""
-    for kind, failure in _BY_CLASS:
-        if isinstance(error, kind):
-            return failure
-    if isinstance(error, RedisError):
-        # A script reports an error of a command inside it with that error's own first word.
-        return _BY_WORD.get(str(error).partition(" ")[0].lstrip("-"), FailureKind.OTHER)
-    return FailureKind.OTHER

@@ -6,13 +6,23 @@ A loader takes nothing, or a `LoadContext`; a loader of many keys takes the list
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import deepcopy
 from functools import partial
-from inspect import CO_COROUTINE, CO_VARARGS, Parameter, iscoroutinefunction, signature
+from inspect import (
+    CO_COROUTINE,
+    CO_VARARGS,
+    Parameter,
+    isawaitable,
+    iscoroutine,
+    iscoroutinefunction,
+    signature,
+)
 from types import FunctionType, MethodType
 from typing import Any
 
 from sansio_cache.commands import Compute, ComputeMany
 from sansio_cache.errors import ConfigurationError
+from sansio_cache.events import LoadNotShared, LoadShared, ShareAnswer
 from sansio_cache.loader import LoadContext
 
 
@@ -77,6 +87,38 @@ def takes_context(loader: Callable[..., Any]) -> bool:
 
 def _is_context(name: str, annotation: Any) -> bool:
     return name == "context" or annotation in (LoadContext, LoadContext.__name__)
+
+
+def keys_of(command: Compute | ComputeMany) -> tuple[str, ...]:
+    """The keys that a loader must not ask the cache for: it would wait for itself."""
+    return command.keys if isinstance(command, ComputeMany) else (command.key, command.name)
+
+
+def call_blocking(loader: Callable[[], Any]) -> Any:
+    """Call a loader that is to give its value at once.
+
+    Raises:
+        ConfigurationError: It gives something to be awaited.
+    """
+    value = loader()
+    if isawaitable(value):
+        if iscoroutine(value):
+            value.close()
+        raise ConfigurationError(
+            "the loader returned an awaitable: use sansio_cache_redis.anyio.Cache, or pass a function that "
+            "returns the value"
+        )
+    return value
+
+
+def own_copy(event: ShareAnswer, arrival: int) -> ShareAnswer:
+    """A follower's own copy of a value that cannot be stored; without one, it loads for itself."""
+    if not isinstance(event, LoadShared) or event.payload is not None:
+        return event
+    try:
+        return LoadShared(event.now_s, None, deepcopy(event.value))
+    except Exception:  # noqa: BLE001 - whatever a class of the user's does when it is copied
+        return LoadNotShared(event.now_s, arrival)
 
 
 def bound(loader: Callable[..., Any], command: Compute | ComputeMany) -> Callable[[], Any]:

@@ -1,12 +1,28 @@
-"""Results: what the calls of both caches give back."""
+"""Results: from the outcome of an operation to what a call of either cache gives back. Pure functions."""
 
 from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
 
 import attrs
 
 from sansio_cache.errors import CacheConnectionError, CacheTimeoutError, ConfigurationError
 from sansio_cache.events import FailureKind
-from sansio_cache.step import NotAMapping, Outcome, TookTooLong, Unavailable
+from sansio_cache.step import (
+    Loaded,
+    ManyInvalidated,
+    ManyLoaded,
+    ManyRead,
+    ManyStored,
+    NotAMapping,
+    Outcome,
+    PatternRemoved,
+    Raised,
+    TookTooLong,
+    Unavailable,
+    Value,
+)
 
 
 @attrs.frozen
@@ -39,24 +55,72 @@ class PatternResult:
     matched: int = 0
 
 
-def not_ready(kind: FailureKind, limit_s: float) -> CacheConnectionError:
-    """The error for a store that does not serve in time."""
-    if kind is FailureKind.TIMEOUT:
-        return CacheTimeoutError(f"the store did not answer within {limit_s:g} s")
-    return CacheConnectionError(
-        f"the store did not serve within {limit_s:g} s ({kind.value}): check the URL and the server"
+def read(outcome: Outcome, default: Any) -> Any:
+    """What `get` gives: the value, or the default."""
+    if isinstance(outcome, Value):
+        return outcome.value
+    _raise_failure(outcome)
+    return default
+
+
+def loaded(outcome: Outcome) -> Any:
+    """What `get_or_load` gives: a value that was there or was loaded; or it raises the loader's error."""
+    if isinstance(outcome, Value | Loaded):
+        return outcome.value
+    if isinstance(outcome, Raised):
+        raise outcome.error
+    _raise_failure(outcome)
+    raise AssertionError(f"{type(outcome).__name__} does not end a load")
+
+
+def found(names: Iterable[Any], outcome: Outcome) -> dict[Any, Any]:
+    """What the readers of many keys give: what there is, by the keys as the caller wrote them."""
+    if isinstance(outcome, Raised):
+        raise outcome.error
+    _raise_failure(outcome)
+    assert isinstance(outcome, ManyRead | ManyLoaded)
+    pairs = zip(names, outcome.values, strict=True)
+    return {name: each.value for name, each in pairs if isinstance(each, Value)}
+
+
+def stored(names: Iterable[Any], outcome: Outcome) -> dict[Any, bool]:
+    """What the writers of values give: whether each was stored."""
+    assert isinstance(outcome, ManyStored)
+    pairs = zip(names, outcome.results, strict=True)
+    return {name: result is not None and result.is_accepted for name, result in pairs}
+
+
+def invalidated(outcome: Outcome, *, raises: bool) -> InvalidateResult:
+    """What an invalidation gives; it raises what the store could not be told of, where the policy says so."""
+    assert isinstance(outcome, ManyInvalidated)
+    result = InvalidateResult(len(outcome.done), len(outcome.failed))
+    if result.remembered and raises:
+        raise CacheConnectionError(
+            f"the store could not be told of {result.remembered} of {result.done + result.remembered} "
+            "invalidations; they are remembered, and it is told when it is back"
+        )
+    return result
+
+
+def removed(outcome: Outcome) -> PatternResult:
+    """What a deletion by pattern gives."""
+    assert isinstance(outcome, PatternRemoved)
+    return PatternResult(outcome.deleted, outcome.complete, outcome.matched)
+
+
+def ready(outcome: Outcome, limit_s: float) -> None:
+    """What `wait_ready` gives: nothing, or it raises."""
+    if not isinstance(outcome, Unavailable):
+        return
+    if outcome.kind is FailureKind.TIMEOUT:
+        raise CacheTimeoutError(f"the store did not answer within {limit_s:g} s")
+    assert outcome.kind is not None
+    raise CacheConnectionError(
+        f"the store did not serve within {limit_s:g} s ({outcome.kind.value}): check the URL and the server"
     )
 
 
-def not_told(result: InvalidateResult) -> CacheConnectionError:
-    """The error for an invalidation that the store could not be told of."""
-    return CacheConnectionError(
-        f"the store could not be told of {result.remembered} of {result.done + result.remembered} "
-        "invalidations; they are remembered, and it is told when it is back"
-    )
-
-
-def raise_failure(outcome: Outcome) -> None:
+def _raise_failure(outcome: Outcome) -> None:
     """Raise what the caller's policy asks to be told of, or what the loader did wrong.
 
     Raises:

@@ -4,7 +4,7 @@
        ^                 | failed             | failed
        +-----------------+--------------------+     the pause doubles, from 50 ms to 2 s
 
-The driver runs it in the background while the breaker is open or invalidations are remembered, so that
+A driver runs it in the background while the breaker of a part is open or invalidations are pending, so that
 no reader ever pays for a probe.
 """
 
@@ -15,7 +15,7 @@ from typing import Final, assert_never
 import attrs
 
 from sansio_cache.budget import StoreTimeouts
-from sansio_cache.commands import DeleteKeys, Ping, Sleep
+from sansio_cache.commands import ONE_PART, DeleteKeys, Ping, Sleep
 from sansio_cache.events import (
     DeleteAnswer,
     Event,
@@ -27,6 +27,7 @@ from sansio_cache.events import (
     StoreFailed,
     Woke,
 )
+from sansio_cache.keys import ONE_PART
 from sansio_cache.notices import Invalidated, Notice, StoreAnswered, StoreErrored
 from sansio_cache.step import Abandoned, Completed, Step, ended, unexpected
 
@@ -40,6 +41,7 @@ class Pausing:
 
     keys: tuple[str, ...]
     timeouts: StoreTimeouts
+    part: str
     turn: int
 
     def ask(self, *notices: Notice) -> Step:
@@ -49,7 +51,7 @@ class Pausing:
 
     def again(self, failure: StoreFailed) -> Step:
         """Pause for longer."""
-        return attrs.evolve(self, turn=self.turn + 1).ask(StoreErrored(failure.kind))
+        return attrs.evolve(self, turn=self.turn + 1).ask(StoreErrored(failure.kind, failure.part))
 
     def receive(self, event: Event) -> Step:
         """Ask the store."""
@@ -57,7 +59,7 @@ class Pausing:
             raise unexpected(self, event)
         match event:
             case Woke():
-                return Step(Pinging(self), Ping(self.timeouts.operation_s))
+                return Step(Pinging(self), Ping(self.timeouts.operation_s, self.part))
             case Interrupted():
                 return ended(Abandoned())
             case _:
@@ -76,11 +78,11 @@ class Pinging:
             raise unexpected(self, event)
         match event:
             case Ponged():
-                keys = self.pausing.keys
+                keys, answered = self.pausing.keys, StoreAnswered(self.pausing.part)
                 if not keys:
-                    return ended(Completed(), StoreAnswered())
+                    return ended(Completed(), answered)
                 command = DeleteKeys(keys, self.pausing.timeouts.operation_s)
-                return Step(Deleting(self.pausing), command, notices=(StoreAnswered(),))
+                return Step(Deleting(self.pausing), command, notices=(answered,))
             case StoreFailed():
                 return self.pausing.again(event)
             case Interrupted():
@@ -110,6 +112,6 @@ class Deleting:
                 assert_never(event)
 
 
-def recover(keys: tuple[str, ...], timeouts: StoreTimeouts) -> Step:
-    """Begin to wait for the store, and then to remove `keys`, the remembered invalidations."""
-    return Pausing(keys, timeouts, 0).ask()
+def recover(keys: tuple[str, ...], timeouts: StoreTimeouts, part: str = ONE_PART) -> Step:
+    """Begin to wait for a part of the store, and then to remove `keys`, its pending invalidations."""
+    return Pausing(keys, timeouts, part, 0).ask()

@@ -4,9 +4,8 @@ Theory of operation.
 
 *What runs is the product.* A worker holds the frozen `Step` of an operation of `sansio_cache.operations`;
 its commands are performed by `sansio_cache.memory_store.MemoryStore`, and what callers of one process
-share is decided by `sansio_cache.single_flight.SingleFlight`. `running.py` does to them exactly what the drivers do
-(`_share`, `_spawn`, `_observe`, `_abandon`). Nothing of the protocol is written down twice
-here.
+share is decided by `sansio_cache.single_flight.SingleFlight`. `running.py` does to them exactly what the
+drivers do (`_share`, `_spawn`, `_observe`, `_abandon`). Nothing of the protocol is written down twice here.
 
 *A world* (`world.py`, with `process.py` and `storing.py`) is all there is at one moment: the processes with
 their workers, the store, the requests that may still arrive a second time, the database's versions, and the

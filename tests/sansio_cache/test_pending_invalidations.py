@@ -1,4 +1,4 @@
-"""Remembered invalidations: newest per key, bounded, forgotten only when the store was told."""
+"""Pending invalidations: newest per key, bounded, forgotten only when the store was told."""
 
 from __future__ import annotations
 
@@ -8,81 +8,107 @@ from hypothesis import strategies as st
 from sansio_cache.pending_invalidations import PendingInvalidations
 
 
-def test_keys_are_remembered_until_the_store_was_told():
-    remembered = PendingInvalidations()
-    remembered.remember(["a", "b"])
-    assert "a" in remembered
-    assert "c" not in remembered
-    remembered.forget(remembered.pending(10))
-    assert len(remembered) == 0
-    assert "a" not in remembered
+def test_keys_are_pending_until_the_store_was_told():
+    pending = PendingInvalidations()
+    pending.remember(["a", "b"])
+    assert "a" in pending
+    assert "c" not in pending
+    pending.forget(pending.oldest(10))
+    assert len(pending) == 0
+    assert "a" not in pending
 
 
 def test_the_oldest_come_first_and_a_key_that_fails_again_becomes_the_newest():
-    remembered = PendingInvalidations()
-    remembered.remember(["a", "b", "c"])
-    remembered.remember(["a"])
-    assert list(remembered.pending(10)) == ["b", "c", "a"]
-    assert list(remembered.pending(2)) == ["b", "c"]
-    assert dict(remembered.pending(0)) == {}
+    pending = PendingInvalidations()
+    pending.remember(["a", "b", "c"])
+    pending.remember(["a"])
+    assert list(pending.oldest(10)) == ["b", "c", "a"]
+    assert list(pending.oldest(2)) == ["b", "c"]
+    assert dict(pending.oldest(0)) == {}
 
 
 def test_a_key_that_failed_again_meanwhile_is_not_forgotten():
-    remembered = PendingInvalidations()
-    remembered.remember(["a", "b"])
-    told = remembered.pending(10)
-    remembered.remember(["a"])
-    remembered.forget(told)
-    assert "a" in remembered
-    assert "b" not in remembered
+    pending = PendingInvalidations()
+    pending.remember(["a", "b"])
+    told = pending.oldest(10)
+    pending.remember(["a"])
+    pending.forget(told)
+    assert "a" in pending
+    assert "b" not in pending
 
 
 def test_a_key_that_was_dropped_meanwhile_does_not_matter():
-    remembered = PendingInvalidations(limit=1)
-    remembered.remember(["a"])
-    told = remembered.pending(10)
-    remembered.remember(["b"])
-    remembered.forget(told)
-    assert list(remembered.pending(10)) == ["b"]
+    pending = PendingInvalidations(limit=1)
+    pending.remember(["a"])
+    told = pending.oldest(10)
+    pending.remember(["b"])
+    pending.forget(told)
+    assert list(pending.oldest(10)) == ["b"]
 
 
 @settings(deadline=None)
 @given(st.lists(st.lists(st.sampled_from("abcdefgh"))), st.integers(1, 5))
 def test_it_never_holds_more_than_its_limit_and_keeps_the_newest(batches, limit):
     """B2."""
-    remembered = PendingInvalidations(limit)
+    pending = PendingInvalidations(limit)
     newest: list[str] = []
     forgotten = 0
     for batch in batches:
-        remembered.remember(batch)
+        pending.remember(batch)
         for key in batch:
             newest = [each for each in newest if each != key] + [key]
         forgotten += max(len(newest) - limit, 0)
         newest = newest[-limit:]
-    assert list(remembered.pending(100)) == newest
-    assert remembered.forgotten == forgotten
+    assert list(pending.oldest(100)) == newest
+    assert pending.forgotten == forgotten
 
 
 def test_it_tells_which_of_the_keys_belong_to_tags():
-    remembered = PendingInvalidations()
-    remembered.remember(["shop:a", "shop:%t:a", "shop:%g:user", "shop:%w:orders"])
-    assert remembered.tags == {"shop:%t:a", "shop:%g:user"}
-    remembered.forget({key: stamp for key, stamp in remembered.pending(10).items() if key == "shop:%t:a"})
-    assert remembered.tags == {"shop:%g:user"}
+    pending = PendingInvalidations()
+    pending.remember(["shop:a", "shop:%t:a", "shop:%g:user", "shop:%w:orders"])
+    assert pending.tags == {"shop:%t:a", "shop:%g:user"}
+    pending.forget({key: stamp for key, stamp in pending.oldest(10).items() if key == "shop:%t:a"})
+    assert pending.tags == {"shop:%g:user"}
 
 
 @settings(deadline=None)
 @given(st.lists(st.lists(st.sampled_from(["shop:a", "shop:%t:a", "shop:b", "shop:%g:b"]))), st.integers(1, 3))
 def test_the_tags_are_those_of_the_keys_that_are_left(batches, limit):
-    remembered = PendingInvalidations(limit)
+    pending = PendingInvalidations(limit)
     for batch in batches:
-        remembered.remember(batch)
-        assert remembered.tags == {key for key in remembered.pending(9) if key.startswith("shop:%")}
+        pending.remember(batch)
+        assert pending.tags == {key for key in pending.oldest(9) if key.startswith("shop:%")}
 
 
 def test_a_tag_that_was_given_up_for_newer_ones_is_not_told_of_any_more():
-    remembered = PendingInvalidations(1)
-    remembered.remember(["shop:%t:a"])
-    remembered.remember(["shop:a"])
-    assert remembered.tags == frozenset()
-    assert remembered.forgotten == 1
+    pending = PendingInvalidations(1)
+    pending.remember(["shop:%t:a"])
+    pending.remember(["shop:a"])
+    assert pending.tags == frozenset()
+    assert pending.forgotten == 1
+
+
+def test_without_keys_there_are_no_tags():
+    # An interrupt may have struck between the two, in `forget`.
+    pending = PendingInvalidations()
+    pending.remember(["shop:%t:a", "shop:%t:b"])
+    told = pending.oldest(10)
+    del pending._stamps["shop:%t:a"]
+    pending.forget(told)
+    assert pending.tags == frozenset()
+
+
+def test_a_snapshot_is_a_value_of_which_another_can_be_made():
+    pending, other = PendingInvalidations(), PendingInvalidations()
+    pending.remember(["shop:a", "shop:%t:a", "shop:b"])
+    pending.remember(["shop:a"])
+    assert pending.snapshot() == (("shop:%t:a", 2), ("shop:b", 3), ("shop:a", 4))
+    told = pending.oldest(10)
+    other.restore(pending.snapshot())
+    assert other.snapshot() == pending.snapshot()
+    assert other.tags == {"shop:%t:a"}
+    other.remember(["shop:b"])
+    other.forget(told)
+    assert list(other.oldest(10)) == ["shop:b"]
+    other.restore(())
+    assert len(other) == 0

@@ -397,7 +397,7 @@ def test_every_request_is_counted_once_whatever_happens(seed, at_once):
     # Every refresh that was begun came to one end or another, and only the failed ones are counted as such.
     failures = sum(isinstance(notice, RefreshFailed) for notice in traffic.notices)
     assert stats.refresh_failures == failures <= stats.refreshes
-    assert all(len(process.single_flight) == 0 for process in traffic.processes)  # B2
+    assert all(process.holds_nothing for process in traffic.processes)  # B2
 
 
 def test_the_random_traffic_meets_everything_that_there_is_to_count():

@@ -234,7 +234,7 @@ def test_a_loader_that_returns_a_coroutine_is_refused_by_the_synchronous_cache(n
         with pytest.raises(ConfigurationError, match=r"use sansio_cache_redis\.anyio\.Cache"):
             cache.get_or_load("k", lambda: load_later())
         gc.collect()
-        assert cache._memory.store.dump() == {}
+        assert cache._backend.memory.store.dump() == {}
 
 
 @runs(ON_MEMORY)

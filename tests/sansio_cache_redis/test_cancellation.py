@@ -230,7 +230,7 @@ async def check_every_tick(world, operation, cancelling, first):
         tried += 1
 
         assert beside == "the steady value", "a reply was misread"
-        await until(lambda: len(cache.driver._single_flight) == 0)
+        await until(lambda: len(cache.driver._coordinator.single_flight) == 0)
         left = world.raw.read()
         for name in (key, f"{key}+"):
             assert is_free(left.get(name)), f"after {ticks} ticks a lease is left on {name}"
@@ -277,7 +277,7 @@ async def test_a_refresh_goes_on_whenever_the_reader_that_started_it_is_cancelle
             assert await cache.get_or_load(key, loader(f"loaded {key}")) == "old"
 
         completed = await cancelled_in_a_scope(ticks, read, cache, key)
-        await until(lambda: len(cache.driver._single_flight) == 0)
+        await until(lambda: len(cache.driver._coordinator.single_flight) == 0)
 
         assert is_free(world.raw.cell(key))
         if completed:
@@ -453,7 +453,7 @@ def test_an_invalidation_that_is_cancelled_over_and_over_is_remembered(
             write = ENDINGS[ending]
             if ending.startswith("mutate"):
                 # Frozen not before it holds the key.
-                driver = cache._bound().driver
+                driver = cache._bound()
                 run = driver.run
                 begun = []
 
@@ -477,9 +477,9 @@ def test_an_invalidation_that_is_cancelled_over_and_over_is_remembered(
             with pytest.raises(asyncio.CancelledError):
                 await task
             if times > 1:
-                assert cache._recorder.remembered >= 1
+                assert cache._coordinator.pending_invalidations >= 1
             fresh_server.thaw()
-            await until(lambda: cache._recorder.remembered == 0)
+            await until(lambda: cache._coordinator.pending_invalidations == 0)
             assert await cache.get("k", "none") in ("none", "new")
 
     asyncio.run(main())

@@ -484,7 +484,7 @@ def test_in_an_outage_tags_and_soft_expiries_are_remembered_and_told_when_it_is_
             assert (await cache.expire("expired")).remembered == 1
             async with cache.mutate("held", tags=["x"]):
                 pass
-            assert (await cache.health()).remembered == 4
+            assert (await cache.health()).pending_invalidations == 4
             for key in ("tagged", "expired", "held"):
                 assert await cache.get(key) is None
                 assert await cache.get_or_load(key, Loader("by hand"), tags=["t"]) == "by hand"

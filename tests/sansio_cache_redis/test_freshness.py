@@ -54,7 +54,7 @@ async def stale_entry(world, value, key="k", **options):
 
 async def refreshed(world, stored=2):
     """Wait until so many values were stored, and nothing is under way any more."""
-    await until(lambda: world.cache.stats().stored == stored and len(world.cache.driver._single_flight) == 0)
+    await until(lambda: world.cache.stats().stored == stored and len(world.cache.driver._coordinator.single_flight) == 0)
 
 
 class Gate:
@@ -128,7 +128,7 @@ async def test_a_refresh_that_fails_keeps_the_stale_value_and_is_not_tried_again
     for _ in range(5):
         assert await world.cache.get_or_load("k", fail) == "old"
         await until(
-            lambda: world.cache.stats().refresh_failures == 1 and not world.cache.driver._single_flight
+            lambda: world.cache.stats().refresh_failures == 1 and not world.cache.driver._coordinator.single_flight
         )
 
     assert calls == [1]
@@ -152,7 +152,7 @@ async def test_a_refresh_that_has_failed_is_tried_again_after_its_rest(world):
         assert await world.cache.get_or_load("k", fail) == "old"
         await until(
             lambda failures=failures: (
-                world.cache.stats().refresh_failures == failures and not world.cache.driver._single_flight
+                world.cache.stats().refresh_failures == failures and not world.cache.driver._coordinator.single_flight
             )
         )
     assert await world.cache.get_or_load("k", loading("new")) == "old"
@@ -170,7 +170,7 @@ async def test_where_another_process_refreshes_a_reader_has_the_stale_value_and_
 
     for _ in range(3):
         assert await world.cache.get_or_load("k", never) == "old"
-        await until(lambda: not world.cache.driver._single_flight)
+        await until(lambda: not world.cache.driver._coordinator.single_flight)
 
     assert world.cache.stats().refreshes == 0
     assert world.trace.count("AcquireLease") == 2, "asked once, and then it rests"
@@ -256,7 +256,7 @@ async def test_a_refresh_whose_value_cannot_be_stored_rests_as_one_that_fails(wo
 
     for _ in range(3):
         assert await world.cache.get_or_load("k", loading({1, 2}, calls)) == "old"
-        await until(lambda: world.cache.stats().unstorable == 1 and not world.cache.driver._single_flight)
+        await until(lambda: world.cache.stats().unstorable == 1 and not world.cache.driver._coordinator.single_flight)
 
     assert len(calls) == 1
     assert is_free(world.raw.cell("k"))
@@ -306,7 +306,7 @@ async def test_refreshes_that_nobody_has_time_for_are_skipped_and_tried_by_a_lat
     """Bounded: at most so many threads, and so many that wait for one."""
     driver = world.cache.driver
     driver._workers.close()
-    driver._workers = Workers(most_threads=1, most_waiting=1)
+    driver._workers = Workers(driver._background, most_threads=1, most_waiting=1)
     gates = [Gate(f"new {n}") for n in range(3)]
     for n in range(3):
         await stale_entry(world, "old", key=f"k{n}")
@@ -337,7 +337,7 @@ async def test_where_the_system_has_no_thread_to_give_a_refresh_is_skipped(world
         threading.Thread.start = start
 
     assert world.cache.stats().refreshes_skipped == 1
-    assert not world.cache.driver._single_flight
+    assert not world.cache.driver._coordinator.single_flight
     assert await world.cache.get_or_load("k", loading("new")) == "old"
     await refreshed(world)
 
@@ -394,7 +394,7 @@ async def test_a_refresh_sees_what_the_context_of_its_reader_says(world):
     for name in ("one", "two"):
         tenant.set(name)
         assert await world.cache.get_or_load("k", load) in ("old", "new")
-        await until(lambda name=name: seen[-1:] == [name] and not len(world.cache.driver._single_flight))
+        await until(lambda name=name: seen[-1:] == [name] and not len(world.cache.driver._coordinator.single_flight))
         await world.cache.expire("k")
 
     assert seen == ["one", "two"]
@@ -415,7 +415,7 @@ async def test_a_refresh_does_not_tell_its_loader_a_value_that_was_invalidated_m
         gone = DeleteKeys((world.raw.full(key),), 10.0)
         with world.cache.before(AcquireLease, lambda gone=gone: world.raw.perform(gone)):
             assert await world.cache.get_or_load("k", load, tags=["t"]) == "old"
-            await until(lambda told=told: told and not len(world.cache.driver._single_flight))
+            await until(lambda told=told: told and not len(world.cache.driver._coordinator.single_flight))
         assert told == [None]
         assert await world.cache.get("k") == "new"
 
@@ -498,7 +498,7 @@ async def test_an_early_refresh_that_fails_leaves_a_fresh_value_fresh(world):
     for _ in range(3):
         assert await world.cache.get_or_load("k", fail) == "old"
         await until(
-            lambda: world.cache.stats().refresh_failures == 1 and not world.cache.driver._single_flight
+            lambda: world.cache.stats().refresh_failures == 1 and not world.cache.driver._coordinator.single_flight
         )
     assert await world.cache.get("k") == "old"
     assert is_free(world.raw.cell("k"))
@@ -568,7 +568,7 @@ async def test_a_soft_expiry_voids_the_refresh_in_flight_and_the_value_stays_sta
         return "older than the expiry"
 
     assert await world.cache.get_or_load("k", load) == "old"
-    await until(lambda: world.cache.stats().lost_leases == 1 and not world.cache.driver._single_flight)
+    await until(lambda: world.cache.stats().lost_leases == 1 and not world.cache.driver._coordinator.single_flight)
     assert await world.cache.get_or_load("k", loading("new")) == "old"
     await refreshed(world)
     assert await world.cache.get("k") == "new"
@@ -787,7 +787,7 @@ async def test_a_refresh_that_runs_when_the_cache_is_closed_ends_cleanly(world, 
     expected = "new" if outcome == "a value" and world.cache.is_sync else "old"
     assert cell.body.endswith(f'"{expected}"'.encode())
     assert await other.get_or_load("k", loading("newer")) == expected
-    await until(lambda: not other.driver._single_flight)
+    await until(lambda: not other.driver._coordinator.single_flight)
     assert [line for line in world.take_log() if "a refresh in the background failed" not in line] == []
     assert list(recwarn) == []
 

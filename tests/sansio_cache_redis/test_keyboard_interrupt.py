@@ -226,7 +226,7 @@ class Under:
             self.url, namespace=self.namespace, policy=IMPATIENT, operation_timeout_s=1.0
         )
         self.cache.wait_ready()
-        memory = self.cache._memory
+        memory = self.cache._backend.memory
         self.raw = (
             ServerRaw(self.namespace, self.client) if memory is None else MemoryRaw(self.namespace, memory)
         )
@@ -290,16 +290,16 @@ def problems_after(under, operation, key, interrupter):
     cache, raw = under.cache, under.raw
     names = [frame.name for frame in interrupter.stack]
     is_excused = in_clean_up(interrupter)
-    if cache._channel is not None and not is_excused:
+    if cache._backend._connections is not None and not is_excused:
         try:
-            wait_until(lambda: all(lane.is_free() for lane in cache._channel._lanes), timeout_s=1)
-            wait_until(lambda: not cache._channel._lock.locked(), timeout_s=1)
+            wait_until(lambda: all(lane.is_free() for lane in cache._backend._connections._lanes), timeout_s=1)
+            wait_until(lambda: not cache._backend._connections._lock.locked(), timeout_s=1)
         except TimeoutError:
             yield "a connection is never given back"
             return
     if operation is read_a_stale_value:
         try:
-            wait_until(lambda: not len(cache._driver._single_flight), timeout_s=5)
+            wait_until(lambda: not len(cache._driver._coordinator.single_flight), timeout_s=5)
         except TimeoutError:
             yield "the refresh never ended"
             return
@@ -311,7 +311,7 @@ def problems_after(under, operation, key, interrupter):
     # What is interrupted before it has begun has not happened.
     if operation in INVALIDATING and "_perform" in names and cache.get(key) is not None:
         yield "the invalidation was forgotten"
-    if len(cache._driver._single_flight):
+    if len(cache._driver._coordinator.single_flight):
         yield "a flight is left"
         return
 
@@ -392,7 +392,7 @@ def test_an_interrupt_while_it_connects_leaves_a_cache_that_connects(redis_url, 
                 wait_until(lambda cache=cache: cache.get("k") == "stored", timeout_s=5)
             except TimeoutError:
                 found[" < ".join(reversed(interrupter.where[-3:]))] += 1
-            if cache._channel.connections > 1:
+            if cache._backend._connections.connections > 1:
                 found[f"another connection: {interrupter.where[-1]}"] += 1
     assert struck > 50
     assert found == Counter()
@@ -426,11 +426,11 @@ def test_an_invalidation_that_is_interrupted_twice_is_remembered(operation, time
     """Fault 28: the second Ctrl-C comes while what the first has cut short is being put in order."""
     with Cache.from_url("memory://", namespace=namespace) as cache:
         cache.set("k", "old", tags=["k"])
-        store = InterruptedStore(cache._driver._store, times, (DeleteKeys, ExpireCells, FillCells))
-        cache._driver._store = store
+        store = InterruptedStore(cache._driver._backend, times, (DeleteKeys, ExpireCells, FillCells))
+        cache._driver._backend = store
         with pytest.raises(KeyboardInterrupt):
             operation(cache, "k")
         assert store.left == 0
         assert cache.get("k", "none") == "none" or operation is expire
-        wait_until(lambda: not cache._recorder.remembered)
+        wait_until(lambda: not cache._coordinator.pending_invalidations)
         assert cache.get_or_load("k", lambda: "new") == "new"

@@ -172,7 +172,7 @@ def test_closing_ends_what_waits(namespace, backend, redis_url):
                 await is_loading.wait()
                 async with anyio.create_task_group() as waiting:
                     waiting.start_soon(wait)
-                    while not cache._bound().driver._single_flight:
+                    while not cache._bound()._coordinator.single_flight:
                         await anyio.lowlevel.checkpoint()
                     await cache.aclose()
                 assert ends in (["told"], ["loaded alone"])

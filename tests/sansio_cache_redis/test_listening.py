@@ -51,7 +51,7 @@ class FakeListener:
 async def test_a_waiter_is_told_of_keys_that_it_names_later_and_looks_at_once_when_it_does(world):
     """L4, fault 25: subscribe, look, wait."""
     driver = world.cache.driver
-    listener = driver._listener = FakeListener()
+    listener = driver._backend.listener = FakeListener()
 
     async def sleep(*keys):
         watch = Watch(keys, b"load_id", LONG_S)
@@ -68,11 +68,11 @@ async def test_a_waiter_is_told_of_keys_that_it_names_later_and_looks_at_once_wh
         for key in ("b", "c"):
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(sleep, "b", "c")
-                await until(lambda: world.cache.driver._watching)
+                await until(lambda: world.cache.driver._watches)
                 listener.wake(key)
         driver._stop_watching(b"load_id")
     assert listener.keys == []
-    assert driver._watching == {}
+    assert driver._watches == {}
 
 
 @attrs.frozen
@@ -107,7 +107,7 @@ async def test_a_load_that_turns_beside_another_versions_entry_while_it_waits_is
 
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(wait)
-        await until(lambda: world.cache.driver._listener.is_live and denied("k") >= 2)
+        await until(lambda: world.cache.driver._backend.listener.is_live and denied("k") >= 2)
         fill(full, theirs, world.raw.body("k", {"first": "Ada"}))
         # Once more at least after it has begun to watch the other key, too.
         await until(lambda: denied(place) >= 2)
@@ -116,7 +116,7 @@ async def test_a_load_that_turns_beside_another_versions_entry_while_it_waits_is
         with anyio.fail_after(GIVE_UP_S):
             await until(lambda: found)
     assert found == [Person("Ada")]
-    assert not world.cache.driver._watching
+    assert not world.cache.driver._watches
 
 
 @runs(ON_SERVER, compare=None, policy=Policy(wait_s=LONG_S))
@@ -138,7 +138,7 @@ async def test_a_batch_of_many_keys_is_told_of_the_last_one_too(world, monkeypat
 
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(wait)
-        await until(lambda: world.cache.driver._listener.is_live and world.trace.count("AcquireLeases") >= 2)
+        await until(lambda: world.cache.driver._backend.listener.is_live and world.trace.count("AcquireLeases") >= 2)
         fill(*keys[:-1])
         is_leased = (keys[-1], NO_GRANT[:8], "keep")
         await until(

@@ -59,7 +59,7 @@ async def test_a_read_raises_where_the_policy_says_so(world, kind, error):
             assert isinstance(raised.value, CacheConnectionError)
             if kind.is_outage:
                 break  # the breaker is open from here on: see the next test
-    await until(lambda: not world.cache.cache._recorder.needs_recovery)
+    await until(lambda: not world.cache.cache._coordinator.needs_recovery)
     world.take_log()
     assert await world.cache.get_or_load("k", loading(1)) == 1
 
@@ -70,7 +70,7 @@ async def test_a_read_raises_at_once_while_the_store_does_not_serve(world):
     with world.cache.refusing(FailureKind.UNAVAILABLE):
         with pytest.raises(CacheConnectionError):
             await world.cache.get("k")
-        assert world.cache.cache._recorder.is_out
+        assert world.cache.cache._coordinator.is_out
         for call in (
             world.cache.get("k"),
             world.cache.get_many(["k"]),
@@ -80,7 +80,7 @@ async def test_a_read_raises_at_once_while_the_store_does_not_serve(world):
             with pytest.raises(CacheConnectionError, match="is not asked until it does"):
                 await call
         assert await world.cache.set("k", 1) is False, "writes fail open, as ever"
-    await until(lambda: not world.cache.cache._recorder.needs_recovery)
+    await until(lambda: not world.cache.cache._coordinator.needs_recovery)
     assert world.take_log() != []
     assert await world.cache.get_or_load("k", loading(1)) == 1
 
@@ -128,7 +128,7 @@ async def test_tags_that_cannot_be_issued_make_a_load_go_uncached(world):
         assert await world.cache.get_or_load("k", loading("mine"), tags=["t"]) == "mine"
         assert await world.cache.get_or_load_many(["k"], load_many, tags=["t"]) == {"k": "loaded"}
         assert await world.cache.set("k", "mine", tags=["t"]) is False
-    await until(lambda: not world.cache.cache._recorder.needs_recovery)
+    await until(lambda: not world.cache.cache._coordinator.needs_recovery)
     assert world.raw.entries() == {}
     assert world.cache.stats().loads_without_lease == 2
     world.take_log()
@@ -153,7 +153,7 @@ async def test_an_invalidation_that_fails_raises_where_the_policy_says_so_and_is
                 await call()
         assert await world.cache.get_many(["listed"]) == {}, "this process does not read it any more"
         assert await world.cache.get("listed") is None
-    await until(lambda: not world.cache.cache._recorder.remembered)
+    await until(lambda: not world.cache.cache._coordinator.pending_invalidations)
     world.take_log()
     assert world.raw.entries().keys() == {"listed"}
     assert await world.cache.get_many(["a", "b", "c", "listed"]) == {}
@@ -178,9 +178,9 @@ async def test_a_remembered_invalidation_of_a_tag_bypasses_all_that_has_it(world
         assert await other.get("k") == "old", "others cannot know"
         assert await world.cache.get_or_load_many(["k"], load_many) == {"k": "loaded"}
         assert await world.cache.get("plain") == "kept"
-    await until(lambda: not world.cache.cache._recorder.remembered)
+    await until(lambda: not world.cache.cache._coordinator.pending_invalidations)
     world.take_log()
-    assert world.cache.cache._recorder.bypassed == frozenset()
+    assert world.cache.cache._coordinator.bypassed == frozenset()
     assert await world.cache.get_or_load("k2", loading("new"), tags=["t"]) == "new"
     assert await other.get("k2") == "new"
 
@@ -210,7 +210,7 @@ async def test_a_load_that_began_before_a_remembered_invalidation_of_its_tag_is_
         tasks.start_soon(follow)
         assert await world.cache.get_or_load("k", load, tags=["t"]) == "old"
 
-    await until(lambda: not world.cache.cache._recorder.remembered)
+    await until(lambda: not world.cache.cache._coordinator.pending_invalidations)
     assert answers == ["new"]
     world.take_log()
 
@@ -482,12 +482,12 @@ async def test_nothing_is_kept_beside_while_the_store_was_not_told_of_a_tag(worl
     await older.set("k", Former("Ada"), type=Former, tags=["users"])
     with newer.refusing(FailureKind.PERMISSION, DeleteKeys):
         assert (await newer.invalidate(tags=["users"])).remembered == 1
-        assert newer.cache._recorder.bypassed
+        assert newer.cache._coordinator.bypassed
         for _ in range(2):
             assert await newer.get_or_load("k", loading(Person("Eve")), type=Person) == Person("Eve")
         assert newer.stats().variants_stored == 0
         assert newer.stats().loads_without_lease == 2
-    await until(lambda: not newer.cache._recorder.remembered)
+    await until(lambda: not newer.cache._coordinator.pending_invalidations)
     assert await newer.get("k", type=Person) is None
     world.take_log()
 
@@ -507,6 +507,6 @@ async def test_an_entry_kept_beside_may_be_absent_and_may_be_refreshed(world):
     await until(lambda: world.raw.now_ms() > stored_ms + 50)
     older_one = await newer.get_or_load("k", loading(Person("Ada", 36)), type=Person, policy=early)
     assert older_one == Person("Ada")
-    await until(lambda: newer.stats().stored == 3 and not newer.driver._single_flight)
+    await until(lambda: newer.stats().stored == 3 and not newer.driver._coordinator.single_flight)
     assert await newer.get("k", type=Person) == Person("Ada", 36)
     assert await older.get("k", type=Former) == Former("Ada")

@@ -87,7 +87,7 @@ def test_a_cancelled_write_whose_clean_up_runs_out_of_time_is_remembered(backend
     async def main():
         options = {"operation_timeout_s": 30.0, "attempt_timeout_s": 30.0}
         async with async_cache.Cache.from_url("memory://", namespace="hung", **options) as cache:
-            cache._bound().driver._store = Hung()
+            cache._bound()._backend = Hung()
 
             async def write():
                 if operation == "invalidate":
@@ -102,7 +102,7 @@ def test_a_cancelled_write_whose_clean_up_runs_out_of_time_is_remembered(backend
                 group.start_soon(write)
                 await anyio.wait_all_tasks_blocked()
                 group.cancel_scope.cancel()
-            assert (await cache.health()).remembered == 1
+            assert (await cache.health()).pending_invalidations == 1
             assert cache.stats().failed_invalidations >= 1
 
     anyio.run(main, backend=backend)
@@ -114,7 +114,7 @@ def test_a_connection_whose_driver_was_interrupted_before_it_could_hand_it_over_
     """Ctrl-C may strike in the hand-over itself."""
     with sync.Cache.from_url(redis_url, namespace=namespace, max_connections=1) as cache:
         assert cache.set("k", 1)
-        [lane] = cache._channel._lanes
+        [lane] = cache._backend._connections._lanes
         lane.driver = gone = _Call([(b"PING",)], 1.0, time.monotonic())
         gone.is_gone = True
         assert cache.get("k") == 1

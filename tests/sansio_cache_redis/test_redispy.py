@@ -227,7 +227,7 @@ def test_the_synchronous_cache_works_without_the_sockets(url, namespace):
         assert cache.get_or_load("k", lambda: "loaded") == "loaded"
         assert cache.get_many(["k", "none"]) == {"k": "loaded"}
         assert cache.set_many({"a": 1, "b": 2}) == {"a": True, "b": True}
-        assert type(cache._channel._lanes[0].wire) is redispy._PublicWire
+        assert type(cache._backend._connections._lanes[0].wire) is redispy._PublicWire
         assert cache.stats().errors == {}
 
 

@@ -409,7 +409,7 @@ def test_an_outage_is_heard_and_told(runtime, redis_server, namespace):
             assert "went on without the store (connection)" in explanation.lines
             assert "could not remove 1 key: remembered until the store can be told" in explanation.lines
             proxy.accept_connections()
-            await eventually(lambda: not cache.is_out and not cache.cache._recorder.remembered)
+            await eventually(lambda: not cache.is_out and not cache.cache._coordinator.pending_invalidations)
             assert fold.snapshot() == cache.stats()
             # Told in the background, to subscribers alone.
             assert "the store serves again" not in explanation.lines
@@ -438,7 +438,7 @@ def test_a_subscriber_that_ends_the_thread_of_the_recovery_does_not_end_recoveri
         assert cache.invalidate("k").remembered == 1
         proxy.accept_connections()
         wait_until(lambda: ended and not ended[0].is_alive())
-        wait_until(lambda: cache.get("other") is None and cache.health().remembered == 0)
+        wait_until(lambda: cache.get("other") is None and cache.health().pending_invalidations == 0)
 
 
 @ends_a_thread

@@ -22,11 +22,10 @@ import sansio_cache_redis.anyio
 import sansio_cache_redis.sync
 from sansio_cache.cell import Cell, parse_cell
 from sansio_cache.commands import Ping, StoreCommand
-from sansio_cache.single_flight import Phase
 from sansio_cache.stats import CacheStats
 from sansio_cache_redis.scripts import ALL, Script
 from support.proxy import Predicate
-from support.stores import Passing
+from support.stores import Recording
 
 T = TypeVar("T")
 
@@ -108,33 +107,32 @@ class Subject:
     @property
     def is_out(self) -> bool:
         """Whether its breaker is open."""
-        return self.cache._recorder.is_out
+        return self.cache._coordinator.is_out
 
     @property
     def remembered(self) -> int:
         """How many invalidations the store has not been told of."""
-        return self.cache._recorder.remembered
+        return self.cache._coordinator.pending_invalidations
 
     @property
     def followers(self) -> int:
         """How many callers wait for a load of this process that is under way."""
-        loads = list(self._driver._single_flight._loads.values())
-        return sum(load.followers for load in loads if load.phase is not Phase.ENDED)
+        return self._driver._coordinator.single_flight.waiting
 
     @property
     def is_idle(self) -> bool:
         """Whether no load, and no refresh, is under way in this process."""
-        return not len(self._driver._single_flight)
+        return not len(self._driver._coordinator.single_flight)
 
     def record(self) -> "Recorder":
         """Record what the store is asked from now on."""
         driver = self._driver
-        driver._store = (_SyncRecorder if self.is_sync else _AsyncRecorder)(driver._store)
-        return driver._store
+        driver._backend = Recorder(driver._backend)
+        return driver._backend
 
     @property
     def _driver(self) -> Any:
-        return self.cache._driver if self.is_sync else self.cache._bound().driver
+        return self.cache._driver if self.is_sync else self.cache._bound()
 
     async def _call(self, call: Callable[[], T]) -> T:
         return await anyio.to_thread.run_sync(call, limiter=self._threads)
@@ -151,7 +149,7 @@ async def opened(runtime: str, url: str, namespace: str, **options: Any) -> Asyn
             await subject.close()
 
 
-class Recorder:
+class Recorder(Recording):
     """What the store was asked, and what it answered."""
 
     def __init__(self, store: Any) -> None:
@@ -178,18 +176,6 @@ class Recorder:
 
     def answered(self, command: StoreCommand, event: Any) -> None:
         self.events.append(event)
-
-
-class _SyncRecorder(Recorder):
-    def perform(self, command: StoreCommand) -> Any:
-        self.asking(command)
-        event = self._store.perform(command)
-        self.answered(command, event)
-        return event
-
-
-class _AsyncRecorder(Passing, Recorder):
-    pass
 
 
 class Loader:

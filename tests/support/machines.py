@@ -6,22 +6,19 @@ from collections.abc import Callable
 from typing import Any, Final
 
 import attrs
+from msgspec.structs import replace
 
 from sansio_cache.budget import StoreTimeouts
 from sansio_cache.cell import NO_GRANT, Cell, Kind, make_grant
 from sansio_cache.codec import Codec, codec_for
 from sansio_cache.commands import Command, Compute, ComputeMany, ShareLoad, Sleep, StoreCommand
+from sansio_cache.coordinator import Coordinator, interrupted
 from sansio_cache.entry import seal
 from sansio_cache.events import (
     Computed,
     ComputeFailed,
     Event,
     FailureKind,
-    Interrupted,
-    LoadErrorShared,
-    LoadLed,
-    LoadNotShared,
-    LoadShared,
     SharingTimedOut,
     StoreFailed,
     Woke,
@@ -30,8 +27,8 @@ from sansio_cache.memory_store import MemoryStore
 from sansio_cache.notices import Notice
 from sansio_cache.operations.loading import LoadRequest
 from sansio_cache.policy import Policy
-from sansio_cache.single_flight import Following, SingleFlight
-from sansio_cache.step import Loaded, Outcome, Step
+from sansio_cache.single_flight import Following, Ticket
+from sansio_cache.step import Outcome, Step
 from sansio_cache.tags import Versions
 from sansio_cache.ttl import NO_JITTER
 
@@ -153,9 +150,10 @@ class Run:
 
     step: Step
     loader: Callable[..., Any]
-    notices: list[Notice]
-    commands: list[Command]
-    place: Following | None = None
+    ticket: Ticket
+    notices: list[Notice] = attrs.field(factory=list)
+    commands: list[Command] = attrs.field(factory=list)
+    following: Following | None = None
 
     @property
     def is_over(self) -> bool:
@@ -163,35 +161,39 @@ class Run:
 
 
 class Process:
-    """One process: operations that take turns, the loads they share, and a store of any process.
+    """One process: operations that take turns under one coordinator, and a store of any process.
 
     Nothing runs by itself: `advance` lets one operation perform its one pending command. Sleeping, and
-    waiting in vain for a load, let the clock pass. Renewals are left out. What operations have spawned is in
-    `spawned`, under way with the same loader.
+    waiting in vain for a load, let the clock pass. Renewals and recoveries are left out. What operations have
+    spawned is in `spawned`, under way with the same loader.
     """
 
     def __init__(self, store: MemoryStore, clock: Clock) -> None:
         self.store = store
         self.clock = clock
-        self.single_flight = SingleFlight()
+        self.coordinator = Coordinator()
         self.fault: Callable[[StoreCommand], Fault | None] = _no_fault
         self.spawned: list[Run] = []
 
+    @property
+    def holds_nothing(self) -> bool:
+        """Whether no load is under way, and no ticket is remembered (B2)."""
+        held = self.coordinator.single_flight.snapshot()
+        return not (held.loads or held.current or held.led)
+
     def start(self, step: Step, loader: Callable[..., Any] = _no_loader) -> Run:
-        run = Run(step, loader, [], [])
-        self._observe(run)
-        return run
+        return self._start(step, loader, self.coordinator.ticket())
 
     def advance(self, run: Run) -> None:
         event = self._perform(run)
         if event is not None:
-            self._receive(run, event)
+            self._take(run, run.step.state.receive(event))
 
     def interrupt(self, run: Run) -> None:
-        if run.place is not None:
-            self.single_flight.leave(run.place)
-            run.place = None
-        self._receive(run, Interrupted(self.clock()))
+        """Interrupt an operation. One that asks for its place in a load has one then, and never hears."""
+        if isinstance(run.step.command, ShareLoad) and run.following is None:
+            self.coordinator.share(run.ticket, run.step.command)
+        self._take(run, interrupted(run.step, self.clock()))
 
     def finish(self, run: Run) -> Outcome:
         while not run.is_over:
@@ -205,16 +207,25 @@ class Process:
         self.finish(run)
         return run
 
-    def _observe(self, run: Run) -> None:
-        run.notices += run.step.notices
-        if run.step.command is not None:
-            run.commands.append(run.step.command)
-        self.single_flight.observe(run.step)
-        self.spawned += [self.start(step, run.loader) for step in run.step.spawn]
+    def _start(self, step: Step, loader: Callable[..., Any], ticket: Ticket) -> Run:
+        run = Run(step, loader, ticket)
+        self._take(run, step)
+        return run
 
-    def _receive(self, run: Run, event: Event) -> None:
-        run.step = run.step.state.receive(event)
-        self._observe(run)
+    def _take(self, run: Run, step: Step) -> None:
+        """Take in a step of an operation; at its end, give up its ticket and begin what it spawns."""
+        run.step = step
+        run.notices += step.notices
+        self.coordinator.observe(step)
+        if step.command is not None:
+            run.commands.append(step.command)
+            return
+        self.coordinator.give_up(run.ticket)
+        for spawned in step.spawn:
+            ticket = self.coordinator.ticket()
+            begun = self.coordinator.begin(ticket, spawned, self.clock())
+            if begun is not None:
+                self.spawned.append(self._start(begun, run.loader, ticket))
 
     def _perform(self, run: Run) -> Event | None:
         command = run.step.command
@@ -243,23 +254,15 @@ class Process:
 
     def _share(self, run: Run, command: ShareLoad) -> Event | None:
         """Lead, or join at the first turn and look at the second what came of it."""
-        place = run.place
-        if place is None:
-            joined = self.single_flight.join(command)
-            if joined is None:
-                return LoadNotShared(self.clock())
-            if isinstance(joined, int):
-                return LoadLed(self.clock(), joined)
-            run.place = joined
+        if run.following is None:
+            answer = self.coordinator.share(run.ticket, command)
+            if not isinstance(answer, Following):
+                return answer
+            run.following = answer
             return None
-        run.place = None
-        if not self.single_flight.has_ended(place):
-            self.single_flight.leave(place)
+        event = self.coordinator.leave(run.ticket, run.following, self.clock())
+        run.following = None
+        if isinstance(event, SharingTimedOut):
             self.clock.advance(command.timeout_s)
-            return SharingTimedOut(self.clock(), place.load_id, place.arrival)
-        landing = self.single_flight.leave(place)
-        if landing is None:
-            return LoadNotShared(self.clock(), place.arrival)
-        if isinstance(landing, Loaded):
-            return LoadShared(self.clock(), landing.payload, landing.value)
-        return LoadErrorShared(self.clock(), landing.error)
+            return replace(event, now_s=self.clock())
+        return event

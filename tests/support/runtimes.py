@@ -36,6 +36,7 @@ import pytest
 import redis
 import redis.asyncio
 
+from sansio_cache import CacheConfig
 from sansio_cache.cell import FOREIGN, NO_GRANT, Cell, Foreign, Kind, Tag, format_cell, parse_cell
 from sansio_cache.codec import codec_for
 from sansio_cache.commands import (
@@ -63,13 +64,11 @@ from sansio_cache.stats import CacheStats
 from sansio_cache.tags import VERSION_BYTES, is_tag_key
 from sansio_cache_redis import anyio as cache_anyio
 from sansio_cache_redis import sync as cache_sync
-from sansio_cache_redis.connections.threads import ClientConnections
-from sansio_cache_redis.wire import ServerClock
+from sansio_cache_redis.backend.sync import make_backend
 from sansio_cache_runtime.memory import SharedMemory
 from sansio_cache_runtime.subscribers import Explanation
-from sansio_cache_runtime.sync.driver import RedisStore
 from support.servers import connect
-from support.stores import InOnePiece, Passing
+from support.stores import Recording, Wrapping
 from support.tls import TlsProxy
 
 RUNTIMES: Final = ("sync", "asyncio", "trio")
@@ -287,7 +286,8 @@ class ServerRaw(Raw):
     def __init__(self, namespace: str, client: redis.Redis) -> None:
         super().__init__(namespace)
         self._client: Any = client
-        self._store = RedisStore(ClientConnections(client), ServerClock(), time.monotonic)
+        config = CacheConfig.from_options(namespace=namespace)
+        self._store = make_backend(config, client, time.monotonic, start_thread=lambda *_: False)
 
     def perform(self, command: StoreCommand) -> StoreEvent:
         return self._store.perform(command)
@@ -438,40 +438,43 @@ def _content(body: bytes, *, names: bool = True) -> bytes:
     return b"".join(kept) + body[at:]
 
 
-class _SyncRefuser:
+class _Refuser(Wrapping):
     def __init__(
         self, store: Any, kind: FailureKind, only: tuple[type, ...], clock: Callable[[], float]
     ) -> None:
         self._store, self._kind, self._only, self._clock = store, kind, only, clock
 
-    def perform(self, command: StoreCommand) -> StoreEvent:
+    def perform(self, command: StoreCommand) -> Any:
         if isinstance(command, self._only):
             return StoreFailed(self._clock(), self._kind)
-        event: StoreEvent = self._store.perform(command)
-        return event
+        return self._store.perform(command)
 
-
-class _AsyncRefuser(InOnePiece, _SyncRefuser):
-    async def perform(self, command: StoreCommand) -> StoreEvent:  # type: ignore[override]
+    async def answer(self, command: StoreCommand) -> Any:
         if isinstance(command, self._only):
             return StoreFailed(self._clock(), self._kind)
-        event: StoreEvent = await self._store.perform(command)
-        return event
+        return await self._store.answer(command)
 
 
-class _Before(InOnePiece):
+class _Before(Wrapping):
     def __init__(self, store: Any, kind: type, action: Callable[[], object]) -> None:
         self._store, self._kind, self._action = store, kind, action
         self._is_done = False
 
-    def perform(self, command: StoreCommand) -> Any:
+    def _see(self, command: StoreCommand) -> None:
         if isinstance(command, self._kind) and not self._is_done:
             self._is_done = True
             self._action()
+
+    def perform(self, command: StoreCommand) -> Any:
+        self._see(command)
         return self._store.perform(command)
 
+    def answer(self, command: StoreCommand) -> Any:
+        self._see(command)
+        return self._store.answer(command)
 
-class _SyncRecorder:
+
+class _Recorder(Recording):
     def __init__(self, store: Any, trace: Trace, namespace: str) -> None:
         self._store, self._trace, self._namespace = store, trace, namespace
 
@@ -480,16 +483,6 @@ class _SyncRecorder:
 
     def answered(self, command: StoreCommand, event: StoreEvent) -> None:
         self._trace.note(command, event, self._namespace)
-
-    def perform(self, command: StoreCommand) -> StoreEvent:
-        self.asking(command)
-        event: StoreEvent = self._store.perform(command)
-        self.answered(command, event)
-        return event
-
-
-class _AsyncRecorder(Passing, _SyncRecorder):
-    pass
 
 
 # --- The cache
@@ -509,7 +502,7 @@ class CacheUnderTest:
     @property
     def driver(self) -> Any:
         """The driver in use."""
-        return self.cache._driver if self.is_sync else self.cache._bound().driver
+        return self.cache._driver if self.is_sync else self.cache._bound()
 
     @property
     def key(self) -> Any:
@@ -531,27 +524,28 @@ class CacheUnderTest:
     def refusing(self, kind: FailureKind, *only: type) -> Iterator[None]:
         """The store fails in the block: those commands, or all of them."""
         driver = self.driver
-        store, refuser = driver._store, _SyncRefuser if self.is_sync else _AsyncRefuser
-        driver._store = refuser(store, kind, only or (object,), time.monotonic)
+        store = driver._backend
+        driver._backend = _Refuser(store, kind, only or (object,), time.monotonic)
         try:
             yield
         finally:
-            driver._store = store
+            driver._backend = store
 
     @contextmanager
     def before(self, kind: type, action: Callable[[], object]) -> Iterator[None]:
         """Something is done before the first command of a kind reaches the store in the block."""
         driver = self.driver
-        store, driver._store = driver._store, _Before(driver._store, kind, action)
+        store, driver._backend = driver._backend, _Before(driver._backend, kind, action)
         try:
             yield
         finally:
-            driver._store = store
+            driver._backend = store
 
     @property
     def followers(self) -> int:
         """How many callers wait for the load of another."""
-        return sum(load.followers for load in self.driver._single_flight._loads.values())
+        waiting: int = self.driver._coordinator.single_flight.waiting
+        return waiting
 
     async def aclose(self) -> None:
         if self.is_sync:
@@ -664,9 +658,8 @@ class World:
         cache._requests._entropy = entropy = random.Random(len(self.caches))
         cache._requests._draw = entropy.randbytes
         opened = CacheUnderTest(cache, is_sync=is_sync)
-        recorder = _SyncRecorder if is_sync else _AsyncRecorder
         driver = opened.driver
-        driver._store = recorder(driver._store, self.trace, options["namespace"])
+        driver._backend = _Recorder(driver._backend, self.trace, options["namespace"])
         self.caches.append(opened)
         return opened
 
@@ -692,8 +685,9 @@ class World:
         for cache in self.caches:
             driver = cache.cache._driver if cache.is_sync else None
             if driver is not None:
-                assert len(driver._single_flight) == 0, "a flight is left (B2)"
-                assert driver._landings == {}, "a landing is left (B2)"
+                assert len(driver._coordinator.single_flight) == 0, "a load is left (B2)"
+                assert driver._endings == {}, "an ending that nobody waits for is left (B2)"
+                assert driver._watches == set(), "a watch is left (B2)"
         assert [record.getMessage() for record in self.log] == []
         self._check_ttls()
 
@@ -773,10 +767,11 @@ def run_in(
         if place.store == "memory":
             # Under a name, so that all caches of the test share one store, which ends with them.
             url = f"memory://{namespace}"
-            lease_renewer = cache_sync.Cache.from_url(url, namespace=namespace)
-            stack.callback(lease_renewer.close)
-            assert isinstance(lease_renewer._memory, SharedMemory)
-            raw = MemoryRaw(namespace, lease_renewer._memory)
+            keeper = cache_sync.Cache.from_url(url, namespace=namespace)
+            stack.callback(keeper.close)
+            memory = keeper._backend.memory  # type: ignore[attr-defined]
+            assert isinstance(memory, SharedMemory)
+            raw = MemoryRaw(namespace, memory)
         else:
             url = ask("redis_url")
             raw = ServerRaw(namespace, stack.enter_context(closing(connect(url))))
@@ -794,7 +789,7 @@ def run_in(
                 await test(world, **extra)
                 for cache in world.caches:
                     if not cache.cache._is_closed:
-                        assert len(cache.driver._single_flight) == 0, "a flight is left (B2)"
+                        assert len(cache.driver._coordinator.single_flight) == 0, "a flight is left (B2)"
             finally:
                 await world.close()
                 if place.store == "client" and place.runtime == "asyncio":

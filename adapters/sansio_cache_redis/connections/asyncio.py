@@ -1,18 +1,17 @@
-"""The channel for asyncio: one connection, on which any number of callers' commands are multiplexed.
+"""Connections for asyncio, on each of which any number of callers' commands are multiplexed.
 
-Another is opened where that one is in the middle of something large, so that small values do not wait for it.
-
-redis-py opens the connection, authenticates and shakes hands; then its transport gets a protocol of ours,
+redis-py opens a connection, authenticates and shakes hands; then its transport gets a protocol of ours,
 which parses replies as they come in and resolves the callers' futures: between the socket and the caller
 there is no task and no stream. What calls, replies and deadlines have to do with each other stands in
-`multiplexed.py`. A cancelled caller costs nothing but its unread reply, and no cancellation is swallowed (on Python
-3.11, redis-py loses one in ten inside its time-outs).
+`multiplexed.py`. A cancelled caller costs nothing but its unread reply, and no cancellation is swallowed (on
+Python 3.11, redis-py loses one in ten inside its time-outs).
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable
+from functools import partial
 from time import monotonic
 from typing import Any
 
@@ -24,29 +23,24 @@ from sansio_cache_redis.connections.multiplexed import (
     BULK_BYTES,
     SWEEP_S,
     MultiplexedConnection,
-    OpenConnections,
+    MultiplexedConnections,
+    as_they_are,
 )
 from sansio_cache_redis.connections.redispy import close_now, has_unread, reply_reader, transport_of
-from sansio_cache_redis.errors import ERRORS, as_failure, fresh, tell_time
-from sansio_cache_redis.wire import TIME, Args
+from sansio_cache_redis.errors import ERRORS, as_failure, fresh
+from sansio_cache_redis.wire import TIME, tell_time
 
 
 class _AsyncioConnection(MultiplexedConnection):
     """One open connection of redis-py."""
 
     def __init__(
-        self, connection: Any, loop: asyncio.AbstractEventLoop, write: Callable[[bytes], object]
+        self, redispy: Any, loop: asyncio.AbstractEventLoop, write: Callable[[bytes], object]
     ) -> None:
-        super().__init__(reply_reader(connection), write)
-        self._connection = connection
+        super().__init__(reply_reader(redispy), write, partial(asyncio.Future, loop=loop))
+        self._redispy = redispy
         self._loop = loop
         self._sweeper: asyncio.TimerHandle | None = None
-
-    def call(self, commands: Sequence[Args], timeout_s: float) -> asyncio.Future[list[Any]]:
-        """Send commands; the future gets their replies."""
-        future: asyncio.Future[list[Any]] = asyncio.Future(loop=self._loop)
-        self.send(future, commands, timeout_s)
-        return future
 
     def _sweep_soon(self) -> None:
         self._sweeper = self._loop.call_later(SWEEP_S, self._sweep, monotonic() + SWEEP_S)
@@ -58,16 +52,14 @@ class _AsyncioConnection(MultiplexedConnection):
     def _disconnect(self) -> None:
         if self._sweeper is not None:
             self._sweeper.cancel()
-        close_now(self._connection)
+        close_now(self._redispy)
 
 
 class _TransportConnection(_AsyncioConnection, asyncio.Protocol):
     """On its transport."""
 
-    def __init__(
-        self, connection: Any, loop: asyncio.AbstractEventLoop, transport: asyncio.Transport
-    ) -> None:
-        super().__init__(connection, loop, transport.write)
+    def __init__(self, redispy: Any, loop: asyncio.AbstractEventLoop, transport: asyncio.Transport) -> None:
+        super().__init__(redispy, loop, transport.write)
         self._guard = loop.create_task(self._end_with_the_loop())
         transport.set_write_buffer_limits(high=BULK_BYTES)
         transport.set_protocol(self)
@@ -91,14 +83,7 @@ class _TransportConnection(_AsyncioConnection, asyncio.Protocol):
             self._guard.cancel()
         super()._disconnect()
 
-    # What the transport calls.
-
-    def data_received(self, data: bytes) -> None:
-        """Something was read."""
-        try:
-            self._received(data, len(data))
-        except Exception as error:  # noqa: BLE001 - also what the parser makes of nonsense
-            self.close(as_failure(error))
+    # What the transport calls, beside `data_received`.
 
     def eof_received(self) -> None:
         """The peer has closed."""
@@ -120,8 +105,8 @@ class _TransportConnection(_AsyncioConnection, asyncio.Protocol):
 class _PublicConnection(_AsyncioConnection):
     """Where its transport is not to be had: redis-py's public methods, at several times the price."""
 
-    def __init__(self, connection: Any, loop: asyncio.AbstractEventLoop) -> None:
-        super().__init__(connection, loop, self._write_later)
+    def __init__(self, redispy: Any, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(redispy, loop, self._write_later)
         self._has_outgoing = asyncio.Event()
         self._tasks = [loop.create_task(self._read_all()), loop.create_task(self._write_all())]
 
@@ -142,7 +127,7 @@ class _PublicConnection(_AsyncioConnection):
             while True:
                 await self._has_outgoing.wait()
                 self._has_outgoing.clear()
-                await self._connection.send_packed_command([self._outgoing()], check_health=False)
+                await self._redispy.send_packed_command([self._outgoing()], check_health=False)
         except ERRORS as error:
             self.close(error)
 
@@ -150,7 +135,7 @@ class _PublicConnection(_AsyncioConnection):
         try:
             while True:
                 try:
-                    reply = await self._connection.read_response(disable_decoding=True)
+                    reply = await self._redispy.read_response(disable_decoding=True)
                 except ResponseError as error:
                     reply = error
                 self._last_read_s = monotonic()
@@ -162,15 +147,15 @@ class _PublicConnection(_AsyncioConnection):
             raise
 
 
-def _connection_on(connection: Any, loop: asyncio.AbstractEventLoop) -> _AsyncioConnection:
+def _connection_on(redispy: Any, loop: asyncio.AbstractEventLoop) -> _AsyncioConnection:
     """Take a connection over that redis-py has opened."""
-    if has_unread(connection):
+    if has_unread(redispy):
         raise RedisConnectionError("a reply came that nobody has asked for")
-    transport = transport_of(connection)
+    transport = transport_of(redispy)
     return (
-        _PublicConnection(connection, loop)
+        _PublicConnection(redispy, loop)
         if transport is None
-        else _TransportConnection(connection, loop, transport)
+        else _TransportConnection(redispy, loop, transport)
     )
 
 
@@ -180,8 +165,8 @@ def _look_at(task: asyncio.Task[Any]) -> None:
         task.exception()
 
 
-class AsyncioConnections:
-    """Runs batches of Redis commands for any number of tasks of one event loop.
+class AsyncioConnections(MultiplexedConnections[_AsyncioConnection]):
+    """The open connections to one server, for any number of tasks of one event loop.
 
     Args:
         make_connection: Makes an asyncio connection of redis-py that is not open yet.
@@ -198,39 +183,22 @@ class AsyncioConnections:
         opening_timeout_s: float,
         on_time: Callable[[int], object],
     ) -> None:
+        super().__init__(max_connections)
         self._make_connection = make_connection
         self._opening_timeout_s = opening_timeout_s
         self._on_time = on_time
         self._loop = asyncio.get_running_loop()
-        self._links: OpenConnections[_AsyncioConnection] = OpenConnections(max_connections)
         self._is_closed = False
         self._opening: asyncio.Task[_AsyncioConnection] | None = None
         self._connecting: Any = None
 
-    def execute(self, commands: Sequence[Args], timeout_s: float) -> Awaitable[list[Any]]:
-        """Send commands together; returns their replies, error replies as values.
-
-        Raises:
-            RedisError, OSError: The fate of the commands is unknown.
-        """
-        link = self._links.choose()
-        if link is not None:
-            return link.call(commands, timeout_s)
-        return self._execute_on_another(commands, timeout_s)
-
-    async def _execute_on_another(self, commands: Sequence[Args], timeout_s: float) -> list[Any]:
-        if self._is_closed:
-            raise RedisConnectionError("the cache was closed")
-        started_s = monotonic()
-        link = await self._opened(timeout_s)
-        return await link.call(commands, timeout_s - (monotonic() - started_s))
-
-    def reset(self) -> None:
-        """Close the connection; the next call opens another."""
-        self._links.close()
+    @property
+    def count(self) -> int:
+        """How many connections are open or being opened."""
+        return len(list(self)) + (self._opening is not None)
 
     async def aclose(self) -> None:
-        """Close the connection, for good, and wait until it is."""
+        """Close the connections, for good, and wait until they are."""
         self._is_closed = True
         if self._opening is not None:
             self._opening.cancel()
@@ -242,14 +210,11 @@ class AsyncioConnections:
         for _ in range(3):  # the transport closes its socket in the next turn, TLS in the one after
             await asyncio.sleep(0)
 
-    @property
-    def connections(self) -> int:
-        """How many connections are open or being opened."""
-        return len(self._links) + (self._opening is not None)
-
     async def _opened(self, timeout_s: float) -> _AsyncioConnection:
+        if self._is_closed:
+            raise RedisConnectionError("the cache was closed")
         if self._opening is None or self._opening.done():  # done where it was cancelled before it began
-            self._opening = self._loop.create_task(self._open())
+            self._opening = self._loop.create_task(self._open_one())
             self._opening.add_done_callback(_look_at)
         # Not cancelled with the caller: it goes on being opened, for the next one.
         done, _ = await asyncio.wait([self._opening], timeout=max(timeout_s, 0))
@@ -263,74 +228,25 @@ class AsyncioConnections:
             raise fresh(failure)
         return opening.result()
 
-    async def _open(self) -> _AsyncioConnection:
-        link: _AsyncioConnection | None = None
+    async def _open_one(self) -> _AsyncioConnection:
+        connection: _AsyncioConnection | None = None
         try:
-            connection = self._connecting = self._make_connection()
+            redispy = self._connecting = self._make_connection()
             async with asyncio.timeout(self._opening_timeout_s):
-                await connection.connect()
-                link = _connection_on(connection, self._loop)
-                [reply] = await link.call([TIME], self._opening_timeout_s)
-            tell_time(reply, self._on_time)
-            self._links.add(link)
+                await redispy.connect()
+                connection = _connection_on(redispy, self._loop)
+                replies = await connection.ask([TIME], self._opening_timeout_s, as_they_are)
+            if isinstance(replies, BaseException):
+                raise replies  # noqa: TRY301
+            tell_time(replies[0], self._on_time)
+            self._open.append(connection)
         except BaseException:
-            if link is not None:
-                link.close(RedisConnectionError("the connection was closed"))
+            if connection is not None:
+                connection.close(RedisConnectionError("the connection was closed"))
             elif self._connecting is not None:
                 close_now(self._connecting)
             raise
         else:
-            return link
+            return connection
         finally:
             self._opening = self._connecting = None
-
-
-class AsyncioClientConnections:
-    """Runs batches through the pipelines of a `redis.asyncio` client that the user owns.
-
-    Each batch is a task of its own that is never cancelled: redis-py may swallow a cancellation, or close
-    a connection on it. A caller that gives up leaves it to end by itself.
-    """
-
-    def __init__(self, client: Any) -> None:
-        self._client = client
-        self._tasks: set[asyncio.Task[list[Any]]] = set()
-        self._resetting: asyncio.Task[list[Any]] | None = None
-
-    async def execute(self, commands: Sequence[Args], timeout_s: float) -> list[Any]:
-        """Send commands together; returns their replies, error replies as values."""
-        task = asyncio.get_running_loop().create_task(self._run(commands))
-        self._tasks.add(task)
-        task.add_done_callback(self._forget)
-        done, _ = await asyncio.wait([task], timeout=timeout_s)
-        if not done:
-            raise RedisTimeoutError("no reply in time")
-        return task.result()
-
-    def _forget(self, task: asyncio.Task[list[Any]]) -> None:
-        self._tasks.discard(task)
-        _look_at(task)
-
-    async def _run(self, commands: Sequence[Args]) -> list[Any]:
-        if self._resetting is not None:  # the pool would hand out a connection that is being closed
-            await asyncio.wait([self._resetting])
-        async with self._client.pipeline(transaction=False) as pipeline:
-            for command in commands:
-                pipeline.execute_command(*command)
-            replies: list[Any] = await pipeline.execute(raise_on_error=False)
-            return replies
-
-    def reset(self) -> None:
-        """Close the client's idle connections; it opens new ones by itself."""
-        self._resetting = asyncio.get_running_loop().create_task(self._disconnect())
-        self._tasks.add(self._resetting)
-        self._resetting.add_done_callback(self._forget)
-
-    async def _disconnect(self) -> list[Any]:
-        await self._client.connection_pool.disconnect(inuse_connections=False)
-        return []
-
-    async def aclose(self) -> None:
-        """Wait for the batches that were given up on; leave the client to its owner."""
-        if self._tasks:
-            await asyncio.wait(self._tasks)

@@ -1,6 +1,14 @@
-"""A connection as asyncio and trio share it: the calls on it, their replies and their deadlines.
+"""Connections as asyncio and trio share them: the calls on one, their replies and their deadlines.
 
 Nothing here waits, and nothing does I/O: that is what `asyncio.py` and `trio.py` add.
+
+One connection serves all callers. Another is opened where that one is in the middle of something large, so
+that small values do not wait for it.
+
+Answers. A caller says how its replies are to be read (`Read`). They are read where they come in, so that
+there is no task and no coroutine between the socket and the caller, and not at all where the caller has
+gone. A failure is read in the same way: it comes in the place of the replies, and nothing is raised. What
+reads may close the connection, in the middle of all this.
 
 Commands. A lone call is written at once. What is called while replies are on their way is collected, and
 goes out in one write at the end of the turn; and where the last write was of many, the next one is waited for
@@ -23,15 +31,15 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Generator, Iterable, Iterator, Sequence
 from time import monotonic
 from typing import Any, Final, Generic, Protocol, TypeVar
 
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from sansio_cache_redis.connections.redispy import NOT_ENOUGH_DATA, pack, pack_one
-from sansio_cache_redis.errors import LONGEST_CALL_S, fresh
+from sansio_cache_redis.connections.redispy import LONGEST_CALL_S, NOT_ENOUGH_DATA, pack, pack_one
+from sansio_cache_redis.errors import as_failure, fresh
 from sansio_cache_redis.wire import Args
 
 SWEEP_S: Final = 0.02
@@ -45,21 +53,29 @@ _FIRST_CALLS: Final = 24
 _SILENCE_S: Final = 0.1
 """A call may be in a greater hurry than that; for a connection to be given up it must have been as silent."""
 
+R = TypeVar("R")
+
+Read = Callable[[list[Any] | BaseException], R]
+"""Makes what the caller gets of its replies, or of the failure that came in their place. It never raises."""
+
+
+def as_they_are(replies: list[Any] | BaseException) -> list[Any] | BaseException:
+    """The replies themselves, or the failure."""
+    return replies
+
 
 class Caller(Protocol):
-    """Who waits for replies: a future, or what stands for one."""
+    """Who waits for an answer: a future, or what stands for one."""
 
     def done(self) -> bool:
         """Whether it waits no more."""
         ...
 
-    def set_result(self, result: list[Any], /) -> object:
-        """Hand it its replies."""
+    def set_result(self, result: Any, /) -> object:
+        """Hand it its answer."""
         ...
 
-    def set_exception(self, exception: BaseException, /) -> object:
-        """Fail it."""
-        ...
+    def __await__(self) -> Generator[Any, Any, Any]: ...
 
 
 class MultiplexedConnection(ABC):
@@ -69,16 +85,21 @@ class MultiplexedConnection(ABC):
         parser: Makes replies of what is read.
         write: Writes at once. It is called where nothing else is waiting to be written, or being
             written.
+        make_caller: Makes a future.
     """
 
-    def __init__(self, parser: Any, write: Callable[[bytes], object]) -> None:
+    def __init__(
+        self, parser: Any, write: Callable[[bytes], object], make_caller: Callable[[], Caller]
+    ) -> None:
         self.failure: BaseException | None = None
         self._write = write
+        self._make_caller = make_caller
         self._feed = parser.feed
         self._gets = parser.gets
         self._has_data = parser.has_data
-        # A plain tuple, as there is one for each call: who, how many replies, timeout_s, sent_s.
-        self._pending: deque[tuple[Caller, int, float, float]] = deque()
+        # A plain tuple, as there is one for each call: who, how many replies, how to read them, timeout_s,
+        # sent_s.
+        self._pending: deque[tuple[Caller, int, Read[Any], float, float]] = deque()
         self._replies: list[Any] = []
         """What the first of them has got so far."""
         self._outbox: list[bytes] = []
@@ -91,15 +112,20 @@ class MultiplexedConnection(ABC):
         self._is_swept = False
         self._late_looks = 0
 
-    def send(self, caller: Caller, commands: Sequence[Args], timeout_s: float) -> None:
-        """Send commands; the caller gets their replies."""
+    def ask(self, commands: Sequence[Args], timeout_s: float, read: Read[R]) -> Awaitable[R]:
+        """Send commands together; the future that is given back gets what `read` makes of the replies.
+
+        Raises:
+            Exception: Nothing was sent: the connection is closed, or a command cannot be packed.
+        """
         if self.failure is not None:
             raise fresh(self.failure)
         wanted = len(commands)
         data = pack_one(commands[0]) if wanted == 1 else pack(commands)
+        caller = self._make_caller()
         pending = self._pending
         is_alone = not (pending or self._is_crowded)
-        pending.append((caller, wanted, timeout_s, monotonic()))
+        pending.append((caller, wanted, read, timeout_s, monotonic()))
         if is_alone:
             self._write(data)
         elif self._outbox:
@@ -112,20 +138,64 @@ class MultiplexedConnection(ABC):
         if not self._is_swept:
             self._is_swept = True
             self._sweep_soon()
+        return caller
 
     def close(self, failure: BaseException) -> None:
         """Give the connection up. What is pending fails."""
         if self.failure is not None:
             return
         self.failure = failure
-        self._weigh()
+        self.is_free = False
         self._disconnect()
-        for caller, *_ in self._pending:
+        pending = self._pending
+        while pending:
+            caller, _, read, _, _ = pending.popleft()
             if not caller.done():
-                caller.set_exception(fresh(failure))
-        self._pending.clear()
+                caller.set_result(read(failure))
 
     # For those who do the I/O.
+
+    def data_received(self, data: bytes | memoryview) -> None:
+        """Take in what was read; asyncio's transports call this themselves.
+
+        Replies find their callers. The connection is closed where they do not, as a reply that nobody has
+        asked for would be the next caller's.
+        """
+        self._last_read_s = monotonic()
+        count = len(data)
+        try:
+            for begin in range(0, count, _FEED_BYTES):
+                portion_bytes = min(_FEED_BYTES, count - begin)
+                self._unfinished_bytes += portion_bytes
+                self._feed(data, begin, portion_bytes)
+                self._deliver(iter(self._gets, NOT_ENOUGH_DATA))
+            if not self._pending and self._has_data():
+                raise RedisConnectionError("a reply came that nobody has asked for")  # noqa: TRY301
+        except Exception as error:  # noqa: BLE001 - also what the parser makes of nonsense
+            self.close(as_failure(error))
+        if self._unfinished_bytes > BULK_BYTES or not self.is_free:
+            self._weigh()
+
+    def _deliver(self, replies: Iterable[Any]) -> None:
+        pending = self._pending
+        for reply in replies:
+            if self.failure is not None:  # whoever has read the one before has closed the connection
+                return
+            self._unfinished_bytes = 0
+            if not pending:
+                raise RedisConnectionError("a reply came that nobody has asked for")
+            caller, wanted, read, _, _ = pending[0]
+            if wanted == 1:
+                mine = [reply]
+            else:
+                mine = self._replies
+                mine.append(reply)
+                if len(mine) < wanted:
+                    continue
+                self._replies = []
+            pending.popleft()
+            if not caller.done():
+                caller.set_result(read(mine))
 
     def _get_stuck(self, is_stuck: bool) -> None:
         """Whether there is more to be sent than the peer takes."""
@@ -143,37 +213,6 @@ class MultiplexedConnection(ABC):
         self._is_crowded = len(outbox) > 1 or len(self._pending) > _FIRST_CALLS
         return b"".join(outbox)
 
-    def _received(self, buffer: bytes | bytearray, count: int) -> None:
-        """Take in what was read: so many bytes of a buffer."""
-        self._last_read_s = monotonic()
-        for begin in range(0, count, _FEED_BYTES):
-            portion_bytes = min(_FEED_BYTES, count - begin)
-            self._unfinished_bytes += portion_bytes
-            self._feed(buffer, begin, portion_bytes)
-            self._deliver(iter(self._gets, NOT_ENOUGH_DATA))
-        self._weigh()
-        if not self._pending and self._has_data():
-            raise RedisConnectionError("a reply came that nobody has asked for")
-
-    def _deliver(self, replies: Iterable[Any]) -> None:
-        pending = self._pending
-        for reply in replies:
-            self._unfinished_bytes = 0
-            if not pending:
-                raise RedisConnectionError("a reply came that nobody has asked for")
-            caller, wanted, _, _ = pending[0]
-            if wanted == 1:
-                mine = [reply]
-            else:
-                mine = self._replies
-                mine.append(reply)
-                if len(mine) < wanted:
-                    continue
-                self._replies = []
-            pending.popleft()
-            if not caller.done():
-                caller.set_result(mine)
-
     def _look(self, due_s: float) -> bool:
         """Fail the calls whose time is over; whether there are any to look at again in `SWEEP_S`."""
         self._is_swept = bool(self._pending)
@@ -185,16 +224,20 @@ class MultiplexedConnection(ABC):
         self._late_looks = self._late_looks + 1 if is_late and self._late_looks < _MOST_LATE_LOOKS else 0
         if self._late_looks:
             return True
-        for caller, _, timeout_s, sent_s in self._pending:
+        overdue = []
+        is_silent = False
+        for caller, _, read, timeout_s, sent_s in self._pending:
             waited_s = now_s - max(sent_s, self._last_read_s)
             if waited_s < timeout_s and now_s - sent_s < LONGEST_CALL_S:
                 continue
+            overdue.append((caller, read))
+            is_silent = is_silent or (self._last_read_s < sent_s and waited_s >= _SILENCE_S)
+        for caller, read in overdue:  # not before: whoever reads may close the connection
             if not caller.done():
-                caller.set_exception(RedisTimeoutError("no reply in time"))
-            if self._last_read_s < sent_s and waited_s >= _SILENCE_S:
-                self.close(RedisTimeoutError("the server does not answer"))
-                return False
-        return True
+                caller.set_result(read(RedisTimeoutError("no reply in time")))
+        if is_silent:
+            self.close(RedisTimeoutError("the server does not answer"))
+        return self.failure is None
 
     @abstractmethod
     def _flush_soon(self) -> object:
@@ -209,38 +252,55 @@ class MultiplexedConnection(ABC):
         """Close the connection, without waiting for the peer."""
 
 
-L = TypeVar("L", bound=MultiplexedConnection)
+C = TypeVar("C", bound=MultiplexedConnection)
 
 
-class OpenConnections(Generic[L]):
-    """The open connections of a channel: a few of them, and mostly one."""
+class MultiplexedConnections(ABC, Generic[C]):
+    """The open connections to one server: a few of them, and mostly one.
 
-    def __init__(self, most: int) -> None:
-        self._links: list[L] = []
-        self._most = most
+    Args:
+        max_connections: How many may be open at once.
+    """
 
-    def choose(self) -> L | None:
-        """The first connection that is not in the middle of something large; None to open another."""
-        for link in self._links:
-            if link.is_free:
-                return link
-        self._links = [link for link in self._links if link.failure is None]
-        if len(self._links) < self._most:
-            return None
-        return self._links[-1]
+    def __init__(self, max_connections: int) -> None:
+        self._open: list[C] = []
+        self._max_connections = max_connections
 
-    def add(self, link: L) -> None:
-        """Another was opened."""
-        self._links.append(link)
+    def ask(self, commands: Sequence[Args], timeout_s: float, read: Read[R]) -> Awaitable[R]:
+        """Send commands together, and give back what `read` makes of their replies, or of a failure.
 
-    def close(self) -> None:
-        """Close them all."""
-        links, self._links = self._links, []
-        for link in links:
-            link.close(RedisConnectionError("the connection was closed"))
+        What is given back is awaited once, and at once. A failure is one that `read` is given: whether the
+        commands were run is unknown then.
 
-    def __iter__(self) -> Iterator[L]:
-        return iter([link for link in self._links if link.failure is None])
+        Raises:
+            Exception: Nothing was sent: a command cannot be packed.
+        """
+        for connection in self._open:
+            if connection.is_free:
+                return connection.ask(commands, timeout_s, read)
+        self._open = list(self)
+        if len(self._open) >= self._max_connections:
+            return self._open[-1].ask(commands, timeout_s, read)
+        return self._ask_on_another(commands, timeout_s, read)
 
-    def __len__(self) -> int:
-        return sum(link.failure is None for link in self._links)
+    async def _ask_on_another(self, commands: Sequence[Args], timeout_s: float, read: Read[R]) -> R:
+        started_s = monotonic()
+        try:
+            connection = await self._opened(timeout_s)
+            answer = connection.ask(commands, timeout_s - (monotonic() - started_s), read)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it comes in the place of the replies
+            return read(error)
+        return await answer
+
+    def reset(self) -> None:
+        """Close the connections that are open. The next call opens another."""
+        connections, self._open = self._open, []
+        for connection in connections:
+            connection.close(RedisConnectionError("the connection was closed"))
+
+    def __iter__(self) -> Iterator[C]:
+        return iter([connection for connection in self._open if connection.failure is None])
+
+    @abstractmethod
+    async def _opened(self, timeout_s: float) -> C:
+        """A connection that is opened, for this caller and all that come while it is."""

@@ -23,7 +23,10 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import InvalidResponse, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from sansio_cache_redis.errors import ERRORS, LONGEST_CALL_S
+from sansio_cache_redis.errors import ERRORS
+
+LONGEST_CALL_S: Final = 5.0
+"""How long a call may wait in all, in seconds, as long as replies to others keep coming in."""
 
 NOT_ENOUGH_DATA: Final = object()
 _READ_BYTES: Final = 32768

@@ -14,7 +14,7 @@ for a measured reason:
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -63,6 +63,27 @@ def scheme_of(url: str) -> str:
             f"cannot use the URL {redact_url(url)}: it must begin with redis://, rediss://, unix:// or memory://"
         )
     return scheme
+
+
+def uses_memory(url: str) -> bool:
+    """Whether a URL means a store in this process's memory.
+
+    Raises:
+        ConfigurationError: It is no URL that the cache can use.
+    """
+    return scheme_of(url) == MEMORY
+
+
+def refuse_no_client(client: Any, options: Mapping[str, Any]) -> None:
+    """Refuse what `from_client` cannot take, whatever the client is.
+
+    Raises:
+        ConfigurationError: There is no client, or an option is not for one.
+    """
+    if client is None:
+        raise ConfigurationError("from_client takes a client of redis-py; got None")
+    if "url" in options:
+        raise ConfigurationError("from_client takes no url: the client knows where its server is")
 
 
 def opening_timeout_s(config: RedisConfig) -> float:

@@ -1,4 +1,4 @@
-"""The channel for threads: callers combine into batches on a few blocking connections.
+"""Connections for threads: callers combine into batches on a few blocking connections.
 
 A connection has a lane. A caller that finds a lane free drives it: sends its commands, reads its replies,
 goes. One that finds it busy queues, and sleeps; when the driver is done it hands the lane to the first in
@@ -6,7 +6,7 @@ the queue, who drives for all that queue behind it, in one write. So one caller 
 many share the price of a system call. A lane that has been busy for some milliseconds (large values) is
 passed over for the next one, as long as there are connections to be had.
 
-A caller never opens a connection: a thread in the background does, so that the caller waits for it no longer
+A caller never opens a connection: a thread of its own does, so that the caller waits for it no longer
 than for anything else, and a slow handshake is not begun anew for every call.
 
 After any failure in the middle of a batch, whatever its kind, the connection is closed: replies never get
@@ -19,15 +19,20 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Final
 
 import attrs
+from msgspec import Struct
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from sansio_cache_redis.connections.redispy import Wire, blocking_wire
-from sansio_cache_redis.errors import ERRORS, LONGEST_CALL_S, as_failure, fresh, tell_time
-from sansio_cache_redis.wire import TIME, Args
+from sansio_cache_redis.connections.redispy import LONGEST_CALL_S, Wire, blocking_wire
+from sansio_cache_redis.errors import ERRORS, as_failure, fresh
+from sansio_cache_redis.wire import TIME, Args, tell_time
+
+StartThread = Callable[[Callable[[], object], str], bool]
+"""Starts a thread for a job, with a name; False where the system has none to give."""
 
 _SLOW_S: Final = 0.003
 """A lane that has been busy for longer is passed over."""
@@ -39,21 +44,18 @@ _MOST_COMMANDS: Final = 1000
 """How many commands go into one batch, so that its first caller does not wait for everybody's replies."""
 
 
-class _Call:
+class _Call(Struct, eq=False):
     """A batch of one caller. Whoever queues sleeps on `turn`, until it is served or is to drive."""
 
-    # What most never set is the class's.
+    commands: Sequence[Args]
+    timeout_s: float
+    came_s: float
     turn: threading.Lock | None = None
-    is_gone = False
+    is_gone: bool = False
     batch: Sequence[_Call] = ()
     """The others that this one drives for."""
     replies: list[Any] | None = None
     failure: BaseException | None = None
-
-    def __init__(self, commands: Sequence[Args], timeout_s: float, came_s: float) -> None:
-        self.commands = commands
-        self.came_s = came_s
-        self.timeout_s = timeout_s
 
     def wake(self) -> None:
         """Let the caller go on."""
@@ -72,7 +74,7 @@ class _Call:
 
 @attrs.define(eq=False)
 class _Lane:
-    """One connection, who drives it, and who queues. Guarded by the channel's lock but for `wire`."""
+    """One connection, who drives it, and who queues. Guarded by the lock of all lanes but for `wire`."""
 
     driver: _Call | None = None
     since_s: float = 0.0
@@ -98,10 +100,11 @@ class _Opening:
 
 
 class ThreadsConnections:
-    """Runs batches of Redis commands for any number of threads.
+    """The open connections to one server, for any number of threads.
 
     Args:
         make_connection: Makes a connection of redis-py that is not open yet.
+        start_thread: Starts the thread that opens one.
         max_connections: How many lanes there may be.
         on_time: Told the server's time, in microseconds, when a connection opens.
     """
@@ -109,11 +112,13 @@ class ThreadsConnections:
     def __init__(
         self,
         make_connection: Callable[[], Any],
+        start_thread: StartThread,
         *,
         max_connections: int,
         on_time: Callable[[int], object],
     ) -> None:
         self._make_connection = make_connection
+        self._start_thread = start_thread
         self._on_time = on_time
         self._lock = threading.Lock()
         self._lanes = [_Lane() for _ in range(max_connections)]
@@ -134,7 +139,7 @@ class ThreadsConnections:
         try:
             with self._lock:
                 lane = self._choose(now_s)
-                if lane.is_free():
+                if lane.driver is None or lane.driver.is_gone:
                     lane.driver = call
                     lane.since_s = now_s
                 else:
@@ -143,9 +148,7 @@ class ThreadsConnections:
                     lane.queue.append(call)
             if lane.driver is not call:
                 self._sleep(lane, call, now_s)
-            if lane.driver is call:
-                self._drive(lane, call)
-            return call.result()
+            return self._drive(lane, call) if lane.driver is call else call.result()
         finally:  # however it ends: a KeyboardInterrupt may come at any point
             call.is_gone = True  # from here on others may take the lane
             if lane is not None:
@@ -173,7 +176,7 @@ class ThreadsConnections:
         self.reset()
 
     @property
-    def connections(self) -> int:
+    def count(self) -> int:
         """How many connections are open or being opened."""
         with self._lock:
             return sum(lane.wire is not None for lane in self._lanes) + len(self._openings)
@@ -183,7 +186,9 @@ class ThreadsConnections:
     def _choose(self, now_s: float) -> _Lane:
         """The first lane that is not slow at the moment; where all are, the one with the shortest queue."""
         for lane in self._lanes:
-            if lane.wire is not None and (lane.is_free() or now_s - lane.since_s < _SLOW_S):
+            driver = lane.driver
+            is_quick = driver is None or driver.is_gone or now_s - lane.since_s < _SLOW_S
+            if lane.wire is not None and is_quick:
                 return lane
         for lane in self._lanes:  # one without a connection: more of them would not come any sooner
             if lane.wire is None:
@@ -199,37 +204,51 @@ class ThreadsConnections:
             # As long as others are served, it is merely its turn that has not come.
             left_s = min(lane.used_s + call.timeout_s, longest_s) - time.monotonic()
 
-    def _drive(self, lane: _Lane, call: _Call) -> None:
-        """Serve the caller and all that queue behind it, in one batch."""
-        commands = call.commands
+    def _drive(self, lane: _Lane, call: _Call) -> list[Any]:
+        """Serve the caller, and all that queue behind it, in one batch; returns the caller's replies."""
+        commands, timeout_s = call.commands, call.timeout_s
         if lane.queue:
-            with self._lock:
-                lane.since_s = time.monotonic()
-                commands = list(commands)
-                call.batch = batch = []
-                while lane.queue and len(commands) < _MOST_COMMANDS:
-                    other = lane.queue[0]  # it leaves the queue only once it is elsewhere
-                    if not (other.is_gone or other is call):
-                        batch.append(other)
-                        commands += other.commands
-                    lane.queue.popleft()
-        timeout_s = (
-            max(call.timeout_s, *(other.timeout_s for other in call.batch)) if call.batch else call.timeout_s
-        )
+            commands, timeout_s = self._gather(lane, call)
         try:
-            replies = self._exchange(lane, call, commands, timeout_s)
+            wire = lane.wire
+            now_s = time.monotonic()
+            if wire is None or now_s - lane.used_s > _IDLE_S or lane.used_s < self._failed_s:
+                wire = self._sound_wire(lane, max(call.came_s + call.timeout_s - now_s, 0.0))
+                timeout_s = max(now_s + timeout_s - time.monotonic(), _SHORTEST_S)
+            try:
+                replies = wire.exchange(commands, timeout_s, may_spin=not (call.batch or lane.queue))
+            except BaseException:
+                lane.wire = None
+                self._failed_s = time.monotonic()
+                wire.close()
+                raise
         except ERRORS as error:
             call.failure = error
             raise
+        lane.used_s = time.monotonic()
         if not call.batch:
-            call.replies = replies
-            return
+            return replies
         begin = len(call.commands)
-        call.replies = replies[:begin]
         for other in call.batch:
             end = begin + len(other.commands)
             other.replies = replies[begin:end]
             begin = end
+        return replies[: len(call.commands)]
+
+    def _gather(self, lane: _Lane, call: _Call) -> tuple[list[Args], float]:
+        """Make a batch of all that queue: their commands with the caller's own, and how long they may take."""
+        commands, timeout_s = list(call.commands), call.timeout_s
+        with self._lock:
+            lane.since_s = time.monotonic()
+            call.batch = batch = []
+            while lane.queue and len(commands) < _MOST_COMMANDS:
+                other = lane.queue[0]  # it leaves the queue only once it is elsewhere
+                if not (other.is_gone or other is call):
+                    batch.append(other)
+                    commands += other.commands
+                    timeout_s = max(timeout_s, other.timeout_s)
+                lane.queue.popleft()
+        return commands, timeout_s
 
     def _leave(self, lane: _Lane, call: _Call) -> None:
         """Wake those that were driven for, and let the first in the queue drive.
@@ -268,27 +287,17 @@ class ThreadsConnections:
         if stale_wire is not None:
             stale_wire.close()
 
-    # Connections. Only the driver of a lane comes here.
+    # Wires. Only the driver of a lane comes here.
 
-    def _exchange(self, lane: _Lane, call: _Call, commands: Sequence[Args], timeout_s: float) -> list[Any]:
+    def _sound_wire(self, lane: _Lane, timeout_s: float) -> Wire:
+        """The lane's wire, if it is as it was left; otherwise another, for which to wait so long."""
         wire = lane.wire
-        now_s = time.monotonic()
-        is_doubtful = now_s - lane.used_s > _IDLE_S or lane.used_s < self._failed_s
-        if wire is not None and is_doubtful and not wire.is_sound():
-            wire.close()
-            wire = lane.wire = None
-        if wire is None:
-            wire = self._opened(lane, max(call.came_s + call.timeout_s - now_s, 0.0))
-            timeout_s = max(now_s + timeout_s - time.monotonic(), _SHORTEST_S)
-        try:
-            replies = wire.exchange(commands, timeout_s, may_spin=not (call.batch or lane.queue))
-        except BaseException:
+        if wire is not None:
+            if wire.is_sound():
+                return wire
             lane.wire = None
-            self._failed_s = time.monotonic()
             wire.close()
-            raise
-        lane.used_s = time.monotonic()
-        return replies
+        return self._opened(lane, timeout_s)
 
     def _opened(self, lane: _Lane, timeout_s: float) -> Wire:
         """Wait for a connection, which goes on being opened when the wait is over."""
@@ -300,11 +309,7 @@ class ThreadsConnections:
             if opening is None:
                 opening = self._openings[number] = _Opening(self._generation)
         if not opening.has_begun:  # also where who made it was interrupted before it could
-            name = "sansio-cache-connecting"
-            thread = threading.Thread(target=self._open, args=(opening,), name=name, daemon=True)
-            try:
-                thread.start()
-            except RuntimeError:  # the system has no more threads to give
+            if not self._start_thread(partial(self._open, opening), "sansio-cache-connecting"):
                 opening.failure = RedisConnectionError("no thread to open a connection")
                 opening.done.set()
         if not opening.done.wait(timeout_s):
@@ -325,12 +330,12 @@ class ThreadsConnections:
             if opening.has_begun:
                 return
             opening.has_begun = True
-        connection: Any = None
+        redispy: Any = None
         try:
-            connection = self._make_connection()
-            connection.connect()
-            wire = blocking_wire(connection)
-            [reply] = wire.exchange([TIME], connection.socket_timeout)
+            redispy = self._make_connection()
+            redispy.connect()
+            wire = blocking_wire(redispy)
+            [reply] = wire.exchange([TIME], redispy.socket_timeout)
             tell_time(reply, self._on_time)
             with self._lock:
                 if self._is_closed:
@@ -338,33 +343,7 @@ class ThreadsConnections:
                 opening.wire = wire
         except Exception as error:  # noqa: BLE001 - handed to the callers who wait
             opening.failure = as_failure(error)
-            if connection is not None:
-                connection.disconnect()
+            if redispy is not None:
+                redispy.disconnect()
         finally:
             opening.done.set()
-
-
-class ClientConnections:
-    """Runs batches through the pipelines of a blocking client that the user owns.
-
-    Its own time-outs and retries apply, as nobody else can end its calls: it is best made with
-    `socket_timeout` and without retries.
-    """
-
-    def __init__(self, client: Any) -> None:
-        self._client = client
-
-    def execute(self, commands: Sequence[Args], timeout_s: float) -> list[Any]:  # noqa: ARG002
-        """Send commands together; returns their replies, error replies as values."""
-        with self._client.pipeline(transaction=False) as pipeline:
-            for command in commands:
-                pipeline.execute_command(*command)
-            replies: list[Any] = pipeline.execute(raise_on_error=False)
-            return replies
-
-    def reset(self) -> None:
-        """Close the client's connections; it opens new ones by itself."""
-        self._client.connection_pool.disconnect()
-
-    def close(self) -> None:
-        """Leave the client to its owner."""

@@ -1,19 +1,17 @@
-"""The channel for trio: one connection, on which any number of callers' commands are multiplexed.
-
-Another is opened where that one is in the middle of something large, so that small values do not wait for it.
+"""Connections for trio, on each of which any number of callers' commands are multiplexed.
 
 redis-py's asyncio client cannot run under trio. Its blocking connection opens, authenticates and shakes hands
 on a worker thread; then its socket is made non-blocking and driven from the loop. A system task reads, parses
 and wakes the callers; another writes what a caller could not write by itself at once. What calls, replies
-and deadlines have to do with each other stands in `multiplexed.py`. A cancelled caller costs nothing but its unread
-reply, and no thread has to get its turn beside a busy loop, once a connection is open.
+and deadlines have to do with each other stands in `multiplexed.py`. A cancelled caller costs nothing but its
+unread reply, and no thread has to get its turn beside a busy loop, once a connection is open.
 """
 
 from __future__ import annotations
 
 import socket
 import ssl
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Generator, Sequence
 from contextlib import suppress
 from time import monotonic, sleep
 from typing import Any, Final, cast
@@ -23,11 +21,23 @@ import trio
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from sansio_cache_redis.connections.multiplexed import SWEEP_S, MultiplexedConnection, OpenConnections
-from sansio_cache_redis.connections.redispy import exchange_publicly, has_unread, reply_reader, socket_of
-from sansio_cache_redis.connections.threads import ClientConnections
-from sansio_cache_redis.errors import LONGEST_CALL_S, as_failure, fresh, tell_time
-from sansio_cache_redis.wire import TIME, Args
+from sansio_cache_redis.connections.multiplexed import (
+    SWEEP_S,
+    MultiplexedConnection,
+    MultiplexedConnections,
+    R,
+    Read,
+    as_they_are,
+)
+from sansio_cache_redis.connections.redispy import (
+    LONGEST_CALL_S,
+    exchange_publicly,
+    has_unread,
+    reply_reader,
+    socket_of,
+)
+from sansio_cache_redis.errors import as_failure, fresh
+from sansio_cache_redis.wire import TIME, Args, tell_time
 
 _READ_BYTES: Final = 262144
 _WRITE_BYTES: Final = 65536
@@ -35,20 +45,17 @@ _WRITE_BYTES: Final = 65536
 _MOST_READS: Final = 16
 """TLS gives out 16 kB at a time; others have their turn after so many of them."""
 
-_CLIENT_THREADS: Final = 40
-"""How many calls of a client of the user's may run at once."""
-
 _WAY_S: Final = 0.0002
 _SHORTEST_PAUSE_S: Final = 0.001
 """How long the loop stands still for a thread that connects, and how often."""
 
 
 class _Call:
-    """A future: the task that waits for replies, and what it is woken with."""
+    """A future: the task that waits for an answer, and what it is woken with."""
 
     __slots__ = ("_result", "_task")
 
-    _result: list[Any]
+    _result: Any
 
     def __init__(self) -> None:
         self._task: trio.lowlevel.Task | None = trio.lowlevel.current_task()
@@ -57,25 +64,22 @@ class _Call:
         """Whether it waits no more."""
         return self._task is None
 
-    def set_result(self, result: list[Any], /) -> None:
-        """Let the task go on with its replies."""
+    def set_result(self, result: Any, /) -> None:
+        """Let the task go on with its answer."""
         task, self._task = self._task, None
         assert task is not None
         self._result = result
-        trio.lowlevel.reschedule(task, cast("outcome.Outcome[list[Any]]", self))
+        trio.lowlevel.reschedule(task, cast("outcome.Outcome[Any]", self))
 
-    def unwrap(self) -> list[Any]:
+    def unwrap(self) -> Any:
         """What trio asks of what a task is woken with: it takes the call for an outcome."""
         return self._result
 
-    def set_exception(self, exception: BaseException, /) -> None:
-        """Fail it."""
-        task, self._task = self._task, None
-        assert task is not None
-        trio.lowlevel.reschedule(task, outcome.Error(exception))
+    def __await__(self) -> Generator[Any, Any, Any]:
+        return trio.lowlevel.wait_task_rescheduled(self._give_up).__await__()
 
-    def give_up(self, _: Any) -> trio.lowlevel.Abort:
-        """The caller is cancelled: its replies will be read, and dropped."""
+    def _give_up(self, _: Any) -> trio.lowlevel.Abort:
+        """The caller is cancelled: its replies will be taken in, and dropped."""
         self._task = None
         return trio.lowlevel.Abort.SUCCEEDED
 
@@ -83,19 +87,16 @@ class _Call:
 class _TrioConnection(MultiplexedConnection):
     """One open connection of redis-py, and the task that writes."""
 
-    def __init__(self, connection: Any, write: Callable[[bytes], object]) -> None:
-        super().__init__(reply_reader(connection), write)
-        self._connection = connection
+    def __init__(self, redispy: Any, write: Callable[[bytes], object]) -> None:
+        super().__init__(reply_reader(redispy), write, _Call)
+        self._redispy = redispy
         self._resting: trio.lowlevel.Task | None = None
         """The task that writes, while there is nothing to write."""
 
-    @trio.lowlevel.enable_ki_protection  # between what is written and what is pending nothing may come
-    async def call(self, commands: Sequence[Args], timeout_s: float) -> list[Any]:
-        """Send commands and wait for their replies."""
-        call = _Call()
-        self.send(call, commands, timeout_s)
-        replies: list[Any] = await trio.lowlevel.wait_task_rescheduled(call.give_up)
-        return replies
+    @trio.lowlevel.enable_ki_protection  # a call that is pending must be waiting when its answer comes
+    async def ask(self, commands: Sequence[Args], timeout_s: float, read: Read[R]) -> R:
+        """Send commands together, and wait for what `read` makes of the replies."""
+        return await super().ask(commands, timeout_s, read)
 
     def _flush_soon(self) -> None:
         task, self._resting = self._resting, None
@@ -133,19 +134,19 @@ class _TrioConnection(MultiplexedConnection):
             raise
 
     def _disconnect(self) -> None:
-        self._connection.disconnect()
+        self._redispy.disconnect()
         self._flush_soon()  # the task that writes finds out and ends
 
 
 class _SocketConnection(_TrioConnection):
     """On its socket."""
 
-    def __init__(self, connection: Any, sock: socket.socket) -> None:
-        super().__init__(connection, self._try_to_write)
+    def __init__(self, redispy: Any, sock: socket.socket) -> None:
+        super().__init__(redispy, self._try_to_write)
         sock.setblocking(False)
         self._sock = sock
         self._reads = _MOST_READS if isinstance(sock, ssl.SSLSocket) else 1
-        self._buffer = bytearray(_READ_BYTES)
+        self._buffer = memoryview(bytearray(_READ_BYTES))
         self._is_writing = False
         trio.lowlevel.spawn_system_task(self._guard, self._read_all)
         trio.lowlevel.spawn_system_task(self._guard, self._write_all)
@@ -178,7 +179,7 @@ class _SocketConnection(_TrioConnection):
             self._get_stuck(False)
 
     async def _read_all(self) -> None:
-        while True:
+        while self.failure is None:
             await trio.lowlevel.wait_readable(self._sock)
             for _ in range(self._reads):
                 try:
@@ -190,7 +191,7 @@ class _SocketConnection(_TrioConnection):
                     continue
                 if not count:
                     raise RedisConnectionError("the server closed the connection")
-                self._received(self._buffer, count)
+                self.data_received(self._buffer[:count])
 
     def _disconnect(self) -> None:
         trio.lowlevel.notify_closing(self._sock)
@@ -200,8 +201,8 @@ class _SocketConnection(_TrioConnection):
 class _PublicConnection(_TrioConnection):
     """Where its socket is not to be had: redis-py's public methods, batch after batch on a thread."""
 
-    def __init__(self, connection: Any) -> None:
-        super().__init__(connection, self._write_later)
+    def __init__(self, redispy: Any) -> None:
+        super().__init__(redispy, self._write_later)
         self._threads = trio.CapacityLimiter(1)
         trio.lowlevel.spawn_system_task(self._guard, self._exchange_all)
 
@@ -214,7 +215,7 @@ class _PublicConnection(_TrioConnection):
             if not self._outbox:
                 await self._rest()
                 continue
-            count = sum(wanted for _, wanted, _, _ in self._pending)
+            count = sum(wanted for _, wanted, *_ in self._pending)
             self._deliver(
                 await trio.to_thread.run_sync(
                     self._exchange, self._outgoing(), count, abandon_on_cancel=True, limiter=self._threads
@@ -223,18 +224,18 @@ class _PublicConnection(_TrioConnection):
 
     def _exchange(self, data: bytes, count: int) -> list[Any]:
         replies = []
-        for reply in exchange_publicly(self._connection, [data], count, LONGEST_CALL_S):
+        for reply in exchange_publicly(self._redispy, [data], count, LONGEST_CALL_S):
             self._last_read_s = monotonic()
             replies.append(reply)
         return replies
 
 
-def _connection_on(connection: Any) -> _TrioConnection:
+def _connection_on(redispy: Any) -> _TrioConnection:
     """Take a connection over that redis-py has opened."""
-    if has_unread(connection):
+    if has_unread(redispy):
         raise RedisConnectionError("a reply came that nobody has asked for")
-    sock = socket_of(connection)
-    return _PublicConnection(connection) if sock is None else _SocketConnection(connection, sock)
+    sock = socket_of(redispy)
+    return _PublicConnection(redispy) if sock is None else _SocketConnection(redispy, sock)
 
 
 class _Connecting:
@@ -242,7 +243,7 @@ class _Connecting:
 
     def __init__(self, make_connection: Callable[[], Any]) -> None:
         self._make_connection = make_connection
-        self._connection: Any = None
+        self._redispy: Any = None
         self._is_abandoned = False
         self._is_over = False
 
@@ -253,8 +254,8 @@ class _Connecting:
             return await trio.to_thread.run_sync(self._connect, abandon_on_cancel=True, limiter=limiter)
         except trio.Cancelled:
             self._is_abandoned = True
-            if self._connection is not None:
-                self._connection.disconnect()  # in the middle of a handshake this ends the thread
+            if self._redispy is not None:
+                self._redispy.disconnect()  # in the middle of a handshake this ends the thread
             raise
         finally:
             self._is_over = True
@@ -268,15 +269,15 @@ class _Connecting:
             pause_s = min(1.05 * pause_s, SWEEP_S)  # it may be the server that is slow, for long
 
     def _connect(self) -> Any:
-        connection = self._connection = self._make_connection()
+        redispy = self._redispy = self._make_connection()
         is_open = False
         try:
-            connection.connect()
+            redispy.connect()
             is_open = True
         finally:
             if self._is_abandoned or not is_open:
-                connection.disconnect()
-        return connection
+                redispy.disconnect()
+        return redispy
 
 
 class _Opening:
@@ -285,12 +286,12 @@ class _Opening:
     def __init__(self) -> None:
         self.scope = trio.CancelScope()
         self.done = trio.Event()
-        self.link: _TrioConnection | None = None
+        self.connection: _TrioConnection | None = None
         self.failure: Exception = RedisConnectionError("the cache was closed")
 
 
-class TrioConnections:
-    """Runs batches of Redis commands for any number of tasks of one trio run.
+class TrioConnections(MultiplexedConnections[_TrioConnection]):
+    """The open connections to one server, for any number of tasks of one trio run.
 
     Args:
         make_connection: Makes a blocking connection of redis-py that is not open yet.
@@ -307,40 +308,22 @@ class TrioConnections:
         opening_timeout_s: float,
         on_time: Callable[[int], object],
     ) -> None:
+        super().__init__(max_connections)
         self._make_connection = make_connection
         self._opening_timeout_s = opening_timeout_s
         self._on_time = on_time
-        self._links: OpenConnections[_TrioConnection] = OpenConnections(max_connections)
         self._is_closed = False
         self._opening: _Opening | None = None
         # Of its own: loaders may hold all of trio's usual ones. Who is abandoned keeps its place for a while.
         self._threads = trio.CapacityLimiter(max_connections)
 
-    def execute(self, commands: Sequence[Args], timeout_s: float) -> Awaitable[list[Any]]:
-        """Send commands together; returns their replies, error replies as values.
-
-        Raises:
-            RedisError, OSError: The fate of the commands is unknown.
-        """
-        link = self._links.choose()
-        if link is not None:
-            return link.call(commands, timeout_s)
-        return self._execute_on_another(commands, timeout_s)
-
-    @trio.lowlevel.enable_ki_protection
-    async def _execute_on_another(self, commands: Sequence[Args], timeout_s: float) -> list[Any]:
-        if self._is_closed:
-            raise RedisConnectionError("the cache was closed")
-        started_s = monotonic()
-        link = await self._opened(timeout_s)
-        return await link.call(commands, timeout_s - (monotonic() - started_s))
-
-    def reset(self) -> None:
-        """Close the connection; the next call opens another."""
-        self._links.close()
+    @property
+    def count(self) -> int:
+        """How many connections are open or being opened."""
+        return len(list(self)) + (self._opening is not None)
 
     async def aclose(self) -> None:
-        """Close the connection, for good, and wait until it is."""
+        """Close the connections, for good, and wait until they are."""
         self._is_closed = True
         if self._opening is not None:
             self._opening.scope.cancel()
@@ -348,68 +331,41 @@ class TrioConnections:
         self.reset()
         await trio.lowlevel.checkpoint()
 
-    @property
-    def connections(self) -> int:
-        """How many connections are open or being opened."""
-        return len(self._links) + (self._opening is not None)
-
+    @trio.lowlevel.enable_ki_protection  # who finds an opening waits for it, so it must have begun
     async def _opened(self, timeout_s: float) -> _TrioConnection:
+        if self._is_closed:
+            raise RedisConnectionError("the cache was closed")
         opening = self._opening
         if opening is None:
             opening = self._opening = _Opening()
             # Not cancelled with the caller: it goes on being opened, for the next one.
-            trio.lowlevel.spawn_system_task(self._open, opening)
+            trio.lowlevel.spawn_system_task(self._open_one, opening)
         with trio.move_on_after(max(timeout_s, 0)):
             await opening.done.wait()
         if not opening.done.is_set():
             raise RedisTimeoutError("no connection in time")
-        if opening.link is None:
+        if opening.connection is None:
             raise fresh(opening.failure)
-        return opening.link
+        return opening.connection
 
-    async def _open(self, opening: _Opening) -> None:
-        link: _TrioConnection | None = None
+    async def _open_one(self, opening: _Opening) -> None:
+        connection: _TrioConnection | None = None
         try:
             with opening.scope:
                 with trio.move_on_after(self._opening_timeout_s):
-                    link = _connection_on(await _Connecting(self._make_connection).run(self._threads))
-                    [reply] = await link.call([TIME], self._opening_timeout_s)
-                    tell_time(reply, self._on_time)
-                    self._links.add(link)
-                    opening.link = link
-                if opening.link is None:
+                    connection = _connection_on(await _Connecting(self._make_connection).run(self._threads))
+                    replies = await connection.ask([TIME], self._opening_timeout_s, as_they_are)
+                    if isinstance(replies, BaseException):
+                        raise replies  # noqa: TRY301
+                    tell_time(replies[0], self._on_time)
+                    self._open.append(connection)
+                    opening.connection = connection
+                if opening.connection is None:
                     opening.failure = RedisTimeoutError("no connection in time")
         except Exception as error:  # noqa: BLE001 - handed to the callers who wait
             opening.failure = as_failure(error)
         finally:
-            if link is not None and opening.link is None:
-                link.close(opening.failure)
+            if connection is not None and opening.connection is None:
+                connection.close(opening.failure)
             self._opening = None
             opening.done.set()
-
-
-class TrioClientConnections:
-    """Runs batches through the pipelines of a blocking client that the user owns, on worker threads."""
-
-    def __init__(self, client: Any) -> None:
-        self._channel = ClientConnections(client)
-        # Of its own: loaders may hold all of trio's usual ones. The client's pool bounds what runs at once.
-        self._threads = trio.CapacityLimiter(_CLIENT_THREADS)
-
-    async def execute(self, commands: Sequence[Args], timeout_s: float) -> list[Any]:
-        """Send commands together; returns their replies, error replies as values."""
-        with trio.move_on_after(timeout_s):
-            run = self._channel.execute
-            # Given up on, the thread still reads its replies, so the connection stays in step.
-            return await trio.to_thread.run_sync(
-                run, commands, timeout_s, abandon_on_cancel=True, limiter=self._threads
-            )
-        raise RedisTimeoutError("no reply in time")
-
-    def reset(self) -> None:
-        """Close the client's connections; it opens new ones by itself."""
-        self._channel.reset()
-
-    async def aclose(self) -> None:
-        """Leave the client to its owner."""
-        await trio.lowlevel.checkpoint()

@@ -1,1 +1,1 @@
-"""What drives the machines under asyncio and trio."""
+"""Drives the machines under asyncio and trio."""

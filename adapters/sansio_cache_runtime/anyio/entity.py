@@ -1,42 +1,51 @@
-"""Entities for `anyio.Cache`: one kind of thing, whose name, type and policy are said once.
+"""Entities for asyncio and trio: one kind of thing, whose name, type and policy are said once.
 
     users = cache.entity("user", User, ttl=HOT, loader=database.user, generations=True)
     user = await users.get_or_load(7)
 
-Mirrors `entity_sync.py`.
+Mirrors `sync/entity.py`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import AbstractAsyncContextManager
 from functools import partial
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
+from typing import Any, Generic, TypeVar, overload
 
 from sansio_cache.keys import Key
-from sansio_cache_runtime.anyio.driver import call
+from sansio_cache.step import Outcome
+from sansio_cache_runtime.anyio.loaders import call_loader
+from sansio_cache_runtime.entity import EntityPlan
 from sansio_cache_runtime.loaders import refuse_uncallable
-from sansio_cache_runtime.request_builder import EntityPlan, Id, Mutation
-from sansio_cache_runtime.results import InvalidateResult
-
-if TYPE_CHECKING:
-    from sansio_cache_redis.anyio import Cache
+from sansio_cache_runtime.mutation import Mutation
+from sansio_cache_runtime.request_builder import Id
+from sansio_cache_runtime.results import InvalidateResult, invalidated, loaded, read, stored
 
 T = TypeVar("T")
 D = TypeVar("D")
 
 
-class AsyncEntity(Generic[T]):
+class Entity(Generic[T]):
     """A typed view of the entries of one entity. Made by `Cache.entity`."""
 
-    def __init__(self, cache: Cache, plan: EntityPlan) -> None:
+    def __init__(
+        self,
+        plan: EntityPlan,
+        run: Callable[..., Awaitable[Outcome]],
+        mutating: Callable[[Mutation], AbstractAsyncContextManager[Mutation]],
+        *,
+        raises: bool,
+    ) -> None:
         """Use `Cache.entity`."""
-        self._cache = cache
-        self._requests = plan
+        self._plan = plan
+        self._run = run
+        self._mutating = mutating
+        self._raises_not_told = raises
 
     def key(self, id: Id) -> Key:
         """The key of one thing."""
-        return self._cache.key.build(self._requests.name, id)
+        return self._plan.key(id)
 
     @overload
     async def get(self, id: Id, default: None = None) -> T | None: ...
@@ -44,7 +53,7 @@ class AsyncEntity(Generic[T]):
     async def get(self, id: Id, default: D) -> T | D: ...
     async def get(self, id: Id, default: Any = None) -> Any:
         """The value of one thing, or the default: see `Cache.get`."""
-        return await self._cache.get(self.key(id), default, type=self._requests.type)
+        return read(await self._run(self._plan.get(id)), default)
 
     async def get_or_load(
         self, id: Id, loader: Callable[[Any], Any] | None = None, *, tags: Iterable[str] = ()
@@ -59,8 +68,8 @@ class AsyncEntity(Generic[T]):
         Raises:
             ConfigurationError: Neither this call nor the entity has a loader.
         """
-        load = partial(self._requests.required_loader(loader), id)
-        value: T = await self._cache.get_or_load(self.key(id), load, **self._requests.options(tags))
+        step, load = self._plan.get_or_load(id, loader, tags)
+        value: T = loaded(await self._run(step, load))
         return value
 
     async def get_or_load_many(
@@ -74,28 +83,24 @@ class AsyncEntity(Generic[T]):
             tags: What else they all depend on.
         """
         refuse_uncallable(loader)  # the entity's own is one of single things
-        keys = self._requests.keys(ids)
-        by_key: dict[str, Any] = {key: each for each, key in keys.items()}
+        batch = self._plan.batch(ids)
 
-        async def load_named(names: list[str]) -> Any:
-            wanted = [by_key[name] for name in names]
-            given = await call(partial(loader, wanted))
-            return self._requests.named(given) if isinstance(given, Mapping) else given
+        async def load(names: list[str]) -> Any:
+            return batch.by_keys(await call_loader(partial(loader, batch.ids(names))))
 
-        found = await self._cache.get_or_load_many(by_key, load_named, **self._requests.options(tags))
-        return {each: found[key] for each, key in keys.items() if key in found}
+        return batch.found(await self._run(self._plan.get_or_load_many(batch, load, tags), load))
 
     async def set(self, id: Id, value: T, *, tags: Iterable[str] = ()) -> bool:
         """Store the value of one thing: see `Cache.set`."""
-        return await self._cache.set(self.key(id), value, **self._requests.options(tags))
+        return stored((id,), await self._run(self._plan.set(id, value, tags)))[id]
 
     async def invalidate(self, *ids: Id) -> InvalidateResult:
         """Remove some things: see `Cache.invalidate`."""
-        return await self._cache.invalidate(*(self.key(each) for each in ids))
+        return invalidated(await self._run(self._plan.invalidate(ids)), raises=self._raises_not_told)
 
     async def expire(self, *ids: Id) -> InvalidateResult:
         """Make some things stale: see `Cache.expire`."""
-        return await self._cache.expire(*(self.key(each) for each in ids))
+        return invalidated(await self._run(self._plan.expire(ids)), raises=self._raises_not_told)
 
     async def invalidate_all(self) -> InvalidateResult:
         """Make everything of this entity a miss at once, at the price of one removal; with generations only.
@@ -105,7 +110,7 @@ class AsyncEntity(Generic[T]):
         Raises:
             ConfigurationError: The entity has no generations.
         """
-        return await self._cache.invalidate(tags=self._requests.generation())
+        return invalidated(await self._run(self._plan.invalidate_all()), raises=self._raises_not_told)
 
     def mutate(self, *ids: Id, tags: Iterable[str] = ()) -> AbstractAsyncContextManager[Mutation]:
         """Hold some things while the block writes the database: see `Cache.mutate`.
@@ -116,4 +121,4 @@ class AsyncEntity(Generic[T]):
             ids: What tells them from others of their kind.
             tags: Names of tags to invalidate at the end.
         """
-        return self._cache._mutating(self._requests.mutation(ids, tags))  # noqa: SLF001 - of one package
+        return self._mutating(self._plan.mutation(ids, tags))

@@ -1,1 +1,1 @@
-"""What drives the machines on threads."""
+"""Drives the machines on threads."""

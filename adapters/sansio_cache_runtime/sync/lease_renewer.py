@@ -1,8 +1,8 @@
-"""The keeper: renews the leases of loads that run in other threads.
+"""The lease renewer: renews the leases of loads that run in other threads.
 
 One thread for all of them, started with a load, asleep until a lease is a third over, and ended when there
 has been none for some time. It runs the same renewal machine as the asynchronous driver does; between two of
-its steps lies a `Sleep`, and the keeper's heap is what sleeps.
+its steps lies a `Sleep`, and its heap is what sleeps.
 """
 
 from __future__ import annotations
@@ -10,16 +10,17 @@ from __future__ import annotations
 import heapq
 import itertools
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Final
 
 import attrs
 
-from sansio_cache.commands import Sleep
-from sansio_cache.events import Event, Woke
+from sansio_cache.commands import Sleep, StoreCommand
+from sansio_cache.events import StoreEvent, Woke
+from sansio_cache.notices import Notice
 from sansio_cache.step import Step
-from sansio_cache_runtime.subscribers import leave_explanations
+from sansio_cache_runtime.sync.background import Background
 
 _IDLE_S: Final = 5.0
 
@@ -35,26 +36,29 @@ class LeaseRenewer:
 
     Args:
         clock: Monotonic, in seconds.
+        background: Starts the thread.
         perform: Answers a store command.
-        observe: Is told every step.
+        note: Takes notices in.
     """
 
     def __init__(
         self,
         clock: Callable[[], float],
-        perform: Callable[[Step], Event],
-        observe: Callable[[Step], None],
+        background: Background,
+        perform: Callable[[StoreCommand], StoreEvent],
+        note: Callable[[Sequence[Notice]], None],
     ) -> None:
         self._clock = clock
+        self._background = background
         self._perform = perform
-        self._observe = observe
+        self._note = note
         # Entered by itself: the `__exit__` of a Condition is a Python function, in which Ctrl-C may strike
         # before it has released the lock.
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
         self._due: list[tuple[float, int, _Kept]] = []
         self._numbers = itertools.count()
-        self._thread: threading.Thread | None = None
+        self._is_running = False
         self._is_closed = False
 
     @contextmanager
@@ -83,31 +87,29 @@ class LeaseRenewer:
         with self._lock:
             due_s = self._clock() + command.duration_s
             heapq.heappush(self._due, (due_s, next(self._numbers), kept))
-            if self._thread is None:
-                name = "sansio-cache-keeper"
-                thread = threading.Thread(target=self._run, name=name, daemon=True)
-                with suppress(RuntimeError):  # the system has no more threads to give: the lease will lapse
-                    thread.start()
-                    self._thread = thread  # not before it runs: starting it may be interrupted
+            if not self._is_running:
+                # Where the system has no more threads to give the lease will lapse.
+                self._is_running = self._background.start(self._run, "sansio-cache-lease-renewer")
             elif self._due[0][2] is kept:
                 self._changed.notify()
 
     def _run(self) -> None:
-        leave_explanations()
+        has_ended = False
         try:
             while (kept := self._next()) is not None:
                 step = kept.step.state.receive(Woke(self._clock()))
-                self._observe(step)
-                while step.command is not None and not isinstance(step.command, Sleep):
-                    step = step.state.receive(self._perform(step))
-                    self._observe(step)
+                self._note(step.notices)
+                while isinstance(step.command, StoreCommand):
+                    step = step.state.receive(self._perform(step.command))
+                    self._note(step.notices)
                 kept.step = step
                 self._schedule(kept)
+            has_ended = True
         finally:
             # Where a subscriber has ended it (SystemExit, say), the next load starts another.
-            with self._lock:
-                if self._thread is threading.current_thread():
-                    self._thread = None
+            if not has_ended:
+                with self._lock:
+                    self._is_running = False
 
     def _next(self) -> _Kept | None:
         """Wait for the next renewal that is due; None when it is time to end."""
@@ -124,5 +126,5 @@ class LeaseRenewer:
                 if left_s <= 0:
                     return heapq.heappop(self._due)[2]
                 self._changed.wait(left_s)
-            self._thread = None  # the next load starts another
+            self._is_running = False  # the next load starts another
             return None

@@ -8,31 +8,41 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections import deque
 from collections.abc import Callable
 from contextvars import copy_context
+from functools import partial
 from typing import Final
+
+from sansio_cache_runtime.sync.background import Background, guarded
 
 logger: Final = logging.getLogger("sansio_cache")
 
 MOST_THREADS: Final = 4
 MOST_WAITING: Final = 1_000
 _IDLE_S: Final = 5.0
-_CLOSE_S: Final = 1.0
 
 
 class Workers:
-    """Runs jobs on threads of its own. What a job raises is logged."""
+    """Runs jobs on threads of its own. What a job raises is logged.
 
-    def __init__(self, *, most_threads: int = MOST_THREADS, most_waiting: int = MOST_WAITING) -> None:
+    Args:
+        background: Starts the threads.
+        most_threads: How many there may be at once.
+        most_waiting: How many jobs may wait for one.
+    """
+
+    def __init__(
+        self, background: Background, *, most_threads: int = MOST_THREADS, most_waiting: int = MOST_WAITING
+    ) -> None:
+        self._background = background
         self._most_threads = most_threads
         self._most_waiting = most_waiting
         # Entered by itself: see `lease_renewer.py`.
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
         self._jobs: deque[Callable[[], object]] = deque()
-        self._threads: set[threading.Thread] = set()
+        self._threads = 0
         self._idle = 0
         self._is_closed = False
 
@@ -46,28 +56,21 @@ class Workers:
         with self._lock:
             if not self.has_room():
                 return False
-            if self._idle <= len(self._jobs) and len(self._threads) < self._most_threads:
-                thread = threading.Thread(target=self._run, name="sansio-cache-refresh", daemon=True)
-                try:
-                    thread.start()
-                except RuntimeError:  # the system has no more threads to give
+            if self._idle <= len(self._jobs) and self._threads < self._most_threads:
+                self._threads += 1
+                if not self._background.start(self._run, "sansio-cache-refresh", is_waited_for=True):
+                    self._threads -= 1
                     if not self._threads:
                         return False
-                else:
-                    self._threads.add(thread)
-            self._jobs.append(lambda: context.run(job))
+            self._jobs.append(partial(context.run, guarded, job))
             self._changed.notify()
             return True
 
     def close(self) -> None:
-        """Take no more jobs, and give those that there are some time to end."""
+        """Take no more jobs; the threads end when those that are there are done."""
         with self._lock:
             self._is_closed = True
             self._changed.notify_all()
-            threads = [each for each in self._threads if each is not threading.current_thread()]
-        until_s = time.monotonic() + _CLOSE_S
-        for thread in threads:
-            thread.join(timeout=max(until_s - time.monotonic(), 0.0))
 
     # On the threads.
 
@@ -86,7 +89,7 @@ class Workers:
                 while not self._jobs:
                     # A job may have come at the very end of the wait.
                     if self._is_closed or not (self._changed.wait(_IDLE_S) or self._jobs):
-                        self._threads.discard(threading.current_thread())
+                        self._threads -= 1
                         return None
                 return self._jobs.popleft()
             finally:

@@ -1070,7 +1070,7 @@ class TestAgainstAMemoryStore:
             process.advance(run)  # join
         outcomes = [process.finish(run) for run in runs]
         assert outcomes == [Loaded(7, b"7", accepted=True), *(Value(7),) * 4]
-        assert len(process.single_flight) == 0
+        assert process.holds_nothing
 
     def test_two_processes_load_once_and_the_other_waits(self):
         """L2, between processes."""
@@ -1130,7 +1130,7 @@ class TestAgainstAMemoryStore:
         process.interrupt(run)
         assert process.finish(run) == Abandoned()
         assert len(store) == 0
-        assert len(process.single_flight) == 0
+        assert process.holds_nothing
 
     def test_the_deadline_of_its_budget_is_250_ms_whatever_the_store_does(self):
         """L5: with every attempt timing out, the loader begins within one operation's time."""

@@ -284,7 +284,7 @@ def test_of_all_readers_of_all_processes_one_refreshes_and_none_waits():
     assert stage.calls == 1
     assert stage.notices(RefreshStarted) == [RefreshStarted(KEY, False)]
     assert stage.read().step.outcome == Value(7)
-    assert all(len(process.single_flight) == 0 for process in stage.processes)  # B2
+    assert all(process.holds_nothing for process in stage.processes)  # B2
 
 
 def test_an_early_refresh_replaces_a_value_that_is_still_fresh():
@@ -366,7 +366,7 @@ def test_cancelled_it_leaves_no_lease_behind_and_the_stale_value_in_place():
     assert {key: kept.cell for key, kept in stage.store.dump().items()} == {
         key: kept.cell for key, kept in before.items()
     }
-    assert len(process.single_flight) == 0
+    assert process.holds_nothing
 
 
 def test_a_refresh_whose_process_died_holds_the_next_one_up_no_longer_than_the_lease():

@@ -1,0 +1,1 @@
+"""Backends: answer the store commands of a cache, over connections to servers."""

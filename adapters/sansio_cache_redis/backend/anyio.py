@@ -1,0 +1,171 @@
+"""The backend for asyncio and trio: answers store commands in one event loop. Mirrors `sync.py`."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from typing import Any, Protocol
+
+from sansio_cache.commands import StoreCommand
+from sansio_cache.config import CacheConfig
+from sansio_cache.events import StoreEvent
+from sansio_cache.health import Health
+from sansio_cache_redis.backend.base import BaseBackend
+from sansio_cache_redis.connections.multiplexed import R, Read, as_they_are
+from sansio_cache_redis.connections.settings import (
+    asyncio_factory,
+    blocking_factory,
+    check_any_client,
+    check_client,
+    opening_timeout_s,
+)
+from sansio_cache_redis.connections.threads import StartThread
+from sansio_cache_redis.health import PROBES_S, probes
+from sansio_cache_redis.listening import Listener
+from sansio_cache_redis.topology.single import SingleServer
+from sansio_cache_redis.wire import EVALSHA, Args, ServerClock, as_eval, encode, unknown_scripts
+
+
+class Connections(Protocol):
+    """The connections to one server, in one event loop."""
+
+    def ask(self, commands: Sequence[Args], timeout_s: float, read: Read[R]) -> Awaitable[R]:
+        """Send commands together, and give back what `read` makes of their replies, or of a failure."""
+        ...
+
+    def reset(self) -> None:
+        """Close the connections; others are opened when they are needed."""
+        ...
+
+    async def aclose(self) -> None:
+        """Close the connections, for good."""
+        ...
+
+
+class RedisBackend(BaseBackend[Connections]):
+    """Redis, or Valkey, for the tasks of one event loop. Make one with `make_backend_in_running_loop`."""
+
+    def answer(self, command: StoreCommand) -> Awaitable[StoreEvent]:
+        """Do what is asked; a failure is an event. To be awaited once, and at once."""
+        try:
+            commands = encode(command)
+            if commands[0][0] is EVALSHA:
+                return self._answer_by_script(command, commands)
+            # The reply is read where it comes in: under asyncio no coroutine stands between it and the
+            # caller.
+            return self._connections.ask(commands, command.timeout_s, partial(self._event, command))
+        except Exception as error:  # noqa: BLE001 - whatever it is: the business never sees the cache fail
+            return self._failed(command, error)
+
+    async def _answer_by_script(self, command: StoreCommand, commands: list[Args]) -> StoreEvent:
+        try:
+            replies = await self._connections.ask(commands, command.timeout_s, as_they_are)
+            if isinstance(replies, list) and (unknown := unknown_scripts(replies)):
+                again = [as_eval(commands[place]) for place in unknown]
+                answers = await self._connections.ask(again, command.timeout_s, as_they_are)
+                if isinstance(answers, BaseException):
+                    return self._event(command, answers)
+                for place, reply in zip(unknown, answers, strict=True):
+                    replies[place] = reply
+        except Exception as error:  # noqa: BLE001 - as above
+            return self._event(command, error)
+        return self._event(command, replies)
+
+    async def _failed(self, command: StoreCommand, error: Exception) -> StoreEvent:
+        return self._event(command, error)
+
+    async def health(self) -> Health:
+        """How the server is. Never raises for it."""
+        asked = probes(self._config.namespace)
+        started_s = time.monotonic()
+        replies = await self._connections.ask([args for _, args in asked], PROBES_S, as_they_are)
+        return self._judged(asked, replies, time.monotonic() - started_s)
+
+    async def aclose(self) -> None:
+        """Close what is open, for good."""
+        if self.listener is not None:
+            self.listener.close(wait=False)
+        await self._connections.aclose()
+
+
+def check(config: CacheConfig, client: Any | None) -> None:
+    """Refuse what cannot be used in any event loop, before there is one.
+
+    Raises:
+        ConfigurationError: The client, the URL, or an option in it, cannot be used.
+    """
+    if client is None:
+        asyncio_factory(config.redis)
+    else:
+        check_any_client(client)
+
+
+def make_backend_in_running_loop(
+    config: CacheConfig, client: Any | None, clock: Callable[[], float], start_thread: StartThread
+) -> RedisBackend:
+    """A backend for the tasks of the event loop that runs, of asyncio or trio. Nothing is connected yet.
+
+    Args:
+        config: Of the cache. It says where the server is, where there is no client.
+        client: A client of redis-py that the user owns: under asyncio a `redis.asyncio.Redis`, under trio
+            a `redis.Redis`.
+        clock: The local monotonic clock, in seconds.
+        start_thread: Starts a thread for a job, with a name; False where there is none to be had.
+
+    Raises:
+        ConfigurationError: The client, the URL, or an option in it, cannot be used here.
+    """
+    server_clock = ServerClock()
+
+    def on_time(server_us: int) -> None:
+        server_clock.learn(server_us, clock())
+
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        connections = _trio_connections(config, client, on_time)
+    else:
+        connections = _asyncio_connections(config, client, on_time)
+    listener = None
+    if client is None:
+        listener = Listener(blocking_factory(config.redis), config.namespace, start_thread)
+    return RedisBackend(config, SingleServer(connections), clock, server_clock, listener)
+
+
+# Imported where they are used: who runs one of the two event loops need not have the other.
+
+
+def _asyncio_connections(
+    config: CacheConfig, client: Any | None, on_time: Callable[[int], object]
+) -> Connections:
+    from sansio_cache_redis.connections.asyncio import AsyncioConnections
+    from sansio_cache_redis.connections.client import AsyncioClientConnections
+
+    if client is not None:
+        check_client(client, blocking=False)
+        return AsyncioClientConnections(client)
+    return AsyncioConnections(
+        asyncio_factory(config.redis),
+        max_connections=config.redis.max_connections,
+        opening_timeout_s=opening_timeout_s(config.redis),
+        on_time=on_time,
+    )
+
+
+def _trio_connections(
+    config: CacheConfig, client: Any | None, on_time: Callable[[int], object]
+) -> Connections:
+    from sansio_cache_redis.connections.client import TrioClientConnections
+    from sansio_cache_redis.connections.trio import TrioConnections
+
+    if client is not None:
+        check_client(client, blocking=True)
+        return TrioClientConnections(client)
+    return TrioConnections(
+        blocking_factory(config.redis),
+        max_connections=config.redis.max_connections,
+        opening_timeout_s=opening_timeout_s(config.redis),
+        on_time=on_time,
+    )

@@ -1,0 +1,84 @@
+"""The backend for threads: answers store commands in the caller's thread. Mirrors `anyio.py`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from sansio_cache.commands import StoreCommand
+from sansio_cache.config import CacheConfig
+from sansio_cache.events import StoreEvent
+from sansio_cache.health import Health
+from sansio_cache_redis.backend.base import BaseBackend
+from sansio_cache_redis.connections.client import ClientConnections
+from sansio_cache_redis.connections.settings import blocking_factory, check_client
+from sansio_cache_redis.connections.threads import StartThread, ThreadsConnections
+from sansio_cache_redis.health import PROBES_S, probes
+from sansio_cache_redis.listening import Listener
+from sansio_cache_redis.topology.single import SingleServer
+from sansio_cache_redis.wire import EVALSHA, ServerClock, as_eval, encode, unknown_scripts
+
+
+class RedisBackend(BaseBackend[ThreadsConnections | ClientConnections]):
+    """Redis, or Valkey, for any number of threads. Make one with `make_backend`."""
+
+    def perform(self, command: StoreCommand) -> StoreEvent:
+        """Do what is asked; a failure is an event."""
+        try:
+            commands = encode(command)
+            replies = self._connections.execute(commands, command.timeout_s)
+            if commands[0][0] is EVALSHA and (unknown := unknown_scripts(replies)):
+                again = [as_eval(commands[place]) for place in unknown]
+                answers = self._connections.execute(again, command.timeout_s)
+                for place, reply in zip(unknown, answers, strict=True):
+                    replies[place] = reply
+        except Exception as error:  # noqa: BLE001 - whatever it is: the business never sees the cache fail
+            return self._event(command, error)
+        return self._event(command, replies)
+
+    def health(self) -> Health:
+        """How the server is. Never raises for it."""
+        asked = probes(self._config.namespace)
+        started_s = time.monotonic()
+        replies: list[Any] | BaseException
+        try:
+            replies = self._connections.execute([args for _, args in asked], PROBES_S)
+        except Exception as error:  # noqa: BLE001 - it is what is told
+            replies = error
+        return self._judged(asked, replies, time.monotonic() - started_s)
+
+    def close(self) -> None:
+        """Close what is open, for good."""
+        if self.listener is not None:
+            self.listener.close(wait=True)
+        self._connections.close()
+
+
+def make_backend(
+    config: CacheConfig, client: Any | None, clock: Callable[[], float], start_thread: StartThread
+) -> RedisBackend:
+    """A backend for the threads of this process. Nothing is connected yet.
+
+    Args:
+        config: Of the cache. It says where the server is, where there is no client.
+        client: A `redis.Redis` that the user owns.
+        clock: The local monotonic clock, in seconds.
+        start_thread: Starts a thread for a job, with a name; False where there is none to be had.
+
+    Raises:
+        ConfigurationError: The client, the URL, or an option in it, cannot be used.
+    """
+    server_clock = ServerClock()
+    if client is not None:
+        check_client(client, blocking=True)
+        return RedisBackend(config, SingleServer(ClientConnections(client)), clock, server_clock, None)
+    make_connection = blocking_factory(config.redis)
+    connections = ThreadsConnections(
+        make_connection,
+        start_thread,
+        max_connections=config.redis.max_connections,
+        on_time=lambda server_us: server_clock.learn(server_us, clock()),
+    )
+    listener = Listener(make_connection, config.namespace, start_thread)
+    return RedisBackend(config, SingleServer(connections), clock, server_clock, listener)

@@ -1,0 +1,1 @@
+"""Topologies: which connections a key goes to, and what can fail alone."""

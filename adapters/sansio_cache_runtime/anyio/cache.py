@@ -1,0 +1,558 @@
+"""The cache for asyncio and trio, whatever its backend.
+
+Mirrors `sync/cache.py` method by method. One cache serves the tasks of one event loop at a time, whichever of
+the two it is; it may be made before the loop runs, used without `async with`, and used again in another loop
+after the first has ended.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from types import TracebackType
+from typing import Any, Final, Self, TypeVar, overload
+
+import anyio
+import attrs
+
+from sansio_cache.config import CacheConfig
+from sansio_cache.errors import CacheClosedError
+from sansio_cache.health import Health
+from sansio_cache.loader import Fresh, LoadContext
+from sansio_cache.notices import OperationName
+from sansio_cache.policy import Policy
+from sansio_cache.step import ManyHeld, Outcome, Step
+from sansio_cache_runtime.anyio.background import AsyncioBackground, Background, TrioBackground
+from sansio_cache_runtime.anyio.driver import Driver
+from sansio_cache_runtime.anyio.entity import Entity
+from sansio_cache_runtime.backend import AnyioBackend
+from sansio_cache_runtime.cache_base import CacheBase
+from sansio_cache_runtime.entity import plan_entity
+from sansio_cache_runtime.mutation import Mutation, plan_mutation
+from sansio_cache_runtime.progress import check_progress, reporting
+from sansio_cache_runtime.request_builder import AnyTtl
+from sansio_cache_runtime.results import (
+    InvalidateResult,
+    PatternResult,
+    found,
+    invalidated,
+    loaded,
+    read,
+    ready,
+    removed,
+    stored,
+)
+
+T = TypeVar("T")
+D = TypeVar("D")
+
+_CLOSE_S: Final = 1.0
+
+
+@attrs.frozen(eq=False)
+class _Binding:
+    """What belongs to one event loop."""
+
+    running_loop: Callable[[], object]
+    loop: object
+    background: Background
+    backend: AnyioBackend
+    driver: Driver
+
+
+class Cache(CacheBase):
+    """A read-through cache for asyncio and trio, on any backend.
+
+    Args:
+        config: How it behaves.
+        make_backend: Makes the store's backend in the running event loop, with the first call in it.
+    """
+
+    def __init__(self, config: CacheConfig, make_backend: Callable[[], AnyioBackend]) -> None:
+        super().__init__(config)
+        self._make_backend = make_backend
+        self._binding: _Binding | None = None
+
+    @classmethod
+    def from_backend(
+        cls, make_backend: Callable[[], AnyioBackend], *, namespace: str, **options: Any
+    ) -> Self:
+        """A cache on a store of your own.
+
+        Args:
+            make_backend: Makes its backend: see `sansio_cache_runtime.backend`.
+            namespace: The first part of every key.
+            options: The fields of `CacheConfig`.
+
+        Raises:
+            ConfigurationError: An option cannot be used.
+            InvalidKeyError: The namespace cannot be used.
+        """
+        return cls(CacheConfig.from_options(namespace=namespace, **options), make_backend)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close connections and end background threads. The cache cannot be used after that."""
+        if self._is_closed:
+            return
+        self._is_closed = True
+        binding, self._binding = self._binding, None
+        if binding is not None and not binding.background.is_over():
+            self._recorder.close()
+            with anyio.move_on_after(_CLOSE_S, shield=True):
+                await binding.driver.close()
+            with anyio.move_on_after(_CLOSE_S, shield=True):
+                await binding.backend.aclose()
+
+    # Reading.
+
+    @overload
+    async def get(self, key: str, default: None = None, *, type: type[T]) -> T | None: ...
+    @overload
+    async def get(self, key: str, default: D, *, type: type[T]) -> T | D: ...
+    @overload
+    async def get(self, key: str, default: Any = None, *, type: Any = None) -> Any: ...
+    async def get(self, key: str, default: Any = None, *, type: Any = None) -> Any:
+        """The value of a key, or the default. Never raises for what is stored, or for the store.
+
+        Args:
+            key: A str inside the namespace, or a built `Key`.
+            default: What to give where there is no fresh value of this type.
+            type: What the value is: any type that msgspec can decode. Without one, plain JSON values.
+
+        Raises:
+            InvalidKeyError: The key cannot be one.
+            ConfigurationError: Values of the type cannot be stored so that they come back equal.
+        """
+        return read(await self._bound().run(self._requests.get(key, type)), default)
+
+    @overload
+    async def get_many(self, keys: Iterable[str], *, type: type[T]) -> dict[str, T]: ...
+    @overload
+    async def get_many(self, keys: Iterable[str], *, type: Any = None) -> dict[str, Any]: ...
+    async def get_many(self, keys: Iterable[str], *, type: Any = None) -> dict[str, Any]:
+        """The values of those keys that have one, by the keys as you wrote them. One round trip.
+
+        Raises:
+            InvalidKeyError: A key cannot be one, or there are more than `max_batch_keys`.
+            ConfigurationError: Values of the type cannot be stored so that they come back equal.
+        """
+        names, step = self._requests.get_many(keys, type)
+        return found(names, await self._bound().run(step))
+
+    @overload
+    async def get_or_load(
+        self,
+        key: str,
+        loader: Callable[..., Any],
+        *,
+        type: type[T],
+        ttl: AnyTtl | None = None,
+        tags: Iterable[str] = (),
+        policy: Policy | None = None,
+    ) -> T: ...
+    @overload
+    async def get_or_load(
+        self,
+        key: str,
+        loader: Callable[[], Awaitable[T | Fresh[T]]] | Callable[[LoadContext], Awaitable[T | Fresh[T]]],
+        *,
+        type: None = None,
+        ttl: AnyTtl | None = None,
+        tags: Iterable[str] = (),
+        policy: Policy | None = None,
+    ) -> T: ...
+    @overload
+    async def get_or_load(
+        self,
+        key: str,
+        loader: Callable[[], T | Fresh[T]] | Callable[[LoadContext], T | Fresh[T]],
+        *,
+        type: None = None,
+        ttl: AnyTtl | None = None,
+        tags: Iterable[str] = (),
+        policy: Policy | None = None,
+    ) -> T: ...
+    @overload
+    async def get_or_load(
+        self,
+        key: str,
+        loader: Callable[..., Any],
+        *,
+        type: Any,
+        ttl: AnyTtl | None = None,
+        tags: Iterable[str] = (),
+        policy: Policy | None = None,
+    ) -> Any: ...
+    async def get_or_load(
+        self,
+        key: str,
+        loader: Callable[..., Any],
+        *,
+        type: Any = None,
+        ttl: AnyTtl | None = None,
+        tags: Iterable[str] = (),
+        policy: Policy | None = None,
+    ) -> Any:
+        """The value of a key, from the loader where there is none. One caller loads, the others wait.
+
+        Whatever happens to the store, the loader's answer is given. Its snapshot of the database must be
+        opened inside it: an older transaction, or a lagging replica, can store an old value.
+
+        Args:
+            key: A str inside the namespace, or a built `Key`.
+            loader: Called where the value must be loaded. It takes nothing, or a `context`; it gives the
+                value, `Fresh(value, ttl=…)`, or `Absent()` where there is nothing, which makes the result
+                None. Under an event loop it may be a coroutine function; a plain one runs on a worker
+                thread there.
+            type: What the value is: any type that msgspec can decode. Without one, plain JSON values.
+            ttl: How long it stays fresh: seconds, a timedelta, a tier or a policy.
+            tags: What else it depends on, by name: `invalidate(tags=…)` takes it away. Readers name the same
+                tags as writers do.
+            policy: In place of the cache's policy.
+
+        Raises:
+            InvalidKeyError: The key cannot be one.
+            InvalidTtlError: The ttl is no time to live.
+            ConfigurationError: The loader, the type or the policy cannot be used.
+            RecursiveLoadError: The loader asked for its own key.
+            CacheConnectionError: The store failed, or another's load took too long, and the policy says to
+                raise.
+            Exception: What the loader raises, unchanged.
+        """
+        step = self._requests.get_or_load(key, loader, type, ttl, tags, policy)
+        return loaded(await self._bound().run(step, loader))
+
+    @overload
+    async def get_or_load_many(
+        self,
+        keys: Iterable[str],
+        loader: Callable[[list[str]], Any],
+        *,
+        type: type[T],
+        ttl: AnyTtl | None = None,
+        tags: Iterable[str] = (),
+        policy: Policy | None = None,
+    ) -> dict[str, T]: ...
+    @overload
+    async def get_or_load_many(
+        self,
+        keys: Iterable[str],
+        loader: Callable[[list[str]], Any],
+        *,
+        type: Any = None,
+        ttl: AnyTtl | None = None,
+        tags: Iterable[str] = (),
+        policy: Policy | None = None,
+    ) -> dict[str, Any]: ...
+    async def get_or_load_many(
+        self,
+        keys: Iterable[str],
+        loader: Callable[[list[str]], Any],
+        *,
+        type: Any = None,
+        ttl: AnyTtl | None = None,
+        tags: Iterable[str] = (),
+        policy: Policy | None = None,
+    ) -> dict[str, Any]:
+        """The values of many keys, by the keys as you wrote them; one call of the loader for what is missing.
+
+        The loader is called with a list of the keys that this caller may load, and gives a mapping of these
+        keys to values. Keys that others are loading are waited for, after that. A key for which there is no
+        value is missing from the answer.
+
+        Args:
+            keys: Strs inside the namespace, or built keys.
+            loader: It may give `Fresh` and `Absent` in place of values.
+            type: What the values are: any type that msgspec can decode. Without one, plain JSON values.
+            ttl: How long they stay fresh: seconds, a timedelta, a tier or a policy.
+            tags: What else they all depend on, by name.
+            policy: In place of the cache's policy.
+
+        Raises:
+            InvalidKeyError: A key or tag cannot be one.
+            InvalidTtlError: The ttl is no time to live.
+            ConfigurationError: The loader, the type or the policy cannot be used, or the loader gave no
+                mapping.
+            RecursiveLoadError: The loader asked for one of its own keys.
+            CacheConnectionError: The store failed, or others' loads took too long, and the policy says to
+                raise.
+            Exception: What the loader raises, unchanged.
+        """
+        names, step = self._requests.get_or_load_many(keys, loader, type, ttl, tags, policy)
+        return found(names, await self._bound().run(step, loader))
+
+    # Writing.
+
+    async def set(
+        self,
+        key: str,
+        value: Any,
+        *,
+        ttl: AnyTtl | None = None,
+        tags: Iterable[str] = (),
+        type: Any = None,
+    ) -> bool:
+        """Store a value. True if it was stored; False if the store failed, or another write came between.
+
+        Between two racing calls the last one wins, which need not be the one that wrote the database last:
+        `mutate` is for that.
+
+        Args:
+            key: A str inside the namespace, or a built `Key`.
+            value: What to store. Without a type, a plain JSON value.
+            ttl: How long it stays fresh: seconds, a timedelta, a tier or a policy.
+            tags: What else it depends on, by name. Invalidated after this call began, they take it away.
+            type: What the value is stored as; readers give the same type.
+
+        Raises:
+            InvalidKeyError: The key cannot be one.
+            InvalidTtlError: The ttl is no time to live.
+            SerializationError: The value would not come back equal, or is too large.
+            ConfigurationError: Values of the type cannot be stored so that they come back equal.
+        """
+        _, step = self._requests.set_many({self.key.resolve(key): value}, ttl, tags, type, OperationName.SET)
+        return stored((key,), await self._bound().run(step))[key]
+
+    async def set_many(
+        self,
+        values: Mapping[str, Any],
+        *,
+        ttl: AnyTtl | None = None,
+        tags: Iterable[str] = (),
+        type: Any = None,
+    ) -> dict[str, bool]:
+        """Store values, in two round trips; says of each key whether it was stored.
+
+        Raises:
+            InvalidKeyError: A key cannot be one, or there are more than `max_batch_keys`.
+            InvalidTtlError: The ttl is no time to live.
+            SerializationError: A value would not come back equal, or is too large; nothing is stored.
+            ConfigurationError: Values of the type cannot be stored so that they come back equal.
+        """
+        names, step = self._requests.set_many(values, ttl, tags, type)
+        return stored(names, await self._bound().run(step))
+
+    async def invalidate(self, *keys: str, tags: Iterable[str] = ()) -> InvalidateResult:
+        """Remove keys, and everything that has one of the tags; void every load of them that is in flight.
+
+        What the store cannot be told of now is remembered: this process does not read it from the store until
+        it has been told.
+
+        Args:
+            keys: Strs inside the namespace, or built keys.
+            tags: Names of tags. Each costs one removal, however many entries have it.
+
+        Raises:
+            InvalidKeyError: A key or tag cannot be one.
+            CacheConnectionError: The store could not be told, and the policy says to raise; it is remembered
+                all the same.
+        """
+        step = self._requests.invalidate(keys, tags)
+        return invalidated(await self._bound().run(step), raises=self._raises_not_told)
+
+    async def expire(self, *keys: str) -> InvalidateResult:
+        """Make values stale at once: those who may serve stale values still do while one refreshes it.
+
+        Loads of them that are in flight are voided. What the store cannot be told of now is remembered, and
+        removed when it is back.
+
+        Raises:
+            InvalidKeyError: A key cannot be one, or there are more than `max_batch_keys`.
+            CacheConnectionError: As `invalidate`.
+        """
+        return invalidated(await self._bound().run(self._requests.expire(keys)), raises=self._raises_not_told)
+
+    @asynccontextmanager
+    async def invalidating(self, *keys: str, tags: Iterable[str] = ()) -> AsyncIterator[None]:
+        """Invalidate when the block has ended, however it ends: it may have committed.
+
+            async with cache.invalidating("user:1", tags=["users"]):
+                await database.rename(1, "Ada")
+
+        For a hook that runs after a commit, `functools.partial(cache.invalidate, "user:1")` is all it takes.
+
+        Raises:
+            InvalidKeyError: A key or tag cannot be one; nothing of the block has run.
+            CacheConnectionError: As `invalidate`.
+        """
+        begin = self._requests.invalidation(keys, tags)
+        try:
+            yield
+        finally:
+            invalidated(await self._bound().run(begin()), raises=self._raises_not_told)
+
+    async def delete_pattern(
+        self,
+        pattern: str,
+        *,
+        dry_run: bool = False,
+        progress: Callable[[int], object] | None = None,
+    ) -> PatternResult:
+        """Remove the keys that match a Redis glob inside the namespace, a page at a time.
+
+        Keys that are there all the time are found; one that is added meanwhile may be left.
+
+        Args:
+            pattern: `user:*`, or what `key.pattern()` builds.
+            dry_run: Count the keys, and remove nothing.
+            progress: Called after each page with the number of keys removed so far, or counted. What it
+                raises ends the deletion.
+
+        Raises:
+            InvalidKeyError: The pattern cannot be one.
+            ConfigurationError: The progress cannot be called, or is a coroutine function.
+        """
+        step = self._requests.delete_pattern(pattern, dry_run=dry_run)
+        if progress is not None:
+            check_progress(progress)
+            step = reporting(step, progress)
+        return removed(await self._bound().run(step))
+
+    async def clear(self) -> PatternResult:
+        """Remove everything in the namespace."""
+        return removed(await self._bound().run(self._requests.clear()))
+
+    def mutate(
+        self, *keys: str, tags: Iterable[str] = (), value_tags: Iterable[str] = ()
+    ) -> AbstractAsyncContextManager[Mutation]:
+        """Hold keys while the block writes the database.
+
+            async with cache.mutate("user:1") as m:
+                await database.rename(1, "Ada")
+                m.set("user:1", {"name": "Ada"})
+
+        While they are held, readers load and do not store. At the end, what was set is stored, and what
+        was not is invalidated, and so are the tags; everything is invalidated where the block raises, or
+        where another writer came between.
+
+        Args:
+            keys: Strs inside the namespace, or built keys.
+            tags: Names of tags to invalidate at the end.
+            value_tags: Names of tags that the stored values carry. Invalidated by anybody after the block has
+                begun, they take the values away.
+
+        Raises:
+            InvalidKeyError: A key or tag cannot be one, or there are more than `max_batch_keys`.
+        """
+        return self._mutating(plan_mutation(self._requests, keys, tags, value_tags))
+
+    @asynccontextmanager
+    async def _mutating(self, mutation: Mutation) -> AsyncIterator[Mutation]:
+        held = ManyHeld(None, None)
+        has_ended = False
+        try:
+            outcome = await self._bound().run(mutation.begin())
+            assert isinstance(outcome, ManyHeld)
+            held = outcome
+            with self._bound().renewing(held.renewal):
+                yield mutation
+            has_ended = True
+        finally:
+            await self._bound().run(mutation.end(held, raised=not has_ended))
+
+    def entity(
+        self,
+        name: str,
+        type: type[T],
+        *,
+        ttl: AnyTtl | None = None,
+        policy: Policy | None = None,
+        loader: Callable[[Any], Any] | None = None,
+        generations: bool = False,
+    ) -> Entity[T]:
+        """A typed view of one kind of thing: its name, type and policy are said once.
+
+        Args:
+            name: The first part of the keys: `user` makes `namespace:user:7`.
+            type: What the values are: any type that msgspec can decode.
+            ttl: How long they stay fresh: seconds, a timedelta, a tier or a policy.
+            policy: In place of the cache's policy.
+            loader: Called with an id where a value must be loaded.
+            generations: Tie every entry to a version of the whole entity, so that `invalidate_all` is one
+                removal. A read of one that does not come through the view costs a second round trip.
+
+        Raises:
+            InvalidKeyError: The name cannot be one.
+            ConfigurationError: The type, the policy or the loader cannot be used.
+        """
+        plan = plan_entity(self._requests, name, type, ttl, policy, loader, generations=generations)
+        return Entity(plan, self._run, self._mutating, raises=self._raises_not_told)
+
+    # Looking.
+
+    async def health(self) -> Health:
+        """Ask the server whether everything is there that the cache needs. Never raises for the server."""
+        self._bound()
+        assert self._binding is not None
+        return self._health(await self._binding.backend.health())
+
+    async def wait_ready(self, timeout_s: float | None = None) -> None:
+        """Wait until the store serves.
+
+        Args:
+            timeout_s: How long, in seconds; the configuration's `connect_timeout_s` where not given.
+
+        Raises:
+            CacheTimeoutError: It does not answer in time.
+            CacheConnectionError: It cannot be reached in time, or refuses.
+        """
+        limit_s = self._ready_limit_s(timeout_s)
+        ready(await self._bound().run(self._requests.wait_ready(limit_s)), limit_s)
+
+    # Inside.
+
+    async def _run(self, step: Step, loader: Callable[..., Any] | None = None) -> Outcome:
+        return await self._bound().run(step, loader)
+
+    def _bound(self) -> Driver:
+        """The driver of the running event loop; made with the first call in it."""
+        binding = self._binding
+        if binding is not None:
+            try:
+                if binding.running_loop() is binding.loop:
+                    return binding.driver
+            except RuntimeError:  # not in a loop of that kind
+                pass
+        return self._bind()
+
+    def _bind(self) -> Driver:
+        self._check_open()
+        if self._binding is not None and not self._binding.background.is_over():
+            raise CacheClosedError(
+                "the cache is in use by another event loop that is still running: make a cache for each loop"
+            )
+        running_loop: Callable[[], object]
+        background: Background
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            import trio
+
+            running_loop, background = trio.lowlevel.current_trio_token, TrioBackground()
+        else:
+            running_loop, background = asyncio.get_running_loop, AsyncioBackground()
+        backend = self._make_backend()
+        self._coordinator.part_of = backend.part_of
+        driver = Driver(
+            backend,
+            self._coordinator,
+            self._recorder,
+            background,
+            self._requests.timeouts,
+            self._requests.clock,
+        )
+        self._coordinator.forget_loads()  # of a loop that has ended
+        self._binding = _Binding(running_loop, running_loop(), background, backend, driver)
+        return driver

@@ -1,0 +1,101 @@
+"""Backends: what a store needs to be driven.
+
+A backend answers store commands, tells who watches a key that it has changed, and says how the store is.
+There is one protocol for each colour, the same in both but for `await`. The memory store has a backend and
+Redis has one; `docs/howto/write-a-backend` writes another. A backend may wrap another.
+
+The contract:
+
+- Every command gets exactly one event, and a failure is an event: `StoreFailed`, which names the part of the
+  store that it comes from. Nothing is raised but what interrupts the caller.
+- A command takes at most its `timeout_s`, connecting included. A backend never retries: the core does.
+- A backend is made where it is used: by one process, and one event loop. After a fork another one is made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Protocol
+
+from sansio_cache.commands import StoreCommand
+from sansio_cache.events import StoreEvent
+from sansio_cache.health import Health
+
+
+class Listener(Protocol):
+    """Tells waiters that a key has changed. For both colours: it may call from any thread."""
+
+    @property
+    def is_live(self) -> bool:
+        """Whether changes are heard at the moment. Where not, waiters had better look for themselves."""
+        ...
+
+    def watch(self, key: str, wake: Callable[[], object]) -> int:
+        """Call `wake` whenever the key changes, and when `is_live` does; returns a number for `unwatch`."""
+        ...
+
+    def unwatch(self, key: str, number: int) -> None:
+        """Stop watching."""
+        ...
+
+    def close(self, *, wait: bool) -> None:
+        """End; with `wait`, not before its thread has."""
+        ...
+
+
+class SyncBackend(Protocol):
+    """A store for threads. Any number of them call it at once."""
+
+    listener: Listener | None
+    """Tells waiters of changes; None where they have to look for themselves."""
+
+    def part_of(self, key: str) -> str:
+        """The part of the store that a key is in: what can fail alone."""
+        ...
+
+    def perform(self, command: StoreCommand) -> StoreEvent:
+        """Do what is asked; a failure is an event."""
+        ...
+
+    def distrust(self, part: str) -> None:
+        """A reply belonged to another key: close the connections to the part."""
+        ...
+
+    def health(self) -> Health:
+        """How the store is. Never raises for the store."""
+        ...
+
+    def close(self) -> None:
+        """Close what is open, for good."""
+        ...
+
+
+class AnyioBackend(Protocol):
+    """A store for the tasks of one event loop, of asyncio or trio."""
+
+    listener: Listener | None
+    """Tells waiters of changes; None where they have to look for themselves."""
+
+    def part_of(self, key: str) -> str:
+        """The part of the store that a key is in: what can fail alone."""
+        ...
+
+    def answer(self, command: StoreCommand) -> Awaitable[StoreEvent]:
+        """Do what is asked; a failure is an event.
+
+        It is awaited once and at once. It need be no coroutine: a future whose result is the event saves the
+        price of one.
+        """
+        ...
+
+    def distrust(self, part: str) -> None:
+        """A reply belonged to another key: close the connections to the part."""
+        ...
+
+    async def health(self) -> Health:
+        """How the store is. Never raises for the store."""
+        ...
+
+    async def aclose(self) -> None:
+        """Close what is open, for good."""
+        ...

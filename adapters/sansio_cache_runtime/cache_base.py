@@ -1,0 +1,108 @@
+"""What the caches of both colours share: all but the driving.
+
+A method of a cache is its signature, its docstring and a line or two: the request builder makes the first
+step, the driver runs it, and a function of `results.py` makes an answer of the outcome.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+
+import attrs
+
+from sansio_cache.config import CacheConfig
+from sansio_cache.coordinator import Coordinator
+from sansio_cache.errors import CacheClosedError, ConfigurationError
+from sansio_cache.health import Health
+from sansio_cache.keys import KeyBuilder
+from sansio_cache.notices import Notice
+from sansio_cache.stats import CacheStats
+from sansio_cache_runtime.recorder import Recorder
+from sansio_cache_runtime.request_builder import RequestBuilder
+from sansio_cache_runtime.subscribers import Explanation, check_subscriber
+
+
+def check_config(config: object) -> None:
+    """Refuse what is no configuration.
+
+    Raises:
+        ConfigurationError: It is something else.
+    """
+    if not isinstance(config, CacheConfig):
+        raise ConfigurationError(f"from_config takes a CacheConfig; got {type(config).__name__}")
+
+
+class CacheBase:
+    """The state of a cache, and what needs no driving."""
+
+    def __init__(self, config: CacheConfig) -> None:
+        self._config = config
+        is_disabled = not (config.enabled and config.redis.enabled)
+        self._coordinator = Coordinator(is_disabled=is_disabled)
+        self._recorder = Recorder(config.namespace)
+        self._requests = RequestBuilder(config, self._coordinator)
+        self._is_closed = False
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__module__}.Cache namespace={self._config.namespace!r}>"
+
+    @property
+    def key(self) -> KeyBuilder:
+        """Builds keys and patterns in this cache's namespace."""
+        return self._requests.keys
+
+    def stats(self) -> CacheStats:
+        """The counters as they are now; the difference of two is what happened in between."""
+        return self._recorder.snapshot()
+
+    def subscribe(self, subscriber: Callable[[Notice], object]) -> Callable[[], None]:
+        """Have a function called with each notice that the cache states: a hit, a miss, a load, a failure.
+
+        It is called where the notice was stated, after the statistics have counted it: in the thread or task
+        of the call, or of the cache's own background work. So it should be quick, and from threads it may
+        run several times at once. What it raises is logged once, and goes no further. It may use the cache,
+        and hears of that as well.
+
+        Args:
+            subscriber: A plain function of one notice; see `sansio_cache.notices`. No notice holds a value.
+
+        Returns:
+            A function that ends the subscription; calling it again does nothing.
+
+        Raises:
+            ConfigurationError: The subscriber cannot be called, or is a coroutine function.
+        """
+        check_subscriber(subscriber)
+        return self._recorder.subscribers.subscribe(subscriber)
+
+    def explain(self) -> AbstractContextManager[Explanation]:
+        """Collect what this cache's calls in the block do, as an explanation that can be read.
+
+            with cache.explain() as explanation:
+                cache.get("user:1")
+            print(explanation)
+
+        The calls are those of this context: of this thread or task, and of threads and tasks that were given
+        its context; not of others that run at the same time.
+        """
+        return self._recorder.subscribers.explain()
+
+    def _check_open(self) -> None:
+        if self._is_closed:
+            raise CacheClosedError("the cache is closed: make another")
+
+    def _health(self, health: Health) -> Health:
+        """What a backend found, with what only this cache knows."""
+        return attrs.evolve(
+            health,
+            bypassing=self._coordinator.is_out,
+            pending_invalidations=self._coordinator.pending_invalidations,
+        )
+
+    @property
+    def _raises_not_told(self) -> bool:
+        return self._requests.policy.on_invalidate_error == "raise"
+
+    def _ready_limit_s(self, timeout_s: float | None) -> float:
+        return self._config.redis.connect_timeout_s if timeout_s is None else timeout_s

@@ -1,0 +1,92 @@
+"""Mutations: the keys that a block writes, held while the database commits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import attrs
+
+from sansio_cache.errors import CacheClosedError, InvalidKeyError
+from sansio_cache.keys import Key
+from sansio_cache.operations.set_many import Item
+from sansio_cache.step import ManyHeld, Step
+from sansio_cache.tags import tag_keys
+from sansio_cache_runtime.request_builder import AnyTtl, RequestBuilder
+
+
+@attrs.define
+class Mutation:
+    """The keys that a block writes, and what is to be stored for them when it has ended."""
+
+    _requests: RequestBuilder
+    _resolved: dict[str, Key]
+    _tags: tuple[str, ...]
+    _value_tags: tuple[str, ...]
+    _type: Any = None
+    _ttl: AnyTtl | None = None
+    _items: dict[str, Item] = attrs.field(factory=dict, init=False)
+    _has_ended: bool = attrs.field(default=False, init=False)
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The full keys, once each."""
+        return tuple(dict.fromkeys(self._resolved.values()))
+
+    def set(self, key: str, value: Any, *, ttl: AnyTtl | None = None, type: Any = None) -> None:
+        """Store this value when the block has ended. What is not set is invalidated.
+
+        Args:
+            key: One of the keys of the mutation.
+            value: What the database holds once the block has committed.
+            ttl: How long the entry is fresh, in seconds or as a timedelta, tier or policy.
+            type: What the value is stored as; see `Cache.set`.
+
+        Raises:
+            InvalidKeyError: The mutation was not begun for this key.
+            CacheClosedError: The block has ended.
+            SerializationError: The value cannot be stored so that it comes back equal.
+        """
+        if self._has_ended:
+            raise CacheClosedError("the mutation has ended: set its values inside the block")
+        full = self._requests.keys.resolve(key)
+        if full not in self.keys:
+            raise InvalidKeyError(f"{key!r} is not one of this mutation's keys: name it in mutate(...)")
+        chosen_ttl = self._ttl if ttl is None else ttl
+        chosen_type = self._type if type is None else type
+        self._items[full] = self._requests.item(full, value, chosen_ttl, chosen_type)
+
+    def begin(self) -> Step:
+        """Begin to hold the keys."""
+        return self._requests.begin(self.keys, self._value_tags)
+
+    def end(self, held: ManyHeld, *, raised: bool) -> Step:
+        """Begin the end; a block that raised may have committed, so nothing of it is stored."""
+        self._has_ended = True
+        items = () if raised else self._items.values()
+        return self._requests.end(self.keys, self._tags, held, items)
+
+
+def plan_mutation(
+    requests: RequestBuilder,
+    keys: Iterable[str],
+    tags: Iterable[str],
+    value_tags: Iterable[str],
+    *,
+    type: Any = None,
+    ttl: AnyTtl | None = None,
+) -> Mutation:
+    """Plan a mutation of some keys, which invalidates some tags, and whose values carry others.
+
+    Raises:
+        InvalidKeyError: A key or tag cannot be one, there are too many, or a tag is both.
+    """
+    gone, carried = requests.tag_names(tags), requests.tag_names(value_tags)
+    if both := sorted(set(gone) & set(carried)):
+        raise InvalidKeyError(
+            f"the tag {both[0].partition(':')[2]!r} is in tags= and in value_tags=: the mutation "
+            "would take away what it stores"
+        )
+    return Mutation(
+        requests, requests.resolve_all(keys), tag_keys(requests.keys.root, gone), carried, type, ttl
+    )

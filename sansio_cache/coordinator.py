@@ -1,0 +1,465 @@
+"""The coordinator: all that one process decides, whoever drives it.
+
+Machines decide what one operation does. What operations of a process have to do with each other is decided
+here, once: who joins a load, who is told, what is begun in the background, what an interrupted operation
+gives back; and about the store: which reads do without it (the circuit breaker, pending invalidations), and
+what has to be told to it when it is back. Drivers, the explorer, tests and other people's drivers all run
+this one.
+
+It decides and remembers; it has no locks, events or waiting. A driver for threads calls it under a lock of
+its own; one for an event loop just calls it.
+
+*Tickets.* A driver makes a ticket before it calls `share` or `begin`. What the call begins is written down
+under the ticket before anything else is changed, and `give_up` undoes it from any point: also where an
+interrupt has struck between two assignments of the call. `give_up` is called at the end of every operation
+that has a ticket, and once more does no harm. A driver wakes those who follow a load that has ended
+before it forgets what they wait for: where an interrupt strikes in between, `give_up` tells it again.
+
+*Parts.* A store may consist of parts that fail alone, such as the nodes of a cluster. Breaker, pending
+invalidations and recovery are kept for each. Which part a key is in is the backend's to say; a failure names
+the part that it comes from. A single server is one part.
+
+    ticket = coordinator.ticket()
+    answer = coordinator.share(ticket, command)    # an event, or what the caller follows: it waits
+    event = coordinator.leave(ticket, answer, now_s)
+    coordinator.give_up(ticket)                    # always, at the end
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Final
+
+import attrs
+from msgspec import Struct
+
+from sansio_cache.breaker import Breaker
+from sansio_cache.budget import StoreTimeouts
+from sansio_cache.commands import ShareLoad
+from sansio_cache.entry import MissReason
+from sansio_cache.events import (
+    FailureKind,
+    Interrupted,
+    LoadErrorShared,
+    LoadLed,
+    LoadNotShared,
+    LoadShared,
+    SharingTimedOut,
+    StoreFailed,
+)
+from sansio_cache.keys import ONE_PART
+from sansio_cache.notices import (
+    InvalidationFailed,
+    Missed,
+    Notice,
+    StoreAnswered,
+    Stored,
+    StoreGaveUp,
+)
+from sansio_cache.operations.recovery import recover
+from sansio_cache.pending_invalidations import PendingInvalidations
+from sansio_cache.single_flight import Following, SingleFlight, SingleFlightSnapshot, Ticket
+from sansio_cache.step import Completed, Loaded, Outcome, Step
+from sansio_cache.tags import is_tag_key
+
+MOST_TOLD: Final = 500
+"""How many pending invalidations one recovery tells the store."""
+_ENDED_BY_A_WRITE: Final = frozenset(
+    {FailureKind.OUT_OF_MEMORY, FailureKind.WRITES_REFUSED, FailureKind.READ_ONLY}
+)
+
+
+class OutageBegan(Struct, frozen=True):
+    """A part of the store does not serve: its reads do without it from now on."""
+
+    part: str
+    kind: FailureKind
+
+
+class OutageEnded(Struct, frozen=True):
+    """A part of the store serves again, after `lasted_s` seconds."""
+
+    part: str
+    lasted_s: float
+
+
+class RefusalBegan(Struct, frozen=True):
+    """A part of the store refuses something, for the first time since it last did what was asked."""
+
+    part: str
+    kind: FailureKind
+
+
+class InvalidationsForgotten(Struct, frozen=True):
+    """More than `limit` invalidations wait for a part: the oldest are given up, for the first time."""
+
+    part: str
+    limit: int
+
+
+class Distrusted(Struct, frozen=True):
+    """A reply belonged to another key: the connections to a part are not to be trusted any more (S9)."""
+
+    part: str
+
+
+Change = OutageBegan | OutageEnded | RefusalBegan | InvalidationsForgotten | Distrusted
+"""What a driver is to know of what a coordinator has taken in."""
+
+
+@attrs.frozen
+class Recovery:
+    """What is to be run in the background until a part serves, and has been told what it missed.
+
+    Args:
+        ticket: Whose it is.
+        part: The part.
+        step: The first step.
+        keys: The keys that the store is told, each with the number of its latest failure.
+    """
+
+    ticket: Ticket
+    part: str
+    step: Step
+    keys: Mapping[str, int]
+
+
+@attrs.define
+class _Part:
+    """What is known of one part of the store."""
+
+    pending: PendingInvalidations
+    breaker: Breaker = attrs.field(factory=Breaker)
+    refusals: set[FailureKind] = attrs.field(factory=set)
+    recovering: Ticket | None = None
+    """The ticket of whoever runs its recovery."""
+
+    @property
+    def needs_recovery(self) -> bool:
+        return self.breaker.is_open or len(self.pending) > 0
+
+    @property
+    def is_worth_keeping(self) -> bool:
+        """Whether it is not as if nothing had ever happened to it."""
+        return (
+            self.needs_recovery
+            or self.recovering is not None
+            or bool(self.refusals)
+            or self.pending.forgotten > 0  # which is said once
+        )
+
+
+@attrs.frozen
+class PartSnapshot:
+    """What is known of one part, as a value."""
+
+    part: str
+    open_since_s: float | None
+    pending: tuple[tuple[str, int], ...]
+    refusals: tuple[FailureKind, ...]
+    recovering: Ticket | None
+
+
+@attrs.frozen
+class CoordinatorSnapshot:
+    """All that a coordinator holds, as a value that can be compared and hashed."""
+
+    single_flight: SingleFlightSnapshot
+    parts: tuple[PartSnapshot, ...]
+
+
+def one_part(_: str) -> str:
+    """The part of every key, where there is only one."""
+    return ONE_PART
+
+
+@attrs.define
+class Coordinator:
+    """What the operations of one process share.
+
+    Args:
+        is_disabled: Whether the cache is switched off by its configuration.
+        part_of: Gives the part of the store that a key is in.
+        most_pending: How many invalidations are kept for a part that cannot be told of them.
+        single_flight: The loads under way.
+    """
+
+    is_disabled: bool = False
+    part_of: Callable[[str], str] = one_part
+    most_pending: int = 10_000
+    single_flight: SingleFlight = attrs.field(factory=SingleFlight)
+    must_ask: bool = attrs.field(init=False)
+    """Whether `skip` may have a reason to give: seldom, and the question is asked for every read."""
+    needs_recovery: bool = attrs.field(default=False, init=False)
+    """Whether some part is to be probed, or told of invalidations."""
+    bypassed: frozenset[str] = attrs.field(default=frozenset(), init=False)
+    """Tags, by their keys, whose removal the store has not been told of yet."""
+    _parts: dict[str, _Part] = attrs.field(factory=dict, init=False)
+    _tickets: Iterator[Ticket] = attrs.field(factory=itertools.count, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.must_ask = self.is_disabled
+
+    # Loads.
+
+    def ticket(self) -> Ticket:
+        """A new ticket, for one operation. Threads may ask for one at once."""
+        return next(self._tickets)
+
+    def share(self, ticket: Ticket, command: ShareLoad) -> LoadLed | LoadNotShared | Following:
+        """Join the load that a command asks for, or lead it.
+
+        Returns:
+            The event for the machine; or what the caller follows now: it waits until the load has ended, and
+            calls `leave`.
+        """
+        place = self.single_flight.join(ticket, command)
+        if isinstance(place, int):
+            return LoadLed(command.now_s, place)
+        if place is None:
+            return LoadNotShared(command.now_s)
+        return place
+
+    def leave(
+        self, ticket: Ticket, following: Following, now_s: float
+    ) -> LoadShared | LoadErrorShared | LoadNotShared | SharingTimedOut:
+        """End following: the event that says what came of it.
+
+        Where it is `LoadShared` without a payload, `value` is the leader's own: the caller gets a copy.
+        """
+        has_ended, outcome = self.single_flight.leave(ticket)
+        if not has_ended:
+            return SharingTimedOut(now_s, following.load_id, following.arrival)
+        if outcome is None:
+            return LoadNotShared(now_s, following.arrival)
+        if isinstance(outcome, Loaded):
+            if outcome.payload is None:
+                return LoadShared(now_s, None, outcome.value)
+            return LoadShared(now_s, outcome.payload, None)
+        return LoadErrorShared(now_s, outcome.error)
+
+    def begin(self, ticket: Ticket, step: Step, now_s: float) -> Step | None:
+        """Begin an operation that another has spawned.
+
+        Returns:
+            The step to run, under this ticket; None where somebody here runs it already, or it rests. Such an
+            operation waits for nobody, so it never joins.
+        """
+        command = step.command
+        assert isinstance(command, ShareLoad), "what is spawned begins by looking for a load of its own"
+        load_id = self.single_flight.lead(ticket, command)
+        return None if load_id is None else step.state.receive(LoadLed(now_s, load_id))
+
+    def observe(self, step: Step) -> int | None:
+        """Take in how far an operation is. To be called *before* the step's command is performed.
+
+        Returns:
+            The number of the load that has ended with it: who follows that is to be woken.
+        """
+        load_id = step.load_id
+        return load_id if isinstance(load_id, int) and self.single_flight.observe(step) else None
+
+    def give_up(self, ticket: Ticket) -> int | None:
+        """Undo what a ticket began, from any point; nothing where it has come to its end.
+
+        Returns:
+            The number of the load that it led: who follows that is to be woken. Once more where somebody
+            still follows it, as the one who was to wake them may have been interrupted.
+        """
+        for part in tuple(self._parts.values()):
+            if part.recovering == ticket:
+                part.recovering = None
+                self._settle()
+        return self.single_flight.give_up(ticket)
+
+    # The store.
+
+    def skip(self, key: str) -> MissReason | None:
+        """Why a read of this key is not to ask the store; None where it is to."""
+        if self.is_disabled:
+            return MissReason.DISABLED
+        if not self.needs_recovery:
+            return None
+        part = self._parts.get(self.part_of(key))
+        if part is None:
+            return None
+        if part.breaker.is_open:
+            return MissReason.STORE_ERROR
+        return MissReason.BYPASSED if key in part.pending else None
+
+    @property
+    def is_out(self) -> bool:
+        """Whether reads do without the store, or a part of it, as it does not serve."""
+        return any(part.breaker.is_open for part in tuple(self._parts.values()))
+
+    @property
+    def pending_invalidations(self) -> int:
+        """How many invalidations the store has not been told of yet."""
+        return sum(len(part.pending) for part in tuple(self._parts.values()))
+
+    def concerns(self, notices: Sequence[Notice]) -> bool:
+        """Whether there is something among notices for `heed`."""
+        for notice in notices:
+            kind = type(notice)
+            if kind is StoreGaveUp or kind is InvalidationFailed or kind is StoreAnswered:
+                return True
+            if kind is Stored and self._parts:
+                return True
+            if isinstance(notice, Missed) and notice.reason is MissReason.KEY_CHECK:
+                return True
+        return False
+
+    def heed(self, notices: Iterable[Notice], now_s: float) -> list[Change]:
+        """Take in what operations have met at the store, at `now_s` on the driver's clock.
+
+        An interrupt may strike anywhere here: what has been taken in by then holds. Once more does no harm.
+        """
+        # Where an interrupt keeps `_settle` from knowing better, `skip` looks, and so does `begin_recovery`.
+        self.must_ask = True
+        self.needs_recovery = not self.is_disabled
+        changes: list[Change] = []
+        for notice in notices:
+            match notice:
+                case StoreGaveUp(kind=kind, part=name):
+                    changes += self._gave_up(name, kind, now_s)
+                case StoreAnswered(part=name):
+                    changes += self._answered(name, now_s)
+                case Stored(key=key):
+                    part = self._parts.get(self.part_of(key))
+                    if part is not None:
+                        part.refusals -= _ENDED_BY_A_WRITE
+                case InvalidationFailed(keys=keys):
+                    changes += self._remember(keys)
+                case Missed(key=key, reason=MissReason.KEY_CHECK):
+                    changes.append(Distrusted(self.part_of(key)))
+                case _:
+                    pass
+        self._settle()
+        return changes
+
+    def begin_recovery(self, ticket: Ticket, timeouts: StoreTimeouts) -> Recovery | None:
+        """What is to be run in the background under this ticket; None where nothing is, or it is being run.
+
+        Whoever runs it calls `next_recovery` with its outcome, until that gives None; or `give_up`.
+        """
+        for name, part in self._parts.items():
+            if part.needs_recovery and part.recovering is None and not self.is_disabled:
+                part.recovering = ticket
+                return self._recovery(ticket, name, part, timeouts)
+        self._settle()
+        return None
+
+    def next_recovery(self, recovery: Recovery, outcome: Outcome, timeouts: StoreTimeouts) -> Recovery | None:
+        """Take in what came of a recovery; what is to be run after it, None where the part has recovered.
+
+        Where the store was told of invalidations, those that have failed again meanwhile stay pending. None
+        as well for whoever was given up: the part is another's.
+        """
+        part = self._parts.get(recovery.part)
+        if part is None or part.recovering != recovery.ticket:
+            return None
+        if isinstance(outcome, Completed):
+            part.pending.forget(recovery.keys)
+        if part.needs_recovery:
+            self._settle()
+            return self._recovery(recovery.ticket, recovery.part, part, timeouts)
+        part.recovering = None
+        self._settle()
+        return None
+
+    def _recovery(self, ticket: Ticket, name: str, part: _Part, timeouts: StoreTimeouts) -> Recovery:
+        keys = part.pending.oldest(MOST_TOLD)
+        return Recovery(ticket, name, recover(tuple(keys), timeouts, name), keys)
+
+    def _gave_up(self, name: str, kind: FailureKind, now_s: float) -> list[Change]:
+        part = self._part(name)
+        if kind.is_outage:
+            was_open = part.breaker.is_open
+            part.breaker = part.breaker.after_failure(kind, now_s)
+            return [] if was_open else [OutageBegan(name, kind)]
+        if kind in part.refusals:
+            return []
+        part.refusals.add(kind)
+        return [RefusalBegan(name, kind)]
+
+    def _answered(self, name: str, now_s: float) -> list[Change]:
+        part = self._part(name)
+        since_s = part.breaker.open_since_s
+        part.breaker = part.breaker.after_answer()
+        if since_s is None:
+            return []
+        part.refusals.clear()
+        return [OutageEnded(name, now_s - since_s)]
+
+    def _remember(self, keys: Iterable[str]) -> list[Change]:
+        by_part: dict[str, list[str]] = {}
+        for key in keys:
+            by_part.setdefault(self.part_of(key), []).append(key)
+        changes: list[Change] = []
+        self.bypassed |= {key for key in keys if is_tag_key(key)}
+        for name, those in by_part.items():
+            pending = self._part(name).pending
+            has_forgotten = pending.forgotten > 0
+            pending.remember(those)
+            if pending.forgotten and not has_forgotten:
+                changes.append(InvalidationsForgotten(name, pending.limit))
+        return changes
+
+    def _part(self, name: str) -> _Part:
+        part = self._parts.get(name)
+        if part is None:
+            part = self._parts[name] = _Part(PendingInvalidations(self.most_pending))
+        return part
+
+    def _settle(self) -> None:
+        """Say again what follows from the parts, and forget those of which there is nothing to say (B2)."""
+        for name in [name for name, part in self._parts.items() if not part.is_worth_keeping]:
+            del self._parts[name]
+        parts = self._parts.values()
+        self.needs_recovery = not self.is_disabled and any(part.needs_recovery for part in parts)
+        self.must_ask = self.is_disabled or self.needs_recovery
+        self.bypassed = frozenset().union(*(part.pending.tags for part in parts))
+
+    # The explorer's.
+
+    def snapshot(self) -> CoordinatorSnapshot:
+        """All that it holds, as a value: what it decides depends on nothing else."""
+        parts = tuple(
+            PartSnapshot(
+                name,
+                part.breaker.open_since_s,
+                part.pending.snapshot(),
+                tuple(sorted(part.refusals)),
+                part.recovering,
+            )
+            for name, part in sorted(self._parts.items())
+        )
+        return CoordinatorSnapshot(self.single_flight.snapshot(), parts)
+
+    def restore(self, snapshot: CoordinatorSnapshot) -> None:
+        """Become what a snapshot was made of. Tickets that it does not name count for nothing any more."""
+        self.single_flight.restore(snapshot.single_flight)
+        flight, parts = snapshot.single_flight, snapshot.parts
+        tickets = {ticket for ticket, _ in flight.led}
+        tickets |= {ticket for _, load in flight.loads for ticket, _ in load.followers}
+        tickets |= {part.recovering for part in parts if part.recovering is not None}
+        self._tickets = itertools.count(max(tickets, default=-1) + 1)
+        self._parts = {}
+        for each in snapshot.parts:
+            part = self._part(each.part)
+            part.breaker = Breaker(each.open_since_s)
+            part.pending.restore(each.pending)
+            part.refusals.update(each.refusals)
+            part.recovering = each.recovering
+        self._settle()
+
+
+def interrupted(step: Step, now_s: float) -> Step:
+    """What an interrupted operation does next: it gives back what it may hold, command by command."""
+    return step if step.command is None else step.state.receive(Interrupted(now_s))
+
+
+def without_store(step: Step, now_s: float) -> Step:
+    """What it does where there is no time left to ask the store: what could not be removed is pending."""
+    return step if step.command is None else step.state.receive(StoreFailed(now_s, FailureKind.TIMEOUT))

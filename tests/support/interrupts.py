@@ -1,0 +1,40 @@
+"""An interrupt between any two bytecodes, as Ctrl-C may strike."""
+
+from __future__ import annotations
+
+import gc
+import sys
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+
+class Struck(BaseException):
+    """The interrupt."""
+
+
+def strike(number: int, call: Callable[[], Any]) -> bool:
+    """Call, and raise `Struck` before the bytecode of this number. False where the call was over by then."""
+    count = 0
+
+    def trace(frame: FrameType, event: str, _: Any) -> Any:
+        nonlocal count
+        frame.f_trace_opcodes = True
+        frame.f_trace_lines = False
+        if event == "opcode":
+            count += 1
+            if count == number:
+                raise Struck
+        return trace
+
+    before = sys.gettrace()
+    gc.disable()  # or its callbacks are struck, and nobody hears of that
+    sys.settrace(trace)
+    try:
+        call()
+    except Struck:
+        return True
+    finally:
+        sys.settrace(before)
+        gc.enable()
+    return False
