@@ -12,7 +12,7 @@ All of them are idempotent in effect, so that an attempt whose fate is unknown m
 from __future__ import annotations
 
 from enum import Enum
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
@@ -20,10 +20,6 @@ from sansio_cache.keys import ONE_PART
 
 if TYPE_CHECKING:
     from sansio_cache.step import Step
-
-
-ONE_PART: Final = ""
-"""The part of a store that has only one: what can fail alone, as a node of a cluster can."""
 
 
 class Mode(Enum):

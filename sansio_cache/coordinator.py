@@ -70,6 +70,9 @@ _ENDED_BY_A_WRITE: Final = frozenset(
 )
 
 
+_ALWAYS_HEEDED: Final = frozenset({StoreGaveUp, StoreAnswered, InvalidationFailed})
+
+
 class OutageBegan(Struct, frozen=True):
     """A part of the store does not serve: its reads do without it from now on."""
 
@@ -273,6 +276,13 @@ class Coordinator:
                 self._settle()
         return self.single_flight.give_up(ticket)
 
+    def forget_loads(self) -> None:
+        """Nobody of those is there any more who led loads or ran recoveries: in a forked process, say."""
+        self.single_flight = SingleFlight()
+        for part in self._parts.values():
+            part.recovering = None
+        self._settle()
+
     # The store.
 
     def skip(self, key: str) -> MissReason | None:
@@ -300,15 +310,12 @@ class Coordinator:
 
     def concerns(self, notices: Sequence[Notice]) -> bool:
         """Whether there is something among notices for `heed`."""
-        for notice in notices:
-            kind = type(notice)
-            if kind is StoreGaveUp or kind is InvalidationFailed or kind is StoreAnswered:
-                return True
-            if kind is Stored and self._parts:
-                return True
-            if isinstance(notice, Missed) and notice.reason is MissReason.KEY_CHECK:
-                return True
-        return False
+        kinds = set(map(type, notices))  # of a batch there are many
+        if not kinds.isdisjoint(_ALWAYS_HEEDED) or (Stored in kinds and self._parts):
+            return True
+        return Missed in kinds and any(
+            isinstance(notice, Missed) and notice.reason is MissReason.KEY_CHECK for notice in notices
+        )
 
     def heed(self, notices: Iterable[Notice], now_s: float) -> list[Change]:
         """Take in what operations have met at the store, at `now_s` on the driver's clock.

@@ -9,7 +9,6 @@ from enum import StrEnum
 
 from msgspec import Struct
 
-from sansio_cache.commands import ONE_PART
 from sansio_cache.entry import MissReason
 from sansio_cache.events import FailureKind
 from sansio_cache.keys import ONE_PART

@@ -106,6 +106,7 @@ EVALSHA: Final = b"EVALSHA"
 EVERY_KEY: Final = b""
 """A message that concerns all keys of its channel."""
 _ARRAY: Final = (list, tuple)
+_PLAIN: Final = (bytes, type(None))
 
 
 def tell_time(reply: Any, on_time: Callable[[int], object]) -> None:
@@ -205,17 +206,18 @@ def decode(command: StoreCommand, replies: Sequence[Any], clock: ServerClock, no
     One error among the replies makes the whole command fail: all of them may be repeated.
     """
     try:
-        if isinstance(command, ReadCell) and not command.tags and type(raw := replies[0]) is bytes:
+        if isinstance(command, ReadCell) and not command.tags and type(raw := replies[0]) in _PLAIN:
             # A hit is nothing but this: what `now_ms` and `parse_cell` say, without a call of either.
             offset_ms = clock.offset_ms
             server_ms = None if offset_ms is None else int(now_s * 1000) + offset_ms
+            if raw is None:
+                return CellRead(now_s, None, server_ms)
+            cell: Cell | Foreign = FOREIGN
             if len(raw) >= HEADER_BYTES:
                 magic, kind, grant, lease_deadline_ms, soft_ms, filled_by = HEADER.unpack_from(raw)
                 if magic == MAGIC and kind <= LAST_KIND:
-                    body = raw[HEADER_BYTES:]
-                    cell = Cell(kind, grant, lease_deadline_ms, soft_ms, filled_by, body)
-                    return CellRead(now_s, cell, server_ms)
-            return CellRead(now_s, FOREIGN, server_ms)
+                    cell = Cell(kind, grant, lease_deadline_ms, soft_ms, filled_by, raw[HEADER_BYTES:])
+            return CellRead(now_s, cell, server_ms)
         if isinstance(command, DeleteKeys):
             replies = replies[:1]  # that nobody could be told is no failure
         for reply in replies:
@@ -242,7 +244,8 @@ def _decode(  # noqa: C901 - one case a command
         case ReadTags():
             return TagsRead(now_s, tuple(map(_version, replies)), clock.now_ms(now_s))
         case AcquireLease(nonce=nonce, capture=capture):
-            versions = _captured(replies[:-1], capture, clock, now_s)
+            is_plain = len(replies) == 1 and not capture.tags
+            versions = () if is_plain else _captured(replies[:-1], capture, clock, now_s)
             return _acquired(nonce, replies[-1], versions, clock, now_s)
         case AcquireLeases(nonce=nonce, capture=capture):
             count = len(capture.tags)
@@ -318,8 +321,6 @@ def _captured(
 ) -> tuple[bytes, ...]:
     if len(replies) != len(capture.tags):
         raise WireError
-    if not replies:
-        return ()
     _statuses(replies, clock, now_s)
     versions = tuple(_version(reply[2]) for reply in replies)
     if NO_VERSION in versions:

@@ -116,10 +116,11 @@ class DriverBase(ABC, Generic[E]):
             self._wake(ended)
 
     def _wake(self, load_id: int) -> None:
-        """Wake those who follow a load that has ended."""
-        ending = self._endings.pop(load_id, None)
+        """Wake those who follow a load that has ended: first that, so that an interrupt loses no wake."""
+        ending = self._endings.get(load_id)
         if ending is not None:
             ending.set()
+            self._endings.pop(load_id, None)
 
     def _end(self, call: Call[E]) -> None:
         """Undo what is left of a call, however it ended."""

@@ -14,10 +14,11 @@ from weakref import WeakSet, WeakValueDictionary
 
 import anyio.lowlevel
 
-from sansio_cache.commands import ONE_PART, StoreCommand
+from sansio_cache.commands import StoreCommand
 from sansio_cache.config import CacheConfig
 from sansio_cache.events import StoreEvent
 from sansio_cache.health import Health
+from sansio_cache.keys import ONE_PART
 from sansio_cache.memory_store import MemoryStore
 from sansio_cache_runtime.backend import Listener
 

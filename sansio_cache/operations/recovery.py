@@ -15,7 +15,7 @@ from typing import Final, assert_never
 import attrs
 
 from sansio_cache.budget import StoreTimeouts
-from sansio_cache.commands import ONE_PART, DeleteKeys, Ping, Sleep
+from sansio_cache.commands import DeleteKeys, Ping, Sleep
 from sansio_cache.events import (
     DeleteAnswer,
     Event,

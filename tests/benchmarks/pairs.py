@@ -2,11 +2,11 @@
 
     python -P -m benchmarks.pairs --before PYTHON --after PYTHON [--pairs 15]
 
-Each PYTHON is that of an environment in which one wheel is installed. Both run the same work against one server,
-in turn, many times; what is compared are pairs, so that a machine whose speed drifts does not matter. The first
-of the two runs twice in each round: its ratio against itself shows how far noise alone goes. A case fails where
-it is certain to 95 % that the median ratio is above the bound: a distribution-free interval, from the order of
-the pairs (a sign test turned round).
+Each PYTHON is that of an environment in which one wheel is installed. Both run the same work against one
+server, in turn, many times; what is compared are pairs, so that a machine whose speed drifts does not
+matter. The first of the two runs twice in each round: its ratio against itself shows how far noise alone
+goes. A case fails where it is certain to 95 % that the median ratio is above the bound: a distribution-free
+interval, from the order of the pairs (a sign test turned round).
 """
 
 from __future__ import annotations
@@ -79,8 +79,8 @@ def main() -> int:
         low, high = interval(values)
         itself_low, itself_high = interval(noise[case])
         print(
-            f"| {case} | {statistics.median(values):.3f} | {low:.3f}–{high:.3f} "
-            f"| {statistics.median(noise[case]):.3f} | {itself_low:.3f}–{itself_high:.3f} |"
+            f"| {case} | {statistics.median(values):.3f} | {low:.3f} to {high:.3f} "
+            f"| {statistics.median(noise[case]):.3f} | {itself_low:.3f} to {itself_high:.3f} |"
         )
         if low > BOUND:
             failed.append(case)

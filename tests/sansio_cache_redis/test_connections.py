@@ -1,6 +1,6 @@
-"""The channels: batches of commands for any number of callers, and replies that never get out of step.
+"""Connections: batches of commands for any number of callers, and replies that never get out of step.
 
-One set of behaviours for the three channels of our own; they are driven as the drivers drive them.
+One set of behaviours for the three kinds of our own; they are driven as the backends drive them.
 """
 
 import asyncio
@@ -25,12 +25,19 @@ from redis import exceptions as errors
 from sansio_cache.config import RedisConfig
 from sansio_cache_redis.anyio import Cache
 from sansio_cache_redis.connections import trio as connections_trio
-from sansio_cache_redis.connections.asyncio import AsyncioClientConnections, AsyncioConnections
+from sansio_cache_redis.connections.asyncio import AsyncioConnections
+from sansio_cache_redis.connections.client import (
+    AsyncioClientConnections,
+    ClientConnections,
+    TrioClientConnections,
+)
+from sansio_cache_redis.connections.multiplexed import as_they_are
 from sansio_cache_redis.connections.redispy import pack
 from sansio_cache_redis.connections.settings import asyncio_factory, blocking_factory
-from sansio_cache_redis.connections.threads import ClientConnections, ThreadsConnections, _Call
-from sansio_cache_redis.connections.trio import TrioClientConnections, TrioConnections
+from sansio_cache_redis.connections.threads import ThreadsConnections, _Call
+from sansio_cache_redis.connections.trio import TrioConnections
 from sansio_cache_redis.errors import ERRORS
+from sansio_cache_runtime.sync.background import Background
 from support.proxy import DROP_REPLY, DROP_REQUEST, HOLD, Ending, FaultProxy, Proxy, Relay, command
 from support.runtimes import until
 from support.servers import wait_until
@@ -41,41 +48,45 @@ LONG_S = 20.0
 SHORT_S = 0.05
 
 
-class Channel:
-    """A channel of any kind, driven by coroutines."""
+class Connections:
+    """Connections of any kind, driven by coroutines."""
 
-    def __init__(self, runtime, channel, learned):
+    def __init__(self, runtime, beneath, learned):
         self.runtime = runtime
-        self.channel = channel
+        self.beneath = beneath
         self.learned = learned
         self._threads = anyio.CapacityLimiter(300)
 
     async def execute(self, *commands, timeout_s=LONG_S):
-        if self.runtime != "sync":
-            return await self.channel.execute(commands, timeout_s)
-        return await anyio.to_thread.run_sync(
-            self.channel.execute, commands, timeout_s, limiter=self._threads
-        )
+        """The replies; a failure in their place is raised."""
+        if self.runtime == "sync":
+            return await anyio.to_thread.run_sync(
+                self.beneath.execute, commands, timeout_s, limiter=self._threads
+            )
+        replies = await self.beneath.ask(commands, timeout_s, as_they_are)
+        if isinstance(replies, BaseException):
+            raise replies
+        return replies
 
     async def aclose(self):
         if self.runtime == "sync":
-            self.channel.close()
+            self.beneath.close()
         else:
-            await self.channel.aclose()
+            await self.beneath.aclose()
 
 
 def make(runtime, url, **options):
-    """A channel of a runtime to a server."""
+    """The connections of a runtime to a server."""
     config = RedisConfig(url=url)
     learned = []
     options = {"max_connections": 4, "on_time": learned.append, **options}
     if runtime == "sync":
-        channel = ThreadsConnections(blocking_factory(config), **options)
+        beneath = ThreadsConnections(blocking_factory(config), Background().start, **options)
     elif runtime == "asyncio":
-        channel = AsyncioConnections(asyncio_factory(config), **{"opening_timeout_s": 5, **options})
+        beneath = AsyncioConnections(asyncio_factory(config), **{"opening_timeout_s": 5, **options})
     else:
-        channel = TrioConnections(blocking_factory(config), **{"opening_timeout_s": 5, **options})
-    return Channel(runtime, channel, learned)
+        beneath = TrioConnections(blocking_factory(config), **{"opening_timeout_s": 5, **options})
+    return Connections(runtime, beneath, learned)
 
 
 @asynccontextmanager
@@ -102,11 +113,11 @@ each_runtime = pytest.mark.parametrize("runtime", RUNTIMES)
 @each_runtime
 def test_replies_come_in_the_order_of_the_commands_errors_among_them(runtime, redis_url):
     async def main():
-        async with opened(runtime, redis_url) as channel:
-            replies = await channel.execute((b"ECHO", b"1"), (b"NONSENSE",), (b"ECHO", b"2"))
+        async with opened(runtime, redis_url) as connections:
+            replies = await connections.execute((b"ECHO", b"1"), (b"NONSENSE",), (b"ECHO", b"2"))
             assert [replies[0], replies[2]] == [b"1", b"2"]
             assert isinstance(replies[1], errors.ResponseError)
-            assert await channel.execute((b"ECHO", b"3")) == [b"3"]
+            assert await connections.execute((b"ECHO", b"3")) == [b"3"]
 
     run(runtime, main)
 
@@ -114,9 +125,9 @@ def test_replies_come_in_the_order_of_the_commands_errors_among_them(runtime, re
 @each_runtime
 def test_the_servers_time_is_learned_when_a_connection_opens(runtime, redis_url, redis_client):
     async def main():
-        async with opened(runtime, redis_url) as channel:
-            await channel.execute((b"PING",))
-            return channel.learned
+        async with opened(runtime, redis_url) as connections:
+            await connections.execute((b"PING",))
+            return connections.learned
 
     [learned_us] = run(runtime, main)
     seconds, _ = redis_client.time()
@@ -128,10 +139,10 @@ def test_nothing_is_connected_before_the_first_call(runtime, redis_server):
     with FaultProxy("127.0.0.1", redis_server.port) as proxy:
 
         async def main():
-            async with opened(runtime, proxy.url) as channel:
-                assert channel.channel.connections == 0
-                await channel.execute((b"PING",))
-                assert channel.channel.connections == 1
+            async with opened(runtime, proxy.url) as connections:
+                assert connections.beneath.count == 0
+                await connections.execute((b"PING",))
+                assert connections.beneath.count == 1
 
         run(runtime, main)
         assert proxy.connections_opened == 1
@@ -142,12 +153,12 @@ def test_two_hundred_callers_get_their_own_replies_over_few_connections(runtime,
     with FaultProxy("127.0.0.1", redis_server.port) as proxy:
 
         async def main():
-            async with opened(runtime, proxy.url) as channel:
+            async with opened(runtime, proxy.url) as connections:
                 replies = {}
 
                 async def call(number):
                     one, other = b"%d" % number, b"%d+" % number
-                    replies[number] = await channel.execute((b"ECHO", one), (b"ECHO", other))
+                    replies[number] = await connections.execute((b"ECHO", one), (b"ECHO", other))
 
                 async with anyio.create_task_group() as tasks:
                     for number in range(200):
@@ -164,15 +175,15 @@ def test_a_call_on_a_silent_server_fails_and_the_next_connection_is_in_step(runt
     with FaultProxy("127.0.0.1", redis_server.port) as proxy:
 
         async def main():
-            async with opened(runtime, proxy.url) as channel:
-                await channel.execute((b"PING",))
+            async with opened(runtime, proxy.url) as connections:
+                await connections.execute((b"PING",))
                 held = proxy.on(command("ECHO", "late"), HOLD)
                 with pytest.raises(errors.TimeoutError):
-                    await channel.execute((b"ECHO", b"late"), timeout_s=SHORT_S)
+                    await connections.execute((b"ECHO", b"late"), timeout_s=SHORT_S)
                 held.wait()
                 proxy.release()
                 for number in range(20):
-                    assert await channel.execute((b"ECHO", b"%d" % number)) == [b"%d" % number]
+                    assert await connections.execute((b"ECHO", b"%d" % number)) == [b"%d" % number]
 
         run(runtime, main)
 
@@ -184,13 +195,13 @@ def test_a_connection_that_breaks_fails_its_calls_and_another_is_opened(runtime,
     with FaultProxy("127.0.0.1", redis_server.port) as proxy:
 
         async def main():
-            async with opened(runtime, proxy.url) as channel:
-                await channel.execute((b"PING",))
+            async with opened(runtime, proxy.url) as connections:
+                await connections.execute((b"PING",))
                 broken = proxy.on(command("ECHO", "lost"), action)
                 with pytest.raises(ERRORS):
-                    await channel.execute((b"ECHO", b"lost"))
+                    await connections.execute((b"ECHO", b"lost"))
                 broken.wait()
-                assert await channel.execute((b"ECHO", b"next")) == [b"next"]
+                assert await connections.execute((b"ECHO", b"next")) == [b"next"]
 
         run(runtime, main)
         assert proxy.connections_opened == 2
@@ -202,12 +213,12 @@ def test_a_server_that_refuses_fails_all_who_wait(runtime, redis_server):
         proxy.refuse_connections()
 
         async def main():
-            async with opened(runtime, proxy.url) as channel:
+            async with opened(runtime, proxy.url) as connections:
                 failures = []
 
                 async def call():
                     try:
-                        await channel.execute((b"PING",))
+                        await connections.execute((b"PING",))
                     except ERRORS as error:
                         failures.append(error)
 
@@ -217,7 +228,7 @@ def test_a_server_that_refuses_fails_all_who_wait(runtime, redis_server):
                 assert len(failures) == 20
                 assert len({id(error) for error in failures}) == 20, "each has a traceback of its own"
                 proxy.accept_connections()
-                assert await channel.execute((b"PING",)) == [b"PONG"]
+                assert await connections.execute((b"PING",)) == [b"PONG"]
 
         run(runtime, main)
 
@@ -227,9 +238,9 @@ def test_credentials_that_the_server_refuses_fail_the_call(runtime, redis_url):
     url = redis_url.replace("redis://", "redis://nobody:wrong@")
 
     async def main():
-        async with opened(runtime, url) as channel:
+        async with opened(runtime, url) as connections:
             with pytest.raises(errors.AuthenticationError):
-                await channel.execute((b"PING",))
+                await connections.execute((b"PING",))
 
     run(runtime, main)
 
@@ -240,11 +251,11 @@ def test_after_a_reset_another_connection_is_used(runtime, redis_server):
     with FaultProxy("127.0.0.1", redis_server.port) as proxy:
 
         async def main():
-            async with opened(runtime, proxy.url) as channel:
-                [first] = await channel.execute((b"CLIENT", b"ID"))
-                assert await channel.execute((b"CLIENT", b"ID")) == [first]
-                channel.channel.reset()
-                [second] = await channel.execute((b"CLIENT", b"ID"))
+            async with opened(runtime, proxy.url) as connections:
+                [first] = await connections.execute((b"CLIENT", b"ID"))
+                assert await connections.execute((b"CLIENT", b"ID")) == [first]
+                connections.beneath.reset()
+                [second] = await connections.execute((b"CLIENT", b"ID"))
                 assert second != first
 
         run(runtime, main)
@@ -256,28 +267,28 @@ def test_a_connection_that_the_server_has_closed_meanwhile_is_replaced(runtime, 
     """Fault 5: found out at once, or after one failed call, which the core repeats."""
 
     async def main():
-        async with opened(runtime, redis_url) as channel:
-            [number] = await channel.execute((b"CLIENT", b"ID"))
+        async with opened(runtime, redis_url) as connections:
+            [number] = await connections.execute((b"CLIENT", b"ID"))
             await anyio.to_thread.run_sync(lambda: redis_client.client_kill_filter(_id=number))
             try:
-                replies = await channel.execute((b"ECHO", b"x"))
+                replies = await connections.execute((b"ECHO", b"x"))
             except ERRORS:
-                replies = await channel.execute((b"ECHO", b"x"))
+                replies = await connections.execute((b"ECHO", b"x"))
             assert replies == [b"x"]
 
     run(runtime, main)
 
 
 @each_runtime
-def test_a_closed_channel_has_no_connection(runtime, redis_server):
+def test_nothing_is_open_once_all_is_closed(runtime, redis_server):
     with FaultProxy("127.0.0.1", redis_server.port) as proxy:
 
         async def main():
-            async with opened(runtime, proxy.url) as channel:
-                await channel.execute((b"PING",))
-            await until(lambda: channel.channel.connections == 0)
+            async with opened(runtime, proxy.url) as connections:
+                await connections.execute((b"PING",))
+            await until(lambda: connections.beneath.count == 0)
             with pytest.raises(ERRORS):
-                await channel.execute((b"PING",), timeout_s=SHORT_S)
+                await connections.execute((b"PING",), timeout_s=SHORT_S)
 
         run(runtime, main)
 
@@ -290,21 +301,21 @@ def test_large_values_pass_whole_and_beside_small_ones(runtime, redis_url, names
     redis_client.set(key, large, ex=60)
 
     async def main():
-        async with opened(runtime, redis_url) as channel:
+        async with opened(runtime, redis_url) as connections:
 
             async def read_large():
-                assert await channel.execute((b"GET", key)) == [large]
+                assert await connections.execute((b"GET", key)) == [large]
 
             async def read_small(number):
-                assert await channel.execute((b"ECHO", b"%d" % number)) == [b"%d" % number]
+                assert await connections.execute((b"ECHO", b"%d" % number)) == [b"%d" % number]
 
             async with anyio.create_task_group() as tasks:
                 for number in range(60):
                     tasks.start_soon(read_small, number)
                     if number % 10 == 0:
                         tasks.start_soon(read_large)
-            await channel.execute((b"SET", key, large[::-1], b"EX", 60))
-            assert await channel.execute((b"GET", key)) == [large[::-1]]
+            await connections.execute((b"SET", key, large[::-1], b"EX", 60))
+            assert await connections.execute((b"GET", key)) == [large[::-1]]
 
     run(runtime, main)
 
@@ -315,17 +326,17 @@ def test_the_reply_of_a_cancelled_caller_is_dropped(runtime, redis_server):
     with FaultProxy("127.0.0.1", redis_server.port) as proxy:
 
         async def main():
-            async with opened(runtime, proxy.url) as channel:
-                await channel.execute((b"PING",))
+            async with opened(runtime, proxy.url) as connections:
+                await connections.execute((b"PING",))
                 held = proxy.on(command("ECHO", "cancelled"), HOLD)
                 async with anyio.create_task_group() as tasks:
-                    tasks.start_soon(channel.execute, (b"ECHO", b"cancelled"))
+                    tasks.start_soon(connections.execute, (b"ECHO", b"cancelled"))
                     await until(lambda: held.fired)
                     tasks.cancel_scope.cancel()
                 async with anyio.create_task_group() as tasks:
 
                     async def next_call():
-                        assert await channel.execute((b"ECHO", b"next")) == [b"next"]
+                        assert await connections.execute((b"ECHO", b"next")) == [b"next"]
 
                     tasks.start_soon(next_call)
                     proxy.release()
@@ -353,24 +364,24 @@ class Recording:
         return self.beneath.send(data)
 
 
-def record(channel):
+def record(connections):
     """What is written from now on to the one connection that is open."""
-    [link] = channel.channel._links
+    [connection] = connections.beneath
     written = []
-    if channel.runtime == "asyncio":
-        link._write = Recording(written, link._write).write
+    if connections.runtime == "asyncio":
+        connection._write = Recording(written, connection._write).write
     else:
-        link._sock = Recording(written, link._sock)
+        connection._sock = Recording(written, connection._sock)
     return written
 
 
 on_both = pytest.mark.parametrize("runtime", ["asyncio", "trio"])
 
 
-async def fifty_at_once(channel):
+async def fifty_at_once(connections):
     async with anyio.create_task_group() as tasks:
         for number in range(50):
-            tasks.start_soon(channel.execute, (b"ECHO", b"%d" % number))
+            tasks.start_soon(connections.execute, (b"ECHO", b"%d" % number))
 
 
 @on_both
@@ -378,12 +389,12 @@ def test_the_calls_of_one_turn_go_out_in_two_writes(runtime, redis_url):
     """The first does not know yet that it is not alone; later the server gets the first of many at once."""
 
     async def main():
-        async with opened(runtime, redis_url) as channel:
-            await channel.execute((b"PING",))
-            written = record(channel)
-            await fifty_at_once(channel)
+        async with opened(runtime, redis_url) as connections:
+            await connections.execute((b"PING",))
+            written = record(connections)
+            await fifty_at_once(connections)
             assert len(written) == 2
-            await fifty_at_once(channel)
+            await fifty_at_once(connections)
             assert len(written) == 4
 
     run(runtime, main)
@@ -394,15 +405,15 @@ def test_a_lone_call_is_written_at_once_and_not_in_another_turn(runtime, redis_u
     """Beside a busy loop a turn is a long time."""
 
     async def main():
-        async with opened(runtime, redis_url) as channel:
-            await channel.execute((b"PING",))
+        async with opened(runtime, redis_url) as connections:
+            await connections.execute((b"PING",))
             await anyio.wait_all_tasks_blocked()
-            written = record(channel)
+            written = record(connections)
             with anyio.CancelScope() as scope:
                 scope.cancel()  # it may begin, and is cancelled where it waits
-                await channel.execute((b"ECHO", b"alone"))
+                await connections.execute((b"ECHO", b"alone"))
             assert len(written) == 1
-            assert await channel.execute((b"ECHO", b"next")) == [b"next"]
+            assert await connections.execute((b"ECHO", b"next")) == [b"next"]
 
     run(runtime, main)
 
@@ -444,10 +455,10 @@ def test_a_reply_that_nobody_has_asked_for_ends_the_connection(runtime, addition
     with MeddlingProxy(redis_server.port, addition) as proxy:
 
         async def main():
-            async with opened(runtime, proxy.url) as channel:
-                assert await channel.execute((b"ECHO", b"more")) == [b"more"]
-                await until(lambda: channel.channel.connections == 0)
-                assert await channel.execute((b"ECHO", b"next")) == [b"next"]
+            async with opened(runtime, proxy.url) as connections:
+                assert await connections.execute((b"ECHO", b"more")) == [b"more"]
+                await until(lambda: connections.beneath.count == 0)
+                assert await connections.execute((b"ECHO", b"next")) == [b"next"]
 
         run(runtime, main)
         assert proxy.connections_opened == 2
@@ -458,17 +469,17 @@ def test_a_reply_that_comes_in_parts_is_put_together(runtime, redis_server):
     with MeddlingProxy(redis_server.port) as proxy:
 
         async def main():
-            async with opened(runtime, proxy.url) as channel:
-                await channel.execute((b"PING",))
-                [link] = channel.channel._links
+            async with opened(runtime, proxy.url) as connections:
+                await connections.execute((b"PING",))
+                [connection] = connections.beneath
                 replies = {}
 
                 async def call(name):
-                    replies[name] = await channel.execute((b"ECHO", name), (b"ECHO", name + b"+"))
+                    replies[name] = await connections.execute((b"ECHO", name), (b"ECHO", name + b"+"))
 
                 async with anyio.create_task_group() as tasks:
                     tasks.start_soon(call, b"half")
-                    await until(lambda: link._unfinished_bytes)
+                    await until(lambda: connection._unfinished_bytes)
                     tasks.start_soon(call, b"other")
                 assert replies == {b"half": [b"half", b"half+"], b"other": [b"other", b"other+"]}
 
@@ -514,14 +525,14 @@ def test_an_idle_connection_that_the_server_ends_is_noticed(runtime, kind, how, 
         url = f"{proxy.url}?ssl_ca_certs={proxy.ca_file}" if kind is TlsProxy else proxy.url
 
         async def main():
-            async with opened(runtime, url) as channel:
-                [number] = await channel.execute((b"CLIENT", b"ID"))
+            async with opened(runtime, url) as connections:
+                [number] = await connections.execute((b"CLIENT", b"ID"))
                 if how == "reset":
                     await anyio.to_thread.run_sync(proxy.drop_all)
                 else:
                     await anyio.to_thread.run_sync(lambda: redis_client.client_kill_filter(_id=number))
-                await until(lambda: channel.channel.connections == 0)
-                assert await channel.execute((b"ECHO", b"next")) == [b"next"]
+                await until(lambda: connections.beneath.count == 0)
+                assert await connections.execute((b"ECHO", b"next")) == [b"next"]
 
         run(runtime, main)
 
@@ -532,26 +543,26 @@ def test_a_server_that_does_not_read_is_passed_over_and_given_up(runtime, redis_
     with FaultProxy("127.0.0.1", redis_server.port) as proxy:
 
         async def main():
-            async with opened(runtime, proxy.url) as channel:
-                await channel.execute((b"PING",))
-                [link] = channel.channel._links
+            async with opened(runtime, proxy.url) as connections:
+                await connections.execute((b"PING",))
+                [connection] = connections.beneath
                 await anyio.to_thread.run_sync(proxy.freeze)
                 failures = []
 
                 async def write():
                     try:
-                        await channel.execute((b"SET", b"x", b"x" * 2**24), timeout_s=0.5)
+                        await connections.execute((b"SET", b"x", b"x" * 2**24), timeout_s=0.5)
                     except ERRORS as error:
                         failures.append(error)
 
                 async with anyio.create_task_group() as tasks:
                     tasks.start_soon(write)
-                    await until(lambda: not link.is_free)
-                    assert link.failure is None
+                    await until(lambda: not connection.is_free)
+                    assert connection.failure is None
                 assert len(failures) == 1
-                assert link.failure is not None
+                assert connection.failure is not None
                 await anyio.to_thread.run_sync(proxy.thaw)
-                assert await channel.execute((b"ECHO", b"next")) == [b"next"]
+                assert await connections.execute((b"ECHO", b"next")) == [b"next"]
 
         run(runtime, main)
 
@@ -564,10 +575,13 @@ def test_large_values_pass_whole_in_every_way(runtime, way, redis_server, namesp
     key = f"{namespace}:large".encode()
 
     async def main(url):
-        async with opened(runtime, url) as channel:
+        async with opened(runtime, url) as connections:
             for value in (large, large[::-1]):
-                assert await channel.execute((b"SET", key, value, b"EX", 60), (b"PING",)) == [b"OK", b"PONG"]
-                assert await channel.execute((b"GET", key), (b"ECHO", b"x")) == [value, b"x"]
+                assert await connections.execute((b"SET", key, value, b"EX", 60), (b"PING",)) == [
+                    b"OK",
+                    b"PONG",
+                ]
+                assert await connections.execute((b"GET", key), (b"ECHO", b"x")) == [value, b"x"]
 
     if way == "unix":
         run(runtime, lambda: main(redis_server.unix_url))
@@ -577,24 +591,24 @@ def test_large_values_pass_whole_in_every_way(runtime, way, redis_server, namesp
 
 
 @on_both
-def test_a_channel_that_is_closed_while_it_connects_leaves_nothing(runtime):
+def test_closing_while_a_connection_opens_leaves_nothing(runtime):
     """The server accepts and says nothing: the connection is closed long before it gives up by itself."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         url = f"redis://127.0.0.1:{server.getsockname()[1]}"
         accepted = []
 
         async def main():
-            async with opened(runtime, url) as channel, anyio.create_task_group() as tasks:
+            async with opened(runtime, url) as connections, anyio.create_task_group() as tasks:
 
                 async def call():
                     with pytest.raises(ERRORS, match="closed"):
-                        await channel.execute((b"PING",))
+                        await connections.execute((b"PING",))
 
                 tasks.start_soon(call)
                 accepted.append((await anyio.to_thread.run_sync(server.accept))[0])
                 assert await anyio.to_thread.run_sync(accepted[0].recv, 1)
-                await channel.channel.aclose()
-            assert channel.channel.connections == 0
+                await connections.beneath.aclose()
+            assert connections.beneath.count == 0
 
         run(runtime, main)
         with closing(accepted[0]) as peer:
@@ -624,11 +638,11 @@ def test_a_connection_that_breaks_while_it_opens_leaves_nothing(runtime, redis_s
     with ResettingProxy(redis_server.port) as proxy:
 
         async def main():
-            async with opened(runtime, f"{proxy.url}?ssl_ca_certs={proxy.ca_file}") as channel:
+            async with opened(runtime, f"{proxy.url}?ssl_ca_certs={proxy.ca_file}") as connections:
                 for _ in range(10):
                     with pytest.raises(ERRORS):
-                        await channel.execute((b"PING",))
-                assert channel.channel.connections == 0
+                        await connections.execute((b"PING",))
+                assert connections.beneath.count == 0
 
         run(runtime, main)
         assert proxy.connections_opened == 10
@@ -640,25 +654,25 @@ def test_a_connection_that_takes_too_long_to_open_fails_the_call(runtime):
         url = f"redis://127.0.0.1:{server.getsockname()[1]}"
 
         async def main():
-            async with opened(runtime, url, opening_timeout_s=SHORT_S) as channel:
+            async with opened(runtime, url, opening_timeout_s=SHORT_S) as connections:
                 with pytest.raises(ERRORS) as failed:
-                    await channel.execute((b"PING",))
+                    await connections.execute((b"PING",))
                 assert isinstance(failed.value, errors.TimeoutError | TimeoutError)
 
         run(runtime, main)
 
 
 @on_both
-def test_a_run_that_ends_closes_a_channel_that_was_not_closed(runtime, redis_server):
+def test_a_run_that_ends_closes_what_was_not_closed(runtime, redis_server):
     with FaultProxy("127.0.0.1", redis_server.port) as proxy:
 
         async def main():
-            channel = make(runtime, proxy.url)
-            assert await channel.execute((b"PING",)) == [b"PONG"]
-            return channel
+            connections = make(runtime, proxy.url)
+            assert await connections.execute((b"PING",)) == [b"PONG"]
+            return connections
 
-        channel = run(runtime, main)
-        assert channel.channel.connections == 0
+        connections = run(runtime, main)
+        assert connections.beneath.count == 0
         wait_until(lambda: not proxy._links)
 
 
@@ -666,9 +680,9 @@ def test_a_trio_run_that_ends_while_it_connects_closes_the_connection():
     with socket.create_server(("127.0.0.1", 0)) as server:
 
         async def main():
-            channel = make("trio", f"redis://127.0.0.1:{server.getsockname()[1]}")
+            connections = make("trio", f"redis://127.0.0.1:{server.getsockname()[1]}")
             with pytest.raises(errors.TimeoutError):
-                await channel.execute((b"PING",), timeout_s=SHORT_S)
+                await connections.execute((b"PING",), timeout_s=SHORT_S)
 
         run("trio", main)
         peer, _ = server.accept()
@@ -681,8 +695,10 @@ def test_a_trio_run_that_ends_while_it_connects_closes_the_connection():
 @pytest.mark.parametrize("is_still_queued", [False, True])
 def test_who_was_driven_for_is_told_that_the_driver_was_interrupted(is_still_queued):
     """Ctrl-C before the batch was sent, or between its being put into the batch and its leaving the queue."""
-    channel = ThreadsConnections(lambda: None, max_connections=1, on_time=lambda _: None)
-    [lane] = channel._lanes
+    connections = ThreadsConnections(
+        lambda: None, Background().start, max_connections=1, on_time=lambda _: None
+    )
+    [lane] = connections._lanes
     driver, other = (_Call([(b"PING",)], LONG_S, 0.0) for _ in range(2))
     other.turn = turn = threading.Lock()
     turn.acquire()
@@ -690,27 +706,14 @@ def test_who_was_driven_for_is_told_that_the_driver_was_interrupted(is_still_que
     if is_still_queued:
         lane.queue.append(other)
     driver.is_gone = True
-    channel._leave(lane, driver)
+    connections._leave(lane, driver)
     assert not turn.locked()
     with pytest.raises(errors.ConnectionError, match="interrupted"):
         other.result()
     other.is_gone = True
-    channel._leave(lane, other)
+    connections._leave(lane, other)
     assert lane.is_free()
     assert not lane.queue
-
-
-class Given:
-    """A caller that takes what it is given."""
-
-    def done(self):
-        return False
-
-    def set_result(self, replies):
-        self.replies = replies
-
-    def set_exception(self, failure):
-        self.failure = failure
 
 
 def test_on_trio_nothing_overtakes_what_was_sent_in_part():
@@ -721,24 +724,31 @@ def test_on_trio_nothing_overtakes_what_was_sent_in_part():
     async def main():
         ours, theirs = socket.socketpair()
         ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
-        connection = blocking_factory(RedisConfig())()
-        connection._sock = ours
+        redispy = blocking_factory(RedisConfig())()
+        redispy._sock = ours
+        answers = []
+
+        async def ask(number):
+            answers.append(await connection.ask(commands[number], LONG_S, as_they_are))
+
         with closing(ours), closing(theirs):
             theirs.setblocking(False)
-            link = connections_trio._SocketConnection(connection, ours)
-            await trio.testing.wait_all_tasks_blocked()
-            caller = Given()
-            link.send(caller, commands[0], LONG_S)
-            assert link._outbox, "all of it was sent at once"
-            sent = theirs.recv(len(wanted))
-            link._received(b"-ERR early\r\n", 12)
-            assert isinstance(caller.replies[0], errors.ResponseError)
-            link.send(Given(), commands[1], LONG_S)
-            with trio.fail_after(LONG_S):
-                while len(sent) < len(wanted):
-                    await trio.lowlevel.wait_readable(theirs)
-                    sent += theirs.recv(len(wanted))
-            link.close(errors.ConnectionError("the test is over"))
+            connection = connections_trio._SocketConnection(redispy, ours)
+            async with trio.open_nursery() as tasks:
+                tasks.start_soon(ask, 0)
+                await trio.testing.wait_all_tasks_blocked()
+                assert connection._outbox or connection._is_writing, "all of it was sent at once"
+                sent = theirs.recv(len(wanted))
+                connection.data_received(b"-ERR early\r\n")
+                await trio.testing.wait_all_tasks_blocked()
+                [[early]] = answers
+                assert isinstance(early, errors.ResponseError)
+                tasks.start_soon(ask, 1)
+                with trio.fail_after(LONG_S):
+                    while len(sent) < len(wanted):
+                        await trio.lowlevel.wait_readable(theirs)
+                        sent += theirs.recv(len(wanted))
+                connection.close(errors.ConnectionError("the test is over"))
             await trio.testing.wait_all_tasks_blocked()
         assert sent == wanted
 
@@ -765,12 +775,12 @@ def test_trio_waits_while_tls_wants_the_other_direction(redis_url):
             return self.beneath.recv_into(buffer)
 
     async def main():
-        async with opened("trio", redis_url) as channel:
-            await channel.execute((b"PING",))
-            [link] = channel.channel._links
-            link._reads = 16
-            link._sock = sock = Renegotiating(link._sock)
-            assert await channel.execute((b"ECHO", b"x"), (b"ECHO", b"y")) == [b"x", b"y"]
+        async with opened("trio", redis_url) as connections:
+            await connections.execute((b"PING",))
+            [connection] = connections.beneath
+            connection._reads = 16
+            connection._sock = sock = Renegotiating(connection._sock)
+            assert await connections.execute((b"ECHO", b"x"), (b"ECHO", b"y")) == [b"x", b"y"]
             assert not sock.to_send
             assert not sock.to_read
 
@@ -781,21 +791,21 @@ def test_trio_waits_while_tls_wants_the_other_direction(redis_url):
 
 
 @asynccontextmanager
-async def users_channel(runtime, url, **options):
-    """A channel over a client of the user's."""
+async def users_connections(runtime, url, **options):
+    """The connections of a client of the user's."""
     if runtime == "asyncio":
         client = redis.asyncio.Redis.from_url(url, **options)
-        channel = AsyncioClientConnections(client)
+        beneath = AsyncioClientConnections(client)
         try:
-            yield Channel(runtime, channel, [])
+            yield Connections(runtime, beneath, [])
         finally:
             with anyio.CancelScope(shield=True):
-                await channel.aclose()
+                await beneath.aclose()
                 await client.aclose()
         return
     with closing(redis.Redis.from_url(url, **options)) as client:
-        channel = ClientConnections(client) if runtime == "sync" else TrioClientConnections(client)
-        made = Channel(runtime, channel, [])
+        beneath = ClientConnections(client) if runtime == "sync" else TrioClientConnections(client)
+        made = Connections(runtime, beneath, [])
         yield made
         await made.aclose()
 
@@ -804,12 +814,12 @@ async def users_channel(runtime, url, **options):
 @pytest.mark.parametrize("protocol", [2, 3])
 def test_a_users_client_is_driven_through_its_pipelines(runtime, protocol, redis_url):
     async def main():
-        async with users_channel(runtime, redis_url, protocol=protocol) as channel:
-            replies = await channel.execute((b"ECHO", b"1"), (b"NONSENSE",), (b"TIME",), (b"ECHO", b"2"))
+        async with users_connections(runtime, redis_url, protocol=protocol) as connections:
+            replies = await connections.execute((b"ECHO", b"1"), (b"NONSENSE",), (b"TIME",), (b"ECHO", b"2"))
             assert [replies[0], replies[3]] == [b"1", b"2"]
             assert isinstance(replies[1], errors.ResponseError)
-            channel.channel.reset()
-            assert await channel.execute((b"ECHO", b"3")) == [b"3"]
+            connections.beneath.reset()
+            assert await connections.execute((b"ECHO", b"3")) == [b"3"]
 
     run(runtime, main)
 
@@ -820,15 +830,15 @@ def test_a_users_client_that_is_slow_is_not_waited_for(runtime, redis_server):
     with FaultProxy("127.0.0.1", redis_server.port) as proxy:
 
         async def main():
-            async with users_channel(runtime, proxy.url) as channel:
-                await channel.execute((b"PING",))
+            async with users_connections(runtime, proxy.url) as connections:
+                await connections.execute((b"PING",))
                 held = proxy.on(command("ECHO", "slow"), HOLD)
                 with pytest.raises(errors.TimeoutError):
-                    await channel.execute((b"ECHO", b"slow"), timeout_s=SHORT_S)
+                    await connections.execute((b"ECHO", b"slow"), timeout_s=SHORT_S)
                 held.wait()
                 proxy.release()
                 for number in range(10):
-                    assert await channel.execute((b"ECHO", b"%d" % number)) == [b"%d" % number]
+                    assert await connections.execute((b"ECHO", b"%d" % number)) == [b"%d" % number]
 
         run(runtime, main)
 
@@ -844,9 +854,9 @@ def test_a_users_server_that_is_gone_fails_the_call(runtime, redis_server):
         retry = (AsyncRetry if runtime == "asyncio" else Retry)(NoBackoff(), 0)
 
         async def main():
-            async with users_channel(runtime, proxy.url, retry=retry) as channel:
+            async with users_connections(runtime, proxy.url, retry=retry) as connections:
                 with pytest.raises(ERRORS):
-                    await channel.execute((b"PING",))
+                    await connections.execute((b"PING",))
 
         run(runtime, main)
 
@@ -856,12 +866,12 @@ def test_a_users_client_is_asked_while_loaders_hold_all_threads_of_trio(redis_ur
 
     async def main():
         limiter = trio.to_thread.current_default_thread_limiter()
-        async with users_channel("trio", redis_url) as channel:
-            assert await channel.execute((b"PING",)) == [b"PONG"]
+        async with users_connections("trio", redis_url) as connections:
+            assert await connections.execute((b"PING",)) == [b"PONG"]
             for _ in range(int(limiter.total_tokens)):
                 limiter.acquire_on_behalf_of_nowait(object())
             assert limiter.available_tokens == 0
-            assert await channel.execute((b"PING",)) == [b"PONG"]
+            assert await connections.execute((b"PING",)) == [b"PONG"]
 
     run("trio", main)
 
@@ -899,16 +909,16 @@ def test_an_opening_that_is_cancelled_before_it_begins_does_not_stop_the_next(re
     """By whoever cancels all tasks of a loop, and goes on with it."""
 
     async def main():
-        async with opened("asyncio", redis_url) as channel:
+        async with opened("asyncio", redis_url) as connections:
             for _ in range(3):
-                task = asyncio.create_task(channel.execute((b"PING",)))
+                task = asyncio.create_task(connections.execute((b"PING",)))
                 await asyncio.sleep(0)  # it has begun, and what it waits for has not
                 [opening] = asyncio.all_tasks() - {asyncio.current_task(), task}
-                assert opening is channel.channel._opening
+                assert opening is connections.beneath._opening
                 opening.cancel()
                 with pytest.raises(ERRORS):
                     await task
-            assert await channel.execute((b"PING",)) == [b"PONG"]
-            assert channel.channel.connections == 1
+            assert await connections.execute((b"PING",)) == [b"PONG"]
+            assert connections.beneath.count == 1
 
     run("asyncio", main)

@@ -54,7 +54,11 @@ async def stale_entry(world, value, key="k", **options):
 
 async def refreshed(world, stored=2):
     """Wait until so many values were stored, and nothing is under way any more."""
-    await until(lambda: world.cache.stats().stored == stored and len(world.cache.driver._coordinator.single_flight) == 0)
+    await until(
+        lambda: (
+            world.cache.stats().stored == stored and len(world.cache.driver._coordinator.single_flight) == 0
+        )
+    )
 
 
 class Gate:
@@ -128,7 +132,10 @@ async def test_a_refresh_that_fails_keeps_the_stale_value_and_is_not_tried_again
     for _ in range(5):
         assert await world.cache.get_or_load("k", fail) == "old"
         await until(
-            lambda: world.cache.stats().refresh_failures == 1 and not world.cache.driver._coordinator.single_flight
+            lambda: (
+                world.cache.stats().refresh_failures == 1
+                and not world.cache.driver._coordinator.single_flight
+            )
         )
 
     assert calls == [1]
@@ -152,7 +159,8 @@ async def test_a_refresh_that_has_failed_is_tried_again_after_its_rest(world):
         assert await world.cache.get_or_load("k", fail) == "old"
         await until(
             lambda failures=failures: (
-                world.cache.stats().refresh_failures == failures and not world.cache.driver._coordinator.single_flight
+                world.cache.stats().refresh_failures == failures
+                and not world.cache.driver._coordinator.single_flight
             )
         )
     assert await world.cache.get_or_load("k", loading("new")) == "old"
@@ -256,7 +264,9 @@ async def test_a_refresh_whose_value_cannot_be_stored_rests_as_one_that_fails(wo
 
     for _ in range(3):
         assert await world.cache.get_or_load("k", loading({1, 2}, calls)) == "old"
-        await until(lambda: world.cache.stats().unstorable == 1 and not world.cache.driver._coordinator.single_flight)
+        await until(
+            lambda: world.cache.stats().unstorable == 1 and not world.cache.driver._coordinator.single_flight
+        )
 
     assert len(calls) == 1
     assert is_free(world.raw.cell("k"))
@@ -394,7 +404,9 @@ async def test_a_refresh_sees_what_the_context_of_its_reader_says(world):
     for name in ("one", "two"):
         tenant.set(name)
         assert await world.cache.get_or_load("k", load) in ("old", "new")
-        await until(lambda name=name: seen[-1:] == [name] and not len(world.cache.driver._coordinator.single_flight))
+        await until(
+            lambda name=name: seen[-1:] == [name] and not len(world.cache.driver._coordinator.single_flight)
+        )
         await world.cache.expire("k")
 
     assert seen == ["one", "two"]
@@ -498,7 +510,10 @@ async def test_an_early_refresh_that_fails_leaves_a_fresh_value_fresh(world):
     for _ in range(3):
         assert await world.cache.get_or_load("k", fail) == "old"
         await until(
-            lambda: world.cache.stats().refresh_failures == 1 and not world.cache.driver._coordinator.single_flight
+            lambda: (
+                world.cache.stats().refresh_failures == 1
+                and not world.cache.driver._coordinator.single_flight
+            )
         )
     assert await world.cache.get("k") == "old"
     assert is_free(world.raw.cell("k"))
@@ -568,7 +583,9 @@ async def test_a_soft_expiry_voids_the_refresh_in_flight_and_the_value_stays_sta
         return "older than the expiry"
 
     assert await world.cache.get_or_load("k", load) == "old"
-    await until(lambda: world.cache.stats().lost_leases == 1 and not world.cache.driver._coordinator.single_flight)
+    await until(
+        lambda: world.cache.stats().lost_leases == 1 and not world.cache.driver._coordinator.single_flight
+    )
     assert await world.cache.get_or_load("k", loading("new")) == "old"
     await refreshed(world)
     assert await world.cache.get("k") == "new"

@@ -7,7 +7,8 @@ from uuid import uuid4
 import pytest
 import redis
 
-from sansio_cache_redis.health import LEAST_VALUES, Health, judge, probes
+from sansio_cache.health import Health
+from sansio_cache_redis.health import LEAST_VALUES, judge, probes
 from sansio_cache_redis.sync import Cache
 from support.faulty import PATIENT, on_every_runtime, opened, run_on
 from support.runtimes import ON_MEMORY, ON_SERVER, WAYS_IN, runs

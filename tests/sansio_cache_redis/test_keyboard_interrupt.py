@@ -292,7 +292,9 @@ def problems_after(under, operation, key, interrupter):
     is_excused = in_clean_up(interrupter)
     if cache._backend._connections is not None and not is_excused:
         try:
-            wait_until(lambda: all(lane.is_free() for lane in cache._backend._connections._lanes), timeout_s=1)
+            wait_until(
+                lambda: all(lane.is_free() for lane in cache._backend._connections._lanes), timeout_s=1
+            )
             wait_until(lambda: not cache._backend._connections._lock.locked(), timeout_s=1)
         except TimeoutError:
             yield "a connection is never given back"

@@ -1,4 +1,6 @@
-"""Wake-ups: a waiter watches all that it waits for, and a subscription that fails is tried now and then."""
+"""Listening: a waiter watches all that it waits for, and a subscription that fails is tried now and then."""
+
+import threading
 
 import anyio
 import anyio.to_thread
@@ -138,7 +140,9 @@ async def test_a_batch_of_many_keys_is_told_of_the_last_one_too(world, monkeypat
 
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(wait)
-        await until(lambda: world.cache.driver._backend.listener.is_live and world.trace.count("AcquireLeases") >= 2)
+        await until(
+            lambda: world.cache.driver._backend.listener.is_live and world.trace.count("AcquireLeases") >= 2
+        )
         fill(*keys[:-1])
         is_leased = (keys[-1], NO_GRANT[:8], "keep")
         await until(
@@ -167,12 +171,53 @@ class Refused:
         pass
 
 
+def starting(threads):
+    """Starts threads, and notes them."""
+
+    def start(job, name):
+        threads.append(threading.Thread(target=job, name=name, daemon=True))
+        threads[-1].start()
+        return True
+
+    return start
+
+
+def test_where_there_is_no_thread_waiters_poll_and_the_next_one_tries_again():
+    made, threads, asked = [], [], []
+
+    def refuse(job, name):
+        asked.append(name)
+        return False
+
+    listener = Listener(lambda: Refused(made), "n", refuse)
+    listener.watch("k", lambda: None)
+    listener.watch("k", lambda: None)
+    assert asked == ["sansio-cache-listener"] * 2
+    assert not listener.is_live
+    listener._start_thread = starting(threads)
+    listener.watch("k", lambda: None)
+    wait_until(lambda: made)
+    listener.close(wait=True)
+    assert len(threads) == 1
+
+
+def test_closing_waits_for_the_thread_where_it_is_to():
+    made, threads = [], []
+    listener = Listener(lambda: Refused(made), "n", starting(threads))
+    listener.close(wait=True)  # there is none
+    listener = Listener(lambda: Refused(made), "n", starting(threads))
+    listener.watch("k", lambda: None)
+    wait_until(lambda: made)
+    listener.close(wait=True)
+    assert listener._has_ended.is_set()
+
+
 def test_new_waiters_do_not_make_it_try_again_at_once_where_subscribing_is_refused(monkeypatch):
     """Fault 34: each would cost a connection."""
     monkeypatch.setattr(listening, "_FIRST_PAUSE_S", LONG_S)
     monkeypatch.setattr(listening, "_LONGEST_PAUSE_S", LONG_S)
     made = []
-    listener = Listener(lambda: Refused(made), "n")
+    listener = Listener(lambda: Refused(made), "n", starting(threads := []))
 
     def is_pausing():
         with listener._lock:
@@ -186,7 +231,8 @@ def test_new_waiters_do_not_make_it_try_again_at_once_where_subscribing_is_refus
     assert len(made) == 1
     assert not listener.is_live
 
-    thread = listener._thread
+    [thread] = threads
     listener.close(wait=True)
+    thread.join(GIVE_UP_S)
     assert not thread.is_alive()
     assert len(made) == 1

@@ -9,7 +9,8 @@ from sansio_cache_redis.connections.multiplexed import (
     BULK_BYTES,
     SWEEP_S,
     MultiplexedConnection,
-    OpenConnections,
+    MultiplexedConnections,
+    as_they_are,
 )
 from sansio_cache_redis.connections.redispy import reply_reader
 
@@ -38,20 +39,18 @@ class Caller:
     """A future."""
 
     def __init__(self):
-        self.replies = None
-        self.failure = None
+        self.answer = None
         self.is_cancelled = False
 
     def done(self):
-        return self.is_cancelled or self.replies is not None or self.failure is not None
+        return self.is_cancelled or self.answer is not None
 
-    def set_result(self, replies):
+    def set_result(self, answer):
         assert not self.done()
-        self.replies = replies
+        self.answer = answer
 
-    def set_exception(self, failure):
-        assert not self.done()
-        self.failure = failure
+    def __await__(self):
+        yield self
 
 
 class Fake(MultiplexedConnection):
@@ -59,7 +58,7 @@ class Fake(MultiplexedConnection):
 
     def __init__(self):
         self.written = []
-        super().__init__(reply_reader(object()), self.written.append)
+        super().__init__(reply_reader(object()), self.written.append, Caller)
         self.flushes = 0
         self.sweeps = 0
         self.is_connected = True
@@ -77,12 +76,10 @@ class Fake(MultiplexedConnection):
         self.is_connected = False
 
     def receive(self, data):
-        self._received(bytearray(data), len(data))
+        self.data_received(memoryview(bytearray(data)))
 
-    def ask(self, *words, timeout_s=PATIENT_S):
-        caller = Caller()
-        self.send(caller, [(b"ECHO", word) for word in words], timeout_s)
-        return caller
+    def echo(self, *words, timeout_s=PATIENT_S, read=as_they_are):
+        return self.ask([(b"ECHO", word) for word in words], timeout_s, read)
 
     def look(self, clock, after_s=SWEEP_S, late_s=0.0):
         due_s = clock.now_s + after_s
@@ -91,7 +88,7 @@ class Fake(MultiplexedConnection):
 
 
 @pytest.fixture
-def link(clock):
+def connection(clock):
     return Fake()
 
 
@@ -102,211 +99,326 @@ def echo(word):
 # Commands.
 
 
-def test_a_lone_call_is_written_at_once_and_what_comes_behind_it_in_one_piece(link):
+def test_a_lone_call_is_written_at_once_and_what_comes_behind_it_in_one_piece(connection):
     for word in (b"1", b"2", b"3"):
-        link.ask(word)
-    assert link.written == [hiredis.pack_command((b"ECHO", b"1"))]
-    assert link.flushes == 1
-    link.flush()
-    assert link.written[1:] == [b"".join(hiredis.pack_command((b"ECHO", each)) for each in (b"2", b"3"))]
+        connection.echo(word)
+    assert connection.written == [hiredis.pack_command((b"ECHO", b"1"))]
+    assert connection.flushes == 1
+    connection.flush()
+    assert connection.written[1:] == [
+        b"".join(hiredis.pack_command((b"ECHO", each)) for each in (b"2", b"3"))
+    ]
 
 
-def test_after_a_write_of_many_the_next_call_waits_for_the_others(link):
+def test_after_a_write_of_many_the_next_call_waits_for_the_others(connection):
     for word in (b"1", b"2", b"3"):
-        link.ask(word)
-    link.flush()
-    link.receive(b"".join(echo(word) for word in (b"1", b"2", b"3")))
-    link.ask(b"4")
-    assert link.flushes == 2
-    link.flush()  # it was alone
-    link.receive(echo(b"4"))
-    link.ask(b"5")
-    assert link.flushes == 2
-    assert len(link.written) == 4
+        connection.echo(word)
+    connection.flush()
+    connection.receive(b"".join(echo(word) for word in (b"1", b"2", b"3")))
+    connection.echo(b"4")
+    assert connection.flushes == 2
+    connection.flush()  # it was alone
+    connection.receive(echo(b"4"))
+    connection.echo(b"5")
+    assert connection.flushes == 2
+    assert len(connection.written) == 4
 
 
-def test_the_first_of_many_go_out_at_once_where_the_server_has_nothing_else_to_do(link):
+def test_the_first_of_many_go_out_at_once_where_the_server_has_nothing_else_to_do(connection):
     for word in (b"1", b"2", b"3"):
-        link.ask(word)
-    link.flush()
-    link.receive(echo(b"1") + echo(b"2") + echo(b"3"))
+        connection.echo(word)
+    connection.flush()
+    connection.receive(echo(b"1") + echo(b"2") + echo(b"3"))
     words = [b"%d" % number for number in range(40)]
-    callers = [link.ask(word) for word in words]
+    callers = [connection.echo(word) for word in words]
     packed = [hiredis.pack_command((b"ECHO", word)) for word in words]
     first = multiplexed._FIRST_CALLS
-    assert link.written[2:] == [b"".join(packed[:first])]
-    link.flush()
-    assert link.written[3:] == [b"".join(packed[first:])]
-    link.receive(b"".join(map(echo, words)))
-    assert [caller.replies for caller in callers] == [[word] for word in words]
+    assert connection.written[2:] == [b"".join(packed[:first])]
+    connection.flush()
+    assert connection.written[3:] == [b"".join(packed[first:])]
+    connection.receive(b"".join(map(echo, words)))
+    assert [caller.answer for caller in callers] == [[word] for word in words]
 
 
-def test_one_call_more_than_goes_out_at_once_does_not_put_them_out_of_step(link):
+def test_one_call_more_than_goes_out_at_once_does_not_put_them_out_of_step(connection):
     """What is left of many is alone in its write, and not alone."""
     words = [b"%d" % number for number in range(multiplexed._FIRST_CALLS + 1)]
     sizes = []
     for _ in range(4):
         for word in words:
-            link.ask(word)
-        link.flush()
-        sizes.append([data.count(b"ECHO") for data in link.written])
-        link.written.clear()
-        link.receive(b"".join(map(echo, words)))
+            connection.echo(word)
+        connection.flush()
+        sizes.append([data.count(b"ECHO") for data in connection.written])
+        connection.written.clear()
+        connection.receive(b"".join(map(echo, words)))
     assert sizes == [[1, multiplexed._FIRST_CALLS], *[[multiplexed._FIRST_CALLS, 1]] * 3]
 
 
-def test_while_the_server_has_something_to_do_the_rest_goes_out_in_one_piece(link):
+def test_while_the_server_has_something_to_do_the_rest_goes_out_in_one_piece(connection):
     for number in range(100):
-        link.ask(b"%d" % number)
-    assert len(link.written) == 1
-    link.flush()
-    assert len(link.written) == 2
+        connection.echo(b"%d" % number)
+    assert len(connection.written) == 1
+    connection.flush()
+    assert len(connection.written) == 2
 
 
-def test_a_command_that_cannot_be_packed_leaves_nothing_behind(link):
+def test_a_command_that_cannot_be_packed_leaves_nothing_behind(connection):
     with pytest.raises(TypeError):
-        link.send(Caller(), [(b"SET", b"k", object())], PATIENT_S)
-    assert link.written == []
-    caller = link.ask(b"1")
-    link.receive(echo(b"1"))
-    assert caller.replies == [b"1"]
+        connection.ask([(b"SET", b"k", object())], PATIENT_S, as_they_are)
+    assert connection.written == []
+    caller = connection.echo(b"1")
+    connection.receive(echo(b"1"))
+    assert caller.answer == [b"1"]
 
 
 # Replies.
 
 
-def test_replies_that_come_byte_by_byte_are_put_together(link):
-    one, many, last = link.ask(b"1"), link.ask(b"2", b"3"), link.ask(b"4")
+def test_replies_that_come_byte_by_byte_are_put_together(connection):
+    one, many, last = connection.echo(b"1"), connection.echo(b"2", b"3"), connection.echo(b"4")
     stream = b"".join(echo(word) for word in (b"1", b"2", b"3", b"4"))
     for place in range(len(stream)):
-        link.receive(stream[place : place + 1])
-    assert [one.replies, many.replies, last.replies] == [[b"1"], [b"2", b"3"], [b"4"]]
+        connection.receive(stream[place : place + 1])
+    assert [one.answer, many.answer, last.answer] == [[b"1"], [b"2", b"3"], [b"4"]]
 
 
-def test_the_replies_of_a_cancelled_caller_are_dropped(link):
+def test_the_replies_of_a_cancelled_caller_are_dropped(connection):
     """S9, fault 28: also where it was cancelled between two of them."""
-    many, last = link.ask(b"1", b"2"), link.ask(b"3")
-    link.receive(echo(b"1"))
+    many, last = connection.echo(b"1", b"2"), connection.echo(b"3")
+    connection.receive(echo(b"1"))
     many.is_cancelled = True
-    link.receive(echo(b"2") + echo(b"3"))
-    assert many.replies is None
-    assert last.replies == [b"3"]
+    connection.receive(echo(b"2") + echo(b"3"))
+    assert many.answer is None
+    assert last.answer == [b"3"]
 
 
 @pytest.mark.parametrize("extra", [b"+EXTRA\r\n", b"+EXT"], ids=["whole", "part"])
-def test_a_reply_that_nobody_has_asked_for_is_an_error(link, extra):
+def test_a_reply_that_nobody_has_asked_for_is_an_error(connection, extra):
     """S9, fault 29."""
-    caller = link.ask(b"1")
-    with pytest.raises(errors.ConnectionError, match="nobody has asked for"):
-        link.receive(echo(b"1") + extra)
-    assert caller.replies == [b"1"]
+    caller = connection.echo(b"1")
+    connection.receive(echo(b"1") + extra)
+    assert caller.answer == [b"1"]
+    assert "nobody has asked for" in str(connection.failure)
+    assert not connection.is_connected
 
 
-def test_errors_are_replies_and_nonsense_is_not(link):
-    caller = link.ask(b"1", b"2")
-    link.receive(b"-ERR no\r\n" + echo(b"2"))
-    assert isinstance(caller.replies[0], errors.ResponseError)
-    link.ask(b"3")
-    with pytest.raises(errors.InvalidResponse):
-        link.receive(b"nonsense\r\n")
+def test_errors_are_replies_and_nonsense_is_not(connection):
+    caller = connection.echo(b"1", b"2")
+    connection.receive(b"-ERR no\r\n" + echo(b"2"))
+    assert isinstance(caller.answer[0], errors.ResponseError)
+    after = connection.echo(b"3")
+    connection.receive(b"nonsense\r\n")
+    assert isinstance(after.answer, errors.InvalidResponse)
+    assert not connection.is_connected
 
 
-def test_a_large_reply_on_its_way_makes_a_link_bulky_until_it_is_there(link):
-    link.ask(b"1")
-    link.receive(b"$%d\r\n" % (2 * BULK_BYTES) + b"x" * BULK_BYTES)
-    assert not link.is_free
-    link.receive(b"x" * BULK_BYTES + b"\r\n")
-    assert link.is_free
+def test_a_large_reply_on_its_way_makes_a_connection_bulky_until_it_is_there(connection):
+    connection.echo(b"1")
+    connection.receive(b"$%d\r\n" % (2 * BULK_BYTES) + b"x" * BULK_BYTES)
+    assert not connection.is_free
+    connection.receive(b"x" * BULK_BYTES + b"\r\n")
+    assert connection.is_free
 
 
-def test_what_is_pending_fails_with_the_connection_each_with_an_error_of_its_own(link):
-    callers = [link.ask(b"1"), link.ask(b"2"), link.ask(b"3")]
+def test_what_is_pending_fails_with_the_connection(connection):
+    callers = [connection.echo(b"1"), connection.echo(b"2"), connection.echo(b"3")]
     callers[1].is_cancelled = True
-    link.close(errors.ConnectionError("gone"))
-    link.close(errors.ConnectionError("again"))
-    assert not link.is_connected
-    assert [str(each.failure) for each in callers] == ["gone", "None", "gone"]
-    assert callers[0].failure is not callers[2].failure
+    connection.close(errors.ConnectionError("gone"))
+    connection.close(errors.ConnectionError("again"))
+    assert not connection.is_connected
+    assert [str(each.answer) for each in callers] == ["gone", "None", "gone"]
     with pytest.raises(errors.ConnectionError, match="gone") as refused:
-        link.ask(b"4")
-    assert refused.value is not link.failure
+        connection.echo(b"4")
+    assert refused.value is not connection.failure
 
 
 # Deadlines.
 
 
-def test_a_call_fails_when_nothing_was_read_for_as_long_as_it_may_take(link, clock):
-    hasty, patient = link.ask(b"1", timeout_s=0.05), link.ask(b"2")
-    assert link.sweeps == 1
-    assert link.look(clock)
+def test_a_call_fails_when_nothing_was_read_for_as_long_as_it_may_take(connection, clock):
+    hasty, patient = connection.echo(b"1", timeout_s=0.05), connection.echo(b"2")
+    assert connection.sweeps == 1
+    assert connection.look(clock)
     assert not hasty.done()
-    assert link.look(clock, 0.04)
-    assert isinstance(hasty.failure, errors.TimeoutError)
+    assert connection.look(clock, 0.04)
+    assert isinstance(hasty.answer, errors.TimeoutError)
     assert not patient.done()
-    assert link.failure is None, "it was not silent for long enough"
-    link.receive(echo(b"1") + echo(b"2"))
-    assert patient.replies == [b"2"]
+    assert connection.failure is None, "it was not silent for long enough"
+    connection.receive(echo(b"1") + echo(b"2"))
+    assert patient.answer == [b"2"]
 
 
-def test_a_connection_that_was_silent_since_the_call_is_given_up(link, clock):
-    hasty, patient = link.ask(b"1", timeout_s=0.05), link.ask(b"2")
-    assert not link.look(clock, 0.11)
-    assert isinstance(hasty.failure, errors.TimeoutError)
-    assert isinstance(patient.failure, errors.TimeoutError)
-    assert not link.is_connected
+def test_a_connection_that_was_silent_since_the_call_is_given_up(connection, clock):
+    hasty, patient = connection.echo(b"1", timeout_s=0.05), connection.echo(b"2")
+    assert not connection.look(clock, 0.11)
+    assert isinstance(hasty.answer, errors.TimeoutError)
+    assert isinstance(patient.answer, errors.TimeoutError)
+    assert not connection.is_connected
 
 
-def test_as_long_as_replies_come_in_it_is_merely_a_callers_turn_that_has_not_come(link, clock):
-    link.ask(b"0")
-    last = link.ask(b"1", timeout_s=0.25)
+def test_as_long_as_replies_come_in_it_is_merely_a_callers_turn_that_has_not_come(connection, clock):
+    connection.echo(b"0")
+    last = connection.echo(b"1", timeout_s=0.25)
     for _ in range(24):
-        link.receive(echo(b"0"))
-        link.ask(b"2")
-        link._pending.rotate(1)  # it is overtaken all the time
-        assert link.look(clock, 0.2)
+        connection.receive(echo(b"0"))
+        connection.echo(b"2")
+        connection._pending.rotate(1)  # it is overtaken all the time
+        assert connection.look(clock, 0.2)
     assert not last.done()
     for _ in range(3):
-        link.look(clock, 0.2)
-    assert isinstance(last.failure, errors.TimeoutError), "but not for ever"
+        connection.look(clock, 0.2)
+    assert isinstance(last.answer, errors.TimeoutError), "but not for ever"
 
 
-def test_looks_that_come_late_are_not_believed_but_for_every_fourth(link, clock):
+def test_looks_that_come_late_are_not_believed_but_for_every_fourth(connection, clock):
     """Where the loop was blocked, replies may lie there unread."""
-    caller = link.ask(b"1", timeout_s=0.05)
+    caller = connection.echo(b"1", timeout_s=0.05)
     for _ in range(3):
-        assert link.look(clock, late_s=1.0)
+        assert connection.look(clock, late_s=1.0)
         assert not caller.done()
-    assert not link.look(clock, late_s=1.0)
-    assert isinstance(caller.failure, errors.TimeoutError)
+    assert not connection.look(clock, late_s=1.0)
+    assert isinstance(caller.answer, errors.TimeoutError)
 
 
-def test_the_sweeper_rests_while_nothing_is_pending(link, clock):
-    link.ask(b"1")
-    link.receive(echo(b"1"))
-    assert not link.look(clock)
-    link.ask(b"2")
-    assert link.sweeps == 2
+def test_the_sweeper_rests_while_nothing_is_pending(connection, clock):
+    connection.echo(b"1")
+    connection.receive(echo(b"1"))
+    assert not connection.look(clock)
+    connection.echo(b"2")
+    assert connection.sweeps == 2
+
+
+# Reading.
+
+
+def test_replies_are_read_where_they_come_in_and_so_are_failures(connection):
+    one, many = connection.echo(b"1", read=repr), connection.echo(b"2", b"3", read=len)
+    lost = connection.echo(b"4", read=lambda failure: type(failure))
+    connection.receive(echo(b"1") + echo(b"2") + echo(b"3"))
+    assert [one.answer, many.answer] == ["[b'1']", 2]
+    connection.close(errors.ConnectionError("gone"))
+    assert lost.answer is errors.ConnectionError
+
+
+def test_what_is_overdue_is_read_as_a_failure(connection, clock):
+    hasty = connection.echo(b"1", timeout_s=0.05, read=type)
+    assert not connection.look(clock, 0.11)
+    assert hasty.answer is errors.TimeoutError
+
+
+def test_nothing_is_read_for_a_caller_that_has_gone(connection, clock):
+    """Not its replies, and no failure in their place."""
+    read = []
+    gone = [connection.echo(b"%d" % number, timeout_s=0.05, read=read.append) for number in range(3)]
+    for caller in gone:
+        caller.is_cancelled = True
+    connection.receive(echo(b"0"))
+    connection.look(clock, 0.11)
+    connection.close(errors.ConnectionError("gone"))
+    assert read == []
+
+
+def test_reading_may_close_the_connection_in_the_midst_of_replies(connection):
+    """S9: a reply of another's. What has come in behind it is nobody's, and nothing is answered twice."""
+
+    def distrust(replies):
+        connection.close(errors.ConnectionError("out of step"))
+        return replies
+
+    first, second = connection.echo(b"1"), connection.echo(b"2", read=distrust)
+    third, many = connection.echo(b"3"), connection.echo(b"4", b"5")
+    connection.receive(b"".join(map(echo, (b"1", b"2", b"3", b"4"))))
+    assert [first.answer, second.answer] == [[b"1"], [b"2"]]
+    assert [str(third.answer), str(many.answer)] == ["out of step", "out of step"]
+    assert not connection.is_connected
+    assert not connection.is_free
+    connection.receive(echo(b"5"))
+    assert str(connection.failure) == "out of step"
+
+
+def test_reading_may_close_the_connection_in_the_midst_of_failures(connection, clock):
+    def distrust(failure):
+        connection.close(errors.ConnectionError("out of step"))
+        return failure
+
+    overdue = [connection.echo(b"%d" % n, timeout_s=0.05, read=distrust) for n in range(3)]
+    patient = connection.echo(b"3", read=distrust)
+    connection.receive(b"$1\r\n")  # so that it is not silent
+    clock.now_s += 0.01
+    assert not connection.look(clock, 0.06)
+    assert all(caller.done() for caller in (*overdue, patient))
+    assert str(patient.answer) == "out of step"
 
 
 # Several.
 
 
-def test_another_link_is_used_or_opened_where_one_is_bulky_or_gone(clock):
-    all_of_them = OpenConnections(2)
-    assert all_of_them.choose() is None
+class FakeConnections(MultiplexedConnections):
+    """Opens what it is given."""
+
+    def __init__(self, max_connections):
+        super().__init__(max_connections)
+        self.to_open = []
+
+    async def _opened(self, timeout_s):
+        if not self.to_open:
+            raise errors.ConnectionError("refused")
+        connection = self.to_open.pop()
+        self._open.append(connection)
+        return connection
+
+    def echo(self, word=b"1"):
+        return self.ask([(b"ECHO", word)], PATIENT_S, as_they_are)
+
+
+def begun(answer):
+    """What a coroutine waits for first."""
+    return answer.send(None)
+
+
+def test_another_connection_is_used_or_opened_where_one_is_bulky_or_gone(clock):
+    all_of_them = FakeConnections(2)
     first, second = Fake(), Fake()
-    all_of_them.add(first)
-    assert all_of_them.choose() is first
+    all_of_them.to_open = [first]
+    opening = all_of_them.echo()
+    begun(opening)
+    assert len(first.written) == 1
+    all_of_them.echo()
+    assert len(first._pending) == 2
     first._get_stuck(True)
-    assert all_of_them.choose() is None, "there is room for another"
-    all_of_them.add(second)
-    assert all_of_them.choose() is second
+    all_of_them.to_open = [second]
+    another = all_of_them.echo()
+    begun(another)
+    assert len(second._pending) == 1, "there is room for another"
+    all_of_them.echo()
+    assert len(second._pending) == 2
     second._get_stuck(True)
-    assert all_of_them.choose() is second, "there is no room for a third"
+    all_of_them.echo()
+    assert len(second._pending) == 3, "there is no room for a third"
     second.close(errors.ConnectionError("gone"))
     assert list(all_of_them) == [first]
-    assert len(all_of_them) == 1
-    assert all_of_them.choose() is None
-    all_of_them.close()
+    third = Fake()
+    all_of_them.to_open = [third]
+    begun(all_of_them.echo())
+    assert len(third._pending) == 1
+    all_of_them.reset()
     assert not first.is_connected
-    assert len(all_of_them) == 0
+    assert not third.is_connected
+    assert list(all_of_them) == []
+
+
+def test_a_connection_that_cannot_be_opened_is_a_failure_that_is_read(clock):
+    opening = FakeConnections(2).ask([(b"PING",)], PATIENT_S, str)
+    with pytest.raises(StopIteration) as ended:
+        begun(opening)
+    assert ended.value.value == "refused"
+
+
+def test_so_is_one_that_was_closed_as_it_opened(clock):
+    all_of_them = FakeConnections(2)
+    closed = Fake()
+    closed.close(errors.ConnectionError("gone"))
+    all_of_them.to_open = [closed]
+    with pytest.raises(StopIteration) as ended:
+        begun(all_of_them.ask([(b"PING",)], PATIENT_S, str))
+    assert ended.value.value == "gone"

@@ -15,11 +15,11 @@ from sansio_cache.events import FailureKind, StoreFailed
 from sansio_cache_redis import anyio as async_cache
 from sansio_cache_redis import sync
 from sansio_cache_redis.connections.asyncio import AsyncioConnections
+from sansio_cache_redis.connections.multiplexed import as_they_are
 from sansio_cache_redis.connections.settings import asyncio_factory
 from sansio_cache_redis.connections.threads import _Call
 from sansio_cache_redis.errors import ERRORS
 from sansio_cache_runtime.anyio import driver as driver_anyio
-from support.stores import InOnePiece
 
 on_both = pytest.mark.parametrize("backend", ["asyncio", "trio"])
 
@@ -28,19 +28,19 @@ def test_all_callers_of_a_connection_that_is_closed_as_it_opens_come_to_an_end(r
     """A READONLY or mispaired reply of one caller closes the connection that others have just waited for."""
 
     async def main():
-        channel = AsyncioConnections(
+        connections = AsyncioConnections(
             asyncio_factory(RedisConfig(url=redis_url)),
             max_connections=4,
             opening_timeout_s=5,
-            on_time=lambda _: asyncio.get_running_loop().call_soon(channel.reset),
+            on_time=lambda _: asyncio.get_running_loop().call_soon(connections.reset),
         )
-        calls = [asyncio.ensure_future(channel.execute([(b"PING",)], 0.2)) for _ in range(20)]
+        calls = [asyncio.ensure_future(connections.ask([(b"PING",)], 0.2, as_they_are)) for _ in range(20)]
         done, hanging = await asyncio.wait(calls, timeout=10)
         assert not hanging
-        failures = [call.exception() for call in done if call.exception() is not None]
+        failures = [call.result() for call in done if not isinstance(call.result(), list)]
         assert failures
         assert all(isinstance(failure, ERRORS) for failure in failures)
-        await channel.aclose()
+        await connections.aclose()
 
     asyncio.run(main())
 
@@ -78,8 +78,8 @@ def test_a_cancelled_write_whose_clean_up_runs_out_of_time_is_remembered(backend
     """Being cancelled does not stop an invalidation; if time does, this cache bypasses the key."""
     monkeypatch.setattr(driver_anyio, "_CLEAN_UP_S", 0.05)
 
-    class Hung(InOnePiece):
-        async def perform(self, command):
+    class Hung:
+        async def answer(self, command):
             with anyio.move_on_after(command.timeout_s):
                 await anyio.sleep_forever()
             return StoreFailed(time.monotonic(), FailureKind.TIMEOUT)

@@ -22,6 +22,7 @@ from sansio_cache_redis.connections import redispy
 from sansio_cache_redis.connections import threads as connections_threads
 from sansio_cache_redis.connections import trio as connections_trio
 from sansio_cache_redis.connections.settings import asyncio_factory, blocking_factory
+from sansio_cache_runtime.sync.background import Background
 from support.proxy import DROP_REPLY, HOLD, FaultProxy, command
 from support.runtimes import PATIENT
 from support.servers import wait_until
@@ -191,8 +192,8 @@ def test_the_asynchronous_cache_works_without_them(backend, url, namespace):
                 tasks.cancel_scope.cancel()
             assert await cache.get("k1") == "loaded", "a reply was misread"
             assert cache.stats().errors == {}
-            [link] = cache._bound().channel._links
-            assert type(link).__name__ == "_PublicConnection"
+            [connection] = cache._bound().channel
+            assert type(connection).__name__ == "_PublicConnection"
 
     anyio.run(main, backend=backend)
     gc.collect()  # a connection that was not closed complains
@@ -498,12 +499,15 @@ def test_a_server_that_closes_is_seen_by_who_spins(watched):
 
 def test_only_who_is_alone_on_a_connection_spins(redis_url, monkeypatch):
     """Where others wait for the connection they are about to need the interpreter, too."""
-    channel = connections_threads.ThreadsConnections(
-        blocking_factory(RedisConfig(url=redis_url)), max_connections=1, on_time=lambda _: None
+    connections = connections_threads.ThreadsConnections(
+        blocking_factory(RedisConfig(url=redis_url)),
+        Background().start,
+        max_connections=1,
+        on_time=lambda _: None,
     )
-    with closing(channel):
-        channel.execute([(b"PING",)], 10.0)
-        [lane] = channel._lanes
+    with closing(connections):
+        connections.execute([(b"PING",)], 10.0)
+        [lane] = connections._lanes
         wire, may_spin, is_driving, may_go = lane.wire, [], threading.Event(), threading.Event()
 
         class Noting:
@@ -521,7 +525,8 @@ def test_only_who_is_alone_on_a_connection_spins(redis_url, monkeypatch):
 
         lane.wire = Noting()
         threads = [
-            threading.Thread(target=channel.execute, args=([(b"PING",)], 10.0), daemon=True) for _ in range(3)
+            threading.Thread(target=connections.execute, args=([(b"PING",)], 10.0), daemon=True)
+            for _ in range(3)
         ]
         threads[0].start()
         assert is_driving.wait(10.0)

@@ -34,6 +34,7 @@ from sansio_cache.commands import (
     RenewLeases,
     ScanKeys,
 )
+from sansio_cache.config import CacheConfig
 from sansio_cache.events import (
     CellRead,
     CellsExpired,
@@ -54,10 +55,9 @@ from sansio_cache.events import (
     WriterFound,
 )
 from sansio_cache.memory_store import MemoryStore
-from sansio_cache_redis.connections.threads import ClientConnections
+from sansio_cache_redis.backend.sync import make_backend
 from sansio_cache_redis.scripts import ALL, CAPTURE
-from sansio_cache_redis.wire import ServerClock
-from sansio_cache_runtime.sync.driver import RedisStore
+from sansio_cache_runtime.sync.background import Background
 from support.servers import Server
 
 KEYS = ("ns:a", "ns:b", "ns:ü")
@@ -76,7 +76,8 @@ class Pair:
     def __init__(self, client):
         self.client = client
         self.memory = MemoryStore(time.monotonic)
-        self.server = RedisStore(ClientConnections(client), ServerClock(), time.monotonic)
+        config = CacheConfig(namespace="ns")
+        self.server = make_backend(config, client, time.monotonic, Background().start)
         # Grants by the order in which they were issued: of memory, of the server.
         self.grants = []
         # The server's version of a tag for each of memory's, and the other way round.

@@ -51,12 +51,12 @@ from sansio_cache.events import (
     TagsRead,
     WriterFound,
 )
+from sansio_cache_redis.errors import classify
 from sansio_cache_redis.scripts import ACQUIRE, ALL, CAPTURE, EXPIRE, FILL, HOLD, RELEASE, RENEW
 from sansio_cache_redis.wire import (
     EVALSHA,
     ServerClock,
     as_eval,
-    classify,
     decode,
     encode,
     unknown_scripts,

@@ -53,18 +53,17 @@ class RedisBackend(BaseBackend[Connections]):
             commands = encode(command)
             if commands[0][0] is EVALSHA:
                 return self._answer_by_script(command, commands)
-            # The reply is read where it comes in: under asyncio no coroutine stands between it and the
-            # caller.
-            return self._connections.ask(commands, command.timeout_s, partial(self._event, command))
+            # Read where it comes in: under asyncio no coroutine stands between a reply and its caller.
+            return self.connections.ask(commands, command.timeout_s, partial(self._event, command))
         except Exception as error:  # noqa: BLE001 - whatever it is: the business never sees the cache fail
             return self._failed(command, error)
 
     async def _answer_by_script(self, command: StoreCommand, commands: list[Args]) -> StoreEvent:
         try:
-            replies = await self._connections.ask(commands, command.timeout_s, as_they_are)
+            replies = await self.connections.ask(commands, command.timeout_s, as_they_are)
             if isinstance(replies, list) and (unknown := unknown_scripts(replies)):
                 again = [as_eval(commands[place]) for place in unknown]
-                answers = await self._connections.ask(again, command.timeout_s, as_they_are)
+                answers = await self.connections.ask(again, command.timeout_s, as_they_are)
                 if isinstance(answers, BaseException):
                     return self._event(command, answers)
                 for place, reply in zip(unknown, answers, strict=True):
@@ -80,14 +79,14 @@ class RedisBackend(BaseBackend[Connections]):
         """How the server is. Never raises for it."""
         asked = probes(self._config.namespace)
         started_s = time.monotonic()
-        replies = await self._connections.ask([args for _, args in asked], PROBES_S, as_they_are)
+        replies = await self.connections.ask([args for _, args in asked], PROBES_S, as_they_are)
         return self._judged(asked, replies, time.monotonic() - started_s)
 
     async def aclose(self) -> None:
         """Close what is open, for good."""
         if self.listener is not None:
             self.listener.close(wait=False)
-        await self._connections.aclose()
+        await self.connections.aclose()
 
 
 def check(config: CacheConfig, client: Any | None) -> None:

@@ -7,10 +7,11 @@ from typing import Any, Final, Generic
 
 import attrs
 
-from sansio_cache.commands import ONE_PART, StoreCommand
+from sansio_cache.commands import StoreCommand
 from sansio_cache.config import CacheConfig
 from sansio_cache.events import FailureKind, StoreEvent, StoreFailed
 from sansio_cache.health import Health
+from sansio_cache.keys import ONE_PART
 from sansio_cache_redis.errors import classify
 from sansio_cache_redis.health import judge
 from sansio_cache_redis.topology.single import C, SingleServer
@@ -43,7 +44,8 @@ class BaseBackend(Generic[C]):
         self.listener: Listener | None = listener
         self._config = config
         self._server = server
-        self._connections = server.connections
+        self.connections = server.connections
+        """Where commands go."""
         self._clock = clock
         self._server_clock = server_clock
 
@@ -63,7 +65,10 @@ class BaseBackend(Generic[C]):
         now_s = self._clock()
         if isinstance(replies, BaseException):
             return StoreFailed(now_s, classify(replies))
-        event = decode(command, replies, self._server_clock, now_s)
+        try:
+            event = decode(command, replies, self._server_clock, now_s)
+        except Exception:  # noqa: BLE001 - a fault of ours must not leave the caller waiting for ever
+            return StoreFailed(now_s, FailureKind.OTHER)
         if isinstance(event, StoreFailed) and event.kind in _DISTRUSTED:
             self._server.reset(ONE_PART)
         return event

@@ -27,10 +27,10 @@ class RedisBackend(BaseBackend[ThreadsConnections | ClientConnections]):
         """Do what is asked; a failure is an event."""
         try:
             commands = encode(command)
-            replies = self._connections.execute(commands, command.timeout_s)
+            replies = self.connections.execute(commands, command.timeout_s)
             if commands[0][0] is EVALSHA and (unknown := unknown_scripts(replies)):
                 again = [as_eval(commands[place]) for place in unknown]
-                answers = self._connections.execute(again, command.timeout_s)
+                answers = self.connections.execute(again, command.timeout_s)
                 for place, reply in zip(unknown, answers, strict=True):
                     replies[place] = reply
         except Exception as error:  # noqa: BLE001 - whatever it is: the business never sees the cache fail
@@ -43,7 +43,7 @@ class RedisBackend(BaseBackend[ThreadsConnections | ClientConnections]):
         started_s = time.monotonic()
         replies: list[Any] | BaseException
         try:
-            replies = self._connections.execute([args for _, args in asked], PROBES_S)
+            replies = self.connections.execute([args for _, args in asked], PROBES_S)
         except Exception as error:  # noqa: BLE001 - it is what is told
             replies = error
         return self._judged(asked, replies, time.monotonic() - started_s)
@@ -52,7 +52,7 @@ class RedisBackend(BaseBackend[ThreadsConnections | ClientConnections]):
         """Close what is open, for good."""
         if self.listener is not None:
             self.listener.close(wait=True)
-        self._connections.close()
+        self.connections.close()
 
 
 def make_backend(

@@ -63,15 +63,15 @@ class TrioClientConnections:
 
     async def ask(self, commands: Sequence[Args], timeout_s: float, read: Read[R]) -> R:
         """Send commands together, and give back what `read` makes of their replies, or of a failure."""
-        run = self._blocking.execute
+        replies: list[Any] | BaseException = RedisTimeoutError("no reply in time")
         try:
-            with anyio.fail_after(timeout_s):
+            with anyio.move_on_after(timeout_s):
                 # Given up on, the thread still reads its replies, so the connection stays in step.
                 replies = await anyio.to_thread.run_sync(
-                    run, commands, timeout_s, abandon_on_cancel=True, limiter=self._threads
+                    self._blocking.execute, commands, timeout_s, abandon_on_cancel=True, limiter=self._threads
                 )
         except Exception as error:  # noqa: BLE001 - whatever it is, it comes in the place of the replies
-            return read(error)
+            replies = error
         return read(replies)
 
     def reset(self) -> None:

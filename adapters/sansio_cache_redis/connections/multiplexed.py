@@ -5,10 +5,10 @@ Nothing here waits, and nothing does I/O: that is what `asyncio.py` and `trio.py
 One connection serves all callers. Another is opened where that one is in the middle of something large, so
 that small values do not wait for it.
 
-Answers. A caller says how its replies are to be read (`Read`). They are read where they come in, so that
-there is no task and no coroutine between the socket and the caller, and not at all where the caller has
-gone. A failure is read in the same way: it comes in the place of the replies, and nothing is raised. What
-reads may close the connection, in the middle of all this.
+Answers. A caller says how its replies are to be read (`Read`). They are read where they come in, so that no
+task and no coroutine stands between the socket and the caller, and not at all where the caller has gone. A
+failure is read in the same way: it comes in the place of the replies, and nothing is raised. What reads may
+close the connection, in the middle of all this.
 
 Commands. A lone call is written at once. What is called while replies are on their way is collected, and
 goes out in one write at the end of the turn; and where the last write was of many, the next one is waited for
@@ -232,9 +232,11 @@ class MultiplexedConnection(ABC):
                 continue
             overdue.append((caller, read))
             is_silent = is_silent or (self._last_read_s < sent_s and waited_s >= _SILENCE_S)
-        for caller, read in overdue:  # not before: whoever reads may close the connection
+        for caller, read in overdue:
             if not caller.done():
-                caller.set_result(read(RedisTimeoutError("no reply in time")))
+                answer = read(RedisTimeoutError("no reply in time"))
+                if not caller.done():  # it is still pending, and to read may have closed the connection
+                    caller.set_result(answer)
         if is_silent:
             self.close(RedisTimeoutError("the server does not answer"))
         return self.failure is None

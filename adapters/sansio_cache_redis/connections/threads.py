@@ -236,7 +236,7 @@ class ThreadsConnections:
         return replies[: len(call.commands)]
 
     def _gather(self, lane: _Lane, call: _Call) -> tuple[list[Args], float]:
-        """Make a batch of all that queue: their commands with the caller's own, and how long they may take."""
+        """Make a batch of all that queue; returns all commands, and how long they may take."""
         commands, timeout_s = list(call.commands), call.timeout_s
         with self._lock:
             lane.since_s = time.monotonic()
@@ -308,10 +308,13 @@ class ThreadsConnections:
             opening = self._openings.get(number)
             if opening is None:
                 opening = self._openings[number] = _Opening(self._generation)
-        if not opening.has_begun:  # also where who made it was interrupted before it could
-            if not self._start_thread(partial(self._open, opening), "sansio-cache-connecting"):
-                opening.failure = RedisConnectionError("no thread to open a connection")
-                opening.done.set()
+        # Also where who made it was interrupted before it could begin.
+        has_begun = opening.has_begun or self._start_thread(
+            partial(self._open, opening), "sansio-cache-connecting"
+        )
+        if not has_begun:
+            opening.failure = RedisConnectionError("no thread to open a connection")
+            opening.done.set()
         if not opening.done.wait(timeout_s):
             raise RedisTimeoutError("no connection in time")
         with self._lock:

@@ -76,7 +76,7 @@ class _Call:
         return self._result
 
     def __await__(self) -> Generator[Any, Any, Any]:
-        return trio.lowlevel.wait_task_rescheduled(self._give_up).__await__()
+        return trio.lowlevel.wait_task_rescheduled(self._give_up).__await__()  # noqa: ASYNC105
 
     def _give_up(self, _: Any) -> trio.lowlevel.Abort:
         """The caller is cancelled: its replies will be taken in, and dropped."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Generic, Protocol, TypeVar
 
-from sansio_cache.commands import ONE_PART
+from sansio_cache.keys import ONE_PART
 
 
 class _Resettable(Protocol):

@@ -11,7 +11,6 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from contextvars import copy_context
-from functools import partial
 from typing import Final
 
 from sansio_cache_runtime.sync.background import Background, guarded
@@ -62,7 +61,7 @@ class Workers:
                     self._threads -= 1
                     if not self._threads:
                         return False
-            self._jobs.append(partial(context.run, guarded, job))
+            self._jobs.append(lambda: context.run(guarded, job))
             self._changed.notify()
             return True
 

@@ -1,0 +1,323 @@
+"""The backends: each command gets one event, failures are events, and what is not to be trusted is closed."""
+
+import asyncio
+import time
+from collections import Counter
+from contextlib import asynccontextmanager
+
+import anyio
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sansio_cache.cell import HEADER_BYTES, MAGIC, Kind, parse_cell
+from sansio_cache.commands import NO_TAGS, ONE_PART, DeleteKeys, HoldCells, Ping, ReadCell
+from sansio_cache.config import CacheConfig
+from sansio_cache.events import CellRead, FailureKind, HoldsTaken, KeysDeleted, Ponged, StoreFailed
+from sansio_cache.health import Health
+from sansio_cache_redis.backend import anyio as backend_anyio
+from sansio_cache_redis.backend import base
+from sansio_cache_redis.backend import sync as backend_sync
+from sansio_cache_redis.wire import ServerClock, decode
+from sansio_cache_runtime.sync.background import Background
+from support.proxy import HOLD, FaultProxy, Proxy, Relay, command
+from support.runtimes import until
+
+PATIENT_S = 20.0
+each_runtime = pytest.mark.parametrize("runtime", ["sync", "asyncio", "trio"])
+on_both = pytest.mark.parametrize("runtime", ["asyncio", "trio"])
+
+
+class Backend:
+    """A backend of any colour, as coroutine functions."""
+
+    def __init__(self, runtime, url):
+        config = CacheConfig.from_options(namespace="ns", url=url)
+        self._is_sync = runtime == "sync"
+        module = backend_sync if self._is_sync else backend_anyio
+        make = module.make_backend if self._is_sync else module.make_backend_in_running_loop
+        self.beneath = make(config, None, time.monotonic, Background().start)
+
+    async def answer(self, wanted):
+        if self._is_sync:
+            return await anyio.to_thread.run_sync(self.beneath.perform, wanted)
+        return await self.beneath.answer(wanted)
+
+    async def health(self):
+        if self._is_sync:
+            return await anyio.to_thread.run_sync(self.beneath.health)
+        return await self.beneath.health()
+
+    async def aclose(self):
+        if self._is_sync:
+            self.beneath.close()
+        else:
+            await self.beneath.aclose()
+
+
+@asynccontextmanager
+async def opened(runtime, url):
+    backend = Backend(runtime, url)
+    try:
+        yield backend
+    finally:
+        with anyio.CancelScope(shield=True):
+            await backend.aclose()
+
+
+def run(runtime, main):
+    return anyio.run(main, backend="trio" if runtime == "trio" else "asyncio")
+
+
+@each_runtime
+def test_each_command_gets_its_event(runtime, redis_url):
+    async def main():
+        async with opened(runtime, redis_url) as backend:
+            assert isinstance(await backend.answer(Ping(PATIENT_S)), Ponged)
+            read = await backend.answer(ReadCell("ns:none", PATIENT_S))
+            assert isinstance(read, CellRead)
+            assert read.cell is None
+            assert isinstance(await backend.answer(DeleteKeys(("ns:none",), PATIENT_S)), KeysDeleted)
+            assert backend.beneath.part_of("ns:none") == ONE_PART
+
+    run(runtime, main)
+
+
+@each_runtime
+def test_a_script_that_the_server_does_not_know_is_sent_again(runtime, redis_url, redis_client):
+    """Faults 6, 7."""
+
+    async def main():
+        async with opened(runtime, redis_url) as backend:
+            for _ in range(2):
+                redis_client.script_flush()
+                event = await backend.answer(
+                    HoldCells(("ns:a", "ns:b"), b"nonce-00", 1000, PATIENT_S, NO_TAGS)
+                )
+                assert isinstance(event, HoldsTaken)
+            assert isinstance(await backend.answer(DeleteKeys(("ns:a", "ns:b"), PATIENT_S)), KeysDeleted)
+
+    run(runtime, main)
+
+
+@each_runtime
+@pytest.mark.parametrize(
+    "wanted", [ReadCell("ns:k", PATIENT_S), HoldCells(("ns:k",), b"nonce-00", 1, PATIENT_S)]
+)
+def test_a_server_that_refuses_is_an_event(runtime, wanted, redis_server):
+    with FaultProxy("127.0.0.1", redis_server.port) as proxy:
+        proxy.refuse_connections()
+
+        async def main():
+            async with opened(runtime, proxy.url) as backend:
+                event = await backend.answer(wanted)
+                assert isinstance(event, StoreFailed)
+                assert event.kind is FailureKind.CONNECTION
+                health = await backend.health()
+                assert not health.ok
+                [problem] = health.problems
+                assert problem.startswith("the server cannot be asked: ")
+
+        run(runtime, main)
+
+
+@each_runtime
+def test_a_server_that_is_silent_is_an_event(runtime, redis_server):
+    with FaultProxy("127.0.0.1", redis_server.port) as proxy:
+
+        async def main():
+            async with opened(runtime, proxy.url) as backend:
+                assert isinstance(await backend.answer(Ping(PATIENT_S)), Ponged)
+                proxy.on(command("GET"), HOLD)
+                event = await backend.answer(ReadCell("ns:k", 0.05))
+                assert isinstance(event, StoreFailed)
+                assert event.kind is FailureKind.TIMEOUT
+                proxy.release()
+
+        run(runtime, main)
+
+
+@each_runtime
+def test_what_cannot_be_sent_is_an_event(runtime, redis_url):
+    """Nothing is raised, whatever it is: a text that is no Unicode, a key of no type that is known."""
+
+    async def main():
+        async with opened(runtime, redis_url) as backend:
+            for _ in range(2):  # without a connection, and on one
+                for key in ("\ud800", 5):
+                    event = await backend.answer(ReadCell(key, PATIENT_S))
+                    assert isinstance(event, StoreFailed)
+                    assert event.kind is FailureKind.OTHER
+                event = await backend.answer(HoldCells(("ns:k",), object(), 1, PATIENT_S))
+                assert isinstance(event, StoreFailed)
+                assert isinstance(await backend.answer(Ping(PATIENT_S)), Ponged)
+
+    run(runtime, main)
+
+
+@each_runtime
+def test_health_is_that_of_the_server_and_leaves_the_caches_part_to_the_cache(runtime, redis_url):
+    async def main():
+        async with opened(runtime, redis_url) as backend:
+            health = await backend.health()
+            assert isinstance(health, Health)
+            assert health.ok
+            assert health.server
+            assert health.latency_s > 0
+            assert not health.bypassing
+            assert health.pending_invalidations == 0
+
+    run(runtime, main)
+
+
+@each_runtime
+def test_what_is_distrusted_is_closed_and_another_is_opened(runtime, redis_server):
+    with FaultProxy("127.0.0.1", redis_server.port) as proxy:
+
+        async def main():
+            async with opened(runtime, proxy.url) as backend:
+                assert isinstance(await backend.answer(Ping(PATIENT_S)), Ponged)
+                backend.beneath.distrust(ONE_PART)
+                assert isinstance(await backend.answer(Ping(PATIENT_S)), Ponged)
+
+        run(runtime, main)
+        assert proxy.connections_opened == 2
+
+
+# Read in delivery.
+
+
+class SwappingRelay(Relay):
+    """Keeps GETs to itself, and answers three of them at once with numbers."""
+
+    def __init__(self):
+        super().__init__()
+        self._gets = 0
+
+    def from_client(self, data):
+        if b"GET" not in data:
+            super().from_client(data)
+            return
+        self._gets += data.count(b"GET")
+        if self._gets == 3:
+            self.to_client += b":7\r\n" * 3
+
+
+class SwappingProxy(Proxy):
+    """Does so on the first connection."""
+
+    def __init__(self, port):
+        super().__init__("127.0.0.1", port)
+        self.url = f"redis://127.0.0.1:{self.port}/0"
+
+    def _relay(self):
+        return SwappingRelay() if self.connections_opened <= 1 else Relay()
+
+
+@on_both
+def test_a_reply_of_anothers_closes_the_connection_and_all_who_wait_on_it_are_told(runtime, redis_server):
+    """S9: the reply is found out where it comes in, and what is behind it in the same data is nobody's."""
+    with SwappingProxy(redis_server.port) as proxy:
+
+        async def main():
+            async with opened(runtime, proxy.url) as backend:
+                assert isinstance(await backend.answer(Ping(PATIENT_S)), Ponged)
+                kinds = []
+
+                async def ask():
+                    kinds.append((await backend.answer(ReadCell("ns:k", PATIENT_S))).kind)
+
+                async with anyio.create_task_group() as tasks:
+                    for _ in range(3):
+                        tasks.start_soon(ask)
+                assert Counter(kinds) == {FailureKind.MISPAIRED: 1, FailureKind.CONNECTION: 2}
+                assert isinstance(await backend.answer(ReadCell("ns:k", PATIENT_S)), CellRead)
+
+        run(runtime, main)
+        assert proxy.connections_opened == 2
+
+
+@on_both
+def test_for_a_cancelled_caller_nothing_is_decoded(runtime, redis_server, monkeypatch):
+    """Fault 28: nor may its reply make a stranger's connection suspect."""
+    decoded = []
+
+    def noting(self, asked, replies):
+        decoded.append(asked)
+        return event(self, asked, replies)
+
+    event = backend_anyio.RedisBackend._event
+    monkeypatch.setattr(backend_anyio.RedisBackend, "_event", noting)
+    with FaultProxy("127.0.0.1", redis_server.port) as proxy:
+
+        async def main():
+            async with opened(runtime, proxy.url) as backend:
+                ping = Ping(PATIENT_S)
+                await backend.answer(ping)
+                held = proxy.on(command("GET", "ns:gone"), HOLD)
+
+                async def ask():
+                    await backend.answer(ReadCell("ns:gone", PATIENT_S))
+
+                async with anyio.create_task_group() as tasks:
+                    tasks.start_soon(ask)
+                    await until(lambda: held.fired)
+                    tasks.cancel_scope.cancel()
+                proxy.release()
+                assert isinstance(await backend.answer(ping), Ponged)
+                assert decoded == [ping, ping]
+
+        run(runtime, main)
+        assert proxy.connections_opened == 1
+
+
+@each_runtime
+def test_a_fault_in_decoding_is_an_event_and_breaks_no_connection(runtime, redis_server, monkeypatch):
+    def fail(*_):
+        raise RecursionError
+
+    with FaultProxy("127.0.0.1", redis_server.port) as proxy:
+
+        async def main():
+            async with opened(runtime, proxy.url) as backend:
+                assert isinstance(await backend.answer(Ping(PATIENT_S)), Ponged)
+                with monkeypatch.context() as patched:
+                    patched.setattr(base, "decode", fail)
+                    event = await backend.answer(ReadCell("ns:k", PATIENT_S))
+                assert isinstance(event, StoreFailed)
+                assert event.kind is FailureKind.OTHER
+                assert isinstance(await backend.answer(ReadCell("ns:k", PATIENT_S)), CellRead)
+
+        run(runtime, main)
+        assert proxy.connections_opened == 1
+
+
+def test_under_asyncio_a_read_is_a_future_and_no_coroutine(redis_url):
+    """It saves the price of one."""
+
+    async def main():
+        async with opened("asyncio", redis_url) as backend:
+            await backend.answer(Ping(PATIENT_S))
+            answer = backend.beneath.answer(ReadCell("ns:k", PATIENT_S))
+            assert isinstance(answer, asyncio.Future)
+            assert not isinstance(answer, asyncio.Task)
+            assert isinstance(await answer, CellRead)
+
+    run("asyncio", main)
+
+
+@given(
+    st.one_of(
+        st.binary(max_size=HEADER_BYTES + 8),
+        st.builds(
+            lambda kind, rest: bytes([MAGIC, kind]) + rest,
+            st.integers(0, len(Kind)),
+            st.binary(min_size=HEADER_BYTES - 3, max_size=HEADER_BYTES + 8),
+        ),
+    ),
+    st.none() | st.integers(0, 10**13),
+)
+def test_a_plain_read_says_what_the_parts_say_that_it_does_without(raw, offset_ms):
+    clock = ServerClock(offset_ms)
+    event = decode(ReadCell("ns:k", 1.0), [raw], clock, 7.5)
+    assert event == CellRead(7.5, parse_cell(raw), clock.now_ms(7.5))
