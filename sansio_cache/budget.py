@@ -10,15 +10,30 @@ from __future__ import annotations
 
 from msgspec import Struct
 
+from sansio_cache.errors import ConfigurationError
 from sansio_cache.events import StoreFailed
 
 
 class StoreTimeouts(Struct, frozen=True):
-    """How long the store may take: seconds for one attempt, and for a step with its retries."""
+    """How long the store may take.
+
+    Raises:
+        ConfigurationError: One attempt may take longer than the step that it is a part of.
+    """
 
     attempt_s: float = 0.1
+    """Seconds for one attempt."""
     operation_s: float = 0.25
+    """Seconds for a step, with its retries."""
     attempts: int = 3
+    """How often a step may ask."""
+
+    def __post_init__(self) -> None:
+        if self.attempt_s > self.operation_s:
+            raise ConfigurationError(
+                f"attempt_s ({self.attempt_s:g}) is longer than operation_s ({self.operation_s:g}): "
+                "an operation is one attempt or more"
+            )
 
     def from_now(self, now_s: float) -> Budget:
         """The budget of a step that begins at `now_s`."""
@@ -26,23 +41,25 @@ class StoreTimeouts(Struct, frozen=True):
 
 
 class Budget(Struct, frozen=True, gc=False):
-    """What is left to a step: a deadline on the driver's clock, and attempts."""
+    """What is left to a step that is about to ask the store."""
 
     deadline_s: float
-    attempt_s: float
+    """When the step must be over, on the driver's clock."""
+    timeout_s: float
+    """The seconds that the attempt may take which begins now."""
     attempts: int
+    """How many attempts are left, this one included."""
 
-    def timeout_s(self, now_s: float) -> float:
-        """The seconds that an attempt beginning at `now_s` may take."""
-        left_s = self.deadline_s - now_s
-        if left_s >= self.attempt_s:
-            return self.attempt_s
-        return max(left_s, 0.0)
+    def at(self, now_s: float) -> Budget:
+        """The same for an attempt that begins at `now_s`, and not when the budget was made."""
+        timeout_s = max(min(self.timeout_s, self.deadline_s - now_s), 0.0)
+        return Budget(self.deadline_s, timeout_s, self.attempts)
 
     def after(self, failure: StoreFailed) -> Budget | None:
-        """The budget for another attempt, or None."""
+        """The budget for another attempt that begins at once, or None."""
         if not failure.kind.is_retryable or self.attempts <= 1:
             return None
-        if failure.now_s >= self.deadline_s:
+        now_s = failure.now_s
+        if now_s >= self.deadline_s:
             return None
-        return Budget(self.deadline_s, self.attempt_s, self.attempts - 1)
+        return Budget(self.deadline_s, min(self.timeout_s, self.deadline_s - now_s), self.attempts - 1)

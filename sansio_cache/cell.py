@@ -9,7 +9,7 @@ Layout, big-endian, times on the server's clock::
     offset  size  field
          0     1  magic 0xC5: the format; another layout would use another byte
          1     1  kind: 0 empty (leased, no value), 1 value, 2 held by a writer
-         2    16  grant: client nonce (8) + server microseconds (8); zero = nobody holds the lease
+         2    16  grant (a fencing token): client nonce (8) + server microseconds (8); zero = no lease
         18     8  lease deadline, ms
         26     8  soft expiry, ms; zero = fresh for as long as the key lives
         34    16  filled_by: the grant under which the value was stored
@@ -93,5 +93,5 @@ def make_grant(nonce: bytes, server_us: int) -> bytes:
 
 
 def is_granted_to(grant: bytes, lease_id: bytes) -> bool:
-    """Whether a cell's grant is the claimed one: by its id, or by its nonce where no id is known (S5)."""
+    """Whether a lease is that of a cell's grant: by its id, or by its nonce where no id is known (S5)."""
     return grant != NO_GRANT and grant.startswith(lease_id)

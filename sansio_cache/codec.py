@@ -58,33 +58,37 @@ class Undecodable(Exception):  # noqa: N818 - an outcome of decoding, not an err
         self.reason = reason
 
 
-@attrs.frozen
-class Encoded(Generic[T]):
-    """A value in both its forms. Of one codec, equal payloads mean equal values."""
+class Encoded(msgspec.Struct, Generic[T], frozen=True, eq=False):
+    """A value in both its forms. Of one codec, equal payloads mean equal values, which may be unhashable."""
 
     payload: bytes
-    value: T = attrs.field(eq=False)  # may be unhashable; the payload decides
+    value: T
+    """A copy, decoded from the payload."""
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Encoded) and self.payload == other.payload
+
+    def __hash__(self) -> int:
+        return hash(self.payload)
 
 
 @attrs.frozen
 class Codec(Generic[T]):
-    """Encodes and decodes the values of one type. Made by `codec_for`.
-
-    Attributes:
-        fingerprint: 8 bytes that change with the structure of the type; zeros if untyped.
-        max_value_bytes: payloads above this are neither written nor read.
-        type: the declared type, or None for plain JSON values.
-        hook: makes values of the type from payloads of other fingerprints, or None.
-    """
+    """The codec of the values of one type. Made by `codec_for`."""
 
     fingerprint: bytes = attrs.field(repr=bytes.hex)
+    """8 bytes that change with the structure of the type; zeros if untyped."""
     max_value_bytes: int
+    """Payloads above this are neither written nor read."""
     # Not hashed: some types cannot be, and the fingerprint stands for it.
     type: Any = attrs.field(hash=False)
-    _decoder: msgspec.json.Decoder[T] = attrs.field(eq=False, repr=False)
+    """The declared type, or None for plain JSON values."""
+    decoder: msgspec.json.Decoder[T] = attrs.field(eq=False, repr=False)
+    """What `decode` asks. It raises whatever it likes, and looks at payloads of any size."""
     # Compared by identity and not hashed: a callable object may have any equality, or one that raises. Not
     # shown: a partial shows its arguments.
     hook: Migration | None = attrs.field(default=None, eq=id, hash=False, repr=False)
+    """Makes values of the type from payloads of other fingerprints."""
 
     def encode(self, value: Any) -> Encoded[T]:
         """The payload of `value`, and an independent copy of the value decoded from it.
@@ -115,7 +119,7 @@ class Codec(Generic[T]):
             raise Undecodable("too large")
         reason: Literal["corrupt", "schema"]
         try:
-            return self._decoder.decode(payload)
+            return self.decoder.decode(payload)
         except MemoryError:
             raise
         except msgspec.ValidationError:
@@ -159,7 +163,7 @@ class Codec(Generic[T]):
                 f"a value of {len(payload)} bytes is larger than max_value_bytes="
                 f"{self.max_value_bytes}: cache less of it, or raise max_value_bytes"
             )
-        back = self._decoder.decode(payload)
+        back = self.decoder.decode(payload)
         changed = change(value, back, exact=self.type is None)
         if changed is not None:
             raise self._refusal(changed)

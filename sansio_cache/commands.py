@@ -12,14 +12,11 @@ All of them are idempotent in effect, so that an attempt whose fate is unknown m
 from __future__ import annotations
 
 from enum import Enum
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from msgspec import Struct
 
 from sansio_cache.keys import ONE_PART
-
-if TYPE_CHECKING:
-    from sansio_cache.step import Step
 
 
 class Mode(Enum):
@@ -32,10 +29,11 @@ class Mode(Enum):
 
 
 class Lease(Struct, frozen=True):
-    """A claim on one key: the grant's 16 bytes, or the 8 of its nonce where the grant is unknown."""
+    """The lease of one key, or a writer's hold."""
 
     key: str
     lease_id: bytes
+    """The 16 bytes of its grant, or the 8 of its nonce where the grant is unknown."""
 
 
 class Fill(Struct, frozen=True):
@@ -199,18 +197,33 @@ class Ping(Struct, frozen=True):
     part: str = ONE_PART
 
 
-class Compute(Struct, frozen=True):
-    """Call the user's loader. Answered by `Computed` or `ComputeFailed`.
+class Renewal(Struct, frozen=True):
+    """Keep leases or holds alive: what the machine in `operations/renewal.py` is to do.
 
-    `renewal` is the first step of the machine that the driver runs beside the loader, and ends with it.
+    The driver runs that machine beside the loader, or beside the block of a mutation, and ends it with it.
     """
 
+    leases: tuple[Lease, ...]
+    lease_ms: int
+    """How long they last each time."""
+    until_s: float
+    """When renewing ends, on the driver's clock."""
+    attempt_s: float
+    """How long the store may take for one renewal."""
+    pause_s: float
+    """How long to let pass before each renewal, in seconds."""
+
+
+class Compute(Struct, frozen=True):
+    """Call the user's loader. Answered by `Computed` or `ComputeFailed`."""
+
     key: str
-    renewal: Step | None
+    renewal: Renewal | None
+    """What keeps the lease alive meanwhile; None without a lease."""
     previous: Any = None
     """The value that is being replaced, for a loader that wants to know."""
     name: str = ""
-    """The key that was asked for, where the entry is kept beside it."""
+    """The key that was asked for, where `key` is that of a variant."""
 
 
 class ComputeMany(Struct, frozen=True):
@@ -222,14 +235,14 @@ class ComputeMany(Struct, frozen=True):
 
     keys: tuple[str, ...]
     names: tuple[str, ...]
-    renewal: Step | None
+    renewal: Renewal | None
 
 
 class ShareLoad(Struct, frozen=True):
     """Find the load of this key and type that is under way in this process, or lead a new one.
 
     `schema` is the type's fingerprint, with the tags that are named; key and schema make the same load.
-    `displaced` is a flight that this caller has given up on; it is no longer joined. Answered by `LoadLed`;
+    `displaced` is a load that this caller has given up on; it is no longer joined. Answered by `LoadLed`;
     or, within `timeout_s`, by `LoadShared`, `LoadErrorShared` or `LoadNotShared`; or else by
     `SharingTimedOut`. `arrival` is what the last two said when this request shared before, 0 where it did
     not. `heeds_store` is false where the caller may know of an invalidation that the store does not: that it
@@ -250,7 +263,7 @@ class ShareLoad(Struct, frozen=True):
 class Watch(Struct, frozen=True):
     """What may end a sleep early: any change of some keys.
 
-    `flight` is the step's: the number of the load that waits, or the nonce of a batch; until it has ended,
+    `load_id` is the step's: the number of the load that waits, or the nonce of a batch; until it has ended,
     the driver may keep watching. While it does, it may let the sleep last for `longest_s`: it will be told.
     """
 
@@ -262,7 +275,7 @@ class Watch(Struct, frozen=True):
 class Sleep(Struct, frozen=True):
     """Wait; with `watch`, for something to happen to a key. Answered by `Woke`.
 
-    A driver that cannot watch sleeps for `duration_s`. One that can begins with the first sleep of a flight
+    A driver that cannot watch sleeps for `duration_s`. One that can begins with the first sleep of a load
     that names a key, and ends that one at once: what happened before it watched must be looked for.
     """
 

@@ -36,7 +36,7 @@ from msgspec import Struct
 
 from sansio_cache.breaker import Breaker
 from sansio_cache.budget import StoreTimeouts
-from sansio_cache.commands import ShareLoad
+from sansio_cache.commands import Renewal, ShareLoad
 from sansio_cache.entry import MissReason
 from sansio_cache.events import (
     FailureKind,
@@ -47,6 +47,7 @@ from sansio_cache.events import (
     LoadShared,
     SharingTimedOut,
     StoreFailed,
+    Woke,
 )
 from sansio_cache.keys import ONE_PART
 from sansio_cache.notices import (
@@ -58,6 +59,7 @@ from sansio_cache.notices import (
     StoreGaveUp,
 )
 from sansio_cache.operations.recovery import recover
+from sansio_cache.operations.renewal import renew
 from sansio_cache.pending_invalidations import PendingInvalidations
 from sansio_cache.single_flight import Following, SingleFlight, SingleFlightSnapshot, Ticket
 from sansio_cache.step import Completed, Loaded, Outcome, Step
@@ -313,9 +315,11 @@ class Coordinator:
         kinds = set(map(type, notices))  # of a batch there are many
         if not kinds.isdisjoint(_ALWAYS_HEEDED) or (Stored in kinds and self._parts):
             return True
-        return Missed in kinds and any(
-            isinstance(notice, Missed) and notice.reason is MissReason.KEY_CHECK for notice in notices
-        )
+        if Missed in kinds:
+            for notice in notices:
+                if isinstance(notice, Missed) and notice.reason is MissReason.KEY_CHECK:
+                    return True
+        return False
 
     def heed(self, notices: Iterable[Notice], now_s: float) -> list[Change]:
         """Take in what operations have met at the store, at `now_s` on the driver's clock.
@@ -460,6 +464,14 @@ class Coordinator:
             part.refusals.update(each.refusals)
             part.recovering = each.recovering
         self._settle()
+
+
+def renewing(renewal: Renewal, now_s: float) -> Step:
+    """What keeps leases alive: to be begun when `renewal.pause_s` have passed, and to end with the loader.
+
+    Most loaders have returned by then, and nothing is begun for them.
+    """
+    return renew(renewal).state.receive(Woke(now_s))
 
 
 def interrupted(step: Step, now_s: float) -> Step:

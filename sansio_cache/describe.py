@@ -1,4 +1,4 @@
-"""Telling: each notice as a plain sentence, for those who want to know what a call has done.
+"""Describe: each notice as a plain sentence, for those who want to know what a call has done.
 
 A sentence may name a key or a pattern, never a value: notices hold none. There is one `case` for each
 member of `Notice`, and no other: a new one breaks type checking here until it has its sentence.
@@ -63,7 +63,7 @@ def tell(notice: Notice) -> str:  # noqa: C901 - one case for each notice is the
         case RefreshSkipped():
             return "a refresh was skipped, as too many are under way"
         case VariantStored():
-            return "another version's entry cannot be read: this one's is kept beside it"
+            return "another version's entry cannot be read: this one stores a variant of it"
         case Unasked(count=count):
             return f"the loader gave values for {_keys(count)} that it was not asked for: dropped"
         case Loaded(leased=True, took_s=took_s):
@@ -93,7 +93,7 @@ def tell(notice: Notice) -> str:  # noqa: C901 - one case for each notice is the
         case SoftExpired(keys=keys):
             return f"made {_keys(len(keys))} stale on request"
         case InvalidationFailed(keys=keys):
-            return f"could not remove {_keys(len(keys))}: remembered until the store can be told"
+            return f"could not remove {_keys(len(keys))}: pending until the store can be told"
         case PatternProgressed(matched=matched, deleted=deleted):
             return f"found {_keys(matched)} so far, and removed {deleted}"
         case PatternDeleted(pattern=pattern, count=count):

@@ -44,7 +44,7 @@ _MAX_LOAD_MS: Final = 2**32 - 1
 _COPIED_BYTES: Final = 16_384
 """A payload up to this is sliced out: that is quicker than a view of it."""
 MAX_TAGS: Final = 127
-"""How many tags a caller may name. An entry beside another may have as many of that one's, and the anchor: a
+"""How many tags a caller may name. A variant may have as many of the other's entry, and the tie to that: a
 byte counts them."""
 
 
@@ -107,7 +107,7 @@ Verdict = Servable | Unservable | Unchecked
 
 
 def variant_key(key: str, fingerprint: bytes) -> str:
-    """Where an entry is kept whose reader cannot read the one at `key`, which another version stored."""
+    """Where the variant is kept for readers who cannot read what another version stored at `key`."""
     namespace, _, rest = key.partition(":")
     return f"{namespace}:%s:{fingerprint.hex()}:{rest}"
 
@@ -208,10 +208,14 @@ def examine(
     body = cell.body
     if not versions and body.startswith(_stamp(key, codec.fingerprint)):  # as nearly always
         payload = (body if len(body) < _COPIED_BYTES else memoryview(body))[BODY_HEADER_BYTES:]
-        try:
-            return Servable(codec.decode(payload), is_fresh(cell, server_ms), cell)
-        except Undecodable:
-            return Unservable(MissReason.CORRUPT, cell.filled_by)
+        if len(payload) <= codec.max_value_bytes:
+            try:
+                value = codec.decoder.decode(payload)
+            except Exception:  # noqa: BLE001, S110 - `Codec.decode` says below what to make of it
+                pass
+            else:
+                soft_ms = cell.soft_ms  # as in `is_fresh`
+                return Servable(value, soft_ms == 0 or (server_ms is not None and server_ms < soft_ms), cell)
     return _examine_closely(cell, key, codec, server_ms, versions)
 
 

@@ -151,7 +151,7 @@ AcquireReply = LeaseGranted | LeaseDenied | FreshFound | WriterFound | ForeignFo
 
 
 class LeasesAnswered(Struct, frozen=True):
-    """What each of many claims was answered, in order; the versions are here, and not in the answers."""
+    """What each of many lease requests was answered, in order; the versions are here, not in the answers."""
 
     now_s: float
     answers: tuple[AcquireReply, ...]
@@ -230,7 +230,7 @@ class ComputeFailed(Struct, frozen=True):
 
 
 class LoadLed(Struct, frozen=True):
-    """No load to share is under way: the caller leads flight number `flight`."""
+    """No load to share is under way: the caller leads load number `load_id`."""
 
     now_s: float
     load_id: int
@@ -252,14 +252,14 @@ class LoadErrorShared(Struct, frozen=True):
 
 
 class LoadNotShared(Struct, frozen=True):
-    """The flight ended, and its result may be older than this caller's request."""
+    """The load ended, and its result may be older than this caller's request."""
 
     now_s: float
     arrival: int = 0
 
 
 class SharingTimedOut(Struct, frozen=True):
-    """The flight `flight` had not ended in time."""
+    """The load `load_id` had not ended in time."""
 
     now_s: float
     load_id: int

@@ -1,4 +1,4 @@
-"""What a loader may be told, and what it may give back beside a plain value.
+"""What a loader may be told, and what it may give back besides a plain value.
 
     cache.get_or_load("token", lambda: Fresh(token, ttl=token.expires_in_s))
     cache.get_or_load("user:7", lambda: database.user(7) or Absent())
@@ -41,10 +41,10 @@ class Fresh(Generic[T_co]):
 
 @attrs.frozen
 class Absent:
-    """The loader has found nothing. Callers get None, and so do those who ask while it is remembered.
+    """The loader has found nothing. Callers get None, and so do those who ask while that is kept.
 
     Args:
-        ttl: How long that is remembered, in seconds or as a timedelta or tier; the policy's `negative_ttl`
+        ttl: How long that is kept, in seconds or as a timedelta or tier; the policy's `negative_ttl`
             where not given.
 
     Raises:

@@ -121,8 +121,8 @@ class MemoryStore:
                 return TagsRead(now_s, self._versions(tags, now_ms), now_ms)
             case AcquireLease():
                 versions = self._capture(command.capture, command.nonce, now_ms)
-                lease_id = LeaseRequest(command.key, command.seen, command.mode)
-                answer = self._acquire(lease_id, command.nonce, command.lease_ms, now_s, now_ms)
+                request = LeaseRequest(command.key, command.seen, command.mode)
+                answer = self._acquire(request, command.nonce, command.lease_ms, now_s, now_ms)
                 if versions and not isinstance(answer, WriterFound | ForeignFound):
                     return replace(answer, versions=versions)
                 return answer
@@ -162,18 +162,18 @@ class MemoryStore:
     # What the scripts do, one method each.
 
     def _acquire(
-        self, lease_id: LeaseRequest, nonce: bytes, lease_ms: int, now_s: float, now_ms: int
+        self, request: LeaseRequest, nonce: bytes, lease_ms: int, now_s: float, now_ms: int
     ) -> AcquireReply:
-        cell = self._read(lease_id.key, now_ms)
+        cell = self._read(request.key, now_ms)
         if isinstance(cell, Foreign):
             return ForeignFound(now_s)
         if cell is not None:
             if cell.kind == Kind.HOLD:
                 return WriterFound(now_s, max(cell.lease_deadline_ms - now_ms, 0))
             value = cell if cell.kind == Kind.VALUE else None
-            if value is not None and _is_fresh(value, now_ms) and value.filled_by != lease_id.seen:
+            if value is not None and _is_fresh(value, now_ms) and value.filled_by != request.seen:
                 return FreshFound(now_s, value, now_ms)
-            kept = value if lease_id.mode is Mode.KEEP else None
+            kept = value if request.mode is Mode.KEEP else None
             if is_granted_to(cell.grant, nonce):
                 return LeaseGranted(now_s, cell.grant, value, now_ms)
             left_ms = cell.lease_deadline_ms - now_ms
@@ -181,10 +181,10 @@ class MemoryStore:
                 return LeaseDenied(now_s, left_ms, kept, now_ms)
             if kept is not None:
                 grant = self._grant(nonce, now_ms)
-                self._refresh(lease_id.key, kept, grant, now_ms + lease_ms)
+                self._refresh(request.key, kept, grant, now_ms + lease_ms)
                 return LeaseGranted(now_s, grant, kept, now_ms)
         grant = self._grant(nonce, now_ms)
-        self._keep(lease_id.key, Cell(Kind.EMPTY, grant, now_ms + lease_ms), now_ms + lease_ms)
+        self._keep(request.key, Cell(Kind.EMPTY, grant, now_ms + lease_ms), now_ms + lease_ms)
         return LeaseGranted(now_s, grant, None, now_ms)
 
     def _refresh(self, key: str, kept: Cell, grant: bytes, deadline_ms: int) -> None:
@@ -205,7 +205,7 @@ class MemoryStore:
         return FillResult.STORED
 
     def _renew(self, lease: Lease, lease_ms: int, now_ms: int) -> bool:
-        cell = self._claimed(lease, now_ms)
+        cell = self._leased(lease, now_ms)
         if cell is None:
             return False
         deadline_ms = now_ms + lease_ms
@@ -214,7 +214,7 @@ class MemoryStore:
         return True
 
     def _release(self, lease: Lease, now_ms: int) -> None:
-        cell = self._claimed(lease, now_ms)
+        cell = self._leased(lease, now_ms)
         if cell is None:
             return
         if cell.kind == Kind.VALUE:
@@ -282,8 +282,8 @@ class MemoryStore:
         self._last_us = max(now_ms * 1000, self._last_us + 1)
         return make_grant(nonce, self._last_us)
 
-    def _claimed(self, lease: Lease, now_ms: int) -> Cell | None:
-        """The cell of a lease that is still its claimant's (S5)."""
+    def _leased(self, lease: Lease, now_ms: int) -> Cell | None:
+        """The cell of a lease that is still its owner's (S5)."""
         cell = self._read(lease.key, now_ms)
         if isinstance(cell, Cell) and is_granted_to(cell.grant, lease.lease_id):
             return cell

@@ -85,7 +85,7 @@ class RefreshSkipped(Struct, frozen=True):
 
 
 class VariantStored(Struct, frozen=True):
-    """The entry is another program version's, which this one cannot read: this one's is kept beside it."""
+    """The entry is another program version's, which this one cannot read: this one stores a variant of it."""
 
     key: str
 
@@ -179,7 +179,7 @@ class SoftExpired(Struct, frozen=True):
 
 
 class InvalidationFailed(Struct, frozen=True):
-    """Keys that may now hold old values, as the store could not be told. They are to be remembered."""
+    """Keys that may now hold old values, as the store could not be told. They are pending invalidations."""
 
     keys: tuple[str, ...]
 

@@ -16,7 +16,7 @@ from typing import Any, Final, Literal
 import attrs
 
 from sansio_cache.errors import ConfigurationError
-from sansio_cache.ttl import DEFAULT_TTL_S, MAX_TTL_S, Jitter, Ttl, ttl_ms, ttl_seconds
+from sansio_cache.ttl import DEFAULT_TTL_S, MAX_TTL_S, Jitter, Ttl, ttl_seconds
 
 _LONGEST_WAIT_S: Final = 86_400.0
 
@@ -80,7 +80,7 @@ class Policy:
             background, as 0.8. None does not.
         xfetch_beta: Refresh early at random instead, the more likely the nearer the expiry and the longer the
             load took; 1 is the usual value, more is earlier. None does not.
-        negative_ttl: How long it is remembered that a loader found nothing, where it does not say.
+        negative_ttl: How long it is kept that a loader found nothing, where it does not say.
         lease_s: How long a load may go on without a sign of life before another may begin. It is renewed
             while the loader runs, every third of it.
         max_lease_s: How long it is renewed: a loader that hangs holds others up no longer.
@@ -95,7 +95,7 @@ class Policy:
         on_read_error: What a read does where the store fails: `"load"` calls the loader (`get` gives the
             default); `"raise"` raises CacheConnectionError.
         on_invalidate_error: What an invalidation does that the store cannot be told of: `"remember"` says so
-            in its result; `"raise"` raises CacheConnectionError. It is remembered and replayed in any case.
+            in its result; `"raise"` raises CacheConnectionError. It is pending, and replayed, in any case.
 
     Raises:
         InvalidTtlError: `ttl` or `negative_ttl` is no time to live.
@@ -187,3 +187,27 @@ class Policy:
         if self.xfetch_beta is not None:
             return now_ms - load_ms * self.xfetch_beta * math.log(draw) >= soft_ms
         return False
+
+
+def ttl_ms(ttl_s: float, jitter: Jitter, draw: float) -> int:
+    """Return what goes on the wire: the time to live with jitter, in whole milliseconds.
+
+    It never falls as the draw rises, and lies between ``floor(ttl * (1 + low))`` and
+    ``ceil(ttl * (1 + high))`` ms, except that `MAX_TTL_S` is never passed.
+
+    Args:
+        ttl_s: A time to live in seconds, as `ttl_seconds` returned it.
+        jitter: The range of what is added.
+        draw: A random number from 0 to 1, which says where in the range.
+
+    Raises:
+        ValueError: The draw is not between 0 and 1.
+    """
+    if not 0 <= draw <= 1:
+        raise ValueError(f"a draw is a number from 0 to 1; got {draw!r}")
+    low_ms = ttl_s * 1000 * (1 + jitter.low)
+    high_ms = ttl_s * 1000 * (1 + jitter.high)
+    # 1.1 is no binary fraction: all this may be wrong in the last bit, of which floor or ceil could
+    # make a whole millisecond. Rounding to the nearest cannot.
+    drawn_ms = round(low_ms + (high_ms - low_ms) * draw)
+    return max(1, min(drawn_ms, round(MAX_TTL_S * 1000)))

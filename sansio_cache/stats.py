@@ -129,7 +129,7 @@ class CacheStats:
         refreshes: Refreshes in the background that were begun under a lease.
         refresh_failures: Those of them whose loader raised.
         refreshes_skipped: Refreshes that were not begun, as too many were under way.
-        kept_beside: Loads for a cell beside that of another program version.
+        variants_stored: Loads for a variant of an entry of another program version.
         shared: Requests answered with the load of another caller in this process.
         waits: How often a request waited for the load of another.
         stored: Values that the store has taken.

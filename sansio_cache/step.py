@@ -11,24 +11,30 @@ driver is a loop of four lines, and a test can put states in a set and explore t
 If the driver is cancelled or interrupted it feeds `Interrupted` in place of an answer and goes on with
 the same loop, shielded and bounded in time, and then re-raises: that is how a lease is given back.
 
-Messages (commands, events, notices, outcomes) are msgspec structs, which cost a sixth of a frozen attrs
-object, and so are the two states that every hit makes. Those messages that every hit makes are left out of
-cycle collection (`gc=False`): what they refer to never refers to them.
+What is a value with behaviour is a frozen attrs class: states, policies, what a batch knows. Messages are
+msgspec structs, which cost a sixth of that: commands, events, notices, outcomes, steps, the cell. So are
+requests, and the states that every hit or every miss goes through. `evolve` changes either. The structs that
+every hit makes are left out of cycle collection (`gc=False`): what they refer to never refers to them.
+
+The docstring of each state ends with the states that may follow it, `done` where the operation may end. A
+test compares that with what the states do.
 """
 
 from __future__ import annotations
 
-from typing import Any, Final, Protocol, cast
+from typing import Any, Final, Protocol, TypeVar
 
 import attrs
 from msgspec import Struct, structs
 
 from sansio_cache.budget import Budget
-from sansio_cache.commands import Command
+from sansio_cache.commands import Command, Renewal
 from sansio_cache.errors import ProtocolError
 from sansio_cache.events import Event, FailureKind, FillResult, StoreFailed
 from sansio_cache.notices import Notice, StoreErrored
 from sansio_cache.tags import Versions
+
+T = TypeVar("T")
 
 
 class Value(Struct, frozen=True, gc=False):
@@ -106,7 +112,7 @@ class ManyHeld(Struct, frozen=True):
     """
 
     grants: tuple[bytes, ...] | None
-    renewal: Step | None
+    renewal: Renewal | None
     versions: Versions = ()
 
 
@@ -179,8 +185,8 @@ class Step(Struct, frozen=True):
         command: What is to be done next.
         outcome: What came of it, at the end.
         notices: What is to be known of it.
-        flight: The number of the load that this operation leads in its process; a batch's nonce, as it
-            leads none.
+        load_id: The number of the load that this operation leads in its process; a batch's random bytes, as
+            it leads none.
         spawn: Operations that the driver is to run in the background, with the same loader.
         rests_until_s: Until when, on the driver's clock, the load that has ended is not to be led again.
     """
@@ -197,6 +203,13 @@ class Step(Struct, frozen=True):
 def ended(outcome: Outcome, *notices: Notice, load_id: int | bytes | None = None) -> Step:
     """The last step of an operation."""
     return Step(OVER, None, outcome, notices, load_id)
+
+
+def evolve(value: T, **changes: Any) -> T:
+    """The same value with some fields changed, be it a struct or an attrs class."""
+    change: Any = structs.replace if isinstance(value, Struct) else attrs.evolve
+    changed: T = change(value, **changes)
+    return changed
 
 
 def unexpected(state: State, event: Event) -> ProtocolError:
@@ -216,7 +229,7 @@ class AsksStore:
     __slots__ = ()
     budget: Budget
 
-    def ask(self, now_s: float, *notices: Notice) -> Step:
+    def ask(self, *notices: Notice) -> Step:
         """The step that waits in this state."""
         raise NotImplementedError
 
@@ -225,9 +238,4 @@ class AsksStore:
         budget = self.budget.after(failure)
         if budget is None:
             return None
-        state: AsksStore
-        if isinstance(self, Struct):
-            state = structs.replace(self, budget=budget)
-        else:
-            state = attrs.evolve(cast("Any", self), budget=budget)
-        return state.ask(failure.now_s, StoreErrored(failure.kind))
+        return evolve(self, budget=budget).ask(StoreErrored(failure.kind))

@@ -8,8 +8,8 @@ equals an old one. (A counter would: evicted, it starts again. So would a client
 brought back by a late duplicate.)
 
 Inside cells and requests a tag goes by the end of its key: `t:users` for the tag `users`, `g:user` for the
-generation of the entity `user`. The empty name is the *anchor*: it ties an entry to the very value, of
-another program version, that it is kept beside (see `operations/get_or_load.py`).
+generation of the entity `user`. The empty name ties a variant to the very value, of another program version,
+that it is a variant of (see `operations/get_or_load.py`).
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ VERSION_BYTES: Final = 16
 NO_VERSION: Final = b""
 """The version of a tag whose key does not exist. It equals no version that an entry can have."""
 VARIANT_OF: Final = ""
+"""The name that ties a variant: its version is the grant that filled the other entry."""
 TAG_MARKER: Final = "t:"
 GENERATION_MARKER: Final = "g:"
 

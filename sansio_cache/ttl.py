@@ -124,27 +124,3 @@ class Jitter:
 
 NO_JITTER: Final = Jitter(0.0, 0.0)
 """Adds nothing: for times to live that the loader gave, and for policies that switch jitter off."""
-
-
-def ttl_ms(ttl_s: float, jitter: Jitter, draw: float) -> int:
-    """Return what goes on the wire: the time to live with jitter, in whole milliseconds.
-
-    It never falls as the draw rises, and lies between ``floor(ttl * (1 + low))`` and
-    ``ceil(ttl * (1 + high))`` ms, except that `MAX_TTL_S` is never passed.
-
-    Args:
-        ttl_s: A time to live in seconds, as `ttl_seconds` returned it.
-        jitter: The range of what is added.
-        draw: A random number from 0 to 1, which says where in the range.
-
-    Raises:
-        ValueError: The draw is not between 0 and 1.
-    """
-    if not 0 <= draw <= 1:
-        raise ValueError(f"a draw is a number from 0 to 1; got {draw!r}")
-    low_ms = ttl_s * 1000 * (1 + jitter.low)
-    high_ms = ttl_s * 1000 * (1 + jitter.high)
-    # 1.1 is no binary fraction: all this may be wrong in the last bit, of which floor or ceil could
-    # make a whole millisecond. Rounding to the nearest cannot.
-    drawn_ms = round(low_ms + (high_ms - low_ms) * draw)
-    return max(1, min(drawn_ms, round(MAX_TTL_S * 1000)))

@@ -265,11 +265,11 @@ def test_the_page_on_design_has_a_table_for_every_machine(machines: types.Module
     assert set(written) == set(machines.MACHINES) == {name for name in modules if _states(name)}
 
 
-def _states(operation: str) -> set[str]:
-    """The states that a module of operations defines."""
+def _states(operation: str) -> dict[str, type]:
+    """The states that a module of operations defines, by name."""
     module = importlib.import_module(f"sansio_cache.operations.{operation}")
     return {
-        name
+        name: cls
         for name, cls in inspect.getmembers(module, inspect.isclass)
         if cls.__module__ == module.__name__ and hasattr(cls, "receive")
     }
@@ -277,7 +277,29 @@ def _states(operation: str) -> set[str]:
 
 def test_the_tables_have_every_state_of_every_machine(machines: types.ModuleType) -> None:
     for name in machines.MACHINES:
-        assert {row.state for row in machines.explore(name)} == _states(name), name
+        assert {row.state for row in machines.explore(name)} == set(_states(name)), name
+
+
+def _next_of(state: type) -> set[str]:
+    """The successors that the docstring of a state names in its last line."""
+    last = inspect.cleandoc(state.__doc__ or "").splitlines()[-1]
+    assert last.startswith("Next: "), state
+    return set(last.removeprefix("Next: ").split(" | "))
+
+
+def test_each_state_names_the_states_that_may_follow_it_and_no_others(machines: types.ModuleType) -> None:
+    found: dict[str, set[str]] = {}
+    for name in machines.MACHINES:
+        for row in machines.explore(name):
+            following = "done" if row.result.startswith("done") else row.result
+            found.setdefault(row.state, set()).add(following)
+    named = {name: _next_of(cls) for machine in machines.MACHINES for name, cls in _states(machine).items()}
+    assert named == found
+
+
+def test_the_name_of_a_state_tells_its_machine(machines: types.ModuleType) -> None:
+    names = [name for machine in machines.MACHINES for name in _states(machine)]
+    assert len(set(names)) == len(names)
 
 
 def _any_event(kind: type) -> Any:
@@ -306,10 +328,10 @@ def test_the_tables_have_every_command_but_those_of_no_machine(machines: types.M
 
 def test_a_table_reads_as_it_should(machines: types.ModuleType) -> None:
     table = machines.as_markdown("get")
-    assert "| **Reading** `ReadCell` | CellRead (no key) | *done: Missing* | Missed |" in table
+    assert "| **GetReading** `ReadCell` | CellRead (no key) | *done: Missing* | Missed |" in table
     assert "|  | CellRead (a fresh value) | *done: Value* | Hit |" in table
     assert "|  | Interrupted | *done: Abandoned* |  |" in table
-    assert machines.as_diagram("get").startswith("Reading  --> Checking, done: Missing, done: Value")
+    assert machines.as_diagram("get").startswith("GetReading  --> GetChecking, done: Missing, done: Value")
 
 
 # The list of permissions in the page on security.

@@ -16,7 +16,6 @@ from redis.exceptions import NoScriptError
 
 from sansio_cache.cell import NO_GRANT
 from sansio_cache.health import Health
-from sansio_cache.memory_store import MemoryStore
 from sansio_cache_redis.scripts import ACQUIRE, RELEASE, RENEW
 from sansio_cache_redis.wire import TIME, Args
 
@@ -119,11 +118,6 @@ def _warnings(maxmemory_bytes: int | None, policy: str, role: str, max_value_byt
             f"max_value_bytes ({max_value_bytes:,}): one large value evicts much of what is there. Raise "
             "maxmemory, or lower max_value_bytes"
         )
-
-
-def health_of_memory(store: MemoryStore) -> Health:
-    """What there is to say about a store in this process: it is there, and within its limits."""
-    return Health(ok=True, server="memory", maxmemory_bytes=store.max_bytes, eviction_policy="lru")
 
 
 def _first_words(error: Exception) -> str:

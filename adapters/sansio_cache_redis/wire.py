@@ -9,7 +9,7 @@ faults 6 and 7) that command, and only that, is sent again as EVAL.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Final, assert_never
+from typing import Any, Final, Generic, TypeVar, assert_never
 
 import attrs
 from redis.exceptions import NoPermissionError, NoScriptError
@@ -70,6 +70,7 @@ from sansio_cache.tags import NO_VERSION, VERSION_BYTES
 from sansio_cache_redis.errors import classify
 from sansio_cache_redis.scripts import ACQUIRE, ALL, CAPTURE, EXPIRE, FILL, HOLD, RELEASE, RENEW, Script
 
+E = TypeVar("E")
 Args = tuple[Any, ...]
 """One Redis command: its name and arguments, as redis-py packs them."""
 
@@ -198,6 +199,79 @@ def as_eval(args: Args) -> Args:
 def unknown_scripts(replies: Sequence[Any]) -> list[int]:
     """The places of the commands to send again, as the server does not know their scripts."""
     return [place for place, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
+
+
+_DISTRUSTED: Final = (FailureKind.MISPAIRED, FailureKind.READ_ONLY)
+"""Another's reply, or a primary that is none any more: another connection may do better."""
+
+
+@attrs.frozen
+class Again(Generic[E]):
+    """What is read where some of the commands have to be sent once more, in another form.
+
+    Args:
+        commands: What to send.
+        read: Reads what comes back of them.
+    """
+
+    commands: Sequence[Args]
+    read: Callable[[list[Any] | BaseException], E]
+
+
+class EventReader:
+    """Makes events of what came back from a server, or of the failure in its place.
+
+    Args:
+        clock: The local monotonic clock, in seconds.
+        server_clock: The server's, as far as it is known.
+        distrust: Closes the connections; called where a reply says that they had better be.
+    """
+
+    def __init__(
+        self, clock: Callable[[], float], server_clock: ServerClock, distrust: Callable[[], object]
+    ) -> None:
+        self._clock = clock
+        self._server_clock = server_clock
+        self._distrust = distrust
+
+    def read(
+        self, command: StoreCommand, replies: list[Any] | BaseException
+    ) -> StoreEvent | Again[StoreEvent]:
+        """The event that replies amount to; or what to send once more, before there is one. Never raises."""
+        if isinstance(replies, BaseException):
+            return self.failure(replies)
+        now_s = self._clock()
+        try:
+            event = decode(command, replies, self._server_clock, now_s)
+        except Exception:  # noqa: BLE001 - a fault of ours must not leave the caller waiting for ever
+            return StoreFailed(now_s, FailureKind.OTHER)
+        if isinstance(event, StoreFailed):
+            if NoScriptError in map(type, replies):
+                return self._with_texts(command, replies)
+            if event.kind in _DISTRUSTED:
+                self._distrust()
+        return event
+
+    def failure(self, error: BaseException) -> StoreFailed:
+        """The event of a failure."""
+        return StoreFailed(self._clock(), classify(error))
+
+    def _with_texts(self, command: StoreCommand, replies: list[Any]) -> Again[StoreEvent]:
+        """Send those scripts as texts that the server does not know."""
+        commands, unknown = encode(command), unknown_scripts(replies)
+
+        def read(answers: list[Any] | BaseException) -> StoreEvent:
+            if isinstance(answers, BaseException):
+                return self.failure(answers)
+            if NoScriptError in map(type, answers):  # no server says so of a text
+                return StoreFailed(self._clock(), FailureKind.OTHER)
+            for place, answer in zip(unknown, answers, strict=True):
+                replies[place] = answer
+            event = self.read(command, replies)
+            assert not isinstance(event, Again)
+            return event
+
+        return Again([as_eval(commands[place]) for place in unknown], read)
 
 
 def decode(command: StoreCommand, replies: Sequence[Any], clock: ServerClock, now_s: float) -> StoreEvent:

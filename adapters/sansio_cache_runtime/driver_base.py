@@ -13,13 +13,12 @@ from collections.abc import Callable, Sequence
 from typing import Any, Generic, Protocol, TypeVar
 
 from sansio_cache.budget import StoreTimeouts
-from sansio_cache.commands import AcquireLeases, ShareLoad
+from sansio_cache.commands import ShareLoad
 from sansio_cache.coordinator import Coordinator, Distrusted, Recovery
 from sansio_cache.notices import Notice, RefreshSkipped
 from sansio_cache.single_flight import Ticket
 from sansio_cache.step import Step
 from sansio_cache_runtime.recorder import Recorder
-from sansio_cache_runtime.recursion import refuse_recursion
 from sansio_cache_runtime.watching import Watch
 
 
@@ -88,25 +87,24 @@ class DriverBase(ABC, Generic[E]):
         self._watches: set[Watch] = set()
 
     def _note(self, notices: Sequence[Notice]) -> None:
-        """Take in what an operation states: count it, heed it, and see to the store if it needs that."""
-        if notices and self._recorder.note(notices) and self._coordinator.concerns(notices):
-            with self._lock:
-                changes = self._coordinator.heed(notices, self._clock())
-            for change in changes:
-                self._recorder.log(change)
-                if isinstance(change, Distrusted):
-                    self._connected.distrust(change.part)
+        """Take in what an operation states."""
+        if (
+            notices
+            and self._recorder.note(notices)
+            and (self._coordinator.concerns(notices) or self._coordinator.needs_recovery)
+        ):
+            self._heed(notices)
+
+    def _heed(self, notices: Sequence[Notice]) -> None:
+        """Act on what an operation states: what the coordinator makes of it, and what the store needs."""
+        with self._lock:
+            changes = self._coordinator.heed(notices, self._clock())
+        for change in changes:
+            self._recorder.log(change)
+            if isinstance(change, Distrusted):
+                self._connected.distrust(change.part)
         if self._coordinator.needs_recovery:
             self._recover_soon()
-
-    def _observe(self, step: Step) -> None:
-        """Take in how far a load is, before its next command is performed."""
-        if isinstance(step.command, AcquireLeases):
-            refuse_recursion(self, *(each.key for each in step.command.lease_requests))
-        with self._lock:
-            ended = self._coordinator.observe(step)
-        if ended is not None:
-            self._wake(ended)
 
     def _give_up(self, ticket: Ticket) -> None:
         """Undo what a ticket began, if there is something left of it."""

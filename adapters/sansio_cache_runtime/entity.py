@@ -134,11 +134,10 @@ class EntityBatch:
 
     plan: EntityPlan
     keys: Mapping[Id, Key]
-    _by_key: Mapping[str, Id] = attrs.field(init=False)
-
-    @_by_key.default
-    def _(self) -> Mapping[str, Id]:
-        return {key: each for each, key in self.keys.items()}
+    _by_key: Mapping[str, Id] = attrs.field(
+        init=False,
+        default=attrs.Factory(lambda self: {key: each for each, key in self.keys.items()}, takes_self=True),
+    )
 
     def ids(self, keys: Iterable[str]) -> list[Id]:
         """The ids that a loader is called with."""

@@ -12,8 +12,6 @@ import time
 from typing import Final
 from weakref import WeakSet, WeakValueDictionary
 
-import anyio.lowlevel
-
 from sansio_cache.commands import StoreCommand
 from sansio_cache.config import CacheConfig
 from sansio_cache.events import StoreEvent
@@ -68,7 +66,7 @@ def memory_for(config: CacheConfig) -> SharedMemory:
         return memory
 
 
-class _MemoryBackend:
+class MemoryBackend:
     """What the backends of both colours have in common. Waiters poll: there is no listener."""
 
     listener: Listener | None = None
@@ -90,7 +88,7 @@ class _MemoryBackend:
         )
 
 
-class SyncMemoryBackend(_MemoryBackend):
+class SyncMemoryBackend(MemoryBackend):
     """A memory store for threads."""
 
     def __init__(self, memory: SharedMemory) -> None:
@@ -102,20 +100,4 @@ class SyncMemoryBackend(_MemoryBackend):
         return self._health()
 
     def close(self) -> None:
-        """There is nothing to close."""
-
-
-class AnyioMemoryBackend(_MemoryBackend):
-    """A memory store for the tasks of an event loop."""
-
-    async def answer(self, command: StoreCommand) -> StoreEvent:
-        """Do what is asked, at once; but a cancelled caller is told so here, as everywhere."""
-        await anyio.lowlevel.checkpoint_if_cancelled()
-        return self.memory.perform(command)
-
-    async def health(self) -> Health:
-        """How the store is."""
-        return self._health()
-
-    async def aclose(self) -> None:
         """There is nothing to close."""

@@ -28,18 +28,19 @@ from sansio_cache.commands import (
     ExpireCells,
     FillCells,
     HoldCells,
+    Lease,
     Ping,
     ReadCell,
     ReadCells,
     ReadTags,
     ReleaseLeases,
+    Renewal,
     RenewLeases,
     ScanKeys,
     ShareLoad,
     Sleep,
     StoreCommand,
 )
-from sansio_cache.commands import Lease as LeaseClaim
 from sansio_cache.entry import MissReason, Servable, examine, seal
 from sansio_cache.events import (
     AcquireReply,
@@ -87,7 +88,7 @@ from sansio_cache.operations.loading import Finding, LoadRequest, compute
 from sansio_cache.operations.mutate import EndRequest, MutateRequest, begin, end
 from sansio_cache.operations.recovery import recover
 from sansio_cache.operations.refresh import refresh
-from sansio_cache.operations.renewal import RenewalTerms, renew
+from sansio_cache.operations.renewal import renew
 from sansio_cache.operations.set_many import Item, SetRequest, set_many
 from sansio_cache.step import Step
 from sansio_cache.tags import VARIANT_OF, tag_keys
@@ -105,11 +106,19 @@ _TAG = "t:users"
 _TIMEOUTS = StoreTimeouts(attempts=2)
 _INT = codec_for(int, 1_000)
 _STR = codec_for(str, 1_000)
+
+
+def _refuse(_: Any) -> Any:
+    """A migration hook that can make nothing of what it is given."""
+    raise ValueError
+
+
+_HOOKED = codec_for(int, 1_000, _refuse)
 _ERROR = ValueError("the loader's")
 
 
 def _value(codec: Any, payload: bytes | None, key: str, tags: tuple[str, ...], *, soft_ms: int = 0) -> Cell:
-    """A value as the store has it; one that is kept beside another version's is tied to that."""
+    """A value as the store has it; a variant of another version's is tied to that."""
     versions = tuple((tag, _VERSION) for tag in tags)
     if ":%s:" in key:
         versions = (*versions, (VARIANT_OF, _THEIRS))
@@ -131,7 +140,11 @@ def _cells(key: str, tags: tuple[str, ...]) -> dict[str, Cell | Foreign | None]:
         "held by a writer": Cell(Kind.HOLD, _THEIRS, _NOW_MS + 1_000),
         "not ours": FOREIGN,
     }
-    return cells | {"a value with other tags": _value(_INT, b"1", key, (*tags, "t:unnamed"))}
+    others = (*tags, "t:unnamed")
+    return cells | {
+        "a value with other tags": _value(_INT, b"1", key, others),
+        "a value with other tags, of another type": _value(_STR, b'"1"', key, others),
+    }
 
 
 def _names(keys: tuple[str, ...]) -> tuple[str, ...]:
@@ -143,8 +156,8 @@ def _versions(keys: tuple[str, ...]) -> tuple[bytes, ...]:
     return (_VERSION,) * len(keys)
 
 
-def _claimed(key: str, tags: tuple[str, ...]) -> Iterator[tuple[str, AcquireReply]]:
-    """The kinds of answers to a claim; the tags' versions come with them or beside them."""
+def _acquired(key: str, tags: tuple[str, ...]) -> Iterator[tuple[str, AcquireReply]]:
+    """The kinds of answers to a lease request; the tags' versions come with them or beside them."""
     cells, versions = _cells(key, _names(tags)), _versions(tags)
     stale = cells["a value past its soft expiry"]
     assert isinstance(stale, Cell)
@@ -175,28 +188,33 @@ def _answers(command: Command, now_s: float) -> Iterator[tuple[str, Event]]:  # 
             for words, cell in _cells(key, _names(tags)).items():
                 yield words, CellRead(now_s, cell, _NOW_MS, _versions(tags))
         case ReadCells(keys=keys, tags=tags):
-            for words in _cells(_KEY, ()):
-                cells = tuple(_cells(key, _names(tags))[words] for key in keys)
-                yield f"{words}, for each", CellsRead(now_s, cells, _NOW_MS, _versions(tags))
+            kinds = [_cells(key, _names(tags)) for key in keys]
+            if keys == _KEYS:  # first, as batches that wait for the tags of any cells are folded into one
+                others = (cells["a fresh value of another type"] for cells in kinds[1:])
+                mixed = (kinds[0]["a value with other tags"], *others)
+                label = "the first with other tags, the others of another type"
+                yield label, CellsRead(now_s, mixed, _NOW_MS, _versions(tags))
+            for words in kinds[0]:
+                alike = tuple(cells[words] for cells in kinds)
+                yield f"{words}, for each", CellsRead(now_s, alike, _NOW_MS, _versions(tags))
         case ReadTags(tags=tags):
             yield "as in the entry", TagsRead(now_s, _versions(tags), _NOW_MS)
             yield "another version", TagsRead(now_s, (_LATER_VERSION,) * len(tags), _NOW_MS)
         case AcquireLease(key=key, capture=capture):
-            for words, answer in _claimed(key, capture.tags):
+            for words, answer in _acquired(key, capture.tags):
                 yield words, replace(answer, now_s=now_s)
         case AcquireLeases(lease_requests=lease_requests, capture=capture):
-            each = [list(_claimed(lease_id.key, capture.tags)) for lease_id in lease_requests]
+            each = [list(_acquired(each.key, capture.tags)) for each in lease_requests]
             for choice in zip(*each, strict=True):
                 words, first = choice[0]
                 label = f"{type(first).__name__}{f', {words}' if words else ''}, for each"
                 answers = tuple(replace(answer, now_s=now_s) for _, answer in choice)
                 yield label, LeasesAnswered(now_s, answers, _versions(capture.tags))
             if len(each) > 1:
-                mixed = (each[0][0][1], *(answers[2][1] for answers in each[1:]))
-                yield (
-                    "the first granted, the others not",
-                    LeasesAnswered(now_s, mixed, _versions(capture.tags)),
-                )
+                for words, first in (("granted", each[0][0][1]), ("held by a writer", each[0][-2][1])):
+                    mixed = (first, *(answers[2][1] for answers in each[1:]))
+                    label = f"the first {words}, the others not granted"
+                    yield label, LeasesAnswered(now_s, mixed, _versions(capture.tags))
         case FillCells(fills=fills, tags=tags):
             for result in (FillResult.STORED, FillResult.ALREADY_STORED, FillResult.REFUSED):
                 words = result.name.lower().replace("_", " ")
@@ -263,7 +281,7 @@ def _chance(state: Any, failed: StoreFailed) -> str:
     return " (a try is left)" if budget.after(failed) else " (no try is left)"
 
 
-_DRAWN = _NONCE + b"\x01" * 16
+_RANDOM_BYTES = _NONCE + b"\x01" * 16
 _PLAIN = Policy()
 _STALE = Policy(stale_for_s=60)
 _WAITING = Policy(stale_for_s=60, on_wait_timeout="stale")
@@ -273,8 +291,8 @@ _BOTH = Policy(stale_for_s=60, on_wait_timeout="raise", on_read_error="raise")
 _POLICIES = (_PLAIN, _STALE, _WAITING, _EARLY, _RAISING)
 
 
-def _load(policy: Policy, *tags: str) -> LoadRequest:
-    return LoadRequest(_KEY, _INT, policy, _DRAWN, _TIMEOUTS, 0.0, tags)
+def _load(policy: Policy, *tags: str, codec: Codec[Any] = _INT) -> LoadRequest:
+    return LoadRequest(_KEY, codec, policy, _RANDOM_BYTES, _TIMEOUTS, 0.0, tags)
 
 
 def _loads() -> list[Step]:
@@ -286,6 +304,7 @@ def _loads() -> list[Step]:
     return [
         *(get_or_load(_load(policy)) for policy in _POLICIES),
         get_or_load(_load(_PLAIN, _TAG)),
+        get_or_load(_load(_PLAIN, codec=_HOOKED)),
         *(get_or_load(_load(policy), skip=skip) for policy, skip in skips),
     ]
 
@@ -319,11 +338,14 @@ def _found() -> Servable:
 _KEYS = (_KEY, _OTHER)
 _NAMES = ("user:1", "user:2")
 _ITEMS = tuple(Item(key, _INT, b"1", 1_000, 0) for key in _KEYS)
-_CLAIMS = tuple(LeaseClaim(key, _GRANT) for key in _KEYS)
+_LEASES = tuple(Lease(key, _GRANT) for key in _KEYS)
 _TAG_KEYS = tag_keys(_KEY, (_TAG,))
 
 MACHINES: dict[str, Callable[[], list[Step]]] = {
-    "get": lambda: [get(ReadRequest(_KEY, _INT, _TIMEOUTS, 0.0, raises)) for raises in (False, True)],
+    "get": lambda: [
+        get(ReadRequest(_KEY, codec, _TIMEOUTS, 0.0, raises))
+        for codec, raises in ((_INT, False), (_INT, True), (_HOOKED, False))
+    ],
     "get_many": lambda: [
         get_many(ReadManyRequest(_KEYS, _INT, 500, _TIMEOUTS, 0.0, raises)) for raises in (False, True)
     ],
@@ -331,7 +353,7 @@ MACHINES: dict[str, Callable[[], list[Step]]] = {
     "loading": _computings,
     "refresh": lambda: [refresh(_load(_STALE), _found(), 0.0)],
     "load_many": _batches,
-    "renewal": lambda: [renew(_CLAIMS[:1], RenewalTerms(5_000, 60.0, _TIMEOUTS))],
+    "renewal": lambda: [renew(Renewal(_LEASES[:1], 5_000, 60.0, 0.1, 5 / 3))],
     "set_many": lambda: [
         set_many(SetRequest(OperationName.SET_MANY, _ITEMS, _NONCE, 5_000, 1, _TIMEOUTS, 0.0, tags))
         for tags in ((), (_TAG,))
@@ -339,6 +361,7 @@ MACHINES: dict[str, Callable[[], list[Step]]] = {
     "mutate": lambda: [
         begin(MutateRequest(_KEYS, _NONCE, 5_000, 60.0, _TIMEOUTS, 0.0)),
         end(EndRequest(_KEYS, (_GRANT, _GRANT), _ITEMS[:1], _TIMEOUTS, 0.0, _TAG_KEYS)),
+        end(EndRequest(_KEYS, (_GRANT, _GRANT), _ITEMS, _TIMEOUTS, 0.0)),
         end(EndRequest(_KEYS, (_GRANT, _GRANT), (), _TIMEOUTS, 0.0)),
     ],
     "invalidate": lambda: [
@@ -417,12 +440,14 @@ def _result(step: Step) -> str:
 
 
 _TIMES = {"since_s", "began_s", "started_s"}
-_COUNTERS = {"turns", "turn", "done", "deleted", "matched", "left_ms"}
-_CLAIMED = {"seen", "mode", "grant", "lease_id", "key"}
-_FOUND_OUT = {"place", "stale", "previous", "found", "cells", "verdicts", "versions"}
+_COUNTERS = {"turns", "turn", "done", "deleted", "matched"}
+_ACQUIRED = {"seen", "mode", "grant", "lease_id", "key"}
+_FOUND_OUT = {"stale", "previous", "found", "cells", "verdicts", "versions", "values"}
 _STORED = {"hard_ttl_ms", "soft_ttl_ms", "body"}
-_COARSE = _TIMES | _COUNTERS | _CLAIMED | _FOUND_OUT | _STORED
+_COARSE = _TIMES | _COUNTERS | _ACQUIRED | _FOUND_OUT | _STORED
 """Fields of which it only matters whether there is something."""
+_IDLE = {"place", "left_ms"}
+"""Fields that decide nothing about what comes next."""
 _WHOLE = (Policy, StoreTimeouts, Codec, LoadRequest)
 """What never changes, or is told apart as it is."""
 
@@ -431,13 +456,15 @@ def _folded(state: Any) -> Any:
     """A state without what only counts or times: what remains is finite, and decides where it goes."""
     if isinstance(state, Exception | Budget):
         return state.attempts if isinstance(state, Budget) else type(state)
+    if isinstance(state, Cell):
+        return ("Cell", state.kind, state.body[8:16])  # its type's fingerprint
     if isinstance(state, tuple):
         kinds = {_folded(part) for part in state if _names_of(type(part))}
         return ("tuple", len(state), frozenset(kinds))
     names = _names_of(type(state))
     if not names or isinstance(state, _WHOLE):
         return _hashable(state)
-    parts = ((name, getattr(state, name)) for name in names)
+    parts = ((name, getattr(state, name)) for name in names if name not in _IDLE)
     folded = ((name, bool(part) if name in _COARSE else _folded(part)) for name, part in parts)
     return (type(state).__name__, tuple(folded))
 

@@ -13,24 +13,21 @@ from sansio_cache.commands import Lease, Mode
 from sansio_cache.entry import MissReason, Servable, variant_key
 from sansio_cache.notices import Ended, Missed, Notice, OperationName, StaleServed, Waited
 from sansio_cache.operations.loading import LoadRequest
-from sansio_cache.step import Missing, Outcome, Step, Value, ended
+from sansio_cache.step import Missing, Outcome, Step, Value, ended, evolve
 from sansio_cache.tags import VARIANT_OF, Versions
 
 
 class LoadManyRequest(Struct, frozen=True):
-    """What is asked for.
-
-    Args:
-        keys: The full keys.
-        names: The keys as the caller wrote them, in the same order.
-        chunk: How many keys may go into one command of the store.
-        each: What is the same for each of them; its name is the first key.
-    """
+    """What is asked for."""
 
     keys: tuple[str, ...]
+    """The full keys."""
     names: tuple[str, ...]
+    """The keys as the caller wrote them, in the same order."""
     chunk: int
+    """How many keys may go into one command of the store."""
     each: LoadRequest
+    """What is the same for each of them; its name is the first key."""
 
 
 @attrs.frozen
@@ -62,23 +59,19 @@ def all_wanted(count: int) -> Wants:
 
 @attrs.frozen
 class Batch:
-    """How far a batch has come.
-
-    Args:
-        request: What is asked for.
-        values: What there is for each key, None where that is open.
-        waiting: The keys that others load.
-        turns: How often it has waited.
-        left_ms: How long the first of the others' leases has left.
-        since_s: When it began to wait, if it has.
-    """
+    """How far a batch has come."""
 
     request: LoadManyRequest
     values: tuple[Value | Missing | None, ...] = attrs.field(hash=False)  # may hold a list or a dict
+    """What there is for each key, None where that is open."""
     waiting: Wants = ()
+    """The keys that others load."""
     turns: int = 0
+    """How often it has waited."""
     left_ms: int = 0
+    """How long the first of the others' leases has left."""
     since_s: float = 0.0
+    """When it began to wait, if it has."""
 
     def name(self, want: Want) -> str:
         """The full key that was asked for."""
@@ -94,7 +87,7 @@ class Batch:
         if not found:
             return self
         values = tuple(found.get(place, value) for place, value in enumerate(self.values))
-        return attrs.evolve(self, values=values)
+        return evolve(self, values=values)
 
     def end(self, outcome: Outcome, now_s: float, *notices: Notice) -> Step:
         """The last step."""

@@ -1,6 +1,6 @@
 """Delete by pattern: scan, and remove page by page.
 
-    Scanning --KeysFound--> Deleting --KeysDeleted--> Scanning (next cursor) ... --> done
+    PatternScanning --KeysFound--> PatternDeleting --KeysDeleted--> PatternScanning (next cursor) ... --> done
 
 SCAN is no barrier: a key that is added while the scan runs may survive (it is newer than the request),
 one that was there all the time is found, duplicates and empty pages are normal
@@ -44,23 +44,24 @@ from sansio_cache.step import (
     PatternRemoved,
     Step,
     ended,
+    evolve,
     unexpected,
 )
 
 
 @attrs.frozen
 class PatternRequest:
-    """The full glob to remove. `page` is about how many keys the store looks at for one command.
-
-    `dry_run`: keys are counted, and nothing is removed.
-    """
+    """What is to be removed."""
 
     keys: KeyBuilder
     pattern: str
+    """The full glob."""
     page: int
+    """About how many keys the store looks at for one command."""
     timeouts: StoreTimeouts
     started_s: float
     dry_run: bool = False
+    """Whether keys are counted only, and nothing is removed."""
 
     def may_remove(self, key: str) -> bool:
         """Whether a key that the store found is one that a pattern may remove."""
@@ -83,7 +84,7 @@ def delete_pattern(request: PatternRequest, *, skip: bool = False) -> Step:
 
 
 def _scan(request: PatternRequest, cursor: int, tally: Tally, now_s: float, *notices: Notice) -> Step:
-    return Scanning(request, cursor, tally, request.timeouts.from_now(now_s)).ask(now_s, *notices)
+    return PatternScanning(request, cursor, tally, request.timeouts.from_now(now_s)).ask(*notices)
 
 
 def _go_on(request: PatternRequest, cursor: int, tally: Tally, now_s: float) -> Step:
@@ -110,18 +111,21 @@ def _break_off(request: PatternRequest, tally: Tally, failure: StoreFailed) -> S
 
 
 @attrs.frozen
-class Scanning(AsksStore):
-    """Waits for a page of keys."""
+class PatternScanning(AsksStore):
+    """Waits for a page of keys.
+
+    Next: PatternScanning | PatternDeleting | done
+    """
 
     request: PatternRequest
     cursor: int
     tally: Tally
     budget: Budget
 
-    def ask(self, now_s: float, *notices: Notice) -> Step:
+    def ask(self, *notices: Notice) -> Step:
         """The step that waits in this state."""
         request = self.request
-        timeout_s = self.budget.timeout_s(now_s)
+        timeout_s = self.budget.timeout_s
         command = ScanKeys(request.pattern, self.cursor, request.page, timeout_s)
         return Step(self, command, notices=notices)
 
@@ -133,11 +137,11 @@ class Scanning(AsksStore):
         match event:
             case KeysFound(now_s=now_s, cursor=cursor, keys=found):
                 keys = tuple(key for key in dict.fromkeys(found) if request.may_remove(key))
-                tally = attrs.evolve(self.tally, matched=self.tally.matched + len(keys))
+                tally = evolve(self.tally, matched=self.tally.matched + len(keys))
                 if request.dry_run or not keys:
                     return _go_on(request, cursor, tally, now_s)
                 budget = request.timeouts.from_now(now_s)
-                return Deleting(request, cursor, tally, keys, budget).ask(now_s)
+                return PatternDeleting(request, cursor, tally, keys, budget).ask()
             case StoreFailed():
                 return self.retry(event) or _break_off(request, self.tally, event)
             case Interrupted():
@@ -147,18 +151,22 @@ class Scanning(AsksStore):
 
 
 @attrs.frozen
-class Deleting(AsksStore):
-    """Waits for the keys of a page to be removed; `cursor` is where the scan goes on."""
+class PatternDeleting(AsksStore):
+    """Waits for the keys of a page to be removed.
+
+    Next: PatternDeleting | PatternScanning | done
+    """
 
     request: PatternRequest
     cursor: int
+    """Where the scan goes on."""
     tally: Tally
     keys: tuple[str, ...]
     budget: Budget
 
-    def ask(self, now_s: float, *notices: Notice) -> Step:
+    def ask(self, *notices: Notice) -> Step:
         """The step that waits in this state."""
-        command = DeleteKeys(self.keys, self.budget.timeout_s(now_s))
+        command = DeleteKeys(self.keys, self.budget.timeout_s)
         return Step(self, command, notices=notices)
 
     def receive(self, event: Event) -> Step:
@@ -167,7 +175,7 @@ class Deleting(AsksStore):
             raise unexpected(self, event)
         match event:
             case KeysDeleted(now_s=now_s, count=count):
-                tally = attrs.evolve(self.tally, deleted=self.tally.deleted + count)
+                tally = evolve(self.tally, deleted=self.tally.deleted + count)
                 return _go_on(self.request, self.cursor, tally, now_s)
             case StoreFailed():
                 return self.retry(event) or _break_off(self.request, self.tally, event)

@@ -1,8 +1,8 @@
 """Get: one read.
 
-    Reading --CellRead--> value or nothing
-       | an entry with tags           --> Checking --TagsRead--> value or nothing
-       | an entry of another version  --> Reading what is kept beside it
+    GetReading --CellRead--> value or nothing
+       | an entry with tags           --> GetChecking --TagsRead--> value or nothing
+       | an entry of another version  --> GetReading its variant
 
 A value past its soft expiry is not a `get`'s to serve: it gives the default, as a missing one does.
 """
@@ -13,7 +13,6 @@ from typing import Any, Final, assert_never
 
 import attrs
 from msgspec import Struct
-from msgspec.structs import replace
 
 from sansio_cache.budget import Budget, StoreTimeouts
 from sansio_cache.cell import Cell, Foreign
@@ -57,6 +56,7 @@ from sansio_cache.step import (
     Unavailable,
     Value,
     ended,
+    evolve,
     unexpected,
 )
 from sansio_cache.tags import VARIANT_OF, Versions, known, tag_keys
@@ -66,23 +66,19 @@ _NAME: Final = OperationName.GET
 
 
 class ReadRequest(Struct, frozen=True):
-    """What is asked for.
-
-    Args:
-        key: The full key.
-        codec: How values of the wanted type are stored.
-        patience: How long the store may take.
-        started_s: When the request came, on the driver's clock.
-        raises: Whether the caller is to know that the store failed.
-        bypassed: Keys of tags whose removal the store has not been told of yet.
-    """
+    """What is asked for."""
 
     key: str
+    """The full key."""
     codec: Codec[Any]
+    """How values of the wanted type are stored."""
     timeouts: StoreTimeouts
     started_s: float
+    """When the request came, on the driver's clock."""
     raises: bool = False
+    """Whether the caller is to know that the store failed."""
     bypassed: frozenset[str] = frozenset()
+    """Keys of tags whose removal the store has not been told of yet."""
 
     def end(self, outcome: Outcome, now_s: float, notice: Notice, *notices: Notice) -> Step:
         """The last step."""
@@ -97,15 +93,16 @@ class ReadRequest(Struct, frozen=True):
         return self.end(outcome, failure.now_s, StoreErrored(kind), StoreGaveUp(kind), missed)
 
 
-class Reading(AsksStore, Struct, frozen=True):
-    """Waits for the cell; with an anchor, for the one beside the cell of another program version.
+class GetReading(AsksStore, Struct, frozen=True):
+    """Waits for the cell, or for the variant of another program version's entry.
 
-    There is one for every hit, so it is a struct, as messages are.
+    Next: GetReading | GetChecking | done
     """
 
     request: ReadRequest
     budget: Budget
     variant_of: bytes = b""
+    """The grant that filled the other's entry; empty where the entry itself is read."""
 
     @property
     def key(self) -> str:
@@ -118,9 +115,9 @@ class Reading(AsksStore, Struct, frozen=True):
         """What the entry must be tied to."""
         return ((VARIANT_OF, self.variant_of),) if self.variant_of else ()
 
-    def ask(self, now_s: float, *notices: Notice) -> Step:
+    def ask(self, *notices: Notice) -> Step:
         """The step that waits in this state."""
-        return Step(self, ReadCell(self.key, self.budget.timeout_s(now_s)), None, notices)
+        return Step(self, ReadCell(self.key, self.budget.timeout_s), None, notices)
 
     def receive(self, event: Event) -> Step:
         """Hand out a fresh value, or nothing."""
@@ -133,6 +130,10 @@ class Reading(AsksStore, Struct, frozen=True):
                 verdict = examine(cell, self.key, request.codec, server_ms, self.versions)
             else:
                 verdict = examine(cell, request.key, request.codec, server_ms)
+            if type(verdict) is Servable and verdict.fresh:  # a hit ends here
+                value = Missing() if verdict.is_absent else Value(verdict.value)
+                over = Ended(_NAME, event.now_s - request.started_s)
+                return Step(OVER, None, value, (Hit(request.key), over))
             return self.decide(verdict, cell, server_ms, event.now_s)
         match event:
             case StoreFailed():
@@ -147,41 +148,44 @@ class Reading(AsksStore, Struct, frozen=True):
     ) -> Step:
         """Act on what the cell is worth."""
         request = self.request
-        if type(verdict) is Servable and verdict.fresh:  # nearly always
-            value = Missing() if verdict.is_absent else Value(verdict.value)
-            return request.end(value, now_s, Hit(request.key))
         match verdict:
+            case Servable(fresh=True):
+                value = Missing() if verdict.is_absent else Value(verdict.value)
+                return request.end(value, now_s, Hit(request.key))
             case Servable():
                 return request.end(Missing(), now_s, Missed(request.key, MissReason.EXPIRED))
             case Unservable(reason=MissReason.SCHEMA) if (
                 not self.variant_of and isinstance(cell, Cell) and is_fresh(cell, server_ms)
             ):
-                return replace(self, variant_of=cell.filled_by).ask(now_s)
+                budget = self.budget.at(now_s)
+                return evolve(self, variant_of=cell.filled_by, budget=budget).ask()
             case Unservable(reason=reason):
-                # What is kept beside another version's entry is missing, or tied to an older one: its schema
-                # is why there is nothing.
+                # The variant is missing, or tied to an older entry: the schema is why there is nothing.
                 reason = MissReason.SCHEMA if self.variant_of else reason
                 return request.end(Missing(), now_s, Missed(request.key, reason))
             case Unchecked(tags=tags):
                 budget = request.timeouts.from_now(now_s)
-                return Checking(self, cell, tags, budget).ask(now_s)
+                return GetChecking(self, cell, tags, budget).ask()
             case _:
                 assert_never(verdict)
 
 
 @attrs.frozen
-class Checking(AsksStore):
-    """Waits for the versions of the tags that the entry turned out to have."""
+class GetChecking(AsksStore):
+    """Waits for the versions of the tags that the entry turned out to have.
 
-    reading: Reading
+    Next: GetChecking | GetReading | done
+    """
+
+    reading: GetReading
     cell: Cell | Foreign | None
     tags: tuple[str, ...]
     budget: Budget
 
-    def ask(self, now_s: float, *notices: Notice) -> Step:
+    def ask(self, *notices: Notice) -> Step:
         """The step that waits in this state."""
         keys = tag_keys(self.reading.request.key, self.tags)
-        return Step(self, ReadTags(keys, self.budget.timeout_s(now_s)), notices=notices)
+        return Step(self, ReadTags(keys, self.budget.timeout_s), notices=notices)
 
     def receive(self, event: Event) -> Step:
         """Hand the value out if its tags hold."""
@@ -215,4 +219,6 @@ def get(request: ReadRequest, *, skip: MissReason | None = None) -> Step:
         is_failure = request.raises and skip is MissReason.STORE_ERROR
         outcome = Unavailable(None) if is_failure else Missing()
         return request.end(outcome, now_s, Missed(request.key, skip))
-    return Reading(request, request.timeouts.from_now(now_s)).ask(now_s)
+    timeouts = request.timeouts
+    budget = Budget(now_s + timeouts.operation_s, timeouts.attempt_s, timeouts.attempts)
+    return Step(GetReading(request, budget), ReadCell(request.key, timeouts.attempt_s))

@@ -1,10 +1,10 @@
 """Get many: one read for any number of keys, and one more for the tags that entries turn out to have.
 
-    Reading --CellsRead--> values
-       | entries with tags --> Checking --TagsRead--> values
+    GetManyReading --CellsRead--> values
+       | entries with tags --> GetManyChecking --TagsRead--> values
 
-An entry that another program version stored, and that this one cannot read, is a miss; `get` looks for what
-is kept beside it, a batch does not.
+An entry that another program version stored, and that this one cannot read, is a miss; `get` looks for its
+variant, a batch does not.
 """
 
 from __future__ import annotations
@@ -47,6 +47,7 @@ from sansio_cache.step import (
     Unavailable,
     Value,
     ended,
+    evolve,
     unexpected,
 )
 from sansio_cache.tags import Versions, known, tag_keys
@@ -54,19 +55,21 @@ from sansio_cache.tags import Versions, known, tag_keys
 
 @attrs.frozen
 class ReadManyRequest:
-    """What is asked for: keys in order, how to decode them, how many go into one command of the store.
-
-    `raises`: whether the caller is to know that the store failed. `bypassed` are keys of tags whose removal
-    the store has not been told of yet.
-    """
+    """What is asked for."""
 
     keys: tuple[str, ...]
+    """The full keys, in order."""
     codec: Codec[Any]
+    """How values of the wanted type are stored."""
     chunk: int
+    """How many keys may go into one command of the store."""
     timeouts: StoreTimeouts
     started_s: float
+    """When the request came, on the driver's clock."""
     raises: bool = False
+    """Whether the caller is to know that the store failed."""
     bypassed: frozenset[str] = frozenset()
+    """Keys of tags whose removal the store has not been told of yet."""
 
     def end(self, outcome: Outcome, now_s: float, *notices: Notice) -> Step:
         """The last step."""
@@ -120,15 +123,18 @@ def only_theirs(verdict: Unchecked, versions: Mapping[str, bytes]) -> Versions:
 
 
 @attrs.frozen
-class Reading(AsksStore):
-    """Waits for the cells."""
+class GetManyReading(AsksStore):
+    """Waits for the cells.
+
+    Next: GetManyReading | GetManyChecking | done
+    """
 
     request: ReadManyRequest
     budget: Budget
 
-    def ask(self, now_s: float, *notices: Notice) -> Step:
+    def ask(self, *notices: Notice) -> Step:
         """The step that waits in this state."""
-        command = ReadCells(self.request.keys, self.request.chunk, self.budget.timeout_s(now_s))
+        command = ReadCells(self.request.keys, self.request.chunk, self.budget.timeout_s)
         return Step(self, command, notices=notices)
 
     def receive(self, event: Event) -> Step:
@@ -146,7 +152,7 @@ class Reading(AsksStore):
                 if not tags:
                     return request.finish(verdicts, now_s)
                 budget = request.timeouts.from_now(now_s)
-                return Checking(request, cells, verdicts, tags, budget).ask(now_s)
+                return GetManyChecking(request, cells, verdicts, tags, budget).ask()
             case CellsRead():
                 raise unexpected(self, event)
             case StoreFailed():
@@ -158,8 +164,11 @@ class Reading(AsksStore):
 
 
 @attrs.frozen
-class Checking(AsksStore):
-    """Waits for the versions of the tags that the entries turned out to have."""
+class GetManyChecking(AsksStore):
+    """Waits for the versions of the tags that the entries turned out to have.
+
+    Next: GetManyChecking | done
+    """
 
     request: ReadManyRequest
     cells: tuple[Cell | Foreign | None, ...]
@@ -167,10 +176,10 @@ class Checking(AsksStore):
     tags: tuple[str, ...]
     budget: Budget
 
-    def ask(self, now_s: float, *notices: Notice) -> Step:
+    def ask(self, *notices: Notice) -> Step:
         """The step that waits in this state."""
         keys = tag_keys(self.request.keys[0], self.tags)
-        return Step(self, ReadTags(keys, self.budget.timeout_s(now_s)), notices=notices)
+        return Step(self, ReadTags(keys, self.budget.timeout_s), notices=notices)
 
     def receive(self, event: Event) -> Step:
         """Hand out the values whose tags hold."""
@@ -208,5 +217,5 @@ def get_many(request: ReadManyRequest, *, skip: MissReason | None = None) -> Ste
     if skip is MissReason.STORE_ERROR:
         return request.give_up(skip, Unavailable(None), now_s)
     if skip is not None:
-        return attrs.evolve(request, raises=False).give_up(skip, Unavailable(None), now_s)
-    return Reading(request, request.timeouts.from_now(now_s)).ask(now_s)
+        return evolve(request, raises=False).give_up(skip, Unavailable(None), now_s)
+    return GetManyReading(request, request.timeouts.from_now(now_s)).ask()

@@ -1,16 +1,16 @@
 """Get or load: the lease protocol against stampedes and stale fills.
 
-    Reading  --fresh value--> done        (and a refresh is spawned, if it is soon to expire)
-       |     --stale value--> done        (and a refresh is spawned)
-       |     --an entry with tags that were not named--> Checking --> as above
-       |     --an entry of another program version--> Reading what is kept beside it
+    LoadReading   --fresh value--> done       (and a refresh is spawned, if it is soon to expire)
+       |          --stale value--> done       (and a refresh is spawned)
+       |          --an entry with tags that were not named--> LoadChecking --> as above
+       |          --an entry of another program version--> LoadReading its variant
        | nothing to serve
-    Sharing  --a load of this process--> its result, or Reading again
+    LoadSharing   --a load of this process--> its result, or LoadReading again
        | nobody here loads it: lead
-    Acquiring --fresh value--> done       (somebody filled meanwhile)
-       |      --denied--> Waiting --> Acquiring ...
-       | granted
-    Computing, Filling, Releasing: see `loading.py`
+    LoadAcquiring --fresh value--> done       (somebody filled meanwhile)
+       |          --denied--> LoadWaiting --> LoadAcquiring ...
+       | granted a lease; its grant is a fencing token
+    LoadComputing, LoadFilling, LoadReleasing: see `loading.py`
 
 Rules, with the invariants they keep:
 
@@ -18,21 +18,22 @@ Rules, with the invariants they keep:
 - Where the store fails, a writer holds the key, or the key is not ours, the loader runs all the same and
   nothing is stored: the business never sees the cache fail, unless its policy asks for that.
 - Waiting, for this process's load or another's, has a deadline. Past it, the loader runs without a grant.
-- A load in this process is shared by callers whose request may have its result; `single_flight.py` decides.
-  A caller shares a load only after a read of its own, and never the read of another.
+- A load in this process is shared by callers whose request may have its result (single flight, also called
+  request coalescing); `single_flight.py` decides. A caller shares a load only after a read of its own, and
+  never the read of another.
 - A value that must not be served although it is fresh (a tag has changed, another key's, corrupt) is
   replaced. One that another version of the program stored is not: two versions would replace each other's for
-  ever (fault 33). What this one loads is kept *beside* it, tied to it by its `filled_by`. No grant is filled
-  twice, so while that is there nothing was written since, and what was loaded meanwhile is as good (S1).
+  ever (fault 33). What this one loads is kept as a *variant* of that, tied to the grant that filled it. No
+  grant is filled twice, so while that is there nothing was written since, and what was loaded meanwhile is as
+  good (S1).
 """
 
 from __future__ import annotations
 
-from typing import ClassVar, assert_never
+from typing import ClassVar, Final, assert_never
 
 import attrs
 from msgspec import Struct
-from msgspec.structs import replace
 
 from sansio_cache.backoff import pause_s, watched_pause_s
 from sansio_cache.budget import Budget
@@ -72,9 +73,11 @@ from sansio_cache.events import (
     WriterFound,
 )
 from sansio_cache.notices import (
+    Ended,
     Hit,
     Missed,
     Notice,
+    OperationName,
     StaleServed,
     StoreErrored,
     StoreGaveUp,
@@ -94,34 +97,52 @@ from sansio_cache.step import (
     Unavailable,
     Value,
     ended,
+    evolve,
     unexpected,
 )
 from sansio_cache.tags import Versions, known, tag_keys
 
-_WITHOUT_STORE = Finding(storable=False)
+_NAME: Final = OperationName.GET_OR_LOAD
+_NOTHING_FOUND: Final = Finding()
+_WITHOUT_STORE: Final = Finding(storable=False)
 
 
 def get_or_load(request: LoadRequest, *, skip: MissReason | None = None) -> Step:
     """Begin a get-or-load. `skip` is the reason not to ask the store at all, if there is one."""
     now_s = request.started_s
     if skip is None:
-        return Reading(request, request.timeouts.from_now(now_s)).ask(now_s)
+        timeouts = request.timeouts
+        budget = Budget(now_s + timeouts.operation_s, timeouts.attempt_s, timeouts.attempts)
+        tags = request.tag_keys if request.tags else ()
+        return Step(LoadReading(request, budget), ReadCell(request.name, timeouts.attempt_s, tags))
     missed = Missed(request.name, skip)
     if skip is MissReason.DISABLED:
         return compute(request, None, None, (), _WITHOUT_STORE, now_s, missed)
     if skip is MissReason.STORE_ERROR and request.policy.on_read_error == "raise":
         return ended(Unavailable(None), missed, *request.done(now_s))
-    return _share(request, _WITHOUT_STORE, now_s, missed)
+    return share(request, _WITHOUT_STORE, now_s, missed)
 
 
-def _share(request: LoadRequest, finding: Finding, now_s: float, *notices: Notice, arrival: int = 0) -> Step:
-    """Look for a load of this process before one of our own begins."""
-    patience_s = _wait_left_s(request, now_s)
-    return Sharing(request, finding, None, now_s, arrival).ask(patience_s, now_s, *notices)
-
-
-def _wait_left_s(request: LoadRequest, now_s: float) -> float:
-    return max(request.started_s + request.policy.wait_s - now_s, 0.0)
+def share(
+    request: LoadRequest,
+    finding: Finding,
+    now_s: float,
+    *notices: Notice,
+    arrival: int = 0,
+    displaced: int | None = None,
+) -> Step:
+    """Look for a load of this process before one of our own begins; not for one that was given up on."""
+    wait_s = request.policy.wait_s
+    command = ShareLoad(
+        key=request.variant or request.name,
+        schema=request.load_schema if request.tags else request.codec.fingerprint,
+        displaced=displaced,
+        timeout_s=max(request.started_s + wait_s - now_s, 0.0) if displaced is None else wait_s,
+        arrival=arrival,
+        heeds_store=finding.storable,
+        now_s=now_s,
+    )
+    return Step(LoadSharing(request, finding, displaced, now_s, arrival), command, notices=notices)
 
 
 def _serve_stale(
@@ -145,10 +166,10 @@ def _fail(
     return ended(Unavailable(kind), *gave_up, *missed, *request.done(now_s), load_id=load_id)
 
 
-class Reading(AsksStore, Struct, frozen=True):
+class LoadReading(AsksStore, Struct, frozen=True):
     """Waits for the cell, and for the versions of the tags that the caller names.
 
-    As in `get.py`, there is one for every hit.
+    Next: LoadReading | LoadChecking | LoadSharing | done
     """
 
     load_id: ClassVar[None] = None
@@ -158,11 +179,11 @@ class Reading(AsksStore, Struct, frozen=True):
     """Whether the request has been counted as a hit or a miss already: it reads again after sharing."""
     arrival: int = 0
 
-    def ask(self, now_s: float, *notices: Notice) -> Step:
+    def ask(self, *notices: Notice) -> Step:
         """The step that waits in this state."""
         request = self.request
         tags = request.tag_keys if request.tags else ()
-        return Step(self, ReadCell(request.key, self.budget.timeout_s(now_s), tags), None, notices)
+        return Step(self, ReadCell(request.key, self.budget.timeout_s, tags), None, notices)
 
     def receive(self, event: Event) -> Step:
         """Serve a value, or go on to load one."""
@@ -172,7 +193,15 @@ class Reading(AsksStore, Struct, frozen=True):
         if isinstance(event, CellRead):  # nearly always
             cell, server_ms = event.cell, event.server_ms
             current = request.versions(event.versions) if request.tags or request.variant_of else ()
-            verdict = examine(cell, request.key, request.codec, server_ms, current)
+            verdict = examine(cell, request.variant or request.name, request.codec, server_ms, current)
+            if (
+                type(verdict) is Servable
+                and verdict.fresh
+                and not self.counted
+                and not request.policy.refreshes_early
+            ):  # a hit ends here
+                over = Ended(_NAME, event.now_s - request.started_s)
+                return Step(OVER, None, Value(verdict.value), (Hit(request.name), over))
             return self.decide(verdict, cell, current, server_ms, event.now_s)
         match event:
             case StoreFailed(kind=kind):
@@ -192,40 +221,38 @@ class Reading(AsksStore, Struct, frozen=True):
     ) -> Step:
         """Act on what the cell is worth."""
         request = self.request
-        if type(verdict) is Servable and verdict.fresh:  # nearly always
-            over = request.done(now_s)
-            notices = over if self.counted else (Hit(request.name), *over)
-            step = Step(OVER, None, Value(verdict.value), notices)
-            if request.policy.refreshes_early and request.is_refresh_due(verdict, server_ms):
-                return replace(step, spawn=(refresh(request, verdict, now_s),))
-            return step
         match verdict:
+            case Servable(fresh=True):
+                hit = () if self.counted else (Hit(request.name),)
+                step = ended(Value(verdict.value), *hit, *request.done(now_s))
+                if request.policy.refreshes_early and request.is_refresh_due(verdict, server_ms):
+                    return evolve(step, spawn=(refresh(request, verdict, now_s),))
+                return step
             case Servable() as stale if request.may_serve(stale, server_ms):
                 if request.policy.is_stale_served_at_once:
                     served = () if self.counted else (StaleServed(request.name),)
                     step = ended(Value(stale.value), *served, *request.done(now_s))
-                    return replace(step, spawn=(refresh(request, stale, now_s),))
+                    return evolve(step, spawn=(refresh(request, stale, now_s),))
                 finding = Finding(stale=stale, previous=stale.cell, counted=self.counted)
-                return self._load(finding, now_s)
+                return self._load(finding, now_s, None)
             case Servable(cell=previous):
-                return self._load(Finding(previous=previous), now_s, *self._miss(MissReason.EXPIRED))
+                return self._load(Finding(previous=previous), now_s, MissReason.EXPIRED)
             case Unservable(reason=MissReason.FOREIGN as reason):
-                return self._load(_WITHOUT_STORE, now_s, *self._miss(reason))
+                return self._load(_WITHOUT_STORE, now_s, reason)
             case Unservable(reason=MissReason.SCHEMA as reason) if (
                 not request.variant_of and isinstance(cell, Cell) and is_fresh(cell, server_ms)
             ):
                 variant = request.variant_for(cell)
                 if variant is None:
-                    return self._load(_WITHOUT_STORE, now_s, *self._miss(reason))
+                    return self._load(_WITHOUT_STORE, now_s, reason)
                 budget = request.timeouts.from_now(now_s)
-                return replace(self, request=variant, budget=budget).ask(now_s)
+                return evolve(self, request=variant, budget=budget).ask()
             case Unservable(reason=reason, seen=seen):
-                mode = Mode.KEEP if seen == NO_GRANT else Mode.DROP
-                reason = MissReason.SCHEMA if request.variant_of else reason
-                return self._load(Finding(seen=seen, mode=mode), now_s, *self._miss(reason))
+                finding = _NOTHING_FOUND if seen == NO_GRANT else Finding(seen=seen, mode=Mode.DROP)
+                return self._load(finding, now_s, MissReason.SCHEMA if request.variant_of else reason)
             case Unchecked(tags=tags):
                 budget = request.timeouts.from_now(now_s)
-                return Checking(self, cell, current, tags, budget).ask(now_s)
+                return LoadChecking(self, cell, current, tags, budget).ask()
             case _:
                 assert_never(verdict)
 
@@ -233,30 +260,33 @@ class Reading(AsksStore, Struct, frozen=True):
         """Go on without the store, or end."""
         if self.request.policy.on_read_error == "raise":
             return _fail(self.request, None, Finding(counted=self.counted), kind, now_s)
-        missed = self._miss(MissReason.STORE_ERROR)
-        return self._load(_WITHOUT_STORE, now_s, StoreErrored(kind), StoreGaveUp(kind), *missed)
+        gave_up = (StoreErrored(kind), StoreGaveUp(kind))
+        return self._load(_WITHOUT_STORE, now_s, MissReason.STORE_ERROR, *gave_up)
 
-    def _load(self, finding: Finding, now_s: float, *notices: Notice) -> Step:
-        return _share(self.request, finding, now_s, *notices, arrival=self.arrival)
-
-    def _miss(self, reason: MissReason) -> tuple[Notice, ...]:
-        return () if self.counted else (Missed(self.request.name, reason),)
+    def _load(self, finding: Finding, now_s: float, reason: MissReason | None, *notices: Notice) -> Step:
+        """Go on to load; the reason is None where the request may still be answered with a stale value."""
+        if reason is not None and not self.counted:
+            notices = (*notices, Missed(self.request.name, reason))
+        return share(self.request, finding, now_s, *notices, arrival=self.arrival)
 
 
 @attrs.frozen
-class Checking(AsksStore):
-    """Waits for the versions of tags that the caller has not named, and that the entry turned out to have."""
+class LoadChecking(AsksStore):
+    """Waits for the versions of tags that the caller has not named, and that the entry turned out to have.
 
-    origin: Reading | Acquiring
+    Next: LoadChecking | LoadReading | LoadSharing | LoadAcquiring | LoadComputing | done
+    """
+
+    origin: LoadReading | LoadAcquiring
     cell: Cell | Foreign | None
     current: Versions
     tags: tuple[str, ...]
     budget: Budget
 
-    def ask(self, now_s: float, *notices: Notice) -> Step:
+    def ask(self, *notices: Notice) -> Step:
         """The step that waits in this state."""
         keys = tag_keys(self.origin.request.name, self.tags)
-        command = ReadTags(keys, self.budget.timeout_s(now_s))
+        command = ReadTags(keys, self.budget.timeout_s)
         return Step(self, command, notices=notices, load_id=self.origin.load_id)
 
     def receive(self, event: Event) -> Step:
@@ -281,28 +311,18 @@ class Checking(AsksStore):
                 assert_never(event)
 
 
-@attrs.frozen
-class Sharing:
-    """Waits for a load of this process, or to lead one."""
+class LoadSharing(Struct, frozen=True):
+    """Waits for a load of this process, or to lead one.
+
+    Next: LoadSharing | LoadReading | LoadAcquiring | LoadComputing | done
+    """
 
     request: LoadRequest
     finding: Finding
     displaced: int | None
+    """The load that was given up on."""
     since_s: float
     arrival: int = 0
-
-    def ask(self, timeout_s: float, now_s: float, *notices: Notice) -> Step:
-        """The step that waits in this state."""
-        command = ShareLoad(
-            key=self.request.key,
-            schema=self.request.load_schema,
-            displaced=self.displaced,
-            timeout_s=timeout_s,
-            arrival=self.arrival,
-            heeds_store=self.finding.storable,
-            now_s=now_s,
-        )
-        return Step(self, command, notices=notices)
 
     def receive(self, event: Event) -> Step:
         """Take the result that is shared, or load."""
@@ -313,8 +333,9 @@ class Sharing:
             case LoadLed(now_s=now_s, load_id=load_id):
                 if not self.finding.storable or self.displaced is not None:
                     return compute(request, load_id, None, (), self.finding, now_s)
-                budget = request.timeouts.from_now(now_s)
-                return Acquiring(request, load_id, self.finding, budget, now_s).ask(now_s)
+                timeouts = request.timeouts
+                budget = Budget(now_s + timeouts.operation_s, timeouts.attempt_s, timeouts.attempts)
+                return LoadAcquiring(request, load_id, self.finding, budget, now_s).ask()
             case LoadShared(now_s=now_s, payload=payload, value=value):
                 if payload is not None:
                     try:
@@ -343,11 +364,11 @@ class Sharing:
         return (*missed, waited, LoadSharedNotice(name), *self.request.done(now_s))
 
     def _anew(self, arrival: int, now_s: float, *notices: Notice) -> Step:
-        """The flight had nothing for us: ask the store again, if that was of any use before."""
+        """The load had nothing for this caller: ask the store again, if that was of any use before."""
         if not self.finding.storable:
-            return _share(self.request, self.finding, now_s, *notices, arrival=arrival)
+            return share(self.request, self.finding, now_s, *notices, arrival=arrival)
         budget = self.request.timeouts.from_now(now_s)
-        return Reading(self.request, budget, self.finding.counted, arrival).ask(now_s, *notices)
+        return LoadReading(self.request, budget, self.finding.counted, arrival).ask(*notices)
 
     def _give_up_on(self, load_id: int, arrival: int, now_s: float) -> Step:
         """The load of this process takes too long: serve stale, lead another, or load alone."""
@@ -359,9 +380,8 @@ class Sharing:
             return _too_long(request, None, finding, now_s, waited)
         if self.displaced is not None:
             return compute(request, None, None, (), finding, now_s, waited)
-        # All who gave up on the same flight share the next one.
-        again = Sharing(request, finding, load_id, now_s, arrival)
-        return again.ask(request.policy.wait_s, now_s, waited)
+        # All who gave up on the same load share the next one.
+        return share(request, finding, now_s, waited, arrival=arrival, displaced=load_id)
 
 
 def _too_long(
@@ -373,9 +393,11 @@ def _too_long(
     return ended(outcome, *notices, *missed, *request.done(now_s), load_id=load_id)
 
 
-@attrs.frozen
-class Acquiring(AsksStore):
-    """Waits for the store to grant the lease."""
+class LoadAcquiring(AsksStore, Struct, frozen=True):
+    """Waits for the store to grant the lease.
+
+    Next: LoadAcquiring | LoadChecking | LoadWaiting | LoadComputing | LoadReleasing | done
+    """
 
     request: LoadRequest
     load_id: int
@@ -385,10 +407,10 @@ class Acquiring(AsksStore):
     turns: int = 0
     refusals: int = 0
 
-    def ask(self, now_s: float, *notices: Notice) -> Step:
+    def ask(self, *notices: Notice) -> Step:
         """The step that waits in this state."""
         finding = self.finding
-        command = self.request.acquire(finding.seen, finding.mode, self.budget.timeout_s(now_s))
+        command = self.request.acquire(finding.seen, finding.mode, self.budget.timeout_s)
         return Step(self, command, notices=notices, load_id=self.load_id)
 
     def receive(self, event: Event) -> Step:
@@ -407,7 +429,7 @@ class Acquiring(AsksStore):
                 finding = self._with_stale(stale, request.versions(event.versions), server_ms)
                 if finding.stale is not None and request.policy.is_stale_served_at_once:
                     return _serve_stale(request, load_id, finding, finding.stale, now_s, *self._waited(now_s))
-                return attrs.evolve(self, finding=finding).wait(left_ms / 1000, now_s)
+                return evolve(self, finding=finding).wait(left_ms / 1000, now_s)
             case FreshFound(now_s=now_s, cell=cell, server_ms=server_ms, versions=versions):
                 current = request.versions(versions)
                 found = examine(cell, request.key, request.codec, server_ms, current)
@@ -424,8 +446,8 @@ class Acquiring(AsksStore):
     def wait(self, left_s: float, now_s: float) -> Step:
         """Sleep until the holder's lease may be over, or until told of a change."""
         request, finding = self.request, self.finding
-        patience_s = _wait_left_s(request, now_s)
-        if patience_s == 0:
+        left_to_wait_s = max(request.started_s + request.policy.wait_s - now_s, 0.0)
+        if left_to_wait_s == 0:
             if finding.stale is not None:
                 return _serve_stale(
                     request, self.load_id, finding, finding.stale, now_s, *self._waited(now_s)
@@ -433,23 +455,25 @@ class Acquiring(AsksStore):
             if request.policy.on_wait_timeout == "raise":
                 return _too_long(request, self.load_id, finding, now_s, *self._waited(now_s))
             return self._compute_without_lease(now_s)
-        pause = min(pause_s(request.seed, self.turns, left_s), patience_s)
-        longest = min(watched_pause_s(request.seed, self.turns, left_s), patience_s)
+        pause = min(pause_s(request.seed, self.turns, left_s), left_to_wait_s)
+        longest = min(watched_pause_s(request.seed, self.turns, left_s), left_to_wait_s)
         watch = Watch((request.key,), self.load_id, longest)
-        return Step(Waiting(self), Sleep(pause, watch), load_id=self.load_id)
+        return Step(LoadWaiting(self), Sleep(pause, watch), load_id=self.load_id)
 
     def _with_stale(self, stale: Cell | None, current: Versions, server_ms: int) -> Finding:
         """What is known with the value that is in the way of the lease."""
         request, finding = self.request, self.finding
-        if stale is None:  # it has been invalidated, or its life is over
-            return attrs.evolve(finding, stale=None, previous=None)
+        if stale is None:
+            if finding.previous is None and finding.stale is None:  # as it was: nothing
+                return finding
+            return evolve(finding, stale=None, previous=None)  # it has been invalidated, or its life is over
         verdict = examine(stale, request.key, request.codec, server_ms, current)
         match verdict:
             case Servable():
                 servable = verdict if request.may_serve(verdict, server_ms) else None
-                return attrs.evolve(finding, stale=servable, previous=stale)
+                return evolve(finding, stale=servable, previous=stale)
             case Unservable():  # as its tags have changed meanwhile, what was read of it before is as old
-                return attrs.evolve(finding, stale=None, previous=None)
+                return evolve(finding, stale=None, previous=None)
             case Unchecked():  # what was read before has been checked
                 return finding
             case _:
@@ -474,14 +498,14 @@ class Acquiring(AsksStore):
                 variant = request.variant_for(cell)
                 if variant is None:
                     return self._compute_without_lease(now_s)
-                finding = attrs.evolve(self.finding, seen=NO_GRANT, mode=Mode.KEEP)
+                finding = evolve(self.finding, seen=NO_GRANT, mode=Mode.KEEP)
                 budget = request.timeouts.from_now(now_s)
-                return attrs.evolve(self, request=variant, finding=finding, budget=budget).ask(now_s)
+                return evolve(self, request=variant, finding=finding, budget=budget).ask()
             case Unservable(seen=seen):
                 return self._refuse(seen, now_s)
             case Unchecked(tags=tags):
                 budget = request.timeouts.from_now(now_s)
-                return Checking(self, cell, current, tags, budget).ask(now_s)
+                return LoadChecking(self, cell, current, tags, budget).ask()
             case _:
                 assert_never(verdict)
 
@@ -502,21 +526,24 @@ class Acquiring(AsksStore):
         """The value that somebody stored meanwhile cannot be served: replace it, a few times."""
         if self.refusals == MOST_REFUSALS:
             return self._compute_without_lease(now_s)
-        finding = attrs.evolve(self.finding, seen=seen, mode=Mode.DROP)
-        again = attrs.evolve(
+        finding = evolve(self.finding, seen=seen, mode=Mode.DROP)
+        again = evolve(
             self,
             finding=finding,
             refusals=self.refusals + 1,
             budget=self.request.timeouts.from_now(now_s),
         )
-        return again.ask(now_s)
+        return again.ask()
 
 
 @attrs.frozen
-class Waiting:
-    """Sleeps, as another process loads, until it is told or has slept long enough."""
+class LoadWaiting:
+    """Sleeps, as another process loads, until it is told or has slept long enough.
 
-    acquiring: Acquiring
+    Next: LoadAcquiring | done
+    """
+
+    acquiring: LoadAcquiring
 
     def receive(self, event: Event) -> Step:
         """Ask again."""
@@ -524,12 +551,12 @@ class Waiting:
             raise unexpected(self, event)
         match event:
             case Woke(now_s=now_s):
-                again = attrs.evolve(
+                again = evolve(
                     self.acquiring,
                     turns=self.acquiring.turns + 1,
                     budget=self.acquiring.request.timeouts.from_now(now_s),
                 )
-                return again.ask(now_s)
+                return again.ask()
             case Interrupted():
                 return ended(Abandoned(), load_id=self.acquiring.load_id)
             case _:

@@ -1,7 +1,7 @@
 """Invalidate: remove keys, and with them every load in flight. Or make values stale, which voids loads, too.
 
-    Deleting --KeysDeleted, or CellsExpired--> Deleting (next chunk) ... --> done
-       | failed: the remaining keys are reported, to be remembered
+    InvalidateDeleting --KeysDeleted, or CellsExpired--> InvalidateDeleting (next chunk) ... --> done
+       | failed: the remaining keys are reported, and are pending invalidations from then on
 
 A tag is invalidated by removing its key (see `tags.py`), an entity's generation likewise.
 
@@ -10,8 +10,8 @@ memory and no script, so it works when the store is full (fault 13). An invalida
 silently, and being cancelled does not stop it: by then the caller's database may have changed. It always
 tries, whatever the breaker says.
 
-A soft expiry that the store cannot be told of is remembered as a removal: that is more than was asked for,
-and never less.
+A soft expiry that the store cannot be told of is pending as a removal: that is more than was asked for, and
+never less.
 """
 
 from __future__ import annotations
@@ -47,24 +47,24 @@ from sansio_cache.step import (
     ManyInvalidated,
     Step,
     ended,
+    evolve,
     unexpected,
 )
 
 
 @attrs.frozen
 class InvalidateRequest:
-    """The keys to remove, and how many go into one command.
-
-    `operation` is what the user asked for; None for the clean-up of an interrupted operation, which is
-    not counted. `soft`: values are to become stale, and not to go.
-    """
+    """What is to be removed, or to be made stale."""
 
     operation: OperationName | None
+    """What the user asked for; None for the clean-up of an interrupted operation, which is not counted."""
     keys: tuple[str, ...]
     chunk: int
+    """How many keys may go into one command of the store."""
     timeouts: StoreTimeouts
     started_s: float
     soft: bool = False
+    """Whether values are to become stale, and not to go."""
 
     def over(self, now_s: float) -> tuple[Notice, ...]:
         """The notice that closes the operation, if it is one of the user's."""
@@ -93,12 +93,15 @@ def _delete_next(
 ) -> Step:
     keys = request.keys[done : done + request.chunk]
     budget = request.timeouts.from_now(now_s)
-    return Deleting(request, done, keys, abandoned, budget).ask(now_s, *notices)
+    return InvalidateDeleting(request, done, keys, abandoned, budget).ask(*notices)
 
 
 @attrs.frozen
-class Deleting(AsksStore):
-    """Waits for the keys of one chunk to be removed."""
+class InvalidateDeleting(AsksStore):
+    """Waits for the keys of one chunk to be removed.
+
+    Next: InvalidateDeleting | done
+    """
 
     request: InvalidateRequest
     done: int
@@ -106,9 +109,9 @@ class Deleting(AsksStore):
     abandoned: bool
     budget: Budget
 
-    def ask(self, now_s: float, *notices: Notice) -> Step:
+    def ask(self, *notices: Notice) -> Step:
         """The step that waits in this state."""
-        timeout_s = self.budget.timeout_s(now_s)
+        timeout_s = self.budget.timeout_s
         if self.request.soft:
             return Step(self, ExpireCells(self.keys, timeout_s), notices=notices)
         return Step(self, DeleteKeys(self.keys, timeout_s), notices=notices)
@@ -136,7 +139,7 @@ class Deleting(AsksStore):
                     InvalidationFailed(failed),
                 )
             case Interrupted(now_s=now_s):
-                return attrs.evolve(self, abandoned=True).ask(now_s)
+                return evolve(self, abandoned=True, budget=self.budget.at(now_s)).ask()
             case _:
                 assert_never(event)
 

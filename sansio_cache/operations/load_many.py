@@ -1,12 +1,15 @@
 """Get or load many: hits are served, and one call of the loader gets the keys that this caller may load.
 
-    Reading  --CellsRead--> Claiming        (unknown tags: Checking; another version's: Reading again)
-    Claiming --LeasesAnswered--> Computing  (keys that others load are put off)
-    Computing --> Filling --> Releasing (grants for which there is no value)
+    LoadManyReading   --CellsRead--> LoadManyAcquiring
+       |              --entries with tags that were not named--> LoadManyChecking --> as above
+       |              --entries of another program version--> LoadManyReading their variants
+    LoadManyAcquiring --LeasesAnswered--> LoadManyComputing     (keys that others load are put off)
+    LoadManyComputing --> LoadManyFilling --> LoadManyReleasing (grants for which there is no value)
        | keys that others load
-    Waiting --> Reading ...
+    LoadManyWaiting   --> LoadManyReading ...
 
-Each step is one round trip for any number of keys, a chunk at a time where something is claimed or stored.
+Each step is one round trip for any number of keys, a chunk at a time where leases are asked for or values
+stored. The grant of a lease is a fencing token.
 
 - What this caller has grants for is loaded and stored *before* it waits for others. So two batches that
   overlap never wait for each other with grants in hand.
@@ -90,6 +93,7 @@ from sansio_cache.step import (
     Unavailable,
     Value,
     ended,
+    evolve,
     unexpected,
 )
 from sansio_cache.tags import Versions, known, tag_keys
@@ -113,9 +117,9 @@ def _wait(batch: Batch, now_s: float, *notices: Notice) -> Step:
         longest = min(watched_pause_s(seed, batch.turns, lease_s), left_s)
         watch = Watch(keys, request.each.random_bytes, longest)
         since_s = batch.since_s if batch.turns else now_s
-        state = Waiting(attrs.evolve(batch, turns=batch.turns + 1, since_s=since_s))
+        state = LoadManyWaiting(evolve(batch, turns=batch.turns + 1, since_s=since_s))
         return Step(state, Sleep(pause, watch), notices=notices, load_id=request.each.random_bytes)
-    wants, batch = batch.waiting, attrs.evolve(batch, waiting=())
+    wants, batch = batch.waiting, evolve(batch, waiting=())
     values: dict[int, Value | Missing] = {}
     served: list[Notice] = []
     for want in wants:
@@ -142,28 +146,32 @@ def load_many(request: LoadManyRequest, *, skip: MissReason | None = None) -> St
     batch = Batch(request, (None,) * len(request.keys))
     wants = all_wanted(len(request.keys))
     if skip is None:
-        return Reading(batch, wants, (), request.each.timeouts.from_now(now_s)).ask(now_s)
+        return LoadManyReading(batch, wants, (), request.each.timeouts.from_now(now_s)).ask()
     missed = tuple(Missed(key, skip) for key in request.keys)
     if skip is MissReason.STORE_ERROR and request.each.policy.on_read_error == "raise":
         return batch.end(Unavailable(None), now_s, *missed)
-    counted = tuple(attrs.evolve(want, counted=True) for want in wants)
+    counted = tuple(evolve(want, counted=True) for want in wants)
     return load(batch, counted, (), now_s, *missed)
 
 
 @attrs.frozen
-class Reading(AsksStore):
-    """Waits for the cells of `wants`; `ready` are other keys that are to be claimed."""
+class LoadManyReading(AsksStore):
+    """Waits for the cells of some keys.
+
+    Next: LoadManyReading | LoadManyChecking | LoadManyAcquiring | LoadManyComputing | done
+    """
 
     batch: Batch
     wants: Wants
     ready: Wants
+    """Other keys, whose leases are to be asked for."""
     budget: Budget
 
-    def ask(self, now_s: float, *notices: Notice) -> Step:
+    def ask(self, *notices: Notice) -> Step:
         """The step that waits in this state."""
         request = self.batch.request
         keys = tuple(self.batch.key(want) for want in self.wants)
-        command = ReadCells(keys, request.chunk, self.budget.timeout_s(now_s), request.each.tag_keys)
+        command = ReadCells(keys, request.chunk, self.budget.timeout_s, request.each.tag_keys)
         return Step(self, command, notices=notices, load_id=request.each.random_bytes)
 
     def receive(self, event: Event) -> Step:
@@ -183,7 +191,7 @@ class Reading(AsksStore):
                 if not tags:
                     return self.decide(cells, verdicts, server_ms, now_s)
                 budget = batch.request.each.timeouts.from_now(now_s)
-                return Checking(self, cells, verdicts, named, tags, budget).ask(now_s)
+                return LoadManyChecking(self, cells, verdicts, named, tags, budget).ask()
             case CellsRead():
                 raise unexpected(self, event)
             case StoreFailed():
@@ -204,10 +212,10 @@ class Reading(AsksStore):
         found = triage_cells(self.batch, self.wants, cells, verdicts, server_ms, now_s)
         batch, ready = found.batch, (*self.ready, *found.ready)
         if found.others:
-            ready += found.alone  # whether a key is foreign is seen once more when it is claimed
+            ready += found.alone  # whether a key is foreign is seen once more when its lease is asked for
             budget = batch.request.each.timeouts.from_now(now_s)
-            return Reading(batch, found.others, ready, budget).ask(now_s, *found.notices)
-        return acquire(Claims(batch, ready, alone=found.alone), now_s, *found.notices)
+            return LoadManyReading(batch, found.others, ready, budget).ask(*found.notices)
+        return acquire(Acquisition(batch, ready, alone=found.alone), now_s, *found.notices)
 
     def give_up(self, failure: StoreFailed) -> Step:
         """Go on without the store, or end."""
@@ -217,25 +225,28 @@ class Reading(AsksStore):
         notices = (StoreErrored(kind), StoreGaveUp(kind), *missed)
         if batch.request.each.policy.on_read_error == "raise":
             return batch.end(Unavailable(kind), failure.now_s, *notices)
-        counted = tuple(attrs.evolve(want, counted=True) for want in wants)
+        counted = tuple(evolve(want, counted=True) for want in wants)
         return load(batch, counted, (), failure.now_s, *notices)
 
 
 @attrs.frozen
-class Checking(AsksStore):
-    """Waits for the versions of tags that entries turned out to have."""
+class LoadManyChecking(AsksStore):
+    """Waits for the versions of tags that entries turned out to have.
 
-    reading: Reading
+    Next: LoadManyChecking | LoadManyReading | LoadManyAcquiring | LoadManyComputing | done
+    """
+
+    reading: LoadManyReading
     cells: tuple[Cell | Foreign | None, ...]
     verdicts: tuple[Verdict, ...] = attrs.field(hash=False)  # may hold a list or a dict
     named: Versions
     tags: tuple[str, ...]
     budget: Budget
 
-    def ask(self, now_s: float, *notices: Notice) -> Step:
+    def ask(self, *notices: Notice) -> Step:
         """The step that waits in this state."""
         request = self.reading.batch.request
-        command = ReadTags(tag_keys(request.keys[0], self.tags), self.budget.timeout_s(now_s))
+        command = ReadTags(tag_keys(request.keys[0], self.tags), self.budget.timeout_s)
         return Step(self, command, notices=notices, load_id=request.each.random_bytes)
 
     def receive(self, event: Event) -> Step:
@@ -278,14 +289,18 @@ class Checking(AsksStore):
 
 
 @attrs.frozen
-class Claims:
-    """Where the claiming is: keys still to be claimed, those granted, and those to be loaded without."""
+class Acquisition:
+    """How far the asking for leases has come."""
 
     batch: Batch
     todo: Wants
+    """The keys whose leases are still to be asked for."""
     granted: Wants = ()
+    """Those that have one."""
     alone: Wants = ()
+    """Those to be loaded without the store."""
     versions: Versions = ()
+    """The tags that are named, as they were before the first of the grants."""
 
     @property
     def leases(self) -> tuple[Lease, ...]:
@@ -293,35 +308,37 @@ class Claims:
         return held(self.batch, self.granted)
 
 
-def acquire(lease_requests: Claims, now_s: float, *notices: Notice) -> Step:
-    """Claim the next keys, or load what is claimed."""
-    if not lease_requests.todo:
-        wants = (*lease_requests.granted, *lease_requests.alone)
-        return load(lease_requests.batch, wants, lease_requests.versions, now_s, *notices)
-    chunk = lease_requests.todo[: lease_requests.batch.request.chunk]
-    rest = attrs.evolve(lease_requests, todo=lease_requests.todo[len(chunk) :])
-    return Claiming(rest, chunk, lease_requests.batch.request.each.timeouts.from_now(now_s)).ask(
-        now_s, *notices
-    )
+def acquire(acquisition: Acquisition, now_s: float, *notices: Notice) -> Step:
+    """Ask for the next leases, or load what has one."""
+    if not acquisition.todo:
+        wants = (*acquisition.granted, *acquisition.alone)
+        return load(acquisition.batch, wants, acquisition.versions, now_s, *notices)
+    chunk = acquisition.todo[: acquisition.batch.request.chunk]
+    rest = evolve(acquisition, todo=acquisition.todo[len(chunk) :])
+    budget = acquisition.batch.request.each.timeouts.from_now(now_s)
+    return LoadManyAcquiring(rest, chunk, budget).ask(*notices)
 
 
 @attrs.frozen
-class Claiming(AsksStore):
-    """Waits for the leases of one chunk."""
+class LoadManyAcquiring(AsksStore):
+    """Waits for the leases of one chunk.
 
-    lease_requests: Claims
+    Next: LoadManyAcquiring | LoadManyComputing | LoadManyWaiting | LoadManyReleasing | done
+    """
+
+    acquisition: Acquisition
     chunk: Wants
     budget: Budget
 
-    def ask(self, now_s: float, *notices: Notice) -> Step:
+    def ask(self, *notices: Notice) -> Step:
         """The step that waits in this state."""
-        batch = self.lease_requests.batch
+        batch = self.acquisition.batch
         request = batch.request.each
         command = AcquireLeases(
             tuple(LeaseRequest(batch.key(want), want.seen, want.mode) for want in self.chunk),
             request.nonce,
             request.policy.lease_ms,
-            self.budget.timeout_s(now_s),
+            self.budget.timeout_s,
             request.capture,
         )
         return Step(self, command, notices=notices, load_id=batch.request.each.random_bytes)
@@ -330,19 +347,19 @@ class Claiming(AsksStore):
         """Part the keys into those that are ours, those of others, and those to be loaded without a grant."""
         if not isinstance(event, AcquireManyAnswer):
             raise unexpected(self, event)
-        lease_requests, batch = self.lease_requests, self.lease_requests.batch
+        acquisition, batch = self.acquisition, self.acquisition.batch
         match event:
             case LeasesAnswered(now_s=now_s, answers=answers) if len(answers) == len(self.chunk):
                 versions = batch.request.each.versions(event.versions)
                 found = triage_answers(batch, self.chunk, answers, versions, now_s)
-                sorted_out = Claims(
+                further = Acquisition(
                     found.batch,
-                    (*lease_requests.todo, *found.again),
-                    (*lease_requests.granted, *found.granted),
-                    (*lease_requests.alone, *found.alone),
-                    lease_requests.versions or versions,  # the oldest capture was before everything
+                    (*acquisition.todo, *found.again),
+                    (*acquisition.granted, *found.granted),
+                    (*acquisition.alone, *found.alone),
+                    acquisition.versions or versions,  # the oldest capture was before everything
                 )
-                return acquire(sorted_out, now_s, *found.notices)
+                return acquire(further, now_s, *found.notices)
             case LeasesAnswered():
                 raise unexpected(self, event)
             case StoreFailed():
@@ -350,22 +367,22 @@ class Claiming(AsksStore):
             case Interrupted(now_s=now_s):
                 nonce = batch.request.each.nonce
                 unknown = tuple(Lease(batch.key(want), nonce) for want in self.chunk)
-                leases = (*lease_requests.leases, *unknown)
+                leases = (*acquisition.leases, *unknown)
                 return release(batch, leases, Abandoned(), now_s)
             case _:
                 assert_never(event)
 
     def _give_up(self, failure: StoreFailed) -> Step:
         """Load the rest without grants, or end."""
-        lease_requests, batch, kind = self.lease_requests, self.lease_requests.batch, failure.kind
+        acquisition, batch, kind = self.acquisition, self.acquisition.batch, failure.kind
         gave_up = (StoreErrored(kind), StoreGaveUp(kind))
-        rest = (*self.chunk, *lease_requests.todo)
+        rest = (*self.chunk, *acquisition.todo)
         if batch.request.each.policy.on_read_error == "raise":
-            wants = (*lease_requests.granted, *lease_requests.alone, *rest, *batch.waiting)
+            wants = (*acquisition.granted, *acquisition.alone, *rest, *batch.waiting)
             missed = tuple(n for want in wants for n in batch.as_miss(want, MissReason.STORE_ERROR))
-            return release(batch, lease_requests.leases, Unavailable(kind), failure.now_s, *gave_up, *missed)
-        alone = (*lease_requests.alone, *rest)
-        return acquire(attrs.evolve(lease_requests, todo=(), alone=alone), failure.now_s, *gave_up)
+            return release(batch, acquisition.leases, Unavailable(kind), failure.now_s, *gave_up, *missed)
+        alone = (*acquisition.alone, *rest)
+        return acquire(evolve(acquisition, todo=(), alone=alone), failure.now_s, *gave_up)
 
 
 def load(batch: Batch, wants: Wants, versions: Versions, now_s: float, *notices: Notice) -> Step:
@@ -378,15 +395,18 @@ def load(batch: Batch, wants: Wants, versions: Versions, now_s: float, *notices:
     # Both are marked as being loaded: what was asked for, and where it lies.
     keys = tuple(dict.fromkeys(each(want) for each in (batch.name, batch.key) for want in wants))
     names = tuple(request.names[want.place] for want in wants)
-    state = Computing(batch, wants, versions, now_s)
+    state = LoadManyComputing(batch, wants, versions, now_s)
     waited = (n for want in wants for n in batch.as_waited(want, now_s))
     command = ComputeMany(keys, names, renewal)
     return Step(state, command, notices=(*notices, *waited), load_id=request.each.random_bytes)
 
 
 @attrs.frozen
-class Computing:
-    """Waits for the user's loader."""
+class LoadManyComputing:
+    """Waits for the user's loader.
+
+    Next: LoadManyFilling | LoadManyReleasing | LoadManyWaiting | LoadManyComputing | done
+    """
 
     batch: Batch
     wants: Wants
@@ -439,21 +459,24 @@ def fill(fills: Fills, now_s: float, *notices: Notice) -> Step:
         return release(fills.batch, fills.unfilled, None, now_s, *notices)
     request = fills.batch.request
     chunk = fills.todo[: request.chunk]
-    rest = attrs.evolve(fills, todo=fills.todo[len(chunk) :])
-    return Filling(rest, chunk, request.each.timeouts.from_now(now_s)).ask(now_s, *notices)
+    rest = evolve(fills, todo=fills.todo[len(chunk) :])
+    return LoadManyFilling(rest, chunk, request.each.timeouts.from_now(now_s)).ask(*notices)
 
 
 @attrs.frozen
-class Filling(AsksStore):
-    """Waits for the store to take the values of one chunk."""
+class LoadManyFilling(AsksStore):
+    """Waits for the store to take the values of one chunk.
+
+    Next: LoadManyFilling | LoadManyReleasing | LoadManyWaiting | LoadManyComputing | done
+    """
 
     fills: Fills
     chunk: tuple[Fill, ...]
     budget: Budget
 
-    def ask(self, now_s: float, *notices: Notice) -> Step:
+    def ask(self, *notices: Notice) -> Step:
         """The step that waits in this state."""
-        command = FillCells(self.chunk, self.budget.timeout_s(now_s))
+        command = FillCells(self.chunk, self.budget.timeout_s)
         return Step(self, command, notices=notices, load_id=self.fills.batch.request.each.random_bytes)
 
     def receive(self, event: Event) -> Step:
@@ -495,7 +518,9 @@ def release(
     leases = tuple(leases)
     if not leases:
         return _over(batch, outcome, now_s, *notices)
-    return Releasing(batch, leases, outcome, batch.request.each.timeouts.from_now(now_s)).ask(now_s, *notices)
+    return LoadManyReleasing(batch, leases, outcome, batch.request.each.timeouts.from_now(now_s)).ask(
+        *notices
+    )
 
 
 def _over(batch: Batch, outcome: Outcome | None, now_s: float, *notices: Notice) -> Step:
@@ -507,17 +532,20 @@ def _over(batch: Batch, outcome: Outcome | None, now_s: float, *notices: Notice)
 
 
 @attrs.frozen
-class Releasing(AsksStore):
-    """Waits for the store to take leases back. Best effort: what cannot be given back lapses (L3)."""
+class LoadManyReleasing(AsksStore):
+    """Waits for the store to take leases back. Best effort: what cannot be given back lapses (L3).
+
+    Next: LoadManyReleasing | LoadManyWaiting | LoadManyComputing | done
+    """
 
     batch: Batch
     leases: tuple[Lease, ...]
     outcome: Outcome | None = attrs.field(hash=False)  # may hold a list or a dict
     budget: Budget
 
-    def ask(self, now_s: float, *notices: Notice) -> Step:
+    def ask(self, *notices: Notice) -> Step:
         """The step that waits in this state."""
-        command = ReleaseLeases(self.leases, self.budget.timeout_s(now_s))
+        command = ReleaseLeases(self.leases, self.budget.timeout_s)
         return Step(self, command, notices=notices, load_id=self.batch.request.each.random_bytes)
 
     def receive(self, event: Event) -> Step:
@@ -531,14 +559,17 @@ class Releasing(AsksStore):
                 gave_up = (StoreErrored(kind), StoreGaveUp(kind))
                 return self.retry(event) or _over(self.batch, self.outcome, now_s, *gave_up)
             case Interrupted(now_s=now_s):
-                return attrs.evolve(self, outcome=Abandoned()).ask(now_s)
+                return evolve(self, outcome=Abandoned(), budget=self.budget.at(now_s)).ask()
             case _:
                 assert_never(event)
 
 
 @attrs.frozen
-class Waiting:
-    """Sleeps, as others load, until it is told or has slept long enough; then reads again."""
+class LoadManyWaiting:
+    """Sleeps, as others load, until it is told or has slept long enough; then reads again.
+
+    Next: LoadManyReading | done
+    """
 
     batch: Batch
 
@@ -553,8 +584,8 @@ class Waiting:
                 wants = tuple(
                     Want(each.place, counted=each.counted, refusals=each.refusals) for each in batch.waiting
                 )
-                rest = attrs.evolve(batch, waiting=())
-                return Reading(rest, wants, (), request.each.timeouts.from_now(now_s)).ask(now_s)
+                rest = evolve(batch, waiting=())
+                return LoadManyReading(rest, wants, (), request.each.timeouts.from_now(now_s)).ask()
             case Interrupted():
                 return ended(Abandoned(), load_id=request.each.random_bytes)
             case _:

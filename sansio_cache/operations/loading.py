@@ -1,8 +1,8 @@
 """Loading: call the loader, and store what it gives under the grant it was called with.
 
-    Computing --raised--> Releasing --> raise, or serve the stale value
+    LoadComputing --raised--> LoadReleasing --> raise, or serve the stale value
        | computed
-    Filling   --stored or refused--> done
+    LoadFilling   --stored or refused--> done
 
 What `get_or_load` and `refresh` have in common. Rules, with the invariants they keep:
 
@@ -21,7 +21,6 @@ from typing import Any, Final, assert_never
 
 import attrs
 from msgspec import Struct
-from msgspec.structs import replace
 
 from sansio_cache.backoff import draw_at
 from sansio_cache.budget import Budget, StoreTimeouts
@@ -37,6 +36,7 @@ from sansio_cache.commands import (
     Lease,
     Mode,
     ReleaseLeases,
+    Renewal,
 )
 from sansio_cache.entry import MissReason, Servable, copy_of, seal, tags_of, variant_key
 from sansio_cache.errors import ProtocolError, SerializationError
@@ -47,6 +47,7 @@ from sansio_cache.events import (
     ComputeFailed,
     Event,
     FillAnswer,
+    FillResult,
     Interrupted,
     LeasesReleased,
     ReleaseAnswer,
@@ -68,9 +69,9 @@ from sansio_cache.notices import (
     Unstorable,
 )
 from sansio_cache.notices import Loaded as LoadedNotice
-from sansio_cache.operations.renewal import RenewalTerms, renew
 from sansio_cache.policy import Policy
 from sansio_cache.step import (
+    OVER,
     Abandoned,
     AsksStore,
     Loaded,
@@ -79,6 +80,7 @@ from sansio_cache.step import (
     Step,
     Value,
     ended,
+    evolve,
     unexpected,
 )
 from sansio_cache.tags import VARIANT_OF, Versions, tag_keys
@@ -93,37 +95,33 @@ that cannot use each other's entries must not replace them in turn for ever."""
 
 
 class LoadRequest(Struct, frozen=True):
-    """What is asked for, and every number that the machine will need.
-
-    Args:
-        name: The full key that was asked for.
-        codec: How values of the wanted type are stored.
-        policy: How the entry is kept and loaded.
-        drawn: 24 random bytes, this operation's own.
-        patience: How long the store may take.
-        started_s: When the request came, on the driver's clock.
-        tags: What the entry depends on besides its key, by name.
-        bypassed: Keys of tags whose removal the store has not been told of yet.
-        anchor: The `filled_by` of another version's entry that this one is kept beside; empty where it is
-            not.
-        in_background: Whether nobody waits for it.
-    """
+    """What is asked for, and every number that the machine will need."""
 
     name: str
+    """The full key that was asked for."""
     codec: Codec[Any]
+    """How values of the wanted type are stored."""
     policy: Policy
+    """How the entry is kept and loaded."""
     random_bytes: bytes
+    """24 random bytes, this operation's own."""
     timeouts: StoreTimeouts
     started_s: float
+    """When the request came, on the driver's clock."""
     tags: tuple[str, ...] = ()
+    """What the entry depends on besides its key, by name."""
     bypassed: frozenset[str] = frozenset()
+    """Keys of tags whose removal the store has not been told of yet."""
     variant_of: bytes = b""
+    """The grant that filled another version's entry; empty where the entry itself is meant."""
+    variant: str = ""
+    """The key of the variant of that entry."""
     in_background: bool = False
 
     @property
     def key(self) -> str:
         """The key of the cell."""
-        return variant_key(self.name, self.codec.fingerprint) if self.variant_of else self.name
+        return self.variant or self.name
 
     @property
     def nonce(self) -> bytes:
@@ -166,29 +164,31 @@ class LoadRequest(Struct, frozen=True):
     def acquire(self, seen: bytes, mode: Mode, timeout_s: float) -> AcquireLease:
         """The command that asks for the lease; `seen` is the grant that filled what is to be replaced."""
         return AcquireLease(
-            key=self.key,
-            nonce=self.nonce,
+            key=self.key if self.variant_of else self.name,
+            nonce=self.random_bytes[:NONCE_BYTES],
             lease_ms=self.policy.lease_ms,
             seen=seen,
             mode=mode,
             timeout_s=timeout_s,
-            capture=self.capture,
+            capture=self.capture if self.tags else NO_TAGS,
         )
 
-    def renewal(self, leases: tuple[Lease, ...], now_s: float) -> Step:
+    def renewal(self, leases: tuple[Lease, ...], now_s: float) -> Renewal:
         """What keeps leases alive while the loader runs, from now on."""
         policy = self.policy
-        return renew(leases, RenewalTerms(policy.lease_ms, now_s + policy.max_lease_s, self.timeouts))
+        until_s = now_s + policy.max_lease_s
+        return Renewal(leases, policy.lease_ms, until_s, self.timeouts.attempt_s, policy.lease_ms / 3000)
 
     def variant_for(self, other: Cell) -> LoadRequest | None:
-        """The same for the cell beside another version's; None where nothing can be kept there.
+        """The same for the variant of another version's entry; None where nothing can be kept there.
 
         It is tied to the other's tags as well: whoever invalidates one of them means both.
         """
         tags = self.tags_with_those_of(other)
         if not self.bypassed.isdisjoint(tag_keys(self.name, tags)):
             return None
-        return replace(self, variant_of=other.filled_by, tags=tags)
+        variant = variant_key(self.name, self.codec.fingerprint)
+        return evolve(self, variant_of=other.filled_by, variant=variant, tags=tags)
 
     def tags_with_those_of(self, other: Cell) -> tuple[str, ...]:
         """The tags that are named, and those of an entry that is there."""
@@ -240,13 +240,12 @@ class LoadRequest(Struct, frozen=True):
         return (Ended(_NAME, now_s - self.started_s),)
 
 
-@attrs.frozen
-class Finding:
+class Finding(Struct, frozen=True):
     """What the reads have found, as far as the rest needs it."""
 
     seen: bytes = NO_GRANT
     mode: Mode = Mode.KEEP
-    stale: Servable | None = attrs.field(default=None, hash=False)  # may hold a list or a dict
+    stale: Servable | None = None
     """May be served where there is nothing better."""
     previous: Cell | None = None
     """What is being replaced, for a loader that wants to know; it may be too old to be served."""
@@ -254,6 +253,11 @@ class Finding:
     """Whether it makes sense to ask for a lease: not so without the store, or on a foreign key."""
     counted: bool = True
     """Whether the request has been counted: not yet where it may still be answered with a stale value."""
+
+    def __hash__(self) -> int:
+        return hash(
+            (self.seen, self.mode, self.storable, self.counted)
+        )  # the others may hold a list or a dict
 
     def as_miss(self, key: str) -> tuple[Notice, ...]:
         """The notice of a request that was not answered from the store, unless it was counted (B3)."""
@@ -289,20 +293,21 @@ def compute(
     *notices: Notice,
 ) -> Step:
     """Call the loader; with a grant, keep it alive meanwhile."""
-    renewal = None
-    if grant is not None:
-        renewal = request.renewal((Lease(request.key, grant),), now_s)
-    state = Computing(request, load_id, grant, versions, finding, now_s)
-    name = request.name if request.variant_of else ""
+    key = request.key
+    renewal = None if grant is None else request.renewal((Lease(key, grant),), now_s)
+    state = LoadComputing(request, load_id, grant, versions, finding, now_s)
+    name = request.name if request.variant else ""
     # Decoded anew: the reader who was served it may have changed his copy.
     previous = None if finding.previous is None else copy_of(finding.previous, request.codec)
-    command = Compute(request.key, renewal, previous, name)
+    command = Compute(key, renewal, previous, name)
     return Step(state, command, notices=notices, load_id=load_id)
 
 
-@attrs.frozen
-class Computing:
-    """Waits for the user's loader."""
+class LoadComputing(Struct, frozen=True):
+    """Waits for the user's loader.
+
+    Next: LoadFilling | LoadReleasing | done
+    """
 
     request: LoadRequest
     load_id: int | None
@@ -351,11 +356,13 @@ class Computing:
             return self._without_fill(outcome, now_s, *missed, loaded, unstorable, rest_s=rest_s)
         if self.grant is None:
             return self._without_fill(outcome, now_s, *missed, loaded)
-        body = seal(request.key, request.codec, payload, took_s, self.versions)
-        fill = Fill(request.key, self.grant, *request.expiry_ms(given), body)
-        budget = request.timeouts.from_now(now_s)
-        filling = Filling(request, self.load_id, fill, self.versions, outcome, budget)
-        return filling.ask(now_s, *missed, loaded)
+        key = request.key
+        body = seal(key, request.codec, payload, took_s, self.versions)
+        fill = Fill(key, self.grant, *request.expiry_ms(given), body)
+        timeouts = request.timeouts
+        budget = Budget(now_s + timeouts.operation_s, timeouts.attempt_s, timeouts.attempts)
+        filling = LoadFilling(request, self.load_id, fill, self.versions, outcome, budget)
+        return filling.ask(*missed, loaded)
 
     def _without_fill(self, outcome: Outcome, now_s: float, *notices: Notice, rest_s: float = 0.0) -> Step:
         request = self.request
@@ -365,20 +372,27 @@ class Computing:
         return release(request, self.load_id, self.grant, outcome, now_s, *notices, rest_s=rest_s)
 
 
-@attrs.frozen
-class Filling(AsksStore):
-    """Waits for the store to take the value."""
+class LoadFilling(AsksStore, Struct, frozen=True):
+    """Waits for the store to take the value.
+
+    Next: LoadFilling | LoadReleasing | done
+    """
 
     request: LoadRequest
     load_id: int | None
     fill: Fill
     versions: Versions
-    outcome: Loaded = attrs.field(hash=False)  # may hold a list or a dict
+    outcome: Loaded
     budget: Budget
 
-    def ask(self, now_s: float, *notices: Notice) -> Step:
+    def __hash__(self) -> int:
+        # The outcome may hold a list or a dict; what it comes to is in the fill.
+        return hash((self.request, self.load_id, self.fill, self.versions, self.budget))
+
+    def ask(self, *notices: Notice) -> Step:
         """The step that waits in this state."""
-        command = FillCells((self.fill,), self.budget.timeout_s(now_s), self.request.tag_keys)
+        tags = self.request.tag_keys if self.request.tags else ()
+        command = FillCells((self.fill,), self.budget.timeout_s, tags)
         return Step(self, command, notices=notices, load_id=self.load_id)
 
     def receive(self, event: Event) -> Step:
@@ -389,9 +403,9 @@ class Filling(AsksStore):
         name = request.name
         match event:
             case CellsFilled(now_s=now_s, results=(result,), versions=versions):
-                if not result.is_accepted:
+                if result is FillResult.REFUSED:
                     return self._end(self.outcome, now_s, FillRefused(name))
-                # Of an entry beside another, nobody has looked whether that one is still there.
+                # Of a variant, nobody has looked whether the other's entry is still there.
                 holds = not request.variant_of and request.versions(versions) == self.versions
                 outcome = Loaded(self.outcome.value, self.outcome.payload, accepted=holds)
                 return self._end(outcome, now_s, Stored(name))
@@ -414,7 +428,7 @@ class Filling(AsksStore):
                 assert_never(event)
 
     def _end(self, outcome: Outcome, now_s: float, *notices: Notice) -> Step:
-        return ended(outcome, *notices, *self.request.done(now_s), load_id=self.load_id)
+        return Step(OVER, None, outcome, (*notices, *self.request.done(now_s)), self.load_id)
 
 
 def release(
@@ -429,14 +443,16 @@ def release(
     """Give a lease back, and end as `outcome` says; the load then rests for so long."""
     budget = request.timeouts.from_now(now_s)
     lease = Lease(request.key, lease_id)
-    return Releasing(request, load_id, lease, outcome, budget, rest_s).ask(now_s, *notices)
+    return LoadReleasing(request, load_id, lease, outcome, budget, rest_s).ask(*notices)
 
 
 @attrs.frozen
-class Releasing(AsksStore):
+class LoadReleasing(AsksStore):
     """Waits for the store to take the lease back; then the operation ends as `outcome` says.
 
     Best effort: a lease that cannot be given back lapses by itself (L3).
+
+    Next: LoadReleasing | done
     """
 
     request: LoadRequest
@@ -446,9 +462,9 @@ class Releasing(AsksStore):
     budget: Budget
     rest_s: float = 0.0
 
-    def ask(self, now_s: float, *notices: Notice) -> Step:
+    def ask(self, *notices: Notice) -> Step:
         """The step that waits in this state."""
-        command = ReleaseLeases((self.lease,), self.budget.timeout_s(now_s))
+        command = ReleaseLeases((self.lease,), self.budget.timeout_s)
         return Step(self, command, notices=notices, load_id=self.load_id)
 
     def receive(self, event: Event) -> Step:
@@ -462,8 +478,7 @@ class Releasing(AsksStore):
                 return self.retry(event) or self._end(now_s, StoreErrored(kind), StoreGaveUp(kind))
             case Interrupted(now_s=now_s):
                 # Interrupted on the way out: the release may not have been sent. It is idempotent.
-                abandoned = attrs.evolve(self, outcome=Abandoned())
-                return abandoned.ask(now_s)
+                return evolve(self, outcome=Abandoned(), budget=self.budget.at(now_s)).ask()
             case _:
                 assert_never(event)
 
@@ -471,4 +486,4 @@ class Releasing(AsksStore):
         if not isinstance(self.outcome, Abandoned):
             notices = (*notices, *self.request.done(now_s))
         step = ended(self.outcome, *notices, load_id=self.load_id)
-        return replace(step, rests_until_s=now_s + self.rest_s) if self.rest_s else step
+        return evolve(step, rests_until_s=now_s + self.rest_s) if self.rest_s else step

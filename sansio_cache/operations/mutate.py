@@ -1,12 +1,12 @@
 """Mutate: write the database while the keys are held.
 
-    begin:  Holding --HoldsTaken--> the caller's block runs, the holds are renewed beside it
-    end:    Filling --CellsFilled--> Deleting --> done
+    begin:  MutateHolding --HoldsTaken--> the caller's block runs, the holds are renewed beside it
+    end:    MutateFilling --CellsFilled--> InvalidateDeleting --> done
 
 While a key is held, readers load and do not store; so no value that was read before the commit can be
-stored after it. At the end, what the block has set is filled under its hold, and everything else is
-removed: also a key whose fill was refused (another writer came between, and nobody can say which of them
-committed last), and all keys where the block raised, as it may have committed (S6).
+stored after it. At the end, what the block has set is filled under the grant of its hold (a fencing token),
+and everything else is removed: also a key whose fill was refused (another writer came between, and nobody can
+say which of them committed last), and all keys where the block raised, as it may have committed (S6).
 
 Where the store cannot be asked the block runs all the same, and the end tries to remove the keys.
 """
@@ -16,10 +16,9 @@ from __future__ import annotations
 from typing import assert_never
 
 import attrs
-from msgspec.structs import replace
 
 from sansio_cache.budget import Budget, StoreTimeouts
-from sansio_cache.commands import Capture, Fill, FillCells, HoldCells, Lease
+from sansio_cache.commands import Capture, Fill, FillCells, HoldCells, Lease, Renewal
 from sansio_cache.events import (
     CellsFilled,
     Event,
@@ -38,46 +37,47 @@ from sansio_cache.notices import (
     StoreGaveUp,
 )
 from sansio_cache.operations.invalidate import InvalidateRequest, invalidate, void
-from sansio_cache.operations.renewal import RenewalTerms, renew
 from sansio_cache.operations.set_many import Item
-from sansio_cache.step import AsksStore, ManyHeld, Step, ended, unexpected
+from sansio_cache.step import AsksStore, ManyHeld, Step, ended, evolve, unexpected
 from sansio_cache.tags import Versions, tag_keys
 
 
 @attrs.frozen
 class MutateRequest:
-    """The keys to hold. `nonce` is 8 random bytes; holds are renewed for at most `max_hold_s`.
-
-    `value_tags` are the names of the tags that the values to be stored will carry. Their versions are
-    captured here, before the block runs: whoever invalidates one of them meanwhile takes the values away.
-    They are kept for `tag_ttl_ms`.
-    """
+    """How a mutation begins."""
 
     keys: tuple[str, ...]
+    """The keys to hold."""
     nonce: bytes
+    """8 random bytes."""
     hold_ms: int
+    """How long the holds last each time that they are renewed."""
     max_hold_s: float
+    """For how long they are renewed at most."""
     timeouts: StoreTimeouts
     started_s: float
     value_tags: tuple[str, ...] = ()
+    """The names of the tags that the values to be stored will carry. Their versions are captured before the
+    block runs: whoever invalidates one of them meanwhile takes the values away."""
     tag_ttl_ms: int = 0
+    """How long these versions are kept at least."""
 
 
 @attrs.frozen
 class EndRequest:
-    """How a mutation ends: the holds' grants, None where there are none, and the values to store.
-
-    `tags` are the keys of tags to invalidate, `versions` those of the tags that the values carry, as they
-    were when the block began.
-    """
+    """How a mutation ends."""
 
     keys: tuple[str, ...]
     grants: tuple[bytes, ...] | None
+    """The holds' grants; None where there are none."""
     items: tuple[Item, ...]
+    """The values to store."""
     timeouts: StoreTimeouts
     started_s: float
     tags: tuple[str, ...] = ()
+    """The keys of tags to invalidate."""
     versions: Versions = ()
+    """The tags that the values carry, as they were when the block began."""
 
 
 def begin(request: MutateRequest, *, skip: bool = False) -> Step:
@@ -85,7 +85,7 @@ def begin(request: MutateRequest, *, skip: bool = False) -> Step:
     if skip or not request.keys:
         return ended(ManyHeld(None, None))
     now_s = request.started_s
-    return Holding(request, request.timeouts.from_now(now_s)).ask(now_s)
+    return MutateHolding(request, request.timeouts.from_now(now_s)).ask()
 
 
 def end(request: EndRequest) -> Step:
@@ -97,7 +97,7 @@ def end(request: EndRequest) -> Step:
     )
     if not fills:
         return _remove(request, request.keys, now_s)
-    return Filling(request, fills, request.timeouts.from_now(now_s)).ask(now_s)
+    return MutateFilling(request, fills, request.timeouts.from_now(now_s)).ask()
 
 
 def _remove(request: EndRequest, keys: tuple[str, ...], now_s: float, *notices: Notice) -> Step:
@@ -105,20 +105,23 @@ def _remove(request: EndRequest, keys: tuple[str, ...], now_s: float, *notices: 
     chunk = max(len(gone), 1)
     deletion = InvalidateRequest(OperationName.MUTATE, gone, chunk, request.timeouts, request.started_s)
     step = invalidate(deletion, now_s=now_s)
-    return replace(step, notices=(*notices, *step.notices))
+    return evolve(step, notices=(*notices, *step.notices))
 
 
 @attrs.frozen
-class Holding(AsksStore):
-    """Waits for the holds."""
+class MutateHolding(AsksStore):
+    """Waits for the holds.
+
+    Next: MutateHolding | InvalidateDeleting | done
+    """
 
     request: MutateRequest
     budget: Budget
 
-    def ask(self, now_s: float, *notices: Notice) -> Step:
+    def ask(self, *notices: Notice) -> Step:
         """The step that waits in this state."""
         request = self.request
-        timeout_s = self.budget.timeout_s(now_s)
+        timeout_s = self.budget.timeout_s
         capture = Capture(tag_keys(request.keys[0], request.value_tags), request.tag_ttl_ms)
         command = HoldCells(request.keys, request.nonce, request.hold_ms, timeout_s, capture)
         return Step(self, command, notices=notices)
@@ -135,9 +138,11 @@ class Holding(AsksStore):
                 pairs = zip(request.keys, grants, strict=True)
                 leases = tuple(Lease(key, grant) for key, grant in pairs)
                 until_s = now_s + request.max_hold_s
-                terms = RenewalTerms(request.hold_ms, until_s, request.timeouts)
+                renewal = Renewal(
+                    leases, request.hold_ms, until_s, request.timeouts.attempt_s, request.hold_ms / 3000
+                )
                 tied = tuple(zip(request.value_tags, versions, strict=True))
-                return ended(ManyHeld(grants, renew(leases, terms), tied))
+                return ended(ManyHeld(grants, renewal, tied))
             case HoldsTaken():
                 raise unexpected(self, event)
             case StoreFailed(kind=kind):
@@ -149,16 +154,19 @@ class Holding(AsksStore):
 
 
 @attrs.frozen
-class Filling(AsksStore):
-    """Waits for the values of a mutation to be stored."""
+class MutateFilling(AsksStore):
+    """Waits for the values of a mutation to be stored.
+
+    Next: MutateFilling | InvalidateDeleting | done
+    """
 
     request: EndRequest
     fills: tuple[Fill, ...]
     budget: Budget
 
-    def ask(self, now_s: float, *notices: Notice) -> Step:
+    def ask(self, *notices: Notice) -> Step:
         """The step that waits in this state."""
-        command = FillCells(self.fills, self.budget.timeout_s(now_s))
+        command = FillCells(self.fills, self.budget.timeout_s)
         return Step(self, command, notices=notices)
 
     def receive(self, event: Event) -> Step:

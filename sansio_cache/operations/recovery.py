@@ -1,8 +1,8 @@
 """Recovery: find out when the store serves again, and tell it the invalidations it has missed.
 
-    Pausing --Woke--> Pinging --Ponged--> Deleting --KeysDeleted--> done
-       ^                 | failed             | failed
-       +-----------------+--------------------+     the pause doubles, from 50 ms to 2 s
+    RecoveryPausing --Woke--> RecoveryPinging --Ponged--> RecoveryDeleting --KeysDeleted--> done
+       ^                         | failed                    | failed
+       +-------------------------+---------------------------+     the pause doubles, from 50 ms to 2 s
 
 A driver runs it in the background while the breaker of a part is open or invalidations are pending, so that
 no reader ever pays for a probe.
@@ -29,15 +29,18 @@ from sansio_cache.events import (
 )
 from sansio_cache.keys import ONE_PART
 from sansio_cache.notices import Invalidated, Notice, StoreAnswered, StoreErrored
-from sansio_cache.step import Abandoned, Completed, Step, ended, unexpected
+from sansio_cache.step import Abandoned, Completed, Step, ended, evolve, unexpected
 
 FIRST_PAUSE_S: Final = 0.05
 LONGEST_PAUSE_S: Final = 2.0
 
 
 @attrs.frozen
-class Pausing:
-    """Lets some time pass before the store is asked again."""
+class RecoveryPausing:
+    """Lets some time pass before the store is asked again.
+
+    Next: RecoveryPinging | done
+    """
 
     keys: tuple[str, ...]
     timeouts: StoreTimeouts
@@ -51,7 +54,7 @@ class Pausing:
 
     def again(self, failure: StoreFailed) -> Step:
         """Pause for longer."""
-        return attrs.evolve(self, turn=self.turn + 1).ask(StoreErrored(failure.kind, failure.part))
+        return evolve(self, turn=self.turn + 1).ask(StoreErrored(failure.kind, failure.part))
 
     def receive(self, event: Event) -> Step:
         """Ask the store."""
@@ -59,7 +62,7 @@ class Pausing:
             raise unexpected(self, event)
         match event:
             case Woke():
-                return Step(Pinging(self), Ping(self.timeouts.operation_s, self.part))
+                return Step(RecoveryPinging(self), Ping(self.timeouts.operation_s, self.part))
             case Interrupted():
                 return ended(Abandoned())
             case _:
@@ -67,13 +70,16 @@ class Pausing:
 
 
 @attrs.frozen
-class Pinging:
-    """Waits to hear whether the store serves."""
+class RecoveryPinging:
+    """Waits to hear whether the store serves.
 
-    pausing: Pausing
+    Next: RecoveryDeleting | RecoveryPausing | done
+    """
+
+    pausing: RecoveryPausing
 
     def receive(self, event: Event) -> Step:
-        """Remove what is remembered, or pause again."""
+        """Remove the keys of pending invalidations, or pause again."""
         if not isinstance(event, PingAnswer):
             raise unexpected(self, event)
         match event:
@@ -82,7 +88,7 @@ class Pinging:
                 if not keys:
                     return ended(Completed(), answered)
                 command = DeleteKeys(keys, self.pausing.timeouts.operation_s)
-                return Step(Deleting(self.pausing), command, notices=(answered,))
+                return Step(RecoveryDeleting(self.pausing), command, notices=(answered,))
             case StoreFailed():
                 return self.pausing.again(event)
             case Interrupted():
@@ -92,10 +98,13 @@ class Pinging:
 
 
 @attrs.frozen
-class Deleting:
-    """Waits for the remembered keys to be removed."""
+class RecoveryDeleting:
+    """Waits for the keys of pending invalidations to be removed.
 
-    pausing: Pausing
+    Next: RecoveryPausing | done
+    """
+
+    pausing: RecoveryPausing
 
     def receive(self, event: Event) -> Step:
         """End, or pause again."""
@@ -114,4 +123,4 @@ class Deleting:
 
 def recover(keys: tuple[str, ...], timeouts: StoreTimeouts, part: str = ONE_PART) -> Step:
     """Begin to wait for a part of the store, and then to remove `keys`, its pending invalidations."""
-    return Pausing(keys, timeouts, part, 0).ask()
+    return RecoveryPausing(keys, timeouts, part, 0).ask()

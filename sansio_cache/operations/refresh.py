@@ -1,17 +1,17 @@
 """Refresh: load a value anew in the background, while readers are served the one that is there.
 
-    Joining --this process refreshes it already--> done
+    RefreshSharing   --this process refreshes it already--> done
        | lead
-    Claiming --somebody else does, or has--> done
+    RefreshAcquiring --somebody else does, or has--> done
        | granted: the value stays readable
-    Computing, Filling, Releasing: see `loading.py`
+    LoadComputing, LoadFilling, LoadReleasing: see `loading.py`
 
 A reader that finds a value stale, or soon to be, has its answer at once and spawns this. The lease sees to it
-that of all processes exactly one refreshes, and the flight that of all readers in a process one asks for the
-lease. Nobody waits here: whoever is not the one ends at once. So that not every reader asks again while
+that of all processes exactly one refreshes, and single flight that of all readers in a process one asks for
+the lease. Nobody waits here: whoever is not the one ends at once. So that not every reader asks again while
 another process is at it, or while the loader fails, the load rests for some time (`Step.rests_until_s`).
 
-Refreshes are flights of their own: a caller that finds nothing to serve does not wait for one, but for its
+Refreshes are loads of their own: a caller that finds nothing to serve does not wait for one, but for its
 fill.
 """
 
@@ -20,7 +20,6 @@ from __future__ import annotations
 from typing import assert_never
 
 import attrs
-from msgspec.structs import replace
 
 from sansio_cache.budget import Budget
 from sansio_cache.cell import Cell
@@ -45,27 +44,27 @@ from sansio_cache.events import (
 )
 from sansio_cache.notices import Notice, RefreshStarted, StoreErrored, StoreGaveUp
 from sansio_cache.operations.loading import Finding, LoadRequest, compute, release
-from sansio_cache.step import Abandoned, AsksStore, Completed, Step, ended, unexpected
+from sansio_cache.step import Abandoned, AsksStore, Completed, Step, ended, evolve, unexpected
 from sansio_cache.tags import Versions
 
 
 def refresh(request: LoadRequest, found: Servable, now_s: float) -> Step:
     """Begin to refresh the value that a reader has found. It keeps its tags, whether he names them or not."""
     tags = request.tags_with_those_of(found.cell)
-    return Joining(replace(request, in_background=True, tags=tags), found).ask(now_s)
+    schema = request.codec.fingerprint + b"refresh"
+    state = RefreshSharing(evolve(request, in_background=True, tags=tags), found)
+    return Step(state, ShareLoad(request.key, schema, None, 0.0, now_s=now_s))
 
 
 @attrs.frozen
-class Joining:
-    """Waits to hear whether this process refreshes the key already."""
+class RefreshSharing:
+    """Waits to hear whether this process refreshes the key already.
+
+    Next: RefreshAcquiring | done
+    """
 
     request: LoadRequest
     found: Servable = attrs.field(hash=False)  # may hold a list or a dict
-
-    def ask(self, now_s: float) -> Step:
-        """The step that waits in this state."""
-        schema = self.request.codec.fingerprint + b"refresh"
-        return Step(self, ShareLoad(self.request.key, schema, None, 0.0, now_s=now_s))
 
     def receive(self, event: Event) -> Step:
         """Ask for the lease, or leave it to whoever is at it."""
@@ -74,7 +73,7 @@ class Joining:
         match event:
             case LoadLed(now_s=now_s, load_id=load_id):
                 budget = self.request.timeouts.from_now(now_s)
-                return Claiming(self.request, load_id, self.found, budget).ask(now_s)
+                return RefreshAcquiring(self.request, load_id, self.found, budget).ask()
             case LoadShared() | LoadErrorShared() | LoadNotShared() | SharingTimedOut():
                 return ended(Completed())
             case Interrupted():
@@ -84,18 +83,21 @@ class Joining:
 
 
 @attrs.frozen
-class Claiming(AsksStore):
-    """Waits for the lease; the value stays readable."""
+class RefreshAcquiring(AsksStore):
+    """Waits for the lease; the value stays readable.
+
+    Next: RefreshAcquiring | LoadComputing | LoadReleasing | done
+    """
 
     request: LoadRequest
     load_id: int
     found: Servable = attrs.field(hash=False)  # may hold a list or a dict
     budget: Budget
 
-    def ask(self, now_s: float, *notices: Notice) -> Step:
+    def ask(self, *notices: Notice) -> Step:
         """The step that waits in this state."""
         seen = self.found.cell.filled_by
-        command = self.request.acquire(seen, Mode.KEEP, self.budget.timeout_s(now_s))
+        command = self.request.acquire(seen, Mode.KEEP, self.budget.timeout_s)
         return Step(self, command, notices=notices, load_id=self.load_id)
 
     def receive(self, event: Event) -> Step:
@@ -112,7 +114,7 @@ class Claiming(AsksStore):
                 return compute(request, load_id, grant, captured, finding, now_s, started)
             case LeaseDenied(now_s=now_s, left_ms=left_ms):
                 rest_s = min(left_ms / 1000, request.policy.retry_after_s)
-                return replace(ended(Completed(), load_id=load_id), rests_until_s=now_s + rest_s)
+                return evolve(ended(Completed(), load_id=load_id), rests_until_s=now_s + rest_s)
             case FreshFound() | WriterFound() | ForeignFound():
                 return ended(Completed(), load_id=load_id)
             case StoreFailed(kind=kind):

@@ -1,6 +1,6 @@
 """Renewal: keep leases alive while a loader, or a writer's block, runs.
 
-    Pausing --Woke--> Renewing --LeasesRenewed--> Pausing ...
+    RenewalPausing --Woke--> RenewalRenewing --LeasesRenewed--> RenewalPausing ...
 
 A third of the lease passes, then the leases are renewed. It ends by itself when none of them is ours any
 more, or when the longest time is reached (L6): a loader that hangs must not block others for ever
@@ -15,8 +15,7 @@ from typing import assert_never
 
 import attrs
 
-from sansio_cache.budget import StoreTimeouts
-from sansio_cache.commands import Lease, RenewLeases, Sleep
+from sansio_cache.commands import Renewal, RenewLeases, Sleep
 from sansio_cache.events import (
     Event,
     Interrupted,
@@ -27,39 +26,33 @@ from sansio_cache.events import (
     Woke,
 )
 from sansio_cache.notices import LeaseLost, LeaseOutgrown, Notice, StoreErrored
-from sansio_cache.step import Abandoned, Completed, Step, ended, unexpected
+from sansio_cache.step import Abandoned, Completed, Step, ended, evolve, unexpected
 
 
 @attrs.frozen
-class RenewalTerms:
-    """How leases are renewed: for `lease_ms` each time, until `until_s` on the driver's clock."""
+class RenewalPausing:
+    """Lets a third of the lease pass.
 
-    lease_ms: int
-    until_s: float
-    timeouts: StoreTimeouts
+    Next: RenewalRenewing | done
+    """
 
-
-@attrs.frozen
-class Pausing:
-    """Lets a third of the lease pass."""
-
-    leases: tuple[Lease, ...]
-    terms: RenewalTerms
+    renewal: Renewal
 
     def ask(self, *notices: Notice) -> Step:
         """The step that waits in this state."""
-        return Step(self, Sleep(self.terms.lease_ms / 3000), notices=notices)
+        return Step(self, Sleep(self.renewal.pause_s), notices=notices)
 
     def receive(self, event: Event) -> Step:
         """Renew, or stop where the longest time is over."""
         if not isinstance(event, SleepAnswer):
             raise unexpected(self, event)
+        renewal = self.renewal
         match event:
             case Woke(now_s=now_s):
-                if now_s >= self.terms.until_s:
-                    return ended(Completed(), *(LeaseOutgrown(each.key) for each in self.leases))
-                command = RenewLeases(self.leases, self.terms.lease_ms, self.terms.timeouts.attempt_s)
-                return Step(Renewing(self.leases, self.terms), command)
+                if now_s >= renewal.until_s:
+                    return ended(Completed(), *(LeaseOutgrown(each.key) for each in renewal.leases))
+                command = RenewLeases(renewal.leases, renewal.lease_ms, renewal.attempt_s)
+                return Step(RenewalRenewing(renewal), command)
             case Interrupted():
                 return ended(Abandoned())
             case _:
@@ -67,33 +60,36 @@ class Pausing:
 
 
 @attrs.frozen
-class Renewing:
-    """Waits for the store to extend the leases."""
+class RenewalRenewing:
+    """Waits for the store to extend the leases.
 
-    leases: tuple[Lease, ...]
-    terms: RenewalTerms
+    Next: RenewalPausing | done
+    """
+
+    renewal: Renewal
 
     def receive(self, event: Event) -> Step:
         """Go on with the leases that are still ours."""
         if not isinstance(event, RenewAnswer):
             raise unexpected(self, event)
+        leases = self.renewal.leases
         match event:
-            case LeasesRenewed(renewed=renewed) if len(renewed) == len(self.leases):
-                ours = tuple(lease for lease, is_ours in zip(self.leases, renewed, strict=True) if is_ours)
-                lost = tuple(LeaseLost(each.key) for each in self.leases if each not in ours)
+            case LeasesRenewed(renewed=renewed) if len(renewed) == len(leases):
+                ours = tuple(lease for lease, is_ours in zip(leases, renewed, strict=True) if is_ours)
+                lost = tuple(LeaseLost(each.key) for each in leases if each not in ours)
                 if not ours:
                     return ended(Completed(), *lost)
-                return Pausing(ours, self.terms).ask(*lost)
+                return RenewalPausing(evolve(self.renewal, leases=ours)).ask(*lost)
             case LeasesRenewed():
                 raise unexpected(self, event)
             case StoreFailed(kind=kind):
-                return Pausing(self.leases, self.terms).ask(StoreErrored(kind))
+                return RenewalPausing(self.renewal).ask(StoreErrored(kind))
             case Interrupted():
                 return ended(Abandoned())
             case _:
                 assert_never(event)
 
 
-def renew(leases: tuple[Lease, ...], terms: RenewalTerms) -> Step:
+def renew(renewal: Renewal) -> Step:
     """Begin to keep leases alive."""
-    return Pausing(leases, terms).ask()
+    return RenewalPausing(renewal).ask()

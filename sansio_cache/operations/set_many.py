@@ -1,8 +1,8 @@
 """Set, and set many: hold the keys, then fill them under the holds' grants.
 
-    Holding --HoldsTaken--> Filling --CellsFilled--> Holding (next chunk) ... --> done
-       | failed                | failed
-       +-----------------------+--> the keys are reported as not invalidated, to be remembered
+    SetHolding --HoldsTaken--> SetFilling --CellsFilled--> SetHolding (next chunk) ... --> done
+       | failed                   | failed
+       +--------------------------+--> the keys are reported as not invalidated: pending invalidations
 
 A lone SET would be wrong: it may arrive late, after an invalidation that was sent after it, and bring the
 value back. So the value goes only into the cell that the hold left (S4), and taking the hold voids the
@@ -49,13 +49,15 @@ from sansio_cache.tags import Versions, tag_keys
 
 @attrs.frozen
 class Item:
-    """One value to store: its payload, and what encoded it. Times to live are ms; soft 0 means none."""
+    """One value to store."""
 
     key: str
     codec: Codec[Any]
+    """What encoded the payload."""
     payload: bytes
     hard_ttl_ms: int
     soft_ttl_ms: int
+    """0: the value is fresh for as long as it is there."""
 
     def under(self, grant: bytes, versions: Versions = ()) -> Fill:
         """The fill of this value under a grant, tied to tags as they were before."""
@@ -65,20 +67,21 @@ class Item:
 
 @attrs.frozen
 class SetRequest:
-    """What is to be stored. `nonce` is 8 random bytes; `hold_ms` is how long the holds last.
-
-    `tags` are the names of the tags of all these values. Their versions are captured with the holds: a tag
-    that is invalidated after that takes the values with it.
-    """
+    """What is to be stored."""
 
     operation: OperationName
     items: tuple[Item, ...]
     nonce: bytes
+    """8 random bytes."""
     hold_ms: int
+    """How long the holds last."""
     chunk: int
+    """How many keys may go into one command of the store."""
     timeouts: StoreTimeouts
     started_s: float
     tags: tuple[str, ...] = ()
+    """The names of the tags of all these values. Their versions are captured with the holds: a tag that is
+    invalidated after that takes the values with it."""
 
     @property
     def capture(self) -> Capture:
@@ -101,7 +104,7 @@ def _hold_next(
     request: SetRequest, done: tuple[FillResult, ...], tied: Versions, now_s: float, *notices: Notice
 ) -> Step:
     items = request.items[len(done) : len(done) + request.chunk]
-    return Holding(request, done, items, request.timeouts.from_now(now_s), tied).ask(now_s, *notices)
+    return SetHolding(request, done, items, request.timeouts.from_now(now_s), tied).ask(*notices)
 
 
 def _give_up(
@@ -124,8 +127,11 @@ def _void(request: SetRequest, done: tuple[FillResult, ...], now_s: float) -> St
 
 
 @attrs.frozen
-class Holding(AsksStore):
-    """Waits for the holds of one chunk."""
+class SetHolding(AsksStore):
+    """Waits for the holds of one chunk.
+
+    Next: SetHolding | SetFilling | InvalidateDeleting | done
+    """
 
     request: SetRequest
     done: tuple[FillResult, ...]
@@ -134,11 +140,11 @@ class Holding(AsksStore):
     tied: Versions = ()
     """The tags as they were when the first chunk was held; that is before all of the values."""
 
-    def ask(self, now_s: float, *notices: Notice) -> Step:
+    def ask(self, *notices: Notice) -> Step:
         """The step that waits in this state."""
         keys = tuple(item.key for item in self.items)
         request = self.request
-        timeout_s = self.budget.timeout_s(now_s)
+        timeout_s = self.budget.timeout_s
         command = HoldCells(keys, request.nonce, request.hold_ms, timeout_s, request.capture)
         return Step(self, command, notices=notices)
 
@@ -154,7 +160,7 @@ class Holding(AsksStore):
                 pairs = zip(self.items, grants, strict=True)
                 fills = tuple(item.under(grant, tied) for item, grant in pairs)
                 budget = self.request.timeouts.from_now(now_s)
-                return Filling(self.request, self.done, fills, budget, tied).ask(now_s)
+                return SetFilling(self.request, self.done, fills, budget, tied).ask()
             case HoldsTaken():
                 raise unexpected(self, event)
             case StoreFailed():
@@ -166,8 +172,11 @@ class Holding(AsksStore):
 
 
 @attrs.frozen
-class Filling(AsksStore):
-    """Waits for the values of one chunk to be stored."""
+class SetFilling(AsksStore):
+    """Waits for the values of one chunk to be stored.
+
+    Next: SetFilling | SetHolding | InvalidateDeleting | done
+    """
 
     request: SetRequest
     done: tuple[FillResult, ...]
@@ -175,9 +184,9 @@ class Filling(AsksStore):
     budget: Budget
     tied: Versions = ()
 
-    def ask(self, now_s: float, *notices: Notice) -> Step:
+    def ask(self, *notices: Notice) -> Step:
         """The step that waits in this state."""
-        command = FillCells(self.fills, self.budget.timeout_s(now_s))
+        command = FillCells(self.fills, self.budget.timeout_s)
         return Step(self, command, notices=notices)
 
     def receive(self, event: Event) -> Step:

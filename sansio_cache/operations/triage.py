@@ -1,4 +1,4 @@
-"""Sorting: what an answer means for each key of a batch. `load_many.py` asks, and acts on it.
+"""Triage: what an answer means for each key of a batch. `load_many.py` asks, and acts on it.
 
 Functions of what is known, without states: a cell, a lease's answer or a loaded value comes in for each key,
 and the keys come out in groups, with the values that are there and the notices that are due.
@@ -36,30 +36,27 @@ from sansio_cache.loader import Absent
 from sansio_cache.notices import Hit, Loaded, Notice, Unasked, Unstorable, VariantStored
 from sansio_cache.operations.batch import Batch, Want, Wants
 from sansio_cache.operations.loading import MOST_REFUSALS, encoded
-from sansio_cache.step import Missing, Value
+from sansio_cache.step import Missing, Value, evolve
 from sansio_cache.tags import Versions
 
 
 @attrs.frozen
 class Cells:
-    """What a read came to.
-
-    Args:
-        batch: The batch with the values that are there.
-        ready: Keys to be claimed.
-        alone: Keys to be loaded without the store.
-        others: Keys of another program version's: what is kept beside them is to be read.
-    """
+    """What a read came to."""
 
     batch: Batch
+    """The batch with the values that are there."""
     ready: Wants
+    """Keys whose leases are to be asked for."""
     alone: Wants
+    """Keys to be loaded without the store."""
     others: Wants
+    """Keys of entries of another program version: their variants are to be read."""
     notices: tuple[Notice, ...]
 
 
 def _is_tied_alike(batch: Batch, other: Cell) -> bool:
-    """Whether what is kept beside another version's entry would have all of its tags.
+    """Whether the variant of another version's entry would have all of its tags.
 
     `get_or_load` ties it to those, too; a batch, whose keys all have the same, loads such a key by itself.
     """
@@ -84,7 +81,7 @@ def triage_cells(
 
     def missed(want: Want, reason: MissReason) -> Want:
         notices.extend(batch.as_miss(want, reason))
-        return attrs.evolve(want, counted=True)
+        return evolve(want, counted=True)
 
     for want, cell, verdict in zip(wants, cells, verdicts, strict=True):
         if type(verdict) is Servable and verdict.fresh:  # nearly always
@@ -96,7 +93,7 @@ def triage_cells(
             continue
         match verdict:
             case Servable() as stale if each.may_serve(stale, server_ms):
-                ready.append(attrs.evolve(want, stale=stale))
+                ready.append(evolve(want, stale=stale))
             case Servable():
                 ready.append(missed(want, MissReason.EXPIRED))
             case Unservable(reason=MissReason.FOREIGN as reason):
@@ -105,13 +102,13 @@ def triage_cells(
                 not want.variant_of and isinstance(cell, Cell) and is_fresh(cell, server_ms)
             ):
                 if _is_tied_alike(batch, cell):
-                    others.append(attrs.evolve(want, variant_of=seen))
+                    others.append(evolve(want, variant_of=seen))
                 else:
                     alone.append(missed(want, MissReason.SCHEMA))
             case Unservable(reason=reason, seen=seen) | Unchecked(reason=reason, seen=seen):
                 mode = Mode.KEEP if seen == NO_GRANT else Mode.DROP
                 reason = MissReason.SCHEMA if want.variant_of else reason
-                ready.append(attrs.evolve(missed(want, reason), seen=seen, mode=mode))
+                ready.append(evolve(missed(want, reason), seen=seen, mode=mode))
             case _:
                 assert_never(verdict)
     return Cells(batch.with_values(values), tuple(ready), tuple(alone), tuple(others), tuple(notices))
@@ -119,26 +116,26 @@ def triage_cells(
 
 @attrs.frozen
 class Answers:
-    """What a claim came to.
-
-    Args:
-        batch: The batch with the values that are there, and with the keys that others load.
-        granted: Keys to be loaded and stored.
-        alone: Keys to be loaded without the store.
-        again: Keys to be claimed once more.
-    """
+    """What lease requests came to."""
 
     batch: Batch
+    """The batch with the values that are there, and with the keys that others load."""
     granted: Wants
+    """Keys to be loaded and stored."""
     alone: Wants
+    """Keys to be loaded without the store."""
     again: Wants
+    """Keys whose leases are to be asked for once more."""
     notices: tuple[Notice, ...]
 
 
 def triage_answers(
     batch: Batch, wants: Wants, answers: tuple[AcquireReply, ...], versions: Versions, now_s: float
 ) -> Answers:
-    """Part keys by what their claims were answered; `versions` are those of the tags that are named."""
+    """Part keys by what their lease requests were answered.
+
+    `versions` are those of the tags that are named.
+    """
     values: dict[int, Value | Missing] = {}
     notices: list[Notice] = []
     granted: list[Want] = []
@@ -149,7 +146,7 @@ def triage_answers(
         match answer:
             case LeaseGranted(grant=grant):
                 kept = _with_stale(batch, want, answer.stale, answer.server_ms, versions)
-                granted.append(attrs.evolve(kept, grant=grant))
+                granted.append(evolve(kept, grant=grant))
                 if want.variant_of:
                     notices.append(VariantStored(batch.name(want)))
             case LeaseDenied():
@@ -170,12 +167,12 @@ def triage_answers(
                         waiting.append(want)
                     case Unservable(reason=MissReason.SCHEMA, seen=seen) if not want.variant_of:
                         if _is_tied_alike(batch, cell):
-                            again.append(attrs.evolve(want, variant_of=seen, seen=NO_GRANT, mode=Mode.KEEP))
+                            again.append(evolve(want, variant_of=seen, seen=NO_GRANT, mode=Mode.KEEP))
                         else:
                             alone.append(want)
                     case Unservable(seen=seen) if want.refusals < MOST_REFUSALS:
                         refusals = want.refusals + 1
-                        again.append(attrs.evolve(want, seen=seen, mode=Mode.DROP, refusals=refusals))
+                        again.append(evolve(want, seen=seen, mode=Mode.DROP, refusals=refusals))
                     case Unservable():
                         alone.append(want)
                     case _:
@@ -184,7 +181,7 @@ def triage_answers(
                 alone.append(want)
             case _:
                 assert_never(answer)
-    batch = attrs.evolve(batch.with_values(values), waiting=tuple(waiting), left_ms=left_ms)
+    batch = evolve(batch.with_values(values), waiting=tuple(waiting), left_ms=left_ms)
     return Answers(batch, tuple(granted), tuple(alone), tuple(again), tuple(notices))
 
 
@@ -195,29 +192,26 @@ def _examine(batch: Batch, want: Want, cell: Cell, server_ms: int, versions: Ver
 def _with_stale(batch: Batch, want: Want, stale: Cell | None, server_ms: int, versions: Versions) -> Want:
     """A key with the value that is in the way of its lease, where that may be served."""
     if stale is None:  # it has been invalidated, or its life is over
-        return attrs.evolve(want, stale=None)
+        return evolve(want, stale=None)
     verdict = _examine(batch, want, stale, server_ms, versions)
     match verdict:
         case Servable() if batch.request.each.may_serve(verdict, server_ms):
-            return attrs.evolve(want, stale=verdict)
+            return evolve(want, stale=verdict)
         case Unchecked():  # what was read before has been checked
             return want
-    return attrs.evolve(want, stale=None)
+    return evolve(want, stale=None)
 
 
 @attrs.frozen
 class Values:
-    """What a loader's mapping came to.
-
-    Args:
-        batch: The batch with the values.
-        fills: What is to be stored.
-        unfilled: The leases for which there is nothing to store.
-    """
+    """What a loader's mapping came to."""
 
     batch: Batch
+    """The batch with the values."""
     fills: tuple[Fill, ...]
+    """What is to be stored."""
     unfilled: tuple[Lease, ...]
+    """The leases for which there is nothing to store."""
     notices: tuple[Notice, ...]
 
 

@@ -43,11 +43,10 @@ from sansio_cache.events import (
 )
 from sansio_cache.memory_store import MemoryStore
 from sansio_cache.operations.batch import LoadManyRequest
-from sansio_cache.operations.get_or_load import Acquiring, Reading, Sharing, get_or_load
-from sansio_cache.operations.load_many import Claiming, load_many
-from sansio_cache.operations.loading import Filling as FillingLoad
-from sansio_cache.operations.loading import Finding, LoadRequest
-from sansio_cache.operations.mutate import EndRequest, Filling, end
+from sansio_cache.operations.get_or_load import LoadAcquiring, LoadReading, LoadSharing, get_or_load, share
+from sansio_cache.operations.load_many import LoadManyAcquiring, load_many
+from sansio_cache.operations.loading import Finding, LoadFilling, LoadRequest
+from sansio_cache.operations.mutate import EndRequest, MutateFilling, end
 from sansio_cache.operations.set_many import SetRequest, set_many
 from sansio_cache.single_flight import Following, Phase, SingleFlight
 from sansio_cache.step import (
@@ -389,30 +388,30 @@ def lone_set(request: SetRequest) -> Step:
 class TrustingFilling:
     """The end of a mutation that takes a refused fill as done, and removes nothing."""
 
-    filling: Filling
+    filling: MutateFilling
 
     def receive(self, event: Event) -> Step:
         """Take any answer for success."""
         if isinstance(event, CellsFilled):
             return ended(ManyInvalidated((KEY,), ()))
         step = self.filling.receive(event)
-        return _still(TrustingFilling, step, Filling)
+        return _still(TrustingFilling, step, MutateFilling)
 
 
 def end_without_removal(request: EndRequest) -> Step:
     """End a mutation, not minding a refused fill."""
-    return _still(TrustingFilling, end(request), Filling)
+    return _still(TrustingFilling, end(request), MutateFilling)
 
 
 @attrs.frozen
 class ReadingAsLeader:
-    """Leads a flight from its very first read."""
+    """Leads a load from its very first read."""
 
     request: LoadRequest
     load_id: int
 
     def receive(self, event: Event) -> Step:
-        """A hit lands the flight."""
+        """A hit ends the load."""
         if isinstance(event, Interrupted):
             return ended(Abandoned(), load_id=self.load_id)
         assert isinstance(event, CellRead)
@@ -428,7 +427,7 @@ class JoiningFirst:
     """Joins whoever reads or loads, without a read of its own."""
 
     request: LoadRequest
-    sharing: Sharing
+    sharing: LoadSharing
 
     def receive(self, event: Event) -> Step:
         """Lead with a read, or take what the leader has."""
@@ -440,9 +439,9 @@ class JoiningFirst:
 
 def join_first(request: LoadRequest, *, skip: MissReason | None = None) -> Step:
     """Begin a get-or-load by joining."""
-    sharing = Sharing(request, Finding(), None, request.started_s)
-    step = sharing.ask(request.policy.wait_s, request.started_s)
-    return replace(step, state=JoiningFirst(request, sharing))
+    step = share(request, Finding(), request.started_s)
+    assert isinstance(step.state, LoadSharing)
+    return replace(step, state=JoiningFirst(request, step.state))
 
 
 @attrs.frozen
@@ -453,7 +452,7 @@ class Forgetful:
 
     def receive(self, event: Event) -> Step:
         """End at once where an acquire is interrupted."""
-        if isinstance(self.state, Acquiring) and isinstance(event, Interrupted):
+        if isinstance(self.state, LoadAcquiring) and isinstance(event, Interrupted):
             return ended(Abandoned(), load_id=self.state.load_id)
         return _forgetful(self.state.receive(event))
 
@@ -561,7 +560,7 @@ def _believing(step: Step, wish: Callable[[State, Event], Event]) -> Step:
 
 
 def _as_captured(state: State, event: Event) -> Event:
-    if isinstance(state, FillingLoad) and isinstance(event, CellsFilled):
+    if isinstance(state, LoadFilling) and isinstance(event, CellsFilled):
         return replace(event, versions=tuple(version for _, version in state.versions))
     return event
 
@@ -572,7 +571,7 @@ def load_sharing_tagged(request: LoadRequest, *, skip: MissReason | None = None)
 
 
 def _as_stored(state: State, event: Event) -> Event:
-    if isinstance(state, Reading) and isinstance(event, CellRead) and NO_VERSION in event.versions:
+    if isinstance(state, LoadReading) and isinstance(event, CellRead) and NO_VERSION in event.versions:
         body = event.cell.body if isinstance(event.cell, Cell) else b""
         if body:
             return replace(event, versions=tuple(version for _, _, version in tags_of(body)))
@@ -585,7 +584,7 @@ def load_forgiving(request: LoadRequest, *, skip: MissReason | None = None) -> S
 
 
 def _as_expired(state: State, event: Event) -> Event:
-    if isinstance(state, Reading) and isinstance(event, CellRead) and isinstance(event.cell, Cell):
+    if isinstance(state, LoadReading) and isinstance(event, CellRead) and isinstance(event.cell, Cell):
         is_readable = event.cell.body[8:16] == state.request.codec.fingerprint
         if not is_readable:
             return replace(event, cell=replace(event.cell, soft_ms=LAPSED_MS))
@@ -632,7 +631,8 @@ class Hoarding:
     def receive(self, event: Event) -> Step:
         """Keep the grants, and ask again later for the rest."""
         answers = event.answers if isinstance(event, LeasesAnswered) else ()
-        if isinstance(self.state, Claiming) and any(isinstance(each, LeaseDenied) for each in answers):
+        is_denied = any(isinstance(each, LeaseDenied) for each in answers)
+        if isinstance(self.state, LoadManyAcquiring) and is_denied:
             return Step(Hoarded(self.state), Sleep(0.0))
         return _hoarding(self.state.receive(event))
 
@@ -641,12 +641,12 @@ class Hoarding:
 class Hoarded:
     """Sleeps with grants in hand."""
 
-    claiming: Claiming
+    acquiring: LoadManyAcquiring
 
     def receive(self, event: Event) -> Step:
         """Ask again."""
         assert isinstance(event, Woke)
-        return _hoarding(self.claiming.ask(event.now_s))
+        return _hoarding(self.acquiring.ask())
 
 
 def _hoarding(step: Step) -> Step:

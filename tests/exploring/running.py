@@ -62,6 +62,7 @@ from sansio_cache.notices import InvalidationFailed, StaleServed, StoreGaveUp
 from sansio_cache.operations.invalidate import invalidate
 from sansio_cache.operations.mutate import begin
 from sansio_cache.operations.recovery import recover
+from sansio_cache.operations.renewal import renew
 from sansio_cache.operations.set_many import Item
 from sansio_cache.single_flight import Following, SingleFlight
 from sansio_cache.step import (
@@ -315,7 +316,7 @@ class Running:
         if isinstance(step.command, Compute | ComputeMany):
             self.workers[i] = replace(self.workers[i], looked=None)
             if step.command.renewal is not None and self.configuration.renewals:
-                self._renew(i, step.command.renewal)
+                self._renew(i, renew(step.command.renewal))
         elif not self.configuration.is_eager:
             return
         elif isinstance(step.command, Sleep) and not self.may_interrupt:
@@ -382,7 +383,7 @@ class Running:
             held = replace(worker, stage=Stage.BLOCK, step=None, holds=outcome.grants)
             self.workers[i] = held
             if outcome.renewal is not None and self.configuration.renewals:
-                self._renew(i, outcome.renewal)
+                self._renew(i, renew(outcome.renewal))
         elif worker.owes:
             if worker.version is not None:
                 for key in worker.owes:

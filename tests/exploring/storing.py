@@ -235,7 +235,7 @@ def _judged(
                 or not isinstance(old.cell, Cell)
                 or not is_granted_to(old.cell.grant, lease.lease_id)
             ):
-                return Invariant.S5, f"a {name} changed a cell that is not its claimant's"
+                return Invariant.S5, f"a {name} changed a cell that is not its owner's"
             if isinstance(command, ReleaseLeases) and _has_lost_value(old.cell, new):
                 return Invariant.S13, "a release removed a value"
     return None

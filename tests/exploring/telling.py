@@ -68,7 +68,7 @@ def _then(worker: Worker) -> str:
     if worker.reply is not None:
         return f"{type(worker.reply).__name__} on its way"
     if worker.following is not None:
-        return f"follows flight {worker.following.load_id} ({worker.following.joined.name})"
+        return f"follows load {worker.following.load_id} ({worker.following.joined.name})"
     if isinstance(command, Compute | ComputeMany):
         return "calls its loader"
     if command is not None:
@@ -82,7 +82,7 @@ def _command(command: Any) -> str:
         fills = (f"{_grant(fill.grant)}, {_body(fill.body)}" for fill in command.fills)
         return f"{name}({'; '.join(fills)})"
     if hasattr(command, "leases"):
-        return f"{name}({', '.join(_grant(lease.claim) for lease in command.leases)})"
+        return f"{name}({', '.join(_grant(lease.lease_id) for lease in command.leases)})"
     if hasattr(command, "key"):
         nonce = f" for {_grant(command.nonce)}" if hasattr(command, "nonce") else ""
         return f"{name}({command.key}{nonce})"
@@ -102,7 +102,7 @@ def _grant(lease_id: bytes) -> str:
 
 
 def _body(body: bytes) -> str:
-    ties = "".join(f", {name or 'beside'} {_grant(version)}" for _, name, version in tags_of(body))
+    ties = "".join(f", {name or 'variant of'} {_grant(version)}" for _, name, version in tags_of(body))
     return f"version {payload_of(body).decode()}{ties}"
 
 

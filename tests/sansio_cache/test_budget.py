@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sansio_cache.budget import Budget, StoreTimeouts
+from sansio_cache.errors import ConfigurationError
 from sansio_cache.events import FailureKind, StoreFailed
 
 TIMEOUT = FailureKind.TIMEOUT
@@ -15,14 +16,23 @@ TIMEOUT = FailureKind.TIMEOUT
 def test_an_attempt_gets_100_ms_and_an_operation_250_ms_by_default():
     budget = StoreTimeouts().from_now(10.0)
     assert budget == Budget(10.25, 0.1, 3)
-    assert budget.timeout_s(10.0) == 0.1
+    assert budget.timeout_s == 0.1
 
 
 @pytest.mark.parametrize(
     ("now_s", "timeout_s"), [(10.0, 0.5), (10.5, 0.5), (10.75, 0.25), (11.0, 0), (99, 0)]
 )
 def test_no_attempt_is_given_more_than_what_is_left(now_s, timeout_s):
-    assert Budget(11.0, 0.5, 3).timeout_s(now_s) == timeout_s
+    assert Budget(11.0, 0.5, 3).at(now_s) == Budget(11.0, timeout_s, 3)
+
+
+def test_another_attempt_is_given_no_more_than_what_is_left_when_it_begins():
+    assert Budget(11.0, 0.5, 3).after(StoreFailed(10.75, TIMEOUT)) == Budget(11.0, 0.25, 2)
+
+
+def test_an_attempt_that_may_take_longer_than_its_operation_is_refused():
+    with pytest.raises(ConfigurationError, match=r"attempt_s \(0.5\) is longer than operation_s \(0.25\)"):
+        StoreTimeouts(0.5, 0.25)
 
 
 def test_each_failure_costs_an_attempt():
@@ -58,9 +68,9 @@ def test_attempts_never_take_longer_together_than_the_operation_may(
 ):
     """L5: also where every attempt takes the whole of its time."""
     now_s = 0.0
-    budget = StoreTimeouts(attempt_s, operation_s, attempts).from_now(now_s)
+    budget = StoreTimeouts(min(attempt_s, operation_s), operation_s, attempts).from_now(now_s)
     for _ in lateness:
-        now_s += budget.timeout_s(now_s)
+        now_s += budget.timeout_s
         following = budget.after(StoreFailed(now_s, TIMEOUT))
         if following is None:
             break

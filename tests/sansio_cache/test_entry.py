@@ -269,7 +269,7 @@ def test_large_payloads_are_read_the_same(length):
     assert examine(cell, KEY, codec_for(str, 20_000), 0, (("t:a", V1),)).value == "a" * length
 
 
-# Beside another program version's entry (fault 33).
+# Variants of another program version's entry (fault 33).
 
 
 def test_where_an_entry_is_kept_beside_another_is_internal_and_its_versions_own():
@@ -290,7 +290,7 @@ def test_what_is_kept_beside_an_entry_is_served_only_with_the_very_entry_that_it
     cell = value_cell(7, place, versions=((VARIANT_OF, own),))
     verdict = examine(cell, place, INTS, 0, ((VARIANT_OF, found),))
     assert isinstance(verdict, Servable) is (own == found)
-    # Nor is it served by accident: without an anchor it is unchecked, and under the other key it is refused.
+    # Nor is it served by accident: without its tie it is unchecked, and under the other key it is refused.
     assert examine(cell, place, INTS, 0) == Unchecked((VARIANT_OF,))
     assert examine(cell, KEY, INTS, 0, ((VARIANT_OF, own),)) == Unservable(MissReason.KEY_CHECK, THEIRS)
 

@@ -312,7 +312,7 @@ def test_a_wrong_store_is_caught(wrong):
 
 
 def test_an_entry_beside_another_that_is_tied_to_any_value_is_caught(monkeypatch):
-    """Fault 33: what is kept beside an entry is as good as that very entry, and no other."""
+    """Fault 33: the variant of an entry is as good as that very entry, and no other."""
 
     def untied(cell, key, codec, server_ms, versions=()):
         rest = tuple(pair for pair in versions if pair[0] != VARIANT_OF)

@@ -23,7 +23,7 @@ from sansio_cache import commands, events, notices, operations
 from sansio_cache import step as steps
 from sansio_cache.cell import FOREIGN, make_grant
 from sansio_cache.codec import codec_for
-from sansio_cache.commands import Lease
+from sansio_cache.commands import Lease, Renewal
 from sansio_cache.entry import MissReason, Servable, variant_key
 from sansio_cache.errors import ProtocolError
 from sansio_cache.events import (
@@ -70,7 +70,7 @@ from sansio_cache.operations.load_many import load_many
 from sansio_cache.operations.mutate import EndRequest, MutateRequest, begin, end
 from sansio_cache.operations.recovery import recover
 from sansio_cache.operations.refresh import refresh
-from sansio_cache.operations.renewal import RenewalTerms, renew
+from sansio_cache.operations.renewal import renew
 from sansio_cache.operations.set_many import Item, SetRequest, set_many
 from sansio_cache.step import OVER, ManyHeld, Step
 from support.machines import (
@@ -138,11 +138,11 @@ def beginnings():
     yield end(EndRequest(KEYS[:2], (GRANT, GRANT), ITEMS[:1], TIMEOUTS, 0.0, TAG_KEYS))
     yield delete_pattern(PatternRequest(KeyBuilder("shop"), "shop:*", 500, TIMEOUTS, 0.0))
     yield recover(KEYS, TIMEOUTS)
-    yield renew((Lease("shop:a", GRANT), Lease("shop:b", GRANT)), RenewalTerms(5_000, 60.0, TIMEOUTS))
+    yield renew(Renewal((Lease("shop:a", GRANT), Lease("shop:b", GRANT)), 5_000, 60.0, 0.1, 5 / 3))
 
 
 def replies_at(now_s, versions=()):
-    """What one claim may be answered."""
+    """What one lease request may be answered."""
     yield from (LeaseGranted(now_s, GRANT, stale, 1_000, versions) for stale in (None, STALE, TEXT))
     yield from (LeaseDenied(now_s, 50, stale, 1_000, versions) for stale in (None, STALE, TEXT))
     yield from (FreshFound(now_s, cell, 1_000, versions) for cell in (FRESH, TEXT, TAGGED, VARIANT))
@@ -197,21 +197,23 @@ TELLS_TIME = LeaseDenied | LoadNotShared | SharingTimedOut | StoreFailed | Woke
 """Events by which a budget, a wait or a lease may be found to have run out."""
 EVENTS = (*events_at(0.0), *(event for event in events_at(100.0) if isinstance(event, TELLS_TIME)))
 COUNTERS = {"turns", "turn", "matched", "deleted"}
-PARTS = {"acquiring", "pausing", "tally", "batch", "lease_requests", "fills", "reading", "origin"}
+PARTS = {"acquiring", "pausing", "tally", "batch", "acquisition", "fills", "reading", "origin"}
+
+
+def fields_of(state):
+    """The names of the fields of a struct or an attrs class."""
+    return state.__struct_fields__ if isinstance(state, Struct) else attrs.fields_dict(type(state))
 
 
 def capped(state):
     """The state with counters that have no bound at their cap; behaviour past it is the same."""
-    if isinstance(state, Struct):  # those that are made for every hit: they count nothing
-        assert not {*COUNTERS, *PARTS} & {*state.__struct_fields__}
-        return state
     changes = {}
-    for name in attrs.fields_dict(type(state)):
+    for name in fields_of(state):
         if name in COUNTERS:
             changes[name] = min(getattr(state, name), 2)
-        elif name in PARTS and attrs.has(type(getattr(state, name))):
+        elif name in PARTS and not isinstance(getattr(state, name), tuple):
             changes[name] = capped(getattr(state, name))
-    return attrs.evolve(state, **changes) if changes else state
+    return steps.evolve(state, **changes) if changes else state
 
 
 def machines_beside(step):
@@ -220,7 +222,7 @@ def machines_beside(step):
     for place in (step.command, step.outcome):
         renewal = getattr(place, "renewal", None)
         if renewal is not None:
-            yield renewal
+            yield renew(renewal)
 
 
 @cache
@@ -431,7 +433,7 @@ def test_a_mutations_holds_are_renewed_by_a_machine_of_its_own():
     _, reached, _ = explored()
     held = [step.outcome for step in reached if isinstance(step.outcome, ManyHeld) and step.outcome.grants]
     assert held
-    assert all(each.renewal is not None and each.renewal.command is not None for each in held)
+    assert all(each.renewal is not None and renew(each.renewal).command is not None for each in held)
 
 
 def test_theirs_is_another_grant_than_ours():

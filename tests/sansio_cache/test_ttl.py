@@ -11,6 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from sansio_cache.errors import InvalidTtlError
+from sansio_cache.policy import ttl_ms
 from sansio_cache.ttl import (
     COLD,
     DEFAULT_TTL_S,
@@ -21,7 +22,6 @@ from sansio_cache.ttl import (
     STATIC,
     Jitter,
     Tier,
-    ttl_ms,
     ttl_seconds,
 )
 

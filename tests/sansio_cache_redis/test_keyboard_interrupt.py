@@ -290,12 +290,10 @@ def problems_after(under, operation, key, interrupter):
     cache, raw = under.cache, under.raw
     names = [frame.name for frame in interrupter.stack]
     is_excused = in_clean_up(interrupter)
-    if cache._backend._connections is not None and not is_excused:
+    if cache._backend.connections is not None and not is_excused:
         try:
-            wait_until(
-                lambda: all(lane.is_free() for lane in cache._backend._connections._lanes), timeout_s=1
-            )
-            wait_until(lambda: not cache._backend._connections._lock.locked(), timeout_s=1)
+            wait_until(lambda: all(lane.is_free() for lane in cache._backend.connections._lanes), timeout_s=1)
+            wait_until(lambda: not cache._backend.connections._lock.locked(), timeout_s=1)
         except TimeoutError:
             yield "a connection is never given back"
             return
@@ -394,7 +392,7 @@ def test_an_interrupt_while_it_connects_leaves_a_cache_that_connects(redis_url, 
                 wait_until(lambda cache=cache: cache.get("k") == "stored", timeout_s=5)
             except TimeoutError:
                 found[" < ".join(reversed(interrupter.where[-3:]))] += 1
-            if cache._backend._connections.connections > 1:
+            if cache._backend.connections.connections > 1:
                 found[f"another connection: {interrupter.where[-1]}"] += 1
     assert struck > 50
     assert found == Counter()

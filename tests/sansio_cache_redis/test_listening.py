@@ -9,11 +9,12 @@ import attrs
 from sansio_cache import Policy, backoff
 from sansio_cache.cell import NO_GRANT
 from sansio_cache.codec import codec_for
-from sansio_cache.commands import Fill, FillCells, Watch
+from sansio_cache.commands import Fill, FillCells, Sleep, Watch
 from sansio_cache.entry import seal, variant_key
 from sansio_cache.events import FillResult
 from sansio_cache_redis import listening
 from sansio_cache_redis.listening import Listener
+from sansio_cache_runtime.driver_base import Call
 from support.faulty import GIVE_UP_S
 from support.runtimes import MAX_VALUE_BYTES, ON_MEMORY, ON_SERVER, never, runs, until
 from support.servers import wait_until
@@ -55,12 +56,14 @@ async def test_a_waiter_is_told_of_keys_that_it_names_later_and_looks_at_once_wh
     driver = world.cache.driver
     listener = driver._backend.listener = FakeListener()
 
+    call = Call(None, None)
+
     async def sleep(*keys):
-        watch = Watch(keys, b"load_id", LONG_S)
+        command = Sleep(LONG_S, Watch(keys, b"load_id", LONG_S))
         if world.cache.is_sync:
-            await anyio.to_thread.run_sync(driver._sleep_watching, LONG_S, watch, abandon_on_cancel=True)
+            await anyio.to_thread.run_sync(driver._sleep, command, call, abandon_on_cancel=True)
         else:
-            await driver._sleep_watching(LONG_S, watch)
+            await driver._sleep(command, call)
 
     with anyio.fail_after(GIVE_UP_S):
         await sleep("a", "b")
@@ -72,9 +75,9 @@ async def test_a_waiter_is_told_of_keys_that_it_names_later_and_looks_at_once_wh
                 tasks.start_soon(sleep, "b", "c")
                 await until(lambda: world.cache.driver._watches)
                 listener.wake(key)
-        driver._stop_watching(b"load_id")
+        driver._end(call)
     assert listener.keys == []
-    assert driver._watches == {}
+    assert driver._watches == set()
 
 
 @attrs.frozen

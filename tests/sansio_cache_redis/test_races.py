@@ -20,6 +20,8 @@ from sansio_cache_redis.connections.settings import asyncio_factory
 from sansio_cache_redis.connections.threads import _Call
 from sansio_cache_redis.errors import ERRORS
 from sansio_cache_runtime.anyio import driver as driver_anyio
+from sansio_cache_runtime.anyio.memory import AnyioMemoryBackend
+from sansio_cache_runtime.memory import SharedMemory
 
 on_both = pytest.mark.parametrize("backend", ["asyncio", "trio"])
 
@@ -78,7 +80,7 @@ def test_a_cancelled_write_whose_clean_up_runs_out_of_time_is_remembered(backend
     """Being cancelled does not stop an invalidation; if time does, this cache bypasses the key."""
     monkeypatch.setattr(driver_anyio, "_CLEAN_UP_S", 0.05)
 
-    class Hung:
+    class Hung(AnyioMemoryBackend):
         async def answer(self, command):
             with anyio.move_on_after(command.timeout_s):
                 await anyio.sleep_forever()
@@ -87,7 +89,7 @@ def test_a_cancelled_write_whose_clean_up_runs_out_of_time_is_remembered(backend
     async def main():
         options = {"operation_timeout_s": 30.0, "attempt_timeout_s": 30.0}
         async with async_cache.Cache.from_url("memory://", namespace="hung", **options) as cache:
-            cache._bound()._backend = Hung()
+            cache._bound()._backend = Hung(SharedMemory(cache._config))
 
             async def write():
                 if operation == "invalidate":
@@ -114,7 +116,7 @@ def test_a_connection_whose_driver_was_interrupted_before_it_could_hand_it_over_
     """Ctrl-C may strike in the hand-over itself."""
     with sync.Cache.from_url(redis_url, namespace=namespace, max_connections=1) as cache:
         assert cache.set("k", 1)
-        [lane] = cache._backend._connections._lanes
+        [lane] = cache._backend.connections._lanes
         lane.driver = gone = _Call([(b"PING",)], 1.0, time.monotonic())
         gone.is_gone = True
         assert cache.get("k") == 1

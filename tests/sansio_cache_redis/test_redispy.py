@@ -192,7 +192,7 @@ def test_the_asynchronous_cache_works_without_them(backend, url, namespace):
                 tasks.cancel_scope.cancel()
             assert await cache.get("k1") == "loaded", "a reply was misread"
             assert cache.stats().errors == {}
-            [connection] = cache._bound().channel
+            [connection] = cache._bound()._backend.connections
             assert type(connection).__name__ == "_PublicConnection"
 
     anyio.run(main, backend=backend)
@@ -228,7 +228,7 @@ def test_the_synchronous_cache_works_without_the_sockets(url, namespace):
         assert cache.get_or_load("k", lambda: "loaded") == "loaded"
         assert cache.get_many(["k", "none"]) == {"k": "loaded"}
         assert cache.set_many({"a": 1, "b": 2}) == {"a": True, "b": True}
-        assert type(cache._backend._connections._lanes[0].wire) is redispy._PublicWire
+        assert type(cache._backend.connections._lanes[0].wire) is redispy._PublicWire
         assert cache.stats().errors == {}
 
 

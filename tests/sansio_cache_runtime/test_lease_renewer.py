@@ -3,10 +3,8 @@
 import threading
 
 from sansio_cache import Policy
-from sansio_cache.budget import StoreTimeouts
-from sansio_cache.commands import Lease, RenewLeases
+from sansio_cache.commands import Lease, Renewal, RenewLeases
 from sansio_cache.events import LeasesRenewed
-from sansio_cache.operations.renewal import RenewalTerms, renew
 from sansio_cache_redis.sync import Cache
 from sansio_cache_runtime.sync import lease_renewer as module
 from sansio_cache_runtime.sync.lease_renewer import LeaseRenewer
@@ -29,9 +27,7 @@ class Kept:
 
     def keeping(self, key):
         """Renew the lease of a key at once."""
-        return self.lease_renewer.keeping(
-            renew((Lease(key, b"grant"),), RenewalTerms(0, 60.0, StoreTimeouts()))
-        )
+        return self.lease_renewer.keeping(Renewal((Lease(key, b"grant"),), 0, 60.0, 0.1, 0.0))
 
 
 def test_the_thread_ends_when_it_has_nothing_to_do_and_another_begins_later(monkeypatch, namespace):

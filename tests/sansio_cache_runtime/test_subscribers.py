@@ -407,7 +407,7 @@ def test_an_outage_is_heard_and_told(runtime, redis_server, namespace):
                 assert (await cache.invalidate("k")).remembered == 1
             assert "the store failed (connection)" in explanation.lines
             assert "went on without the store (connection)" in explanation.lines
-            assert "could not remove 1 key: remembered until the store can be told" in explanation.lines
+            assert "could not remove 1 key: pending until the store can be told" in explanation.lines
             proxy.accept_connections()
             await eventually(lambda: not cache.is_out and not cache.cache._coordinator.pending_invalidations)
             assert fold.snapshot() == cache.stats()

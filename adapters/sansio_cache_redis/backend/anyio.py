@@ -25,7 +25,7 @@ from sansio_cache_redis.connections.threads import StartThread
 from sansio_cache_redis.health import PROBES_S, probes
 from sansio_cache_redis.listening import Listener
 from sansio_cache_redis.topology.single import SingleServer
-from sansio_cache_redis.wire import EVALSHA, Args, ServerClock, as_eval, encode, unknown_scripts
+from sansio_cache_redis.wire import Args, ServerClock, encode
 
 
 class Connections(Protocol):
@@ -50,30 +50,14 @@ class RedisBackend(BaseBackend[Connections]):
     def answer(self, command: StoreCommand) -> Awaitable[StoreEvent]:
         """Do what is asked; a failure is an event. To be awaited once, and at once."""
         try:
-            commands = encode(command)
-            if commands[0][0] is EVALSHA:
-                return self._answer_by_script(command, commands)
-            # Read where it comes in: under asyncio no coroutine stands between a reply and its caller.
-            return self.connections.ask(commands, command.timeout_s, partial(self._event, command))
+            # The replies are read where they come in: under asyncio no coroutine stands between them and the
+            # caller.
+            return self.connections.ask(encode(command), command.timeout_s, partial(self._read, command))
         except Exception as error:  # noqa: BLE001 - whatever it is: the business never sees the cache fail
-            return self._failed(command, error)
+            return self._failed(error)
 
-    async def _answer_by_script(self, command: StoreCommand, commands: list[Args]) -> StoreEvent:
-        try:
-            replies = await self.connections.ask(commands, command.timeout_s, as_they_are)
-            if isinstance(replies, list) and (unknown := unknown_scripts(replies)):
-                again = [as_eval(commands[place]) for place in unknown]
-                answers = await self.connections.ask(again, command.timeout_s, as_they_are)
-                if isinstance(answers, BaseException):
-                    return self._event(command, answers)
-                for place, reply in zip(unknown, answers, strict=True):
-                    replies[place] = reply
-        except Exception as error:  # noqa: BLE001 - as above
-            return self._event(command, error)
-        return self._event(command, replies)
-
-    async def _failed(self, command: StoreCommand, error: Exception) -> StoreEvent:
-        return self._event(command, error)
+    async def _failed(self, error: Exception) -> StoreEvent:
+        return self._events.failure(error)
 
     async def health(self) -> Health:
         """How the server is. Never raises for it."""

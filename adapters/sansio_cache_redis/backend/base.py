@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Final, Generic
+from functools import partial
+from typing import Any, Generic
 
 import attrs
 
-from sansio_cache.commands import StoreCommand
 from sansio_cache.config import CacheConfig
-from sansio_cache.events import FailureKind, StoreEvent, StoreFailed
 from sansio_cache.health import Health
 from sansio_cache.keys import ONE_PART
-from sansio_cache_redis.errors import classify
 from sansio_cache_redis.health import judge
 from sansio_cache_redis.topology.single import C, SingleServer
-from sansio_cache_redis.wire import Args, ServerClock, decode
+from sansio_cache_redis.wire import Args, EventReader, ServerClock
 from sansio_cache_runtime.backend import Listener
-
-_DISTRUSTED: Final = (FailureKind.MISPAIRED, FailureKind.READ_ONLY)
-"""Another's reply, or a primary that is none any more: another connection may do better."""
 
 
 class BaseBackend(Generic[C]):
@@ -46,8 +41,10 @@ class BaseBackend(Generic[C]):
         self._server = server
         self.connections = server.connections
         """Where commands go."""
-        self._clock = clock
-        self._server_clock = server_clock
+        self._events = EventReader(clock, server_clock, partial(server.reset, ONE_PART))
+        self._read = self._events.read
+        """Makes an event of a command and of what came back. Never raises; it may close the connections, also
+        those that the replies have come in on."""
 
     def part_of(self, key: str) -> str:
         """The part of the store that a key is in: what can fail alone."""
@@ -56,22 +53,6 @@ class BaseBackend(Generic[C]):
     def distrust(self, part: str) -> None:
         """A reply belonged to another key: close the connections to the part."""
         self._server.reset(part)
-
-    def _event(self, command: StoreCommand, replies: list[Any] | BaseException) -> StoreEvent:
-        """The event that replies amount to, or a failure in their place. Never raises.
-
-        It may close the connections, also those that the replies have come in on.
-        """
-        now_s = self._clock()
-        if isinstance(replies, BaseException):
-            return StoreFailed(now_s, classify(replies))
-        try:
-            event = decode(command, replies, self._server_clock, now_s)
-        except Exception:  # noqa: BLE001 - a fault of ours must not leave the caller waiting for ever
-            return StoreFailed(now_s, FailureKind.OTHER)
-        if isinstance(event, StoreFailed) and event.kind in _DISTRUSTED:
-            self._server.reset(ONE_PART)
-        return event
 
     def _judged(
         self, asked: Sequence[tuple[str, Args]], replies: list[Any] | BaseException, latency_s: float

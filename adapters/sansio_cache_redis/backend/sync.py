@@ -17,7 +17,7 @@ from sansio_cache_redis.connections.threads import StartThread, ThreadsConnectio
 from sansio_cache_redis.health import PROBES_S, probes
 from sansio_cache_redis.listening import Listener
 from sansio_cache_redis.topology.single import SingleServer
-from sansio_cache_redis.wire import EVALSHA, ServerClock, as_eval, encode, unknown_scripts
+from sansio_cache_redis.wire import Again, ServerClock, encode
 
 
 class RedisBackend(BaseBackend[ThreadsConnections | ClientConnections]):
@@ -26,16 +26,12 @@ class RedisBackend(BaseBackend[ThreadsConnections | ClientConnections]):
     def perform(self, command: StoreCommand) -> StoreEvent:
         """Do what is asked; a failure is an event."""
         try:
-            commands = encode(command)
-            replies = self.connections.execute(commands, command.timeout_s)
-            if commands[0][0] is EVALSHA and (unknown := unknown_scripts(replies)):
-                again = [as_eval(commands[place]) for place in unknown]
-                answers = self.connections.execute(again, command.timeout_s)
-                for place, reply in zip(unknown, answers, strict=True):
-                    replies[place] = reply
+            answer = self._read(command, self.connections.execute(encode(command), command.timeout_s))
+            if isinstance(answer, Again):
+                return answer.read(self.connections.execute(answer.commands, command.timeout_s))
         except Exception as error:  # noqa: BLE001 - whatever it is: the business never sees the cache fail
-            return self._event(command, error)
-        return self._event(command, replies)
+            return self._events.failure(error)
+        return answer
 
     def health(self) -> Health:
         """How the server is. Never raises for it."""

@@ -8,7 +8,7 @@ is given up on goes on by itself, as redis-py may swallow a cancellation, or clo
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
 
 import anyio
@@ -17,7 +17,7 @@ import anyio.to_thread
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from sansio_cache_redis.connections.multiplexed import R, Read
-from sansio_cache_redis.wire import Args
+from sansio_cache_redis.wire import Again, Args
 
 _TRIO_THREADS: Final = 40
 """How many calls of a client may run at once under trio. Its pool bounds them as well."""
@@ -27,6 +27,19 @@ def _filled(pipeline: Any, commands: Sequence[Args]) -> Any:
     for command in commands:
         pipeline.execute_command(*command)
     return pipeline
+
+
+async def _answer(
+    ask: Callable[[Sequence[Args], float], Awaitable[list[Any] | BaseException]],
+    commands: Sequence[Args],
+    timeout_s: float,
+    read: Read[R],
+) -> R:
+    """What is read of the replies, also where something has to be sent once more."""
+    answer = read(await ask(commands, timeout_s))
+    while isinstance(answer, Again):
+        answer = answer.read(await ask(answer.commands, timeout_s))
+    return answer
 
 
 class ClientConnections:
@@ -63,6 +76,9 @@ class TrioClientConnections:
 
     async def ask(self, commands: Sequence[Args], timeout_s: float, read: Read[R]) -> R:
         """Send commands together, and give back what `read` makes of their replies, or of a failure."""
+        return await _answer(self._replies, commands, timeout_s, read)
+
+    async def _replies(self, commands: Sequence[Args], timeout_s: float) -> list[Any] | BaseException:
         replies: list[Any] | BaseException = RedisTimeoutError("no reply in time")
         try:
             with anyio.move_on_after(timeout_s):
@@ -72,7 +88,7 @@ class TrioClientConnections:
                 )
         except Exception as error:  # noqa: BLE001 - whatever it is, it comes in the place of the replies
             replies = error
-        return read(replies)
+        return replies
 
     def reset(self) -> None:
         """Close the client's connections; it opens new ones by itself."""
@@ -93,14 +109,17 @@ class AsyncioClientConnections:
 
     async def ask(self, commands: Sequence[Args], timeout_s: float, read: Read[R]) -> R:
         """Send commands together, and give back what `read` makes of their replies, or of a failure."""
+        return await _answer(self._replies, commands, timeout_s, read)
+
+    async def _replies(self, commands: Sequence[Args], timeout_s: float) -> list[Any] | BaseException:
         task = asyncio.get_running_loop().create_task(self._run(commands))
         self._tasks.add(task)
         task.add_done_callback(self._forget)
         done, _ = await asyncio.wait([task], timeout=timeout_s)
         if not done:
-            return read(RedisTimeoutError("no reply in time"))
+            return RedisTimeoutError("no reply in time")
         failure = task.exception()
-        return read(task.result() if failure is None else failure)
+        return task.result() if failure is None else failure
 
     def reset(self) -> None:
         """Close the client's idle connections; it opens new ones by itself."""

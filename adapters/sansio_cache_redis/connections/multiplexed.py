@@ -40,7 +40,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from sansio_cache_redis.connections.redispy import LONGEST_CALL_S, NOT_ENOUGH_DATA, pack, pack_one
 from sansio_cache_redis.errors import as_failure, fresh
-from sansio_cache_redis.wire import Args
+from sansio_cache_redis.wire import Again, Args
 
 SWEEP_S: Final = 0.02
 BULK_BYTES: Final = 131072
@@ -55,11 +55,24 @@ _SILENCE_S: Final = 0.1
 
 R = TypeVar("R")
 
-Read = Callable[[list[Any] | BaseException], R]
-"""Makes what the caller gets of its replies, or of the failure that came in their place. It never raises."""
+Read = Callable[[list[Any] | BaseException], R | Again[R]]
+"""Makes what the caller gets of its replies, or of the failure that came in their place. It never raises.
+
+Of replies, and not of a failure, it may make what has to be sent once more.
+"""
 
 
-def as_they_are(replies: list[Any] | BaseException) -> list[Any] | BaseException:
+def read_failure(read: Read[R], failure: BaseException) -> R:
+    """What the caller gets of a failure: that is an answer, and never asks for more."""
+    answer = read(failure)
+    assert not isinstance(answer, Again)
+    return answer
+
+
+Replies = list[Any] | BaseException
+
+
+def as_they_are(replies: Replies) -> Replies | Again[Replies]:
     """The replies themselves, or the failure."""
     return replies
 
@@ -193,9 +206,19 @@ class MultiplexedConnection(ABC):
                 if len(mine) < wanted:
                     continue
                 self._replies = []
-            pending.popleft()
+            _, _, _, timeout_s, _ = pending.popleft()
             if not caller.done():
-                caller.set_result(read(mine))
+                answer = read(mine)
+                if isinstance(answer, Again):
+                    self._send_again(caller, answer, timeout_s)
+                else:
+                    caller.set_result(answer)
+
+    def _send_again(self, caller: Caller, again: Again[Any], timeout_s: float) -> None:
+        """Send what has to be sent once more; the caller goes on waiting, and its time begins anew."""
+        self._pending.append((caller, len(again.commands), again.read, timeout_s, monotonic()))
+        self._outbox.append(pack(again.commands))
+        self._flush_soon()
 
     def _get_stuck(self, is_stuck: bool) -> None:
         """Whether there is more to be sent than the peer takes."""
@@ -291,7 +314,7 @@ class MultiplexedConnections(ABC, Generic[C]):
             connection = await self._opened(timeout_s)
             answer = connection.ask(commands, timeout_s - (monotonic() - started_s), read)
         except Exception as error:  # noqa: BLE001 - whatever it is, it comes in the place of the replies
-            return read(error)
+            return read_failure(read, error)
         return await answer
 
     def reset(self) -> None:

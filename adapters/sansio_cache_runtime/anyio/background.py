@@ -28,6 +28,10 @@ class Background(Protocol):
         """Start a task; the function given back cancels it."""
         ...
 
+    def start_after(self, delay_s: float, job: Job) -> Callable[[], object]:
+        """Start a task when so many seconds have passed; the function given back cancels both."""
+        ...
+
     def call_soon(self, function: Callable[[], object]) -> None:
         """Call a function in the loop, from any thread; not at all where the loop has ended."""
         ...
@@ -51,6 +55,29 @@ async def _guard(job: Job) -> None:
         logger.exception("a background task of the cache failed")
 
 
+class _Delayed:
+    """A job that a timer is to start, or has started."""
+
+    __slots__ = ("_background", "_cancel", "_job", "cancel_timer")
+
+    cancel_timer: Callable[[], object]
+
+    def __init__(self, background: Background, job: Job) -> None:
+        self._background = background
+        self._job = job
+        self._cancel: Callable[[], object] | None = None
+
+    def start(self) -> None:
+        """The time has come."""
+        self._cancel = self._background.start(self._job)
+
+    def cancel(self) -> None:
+        """It is not to run, or to run no more."""
+        self.cancel_timer()
+        if self._cancel is not None:
+            self._cancel()
+
+
 class AsyncioBackground:
     """Tasks of the running asyncio loop."""
 
@@ -64,6 +91,12 @@ class AsyncioBackground:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task.cancel
+
+    def start_after(self, delay_s: float, job: Job) -> Callable[[], object]:
+        """Start a task when so many seconds have passed; the function given back cancels both."""
+        delayed = _Delayed(self, job)
+        delayed.cancel_timer = self._loop.call_later(delay_s, delayed.start).cancel
+        return delayed.cancel
 
     def call_soon(self, function: Callable[[], object]) -> None:
         """Call a function in the loop, from any thread; not at all where the loop has ended."""
@@ -116,6 +149,15 @@ class TrioBackground:
 
         self._trio.lowlevel.spawn_system_task(run, context=copy_context())
         return scope.cancel
+
+    def start_after(self, delay_s: float, job: Job) -> Callable[[], object]:
+        """Start a task when so many seconds have passed; the function given back cancels both."""
+
+        async def run() -> None:  # there are no timers but tasks
+            await self._trio.sleep(delay_s)
+            await job()
+
+        return self.start(run)
 
     def call_soon(self, function: Callable[[], object]) -> None:
         """Call a function in the loop, from any thread; not at all where the loop has ended."""

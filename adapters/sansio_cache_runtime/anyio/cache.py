@@ -22,7 +22,7 @@ from sansio_cache.health import Health
 from sansio_cache.loader import Fresh, LoadContext
 from sansio_cache.notices import OperationName
 from sansio_cache.policy import Policy
-from sansio_cache.step import ManyHeld, Outcome, Step
+from sansio_cache.step import Loaded, ManyHeld, Outcome, Step, Value
 from sansio_cache_runtime.anyio.background import AsyncioBackground, Background, TrioBackground
 from sansio_cache_runtime.anyio.driver import Driver
 from sansio_cache_runtime.anyio.entity import Entity
@@ -135,7 +135,9 @@ class Cache(CacheBase):
             InvalidKeyError: The key cannot be one.
             ConfigurationError: Values of the type cannot be stored so that they come back equal.
         """
-        return read(await self._bound().run(self._requests.get(key, type)), default)
+        driver = self._bound()
+        outcome = await driver.run(self._requests.get(key, type))
+        return outcome.value if isinstance(outcome, Value) else read(outcome, default)
 
     @overload
     async def get_many(self, keys: Iterable[str], *, type: type[T]) -> dict[str, T]: ...
@@ -231,8 +233,10 @@ class Cache(CacheBase):
                 raise.
             Exception: What the loader raises, unchanged.
         """
+        driver = self._bound()
         step = self._requests.get_or_load(key, loader, type, ttl, tags, policy)
-        return loaded(await self._bound().run(step, loader))
+        outcome = await driver.run(step, loader)
+        return outcome.value if isinstance(outcome, Value | Loaded) else loaded(outcome)
 
     @overload
     async def get_or_load_many(

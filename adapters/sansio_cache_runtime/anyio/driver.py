@@ -10,22 +10,32 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from inspect import isawaitable
 from typing import Any, Final, assert_never
 
 import anyio
+import anyio.to_thread
 
 from sansio_cache.budget import StoreTimeouts
-from sansio_cache.commands import Compute, ComputeMany, ReleaseLeases, ShareLoad, Sleep, StoreCommand
-from sansio_cache.coordinator import Coordinator, Recovery, interrupted, without_store
+from sansio_cache.commands import (
+    AcquireLeases,
+    Compute,
+    ComputeMany,
+    ReleaseLeases,
+    Renewal,
+    ShareLoad,
+    Sleep,
+    StoreCommand,
+)
+from sansio_cache.coordinator import Coordinator, Recovery, interrupted, renewing, without_store
 from sansio_cache.errors import CacheClosedError
 from sansio_cache.events import Computed, ComputeFailed, Event, FailureKind, StoreFailed, Woke
 from sansio_cache.single_flight import Following, Ticket
 from sansio_cache.step import Outcome, Step
 from sansio_cache_runtime.anyio.background import Background
-from sansio_cache_runtime.anyio.loaders import call_loader
 from sansio_cache_runtime.backend import AnyioBackend
 from sansio_cache_runtime.driver_base import Call, DriverBase
-from sansio_cache_runtime.loaders import bound, keys_of, own_copy
+from sansio_cache_runtime.loaders import bound, is_coroutine_function, keys_of, own_copy
 from sansio_cache_runtime.recorder import Recorder
 from sansio_cache_runtime.recursion import forget_loads, loading, refuse_recursion
 from sansio_cache_runtime.watching import Watch
@@ -79,20 +89,31 @@ class Driver(DriverBase[anyio.Event]):
         call: Call[anyio.Event] | None = None if ticket is None else Call(loader, ticket)
         if self._is_closed:
             raise CacheClosedError("the cache is closed: make another")
+        coordinator, record = self._coordinator, self._recorder.note
         try:
             if step.notices:
                 self._note(step.notices)
             while (command := step.command) is not None:
-                if isinstance(command, StoreCommand) and not isinstance(command, ReleaseLeases):
+                if isinstance(command, StoreCommand) and not isinstance(
+                    command, AcquireLeases | ReleaseLeases
+                ):
                     event: Event = await self._backend.answer(command)
                 else:
                     call = call or Call(loader, None)
                     event = await self._perform(command, call)
                 step = step.state.receive(event)
                 if step.load_id is not None:
-                    self._observe(step)
-                if step.notices:
-                    self._note(step.notices)
+                    with self._lock:
+                        ended = coordinator.observe(step)
+                    if ended is not None:
+                        self._wake(ended)
+                notices = step.notices
+                if (
+                    notices
+                    and record(notices)
+                    and (coordinator.concerns(notices) or coordinator.needs_recovery)
+                ):
+                    self._heed(notices)
         except BaseException:
             await self._give_back(step)
             raise
@@ -105,12 +126,14 @@ class Driver(DriverBase[anyio.Event]):
         return step.outcome
 
     @contextmanager
-    def renewing(self, renewal: Step | None) -> Iterator[None]:
+    def renewing(self, renewal: Renewal | None) -> Iterator[None]:
         """Renew leases while the block runs."""
         if renewal is None:
             yield
             return
-        cancel = self._background.start(lambda: self.run(renewal))
+        cancel = self._background.start_after(
+            renewal.pause_s, lambda: self.run(renewing(renewal, self._clock()))
+        )
         try:
             yield
         finally:
@@ -145,7 +168,9 @@ class Driver(DriverBase[anyio.Event]):
                 self._note(step.notices)
 
     async def _perform(
-        self, command: Compute | ComputeMany | ShareLoad | Sleep | ReleaseLeases, call: Call[anyio.Event]
+        self,
+        command: Compute | ComputeMany | ShareLoad | Sleep | AcquireLeases | ReleaseLeases,
+        call: Call[anyio.Event],
     ) -> Event:
         match command:
             case ReleaseLeases():
@@ -158,6 +183,9 @@ class Driver(DriverBase[anyio.Event]):
                 return await self._share(command, call)
             case Sleep():
                 return await self._sleep(command, call)
+            case AcquireLeases(lease_requests=lease_requests):
+                refuse_recursion(self, *(each.key for each in lease_requests))
+                return await self._backend.answer(command)
             case _:
                 assert_never(command)
 
@@ -232,3 +260,12 @@ class Driver(DriverBase[anyio.Event]):
                     recovery = self._coordinator.next_recovery(recovery, outcome, self._timeouts)
         finally:
             self._give_up(ticket)
+
+
+async def call_loader(loader: Callable[[], Any]) -> Any:
+    """Call a loader: a coroutine function here, a plain one on a worker thread, as it may block."""
+    if is_coroutine_function(loader):
+        return await loader()
+    # In a list: trio takes a function that returns a coroutine for a mistake.
+    [value] = await anyio.to_thread.run_sync(lambda: [loader()])
+    return await value if isawaitable(value) else value

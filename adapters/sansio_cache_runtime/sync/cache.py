@@ -18,7 +18,7 @@ from sansio_cache.health import Health
 from sansio_cache.loader import Fresh, LoadContext
 from sansio_cache.notices import OperationName
 from sansio_cache.policy import Policy
-from sansio_cache.step import ManyHeld, Outcome, Step
+from sansio_cache.step import Loaded, ManyHeld, Outcome, Step, Value
 from sansio_cache_runtime.backend import SyncBackend
 from sansio_cache_runtime.cache_base import CacheBase
 from sansio_cache_runtime.entity import plan_entity
@@ -118,7 +118,8 @@ class Cache(CacheBase):
             InvalidKeyError: The key cannot be one.
             ConfigurationError: Values of the type cannot be stored so that they come back equal.
         """
-        return read(self._driver.run(self._requests.get(key, type)), default)
+        outcome = self._driver.run(self._requests.get(key, type))
+        return outcome.value if isinstance(outcome, Value) else read(outcome, default)
 
     @overload
     def get_many(self, keys: Iterable[str], *, type: type[T]) -> dict[str, T]: ...
@@ -205,7 +206,8 @@ class Cache(CacheBase):
         """
         refuse_coroutine_function(loader)
         step = self._requests.get_or_load(key, loader, type, ttl, tags, policy)
-        return loaded(self._driver.run(step, loader))
+        outcome = self._driver.run(step, loader)
+        return outcome.value if isinstance(outcome, Value | Loaded) else loaded(outcome)
 
     @overload
     def get_or_load_many(

@@ -14,7 +14,7 @@ from functools import partial
 from typing import Any, assert_never
 
 from sansio_cache.budget import StoreTimeouts
-from sansio_cache.commands import Compute, ComputeMany, ShareLoad, Sleep, StoreCommand
+from sansio_cache.commands import AcquireLeases, Compute, ComputeMany, Renewal, ShareLoad, Sleep, StoreCommand
 from sansio_cache.coordinator import Coordinator, Recovery, interrupted, without_store
 from sansio_cache.errors import CacheClosedError
 from sansio_cache.events import Computed, ComputeFailed, Event, Woke
@@ -79,20 +79,29 @@ class Driver(DriverBase[threading.Event]):
         call: Call[threading.Event] | None = None if ticket is None else Call(loader, ticket)
         if self._is_closed:
             raise CacheClosedError("the cache is closed: make another")
+        coordinator, record = self._coordinator, self._recorder.note
         try:
             if step.notices:
                 self._note(step.notices)
             while (command := step.command) is not None:
-                if isinstance(command, StoreCommand):
+                if isinstance(command, StoreCommand) and not isinstance(command, AcquireLeases):
                     event: Event = self._backend.perform(command)
                 else:
                     call = call or Call(loader, None)
                     event = self._perform(command, call)
                 step = step.state.receive(event)
                 if step.load_id is not None:
-                    self._observe(step)
-                if step.notices:
-                    self._note(step.notices)
+                    with self._lock:
+                        ended = coordinator.observe(step)
+                    if ended is not None:
+                        self._wake(ended)
+                notices = step.notices
+                if (
+                    notices
+                    and record(notices)
+                    and (coordinator.concerns(notices) or coordinator.needs_recovery)
+                ):
+                    self._heed(notices)
         except BaseException:
             self._give_back(step)
             raise
@@ -104,7 +113,7 @@ class Driver(DriverBase[threading.Event]):
         assert step.outcome is not None
         return step.outcome
 
-    def renewing(self, renewal: Step | None) -> AbstractContextManager[None]:
+    def renewing(self, renewal: Renewal | None) -> AbstractContextManager[None]:
         """Renew leases while the block runs."""
         return self._lease_renewer.keeping(renewal)
 
@@ -127,7 +136,8 @@ class Driver(DriverBase[threading.Event]):
             return
         step = interrupted(step, self._clock())
         try:
-            self._note(step.notices)
+            if step.notices:
+                self._note(step.notices)
             while step.command is not None:
                 assert isinstance(step.command, StoreCommand)
                 step = step.state.receive(self._backend.perform(step.command))
@@ -138,7 +148,7 @@ class Driver(DriverBase[threading.Event]):
                 self._note(step.notices)
 
     def _perform(
-        self, command: Compute | ComputeMany | ShareLoad | Sleep, call: Call[threading.Event]
+        self, command: Compute | ComputeMany | ShareLoad | Sleep | AcquireLeases, call: Call[threading.Event]
     ) -> Event:
         match command:
             case Compute() | ComputeMany():
@@ -147,6 +157,9 @@ class Driver(DriverBase[threading.Event]):
                 return self._share(command, call)
             case Sleep():
                 return self._sleep(command, call)
+            case AcquireLeases(lease_requests=lease_requests):
+                refuse_recursion(self, *(each.key for each in lease_requests))
+                return self._backend.perform(command)
             case _:
                 assert_never(command)
 

@@ -16,7 +16,8 @@ from typing import Final
 
 import attrs
 
-from sansio_cache.commands import Sleep, StoreCommand
+from sansio_cache.commands import Renewal, Sleep, StoreCommand
+from sansio_cache.coordinator import renewing
 from sansio_cache.events import StoreEvent, Woke
 from sansio_cache.notices import Notice
 from sansio_cache.step import Step
@@ -27,7 +28,9 @@ _IDLE_S: Final = 5.0
 
 @attrs.define(eq=False)
 class _Kept:
-    step: Step
+    renewal: Renewal
+    step: Step | None = None
+    """Where its machine is; None before it has begun."""
     is_over: bool = False
 
 
@@ -62,13 +65,13 @@ class LeaseRenewer:
         self._is_closed = False
 
     @contextmanager
-    def keeping(self, renewal: Step | None) -> Iterator[None]:
+    def keeping(self, renewal: Renewal | None) -> Iterator[None]:
         """Renew while the block runs."""
         if renewal is None:
             yield
             return
         kept = _Kept(renewal)
-        self._schedule(kept)
+        self._schedule(kept, renewal.pause_s)
         try:
             yield
         finally:
@@ -80,12 +83,9 @@ class LeaseRenewer:
             self._is_closed = True
             self._changed.notify()
 
-    def _schedule(self, kept: _Kept) -> None:
-        command = kept.step.command
-        if not isinstance(command, Sleep):  # a renewal begins with a pause, and ends without one
-            return
+    def _schedule(self, kept: _Kept, pause_s: float) -> None:
         with self._lock:
-            due_s = self._clock() + command.duration_s
+            due_s = self._clock() + pause_s
             heapq.heappush(self._due, (due_s, next(self._numbers), kept))
             if not self._is_running:
                 # Where the system has no more threads to give the lease will lapse.
@@ -97,13 +97,18 @@ class LeaseRenewer:
         has_ended = False
         try:
             while (kept := self._next()) is not None:
-                step = kept.step.state.receive(Woke(self._clock()))
+                now_s = self._clock()
+                if kept.step is None:
+                    step = renewing(kept.renewal, now_s)
+                else:
+                    step = kept.step.state.receive(Woke(now_s))
                 self._note(step.notices)
                 while isinstance(step.command, StoreCommand):
                     step = step.state.receive(self._perform(step.command))
                     self._note(step.notices)
                 kept.step = step
-                self._schedule(kept)
+                if isinstance(step.command, Sleep):  # not where it has come to its end
+                    self._schedule(kept, step.command.duration_s)
             has_ended = True
         finally:
             # Where a subscriber has ended it (SystemExit, say), the next load starts another.

@@ -68,6 +68,7 @@ from sansio_cache.notices import (
 from sansio_cache.notices import Loaded as LoadedNotice
 from sansio_cache.notices import LoadShared as LoadSharedNotice
 from sansio_cache.operations.get_or_load import get_or_load
+from sansio_cache.operations.renewal import renew
 from sansio_cache.step import Abandoned, Loaded, Raised, TookTooLong, Unavailable, Value
 from sansio_cache.tags import NO_VERSION
 from sansio_cache.ttl import Jitter
@@ -220,15 +221,15 @@ class TestAMissThatLoads:
         script = begun().give(ABSENT, LED)
         assert [each.command for each in script.steps if isinstance(each.command, Compute)] == []
         script.give(LeaseGranted(1.0, GRANT, None, NOW_MS))
-        renewal = Script(script.command.renewal)
+        renewal = Script(renew(script.command.renewal))
         assert renewal.command == Sleep(5 / 3)
         renewal.give(Woke(2.0))
         assert renewal.command == RenewLeases((Lease(KEY, GRANT),), 5_000, 0.1)
 
     def test_the_lease_is_renewed_for_the_longest_time_after_its_grant(self):
         script = begun(max_lease_s=20.0).give(ABSENT, LED, LeaseGranted(3.0, GRANT, None, NOW_MS))
-        assert Script(script.command.renewal).give(Woke(22.9)).outcome is None
-        assert Script(script.command.renewal).give(Woke(23.0)).outcome is not None
+        assert Script(renew(script.command.renewal)).give(Woke(22.9)).outcome is None
+        assert Script(renew(script.command.renewal)).give(Woke(23.0)).outcome is not None
 
 
 class TestAcquiring:
@@ -856,7 +857,7 @@ class TestTagsThatTheCallerHasNotNamed:
         assert script.command == Compute(KEY, None)
         assert script.step.load_id == 4
 
-    def test_interrupted_meanwhile_the_flight_ends(self):
+    def test_interrupted_meanwhile_the_load_ends(self):
         script = begun().give(ABSENT, LED, FreshFound(0.0, TAGGED, NOW_MS), Interrupted(0.0))
         assert script.outcome == Abandoned()
         assert script.step.load_id == 4
@@ -969,7 +970,7 @@ class TestVariantOfAnotherVersionsEntry:
         assert VariantStored(KEY) not in script.notices
 
     def test_a_load_that_turns_beside_while_it_claims_and_waits_is_told_of_what_is_there(self):
-        """L4: the flight is the same, and the key is another."""
+        """L4: the load is the same, and the key is another."""
         script = begun().give(ABSENT, LED, LeaseDenied(0.0, 500, None, NOW_MS))
         assert (script.command.watch.keys, script.command.watch.load_id) == ((KEY,), 4)
         script.give(Woke(0.1), FreshFound(0.1, TEXT, NOW_MS), LeaseDenied(0.1, 500, None, NOW_MS))

@@ -41,7 +41,7 @@ def test_keys_are_removed_a_chunk_at_a_time():
     ]
 
 
-def test_a_removal_is_retried_and_then_the_rest_is_to_be_remembered():
+def test_a_removal_is_retried_and_then_the_rest_is_to_be_pending():
     script = Script(invalidate(request())).give(KeysDeleted(1.0, 2), StoreFailed(1.0, FailureKind.CONNECTION))
     assert script.command == DeleteKeys(("shop:c",), 0.1)
     script.give(StoreFailed(1.5, FailureKind.CONNECTION))
@@ -108,7 +108,7 @@ class TestSoftly:
             Ended(OperationName.EXPIRE, 2.0),
         ]
 
-    def test_what_the_store_cannot_be_told_of_is_to_be_remembered(self):
+    def test_what_the_store_cannot_be_told_of_is_to_be_pending(self):
         script = self.begun().give(CellsExpired(1.0, 1), StoreFailed(1.0, FailureKind.WRITES_REFUSED))
         assert script.outcome == ManyInvalidated(("shop:a", "shop:b"), ("shop:c",))
         assert InvalidationFailed(("shop:c",)) in script.notices

@@ -72,6 +72,7 @@ from sansio_cache.notices import (
 from sansio_cache.notices import Loaded as LoadedNotice
 from sansio_cache.operations.batch import LoadManyRequest
 from sansio_cache.operations.load_many import load_many, nothing_to_load
+from sansio_cache.operations.renewal import renew
 from sansio_cache.step import (
     Abandoned,
     ManyLoaded,
@@ -335,7 +336,7 @@ class TestTags:
         assert script.give(TagsRead(0.0, (V1, V2), NOW_MS)).outcome == values(1)
 
 
-class TestClaiming:
+class TestAcquiring:
     def test_what_is_missing_is_claimed_with_one_command_and_loaded_with_one_call(self):
         script = begun().give(cells(value_cell(1, A), None, stale(3, C)))
         assert script.command == lease_requests(B, C)
@@ -366,9 +367,9 @@ class TestClaiming:
 
     def test_the_leases_are_renewed_together_while_the_loader_runs(self):
         script = begun(max_lease_s=20.0).give(NOTHING, answers(granted(A), WriterFound(0.0, 9), granted(C)))
-        renewal = Script(script.command.renewal)
+        renewal = Script(renew(script.command.renewal))
         assert renewal.command == Sleep(5 / 3)
-        assert Script(script.command.renewal).give(Woke(20.0)).outcome is not None
+        assert Script(renew(script.command.renewal)).give(Woke(20.0)).outcome is not None
         assert renewal.give(Woke(2.0)).command == RenewLeases(leases(A, C), 5_000, 0.1)
 
     def test_a_chunk_is_claimed_at_a_time_and_the_loader_is_called_once(self):
@@ -677,7 +678,7 @@ class TestVariantOfAnotherVersionsEntry:
     def test_it_is_kept_there_if_the_batch_names_all_tags_of_the_other_and_else_only_loaded(
         self, tags, is_kept
     ):
-        """S7: whoever invalidates a tag of the other entry means what is kept beside it as well."""
+        """S7: whoever invalidates a tag of the other entry means its variant as well."""
         text = value_cell("a", A, codec=TEXTS, versions=(("t:a", V1),))
         script = begun((A,), tags=tags).give(cells(text, versions=(V1, V2)[: len(tags)]))
         if is_kept:

@@ -46,6 +46,7 @@ from sansio_cache.notices import (
 )
 from sansio_cache.notices import Loaded as LoadedNotice
 from sansio_cache.operations.loading import RANDOM_BYTES, Finding, LoadRequest, compute
+from sansio_cache.operations.renewal import renew
 from sansio_cache.step import Abandoned, Loaded, Raised, Value
 from sansio_cache.ttl import Jitter
 from support.machines import GRANT, INTS, KEY, THEIRS, Script, absent_cell, draw, load_request, value_cell
@@ -79,7 +80,7 @@ class TestTheLoader:
         assert isinstance(script.command, Compute)
         assert script.command.key == KEY
         assert script.step.load_id == 4
-        renewal = Script(script.command.renewal)
+        renewal = Script(renew(script.command.renewal))
         assert renewal.command == Sleep(5 / 3)
         assert renewal.give(Woke(2.0)).command == RenewLeases((Lease(KEY, GRANT),), 5_000, 0.1)
 
@@ -297,11 +298,11 @@ class TestTags:
         assert load_request().capture == NO_TAGS
 
 
-def test_a_value_kept_beside_another_versions_is_not_for_callers_who_came_during_the_load():
+def test_a_variant_is_not_for_callers_who_came_during_the_load():
     """S1: nobody has looked whether the value that it is tied to is still there."""
     key = variant_key(KEY, INTS.fingerprint)
     variant_of = (("", THEIRS),)
-    script = begun(variant_of=THEIRS, versions=variant_of).give(Computed(0.0, 7))
+    script = begun(variant_of=THEIRS, variant=key, versions=variant_of).give(Computed(0.0, 7))
     body = seal(key, INTS, b"7", 0.0, variant_of)
     assert script.command.fills == (Fill(key, GRANT, 60_000, 0, body),)
     assert script.give(STORED).outcome == Loaded(7, b"7", accepted=False)

@@ -31,6 +31,7 @@ from sansio_cache.notices import (
 )
 from sansio_cache.operations.get import ReadRequest, get
 from sansio_cache.operations.mutate import EndRequest, MutateRequest, begin, end
+from sansio_cache.operations.renewal import renew
 from sansio_cache.operations.set_many import Item
 from sansio_cache.step import Abandoned, ManyHeld, ManyInvalidated, Missing
 from support.machines import NONCE, TEXTS, TIMEOUTS, Clock, Process, Script
@@ -58,11 +59,11 @@ def test_it_begins_with_a_hold_on_every_key_and_renews_them_until_the_longest_ti
     held = script.outcome
     assert isinstance(held, ManyHeld)
     assert held.grants == (G1, G2)
-    renewal = Script(held.renewal)
+    renewal = Script(renew(held.renewal))
     assert renewal.command == Sleep(1.0)
     renewal.give(Woke(61.9))
     assert renewal.command == RenewLeases((Lease("shop:a", G1), Lease("shop:b", G2)), 3_000, 0.1)
-    assert Script(held.renewal).give(Woke(62.0)).command is None
+    assert Script(renew(held.renewal)).give(Woke(62.0)).command is None
 
 
 def test_a_hold_is_retried_with_the_same_nonce():
@@ -189,7 +190,7 @@ class TestTags:
         script = ending(A, tags=TAG_KEYS).give(Interrupted(1.0))
         assert script.command == DeleteKeys((*KEYS, *TAG_KEYS), 0.1)
 
-    def test_those_that_cannot_be_removed_are_reported_to_be_remembered(self):
+    def test_those_that_cannot_be_removed_are_reported_to_be_pending(self):
         script = ending(tags=TAG_KEYS).give(StoreFailed(1.0, FailureKind.WRITES_REFUSED))
         assert script.outcome == ManyInvalidated((), (*KEYS, *TAG_KEYS))
         assert InvalidationFailed((*KEYS, *TAG_KEYS)) in script.notices

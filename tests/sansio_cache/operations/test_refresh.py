@@ -84,13 +84,13 @@ def granted(server_ms=SOFT_MS, now_s=0.0, versions=()):
     return LeaseGranted(now_s, GRANT, FOUND.cell, server_ms, versions)
 
 
-class TestJoining:
+class TestSharing:
     def test_it_asks_whether_this_process_is_at_it_already_and_does_not_wait(self):
         script = begun(now_s=7.0)
         schema = INTS.fingerprint + b"refresh"
         assert script.command == ShareLoad(KEY, schema, None, 0.0, now_s=7.0)
 
-    def test_its_flight_is_another_than_that_of_callers_who_wait(self):
+    def test_its_load_is_another_than_that_of_callers_who_wait(self):
         assert begun().command.schema != INTS.fingerprint
 
     @pytest.mark.parametrize(
@@ -111,7 +111,7 @@ class TestJoining:
         assert begun().give(Interrupted(0.0)).outcome == Abandoned()
 
 
-class TestClaiming:
+class TestAcquiring:
     def test_it_claims_the_lease_of_the_very_value_that_was_found_which_stays_readable(self):
         script = begun().give(LED)
         assert script.command == AcquireLease(KEY, NONCE, 5_000, THEIRS, Mode.KEEP, 0.1)
@@ -139,7 +139,7 @@ class TestClaiming:
         ids=["invalidated", "another"],
     )
     def test_the_loader_is_not_told_a_value_that_is_there_no_more(self, stale):
-        """S1: it was invalidated between the read and the claim."""
+        """S1: it was invalidated between the read and the lease request."""
         script = begun().give(LED, LeaseGranted(0.0, GRANT, stale, SOFT_MS))
         assert isinstance(script.command, Compute)
         assert script.command.previous is None
@@ -226,9 +226,9 @@ def test_a_refresh_whose_loader_raises_keeps_the_stale_value_and_rests():
 
 def test_its_states_can_be_hashed_whatever_is_refreshed():
     found = Servable([6], False, value_cell(6, soft_ms=SOFT_MS))
-    joining = begun(found).step.state
-    claiming = begun(found).give(LED).step.state
-    assert len({joining, claiming}) == 2
+    sharing = begun(found).step.state
+    acquiring = begun(found).give(LED).step.state
+    assert len({sharing, acquiring}) == 2
 
 
 class Stage:

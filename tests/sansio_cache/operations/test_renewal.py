@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import pytest
 
-from sansio_cache.commands import Lease, RenewLeases, Sleep
+from sansio_cache.commands import Lease, Renewal, RenewLeases, Sleep
 from sansio_cache.errors import ProtocolError
 from sansio_cache.events import FailureKind, Interrupted, LeasesRenewed, StoreFailed, Woke
 from sansio_cache.notices import LeaseLost, LeaseOutgrown, StoreErrored
-from sansio_cache.operations.renewal import RenewalTerms, renew
+from sansio_cache.operations.renewal import renew
 from sansio_cache.step import Abandoned, Completed
-from support.machines import TIMEOUTS, Script
+from support.machines import Script
 
 ONE, TWO = Lease("shop:a", bytes(15) + b"1"), Lease("shop:b", bytes(15) + b"2")
 
 
 def begun(*leases):
-    return Script(renew(leases, RenewalTerms(3_000, 10.0, TIMEOUTS)))
+    return Script(renew(Renewal(leases, 3_000, 10.0, 0.1, 1.0)))
 
 
 def test_a_lease_is_renewed_after_a_third_of_it_again_and_again():

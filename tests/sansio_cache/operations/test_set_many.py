@@ -1,4 +1,4 @@
-"""Set: hold, then fill under the hold's grant; what is in doubt is removed or remembered."""
+"""Set: hold, then fill under the hold's grant; what is in doubt is removed, or pending."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_hold_and_fill_are_each_retried_within_a_budget():
     assert script.outcome == ManyStored((FillResult.ALREADY_STORED,))
 
 
-def test_a_hold_that_fails_for_good_is_reported_to_be_remembered():
+def test_a_hold_that_fails_for_good_is_reported_to_be_pending():
     script = Script(set_many(request(A, B, C)))
     script.give(HoldsTaken(1.0, (G1, G2)), CellsFilled(1.0, (FillResult.STORED, FillResult.STORED)))
     script.give(StoreFailed(2.0, FailureKind.OUT_OF_MEMORY))

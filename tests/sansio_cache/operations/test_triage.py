@@ -1,4 +1,4 @@
-"""Sorting: whatever the answers, each key of a batch comes out exactly once, and no grant is lost."""
+"""Triage: whatever the answers, each key of a batch comes out exactly once, and no grant is lost."""
 
 from __future__ import annotations
 
@@ -183,7 +183,7 @@ def test_a_key_that_another_version_has_stored_meanwhile_is_claimed_beside_it():
 
 
 def test_a_key_whose_other_entry_has_tags_that_the_batch_does_not_name_is_loaded_by_itself():
-    """S7: what is kept beside must be tied to all of them."""
+    """S7: a variant must be tied to all of them."""
     text = value_cell("a", KEYS[0], codec=TEXTS, versions=(("t:a", V1), ("t:b", V2)))
     for tags, is_alone in (((), True), (("t:a",), True), (("t:b", "t:c", "t:a"), False)):
         each, want = batch(tags=tags), Want(0)
