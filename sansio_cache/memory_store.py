@@ -94,14 +94,17 @@ def _body(cell: Cell | Foreign | Tag) -> bytes:
 
 @attrs.define
 class MemoryStore:
-    """A store in this process's memory. `clock` gives seconds and never goes back."""
+    """A store in this process's memory. `clock` gives seconds and never goes back.
+
+    `issued_us` is the microsecond of the id that was issued last: the next one is later.
+    """
 
     clock: Callable[[], float]
     max_entries: int = 10_000
     max_bytes: int = 64 * 2**20
+    issued_us: int = 0
     size_bytes: int = attrs.field(default=0, init=False)
     _kept: OrderedDict[str, Kept] = attrs.field(factory=OrderedDict, init=False)
-    _last_us: int = attrs.field(default=0, init=False)
 
     def __len__(self) -> int:
         return len(self._kept)
@@ -279,8 +282,8 @@ class MemoryStore:
     # The dictionary beneath.
 
     def _grant(self, nonce: bytes, now_ms: int) -> bytes:
-        self._last_us = max(now_ms * 1000, self._last_us + 1)
-        return make_grant(nonce, self._last_us)
+        self.issued_us = max(now_ms * 1000, self.issued_us + 1)
+        return make_grant(nonce, self.issued_us)
 
     def _leased(self, lease: Lease, now_ms: int) -> Cell | None:
         """The cell of a lease that is still its owner's (S5)."""

@@ -9,7 +9,7 @@ import redis
 
 from support.servers import ExternalServer, Server, connect, find_server
 
-pytest_plugins = []
+pytest_plugins = ["explorations.plugin"]
 
 
 @pytest.fixture(scope="session")

@@ -113,10 +113,10 @@ class DriverBase(ABC, Generic[E]):
         if ended is not None:
             self._wake(ended)
 
-    def _wake(self, load_id: int) -> None:
+    def _wake(self, load_id: int | None) -> None:
         """Wake those who follow a load that has ended: first that, so that an interrupt loses no wake."""
-        ending = self._endings.get(load_id)
-        if ending is not None:
+        ending = None if load_id is None else self._endings.get(load_id)
+        if load_id is not None and ending is not None:
             ending.set()
             self._endings.pop(load_id, None)
 

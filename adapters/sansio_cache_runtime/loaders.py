@@ -1,11 +1,16 @@
-"""Loaders: what a caller passes, and how it is called.
+"""Loaders: what a caller passes, how it is called, and what it must not ask for.
 
 A loader takes nothing, or a `LoadContext`; a loader of many keys takes the list of those that it is to load.
+
+The keys that are being loaded are known in the present context, of threads and tasks alike; a loader's own
+tasks and worker threads inherit it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from copy import deepcopy
 from functools import partial
 from inspect import (
@@ -18,10 +23,10 @@ from inspect import (
     signature,
 )
 from types import FunctionType, MethodType
-from typing import Any
+from typing import Any, Final
 
 from sansio_cache.commands import Compute, ComputeMany
-from sansio_cache.errors import ConfigurationError
+from sansio_cache.errors import ConfigurationError, RecursiveLoadError
 from sansio_cache.events import LoadNotShared, LoadShared, ShareAnswer
 from sansio_cache.loader import LoadContext
 
@@ -128,3 +133,54 @@ def bound(loader: Callable[..., Any], command: Compute | ComputeMany) -> Callabl
     if takes_context(loader):
         return partial(loader, LoadContext(command.name or command.key, command.previous))
     return loader
+
+
+# Recursion: a loader that asks for the key it is loading would wait for itself.
+
+
+class _Running:
+    """The load of some keys of a cache, for as long as the loader runs."""
+
+    __slots__ = ("is_running", "keys", "owner")
+
+    def __init__(self, owner: object, keys: frozenset[str]) -> None:
+        self.owner = owner
+        self.keys = keys
+        self.is_running = True
+
+
+_loads: Final[ContextVar[tuple[_Running, ...]]] = ContextVar("sansio_cache_loads", default=())
+
+
+@contextmanager
+def loading(owner: object, *keys: str) -> Iterator[None]:
+    """Mark keys as being loaded by `owner`, a cache's driver."""
+    load = _Running(owner, frozenset(keys))
+    before = _loads.get()
+    try:
+        _loads.set((*before, load))
+        yield
+    finally:
+        # A task that the loader has left behind still has the mark; the load is over all the same.
+        load.is_running = False
+        _loads.set(before)
+
+
+def forget_loads() -> None:
+    """For background work, which no load waits for: its context was copied from that of a caller."""
+    _loads.set(())
+
+
+def refuse_recursion(owner: object, *keys: str) -> None:
+    """Refuse to load keys from inside their own loader.
+
+    Raises:
+        RecursiveLoadError: One of the keys is being loaded in this context.
+    """
+    for load in _loads.get():
+        if load.is_running and load.owner is owner and not load.keys.isdisjoint(keys):
+            key = next(key for key in keys if key in load.keys)
+            raise RecursiveLoadError(
+                f"the loader of {key!r} asks the cache for that very key, and would wait for itself: "
+                "let it read the database, or use another key"
+            )

@@ -13,7 +13,7 @@ from sansio_cache.config import CacheConfig
 from sansio_cache.events import StoreEvent
 from sansio_cache.health import Health
 from sansio_cache_redis.backend.base import BaseBackend
-from sansio_cache_redis.connections.multiplexed import R, Read, as_they_are
+from sansio_cache_redis.connections.multiplexed import R, Read, Replies, as_they_are
 from sansio_cache_redis.connections.settings import (
     asyncio_factory,
     blocking_factory,
@@ -63,7 +63,7 @@ class RedisBackend(BaseBackend[Connections]):
         """How the server is. Never raises for it."""
         asked = probes(self._config.namespace)
         started_s = time.monotonic()
-        replies = await self.connections.ask([args for _, args in asked], PROBES_S, as_they_are)
+        replies: Replies = await self.connections.ask([args for _, args in asked], PROBES_S, as_they_are)
         return self._judged(asked, replies, time.monotonic() - started_s)
 
     async def aclose(self) -> None:

@@ -24,6 +24,7 @@ from sansio_cache_redis.connections.multiplexed import (
     SWEEP_S,
     MultiplexedConnection,
     MultiplexedConnections,
+    Replies,
     as_they_are,
 )
 from sansio_cache_redis.connections.redispy import close_now, has_unread, reply_reader, transport_of
@@ -235,7 +236,7 @@ class AsyncioConnections(MultiplexedConnections[_AsyncioConnection]):
             async with asyncio.timeout(self._opening_timeout_s):
                 await redispy.connect()
                 connection = _connection_on(redispy, self._loop)
-                replies = await connection.ask([TIME], self._opening_timeout_s, as_they_are)
+                replies: Replies = await connection.ask([TIME], self._opening_timeout_s, as_they_are)
             if isinstance(replies, BaseException):
                 raise replies  # noqa: TRY301
             tell_time(replies[0], self._on_time)

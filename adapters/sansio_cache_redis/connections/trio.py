@@ -27,6 +27,7 @@ from sansio_cache_redis.connections.multiplexed import (
     MultiplexedConnections,
     R,
     Read,
+    Replies,
     as_they_are,
 )
 from sansio_cache_redis.connections.redispy import (
@@ -354,7 +355,7 @@ class TrioConnections(MultiplexedConnections[_TrioConnection]):
             with opening.scope:
                 with trio.move_on_after(self._opening_timeout_s):
                     connection = _connection_on(await _Connecting(self._make_connection).run(self._threads))
-                    replies = await connection.ask([TIME], self._opening_timeout_s, as_they_are)
+                    replies: Replies = await connection.ask([TIME], self._opening_timeout_s, as_they_are)
                     if isinstance(replies, BaseException):
                         raise replies  # noqa: TRY301
                     tell_time(replies[0], self._on_time)

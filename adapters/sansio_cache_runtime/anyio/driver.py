@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from inspect import isawaitable
+from inspect import isawaitable, iscoroutinefunction
 from typing import Any, Final, assert_never
 
 import anyio
@@ -35,9 +35,16 @@ from sansio_cache.step import Outcome, Step
 from sansio_cache_runtime.anyio.background import Background
 from sansio_cache_runtime.backend import AnyioBackend
 from sansio_cache_runtime.driver_base import Call, DriverBase
-from sansio_cache_runtime.loaders import bound, is_coroutine_function, keys_of, own_copy
+from sansio_cache_runtime.loaders import (
+    bound,
+    forget_loads,
+    is_coroutine_function,
+    keys_of,
+    loading,
+    own_copy,
+    refuse_recursion,
+)
 from sansio_cache_runtime.recorder import Recorder
-from sansio_cache_runtime.recursion import forget_loads, loading, refuse_recursion
 from sansio_cache_runtime.watching import Watch
 
 _CLEAN_UP_S: Final = 1.0
@@ -105,7 +112,7 @@ class Driver(DriverBase[anyio.Event]):
                 if step.load_id is not None:
                     with self._lock:
                         ended = coordinator.observe(step)
-                    if ended is not None:
+                    if ended in self._endings:
                         self._wake(ended)
                 notices = step.notices
                 if (
@@ -264,7 +271,7 @@ class Driver(DriverBase[anyio.Event]):
 
 async def call_loader(loader: Callable[[], Any]) -> Any:
     """Call a loader: a coroutine function here, a plain one on a worker thread, as it may block."""
-    if is_coroutine_function(loader):
+    if iscoroutinefunction(loader) or is_coroutine_function(loader):
         return await loader()
     # In a list: trio takes a function that returns a coroutine for a mistake.
     [value] = await anyio.to_thread.run_sync(lambda: [loader()])

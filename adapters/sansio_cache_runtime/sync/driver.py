@@ -22,9 +22,16 @@ from sansio_cache.single_flight import Following, Ticket
 from sansio_cache.step import Outcome, Step
 from sansio_cache_runtime.backend import SyncBackend
 from sansio_cache_runtime.driver_base import Call, DriverBase
-from sansio_cache_runtime.loaders import bound, call_blocking, keys_of, own_copy
+from sansio_cache_runtime.loaders import (
+    bound,
+    call_blocking,
+    forget_loads,
+    keys_of,
+    loading,
+    own_copy,
+    refuse_recursion,
+)
 from sansio_cache_runtime.recorder import Recorder
-from sansio_cache_runtime.recursion import forget_loads, loading, refuse_recursion
 from sansio_cache_runtime.sync.background import Background
 from sansio_cache_runtime.sync.lease_renewer import LeaseRenewer
 from sansio_cache_runtime.sync.workers import Workers
@@ -93,7 +100,7 @@ class Driver(DriverBase[threading.Event]):
                 if step.load_id is not None:
                     with self._lock:
                         ended = coordinator.observe(step)
-                    if ended is not None:
+                    if ended in self._endings:
                         self._wake(ended)
                 notices = step.notices
                 if (

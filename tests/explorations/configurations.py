@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import attrs
 
-from exploring.configuration import (
+from sansio_cache.exploring.configuration import (
     ALWAYS_EARLY,
     EARLY,
     STALE_AT_LAST,
@@ -23,7 +23,7 @@ from exploring.configuration import (
     Program,
     Start,
 )
-from exploring.invariants import ALL, Invariant
+from sansio_cache.exploring.invariants import ALL, Invariant
 
 READ: Final = Act(Deed.LOAD)
 READ_TEXT: Final = Act(Deed.LOAD, is_text=True)
@@ -184,10 +184,37 @@ QUICK: Final = (
         all_end=True,
     ),
     _case(
-        "2 readers and 1 who invalidates in 1 process, which may have to remember it",
+        "2 readers and 1 who invalidates in 1 process, whose invalidation may stay pending",
         1_000,
         (READER, READER, INVALIDATOR),
         faults={Fault.REQUEST_LOST: 2},
+    ),
+    _case(
+        "2 who invalidate in 1 process, whose invalidations may stay pending, 1 reader",
+        1_000,
+        (INVALIDATOR, INVALIDATOR),
+        (READER,),
+        faults=LOSSES,
+        all_end=True,
+    ),
+    # The breaker stays open until the store has answered a probe.
+    _case(
+        "2 readers in 1 process, 1 invalidates; the breaker opens",
+        1_000,
+        (READER, READER),
+        (INVALIDATOR,),
+        probes=True,
+        faults=any_number(Fault.EXPIRY) | {Fault.REQUEST_LOST: 3},
+        all_end=True,
+    ),
+    _case(
+        "1 reads twice and 1 invalidates in 1 process, 1 reads in another; the breaker opens",
+        1_000,
+        (TWICE_READER, INVALIDATOR),
+        (READER,),
+        probes=True,
+        faults=any_number(Fault.EXPIRY) | {Fault.REQUEST_LOST: 2},
+        all_end=True,
     ),
     # Mutation.
     _case(
@@ -345,7 +372,7 @@ QUICK: Final = (
         all_end=True,
     ),
     _case(
-        "1 reader with a tag, 1 gets and 1 invalidates it in 1 process, which may have to remember it",
+        "1 reader with a tag, 1 gets and 1 invalidates it in 1 process, whose invalidation may stay pending",
         1_500,
         (TAGGED_READER, GETTER, TAG_INVALIDATOR),
         starts=WARM,
@@ -509,7 +536,7 @@ QUICK: Final = (
         all_end=True,
     ),
     _case(
-        "2 readers and 1 who expires in 1 process, which may have to remember it",
+        "2 readers and 1 who expires in 1 process, whose invalidation may stay pending",
         1_000,
         (READER, READER, EXPIRER),
         policy=STALE_AT_LAST,
@@ -567,7 +594,7 @@ QUICK: Final = (
         all_end=True,
     ),
     _case(
-        "1 batch with a tag, 1 invalidates it in the same process, which may have to remember it",
+        "1 batch with a tag, 1 invalidates it in the same process, whose invalidation may stay pending",
         300,
         (TAGGED_BATCH, TAG_INVALIDATOR),
         starts=WARM,
@@ -1085,7 +1112,7 @@ NIGHTLY: Final = (
         all_end=True,
     ),
     _case(
-        "1 batch, 1 reader and 1 who invalidates in 1 process, which may have to remember it",
+        "1 batch, 1 reader and 1 who invalidates in 1 process, whose invalidation may stay pending",
         6_000,
         (BATCH, READER, INVALIDATOR),
         starts=WARM,

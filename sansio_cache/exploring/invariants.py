@@ -2,14 +2,14 @@
 
 S1's oracle. Versions of the database are numbered in the order of their commits; each key has the version
 of the last commit that touched it. A write is *complete* when its operation has ended and nothing is left to
-tell the store: an invalidation that could not be told is remembered, and is complete when recovery has told
+tell the store: an invalidation that could not be told stays pending, and is complete when recovery has told
 it. The *floor* of a key is the newest version whose write is complete. A read may return nothing older than
 the floor at its beginning; a reader that would begin now would take what the cell holds, so the cell may
 never hold a value older than the floor of now. This is the strict reading of a regular register: while two
 writes overlap, the one that committed first must not survive the other.
 
-In the process that remembers an invalidation the promise is larger: it does not trust the store with the
-key, so the floor of its reads is the remembered version already.
+In the process where an invalidation is pending the promise is larger: it does not trust the store with the
+key, so the floor of its reads is that version already.
 
 S7's oracle is the same with another floor: the newest version whose *tag* has been invalidated, completely.
 It binds readers that name the tag, `get`, which finds it in the entry, and entries that have it. What a
@@ -17,6 +17,10 @@ caller stores who does not name the tag does not depend on it. Beside that, the 
 been told before its loader looked.
 
 A soft expiry has a floor as well: what is older may be served as stale, but never as fresh.
+
+What the operations of a process share is looked at after every move: a load that is under way has a leader
+who is at it, and ends no sooner; a place in a load belongs to an operation that has not ended; and who
+follows a load is told at once that it has ended.
 """
 
 from __future__ import annotations
@@ -30,7 +34,7 @@ class Invariant(Enum):
 
     S1_READ = "S1 a read returned a version older than its floor"
     S1_CELL = "S1 the cell holds a value older than the floor"
-    S1_REMEMBERED = "S1 a read returned a version older than an invalidation its process remembers"
+    S1_PENDING = "S1 a read returned a version older than an invalidation that is pending in its process"
     S2 = "S2 a cell was filled twice, or without holding the fill's grant"
     S3 = "S3 an id was issued that is in use"
     S4 = "S4 a value is to be stored whose load began before its grant was known"
@@ -41,6 +45,8 @@ class Invariant(Enum):
     S7_LOAD = "S7 a value is to be stored with a tag's version that was not known before its load"
     S13 = "S13 a load that raised wrote"
     LEAK = "B2 all have ended, and a lease is left"
+    LEFT_BEHIND = "B2 a load is left without leader, a place in it without follower, or a follower untold"
+    ENDED_EARLY = "L2 a load has ended while its leader was at it"
     LOADS = "L2 the loader ran another number of times"
     OUTLIVED = "L2 a lease is to last longer than its cell"
     ALL_END = "L1 a worker can never end"

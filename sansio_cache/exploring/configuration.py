@@ -11,11 +11,12 @@ from typing import Any, Final
 
 import attrs
 
-from exploring.invariants import ALL, Invariant
 from sansio_cache.budget import StoreTimeouts
 from sansio_cache.cell import NONCE_BYTES, Cell, Kind, Tag
 from sansio_cache.codec import Codec, codec_for
+from sansio_cache.coordinator import Coordinator
 from sansio_cache.entry import MissReason, seal
+from sansio_cache.exploring.invariants import ALL, Invariant
 from sansio_cache.memory_store import Kept, MemoryStore
 from sansio_cache.notices import OperationName
 from sansio_cache.operations.batch import LoadManyRequest
@@ -27,7 +28,6 @@ from sansio_cache.operations.loading import RANDOM_BYTES, LoadRequest
 from sansio_cache.operations.mutate import EndRequest, MutateRequest, end
 from sansio_cache.operations.set_many import Item, SetRequest, set_many
 from sansio_cache.policy import Policy
-from sansio_cache.single_flight import SingleFlight
 from sansio_cache.step import Step
 from sansio_cache.tags import tag_key
 from sansio_cache.ttl import NO_JITTER
@@ -67,7 +67,9 @@ class _Known(Policy):
     """A policy that is compared by its identity, as there are few and they are compared often."""
 
     __hash__ = object.__hash__
-    __eq__ = object.__eq__
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
 
 
 def _policy(**parts: Any) -> Policy:
@@ -212,6 +214,7 @@ class Configuration:
         chunk: How many keys of a batch go into one command.
         load_s: How long loads say that they took.
         renewals: Run the renewal machines.
+        probes: Whether the breaker stays open until a probe, which is a move, has been answered.
         sets_race: Whether others commit between a set's call and its hold, against what `set` asks for.
         loads: How often the loader runs for a key in all, where that is certain (L2).
         most_loads: How often it runs at most.
@@ -220,7 +223,7 @@ class Configuration:
         is_reduced: Whether worlds are renamed, pruned and taken modulo symmetry.
         is_eager: Whether what nobody can observe happens at once.
         store: The store, or a wrong one.
-        flights: How loads are shared, or a wrong way.
+        coordinator: Makes what decides for one process, or a wrong one.
         request: What a get-or-load is asked for, or a wrong one.
         load, load_batch, store_values, end_mutation: Begin an operation, or a wrong one.
     """
@@ -233,6 +236,7 @@ class Configuration:
     chunk: int = 100
     load_s: float = 0.0
     renewals: bool = False
+    probes: bool = False
     sets_race: bool = False
     loads: int | None = None
     most_loads: int | None = None
@@ -241,7 +245,7 @@ class Configuration:
     is_reduced: bool = True
     is_eager: bool = True
     store: type[MemoryStore] = MemoryStore
-    single_flight: type[SingleFlight] = SingleFlight
+    coordinator: Callable[[], Coordinator] = Coordinator
     request: type[LoadRequest] = LoadRequest
     load: Callable[..., Step] = get_or_load
     load_batch: Callable[..., Step] = load_many

@@ -1,8 +1,8 @@
 """Tables: each part of a move worked out once, for interned processes, requests, stores and events.
 
 Whatever follows from parts alone does so every time: the same process, given the same event, becomes the
-same process. So machines, `Flights` and the store run only when a combination is met for the first time,
-and most moves are a few look-ups.
+same process. So machines, the coordinator and the store run only when a combination is met for the first
+time, and most moves are a few look-ups.
 """
 
 from __future__ import annotations
@@ -11,24 +11,6 @@ from collections.abc import Callable, Iterator, Mapping
 from enum import Enum
 from typing import Any, Final, NamedTuple
 
-from exploring.configuration import NOW_S, WAIT_S, Act, Configuration, Deed
-from exploring.invariants import Invariant
-from exploring.naming import Interner, label_of, replace
-from exploring.process import Floor, Process, Stage, Worker, pending
-from exploring.running import Running, thawed
-from exploring.storing import (
-    Issuing,
-    Served,
-    after_half,
-    after_jump,
-    after_lapse,
-    is_leased,
-    outlived,
-    perform,
-    served,
-    without,
-)
-from exploring.world import MAY_LEAVE_LEASE, WRITER_DIED, Names, Past, World
 from sansio_cache.commands import (
     Compute,
     ComputeMany,
@@ -41,9 +23,30 @@ from sansio_cache.commands import (
     Sleep,
 )
 from sansio_cache.events import FailureKind, LeaseDenied, LeasesAnswered, StoreEvent, StoreFailed, Woke
+from sansio_cache.exploring.configuration import NOW_S, WAIT_S, Act, Configuration, Deed
+from sansio_cache.exploring.judging import Broken
+from sansio_cache.exploring.naming import Interner, label_of, replace
+from sansio_cache.exploring.process import Floor, Process, Stage, Worker, pending
+from sansio_cache.exploring.running import Running, thawed
+from sansio_cache.exploring.storing import (
+    Issuing,
+    Served,
+    after_half,
+    after_jump,
+    after_lapse,
+    is_leased,
+    outlived,
+    perform,
+    served,
+    without,
+)
+from sansio_cache.exploring.world import MAY_LEAVE_LEASE, WRITER_DIED, Names, Past, World
 
 TIMED_OUT: Final = StoreFailed(NOW_S, FailureKind.TIMEOUT)
-Broken = tuple[Invariant, str]
+
+
+BACKGROUND: Final = (Stage.REFRESHING, Stage.RECOVERING)
+"""Where workers are that nobody has called."""
 
 
 class Action(Enum):
@@ -57,9 +60,10 @@ class Action(Enum):
     COMMIT = "commits"
     LEAVE_BLOCK = "leaves its block"
     JOIN = "joins"
-    TIME_OUT = "does not wait for the flight any longer"
+    TIME_OUT = "does not wait for the load any longer"
     WAKE = "wakes"
     RENEW = "renews"
+    GIVE_UP = "gives up its ticket"
     END_REST = "has let a load rest for long enough"
     WORLD = "the world"
 
@@ -130,14 +134,16 @@ DEEDS: Final[Mapping[str, Callable[[Running, int, Any], None]]] = {
     "look and return": _look_and_return,
     "raise": lambda running, i, _: running.load_fails(i),
     "commit": lambda running, i, version: running.commit(i, version),
-    "time out": lambda running, i, _: running.time_out(i),
+    "time out": lambda running, i, _: running.leave(i),
     "interrupt": lambda running, i, _: running.interrupt(i),
-    "crash": lambda running, i, _: running.crash(),
+    "interrupt joining": lambda running, i, _: running.interrupt_joining(i),
+    "crash": lambda running, *_: running.crash(),
     "end rest": lambda running, _, load: running.end_rest(load),
     Action.RETURN.name: lambda running, i, _: running.load_answers(i),
     Action.DELIVER.name: _deliver,
     Action.WAKE.name: lambda running, i, _: running.receive(i, Woke(NOW_S)),
     Action.JOIN.name: lambda running, i, _: running.join(i),
+    Action.GIVE_UP.name: lambda running, i, _: running.give_up(i),
     Action.LEAVE_BLOCK.name: lambda running, i, _: running.leave_block(i, raised=False),
 }
 """What `Tables.turn` can be asked for. Events are given as objects."""
@@ -285,9 +291,9 @@ class Tables:
         return menu
 
     def _options(self, process: Process) -> Iterator[tuple[int, Action, Any]]:
-        for load in process.single_flight.resting:
+        for load, _ in process.coordinator.single_flight.resting:
             yield 0, Action.END_REST, load
-        callers = sum(worker.stage is not Stage.REFRESHING for worker in process.workers)
+        callers = sum(worker.stage not in BACKGROUND for worker in process.workers)
         is_alone = self.configuration.is_eager and callers == 1
         for i, worker in enumerate(process.workers):
             if worker.renewal is not None:
@@ -305,6 +311,8 @@ class Tables:
                 return Action.COMMIT, None
             case Stage.COMMITTED:
                 return Action.LEAVE_BLOCK, None
+            case Stage.GIVING_UP:
+                return Action.GIVE_UP, None
         if worker.reply is not None:
             return Action.DELIVER, None
         match command:

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
-from exploring.configuration import Fault
-from exploring.moves import Move, Moves
-from exploring.naming import label_of, payload_of, tags_of
-from exploring.process import Process, Stage, Worker, pending
-from exploring.storing import Stored
-from exploring.tables import Action
-from exploring.world import World
 from sansio_cache.cell import NO_GRANT, NONCE_BYTES, Cell, Kind, Tag
 from sansio_cache.commands import Compute, ComputeMany, FillCells
+from sansio_cache.exploring.configuration import Fault
+from sansio_cache.exploring.moves import Move, Moves
+from sansio_cache.exploring.naming import label_of, payload_of, tags_of
+from sansio_cache.exploring.process import Process, Stage, Worker, pending
+from sansio_cache.exploring.storing import Stored
+from sansio_cache.exploring.tables import Action
+from sansio_cache.exploring.world import World
 
 
-def tell(moves: Moves, move: Move, before: World, after: World) -> str:
+def describe(moves: Moves, move: Move, before: World, after: World) -> str:
     """One line: who does what, and what the store holds afterwards."""
     text = _move(moves, move, before, after)
     return f"{text}  [{_stored(moves.tables.names.stores.objects[after.store])}]"
@@ -39,7 +39,8 @@ def _move(moves: Moves, move: Move, before: World, after: World) -> str:
         program = moves.configuration.processes[move.process][move.worker]
         who = f"{'reader' if program[0].is_read else 'writer'} {numbers[move.worker]}"
     else:
-        who = f"refresh of process {move.process}"
+        is_recovery = old.workers[move.worker].stage is Stage.RECOVERING
+        who = f"{'recovery' if is_recovery else 'refresh'} of process {move.process}"
     what = _what(move, old.workers[move.worker], before, after)
     fault = f" * {move.fault.value}" if move.fault is not None else ""
     performed = " (performed)" if move.detail == "performed" else ""
@@ -94,8 +95,6 @@ def _command(command: Any) -> str:
 
 
 def _grant(lease_id: bytes) -> str:
-    if lease_id == NO_GRANT:
-        return "none"
     nonce: str = lease_id[:NONCE_BYTES].decode("ascii", "replace")
     is_numbered = len(lease_id) > NONCE_BYTES and label_of(lease_id) > 0
     return f"{nonce}/{label_of(lease_id)}" if is_numbered else nonce

@@ -11,17 +11,7 @@ from typing import Any, Final
 
 import attrs
 
-from exploring.configuration import (
-    EARLY,
-    STALE_AT_LAST,
-    STALE_AT_ONCE,
-    UNLIMITED,
-    WARM,
-    Configuration,
-    Fault,
-    Start,
-)
-from exploring.configurations import (
+from explorations.configurations import (
     BATCH,
     EXPIRER,
     INVALIDATOR,
@@ -38,8 +28,7 @@ from exploring.configurations import (
     TWICE_READER,
     TWICE_TEXT_READER,
 )
-from exploring.invariants import S1, S7, Invariant
-from exploring.mistakes import (
+from explorations.mistakes import (
     CapturesAtFill,
     CarelessFill,
     CarelessRelease,
@@ -47,24 +36,35 @@ from exploring.mistakes import (
     CountedTags,
     CredulousSingleFlight,
     EternalLease,
+    ForgetfulCoordinator,
     ForgetfulFill,
     GenerousAcquire,
     GenerousRefresh,
     GrantOfClient,
     GrantOfProcess,
+    JoiningCoordinator,
     KnowsNothingSeen,
-    LockBeside,
-    LockBesideAndPlainFill,
+    LateCoordinator,
     PlainFill,
+    SeparateLock,
+    SeparateLockAndPlainFill,
     SetsAnything,
     SharedByType,
     ShortRefresh,
     ShortRenewal,
+    SilentCoordinator,
+    SingleFlightThatEndsTheNewest,
+    SingleFlightThatHeedsNothing,
+    SingleFlightThatKeepsItsLoad,
+    SingleFlightThatReusesNumbers,
     SingleFlightThatSharesHits,
     SparingExpiry,
+    StampedOnceCoordinator,
     TagsOfClients,
+    TrustingCoordinator,
     Untied,
     WipingRelease,
+    coordinator_with,
     end_without_removal,
     end_without_tags,
     join_first,
@@ -79,6 +79,17 @@ from exploring.mistakes import (
     lone_set,
     set_capturing_late,
 )
+from sansio_cache.exploring.configuration import (
+    EARLY,
+    STALE_AT_LAST,
+    STALE_AT_ONCE,
+    UNLIMITED,
+    WARM,
+    Configuration,
+    Fault,
+    Start,
+)
+from sansio_cache.exploring.invariants import S1, S7, Invariant
 
 
 @attrs.frozen
@@ -112,7 +123,7 @@ VARIANTS: Final = (
         (READER,),
         (INVALIDATOR,),
         judged=S1,
-        store=LockBesideAndPlainFill,
+        store=SeparateLockAndPlainFill,
     ),
     _variant(
         "3 a lock that invalidation does not touch",
@@ -120,7 +131,7 @@ VARIANTS: Final = (
         (READER,),
         (INVALIDATOR,),
         judged=S1,
-        store=LockBeside,
+        store=SeparateLock,
     ),
     _variant(
         "4 one grant id a process",
@@ -222,7 +233,7 @@ VARIANTS: Final = (
         (READER, READER),
         (INVALIDATOR,),
         judged=S1,
-        single_flight=CredulousSingleFlight,
+        coordinator=coordinator_with(CredulousSingleFlight),
     ),
     _variant(
         "12 a follower that joins a read in flight",
@@ -230,7 +241,7 @@ VARIANTS: Final = (
         (READER, READER),
         (INVALIDATOR,),
         judged=S1,
-        single_flight=SingleFlightThatSharesHits,
+        coordinator=coordinator_with(SingleFlightThatSharesHits),
         load=join_first,
         starts=WARM,
     ),
@@ -296,8 +307,8 @@ VARIANTS: Final = (
         faults={Fault.RAISING: 1, Fault.EXPIRY: 1},
     ),
     _variant(
-        "20 a process that trusts the store with what it remembers",
-        Invariant.S1_REMEMBERED,
+        "20 a process that trusts the store with what is pending",
+        Invariant.S1_PENDING,
         (READER, INVALIDATOR),
         starts=WARM,
         load=load_trusting,
@@ -397,7 +408,7 @@ VARIANTS: Final = (
         loads=1,
     ),
     _variant(
-        "29 a refresh beside that of another",
+        "29 a refresh while another is at it",
         Invariant.LOADS,
         (READER,),
         (READER,),
@@ -445,7 +456,7 @@ VARIANTS: Final = (
         policy=STALE_AT_ONCE,
         starts=(Start.STALE,),
     ),
-    # Batches, and entries beside each other.
+    # Batches, and variants of entries.
     _variant(
         "32 a batch that waits with grants in hand",
         Invariant.ALL_END,
@@ -456,7 +467,7 @@ VARIANTS: Final = (
         all_end=True,
     ),
     _variant(
-        "33 an entry beside another's that is not tied to it",
+        "33 a variant of an entry that is not tied to it",
         Invariant.S1_CELL,
         (TWICE_READER,),
         (TEXT_READER,),
@@ -471,5 +482,89 @@ VARIANTS: Final = (
         (TWICE_TEXT_READER,),
         load=load_replacing,
         most_loads=2,
+    ),
+    # What one process decides.
+    _variant(
+        "35 what is spawned joins a load",
+        Invariant.LEFT_BEHIND,
+        (READER, READER),
+        coordinator=JoiningCoordinator,
+        policy=STALE_AT_ONCE,
+        starts=(Start.STALE,),
+    ),
+    _variant(
+        "36 followers that are not told, and wait for ever",
+        Invariant.ALL_END,
+        (READER, READER),
+        coordinator=SilentCoordinator,
+        judged=frozenset({Invariant.ALL_END}),
+        all_end=True,
+    ),
+    _variant(
+        "36 followers that are not told",
+        Invariant.LEFT_BEHIND,
+        (READER, READER),
+        coordinator=SilentCoordinator,
+    ),
+    _variant(
+        "36 followers that are told late",
+        Invariant.LEFT_BEHIND,
+        (READER, READER),
+        coordinator=LateCoordinator,
+        is_eager=False,
+    ),
+    _variant(
+        "37 an interrupted leader that leaves its load",
+        Invariant.LEFT_BEHIND,
+        (READER, READER),
+        coordinator=coordinator_with(SingleFlightThatKeepsItsLoad),
+        faults={Fault.INTERRUPTION: 1},
+    ),
+    _variant(
+        "38 a ticket given up late, which ends another's load",
+        Invariant.ENDED_EARLY,
+        (READER, READER),
+        coordinator=coordinator_with(SingleFlightThatReusesNumbers),
+        starts=WARM,
+        faults={Fault.GONE: 1},
+        is_eager=False,
+    ),
+    _variant(
+        "38 a ticket given up twice, which ends another's load",
+        Invariant.ENDED_EARLY,
+        (READER, TEXT_READER),
+        coordinator=coordinator_with(SingleFlightThatEndsTheNewest),
+    ),
+    _variant(
+        "39 a process that does not keep what it could not invalidate",
+        Invariant.S1_PENDING,
+        (READER, INVALIDATOR),
+        coordinator=ForgetfulCoordinator,
+        starts=WARM,
+        faults={Fault.REQUEST_LOST: 2},
+    ),
+    _variant(
+        "40 a process that reads what it could not invalidate",
+        Invariant.S1_PENDING,
+        (READER, INVALIDATOR),
+        coordinator=TrustingCoordinator,
+        starts=WARM,
+        faults={Fault.REQUEST_LOST: 2},
+    ),
+    _variant(
+        "41 an invalidation that has failed again, taken for told",
+        Invariant.S1_CELL,
+        (INVALIDATOR, INVALIDATOR),
+        (READER,),
+        judged=S1,
+        coordinator=StampedOnceCoordinator,
+        faults={Fault.REQUEST_LOST: UNLIMITED},
+    ),
+    _variant(
+        "42 a caller without the store that takes what the store has accepted",
+        Invariant.S1_PENDING,
+        (READER, READER, INVALIDATOR),
+        coordinator=coordinator_with(SingleFlightThatHeedsNothing),
+        faults={Fault.REQUEST_LOST: 2},
     ),
 )

@@ -7,21 +7,18 @@ without renaming, so that in a counterexample every worker is the same one from 
 
 from __future__ import annotations
 
-import gc
 import marshal
-import time
 from array import array
 from collections import Counter
-from collections.abc import Iterator
 from hashlib import blake2b
 
 import attrs
 
-from exploring.configuration import Configuration, Fault
-from exploring.invariants import Invariant
-from exploring.moves import Move, Moves
-from exploring.telling import tell
-from exploring.world import World
+from sansio_cache.exploring.configuration import Configuration, Fault
+from sansio_cache.exploring.describing import describe
+from sansio_cache.exploring.invariants import Invariant
+from sansio_cache.exploring.moves import Move, Moves
+from sansio_cache.exploring.world import World
 
 TIME_PASSES = frozenset({Fault.EXPIRY, Fault.AGE, Fault.IMPATIENCE, Fault.SHARING_TIMEOUT})
 """What comes about by waiting, and so is no fault when faults have stopped."""
@@ -56,7 +53,6 @@ class Exploration:
     states: int
     transitions: int
     depth: int
-    took_s: float
     fired: Counter[Fault]
     counterexample: Counterexample | None
     is_closed: bool
@@ -101,17 +97,6 @@ class _Search:
 
     def run(self) -> Exploration:
         """Search."""
-        # There is no garbage in cycles, and looking for it takes a third of the time.
-        was_enabled = gc.isenabled()
-        gc.disable()
-        try:
-            return self._run()
-        finally:
-            if was_enabled:
-                gc.enable()
-
-    def _run(self) -> Exploration:
-        began_s = time.perf_counter()
         frontier: list[tuple[int, World]] = []
         for _, root in self.moves.roots():
             frontier += self._meet(root, -1)
@@ -133,7 +118,6 @@ class _Search:
             len(self.seen),
             self.transitions,
             self.depth,
-            time.perf_counter() - began_s,
             self.fired,
             counterexample,
             is_closed,
@@ -206,16 +190,18 @@ class _Search:
                 texts, world = [text], root
         assert world is not None
         for mark in way[1:]:
-            move, after = next(self._leading_to(world, mark))
-            texts.append(tell(self.moves, move, world, after))
+            move, after = self._leading_to(world, mark)
+            texts.append(describe(self.moves, move, world, after))
             world = after
         if broken.in_move:
             last = (broken.invariant, broken.what)
             move, after = next((move, after) for move, after, found in self.moves.of(world) if found == last)
-            texts.append(tell(self.moves, move, world, after))
+            texts.append(describe(self.moves, move, world, after))
         return Counterexample(broken.invariant, broken.what, tuple(texts))
 
-    def _leading_to(self, world: World, mark: bytes) -> Iterator[tuple[Move, World]]:
-        for move, after, broken in self.moves.of(world):
-            if broken is None and fingerprint(self.moves.canonical(after)) == mark:
-                yield move, after
+    def _leading_to(self, world: World, mark: bytes) -> tuple[Move, World]:
+        return next(
+            (move, after)
+            for move, after, broken in self.moves.of(world)
+            if broken is None and fingerprint(self.moves.canonical(after)) == mark
+        )

@@ -1,17 +1,16 @@
-"""Known mistakes: stores, `Flights` and machines that are the shipped ones but for one thing.
+"""Known mistakes: stores, coordinators and machines that are the shipped ones but for one thing.
 
 `variants.py` says what each of them breaks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 import attrs
 
-from exploring.configuration import CODEC, FAR_MS, HARD_TTL_MS, KEY, LAPSED_MS, TIMEOUTS
-from exploring.naming import replace, tags_of
+from sansio_cache.budget import StoreTimeouts
 from sansio_cache.cell import NO_GRANT, NONCE_BYTES, Cell, Kind, Tag, make_grant
 from sansio_cache.commands import (
     AcquireLease,
@@ -23,6 +22,7 @@ from sansio_cache.commands import (
     ShareLoad,
     Sleep,
 )
+from sansio_cache.coordinator import Change, Coordinator, Recovery
 from sansio_cache.entry import MissReason
 from sansio_cache.events import (
     AcquireReply,
@@ -41,19 +41,23 @@ from sansio_cache.events import (
     LoadLed,
     Woke,
 )
+from sansio_cache.exploring.configuration import CODEC, FAR_MS, HARD_TTL_MS, KEY, LAPSED_MS, TIMEOUTS
+from sansio_cache.exploring.naming import replace, tags_of
 from sansio_cache.memory_store import MemoryStore
+from sansio_cache.notices import InvalidationFailed, Notice
 from sansio_cache.operations.batch import LoadManyRequest
 from sansio_cache.operations.get_or_load import LoadAcquiring, LoadReading, LoadSharing, get_or_load, share
 from sansio_cache.operations.load_many import LoadManyAcquiring, load_many
 from sansio_cache.operations.loading import Finding, LoadFilling, LoadRequest
 from sansio_cache.operations.mutate import EndRequest, MutateFilling, end
 from sansio_cache.operations.set_many import SetRequest, set_many
-from sansio_cache.single_flight import Following, Phase, SingleFlight
+from sansio_cache.single_flight import Following, Load, LoadName, Phase, SingleFlight, Ticket
 from sansio_cache.step import (
     Abandoned,
     Loaded,
     ManyInvalidated,
     ManyStored,
+    Outcome,
     Raised,
     State,
     Step,
@@ -74,7 +78,7 @@ class PlainFill(MemoryStore):
         return FillResult.STORED
 
 
-class LockBeside(MemoryStore):
+class SeparateLock(MemoryStore):
     """The lock is a key of its own, which an invalidation does not touch."""
 
     def _acquire(
@@ -106,7 +110,7 @@ class LockBeside(MemoryStore):
         return FillResult.STORED
 
 
-class LockBesideAndPlainFill(LockBeside):
+class SeparateLockAndPlainFill(SeparateLock):
     """A SET NX lock, and a fill that is a plain SET."""
 
     def _fill(self, fill: Fill, now_ms: int) -> FillResult:
@@ -271,7 +275,7 @@ class KnowsNothingSeen(MemoryStore):
 
 
 class ShortRefresh(MemoryStore):
-    """A lease beside a value does not lengthen the value's life."""
+    """A lease on a key that has a value does not lengthen the value's life."""
 
     def _refresh(self, key: str, kept: Cell, grant: bytes, deadline_ms: int) -> None:
         expires_ms = self._kept[key].expires_ms
@@ -320,7 +324,7 @@ class SparingExpiry(MemoryStore):
 
 
 class Untied(LoadRequest, frozen=True):
-    """What is kept beside another's entry is not tied to that one."""
+    """A variant of an entry is not tied to that entry."""
 
     def versions(self, versions: tuple[bytes, ...]) -> Versions:
         """Only those of the tags."""
@@ -336,28 +340,124 @@ class SharedByType(LoadRequest, frozen=True):
         return self.codec.fingerprint
 
 
-# Flights.
+# Coordinators, and what they share loads by.
 
 
 class CredulousSingleFlight(SingleFlight):
     """A follower that joined while the loader ran takes its value, whether the store accepted it or not."""
 
-    def leave(self, following: Following) -> Loaded | Raised | None:
-        load_id = self._single_flight[following.load_id]
-        result = super().leave(following)
-        if following.joined is Phase.LOADING and isinstance(load_id.landing, Loaded):
-            return load_id.landing
-        return result
+    def leave(self, ticket: Ticket) -> tuple[bool, Loaded | Raised | None]:
+        load = self._loads[self._followed[ticket]]
+        joined = load.followers[ticket].joined
+        has_ended, outcome = super().leave(ticket)
+        if joined is Phase.LOADING and isinstance(load.outcome, Loaded):
+            return has_ended, load.outcome
+        return has_ended, outcome
 
 
 class SingleFlightThatSharesHits(SingleFlight):
-    """What a leader read lands as if it had been loaded."""
+    """What a leader read is shared as if it had been loaded."""
 
     def observe(self, step: Step) -> bool:
         if step.load_id is not None and isinstance(step.outcome, Value):
             value = step.outcome.value
             step = replace(step, outcome=Loaded(value, CODEC.encode(value).payload, accepted=True))
         return super().observe(step)
+
+
+class SingleFlightThatReusesNumbers(SingleFlight):
+    """A load has the lowest number that is free, which a ticket knows until it is given up.
+
+    By then the number may be that of another's load.
+    """
+
+    def _begin(self, ticket: Ticket, name: LoadName) -> int:
+        self._last = max(self._loads, default=0)
+        return super()._begin(ticket, name)
+
+    def _strike_out(self, number: int, load: Load) -> None:
+        pass
+
+
+class SingleFlightThatEndsTheNewest(SingleFlight):
+    """A ticket that has led no load, or whose load was ended already, ends the one that began last."""
+
+    def give_up(self, ticket: Ticket) -> int | None:
+        if ticket not in self._led and self._last in self._loads:
+            self._led[ticket] = self._last
+        return super().give_up(ticket)
+
+
+class SingleFlightThatKeepsItsLoad(SingleFlight):
+    """A ticket that is given up is forgotten, but the load that it led goes on."""
+
+    def give_up(self, ticket: Ticket) -> int | None:
+        followed = self._followed.get(ticket)
+        if followed is not None:
+            self._unfollow(ticket, followed)
+        self._led.pop(ticket, None)
+        return None
+
+
+class SingleFlightThatHeedsNothing(SingleFlight):
+    """A follower that does without the store takes what the store has accepted."""
+
+    def join(self, ticket: Ticket, command: ShareLoad) -> int | Following | None:
+        return super().join(ticket, replace(command, heeds_store=True))
+
+
+def coordinator_with(single_flight: type[SingleFlight]) -> Callable[[], Coordinator]:
+    """Makes a coordinator that shares loads in this way."""
+    return lambda: Coordinator(single_flight=single_flight())
+
+
+class JoiningCoordinator(Coordinator):
+    """What is spawned joins a load that is under way, and does not run then."""
+
+    def begin(self, ticket: Ticket, step: Step, now_s: float) -> Step | None:
+        assert isinstance(step.command, ShareLoad)
+        answer = self.share(ticket, step.command)
+        return step.state.receive(answer) if isinstance(answer, LoadLed) else None
+
+
+class LateCoordinator(Coordinator):
+    """Followers are told that their load has ended only when its leader gives up its ticket."""
+
+    def observe(self, step: Step) -> int | None:
+        super().observe(step)
+        return None
+
+
+class SilentCoordinator(LateCoordinator):
+    """Followers are never told."""
+
+    def give_up(self, ticket: Ticket) -> int | None:
+        super().give_up(ticket)
+        return None
+
+
+class ForgetfulCoordinator(Coordinator):
+    """It does not take in that an invalidation has failed."""
+
+    def heed(self, notices: Iterable[Notice], now_s: float) -> list[Change]:
+        return super().heed([each for each in notices if not isinstance(each, InvalidationFailed)], now_s)
+
+
+class TrustingCoordinator(Coordinator):
+    """Readers ask the store also for keys whose invalidation is pending."""
+
+    def skip(self, key: str) -> MissReason | None:
+        reason = super().skip(key)
+        return None if reason is MissReason.BYPASSED else reason
+
+
+class StampedOnceCoordinator(Coordinator):
+    """What a recovery was begun for is no longer pending after it, though it has failed once more since."""
+
+    def next_recovery(self, recovery: Recovery, outcome: Outcome, timeouts: StoreTimeouts) -> Recovery | None:
+        newest = dict(self.snapshot().parts[0].pending)
+        keys = {key: newest[key] for key in recovery.keys}
+        return super().next_recovery(attrs.evolve(recovery, keys=keys), outcome, timeouts)
 
 
 # Machines. Most are the shipped ones, but for one transition.

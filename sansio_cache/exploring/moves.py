@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from exploring.configuration import UNLIMITED, Configuration, Fault
-from exploring.invariants import Invariant
-from exploring.process import Process, Worker, pending
-from exploring.running import thawed
-from exploring.storing import Served
-from exploring.tables import Action, Broken, Ran, Tables, Turned
-from exploring.world import MAY_LEAVE_LEASE, WRITER_DIED, Past, World
+from sansio_cache.exploring.configuration import UNLIMITED, Configuration, Fault
+from sansio_cache.exploring.invariants import Invariant
+from sansio_cache.exploring.judging import Broken
+from sansio_cache.exploring.process import Process, Worker, pending
+from sansio_cache.exploring.running import thawed
+from sansio_cache.exploring.storing import Served
+from sansio_cache.exploring.tables import Action, Ran, Tables, Turned
+from sansio_cache.exploring.world import MAY_LEAVE_LEASE, WRITER_DIED, Past, World
 
 
 class Move(NamedTuple):
@@ -56,7 +57,8 @@ class Moves:
         processes = []
         for programs, numbers in zip(configuration.processes, self.tables.numbers, strict=True):
             workers = tuple(Worker(program) for program in programs)
-            running = thawed(Process(workers), configuration, numbers, may_interrupt=True)
+            process = Process(workers, configuration.coordinator().snapshot())
+            running = thawed(process, configuration, numbers, may_interrupt=True)
             for i in range(len(workers)):
                 running.ready(i)
             processes.append(names.processes.number(running.turn().process))
@@ -173,6 +175,8 @@ class Moves:
             turned = self._turn(world, p, process, i, action.name, None)
             out.append(self._after(move, world, turned))
         self._interruption_of(out, world, p, process, i)
+        if action is Action.JOIN:
+            self._interruption_of(out, world, p, process, i, what="interrupt joining")
 
     def _commit(self, out: list[Next], world: World, p: int, process: int, i: int) -> None:
         """The database takes a new version of what an act writes."""
@@ -237,13 +241,16 @@ class Moves:
         i: int,
         request: int | None = None,
         ran: Ran | None = None,
+        what: str = "interrupt",
     ) -> None:
         """A worker is interrupted; its request, if it was asking, is performed if `ran` says so."""
         budgets = self._spent(world, Fault.INTERRUPTION)
         if budgets is None or not self.tables.may_be_interrupted(process, i):
             return
-        turned = self._turn(world, p, process, i, "interrupt", None)
+        turned = self._turn(world, p, process, i, what, None)
         action = Action.WORLD if request is None else Action.REQUEST
+        if what == "interrupt joining":
+            action = Action.JOIN
         move = Move(p, i, action, Fault.INTERRUPTION, "performed" if ran is not None else None)
         out.append(self._after(move, world, turned, ran=ran, budgets=budgets, request=request))
 

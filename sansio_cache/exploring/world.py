@@ -14,12 +14,12 @@ from typing import Any, Final, NamedTuple
 
 import attrs
 
-from exploring.configuration import Configuration
-from exploring.naming import NAMELESS, Interner, grant_of, rewrite
-from exploring.process import Floor, Process
-from exploring.storing import Stored
 from sansio_cache.cell import NO_GRANT, NONCE_BYTES
 from sansio_cache.commands import FillCells, ReleaseLeases, RenewLeases, StoreCommand
+from sansio_cache.exploring.configuration import Configuration
+from sansio_cache.exploring.naming import NAMELESS, Interner, grant_of, rewrite
+from sansio_cache.exploring.process import Floor, Process, renamed_tickets
+from sansio_cache.exploring.storing import Stored
 from sansio_cache.memory_store import MemoryStore
 
 MAY_LEAVE_LEASE: Final = 1
@@ -137,9 +137,11 @@ class Names:
             number = self._swapped.get(key)
             if number is None:
                 old: Process = self.processes.objects[processes[source]]
-                refreshes = old.workers[len(order) :]
-                workers = (*(old.workers[each] for each in order), *refreshes)
-                new = attrs.evolve(old, workers=rewrite(workers, swap.name))
+                background = old.workers[len(order) :]
+                workers = (*(old.workers[each] for each in order), *background)
+                tickets = {there: here for here, there in enumerate(order)}
+                coordinator = renamed_tickets(old.coordinator, tickets)
+                new = Process(rewrite(workers, swap.name), coordinator)
                 number = self._swapped[key] = self.processes.number(new)
             swapped.append(number)
         return (

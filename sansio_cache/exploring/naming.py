@@ -16,11 +16,11 @@ import attrs
 import msgspec
 from msgspec import Struct
 
-from exploring.configuration import FIRST_US, LONG_AGO, Act
 from sansio_cache.budget import Budget, StoreTimeouts
 from sansio_cache.cell import GRANT_BYTES, NO_GRANT, NONCE_BYTES, make_grant
 from sansio_cache.codec import Codec
 from sansio_cache.entry import BODY_HEADER_BYTES, TAGS_AT
+from sansio_cache.exploring.configuration import FIRST_US, LONG_AGO, Act
 from sansio_cache.operations.loading import RANDOM_BYTES
 from sansio_cache.policy import Policy
 

@@ -10,7 +10,19 @@ from typing import Any, Final, NamedTuple
 
 import attrs
 
-from exploring.configuration import (
+from sansio_cache.cell import NO_GRANT, Cell, Foreign, Kind, Tag, is_granted_to
+from sansio_cache.commands import (
+    AcquireLease,
+    AcquireLeases,
+    FillCells,
+    HoldCells,
+    ReleaseLeases,
+    RenewLeases,
+    StoreCommand,
+)
+from sansio_cache.entry import variant_key
+from sansio_cache.events import CellsFilled, FillResult, StoreEvent
+from sansio_cache.exploring.configuration import (
     FAR_MS,
     FIRST_US,
     LAPSED_MS,
@@ -23,20 +35,8 @@ from exploring.configuration import (
     Act,
     Configuration,
 )
-from exploring.invariants import Invariant
-from exploring.naming import payload_of, replace, tags_of
-from sansio_cache.cell import NO_GRANT, Cell, Kind, Tag, is_granted_to
-from sansio_cache.commands import (
-    AcquireLease,
-    AcquireLeases,
-    FillCells,
-    HoldCells,
-    ReleaseLeases,
-    RenewLeases,
-    StoreCommand,
-)
-from sansio_cache.entry import variant_key
-from sansio_cache.events import CellsFilled, FillResult, StoreEvent
+from sansio_cache.exploring.invariants import Invariant
+from sansio_cache.exploring.naming import payload_of, replace, tags_of
 from sansio_cache.memory_store import Kept
 
 Stored = tuple[tuple[str, Kept], ...]
@@ -70,10 +70,9 @@ class Served(NamedTuple):
 
 def perform(configuration: Configuration, stored: Stored, command: StoreCommand, label: int) -> Ran:
     """Perform a request; the first id that it issues has this label."""
-    store = configuration.store(clock=lambda: NOW_S)
+    store = configuration.store(clock=lambda: NOW_S, issued_us=FIRST_US + label - 1)
     for key, kept in stored:
         store.plant(key, kept.cell, kept.expires_ms)
-    store._last_us = FIRST_US + label - 1
     event = store.perform(command)
     after = tuple(sorted((key, _clipped(kept)) for key, kept in store.dump().items()))
     return Ran(
@@ -198,13 +197,12 @@ def _issued(before: Stored, command: StoreCommand, event: StoreEvent) -> tuple[b
 
 def _named(stored: Stored) -> list[bytes]:
     """The ids that stand in the store by their own right: not those that an entry was stored with."""
-    names = []
-    for _, kept in stored:
-        if isinstance(kept.cell, Tag):
-            names.append(kept.cell.version)
-        elif isinstance(kept.cell, Cell):
-            names.append(kept.cell.grant)
-    return names
+    cells = (kept.cell for _, kept in stored)
+    return [
+        cell.version if isinstance(cell, Tag) else cell.grant
+        for cell in cells
+        if not isinstance(cell, Foreign)
+    ]
 
 
 def _filled(command: StoreCommand, event: StoreEvent) -> tuple[bytes, ...]:

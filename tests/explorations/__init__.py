@@ -1,0 +1,1 @@
+"""What is explored: the named configurations, the wrong protocols, and the tables of a run."""
