@@ -28,6 +28,7 @@ from __future__ import annotations
 from enum import IntEnum
 
 import attrs
+from msgspec import Struct, field
 
 from sansio_cache.commands import Compute, ComputeMany, FillCells, ShareLoad
 from sansio_cache.step import Loaded, Raised, Step
@@ -62,14 +63,13 @@ class Following:
     arrival: int = 0
 
 
-@attrs.define
-class Load:
-    """One load: how far it is, who leads and follows it, and what came of it."""
+class Load(Struct):
+    """One load: how far it is, who leads and follows it, and what came of it. Every miss makes one."""
 
     name: LoadName
     leader: Ticket | None
     phase: Phase = Phase.PREPARING
-    followers: dict[Ticket, Following] = attrs.field(factory=dict)
+    followers: dict[Ticket, Following] = field(default_factory=dict)
     began: int | None = None
     """How many callers had come when the loader began."""
     outcome: Loaded | Raised | None = None

@@ -12,12 +12,17 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, Generic, Protocol, TypeVar
 
+from msgspec import Struct
+
 from sansio_cache.budget import StoreTimeouts
-from sansio_cache.commands import ShareLoad
-from sansio_cache.coordinator import Coordinator, Distrusted, Recovery
+from sansio_cache.commands import ShareLoad, Sleep
+from sansio_cache.coordinator import Coordinator, Distrusted, Recovery, without_store
+from sansio_cache.events import LoadLed, LoadNotShared, ShareAnswer
 from sansio_cache.notices import Notice, RefreshSkipped
-from sansio_cache.single_flight import Ticket
-from sansio_cache.step import Step
+from sansio_cache.single_flight import Following, Ticket
+from sansio_cache.step import Outcome, Step
+from sansio_cache_runtime.backend import Listener
+from sansio_cache_runtime.loaders import own_copy, refuse_recursion
 from sansio_cache_runtime.recorder import Recorder
 from sansio_cache_runtime.watching import Watch
 
@@ -30,8 +35,11 @@ class Ending(Protocol):
         ...
 
 
-class Distrusting(Protocol):
+class ConnectedBackend(Protocol):
     """A backend of either colour, as far as it matters here."""
+
+    listener: Listener | None
+    """Tells waiters of changes; None where they have to look for themselves."""
 
     def distrust(self, part: str) -> None:
         """Close the connections to a part of the store."""
@@ -41,20 +49,20 @@ class Distrusting(Protocol):
 E = TypeVar("E", bound=Ending)
 
 
-class Call(Generic[E]):
+class Call(Struct, Generic[E], eq=False):
     """One operation that does more than ask the store: its loader, and what is to be undone at its end."""
 
-    __slots__ = ("change", "loader", "ticket", "watch")
-
-    def __init__(self, loader: Callable[..., Any] | None, ticket: Ticket | None) -> None:
-        self.loader = loader
-        self.ticket = ticket
-        self.watch: Watch | None = None
-        self.change: E
-        """What it waits for while it watches."""
+    loader: Callable[..., Any] | None
+    ticket: Ticket | None
+    watch: Watch | None = None
+    change: E | None = None
+    """What it waits for while it watches."""
+    ending: E | None = None
+    """What it waits for while it follows."""
 
     def wake(self) -> None:
         """Something that it watches has changed."""
+        assert self.change is not None
         self.change.set()
 
 
@@ -67,36 +75,38 @@ class DriverBase(ABC, Generic[E]):
         recorder: Takes the notices in.
         timeouts: How long a recovery's commands may take.
         clock: Monotonic, in seconds.
+        make_event: Makes what is waited for.
     """
 
     def __init__(
         self,
-        backend: Distrusting,
+        backend: ConnectedBackend,
         coordinator: Coordinator,
         recorder: Recorder,
         timeouts: StoreTimeouts,
         clock: Callable[[], float],
+        make_event: Callable[[], E],
     ) -> None:
         self._connected = backend
         self._coordinator = coordinator
         self._recorder = recorder
         self._timeouts = timeouts
         self._clock = clock
+        self._make_event = make_event
+        self._is_closed = False
         self._lock = threading.Lock()
         self._endings: dict[int, E] = {}
         self._watches: set[Watch] = set()
 
     def _note(self, notices: Sequence[Notice]) -> None:
-        """Take in what an operation states."""
-        if (
-            notices
-            and self._recorder.note(notices)
-            and (self._coordinator.concerns(notices) or self._coordinator.needs_recovery)
-        ):
+        """Take in what an operation states: count it, heed it, and see to the store if it needs that."""
+        coordinator = self._coordinator
+        is_news = notices and self._recorder.note(notices)
+        if is_news and (coordinator.concerns(notices) or coordinator.needs_recovery):
             self._heed(notices)
 
     def _heed(self, notices: Sequence[Notice]) -> None:
-        """Act on what an operation states: what the coordinator makes of it, and what the store needs."""
+        """Let the coordinator take notices in, and see to the store if it needs that. Twice does no harm."""
         with self._lock:
             changes = self._coordinator.heed(notices, self._clock())
         for change in changes:
@@ -106,6 +116,31 @@ class DriverBase(ABC, Generic[E]):
         if self._coordinator.needs_recovery:
             self._recover_soon()
 
+    def _join(self, command: ShareLoad, call: Call[E]) -> LoadLed | LoadNotShared | Following:
+        """Lead a load, or follow one: then the caller waits for the `ending` of its call, and leaves."""
+        refuse_recursion(self, command.key)
+        ticket = call.ticket = call.ticket or self._coordinator.ticket()
+        with self._lock:
+            answer = self._coordinator.share(ticket, command)
+            if isinstance(answer, Following):
+                call.ending = self._endings.setdefault(answer.load_id, self._make_event())
+        return answer
+
+    def _leave(self, following: Following, call: Call[E]) -> ShareAnswer:
+        """End following: what came of it."""
+        assert call.ticket is not None
+        with self._lock:
+            event = self._coordinator.leave(call.ticket, following, self._clock())
+        return own_copy(event, following.arrival)
+
+    def _watch(self, command: Sleep, call: Call[E], wake: Callable[[], object]) -> float:
+        """Watch the keys of a sleep: how long to wait for the `change` of the call; 0 for not at all."""
+        if call.watch is None:
+            call.change = self._make_event()
+            call.watch = Watch(self._connected.listener, wake)
+            self._watches.add(call.watch)
+        return call.watch.longest_s(command)
+
     def _give_up(self, ticket: Ticket) -> None:
         """Undo what a ticket began, if there is something left of it."""
         with self._lock:
@@ -113,15 +148,15 @@ class DriverBase(ABC, Generic[E]):
         if ended is not None:
             self._wake(ended)
 
-    def _wake(self, load_id: int | None) -> None:
-        """Wake those who follow a load that has ended: first that, so that an interrupt loses no wake."""
-        ending = None if load_id is None else self._endings.get(load_id)
-        if load_id is not None and ending is not None:
+    def _wake(self, load_id: int) -> None:
+        """Wake those who follow a load that has ended."""
+        ending = self._endings.get(load_id)
+        if ending is not None:
             ending.set()
-            self._endings.pop(load_id, None)
+            self._endings.pop(load_id, None)  # last: an interrupt must not lose it before it is set
 
     def _end(self, call: Call[E]) -> None:
-        """Undo what is left of a call, however it ended."""
+        """Undo what is left of a call, however it ended. Once more does no harm."""
         if call.ticket is not None:
             self._give_up(call.ticket)
         if call.watch is not None:
@@ -134,30 +169,38 @@ class DriverBase(ABC, Generic[E]):
             command = step.command
             assert isinstance(command, ShareLoad)
             ticket = self._coordinator.ticket()
-            is_taken = False
             try:
                 with self._lock:
                     begun = self._coordinator.begin(ticket, step, self._clock())
-                if begun is not None:
-                    is_taken = self._submit(begun, loader, ticket)
-                    if not is_taken:
-                        self._note((RefreshSkipped(command.key),))
-            finally:
-                if not is_taken:  # or nobody here would ever refresh the key again
-                    self._give_up(ticket)
+                if begun is not None and not self._submit(begun, loader, ticket):
+                    self._give_up(ticket)  # or nobody here would ever refresh the key again
+                    self._note((RefreshSkipped(command.key),))
+            except BaseException:
+                self._give_up(ticket)
+                raise
 
     def _recover_soon(self) -> None:
         """See to a part of the store that needs it, unless somebody does."""
         ticket = self._coordinator.ticket()
-        is_started = False
         try:
             with self._lock:
                 recovery = self._coordinator.begin_recovery(ticket, self._timeouts)
-            if recovery is not None:
-                is_started = self._start_recovery(recovery, ticket)
-        finally:
-            if not is_started:  # the next notice tries again
-                self._give_up(ticket)
+            if recovery is not None and not self._start_recovery(recovery, ticket):
+                self._give_up(ticket)  # the next notice tries again
+        except BaseException:
+            self._give_up(ticket)
+            raise
+
+    def _next_recovery(self, recovery: Recovery, outcome: Outcome) -> Recovery | None:
+        """What is to be run after a recovery; None where the part has recovered."""
+        with self._lock:
+            return self._coordinator.next_recovery(recovery, outcome, self._timeouts)
+
+    def _go_on_without_store(self, step: Step) -> None:
+        """Bring an interrupted operation to its end at once: what could not be removed is pending."""
+        while step.command is not None:
+            step = without_store(step, self._clock())
+            self._note(step.notices)
 
     @abstractmethod
     def _submit(self, step: Step, loader: Callable[..., Any] | None, ticket: Ticket) -> bool:

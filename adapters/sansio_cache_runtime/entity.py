@@ -136,7 +136,7 @@ class EntityBatch:
     keys: Mapping[Id, Key]
     _by_key: Mapping[str, Id] = attrs.field(
         init=False,
-        default=attrs.Factory(lambda self: {key: each for each, key in self.keys.items()}, takes_self=True),
+        default=attrs.Factory(lambda batch: {key: each for each, key in batch.keys.items()}, takes_self=True),
     )
 
     def ids(self, keys: Iterable[str]) -> list[Id]:

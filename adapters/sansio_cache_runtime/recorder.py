@@ -6,7 +6,8 @@ when it is over, never a value, a key's text or a password.
 
 Counting is put off: notices are queued, and counted some at a time, or when somebody asks for the statistics.
 That costs a hit less than a lock would; and a call from a signal handler or a finaliser, which may find its
-own thread in the middle of counting, waits for nothing.
+own thread in the middle of counting, waits for nothing. The lock is entered by itself: between its `acquire`
+and a `try` Ctrl-C may strike.
 """
 
 from __future__ import annotations
@@ -53,8 +54,9 @@ class Recorder:
         """Take notices in. False where they say no more than that an operation was a hit."""
         uncounted = self._uncounted
         uncounted.append(notices)
-        if len(uncounted) > _MOST_UNCOUNTED:
-            self._count(wait=False)
+        if len(uncounted) > _MOST_UNCOUNTED and not self._is_counting:
+            with self._counting:
+                self._count()
         if self.subscribers.is_there:
             self.subscribers.tell(notices)
         if type(notices[0]) is Hit and type(notices[-1]) is Ended and len(notices) == 2:
@@ -96,27 +98,26 @@ class Recorder:
 
     def snapshot(self) -> CacheStats:
         """The statistics as they are now."""
-        self._count(wait=True)
-        return self._fold.snapshot()
+        with self._counting:
+            self._count()
+            return self._fold.snapshot()
 
     def after_fork(self) -> None:
-        """A lock that another thread held when the process forked is never released."""
+        """A lock that another thread held when the process forked is never released, nor its count ended."""
         self._counting = threading.RLock()
+        self._is_counting = False
         self.subscribers.after_fork()
 
-    def _count(self, *, wait: bool) -> None:
-        """Count what is queued; not where somebody is at it already, and this caller need not wait."""
-        if not self._counting.acquire(blocking=wait):
+    def _count(self) -> None:
+        """Count what is queued, under the lock."""
+        if self._is_counting:  # by this very thread, which a signal handler or a finaliser interrupts
             return
         try:
-            if self._is_counting:  # this very thread, which a signal handler or a finaliser interrupts
-                return
             self._is_counting = True
             while self._uncounted:
                 self._fold.record(self._uncounted.popleft())
+        finally:  # also where Ctrl-C strikes: or nothing would ever be counted again
             self._is_counting = False
-        finally:
-            self._counting.release()
 
     def _warn(self, notice: Unstorable | RefreshFailed | Unasked) -> None:
         match notice:

@@ -86,6 +86,7 @@ from sansio_cache.operations.invalidate import InvalidateRequest, invalidate
 from sansio_cache.operations.load_many import load_many
 from sansio_cache.operations.loading import Finding, LoadRequest, compute
 from sansio_cache.operations.mutate import EndRequest, MutateRequest, begin, end
+from sansio_cache.operations.readiness import wait_ready
 from sansio_cache.operations.recovery import recover
 from sansio_cache.operations.refresh import refresh
 from sansio_cache.operations.renewal import renew
@@ -373,6 +374,7 @@ MACHINES: dict[str, Callable[[], list[Step]]] = {
         for dry_run in (False, True)
     ],
     "recovery": lambda: [recover(_KEYS, _TIMEOUTS)],
+    "readiness": lambda: [wait_ready(5.0, 0.0)],
 }
 """For each module of `sansio_cache.operations` that has states, the steps that they may begin with."""
 

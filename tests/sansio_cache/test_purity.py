@@ -130,6 +130,7 @@ from sansio_cache.operations.get_or_load import get_or_load
 from sansio_cache.operations.invalidate import InvalidateRequest, invalidate
 from sansio_cache.operations.load_many import load_many
 from sansio_cache.operations.mutate import EndRequest, MutateRequest, begin, end
+from sansio_cache.operations.readiness import wait_ready
 from sansio_cache.operations.recovery import recover
 from sansio_cache.operations.set_many import Item, SetRequest, set_many
 from sansio_cache.codec import codec_for
@@ -189,6 +190,7 @@ runs.append(process.run(invalidate(removal)))
 pattern = PatternRequest(KeyBuilder("shop"), "shop:*", 500, TIMEOUTS, clock())
 runs.append(process.run(delete_pattern(pattern)))
 runs.append(process.run(recover((KEY,), TIMEOUTS)))
+runs.append(process.run(wait_ready(5.0, 0.0)))
 fold = StatsFold()
 for each in runs:
     fold.record(each.notices)

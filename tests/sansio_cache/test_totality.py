@@ -68,6 +68,7 @@ from sansio_cache.operations.get_or_load import get_or_load
 from sansio_cache.operations.invalidate import InvalidateRequest, invalidate, void
 from sansio_cache.operations.load_many import load_many
 from sansio_cache.operations.mutate import EndRequest, MutateRequest, begin, end
+from sansio_cache.operations.readiness import wait_ready
 from sansio_cache.operations.recovery import recover
 from sansio_cache.operations.refresh import refresh
 from sansio_cache.operations.renewal import renew
@@ -138,7 +139,8 @@ def beginnings():
     yield end(EndRequest(KEYS[:2], (GRANT, GRANT), ITEMS[:1], TIMEOUTS, 0.0, TAG_KEYS))
     yield delete_pattern(PatternRequest(KeyBuilder("shop"), "shop:*", 500, TIMEOUTS, 0.0))
     yield recover(KEYS, TIMEOUTS)
-    yield renew(Renewal((Lease("shop:a", GRANT), Lease("shop:b", GRANT)), 5_000, 60.0, 0.1, 5 / 3))
+    yield wait_ready(5.0, 0.0)
+    yield renew((Lease("shop:a", GRANT), Lease("shop:b", GRANT)), RenewalTerms(5_000, 60.0, TIMEOUTS))
 
 
 def replies_at(now_s, versions=()):

@@ -23,7 +23,6 @@ from sansio_cache.entry import MissReason, seal
 from sansio_cache.loader import LoadContext
 from sansio_cache.notices import Ended, RefreshFailed, RefreshStarted, StaleServed
 from sansio_cache.ttl import NO_JITTER
-from sansio_cache_runtime.anyio import driver as driver_anyio
 from sansio_cache_runtime.sync.workers import Workers
 from support.runtimes import (
     EVERYWHERE,
@@ -357,9 +356,9 @@ def _no_thread(thread):
 
 
 @runs(tuple(place for place in EVERYWHERE if place.runtime != "sync"), policy=LONG, compare=None)
-async def test_of_refreshes_in_an_event_loop_only_so_many_run_at_once(world, monkeypatch):
+async def test_of_refreshes_in_an_event_loop_only_so_many_run_at_once(world):
     """The others are skipped, and tried by a later read."""
-    monkeypatch.setattr(driver_anyio, "_MOST_REFRESHES", 2)
+    world.cache.driver._workers._most_running = 2
     gates = [Gate(f"new {n}") for n in range(3)]
     for n in range(3):
         await stale_entry(world, "old", key=f"k{n}")
@@ -373,7 +372,7 @@ async def test_of_refreshes_in_an_event_loop_only_so_many_run_at_once(world, mon
     await refreshed(world, stored=5)
     assert gates[2].calls == []
 
-    await until(lambda: world.cache.driver._refreshes == 0)
+    await until(lambda: world.cache.driver._workers._running == 0)
     gates[2].open()
     assert await world.cache.get_or_load("k2", gates[2].load) == "old"
     await refreshed(world, stored=6)
@@ -383,7 +382,7 @@ async def test_of_refreshes_in_an_event_loop_only_so_many_run_at_once(world, mon
     world.raw.lease("k0")
     assert await world.cache.get_or_load("k0", never) == "new 0"
     assert await world.cache.get_or_load("k1", Gate(LookupError()).load) == "new 1"
-    await until(lambda: world.cache.driver._refreshes <= 1)
+    await until(lambda: world.cache.driver._workers._running <= 1)
     await world.cache.aclose()
     assert world.caches[0].stats().refreshes_skipped == 1
 

@@ -22,14 +22,17 @@ import pytest
 
 import sansio_cache
 import sansio_cache_redis
+import sansio_cache_runtime
 from sansio_cache import Policy
 from sansio_cache.commands import DeleteKeys, ExpireCells, FillCells
 from sansio_cache_redis.connections import redispy
 from sansio_cache_redis.sync import Cache
 from support.runtimes import MemoryRaw, ServerRaw, is_free
 from support.servers import connect, wait_until
+from support.stores import Wrapping
 
-LIBRARY = tuple(str(Path(package.__file__).parent) for package in (sansio_cache, sansio_cache_redis))
+PACKAGES = (sansio_cache, sansio_cache_runtime, sansio_cache_redis)
+LIBRARY = tuple(str(Path(package.__file__).parent) for package in PACKAGES)
 # Called when an object is collected, where Python swallows whatever is raised.
 COLLECTING = {"_weakrefset.py", "weakref.py"}
 MOST_RUNS = 450
@@ -223,12 +226,17 @@ class Under:
         if self.cache is not None:
             within(2.0, self.cache.close)
         self.cache = Cache.from_url(
-            self.url, namespace=self.namespace, policy=IMPATIENT, operation_timeout_s=1.0
+            self.url,
+            namespace=self.namespace,
+            policy=IMPATIENT,
+            attempt_timeout_s=2.0,  # a busy machine is not to look like a fault
+            operation_timeout_s=4.0,
         )
         self.cache.wait_ready()
-        memory = self.cache._backend.memory
         self.raw = (
-            ServerRaw(self.namespace, self.client) if memory is None else MemoryRaw(self.namespace, memory)
+            MemoryRaw(self.namespace, self.cache._backend.memory)
+            if self.client is None
+            else ServerRaw(self.namespace, self.client)
         )
 
 
@@ -267,8 +275,7 @@ def within(seconds, call):
 def in_clean_up(interrupter):
     """Whether what gives back was interrupted itself; then a lease, or a connection, is left to lapse."""
     return any(
-        frame.name in {"_abandon", "_hand_over"} or "mutation.end(" in (frame.line or "")
-        for frame in interrupter.stack
+        frame.name == "_give_back" or "mutation.end(" in (frame.line or "") for frame in interrupter.stack
     )
 
 
@@ -285,15 +292,35 @@ def prepare(cache, operation, key):
         cache.expire(key)
 
 
+def left_in(driver):
+    """What a driver still holds."""
+    if driver._lock.locked():
+        yield "the lock is held"
+    loads = driver._coordinator.single_flight.snapshot()
+    if loads.loads or loads.current:
+        yield "a load is left"
+    if loads.led or any(each.followers for _, each in loads.loads):
+        yield "a ticket is left"
+    if any(part.recovering is not None for part in driver._coordinator.snapshot().parts):
+        yield "a recovery is left"
+    if driver._endings:
+        yield "an ending is left"
+    if driver._watches:
+        yield "a watch is left"
+    if any(not kept.is_over for _, _, kept in driver._lease_renewer._due):
+        yield "a renewal is left"
+
+
 def problems_after(under, operation, key, interrupter):
     """What is wrong after an interrupt."""
     cache, raw = under.cache, under.raw
     names = [frame.name for frame in interrupter.stack]
     is_excused = in_clean_up(interrupter)
-    if cache._backend.connections is not None and not is_excused:
+    if under.client is not None and not is_excused:
+        connections = cache._backend._connections
         try:
-            wait_until(lambda: all(lane.is_free() for lane in cache._backend.connections._lanes), timeout_s=1)
-            wait_until(lambda: not cache._backend.connections._lock.locked(), timeout_s=1)
+            wait_until(lambda: all(lane.is_free() for lane in connections._lanes), timeout_s=1)
+            wait_until(lambda: not connections._lock.locked(), timeout_s=1)
         except TimeoutError:
             yield "a connection is never given back"
             return
@@ -311,8 +338,8 @@ def problems_after(under, operation, key, interrupter):
     # What is interrupted before it has begun has not happened.
     if operation in INVALIDATING and "_perform" in names and cache.get(key) is not None:
         yield "the invalidation was forgotten"
-    if len(cache._driver._coordinator.single_flight):
-        yield "a flight is left"
+    yield from left_in(cache._driver)
+    if cache._driver._lock.locked() or len(cache._coordinator.single_flight):
         return
 
     def call():
@@ -370,6 +397,103 @@ def test_an_interrupt_at_any_point_leaves_nothing_behind(under, operation, spins
     assert found == Counter()
 
 
+class Together:
+    """Two callers of one key: one leads, on whichever thread, and the other follows it.
+
+    The loader is held up until the follower waits. What waits here looks at the cache from a thread that no
+    interrupter watches.
+    """
+
+    def __init__(self, cache, key):
+        self.cache = cache
+        self.key = key
+        self.may_end = threading.Event()
+        self.is_led = threading.Event()
+        self.loads = 0
+        self._threads = []
+
+    def load(self):
+        self.loads += 1
+        self.is_led.set()
+        if self.loads == 1:
+            assert self.may_end.wait(20)
+        return "loaded"
+
+    def beside(self, call):
+        """Have something run on another thread."""
+        thread = threading.Thread(target=contextvars.Context().run, args=(call,), daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    def call(self):
+        assert self.cache.get_or_load(self.key, self.load) == "loaded"
+
+    def end_when_followed(self):
+        """Let the loader end when somebody follows."""
+        flight = self.cache._coordinator.single_flight
+        wait_until(lambda: flight.waiting or self.may_end.is_set(), timeout_s=20)
+        self.may_end.set()
+
+    def are_over(self, timeout_s):
+        """Whether all of them have ended, in time."""
+        for thread in self._threads:
+            thread.join(timeout_s)
+        return not any(thread.is_alive() for thread in self._threads)
+
+
+class Leading(Together):
+    """The leader is interrupted."""
+
+    def run(self):
+        def load():
+            if not self.loads:
+                self.beside(self.call)
+                self.beside(self.end_when_followed)
+            return self.load()
+
+        assert self.cache.get_or_load(self.key, load) == "loaded"
+
+
+class Followed(Together):
+    """The follower is interrupted."""
+
+    def prepare(self):
+        self.beside(self.call)
+        assert self.is_led.wait(20)
+        self.beside(self.end_when_followed)
+
+    def run(self):
+        self.call()
+
+
+@pytest.mark.parametrize("kind", [Leading, Followed])
+def test_an_interrupted_caller_keeps_nobody_waiting_and_leaves_nothing(kind, namespace):
+    found = Counter()
+    struck = 0
+    # Who is not woken would wait for much longer than the test does.
+    patient = Policy(wait_s=60, lease_s=60)
+    with Cache.from_url("memory://", namespace=namespace, policy=patient) as cache:
+        while True:
+            both = kind(cache, f"k{struck}")
+            if isinstance(both, Followed):
+                both.prepare()
+            interrupter = Interrupter(struck + 1)
+            try:
+                with interrupter:
+                    both.run()
+            except KeyboardInterrupt:
+                pass
+            both.may_end.set()
+            if not both.are_over(10):
+                found["the other one waits", interrupter.where[-1]] += 1
+            found.update((problem, *interrupter.where[-1:]) for problem in left_in(cache._driver))
+            if not interrupter.has_struck:
+                break
+            struck += 1
+    assert struck > 50
+    assert found == Counter()
+
+
 def test_an_interrupt_while_it_connects_leaves_a_cache_that_connects(redis_url, namespace, spins):
     """Also where it strikes before the thread that is to connect has been started."""
     spins(may_spin=False)
@@ -392,13 +516,13 @@ def test_an_interrupt_while_it_connects_leaves_a_cache_that_connects(redis_url, 
                 wait_until(lambda cache=cache: cache.get("k") == "stored", timeout_s=5)
             except TimeoutError:
                 found[" < ".join(reversed(interrupter.where[-3:]))] += 1
-            if cache._backend.connections.connections > 1:
+            if cache._backend._connections.count > 1:
                 found[f"another connection: {interrupter.where[-1]}"] += 1
     assert struck > 50
     assert found == Counter()
 
 
-class InterruptedStore:
+class InterruptedStore(Wrapping):
     """A store in which Ctrl-C strikes the next so many times."""
 
     def __init__(self, store, times, only):

@@ -1,33 +1,62 @@
-"""The keeper: it renews while there is something to renew, and is not there when there is not."""
+"""The lease renewer: it renews while there is something to renew, and is not there when there is not."""
 
 import threading
+
+import pytest
 
 from sansio_cache import Policy
 from sansio_cache.commands import Lease, Renewal, RenewLeases
 from sansio_cache.events import LeasesRenewed
 from sansio_cache_redis.sync import Cache
 from sansio_cache_runtime.sync import lease_renewer as module
+from sansio_cache_runtime.sync.background import Background
 from sansio_cache_runtime.sync.lease_renewer import LeaseRenewer
 from support.faulty import GIVE_UP_S, LateCondition
 from support.servers import wait_until
 
 
-class Kept:
-    """A keeper, and what it has renewed, at a time that stands still."""
+class CountedBackground(Background):
+    """Remembers the threads that it has started."""
 
     def __init__(self):
-        self.renewed = []
-        self.lease_renewer = LeaseRenewer(lambda: 0.0, self._perform, lambda step: None)
+        super().__init__()
+        self.threads = []
+        self.left = 100
 
-    def _perform(self, step):
-        assert isinstance(step.command, RenewLeases)
-        self.renewed.append(step.command.leases[0].key)
+    def start(self, job, name, *, is_waited_for=False):
+        self.left -= 1
+        if self.left < 0:
+            return False
+
+        def run():
+            self.threads.append(threading.current_thread())
+            job()
+
+        return super().start(run, name, is_waited_for=is_waited_for)
+
+    def are_gone(self, count):
+        """Whether so many threads have been there, and none is any more."""
+        return len(self.threads) == count and not any(each.is_alive() for each in self.threads)
+
+
+class Kept:
+    """A renewer, and what it has renewed, at a time that stands still."""
+
+    def __init__(self, note=lambda notices: None):
+        self.renewed = []
+        self.background = CountedBackground()
+        self.lease_renewer = LeaseRenewer(lambda: 0.0, self.background, self._perform, note)
+
+    def _perform(self, command):
+        assert isinstance(command, RenewLeases)
+        self.renewed.append(command.leases[0].key)
         # Not ours any more, which ends the renewal: else it would be due again at once.
         return LeasesRenewed(0.0, (False,))
 
-    def keeping(self, key):
-        """Renew the lease of a key at once."""
-        return self.lease_renewer.keeping(Renewal((Lease(key, b"grant"),), 0, 60.0, 0.1, 0.0))
+    def keeping(self, key, lease_ms=0):
+        """Renew the lease of a key, at once where it lasts for no time."""
+        terms = RenewalTerms(lease_ms, 60.0, StoreTimeouts())
+        return self.lease_renewer.keeping(renew((Lease(key, b"grant"),), terms))
 
 
 def test_the_thread_ends_when_it_has_nothing_to_do_and_another_begins_later(monkeypatch, namespace):
@@ -35,27 +64,25 @@ def test_the_thread_ends_when_it_has_nothing_to_do_and_another_begins_later(monk
     monkeypatch.setattr(module, "_IDLE_S", 0.01)
     with Cache.from_url("memory://", namespace=namespace, policy=Policy(lease_s=0.15)) as cache:
         lease_renewer = cache._driver._lease_renewer
-        threads = []
+        background = lease_renewer._background = CountedBackground()
+        perform = lease_renewer._perform
         for turn in range(3):
             renewals = []
-            perform = lease_renewer._perform
 
-            def counted(step, renewals=renewals, perform=perform):
-                event = perform(step)
+            def counted(command, renewals=renewals):
+                event = perform(command)
                 renewals.append(event)
                 return event
 
             lease_renewer._perform = counted
 
             def load(renewals=renewals):
-                threads.append(lease_renewer._thread)
                 wait_until(lambda: renewals)
                 return 1
 
             assert cache.get_or_load(f"k{turn}", load) == 1
-            wait_until(lambda: not threads[-1].is_alive())
-            assert lease_renewer._thread is None
-        assert len(set(threads)) == 3
+            wait_until(lambda turn=turn: background.are_gone(turn + 1))
+            assert not lease_renewer._is_running
 
 
 def test_a_renewal_that_comes_at_the_very_end_of_an_idle_wait_is_not_lost():
@@ -64,15 +91,13 @@ def test_a_renewal_that_comes_at_the_very_end_of_an_idle_wait_is_not_lost():
     with kept.keeping("a"):
         wait_until(lambda: kept.renewed == ["a"])
     assert late.is_waiting.wait(GIVE_UP_S)
-    first = kept.lease_renewer._thread
 
     with kept.keeping("b"):
         late.is_over.set()
         wait_until(lambda: kept.renewed == ["a", "b"])
 
-    first.join(GIVE_UP_S)
-    assert not first.is_alive()
-    assert kept.lease_renewer._thread is None
+    wait_until(lambda: kept.background.are_gone(1))
+    assert not kept.lease_renewer._is_running
 
 
 def test_a_thread_that_ends_late_does_not_disown_the_next_one(monkeypatch):
@@ -91,16 +116,79 @@ def test_a_thread_that_ends_late_does_not_disown_the_next_one(monkeypatch):
 
     kept.lease_renewer._next = slow
     with kept.keeping("a"):
-        first = kept.lease_renewer._thread
         wait_until(lambda: kept.renewed == ["a"])
     assert has_ended.wait(GIVE_UP_S)
     monkeypatch.setattr(module, "_IDLE_S", 600.0)
     with kept.keeping("b"):
-        second = kept.lease_renewer._thread
-        assert second is not first
+        wait_until(lambda: kept.renewed == ["a", "b"])
+        first, second = kept.background.threads
         may_go.set()
         first.join(GIVE_UP_S)
-        assert kept.lease_renewer._thread is second
+        assert kept.lease_renewer._is_running
+    with kept.keeping("c"):
+        wait_until(lambda: kept.renewed == ["a", "b", "c"])
     kept.lease_renewer.close()
     second.join(GIVE_UP_S)
-    assert not second.is_alive()
+    assert kept.background.are_gone(2)
+    assert not kept.lease_renewer._is_running
+
+
+def test_where_there_is_no_thread_to_be_had_the_next_load_tries_again():
+    kept = Kept()
+    kept.background.left = 0
+    with kept.keeping("a"):
+        assert not kept.lease_renewer._is_running
+    kept.background.left = 1
+    with kept.keeping("b"):
+        wait_until(lambda: "b" in kept.renewed)
+    assert kept.renewed == ["b"], "the first one's load is over"
+    kept.lease_renewer.close()
+    wait_until(lambda: kept.background.are_gone(1))
+
+
+def test_a_thread_that_a_subscriber_has_ended_is_replaced(caplog):
+    def note(notices):
+        if notices and kept.renewed == ["a"]:
+            raise RuntimeError("a subscriber's")
+
+    kept = Kept(note)
+    with kept.keeping("a"):
+        wait_until(lambda: kept.background.are_gone(1))
+        assert not kept.lease_renewer._is_running
+    assert [record.getMessage() for record in caplog.records] == ["background work of the cache failed"]
+    with kept.keeping("b"):
+        wait_until(lambda: kept.renewed == ["a", "b"])
+    kept.lease_renewer.close()
+    wait_until(lambda: kept.background.are_gone(2))
+
+
+def test_an_earlier_renewal_wakes_the_thread_that_waits_for_a_later_one():
+    kept = Kept()
+    with kept.keeping("later", lease_ms=600_000):
+        wait_until(lambda: kept.background.threads)
+        with kept.keeping("sooner"):
+            wait_until(lambda: kept.renewed == ["sooner"])
+    kept.lease_renewer.close()
+    wait_until(lambda: kept.background.are_gone(1))
+
+
+def test_a_load_that_is_interrupted_as_its_renewal_begins_is_not_renewed():
+    kept = Kept()
+    schedule = kept.lease_renewer._schedule
+
+    def interrupt(each):
+        schedule(each)
+        raise KeyboardInterrupt
+
+    kept.lease_renewer._schedule = interrupt
+    with pytest.raises(KeyboardInterrupt), kept.keeping("a", lease_ms=600_000):
+        pass
+    assert [each.is_over for _, _, each in kept.lease_renewer._due] == [True]
+    kept.lease_renewer.close()
+
+
+def test_what_is_not_renewed_costs_nothing():
+    kept = Kept()
+    with kept.lease_renewer.keeping(None):
+        assert not kept.lease_renewer._due
+    assert not kept.background.threads

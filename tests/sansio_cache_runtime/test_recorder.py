@@ -1,32 +1,47 @@
-"""The ledger: what it logs, it logs when it has let go of everything."""
+"""The recorder: it counts all of it, tells, and logs once; and nothing that calls it back hangs."""
 
 import logging
 import threading
 
 import pytest
 
-from sansio_cache import CacheConfig
+from sansio_cache.coordinator import (
+    Distrusted,
+    InvalidationsForgotten,
+    OutageBegan,
+    OutageEnded,
+    RefusalBegan,
+)
+from sansio_cache.entry import MissReason
 from sansio_cache.events import FailureKind
 from sansio_cache.notices import (
-    InvalidationFailed,
+    Ended,
+    Hit,
+    Missed,
+    OperationName,
     RefreshFailed,
-    StoreAnswered,
     StoreErrored,
     StoreGaveUp,
     Unasked,
     Unstorable,
 )
+from sansio_cache.stats import StatsFold
 from sansio_cache_redis.sync import Cache
+from sansio_cache_runtime import recorder as module
 from sansio_cache_runtime.recorder import Recorder
 from support.faulty import GIVE_UP_S
 
-LOGGED = {
-    "outage": (StoreErrored(FailureKind.CONNECTION), StoreGaveUp(FailureKind.CONNECTION)),
-    "refusal": (StoreErrored(FailureKind.PERMISSION), StoreGaveUp(FailureKind.PERMISSION)),
-    "unstorable": (Unstorable("k", "set"),),
-    "refresh": (RefreshFailed("k", "LookupError"),),
-    "unasked": (Unasked(2),),
-    "forgotten": (InvalidationFailed(tuple(f"k{number}" for number in range(10_001))),),
+HIT = (Hit("n:k"), Ended(OperationName.GET, 0.001))
+CHANGES = {
+    OutageBegan("", FailureKind.CONNECTION): (logging.WARNING, "the store does not serve (connection)"),
+    OutageEnded("", 1.25): (logging.WARNING, "the store serves again after 1.2 s"),
+    RefusalBegan("", FailureKind.PERMISSION): (logging.WARNING, "the store refuses (permission)"),
+    InvalidationsForgotten("", 10_000): (logging.ERROR, "more than 10000 invalidations wait for the store"),
+}
+WARNED = {
+    "unstorable": Unstorable("k", "set"),
+    "refresh": RefreshFailed("k", "LookupError"),
+    "unasked": Unasked(2),
 }
 
 
@@ -59,26 +74,237 @@ def handled():
         logger.removeHandler(handler)
 
 
-@pytest.mark.parametrize("what", LOGGED)
+def finished(call):
+    """Whether a call comes to its end, on a thread of its own."""
+    thread = threading.Thread(target=call, daemon=True)
+    thread.start()
+    thread.join(GIVE_UP_S)
+    return not thread.is_alive()
+
+
+# What it counts.
+
+
+@pytest.mark.parametrize("count", [1, module._MOST_UNCOUNTED, module._MOST_UNCOUNTED + 1, 1000])
+def test_the_statistics_are_complete_whenever_somebody_asks(count):
+    recorder = Recorder("n")
+    for number in range(1, count + 1):
+        recorder.note(HIT)
+        if number % 37 == 0:
+            assert recorder.snapshot().redis_hits == number
+
+    assert recorder.snapshot().redis_hits == count
+    assert recorder.snapshot().redis_hits == count, "asking changes nothing"
+
+
+def test_not_more_than_some_notices_wait_to_be_counted():
+    recorder = Recorder("n")
+    waiting = []
+    for _ in range(500):
+        recorder.note(HIT)
+        waiting.append(len(recorder._uncounted))
+
+    assert max(waiting) == module._MOST_UNCOUNTED
+    assert min(waiting) == 0
+
+
+def test_what_threads_note_at_the_same_time_is_counted_once_each():
+    recorder = Recorder("n")
+    barrier = threading.Barrier(8)
+
+    def note():
+        barrier.wait(GIVE_UP_S)
+        for number in range(500):
+            recorder.note(HIT)
+            if number % 50 == 0:
+                assert recorder.snapshot().redis_hits > 0
+
+    threads = [threading.Thread(target=note) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert recorder.snapshot().redis_hits == 4000
+    assert not recorder._uncounted
+
+
+@pytest.mark.parametrize("times", [1, module._MOST_UNCOUNTED + 5])
+def test_a_call_out_of_the_middle_of_counting_waits_for_nothing_and_is_counted(times, monkeypatch):
+    """A finaliser, or a signal handler, that uses the cache: its own thread is counting, and would wait."""
+    recorder = Recorder("n")
+    interrupting = [times]
+    seen = []
+    record = StatsFold.record
+
+    def interrupted(fold, notices):
+        if interrupting:
+            for _ in range(interrupting.pop()):
+                recorder.note(HIT)
+            seen.append(recorder.snapshot().redis_hits)
+        record(fold, notices)
+
+    monkeypatch.setattr(StatsFold, "record", interrupted)
+    recorder.note(HIT)
+
+    assert finished(recorder.snapshot), "it waits for itself"
+    assert seen == [0], "what is being counted is not there yet"
+    assert recorder.snapshot().redis_hits == 1 + times
+
+
+@pytest.mark.parametrize("left", [0, 3])
+def test_counting_that_is_interrupted_is_taken_up_again(left, monkeypatch):
+    """Ctrl-C in the middle of it: what was being counted may be lost, what waits is not."""
+    recorder = Recorder("n")
+    for _ in range(1 + left):
+        recorder.note(HIT)
+    record = StatsFold.record
+
+    def interrupt(fold, notices):
+        monkeypatch.setattr(StatsFold, "record", record)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(StatsFold, "record", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        recorder.snapshot()
+
+    recorder.note(HIT)
+    assert recorder.snapshot().redis_hits == left + 1
+
+
+def test_a_lock_that_another_thread_held_at_the_fork_is_not_waited_for():
+    recorder = Recorder("n")
+    recorder.note(HIT)
+    held, may_go = threading.Event(), threading.Event()
+
+    def hold(lock=recorder._counting):
+        with lock:
+            held.set()
+            may_go.wait(GIVE_UP_S)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    assert held.wait(GIVE_UP_S)
+    try:
+        recorder.after_fork()
+        assert finished(recorder.snapshot)
+        assert recorder.snapshot().redis_hits == 1
+    finally:
+        may_go.set()
+        thread.join()
+
+
+def test_a_process_that_was_forked_while_another_thread_counted_counts_in_the_child():
+    recorder = Recorder("n")
+    recorder.note(HIT)
+    recorder._is_counting = True  # by a thread of the parent, which is not there in the child
+    recorder.after_fork()
+
+    assert recorder.snapshot().redis_hits == 1
+
+
+def test_a_thread_that_counts_does_not_trip_up_one_that_asks():
+    """The counters of an operation come into being with its first call."""
+    recorder = Recorder("n")
+    counting = []
+
+    def count_another():
+        for _ in range(module._MOST_UNCOUNTED + 1):
+            recorder.note((Ended(OperationName.SET, 0.001),))
+
+    class Interrupted(dict):
+        """Another thread has its turn between two of the items."""
+
+        def items(self):
+            for each in super().items():
+                if not counting:
+                    counting.append(threading.Thread(target=count_another))
+                    counting[0].start()
+                    counting[0].join(0.2)  # it waits for us
+                yield each
+
+    recorder.note(HIT)
+    recorder.snapshot()
+    recorder._fold._latency = Interrupted(recorder._fold._latency)
+
+    assert len(recorder.snapshot().latency) == 1
+    counting[0].join()
+    assert len(recorder.snapshot().latency) == 2
+
+
+def test_only_a_plain_hit_says_no_more_than_that():
+    recorder = Recorder("n")
+    assert not recorder.note(HIT)
+    assert recorder.note(HIT[:1])
+    assert recorder.note((Missed("n:k", MissReason.ABSENT), HIT[1]))
+    assert recorder.note((*HIT[:1], StoreErrored(FailureKind.TIMEOUT), *HIT[1:]))
+
+
+def test_a_subscriber_hears_a_hit_as_well():
+    recorder = Recorder("n")
+    heard = []
+    recorder.subscribers.subscribe(heard.append)
+    recorder.note(HIT)
+    assert heard == list(HIT)
+
+
+# What it logs.
+
+
+@pytest.mark.parametrize("change", CHANGES, ids=lambda change: type(change).__name__)
+def test_what_the_coordinator_has_found_is_logged(change, caplog):
+    Recorder("n").log(change)
+
+    level, text = CHANGES[change]
+    [record] = caplog.records
+    assert record.levelno == level
+    assert record.getMessage().startswith(f"cache n: {text}")
+
+
+def test_a_connection_that_is_not_trusted_is_no_news(caplog):
+    Recorder("n").log(Distrusted(""))
+    assert not caplog.records
+
+
+def test_notices_of_failures_are_the_coordinator_s_to_judge(caplog):
+    Recorder("n").note((StoreErrored(FailureKind.CONNECTION), StoreGaveUp(FailureKind.CONNECTION)))
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("what", WARNED)
+def test_a_notice_of_what_the_program_should_mend_is_warned_of_once(what, caplog):
+    recorder = Recorder("n")
+    for _ in range(3):
+        recorder.note((WARNED[what],))
+    [record] = caplog.records
+    assert record.levelno == logging.WARNING
+    assert record.getMessage().startswith("cache n: ")
+
+
+def test_there_is_an_end_to_warnings(caplog):
+    recorder = Recorder("n")
+    for number in range(200):
+        recorder.note((Unstorable("k", f"Class{number}"),))
+    assert len(caplog.records) == module._MOST_WARNINGS
+
+
+@pytest.mark.parametrize("change", CHANGES, ids=lambda change: type(change).__name__)
+def test_what_fails_while_the_cache_is_being_closed_is_no_news(change, caplog):
+    recorder = Recorder("n")
+    recorder.close()
+    recorder.log(change)
+    recorder.note((WARNED["unasked"],))
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("what", WARNED)
 def test_nothing_is_logged_under_its_lock(what, handled):
-    recorder = Recorder(CacheConfig(namespace="n"))
+    recorder = Recorder("n")
     found = []
-    handled(lambda message: found.append((recorder._lock.locked(), message)))
 
-    recorder.note(LOGGED[what])
-
-    assert [is_locked for is_locked, _ in found] == [False]
-    assert found[0][1].startswith("cache n: ")
-
-
-def test_an_outage_and_its_end_are_logged_in_their_order(handled):
-    recorder = Recorder(CacheConfig(namespace="n"))
-    messages = []
-    handled(messages.append)
-    recorder.note(LOGGED["outage"])
-    recorder.note((StoreAnswered(),))
-    assert ["does not serve" in messages[0], "serves again" in messages[1]] == [True, True]
-    assert len(messages) == 2
+    handled(lambda _: found.append(finished(recorder.snapshot)))  # asked by another thread
+    recorder.note((WARNED[what],))
+    assert found == [True]
 
 
 def test_a_handler_of_the_log_may_call_the_cache(handled, namespace):
@@ -106,7 +332,7 @@ def test_a_handler_of_the_log_may_call_the_cache(handled, namespace):
 
 
 def test_what_threads_log_at_the_same_time_is_logged_once_each(handled):
-    recorder = Recorder(CacheConfig(namespace="n"))
+    recorder = Recorder("n")
     messages = []
     handled(messages.append)
     barrier = threading.Barrier(8)

@@ -9,7 +9,13 @@ from sansio_cache.notices import Hit, Notice
 from sansio_cache_redis import Explanation
 from sansio_cache_redis import anyio as async_cache
 from sansio_cache_redis import sync as sync_cache
+from sansio_cache_runtime.anyio.cache import Cache as AnyioCache
+from sansio_cache_runtime.anyio.entity import Entity as AsyncEntity
+from sansio_cache_runtime.backend import AnyioBackend, SyncBackend
 from sansio_cache_runtime.results import InvalidateResult, PatternResult
+from sansio_cache_runtime.sync.background import Background
+from sansio_cache_runtime.sync.cache import Cache as SyncCache
+from sansio_cache_runtime.sync.entity import Entity
 
 
 @dataclass
@@ -39,6 +45,15 @@ def configuring() -> None:
     sync_cache.Cache.from_url("memory://", namespace="shop", migrations={User: from_older})
 
 
+def with_stores_of_ones_own(
+    make_sync: Callable[[Background], SyncBackend], make_anyio: Callable[[], AnyioBackend]
+) -> None:
+    assert_type(SyncCache.from_backend(make_sync, namespace="shop"), SyncCache)
+    assert_type(AnyioCache.from_backend(make_anyio, namespace="shop"), AnyioCache)
+    assert_type(sync_cache.Cache.from_url("memory://", namespace="shop"), sync_cache.Cache)
+    SyncCache.from_backend(make_anyio, namespace="shop")  # type: ignore[arg-type]
+
+
 def blocking(cache: sync_cache.Cache) -> None:
     assert_type(cache.get_or_load("user:1", load_user, type=User), User)
     assert_type(cache.get_or_load("user:1", lambda: {"name": "Ada"}, type=User), User)
@@ -62,6 +77,12 @@ def blocking(cache: sync_cache.Cache) -> None:
     assert_type(cache.key.pattern("user"), Pattern)
     with cache.mutate("user:1") as mutation:
         mutation.set("user:1", User("Ada"), type=User)
+    users = cache.entity("user", User)
+    assert_type(users, Entity[User])
+    assert_type(users.get(1), User | None)
+    assert_type(users.get_or_load(1), User)
+    with users.mutate(1) as mutation:
+        mutation.set(users.key(1), User("Ada"))
 
 
 async def asynchronous(cache: async_cache.Cache) -> None:
@@ -74,3 +95,7 @@ async def asynchronous(cache: async_cache.Cache) -> None:
     assert_type(await cache.get_many(["user:1"], type=User), dict[str, User])
     async with cache.mutate("user:1") as mutation:
         mutation.set("user:1", User("Ada"), type=User)
+    users = cache.entity("user", User)
+    assert_type(users, AsyncEntity[User])
+    assert_type(await users.get(1), User | None)
+    assert_type(await users.get_or_load(1), User)

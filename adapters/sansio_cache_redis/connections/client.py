@@ -37,8 +37,8 @@ async def _answer(
 ) -> R:
     """What is read of the replies, also where something has to be sent once more."""
     answer = read(await ask(commands, timeout_s))
-    while isinstance(answer, Again):
-        answer = answer.read(await ask(answer.commands, timeout_s))
+    if isinstance(answer, Again):
+        return answer.read(await ask(answer.commands, timeout_s))
     return answer
 
 

@@ -27,12 +27,13 @@ from sansio_cache.commands import (
     Sleep,
     StoreCommand,
 )
-from sansio_cache.coordinator import Coordinator, Recovery, interrupted, renewing, without_store
+from sansio_cache.coordinator import Coordinator, Recovery, interrupted, renewing
 from sansio_cache.errors import CacheClosedError
 from sansio_cache.events import Computed, ComputeFailed, Event, FailureKind, StoreFailed, Woke
 from sansio_cache.single_flight import Following, Ticket
 from sansio_cache.step import Outcome, Step
 from sansio_cache_runtime.anyio.background import Background
+from sansio_cache_runtime.anyio.workers import Workers
 from sansio_cache_runtime.backend import AnyioBackend
 from sansio_cache_runtime.driver_base import Call, DriverBase
 from sansio_cache_runtime.loaders import (
@@ -41,15 +42,11 @@ from sansio_cache_runtime.loaders import (
     is_coroutine_function,
     keys_of,
     loading,
-    own_copy,
     refuse_recursion,
 )
 from sansio_cache_runtime.recorder import Recorder
-from sansio_cache_runtime.watching import Watch
 
 _CLEAN_UP_S: Final = 1.0
-_MOST_REFRESHES: Final = 1_000
-"""How many may run at once in the background. Past that one is skipped; a later read asks for it again."""
 
 
 class Driver(DriverBase[anyio.Event]):
@@ -73,11 +70,10 @@ class Driver(DriverBase[anyio.Event]):
         timeouts: StoreTimeouts,
         clock: Callable[[], float],
     ) -> None:
-        super().__init__(backend, coordinator, recorder, timeouts, clock)
+        super().__init__(backend, coordinator, recorder, timeouts, clock, anyio.Event)
         self._backend = backend
         self._background = background
-        self._refreshes = 0
-        self._is_closed = False
+        self._workers = Workers(background)
 
     async def run(
         self, step: Step, loader: Callable[..., Any] | None = None, ticket: Ticket | None = None
@@ -97,6 +93,7 @@ class Driver(DriverBase[anyio.Event]):
         if self._is_closed:
             raise CacheClosedError("the cache is closed: make another")
         coordinator, record = self._coordinator, self._recorder.note
+        concerns = coordinator.concerns
         try:
             if step.notices:
                 self._note(step.notices)
@@ -115,18 +112,17 @@ class Driver(DriverBase[anyio.Event]):
                     if ended in self._endings:
                         self._wake(ended)
                 notices = step.notices
-                if (
-                    notices
-                    and record(notices)
-                    and (coordinator.concerns(notices) or coordinator.needs_recovery)
-                ):
+                if notices and record(notices) and (concerns(notices) or coordinator.needs_recovery):
                     self._heed(notices)
-        except BaseException:
-            await self._give_back(step)
-            raise
-        finally:
             if call is not None:
                 self._end(call)
+        except BaseException:
+            try:
+                await self._give_back(step)
+            finally:
+                if call is not None:  # once more, where it was interrupted in its end
+                    self._end(call)
+            raise
         if step.spawn:
             self._spawn(step.spawn, loader)
         assert step.outcome is not None
@@ -168,11 +164,8 @@ class Driver(DriverBase[anyio.Event]):
                     step = step.state.receive(await self._backend.answer(step.command))
                     self._note(step.notices)
         finally:
-            # Out of time, or cancelled once more, which asyncio does not shield from: what could not be
-            # removed is pending.
-            while step.command is not None:
-                step = without_store(step, self._clock())
-                self._note(step.notices)
+            # Where it is out of time, or cancelled once more, which asyncio does not shield from.
+            self._go_on_without_store(step)
 
     async def _perform(
         self,
@@ -208,29 +201,20 @@ class Driver(DriverBase[anyio.Event]):
             return Computed(self._clock(), value)
 
     async def _share(self, command: ShareLoad, call: Call[anyio.Event]) -> Event:
-        refuse_recursion(self, command.key)
-        ticket = call.ticket = call.ticket or self._coordinator.ticket()
-        with self._lock:
-            answer = self._coordinator.share(ticket, command)
-            if not isinstance(answer, Following):
-                return answer
-            ending = self._endings.setdefault(answer.load_id, anyio.Event())
-        with anyio.move_on_after(command.timeout_s):
-            await ending.wait()
-        with self._lock:
-            event = self._coordinator.leave(ticket, answer, self._clock())
-        return own_copy(event, answer.arrival)
+        answer = self._join(command, call)
+        if isinstance(answer, Following):
+            assert call.ending is not None
+            with anyio.move_on_after(command.timeout_s):
+                await call.ending.wait()
+            return self._leave(answer, call)
+        return answer
 
     async def _sleep(self, command: Sleep, call: Call[anyio.Event]) -> Event:
         if command.watch is None:
             await anyio.sleep(command.duration_s)
         else:
-            if call.watch is None:
-                call.change = anyio.Event()
-                call.watch = Watch(self._backend.listener, partial(self._background.call_soon, call.wake))
-                self._watches.add(call.watch)
-            longest_s = call.watch.longest_s(command)
-            if longest_s:
+            longest_s = self._watch(command, call, partial(self._background.call_soon, call.wake))
+            if longest_s and call.change is not None:
                 with anyio.move_on_after(longest_s):
                     await call.change.wait()
                 call.change = anyio.Event()
@@ -239,18 +223,13 @@ class Driver(DriverBase[anyio.Event]):
         return Woke(self._clock())
 
     def _submit(self, step: Step, loader: Callable[..., Any] | None, ticket: Ticket) -> bool:
-        if self._refreshes >= _MOST_REFRESHES:
-            return False
-        self._refreshes += 1
-        self._background.start(partial(self._refresh, step, loader, ticket))
-        return True
+        return self._workers.submit(partial(self._refresh, step, loader, ticket))
 
     async def _refresh(self, step: Step, loader: Callable[..., Any] | None, ticket: Ticket) -> None:
         forget_loads()
         try:
             await self.run(step, loader, ticket)
         finally:  # also where the cache was closed before it began
-            self._refreshes -= 1
             self._give_up(ticket)
 
     def _start_recovery(self, recovery: Recovery, ticket: Ticket) -> bool:
@@ -263,8 +242,7 @@ class Driver(DriverBase[anyio.Event]):
         try:
             while recovery is not None:
                 outcome = await self.run(recovery.step)
-                with self._lock:
-                    recovery = self._coordinator.next_recovery(recovery, outcome, self._timeouts)
+                recovery = self._next_recovery(recovery, outcome)
         finally:
             self._give_up(ticket)
 

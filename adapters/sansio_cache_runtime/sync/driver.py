@@ -14,8 +14,16 @@ from functools import partial
 from typing import Any, assert_never
 
 from sansio_cache.budget import StoreTimeouts
-from sansio_cache.commands import AcquireLeases, Compute, ComputeMany, Renewal, ShareLoad, Sleep, StoreCommand
-from sansio_cache.coordinator import Coordinator, Recovery, interrupted, without_store
+from sansio_cache.commands import (
+    AcquireLeases,
+    Compute,
+    ComputeMany,
+    Renewal,
+    ShareLoad,
+    Sleep,
+    StoreCommand,
+)
+from sansio_cache.coordinator import Coordinator, Recovery, interrupted
 from sansio_cache.errors import CacheClosedError
 from sansio_cache.events import Computed, ComputeFailed, Event, Woke
 from sansio_cache.single_flight import Following, Ticket
@@ -28,14 +36,12 @@ from sansio_cache_runtime.loaders import (
     forget_loads,
     keys_of,
     loading,
-    own_copy,
     refuse_recursion,
 )
 from sansio_cache_runtime.recorder import Recorder
 from sansio_cache_runtime.sync.background import Background
 from sansio_cache_runtime.sync.lease_renewer import LeaseRenewer
 from sansio_cache_runtime.sync.workers import Workers
-from sansio_cache_runtime.watching import Watch
 
 
 class Driver(DriverBase[threading.Event]):
@@ -59,7 +65,7 @@ class Driver(DriverBase[threading.Event]):
         timeouts: StoreTimeouts,
         clock: Callable[[], float],
     ) -> None:
-        super().__init__(backend, coordinator, recorder, timeouts, clock)
+        super().__init__(backend, coordinator, recorder, timeouts, clock, threading.Event)
         self._backend = backend
         self._background = background
         self._workers = Workers(background)
@@ -67,7 +73,6 @@ class Driver(DriverBase[threading.Event]):
             clock, background, lambda command: self._backend.perform(command), self._note
         )
         self._closing = threading.Event()
-        self._is_closed = False
 
     def run(
         self, step: Step, loader: Callable[..., Any] | None = None, ticket: Ticket | None = None
@@ -87,6 +92,7 @@ class Driver(DriverBase[threading.Event]):
         if self._is_closed:
             raise CacheClosedError("the cache is closed: make another")
         coordinator, record = self._coordinator, self._recorder.note
+        concerns = coordinator.concerns
         try:
             if step.notices:
                 self._note(step.notices)
@@ -103,18 +109,17 @@ class Driver(DriverBase[threading.Event]):
                     if ended in self._endings:
                         self._wake(ended)
                 notices = step.notices
-                if (
-                    notices
-                    and record(notices)
-                    and (coordinator.concerns(notices) or coordinator.needs_recovery)
-                ):
+                if notices and record(notices) and (concerns(notices) or coordinator.needs_recovery):
                     self._heed(notices)
-        except BaseException:
-            self._give_back(step)
-            raise
-        finally:
             if call is not None:
                 self._end(call)
+        except BaseException:
+            try:
+                self._give_back(step)
+            finally:
+                if call is not None:  # once more, where it was interrupted in its end
+                    self._end(call)
+            raise
         if step.spawn:
             self._spawn(step.spawn, loader)
         assert step.outcome is not None
@@ -139,6 +144,7 @@ class Driver(DriverBase[threading.Event]):
 
     def _give_back(self, step: Step) -> None:
         """Have an interrupted operation give back what it may hold. Bounded, as every store command is."""
+        self._heed(step.notices)  # Ctrl-C may have struck as they were being taken in
         if step.command is None:
             return
         step = interrupted(step, self._clock())
@@ -150,9 +156,7 @@ class Driver(DriverBase[threading.Event]):
                 step = step.state.receive(self._backend.perform(step.command))
                 self._note(step.notices)
         finally:
-            while step.command is not None:  # interrupted once more: what could not be removed is pending
-                step = without_store(step, self._clock())
-                self._note(step.notices)
+            self._go_on_without_store(step)  # where it is interrupted once more
 
     def _perform(
         self, command: Compute | ComputeMany | ShareLoad | Sleep | AcquireLeases, call: Call[threading.Event]
@@ -182,28 +186,19 @@ class Driver(DriverBase[threading.Event]):
             return Computed(self._clock(), value)
 
     def _share(self, command: ShareLoad, call: Call[threading.Event]) -> Event:
-        refuse_recursion(self, command.key)
-        ticket = call.ticket = call.ticket or self._coordinator.ticket()
-        with self._lock:
-            answer = self._coordinator.share(ticket, command)
-            if not isinstance(answer, Following):
-                return answer
-            ending = self._endings.setdefault(answer.load_id, threading.Event())
-        ending.wait(command.timeout_s)
-        with self._lock:
-            event = self._coordinator.leave(ticket, answer, self._clock())
-        return own_copy(event, answer.arrival)
+        answer = self._join(command, call)
+        if isinstance(answer, Following):
+            assert call.ending is not None
+            call.ending.wait(command.timeout_s)
+            return self._leave(answer, call)
+        return answer
 
     def _sleep(self, command: Sleep, call: Call[threading.Event]) -> Event:
         if command.watch is None:
             self._closing.wait(command.duration_s)
         else:
-            if call.watch is None:
-                call.change = threading.Event()
-                call.watch = Watch(self._backend.listener, call.wake)
-                self._watches.add(call.watch)
-            longest_s = call.watch.longest_s(command)
-            if longest_s:
+            longest_s = self._watch(command, call, call.wake)
+            if longest_s and call.change is not None:
                 call.change.wait(longest_s)
                 call.change.clear()
         if self._is_closed:
@@ -228,7 +223,6 @@ class Driver(DriverBase[threading.Event]):
         try:
             while recovery is not None:
                 outcome = self.run(recovery.step)
-                with self._lock:
-                    recovery = self._coordinator.next_recovery(recovery, outcome, self._timeouts)
+                recovery = self._next_recovery(recovery, outcome)
         finally:  # also where a subscriber has ended the thread: the next notice starts another
             self._give_up(ticket)

@@ -71,8 +71,8 @@ class LeaseRenewer:
             yield
             return
         kept = _Kept(renewal)
-        self._schedule(kept, renewal.pause_s)
-        try:
+        try:  # around the beginning as well, where Ctrl-C may strike
+            self._schedule(kept, renewal.pause_s)
             yield
         finally:
             kept.is_over = True

@@ -1,0 +1,41 @@
+"""Workers: background tasks that run refreshes. Mirrors `sync/workers.py`.
+
+How many may run at once is bounded: past that, a refresh is skipped, and a later read asks for it again.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Final
+
+from sansio_cache_runtime.anyio.background import Background, Job
+
+MOST_RUNNING: Final = 1_000
+
+
+class Workers:
+    """Runs jobs as tasks that belong to no caller.
+
+    Args:
+        background: Starts the tasks.
+        most_running: How many there may be at once.
+    """
+
+    def __init__(self, background: Background, *, most_running: int = MOST_RUNNING) -> None:
+        self._background = background
+        self._most_running = most_running
+        self._running = 0
+
+    def submit(self, job: Job) -> bool:
+        """Have a job run, in a copy of the caller's context. False if it is not taken."""
+        if self._running >= self._most_running:
+            return False
+        self._running += 1
+        self._background.start(partial(self._run, job))
+        return True
+
+    async def _run(self, job: Job) -> None:
+        try:
+            await job()
+        finally:
+            self._running -= 1

@@ -1,0 +1,284 @@
+"""Background work: started and ended in one place, for threads and for event loops."""
+
+import contextlib
+import contextvars
+import threading
+
+import anyio
+import pytest
+
+from sansio_cache.errors import CacheClosedError
+from sansio_cache_runtime.anyio.background import AsyncioBackground, TrioBackground
+from sansio_cache_runtime.anyio.workers import Workers
+from sansio_cache_runtime.subscribers import Subscribers
+from sansio_cache_runtime.sync import background as module
+from sansio_cache_runtime.sync.background import Background, guarded
+from support.faulty import GIVE_UP_S, eventually
+from support.servers import wait_until
+
+
+class Job:
+    """A job that waits until it may end."""
+
+    def __init__(self, error=None):
+        self.began = threading.Event()
+        self.may_end = threading.Event()
+        self.thread = None
+        self._error = error
+
+    def __call__(self):
+        self.thread = threading.current_thread()
+        self.began.set()
+        assert self.may_end.wait(GIVE_UP_S)
+        if self._error is not None:
+            raise self._error
+
+    def end(self):
+        self.may_end.set()
+        self.thread.join(GIVE_UP_S)
+        assert not self.thread.is_alive()
+
+
+# Threads.
+
+
+def test_a_job_runs_on_a_daemon_of_its_own_under_a_name_that_says_what_for():
+    background, job = Background(), Job()
+    assert background.start(job, "sansio-cache-listener")
+    assert job.began.wait(GIVE_UP_S)
+    assert job.thread.name == "sansio-cache-listener"
+    assert job.thread.daemon, "a program that never closes its cache would not end"
+    assert job.thread is not threading.current_thread()
+    job.end()
+
+
+def test_once_stopped_it_starts_no_more():
+    background = Background()
+    background.stop()
+    assert not background.start(pytest.fail, "x")
+    assert not background.start(pytest.fail, "x", is_waited_for=True)
+    assert not background._waited_for
+
+
+@pytest.mark.parametrize("is_waited_for", [False, True])
+def test_where_the_system_has_no_thread_it_says_so_and_waits_for_none(is_waited_for, monkeypatch):
+    def refuse(thread):
+        raise RuntimeError("can't start new thread")
+
+    background = Background()
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", refuse)
+        assert not background.start(pytest.fail, "x", is_waited_for=is_waited_for)
+    assert not background._waited_for
+    background.drain()
+
+    job = Job()
+    assert background.start(job, "x"), "the next one may find one"
+    assert job.began.wait(GIVE_UP_S)
+    job.end()
+
+
+def test_it_waits_for_those_that_are_to_be_waited_for_and_for_no_others(monkeypatch):
+    monkeypatch.setattr(module, "_DRAIN_S", GIVE_UP_S)
+    background, waited, other = Background(), Job(), Job()
+    assert background.start(waited, "x", is_waited_for=True)
+    assert background.start(other, "y")
+    for job in (waited, other):
+        assert job.began.wait(GIVE_UP_S)
+    assert background._waited_for == {waited.thread}
+    threading.Timer(0.05, waited.may_end.set).start()
+
+    background.drain()
+
+    assert not waited.thread.is_alive()
+    assert other.thread.is_alive()
+    assert not background._waited_for
+    other.end()
+
+
+def test_it_waits_a_little_only(monkeypatch):
+    monkeypatch.setattr(module, "_DRAIN_S", 0.01)
+    background, jobs = Background(), [Job(), Job()]
+    for job in jobs:
+        assert background.start(job, "x", is_waited_for=True)
+        assert job.began.wait(GIVE_UP_S)
+    background.drain()
+    assert all(job.thread.is_alive() for job in jobs)
+    for job in jobs:
+        job.end()
+
+
+def test_a_thread_that_closes_the_cache_does_not_wait_for_itself():
+    background = Background()
+    drained = threading.Event()
+
+    def close():
+        background.drain()
+        drained.set()
+
+    assert background.start(close, "x", is_waited_for=True)
+    assert drained.wait(GIVE_UP_S)
+
+
+@pytest.mark.parametrize("error", [ValueError("mine"), CacheClosedError("closed"), SystemExit()])
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_what_a_job_raises_takes_nothing_down_and_is_logged_unless_the_cache_was_closed(error, caplog):
+    background, job = Background(), Job(error)
+    assert background.start(job, "x", is_waited_for=True)
+    assert job.began.wait(GIVE_UP_S)
+    job.end()
+    assert not background._waited_for
+    logged = ["background work of the cache failed"] if isinstance(error, ValueError) else []
+    assert [record.getMessage() for record in caplog.records] == logged
+
+
+def test_background_work_is_in_nobody_s_explanation():
+    subscribers = Subscribers("n")
+
+    def explained():
+        with subscribers.explain() as explanation:
+            contextvars.copy_context().run(guarded, lambda: subscribers.tell(["a notice"]))
+        return explanation.notices
+
+    assert explained() == []
+
+
+# Event loops.
+
+BACKGROUNDS = {"asyncio": AsyncioBackground, "trio": TrioBackground}
+on_both_loops = pytest.mark.parametrize("loop", BACKGROUNDS)
+
+
+@on_both_loops
+def test_a_task_is_cancelled_by_what_start_gives_back(loop):
+    async def main():
+        background = BACKGROUNDS[loop]()
+        ended = []
+
+        async def job():
+            try:
+                await anyio.sleep_forever()
+            finally:
+                ended.append(1)
+
+        cancel = background.start(job)
+        await anyio.sleep(0.01)
+        assert not ended
+        cancel()
+        await eventually(lambda: ended)
+        cancel()  # once more does no harm
+
+    anyio.run(main, backend=loop)
+
+
+@on_both_loops
+def test_the_end_cancels_all_tasks_and_waits_for_them(loop):
+    async def main():
+        background = BACKGROUNDS[loop]()
+        began, ended = [], []
+
+        async def job():
+            began.append(1)
+            try:
+                await anyio.sleep_forever()
+            finally:
+                with anyio.CancelScope(shield=True):
+                    await anyio.sleep(0.02)
+                ended.append(1)
+
+        for _ in range(3):
+            background.start(job)
+        await eventually(lambda: len(began) == 3)
+        await background.end()
+        assert len(ended) == 3
+        await background.end()
+        assert not background.is_over()
+        return background
+
+    background = anyio.run(main, backend=loop)
+    assert background.is_over()
+    background.call_soon(pytest.fail)  # there is nobody who would
+
+
+@on_both_loops
+def test_a_task_may_ask_for_the_end_itself(loop):
+    """A loader that closes the cache, in a refresh."""
+
+    async def main():
+        background = BACKGROUNDS[loop]()
+        ended = []
+
+        async def job():
+            with contextlib.suppress(BaseException) if loop == "trio" else contextlib.nullcontext():
+                with anyio.move_on_after(0.1):
+                    await background.end()
+            ended.append(1)
+
+        background.start(job)
+        await eventually(lambda: ended)
+
+    anyio.run(main, backend=loop)
+
+
+@on_both_loops
+def test_other_threads_have_a_function_called_in_the_loop(loop):
+    async def main():
+        background = BACKGROUNDS[loop]()
+        threads = []
+        await anyio.to_thread.run_sync(
+            background.call_soon, lambda: threads.append(threading.current_thread())
+        )
+        await eventually(lambda: threads)
+        assert threads == [threading.current_thread()]
+
+    anyio.run(main, backend=loop)
+
+
+@on_both_loops
+@pytest.mark.parametrize("error", [ValueError("mine"), CacheClosedError("closed")])
+def test_what_a_task_raises_is_logged_unless_the_cache_was_closed(loop, error, caplog):
+    async def main():
+        background = BACKGROUNDS[loop]()
+        began = []
+
+        async def job():
+            began.append(1)
+            raise error
+
+        background.start(job)
+        await eventually(lambda: began)
+        await background.end()
+
+    anyio.run(main, backend=loop)
+    logged = ["a background task of the cache failed"] if isinstance(error, ValueError) else []
+    assert [each.getMessage() for each in caplog.records if each.name == "sansio_cache"] == logged
+
+
+@on_both_loops
+def test_past_a_bound_an_event_loop_takes_no_refresh(loop):
+    async def main():
+        workers = Workers(BACKGROUNDS[loop](), most_running=2)
+        may_end = anyio.Event()
+        ended = []
+
+        async def job():
+            await may_end.wait()
+            ended.append(1)
+            raise LookupError("also one that fails has had its turn")
+
+        assert [workers.submit(job) for _ in range(3)] == [True, True, False]
+        may_end.set()
+        await eventually(lambda: not workers._running)
+        assert len(ended) == 2
+        assert workers.submit(job)
+        await eventually(lambda: len(ended) == 3)
+
+    anyio.run(main, backend=loop)
+
+
+def test_a_thread_ends_when_its_job_has():
+    background, job = Background(), Job()
+    assert background.start(job, "x", is_waited_for=True)
+    assert job.began.wait(GIVE_UP_S)
+    job.end()
+    wait_until(lambda: job.thread not in threading.enumerate())

@@ -1,0 +1,184 @@
+"""The runtime's caches by themselves: on a backend of one's own, after a fork, and as they are closed."""
+
+import os
+import threading
+
+import anyio
+import pytest
+
+from sansio_cache import CacheConfig
+from sansio_cache.commands import Sleep, Watch
+from sansio_cache.errors import CacheClosedError, ConfigurationError
+from sansio_cache.events import LoadNotShared, LoadShared
+from sansio_cache_runtime.anyio import cache as cache_anyio
+from sansio_cache_runtime.driver_base import Call
+from sansio_cache_runtime.loaders import own_copy, takes_context
+from sansio_cache_runtime.memory import AnyioMemoryBackend, SharedMemory, SyncMemoryBackend
+from sansio_cache_runtime.sync import cache as cache_sync
+from support.faulty import GIVE_UP_S, eventually
+from support.servers import wait_until
+
+on_both_loops = pytest.mark.parametrize("loop", ["asyncio", "trio"])
+
+
+class Silent:
+    """A listener that hears nothing."""
+
+    is_live = True
+
+    def __init__(self):
+        self.watched = set()
+        self.is_closed = False
+
+    def watch(self, key, wake):
+        self.watched.add(key)
+        return 1
+
+    def unwatch(self, key, number):
+        self.watched.discard(key)
+
+    def close(self, *, wait):
+        self.is_closed = True
+
+
+def memory():
+    return SharedMemory(CacheConfig(namespace="n"))
+
+
+def blocking(listener=None):
+    backend = SyncMemoryBackend(memory())
+    backend.listener = listener
+    return cache_sync.Cache.from_backend(lambda _: backend, namespace="n")
+
+
+def asynchronous(listener=None):
+    backend = AnyioMemoryBackend(memory())
+    backend.listener = listener
+    return cache_anyio.Cache.from_backend(lambda: backend, namespace="n")
+
+
+def test_a_cache_for_threads_stands_on_any_backend():
+    with blocking() as cache:
+        assert cache.get_or_load("k", lambda: 1) == 1
+        assert cache.get("k") == 1
+    with pytest.raises(ConfigurationError):
+        cache_sync.Cache.from_backend(pytest.fail, namespace="n", unknown=1)
+
+
+@on_both_loops
+def test_a_cache_for_event_loops_stands_on_any_backend(loop):
+    async def main():
+        async with asynchronous() as cache:
+            assert await cache.get_or_load("k", lambda: 1) == 1
+            assert await cache.get("k") == 1
+
+    anyio.run(main, backend=loop)
+
+
+def test_after_a_fork_a_cache_has_another_backend_and_waits_for_no_load_of_the_parent():
+    made = []
+
+    def make(background):
+        made.append(background)
+        return SyncMemoryBackend(memory())
+
+    with cache_sync.Cache.from_backend(make, namespace="n") as cache:
+
+        def load():  # the parent is loading as it forks
+            cache_sync._after_fork_in_child()
+            return cache.get_or_load("other", lambda: 2)
+
+        assert cache.get_or_load("k", load) == 2
+        assert len(set(made)) == 2
+        assert not len(cache._coordinator.single_flight)
+        assert cache.get_or_load("k", lambda: 3) == 3
+    cache_sync._after_fork_in_child()
+    assert len(made) == 2, "it is closed"
+
+
+def test_the_system_tells_caches_of_a_fork():
+    with blocking() as cache:
+        driver = cache._driver
+        reading, writing = os.pipe()
+        child = os.fork()
+        if not child:
+            os.write(writing, b"1" if cache._driver is not driver and cache.get("k") is None else b"0")
+            os._exit(0)
+        os.waitpid(child, 0)
+        assert os.read(reading, 1) == b"1"
+        os.close(reading)
+        os.close(writing)
+        assert cache._driver is driver
+
+
+SLEEP = Sleep(60.0, Watch(("n:k",), 1, 60.0))
+
+
+def test_a_thread_that_waits_is_woken_as_the_cache_is_closed():
+    listener = Silent()
+    cache = blocking(listener)
+    raised = []
+
+    def wait():
+        call = Call(None, None)
+        try:
+            cache._driver._sleep(SLEEP, call)
+            cache._driver._sleep(SLEEP, call)
+        except CacheClosedError as error:
+            raised.append(error)
+        finally:
+            cache._driver._end(call)
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    wait_until(lambda: listener.watched)
+    cache.close()
+    thread.join(GIVE_UP_S)
+    assert len(raised) == 1
+    assert listener.is_closed
+    assert not listener.watched
+
+
+@on_both_loops
+def test_a_task_that_waits_is_woken_as_the_cache_is_closed(loop):
+    async def main():
+        listener = Silent()
+        cache = asynchronous(listener)
+        driver = cache._bound()
+        raised = []
+
+        async def wait():
+            call = Call(None, None)
+            try:
+                await driver._sleep(SLEEP, call)
+                await driver._sleep(SLEEP, call)
+            except CacheClosedError as error:
+                raised.append(error)
+            finally:
+                driver._end(call)
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(wait)
+            await eventually(lambda: listener.watched)
+            await cache.aclose()
+        assert len(raised) == 1
+        assert listener.is_closed
+        assert not listener.watched
+
+    anyio.run(main, backend=loop)
+
+
+class Uncopyable:
+    def __deepcopy__(self, memo):
+        raise ValueError("mine")
+
+
+def test_who_cannot_have_a_copy_loads_for_himself():
+    assert own_copy(LoadShared(1.0, None, Uncopyable()), 7) == LoadNotShared(1.0, 7)
+    shared = LoadShared(1.0, b"1", None)
+    assert own_copy(shared, 7) is shared
+
+
+def test_a_loader_that_does_not_say_what_it_takes_is_told_nothing():
+    assert not takes_context(dict.fromkeys)
+    assert not takes_context(type("Odd", (), {"__signature__": "none", "__call__": lambda self: 1})())
