@@ -26,6 +26,7 @@ hook returns is treated as what a loader returns: round trip or refuse. So a hoo
 from __future__ import annotations
 
 import functools
+import marshal
 from collections.abc import Callable, Mapping
 from typing import Any, Final, Generic, Literal, TypeAlias, TypeVar
 
@@ -164,6 +165,8 @@ class Codec(Generic[T]):
                 f"{self.max_value_bytes}: cache less of it, or raise max_value_bytes"
             )
         back = self.decoder.decode(payload)
+        if self.type is None and _is_same(value, back):  # as nearly all are
+            return Encoded(payload, back)
         changed = change(value, back, exact=self.type is None)
         if changed is not None:
             raise self._refusal(changed)
@@ -181,6 +184,20 @@ class Codec(Generic[T]):
                 "but its fields; JSON has no NaN or infinity"
             )
         return SerializationError(f"value{what}. {advice}")
+
+
+def _is_same(given: Any, back: Any) -> bool:
+    """Whether two values are equal in every part, and of exactly the same classes.
+
+    In a fifth of the time that it takes to look at the parts. Marshal writes each class of JSON in its own
+    way, a float by its bits, and refuses what is of a class derived from one of them. In version 2 it writes
+    what is there, however often, and nothing of how it is kept. It would take a bytearray for bytes, and NaN
+    for itself: `back` comes from JSON, which has neither.
+    """
+    try:
+        return marshal.dumps(given, 2) == marshal.dumps(back, 2)
+    except Exception:  # noqa: BLE001 - not a plain value, or an audit hook does not like marshal
+        return False
 
 
 def codec_for(type: Any, max_value_bytes: int, migrate: Migration | None = None) -> Codec[Any]:

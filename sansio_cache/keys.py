@@ -48,8 +48,8 @@ from uuid import UUID
 
 from attrs import Factory, field, frozen
 
-from .errors import ConfigurationError, InvalidKeyError
-from .tags import GENERATION_MARKER, TAG_MARKER, tag_key
+from sansio_cache.errors import ConfigurationError, InvalidKeyError
+from sansio_cache.tags import GENERATION_MARKER, TAG_MARKER, tag_key
 
 ONE_PART: Final = ""
 """The part of a store that all keys are in where it has only one: what can fail alone, as a node can."""

@@ -1,8 +1,8 @@
-"""The memory store: the same semantic commands on a plain dictionary.
+"""The memory store: the semantic commands on a plain dictionary.
 
-It is the embedded default (`memory://`) and the store of the simulations, so it does exactly what the Lua
-texts of the Redis adapter do; one conformance suite holds both to that. It never waits and never fails,
-but for a value that is larger than the whole store.
+It is the embedded default (`memory://`) and the store of the simulations. What the commands do is in
+`store_rules.py`; here is where the cells are kept. It never waits and never fails, but for a value that is
+larger than the whole store.
 
 The clock is injected and gives seconds; it stands for the driver's clock and the server's in one.
 Microseconds of grants never repeat and never go back: max(now, last + 1). Bounded in entries and bytes; the
@@ -16,62 +16,16 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Final, assert_never
+from typing import Final
 
 import attrs
-from msgspec.structs import replace
 
-from sansio_cache.cell import FOREIGN, NO_GRANT, Cell, Foreign, Kind, Tag, is_granted_to, make_grant
-from sansio_cache.commands import (
-    AcquireLease,
-    AcquireLeases,
-    Capture,
-    DeleteKeys,
-    ExpireCells,
-    Fill,
-    FillCells,
-    HoldCells,
-    Lease,
-    LeaseRequest,
-    Mode,
-    Ping,
-    ReadCell,
-    ReadCells,
-    ReadTags,
-    ReleaseLeases,
-    RenewLeases,
-    ScanKeys,
-    StoreCommand,
-)
-from sansio_cache.events import (
-    AcquireReply,
-    CellRead,
-    CellsExpired,
-    CellsFilled,
-    CellsRead,
-    FailureKind,
-    FillResult,
-    ForeignFound,
-    FreshFound,
-    HoldsTaken,
-    KeysDeleted,
-    KeysFound,
-    LeaseDenied,
-    LeaseGranted,
-    LeasesAnswered,
-    LeasesReleased,
-    LeasesRenewed,
-    Ponged,
-    StoreEvent,
-    StoreFailed,
-    TagsRead,
-    WriterFound,
-)
+from sansio_cache.cell import Cell, Foreign, Tag, make_grant
+from sansio_cache.commands import Fill, ScanKeys, StoreCommand
+from sansio_cache.events import StoreEvent
 from sansio_cache.patterns import glob_match
-from sansio_cache.tags import NO_VERSION
+from sansio_cache.store_rules import StoreRules
 
-LONGEST_LEASE_MS: Final = 86_400_000
-"""A lease deadline further away than a day is no lease's: a clock has jumped, or the bytes are hostile."""
 ENTRY_OVERHEAD_BYTES: Final = 400
 """What a key costs beside its name and its body: the objects that hold it, measured on CPython 3.11."""
 
@@ -93,7 +47,7 @@ def _body(cell: Cell | Foreign | Tag) -> bytes:
 
 
 @attrs.define
-class MemoryStore:
+class MemoryStore(StoreRules):
     """A store in this process's memory. `clock` gives seconds and never goes back.
 
     `issued_us` is the microsecond of the id that was issued last: the next one is later.
@@ -109,175 +63,10 @@ class MemoryStore:
     def __len__(self) -> int:
         return len(self._kept)
 
-    def perform(self, command: StoreCommand) -> StoreEvent:  # noqa: C901 - one case a command
+    def perform(self, command: StoreCommand) -> StoreEvent:
         """Do what is asked, at once."""
         now_s = self.clock()
-        now_ms = int(now_s * 1000)
-        match command:
-            case ReadCell(key=key, tags=tags):
-                versions = self._versions(tags, now_ms) if tags else ()
-                return CellRead(now_s, self._read(key, now_ms), now_ms, versions)
-            case ReadCells(keys=keys, tags=tags):
-                cells = tuple(self._read(key, now_ms) for key in keys)
-                return CellsRead(now_s, cells, now_ms, self._versions(tags, now_ms))
-            case ReadTags(tags=tags):
-                return TagsRead(now_s, self._versions(tags, now_ms), now_ms)
-            case AcquireLease():
-                versions = self._capture(command.capture, command.nonce, now_ms)
-                request = LeaseRequest(command.key, command.seen, command.mode)
-                answer = self._acquire(request, command.nonce, command.lease_ms, now_s, now_ms)
-                if versions and not isinstance(answer, WriterFound | ForeignFound):
-                    return replace(answer, versions=versions)
-                return answer
-            case AcquireLeases(lease_requests=lease_requests, nonce=nonce, lease_ms=lease_ms):
-                versions = self._capture(command.capture, nonce, now_ms)
-                answers = tuple(
-                    self._acquire(each, nonce, lease_ms, now_s, now_ms) for each in lease_requests
-                )
-                return LeasesAnswered(now_s, answers, versions)
-            case FillCells(fills=fills, tags=tags):
-                if any(_size_bytes(fill.key, fill.body) > self.max_bytes for fill in fills):
-                    return StoreFailed(now_s, FailureKind.OUT_OF_MEMORY)
-                results = tuple(self._fill(fill, now_ms) for fill in fills)
-                return CellsFilled(now_s, results, self._versions(tags, now_ms))
-            case RenewLeases(leases=leases, lease_ms=lease_ms):
-                renewed = tuple(self._renew(lease, lease_ms, now_ms) for lease in leases)
-                return LeasesRenewed(now_s, renewed)
-            case ReleaseLeases(leases=leases):
-                for lease in leases:
-                    self._release(lease, now_ms)
-                return LeasesReleased(now_s)
-            case HoldCells(keys=keys, nonce=nonce, hold_ms=hold_ms):
-                versions = self._capture(command.capture, nonce, now_ms)
-                grants = tuple(self._hold(key, nonce, hold_ms, now_ms) for key in keys)
-                return HoldsTaken(now_s, grants, versions)
-            case ExpireCells(keys=keys):
-                return CellsExpired(now_s, sum(self._expire(key, now_ms) for key in keys))
-            case DeleteKeys(keys=keys):
-                return KeysDeleted(now_s, sum(self._delete(key, now_ms) for key in keys))
-            case ScanKeys(pattern=pattern):
-                return KeysFound(now_s, 0, self._scan(pattern, now_ms))
-            case Ping():
-                return Ponged(now_s)
-            case _:
-                assert_never(command)
-
-    # What the scripts do, one method each.
-
-    def _acquire(
-        self, request: LeaseRequest, nonce: bytes, lease_ms: int, now_s: float, now_ms: int
-    ) -> AcquireReply:
-        cell = self._read(request.key, now_ms)
-        if isinstance(cell, Foreign):
-            return ForeignFound(now_s)
-        if cell is not None:
-            if cell.kind == Kind.HOLD:
-                return WriterFound(now_s, max(cell.lease_deadline_ms - now_ms, 0))
-            value = cell if cell.kind == Kind.VALUE else None
-            if value is not None and _is_fresh(value, now_ms) and value.filled_by != request.seen:
-                return FreshFound(now_s, value, now_ms)
-            kept = value if request.mode is Mode.KEEP else None
-            if is_granted_to(cell.grant, nonce):
-                return LeaseGranted(now_s, cell.grant, value, now_ms)
-            left_ms = cell.lease_deadline_ms - now_ms
-            if cell.grant != NO_GRANT and 0 < left_ms <= LONGEST_LEASE_MS:
-                return LeaseDenied(now_s, left_ms, kept, now_ms)
-            if kept is not None:
-                grant = self._grant(nonce, now_ms)
-                self._refresh(request.key, kept, grant, now_ms + lease_ms)
-                return LeaseGranted(now_s, grant, kept, now_ms)
-        grant = self._grant(nonce, now_ms)
-        self._keep(request.key, Cell(Kind.EMPTY, grant, now_ms + lease_ms), now_ms + lease_ms)
-        return LeaseGranted(now_s, grant, None, now_ms)
-
-    def _refresh(self, key: str, kept: Cell, grant: bytes, deadline_ms: int) -> None:
-        cell = replace(kept, grant=grant, lease_deadline_ms=deadline_ms)
-        self._keep(key, cell, max(self._kept[key].expires_ms, deadline_ms))
-
-    def _fill(self, fill: Fill, now_ms: int) -> FillResult:
-        cell = self._read(fill.key, now_ms)
-        if not isinstance(cell, Cell):
-            return FillResult.REFUSED
-        if cell.kind == Kind.VALUE and cell.filled_by == fill.grant:
-            return FillResult.ALREADY_STORED
-        if cell.grant != fill.grant:
-            return FillResult.REFUSED
-        soft_ms = now_ms + fill.soft_ttl_ms if fill.soft_ttl_ms else 0
-        value = Cell(Kind.VALUE, NO_GRANT, 0, soft_ms, fill.grant, fill.body)
-        self._keep(fill.key, value, now_ms + fill.hard_ttl_ms)
-        return FillResult.STORED
-
-    def _renew(self, lease: Lease, lease_ms: int, now_ms: int) -> bool:
-        cell = self._leased(lease, now_ms)
-        if cell is None:
-            return False
-        deadline_ms = now_ms + lease_ms
-        expires_ms = max(self._kept[lease.key].expires_ms, deadline_ms)
-        self._keep(lease.key, replace(cell, lease_deadline_ms=deadline_ms), expires_ms)
-        return True
-
-    def _release(self, lease: Lease, now_ms: int) -> None:
-        cell = self._leased(lease, now_ms)
-        if cell is None:
-            return
-        if cell.kind == Kind.VALUE:
-            freed = replace(cell, grant=NO_GRANT, lease_deadline_ms=0)
-            self._keep(lease.key, freed, self._kept[lease.key].expires_ms)
-        else:
-            self._drop(lease.key)
-
-    def _hold(self, key: str, nonce: bytes, hold_ms: int, now_ms: int) -> bytes:
-        cell = self._read(key, now_ms)
-        if isinstance(cell, Cell) and cell.kind == Kind.HOLD and is_granted_to(cell.grant, nonce):
-            return cell.grant
-        grant = self._grant(nonce, now_ms)
-        self._keep(key, Cell(Kind.HOLD, grant, now_ms + hold_ms), now_ms + hold_ms)
-        return grant
-
-    def _expire(self, key: str, now_ms: int) -> bool:
-        cell = self._read(key, now_ms)
-        if not isinstance(cell, Cell) or cell.kind == Kind.HOLD:
-            return False
-        if cell.kind == Kind.EMPTY:
-            self._drop(key)
-            return False
-        soft_ms = min(cell.soft_ms or now_ms, now_ms)
-        stale = replace(cell, grant=NO_GRANT, lease_deadline_ms=0, soft_ms=soft_ms)
-        self._keep(key, stale, self._kept[key].expires_ms)
-        return True
-
-    def _versions(self, tags: tuple[str, ...], now_ms: int) -> tuple[bytes, ...]:
-        return tuple(self._version(tag, now_ms) for tag in tags)
-
-    def _version(self, tag: str, now_ms: int) -> bytes:
-        kept = self._look(tag, now_ms)
-        return kept.version if isinstance(kept, Tag) else NO_VERSION
-
-    def _capture(self, capture: Capture, nonce: bytes, now_ms: int) -> tuple[bytes, ...]:
-        return tuple(self._capture_one(tag, nonce, now_ms, now_ms + capture.ttl_ms) for tag in capture.tags)
-
-    def _capture_one(self, tag: str, nonce: bytes, now_ms: int, until_ms: int) -> bytes:
-        version = self._version(tag, now_ms)
-        if version == NO_VERSION:
-            version = self._grant(nonce, now_ms)
-        else:
-            until_ms = max(self._kept[tag].expires_ms, until_ms)
-        self._keep(tag, Tag(version), until_ms)
-        return version
-
-    def _delete(self, key: str, now_ms: int) -> bool:
-        existed = self._look(key, now_ms) is not None
-        if existed:
-            self._drop(key)
-        return existed
-
-    def _scan(self, pattern: str, now_ms: int) -> tuple[str, ...]:
-        glob = pattern.encode()
-        return tuple(
-            key
-            for key, kept in self._kept.items()
-            if kept.expires_ms > now_ms and glob_match(glob, key.encode())
-        )
+        return self.answer(command, now_s, int(now_s * 1000))
 
     # The dictionary beneath.
 
@@ -285,16 +74,16 @@ class MemoryStore:
         self.issued_us = max(now_ms * 1000, self.issued_us + 1)
         return make_grant(nonce, self.issued_us)
 
-    def _leased(self, lease: Lease, now_ms: int) -> Cell | None:
-        """The cell of a lease that is still its owner's (S5)."""
-        cell = self._read(lease.key, now_ms)
-        if isinstance(cell, Cell) and is_granted_to(cell.grant, lease.lease_id):
-            return cell
-        return None
+    def _has_room(self, fills: tuple[Fill, ...]) -> bool:
+        return all(_size_bytes(fill.key, fill.body) <= self.max_bytes for fill in fills)
 
-    def _read(self, key: str, now_ms: int) -> Cell | Foreign | None:
-        cell = self._look(key, now_ms)
-        return FOREIGN if isinstance(cell, Tag) else cell
+    def _scan(self, command: ScanKeys, now_ms: int) -> tuple[int, tuple[str, ...]]:
+        glob = command.pattern.encode()
+        keys = (key for key, kept in self._kept.items() if kept.expires_ms > now_ms)
+        return 0, tuple(key for key in keys if glob_match(glob, key.encode()))
+
+    def _expires_ms(self, key: str) -> int:
+        return self._kept[key].expires_ms
 
     def _look(self, key: str, now_ms: int) -> Cell | Foreign | Tag | None:
         kept = self._kept.get(key)
@@ -329,7 +118,3 @@ class MemoryStore:
         self._drop(key)
         if cell is not None:
             self._keep(key, cell, expires_ms)
-
-
-def _is_fresh(value: Cell, now_ms: int) -> bool:
-    return value.soft_ms == 0 or now_ms < value.soft_ms

@@ -20,7 +20,7 @@ from typing import Final, TypeAlias
 
 from attrs import field, frozen
 
-from .errors import InvalidTtlError
+from sansio_cache.errors import InvalidTtlError
 
 MIN_TTL_S: Final = 0.001
 """The shortest time to live, in seconds: one unit of the wire."""

@@ -19,9 +19,9 @@ import redis
 
 from sansio_cache import NO_JITTER, CacheConfig, CacheStats, Jitter, Policy, ProtocolError, RedisConfig
 from sansio_cache.cell import Cell, parse_cell
-from sansio_cache.commands import Command
+from sansio_cache.commands import Command, StoreCommand
 from sansio_cache.entry import MissReason
-from sansio_cache.events import Event, FailureKind, Interrupted
+from sansio_cache.events import Event, FailureKind, Interrupted, StoreEvent
 from sansio_cache.notices import OperationName
 from sansio_cache_redis.sync import Cache
 from support.servers import Server, wait_until
@@ -241,6 +241,15 @@ def test_the_page_on_statistics_has_every_counter_and_every_reason() -> None:
     assert len(names) > 40
     missing = [name for name in names if f"`{name}`" not in text]
     assert missing == []
+
+
+def test_the_guide_to_backends_has_every_store_command_and_every_answer() -> None:
+    """So that a new command, or a new event, is told to those who have written a store."""
+    text = (DOCS / "howto" / "write-a-backend.md").read_text(encoding="utf-8")
+    rows = {name: _rows(text, name) for name in (command.__name__ for command in get_args(StoreCommand))}
+    assert [name for name, found in rows.items() if len(found) != 1] == []
+    answers = [word for [row] in rows.values() for word in re.findall(r"`(\w+)`", row.split(" | ")[2])]
+    assert sorted([*answers, "StoreFailed"]) == sorted(event.__name__ for event in get_args(StoreEvent))
 
 
 # The generated tables.

@@ -46,8 +46,10 @@ class Listener(Protocol):
 class SyncBackend(Protocol):
     """A store for threads. Any number of them call it at once."""
 
-    listener: Listener | None
-    """Tells waiters of changes; None where they have to look for themselves."""
+    @property
+    def listener(self) -> Listener | None:
+        """Tells waiters of changes; None where they have to look for themselves."""
+        ...
 
     def part_of(self, key: str) -> str:
         """The part of the store that a key is in: what can fail alone."""
@@ -73,8 +75,10 @@ class SyncBackend(Protocol):
 class AnyioBackend(Protocol):
     """A store for the tasks of one event loop, of asyncio or trio."""
 
-    listener: Listener | None
-    """Tells waiters of changes; None where they have to look for themselves."""
+    @property
+    def listener(self) -> Listener | None:
+        """Tells waiters of changes; None where they have to look for themselves."""
+        ...
 
     def part_of(self, key: str) -> str:
         """The part of the store that a key is in: what can fail alone."""

@@ -38,8 +38,10 @@ class Ending(Protocol):
 class ConnectedBackend(Protocol):
     """A backend of either colour, as far as it matters here."""
 
-    listener: Listener | None
-    """Tells waiters of changes; None where they have to look for themselves."""
+    @property
+    def listener(self) -> Listener | None:
+        """Tells waiters of changes; None where they have to look for themselves."""
+        ...
 
     def distrust(self, part: str) -> None:
         """Close the connections to a part of the store."""

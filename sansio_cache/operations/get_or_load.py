@@ -245,13 +245,13 @@ class LoadReading(AsksStore, Struct, frozen=True):
                 variant = request.variant_for(cell)
                 if variant is None:
                     return self._load(_WITHOUT_STORE, now_s, reason)
-                budget = request.timeouts.from_now(now_s)
+                budget = request.budget(now_s)
                 return evolve(self, request=variant, budget=budget).ask()
             case Unservable(reason=reason, seen=seen):
                 finding = _NOTHING_FOUND if seen == NO_GRANT else Finding(seen=seen, mode=Mode.DROP)
                 return self._load(finding, now_s, MissReason.SCHEMA if request.variant_of else reason)
             case Unchecked(tags=tags):
-                budget = request.timeouts.from_now(now_s)
+                budget = request.budget(now_s)
                 return LoadChecking(self, cell, current, tags, budget).ask()
             case _:
                 assert_never(verdict)
@@ -333,8 +333,7 @@ class LoadSharing(Struct, frozen=True):
             case LoadLed(now_s=now_s, load_id=load_id):
                 if not self.finding.storable or self.displaced is not None:
                     return compute(request, load_id, None, (), self.finding, now_s)
-                timeouts = request.timeouts
-                budget = Budget(now_s + timeouts.operation_s, timeouts.attempt_s, timeouts.attempts)
+                budget = request.budget(now_s)
                 return LoadAcquiring(request, load_id, self.finding, budget, now_s).ask()
             case LoadShared(now_s=now_s, payload=payload, value=value):
                 if payload is not None:
@@ -367,7 +366,7 @@ class LoadSharing(Struct, frozen=True):
         """The load had nothing for this caller: ask the store again, if that was of any use before."""
         if not self.finding.storable:
             return share(self.request, self.finding, now_s, *notices, arrival=arrival)
-        budget = self.request.timeouts.from_now(now_s)
+        budget = self.request.budget(now_s)
         return LoadReading(self.request, budget, self.finding.counted, arrival).ask(*notices)
 
     def _give_up_on(self, load_id: int, arrival: int, now_s: float) -> Step:
@@ -499,12 +498,12 @@ class LoadAcquiring(AsksStore, Struct, frozen=True):
                 if variant is None:
                     return self._compute_without_lease(now_s)
                 finding = evolve(self.finding, seen=NO_GRANT, mode=Mode.KEEP)
-                budget = request.timeouts.from_now(now_s)
+                budget = request.budget(now_s)
                 return evolve(self, request=variant, finding=finding, budget=budget).ask()
             case Unservable(seen=seen):
                 return self._refuse(seen, now_s)
             case Unchecked(tags=tags):
-                budget = request.timeouts.from_now(now_s)
+                budget = request.budget(now_s)
                 return LoadChecking(self, cell, current, tags, budget).ask()
             case _:
                 assert_never(verdict)
@@ -531,7 +530,7 @@ class LoadAcquiring(AsksStore, Struct, frozen=True):
             self,
             finding=finding,
             refusals=self.refusals + 1,
-            budget=self.request.timeouts.from_now(now_s),
+            budget=self.request.budget(now_s),
         )
         return again.ask()
 
@@ -554,7 +553,7 @@ class LoadWaiting:
                 again = evolve(
                     self.acquiring,
                     turns=self.acquiring.turns + 1,
-                    budget=self.acquiring.request.timeouts.from_now(now_s),
+                    budget=self.acquiring.request.budget(now_s),
                 )
                 return again.ask()
             case Interrupted():

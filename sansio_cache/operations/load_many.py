@@ -146,7 +146,7 @@ def load_many(request: LoadManyRequest, *, skip: MissReason | None = None) -> St
     batch = Batch(request, (None,) * len(request.keys))
     wants = all_wanted(len(request.keys))
     if skip is None:
-        return LoadManyReading(batch, wants, (), request.each.timeouts.from_now(now_s)).ask()
+        return LoadManyReading(batch, wants, (), request.each.budget(now_s)).ask()
     missed = tuple(Missed(key, skip) for key in request.keys)
     if skip is MissReason.STORE_ERROR and request.each.policy.on_read_error == "raise":
         return batch.end(Unavailable(None), now_s, *missed)
@@ -190,7 +190,7 @@ class LoadManyReading(AsksStore):
                 tags = unchecked_tags(verdicts)
                 if not tags:
                     return self.decide(cells, verdicts, server_ms, now_s)
-                budget = batch.request.each.timeouts.from_now(now_s)
+                budget = batch.request.each.budget(now_s)
                 return LoadManyChecking(self, cells, verdicts, named, tags, budget).ask()
             case CellsRead():
                 raise unexpected(self, event)
@@ -213,7 +213,7 @@ class LoadManyReading(AsksStore):
         batch, ready = found.batch, (*self.ready, *found.ready)
         if found.others:
             ready += found.alone  # whether a key is foreign is seen once more when its lease is asked for
-            budget = batch.request.each.timeouts.from_now(now_s)
+            budget = batch.request.each.budget(now_s)
             return LoadManyReading(batch, found.others, ready, budget).ask(*found.notices)
         return acquire(Acquisition(batch, ready, alone=found.alone), now_s, *found.notices)
 
@@ -315,7 +315,7 @@ def acquire(acquisition: Acquisition, now_s: float, *notices: Notice) -> Step:
         return load(acquisition.batch, wants, acquisition.versions, now_s, *notices)
     chunk = acquisition.todo[: acquisition.batch.request.chunk]
     rest = evolve(acquisition, todo=acquisition.todo[len(chunk) :])
-    budget = acquisition.batch.request.each.timeouts.from_now(now_s)
+    budget = acquisition.batch.request.each.budget(now_s)
     return LoadManyAcquiring(rest, chunk, budget).ask(*notices)
 
 
@@ -460,7 +460,7 @@ def fill(fills: Fills, now_s: float, *notices: Notice) -> Step:
     request = fills.batch.request
     chunk = fills.todo[: request.chunk]
     rest = evolve(fills, todo=fills.todo[len(chunk) :])
-    return LoadManyFilling(rest, chunk, request.each.timeouts.from_now(now_s)).ask(*notices)
+    return LoadManyFilling(rest, chunk, request.each.budget(now_s)).ask(*notices)
 
 
 @attrs.frozen
@@ -518,9 +518,7 @@ def release(
     leases = tuple(leases)
     if not leases:
         return _over(batch, outcome, now_s, *notices)
-    return LoadManyReleasing(batch, leases, outcome, batch.request.each.timeouts.from_now(now_s)).ask(
-        *notices
-    )
+    return LoadManyReleasing(batch, leases, outcome, batch.request.each.budget(now_s)).ask(*notices)
 
 
 def _over(batch: Batch, outcome: Outcome | None, now_s: float, *notices: Notice) -> Step:
@@ -585,7 +583,7 @@ class LoadManyWaiting:
                     Want(each.place, counted=each.counted, refusals=each.refusals) for each in batch.waiting
                 )
                 rest = evolve(batch, waiting=())
-                return LoadManyReading(rest, wants, (), request.each.timeouts.from_now(now_s)).ask()
+                return LoadManyReading(rest, wants, (), request.each.budget(now_s)).ask()
             case Interrupted():
                 return ended(Abandoned(), load_id=request.each.random_bytes)
             case _:

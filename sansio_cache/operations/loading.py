@@ -118,6 +118,11 @@ class LoadRequest(Struct, frozen=True):
     """The key of the variant of that entry."""
     in_background: bool = False
 
+    def budget(self, now_s: float) -> Budget:
+        """The budget of a step that begins at `now_s`."""
+        timeouts = self.timeouts
+        return Budget(now_s + timeouts.operation_s, timeouts.attempt_s, timeouts.attempts)
+
     @property
     def key(self) -> str:
         """The key of the cell."""
@@ -359,8 +364,7 @@ class LoadComputing(Struct, frozen=True):
         key = request.key
         body = seal(key, request.codec, payload, took_s, self.versions)
         fill = Fill(key, self.grant, *request.expiry_ms(given), body)
-        timeouts = request.timeouts
-        budget = Budget(now_s + timeouts.operation_s, timeouts.attempt_s, timeouts.attempts)
+        budget = request.budget(now_s)
         filling = LoadFilling(request, self.load_id, fill, self.versions, outcome, budget)
         return filling.ask(*missed, loaded)
 
@@ -441,7 +445,7 @@ def release(
     rest_s: float = 0.0,
 ) -> Step:
     """Give a lease back, and end as `outcome` says; the load then rests for so long."""
-    budget = request.timeouts.from_now(now_s)
+    budget = request.budget(now_s)
     lease = Lease(request.key, lease_id)
     return LoadReleasing(request, load_id, lease, outcome, budget, rest_s).ask(*notices)
 

@@ -72,7 +72,7 @@ class RefreshSharing:
             raise unexpected(self, event)
         match event:
             case LoadLed(now_s=now_s, load_id=load_id):
-                budget = self.request.timeouts.from_now(now_s)
+                budget = self.request.budget(now_s)
                 return RefreshAcquiring(self.request, load_id, self.found, budget).ask()
             case LoadShared() | LoadErrorShared() | LoadNotShared() | SharingTimedOut():
                 return ended(Completed())

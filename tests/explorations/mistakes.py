@@ -82,19 +82,19 @@ class SeparateLock(MemoryStore):
     """The lock is a key of its own, which an invalidation does not touch."""
 
     def _acquire(
-        self, lease_id: LeaseRequest, nonce: bytes, lease_ms: int, now_s: float, now_ms: int
+        self, request: LeaseRequest, nonce: bytes, lease_ms: int, now_s: float, now_ms: int
     ) -> AcquireReply:
-        value = self._read(lease_id.key, now_ms)
+        value = self._read(request.key, now_ms)
         if isinstance(value, Cell) and value.kind == Kind.VALUE:
             return FreshFound(now_s, value, now_ms)
-        lock = self._read(_lock_of(lease_id.key), now_ms)
+        lock = self._read(_lock_of(request.key), now_ms)
         if isinstance(lock, Cell):
             if lock.grant.startswith(nonce):
                 return LeaseGranted(now_s, lock.grant, None, now_ms)
             return LeaseDenied(now_s, lock.lease_deadline_ms - now_ms, None, now_ms)
         grant = self._grant(nonce, now_ms)
         locked = Cell(Kind.EMPTY, grant, now_ms + lease_ms)
-        self._keep(_lock_of(lease_id.key), locked, now_ms + lease_ms)
+        self._keep(_lock_of(request.key), locked, now_ms + lease_ms)
         return LeaseGranted(now_s, grant, None, now_ms)
 
     def _fill(self, fill: Fill, now_ms: int) -> FillResult:
@@ -128,9 +128,9 @@ class GrantOfProcess(MemoryStore):
         return make_grant(b"process0", 0)
 
     def _acquire(
-        self, lease_id: LeaseRequest, nonce: bytes, lease_ms: int, now_s: float, now_ms: int
+        self, request: LeaseRequest, nonce: bytes, lease_ms: int, now_s: float, now_ms: int
     ) -> AcquireReply:
-        return super()._acquire(lease_id, b"process0", lease_ms, now_s, now_ms)
+        return super()._acquire(request, b"process0", lease_ms, now_s, now_ms)
 
 
 class GrantOfClient(MemoryStore):
@@ -185,28 +185,28 @@ class GenerousAcquire(MemoryStore):
     """An acquire takes the lease from whoever holds it."""
 
     def _acquire(
-        self, lease_id: LeaseRequest, nonce: bytes, lease_ms: int, now_s: float, now_ms: int
+        self, request: LeaseRequest, nonce: bytes, lease_ms: int, now_s: float, now_ms: int
     ) -> AcquireReply:
-        cell = self._read(lease_id.key, now_ms)
+        cell = self._read(request.key, now_ms)
         if isinstance(cell, Cell) and cell.kind == Kind.EMPTY:
-            self._drop(lease_id.key)
-        return super()._acquire(lease_id, nonce, lease_ms, now_s, now_ms)
+            self._drop(request.key)
+        return super()._acquire(request, nonce, lease_ms, now_s, now_ms)
 
 
 class EternalLease(MemoryStore):
     """A lease has no expiry."""
 
     def _acquire(
-        self, lease_id: LeaseRequest, nonce: bytes, lease_ms: int, now_s: float, now_ms: int
+        self, request: LeaseRequest, nonce: bytes, lease_ms: int, now_s: float, now_ms: int
     ) -> AcquireReply:
-        return super()._acquire(lease_id, nonce, HARD_TTL_MS, now_s, now_ms)
+        return super()._acquire(request, nonce, HARD_TTL_MS, now_s, now_ms)
 
 
 class WipingRelease(MemoryStore):
     """A release removes the key, and with it the old value that was to stay readable."""
 
     def _release(self, lease: Lease, now_ms: int) -> None:
-        if self._claimed(lease, now_ms) is not None:
+        if self._leased(lease, now_ms) is not None:
             self._drop(lease.key)
 
 
@@ -269,9 +269,9 @@ class KnowsNothingSeen(MemoryStore):
     """An acquire gives a fresh value to whoever asks, also to one who has it and wants it refreshed."""
 
     def _acquire(
-        self, lease_id: LeaseRequest, nonce: bytes, lease_ms: int, now_s: float, now_ms: int
+        self, request: LeaseRequest, nonce: bytes, lease_ms: int, now_s: float, now_ms: int
     ) -> AcquireReply:
-        return super()._acquire(replace(lease_id, seen=NO_GRANT), nonce, lease_ms, now_s, now_ms)
+        return super()._acquire(replace(request, seen=NO_GRANT), nonce, lease_ms, now_s, now_ms)
 
 
 class ShortRefresh(MemoryStore):
@@ -298,12 +298,12 @@ class GenerousRefresh(MemoryStore):
     """An acquire begins a refresh although somebody else is at it."""
 
     def _acquire(
-        self, lease_id: LeaseRequest, nonce: bytes, lease_ms: int, now_s: float, now_ms: int
+        self, request: LeaseRequest, nonce: bytes, lease_ms: int, now_s: float, now_ms: int
     ) -> AcquireReply:
-        kept = self._kept.get(lease_id.key)
+        kept = self._kept.get(request.key)
         if kept is not None and isinstance(kept.cell, Cell) and kept.cell.kind == Kind.VALUE:
-            self._keep(lease_id.key, replace(kept.cell, lease_deadline_ms=LAPSED_MS), kept.expires_ms)
-        return super()._acquire(lease_id, nonce, lease_ms, now_s, now_ms)
+            self._keep(request.key, replace(kept.cell, lease_deadline_ms=LAPSED_MS), kept.expires_ms)
+        return super()._acquire(request, nonce, lease_ms, now_s, now_ms)
 
 
 class SparingExpiry(MemoryStore):

@@ -938,7 +938,7 @@ class ReleasesAnybodys(MemoryStore):
 class RenewsAnybodys(MemoryStore):
     """S5: no check of the owner."""
 
-    def _claimed(self, lease, now_ms):
+    def _leased(self, lease, now_ms):
         cell = self._read(lease.key, now_ms)
         return cell if isinstance(cell, Cell) else None
 

@@ -86,6 +86,26 @@ def test_no_file_of_it_imports_a_clock_randomness_threads_or_files():
     assert offences == {("config.py", "os")}
 
 
+def modules_imported_by(path):
+    """The modules of the core that a file imports anywhere, for type checking included."""
+    known = {".".join(each.relative_to(PACKAGE.parent).with_suffix("").parts): each for each in FILES}
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute"
+            names = (f"{node.module}.{alias.name}" for alias in node.names)
+            yield from {known[name] for name in (node.module, *names) if name in known}
+
+
+FILES = [path for path in PACKAGE.rglob("*.py") if path.name != "__init__.py"]
+
+
+def test_no_imports_of_it_make_a_circle():
+    below = {path: set(modules_imported_by(path)) for path in FILES}
+    while free := {path for path, others in below.items() if not others}:
+        below = {path: others - free for path, others in below.items() if path not in free}
+    assert below == {}
+
+
 def test_the_environment_is_read_in_from_env_alone():
     tree = ast.parse((PACKAGE / "config.py").read_text())
     at_import = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]

@@ -23,7 +23,7 @@ from sansio_cache import commands, events, notices, operations
 from sansio_cache import step as steps
 from sansio_cache.cell import FOREIGN, make_grant
 from sansio_cache.codec import codec_for
-from sansio_cache.commands import Lease, Renewal
+from sansio_cache.commands import Lease
 from sansio_cache.entry import MissReason, Servable, variant_key
 from sansio_cache.errors import ProtocolError
 from sansio_cache.events import (

@@ -7,6 +7,7 @@ import threading
 
 import attrs
 import pytest
+from sansio_cache_runtime.recursion import loading
 
 from sansio_cache.budget import StoreTimeouts
 from sansio_cache.commands import AcquireLeases, LeaseRequest, Mode, ShareLoad, Sleep, Watch
@@ -21,7 +22,6 @@ from sansio_cache.single_flight import Following
 from sansio_cache.step import Abandoned, Completed, Loaded, Step
 from sansio_cache_runtime.driver_base import Call, DriverBase
 from sansio_cache_runtime.recorder import Recorder
-from sansio_cache_runtime.recursion import loading
 from support.machines import KEY, TIMEOUTS, load_request, value_cell
 
 OUTAGE = (StoreGaveUp(FailureKind.CONNECTION),)

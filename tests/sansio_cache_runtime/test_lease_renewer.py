@@ -55,8 +55,8 @@ class Kept:
 
     def keeping(self, key, lease_ms=0):
         """Renew the lease of a key, at once where it lasts for no time."""
-        terms = RenewalTerms(lease_ms, 60.0, StoreTimeouts())
-        return self.lease_renewer.keeping(renew((Lease(key, b"grant"),), terms))
+        renewal = Renewal((Lease(key, b"grant"),), lease_ms, 60.0, 0.1, lease_ms / 3000)
+        return self.lease_renewer.keeping(renewal)
 
 
 def test_the_thread_ends_when_it_has_nothing_to_do_and_another_begins_later(monkeypatch, namespace):

@@ -12,6 +12,7 @@ import asyncio
 import gc
 import logging
 import random
+import sqlite3
 import time
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
@@ -25,6 +26,8 @@ from contextlib import (
 )
 from functools import partial
 from inspect import Parameter, iscoroutinefunction, signature
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Final
 from uuid import uuid4
 
@@ -70,6 +73,7 @@ from sansio_cache_runtime.subscribers import Explanation
 from support.servers import connect
 from support.stores import Recording, Wrapping
 from support.tls import TlsProxy
+from thirdparty.sqlite_backend import AnyioSqliteBackend, SqliteBackend
 
 RUNTIMES: Final = ("sync", "asyncio", "trio")
 
@@ -124,6 +128,8 @@ def _places(*stores: str) -> tuple[Place, ...]:
 
 
 EVERYWHERE: Final = _places("memory", "server")
+THIRD_PARTY: Final = _places("sqlite")
+"""A store that somebody else has written: see `thirdparty`."""
 ON_MEMORY: Final = _places("memory")
 ON_SERVER: Final = _places("server")
 WAYS_IN: Final = _places("unix", "tls", "client")
@@ -334,6 +340,50 @@ class ServerRaw(Raw):
 
     def ttl_ms(self, key: str) -> int:
         return int(self._client.pttl(self.full(key)))
+
+
+class SqliteRaw(Raw):
+    """The database of a backend that a third party has written."""
+
+    def __init__(self, namespace: str, path: str, store: SqliteBackend) -> None:
+        super().__init__(namespace)
+        self._path = path
+        self._store = store
+
+    def _execute(self, sql: str, *values: Any) -> list[Any]:
+        with closing(sqlite3.connect(self._path, timeout=10.0)) as database, database:
+            return database.execute(sql, values).fetchall()
+
+    def perform(self, command: StoreCommand) -> StoreEvent:
+        return self._store.perform(command)
+
+    def read(self) -> dict[str, Cell | Foreign | Tag]:
+        prefix = f"{self._namespace}:"
+        found: dict[str, Cell | Foreign | Tag] = {}
+        for full, raw in self._execute("SELECT key, raw FROM kept WHERE expires_ms > ?", self.now_ms()):
+            if full.startswith(prefix):
+                is_tag = is_tag_key(full) and len(raw) == VERSION_BYTES
+                found[full.removeprefix(prefix)] = Tag(raw) if is_tag else parse_cell(raw)
+        return found
+
+    def put(self, full: str, cell: Cell | Foreign, ttl_ms: int = 600_000) -> None:
+        raw = b"a list" if isinstance(cell, Foreign) else format_cell(cell)
+        put = "INSERT OR REPLACE INTO kept (key, raw, expires_ms) VALUES (?, ?, ?)"
+        self._execute(put, full, raw, self.now_ms() + ttl_ms)
+
+    def put_bytes(self, full: str, data: bytes) -> None:
+        put = "INSERT OR REPLACE INTO kept (key, raw, expires_ms) VALUES (?, ?, ?)"
+        self._execute(put, full, data, self.now_ms() + 600_000)
+
+    def delete(self, key: str) -> None:
+        self._execute("DELETE FROM kept WHERE key = ?", self.full(key))
+
+    def now_ms(self) -> int:
+        return int(time.time() * 1000)
+
+    def ttl_ms(self, key: str) -> int:
+        [[expires_ms]] = self._execute("SELECT expires_ms FROM kept WHERE key = ?", self.full(key))
+        return int(expires_ms) - self.now_ms()
 
 
 def is_free(cell: Cell | Foreign | Tag | None) -> bool:
@@ -635,7 +685,9 @@ class EntityUnderTest:
 class World:
     """A store, a cache on it, and what happened. Made by `@runs`, once for each run of a test."""
 
-    def __init__(self, place: Place, url: str, raw: Raw, namespace: str, client: Any) -> None:
+    def __init__(
+        self, place: Place, url: str, raw: Raw, namespace: str, client: Any, path: str | None
+    ) -> None:
         self.place = place
         self.url = url
         self.raw = raw
@@ -644,6 +696,7 @@ class World:
         self.log: list[logging.LogRecord] = []
         self.caches: list[CacheUnderTest] = []
         self._client = client
+        self._path = path
 
     def open(self, **options: Any) -> CacheUnderTest:
         """Another cache on the same store, as another process would have it."""
@@ -652,6 +705,8 @@ class World:
         kind: Any = cache_sync.Cache if is_sync else cache_anyio.Cache
         if self.place.store == "client":
             cache = kind.from_client(self._client, **options)
+        elif self._path is not None:
+            cache = kind.from_backend(self._third_partys, **options)
         else:
             cache = kind.from_url(self.url, **options)
         # One sequence of random numbers for each cache, the same in all places.
@@ -662,6 +717,11 @@ class World:
         driver._backend = _Recorder(driver._backend, self.trace, options["namespace"])
         self.caches.append(opened)
         return opened
+
+    def _third_partys(self, *_: Any) -> SqliteBackend | AnyioSqliteBackend:
+        assert self._path is not None
+        kind = SqliteBackend if self.place.runtime == "sync" else AnyioSqliteBackend
+        return kind(self._path)
 
     @property
     def cache(self) -> CacheUnderTest:
@@ -764,6 +824,7 @@ def run_in(
     namespace = f"t{uuid4().hex[:12]}"
     with ExitStack() as stack:
         raw: Raw
+        path: str | None = None
         if place.store == "memory":
             # Under a name, so that all caches of the test share one store, which ends with them.
             url = f"memory://{namespace}"
@@ -772,6 +833,10 @@ def run_in(
             memory = keeper._backend.memory  # type: ignore[attr-defined]
             assert isinstance(memory, SharedMemory)
             raw = MemoryRaw(namespace, memory)
+        elif place.store == "sqlite":
+            url = "memory://"  # of a cache that is switched off: it asks no store
+            path = str(Path(stack.enter_context(TemporaryDirectory())) / "cache.sqlite")
+            raw = SqliteRaw(namespace, path, stack.enter_context(closing(SqliteBackend(path))))
         else:
             url = ask("redis_url")
             raw = ServerRaw(namespace, stack.enter_context(closing(connect(url))))
@@ -781,7 +846,7 @@ def run_in(
                 proxy = stack.enter_context(TlsProxy(ask("redis_server").port))
                 url = f"{proxy.url}?ssl_ca_certs={proxy.ca_file}"
         client = _client_for(place, url, stack)
-        world = World(place, url, raw, namespace, client)
+        world = World(place, url, raw, namespace, client, path)
 
         async def main() -> None:
             try:

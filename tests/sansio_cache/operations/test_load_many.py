@@ -337,7 +337,7 @@ class TestTags:
 
 
 class TestAcquiring:
-    def test_what_is_missing_is_claimed_with_one_command_and_loaded_with_one_call(self):
+    def test_leases_of_what_is_missing_are_asked_for_with_one_command_and_loaded_with_one_call(self):
         script = begun().give(cells(value_cell(1, A), None, stale(3, C)))
         assert script.command == lease_requests(B, C)
         script.give(answers(granted(B), granted(C)))
@@ -372,7 +372,7 @@ class TestAcquiring:
         assert Script(renew(script.command.renewal)).give(Woke(20.0)).outcome is not None
         assert renewal.give(Woke(2.0)).command == RenewLeases(leases(A, C), 5_000, 0.1)
 
-    def test_a_chunk_is_claimed_at_a_time_and_the_loader_is_called_once(self):
+    def test_leases_are_asked_for_a_chunk_at_a_time_and_the_loader_is_called_once(self):
         script = begun(chunk=2).give(NOTHING)
         assert script.command == lease_requests(A, B)
         script.give(answers(granted(A), granted(B)))
@@ -394,7 +394,7 @@ class TestAcquiring:
         assert [fill.key for fill in script.command.fills] == [C]
         assert script.give(filled(STORED)).outcome == values(1, 2, 3)
 
-    def test_a_foreign_key_is_not_even_claimed(self):
+    def test_a_foreign_key_is_not_even_asked_for_a_lease(self):
         script = begun((A, B)).give(cells(FOREIGN, None))
         assert script.command == lease_requests(B)
         script.give(answers(granted(B)))
@@ -567,7 +567,9 @@ class TestStaleValues:
         script = begun((A,), **AT_ONCE, refresh_at=0.001).give(cells(stale(6, A)), answers(denied()))
         assert all(step.spawn == () for step in script.steps)
 
-    def test_one_that_is_only_found_when_it_is_claimed_is_served_too_and_the_key_stays_one_miss(self):
+    def test_one_found_when_its_lease_is_asked_for_is_served_too_and_the_key_stays_one_miss(
+        self,
+    ):
         script = begun((A,), **AT_ONCE).give(cells(None), answers(denied(stale=stale(6, A))))
         assert script.outcome == values(6)
         assert balance(script) == {A: MissReason.ABSENT}

@@ -174,7 +174,7 @@ def test_of_the_values_every_grant_is_filled_or_given_back(wants, given_values):
     assert counted(found.notices) == [KEYS[want.place] for want in wants if not want.counted]
 
 
-def test_a_key_that_another_version_has_stored_meanwhile_is_claimed_beside_it():
+def test_a_key_that_another_version_has_stored_meanwhile_is_loaded_as_a_variant():
     """Fault 33."""
     text = value_cell("a", KEYS[0], codec=TEXTS)
     answers = (FreshFound(0.0, text, NOW_MS),)

@@ -1,0 +1,1 @@
+"""What somebody else would write who has the documentation and the public modules, and nothing more."""
