@@ -242,11 +242,6 @@ class StatsFold:
             else:
                 self._record(notice)
 
-    def record_hit(self, ended: Ended) -> None:
-        """Count a hit, and the operation that was nothing else: what nearly all of them are."""
-        self._counts["redis_hits"] += 1
-        self._ended(ended)
-
     def _ended(self, notice: Ended) -> None:
         buckets = self._latency.get(notice.operation)
         if buckets is None:

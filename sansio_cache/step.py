@@ -31,7 +31,7 @@ from sansio_cache.budget import Budget
 from sansio_cache.commands import Command, Renewal
 from sansio_cache.errors import ProtocolError
 from sansio_cache.events import Event, FailureKind, FillResult, StoreFailed
-from sansio_cache.notices import Notice, StoreErrored
+from sansio_cache.notices import Notice, StoreErrored, StoreGaveUp
 from sansio_cache.tags import Versions
 
 T = TypeVar("T")
@@ -205,6 +205,11 @@ def ended(outcome: Outcome, *notices: Notice, load_id: int | bytes | None = None
     return Step(OVER, None, outcome, notices, load_id)
 
 
+def gave_up(failure: StoreFailed) -> tuple[StoreErrored, StoreGaveUp]:
+    """The notices of an operation that goes on, or ends, without the part of the store that has failed."""
+    return StoreErrored(failure.kind, failure.part), StoreGaveUp(failure.kind, failure.part)
+
+
 def evolve(value: T, **changes: Any) -> T:
     """The same value with some fields changed, be it a struct or an attrs class."""
     change: Any = structs.replace if isinstance(value, Struct) else attrs.evolve
@@ -238,4 +243,4 @@ class AsksStore:
         budget = self.budget.after(failure)
         if budget is None:
             return None
-        return evolve(self, budget=budget).ask(StoreErrored(failure.kind))
+        return evolve(self, budget=budget).ask(StoreErrored(failure.kind, failure.part))

@@ -6,10 +6,15 @@ from uuid import uuid4
 
 import pytest
 import redis
+from hypothesis import settings
 
 from support.servers import ExternalServer, Server, connect, find_server
 
 pytest_plugins = ["explorations.plugin"]
+
+# No test depends on how quick the machine is.
+settings.register_profile("sansio-cache", deadline=None)
+settings.load_profile("sansio-cache")
 
 
 @pytest.fixture(scope="session")

@@ -11,6 +11,7 @@ Blocking commands would be no better: each waiter would pin a connection, and a 
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Callable
 from typing import Any, Final
@@ -41,7 +42,7 @@ class Listener:
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
         self._watches: dict[bytes, dict[int, Callable[[], object]]] = {}
-        self._last = 0
+        self._numbers = itertools.count(1)
         self._is_running = False
         self._has_ended = threading.Event()
         self._redispy: Any = None
@@ -51,14 +52,18 @@ class Listener:
 
     def watch(self, key: str, wake: Callable[[], object]) -> int:
         """Call `wake`, from another thread, for every message about the key, and when `is_live` changes."""
-        with self._lock:
-            self._last += 1
-            self._watches.setdefault(key.encode(), {})[self._last] = wake
-            if not (self._is_running or self._is_closed):
-                # Where there is no thread to be had, waiters poll.
-                self._has_ended.clear()
-                self._is_running = self._start_thread(self._run, "sansio-cache-listener")
-            return self._last
+        number = next(self._numbers)
+        try:
+            with self._lock:
+                self._watches.setdefault(key.encode(), {})[number] = wake
+                if not (self._is_running or self._is_closed):
+                    # Where there is no thread to be had, waiters poll.
+                    self._has_ended.clear()
+                    self._is_running = self._start_thread(self._run, "sansio-cache-listener")
+        except BaseException:  # an interrupt: its caller will not know the number
+            self.unwatch(key, number)
+            raise
+        return number
 
     def unwatch(self, key: str, number: int) -> None:
         """Stop watching."""

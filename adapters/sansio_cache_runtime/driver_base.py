@@ -49,26 +49,26 @@ class ConnectedBackend(Protocol):
 
 
 E = TypeVar("E", bound=Ending)
+B = TypeVar("B", bound=ConnectedBackend)
 
 
-class Call(Struct, Generic[E], eq=False):
+class Call(Struct, eq=False):
     """One operation that does more than ask the store: its loader, and what is to be undone at its end."""
 
     loader: Callable[..., Any] | None
     ticket: Ticket | None
     watch: Watch | None = None
-    change: E | None = None
+    change: Any = None
     """What it waits for while it watches."""
-    ending: E | None = None
+    ending: Any = None
     """What it waits for while it follows."""
 
     def wake(self) -> None:
         """Something that it watches has changed."""
-        assert self.change is not None
         self.change.set()
 
 
-class DriverBase(ABC, Generic[E]):
+class DriverBase(ABC, Generic[E, B]):
     """The state of a driver, and what it does at once.
 
     Args:
@@ -82,14 +82,14 @@ class DriverBase(ABC, Generic[E]):
 
     def __init__(
         self,
-        backend: ConnectedBackend,
+        backend: B,
         coordinator: Coordinator,
         recorder: Recorder,
         timeouts: StoreTimeouts,
         clock: Callable[[], float],
         make_event: Callable[[], E],
     ) -> None:
-        self._connected = backend
+        self._backend = backend
         self._coordinator = coordinator
         self._recorder = recorder
         self._timeouts = timeouts
@@ -103,8 +103,9 @@ class DriverBase(ABC, Generic[E]):
     def _note(self, notices: Sequence[Notice]) -> None:
         """Take in what an operation states: count it, heed it, and see to the store if it needs that."""
         coordinator = self._coordinator
-        is_news = notices and self._recorder.note(notices)
-        if is_news and (coordinator.concerns(notices) or coordinator.needs_recovery):
+        if notices and (
+            (self._recorder.note(notices) and coordinator.concerns(notices)) or coordinator.needs_recovery
+        ):
             self._heed(notices)
 
     def _heed(self, notices: Sequence[Notice]) -> None:
@@ -114,11 +115,11 @@ class DriverBase(ABC, Generic[E]):
         for change in changes:
             self._recorder.log(change)
             if isinstance(change, Distrusted):
-                self._connected.distrust(change.part)
+                self._backend.distrust(change.part)
         if self._coordinator.needs_recovery:
             self._recover_soon()
 
-    def _join(self, command: ShareLoad, call: Call[E]) -> LoadLed | LoadNotShared | Following:
+    def _join(self, command: ShareLoad, call: Call) -> LoadLed | LoadNotShared | Following:
         """Lead a load, or follow one: then the caller waits for the `ending` of its call, and leaves."""
         refuse_recursion(self, command.key)
         ticket = call.ticket = call.ticket or self._coordinator.ticket()
@@ -128,18 +129,18 @@ class DriverBase(ABC, Generic[E]):
                 call.ending = self._endings.setdefault(answer.load_id, self._make_event())
         return answer
 
-    def _leave(self, following: Following, call: Call[E]) -> ShareAnswer:
+    def _leave(self, following: Following, call: Call) -> ShareAnswer:
         """End following: what came of it."""
         assert call.ticket is not None
         with self._lock:
             event = self._coordinator.leave(call.ticket, following, self._clock())
         return own_copy(event, following.arrival)
 
-    def _watch(self, command: Sleep, call: Call[E], wake: Callable[[], object]) -> float:
+    def _watch(self, command: Sleep, call: Call, wake: Callable[[], object]) -> float:
         """Watch the keys of a sleep: how long to wait for the `change` of the call; 0 for not at all."""
         if call.watch is None:
             call.change = self._make_event()
-            call.watch = Watch(self._connected.listener, wake)
+            call.watch = Watch(self._backend.listener, wake)
             self._watches.add(call.watch)
         return call.watch.longest_s(command)
 
@@ -157,7 +158,7 @@ class DriverBase(ABC, Generic[E]):
             ending.set()
             self._endings.pop(load_id, None)  # last: an interrupt must not lose it before it is set
 
-    def _end(self, call: Call[E]) -> None:
+    def _end(self, call: Call) -> None:
         """Undo what is left of a call, however it ended. Once more does no harm."""
         if call.ticket is not None:
             self._give_up(call.ticket)
@@ -187,7 +188,7 @@ class DriverBase(ABC, Generic[E]):
         try:
             with self._lock:
                 recovery = self._coordinator.begin_recovery(ticket, self._timeouts)
-            if recovery is not None and not self._start_recovery(recovery, ticket):
+            if recovery is not None and (self._is_closed or not self._start_recovery(recovery, ticket)):
                 self._give_up(ticket)  # the next notice tries again
         except BaseException:
             self._give_up(ticket)

@@ -376,7 +376,10 @@ MACHINES: dict[str, Callable[[], list[Step]]] = {
     "recovery": lambda: [recover(_KEYS, _TIMEOUTS)],
     "readiness": lambda: [wait_ready(5.0, 0.0)],
 }
-"""For each module of `sansio_cache.operations` that has states, the steps that they may begin with."""
+"""For each machine, by its module of `sansio_cache.operations`, the steps that it may begin with."""
+
+BESIDE = {"get_or_load": ("checking",), "load_many": ("checking",)}
+"""The modules that hold some of a machine's states besides its own; each state is of one machine only."""
 
 
 @attrs.frozen
@@ -415,7 +418,7 @@ def steps(machine: str) -> tuple[tuple[Step, float], ...]:
 
 
 def _is_own(machine: str, step: Step) -> bool:
-    return type(step.state).__module__.rpartition(".")[2] == machine
+    return type(step.state).__module__.rpartition(".")[2] in {machine, *BESIDE.get(machine, ())}
 
 
 @cache

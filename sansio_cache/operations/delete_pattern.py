@@ -35,8 +35,6 @@ from sansio_cache.notices import (
     OperationName,
     PatternDeleted,
     PatternProgressed,
-    StoreErrored,
-    StoreGaveUp,
 )
 from sansio_cache.step import (
     Abandoned,
@@ -45,6 +43,7 @@ from sansio_cache.step import (
     Step,
     ended,
     evolve,
+    gave_up,
     unexpected,
 )
 
@@ -106,8 +105,7 @@ def _finish(request: PatternRequest, tally: Tally, complete: bool, now_s: float,
 
 
 def _break_off(request: PatternRequest, tally: Tally, failure: StoreFailed) -> Step:
-    kind = failure.kind
-    return _finish(request, tally, False, failure.now_s, StoreErrored(kind), StoreGaveUp(kind))
+    return _finish(request, tally, False, failure.now_s, *gave_up(failure))
 
 
 @attrs.frozen

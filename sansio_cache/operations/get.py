@@ -43,8 +43,6 @@ from sansio_cache.notices import (
     Missed,
     Notice,
     OperationName,
-    StoreErrored,
-    StoreGaveUp,
 )
 from sansio_cache.step import (
     OVER,
@@ -57,6 +55,7 @@ from sansio_cache.step import (
     Value,
     ended,
     evolve,
+    gave_up,
     unexpected,
 )
 from sansio_cache.tags import VARIANT_OF, Versions, known, tag_keys
@@ -87,10 +86,9 @@ class ReadRequest(Struct, frozen=True):
 
     def fail(self, failure: StoreFailed) -> Step:
         """The last step where the store gave no answer."""
-        kind = failure.kind
         missed = Missed(self.key, MissReason.STORE_ERROR)
-        outcome = Unavailable(kind) if self.raises else Missing()
-        return self.end(outcome, failure.now_s, StoreErrored(kind), StoreGaveUp(kind), missed)
+        outcome = Unavailable(failure.kind) if self.raises else Missing()
+        return self.end(outcome, failure.now_s, *gave_up(failure), missed)
 
 
 class GetReading(AsksStore, Struct, frozen=True):

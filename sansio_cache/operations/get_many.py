@@ -34,8 +34,6 @@ from sansio_cache.notices import (
     Missed,
     Notice,
     OperationName,
-    StoreErrored,
-    StoreGaveUp,
 )
 from sansio_cache.step import (
     Abandoned,
@@ -48,6 +46,7 @@ from sansio_cache.step import (
     Value,
     ended,
     evolve,
+    gave_up,
     unexpected,
 )
 from sansio_cache.tags import Versions, known, tag_keys
@@ -83,10 +82,8 @@ class ReadManyRequest:
 
     def fail(self, failure: StoreFailed) -> Step:
         """The last step where the store gave no answer."""
-        kind = failure.kind
-        outcome = Unavailable(kind)
-        notices = (StoreErrored(kind), StoreGaveUp(kind))
-        return self.give_up(MissReason.STORE_ERROR, outcome, failure.now_s, *notices)
+        outcome = Unavailable(failure.kind)
+        return self.give_up(MissReason.STORE_ERROR, outcome, failure.now_s, *gave_up(failure))
 
     def finish(self, verdicts: tuple[Verdict, ...], now_s: float) -> Step:
         """The last step: what each key's cell is worth."""

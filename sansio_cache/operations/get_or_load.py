@@ -30,7 +30,7 @@ Rules, with the invariants they keep:
 
 from __future__ import annotations
 
-from typing import ClassVar, Final, assert_never
+from typing import Final, assert_never
 
 import attrs
 from msgspec import Struct
@@ -39,20 +39,12 @@ from sansio_cache.backoff import pause_s, watched_pause_s
 from sansio_cache.budget import Budget
 from sansio_cache.cell import NO_GRANT, Cell, Foreign
 from sansio_cache.codec import Undecodable
-from sansio_cache.commands import (
-    Mode,
-    ReadCell,
-    ReadTags,
-    ShareLoad,
-    Sleep,
-    Watch,
-)
+from sansio_cache.commands import Mode, ReadCell, ShareLoad, Sleep, Watch
 from sansio_cache.entry import MissReason, Servable, Unchecked, Unservable, Verdict, examine, is_fresh
 from sansio_cache.events import (
     AcquireAnswer,
     CellRead,
     Event,
-    FailureKind,
     ForeignFound,
     FreshFound,
     Interrupted,
@@ -63,12 +55,10 @@ from sansio_cache.events import (
     LoadNotShared,
     LoadShared,
     ReadAnswer,
-    ReadTagsAnswer,
     ShareAnswer,
     SharingTimedOut,
     SleepAnswer,
     StoreFailed,
-    TagsRead,
     Woke,
     WriterFound,
 )
@@ -79,12 +69,11 @@ from sansio_cache.notices import (
     Notice,
     OperationName,
     StaleServed,
-    StoreErrored,
-    StoreGaveUp,
     VariantStored,
     Waited,
 )
 from sansio_cache.notices import LoadShared as LoadSharedNotice
+from sansio_cache.operations.checking import LoadChecking
 from sansio_cache.operations.loading import MOST_REFUSALS, Finding, LoadRequest, compute, release
 from sansio_cache.operations.refresh import refresh
 from sansio_cache.step import (
@@ -98,9 +87,10 @@ from sansio_cache.step import (
     Value,
     ended,
     evolve,
+    gave_up,
     unexpected,
 )
-from sansio_cache.tags import Versions, known, tag_keys
+from sansio_cache.tags import Versions
 
 _NAME: Final = OperationName.GET_OR_LOAD
 _NOTHING_FOUND: Final = Finding()
@@ -157,13 +147,11 @@ def _serve_stale(
     return ended(Value(stale.value), *notices, load_id=load_id)
 
 
-def _fail(
-    request: LoadRequest, load_id: int | None, finding: Finding, kind: FailureKind, now_s: float
-) -> Step:
+def _fail(request: LoadRequest, load_id: int | None, finding: Finding, failure: StoreFailed) -> Step:
     """End without a value: the store failed, and the caller wants to know."""
-    gave_up = (StoreErrored(kind), StoreGaveUp(kind))
     missed = () if finding.counted else (Missed(request.name, MissReason.STORE_ERROR),)
-    return ended(Unavailable(kind), *gave_up, *missed, *request.done(now_s), load_id=load_id)
+    notices = (*gave_up(failure), *missed, *request.done(failure.now_s))
+    return ended(Unavailable(failure.kind), *notices, load_id=load_id)
 
 
 class LoadReading(AsksStore, Struct, frozen=True):
@@ -172,12 +160,16 @@ class LoadReading(AsksStore, Struct, frozen=True):
     Next: LoadReading | LoadChecking | LoadSharing | done
     """
 
-    load_id: ClassVar[None] = None
     request: LoadRequest
     budget: Budget
     counted: bool = False
     """Whether the request has been counted as a hit or a miss already: it reads again after sharing."""
     arrival: int = 0
+
+    @property
+    def load_id(self) -> None:
+        """It leads no load yet."""
+        return None
 
     def ask(self, *notices: Notice) -> Step:
         """The step that waits in this state."""
@@ -204,8 +196,8 @@ class LoadReading(AsksStore, Struct, frozen=True):
                 return Step(OVER, None, Value(verdict.value), (Hit(request.name), over))
             return self.decide(verdict, cell, current, server_ms, event.now_s)
         match event:
-            case StoreFailed(kind=kind):
-                return self.retry(event) or self.give_up(kind, event.now_s)
+            case StoreFailed():
+                return self.retry(event) or self.give_up(event)
             case Interrupted():
                 return ended(Abandoned())
             case _:
@@ -256,59 +248,17 @@ class LoadReading(AsksStore, Struct, frozen=True):
             case _:
                 assert_never(verdict)
 
-    def give_up(self, kind: FailureKind, now_s: float) -> Step:
+    def give_up(self, failure: StoreFailed) -> Step:
         """Go on without the store, or end."""
         if self.request.policy.on_read_error == "raise":
-            return _fail(self.request, None, Finding(counted=self.counted), kind, now_s)
-        gave_up = (StoreErrored(kind), StoreGaveUp(kind))
-        return self._load(_WITHOUT_STORE, now_s, MissReason.STORE_ERROR, *gave_up)
+            return _fail(self.request, None, Finding(counted=self.counted), failure)
+        return self._load(_WITHOUT_STORE, failure.now_s, MissReason.STORE_ERROR, *gave_up(failure))
 
     def _load(self, finding: Finding, now_s: float, reason: MissReason | None, *notices: Notice) -> Step:
         """Go on to load; the reason is None where the request may still be answered with a stale value."""
         if reason is not None and not self.counted:
             notices = (*notices, Missed(self.request.name, reason))
         return share(self.request, finding, now_s, *notices, arrival=self.arrival)
-
-
-@attrs.frozen
-class LoadChecking(AsksStore):
-    """Waits for the versions of tags that the caller has not named, and that the entry turned out to have.
-
-    Next: LoadChecking | LoadReading | LoadSharing | LoadAcquiring | LoadComputing | done
-    """
-
-    origin: LoadReading | LoadAcquiring
-    cell: Cell | Foreign | None
-    current: Versions
-    tags: tuple[str, ...]
-    budget: Budget
-
-    def ask(self, *notices: Notice) -> Step:
-        """The step that waits in this state."""
-        keys = tag_keys(self.origin.request.name, self.tags)
-        command = ReadTags(keys, self.budget.timeout_s)
-        return Step(self, command, notices=notices, load_id=self.origin.load_id)
-
-    def receive(self, event: Event) -> Step:
-        """Serve the value if its tags hold."""
-        if not isinstance(event, ReadTagsAnswer):
-            raise unexpected(self, event)
-        origin, request = self.origin, self.origin.request
-        match event:
-            case TagsRead(now_s=now_s, versions=versions, server_ms=server_ms) if len(versions) == len(
-                self.tags
-            ):
-                current = (*self.current, *known(request.name, self.tags, versions, request.bypassed))
-                verdict = examine(self.cell, request.key, request.codec, server_ms, current)
-                return origin.decide(verdict, self.cell, current, server_ms, now_s)
-            case TagsRead():
-                raise unexpected(self, event)
-            case StoreFailed(now_s=now_s, kind=kind):
-                return self.retry(event) or origin.give_up(kind, now_s)
-            case Interrupted():
-                return ended(Abandoned(), load_id=origin.load_id)
-            case _:
-                assert_never(event)
 
 
 class LoadSharing(Struct, frozen=True):
@@ -333,7 +283,8 @@ class LoadSharing(Struct, frozen=True):
             case LoadLed(now_s=now_s, load_id=load_id):
                 if not self.finding.storable or self.displaced is not None:
                     return compute(request, load_id, None, (), self.finding, now_s)
-                budget = request.budget(now_s)
+                timeouts = request.timeouts
+                budget = Budget(now_s + timeouts.operation_s, timeouts.attempt_s, timeouts.attempts)
                 return LoadAcquiring(request, load_id, self.finding, budget, now_s).ask()
             case LoadShared(now_s=now_s, payload=payload, value=value):
                 if payload is not None:
@@ -435,8 +386,8 @@ class LoadAcquiring(AsksStore, Struct, frozen=True):
                 return self.decide(found, cell, current, server_ms, now_s)
             case WriterFound(now_s=now_s) | ForeignFound(now_s=now_s):
                 return self._compute_without_lease(now_s)
-            case StoreFailed(now_s=now_s, kind=kind):
-                return self.retry(event) or self.give_up(kind, now_s)
+            case StoreFailed():
+                return self.retry(event) or self.give_up(event)
             case Interrupted(now_s=now_s):
                 return release(request, load_id, request.nonce, Abandoned(), now_s)
             case _:
@@ -508,11 +459,11 @@ class LoadAcquiring(AsksStore, Struct, frozen=True):
             case _:
                 assert_never(verdict)
 
-    def give_up(self, kind: FailureKind, now_s: float) -> Step:
+    def give_up(self, failure: StoreFailed) -> Step:
         """Load without the store, or end."""
         if self.request.policy.on_read_error == "raise":
-            return _fail(self.request, self.load_id, self.finding, kind, now_s)
-        return self._compute_without_lease(now_s, StoreErrored(kind), StoreGaveUp(kind))
+            return _fail(self.request, self.load_id, self.finding, failure)
+        return self._compute_without_lease(failure.now_s, *gave_up(failure))
 
     def _waited(self, now_s: float) -> tuple[Waited, ...]:
         return (Waited(self.request.name, now_s - self.since_s),) if self.turns else ()

@@ -38,8 +38,6 @@ from sansio_cache.notices import (
     Notice,
     OperationName,
     SoftExpired,
-    StoreErrored,
-    StoreGaveUp,
 )
 from sansio_cache.step import (
     Abandoned,
@@ -48,6 +46,7 @@ from sansio_cache.step import (
     Step,
     ended,
     evolve,
+    gave_up,
     unexpected,
 )
 
@@ -128,14 +127,13 @@ class InvalidateDeleting(AsksStore):
                 if done < len(request.keys):
                     return _delete_next(request, done, self.abandoned, now_s, removed)
                 return self._end(request.keys, (), now_s, removed)
-            case StoreFailed(now_s=now_s, kind=kind):
+            case StoreFailed(now_s=now_s):
                 failed = request.keys[self.done :]
                 return self.retry(event) or self._end(
                     request.keys[: self.done],
                     failed,
                     now_s,
-                    StoreErrored(kind),
-                    StoreGaveUp(kind),
+                    *gave_up(event),
                     InvalidationFailed(failed),
                 )
             case Interrupted(now_s=now_s):

@@ -40,12 +40,11 @@ from sansio_cache.commands import (
     Lease,
     LeaseRequest,
     ReadCells,
-    ReadTags,
     ReleaseLeases,
     Sleep,
     Watch,
 )
-from sansio_cache.entry import MissReason, Unchecked, Verdict, examine
+from sansio_cache.entry import MissReason, Verdict, examine
 from sansio_cache.events import (
     AcquireManyAnswer,
     CellsFilled,
@@ -59,11 +58,9 @@ from sansio_cache.events import (
     LeasesAnswered,
     LeasesReleased,
     ReadManyAnswer,
-    ReadTagsAnswer,
     ReleaseAnswer,
     SleepAnswer,
     StoreFailed,
-    TagsRead,
     Woke,
 )
 from sansio_cache.notices import (
@@ -74,11 +71,10 @@ from sansio_cache.notices import (
     Notice,
     OperationName,
     Stored,
-    StoreErrored,
-    StoreGaveUp,
 )
 from sansio_cache.operations.batch import Batch, LoadManyRequest, Want, Wants, all_wanted, held
-from sansio_cache.operations.get_many import only_theirs, unchecked_tags
+from sansio_cache.operations.checking import LoadManyChecking
+from sansio_cache.operations.get_many import unchecked_tags
 from sansio_cache.operations.triage import triage_answers, triage_cells, triage_values
 from sansio_cache.step import (
     Abandoned,
@@ -94,9 +90,10 @@ from sansio_cache.step import (
     Value,
     ended,
     evolve,
+    gave_up,
     unexpected,
 )
-from sansio_cache.tags import Versions, known, tag_keys
+from sansio_cache.tags import Versions
 
 
 def finish(batch: Batch, now_s: float, *notices: Notice) -> Step:
@@ -219,73 +216,14 @@ class LoadManyReading(AsksStore):
 
     def give_up(self, failure: StoreFailed) -> Step:
         """Go on without the store, or end."""
-        batch, kind = self.batch, failure.kind
+        batch = self.batch
         wants = (*self.wants, *self.ready)
         missed = (n for want in wants for n in batch.as_miss(want, MissReason.STORE_ERROR))
-        notices = (StoreErrored(kind), StoreGaveUp(kind), *missed)
+        notices = (*gave_up(failure), *missed)
         if batch.request.each.policy.on_read_error == "raise":
-            return batch.end(Unavailable(kind), failure.now_s, *notices)
+            return batch.end(Unavailable(failure.kind), failure.now_s, *notices)
         counted = tuple(evolve(want, counted=True) for want in wants)
         return load(batch, counted, (), failure.now_s, *notices)
-
-
-@attrs.frozen
-class LoadManyChecking(AsksStore):
-    """Waits for the versions of tags that entries turned out to have.
-
-    Next: LoadManyChecking | LoadManyReading | LoadManyAcquiring | LoadManyComputing | done
-    """
-
-    reading: LoadManyReading
-    cells: tuple[Cell | Foreign | None, ...]
-    verdicts: tuple[Verdict, ...] = attrs.field(hash=False)  # may hold a list or a dict
-    named: Versions
-    tags: tuple[str, ...]
-    budget: Budget
-
-    def ask(self, *notices: Notice) -> Step:
-        """The step that waits in this state."""
-        request = self.reading.batch.request
-        command = ReadTags(tag_keys(request.keys[0], self.tags), self.budget.timeout_s)
-        return Step(self, command, notices=notices, load_id=request.each.random_bytes)
-
-    def receive(self, event: Event) -> Step:
-        """Serve what holds."""
-        if not isinstance(event, ReadTagsAnswer):
-            raise unexpected(self, event)
-        reading, request = self.reading, self.reading.batch.request
-        match event:
-            case TagsRead(now_s=now_s, versions=versions, server_ms=server_ms) if len(versions) == len(
-                self.tags
-            ):
-                found = dict(known(request.keys[0], self.tags, versions, request.each.bypassed))
-                parts = zip(reading.wants, self.cells, self.verdicts, strict=True)
-                verdicts = tuple(
-                    self._examine(want, cell, verdict, found, server_ms) for want, cell, verdict in parts
-                )
-                return reading.decide(self.cells, verdicts, server_ms, now_s)
-            case TagsRead():
-                raise unexpected(self, event)
-            case StoreFailed():
-                return self.retry(event) or reading.give_up(event)
-            case Interrupted():
-                return ended(Abandoned(), load_id=request.each.random_bytes)
-            case _:
-                assert_never(event)
-
-    def _examine(
-        self,
-        want: Want,
-        cell: Cell | Foreign | None,
-        verdict: Verdict,
-        found: Mapping[str, bytes],
-        server_ms: int | None,
-    ) -> Verdict:
-        if not isinstance(verdict, Unchecked):
-            return verdict
-        batch = self.reading.batch
-        current = (*want.tied(self.named), *only_theirs(verdict, found))
-        return examine(cell, batch.key(want), batch.request.each.codec, server_ms, current)
 
 
 @attrs.frozen
@@ -374,15 +312,16 @@ class LoadManyAcquiring(AsksStore):
 
     def _give_up(self, failure: StoreFailed) -> Step:
         """Load the rest without grants, or end."""
-        acquisition, batch, kind = self.acquisition, self.acquisition.batch, failure.kind
-        gave_up = (StoreErrored(kind), StoreGaveUp(kind))
+        acquisition, batch = self.acquisition, self.acquisition.batch
+        notices = gave_up(failure)
         rest = (*self.chunk, *acquisition.todo)
         if batch.request.each.policy.on_read_error == "raise":
             wants = (*acquisition.granted, *acquisition.alone, *rest, *batch.waiting)
             missed = tuple(n for want in wants for n in batch.as_miss(want, MissReason.STORE_ERROR))
-            return release(batch, acquisition.leases, Unavailable(kind), failure.now_s, *gave_up, *missed)
+            outcome = Unavailable(failure.kind)
+            return release(batch, acquisition.leases, outcome, failure.now_s, *notices, *missed)
         alone = (*acquisition.alone, *rest)
-        return acquire(evolve(acquisition, todo=(), alone=alone), failure.now_s, *gave_up)
+        return acquire(evolve(acquisition, todo=(), alone=alone), failure.now_s, *notices)
 
 
 def load(batch: Batch, wants: Wants, versions: Versions, now_s: float, *notices: Notice) -> Step:
@@ -494,12 +433,11 @@ class LoadManyFilling(AsksStore):
             case CellsFilled():
                 raise unexpected(self, event)
             case StoreFailed(now_s=now_s, kind=kind):
-                gave_up = (StoreErrored(kind), StoreGaveUp(kind))
                 if again := self.retry(event):
                     return again
                 if kind.is_outage:  # it would only wait once more; the leases lapse
-                    return finish(fills.batch, now_s, *gave_up)
-                return release(fills.batch, self._leases(), None, now_s, *gave_up)
+                    return finish(fills.batch, now_s, *gave_up(event))
+                return release(fills.batch, self._leases(), None, now_s, *gave_up(event))
             case Interrupted(now_s=now_s):
                 return release(fills.batch, self._leases(), Abandoned(), now_s)
             case _:
@@ -553,9 +491,8 @@ class LoadManyReleasing(AsksStore):
         match event:
             case LeasesReleased(now_s=now_s):
                 return _over(self.batch, self.outcome, now_s)
-            case StoreFailed(now_s=now_s, kind=kind):
-                gave_up = (StoreErrored(kind), StoreGaveUp(kind))
-                return self.retry(event) or _over(self.batch, self.outcome, now_s, *gave_up)
+            case StoreFailed(now_s=now_s):
+                return self.retry(event) or _over(self.batch, self.outcome, now_s, *gave_up(event))
             case Interrupted(now_s=now_s):
                 return evolve(self, outcome=Abandoned(), budget=self.budget.at(now_s)).ask()
             case _:

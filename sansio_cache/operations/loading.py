@@ -64,8 +64,6 @@ from sansio_cache.notices import (
     RefreshFailed,
     StaleServed,
     Stored,
-    StoreErrored,
-    StoreGaveUp,
     Unstorable,
 )
 from sansio_cache.notices import Loaded as LoadedNotice
@@ -81,6 +79,7 @@ from sansio_cache.step import (
     Value,
     ended,
     evolve,
+    gave_up,
     unexpected,
 )
 from sansio_cache.tags import VARIANT_OF, Versions, tag_keys
@@ -416,14 +415,19 @@ class LoadFilling(AsksStore, Struct, frozen=True):
             case CellsFilled():
                 raise unexpected(self, event)
             case StoreFailed(now_s=now_s, kind=kind):
-                gave_up = (StoreErrored(kind), StoreGaveUp(kind))
                 if again := self.retry(event):
                     return again
                 if kind.is_outage:  # it would only wait once more; the lease lapses
-                    return self._end(self.outcome, now_s, *gave_up)
+                    return self._end(self.outcome, now_s, *gave_up(event))
                 rest_s = request.rest_s
                 return release(
-                    request, self.load_id, self.fill.grant, self.outcome, now_s, *gave_up, rest_s=rest_s
+                    request,
+                    self.load_id,
+                    self.fill.grant,
+                    self.outcome,
+                    now_s,
+                    *gave_up(event),
+                    rest_s=rest_s,
                 )
             case Interrupted(now_s=now_s):
                 # Whether it was stored is unknown; if it was, there is no lease left to release.
@@ -478,8 +482,8 @@ class LoadReleasing(AsksStore):
         match event:
             case LeasesReleased(now_s=now_s):
                 return self._end(now_s)
-            case StoreFailed(now_s=now_s, kind=kind):
-                return self.retry(event) or self._end(now_s, StoreErrored(kind), StoreGaveUp(kind))
+            case StoreFailed(now_s=now_s):
+                return self.retry(event) or self._end(now_s, *gave_up(event))
             case Interrupted(now_s=now_s):
                 # Interrupted on the way out: the release may not have been sent. It is idempotent.
                 return evolve(self, outcome=Abandoned(), budget=self.budget.at(now_s)).ask()

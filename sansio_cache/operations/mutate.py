@@ -33,12 +33,10 @@ from sansio_cache.notices import (
     Notice,
     OperationName,
     Stored,
-    StoreErrored,
-    StoreGaveUp,
 )
 from sansio_cache.operations.invalidate import InvalidateRequest, invalidate, void
 from sansio_cache.operations.set_many import Item
-from sansio_cache.step import AsksStore, ManyHeld, Step, ended, evolve, unexpected
+from sansio_cache.step import AsksStore, ManyHeld, Step, ended, evolve, gave_up, unexpected
 from sansio_cache.tags import Versions, tag_keys
 
 
@@ -145,8 +143,8 @@ class MutateHolding(AsksStore):
                 return ended(ManyHeld(grants, renewal, tied))
             case HoldsTaken():
                 raise unexpected(self, event)
-            case StoreFailed(kind=kind):
-                return self.retry(event) or ended(ManyHeld(None, None), StoreErrored(kind), StoreGaveUp(kind))
+            case StoreFailed():
+                return self.retry(event) or ended(ManyHeld(None, None), *gave_up(event))
             case Interrupted(now_s=now_s):
                 return void(request.keys, request.timeouts, now_s)
             case _:
@@ -188,10 +186,8 @@ class MutateFilling(AsksStore):
                 return _remove(request, rest, now_s, *notices)
             case CellsFilled():
                 raise unexpected(self, event)
-            case StoreFailed(now_s=now_s, kind=kind):
-                return self.retry(event) or _remove(
-                    request, request.keys, now_s, StoreErrored(kind), StoreGaveUp(kind)
-                )
+            case StoreFailed(now_s=now_s):
+                return self.retry(event) or _remove(request, request.keys, now_s, *gave_up(event))
             case Interrupted(now_s=now_s):
                 return void((*request.keys, *request.tags), request.timeouts, now_s)
             case _:

@@ -42,9 +42,9 @@ from sansio_cache.events import (
     StoreFailed,
     WriterFound,
 )
-from sansio_cache.notices import Notice, RefreshStarted, StoreErrored, StoreGaveUp
+from sansio_cache.notices import Notice, RefreshStarted
 from sansio_cache.operations.loading import Finding, LoadRequest, compute, release
-from sansio_cache.step import Abandoned, AsksStore, Completed, Step, ended, evolve, unexpected
+from sansio_cache.step import Abandoned, AsksStore, Completed, Step, ended, evolve, gave_up, unexpected
 from sansio_cache.tags import Versions
 
 
@@ -117,9 +117,8 @@ class RefreshAcquiring(AsksStore):
                 return evolve(ended(Completed(), load_id=load_id), rests_until_s=now_s + rest_s)
             case FreshFound() | WriterFound() | ForeignFound():
                 return ended(Completed(), load_id=load_id)
-            case StoreFailed(kind=kind):
-                gave_up = (StoreErrored(kind), StoreGaveUp(kind))
-                return self.retry(event) or ended(Completed(), *gave_up, load_id=load_id)
+            case StoreFailed():
+                return self.retry(event) or ended(Completed(), *gave_up(event), load_id=load_id)
             case Interrupted(now_s=now_s):
                 return release(request, load_id, request.nonce, Abandoned(), now_s)
             case _:

@@ -82,8 +82,8 @@ class RenewalRenewing:
                 return RenewalPausing(evolve(self.renewal, leases=ours)).ask(*lost)
             case LeasesRenewed():
                 raise unexpected(self, event)
-            case StoreFailed(kind=kind):
-                return RenewalPausing(self.renewal).ask(StoreErrored(kind))
+            case StoreFailed(kind=kind, part=part):
+                return RenewalPausing(self.renewal).ask(StoreErrored(kind, part))
             case Interrupted():
                 return ended(Abandoned())
             case _:

@@ -39,11 +39,9 @@ from sansio_cache.notices import (
     Notice,
     OperationName,
     Stored,
-    StoreErrored,
-    StoreGaveUp,
 )
 from sansio_cache.operations.invalidate import void
-from sansio_cache.step import AsksStore, ManyStored, Step, ended, unexpected
+from sansio_cache.step import AsksStore, ManyStored, Step, ended, gave_up, unexpected
 from sansio_cache.tags import Versions, tag_keys
 
 
@@ -114,8 +112,7 @@ def _give_up(
     return ended(
         ManyStored((*done, *(None for _ in rest))),
         *notices,
-        StoreErrored(failure.kind),
-        StoreGaveUp(failure.kind),
+        *gave_up(failure),
         InvalidationFailed(tuple(item.key for item in rest)),
         Ended(request.operation, failure.now_s - request.started_s),
     )

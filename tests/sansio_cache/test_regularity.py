@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+import sansio_cache.operations.checking as checking_module
 import sansio_cache.operations.get as get_module
 import sansio_cache.operations.get_or_load as get_or_load_module
 import sansio_cache.operations.load_many as load_many_module
@@ -322,7 +323,7 @@ def test_an_entry_beside_another_that_is_tied_to_any_value_is_caught(monkeypatch
             return entry.examine(cell, key, codec, server_ms, (*rest, (VARIANT_OF, own)))
         return verdict
 
-    for module in (get_module, get_or_load_module, load_many_module, triage):
+    for module in (get_module, get_or_load_module, checking_module, load_many_module, triage):
         monkeypatch.setattr(module, "examine", untied)
     assert caught()
 

@@ -101,14 +101,6 @@ def test_each_notice_raises_exactly_its_own_counter(notice, stats):
     assert folded(notice) == stats
 
 
-def test_a_plain_hit_can_be_counted_in_one_go():
-    ended = Ended(OperationName.GET, 0.001)
-    fold = StatsFold()
-    fold.record_hit(ended)
-    fold.record_hit(ended)
-    assert fold.snapshot() == folded(Hit("k"), ended, Hit("k"), ended)
-
-
 def test_operations_are_timed_by_name():
     stats = folded(
         Ended(OperationName.GET, 0.001), Ended(OperationName.GET, 0.002), Ended(OperationName.SET, 0.003)
@@ -446,15 +438,3 @@ def test_a_batch_that_is_interrupted_counts_each_of_its_keys_at_most_once():
         process.interrupt(run)
         process.finish(run)
         assert folded(*run.notices).total_requests <= 2
-
-
-@given(st.one_of(st.floats(-1, 10_000), st.floats(-1e-5, 0.005)))
-def test_a_plain_hit_is_counted_in_one_go_as_it_is_one_by_one(took_s):
-    """B3: it is only quicker."""
-    ended = Ended(OperationName.GET, took_s)
-    one_by_one, in_one_go = StatsFold(), StatsFold()
-    for _ in range(3):
-        one_by_one.record((Hit("shop:a"), ended))
-        in_one_go.record_hit(ended)
-    assert in_one_go.snapshot() == one_by_one.snapshot()
-    assert in_one_go.snapshot().redis_hits == 3

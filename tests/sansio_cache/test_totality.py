@@ -23,7 +23,7 @@ from sansio_cache import commands, events, notices, operations
 from sansio_cache import step as steps
 from sansio_cache.cell import FOREIGN, make_grant
 from sansio_cache.codec import codec_for
-from sansio_cache.commands import Lease
+from sansio_cache.commands import Lease, Renewal
 from sansio_cache.entry import MissReason, Servable, variant_key
 from sansio_cache.errors import ProtocolError
 from sansio_cache.events import (
@@ -68,7 +68,7 @@ from sansio_cache.operations.get_or_load import get_or_load
 from sansio_cache.operations.invalidate import InvalidateRequest, invalidate, void
 from sansio_cache.operations.load_many import load_many
 from sansio_cache.operations.mutate import EndRequest, MutateRequest, begin, end
-from sansio_cache.operations.readiness import wait_ready
+from sansio_cache.operations.readiness import ReadinessPinging, wait_ready
 from sansio_cache.operations.recovery import recover
 from sansio_cache.operations.refresh import refresh
 from sansio_cache.operations.renewal import renew
@@ -140,7 +140,7 @@ def beginnings():
     yield delete_pattern(PatternRequest(KeyBuilder("shop"), "shop:*", 500, TIMEOUTS, 0.0))
     yield recover(KEYS, TIMEOUTS)
     yield wait_ready(5.0, 0.0)
-    yield renew((Lease("shop:a", GRANT), Lease("shop:b", GRANT)), RenewalTerms(5_000, 60.0, TIMEOUTS))
+    yield renew(Renewal((Lease("shop:a", GRANT), Lease("shop:b", GRANT)), 5_000, 60.0, 0.1, 5 / 3))
 
 
 def replies_at(now_s, versions=()):
@@ -347,6 +347,26 @@ def test_a_state_takes_exactly_the_events_that_answer_its_command():
         if step.command is not None:
             command = type(step.command)
             assert taken[type(step.state), command] == union(ANSWERS[command])
+
+
+OF_PARTS = notices.StoreErrored | notices.StoreGaveUp | notices.StoreAnswered
+
+
+@pytest.mark.parametrize("kind", [FailureKind.TIMEOUT, FailureKind.OTHER])
+@pytest.mark.parametrize("now_s", [0.0, 100.0])
+def test_a_failure_is_told_with_the_part_of_the_store_where_it_was(kind, now_s):
+    """By every state that asks the store, whether a try is left or not."""
+    states, _, answered = explored()
+    asking = {state for state, _, event in answered if event is StoreFailed}
+    silent = set()
+    for state in states:
+        if type(state) in asking:
+            step = state.receive(StoreFailed(now_s, kind, "b"))
+            told = [each for each in step.notices if isinstance(each, OF_PARTS)]
+            assert {(each.kind, each.part) for each in told} <= {(kind, "b")}
+            if not told:
+                silent.add(type(state))
+    assert silent == {ReadinessPinging}  # it waits for just that to be over
 
 
 def test_states_can_be_hashed_compared_and_shown():

@@ -15,8 +15,8 @@ from sansio_cache.commands import NO_TAGS, ONE_PART, DeleteKeys, HoldCells, Ping
 from sansio_cache.config import CacheConfig
 from sansio_cache.events import CellRead, FailureKind, HoldsTaken, KeysDeleted, Ponged, StoreFailed
 from sansio_cache.health import Health
+from sansio_cache_redis import wire
 from sansio_cache_redis.backend import anyio as backend_anyio
-from sansio_cache_redis.backend import base
 from sansio_cache_redis.backend import sync as backend_sync
 from sansio_cache_redis.wire import ServerClock, decode
 from sansio_cache_runtime.sync.background import Background
@@ -246,8 +246,8 @@ def test_for_a_cancelled_caller_nothing_is_decoded(runtime, redis_server, monkey
         decoded.append(asked)
         return event(self, asked, replies)
 
-    event = backend_anyio.RedisBackend._event
-    monkeypatch.setattr(backend_anyio.RedisBackend, "_event", noting)
+    event = wire.EventReader.read
+    monkeypatch.setattr(wire.EventReader, "read", noting)
     with FaultProxy("127.0.0.1", redis_server.port) as proxy:
 
         async def main():
@@ -282,7 +282,7 @@ def test_a_fault_in_decoding_is_an_event_and_breaks_no_connection(runtime, redis
             async with opened(runtime, proxy.url) as backend:
                 assert isinstance(await backend.answer(Ping(PATIENT_S)), Ponged)
                 with monkeypatch.context() as patched:
-                    patched.setattr(base, "decode", fail)
+                    patched.setattr(wire, "decode", fail)
                     event = await backend.answer(ReadCell("ns:k", PATIENT_S))
                 assert isinstance(event, StoreFailed)
                 assert event.kind is FailureKind.OTHER

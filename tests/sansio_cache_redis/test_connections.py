@@ -26,11 +26,8 @@ from sansio_cache.config import RedisConfig
 from sansio_cache_redis.anyio import Cache
 from sansio_cache_redis.connections import trio as connections_trio
 from sansio_cache_redis.connections.asyncio import AsyncioConnections
-from sansio_cache_redis.connections.client import (
-    AsyncioClientConnections,
-    ClientConnections,
-    TrioClientConnections,
-)
+from sansio_cache_redis.connections.client import ClientConnections
+from sansio_cache_redis.connections.client_anyio import AsyncioClientConnections, TrioClientConnections
 from sansio_cache_redis.connections.multiplexed import as_they_are
 from sansio_cache_redis.connections.redispy import pack
 from sansio_cache_redis.connections.settings import asyncio_factory, blocking_factory

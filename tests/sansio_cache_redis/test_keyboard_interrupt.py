@@ -317,7 +317,7 @@ def problems_after(under, operation, key, interrupter):
     names = [frame.name for frame in interrupter.stack]
     is_excused = in_clean_up(interrupter)
     if under.client is not None and not is_excused:
-        connections = cache._backend._connections
+        connections = cache._backend.connections
         try:
             wait_until(lambda: all(lane.is_free() for lane in connections._lanes), timeout_s=1)
             wait_until(lambda: not connections._lock.locked(), timeout_s=1)
@@ -516,7 +516,7 @@ def test_an_interrupt_while_it_connects_leaves_a_cache_that_connects(redis_url, 
                 wait_until(lambda cache=cache: cache.get("k") == "stored", timeout_s=5)
             except TimeoutError:
                 found[" < ".join(reversed(interrupter.where[-3:]))] += 1
-            if cache._backend._connections.count > 1:
+            if cache._backend.connections.count > 1:
                 found[f"another connection: {interrupter.where[-1]}"] += 1
     assert struck > 50
     assert found == Counter()

@@ -11,9 +11,10 @@ from sansio_cache.commands import Sleep, Watch
 from sansio_cache.errors import CacheClosedError, ConfigurationError
 from sansio_cache.events import LoadNotShared, LoadShared
 from sansio_cache_runtime.anyio import cache as cache_anyio
+from sansio_cache_runtime.anyio.memory import AnyioMemoryBackend
 from sansio_cache_runtime.driver_base import Call
 from sansio_cache_runtime.loaders import own_copy, takes_context
-from sansio_cache_runtime.memory import AnyioMemoryBackend, SharedMemory, SyncMemoryBackend
+from sansio_cache_runtime.memory import SharedMemory, SyncMemoryBackend
 from sansio_cache_runtime.sync import cache as cache_sync
 from support.faulty import GIVE_UP_S, eventually
 from support.servers import wait_until

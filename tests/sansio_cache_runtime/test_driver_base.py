@@ -7,7 +7,6 @@ import threading
 
 import attrs
 import pytest
-from sansio_cache_runtime.recursion import loading
 
 from sansio_cache.budget import StoreTimeouts
 from sansio_cache.commands import AcquireLeases, LeaseRequest, Mode, ShareLoad, Sleep, Watch
@@ -15,15 +14,25 @@ from sansio_cache.coordinator import Coordinator
 from sansio_cache.entry import MissReason, Servable
 from sansio_cache.errors import RecursiveLoadError
 from sansio_cache.events import FailureKind, LoadLed, LoadNotShared, LoadShared, SharingTimedOut
-from sansio_cache.notices import InvalidationFailed, Missed, RefreshSkipped, StoreAnswered, StoreGaveUp
+from sansio_cache.notices import (
+    Ended,
+    Hit,
+    InvalidationFailed,
+    Missed,
+    RefreshSkipped,
+    StoreAnswered,
+    StoreGaveUp,
+)
 from sansio_cache.operations.invalidate import InvalidateRequest, invalidate
 from sansio_cache.operations.refresh import refresh
 from sansio_cache.single_flight import Following
 from sansio_cache.step import Abandoned, Completed, Loaded, Step
 from sansio_cache_runtime.driver_base import Call, DriverBase
+from sansio_cache_runtime.loaders import loading
 from sansio_cache_runtime.recorder import Recorder
 from support.machines import KEY, TIMEOUTS, load_request, value_cell
 
+HIT = (Hit(KEY), Ended("get", 0.0))
 OUTAGE = (StoreGaveUp(FailureKind.CONNECTION),)
 SHARE = ShareLoad(KEY, b"int", None, 1.0)
 ACQUIRE = AcquireLeases((LeaseRequest(KEY, b"", Mode.KEEP),), b"n" * 8, 1, 1.0)
@@ -73,6 +82,13 @@ class Idle(DriverBase):
             self.recoveries.append((recovery, ticket))
         return self.has_room
 
+    def observe(self, step):
+        """What a driver does with a step that ends a load."""
+        with self._lock:
+            ended = self._coordinator.observe(step)
+        if ended is not None:
+            self._wake(ended)
+
     def call(self):
         return Call(lambda: None, None)
 
@@ -111,7 +127,7 @@ def test_who_comes_first_leads_and_the_others_follow_until_it_has_ended():
     followers = [driver.follow() for _ in range(2)]
     assert [call.ending.is_set() for call, _ in followers] == [False, False]
 
-    driver._observe(ended(load_id, Loaded(7, b"7", True)))
+    driver.observe(ended(load_id, Loaded(7, b"7", True)))
 
     assert [call.ending.is_set() for call, _ in followers] == [True, True]
     assert [driver._leave(each, call) for call, each in followers] == [LoadShared(100.0, b"7", None)] * 2
@@ -140,7 +156,7 @@ def test_a_follower_that_is_given_up_is_followed_by_nobody():
     leader, load_id = led(driver)
     follower, _ = driver.follow()
     driver._end(follower)
-    driver._observe(ended(load_id, Loaded(7, b"7", True)))
+    driver.observe(ended(load_id, Loaded(7, b"7", True)))
     driver._end(leader)
     assert driver.is_empty
 
@@ -160,7 +176,7 @@ def test_followers_of_a_value_that_cannot_be_stored_get_copies():
     leader, load_id = led(driver)
     value = {"a": [1]}
     (mine, my_following), (other, other_following) = driver.follow(), driver.follow()
-    driver._observe(ended(load_id, Loaded(value, None, True)))
+    driver.observe(ended(load_id, Loaded(value, None, True)))
     copies = [driver._leave(my_following, mine).value, driver._leave(other_following, other).value]
     assert copies == [value, value]
     assert len({id(each["a"]) for each in (value, *copies)}) == 3
@@ -172,7 +188,7 @@ def test_followers_of_a_value_that_cannot_be_stored_get_copies():
     "ask",
     [
         lambda driver, call: driver._join(SHARE, call),
-        lambda driver, call: driver._observe(
+        lambda driver, call: driver.observe(
             Step(
                 REFRESH.state,
                 AcquireLeases((LeaseRequest(KEY, b"", Mode.KEEP),), b"n" * 8, 1, 1.0),
@@ -213,7 +229,7 @@ def test_an_interrupt_as_followers_are_woken_does_not_lose_them(point):
 
     driver._endings = Struck(driver._endings)
     with pytest.raises(KeyboardInterrupt):
-        driver._observe(ended(load_id, Loaded(7, b"7", True)))
+        driver.observe(ended(load_id, Loaded(7, b"7", True)))
     driver._endings = dict(driver._endings)
     driver._end(leader)
 
@@ -320,7 +336,7 @@ def test_notices_of_an_outage_are_heeded_logged_and_begin_a_recovery(caplog):
     assert driver._next_recovery(recovery, Completed()) is None
     driver._give_up(ticket)
     assert not driver.coordinator.is_out
-    driver._note(())
+    driver._note(HIT)
     assert len(driver.recoveries) == 1
 
 
@@ -333,7 +349,7 @@ def test_a_recovery_that_has_not_helped_goes_on():
     assert again.part == recovery.part
 
 
-@pytest.mark.parametrize("notices", [(), OUTAGE])
+@pytest.mark.parametrize("notices", [HIT, OUTAGE])
 def test_a_recovery_that_cannot_be_started_is_tried_again_by_the_next_notice(notices):
     driver = Idle(has_room=False)
     driver._note(OUTAGE)
@@ -347,10 +363,10 @@ def test_a_recovery_that_cannot_be_started_is_tried_again_by_the_next_notice(not
 def test_a_recovery_whose_thread_has_been_ended_is_begun_again_by_the_next_notice():
     driver = Idle()
     driver._note(OUTAGE)
-    driver._note(())
+    driver._note(HIT)
     [(_, ticket)] = driver.recoveries
     driver._give_up(ticket)  # as a subscriber of it called sys.exit()
-    driver._note(())
+    driver._note(HIT)
     assert len(driver.recoveries) == 2
 
 
@@ -365,7 +381,7 @@ def test_an_interrupt_as_a_recovery_is_begun_leaves_it_to_the_next_notice():
     with pytest.raises(KeyboardInterrupt):
         driver._note(OUTAGE)
     driver._start_recovery = start
-    driver._note(())
+    driver._note(HIT)
     assert len(driver.recoveries) == 1
 
 

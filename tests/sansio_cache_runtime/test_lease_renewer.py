@@ -176,8 +176,8 @@ def test_a_load_that_is_interrupted_as_its_renewal_begins_is_not_renewed():
     kept = Kept()
     schedule = kept.lease_renewer._schedule
 
-    def interrupt(each):
-        schedule(each)
+    def interrupt(each, pause_s):
+        schedule(each, pause_s)
         raise KeyboardInterrupt
 
     kept.lease_renewer._schedule = interrupt

@@ -12,7 +12,8 @@ from sansio_cache.config import RedisConfig
 from sansio_cache.events import CellRead, Ponged
 from sansio_cache.health import Health
 from sansio_cache_runtime import memory as module
-from sansio_cache_runtime.memory import AnyioMemoryBackend, SharedMemory, SyncMemoryBackend, memory_for
+from sansio_cache_runtime.anyio.memory import AnyioMemoryBackend
+from sansio_cache_runtime.memory import SharedMemory, SyncMemoryBackend, memory_for
 from support.faulty import GIVE_UP_S
 
 on_both_loops = pytest.mark.parametrize("loop", ["asyncio", "trio"])

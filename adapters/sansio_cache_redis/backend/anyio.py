@@ -124,7 +124,7 @@ def _asyncio_connections(
     config: CacheConfig, client: Any | None, on_time: Callable[[int], object]
 ) -> Connections:
     from sansio_cache_redis.connections.asyncio import AsyncioConnections
-    from sansio_cache_redis.connections.client import AsyncioClientConnections
+    from sansio_cache_redis.connections.client_anyio import AsyncioClientConnections
 
     if client is not None:
         check_client(client, blocking=False)
@@ -140,7 +140,7 @@ def _asyncio_connections(
 def _trio_connections(
     config: CacheConfig, client: Any | None, on_time: Callable[[int], object]
 ) -> Connections:
-    from sansio_cache_redis.connections.client import TrioClientConnections
+    from sansio_cache_redis.connections.client_anyio import TrioClientConnections
     from sansio_cache_redis.connections.trio import TrioConnections
 
     if client is not None:

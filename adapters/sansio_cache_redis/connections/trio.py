@@ -29,6 +29,7 @@ from sansio_cache_redis.connections.multiplexed import (
     Read,
     Replies,
     as_they_are,
+    read_failure,
 )
 from sansio_cache_redis.connections.redispy import (
     LONGEST_CALL_S,
@@ -96,8 +97,12 @@ class _TrioConnection(MultiplexedConnection):
 
     @trio.lowlevel.enable_ki_protection  # a call that is pending must be waiting when its answer comes
     async def ask(self, commands: Sequence[Args], timeout_s: float, read: Read[R]) -> R:
-        """Send commands together, and wait for what `read` makes of the replies."""
-        return await super().ask(commands, timeout_s, read)
+        """Send commands together, and wait for what `read` makes of the replies, or of why none was sent."""
+        try:
+            answer = super().ask(commands, timeout_s, read)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it comes in the place of the replies
+            return read_failure(read, error)
+        return await answer
 
     def _flush_soon(self) -> None:
         task, self._resting = self._resting, None

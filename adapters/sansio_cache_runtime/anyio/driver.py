@@ -10,11 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from inspect import isawaitable, iscoroutinefunction
 from typing import Any, Final, assert_never
 
 import anyio
-import anyio.to_thread
 
 from sansio_cache.budget import StoreTimeouts
 from sansio_cache.commands import (
@@ -33,13 +31,13 @@ from sansio_cache.events import Computed, ComputeFailed, Event, FailureKind, Sto
 from sansio_cache.single_flight import Following, Ticket
 from sansio_cache.step import Outcome, Step
 from sansio_cache_runtime.anyio.background import Background
+from sansio_cache_runtime.anyio.loaders import call_loader
 from sansio_cache_runtime.anyio.workers import Workers
 from sansio_cache_runtime.backend import AnyioBackend
 from sansio_cache_runtime.driver_base import Call, DriverBase
 from sansio_cache_runtime.loaders import (
     bound,
     forget_loads,
-    is_coroutine_function,
     keys_of,
     loading,
     refuse_recursion,
@@ -49,7 +47,7 @@ from sansio_cache_runtime.recorder import Recorder
 _CLEAN_UP_S: Final = 1.0
 
 
-class Driver(DriverBase[anyio.Event]):
+class Driver(DriverBase[anyio.Event, AnyioBackend]):
     """Runs operations for any number of tasks of one event loop.
 
     Args:
@@ -71,7 +69,6 @@ class Driver(DriverBase[anyio.Event]):
         clock: Callable[[], float],
     ) -> None:
         super().__init__(backend, coordinator, recorder, timeouts, clock, anyio.Event)
-        self._backend = backend
         self._background = background
         self._workers = Workers(background)
 
@@ -89,11 +86,10 @@ class Driver(DriverBase[anyio.Event]):
             CacheClosedError: The cache is closed.
             RecursiveLoadError: A loader asks for its own key.
         """
-        call: Call[anyio.Event] | None = None if ticket is None else Call(loader, ticket)
+        call: Call | None = None if ticket is None else Call(loader, ticket)
         if self._is_closed:
             raise CacheClosedError("the cache is closed: make another")
-        coordinator, record = self._coordinator, self._recorder.note
-        concerns = coordinator.concerns
+        coordinator, record, concerns = self._coordinator, self._recorder.note, self._coordinator.concerns
         try:
             if step.notices:
                 self._note(step.notices)
@@ -112,7 +108,7 @@ class Driver(DriverBase[anyio.Event]):
                     if ended in self._endings:
                         self._wake(ended)
                 notices = step.notices
-                if notices and record(notices) and (concerns(notices) or coordinator.needs_recovery):
+                if notices and ((record(notices) and concerns(notices)) or coordinator.needs_recovery):
                     self._heed(notices)
             if call is not None:
                 self._end(call)
@@ -170,7 +166,7 @@ class Driver(DriverBase[anyio.Event]):
     async def _perform(
         self,
         command: Compute | ComputeMany | ShareLoad | Sleep | AcquireLeases | ReleaseLeases,
-        call: Call[anyio.Event],
+        call: Call,
     ) -> Event:
         match command:
             case ReleaseLeases():
@@ -200,21 +196,20 @@ class Driver(DriverBase[anyio.Event]):
                 return ComputeFailed(self._clock(), error)
             return Computed(self._clock(), value)
 
-    async def _share(self, command: ShareLoad, call: Call[anyio.Event]) -> Event:
+    async def _share(self, command: ShareLoad, call: Call) -> Event:
         answer = self._join(command, call)
         if isinstance(answer, Following):
-            assert call.ending is not None
             with anyio.move_on_after(command.timeout_s):
                 await call.ending.wait()
             return self._leave(answer, call)
         return answer
 
-    async def _sleep(self, command: Sleep, call: Call[anyio.Event]) -> Event:
+    async def _sleep(self, command: Sleep, call: Call) -> Event:
         if command.watch is None:
             await anyio.sleep(command.duration_s)
         else:
             longest_s = self._watch(command, call, partial(self._background.call_soon, call.wake))
-            if longest_s and call.change is not None:
+            if longest_s:
                 with anyio.move_on_after(longest_s):
                     await call.change.wait()
                 call.change = anyio.Event()
@@ -233,10 +228,7 @@ class Driver(DriverBase[anyio.Event]):
             self._give_up(ticket)
 
     def _start_recovery(self, recovery: Recovery, ticket: Ticket) -> bool:
-        if self._is_closed:
-            return False
-        self._background.start(partial(self._recover, recovery, ticket))
-        return True
+        return bool(self._background.start(partial(self._recover, recovery, ticket)))
 
     async def _recover(self, recovery: Recovery | None, ticket: Ticket) -> None:
         try:
@@ -245,12 +237,3 @@ class Driver(DriverBase[anyio.Event]):
                 recovery = self._next_recovery(recovery, outcome)
         finally:
             self._give_up(ticket)
-
-
-async def call_loader(loader: Callable[[], Any]) -> Any:
-    """Call a loader: a coroutine function here, a plain one on a worker thread, as it may block."""
-    if iscoroutinefunction(loader) or is_coroutine_function(loader):
-        return await loader()
-    # In a list: trio takes a function that returns a coroutine for a mistake.
-    [value] = await anyio.to_thread.run_sync(lambda: [loader()])
-    return await value if isawaitable(value) else value

@@ -15,7 +15,7 @@ from typing import Any, Generic, TypeVar, overload
 
 from sansio_cache.keys import Key
 from sansio_cache.step import Outcome
-from sansio_cache_runtime.anyio.driver import call_loader
+from sansio_cache_runtime.anyio.loaders import call_loader
 from sansio_cache_runtime.entity import EntityPlan
 from sansio_cache_runtime.loaders import refuse_uncallable
 from sansio_cache_runtime.mutation import Mutation

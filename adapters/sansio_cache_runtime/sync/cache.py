@@ -118,7 +118,8 @@ class Cache(CacheBase):
             InvalidKeyError: The key cannot be one.
             ConfigurationError: Values of the type cannot be stored so that they come back equal.
         """
-        outcome = self._driver.run(self._requests.get(key, type))
+        driver = self._driver
+        outcome = driver.run(self._requests.get(key, type))
         return outcome.value if isinstance(outcome, Value) else read(outcome, default)
 
     @overload
@@ -205,8 +206,9 @@ class Cache(CacheBase):
             Exception: What the loader raises, unchanged.
         """
         refuse_coroutine_function(loader)
+        driver = self._driver
         step = self._requests.get_or_load(key, loader, type, ttl, tags, policy)
-        outcome = self._driver.run(step, loader)
+        outcome = driver.run(step, loader)
         return outcome.value if isinstance(outcome, Value | Loaded) else loaded(outcome)
 
     @overload

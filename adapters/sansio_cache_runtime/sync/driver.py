@@ -44,7 +44,7 @@ from sansio_cache_runtime.sync.lease_renewer import LeaseRenewer
 from sansio_cache_runtime.sync.workers import Workers
 
 
-class Driver(DriverBase[threading.Event]):
+class Driver(DriverBase[threading.Event, SyncBackend]):
     """Runs operations for any number of threads.
 
     Args:
@@ -66,7 +66,6 @@ class Driver(DriverBase[threading.Event]):
         clock: Callable[[], float],
     ) -> None:
         super().__init__(backend, coordinator, recorder, timeouts, clock, threading.Event)
-        self._backend = backend
         self._background = background
         self._workers = Workers(background)
         self._lease_renewer = LeaseRenewer(
@@ -88,11 +87,10 @@ class Driver(DriverBase[threading.Event]):
             CacheClosedError: The cache is closed.
             RecursiveLoadError: A loader asks for its own key.
         """
-        call: Call[threading.Event] | None = None if ticket is None else Call(loader, ticket)
+        call: Call | None = None if ticket is None else Call(loader, ticket)
         if self._is_closed:
             raise CacheClosedError("the cache is closed: make another")
-        coordinator, record = self._coordinator, self._recorder.note
-        concerns = coordinator.concerns
+        coordinator, record, concerns = self._coordinator, self._recorder.note, self._coordinator.concerns
         try:
             if step.notices:
                 self._note(step.notices)
@@ -109,7 +107,7 @@ class Driver(DriverBase[threading.Event]):
                     if ended in self._endings:
                         self._wake(ended)
                 notices = step.notices
-                if notices and record(notices) and (concerns(notices) or coordinator.needs_recovery):
+                if notices and ((record(notices) and concerns(notices)) or coordinator.needs_recovery):
                     self._heed(notices)
             if call is not None:
                 self._end(call)
@@ -159,7 +157,7 @@ class Driver(DriverBase[threading.Event]):
             self._go_on_without_store(step)  # where it is interrupted once more
 
     def _perform(
-        self, command: Compute | ComputeMany | ShareLoad | Sleep | AcquireLeases, call: Call[threading.Event]
+        self, command: Compute | ComputeMany | ShareLoad | Sleep | AcquireLeases, call: Call
     ) -> Event:
         match command:
             case Compute() | ComputeMany():
@@ -185,20 +183,19 @@ class Driver(DriverBase[threading.Event]):
                 return ComputeFailed(self._clock(), error)
             return Computed(self._clock(), value)
 
-    def _share(self, command: ShareLoad, call: Call[threading.Event]) -> Event:
+    def _share(self, command: ShareLoad, call: Call) -> Event:
         answer = self._join(command, call)
         if isinstance(answer, Following):
-            assert call.ending is not None
             call.ending.wait(command.timeout_s)
             return self._leave(answer, call)
         return answer
 
-    def _sleep(self, command: Sleep, call: Call[threading.Event]) -> Event:
+    def _sleep(self, command: Sleep, call: Call) -> Event:
         if command.watch is None:
             self._closing.wait(command.duration_s)
         else:
             longest_s = self._watch(command, call, call.wake)
-            if longest_s and call.change is not None:
+            if longest_s:
                 call.change.wait(longest_s)
                 call.change.clear()
         if self._is_closed:
