@@ -1,4 +1,8 @@
-"""The tasks of the project. `nox` alone runs what the continuous integration runs."""
+"""The tasks of the project. `nox` alone runs what the continuous integration runs.
+
+That is everything on one Python and one server, and what the server decides on the other servers that come as
+wheels. `nox -s servers` takes those of the machine, too; `nox -s tests-3.12 tests-3.13` takes other Pythons.
+"""
 
 import shutil
 from pathlib import Path
@@ -8,8 +12,19 @@ import nox
 PYPROJECT = nox.project.load_toml("pyproject.toml")
 PACKAGES = ("sansio_cache", "sansio_cache_runtime", "sansio_cache_redis", "sansio_cache_cli")
 
+# The servers beside the default one, by their names in tests/support/servers.py.
+SERVERS_OF_WHEELS = ("valkey-8.1", "redis-8.2")
+OTHER_PYTHONS = ("3.12", "3.13")
+
+# Per cent of lines and branches, by package.
+COVERED = {"sansio_cache": 100, "sansio_cache_runtime": 95}
+
+# Two processes, as tests wait more than they compute. The ids of tests must be the same in both.
+PARALLEL = ("-n", "2")
+
 nox.needs_version = ">=2025.2"
-nox.options.sessions = ["lint", "types", "docs", "tests"]
+# The last summary line is the one that tells the run: that of the tests.
+nox.options.sessions = ["lint", "types", "docs", "wheels", "tests"]
 nox.options.error_on_external_run = True
 
 
@@ -49,10 +64,65 @@ def docs(session: nox.Session) -> None:
 
 
 @nox.session
+def wheels(session: nox.Session) -> None:
+    """What the server decides, on each server that comes as a wheel: one that is missing is a failure."""
+    _install_tests(session)
+    for server in SERVERS_OF_WHEELS:
+        _on_server(session, server)
+
+
+@nox.session
+def servers(session: nox.Session) -> None:
+    """The same on every server: those of wheels must be there, those of the machine are taken if found."""
+    _install_tests(session)
+    found = session.run("python", "-P", "-m", "support.servers", env={"PYTHONPATH": "tests"}, silent=True)
+    names = [line.split()[1] for line in str(found).splitlines() if line.startswith("found ")]
+    session.log(str(found))
+    for server in dict.fromkeys((*SERVERS_OF_WHEELS, *names)):
+        _on_server(session, server)
+
+
+@nox.session
 def tests(session: nox.Session) -> None:
-    """Everything, against a real server that the run starts itself."""
+    """Everything, against a real server that the run starts itself; then how much of it is covered.
+
+    The exploration hides from what measures coverage (see tests/test_exploration.py), which would trace every
+    line of every move. The explorer, a package of the core, is covered by tests of its own on small worlds.
+
+    With arguments: only what they ask of pytest, in one process and without coverage.
+    """
+    _install_tests(session)
+    if session.posargs:
+        session.run("pytest", *session.posargs)
+        return
+    session.run("pytest", *PARALLEL, "--cov", "--cov-report=")
+    for package, percent in COVERED.items():
+        session.run("coverage", "report", f"--include=*/{package}/*", f"--fail-under={percent}")
+
+
+def _tests_on_another_python(session: nox.Session) -> None:
+    """Everything, without coverage."""
+    _install_tests(session)
+    session.run("pytest", *PARALLEL, *session.posargs)
+
+
+for _version in OTHER_PYTHONS:
+    nox.session(_tests_on_another_python, name=f"tests-{_version}", python=_version)
+
+
+def _install_tests(session: nox.Session) -> None:
     session.install("-e", ".[cli,testing]", *_group("test"))
-    session.run("pytest", "--cov", "--cov-report=term", *session.posargs)
+
+
+def _on_server(session: nox.Session, server: str) -> None:
+    session.log(f"on {server}")
+    session.run(
+        "pytest",
+        *PARALLEL,
+        *("-m", "servers and not without_server"),
+        *session.posargs,
+        env={"SANSIO_CACHE_TEST_SERVER": server},
+    )
 
 
 @nox.session

@@ -23,6 +23,8 @@ from sansio_cache.policy import Policy
 from sansio_cache.stats import CacheStats, Histogram
 from sansio_cache.ttl import COLD, HOT, MEDIUM, NO_JITTER, STATIC, Jitter, Tier
 
+__version__ = "0.1.0"
+
 __all__ = [
     "COLD",
     "HOT",

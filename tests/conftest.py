@@ -1,5 +1,6 @@
 """The servers and names that a test may ask for."""
 
+import os
 from collections.abc import Iterator
 from contextlib import closing
 from uuid import uuid4
@@ -8,13 +9,26 @@ import pytest
 import redis
 from hypothesis import settings
 
-from support.servers import ExternalServer, Server, connect, find_server
+from support.servers import ExternalServer, Server, ServerNotFoundError, connect, find_server, version_of
 
 pytest_plugins = ["explorations.plugin"]
 
 # No test depends on how quick the machine is.
 settings.register_profile("sansio-cache", deadline=None)
 settings.load_profile("sansio-cache")
+
+
+def pytest_report_header() -> str:
+    """Say which server is tested; one that is named and not found fails the run before it begins."""
+    try:
+        found = find_server()
+    except ServerNotFoundError as error:
+        if "SANSIO_CACHE_TEST_SERVER" in os.environ:
+            raise pytest.UsageError(str(error)) from None
+        return "server: none, so every test that needs one fails"
+    if isinstance(found, ExternalServer):
+        return f"server: {found.url}"
+    return f"server: {version_of(found.path)} ({found.path})"
 
 
 @pytest.fixture(scope="session")

@@ -446,6 +446,7 @@ def _everything_works(server: Server, url: str) -> bool:
         return all(use() for use in uses)
 
 
+@pytest.mark.servers
 def test_the_documented_permissions_are_enough(guarded_server: Server) -> None:
     url = _as_user(guarded_server, _documented_rules())
     assert _everything_works(guarded_server, url)
@@ -456,12 +457,14 @@ def test_the_documented_permissions_are_enough(guarded_server: Server) -> None:
     assert denied <= {"info", "client|setinfo", "publish", "subscribe"}  # the page says what is lost
 
 
+@pytest.mark.servers
 @pytest.mark.parametrize("command", COMMANDS)
 def test_no_documented_permission_can_be_left_out(guarded_server: Server, command: str) -> None:
     rules = [rule for rule in _documented_rules() if rule != f"+{command}"]
     assert not _everything_works(guarded_server, _as_user(guarded_server, rules))
 
 
+@pytest.mark.servers
 @pytest.mark.parametrize("command", COMMANDS)
 def test_health_notices_a_permission_that_is_missing(guarded_server: Server, command: str) -> None:
     rules = [rule for rule in _documented_rules() if rule != f"+{command}"]

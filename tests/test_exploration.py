@@ -1,9 +1,10 @@
 """The exhaustive explorer: no interleaving of the shipped machines breaks an invariant.
 
 How it works is told in the docstring of `sansio_cache.exploring`. The quick configurations run every time,
-the larger ones (some minutes) with `SANSIO_CACHE_NIGHTLY=1` in the environment. All of them are closed: the
-search ends because there is no world left, not because it was stopped. With `-v` the counterexamples of the
-wrong protocols are printed move by move.
+the larger ones (some minutes) with `SANSIO_CACHE_NIGHTLY=1` in the environment. All of it runs without
+coverage: what covers the explorer is `tests/sansio_cache/exploring`. All of the configurations are closed:
+the search ends because there is no world left, not because it was stopped. With `-v` the counterexamples of
+the wrong protocols are printed move by move.
 """
 
 from __future__ import annotations

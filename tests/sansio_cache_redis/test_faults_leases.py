@@ -3,6 +3,7 @@
 from typing import Any
 
 import anyio
+import attrs
 import pytest
 import redis
 
@@ -25,6 +26,8 @@ from support.faulty import (
 from support.proxy import DROP_REQUEST, FaultProxy, Refuse
 from support.servers import Server
 
+pytestmark = pytest.mark.servers
+
 SHORT = Policy(lease_s=0.06, max_lease_s=60.0)
 
 
@@ -33,6 +36,7 @@ def server_ms(client: redis.Redis) -> int:
     return seconds * 1000 + microseconds // 1000
 
 
+@pytest.mark.timing
 @on_every_runtime
 @pytest.mark.parametrize(
     "action", [DROP_REQUEST, Refuse("ERR renewals are not allowed")], ids=["lost", "refused"]
@@ -62,14 +66,12 @@ def test_a_load_whose_lease_another_process_took_is_for_its_caller_only(
             async with anyio.create_task_group() as group:
                 group.start_soon(load_slowly)
                 await late.wait()
-                await eventually(lambda: rule.fired >= 1)
+                await eventually(lambda: rule.fired >= 1 and slow.stats().errors)
                 assert await quick.get_or_load("k", Loader("new")) == "new"
                 late.open()
-            assert rule.fired >= 1
             assert answers == ["old"]
             assert slow.stats().lost_leases == 1
             assert slow.stats().stored == 0
-            assert sum(slow.stats().errors.values()) >= 1
             assert slow.stats().gave_up == {}
             assert quick.stats().loads == quick.stats().stored == 1
             for cache in (slow, quick):
@@ -79,6 +81,7 @@ def test_a_load_whose_lease_another_process_took_is_for_its_caller_only(
         run_on(runtime, lambda: main(proxy))
 
 
+@pytest.mark.timing
 @on_every_runtime
 def test_a_load_whose_lease_lapsed_but_was_taken_by_nobody_is_stored(
     runtime: str, redis_server: Server, redis_client: redis.Redis, namespace: str
@@ -100,10 +103,13 @@ def test_a_load_whose_lease_lapsed_but_was_taken_by_nobody_is_stored(
     async def main(proxy: FaultProxy) -> None:
         async with opened(runtime, proxy.url, namespace, policy=policy, **PATIENT) as cache:
             rule = proxy.on(script(RENEW), Refuse("ERR renewals are not allowed"), times=None)
-            assert await cache.get_or_load("k", Loader("old")) == "old"
-            stored = cell_of(redis_client, key)
-            assert stored is not None
-            await eventually(lambda: server_ms(redis_client) > stored.soft_ms)
+            long = attrs.evolve(policy, lease_s=30.0)
+            assert await cache.get_or_load("k", Loader("old"), policy=long) == "old"
+
+            async def is_stale() -> bool:
+                return await cache.get("k") is None
+
+            await eventually(is_stale)
             late = Loader("new", gated=1)
             answers: list[Any] = []
 
@@ -132,12 +138,13 @@ def test_a_load_whose_lease_lapsed_but_was_taken_by_nobody_is_stored(
         run_on(runtime, lambda: main(proxy))
 
 
+@pytest.mark.timing
 @on_every_runtime
 def test_a_lease_is_renewed_for_as_long_as_the_loader_runs_and_no_longer(
     runtime: str, redis_server: Server, redis_client: redis.Redis, namespace: str
 ) -> None:
     """L2 and L6: a slow loader keeps its lease, so others wait for it; then nothing is renewed."""
-    policy = Policy(lease_s=0.45, max_lease_s=60)
+    policy = Policy(lease_s=0.9, max_lease_s=60)
 
     async def main() -> None:
         async with (
@@ -160,24 +167,25 @@ def test_a_lease_is_renewed_for_as_long_as_the_loader_runs_and_no_longer(
                 assert leased is not None
                 # For longer than the lease would last without being renewed.
                 await eventually(lambda: server_ms(redis_client) > leased.lease_deadline_ms)
-                assert len(recorder.of(RenewLeases)) >= 2
+                await eventually(lambda: len(recorder.of(RenewLeases)) >= 2)
                 slow.open()
             assert answers == ["v", "v"]
             assert (slow.calls, never.calls) == (1, 0)
             renewed = len(recorder.of(RenewLeases))
             now_ms = server_ms(redis_client)
-            await eventually(lambda: server_ms(redis_client) > now_ms + 300)
+            await eventually(lambda: server_ms(redis_client) > now_ms + 600)
             assert len(recorder.of(RenewLeases)) == renewed
 
     run_on(runtime, main)
 
 
+@pytest.mark.timing
 @on_every_runtime
 def test_a_loader_that_hangs_holds_others_up_for_the_longest_lease_and_no_longer(
     runtime: str, redis_server: Server, redis_client: redis.Redis, namespace: str
 ) -> None:
     """Fault 9, L6."""
-    policy = Policy(lease_s=0.3, max_lease_s=0.5)
+    policy = Policy(lease_s=0.6, max_lease_s=1.0)
 
     async def main() -> None:
         async with (
@@ -208,6 +216,7 @@ def test_a_loader_that_hangs_holds_others_up_for_the_longest_lease_and_no_longer
     run_on(runtime, main)
 
 
+@pytest.mark.timing
 @on_every_runtime
 def test_callers_of_the_same_process_wait_for_a_loader_that_hangs_no_longer_than_they_said(
     runtime: str, redis_server: Server, namespace: str

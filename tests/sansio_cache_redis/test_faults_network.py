@@ -181,6 +181,7 @@ def test_a_fill_whose_reply_was_lost_is_told_that_it_is_stored_already(
     run_on(runtime, main)
 
 
+@pytest.mark.timing
 @on_every_runtime
 def test_late_duplicates_of_a_load_bring_nothing_back_after_an_invalidation(
     runtime: str, proxy: FaultProxy, redis_client: redis.Redis, namespace: str
@@ -243,6 +244,7 @@ def test_a_late_fill_is_refused_while_another_load_is_in_flight(
     run_on(runtime, main)
 
 
+@pytest.mark.timing
 @on_every_runtime
 def test_late_duplicates_of_a_set_bring_nothing_back_after_an_invalidation(
     runtime: str, proxy: FaultProxy, redis_client: redis.Redis, namespace: str

@@ -14,6 +14,8 @@ from support.faulty import PATIENT, on_every_runtime, opened, run_on
 from support.runtimes import ON_MEMORY, ON_SERVER, WAYS_IN, runs
 from support.servers import Server
 
+pytestmark = pytest.mark.servers
+
 LARGEST_BYTES = 1000
 ENOUGH_BYTES = LEAST_VALUES * LARGEST_BYTES
 WORDS = {

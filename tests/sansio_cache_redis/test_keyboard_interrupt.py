@@ -27,7 +27,7 @@ from sansio_cache import Policy
 from sansio_cache.commands import DeleteKeys, ExpireCells, FillCells
 from sansio_cache_redis.connections import redispy
 from sansio_cache_redis.sync import Cache
-from support.runtimes import MemoryRaw, ServerRaw, is_free
+from support.runtimes import PATIENT, MemoryRaw, ServerRaw, is_free
 from support.servers import connect, wait_until
 from support.stores import Wrapping
 
@@ -36,6 +36,7 @@ LIBRARY = tuple(str(Path(package.__file__).parent) for package in PACKAGES)
 # Called when an object is collected, where Python swallows whatever is raised.
 COLLECTING = {"_weakrefset.py", "weakref.py"}
 MOST_RUNS = 450
+GIVE_UP_S = 20.0  # bounds failures only
 
 # Whoever follows a load that nobody leads any more shall not make the test wait.
 IMPATIENT = Policy(wait_s=0.2, lease_s=30)
@@ -72,14 +73,16 @@ class Interrupter:
         self.left = at
         self.stack = []
         self._returned = None
+        self._before = None
 
     def __enter__(self):
         gc.disable()
+        self._before = sys.gettrace()  # what measures coverage
         sys.settrace(self._call)
         return self
 
     def __exit__(self, *exc_info):
-        sys.settrace(None)
+        sys.settrace(self._before)
         gc.enable()
 
     @property
@@ -224,14 +227,8 @@ class Under:
     def renew(self):
         """Begin again with a new cache."""
         if self.cache is not None:
-            within(2.0, self.cache.close)
-        self.cache = Cache.from_url(
-            self.url,
-            namespace=self.namespace,
-            policy=IMPATIENT,
-            attempt_timeout_s=2.0,  # a busy machine is not to look like a fault
-            operation_timeout_s=4.0,
-        )
+            within(GIVE_UP_S, self.cache.close)
+        self.cache = Cache.from_url(self.url, namespace=self.namespace, policy=IMPATIENT, **PATIENT)
         self.cache.wait_ready()
         self.raw = (
             MemoryRaw(self.namespace, self.cache._backend.memory)
@@ -319,14 +316,14 @@ def problems_after(under, operation, key, interrupter):
     if under.client is not None and not is_excused:
         connections = cache._backend.connections
         try:
-            wait_until(lambda: all(lane.is_free() for lane in connections._lanes), timeout_s=1)
-            wait_until(lambda: not connections._lock.locked(), timeout_s=1)
+            wait_until(lambda: all(lane.is_free() for lane in connections._lanes))
+            wait_until(lambda: not connections._lock.locked())
         except TimeoutError:
             yield "a connection is never given back"
             return
     if operation is read_a_stale_value:
         try:
-            wait_until(lambda: not len(cache._driver._coordinator.single_flight), timeout_s=5)
+            wait_until(lambda: not len(cache._driver._coordinator.single_flight))
         except TimeoutError:
             yield "the refresh never ended"
             return
@@ -347,7 +344,7 @@ def problems_after(under, operation, key, interrupter):
         assert after == f"loaded {key}" or (is_prepared(operation) and after == "old")
         assert cache.get(key) == after
 
-    if (error := within(5.0, call)) is not None:
+    if (error := within(GIVE_UP_S, call)) is not None:
         yield f"the next call: {type(error).__name__} {str(error)[:60]}"
     if cache.stats().errors and not is_excused:
         yield "the next call finds the store failing"
@@ -502,7 +499,7 @@ def test_an_interrupt_while_it_connects_leaves_a_cache_that_connects(redis_url, 
     found = Counter()
     struck = 0
     while True:
-        with Cache.from_url(redis_url, namespace=namespace, operation_timeout_s=1.0) as cache:
+        with Cache.from_url(redis_url, namespace=namespace, **PATIENT) as cache:
             interrupter = Interrupter(struck + 1)
             try:
                 with interrupter:
@@ -513,7 +510,7 @@ def test_an_interrupt_while_it_connects_leaves_a_cache_that_connects(redis_url, 
                 break
             struck += 1
             try:
-                wait_until(lambda cache=cache: cache.get("k") == "stored", timeout_s=5)
+                wait_until(lambda cache=cache: cache.get("k") == "stored")
             except TimeoutError:
                 found[" < ".join(reversed(interrupter.where[-3:]))] += 1
             if cache._backend.connections.count > 1:

@@ -5,6 +5,7 @@ import threading
 import anyio
 import anyio.to_thread
 import attrs
+import pytest
 
 from sansio_cache import Policy, backoff
 from sansio_cache.cell import NO_GRANT
@@ -18,6 +19,8 @@ from sansio_cache_runtime.driver_base import Call
 from support.faulty import GIVE_UP_S
 from support.runtimes import MAX_VALUE_BYTES, ON_MEMORY, ON_SERVER, never, runs, until
 from support.servers import wait_until
+
+pytestmark = pytest.mark.servers
 
 LONG_S = 3_600.0  # nobody sleeps for so long
 

@@ -14,6 +14,8 @@ import redis
 
 from sansio_cache.patterns import escape_glob, glob_match
 
+pytestmark = pytest.mark.servers
+
 ALPHABET = [bytes([byte]) for byte in b"abc-]^[\\*?!\x00\n\x7f"]
 BEYOND_ASCII = [b"\x80", b"\xff"]
 BRACKETS = [b"[", b"[^", b"]", b"a-c", b"c-a", b"a-", b"-", b"\\", b"*", b"a", b"b"]

@@ -215,6 +215,7 @@ async def test_a_load_that_began_before_a_remembered_invalidation_of_its_tag_is_
     world.take_log()
 
 
+@pytest.mark.timing
 @runs(policy=Policy(wait_s=0.05, on_wait_timeout="raise"))
 async def test_a_caller_that_has_waited_long_enough_for_another_process_is_told(world):
     grant = world.raw.lease("k")
@@ -225,6 +226,7 @@ async def test_a_caller_that_has_waited_long_enough_for_another_process_is_told(
     assert world.cache.stats().misses == {MissReason.ABSENT: 1}
 
 
+@pytest.mark.timing
 @runs(policy=Policy(wait_s=0.05, on_wait_timeout="raise"), compare="store")
 async def test_a_caller_that_has_waited_long_enough_for_its_own_process_is_told(world):
     gate = anyio.Event()
@@ -244,6 +246,7 @@ async def test_a_caller_that_has_waited_long_enough_for_its_own_process_is_told(
     assert await world.cache.get("k") == "slow"
 
 
+@pytest.mark.timing
 @runs(policy=Policy(wait_s=0.05, on_wait_timeout="stale", stale_for_s=600))
 async def test_without_a_stale_value_a_caller_that_has_waited_long_enough_loads(world):
     world.raw.lease("k")

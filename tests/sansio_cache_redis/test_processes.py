@@ -12,7 +12,7 @@ from support.servers import Server, wait_until
 
 PROCESSES = 6
 CALLERS = 5
-SLACK_MS = 1000
+SLACK_MS = 5000  # what a busy machine may add
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +66,7 @@ def test_six_processes_of_five_callers_load_a_missing_key_once(
     assert len(set(answers)) == 1
 
 
+@pytest.mark.timing
 @on_every_runtime
 def test_a_holder_that_crashed_holds_others_up_for_the_rest_of_its_lease_and_no_longer(
     runtime: str, worker: Worker, redis_url: str, redis_client: redis.Redis, namespace: str
@@ -96,6 +97,7 @@ def test_a_holder_that_crashed_holds_others_up_for_the_rest_of_its_lease_and_no_
     run_on(runtime, main)
 
 
+@pytest.mark.timing
 @on_every_runtime
 def test_a_writer_that_crashed_keeps_others_from_storing_for_as_long_as_its_hold_lasts(
     runtime: str, worker: Worker, redis_url: str, redis_client: redis.Redis, namespace: str
@@ -110,10 +112,9 @@ def test_a_writer_that_crashed_keeps_others_from_storing_for_as_long_as_its_hold
         async with opened(runtime, redis_url, namespace, **PATIENT) as cache:
             held = cell_of(redis_client, f"{namespace}:k")
             assert held is not None
-            before_ms = server_ms(redis_client)
             assert await cache.get_or_load("k", Loader("loaded")) == "loaded"
-            if before_ms + SLACK_MS < held.lease_deadline_ms:
-                assert await cache.get("k") is None
+            found = await cache.get("k")
+            assert found is None or server_ms(redis_client) >= held.lease_deadline_ms
 
             async def is_stored() -> bool:
                 assert await cache.get_or_load("k", Loader("loaded")) == "loaded"
@@ -126,6 +127,7 @@ def test_a_writer_that_crashed_keeps_others_from_storing_for_as_long_as_its_hold
     run_on(runtime, main)
 
 
+@pytest.mark.timing
 @on_every_runtime
 def test_a_process_that_was_frozen_past_its_lease_stores_nothing(
     runtime: str, workers: list[Worker], redis_url: str, redis_client: redis.Redis, namespace: str

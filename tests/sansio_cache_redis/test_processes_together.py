@@ -24,7 +24,7 @@ from support.servers import Server, wait_until
 
 PROCESSES = 4
 MIXED_RUNTIMES = ("sync", "asyncio", "trio", "sync")
-SLACK_MS = 1000
+SLACK_MS = 5000  # what a busy machine may add
 # Long, so that a machine that stands still for a while costs no lease.
 CALM = {"lease_s": 30.0, "max_lease_s": 60.0}
 
@@ -218,6 +218,7 @@ def test_four_processes_refresh_a_fresh_value_early_one_at_a_time_and_nobody_wai
         assert check_refreshes(answers, redis_client, namespace, capsys, in_flight=1) >= 10
 
 
+@pytest.mark.timing
 @on_every_runtime
 def test_a_process_that_is_killed_while_it_refreshes_costs_its_lease_and_nobody_s_time(
     runtime: str, redis_url: str, redis_client: redis.Redis, namespace: str

@@ -22,6 +22,9 @@ from sansio_cache_redis.errors import ERRORS
 from sansio_cache_runtime.anyio import driver as driver_anyio
 from sansio_cache_runtime.anyio.memory import AnyioMemoryBackend
 from sansio_cache_runtime.memory import SharedMemory
+from support.runtimes import PATIENT
+
+pytestmark = pytest.mark.timing
 
 on_both = pytest.mark.parametrize("backend", ["asyncio", "trio"])
 
@@ -52,7 +55,9 @@ def test_an_event_loop_that_is_always_busy_does_not_put_time_outs_off_for_ever(b
     """L5: every look at the calls comes late, and yet one of them must be believed."""
 
     async def main():
-        async with async_cache.Cache.from_url(fresh_server.url, namespace="busy") as cache:
+        # So long that the set is done on a machine that is busy, too.
+        options = {"operation_timeout_s": 2.0, "attempt_timeout_s": 1.0}
+        async with async_cache.Cache.from_url(fresh_server.url, namespace="busy", **options) as cache:
             assert await cache.set("k", 1)
             fresh_server.freeze()
             has_ended = False
@@ -114,7 +119,7 @@ def test_a_connection_whose_driver_was_interrupted_before_it_could_hand_it_over_
     redis_url, namespace
 ):
     """Ctrl-C may strike in the hand-over itself."""
-    with sync.Cache.from_url(redis_url, namespace=namespace, max_connections=1) as cache:
+    with sync.Cache.from_url(redis_url, namespace=namespace, max_connections=1, **PATIENT) as cache:
         assert cache.set("k", 1)
         [lane] = cache._backend.connections._lanes
         lane.driver = gone = _Call([(b"PING",)], 1.0, time.monotonic())
@@ -137,11 +142,11 @@ def test_where_the_system_has_no_thread_to_give_loaders_run_and_the_cache_recove
         start(thread)
 
     monkeypatch.setattr(threading.Thread, "start", starting)
-    with sync.Cache.from_url(redis_url, namespace=namespace) as cache:
+    with sync.Cache.from_url(redis_url, namespace=namespace, **PATIENT) as cache:
         assert cache.get_or_load("k", lambda: 1) == 1
         assert cache.stats().stored == 0
         is_exhausted = False
-        cache.wait_ready(timeout_s=10)
+        cache.wait_ready(timeout_s=20)
         assert cache.get_or_load("k", lambda: 2) == 2
         assert cache.get("k") == 2
         cache.clear()

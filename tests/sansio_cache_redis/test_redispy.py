@@ -28,6 +28,8 @@ from support.runtimes import PATIENT
 from support.servers import wait_until
 from support.tls import TlsProxy
 
+pytestmark = pytest.mark.servers
+
 
 @pytest.fixture(params=["tcp", "unix", "tls"])
 def url(request, redis_server):
@@ -199,6 +201,7 @@ def test_the_asynchronous_cache_works_without_them(backend, url, namespace):
     gc.collect()  # a connection that was not closed complains
 
 
+@pytest.mark.timing
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
 @pytest.mark.usefixtures("without_transports", "without_sockets")
 def test_a_connection_that_breaks_is_replaced_without_them_too(backend, redis_server, namespace):
@@ -206,7 +209,8 @@ def test_a_connection_that_breaks_is_replaced_without_them_too(backend, redis_se
     with FaultProxy("127.0.0.1", redis_server.port) as proxy:
 
         async def main():
-            async with cache_anyio.Cache.from_url(proxy.url, namespace=namespace) as cache:
+            options = {"operation_timeout_s": 1.0, "attempt_timeout_s": 0.5}
+            async with cache_anyio.Cache.from_url(proxy.url, namespace=namespace, **options) as cache:
                 assert await cache.set("k", 1)
                 lost = proxy.on(command("GET"), DROP_REPLY)
                 assert await cache.get("k") == 1
@@ -334,6 +338,7 @@ def ticking():
         signal.signal(signal.SIGALRM, before)
 
 
+@pytest.mark.timing
 @pytest.mark.parametrize("is_ticking_before", [True, False], ids=["from the start", "between two calls"])
 def test_a_frozen_server_is_a_time_out_while_a_timer_ticks(ticking, is_ticking_before, fresh_server):
     """Fault 4, L5: each signal interrupts the call, which Python begins anew, and the kernel its time."""
@@ -349,9 +354,12 @@ def test_a_frozen_server_is_a_time_out_while_a_timer_ticks(ticking, is_ticking_b
         assert ticks, "it has never ticked"
 
 
+@pytest.mark.timing
 def test_a_cache_beside_a_timer_reads_on_and_gives_up_on_a_frozen_server(ticking, fresh_server, namespace):
     """Fault 4, L5."""
-    with cache_sync.Cache.from_url(fresh_server.url, namespace=namespace) as cache:
+    # So long that the reads are answered on a machine that is busy, too.
+    options = {"operation_timeout_s": 2.0, "attempt_timeout_s": 2.0}
+    with cache_sync.Cache.from_url(fresh_server.url, namespace=namespace, **options) as cache:
         assert cache.set("k", 1)
         ticking()
         for _ in range(100):

@@ -60,6 +60,8 @@ from sansio_cache_redis.scripts import ALL, CAPTURE
 from sansio_cache_runtime.sync.background import Background
 from support.servers import Server
 
+pytestmark = pytest.mark.servers
+
 KEYS = ("ns:a", "ns:b", "ns:ü")
 TAGS = ("ns:%t:x", "ns:%t:ü")
 NONCES = (b"nonce-00", b"nonce-11", b"nonce-22")

@@ -62,6 +62,8 @@ from sansio_cache_redis.wire import (
     unknown_scripts,
 )
 
+pytestmark = pytest.mark.servers
+
 NONCE = b"nonce-88"
 GRANT = NONCE + b"\0\0\0\0\0\0\0\1"
 US = 1_700_000_000_123_456

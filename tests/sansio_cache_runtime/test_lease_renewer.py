@@ -14,6 +14,8 @@ from sansio_cache_runtime.sync.lease_renewer import LeaseRenewer
 from support.faulty import GIVE_UP_S, LateCondition
 from support.servers import wait_until
 
+pytestmark = pytest.mark.timing
+
 
 class CountedBackground(Background):
     """Remembers the threads that it has started."""

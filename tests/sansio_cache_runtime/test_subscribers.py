@@ -31,7 +31,7 @@ from sansio_cache.stats import StatsFold
 from sansio_cache_redis import Explanation
 from sansio_cache_redis import anyio as cache_anyio
 from sansio_cache_redis import sync as cache_sync
-from support.faulty import Loader, eventually, on_every_runtime, opened, run_on
+from support.faulty import PATIENT, Loader, eventually, on_every_runtime, opened, run_on
 from support.proxy import FaultProxy
 from support.runtimes import EVERYWHERE, ON_MEMORY, runs, until
 from support.servers import Server, wait_until
@@ -394,12 +394,13 @@ def test_subscribers_come_and_go_while_threads_call():
     assert transient
 
 
+@pytest.mark.timing
 @on_every_runtime
 def test_an_outage_is_heard_and_told(runtime, redis_server, namespace):
     fold = StatsFold()
 
     async def main(proxy):
-        async with opened(runtime, proxy.url, namespace) as cache:
+        async with opened(runtime, proxy.url, namespace, **PATIENT) as cache:
             cache.cache.subscribe(lambda notice: fold.record([notice]))
             with cache.cache.explain() as explanation:
                 proxy.refuse_connections()
@@ -418,6 +419,7 @@ def test_an_outage_is_heard_and_told(runtime, redis_server, namespace):
         run_on(runtime, lambda: main(proxy))
 
 
+@pytest.mark.timing
 @ends_a_thread
 def test_a_subscriber_that_ends_the_thread_of_the_recovery_does_not_end_recovering(namespace):
     """Invalidations that wait for the store are told to it all the same, by the next thread."""
@@ -431,7 +433,7 @@ def test_a_subscriber_that_ends_the_thread_of_the_recovery_does_not_end_recoveri
     with (
         Server.start() as server,
         FaultProxy("127.0.0.1", server.port) as proxy,
-        cache_sync.Cache.from_url(proxy.url, namespace=namespace) as cache,
+        cache_sync.Cache.from_url(proxy.url, namespace=namespace, **PATIENT) as cache,
     ):
         cache.subscribe(end_the_thread)
         proxy.refuse_connections()
@@ -441,6 +443,7 @@ def test_a_subscriber_that_ends_the_thread_of_the_recovery_does_not_end_recoveri
         wait_until(lambda: cache.get("other") is None and cache.health().pending_invalidations == 0)
 
 
+@pytest.mark.timing
 @ends_a_thread
 def test_a_subscriber_that_ends_the_thread_of_the_keeper_does_not_end_renewing(namespace):
     ended = []
@@ -576,6 +579,7 @@ async def test_stories_of_concurrent_tasks_do_not_mix(world):
     assert any(line.endswith("for another's load") for line in follower.lines)
 
 
+@pytest.mark.timing
 @runs(EVERYWHERE, policy=SHORT_LEASE, compare="store")
 async def test_background_work_is_no_part_of_a_story(world):
     """The renewal finds the lease lost: subscribers hear it, the story of the call goes without."""

@@ -11,6 +11,8 @@ from sansio_cache_runtime.sync.workers import Workers
 from support.faulty import GIVE_UP_S, LateCondition
 from support.servers import wait_until
 
+pytestmark = pytest.mark.timing
+
 
 def test_a_job_that_ends_its_thread_does_not_use_it_up(caplog):
     """A loader that calls sys.exit(), say: without its thread the jobs after it would never run."""

