@@ -6,8 +6,8 @@ gives back; and about the store: which reads do without it (the circuit breaker,
 what has to be told to it when it is back. Drivers, the explorer, tests and other people's drivers all run
 this one.
 
-It decides and remembers; it has no locks, events or waiting. A driver for threads calls it under a lock of
-its own; one for an event loop just calls it.
+It decides and keeps account; it has no locks, events or waiting. A driver for threads calls it under a lock
+of its own; one for an event loop just calls it.
 
 *Tickets.* A driver makes a ticket before it calls `share` or `begin`. What the call begins is written down
 under the ticket before anything else is changed, and `give_up` undoes it from any point: also where an
@@ -341,7 +341,7 @@ class Coordinator:
                     if part is not None:
                         part.refusals -= _ENDED_BY_A_WRITE
                 case InvalidationFailed(keys=keys):
-                    changes += self._remember(keys)
+                    changes += self._keep_pending(keys)
                 case Missed(key=key, reason=MissReason.KEY_CHECK):
                     changes.append(Distrusted(self.part_of(key)))
                 case _:
@@ -403,7 +403,7 @@ class Coordinator:
         part.refusals.clear()
         return [OutageEnded(name, now_s - since_s)]
 
-    def _remember(self, keys: Iterable[str]) -> list[Change]:
+    def _keep_pending(self, keys: Iterable[str]) -> list[Change]:
         by_part: dict[str, list[str]] = {}
         for key in keys:
             by_part.setdefault(self.part_of(key), []).append(key)
@@ -412,7 +412,7 @@ class Coordinator:
         for name, those in by_part.items():
             pending = self._part(name).pending
             has_forgotten = pending.forgotten > 0
-            pending.remember(those)
+            pending.add(those)
             if pending.forgotten and not has_forgotten:
                 changes.append(InvalidationsForgotten(name, pending.limit))
         return changes

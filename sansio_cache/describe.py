@@ -39,7 +39,7 @@ from sansio_cache.notices import (
 )
 
 
-def tell(notice: Notice) -> str:  # noqa: C901 - one case for each notice is the point
+def describe(notice: Notice) -> str:  # noqa: C901 - one case for each notice is the point
     """What happened, in a few words and without a full stop."""
     match notice:
         case Hit():

@@ -40,7 +40,7 @@ class PendingInvalidations:
     def __contains__(self, key: str) -> bool:
         return key in self._stamps
 
-    def remember(self, keys: Collection[str]) -> None:
+    def add(self, keys: Collection[str]) -> None:
         """Add keys; a key that is there already becomes the newest."""
         self.tags |= {key for key in keys if is_tag_key(key)}
         for key in keys:

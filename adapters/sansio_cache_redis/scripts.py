@@ -52,12 +52,12 @@ end
 """
 
 # The first 50 bytes are enough to see whose lease it is; false where there is none or it is not a cell.
-_CLAIMED: Final = """
-local function claimed(claim)
+_LEASED_CELL: Final = """
+local function leased_cell(lease_id)
   local v = redis.pcall('GETRANGE', KEYS[1], 0, 49)
   if not is_cell(v) then return false end
   local grant = v:sub(3, 18)
-  if grant == zero or grant:sub(1, #claim) ~= claim then return false end
+  if grant == zero or grant:sub(1, #lease_id) ~= lease_id then return false end
   return v
 end
 """
@@ -125,10 +125,10 @@ RENEW: Final = Script(
     "renew",
     _CLOCK
     + _HEADER
-    + _CLAIMED
+    + _LEASED_CELL
     + """
 local lease_ms = tonumber(ARGV[2])
-if not claimed(ARGV[1]) then return {0, us} end
+if not leased_cell(ARGV[1]) then return {0, us} end
 redis.call('SETRANGE', KEYS[1], 18, struct.pack('>I8', now + lease_ms))
 if redis.call('PTTL', KEYS[1]) < lease_ms then redis.call('PEXPIRE', KEYS[1], lease_ms) end
 return {1, us}
@@ -140,9 +140,9 @@ RELEASE: Final = Script(
     "release",
     _CLOCK
     + _HEADER
-    + _CLAIMED
+    + _LEASED_CELL
     + """
-local v = claimed(ARGV[1])
+local v = leased_cell(ARGV[1])
 if not v then return {0, us} end
 if v:byte(2) == 1 then
   redis.call('SETRANGE', KEYS[1], 2, string.rep('\\0', 24))
@@ -159,10 +159,10 @@ HOLD: Final = Script(
     "hold",
     _CLOCK
     + _HEADER
-    + _CLAIMED
+    + _LEASED_CELL
     + """
 local hold_ms = tonumber(ARGV[2])
-local v = claimed(ARGV[1])
+local v = leased_cell(ARGV[1])
 if v and v:byte(2) == 2 then return {1, us, v:sub(3, 18)} end
 local grant = ARGV[1] .. struct.pack('>I8', us)
 redis.call('SET', KEYS[1], header(2, grant, now + hold_ms, 0, zero), 'PX', hold_ms)

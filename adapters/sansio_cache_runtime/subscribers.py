@@ -1,9 +1,9 @@
-"""The audience: who is told of notices, beside the ledger that counts them.
+"""Subscribers: who is told of notices, besides the recorder that counts them.
 
-Subscribers hear all notices of a cache. A story hears those that one block's own calls state: each context
-(a task, a thread) carries the stories that it is in, so that concurrent calls do not mix. Both are told in
-the thread or task where the notice was stated, with no lock held: they may call the cache again, subscribe
-and unsubscribe.
+Subscribers hear all notices of a cache. An explanation hears those that one block's own calls state: each
+context (a task, a thread) carries the explanations that it is in, so that concurrent calls do not mix. Both
+are told in the thread or task where the notice was stated, with no lock held: they may call the cache again,
+subscribe and unsubscribe.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any, Final
 
 import attrs
 
-from sansio_cache.describe import tell
+from sansio_cache.describe import describe
 from sansio_cache.errors import ConfigurationError
 from sansio_cache.notices import Notice
 from sansio_cache_runtime.loaders import is_coroutine_function
@@ -46,9 +46,9 @@ class Explanation:
         notices = self.notices.copy()  # another thread of the block may be adding to it
         keys = [getattr(notice, "key", None) for notice in notices]
         if len({key for key in keys if key is not None}) < 2:
-            return [tell(notice) for notice in notices]
+            return [describe(notice) for notice in notices]
         return [
-            tell(notice) if key is None else f"{key}: {tell(notice)}"
+            describe(notice) if key is None else f"{key}: {describe(notice)}"
             for key, notice in zip(keys, notices, strict=True)
         ]
 

@@ -1,8 +1,9 @@
 """What a driver does to the machines of a process and to its coordinator.
 
-Whoever shares or begins a load has a ticket, here its place in the process. A step is observed before its
-command is performed, and its notices are heeded. At its end an operation's ticket is given up; and once more,
-as a driver may that was interrupted while it did so.
+Whoever shares or begins a load has a ticket, here its place in the process. A step of a load is observed
+before its command is performed, and its notices are heeded. Not observed are an operation's first step, and
+those by which one that was interrupted gives back what it holds: its load ends with its ticket. At its end an
+operation's ticket is given up; and once more, as a driver may that was interrupted while it did so.
 
 What is spawned, and a recovery, is one more worker of the process, until it ends. A writer whose invalidation
 failed goes on when the store has been told: nothing waits for that, but its write is not complete before.
@@ -150,9 +151,11 @@ class Driving:
         self._break(judged_fill(worker, step))
         if worker.told and not isinstance(step.command, _UNDER_GRANT):
             self.workers[i] = replace(worker, told=(), looked_under=())
-        load_id = self.coordinator.observe(step)
-        if load_id is not None:
-            self._wake(load_id)
+        is_answered = before is not None
+        if step.load_id is not None and is_answered and not worker.is_interrupted:
+            load_id = self.coordinator.observe(step)
+            if load_id is not None:
+                self._wake(load_id)
         self._note(i, answered, step)
         if step.outcome is not None:
             self._end(i, step.outcome)
@@ -198,14 +201,17 @@ class Driving:
             elif isinstance(notice, StaleServed) and self.configuration.expires:
                 stale = self.workers[i].stale
                 self.workers[i] = replace(self.workers[i], stale=(*stale, notice.key))
-        if self.coordinator.concerns(step.notices):
+        if step.notices and (self.coordinator.concerns(step.notices) or self.coordinator.needs_recovery):
             self._heed(step.notices)
 
     def _heed(self, notices: tuple[Notice, ...]) -> None:
         for change in self.coordinator.heed(notices, NOW_S):
             if isinstance(change, OutageBegan) and not self.configuration.probes:
                 self.coordinator.heed((StoreAnswered(change.part),), NOW_S)
-        while (recovery := self.coordinator.begin_recovery(len(self.workers), TIMEOUTS)) is not None:
+        if not self.coordinator.needs_recovery:
+            return
+        recovery = self.coordinator.begin_recovery(len(self.workers), TIMEOUTS)
+        if recovery is not None:
             self.workers.append(Worker((), Stage.RECOVERING))
             self._recover(len(self.workers) - 1, recovery)
 

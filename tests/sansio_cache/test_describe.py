@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sansio_cache import notices
-from sansio_cache.describe import tell
+from sansio_cache.describe import describe
 from sansio_cache.entry import MissReason
 from sansio_cache.events import FailureKind
 from sansio_cache.notices import (
@@ -82,7 +82,7 @@ KINDS = get_args(Notice)
     ],
 )
 def test_a_notice_is_told_in_a_sentence(notice, sentence):
-    assert tell(notice) == sentence
+    assert describe(notice) == sentence
 
 
 def members(hint):
@@ -108,7 +108,7 @@ any_notice = st.one_of(
 @settings(deadline=None)
 @given(any_notice)
 def test_every_notice_is_told_whatever_it_holds(notice):
-    assert tell(notice)
+    assert describe(notice)
 
 
 def test_every_notice_of_the_module_is_one_of_the_union():

@@ -10,7 +10,7 @@ from sansio_cache.pending_invalidations import PendingInvalidations
 
 def test_keys_are_pending_until_the_store_was_told():
     pending = PendingInvalidations()
-    pending.remember(["a", "b"])
+    pending.add(["a", "b"])
     assert "a" in pending
     assert "c" not in pending
     pending.forget(pending.oldest(10))
@@ -20,8 +20,8 @@ def test_keys_are_pending_until_the_store_was_told():
 
 def test_the_oldest_come_first_and_a_key_that_fails_again_becomes_the_newest():
     pending = PendingInvalidations()
-    pending.remember(["a", "b", "c"])
-    pending.remember(["a"])
+    pending.add(["a", "b", "c"])
+    pending.add(["a"])
     assert list(pending.oldest(10)) == ["b", "c", "a"]
     assert list(pending.oldest(2)) == ["b", "c"]
     assert dict(pending.oldest(0)) == {}
@@ -29,9 +29,9 @@ def test_the_oldest_come_first_and_a_key_that_fails_again_becomes_the_newest():
 
 def test_a_key_that_failed_again_meanwhile_is_not_forgotten():
     pending = PendingInvalidations()
-    pending.remember(["a", "b"])
+    pending.add(["a", "b"])
     told = pending.oldest(10)
-    pending.remember(["a"])
+    pending.add(["a"])
     pending.forget(told)
     assert "a" in pending
     assert "b" not in pending
@@ -39,9 +39,9 @@ def test_a_key_that_failed_again_meanwhile_is_not_forgotten():
 
 def test_a_key_that_was_dropped_meanwhile_does_not_matter():
     pending = PendingInvalidations(limit=1)
-    pending.remember(["a"])
+    pending.add(["a"])
     told = pending.oldest(10)
-    pending.remember(["b"])
+    pending.add(["b"])
     pending.forget(told)
     assert list(pending.oldest(10)) == ["b"]
 
@@ -54,7 +54,7 @@ def test_it_never_holds_more_than_its_limit_and_keeps_the_newest(batches, limit)
     newest: list[str] = []
     forgotten = 0
     for batch in batches:
-        pending.remember(batch)
+        pending.add(batch)
         for key in batch:
             newest = [each for each in newest if each != key] + [key]
         forgotten += max(len(newest) - limit, 0)
@@ -65,7 +65,7 @@ def test_it_never_holds_more_than_its_limit_and_keeps_the_newest(batches, limit)
 
 def test_it_tells_which_of_the_keys_belong_to_tags():
     pending = PendingInvalidations()
-    pending.remember(["shop:a", "shop:%t:a", "shop:%g:user", "shop:%w:orders"])
+    pending.add(["shop:a", "shop:%t:a", "shop:%g:user", "shop:%w:orders"])
     assert pending.tags == {"shop:%t:a", "shop:%g:user"}
     pending.forget({key: stamp for key, stamp in pending.oldest(10).items() if key == "shop:%t:a"})
     assert pending.tags == {"shop:%g:user"}
@@ -76,14 +76,14 @@ def test_it_tells_which_of_the_keys_belong_to_tags():
 def test_the_tags_are_those_of_the_keys_that_are_left(batches, limit):
     pending = PendingInvalidations(limit)
     for batch in batches:
-        pending.remember(batch)
+        pending.add(batch)
         assert pending.tags == {key for key in pending.oldest(9) if key.startswith("shop:%")}
 
 
 def test_a_tag_that_was_given_up_for_newer_ones_is_not_told_of_any_more():
     pending = PendingInvalidations(1)
-    pending.remember(["shop:%t:a"])
-    pending.remember(["shop:a"])
+    pending.add(["shop:%t:a"])
+    pending.add(["shop:a"])
     assert pending.tags == frozenset()
     assert pending.forgotten == 1
 
@@ -91,7 +91,7 @@ def test_a_tag_that_was_given_up_for_newer_ones_is_not_told_of_any_more():
 def test_without_keys_there_are_no_tags():
     # An interrupt may have struck between the two, in `forget`.
     pending = PendingInvalidations()
-    pending.remember(["shop:%t:a", "shop:%t:b"])
+    pending.add(["shop:%t:a", "shop:%t:b"])
     told = pending.oldest(10)
     del pending._stamps["shop:%t:a"]
     pending.forget(told)
@@ -100,14 +100,14 @@ def test_without_keys_there_are_no_tags():
 
 def test_a_snapshot_is_a_value_of_which_another_can_be_made():
     pending, other = PendingInvalidations(), PendingInvalidations()
-    pending.remember(["shop:a", "shop:%t:a", "shop:b"])
-    pending.remember(["shop:a"])
+    pending.add(["shop:a", "shop:%t:a", "shop:b"])
+    pending.add(["shop:a"])
     assert pending.snapshot() == (("shop:%t:a", 2), ("shop:b", 3), ("shop:a", 4))
     told = pending.oldest(10)
     other.restore(pending.snapshot())
     assert other.snapshot() == pending.snapshot()
     assert other.tags == {"shop:%t:a"}
-    other.remember(["shop:b"])
+    other.add(["shop:b"])
     other.forget(told)
     assert list(other.oldest(10)) == ["shop:b"]
     other.restore(())

@@ -247,6 +247,7 @@ def test_whole_operations_touch_neither_clock_nor_randomness_nor_the_outside():
         "ManyInvalidated",
         "PatternRemoved",
         "Completed",
+        "Completed",
     ]
     assert requests == 6
 

@@ -860,9 +860,9 @@ def run_in(
         if place.store == "memory":
             # Under a name, so that all caches of the test share one store, which ends with them.
             url = f"memory://{namespace}"
-            keeper = cache_sync.Cache.from_url(url, namespace=namespace)
-            stack.callback(keeper.close)
-            memory = keeper._backend.memory  # type: ignore[attr-defined]
+            holder = cache_sync.Cache.from_url(url, namespace=namespace)
+            stack.callback(holder.close)
+            memory = holder._backend.memory  # type: ignore[attr-defined]
             assert isinstance(memory, SharedMemory)
             raw = MemoryRaw(namespace, memory)
         elif place.store == "sqlite":
@@ -886,7 +886,7 @@ def run_in(
                 await test(world, **extra)
                 for cache in world.caches:
                     if not cache.cache._is_closed:
-                        assert len(cache.driver._coordinator.single_flight) == 0, "a flight is left (B2)"
+                        assert len(cache.driver._coordinator.single_flight) == 0, "a load is left (B2)"
             finally:
                 await world.close()
                 if place.store == "client" and place.runtime == "asyncio":

@@ -1,4 +1,4 @@
-"""What both backends share: how replies become events, what follows from them, and how health is judged."""
+"""What both backends share: the reader of events, what follows from a failure, and how health is judged."""
 
 from __future__ import annotations
 
