@@ -17,7 +17,7 @@ from redis.exceptions import NoScriptError
 from sansio_cache.cell import NO_GRANT
 from sansio_cache.health import Health
 from sansio_cache_redis.scripts import ACQUIRE, RELEASE, RENEW
-from sansio_cache_redis.wire import TIME, Args
+from sansio_cache_redis.wire import TIME, Args, number
 
 OLDEST_SERVER: Final = (7, 0)
 LEAST_VALUES: Final = 16
@@ -36,13 +36,13 @@ def probes(namespace: str) -> list[tuple[str, Args]]:
         ("reading", (b"GET", key)),
         ("reading many keys", (b"MGET", key)),
         ("the server's clock", TIME),
-        (_SCRIPTS, (b"EVAL", ACQUIRE.text, 1, key, nonce, _LEASE_MS, NO_GRANT, "keep")),
+        (_SCRIPTS, (b"EVAL", ACQUIRE.text.encode(), b"1", key, nonce, number(_LEASE_MS), NO_GRANT, b"keep")),
         # To more than it has, so that every command of the script runs.
-        (_SCRIPTS, (b"EVAL", RENEW.text, 1, key, nonce, 2 * _LEASE_MS)),
-        (_SCRIPTS, (b"EVALSHA", RELEASE.sha, 1, key, nonce)),
-        (_SCRIPTS, (b"EVAL", RELEASE.text, 1, key, nonce)),
+        (_SCRIPTS, (b"EVAL", RENEW.text.encode(), b"1", key, nonce, number(2 * _LEASE_MS))),
+        (_SCRIPTS, (b"EVALSHA", RELEASE.sha, b"1", key, nonce)),
+        (_SCRIPTS, (b"EVAL", RELEASE.text.encode(), b"1", key, nonce)),
         ("invalidation", (b"UNLINK", key)),
-        ("deletion by pattern", (b"SCAN", 0, b"MATCH", key, b"COUNT", 1)),
+        ("deletion by pattern", (b"SCAN", b"0", b"MATCH", key, b"COUNT", b"1")),
         # One section at a time: a server that is too old to know better takes no more, and is to say so.
         ("the server's version", (b"INFO", b"server")),
         ("the server's memory", (b"INFO", b"memory")),
@@ -61,16 +61,16 @@ def judge(asked: Sequence[tuple[str, Args]], replies: Sequence[Any], max_value_b
     problems: list[str] = []
     facts: dict[str, str] = {}
     has_lease = not any(
-        args[:2] == (b"EVAL", ACQUIRE.text) and isinstance(reply, Exception)
+        args[:2] == (b"EVAL", ACQUIRE.text.encode()) and isinstance(reply, Exception)
         for (_, args), reply in zip(asked, replies, strict=True)
     )
     for (purpose, args), reply in zip(asked, replies, strict=True):
         if args[0] == b"INFO":
             facts.update(_facts(reply))  # nothing depends on it, so a refusal is no problem
         elif isinstance(reply, Exception) and not isinstance(reply, NoScriptError):
-            name = bytes(args[0]).decode()
+            name = args[0].decode()
             problems.append(f"{name} is refused ({_first_words(reply)}): {purpose} will not work")
-        elif has_lease and args[:2] == (b"EVAL", RENEW.text) and isinstance(reply, list) and not reply[0]:
+        elif has_lease and args[:2] == (b"EVAL", RENEW.text.encode()) and isinstance(reply, list) and not reply[0]:
             problems.append("GETRANGE is refused inside scripts: nothing will be stored")
     server, version = _version(facts)
     if version is not None and version < OLDEST_SERVER:

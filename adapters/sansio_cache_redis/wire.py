@@ -71,8 +71,8 @@ from sansio_cache_redis.errors import classify
 from sansio_cache_redis.scripts import ACQUIRE, ALL, CAPTURE, EXPIRE, FILL, HOLD, RELEASE, RENEW, Script
 
 E = TypeVar("E")
-Args = tuple[Any, ...]
-"""One Redis command: its name and arguments, as redis-py packs them."""
+Args = tuple[bytes, ...]
+"""One Redis command: its name and arguments."""
 
 _BY_SHA: Final = {script.sha: script for script in ALL}
 
@@ -130,8 +130,13 @@ def wake_channel(key: str) -> bytes:
     return f"{key.partition(':')[0]}:%wake".encode()
 
 
-def _call(script: Script, key: str, *args: Any) -> Args:
-    return (EVALSHA, script.sha, 1, key.encode(), *args)
+def number(value: int) -> bytes:
+    """A number as an argument. Written by hiredis, it ends the process where a signal comes meanwhile."""
+    return b"%d" % value
+
+
+def _call(script: Script, key: str, *args: bytes) -> Args:
+    return (EVALSHA, script.sha, b"1", key.encode(), *args)
 
 
 def _get(key: str) -> Args:
@@ -139,12 +144,12 @@ def _get(key: str) -> Args:
 
 
 def _captures(capture: Capture, nonce: bytes) -> list[Args]:
-    return [_call(CAPTURE, tag, nonce, capture.ttl_ms) for tag in capture.tags]
+    return [_call(CAPTURE, tag, nonce, number(capture.ttl_ms)) for tag in capture.tags]
 
 
 def _fill(fill: Fill) -> Args:
-    key, soft_ttl_ms = fill.key, fill.soft_ttl_ms
-    return _call(FILL, key, fill.grant, fill.hard_ttl_ms, soft_ttl_ms, fill.body, wake_channel(key))
+    key, ttls = fill.key, (number(fill.hard_ttl_ms), number(fill.soft_ttl_ms))
+    return _call(FILL, key, fill.grant, *ttls, fill.body, wake_channel(key))
 
 
 def encode(command: StoreCommand) -> list[Args]:
@@ -159,11 +164,11 @@ def encode(command: StoreCommand) -> list[Args]:
         case ReadTags(tags=tags):
             return [*map(_get, tags)]
         case AcquireLease(key=key, nonce=nonce, lease_ms=lease_ms, seen=seen, mode=mode):
-            acquire = _call(ACQUIRE, key, nonce, lease_ms, seen, mode.value)
+            acquire = _call(ACQUIRE, key, nonce, number(lease_ms), seen, mode.value.encode())
             return [*_captures(command.capture, nonce), acquire] if command.capture.tags else [acquire]
         case AcquireLeases(lease_requests=lease_requests, nonce=nonce, lease_ms=lease_ms, capture=capture):
             acquires = (
-                _call(ACQUIRE, each.key, nonce, lease_ms, each.seen, each.mode.value)
+                _call(ACQUIRE, each.key, nonce, number(lease_ms), each.seen, each.mode.value.encode())
                 for each in lease_requests
             )
             return [*_captures(capture, nonce), *acquires]
@@ -171,11 +176,11 @@ def encode(command: StoreCommand) -> list[Args]:
             # The tags after the fills: whoever shares the value is to know that they still held then.
             return [*map(_fill, fills), *map(_get, tags)]
         case RenewLeases(leases=leases, lease_ms=lease_ms):
-            return [_call(RENEW, each.key, each.lease_id, lease_ms) for each in leases]
+            return [_call(RENEW, each.key, each.lease_id, number(lease_ms)) for each in leases]
         case ReleaseLeases(leases=leases):
             return [_call(RELEASE, each.key, each.lease_id, wake_channel(each.key)) for each in leases]
         case HoldCells(keys=keys, nonce=nonce, hold_ms=hold_ms, capture=capture):
-            return [*_captures(capture, nonce), *(_call(HOLD, key, nonce, hold_ms) for key in keys)]
+            return [*_captures(capture, nonce), *(_call(HOLD, key, nonce, number(hold_ms)) for key in keys)]
         case ExpireCells(keys=keys):
             return [_call(EXPIRE, key, wake_channel(key)) for key in keys]
         case DeleteKeys(keys=keys):
@@ -183,7 +188,7 @@ def encode(command: StoreCommand) -> list[Args]:
             told = keys[0].encode() if len(keys) == 1 else EVERY_KEY
             return [(b"UNLINK", *(key.encode() for key in keys)), (b"PUBLISH", wake_channel(keys[0]), told)]
         case ScanKeys(pattern=pattern, cursor=cursor, count=count):
-            return [(b"SCAN", cursor, b"MATCH", pattern.encode(), b"COUNT", count)]
+            return [(b"SCAN", number(cursor), b"MATCH", pattern.encode(), b"COUNT", number(count))]
         case Ping():
             # TIME is answered by servers that serve nothing else (LOADING, MASTERDOWN); PING is not.
             return [TIME, (b"PING",)]
@@ -193,7 +198,7 @@ def encode(command: StoreCommand) -> list[Args]:
 
 def as_eval(args: Args) -> Args:
     """A command with a script's digest, with its text instead."""
-    return (b"EVAL", _BY_SHA[args[1]].text, *args[2:])
+    return (b"EVAL", _BY_SHA[args[1]].text.encode(), *args[2:])
 
 
 def unknown_scripts(replies: Sequence[Any]) -> list[int]:

@@ -123,12 +123,12 @@ COMMANDS = [
 ]
 GET_TAGS = [(b"GET", b"ns:%t:x"), (b"GET", "ns:%t:ü".encode())]
 CAPTURE_TAGS = [
-    (b"EVALSHA", CAPTURE.sha, 1, b"ns:%t:x", NONCE, 9000),
-    (b"EVALSHA", CAPTURE.sha, 1, "ns:%t:ü".encode(), NONCE, 9000),
+    (b"EVALSHA", CAPTURE.sha, b"1", b"ns:%t:x", NONCE, b"9000"),
+    (b"EVALSHA", CAPTURE.sha, b"1", "ns:%t:ü".encode(), NONCE, b"9000"),
 ]
 TAKE_BOTH = [
-    (b"EVALSHA", ACQUIRE.sha, 1, b"ns:a", NONCE, 5000, NO_GRANT, "keep"),
-    (b"EVALSHA", ACQUIRE.sha, 1, b"ns:b", NONCE, 5000, GRANT, "drop"),
+    (b"EVALSHA", ACQUIRE.sha, b"1", b"ns:a", NONCE, b"5000", NO_GRANT, b"keep"),
+    (b"EVALSHA", ACQUIRE.sha, b"1", b"ns:b", NONCE, b"5000", GRANT, b"drop"),
 ]
 
 
@@ -140,6 +140,12 @@ def decoded(command, *replies):
     return decode(command, list(replies), ServerClock(), NOW_S)
 
 
+@pytest.mark.parametrize("command", COMMANDS, ids=name_of)
+def test_arguments_are_bytes(command):
+    """A number that hiredis packs ends the process where a signal comes meanwhile: its `repr` then fails."""
+    assert {type(argument) for args in encode(command) for argument in args} == {bytes}
+
+
 @pytest.mark.parametrize(
     ("command", "wanted"),
     [
@@ -148,48 +154,57 @@ def decoded(command, *replies):
         (READ_TAGS, GET_TAGS),
         (READ_T, [(b"GET", b"ns:k"), *GET_TAGS]),
         (READ_MANY_T, [(b"MGET", b"ns:a", b"ns:b"), (b"MGET", b"ns:c"), *GET_TAGS]),
-        (TAKE, [(b"EVALSHA", ACQUIRE.sha, 1, b"ns:k", NONCE, 5000, NO_GRANT, "keep")]),
+        (TAKE, [(b"EVALSHA", ACQUIRE.sha, b"1", b"ns:k", NONCE, b"5000", NO_GRANT, b"keep")]),
         # Versions are captured before the grant: whatever is granted is younger than they are (S7).
-        (TAKE_T, [*CAPTURE_TAGS, (b"EVALSHA", ACQUIRE.sha, 1, b"ns:k", NONCE, 5000, NO_GRANT, "drop")]),
+        (
+            TAKE_T,
+            [*CAPTURE_TAGS, (b"EVALSHA", ACQUIRE.sha, b"1", b"ns:k", NONCE, b"5000", NO_GRANT, b"drop")],
+        ),
         (TAKE_MANY, TAKE_BOTH),
         (TAKE_MANY_T, [*CAPTURE_TAGS, *TAKE_BOTH]),
         # And read again after the fill: nobody shares a value whose tags had changed by then.
-        (STORE_T, [(b"EVALSHA", FILL.sha, 1, b"ns:a", GRANT, 1000, 0, b"x", b"ns:%wake"), *GET_TAGS]),
-        (KEEP_OUT_T, [*CAPTURE_TAGS, (b"EVALSHA", HOLD.sha, 1, b"ns:a", NONCE, 5000)]),
+        (
+            STORE_T,
+            [(b"EVALSHA", FILL.sha, b"1", b"ns:a", GRANT, b"1000", b"0", b"x", b"ns:%wake"), *GET_TAGS],
+        ),
+        (KEEP_OUT_T, [*CAPTURE_TAGS, (b"EVALSHA", HOLD.sha, b"1", b"ns:a", NONCE, b"5000")]),
         (
             EXPIRED,
             [
-                (b"EVALSHA", EXPIRE.sha, 1, b"ns:a", b"ns:%wake"),
-                (b"EVALSHA", EXPIRE.sha, 1, b"ns:b", b"ns:%wake"),
+                (b"EVALSHA", EXPIRE.sha, b"1", b"ns:a", b"ns:%wake"),
+                (b"EVALSHA", EXPIRE.sha, b"1", b"ns:b", b"ns:%wake"),
             ],
         ),
         (
             STORE,
             [
-                (b"EVALSHA", FILL.sha, 1, b"ns:a", GRANT, 1000, 0, b"x"),
-                (b"EVALSHA", FILL.sha, 1, b"ns:b", GRANT, 2000, 500, b"y"),
+                (b"EVALSHA", FILL.sha, b"1", b"ns:a", GRANT, b"1000", b"0", b"x"),
+                (b"EVALSHA", FILL.sha, b"1", b"ns:b", GRANT, b"2000", b"500", b"y"),
             ],
         ),
         (
             EXTEND,
             [
-                (b"EVALSHA", RENEW.sha, 1, b"ns:a", GRANT, 5000),
-                (b"EVALSHA", RENEW.sha, 1, b"ns:b", NONCE, 5000),
+                (b"EVALSHA", RENEW.sha, b"1", b"ns:a", GRANT, b"5000"),
+                (b"EVALSHA", RENEW.sha, b"1", b"ns:b", NONCE, b"5000"),
             ],
         ),
         (
             GIVE_BACK,
-            [(b"EVALSHA", RELEASE.sha, 1, b"ns:a", GRANT), (b"EVALSHA", RELEASE.sha, 1, b"ns:b", NONCE)],
+            [
+                (b"EVALSHA", RELEASE.sha, b"1", b"ns:a", GRANT),
+                (b"EVALSHA", RELEASE.sha, b"1", b"ns:b", NONCE),
+            ],
         ),
         (
             KEEP_OUT,
             [
-                (b"EVALSHA", HOLD.sha, 1, b"ns:a", NONCE, 5000),
-                (b"EVALSHA", HOLD.sha, 1, b"ns:b", NONCE, 5000),
+                (b"EVALSHA", HOLD.sha, b"1", b"ns:a", NONCE, b"5000"),
+                (b"EVALSHA", HOLD.sha, b"1", b"ns:b", NONCE, b"5000"),
             ],
         ),
         (REMOVE, [(b"UNLINK", b"ns:a", b"ns:b")]),
-        (LOOK, [(b"SCAN", 17, b"MATCH", b"ns:*", b"COUNT", 500)]),
+        (LOOK, [(b"SCAN", b"17", b"MATCH", b"ns:*", b"COUNT", b"500")]),
         (PING, [(b"TIME",)]),
     ],
     ids=name_of,
@@ -515,7 +530,7 @@ def test_only_what_the_server_does_not_know_is_sent_again_with_its_text():
 
     assert unknown_scripts([[1, US], unknown, None, unknown]) == [1, 3]
     again = as_eval(encoded[1])
-    assert again == (b"EVAL", FILL.text, *encoded[1][2:])
+    assert again == (b"EVAL", FILL.text.encode(), *encoded[1][2:])
 
 
 @pytest.mark.parametrize("command", [TAKE_T, TAKE_MANY_T, STORE_T, KEEP_OUT_T], ids=name_of)
