@@ -280,7 +280,7 @@ class Coordinator:
 
     def forget_loads(self) -> None:
         """Nobody of those is there any more who led loads or ran recoveries: in a forked process, say."""
-        self.single_flight = SingleFlight()
+        self.single_flight = self.single_flight.successor()
         for part in self._parts.values():
             part.recovering = None
         self._settle()
@@ -430,7 +430,9 @@ class Coordinator:
         parts = self._parts.values()
         self.needs_recovery = not self.is_disabled and any(part.needs_recovery for part in parts)
         self.must_ask = self.is_disabled or self.needs_recovery
-        self.bypassed = frozenset().union(*(part.pending.tags for part in parts))
+        tags = [part.pending.tags for part in parts if part.pending.tags]
+        # Mostly no copy: there may be thousands, and this is done at every call in an outage.
+        self.bypassed = tags[0] if len(tags) == 1 else frozenset().union(*tags)
 
     # The explorer's.
 

@@ -107,11 +107,15 @@ class SingleFlight:
     _led: dict[Ticket, int] = attrs.field(factory=dict, init=False)
     _followed: dict[Ticket, int] = attrs.field(factory=dict, init=False)
     _resting: dict[LoadName, float] = attrs.field(factory=dict, init=False)
-    _last: int = attrs.field(default=0, init=False)
-    _arrivals: int = attrs.field(default=0, init=False)
+    _last: int = attrs.field(default=0, kw_only=True)
+    _arrivals: int = attrs.field(default=0, kw_only=True)
 
     def __len__(self) -> int:
         return len(self._loads)
+
+    def successor(self) -> SingleFlight:
+        """An empty one that goes on counting: whoever led a load of this one may still come and end it."""
+        return type(self)(last=self._last, arrivals=self._arrivals)
 
     @property
     def waiting(self) -> int:
@@ -166,8 +170,11 @@ class SingleFlight:
         To be called *before* the step's command is performed: who joins later, joined later.
         """
         number = step.load_id
-        if not isinstance(number, int) or (load := self._loads.get(number)) is None:
+        if not isinstance(number, int):
             return False
+        load = self._loads.get(number)
+        if load is None:  # over, or forgotten: then who followed it waits all the same
+            return step.outcome is not None and number <= self._last
         if step.outcome is not None:
             outcome = step.outcome if isinstance(step.outcome, Loaded | Raised) else None
             self._end(number, load, outcome, step.rests_until_s)
@@ -218,7 +225,9 @@ class SingleFlight:
 
         None for nothing. A follower calls it when the load has ended, or when it gives up waiting.
         """
-        number = self._followed[ticket]
+        number = self._followed.get(ticket)
+        if number is None:  # the load was forgotten
+            return True, None
         load = self._loads[number]
         following = load.followers[ticket]
         self._unfollow(ticket, number)

@@ -60,6 +60,7 @@ def judge(asked: Sequence[tuple[str, Args]], replies: Sequence[Any], max_value_b
     """
     problems: list[str] = []
     facts: dict[str, str] = {}
+    renew = (b"EVAL", RENEW.text.encode())
     has_lease = not any(
         args[:2] == (b"EVAL", ACQUIRE.text.encode()) and isinstance(reply, Exception)
         for (_, args), reply in zip(asked, replies, strict=True)
@@ -70,7 +71,7 @@ def judge(asked: Sequence[tuple[str, Args]], replies: Sequence[Any], max_value_b
         elif isinstance(reply, Exception) and not isinstance(reply, NoScriptError):
             name = args[0].decode()
             problems.append(f"{name} is refused ({_first_words(reply)}): {purpose} will not work")
-        elif has_lease and args[:2] == (b"EVAL", RENEW.text.encode()) and isinstance(reply, list) and not reply[0]:
+        elif has_lease and args[:2] == renew and isinstance(reply, list) and not reply[0]:
             problems.append("GETRANGE is refused inside scripts: nothing will be stored")
     server, version = _version(facts)
     if version is not None and version < OLDEST_SERVER:

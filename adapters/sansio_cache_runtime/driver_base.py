@@ -18,7 +18,7 @@ from sansio_cache.budget import StoreTimeouts
 from sansio_cache.commands import ShareLoad, Sleep
 from sansio_cache.coordinator import Coordinator, Distrusted, Recovery, without_store
 from sansio_cache.events import LoadLed, LoadNotShared, ShareAnswer
-from sansio_cache.notices import Notice, RefreshSkipped
+from sansio_cache.notices import Notice, RefreshSkipped, StoreGaveUp
 from sansio_cache.single_flight import Following, Ticket
 from sansio_cache.step import Outcome, Step
 from sansio_cache_runtime.backend import Listener
@@ -118,6 +118,15 @@ class DriverBase(ABC, Generic[E, B]):
                 self._backend.distrust(change.part)
         if self._coordinator.needs_recovery:
             self._recover_soon()
+
+    def _heed_again(self, step: Step) -> None:
+        """Heed the last notices of an operation that was ended, maybe as they were being taken in.
+
+        But for an outage: it may be over since.
+        """
+        lasting = [notice for notice in step.notices if not isinstance(notice, StoreGaveUp)]
+        if lasting:
+            self._heed(lasting)
 
     def _join(self, command: ShareLoad, call: Call) -> LoadLed | LoadNotShared | Following:
         """Lead a load, or follow one: then the caller waits for the `ending` of its call, and leaves."""

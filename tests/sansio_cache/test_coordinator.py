@@ -98,6 +98,23 @@ class TestSharing:
         assert coordinator.share(1, share(now_s=NOW_S)) == LoadNotShared(NOW_S)
         assert coordinator.share(1, share(now_s=9.0)) == LoadLed(9.0, 2)
 
+    def test_who_led_a_load_that_was_forgotten_ends_no_other(self):
+        """In a process that was forked, or where a cache goes from one event loop to another and back."""
+        coordinator = Coordinator()
+        coordinator.share(coordinator.ticket(), share("a"))
+        left_behind = coordinator.ticket()
+        following = coordinator.share(left_behind, share("a"))
+        assert isinstance(following, Following)
+        coordinator.forget_loads()
+        leader, follower = coordinator.ticket(), coordinator.ticket()
+        assert coordinator.share(leader, share("b")) == LoadLed(0.0, 2)
+        its = coordinator.share(follower, share("b"))
+
+        assert coordinator.observe(over(1, Loaded("A", b"A", accepted=True))) == 1, "its followers are woken"
+        assert coordinator.leave(left_behind, following, NOW_S) == LoadNotShared(NOW_S, 1)
+        assert coordinator.observe(over(2, Loaded("B", b"B", accepted=True))) == 2
+        assert coordinator.leave(follower, its, NOW_S) == LoadShared(NOW_S, b"B", None)
+
     @pytest.mark.parametrize(
         ("outcome", "event"),
         [
@@ -636,3 +653,14 @@ def test_what_a_snapshot_says_of_a_part():
     coordinator.begin_recovery(3, TIMEOUTS)
     [part] = coordinator.snapshot().parts
     assert attrs.astuple(part) == ("a", NOW_S, ((A, 1),), (FailureKind.OTHER,), 3)
+
+
+def test_tags_that_are_pending_for_one_part_are_not_copied_for_each_call():
+    """There may be thousands, and in an outage every call settles under the driver's lock."""
+    coordinator = Coordinator()
+    coordinator.heed([InvalidationFailed((TAG_A, TAG_B))], NOW_S)
+    coordinator.heed([gave_up()], NOW_S)
+    before = coordinator.bypassed
+    coordinator.heed([gave_up()], NOW_S)
+    assert before == {TAG_A, TAG_B}
+    assert coordinator.bypassed is before

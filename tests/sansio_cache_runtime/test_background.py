@@ -96,6 +96,20 @@ def test_it_waits_for_those_that_are_to_be_waited_for_and_for_no_others(monkeypa
     other.end()
 
 
+def test_a_thread_that_has_not_begun_yet_is_not_waited_for(monkeypatch):
+    """Closing comes at any time: as another thread starts a recovery, say."""
+    background, found = Background(), []
+
+    def start(thread):
+        background.drain()
+        found.append(thread)
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    background.start(pytest.fail, "x", is_waited_for=True)
+    assert found
+
+
 def test_it_waits_a_little_only(monkeypatch):
     monkeypatch.setattr(module, "_DRAIN_S", 0.01)
     background, jobs = Background(), [Job(), Job()]
@@ -255,6 +269,43 @@ def test_what_a_task_raises_is_logged_unless_the_cache_was_closed(loop, error, c
 
 
 @on_both_loops
+def test_a_loader_that_would_end_the_program_does_not_from_the_background(loop, caplog):
+    async def main():
+        background = BACKGROUNDS[loop]()
+        ended = anyio.Event()
+
+        async def job():
+            raise SystemExit("no database")
+
+        background.start(job, ended.set)
+        await ended.wait()
+        await background.end()
+
+    anyio.run(main, backend=loop)
+    assert "a background task of the cache failed" in [each.getMessage() for each in caplog.records]
+
+
+@on_both_loops
+def test_also_the_end_of_a_task_that_never_began_is_told(loop):
+    """A program may cancel all tasks of its loop."""
+
+    async def main():
+        background = BACKGROUNDS[loop]()
+        ended = anyio.Event()
+
+        async def job():
+            await anyio.sleep_forever()
+
+        cancel = background.start(job, ended.set)
+        cancel()
+        with anyio.fail_after(GIVE_UP_S):
+            await ended.wait()
+        await background.end()
+
+    anyio.run(main, backend=loop)
+
+
+@on_both_loops
 def test_past_a_bound_an_event_loop_takes_no_refresh(loop):
     async def main():
         workers = Workers(BACKGROUNDS[loop](), most_running=2)
@@ -266,11 +317,11 @@ def test_past_a_bound_an_event_loop_takes_no_refresh(loop):
             ended.append(1)
             raise LookupError("also one that fails has had its turn")
 
-        assert [workers.submit(job) for _ in range(3)] == [True, True, False]
+        assert [workers.submit(job, int) for _ in range(3)] == [True, True, False]
         may_end.set()
         await eventually(lambda: not workers._running)
         assert len(ended) == 2
-        assert workers.submit(job)
+        assert workers.submit(job, int)
         await eventually(lambda: len(ended) == 3)
 
     anyio.run(main, backend=loop)

@@ -9,7 +9,8 @@ import pytest
 from sansio_cache import CacheConfig
 from sansio_cache.commands import Sleep, Watch
 from sansio_cache.errors import CacheClosedError, ConfigurationError
-from sansio_cache.events import LoadNotShared, LoadShared
+from sansio_cache.events import FailureKind, LoadNotShared, LoadShared, StoreFailed
+from sansio_cache.notices import InvalidationFailed
 from sansio_cache_runtime.anyio import cache as cache_anyio
 from sansio_cache_runtime.anyio.memory import AnyioMemoryBackend
 from sansio_cache_runtime.driver_base import Call
@@ -183,3 +184,42 @@ def test_who_cannot_have_a_copy_loads_for_himself():
 def test_a_loader_that_does_not_say_what_it_takes_is_told_nothing():
     assert not takes_context(dict.fromkeys)
     assert not takes_context(type("Odd", (), {"__signature__": "none", "__call__": lambda self: 1})())
+
+
+def down(backend):
+    """A store that does not serve."""
+
+    async def answer(command):
+        return backend.perform(command)
+
+    backend.perform = lambda command: StoreFailed(0.0, FailureKind.CONNECTION)
+    backend.answer = answer
+    return backend
+
+
+def exit_at_the_failure(notice):
+    """A subscriber that ends the program."""
+    if isinstance(notice, InvalidationFailed):
+        raise SystemExit(3)
+
+
+def test_an_invalidation_is_pending_though_a_subscriber_ends_its_thread():
+    with cache_sync.Cache.from_backend(lambda _: down(SyncMemoryBackend(memory())), namespace="n") as cache:
+        cache.subscribe(exit_at_the_failure)
+        with pytest.raises(SystemExit):
+            cache.invalidate("k")
+        assert cache.health().pending_invalidations == 1
+
+
+@on_both_loops
+def test_an_invalidation_is_pending_though_a_subscriber_ends_its_task(loop):
+    async def main():
+        async with cache_anyio.Cache.from_backend(
+            lambda: down(AnyioMemoryBackend(memory())), namespace="n"
+        ) as cache:
+            cache.subscribe(exit_at_the_failure)
+            with pytest.raises(SystemExit):
+                await cache.invalidate("k")
+            assert (await cache.health()).pending_invalidations == 1
+
+    anyio.run(main, backend=loop)

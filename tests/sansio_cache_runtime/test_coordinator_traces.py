@@ -17,7 +17,6 @@ from explorations.mistakes import (
 from sansio_cache.coordinator import Coordinator
 from support.traces import (
     EVERYONE,
-    HEEDS_OF_NOTHING,
     RUNTIMES,
     STORE,
     UNUSED_TICKETS,
@@ -145,8 +144,7 @@ def test_a_driver_asks_what_the_explorers_does(script, runtime, monkeypatch):
     assert explored.is_empty
     assert driven.is_empty
     assert explored.trace.excused <= {UNUSED_TICKETS}
-    is_interrupted_thread = runtime == "sync" and script is a_leader_that_is_interrupted
-    assert driven.trace.excused == ({HEEDS_OF_NOTHING} if is_interrupted_thread else set())
+    assert not driven.trace.excused
 
 
 def test_a_hit_asks_nothing():

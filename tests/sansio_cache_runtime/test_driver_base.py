@@ -409,3 +409,11 @@ def test_an_operation_that_goes_on_without_the_store_leaves_its_invalidation_pen
     driver._go_on_without_store(invalidate(InvalidateRequest(None, ("n:a", "n:b", "n:c"), 1, TIMEOUTS, 0.0)))
     assert driver.coordinator.pending_invalidations == 3
     driver._go_on_without_store(Step(REFRESH.state, outcome=Completed()))
+
+
+def test_of_what_an_ended_operation_stated_last_an_outage_is_not_heeded_again():
+    """It may be over since; an invalidation that was not told is pending all the same."""
+    driver = Idle()
+    driver._heed_again(Step(REFRESH.state, notices=(*OUTAGE, InvalidationFailed((KEY,)))))
+    assert not driver.coordinator.is_out
+    assert driver.coordinator.pending_invalidations == 1

@@ -150,3 +150,19 @@ def test_where_there_is_no_thread_to_be_had_a_job_waits_for_those_that_run(runni
         may_go.set()
         assert done.wait(GIVE_UP_S)
     workers.close()
+
+
+def test_an_interrupt_as_a_thread_is_made_uses_none_up(monkeypatch):
+    workers = Workers(Background(), most_threads=1)
+
+    def strike(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(workers._background, "start", strike)
+        with pytest.raises(KeyboardInterrupt):
+            workers.submit(pytest.fail)
+    has_run = threading.Event()
+    assert workers.submit(has_run.set)
+    assert has_run.wait(GIVE_UP_S)
+    workers.close()

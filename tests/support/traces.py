@@ -16,13 +16,10 @@ for what is asked about the store. Within a lane they are compared call for call
 - A ticket is said to lead a load once more where somebody follows the load still. That depends on whether
   they are awake yet; so of `give_up` there is what it *ended*, and whether it said so.
 
-Named exceptions, which do no harm. A trace says which were made for it:
+A named exception, which does no harm. A trace says whether it was made for it:
 
 - `UNUSED_TICKETS`, in the explorer: it gives up the tickets of operations that share nothing, as each worker
   has one. A driver makes a ticket where it is needed.
-- `HEEDS_OF_NOTHING`, on threads: an interrupted thread heeds the notices of its last step once more, as
-  Ctrl-C may strike between any two bytecodes. A task is interrupted only where it waits. Where there are no
-  notices, that does not count.
 """
 
 from __future__ import annotations
@@ -63,7 +60,6 @@ from support import runtimes
 from support.stores import Wrapping
 
 UNUSED_TICKETS: Final = "unused tickets"
-HEEDS_OF_NOTHING: Final = "heeds of nothing"
 STORE: Final = "store"
 """The lane of what is asked about the store."""
 KEYS: Final = ("a", "b")
@@ -193,10 +189,7 @@ class Tracing(Coordinator):
     def heed(self, notices: Iterable[Notice], now_s: float) -> list[Change]:
         notices = tuple(notices)
         changes = super().heed(notices, now_s)
-        if notices or changes:
-            self.trace.note(STORE, "heed", _names(notices), _names(changes))
-        else:
-            self.trace.excused.add(HEEDS_OF_NOTHING)
+        self.trace.note(STORE, "heed", _names(notices), _names(changes))
         return changes
 
     def begin_recovery(self, ticket: Ticket, timeouts: StoreTimeouts) -> Recovery | None:
@@ -210,11 +203,6 @@ class Tracing(Coordinator):
         label = self.trace.ticket(recovery.ticket)
         self.trace.note(STORE, "next_recovery", label, _name(outcome), _recovery(following))
         return following
-
-    def forget_loads(self) -> None:
-        kind = type(self.single_flight)
-        super().forget_loads()
-        self.single_flight = kind()  # a wrong one stays a wrong one
 
     @property
     def is_empty(self) -> bool:

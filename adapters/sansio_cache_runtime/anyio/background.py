@@ -24,8 +24,13 @@ Job = Callable[[], Awaitable[Any]]
 class Background(Protocol):
     """Starts tasks in one event loop, and ends them."""
 
-    def start(self, job: Job) -> Callable[[], object]:
-        """Start a task; the function given back cancels it."""
+    def start(self, job: Job, at_end: Callable[[], object] | None = None) -> Callable[[], object]:
+        """Start a task; the function given back cancels it.
+
+        Args:
+            job: What the task does.
+            at_end: Called when it has ended, also where it was cancelled before it began.
+        """
         ...
 
     def start_after(self, delay_s: float, job: Job) -> Callable[[], object]:
@@ -51,7 +56,7 @@ async def _guard(job: Job) -> None:
         await job()
     except CacheClosedError:
         pass  # it was started as the cache was being closed
-    except Exception:
+    except (Exception, SystemExit):  # a loader may have called `sys.exit`
         logger.exception("a background task of the cache failed")
 
 
@@ -85,11 +90,13 @@ class AsyncioBackground:
         self._loop = asyncio.get_running_loop()
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def start(self, job: Job) -> Callable[[], object]:
+    def start(self, job: Job, at_end: Callable[[], object] | None = None) -> Callable[[], object]:
         """Start a task; the function given back cancels it."""
         task = self._loop.create_task(_guard(job))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        if at_end is not None:
+            task.add_done_callback(lambda _: at_end())
         return task.cancel
 
     def start_after(self, delay_s: float, job: Job) -> Callable[[], object]:
@@ -134,7 +141,7 @@ class TrioBackground:
         finally:
             self._is_over = True
 
-    def start(self, job: Job) -> Callable[[], object]:
+    def start(self, job: Job, at_end: Callable[[], object] | None = None) -> Callable[[], object]:
         """Start a task; the function given back cancels it."""
         scope = self._trio.CancelScope()
         has_ended = self._running[scope] = self._trio.Event()
@@ -146,6 +153,8 @@ class TrioBackground:
             finally:
                 del self._running[scope]
                 has_ended.set()
+                if at_end is not None:
+                    at_end()
 
         self._trio.lowlevel.spawn_system_task(run, context=copy_context())
         return scope.cancel

@@ -149,6 +149,7 @@ class Driver(DriverBase[anyio.Event, AnyioBackend]):
 
     async def _give_back(self, step: Step) -> None:
         """Have an interrupted operation give back what it may hold, shielded and bounded in time."""
+        self._heed_again(step)
         if step.command is None:
             return
         step = interrupted(step, self._clock())
@@ -218,7 +219,9 @@ class Driver(DriverBase[anyio.Event, AnyioBackend]):
         return Woke(self._clock())
 
     def _submit(self, step: Step, loader: Callable[..., Any] | None, ticket: Ticket) -> bool:
-        return self._workers.submit(partial(self._refresh, step, loader, ticket))
+        return self._workers.submit(
+            partial(self._refresh, step, loader, ticket), partial(self._give_up, ticket)
+        )
 
     async def _refresh(self, step: Step, loader: Callable[..., Any] | None, ticket: Ticket) -> None:
         forget_loads()
@@ -228,7 +231,9 @@ class Driver(DriverBase[anyio.Event, AnyioBackend]):
             self._give_up(ticket)
 
     def _start_recovery(self, recovery: Recovery, ticket: Ticket) -> bool:
-        return bool(self._background.start(partial(self._recover, recovery, ticket)))
+        return bool(
+            self._background.start(partial(self._recover, recovery, ticket), partial(self._give_up, ticket))
+        )
 
     async def _recover(self, recovery: Recovery | None, ticket: Ticket) -> None:
         try:

@@ -5,6 +5,7 @@ How many may run at once is bounded: past that, a refresh is skipped, and a late
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Final
 
@@ -26,16 +27,14 @@ class Workers:
         self._most_running = most_running
         self._running = 0
 
-    def submit(self, job: Job) -> bool:
-        """Have a job run, in a copy of the caller's context. False if it is not taken."""
+    def submit(self, job: Job, at_end: Callable[[], object]) -> bool:
+        """Have a job run, in a copy of the caller's context, and call `at_end`. False if it is not taken."""
         if self._running >= self._most_running:
             return False
         self._running += 1
-        self._background.start(partial(self._run, job))
+        self._background.start(job, partial(self._end, at_end))
         return True
 
-    async def _run(self, job: Job) -> None:
-        try:
-            await job()
-        finally:
-            self._running -= 1
+    def _end(self, at_end: Callable[[], object]) -> None:
+        self._running -= 1
+        at_end()

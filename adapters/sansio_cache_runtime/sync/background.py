@@ -12,6 +12,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final
 
 from sansio_cache.errors import CacheClosedError
@@ -59,7 +60,8 @@ class Background:
         """Wait a little for the threads that are to be waited for, but for the one that asks."""
         until_s = time.monotonic() + _DRAIN_S
         for thread in list(self._waited_for - {threading.current_thread()}):
-            thread.join(timeout=max(until_s - time.monotonic(), 0.0))
+            with suppress(RuntimeError):  # it has not begun yet, and finds the cache closed
+                thread.join(timeout=max(until_s - time.monotonic(), 0.0))
 
     # On the threads.
 

@@ -95,8 +95,10 @@ class Cache(CacheBase):
             return
         self._is_closed = True
         self._recorder.close()
-        self._driver.close()
-        self._backend.close()
+        try:
+            self._driver.close()
+        finally:
+            self._backend.close()
 
     # Reading.
 

@@ -142,7 +142,7 @@ class Driver(DriverBase[threading.Event, SyncBackend]):
 
     def _give_back(self, step: Step) -> None:
         """Have an interrupted operation give back what it may hold. Bounded, as every store command is."""
-        self._heed(step.notices)  # Ctrl-C may have struck as they were being taken in
+        self._heed_again(step)
         if step.command is None:
             return
         step = interrupted(step, self._clock())

@@ -56,11 +56,10 @@ class Workers:
             if not self.has_room():
                 return False
             if self._idle <= len(self._jobs) and self._threads < self._most_threads:
-                self._threads += 1
-                if not self._background.start(self._run, "sansio-cache-refresh", is_waited_for=True):
-                    self._threads -= 1
-                    if not self._threads:
-                        return False
+                if self._background.start(self._run, "sansio-cache-refresh", is_waited_for=True):
+                    self._threads += 1  # not before: starting it may be interrupted; it waits for the lock
+                elif not self._threads:
+                    return False
             self._jobs.append(lambda: context.run(guarded, job))
             self._changed.notify()
             return True
