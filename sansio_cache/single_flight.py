@@ -107,8 +107,8 @@ class SingleFlight:
     _led: dict[Ticket, int] = attrs.field(factory=dict, init=False)
     _followed: dict[Ticket, int] = attrs.field(factory=dict, init=False)
     _resting: dict[LoadName, float] = attrs.field(factory=dict, init=False)
-    _last: int = attrs.field(default=0, kw_only=True)
-    _arrivals: int = attrs.field(default=0, kw_only=True)
+    _last: int = attrs.field(default=0, kw_only=True, alias="last")
+    _arrivals: int = attrs.field(default=0, kw_only=True, alias="arrivals")
 
     def __len__(self) -> int:
         return len(self._loads)
