@@ -56,13 +56,14 @@ from sansio_cache.notices import (
     Notice,
     StoreAnswered,
     Stored,
+    StoreErrored,
     StoreGaveUp,
 )
 from sansio_cache.operations.recovery import recover
 from sansio_cache.operations.renewal import renew
 from sansio_cache.pending_invalidations import PendingInvalidations
 from sansio_cache.single_flight import Following, SingleFlight, SingleFlightSnapshot, Ticket
-from sansio_cache.step import Completed, Loaded, Outcome, Step
+from sansio_cache.step import Completed, Loaded, Outcome, Step, evolve
 from sansio_cache.tags import is_tag_key
 
 MOST_TOLD: Final = 500
@@ -482,5 +483,12 @@ def interrupted(step: Step, now_s: float) -> Step:
 
 
 def without_store(step: Step, now_s: float) -> Step:
-    """What it does where there is no time left to ask the store: what could not be removed is pending."""
-    return step if step.command is None else step.state.receive(StoreFailed(now_s, FailureKind.TIMEOUT))
+    """What it does where there is no time left to ask the store: what could not be removed is pending.
+
+    That is no failure of the store, which was not asked: no notice says so, and the breaker stays as it is.
+    """
+    if step.command is None:
+        return step
+    following = step.state.receive(StoreFailed(now_s, FailureKind.TIMEOUT))
+    said = [each for each in following.notices if not isinstance(each, StoreErrored | StoreGaveUp)]
+    return evolve(following, notices=tuple(said))
