@@ -27,6 +27,7 @@ from sansio_cache import Policy
 from sansio_cache.commands import DeleteKeys, ExpireCells, FillCells
 from sansio_cache_redis.connections import redispy
 from sansio_cache_redis.sync import Cache
+from support.interrupts import need_opcode_events
 from support.runtimes import PATIENT, MemoryRaw, ServerRaw, is_free
 from support.servers import connect, wait_until
 from support.stores import Wrapping
@@ -76,6 +77,7 @@ class Interrupter:
         self._before = None
 
     def __enter__(self):
+        need_opcode_events()
         gc.disable()
         self._before = sys.gettrace()  # what measures coverage
         sys.settrace(self._call)
