@@ -143,6 +143,9 @@ class DriverBase(ABC, Generic[E, B]):
         assert call.ticket is not None
         with self._lock:
             event = self._coordinator.leave(call.ticket, following, self._clock())
+        if call.ending.is_set():
+            # All who follow are told. An interrupt may have kept the leader from striking it out.
+            self._endings.pop(following.load_id, None)
         return own_copy(event, following.arrival)
 
     def _watch(self, command: Sleep, call: Call, wake: Callable[[], object]) -> float:

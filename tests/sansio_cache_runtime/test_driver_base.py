@@ -417,3 +417,22 @@ def test_of_what_an_ended_operation_stated_last_an_outage_is_not_heeded_again():
     driver._heed_again(Step(REFRESH.state, notices=(*OUTAGE, InvalidationFailed((KEY,)))))
     assert not driver.coordinator.is_out
     assert driver.coordinator.pending_invalidations == 1
+
+
+def test_no_ending_is_left_where_the_leader_was_interrupted_and_its_follower_was_quicker():
+    driver = Idle()
+    leader, load_id = led(driver)
+    follower, following = driver.follow()
+
+    class Struck(dict):
+        def pop(self, key, default=None):
+            raise KeyboardInterrupt
+
+    driver._endings = Struck(driver._endings)
+    with pytest.raises(KeyboardInterrupt):
+        driver.observe(ended(load_id, Loaded(7, b"7", True)))
+    driver._endings = dict(driver._endings)
+    assert driver._leave(following, follower).payload == b"7"
+    driver._end(follower)
+    driver._end(leader)
+    assert driver.is_empty
