@@ -666,3 +666,13 @@ def test_tags_that_are_pending_for_one_part_are_not_copied_for_each_call():
     coordinator.heed([gave_up()], NOW_S)
     assert before == {TAG_A, TAG_B}
     assert coordinator.bypassed is before
+
+
+def test_a_recovery_that_was_forgotten_is_begun_again():
+    """By a process that was forked, or in another event loop: nobody of those who ran it is there."""
+    coordinator = Coordinator()
+    coordinator.heed([gave_up()], NOW_S)
+    assert coordinator.begin_recovery(coordinator.ticket(), TIMEOUTS) is not None
+    assert coordinator.begin_recovery(coordinator.ticket(), TIMEOUTS) is None
+    coordinator.forget_loads()
+    assert coordinator.begin_recovery(coordinator.ticket(), TIMEOUTS) is not None
