@@ -36,11 +36,11 @@ def probes(namespace: str) -> list[tuple[str, Args]]:
         ("reading", (b"GET", key)),
         ("reading many keys", (b"MGET", key)),
         ("the server's clock", TIME),
-        (_SCRIPTS, (b"EVAL", ACQUIRE.text.encode(), b"1", key, nonce, number(_LEASE_MS), NO_GRANT, b"keep")),
+        (_SCRIPTS, (b"EVAL", ACQUIRE.source, b"1", key, nonce, number(_LEASE_MS), NO_GRANT, b"keep")),
         # To more than it has, so that every command of the script runs.
-        (_SCRIPTS, (b"EVAL", RENEW.text.encode(), b"1", key, nonce, number(2 * _LEASE_MS))),
+        (_SCRIPTS, (b"EVAL", RENEW.source, b"1", key, nonce, number(2 * _LEASE_MS))),
         (_SCRIPTS, (b"EVALSHA", RELEASE.sha, b"1", key, nonce)),
-        (_SCRIPTS, (b"EVAL", RELEASE.text.encode(), b"1", key, nonce)),
+        (_SCRIPTS, (b"EVAL", RELEASE.source, b"1", key, nonce)),
         ("invalidation", (b"UNLINK", key)),
         ("deletion by pattern", (b"SCAN", b"0", b"MATCH", key, b"COUNT", b"1")),
         # One section at a time: a server that is too old to know better takes no more, and is to say so.
@@ -60,9 +60,8 @@ def judge(asked: Sequence[tuple[str, Args]], replies: Sequence[Any], max_value_b
     """
     problems: list[str] = []
     facts: dict[str, str] = {}
-    renew = (b"EVAL", RENEW.text.encode())
     has_lease = not any(
-        args[:2] == (b"EVAL", ACQUIRE.text.encode()) and isinstance(reply, Exception)
+        args[:2] == (b"EVAL", ACQUIRE.source) and isinstance(reply, Exception)
         for (_, args), reply in zip(asked, replies, strict=True)
     )
     for (purpose, args), reply in zip(asked, replies, strict=True):
@@ -71,7 +70,7 @@ def judge(asked: Sequence[tuple[str, Args]], replies: Sequence[Any], max_value_b
         elif isinstance(reply, Exception) and not isinstance(reply, NoScriptError):
             name = args[0].decode()
             problems.append(f"{name} is refused ({_first_words(reply)}): {purpose} will not work")
-        elif has_lease and args[:2] == renew and isinstance(reply, list) and not reply[0]:
+        elif has_lease and args[:2] == (b"EVAL", RENEW.source) and isinstance(reply, list) and not reply[0]:
             problems.append("GETRANGE is refused inside scripts: nothing will be stored")
     server, version = _version(facts)
     if version is not None and version < OLDEST_SERVER:

@@ -25,11 +25,14 @@ class Script:
 
     name: str
     text: str
+    source: bytes = attrs.field(init=False, repr=False)
+    """The text as it is sent."""
     sha: bytes = attrs.field(init=False, repr=False)
 
     def __attrs_post_init__(self) -> None:
+        object.__setattr__(self, "source", self.text.encode())
         # EVALSHA is defined with SHA-1; it identifies, and protects nothing.
-        digest = sha1(self.text.encode(), usedforsecurity=False).hexdigest()
+        digest = sha1(self.source, usedforsecurity=False).hexdigest()
         object.__setattr__(self, "sha", digest.encode())
 
 

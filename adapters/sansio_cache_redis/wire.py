@@ -198,7 +198,7 @@ def encode(command: StoreCommand) -> list[Args]:
 
 def as_eval(args: Args) -> Args:
     """A command with a script's digest, with its text instead."""
-    return (b"EVAL", _BY_SHA[args[1]].text.encode(), *args[2:])
+    return (b"EVAL", _BY_SHA[args[1]].source, *args[2:])
 
 
 def unknown_scripts(replies: Sequence[Any]) -> list[int]:
