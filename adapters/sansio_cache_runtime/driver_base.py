@@ -34,6 +34,10 @@ class Ending(Protocol):
         """The load has ended."""
         ...
 
+    def is_set(self) -> bool:
+        """Whether it has."""
+        ...
+
 
 class ConnectedBackend(Protocol):
     """A backend of either colour, as far as it matters here."""

@@ -90,7 +90,7 @@ class Driver(DriverBase[threading.Event, SyncBackend]):
         call: Call | None = None if ticket is None else Call(loader, ticket)
         if self._is_closed:
             raise CacheClosedError("the cache is closed: make another")
-        coordinator, record, concerns = self._coordinator, self._recorder.note, self._coordinator.concerns
+        coordinator, recorder = self._coordinator, self._recorder
         try:
             if step.notices:
                 self._note(step.notices)
@@ -107,7 +107,9 @@ class Driver(DriverBase[threading.Event, SyncBackend]):
                     if ended in self._endings:
                         self._wake(ended)
                 notices = step.notices
-                if notices and ((record(notices) and concerns(notices)) or coordinator.needs_recovery):
+                if notices and (
+                    (recorder.note(notices) and coordinator.concerns(notices)) or coordinator.needs_recovery
+                ):
                     self._heed(notices)
             if call is not None:
                 self._end(call)
@@ -147,8 +149,7 @@ class Driver(DriverBase[threading.Event, SyncBackend]):
             return
         step = interrupted(step, self._clock())
         try:
-            if step.notices:
-                self._note(step.notices)
+            self._note(step.notices)
             while step.command is not None:
                 assert isinstance(step.command, StoreCommand)
                 step = step.state.receive(self._backend.perform(step.command))
