@@ -357,7 +357,9 @@ class FakeConnections(MultiplexedConnections):
     """Opens what it is given."""
 
     def __init__(self, max_connections):
-        super().__init__(max_connections)
+        super().__init__(
+            pytest.fail, max_connections=max_connections, opening_timeout_s=PATIENT_S, on_time=pytest.fail
+        )
         self.to_open = []
 
     async def _opened(self, timeout_s):

@@ -24,12 +24,9 @@ from sansio_cache_redis.connections.multiplexed import (
     SWEEP_S,
     MultiplexedConnection,
     MultiplexedConnections,
-    Replies,
-    as_they_are,
 )
 from sansio_cache_redis.connections.redispy import close_now, has_unread, reply_reader, transport_of
 from sansio_cache_redis.errors import ERRORS, as_failure, fresh
-from sansio_cache_redis.wire import TIME, tell_time
 
 
 class _AsyncioConnection(MultiplexedConnection):
@@ -184,12 +181,13 @@ class AsyncioConnections(MultiplexedConnections[_AsyncioConnection]):
         opening_timeout_s: float,
         on_time: Callable[[int], object],
     ) -> None:
-        super().__init__(max_connections)
-        self._make_connection = make_connection
-        self._opening_timeout_s = opening_timeout_s
-        self._on_time = on_time
+        super().__init__(
+            make_connection,
+            max_connections=max_connections,
+            opening_timeout_s=opening_timeout_s,
+            on_time=on_time,
+        )
         self._loop = asyncio.get_running_loop()
-        self._is_closed = False
         self._opening: asyncio.Task[_AsyncioConnection] | None = None
         self._connecting: Any = None
 
@@ -236,11 +234,7 @@ class AsyncioConnections(MultiplexedConnections[_AsyncioConnection]):
             async with asyncio.timeout(self._opening_timeout_s):
                 await redispy.connect()
                 connection = _connection_on(redispy, self._loop)
-                replies: Replies = await connection.ask([TIME], self._opening_timeout_s, as_they_are)
-            if isinstance(replies, BaseException):
-                raise replies  # noqa: TRY301
-            tell_time(replies[0], self._on_time)
-            self._open.append(connection)
+                await self._admit(connection)
         except BaseException:
             if connection is not None:
                 connection.close(RedisConnectionError("the connection was closed"))

@@ -40,7 +40,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from sansio_cache_redis.connections.redispy import LONGEST_CALL_S, NOT_ENOUGH_DATA, pack, pack_one
 from sansio_cache_redis.errors import as_failure, fresh
-from sansio_cache_redis.wire import Again, Args
+from sansio_cache_redis.wire import TIME, Again, Args, tell_time
 
 SWEEP_S: Final = 0.02
 BULK_BYTES: Final = 131072
@@ -284,12 +284,26 @@ class MultiplexedConnections(ABC, Generic[C]):
     """The open connections to one server: a few of them, and mostly one.
 
     Args:
+        make_connection: Makes a connection of redis-py that is not open yet.
         max_connections: How many may be open at once.
+        opening_timeout_s: How long a connection may take to open in the background.
+        on_time: Told the server's time, in microseconds, when a connection opens.
     """
 
-    def __init__(self, max_connections: int) -> None:
+    def __init__(
+        self,
+        make_connection: Callable[[], Any],
+        *,
+        max_connections: int,
+        opening_timeout_s: float,
+        on_time: Callable[[int], object],
+    ) -> None:
         self._open: list[C] = []
+        self._make_connection = make_connection
         self._max_connections = max_connections
+        self._opening_timeout_s = opening_timeout_s
+        self._on_time = on_time
+        self._is_closed = False
 
     def ask(self, commands: Sequence[Args], timeout_s: float, read: Read[R]) -> Awaitable[R]:
         """Send commands together, and give back what `read` makes of their replies, or of a failure.
@@ -316,6 +330,14 @@ class MultiplexedConnections(ABC, Generic[C]):
         except Exception as error:  # noqa: BLE001 - whatever it is, it comes in the place of the replies
             return read_failure(read, error)
         return await answer
+
+    async def _admit(self, connection: C) -> None:
+        """Ask a new connection for the server's time; where it answers, it serves all from then on."""
+        replies: Replies = await connection.ask([TIME], self._opening_timeout_s, as_they_are)
+        if isinstance(replies, BaseException):
+            raise replies
+        tell_time(replies[0], self._on_time)
+        self._open.append(connection)
 
     def reset(self) -> None:
         """Close the connections that are open. The next call opens another."""

@@ -27,8 +27,6 @@ from sansio_cache_redis.connections.multiplexed import (
     MultiplexedConnections,
     R,
     Read,
-    Replies,
-    as_they_are,
     read_failure,
 )
 from sansio_cache_redis.connections.redispy import (
@@ -39,7 +37,7 @@ from sansio_cache_redis.connections.redispy import (
     socket_of,
 )
 from sansio_cache_redis.errors import as_failure, fresh
-from sansio_cache_redis.wire import TIME, Args, tell_time
+from sansio_cache_redis.wire import Args
 
 _READ_BYTES: Final = 262144
 _WRITE_BYTES: Final = 65536
@@ -314,11 +312,12 @@ class TrioConnections(MultiplexedConnections[_TrioConnection]):
         opening_timeout_s: float,
         on_time: Callable[[int], object],
     ) -> None:
-        super().__init__(max_connections)
-        self._make_connection = make_connection
-        self._opening_timeout_s = opening_timeout_s
-        self._on_time = on_time
-        self._is_closed = False
+        super().__init__(
+            make_connection,
+            max_connections=max_connections,
+            opening_timeout_s=opening_timeout_s,
+            on_time=on_time,
+        )
         self._opening: _Opening | None = None
         # Of its own: loaders may hold all of trio's usual ones. Who is abandoned keeps its place for a while.
         self._threads = trio.CapacityLimiter(max_connections)
@@ -360,11 +359,7 @@ class TrioConnections(MultiplexedConnections[_TrioConnection]):
             with opening.scope:
                 with trio.move_on_after(self._opening_timeout_s):
                     connection = _connection_on(await _Connecting(self._make_connection).run(self._threads))
-                    replies: Replies = await connection.ask([TIME], self._opening_timeout_s, as_they_are)
-                    if isinstance(replies, BaseException):
-                        raise replies  # noqa: TRY301
-                    tell_time(replies[0], self._on_time)
-                    self._open.append(connection)
+                    await self._admit(connection)
                     opening.connection = connection
                 if opening.connection is None:
                     opening.failure = RedisTimeoutError("no connection in time")
