@@ -30,14 +30,37 @@ class FailureKind(StrEnum):
     WRITES_REFUSED = "writes_refused"
     """MISCONF, NOREPLICAS: reads go on."""
     PERMISSION = "permission"
+    HANDSHAKE = "handshake"
+    """The server refuses connections: there is no such database, it does not take the client's name, or it
+    is no Redis."""
     MISPAIRED = "mispaired"
     """A reply that answers another command: the connection is not to be trusted (S9)."""
+    RESET = "reset"
+    """The cache has closed the connection itself, as another reply on it was not to be trusted."""
+    OVERLOADED = "overloaded"
+    """More is asked than the store can answer in time: this was given up, so that what fits is served."""
+    EXHAUSTED = "exhausted"
+    """This process has no descriptor, no thread, or no connection of the caller's client left."""
     OTHER = "other"
 
     @property
     def is_outage(self) -> bool:
-        """Whether nothing at all can be had from the store, so that reads had better not ask."""
+        """Whether nothing at all can be had from the store, so that reads had better not ask.
+
+        That is the server's silence or its refusal. What this process lacks, or has done itself, says nothing
+        of the store: others are served, and so may be the next call.
+        """
         return self in _OUTAGES
+
+    @property
+    def is_local(self) -> bool:
+        """Whether it is this process's own doing: the store was not asked, or has had no time to answer."""
+        return self in _LOCAL
+
+    @property
+    def is_in_vain(self) -> bool:
+        """Whether an operation that met this had better ask for nothing more: it would wait once more."""
+        return self in _IN_VAIN
 
     @property
     def is_retryable(self) -> bool:
@@ -51,14 +74,18 @@ _OUTAGES = frozenset(
         FailureKind.CONNECTION,
         FailureKind.UNAVAILABLE,
         FailureKind.AUTHENTICATION,
+        FailureKind.HANDSHAKE,
     }
 )
+_LOCAL = frozenset({FailureKind.RESET, FailureKind.OVERLOADED, FailureKind.EXHAUSTED})
+_IN_VAIN = _OUTAGES | {FailureKind.OVERLOADED, FailureKind.EXHAUSTED}
 _RETRYABLE = frozenset(
     {
         FailureKind.TIMEOUT,
         FailureKind.CONNECTION,
         FailureKind.READ_ONLY,
         FailureKind.MISPAIRED,
+        FailureKind.RESET,
     }
 )
 

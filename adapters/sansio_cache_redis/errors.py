@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from typing import Final, TypeVar
 
 from redis.exceptions import (
@@ -9,6 +10,7 @@ from redis.exceptions import (
     BusyLoadingError,
     ClusterDownError,
     MasterDownError,
+    MaxConnectionsError,
     NoPermissionError,
     OutOfMemoryError,
     ReadOnlyError,
@@ -25,20 +27,62 @@ ERRORS: Final = (RedisError, OSError, EOFError)
 _E = TypeVar("_E", bound=BaseException)
 
 
+class OverloadedError(RedisTimeoutError):
+    """A call was given up as it could not be answered in time, though the server is not silent."""
+
+
+class ExhaustedError(RedisConnectionError):
+    """This process lacks what a connection takes: a descriptor, a thread, or one of a pool's connections."""
+
+
+class OwnResetError(RedisConnectionError):
+    """The cache has closed the connection itself, for the sake of another reply on it."""
+
+
+class HandshakeError(RedisConnectionError):
+    """The server has refused a connection that could be opened; the cause says how."""
+
+
 def fresh(failure: _E) -> _E:
     """A copy of an error for one more caller: tracebacks would pile up in a shared one."""
-    return type(failure)(*failure.args)
+    copy = type(failure)(*failure.args)
+    copy.__cause__ = failure.__cause__
+    return copy
 
 
-def as_failure(error: Exception) -> Exception:
+def as_failure(error: BaseException) -> Exception:
     """An error as a connection may fail with it: what is none of redis-py's or of the socket is wrapped."""
     if isinstance(error, ERRORS):
         return error
     return RedisConnectionError(f"the connection failed with {type(error).__name__}")
 
 
+def as_opening_failure(error: BaseException) -> Exception:
+    """An error as the opening of a connection may fail with it.
+
+    What the server answers to the handshake is a refusal of all that would be asked on the connection, also
+    where the same answer to a command would concern that command only.
+    """
+    kind = classify(error)
+    if kind is FailureKind.EXHAUSTED:
+        return _caused_by(error, ExhaustedError("this process has no means left to open a connection"))
+    if kind.is_outage or not isinstance(error, RedisError):
+        return as_failure(error)
+    return _caused_by(error, HandshakeError(f"the server refuses the connection ({type(error).__name__})"))
+
+
+def _caused_by(cause: BaseException, error: Exception) -> Exception:
+    error.__cause__ = cause
+    return error
+
+
 # What redis-py has a class for; the rest arrives as a bare ResponseError and is told by its first word.
 _BY_CLASS: Final[tuple[tuple[type[Exception], FailureKind], ...]] = (
+    (OverloadedError, FailureKind.OVERLOADED),
+    (ExhaustedError, FailureKind.EXHAUSTED),
+    (MaxConnectionsError, FailureKind.EXHAUSTED),
+    (OwnResetError, FailureKind.RESET),
+    (HandshakeError, FailureKind.HANDSHAKE),
     (RedisTimeoutError, FailureKind.TIMEOUT),
     (TimeoutError, FailureKind.TIMEOUT),
     (BusyLoadingError, FailureKind.UNAVAILABLE),
@@ -67,10 +111,20 @@ _BY_WORD: Final = {
     "MISCONF": FailureKind.WRITES_REFUSED,
     "NOREPLICAS": FailureKind.WRITES_REFUSED,
 }
+_OF_THIS_PROCESS: Final = frozenset(
+    {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL}
+)
+"""What the system answers where it has no descriptor, memory or port left to give."""
 
 
 def classify(error: BaseException) -> FailureKind:
     """What kind of failure an error of redis-py, of the server or of the socket is."""
+    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "new thread" in str(error)):
+        return FailureKind.EXHAUSTED
+    # redis-py raises errors of its own while it handles those of the socket.
+    for each in (error, error.__cause__, error.__context__):
+        if isinstance(each, OSError) and each.errno in _OF_THIS_PROCESS:
+            return FailureKind.EXHAUSTED
     for kind, failure in _BY_CLASS:
         if isinstance(error, kind):
             return failure

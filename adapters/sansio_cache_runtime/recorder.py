@@ -78,6 +78,13 @@ class Recorder:
                 )
             case OutageEnded(lasted_s=lasted_s):
                 self._log(logging.WARNING, "the store serves again after %.1f s", lasted_s)
+            case RefusalBegan(kind=kind) if kind.is_local:
+                self._log(
+                    logging.WARNING,
+                    "some calls had to do without the store (%s): that is this process's own doing and no "
+                    "outage, and others are served; stats().gave_up counts them",
+                    kind.value,
+                )
             case RefusalBegan(kind=kind):
                 self._log(
                     logging.WARNING, "the store refuses (%s); health() says what is missing", kind.value

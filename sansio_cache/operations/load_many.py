@@ -435,7 +435,7 @@ class LoadManyFilling(AsksStore):
             case StoreFailed(now_s=now_s, kind=kind):
                 if again := self.retry(event):
                     return again
-                if kind.is_outage:  # it would only wait once more; the leases lapse
+                if kind.is_in_vain:  # it would only wait once more; the leases lapse
                     return finish(fills.batch, now_s, *gave_up(event))
                 return release(fills.batch, self._leases(), None, now_s, *gave_up(event))
             case Interrupted(now_s=now_s):

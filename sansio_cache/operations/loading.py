@@ -417,7 +417,7 @@ class LoadFilling(AsksStore, Struct, frozen=True):
             case StoreFailed(now_s=now_s, kind=kind):
                 if again := self.retry(event):
                     return again
-                if kind.is_outage:  # it would only wait once more; the lease lapses
+                if kind.is_in_vain:  # it would only wait once more; the lease lapses
                     return self._end(self.outcome, now_s, *gave_up(event))
                 rest_s = request.rest_s
                 return release(

@@ -12,6 +12,7 @@ OUTAGES = {
     FailureKind.CONNECTION,
     FailureKind.UNAVAILABLE,
     FailureKind.AUTHENTICATION,
+    FailureKind.HANDSHAKE,
 }
 
 
@@ -20,6 +21,12 @@ def test_an_operation_that_gave_up_on_an_outage_opens_it_and_no_other_failure_do
     breaker = Breaker().after_failure(kind, 5.0)
     assert breaker.is_open is (kind in OUTAGES)
     assert breaker == (Breaker(5.0, kind) if kind in OUTAGES else Breaker())
+
+
+@pytest.mark.parametrize("kind", FailureKind)
+def test_what_this_process_lacks_or_has_done_itself_is_no_outage(kind):
+    assert not (kind.is_local and kind.is_outage)
+    assert kind.is_local is (kind in {FailureKind.RESET, FailureKind.OVERLOADED, FailureKind.EXHAUSTED})
 
 
 def test_it_keeps_the_moment_and_the_failure_that_opened_it():

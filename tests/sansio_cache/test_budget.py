@@ -56,6 +56,7 @@ def test_only_what_may_fare_better_at_once_is_retried(kind):
         FailureKind.CONNECTION,
         FailureKind.READ_ONLY,
         FailureKind.MISPAIRED,
+        FailureKind.RESET,
     }
     budget = Budget(11.0, 0.5, 3).after(StoreFailed(10.0, kind))
     assert (budget is not None) is (kind in retried)

@@ -230,7 +230,7 @@ def test_a_reply_of_anothers_closes_the_connection_and_all_who_wait_on_it_are_to
                 async with anyio.create_task_group() as tasks:
                     for _ in range(3):
                         tasks.start_soon(ask)
-                assert Counter(kinds) == {FailureKind.MISPAIRED: 1, FailureKind.CONNECTION: 2}
+                assert Counter(kinds) == {FailureKind.MISPAIRED: 1, FailureKind.RESET: 2}
                 assert isinstance(await backend.answer(ReadCell("ns:k", PATIENT_S)), CellRead)
 
         run(runtime, main)

@@ -1,5 +1,6 @@
 """The wire: what a semantic command is on the wire, and what its replies amount to."""
 
+import errno
 import socket
 
 import pytest
@@ -51,7 +52,13 @@ from sansio_cache.events import (
     TagsRead,
     WriterFound,
 )
-from sansio_cache_redis.errors import classify
+from sansio_cache_redis.errors import (
+    OverloadedError,
+    OwnResetError,
+    as_opening_failure,
+    classify,
+    fresh,
+)
 from sansio_cache_redis.scripts import ACQUIRE, ALL, CAPTURE, EXPIRE, FILL, HOLD, RELEASE, RENEW
 from sansio_cache_redis.wire import (
     EVALSHA,
@@ -496,6 +503,17 @@ def test_an_error_of_the_server_is_told_by_its_first_word(line, kind):
     assert decoded(STORE_T, [1, US], V1, error) == StoreFailed(NOW_S, kind)
 
 
+def while_handling(first, second):
+    """An error that was raised while another was handled, as redis-py raises its own."""
+    try:
+        try:
+            raise first
+        except OSError:
+            raise second  # noqa: B904 - as redis-py does
+    except errors.RedisError as error:
+        return error
+
+
 @pytest.mark.parametrize(
     ("error", "kind"),
     [
@@ -503,7 +521,17 @@ def test_an_error_of_the_server_is_told_by_its_first_word(line, kind):
         (TimeoutError(), FailureKind.TIMEOUT),
         (socket.timeout(), FailureKind.TIMEOUT),  # noqa: UP041 - as a library may write it
         (errors.ConnectionError("refused"), FailureKind.CONNECTION),
-        (errors.MaxConnectionsError("too many"), FailureKind.CONNECTION),
+        (errors.MaxConnectionsError("too many"), FailureKind.EXHAUSTED),
+        (BaseParser.parse_error("ERR max number of clients reached"), FailureKind.CONNECTION),
+        (OSError(errno.EMFILE, "too many open files"), FailureKind.EXHAUSTED),
+        (OSError(errno.EADDRNOTAVAIL, "no port left"), FailureKind.EXHAUSTED),
+        (while_handling(OSError(errno.ENFILE, "too many"), errors.ConnectionError()), FailureKind.EXHAUSTED),
+        (while_handling(ConnectionResetError(), errors.ConnectionError()), FailureKind.CONNECTION),
+        (RuntimeError("can't start new thread"), FailureKind.EXHAUSTED),
+        (RuntimeError("a bug"), FailureKind.OTHER),
+        (MemoryError(), FailureKind.EXHAUSTED),
+        (OverloadedError("too much"), FailureKind.OVERLOADED),
+        (OwnResetError("closed"), FailureKind.RESET),
         (ConnectionRefusedError(), FailureKind.CONNECTION),
         (BrokenPipeError(), FailureKind.CONNECTION),
         (socket.gaierror(-2, "unknown host"), FailureKind.CONNECTION),
@@ -518,6 +546,30 @@ def test_an_error_of_the_server_is_told_by_its_first_word(line, kind):
 )
 def test_an_error_of_the_connection_has_a_kind(error, kind):
     assert classify(error) is kind
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (errors.ResponseError("DB index is out of range"), FailureKind.HANDSHAKE),
+        (errors.NoPermissionError("no select"), FailureKind.HANDSHAKE),
+        (errors.InvalidResponse("HTTP/1.1 400 Bad Request"), FailureKind.HANDSHAKE),
+        (errors.AuthenticationError("no"), FailureKind.AUTHENTICATION),
+        (errors.ConnectionError("refused"), FailureKind.CONNECTION),
+        (errors.BusyLoadingError("x"), FailureKind.UNAVAILABLE),
+        (OSError(errno.EMFILE, "too many open files"), FailureKind.EXHAUSTED),
+        (RuntimeError("can't start new thread"), FailureKind.EXHAUSTED),
+        (ValueError("nonsense"), FailureKind.CONNECTION),
+    ],
+    ids=name_of,
+)
+def test_whatever_keeps_a_connection_from_opening_is_an_outage_but_for_what_this_process_lacks(error, kind):
+    failure = as_opening_failure(error)
+    assert classify(failure) is kind
+    assert kind.is_outage or kind is FailureKind.EXHAUSTED
+    # Each caller has a copy, which says the same.
+    assert classify(fresh(failure)) is kind
+    assert fresh(failure).__cause__ is failure.__cause__
 
 
 # Scripts that the server does not know.

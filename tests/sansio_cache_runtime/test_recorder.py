@@ -36,6 +36,10 @@ CHANGES = {
     OutageBegan("", FailureKind.CONNECTION): (logging.WARNING, "the store does not serve (connection)"),
     OutageEnded("", 1.25): (logging.WARNING, "the store serves again after 1.2 s"),
     RefusalBegan("", FailureKind.PERMISSION): (logging.WARNING, "the store refuses (permission)"),
+    RefusalBegan("", FailureKind.OVERLOADED): (
+        logging.WARNING,
+        "some calls had to do without the store (overloaded)",
+    ),
     InvalidationsForgotten("", 10_000): (logging.ERROR, "more than 10000 invalidations wait for the store"),
 }
 WARNED = {

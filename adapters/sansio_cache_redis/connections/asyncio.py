@@ -26,7 +26,7 @@ from sansio_cache_redis.connections.multiplexed import (
     MultiplexedConnections,
 )
 from sansio_cache_redis.connections.redispy import close_now, has_unread, reply_reader, transport_of
-from sansio_cache_redis.errors import ERRORS, as_failure, fresh
+from sansio_cache_redis.errors import ERRORS, as_failure, as_opening_failure, fresh
 
 
 class _AsyncioConnection(MultiplexedConnection):
@@ -224,7 +224,7 @@ class AsyncioConnections(MultiplexedConnections[_AsyncioConnection]):
             raise RedisConnectionError("the cache was closed")
         failure = opening.exception()
         if failure is not None:
-            raise fresh(failure)
+            raise fresh(as_opening_failure(failure))
         return opening.result()
 
     async def _open_one(self) -> _AsyncioConnection:

@@ -39,7 +39,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from sansio_cache_redis.connections.redispy import LONGEST_CALL_S, NOT_ENOUGH_DATA, pack, pack_one
-from sansio_cache_redis.errors import as_failure, fresh
+from sansio_cache_redis.errors import OwnResetError, as_failure, fresh
 from sansio_cache_redis.wire import TIME, Again, Args, tell_time
 
 SWEEP_S: Final = 0.02
@@ -343,7 +343,7 @@ class MultiplexedConnections(ABC, Generic[C]):
         """Close the connections that are open. The next call opens another."""
         connections, self._open = self._open, []
         for connection in connections:
-            connection.close(RedisConnectionError("the connection was closed"))
+            connection.close(OwnResetError("the connection was closed"))
 
     def __iter__(self) -> Iterator[C]:
         return iter([connection for connection in self._open if connection.failure is None])

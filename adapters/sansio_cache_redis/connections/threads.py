@@ -28,7 +28,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from sansio_cache_redis.connections.redispy import LONGEST_CALL_S, Wire, blocking_wire
-from sansio_cache_redis.errors import ERRORS, as_failure, fresh
+from sansio_cache_redis.errors import ERRORS, ExhaustedError, as_opening_failure, fresh
 from sansio_cache_redis.wire import TIME, Args, tell_time
 
 StartThread = Callable[[Callable[[], object], str], bool]
@@ -313,7 +313,7 @@ class ThreadsConnections:
             partial(self._open, opening), "sansio-cache-connecting"
         )
         if not has_begun:
-            opening.failure = RedisConnectionError("no thread to open a connection")
+            opening.failure = ExhaustedError("no thread to open a connection")
             opening.done.set()
         if not opening.done.wait(timeout_s):
             raise RedisTimeoutError("no connection in time")
@@ -345,7 +345,7 @@ class ThreadsConnections:
                     raise RedisConnectionError("the cache was closed")  # noqa: TRY301
                 opening.wire = wire
         except Exception as error:  # noqa: BLE001 - handed to the callers who wait
-            opening.failure = as_failure(error)
+            opening.failure = as_opening_failure(error)
             if redispy is not None:
                 redispy.disconnect()
         finally:

@@ -36,7 +36,7 @@ from sansio_cache_redis.connections.redispy import (
     reply_reader,
     socket_of,
 )
-from sansio_cache_redis.errors import as_failure, fresh
+from sansio_cache_redis.errors import as_failure, as_opening_failure, fresh
 from sansio_cache_redis.wire import Args
 
 _READ_BYTES: Final = 262144
@@ -364,7 +364,7 @@ class TrioConnections(MultiplexedConnections[_TrioConnection]):
                 if opening.connection is None:
                     opening.failure = RedisTimeoutError("no connection in time")
         except Exception as error:  # noqa: BLE001 - handed to the callers who wait
-            opening.failure = as_failure(error)
+            opening.failure = as_opening_failure(error)
         finally:
             if connection is not None and opening.connection is None:
                 connection.close(opening.failure)
