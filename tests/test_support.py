@@ -5,25 +5,38 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
+from random import Random
 from typing import Any, cast
 
 import pytest
 import redis
 import redis.asyncio
 
+from support.framing import parse_request, reply_end
 from support.proxy import (
     DROP_REPLY,
     DROP_REQUEST,
     DUPLICATE_LATER,
+    HALF_OPEN,
     HOLD,
+    SILENCE,
+    SWALLOW_REPLY,
+    CutReply,
+    CutRequest,
+    Delay,
+    DelayReply,
+    Drip,
     FaultProxy,
     Refuse,
+    Replay,
+    about,
     command,
-    parse_request,
-    reply_end,
+    sometimes,
 )
 from support.servers import (
     DEFAULT,
@@ -415,6 +428,197 @@ class TestFaultProxy:
 
         asyncio.run(main())
 
+    def test_a_command_cut_within_is_not_executed(
+        self, proxy: FaultProxy, through: Connect, redis_client: redis.Redis, namespace: str
+    ) -> None:
+        rule = proxy.on(command("SET", namespace), CutRequest(after_bytes=40))
+        client = through()
+        with pytest.raises(redis.ConnectionError, match="closed"):
+            client.set(namespace, "x" * 1000)
+        assert rule.fired == 1
+        assert client.set(namespace, "y")
+        assert redis_client.get(namespace) == b"y"
+
+    def test_a_reply_cut_within_leaves_its_command_executed_and_a_part_of_it_arrives(
+        self, proxy: FaultProxy, through: Connect, redis_client: redis.Redis, namespace: str
+    ) -> None:
+        redis_client.set(namespace, "before")
+        proxy.on(command("GETSET", namespace), CutReply(after_bytes=6))
+        connection: Any = through().connection_pool.get_connection()
+        connection.send_command("GETSET", namespace, "after")
+        received = b""
+        while data := connection._sock.recv(100):
+            received += data
+        assert received == b"$6\r\nbe"
+        assert redis_client.get(namespace) == b"after"
+
+    def test_a_command_that_is_delayed_is_executed_late_as_are_those_behind_it(
+        self, proxy: FaultProxy, through: Connect, redis_client: redis.Redis, namespace: str
+    ) -> None:
+        rule = proxy.on(command("INCRBY"), Delay(0.05), times=2)
+        connection: Any = through().connection_pool.get_connection()
+        connection.send_command("INCRBY", namespace, 1)
+        rule.wait()
+        connection.disconnect()
+        wait_until(lambda: redis_client.get(namespace) == b"1")
+        began_s = time.monotonic()
+        with through().pipeline(transaction=False) as pipeline:
+            assert pipeline.incr(namespace).get(namespace).execute() == [2, b"2"]
+        assert time.monotonic() - began_s >= 0.05
+
+    def test_a_reply_that_is_delayed_or_drips_is_of_a_command_that_was_executed_at_once(
+        self, proxy: FaultProxy, through: Connect, redis_client: redis.Redis, namespace: str
+    ) -> None:
+        client = through()
+        for action in (DelayReply(0.05), Drip(count=1, every_s=0.01)):
+            redis_client.delete(namespace)
+            rule = proxy.on(command("INCRBY", namespace), action)
+            with client.pipeline(transaction=False) as pipeline, ThreadPoolExecutor() as threads:
+                began_s = time.monotonic()
+                replies = threads.submit(pipeline.incr(namespace, 100).get(namespace).execute)
+                rule.wait()
+                assert redis_client.get(namespace) == b"100"
+                assert replies.result() == [100, b"100"]
+            assert time.monotonic() - began_s >= 0.05
+
+    def test_a_reply_that_is_swallowed_leaves_the_connection_out_of_step(
+        self, proxy: FaultProxy, through: Connect, namespace: str
+    ) -> None:
+        proxy.on(command("INCRBY", namespace, "1"), SWALLOW_REPLY)
+        connection: Any = through().connection_pool.get_connection()
+        words = [("INCRBY", namespace, by) for by in (1, 10, 100)]
+        connection.send_packed_command(connection.pack_commands(words))
+        assert [connection.read_response() for _ in range(2)] == [11, 111]
+
+    def test_a_silent_connection_executes_all_and_answers_nothing(
+        self, proxy: FaultProxy, through: Connect, redis_client: redis.Redis, namespace: str
+    ) -> None:
+        rule = proxy.on(command("INCRBY", namespace, "10"), SILENCE)
+        connection: Any = through(socket_timeout=0.05).connection_pool.get_connection()
+        words = [("INCRBY", namespace, by) for by in (1, 10, 100)]
+        connection.send_packed_command(connection.pack_commands(words))
+        assert connection.read_response() == 1
+        with pytest.raises(redis.TimeoutError):
+            connection.read_response()
+        assert rule.fired == 1
+        wait_until(lambda: redis_client.get(namespace) == b"111")
+        assert through().incr(namespace) == 112
+
+    def test_a_subscription_that_is_half_open_is_confirmed_and_says_nothing_more(
+        self, proxy: FaultProxy, through: Connect, redis_client: redis.Redis, namespace: str
+    ) -> None:
+        rule = proxy.on(command("SUBSCRIBE"), HALF_OPEN)
+        with cast("Any", through()).pubsub() as half_open, cast("Any", through()).pubsub() as whole:
+            half_open.subscribe(namespace)
+            assert _next(half_open)["type"] == "subscribe"
+            whole.subscribe(namespace)
+            assert _next(whole)["type"] == "subscribe"
+            redis_client.publish(namespace, "news")
+            assert _next(whole)["data"] == b"news"
+            assert half_open.get_message(timeout=0.01) is None
+        assert rule.fired == 1
+
+    def test_a_command_is_replayed_later_by_itself(
+        self, proxy: FaultProxy, through: Connect, redis_client: redis.Redis, namespace: str
+    ) -> None:
+        rule = proxy.on(command("APPEND"), Replay(after_s=0.01))
+        client = through()
+        client.append(namespace, "a")
+        client.close()
+        rule.wait()
+        wait_until(lambda: redis_client.get(namespace) == b"aa")
+
+    def test_a_rule_is_for_a_key_for_a_connection_or_for_some(
+        self, proxy: FaultProxy, through: Connect, namespace: str
+    ) -> None:
+        first, second = (through().connection_pool.get_connection() for _ in range(2))
+        gone = Refuse("ERR gone")
+        by_key = proxy.on(about(namespace), gone, times=None, name="by key")
+        by_connection = proxy.on(command("PING"), gone, times=None, connection=2, name="by connection")
+        some = proxy.on(sometimes(0.5, Random(1), command("ECHO")), gone, times=None, name="some")
+
+        def fails(connection: Any, *words: str) -> bool:
+            connection.send_command(*words)
+            try:
+                connection.read_response()
+            except redis.ResponseError:
+                return True
+            return False
+
+        assert [fails(first, "GET", key) for key in (namespace, f"{namespace}2")] == [True, False]
+        assert [fails(each, "PING") for each in (first, second)] == [False, True]
+        hit = sum(fails(first, "ECHO", "x") for _ in range(100))
+        assert 20 < hit < 80
+        assert (by_key.fired, by_connection.fired, some.fired) == (1, 1, hit)
+        proxy.clear()
+        assert proxy.firings == {"by key": 1, "by connection": 1, "some": hit}
+
+    def test_connections_are_accepted_and_then_wait_or_are_refused_in_words(
+        self, proxy: FaultProxy, through: Connect
+    ) -> None:
+        slow = proxy.on_connect(Delay(0.05))
+        began_s = time.monotonic()
+        assert through().ping()
+        assert time.monotonic() - began_s >= 0.05
+        silent = proxy.on_connect(SILENCE)
+        with pytest.raises(redis.TimeoutError):
+            through(socket_timeout=0.05).ping()
+        full = proxy.on_connect(Refuse("ERR max number of clients reached"))
+        with pytest.raises(redis.ConnectionError, match="max number"):
+            through().ping()
+        closed = proxy.on_connect(DROP_REQUEST)
+        with pytest.raises(redis.ConnectionError):
+            through().ping()
+        held, replies = proxy.on_connect(HOLD), []
+        thread = threading.Thread(target=lambda: replies.append(through().ping()))
+        thread.start()
+        held.wait()
+        assert replies == []
+        proxy.release()
+        thread.join()
+        assert replies == [True]
+        assert [each.fired for each in (slow, silent, full, closed, held)] == [1] * 5
+
+    @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a full queue of connections answers")
+    def test_a_server_that_vanished_answers_nobody_who_connects(
+        self, proxy: FaultProxy, through: Connect, redis_client: redis.Redis, namespace: str
+    ) -> None:
+        client = through(socket_timeout=0.1)
+        client.ping()
+        proxy.vanish()
+        with pytest.raises(redis.TimeoutError, match="connecting"):
+            through(socket_connect_timeout=0.1).ping()
+        with pytest.raises(redis.TimeoutError, match="reading"):
+            client.incr(namespace)
+        assert redis_client.get(namespace) is None
+        proxy.appear()
+        wait_until(lambda: redis_client.get(namespace) == b"1")
+        assert through().ping()
+
+    def test_a_slow_link_is_slow_each_way(self, proxy: FaultProxy, through: Connect, namespace: str) -> None:
+        client, big = through(), b"x" * 100_000
+        client.ping()
+        proxy.limit(to_server_bytes_per_s=1e6)
+        took_s = _seconds(lambda: client.set(namespace, big))
+        assert took_s >= 0.09
+        proxy.limit(to_client_bytes_per_s=1e6)
+        assert _seconds(lambda: client.get(namespace)) >= 0.09
+        proxy.limit()
+        assert client.get(namespace) == big
+
+    def test_far_away_all_takes_longer_but_travels_at_the_same_time(
+        self, proxy: FaultProxy, through: Connect, namespace: str
+    ) -> None:
+        connection: Any = through().connection_pool.get_connection()
+        proxy.far_away(0.02)
+        began_s = time.monotonic()
+        for _ in range(100):
+            connection.send_command("INCR", namespace)
+        assert [connection.read_response() for _ in range(100)] == list(range(1, 101))
+        assert 0.04 <= time.monotonic() - began_s < 100 * 0.02
+        proxy.far_away(0)
+        assert through().incr(namespace) == 101
+
     def test_a_predicate_that_fails_fails_the_test(self, redis_server: Server) -> None:
         def ask_with_a_broken_predicate() -> None:
             with (
@@ -432,7 +636,7 @@ class TestFaultProxy:
     def test_a_fault_that_does_not_happen_is_noticed(
         self, proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("support.proxy.TIMEOUT_S", 0.01)
+        monkeypatch.setattr("support.faults.TIMEOUT_S", 0.01)
         with pytest.raises(TimeoutError, match="0 of 1"):
             proxy.on(command("PING"), DROP_REPLY).wait()
 
@@ -504,6 +708,12 @@ class TestTlsProxy:
             pytest.raises(redis.RedisError),
         ):
             client.ping()
+
+
+def _seconds(call: Callable[[], object]) -> float:
+    began_s = time.monotonic()
+    call()
+    return time.monotonic() - began_s
 
 
 def _next(pubsub: Any) -> dict[str, Any]:
