@@ -36,6 +36,7 @@ import msgspec
 from sansio_cache.errors import ConfigurationError, SerializationError
 from sansio_cache.roundtrip import change
 from sansio_cache.schema import FINGERPRINT_BYTES, fingerprint, name_of
+from sansio_cache.signals import let_through
 
 T = TypeVar("T")
 
@@ -105,6 +106,7 @@ class Codec(Generic[T]):
         except (MemoryError, SerializationError):
             raise
         except Exception as error:  # a value's own properties, __eq__ and validators are user code
+            let_through(error)
             raise self._refusal(f" cannot be stored: {error}") from error
 
     def decode(self, payload: bytes | memoryview) -> T:
@@ -123,11 +125,14 @@ class Codec(Generic[T]):
             return self.decoder.decode(payload)
         except MemoryError:
             raise
-        except msgspec.ValidationError:
+        except msgspec.ValidationError as error:
+            let_through(error)
             reason = "schema"
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            let_through(error)
             reason = "corrupt"
-        except Exception:  # noqa: BLE001 - from a class's __post_init__, or a set's unhashable member
+        except Exception as error:  # noqa: BLE001 - from a class's __post_init__, or a set's unhashable member
+            let_through(error)
             reason = "schema"
         # Raised out here, so that no context keeps the payload alive.
         raise Undecodable(reason)
@@ -151,7 +156,8 @@ class Codec(Generic[T]):
         made: Encoded[T] | None
         try:
             made = self._round_trip(self.hook(older))
-        except Exception:  # noqa: BLE001 - the hook is user code, and a number that it was given any size
+        except Exception as error:  # noqa: BLE001 - the hook is user code, and a number that it was given any size
+            let_through(error)
             made = None
         if made is None:  # Raised out here, so that no context keeps the payload alive.
             raise Undecodable("schema")
@@ -196,7 +202,8 @@ def _is_same(given: Any, back: Any) -> bool:
     """
     try:
         return marshal.dumps(given, 2) == marshal.dumps(back, 2)
-    except Exception:  # noqa: BLE001 - not a plain value, or an audit hook does not like marshal
+    except Exception as error:  # noqa: BLE001 - not a plain value, or an audit hook does not like marshal
+        let_through(error)
         return False
 
 
@@ -230,6 +237,7 @@ def _build(type: Any, max_value_bytes: int, migrate: Migration | None) -> Codec[
             "the module that defines the class: not in a function, nor under TYPE_CHECKING alone"
         ) from error
     except Exception as error:  # evaluating annotations runs user code
+        let_through(error)
         raise ConfigurationError(
             f"type={name_of(type)} cannot be cached: {error}. Use dataclasses, attrs classes, "
             "TypedDict, NamedTuple, msgspec.Struct (with tag=True in unions) and built-in types"

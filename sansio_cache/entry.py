@@ -27,6 +27,7 @@ from msgspec import Struct
 
 from sansio_cache.cell import NO_GRANT, Cell, Foreign, Kind
 from sansio_cache.codec import Codec, Undecodable
+from sansio_cache.signals import let_through
 from sansio_cache.tags import VARIANT_OF, VERSION_BYTES, Versions
 
 _BODY: Final = struct.Struct(">8s8sBBI")
@@ -211,8 +212,8 @@ def examine(
         if len(payload) <= codec.max_value_bytes:
             try:
                 value = codec.decoder.decode(payload)
-            except Exception:  # noqa: BLE001, S110 - `Codec.decode` says below what to make of it
-                pass
+            except Exception as error:  # noqa: BLE001 - `Codec.decode` says below what to make of it
+                let_through(error)
             else:
                 soft_ms = cell.soft_ms  # as in `is_fresh`
                 return Servable(value, soft_ms == 0 or (server_ms is not None and server_ms < soft_ms), cell)

@@ -13,6 +13,8 @@ import attrs
 import msgspec
 from msgspec import inspect
 
+from sansio_cache.signals import let_through
+
 FINGERPRINT_BYTES: Final = 8
 
 
@@ -121,6 +123,7 @@ def _default(field: inspect.Field) -> list[str] | None:
         return None
     try:
         text = msgspec.json.encode(field.default, order="sorted").decode()
-    except Exception:  # noqa: BLE001 - any object may be a default; then its class must do
+    except Exception as error:  # noqa: BLE001 - any object may be a default; then its class must do
+        let_through(error)
         text = ""
     return [type(field.default).__name__, text]

@@ -66,6 +66,7 @@ from sansio_cache.events import (
     TagsRead,
     WriterFound,
 )
+from sansio_cache.signals import let_through
 from sansio_cache.tags import NO_VERSION, VERSION_BYTES
 from sansio_cache_redis.errors import classify
 from sansio_cache_redis.scripts import ACQUIRE, ALL, CAPTURE, EXPIRE, FILL, HOLD, RELEASE, RENEW, Script
@@ -248,7 +249,8 @@ class EventReader:
         now_s = self._clock()
         try:
             event = decode(command, replies, self._server_clock, now_s)
-        except Exception:  # noqa: BLE001 - a fault of ours must not leave the caller waiting for ever
+        except Exception as error:  # noqa: BLE001 - a fault of ours must not leave the caller waiting for ever
+            let_through(error)
             return StoreFailed(now_s, FailureKind.OTHER)
         if isinstance(event, StoreFailed):
             if NoScriptError in map(type, replies):
@@ -303,7 +305,8 @@ def decode(command: StoreCommand, replies: Sequence[Any], clock: ServerClock, no
             if isinstance(reply, Exception) and not _is_harmless(command, reply):
                 return StoreFailed(now_s, classify(reply))
         return _decode(command, replies, clock, now_s)
-    except (WireError, ValueError, TypeError, LookupError, AttributeError, OverflowError):
+    except (WireError, ValueError, TypeError, LookupError, AttributeError, OverflowError) as error:
+        let_through(error)
         # A reply of the wrong shape answers another command, or comes from no Redis.
         return StoreFailed(now_s, FailureKind.MISPAIRED)
 

@@ -17,8 +17,9 @@ from msgspec import Struct
 from sansio_cache.budget import StoreTimeouts
 from sansio_cache.commands import ShareLoad, Sleep
 from sansio_cache.coordinator import Coordinator, Distrusted, Recovery, without_store
-from sansio_cache.events import LoadLed, LoadNotShared, ShareAnswer
+from sansio_cache.events import ComputeFailed, LoadLed, LoadNotShared, ShareAnswer
 from sansio_cache.notices import Notice, RefreshSkipped, StoreGaveUp
+from sansio_cache.signals import let_through
 from sansio_cache.single_flight import Following, Ticket
 from sansio_cache.step import Outcome, Step
 from sansio_cache_runtime.backend import Listener
@@ -131,6 +132,18 @@ class DriverBase(ABC, Generic[E, B]):
         lasting = [notice for notice in step.notices if not isinstance(notice, StoreGaveUp)]
         if lasting:
             self._heed(lasting)
+
+    def _compute_failed(self, error: Exception) -> ComputeFailed:
+        """What a loader has raised is its callers'; but what a signal handler has raised in it is its own."""
+        let_through(error)
+        return ComputeFailed(self._clock(), error)
+
+    def _observe(self, step: Step) -> None:
+        """Take in how far an operation is, before its command is performed."""
+        with self._lock:
+            ended = self._coordinator.observe(step)
+        if ended is not None:
+            self._wake(ended)
 
     def _join(self, command: ShareLoad, call: Call) -> LoadLed | LoadNotShared | Following:
         """Lead a load, or follow one: then the caller waits for the `ending` of its call, and leaves."""

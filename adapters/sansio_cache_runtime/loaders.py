@@ -29,6 +29,7 @@ from sansio_cache.commands import Compute, ComputeMany
 from sansio_cache.errors import ConfigurationError, RecursiveLoadError
 from sansio_cache.events import LoadNotShared, LoadShared, ShareAnswer
 from sansio_cache.loader import LoadContext
+from sansio_cache.signals import let_through
 
 
 def is_coroutine_function(loader: Any) -> bool:
@@ -122,7 +123,8 @@ def own_copy(event: ShareAnswer, arrival: int) -> ShareAnswer:
         return event
     try:
         return LoadShared(event.now_s, None, deepcopy(event.value))
-    except Exception:  # noqa: BLE001 - whatever a class of the user's does when it is copied
+    except Exception as error:  # noqa: BLE001 - whatever a class of the user's does when it is copied
+        let_through(error)
         return LoadNotShared(event.now_s, arrival)
 
 

@@ -20,6 +20,7 @@ import attrs
 from sansio_cache.describe import describe
 from sansio_cache.errors import ConfigurationError
 from sansio_cache.notices import Notice
+from sansio_cache.signals import let_through
 from sansio_cache_runtime.loaders import is_coroutine_function
 
 logger: Final = logging.getLogger("sansio_cache")
@@ -128,6 +129,7 @@ class Subscribers:
                 try:
                     subscription.subscriber(notice)
                 except Exception as error:  # noqa: BLE001 - it is none of the caller's business
+                    let_through(error)
                     self._failed(subscription, error)
 
     def after_fork(self) -> None:

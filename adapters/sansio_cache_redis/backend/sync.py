@@ -10,6 +10,7 @@ from sansio_cache.commands import StoreCommand
 from sansio_cache.config import CacheConfig
 from sansio_cache.events import StoreEvent
 from sansio_cache.health import Health
+from sansio_cache.signals import let_through
 from sansio_cache_redis.backend.base import BaseBackend
 from sansio_cache_redis.connections.client import ClientConnections
 from sansio_cache_redis.connections.settings import blocking_factory, check_client
@@ -30,6 +31,7 @@ class RedisBackend(BaseBackend[ThreadsConnections | ClientConnections]):
             if isinstance(answer, Again):
                 return answer.read(self.connections.execute(answer.commands, command.timeout_s))
         except Exception as error:  # noqa: BLE001 - whatever it is: the business never sees the cache fail
+            let_through(error)
             return self._events.failure(error)
         return answer
 
@@ -41,6 +43,7 @@ class RedisBackend(BaseBackend[ThreadsConnections | ClientConnections]):
         try:
             replies = self.connections.execute([args for _, args in asked], PROBES_S)
         except Exception as error:  # noqa: BLE001 - it is what is told
+            let_through(error)
             replies = error
         return self._judged(asked, replies, time.monotonic() - started_s)
 

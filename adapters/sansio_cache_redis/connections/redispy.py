@@ -23,6 +23,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import InvalidResponse, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
+from sansio_cache.signals import let_through
 from sansio_cache_redis.errors import ERRORS
 
 LONGEST_CALL_S: Final = 5.0
@@ -153,7 +154,8 @@ class _PublicWire:
         """Whether it is still open, and no reply lies there that nobody has asked for."""
         try:
             return not self._connection.can_read(timeout=0)
-        except ERRORS:
+        except ERRORS as error:
+            let_through(error)
             return False
 
     def close(self) -> None:
@@ -218,7 +220,8 @@ class _SocketWire(_PublicWire):
                 if now_s > last_s:
                     raise RedisTimeoutError("the replies take too long")
                 count = None
-        except (TimeoutError, BlockingIOError):
+        except (TimeoutError, BlockingIOError) as error:
+            let_through(error)
             raise RedisTimeoutError("no reply in time") from None
         if len(replies) > len(commands) or parser.has_data():
             raise RedisConnectionError("a reply came that nobody has asked for")
@@ -233,10 +236,9 @@ class _SocketWire(_PublicWire):
             self._sock.setblocking(False)
             self._timing = (0.0, False)
             self._sock.recv(1, socket.MSG_PEEK)
-        except BlockingIOError:
-            return True
-        except OSError:
-            return False
+        except OSError as error:
+            let_through(error)
+            return isinstance(error, BlockingIOError)
         return False
 
     def _spin(self) -> int | None:
@@ -248,7 +250,8 @@ class _SocketWire(_PublicWire):
         while True:
             try:
                 count = self._sock.recv_into(self._buffer, 0, socket.MSG_DONTWAIT)
-            except BlockingIOError:
+            except BlockingIOError as error:
+                let_through(error)
                 if time.monotonic() < until_s:
                     continue
                 self._sleeps = self._sleeps_next

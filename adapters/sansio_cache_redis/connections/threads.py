@@ -27,6 +27,7 @@ from msgspec import Struct
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
+from sansio_cache.signals import let_through
 from sansio_cache_redis.connections.redispy import LONGEST_CALL_S, Wire, blocking_wire
 from sansio_cache_redis.errors import ERRORS, ExhaustedError, as_opening_failure, fresh
 from sansio_cache_redis.wire import TIME, Args, tell_time
@@ -223,6 +224,7 @@ class ThreadsConnections:
                 wire.close()
                 raise
         except ERRORS as error:
+            let_through(error)
             call.failure = error
             raise
         lane.used_s = time.monotonic()

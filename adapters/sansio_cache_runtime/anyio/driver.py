@@ -27,7 +27,7 @@ from sansio_cache.commands import (
 )
 from sansio_cache.coordinator import Coordinator, Recovery, interrupted, renewing
 from sansio_cache.errors import CacheClosedError
-from sansio_cache.events import Computed, ComputeFailed, Event, FailureKind, StoreFailed, Woke
+from sansio_cache.events import Computed, Event, FailureKind, StoreFailed, Woke
 from sansio_cache.single_flight import Following, Ticket
 from sansio_cache.step import Outcome, Step
 from sansio_cache_runtime.anyio.background import Background
@@ -103,10 +103,7 @@ class Driver(DriverBase[anyio.Event, AnyioBackend]):
                     event = await self._perform(command, call)
                 step = step.state.receive(event)
                 if step.load_id is not None:
-                    with self._lock:
-                        ended = coordinator.observe(step)
-                    if ended in self._endings:
-                        self._wake(ended)
+                    self._observe(step)
                 notices = step.notices
                 if notices and (
                     (recorder.note(notices) and coordinator.concerns(notices)) or coordinator.needs_recovery
@@ -196,7 +193,7 @@ class Driver(DriverBase[anyio.Event, AnyioBackend]):
             try:
                 value = await call_loader(bound(loader, command))
             except Exception as error:  # noqa: BLE001 - the loader's own, handed to its callers
-                return ComputeFailed(self._clock(), error)
+                return self._compute_failed(error)
             return Computed(self._clock(), value)
 
     async def _share(self, command: ShareLoad, call: Call) -> Event:

@@ -25,7 +25,7 @@ from sansio_cache.commands import (
 )
 from sansio_cache.coordinator import Coordinator, Recovery, interrupted
 from sansio_cache.errors import CacheClosedError
-from sansio_cache.events import Computed, ComputeFailed, Event, Woke
+from sansio_cache.events import Computed, Event, Woke
 from sansio_cache.single_flight import Following, Ticket
 from sansio_cache.step import Outcome, Step
 from sansio_cache_runtime.backend import SyncBackend
@@ -102,10 +102,7 @@ class Driver(DriverBase[threading.Event, SyncBackend]):
                     event = self._perform(command, call)
                 step = step.state.receive(event)
                 if step.load_id is not None:
-                    with self._lock:
-                        ended = coordinator.observe(step)
-                    if ended in self._endings:
-                        self._wake(ended)
+                    self._observe(step)
                 notices = step.notices
                 if notices and (
                     (recorder.note(notices) and coordinator.concerns(notices)) or coordinator.needs_recovery
@@ -181,7 +178,7 @@ class Driver(DriverBase[threading.Event, SyncBackend]):
             try:
                 value = call_blocking(bound(loader, command))
             except Exception as error:  # noqa: BLE001 - the loader's own, handed to its callers
-                return ComputeFailed(self._clock(), error)
+                return self._compute_failed(error)
             return Computed(self._clock(), value)
 
     def _share(self, command: ShareLoad, call: Call) -> Event:
