@@ -232,7 +232,8 @@ class Coordinator:
     ) -> LoadShared | LoadErrorShared | LoadNotShared | SharingTimedOut:
         """End following: the event that says what came of it.
 
-        Where it is `LoadShared` without a payload, `value` is the leader's own: the caller gets a copy.
+        Where it is `LoadShared` without a payload, `value` is the leader's own: the caller gets a copy. So is
+        the `error` of a `LoadErrorShared`.
         """
         has_ended, outcome = self.single_flight.leave(ticket)
         if not has_ended:
@@ -243,7 +244,7 @@ class Coordinator:
             if outcome.payload is None:
                 return LoadShared(now_s, None, outcome.value)
             return LoadShared(now_s, outcome.payload, None)
-        return LoadErrorShared(now_s, outcome.error)
+        return LoadErrorShared(now_s, outcome.error, outcome.shared)
 
     def begin(self, ticket: Ticket, step: Step, now_s: float) -> Step | None:
         """Begin an operation that another has spawned.

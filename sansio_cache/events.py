@@ -250,10 +250,11 @@ class Computed(Struct, frozen=True):
 
 
 class ComputeFailed(Struct, frozen=True):
-    """The loader raised."""
+    """The loader raised. From `shared` the driver makes the errors of those who share the load."""
 
     now_s: float
     error: Exception
+    shared: Any = None
 
 
 class LoadLed(Struct, frozen=True):
@@ -272,10 +273,15 @@ class LoadShared(Struct, frozen=True):
 
 
 class LoadErrorShared(Struct, frozen=True):
-    """The leader's loader raised, after this caller had joined."""
+    """The leader's loader raised, after this caller had joined.
+
+    `error` is the leader's own object, until the driver has put this caller's in its place; `shared` is what
+    it kept for that.
+    """
 
     now_s: float
     error: Exception
+    shared: Any = None
 
 
 class LoadNotShared(Struct, frozen=True):

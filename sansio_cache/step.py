@@ -56,9 +56,10 @@ class Loaded(Struct, frozen=True):
 
 
 class Raised(Struct, frozen=True):
-    """The loader raised."""
+    """The loader raised. `shared` is what the driver has kept of it for other callers."""
 
     error: Exception
+    shared: Any = None
 
 
 class NotAMapping(Struct, frozen=True):

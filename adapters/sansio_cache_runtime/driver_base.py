@@ -10,12 +10,13 @@ from __future__ import annotations
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Generic, Protocol, TypeVar
 
 from msgspec import Struct
 
 from sansio_cache.budget import StoreTimeouts
-from sansio_cache.commands import ShareLoad, Sleep
+from sansio_cache.commands import Compute, ComputeMany, ShareLoad, Sleep
 from sansio_cache.coordinator import Coordinator, Distrusted, Recovery, without_store
 from sansio_cache.events import ComputeFailed, LoadLed, LoadNotShared, ShareAnswer
 from sansio_cache.notices import Notice, RefreshSkipped, StoreGaveUp
@@ -23,8 +24,9 @@ from sansio_cache.signals import let_through
 from sansio_cache.single_flight import Following, Ticket
 from sansio_cache.step import Outcome, Step
 from sansio_cache_runtime.backend import Listener
-from sansio_cache_runtime.loaders import own_copy, refuse_recursion
+from sansio_cache_runtime.loaders import keys_of, loading, own_copy, refuse_recursion
 from sansio_cache_runtime.recorder import Recorder
+from sansio_cache_runtime.shared_errors import SharedError
 from sansio_cache_runtime.watching import Watch
 
 
@@ -133,10 +135,13 @@ class DriverBase(ABC, Generic[E, B]):
         if lasting:
             self._heed(lasting)
 
-    def _compute_failed(self, error: Exception) -> ComputeFailed:
-        """What a loader has raised is its callers'; but what a signal handler has raised in it is its own."""
+    def _compute_failed(self, error: Exception, handled: BaseException | None) -> ComputeFailed:
+        """What a loader has raised is its callers'; but what a signal handler has raised in it is its own.
+
+        `handled` is what the loader's caller was handling meanwhile, if anything.
+        """
         let_through(error)
-        return ComputeFailed(self._clock(), error)
+        return ComputeFailed(self._clock(), error, SharedError.of(error, handled))
 
     def _observe(self, step: Step) -> None:
         """Take in how far an operation is, before its command is performed."""
@@ -154,6 +159,16 @@ class DriverBase(ABC, Generic[E, B]):
             if isinstance(answer, Following):
                 call.ending = self._endings.setdefault(answer.load_id, self._make_event())
         return answer
+
+    def _loading(self, command: Compute | ComputeMany) -> AbstractContextManager[None]:
+        """Mark the keys of a load as being loaded.
+
+        Raises:
+            RecursiveLoadError: One of them is, around this call.
+        """
+        if isinstance(command, ComputeMany):
+            refuse_recursion(self, *command.keys)  # a batch without the store has not asked for leases
+        return loading(self, *keys_of(command))
 
     def _leave(self, following: Following, call: Call) -> ShareAnswer:
         """End following: what came of it."""

@@ -27,9 +27,10 @@ from typing import Any, Final
 
 from sansio_cache.commands import Compute, ComputeMany
 from sansio_cache.errors import ConfigurationError, RecursiveLoadError
-from sansio_cache.events import LoadNotShared, LoadShared, ShareAnswer
+from sansio_cache.events import LoadErrorShared, LoadNotShared, LoadShared, ShareAnswer
 from sansio_cache.loader import LoadContext
 from sansio_cache.signals import let_through
+from sansio_cache_runtime.shared_errors import SharedError
 
 
 def is_coroutine_function(loader: Any) -> bool:
@@ -118,7 +119,12 @@ def call_blocking(loader: Callable[[], Any]) -> Any:
 
 
 def own_copy(event: ShareAnswer, arrival: int) -> ShareAnswer:
-    """A follower's own copy of a value that cannot be stored; without one, it loads for itself."""
+    """What is a follower's own of what has no payload: an error, or a copy of a value that cannot be stored.
+
+    Where a value cannot be copied, the follower loads for itself.
+    """
+    if isinstance(event, LoadErrorShared) and isinstance(event.shared, SharedError):
+        return LoadErrorShared(event.now_s, event.shared.own())
     if not isinstance(event, LoadShared) or event.payload is not None:
         return event
     try:

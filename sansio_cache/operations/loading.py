@@ -327,25 +327,25 @@ class LoadComputing(Struct, frozen=True):
         match event:
             case Computed(now_s=now_s, value=value):
                 return self._computed(value, now_s)
-            case ComputeFailed(now_s=now_s, error=error):
-                return self._failed(error, now_s)
+            case ComputeFailed(now_s=now_s, error=error, shared=shared):
+                return self._failed(Raised(error, shared), now_s)
             case Interrupted(now_s=now_s):
                 return self._without_fill(Abandoned(), now_s)
             case _:
                 assert_never(event)
 
-    def _failed(self, error: Exception, now_s: float) -> Step:
+    def _failed(self, raised: Raised, now_s: float) -> Step:
         request, finding = self.request, self.finding
-        name = type(error).__name__
+        name = type(raised.error).__name__
         failed = LoadFailed(request.name, self.grant is not None, name)
         if request.in_background:
             notices = (failed, RefreshFailed(request.name, name))
-            return self._without_fill(Raised(error), now_s, *notices, rest_s=request.rest_s)
+            return self._without_fill(raised, now_s, *notices, rest_s=request.rest_s)
         if finding.stale is not None:
             served = finding.as_stale(request.name)
             return self._without_fill(Value(finding.stale.value), now_s, failed, *served)
         missed = finding.as_miss(request.name)
-        return self._without_fill(Raised(error), now_s, *missed, failed)
+        return self._without_fill(raised, now_s, *missed, failed)
 
     def _computed(self, given: Any, now_s: float) -> Step:
         request = self.request

@@ -4,7 +4,9 @@ Each test runs in every place, and what it left there (commands, counters, store
 left on threads and memory: see `support.runtimes`.
 """
 
+import re
 import threading
+import traceback
 from dataclasses import dataclass
 from functools import partial
 from typing import Annotated
@@ -787,6 +789,56 @@ async def test_followers_get_the_leaders_exception(world):
     assert await together(world, "k", 10, call) == ["nobody"] * 10
     assert calls == [1]
     assert world.raw.read() == {}
+
+
+@pytest.mark.timing
+@runs(compare="store")
+async def test_each_follower_of_a_load_that_failed_has_an_exception_of_its_own(world):
+    """S16: what one caller does, holds or handles is in nobody else's traceback, however many there are."""
+
+    async def fail():
+        raise LookupError("nobody")
+
+    async def call(place):
+        cookie = f"cookie of {place}"
+        try:
+            raise PermissionError(cookie)
+        except PermissionError:
+            try:
+                await world.cache.get_or_load("k", fail)
+            except LookupError as error:
+                error.add_note(cookie)
+                return error, traceback.format_exc(), _cookies(error)
+
+    answers = await together(world, "k", 10, call)
+
+    assert len({id(error) for error, _, _ in answers}) == 10
+    sizes = set()
+    for place, (error, text, cookies) in enumerate(answers):
+        assert set(re.findall(r"cookie of \d", text)) == {f"cookie of {place}"}
+        assert cookies == {f"cookie of {place}"}
+        assert error.__notes__ == [f"cookie of {place}"]
+        sizes.add(len(text))
+    assert len(sizes) <= 2, "the leader's, and the followers'"
+    causes = [type(error.__cause__) for error, _, _ in answers]
+    assert (causes.count(LookupError), causes.count(type(None))) == (9, 1)
+
+
+def _cookies(error):
+    """What the frames of a traceback know of cookies, in all that it comes from."""
+    found, todo, seen = set(), [error], set()
+    while todo:
+        each = todo.pop()
+        if each is None or id(each) in seen:
+            continue
+        seen.add(id(each))
+        todo += [each.__cause__, each.__context__]
+        tb = each.__traceback__
+        while tb is not None:
+            cookie = tb.tb_frame.f_locals.get("cookie")
+            found |= {cookie} if isinstance(cookie, str) else set()
+            tb = tb.tb_next
+    return found
 
 
 @pytest.mark.timing

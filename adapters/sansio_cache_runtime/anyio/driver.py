@@ -7,6 +7,7 @@ counts as held; a release is always shielded, on the success path too; and the c
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -38,8 +39,6 @@ from sansio_cache_runtime.driver_base import Call, DriverBase
 from sansio_cache_runtime.loaders import (
     bound,
     forget_loads,
-    keys_of,
-    loading,
     refuse_recursion,
 )
 from sansio_cache_runtime.recorder import Recorder
@@ -187,13 +186,12 @@ class Driver(DriverBase[anyio.Event, AnyioBackend]):
 
     async def _compute(self, command: Compute | ComputeMany, loader: Callable[..., Any] | None) -> Event:
         assert loader is not None
-        if isinstance(command, ComputeMany):
-            refuse_recursion(self, *command.keys)  # a batch without the store has not asked for leases
-        with self.renewing(command.renewal), loading(self, *keys_of(command)):
+        handled = sys.exception()
+        with self.renewing(command.renewal), self._loading(command):
             try:
                 value = await call_loader(bound(loader, command))
             except Exception as error:  # noqa: BLE001 - the loader's own, handed to its callers
-                return self._compute_failed(error)
+                return self._compute_failed(error, handled)
             return Computed(self._clock(), value)
 
     async def _share(self, command: ShareLoad, call: Call) -> Event:

@@ -7,6 +7,7 @@ counts as held; a release is not cut short; and the clean-up is bounded in time,
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -34,8 +35,6 @@ from sansio_cache_runtime.loaders import (
     bound,
     call_blocking,
     forget_loads,
-    keys_of,
-    loading,
     refuse_recursion,
 )
 from sansio_cache_runtime.recorder import Recorder
@@ -172,13 +171,12 @@ class Driver(DriverBase[threading.Event, SyncBackend]):
 
     def _compute(self, command: Compute | ComputeMany, loader: Callable[..., Any] | None) -> Event:
         assert loader is not None
-        if isinstance(command, ComputeMany):
-            refuse_recursion(self, *command.keys)  # a batch without the store has not asked for leases
-        with self.renewing(command.renewal), loading(self, *keys_of(command)):
+        handled = sys.exception()
+        with self.renewing(command.renewal), self._loading(command):
             try:
                 value = call_blocking(bound(loader, command))
             except Exception as error:  # noqa: BLE001 - the loader's own, handed to its callers
-                return self._compute_failed(error)
+                return self._compute_failed(error, handled)
             return Computed(self._clock(), value)
 
     def _share(self, command: ShareLoad, call: Call) -> Event:
