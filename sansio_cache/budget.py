@@ -1,43 +1,31 @@
 """The budget: how long, and how often, one step of an operation may ask the store.
 
-An attempt gets 100 ms and a step (a read, an acquire, a fill) 250 ms by default, connecting included; an
-operation whose step has used that up does without the store. Retries belong to the core and end with the
-step's deadline: redis-py, which repeats a command without knowing whether
-it is idempotent, is told never to retry.
+A step (a read, an acquire, a fill) gets 250 ms by default, connecting and waiting for its turn included; an
+operation whose step has used that up does without the store. An attempt may take all that is left of it: a
+server that is slow, and answers in time, is waited for. How soon one that says nothing at all is left, for
+another connection, is for those who see it: the connections. Retries belong to the core and end with the
+step's deadline: redis-py, which repeats a command without knowing whether it is idempotent, is told never to
+retry.
 """
 
 from __future__ import annotations
 
 from msgspec import Struct
 
-from sansio_cache.errors import ConfigurationError
 from sansio_cache.events import StoreFailed
 
 
 class StoreTimeouts(Struct, frozen=True):
-    """How long the store may take.
+    """How long the store may take."""
 
-    Raises:
-        ConfigurationError: One attempt may take longer than the step that it is a part of.
-    """
-
-    attempt_s: float = 0.1
-    """Seconds for one attempt."""
     operation_s: float = 0.25
     """Seconds for a step, with its retries."""
     attempts: int = 3
     """How often a step may ask."""
 
-    def __post_init__(self) -> None:
-        if self.attempt_s > self.operation_s:
-            raise ConfigurationError(
-                f"attempt_s ({self.attempt_s:g}) is longer than operation_s ({self.operation_s:g}): "
-                "an operation is one attempt or more"
-            )
-
     def from_now(self, now_s: float) -> Budget:
         """The budget of a step that begins at `now_s`."""
-        return Budget(now_s + self.operation_s, self.attempt_s, self.attempts)
+        return Budget(now_s + self.operation_s, self.operation_s, self.attempts)
 
 
 class Budget(Struct, frozen=True, gc=False):

@@ -208,7 +208,7 @@ class Renewal(Struct, frozen=True):
     """How long they last each time."""
     until_s: float
     """When renewing ends, on the driver's clock."""
-    attempt_s: float
+    timeout_s: float
     """How long the store may take for one renewal."""
     pause_s: float
     """How long to let pass before each renewal, in seconds."""

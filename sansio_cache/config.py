@@ -89,8 +89,10 @@ class RedisConfig:
         connect_timeout_s: How long `wait_ready` waits, and how long a connection may take to open in the
             background. No read ever waits that long.
         operation_timeout_s: How long one step (a read, an acquire, a fill) may spend on the store, with its
-            retries, connecting included. Once it is over the operation does without the store.
-        attempt_timeout_s: How long one attempt of it may take.
+            retries, connecting and waiting for its turn included. Once it is over the operation does without
+            the store. The one time-out that has to be set for a server that is further away.
+        attempt_timeout_s: How long a connection may say nothing, while something is asked on it, before
+            another is tried. None: two fifths of `operation_timeout_s`.
         max_connections: How many connections may be open at once.
     """
 
@@ -98,15 +100,23 @@ class RedisConfig:
     url: str = attrs.field(default="redis://localhost:6379/0", validator=_text, repr=redact_url)
     connect_timeout_s: float = attrs.field(default=30.0, validator=_positive)
     operation_timeout_s: float = attrs.field(default=0.25, validator=_positive)
-    attempt_timeout_s: float = attrs.field(default=0.1, validator=_positive)
+    attempt_timeout_s: float | None = attrs.field(
+        default=None, validator=attrs.validators.optional(_positive)
+    )
     max_connections: int = attrs.field(default=4, validator=_count)
 
     def __attrs_post_init__(self) -> None:
-        if self.attempt_timeout_s > self.operation_timeout_s:
+        if self.silence_s > self.operation_timeout_s:
             raise ConfigurationError(
-                f"attempt_timeout_s ({self.attempt_timeout_s:g}) is longer than operation_timeout_s "
+                f"attempt_timeout_s ({self.silence_s:g}) is longer than operation_timeout_s "
                 f"({self.operation_timeout_s:g}): an operation is one attempt or more"
             )
+
+    @property
+    def silence_s(self) -> float:
+        """`attempt_timeout_s`, or what it is where it is not given."""
+        given_s = self.attempt_timeout_s
+        return 0.4 * self.operation_timeout_s if given_s is None else given_s
 
 
 @attrs.frozen(kw_only=True)

@@ -109,7 +109,7 @@ class RequestBuilder:
         self._max_batch_keys = config.max_batch_keys
         self.policy = config.effective_policy
         self._raises = self.policy.on_read_error == "raise"
-        self.timeouts = StoreTimeouts(config.redis.attempt_timeout_s, config.redis.operation_timeout_s)
+        self.timeouts = StoreTimeouts(config.redis.operation_timeout_s)
         self.keys = config.keys
         self._known_keys = _Known(self.keys.resolve)
         self._known_tags = _Known(self.keys.tag)

@@ -218,5 +218,5 @@ def get(request: ReadRequest, *, skip: MissReason | None = None) -> Step:
         outcome = Unavailable(None) if is_failure else Missing()
         return request.end(outcome, now_s, Missed(request.key, skip))
     timeouts = request.timeouts
-    budget = Budget(now_s + timeouts.operation_s, timeouts.attempt_s, timeouts.attempts)
-    return Step(GetReading(request, budget), ReadCell(request.key, timeouts.attempt_s))
+    budget = Budget(now_s + timeouts.operation_s, timeouts.operation_s, timeouts.attempts)
+    return Step(GetReading(request, budget), ReadCell(request.key, timeouts.operation_s))

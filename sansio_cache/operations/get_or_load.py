@@ -102,9 +102,9 @@ def get_or_load(request: LoadRequest, *, skip: MissReason | None = None) -> Step
     now_s = request.started_s
     if skip is None:
         timeouts = request.timeouts
-        budget = Budget(now_s + timeouts.operation_s, timeouts.attempt_s, timeouts.attempts)
+        budget = Budget(now_s + timeouts.operation_s, timeouts.operation_s, timeouts.attempts)
         tags = request.tag_keys if request.tags else ()
-        return Step(LoadReading(request, budget), ReadCell(request.name, timeouts.attempt_s, tags))
+        return Step(LoadReading(request, budget), ReadCell(request.name, timeouts.operation_s, tags))
     missed = Missed(request.name, skip)
     if skip is MissReason.DISABLED:
         return compute(request, None, None, (), _WITHOUT_STORE, now_s, missed)
@@ -284,7 +284,7 @@ class LoadSharing(Struct, frozen=True):
                 if not self.finding.storable or self.displaced is not None:
                     return compute(request, load_id, None, (), self.finding, now_s)
                 timeouts = request.timeouts
-                budget = Budget(now_s + timeouts.operation_s, timeouts.attempt_s, timeouts.attempts)
+                budget = Budget(now_s + timeouts.operation_s, timeouts.operation_s, timeouts.attempts)
                 return LoadAcquiring(request, load_id, self.finding, budget, now_s).ask()
             case LoadShared(now_s=now_s, payload=payload, value=value):
                 if payload is not None:

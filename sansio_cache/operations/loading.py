@@ -120,7 +120,7 @@ class LoadRequest(Struct, frozen=True):
     def budget(self, now_s: float) -> Budget:
         """The budget of a step that begins at `now_s`."""
         timeouts = self.timeouts
-        return Budget(now_s + timeouts.operation_s, timeouts.attempt_s, timeouts.attempts)
+        return Budget(now_s + timeouts.operation_s, timeouts.operation_s, timeouts.attempts)
 
     @property
     def key(self) -> str:
@@ -181,7 +181,7 @@ class LoadRequest(Struct, frozen=True):
         """What keeps leases alive while the loader runs, from now on."""
         policy = self.policy
         until_s = now_s + policy.max_lease_s
-        return Renewal(leases, policy.lease_ms, until_s, self.timeouts.attempt_s, policy.lease_ms / 3000)
+        return Renewal(leases, policy.lease_ms, until_s, self.timeouts.operation_s, policy.lease_ms / 3000)
 
     def variant_for(self, other: Cell) -> LoadRequest | None:
         """The same for the variant of another version's entry; None where nothing can be kept there.

@@ -137,7 +137,7 @@ class MutateHolding(AsksStore):
                 leases = tuple(Lease(key, grant) for key, grant in pairs)
                 until_s = now_s + request.max_hold_s
                 renewal = Renewal(
-                    leases, request.hold_ms, until_s, request.timeouts.attempt_s, request.hold_ms / 3000
+                    leases, request.hold_ms, until_s, request.timeouts.operation_s, request.hold_ms / 3000
                 )
                 tied = tuple(zip(request.value_tags, versions, strict=True))
                 return ended(ManyHeld(grants, renewal, tied))

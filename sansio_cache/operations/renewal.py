@@ -51,7 +51,7 @@ class RenewalPausing:
             case Woke(now_s=now_s):
                 if now_s >= renewal.until_s:
                     return ended(Completed(), *(LeaseOutgrown(each.key) for each in renewal.leases))
-                command = RenewLeases(renewal.leases, renewal.lease_ms, renewal.attempt_s)
+                command = RenewLeases(renewal.leases, renewal.lease_ms, renewal.timeout_s)
                 return Step(RenewalRenewing(renewal), command)
             case Interrupted():
                 return ended(Abandoned())

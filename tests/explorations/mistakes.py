@@ -481,7 +481,7 @@ class LoneSetting:
 def lone_set(request: SetRequest) -> Step:
     """Store without a hold."""
     fills = tuple(item.under(UNCONDITIONAL) for item in request.items)
-    return Step(LoneSetting(request), FillCells(fills, TIMEOUTS.attempt_s))
+    return Step(LoneSetting(request), FillCells(fills, TIMEOUTS.operation_s))
 
 
 @attrs.frozen

@@ -27,7 +27,7 @@ def test_the_defaults_are_those_of_the_docs():
     assert config.enabled
     assert config.redis.url == "redis://localhost:6379/0"
     assert config.redis.operation_timeout_s == 0.25
-    assert config.redis.attempt_timeout_s == 0.1
+    assert config.redis.silence_s == 0.1
     assert config.redis.connect_timeout_s == 30
     assert config.max_value_bytes == 8 * 2**20
     assert config.keys.namespace == "shop"

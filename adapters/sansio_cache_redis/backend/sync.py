@@ -27,9 +27,10 @@ class RedisBackend(BaseBackend[ThreadsConnections | ClientConnections]):
     def perform(self, command: StoreCommand) -> StoreEvent:
         """Do what is asked; a failure is an event."""
         try:
-            answer = self._read(command, self.connections.execute(encode(command), command.timeout_s))
+            timeout_s = min(command.timeout_s, self._config.redis.silence_s)
+            answer = self._read(command, self.connections.execute(encode(command), timeout_s))
             if isinstance(answer, Again):
-                return answer.read(self.connections.execute(answer.commands, command.timeout_s))
+                return answer.read(self.connections.execute(answer.commands, timeout_s))
         except Exception as error:  # noqa: BLE001 - whatever it is: the business never sees the cache fail
             let_through(error)
             return self._events.failure(error)

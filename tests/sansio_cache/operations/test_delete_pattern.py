@@ -30,11 +30,11 @@ def begun(*, dry_run=False, **options):
 
 def test_pages_are_scanned_and_removed_in_turn_to_the_end():
     script = begun()
-    assert script.command == ScanKeys(PATTERN, 0, 500, 0.1)
+    assert script.command == ScanKeys(PATTERN, 0, 500, 0.25)
     script.give(KeysFound(1.0, 17, ("shop:user:1", "shop:user:2")))
-    assert script.command == DeleteKeys(("shop:user:1", "shop:user:2"), 0.1)
+    assert script.command == DeleteKeys(("shop:user:1", "shop:user:2"), 0.25)
     script.give(KeysDeleted(1.0, 2))
-    assert script.command == ScanKeys(PATTERN, 17, 500, 0.1)
+    assert script.command == ScanKeys(PATTERN, 17, 500, 0.25)
     script.give(KeysFound(1.0, 0, ("shop:user:3",)), KeysDeleted(2.0, 1))
     assert script.outcome == PatternRemoved(3, 3, complete=True)
     assert script.notices == [
@@ -52,7 +52,7 @@ def test_keys_that_are_gone_by_the_time_they_are_removed_have_matched_and_were_n
 
 def test_a_dry_run_counts_page_by_page_and_removes_nothing():
     script = begun(dry_run=True).give(KeysFound(1.0, 9, ("shop:user:1", "shop:user:2", "shop:%t:a")))
-    assert script.command == ScanKeys(PATTERN, 9, 500, 0.1)
+    assert script.command == ScanKeys(PATTERN, 9, 500, 0.25)
     script.give(KeysFound(2.0, 0, ("shop:user:3",)))
     assert script.outcome == PatternRemoved(3, 0, complete=True)
     assert script.notices == [
@@ -71,9 +71,9 @@ def test_a_dry_run_that_breaks_off_says_so():
 
 def test_an_empty_page_is_not_the_end_and_a_key_found_twice_is_removed_once():
     script = begun().give(KeysFound(1.0, 9, ()))
-    assert script.command == ScanKeys(PATTERN, 9, 500, 0.1)
+    assert script.command == ScanKeys(PATTERN, 9, 500, 0.25)
     script.give(KeysFound(1.0, 0, ("shop:user:1", "shop:user:1")))
-    assert script.command == DeleteKeys(("shop:user:1",), 0.1)
+    assert script.command == DeleteKeys(("shop:user:1",), 0.25)
 
 
 def test_a_scan_that_finds_nothing_is_complete():
@@ -84,7 +84,7 @@ def test_keys_outside_the_namespace_and_internal_keys_are_left_alone():
     """S11."""
     found = ("shops:user:1", "shop", "shop:%t:a", "shop:%g:a", "shop:%w:a", "shop:user:1")
     script = begun().give(KeysFound(1.0, 0, found))
-    assert script.command == DeleteKeys(("shop:user:1",), 0.1)
+    assert script.command == DeleteKeys(("shop:user:1",), 0.25)
 
 
 @settings(deadline=None)
@@ -99,9 +99,9 @@ def test_whatever_the_store_finds_only_keys_of_the_namespace_are_removed(found):
 
 def test_scan_and_removal_are_retried_within_budgets_of_their_own():
     script = begun().give(StoreFailed(1.0, FailureKind.CONNECTION))
-    assert script.command == ScanKeys(PATTERN, 0, 500, 0.1)
+    assert script.command == ScanKeys(PATTERN, 0, 500, 0.25)
     script.give(KeysFound(9.0, 0, ("shop:user:1",)), StoreFailed(9.0, FailureKind.CONNECTION))
-    assert script.command == DeleteKeys(("shop:user:1",), 0.1)
+    assert script.command == DeleteKeys(("shop:user:1",), 0.25)
     assert script.give(KeysDeleted(9.0, 1)).outcome == PatternRemoved(1, 1, complete=True)
 
 

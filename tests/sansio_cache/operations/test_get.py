@@ -31,7 +31,7 @@ def missed(reason):
 
 def test_a_fresh_value_is_a_hit_in_one_round_trip():
     script = begun()
-    assert script.command == ReadCell(KEY, 0.1)
+    assert script.command == ReadCell(KEY, 0.25)
     script.give(CellRead(10.5, value_cell(7), None))
     assert script.command is None
     assert script.outcome == Value(7)
@@ -61,7 +61,7 @@ def test_a_cell_that_gives_no_fresh_value_is_a_miss_with_its_one_reason(cell, re
 def test_a_failed_read_is_tried_again_within_the_budget_and_then_given_up():
     script = begun()
     script.give(StoreFailed(10.125, FailureKind.TIMEOUT))
-    assert script.command == ReadCell(KEY, 0.1)
+    assert script.command == ReadCell(KEY, 0.125)
     script.give(StoreFailed(10.1875, FailureKind.CONNECTION))
     assert script.command == ReadCell(KEY, 0.0625)  # what is left of 250 ms
     script.give(StoreFailed(10.25, FailureKind.CONNECTION))
@@ -146,7 +146,7 @@ class TestTags:
 
     def test_a_value_whose_tags_hold_is_a_hit(self):
         script = begun().give(CellRead(10.0, TAGGED, 1_000))
-        assert script.command == ReadTags(TAG_KEYS, 0.1)
+        assert script.command == ReadTags(TAG_KEYS, 0.25)
         script.give(TagsRead(10.0, (V1, V2), 1_000))
         assert script.outcome == Value(7)
         assert script.notices == HIT
@@ -167,7 +167,7 @@ class TestTags:
 
     def test_they_are_read_with_a_budget_of_their_own_and_then_given_up(self):
         script = begun().give(CellRead(10.25, TAGGED, 1_000), StoreFailed(10.375, FailureKind.TIMEOUT))
-        assert script.command == ReadTags(TAG_KEYS, 0.1)
+        assert script.command == ReadTags(TAG_KEYS, 0.125)
         script.give(StoreFailed(10.5, FailureKind.TIMEOUT))
         assert script.outcome == Missing()
         assert script.notices[-2:] == [Missed(KEY, MissReason.STORE_ERROR), Ended(OperationName.GET, 0.5)]
@@ -191,7 +191,7 @@ class TestVariantOfAnotherVersionsEntry:
 
     def test_what_this_version_keeps_beside_a_fresh_one_is_a_hit(self):
         script = begun().give(CellRead(10.0, TEXT, None))
-        assert script.command == ReadCell(self.VARIANT, 0.1)
+        assert script.command == ReadCell(self.VARIANT, 0.25)
         script.give(CellRead(10.0, self.ours(), None))
         assert script.outcome == Value(7)
         assert script.notices == HIT
@@ -210,7 +210,7 @@ class TestVariantOfAnotherVersionsEntry:
     def test_its_tags_are_checked_as_well(self):
         cell = value_cell(7, self.VARIANT, versions=(("", THEIRS), ("t:a", V1)))
         script = begun().give(CellRead(10.0, TEXT, 1_000), CellRead(10.0, cell, 1_000))
-        assert script.command == ReadTags(TAG_KEYS[:1], 0.1)
+        assert script.command == ReadTags(TAG_KEYS[:1], 0.25)
         assert script.give(TagsRead(10.0, (V1,), 1_000)).outcome == Value(7)
 
     def test_a_read_beside_it_that_fails_is_a_store_error(self):

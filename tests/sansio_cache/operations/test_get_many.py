@@ -26,7 +26,7 @@ def request(keys=KEYS, chunk=2, **options):
 
 def test_all_keys_are_read_with_one_command_and_values_come_in_order():
     script = Script(get_many(request()))
-    assert script.command == ReadCells(KEYS, 2, 0.1)
+    assert script.command == ReadCells(KEYS, 2, 0.25)
     script.give(CellsRead(7.0, (value_cell(1, "shop:a"), None, value_cell(3, "shop:c")), None))
     assert script.outcome == ManyRead((Value(1), Missing(), Value(3)))
     assert script.notices == [
@@ -50,7 +50,7 @@ def test_each_unservable_cell_is_a_miss_with_its_own_reason():
 
 def test_a_read_that_fails_is_retried_and_then_all_are_missing():
     script = Script(get_many(request())).give(StoreFailed(5.0, FailureKind.TIMEOUT))
-    assert script.command == ReadCells(KEYS, 2, 0.1)
+    assert script.command == ReadCells(KEYS, 2, 0.25)
     script.give(StoreFailed(5.5, FailureKind.TIMEOUT))
     assert script.outcome == ManyRead((Missing(),) * 3)
     assert script.notices == [
@@ -125,7 +125,7 @@ class TestTags:
         return Script(get_many(request(**options))).give(CellsRead(5.0, self.CELLS, 1_000))
 
     def test_each_is_asked_for_once(self):
-        assert self.begun().command == ReadTags(self.TAG_KEYS, 0.1)
+        assert self.begun().command == ReadTags(self.TAG_KEYS, 0.25)
 
     @pytest.mark.parametrize(
         ("versions", "values"),
@@ -152,7 +152,7 @@ class TestTags:
 
     def test_they_are_read_with_a_budget_of_their_own_and_then_all_are_missing(self):
         script = self.begun().give(StoreFailed(5.0, FailureKind.TIMEOUT))
-        assert script.command == ReadTags(self.TAG_KEYS, 0.1)
+        assert script.command == ReadTags(self.TAG_KEYS, 0.25)
         script.give(StoreFailed(5.5, FailureKind.TIMEOUT))
         assert script.outcome == ManyRead((Missing(),) * 3)
 

@@ -117,7 +117,7 @@ def begun(skip=None, **changes):
 
 
 def acquire(*, key=KEY, seen=NO_GRANT, mode=Mode.KEEP, capture=NO_TAGS):
-    return AcquireLease(key, NONCE, 5_000, seen, mode, 0.1, capture)
+    return AcquireLease(key, NONCE, 5_000, seen, mode, 0.25, capture)
 
 
 def share(displaced=None, timeout_s=30.0, *, key=KEY, now_s=0.0, arrival=0, heeds_store=True):
@@ -125,7 +125,7 @@ def share(displaced=None, timeout_s=30.0, *, key=KEY, now_s=0.0, arrival=0, heed
 
 
 def release(lease_id=GRANT, *, key=KEY):
-    return ReleaseLeases((Lease(key, lease_id),), 0.1)
+    return ReleaseLeases((Lease(key, lease_id),), 0.25)
 
 
 def balance(script):
@@ -136,7 +136,7 @@ def balance(script):
 class TestReading:
     def test_a_fresh_value_is_a_hit_in_one_round_trip(self):
         script = begun()
-        assert script.command == ReadCell(KEY, 0.1)
+        assert script.command == ReadCell(KEY, 0.25)
         script.give(CellRead(0.5, FRESH, None))
         assert script.outcome == Value(7)
         assert script.notices == [Hit(KEY), Ended(OperationName.GET_OR_LOAD, 0.5)]
@@ -159,7 +159,7 @@ class TestReading:
     def test_a_failed_read_is_retried_and_then_the_loader_runs_without_the_store(self):
         failed = StoreFailed(0.0, FailureKind.TIMEOUT)
         script = begun().give(failed, failed)
-        assert script.command == ReadCell(KEY, 0.1)
+        assert script.command == ReadCell(KEY, 0.25)
         script.give(failed)
         assert script.command == share(heeds_store=False)
         assert script.notices[2:] == [
@@ -205,7 +205,7 @@ class TestAMissThatLoads:
         assert script.command.previous is None
         script.give(Computed(2.0, 7))
         body = seal(KEY, INTS, b"7", 2.0)
-        assert script.command == FillCells((Fill(KEY, GRANT, 90_000, 60_000, body),), 0.1)
+        assert script.command == FillCells((Fill(KEY, GRANT, 90_000, 60_000, body),), 0.25)
         script.give(CellsFilled(3.0, (FillResult.STORED,)))
         assert script.outcome == Loaded(7, b"7", accepted=True)
         assert script.step.load_id == 4
@@ -224,7 +224,7 @@ class TestAMissThatLoads:
         renewal = Script(renew(script.command.renewal))
         assert renewal.command == Sleep(5 / 3)
         renewal.give(Woke(2.0))
-        assert renewal.command == RenewLeases((Lease(KEY, GRANT),), 5_000, 0.1)
+        assert renewal.command == RenewLeases((Lease(KEY, GRANT),), 5_000, 0.25)
 
     def test_the_lease_is_renewed_for_the_longest_time_after_its_grant(self):
         script = begun(max_lease_s=20.0).give(ABSENT, LED, LeaseGranted(3.0, GRANT, None, NOW_MS))
@@ -343,7 +343,7 @@ class TestSharing:
         assert begun().give(ABSENT, LoadShared(1.0, None, "copy")).outcome == Value("copy")
 
     def test_a_payload_that_cannot_be_decoded_is_no_result(self):
-        assert begun().give(ABSENT, LoadShared(1.0, b"not json", None)).command == ReadCell(KEY, 0.1)
+        assert begun().give(ABSENT, LoadShared(1.0, b"not json", None)).command == ReadCell(KEY, 0.25)
 
     def test_the_leaders_exception_is_shared(self):
         script = begun().give(ABSENT, LoadErrorShared(1.0, BROKEN))
@@ -352,7 +352,7 @@ class TestSharing:
 
     def test_a_result_that_may_be_too_old_is_not_taken_and_the_store_is_read_again(self):
         script = begun().give(ABSENT, LoadNotShared(1.0))
-        assert script.command == ReadCell(KEY, 0.1)
+        assert script.command == ReadCell(KEY, 0.25)
         script.give(CellRead(1.0, FRESH, NOW_MS))
         assert script.outcome == Value(7)
         assert balance(script) == [Missed]  # counted once, at its first read (B3)
@@ -690,7 +690,7 @@ class TestNamedTags:
 
     def test_their_versions_are_read_with_the_cell(self):
         script = begun(tags=TAGS)
-        assert script.command == ReadCell(KEY, 0.1, TAG_KEYS)
+        assert script.command == ReadCell(KEY, 0.25, TAG_KEYS)
         script.give(CellRead(0.0, TAGGED, NOW_MS, (V1, V2)))
         assert script.outcome == Value(7)
         assert script.notices == [Hit(KEY), DONE]
@@ -720,7 +720,7 @@ class TestNamedTags:
         assert script.command == acquire(capture=self.CAPTURE)
         script.give(LeaseGranted(0.0, GRANT, None, NOW_MS, (V1, V2)), Computed(0.0, 7))
         body = seal(KEY, INTS, b"7", 0.0, (("t:a", V1), ("t:b", V2)))
-        assert script.command == FillCells((Fill(KEY, GRANT, 60_000, 0, body),), 0.1, TAG_KEYS)
+        assert script.command == FillCells((Fill(KEY, GRANT, 60_000, 0, body),), 0.25, TAG_KEYS)
 
     def test_the_capture_outlives_twice_the_longest_entry_that_jitter_and_staleness_may_make(self):
         script = begun(tags=TAGS, jitter=Jitter(0.1, 0.2), stale_for_s=10)
@@ -780,7 +780,7 @@ class TestTagsThatTheCallerHasNotNamed:
 
     def test_the_value_is_served_if_they_hold(self):
         script = begun().give(CellRead(0.0, TAGGED, NOW_MS))
-        assert script.command == ReadTags(TAG_KEYS, 0.1)
+        assert script.command == ReadTags(TAG_KEYS, 0.25)
         assert script.notices == []
         script.give(TagsRead(0.5, (V1, V2), NOW_MS))
         assert script.outcome == Value(7)
@@ -795,7 +795,7 @@ class TestTagsThatTheCallerHasNotNamed:
 
     def test_only_those_are_asked_for_that_are_not_known(self):
         script = begun(tags=("t:b",)).give(CellRead(0.0, TAGGED, NOW_MS, (V2,)))
-        assert script.command == ReadTags(TAG_KEYS[:1], 0.1)
+        assert script.command == ReadTags(TAG_KEYS[:1], 0.25)
         assert script.give(TagsRead(0.0, (V1,), NOW_MS)).outcome == Value(7)
 
     def test_a_stale_value_is_checked_as_well(self):
@@ -819,7 +819,7 @@ class TestTagsThatTheCallerHasNotNamed:
 
     def test_a_failure_is_retried_and_then_the_loader_runs_without_the_store(self):
         script = begun().give(CellRead(0.0, TAGGED, NOW_MS), StoreFailed(0.0, FailureKind.TIMEOUT))
-        assert script.command == ReadTags(TAG_KEYS, 0.1)
+        assert script.command == ReadTags(TAG_KEYS, 0.25)
         script.give(StoreFailed(0.0, FailureKind.PERMISSION))
         assert script.command == share(heeds_store=False)
         assert script.notices[1:] == [
@@ -840,7 +840,7 @@ class TestTagsThatTheCallerHasNotNamed:
 
     def test_what_somebody_stored_meanwhile_is_served_if_they_hold(self):
         script = begun().give(ABSENT, LED, FreshFound(0.0, TAGGED, NOW_MS))
-        assert script.command == ReadTags(TAG_KEYS, 0.1)
+        assert script.command == ReadTags(TAG_KEYS, 0.25)
         assert script.step.load_id == 4
         script.give(TagsRead(0.0, (V1, V2), NOW_MS))
         assert script.outcome == Value(7)
@@ -874,7 +874,7 @@ class TestVariantOfAnotherVersionsEntry:
 
     def test_what_is_kept_beside_it_is_a_hit_and_the_entry_is_left_alone(self):
         script = begun().give(CellRead(0.0, TEXT, NOW_MS))
-        assert script.command == ReadCell(self.VARIANT, 0.1)
+        assert script.command == ReadCell(self.VARIANT, 0.25)
         script.give(CellRead(0.0, self.ours(), NOW_MS))
         assert script.outcome == Value(7)
         assert script.notices == [Hit(KEY), DONE]
@@ -896,7 +896,7 @@ class TestVariantOfAnotherVersionsEntry:
         assert (script.command.key, script.command.name) == (self.VARIANT, KEY)
         script.give(Computed(0.0, 7))
         body = seal(self.VARIANT, INTS, b"7", 0.0, self.VARIANT_OF)
-        assert script.command == FillCells((Fill(self.VARIANT, GRANT, 60_000, 0, body),), 0.1)
+        assert script.command == FillCells((Fill(self.VARIANT, GRANT, 60_000, 0, body),), 0.25)
         script.give(STORED)
         assert script.outcome.value == 7
         assert script.notices[1:] == [VariantStored(KEY), LoadedNotice(KEY, True, 0.0), Stored(KEY), DONE]
@@ -924,14 +924,14 @@ class TestVariantOfAnotherVersionsEntry:
         """S7."""
         cell = value_cell(7, self.VARIANT, versions=(*self.VARIANT_OF, ("t:a", V1)))
         script = begun().give(CellRead(0.0, TEXT, NOW_MS), CellRead(0.0, cell, NOW_MS))
-        assert script.command == ReadTags(TAG_KEYS[:1], 0.1)
+        assert script.command == ReadTags(TAG_KEYS[:1], 0.25)
         assert script.give(TagsRead(0.0, (V1,), NOW_MS)).outcome == Value(7)
 
     def test_what_is_kept_beside_it_is_tied_to_its_tags_too(self):
         """S7: whoever invalidates one of them means both."""
         text = value_cell("a", codec=TEXTS, versions=(("t:b", V2),))
         script = begun(tags=("t:a",)).give(CellRead(0.0, text, NOW_MS, (V1,)))
-        assert script.command == ReadCell(self.VARIANT, 0.1, TAG_KEYS)
+        assert script.command == ReadCell(self.VARIANT, 0.25, TAG_KEYS)
         script.give(CellRead(0.0, None, NOW_MS, (V1, V2)), LED)
         assert script.command.capture.tags == TAG_KEYS
         granted = LeaseGranted(0.0, GRANT, None, NOW_MS, (V1, V2))

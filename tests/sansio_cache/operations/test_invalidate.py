@@ -29,9 +29,9 @@ def request(keys=KEYS, chunk=2):
 
 def test_keys_are_removed_a_chunk_at_a_time():
     script = Script(invalidate(request()))
-    assert script.command == DeleteKeys(("shop:a", "shop:b"), 0.1)
+    assert script.command == DeleteKeys(("shop:a", "shop:b"), 0.25)
     script.give(KeysDeleted(1.0, 0))
-    assert script.command == DeleteKeys(("shop:c",), 0.1)
+    assert script.command == DeleteKeys(("shop:c",), 0.25)
     script.give(KeysDeleted(3.0, 1))
     assert script.outcome == ManyInvalidated(KEYS, ())
     assert script.notices == [
@@ -43,7 +43,7 @@ def test_keys_are_removed_a_chunk_at_a_time():
 
 def test_a_removal_is_retried_and_then_the_rest_is_to_be_pending():
     script = Script(invalidate(request())).give(KeysDeleted(1.0, 2), StoreFailed(1.0, FailureKind.CONNECTION))
-    assert script.command == DeleteKeys(("shop:c",), 0.1)
+    assert script.command == DeleteKeys(("shop:c",), 0.25)
     script.give(StoreFailed(1.5, FailureKind.CONNECTION))
     assert script.outcome == ManyInvalidated(("shop:a", "shop:b"), ("shop:c",))
     assert script.notices == [
@@ -58,7 +58,7 @@ def test_a_removal_is_retried_and_then_the_rest_is_to_be_pending():
 
 def test_an_interruption_does_not_stop_it_and_it_ends_as_abandoned():
     script = Script(invalidate(request())).give(Interrupted(1.0))
-    assert script.command == DeleteKeys(("shop:a", "shop:b"), 0.1)
+    assert script.command == DeleteKeys(("shop:a", "shop:b"), 0.25)
     script.give(KeysDeleted(1.0, 2), KeysDeleted(1.0, 1))
     assert script.outcome == Abandoned()
     assert script.notices == [Invalidated(("shop:a", "shop:b")), Invalidated(("shop:c",))]
@@ -82,7 +82,7 @@ def test_nothing_to_do_asks_nothing(keys, skip):
 
 def test_cleaning_up_after_another_operation_is_not_an_operation_of_the_users():
     script = Script(void(KEYS, TIMEOUTS, 1.0))
-    assert script.command == DeleteKeys(KEYS, 0.1)
+    assert script.command == DeleteKeys(KEYS, 0.25)
     script.give(KeysDeleted(1.0, 3))
     assert script.outcome == Abandoned()
     assert script.notices == [Invalidated(KEYS)]
@@ -97,9 +97,9 @@ class TestSoftly:
 
     def test_keys_are_expired_a_chunk_at_a_time(self):
         script = self.begun()
-        assert script.command == ExpireCells(("shop:a", "shop:b"), 0.1)
+        assert script.command == ExpireCells(("shop:a", "shop:b"), 0.25)
         script.give(CellsExpired(1.0, 1))
-        assert script.command == ExpireCells(("shop:c",), 0.1)
+        assert script.command == ExpireCells(("shop:c",), 0.25)
         script.give(CellsExpired(3.0, 0))
         assert script.outcome == ManyInvalidated(KEYS, ())
         assert script.notices == [
@@ -115,7 +115,7 @@ class TestSoftly:
 
     def test_an_interruption_does_not_stop_it(self):
         script = self.begun().give(Interrupted(1.0))
-        assert script.command == ExpireCells(("shop:a", "shop:b"), 0.1)
+        assert script.command == ExpireCells(("shop:a", "shop:b"), 0.25)
         script.give(CellsExpired(1.0, 1), CellsExpired(1.0, 1))
         assert script.outcome == Abandoned()
 

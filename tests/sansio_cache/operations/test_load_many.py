@@ -136,7 +136,7 @@ def answers(*replies, now_s=0.0, versions=()):
 
 
 def lease_requests(*keys, seen=NO_GRANT, mode=Mode.KEEP, capture=NO_TAGS):
-    return AcquireLeases(tuple(LeaseRequest(key, seen, mode) for key in keys), NONCE, 5_000, 0.1, capture)
+    return AcquireLeases(tuple(LeaseRequest(key, seen, mode) for key in keys), NONCE, 5_000, 0.25, capture)
 
 
 def filled(*results):
@@ -170,7 +170,7 @@ ALL_GRANTED = answers(granted(A), granted(B), granted(C))
 class TestReading:
     def test_hits_cost_one_trip_and_no_loader(self):
         script = begun()
-        assert script.command == ReadCells(KEYS, 500, 0.1)
+        assert script.command == ReadCells(KEYS, 500, 0.25)
         script.give(cells(value_cell(1, A), value_cell(2, B), absent_cell(C), now_s=0.5))
         assert script.outcome == values(1, 2, None)
         assert script.notices == [
@@ -187,7 +187,7 @@ class TestReading:
 
     def test_a_failure_is_retried_and_then_the_loader_gets_all_keys_and_nothing_is_stored(self):
         script = begun().give(StoreFailed(0.0, FailureKind.TIMEOUT))
-        assert script.command == ReadCells(KEYS, 500, 0.1)
+        assert script.command == ReadCells(KEYS, 500, 0.25)
         script.give(StoreFailed(0.0, FailureKind.PERMISSION))
         assert script.command == ComputeMany(KEYS, ("a", "b", "c"), None)
         assert balance(script) == dict.fromkeys(KEYS, MissReason.STORE_ERROR)
@@ -252,7 +252,7 @@ class TestTags:
 
     def test_those_that_are_named_are_read_with_the_cells(self):
         script = begun(KEYS[:2], tags=("t:b",))
-        assert script.command == ReadCells(KEYS[:2], 500, 0.1, ("shop:%t:b",))
+        assert script.command == ReadCells(KEYS[:2], 500, 0.25, ("shop:%t:b",))
         script.give(cells(self.TAGGED[1], self.TAGGED[1], versions=(V2,)))
         assert balance(script) == {A: MissReason.KEY_CHECK, B: Hit}
         assert script.command == lease_requests(
@@ -266,7 +266,7 @@ class TestTags:
 
     def test_those_that_are_not_named_are_asked_for_once_each(self):
         script = begun().give(cells(*self.TAGGED))
-        assert script.command == ReadTags(self.TAG_KEYS, 0.1)
+        assert script.command == ReadTags(self.TAG_KEYS, 0.25)
         assert script.notices == []
         script.give(TagsRead(0.0, (V1, V2), NOW_MS))
         assert script.outcome == values(1, 2, 3)
@@ -278,7 +278,7 @@ class TestTags:
 
     def test_named_and_unnamed_ones_go_together(self):
         script = begun(KEYS[:1], tags=("t:b",)).give(cells(self.TAGGED[0], versions=(V2,)))
-        assert script.command == ReadTags(self.TAG_KEYS[:1], 0.1)
+        assert script.command == ReadTags(self.TAG_KEYS[:1], 0.25)
         assert script.give(TagsRead(0.0, (V1,), NOW_MS)).outcome == values(1)
 
     def test_one_whose_removal_the_store_has_not_been_told_of_has_no_version(self):
@@ -288,7 +288,7 @@ class TestTags:
 
     def test_a_failure_is_retried_and_then_everything_is_loaded(self):
         script = begun().give(cells(*self.TAGGED), StoreFailed(0.0, FailureKind.TIMEOUT))
-        assert script.command == ReadTags(self.TAG_KEYS, 0.1)
+        assert script.command == ReadTags(self.TAG_KEYS, 0.25)
         script.give(StoreFailed(0.0, FailureKind.PERMISSION))
         assert script.command == ComputeMany(KEYS, ("a", "b", "c"), None)
         assert balance(script) == dict.fromkeys(KEYS, MissReason.STORE_ERROR)
@@ -316,7 +316,7 @@ class TestTags:
         script.give(Computed(0.0, {"a": 1, "b": 2}))
         tied = (("t:a", V1),)
         fill = Fill(A, GRANTS[A], 60_000, 0, seal(A, INTS, b"1", 0.0, tied))
-        assert script.command == FillCells((fill,), 0.1)
+        assert script.command == FillCells((fill,), 0.25)
         script.give(filled(STORED))
         assert script.command.fills[0].body == seal(B, INTS, b"2", 0.0, tied)
 
@@ -332,7 +332,7 @@ class TestTags:
         script = begun((A,)).give(cells(None), answers(fresh(self.TAGGED[0])))
         assert isinstance(script.command, Sleep)
         script.give(Woke(0.0), cells(self.TAGGED[0]))
-        assert script.command == ReadTags(self.TAG_KEYS, 0.1)
+        assert script.command == ReadTags(self.TAG_KEYS, 0.25)
         assert script.give(TagsRead(0.0, (V1, V2), NOW_MS)).outcome == values(1)
 
 
@@ -350,7 +350,7 @@ class TestAcquiring:
                 Fill(B, GRANTS[B], 60_000, 0, seal(B, INTS, b"2", 2.0)),
                 Fill(C, GRANTS[C], 60_000, 0, seal(C, INTS, b"3", 2.0)),
             ),
-            0.1,
+            0.25,
         )
         script.give(CellsFilled(3.0, (STORED, STORED)))
         assert script.outcome == values(1, 2, 3)
@@ -370,7 +370,7 @@ class TestAcquiring:
         renewal = Script(renew(script.command.renewal))
         assert renewal.command == Sleep(5 / 3)
         assert Script(renew(script.command.renewal)).give(Woke(20.0)).outcome is not None
-        assert renewal.give(Woke(2.0)).command == RenewLeases(leases(A, C), 5_000, 0.1)
+        assert renewal.give(Woke(2.0)).command == RenewLeases(leases(A, C), 5_000, 0.25)
 
     def test_leases_are_asked_for_a_chunk_at_a_time_and_the_loader_is_called_once(self):
         script = begun(chunk=2).give(NOTHING)
@@ -436,7 +436,7 @@ class TestAcquiring:
     def test_or_what_is_held_is_given_back_and_it_is_an_error_where_the_policy_asks_for_it(self):
         script = begun(chunk=2, on_read_error="raise").give(NOTHING, answers(granted(A), denied()))
         script.give(StoreFailed(0.0, FailureKind.PERMISSION))
-        assert script.command == ReleaseLeases(leases(A), 0.1)
+        assert script.command == ReleaseLeases(leases(A), 0.25)
         script.give(RELEASED)
         assert script.outcome == Unavailable(FailureKind.PERMISSION)
         assert balance(script) == dict.fromkeys(KEYS, MissReason.ABSENT)
@@ -444,7 +444,7 @@ class TestAcquiring:
     def test_interrupted_what_may_be_held_is_given_back(self):
         """L7: an interrupted acquire counts as held."""
         script = begun(chunk=2).give(NOTHING, answers(granted(A), denied()), Interrupted(0.0))
-        assert script.command == ReleaseLeases((*leases(A), *leases(C, lease_id=NONCE)), 0.1)
+        assert script.command == ReleaseLeases((*leases(A), *leases(C, lease_id=NONCE)), 0.25)
         script.give(RELEASED)
         assert script.outcome == Abandoned()
         assert DONE not in script.notices
@@ -467,7 +467,7 @@ class TestComputing:
 
     def test_a_key_without_a_value_is_missing_and_its_lease_is_given_back(self):
         script = self.script().give(Computed(0.0, {"a": 1}), filled(STORED))
-        assert script.command == ReleaseLeases(leases(B, C), 0.1)
+        assert script.command == ReleaseLeases(leases(B, C), 0.25)
         script.give(RELEASED)
         assert script.outcome == values(1, None, None)
         assert [each for each in script.notices if isinstance(each, LoadedNotice)] == [
@@ -476,13 +476,13 @@ class TestComputing:
 
     def test_of_an_empty_mapping_nothing_is_stored(self):
         script = self.script().give(Computed(0.0, {}))
-        assert script.command == ReleaseLeases(leases(*KEYS), 0.1)
+        assert script.command == ReleaseLeases(leases(*KEYS), 0.25)
         assert script.give(RELEASED).outcome == values(None, None, None)
 
     def test_an_absence_is_stored_as_one(self):
         script = self.script((A,), negative_ttl=10).give(Computed(0.5, {"a": Absent()}))
         fill = Fill(A, GRANTS[A], 10_000, 0, seal(A, INTS, None, 0.5))
-        assert script.command == FillCells((fill,), 0.1)
+        assert script.command == FillCells((fill,), 0.25)
         assert script.give(filled(STORED)).outcome == values(None)
 
     def test_a_none_is_a_value(self):
@@ -499,7 +499,7 @@ class TestComputing:
 
     def test_a_value_that_cannot_be_stored_reaches_the_caller_and_its_lease_is_given_back(self):
         script = self.script((A, B)).give(Computed(0.0, {"a": "text", "b": 2}), filled(STORED))
-        assert script.command == ReleaseLeases(leases(A), 0.1)
+        assert script.command == ReleaseLeases(leases(A), 0.25)
         script.give(RELEASED)
         assert script.outcome == values("text", 2)
         assert Unstorable(A, "str") in script.notices
@@ -521,14 +521,14 @@ class TestComputing:
     def test_a_loader_that_raises_gives_everything_back_and_stores_nothing(self):
         """S13."""
         script = self.script().give(ComputeFailed(0.0, BROKEN))
-        assert script.command == ReleaseLeases(leases(*KEYS), 0.1)
+        assert script.command == ReleaseLeases(leases(*KEYS), 0.25)
         script.give(RELEASED)
         assert script.outcome == Raised(BROKEN)
         assert script.notices[3:] == [LoadFailed(A, True, "RuntimeError"), DONE]
 
     def test_and_so_does_one_that_gives_no_mapping(self):
         script = self.script().give(Computed(0.0, [1, 2, 3]))
-        assert script.command == ReleaseLeases(leases(*KEYS), 0.1)
+        assert script.command == ReleaseLeases(leases(*KEYS), 0.25)
         script.give(RELEASED)
         assert script.outcome == NotAMapping("list")
         assert LoadFailed(A, True, "ConfigurationError") in script.notices
@@ -547,7 +547,7 @@ class TestComputing:
     def test_interrupted_the_leases_are_given_back(self):
         """L7."""
         script = self.script().give(Interrupted(0.0))
-        assert script.command == ReleaseLeases(leases(*KEYS), 0.1)
+        assert script.command == ReleaseLeases(leases(*KEYS), 0.25)
         assert script.give(RELEASED).outcome == Abandoned()
         script = begun(skip=MissReason.BYPASSED).give(Interrupted(0.0))
         assert script.outcome == Abandoned()
@@ -590,7 +590,7 @@ class TestStaleValues:
     def test_they_cover_a_loader_that_raises_if_there_is_one_for_each(self):
         script = begun((A, B), **AT_ONCE).give(cells(stale(6, A), None))
         script.give(answers(granted(A, stale(6, A)), granted(B, stale(7, B))), ComputeFailed(0.0, BROKEN))
-        assert script.command == ReleaseLeases(leases(A, B), 0.1)
+        assert script.command == ReleaseLeases(leases(A, B), 0.25)
         script.give(RELEASED)
         assert script.outcome == values(6, 7)
         assert balance(script) == {A: StaleServed, B: MissReason.ABSENT}
@@ -657,7 +657,7 @@ class TestVariantOfAnotherVersionsEntry:
         text_b = value_cell("b", B, codec=TEXTS)
         script = begun().give(cells(self.TEXT, text_b, None))
         place_b = variant_key(B, INTS.fingerprint)
-        assert script.command == ReadCells((self.PLACE, place_b), 500, 0.1)
+        assert script.command == ReadCells((self.PLACE, place_b), 500, 0.25)
         script.give(cells(self.ours(), value_cell(2, place_b, versions=(("", THEIRS),))))
         assert script.command == lease_requests(C)
         assert balance(script) == {A: Hit, B: Hit, C: MissReason.ABSENT}
@@ -670,7 +670,7 @@ class TestVariantOfAnotherVersionsEntry:
         assert set(script.command.keys) == {A, self.PLACE}, "the loader is to ask for neither"
         script.give(Computed(0.0, {"a": 1}))
         body = seal(self.PLACE, INTS, b"1", 0.0, (("", THEIRS),))
-        assert script.command == FillCells((Fill(self.PLACE, GRANTS[A], 60_000, 0, body),), 0.1)
+        assert script.command == FillCells((Fill(self.PLACE, GRANTS[A], 60_000, 0, body),), 0.25)
         assert script.give(filled(STORED)).outcome == values(1)
         assert VariantStored(A) in script.notices
 
@@ -684,7 +684,9 @@ class TestVariantOfAnotherVersionsEntry:
         text = value_cell("a", A, codec=TEXTS, versions=(("t:a", V1),))
         script = begun((A,), tags=tags).give(cells(text, versions=(V1, V2)[: len(tags)]))
         if is_kept:
-            assert script.command == ReadCells((self.PLACE,), 500, 0.1, tuple(f"shop:%{tag}" for tag in tags))
+            assert script.command == ReadCells(
+                (self.PLACE,), 500, 0.25, tuple(f"shop:%{tag}" for tag in tags)
+            )
         else:
             assert script.command == ComputeMany((A,), ("a",), None)
             script.give(Computed(0.0, {"a": 1}))
@@ -738,7 +740,7 @@ class TestVariantOfAnotherVersionsEntry:
 
     def test_interrupted_it_is_the_lease_beside_that_is_given_back(self):
         script = begun((A,)).give(cells(self.TEXT), cells(None), Interrupted(0.0))
-        assert script.command == ReleaseLeases(leases(self.PLACE, lease_id=NONCE), 0.1)
+        assert script.command == ReleaseLeases(leases(self.PLACE, lease_id=NONCE), 0.25)
 
 
 class TestFilling:
@@ -800,13 +802,13 @@ class TestFilling:
         """Fault 13."""
         script = self.script(chunk=1, given={"a": 1, "b": 2}).give(filled(STORED))
         script.give(StoreFailed(0.0, FailureKind.OUT_OF_MEMORY))
-        assert script.command == ReleaseLeases(leases(B, C), 0.1)
+        assert script.command == ReleaseLeases(leases(B, C), 0.25)
         assert script.give(RELEASED).outcome == values(1, 2, None)
 
     def test_interrupted_what_may_still_be_held_is_given_back(self):
         """L7."""
         script = self.script(chunk=1, given={"a": 1, "b": 2}).give(Interrupted(0.0))
-        assert script.command == ReleaseLeases(leases(A, B, C), 0.1)
+        assert script.command == ReleaseLeases(leases(A, B, C), 0.25)
         assert script.give(RELEASED).outcome == Abandoned()
 
     @pytest.mark.parametrize("count", [0, 2, 4])
@@ -822,14 +824,14 @@ class TestReleasing:
     def test_it_is_retried_and_then_left_to_lapse(self):
         """L3."""
         script = self.script().give(StoreFailed(0.0, FailureKind.TIMEOUT))
-        assert script.command == ReleaseLeases(leases(A), 0.1)
+        assert script.command == ReleaseLeases(leases(A), 0.25)
         script.give(StoreFailed(1.0, FailureKind.TIMEOUT))
         assert script.outcome == values(None)
         assert StoreGaveUp(FailureKind.TIMEOUT) in script.notices
 
     def test_interrupted_it_is_sent_again_and_the_batch_ends(self):
         script = self.script().give(Interrupted(0.0))
-        assert script.command == ReleaseLeases(leases(A), 0.1)
+        assert script.command == ReleaseLeases(leases(A), 0.25)
         assert script.give(RELEASED).outcome == Abandoned()
 
     def test_an_interrupted_batch_whose_leases_cannot_be_given_back_ends_as_abandoned(self):
@@ -866,7 +868,7 @@ class TestWaiting:
         watch = Watch((A, C), load_request().random_bytes, watched_pause_s(1, 0, 0.3))
         assert script.command == Sleep(pause_s(1, 0, 0.3), watch)
         script.give(Woke(1.0))
-        assert script.command == ReadCells((A, C), 500, 0.1)
+        assert script.command == ReadCells((A, C), 500, 0.25)
         script.give(cells(value_cell(1, A), value_cell(3, C), now_s=1.0))
         assert script.outcome == values(1, 2, 3)
         assert balance(script) == dict.fromkeys(KEYS, MissReason.ABSENT)

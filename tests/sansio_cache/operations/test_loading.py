@@ -59,7 +59,7 @@ DONE = Ended(OperationName.GET_OR_LOAD, 0.0)
 V1, V2, V3 = (make_grant(b"tag-----", us) for us in (1, 2, 3))
 STALE_CELL = value_cell(6, soft_ms=1)
 STALE = Servable(6, False, STALE_CELL)
-RELEASE = ReleaseLeases((Lease(KEY, GRANT),), 0.1)
+RELEASE = ReleaseLeases((Lease(KEY, GRANT),), 0.25)
 
 
 def begun(*, grant=GRANT, versions=(), finding=None, **changes):
@@ -82,7 +82,7 @@ class TestTheLoader:
         assert script.step.load_id == 4
         renewal = Script(renew(script.command.renewal))
         assert renewal.command == Sleep(5 / 3)
-        assert renewal.give(Woke(2.0)).command == RenewLeases((Lease(KEY, GRANT),), 5_000, 0.1)
+        assert renewal.give(Woke(2.0)).command == RenewLeases((Lease(KEY, GRANT),), 5_000, 0.25)
 
     def test_without_a_grant_there_is_nothing_to_renew(self):
         assert begun(grant=None).command == Compute(KEY, None)
@@ -120,7 +120,7 @@ class TestTheValue:
     def test_is_stored_with_what_it_took_to_load(self):
         script = begun(ttl=60, stale_for_s=30).give(Computed(2.0, 7))
         body = seal(KEY, INTS, b"7", 2.0)
-        assert script.command == FillCells((Fill(KEY, GRANT, 90_000, 60_000, body),), 0.1)
+        assert script.command == FillCells((Fill(KEY, GRANT, 90_000, 60_000, body),), 0.25)
         script.give(CellsFilled(3.0, (FillResult.STORED,)))
         assert script.outcome == Loaded(7, b"7", accepted=True)
         assert script.step.load_id == 4
@@ -272,7 +272,7 @@ class TestTags:
     def test_go_with_the_value_and_are_read_with_the_fill(self):
         body = seal(KEY, INTS, b"7", 0.0, self.VERSIONS)
         fill = Fill(KEY, GRANT, 60_000, 0, body)
-        assert self.begun().command == FillCells((fill,), 0.1, self.KEYS)
+        assert self.begun().command == FillCells((fill,), 0.25, self.KEYS)
 
     @pytest.mark.parametrize(
         ("after", "accepted"), [((V1, V2), True), ((V1, V3), False), ((V1, b""), False), ((b"", b""), False)]

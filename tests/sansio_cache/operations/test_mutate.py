@@ -54,7 +54,7 @@ def ending(*items, keys=KEYS, grants=(G1, G2), tags=(), versions=()):
 
 def test_it_begins_with_a_hold_on_every_key_and_renews_them_until_the_longest_time():
     script = begun()
-    assert script.command == HoldCells(KEYS, NONCE, 3_000, 0.1)
+    assert script.command == HoldCells(KEYS, NONCE, 3_000, 0.25)
     script.give(HoldsTaken(2.0, (G1, G2)))
     held = script.outcome
     assert isinstance(held, ManyHeld)
@@ -62,13 +62,13 @@ def test_it_begins_with_a_hold_on_every_key_and_renews_them_until_the_longest_ti
     renewal = Script(renew(held.renewal))
     assert renewal.command == Sleep(1.0)
     renewal.give(Woke(61.9))
-    assert renewal.command == RenewLeases((Lease("shop:a", G1), Lease("shop:b", G2)), 3_000, 0.1)
+    assert renewal.command == RenewLeases((Lease("shop:a", G1), Lease("shop:b", G2)), 3_000, 0.25)
     assert Script(renew(held.renewal)).give(Woke(62.0)).command is None
 
 
 def test_a_hold_is_retried_with_the_same_nonce():
     script = begun().give(StoreFailed(1.0, FailureKind.TIMEOUT))
-    assert script.command == HoldCells(KEYS, NONCE, 3_000, 0.1)
+    assert script.command == HoldCells(KEYS, NONCE, 3_000, 0.25)
 
 
 def test_where_the_store_cannot_be_asked_the_block_runs_without_holds():
@@ -82,7 +82,7 @@ def test_where_the_store_cannot_be_asked_the_block_runs_without_holds():
 
 def test_interrupted_before_the_block_it_removes_the_keys():
     script = begun().give(Interrupted(1.0))
-    assert script.command == DeleteKeys(KEYS, 0.1)
+    assert script.command == DeleteKeys(KEYS, 0.25)
     assert script.give(KeysDeleted(1.0, 2)).outcome == Abandoned()
 
 
@@ -96,9 +96,9 @@ def test_nothing_to_hold_asks_nothing(keys, skip):
 
 def test_at_the_end_what_was_set_is_stored_and_the_rest_is_removed():
     script = ending(A)
-    assert script.command == FillCells((A.under(G1),), 0.1)
+    assert script.command == FillCells((A.under(G1),), 0.25)
     script.give(CellsFilled(1.0, (FillResult.STORED,)))
-    assert script.command == DeleteKeys(("shop:b",), 0.1)
+    assert script.command == DeleteKeys(("shop:b",), 0.25)
     script.give(KeysDeleted(1.0, 1))
     assert script.outcome == ManyInvalidated(("shop:b",), ())
     assert script.notices == [
@@ -112,7 +112,7 @@ def test_a_refused_fill_voids_the_cell():
     """S6: another writer came between, and nobody can say which of them committed last."""
     script = ending(A, B).give(CellsFilled(1.0, (FillResult.REFUSED, FillResult.ALREADY_STORED)))
     assert script.notices == [FillRefused("shop:a"), Stored("shop:b")]
-    assert script.command == DeleteKeys(("shop:a",), 0.1)
+    assert script.command == DeleteKeys(("shop:a",), 0.25)
 
 
 def test_where_everything_was_stored_nothing_is_removed():
@@ -130,15 +130,15 @@ def test_the_time_that_its_end_took_is_that_of_fill_and_removal_together():
 
 def test_the_removal_has_a_budget_of_its_own():
     script = ending(A).give(CellsFilled(5.0, (FillResult.STORED,)))
-    assert script.command == DeleteKeys(("shop:b",), 0.1)
+    assert script.command == DeleteKeys(("shop:b",), 0.25)
     script.give(StoreFailed(5.0, FailureKind.TIMEOUT))
-    assert script.command == DeleteKeys(("shop:b",), 0.1)
+    assert script.command == DeleteKeys(("shop:b",), 0.25)
 
 
 @pytest.mark.parametrize(("items", "grants"), [((), (G1, G2)), ((A,), None)], ids=["nothing set", "no holds"])
 def test_without_a_value_or_a_hold_all_keys_are_removed(items, grants):
     script = ending(*items, grants=grants)
-    assert script.command == DeleteKeys(KEYS, 0.1)
+    assert script.command == DeleteKeys(KEYS, 0.25)
 
 
 def test_no_keys_end_without_asking():
@@ -149,9 +149,9 @@ def test_no_keys_end_without_asking():
 
 def test_a_fill_that_fails_for_good_removes_all_keys():
     script = ending(A, B).give(StoreFailed(1.0, FailureKind.TIMEOUT))
-    assert script.command == FillCells((A.under(G1), B.under(G2)), 0.1)
+    assert script.command == FillCells((A.under(G1), B.under(G2)), 0.25)
     script.give(StoreFailed(2.0, FailureKind.TIMEOUT))
-    assert script.command == DeleteKeys(KEYS, 0.1)
+    assert script.command == DeleteKeys(KEYS, 0.25)
     script.give(StoreFailed(3.0, FailureKind.TIMEOUT))
     assert script.outcome == ManyInvalidated((), KEYS)
     assert InvalidationFailed(KEYS) in script.notices
@@ -159,7 +159,7 @@ def test_a_fill_that_fails_for_good_removes_all_keys():
 
 def test_interrupted_while_filling_it_removes_all_keys():
     script = ending(A).give(Interrupted(1.0))
-    assert script.command == DeleteKeys(KEYS, 0.1)
+    assert script.command == DeleteKeys(KEYS, 0.25)
     assert script.give(KeysDeleted(1.0, 1)).outcome == Abandoned()
 
 
@@ -175,20 +175,20 @@ class TestTags:
 
     def test_they_are_removed_with_what_was_not_set(self):
         script = ending(A, tags=TAG_KEYS).give(CellsFilled(1.0, (FillResult.STORED,)))
-        assert script.command == DeleteKeys(("shop:b", *TAG_KEYS), 0.1)
+        assert script.command == DeleteKeys(("shop:b", *TAG_KEYS), 0.25)
         script.give(KeysDeleted(1.0, 3))
         assert script.outcome == ManyInvalidated(("shop:b", *TAG_KEYS), ())
 
     def test_they_are_removed_even_if_everything_was_stored(self):
         script = ending(A, B, tags=TAG_KEYS).give(CellsFilled(1.0, (FillResult.STORED,) * 2))
-        assert script.command == DeleteKeys(TAG_KEYS, 0.1)
+        assert script.command == DeleteKeys(TAG_KEYS, 0.25)
 
     def test_without_keys_they_are_all_there_is(self):
-        assert ending(keys=(), grants=None, tags=TAG_KEYS).command == DeleteKeys(TAG_KEYS, 0.1)
+        assert ending(keys=(), grants=None, tags=TAG_KEYS).command == DeleteKeys(TAG_KEYS, 0.25)
 
     def test_interrupted_while_filling_they_are_removed_as_well(self):
         script = ending(A, tags=TAG_KEYS).give(Interrupted(1.0))
-        assert script.command == DeleteKeys((*KEYS, *TAG_KEYS), 0.1)
+        assert script.command == DeleteKeys((*KEYS, *TAG_KEYS), 0.25)
 
     def test_those_that_cannot_be_removed_are_reported_to_be_pending(self):
         script = ending(tags=TAG_KEYS).give(StoreFailed(1.0, FailureKind.WRITES_REFUSED))
@@ -204,14 +204,14 @@ class TestTagsThatTheValuesCarry:
 
     def test_their_versions_are_captured_with_the_holds(self):
         script = begun(value_tags=self.NAMES)
-        assert script.command == HoldCells(KEYS, NONCE, 3_000, 0.1, Capture(TAG_KEYS, 9_000))
+        assert script.command == HoldCells(KEYS, NONCE, 3_000, 0.25, Capture(TAG_KEYS, 9_000))
         script.give(HoldsTaken(1.0, (G1, G2), (self.V1, self.V2)))
         assert script.outcome.versions == (("t:a", self.V1), ("g:user", self.V2))
 
     def test_and_stored_with_the_values_at_the_end(self):
         versions = (("t:a", self.V1), ("g:user", self.V2))
         script = ending(A, versions=versions)
-        assert script.command == FillCells((A.under(G1, versions),), 0.1)
+        assert script.command == FillCells((A.under(G1, versions),), 0.25)
         assert script.command.fills[0].body == seal("shop:a", TEXTS, b'"a"', 0.0, versions)
 
     @pytest.mark.parametrize("count", [0, 1, 3])

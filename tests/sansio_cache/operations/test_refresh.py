@@ -114,7 +114,7 @@ class TestSharing:
 class TestAcquiring:
     def test_it_claims_the_lease_of_the_very_value_that_was_found_which_stays_readable(self):
         script = begun().give(LED)
-        assert script.command == AcquireLease(KEY, NONCE, 5_000, THEIRS, Mode.KEEP, 0.1)
+        assert script.command == AcquireLease(KEY, NONCE, 5_000, THEIRS, Mode.KEEP, 0.25)
         assert script.step.load_id == 4
 
     def test_the_tags_that_the_reader_named_are_captured(self):
@@ -190,7 +190,7 @@ class TestAcquiring:
 
     def test_where_the_store_fails_it_retries_and_then_leaves_it(self):
         script = begun().give(LED, StoreFailed(0.0, FailureKind.TIMEOUT))
-        assert script.command == AcquireLease(KEY, NONCE, 5_000, THEIRS, Mode.KEEP, 0.1)
+        assert script.command == AcquireLease(KEY, NONCE, 5_000, THEIRS, Mode.KEEP, 0.25)
         script.give(StoreFailed(0.0, FailureKind.PERMISSION))
         assert script.outcome == Completed()
         assert script.step.load_id == 4
@@ -202,7 +202,7 @@ class TestAcquiring:
     def test_interrupted_the_lease_is_given_back_by_its_nonce(self):
         """L7: an interrupted acquire counts as held."""
         script = begun().give(LED, Interrupted(0.0))
-        assert script.command == ReleaseLeases((Lease(KEY, NONCE),), 0.1)
+        assert script.command == ReleaseLeases((Lease(KEY, NONCE),), 0.25)
         assert script.give(LeasesReleased(0.0)).outcome == Abandoned()
         assert script.step.load_id == 4
 
@@ -214,7 +214,7 @@ class TestAcquiring:
 def test_a_refresh_whose_loader_raises_keeps_the_stale_value_and_rests():
     """S13."""
     script = begun(retry_after_s=3.0).give(LED, granted(), ComputeFailed(0.0, BROKEN))
-    assert script.command == ReleaseLeases((Lease(KEY, GRANT),), 0.1)
+    assert script.command == ReleaseLeases((Lease(KEY, GRANT),), 0.25)
     script.give(LeasesReleased(1.0))
     assert script.outcome == Raised(BROKEN)
     assert script.step.rests_until_s == 4.0

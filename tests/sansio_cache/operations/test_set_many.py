@@ -46,10 +46,10 @@ def request(*items, chunk=2, tags=(), started_s=1.0):
 
 def test_a_value_is_held_and_then_filled_under_the_holds_grant():
     script = Script(set_many(request(SOFT)))
-    assert script.command == HoldCells(("shop:s",), NONCE, 5_000, 0.1)
+    assert script.command == HoldCells(("shop:s",), NONCE, 5_000, 0.25)
     script.give(HoldsTaken(1.0, (G1,)))
     body = seal("shop:s", INTS, b"7", 0.0)
-    assert script.command == FillCells((Fill("shop:s", G1, 90_000, 60_000, body),), 0.1)
+    assert script.command == FillCells((Fill("shop:s", G1, 90_000, 60_000, body),), 0.25)
     script.give(CellsFilled(1.5, (FillResult.STORED,)))
     assert script.outcome == ManyStored((FillResult.STORED,))
     assert script.notices == [Stored("shop:s"), Ended(OperationName.SET_MANY, 0.5)]
@@ -57,9 +57,9 @@ def test_a_value_is_held_and_then_filled_under_the_holds_grant():
 
 def test_many_values_go_a_chunk_at_a_time():
     script = Script(set_many(request(A, B, C))).give(HoldsTaken(1.0, (G1, G2)))
-    assert script.command == FillCells((A.under(G1), B.under(G2)), 0.1)
+    assert script.command == FillCells((A.under(G1), B.under(G2)), 0.25)
     script.give(CellsFilled(1.0, (FillResult.ALREADY_STORED, FillResult.REFUSED)))
-    assert script.command == HoldCells(("shop:c",), NONCE, 5_000, 0.1)
+    assert script.command == HoldCells(("shop:c",), NONCE, 5_000, 0.25)
     script.give(HoldsTaken(1.0, (G3,)), CellsFilled(1.0, (FillResult.STORED,)))
     assert script.outcome == ManyStored((FillResult.ALREADY_STORED, FillResult.REFUSED, FillResult.STORED))
     assert script.notices == [
@@ -72,9 +72,9 @@ def test_many_values_go_a_chunk_at_a_time():
 
 def test_hold_and_fill_are_each_retried_within_a_budget():
     script = Script(set_many(request(A))).give(StoreFailed(1.0, FailureKind.TIMEOUT))
-    assert script.command == HoldCells(("shop:a",), NONCE, 5_000, 0.1)  # with the same nonce (S3)
+    assert script.command == HoldCells(("shop:a",), NONCE, 5_000, 0.25)  # with the same nonce (S3)
     script.give(HoldsTaken(1.0, (G1,)), StoreFailed(1.0, FailureKind.TIMEOUT))
-    assert script.command == FillCells((A.under(G1),), 0.1)
+    assert script.command == FillCells((A.under(G1),), 0.25)
     script.give(CellsFilled(1.0, (FillResult.ALREADY_STORED,)))
     assert script.outcome == ManyStored((FillResult.ALREADY_STORED,))
 
@@ -103,7 +103,7 @@ def test_a_fill_that_fails_for_good_leaves_all_keys_of_its_chunk_in_doubt():
 @pytest.mark.parametrize("events", [(), (HoldsTaken(1.0, (G1, G2)),)], ids=["holding", "filling"])
 def test_interrupted_it_removes_what_may_have_changed(events):
     script = Script(set_many(request(A, B, C))).give(*events, Interrupted(1.0))
-    assert script.command == DeleteKeys(("shop:a", "shop:b", "shop:c"), 0.1)
+    assert script.command == DeleteKeys(("shop:a", "shop:b", "shop:c"), 0.25)
     script.give(KeysDeleted(1.0, 2))
     assert script.outcome == Abandoned()
     assert script.notices == [Invalidated(("shop:a", "shop:b", "shop:c"))]
@@ -115,7 +115,7 @@ def test_interrupted_in_a_later_chunk_it_leaves_what_is_stored():
         CellsFilled(1.0, (FillResult.STORED, FillResult.STORED)),
         Interrupted(1.0),
     )
-    assert script.command == DeleteKeys(("shop:c",), 0.1)
+    assert script.command == DeleteKeys(("shop:c",), 0.25)
 
 
 @pytest.mark.parametrize(("items", "skip"), [((), False), ((A, B), True)])
@@ -147,18 +147,18 @@ class TestTags:
 
     def test_they_are_captured_with_the_holds_and_stored_with_the_values(self):
         script = Script(set_many(request(A, SOFT, tags=TAGS)))
-        assert script.command == HoldCells(("shop:a", "shop:s"), NONCE, 5_000, 0.1, self.CAPTURE)
+        assert script.command == HoldCells(("shop:a", "shop:s"), NONCE, 5_000, 0.25, self.CAPTURE)
         script.give(HoldsTaken(1.0, (G1, G2), (V1, V2)))
         tied = (("t:a", V1), ("g:user", V2))
-        assert script.command == FillCells((A.under(G1, tied), SOFT.under(G2, tied)), 0.1)
+        assert script.command == FillCells((A.under(G1, tied), SOFT.under(G2, tied)), 0.25)
         assert script.command.fills[0].body == seal("shop:a", TEXTS, b'"a"', 0.0, tied)
 
     def test_the_versions_of_the_first_chunk_stand_for_all_of_them(self):
         script = Script(set_many(request(A, SOFT, tags=TAGS, chunk=1)))
         script.give(HoldsTaken(1.0, (G1,), (V1, V2)), CellsFilled(1.0, (FillResult.STORED,)))
-        assert script.command == HoldCells(("shop:s",), NONCE, 5_000, 0.1, self.CAPTURE)
+        assert script.command == HoldCells(("shop:s",), NONCE, 5_000, 0.25, self.CAPTURE)
         script.give(HoldsTaken(1.0, (G2,), (V3, V2)))
-        assert script.command == FillCells((SOFT.under(G2, (("t:a", V1), ("g:user", V2))),), 0.1)
+        assert script.command == FillCells((SOFT.under(G2, (("t:a", V1), ("g:user", V2))),), 0.25)
 
     @pytest.mark.parametrize("chunk", [1, 2])
     def test_a_tag_that_is_invalidated_after_the_call_began_takes_all_the_values_with_it(self, chunk):
