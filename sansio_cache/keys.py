@@ -5,7 +5,7 @@ Theory of operation
 Everything a cache owns lies under ``{namespace}:``. What follows is one of
 
 ======================  ====================================  ==============================
-`KeyBuilder.build`      ``{entity}:{id}``                     one thing
+`KeyBuilder.build`      ``{entity}:{id}``, or more parts      one thing
 `KeyBuilder.list_key`   ``{entity}:list:{hex of a SHA-256}``  the answer to one query
 `KeyBuilder.versioned`  ``{entity}:{id}:v{version}``          one version of a thing
 `KeyBuilder.literal`    the caller's own text                 a key that the caller designed
@@ -15,10 +15,13 @@ internal                ``%t:…``  ``%g:…``  ``%w:…``          records of t
 **Building is injective**: different components, different keys. A component is its text with
 ``%XX`` for every byte of a character that separates (``:``), escapes (``%``), picks a cluster slot
 (``{ }``), means something in a glob (``* ? [ ] ^ \``), or would be invisible. So a component never
-holds a bare colon; the number of colons tells `build` from the other two, and these differ because
-``v`` is no hex digit. It follows that an id can neither pose as another key nor widen a pattern,
-and that internal keys are out of reach: what follows a ``%`` is always two hex digits. ``-`` is
-left as it is, because globs read it within brackets only and UUIDs should stay readable.
+holds a bare colon, and the number of colons tells how many components there are. Of three, the second
+could pose as the ``list`` of a list key and the third as a version: where more follows it, a second
+component that is ``list`` begins with ``%6C``, and a third one that begins with ``v`` begins with
+``%76``, in patterns too. `list_key` and `versioned` differ because ``v`` is no hex digit. It follows
+that an id can neither pose as another key nor widen a pattern, and that internal keys are out of
+reach: what follows a ``%`` is always two hex digits. ``-`` is left as it is, because globs read it
+within brackets only and UUIDs should stay readable.
 
 A component is a str, int or UUID by its text: ``1`` and ``"1"`` are the same one on purpose, as an
 id may come from a path or from a row. All else is refused rather than turned into text: a float has
@@ -31,7 +34,10 @@ imitate it. Web frameworks' multi-dicts are refused: their ``items()`` shows one
 so that two queries would share a key.
 
 `Key` and `Pattern` mark text as complete, so that the rest of the library can tell ``"user:1"``,
-which is to be put into the namespace, from ``cache.key.build("user", 1)``, which is in it.
+which is to be put into the namespace, from ``cache.key.build("user", 1)``, which is in it. JSON, an
+f-string or a queue lose the mark. Put into the namespace once more, such a text would name nothing, and
+its invalidation would seem done: so `resolve` and `glob` refuse a text that begins with their own
+namespace. `Key.parse` gives the mark back.
 """
 
 from __future__ import annotations
@@ -39,17 +45,20 @@ from __future__ import annotations
 import hashlib
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import date, datetime
 from decimal import Decimal
 from enum import Enum
-from typing import Final
+from typing import Final, Self, TypeAlias
 from uuid import UUID
 
 from attrs import Factory, field, frozen
 
 from sansio_cache.errors import ConfigurationError, InvalidKeyError
 from sansio_cache.tags import GENERATION_MARKER, TAG_MARKER, tag_key
+
+Component: TypeAlias = str | int | UUID
+"""What keys are built of."""
 
 ONE_PART: Final = ""
 """The part of a store that all keys are in where it has only one: what can fail alone, as a node can."""
@@ -61,6 +70,10 @@ _ESCAPED: Final = re.compile(
 )
 
 _INTERNAL_MARKERS: Final = ("%t:", "%g:", "%w:", "%s:")
+
+_LIST: Final = "%6Cist"
+_VERSION: Final = re.compile("v.", re.DOTALL)
+_SECOND: Final = 2
 
 _MAX_TAG: Final = 16_000
 """Entries hold the names of their tags, with two bytes for the length of each in UTF-8."""
@@ -86,6 +99,21 @@ class Key(str):
     def __repr__(self) -> str:
         return f"Key({super().__repr__()})"
 
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Return the key that a text was before JSON, `str()`, a queue or redis-cli made it one.
+
+        Args:
+            text: A complete key, namespace included.
+
+        Raises:
+            InvalidKeyError: No key can be this text.
+        """
+        rest = _completed("Key.parse", text)
+        if rest.startswith(_INTERNAL_MARKERS):
+            raise _internal_refusal(rest)
+        return cls(str.__str__(text))
+
 
 class Pattern(str):
     """A complete Redis glob, namespace included. A str to everyone else."""
@@ -94,6 +122,19 @@ class Pattern(str):
 
     def __repr__(self) -> str:
         return f"Pattern({super().__repr__()})"
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Return the pattern that a text was before JSON, `str()` or a file made it one.
+
+        Args:
+            text: A complete Redis glob, namespace included.
+
+        Raises:
+            InvalidKeyError: No pattern can be this text.
+        """
+        _completed("Pattern.parse", text)
+        return cls(str.__str__(text))
 
 
 def _checked_namespace(namespace: str) -> str:
@@ -153,18 +194,23 @@ class KeyBuilder:
         ),
     )
 
-    def build(self, entity: str | int | UUID, id: str | int | UUID) -> Key:
-        """Return the key of one thing: ``{namespace}:{entity}:{id}``.
+    def build(self, entity: Component, *components: Component) -> Key:
+        """Return the key of one thing: ``{namespace}:{entity}:{id}``, or of more or fewer components.
 
         Raises:
             InvalidKeyError: A component is empty or not a str, int or UUID, or the key is too long.
         """
-        thing = f"{_component('entity', entity)}:{_component('id', id)}"
-        return Key(self._fitting(self._root + thing))
+        try:
+            root = self._root
+        except AttributeError:
+            raise _no_builder("build") from None
+        if len(components) == 1:  # nearly always
+            thing = f"{_component('entity', entity)}:{_component('id', components[0])}"
+        else:
+            thing = _joined(("entity", entity), *_named("id", components))
+        return Key(self._fitting(root + thing))
 
-    def list_key(
-        self, entity: str | int | UUID, query: str | Mapping[str, object], *, digits: int = 32
-    ) -> Key:
+    def list_key(self, entity: Component, query: str | Mapping[str, object], *, digits: int = 32) -> Key:
         """Return the key of the answer to a query: ``{namespace}:{entity}:list:{hash}``.
 
         Args:
@@ -181,6 +227,7 @@ class KeyBuilder:
             InvalidKeyError: The entity or query cannot be used, `digits` is out of range, or the
                 key is too long.
         """
+        root = _root_of(self, "list_key")
         if type(digits) is not int or not _MIN_DIGITS <= digits <= _MAX_DIGITS:
             raise InvalidKeyError(f"digits is an int from {_MIN_DIGITS} to {_MAX_DIGITS}; got {digits!r:.40}")
         if isinstance(query, str) and not isinstance(query, Enum):
@@ -190,16 +237,17 @@ class KeyBuilder:
         else:
             raise _refusal("query", query, "a str or a mapping")
         digest = hashlib.sha256(hashed).hexdigest()[:digits]
-        return Key(self._fitting(f"{self._root}{_component('entity', entity)}:list:{digest}"))
+        return Key(self._fitting(f"{root}{_component('entity', entity)}:list:{digest}"))
 
-    def versioned(self, entity: str | int | UUID, id: str | int | UUID, version: str | int | UUID) -> Key:
+    def versioned(self, entity: Component, id: Component, version: Component) -> Key:
         """Return the key of one version of a thing: ``{namespace}:{entity}:{id}:v{version}``.
 
         Raises:
             InvalidKeyError: A component is empty or not a str, int or UUID, or the key is too long.
         """
-        thing = f"{_component('entity', entity)}:{_component('id', id)}"
-        return Key(self._fitting(f"{self._root}{thing}:v{_component('version', version)}"))
+        root = _root_of(self, "versioned")
+        thing = _joined(("entity", entity), ("id", id), is_whole=False)
+        return Key(self._fitting(f"{root}{thing}:v{_component('version', version)}"))
 
     def literal(self, text: str) -> Key:
         """Return the key for a text of the caller's own design: ``{namespace}:{text}``.
@@ -208,12 +256,11 @@ class KeyBuilder:
             InvalidKeyError: Not a str, empty, not encodable, too long, already complete, or it
                 starts like an internal key.
         """
+        root = _root_of(self, "literal")
         content = self._content("a key", text)
         if content.startswith(_INTERNAL_MARKERS):
-            raise InvalidKeyError(
-                f"a key may not start with {content[:3]!r}: the cache keeps its own records there"
-            )
-        return Key(self._fitting(self._root + content))
+            raise _internal_refusal(content)
+        return Key(self._fitting(root + content))
 
     def resolve(self, key: str) -> Key:
         """Return the key that an argument of the API stands for.
@@ -222,11 +269,24 @@ class KeyBuilder:
             key: A `Key`, which stands as it is, or a str to be taken as `literal` does.
 
         Raises:
-            InvalidKeyError: As `literal`.
+            InvalidKeyError: As `literal`; or a `Key` is of another namespace, or a str begins with this
+                one's.
         """
-        return key if type(key) is Key else self.literal(key)
+        if type(key) is Key:
+            if not key.startswith(self._root):
+                raise self._stranger("key", key, "cache.key.build(…)")
+            return key
+        literal = self.literal(key)
+        if key.startswith(self._root):
+            raise InvalidKeyError(
+                f"{_shown(key)} begins with the namespace of this cache, as a built key does that was made a "
+                "text (by JSON, str() or an f-string); inside the namespace it would be the key "
+                f"{_shown(literal)}. Key.parse(text) takes a built key back; where that is really meant, use "
+                "cache.key.literal(text)"
+            )
+        return literal
 
-    def pattern(self, entity: str | int | UUID, *prefix: str | int | UUID) -> Pattern:
+    def pattern(self, entity: Component, *prefix: Component) -> Pattern:
         """Return the pattern of all keys of an entity: ``{namespace}:{entity}:*``.
 
         Args:
@@ -238,9 +298,9 @@ class KeyBuilder:
             InvalidKeyError: A component is empty or not a str, int or UUID, or the pattern is too
                 long.
         """
-        parts = [_component("entity", entity)]
-        parts += [_component(f"prefix[{index}]", part) for index, part in enumerate(prefix)]
-        return Pattern(self._fitting(f"{self._root}{':'.join(parts)}:*"))
+        root = _root_of(self, "pattern")
+        leading = _joined(("entity", entity), *_named("prefix", prefix), is_whole=False)
+        return Pattern(self._fitting(f"{root}{leading}:*"))
 
     def glob(self, pattern: str) -> Pattern:
         """Return the pattern that an argument of the API stands for.
@@ -250,26 +310,41 @@ class KeyBuilder:
                 namespace.
 
         Raises:
-            InvalidKeyError: Not a str, empty, not encodable, too long, or a `Key`.
+            InvalidKeyError: Not a str, empty, not encodable, too long, or a `Key`; or a `Pattern` is of
+                another namespace, or a str begins with this one's.
         """
         if type(pattern) is Pattern:
+            if not pattern.startswith(self._root):
+                raise self._stranger("pattern", pattern, "cache.key.pattern(…)")
             return pattern
-        return Pattern(self._fitting(self._root + self._content("a pattern", pattern)))
+        complete = self._root + self._content("a pattern", pattern)
+        if pattern.startswith(self._root):
+            raise InvalidKeyError(
+                f"{_shown(pattern)} begins with the namespace of this cache, as a built pattern does that "
+                "was made a text; inside the namespace it would match nothing but keys that begin with "
+                f"{_shown(self._root * 2)}. Leave the namespace out, build it with cache.key.pattern(…), or "
+                "take a built one back with Pattern.parse(text); for keys that cache.key.literal(…) has "
+                f"made of such texts, Pattern.parse({_shown(complete)})"
+            )
+        return Pattern(self._fitting(complete))
 
     @property
     def root(self) -> str:
         """What every key of the namespace begins with, its colon included."""
         return self._root
 
-    def tag(self, tag: str | int | UUID) -> TagName:
+    def tag(self, tag: Component) -> TagName:
         """Return the name that a tag has inside the cache: ``t:{tag}``. A `TagName` stands as it is.
 
         Raises:
             InvalidKeyError: It is empty or not a str, int or UUID, or too long.
         """
-        return tag if type(tag) is TagName else self._tag_name(TAG_MARKER + _component("a tag", tag))
+        if type(tag) is TagName:
+            return tag
+        text = str.__str__(tag) if isinstance(tag, Key | Pattern) else tag  # an entry may depend on another
+        return self._tag_name(TAG_MARKER + _component("a tag", text))
 
-    def generation(self, entity: str | int | UUID) -> TagName:
+    def generation(self, entity: Component) -> TagName:
         """Return the tag that all entries of an entity may share: ``g:{entity}``.
 
         Named in `tags=` where they are loaded and stored, and in `invalidate(tags=…)`, it makes all of them
@@ -296,15 +371,24 @@ class KeyBuilder:
     def _content(self, name: str, text: str) -> str:
         """Return the content of a text to be put into the namespace, or raise InvalidKeyError."""
         if not isinstance(text, str):
-            raise _refusal(name, text, "a str")
+            raise _text_refusal(name, text)
         if isinstance(text, Key | Pattern):
             # Put into the namespace a second time it would name nothing, without anyone noticing.
             raise InvalidKeyError(
                 f"{name} cannot be a {type(text).__name__}, which is complete: {text!r:.200}"
             )
+        if isinstance(text, TagName):
+            raise InvalidKeyError(f"{name} cannot be a TagName: pass it as tags=[…]; got {text!r:.200}")
         if not text:
             raise InvalidKeyError(f"{name} is empty")
         return str.__str__(text)
+
+    def _stranger(self, what: str, complete: str, remedy: str) -> InvalidKeyError:
+        """Return the error for what was built for another namespace."""
+        return InvalidKeyError(
+            f"the {what} {_shown(complete)} belongs to another namespace than {self.namespace!r}: build it "
+            f"with {remedy} of this cache"
+        )
 
     def _fitting(self, complete: str) -> str:
         """Return a key or pattern that the store can take, or raise InvalidKeyError."""
@@ -317,10 +401,80 @@ class KeyBuilder:
         return complete
 
 
+def _root_of(builder: KeyBuilder, method: str) -> str:
+    """Return what a builder's keys begin with, or raise InvalidKeyError where there is no builder."""
+    try:
+        return builder._root  # noqa: SLF001
+    except AttributeError:
+        raise _no_builder(method) from None
+
+
+def _no_builder(method: str) -> InvalidKeyError:
+    """Return the error for ``KeyBuilder.build("app", "user", 1)``, the form of some recipes."""
+    return InvalidKeyError(
+        f"KeyBuilder.{method} needs a builder, which knows the namespace: write "
+        f"KeyBuilder('app').{method}(…), or cache.key.{method}(…)"
+    )
+
+
+def _named(name: str, components: Iterable[Component]) -> Iterator[tuple[str, Component]]:
+    """Yield components with what to call them in an error."""
+    return ((f"{name}[{index}]", each) for index, each in enumerate(components))
+
+
+def _joined(*components: tuple[str, Component], is_whole: bool = True) -> str:
+    """Return components as they stand in a key.
+
+    Args:
+        *components: What to call each in an error, and the component.
+        is_whole: Whether these are all that the key has.
+
+    Raises:
+        InvalidKeyError: One is empty or not a str, int or UUID.
+    """
+    parts = [_component(name, each) for name, each in components]
+    if parts[1:2] == ["list"] and (len(parts) > _SECOND or not is_whole):
+        parts[1] = _LIST
+    if len(parts) > _SECOND and _VERSION.match(parts[2]):
+        parts[2] = f"%76{parts[2][1:]}"
+    return ":".join(parts)
+
+
+def _completed(method: str, text: object) -> str:
+    """Return what follows the namespace in a complete text, or raise InvalidKeyError."""
+    if not isinstance(text, str):
+        hint = ": pass .decode() of it" if isinstance(text, bytes | bytearray) else ""
+        raise InvalidKeyError(f"{method} takes a complete text; got {type(text).__qualname__}{hint}")
+    namespace, _, rest = text.partition(":")
+    if not (rest and _NAMESPACE.fullmatch(namespace)):
+        raise InvalidKeyError(
+            f"{method} takes a complete text, such as 'app:user:1'; {_shown(text)} does not begin with a "
+            "namespace and a colon"
+        )
+    _utf8(method, text)
+    return rest
+
+
+def _internal_refusal(content: str) -> InvalidKeyError:
+    return InvalidKeyError(f"a key may not start with {content[:3]!r}: the cache keeps its own records there")
+
+
+def _shown(text: str) -> str:
+    """Return a text for an error."""
+    return f"{str.__repr__(text):.200}"
+
+
 def _component(name: str, value: object) -> str:
     """Return a component as it stands in a key, or raise InvalidKeyError with its name."""
     if type(value) is str:  # nearly always
+        if value.isalnum():  # nothing of it is escaped, and that is known in a tenth of the time
+            return value
         text = value
+    elif isinstance(value, Key | Pattern | TagName):
+        raise InvalidKeyError(
+            f"{name} cannot be a {type(value).__name__}, which is complete: pass what it was built of, or "
+            f"its text, str(…); got {value!r:.200}"
+        )
     else:
         tag, text = _typed_text(value) or ("", "")
         if tag not in {"str", "int", "uuid"}:
@@ -417,8 +571,10 @@ def _refusal(name: str, value: object, wanted: str) -> InvalidKeyError:
             advice = "handle what is missing before asking for its key"
         case bool():
             advice = "pass a word for what it stands for"
-        case int():
+        case int() if value.bit_length() > _MAX_INT_BITS:
             advice = f"it is longer than {_MAX_INT_BITS} bits; pass a hash of it"
+        case int():
+            advice = "pass the text of the query, or a mapping of what it asks for"
         case float() | Decimal():
             advice = "pass text of a fixed format, such as f'{value:.2f}'"
         case bytes() | bytearray() | memoryview():
@@ -430,3 +586,21 @@ def _refusal(name: str, value: object, wanted: str) -> InvalidKeyError:
         case _:
             advice = "its text would depend on object.__repr__; pass what identifies it"
     return InvalidKeyError(f"{name} is to be {wanted}, not {type(value).__qualname__}: {advice}")
+
+
+def _text_refusal(name: str, value: object) -> InvalidKeyError:
+    """Return the error for what is no key or pattern at all: what it is, and what to write."""
+    match value:
+        case Enum():
+            advice = "pass its .value"
+        case None:
+            advice = "handle what is missing before asking for its key"
+        case bytes() | bytearray() | memoryview():
+            advice = "pass text: .decode() of it"
+        case tuple():
+            advice = "build a key of its parts, cache.key.build(*parts)"
+        case Iterable():
+            advice = "pass several keys one by one, as in invalidate(*keys), or to get_many(keys)"
+        case _:
+            advice = "build a key of what identifies the thing, as in cache.key.build('user', 7)"
+    return InvalidKeyError(f"{name} is to be a str, not {type(value).__qualname__}: {advice}")

@@ -33,6 +33,23 @@ def check_config(config: object) -> None:
         raise ConfigurationError(f"from_config takes a CacheConfig; got {type(config).__name__}")
 
 
+def made_config(config: object, make_backend: object) -> CacheConfig:
+    """The configuration of a cache that a class method makes.
+
+    Raises:
+        ConfigurationError: The class was called by hand.
+    """
+    if isinstance(config, CacheConfig) and callable(make_backend):
+        return config
+    if isinstance(config, CacheConfig):
+        way = "from_config(config)"
+    elif config is None or isinstance(config, str):
+        way = "from_url('redis://localhost:6379/0', namespace='shop')"
+    else:
+        way = "from_client(client, namespace='shop')"
+    raise ConfigurationError(f"a cache is not made by calling its class: write Cache.{way}")
+
+
 class CacheBase:
     """The state of a cache, and what needs no driving."""
 

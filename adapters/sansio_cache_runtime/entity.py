@@ -13,7 +13,6 @@ from sansio_cache.keys import Key, TagName
 from sansio_cache.notices import OperationName
 from sansio_cache.policy import Policy
 from sansio_cache.step import Outcome, Step
-from sansio_cache_runtime.loaders import refuse_uncallable
 from sansio_cache_runtime.mutation import Mutation, plan_mutation
 from sansio_cache_runtime.request_builder import AnyTtl, Id, RequestBuilder, listed
 from sansio_cache_runtime.results import found
@@ -30,6 +29,7 @@ class EntityPlan:
         policy: How they are kept and loaded.
         loader: Called with an id.
         tags: Their generation, if the entity has them.
+        refuse: Refuses what is no loader for the cache.
     """
 
     requests: RequestBuilder
@@ -38,6 +38,7 @@ class EntityPlan:
     policy: Policy
     loader: Callable[[Any], Any] | None
     tags: tuple[TagName, ...]
+    refuse: Callable[[Any], object]
 
     def required_loader(self, loader: Callable[[Any], Any] | None) -> Callable[[Any], Any]:
         """The loader of a call, or the entity's.
@@ -45,13 +46,14 @@ class EntityPlan:
         Raises:
             ConfigurationError: There is none, or it cannot be called.
         """
-        chosen = self.loader if loader is None else loader
-        if chosen is None:
+        if loader is not None:
+            self.refuse(loader)
+            return loader
+        if self.loader is None:
             raise ConfigurationError(
                 f"the entity {self.name!r} has no loader: pass one, or make it with loader=..."
             )
-        refuse_uncallable(chosen)
-        return chosen
+        return self.loader
 
     def get(self, id: Id) -> Step:
         """Begin to read one thing."""
@@ -82,7 +84,7 @@ class EntityPlan:
 
     def invalidate(self, ids: Iterable[Id]) -> Step:
         """Begin to remove things."""
-        return self.requests.invalidate([self.key(each) for each in ids])
+        return self.requests.invalidate(self._some_keys("invalidate", ids))
 
     def invalidate_all(self) -> Step:
         """Begin to remove everything of the entity.
@@ -99,7 +101,7 @@ class EntityPlan:
 
     def expire(self, ids: Iterable[Id]) -> Step:
         """Begin to make things stale."""
-        return self.requests.expire([self.key(each) for each in ids])
+        return self.requests.expire(self._some_keys("expire", ids))
 
     def mutation(self, ids: Iterable[Id], tags: Iterable[str]) -> Mutation:
         """Plan a mutation of some things."""
@@ -117,6 +119,15 @@ class EntityPlan:
     def tags_with(self, tags: Iterable[str]) -> tuple[str, ...]:
         """The tags of a call, with the entity's generation."""
         return (*self.tags, *listed("tags= takes", "tag", tags))
+
+    def _some_keys(self, method: str, ids: Iterable[Id]) -> list[Key]:
+        keys = [self.key(each) for each in ids]
+        if not keys:
+            raise InvalidKeyError(
+                f"{method}() of the entity {self.name!r} names nothing: pass ids, as in {method}(7); "
+                "invalidate_all() is for everything of an entity with generations"
+            )
+        return keys
 
     def key(self, id: Id) -> Key:
         """The key of one thing."""
@@ -170,8 +181,9 @@ def plan_entity(
     loader: Any,
     *,
     generations: bool,
+    refuse: Callable[[Any], object],
 ) -> EntityPlan:
-    """Plan the entries of an entity.
+    """Plan the entries of an entity; `refuse` is what the cache refuses loaders with.
 
     Raises:
         InvalidKeyError: The name cannot be one.
@@ -180,6 +192,6 @@ def plan_entity(
     requests.keys.pattern(name)  # refuses a name that cannot be one
     requests.codec(type)
     if loader is not None:
-        refuse_uncallable(loader)
+        refuse(loader)
     tags = (requests.keys.generation(name),) if generations else ()
-    return EntityPlan(requests, name, type, requests.chosen_policy(ttl, policy), loader, tags)
+    return EntityPlan(requests, name, type, requests.chosen_policy(ttl, policy), loader, tags, refuse)

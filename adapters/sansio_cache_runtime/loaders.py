@@ -46,10 +46,14 @@ def refuse_uncallable(loader: Any) -> None:
     """
     if not callable(loader):
         kind = loader.__class__.__name__
-        hint = ": pass the function, not its result" if hasattr(loader, "__await__") else ""
+        hint = (
+            "pass the function, not its result"
+            if hasattr(loader, "__await__")
+            else "pass the function itself, and not what it gives; a value that is there is stored by set()"
+        )
         if hasattr(loader, "close") and hasattr(loader, "__await__"):
             loader.close()  # a coroutine that will never be awaited
-        raise ConfigurationError(f"loader is a function; got {kind}{hint}")
+        raise ConfigurationError(f"loader is a function; got {kind}: {hint}")
 
 
 def refuse_coroutine_function(loader: Any) -> None:
@@ -64,6 +68,16 @@ def refuse_coroutine_function(loader: Any) -> None:
         raise ConfigurationError(
             "the loader is a coroutine function: use sansio_cache_redis.anyio.Cache, or pass a plain function"
         )
+
+
+def refuse_for_threads(loader: Any) -> None:
+    """Refuse what is no loader for the blocking cache.
+
+    Raises:
+        ConfigurationError: It cannot be called, or is a coroutine function.
+    """
+    refuse_uncallable(loader)
+    refuse_coroutine_function(loader)
 
 
 def takes_context(loader: Callable[..., Any]) -> bool:

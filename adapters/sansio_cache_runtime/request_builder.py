@@ -239,11 +239,19 @@ class RequestBuilder:
     def invalidation(self, keys: Iterable[str], tags: Iterable[str]) -> Callable[[], Step]:
         """Check what is to be invalidated; it begins when the function that is given back is called."""
         gone = (*self.resolve_all(keys).values(), *tag_keys(self.keys.root, self.tag_names(tags)))
+        if not gone:
+            raise InvalidKeyError(
+                "nothing is named that is to be invalidated: pass keys, as in invalidate('user:7'), or tags, "
+                "as in invalidate(tags=['users']); clear() removes everything"
+            )
         return lambda: self._remove(OperationName.INVALIDATE, gone)
 
     def expire(self, keys: Iterable[str]) -> Step:
         """Begin to make values stale."""
-        return self._remove(OperationName.EXPIRE, tuple(self.resolve_all(keys).values()), soft=True)
+        stale = tuple(self.resolve_all(keys).values())
+        if not stale:
+            raise InvalidKeyError("nothing is named that is to expire: pass keys, as in expire('user:7')")
+        return self._remove(OperationName.EXPIRE, stale, soft=True)
 
     def clear(self) -> Step:
         """Begin to remove everything in the namespace."""
@@ -251,13 +259,9 @@ class RequestBuilder:
 
     def delete_pattern(self, pattern: str, *, dry_run: bool = False) -> Step:
         """Begin to remove keys by pattern."""
-        glob = self.keys.glob(pattern)
-        if not glob.startswith(self.keys.root):
-            raise InvalidKeyError(
-                f"the pattern belongs to another namespace than {self.keys.namespace!r}: build it with this "
-                "cache's key.pattern(...)"
-            )
-        request = PatternRequest(self.keys, glob, self._chunk, self.timeouts, self.clock(), dry_run)
+        request = PatternRequest(
+            self.keys, self.keys.glob(pattern), self._chunk, self.timeouts, self.clock(), dry_run
+        )
         return delete_pattern(request, skip=self._coordinator.is_disabled)
 
     def wait_ready(self, limit_s: float) -> Step:
@@ -376,18 +380,14 @@ class RequestBuilder:
         """Full keys by the keys as the caller wrote them, once each."""
         resolved: dict[str, Key] = {}
         for key in self.some("key", keys):
-            full = self._known_keys[key] if key.__class__ is str else self.keys.resolve(key)
-            # A Key and a literal str may be equal as text, and yet name two entries.
-            if resolved.setdefault(key, full) != full:
-                raise InvalidKeyError(
-                    "a built Key and a str of the same text name two different entries: "
-                    "ask for them in two calls"
-                )
+            resolved[key] = self._known_keys[key] if key.__class__ is str else self.keys.resolve(key)
         return resolved
 
 
 def listed(verb: str, what: str, given: Iterable[Any]) -> Iterable[Any]:
     """Several things that a caller passes, and not one text, whose letters would be them."""
     if isinstance(given, str | bytes) or not isinstance(given, Iterable):
-        raise InvalidKeyError(f"{verb} a list of {what}s, not one {what}; got {given.__class__.__name__}")
+        raise InvalidKeyError(
+            f"{verb} a list of {what}s, not one {what}, as in [{what}]; got {given.__class__.__name__}"
+        )
     return given

@@ -6,6 +6,7 @@ import copy
 import decimal
 import enum
 import hashlib
+import json
 import pickle
 import sys
 import unicodedata
@@ -68,6 +69,8 @@ def test_the_shapes_of_built_keys_and_patterns():
     assert APP.list_key("user", "page=1") == f"app:user:list:{hex_of('page=1')[:32]}"
     assert APP.pattern("user") == "app:user:*"
     assert APP.pattern("user", 1, "orders") == "app:user:1:orders:*"
+    assert APP.build("settings") == "app:settings"
+    assert APP.build("user", 1, "orders", 7) == "app:user:1:orders:7"
     assert APP.literal("user:{1}:*") == "app:user:{1}:*"
     assert APP.glob("user:*") == "app:user:*"
     assert APP.tag("users") == "t:users"
@@ -372,12 +375,165 @@ def test_a_complete_key_is_not_put_into_the_namespace_twice():
         APP.literal(APP.build("user", 1))
 
 
-@pytest.mark.parametrize("text", [7, None, b"user:1", SOME_UUID])
-def test_a_key_or_pattern_that_is_no_str_is_refused_by_type(text):
-    with pytest.raises(InvalidKeyError, match=f"a key is to be a str, not {type(text).__name__}"):
-        APP.resolve(text)
-    with pytest.raises(InvalidKeyError, match=f"a pattern is to be a str, not {type(text).__name__}"):
+@pytest.mark.parametrize(
+    ("given", "advice"),
+    [
+        (7, r"cache\.key\.build\('user', 7\)"),
+        (SOME_UUID, r"cache\.key\.build\('user', 7\)"),
+        (1.5, r"cache\.key\.build\('user', 7\)"),
+        (("user", 7), r"cache\.key\.build\(\*parts\)"),
+        (["a", "b"], r"invalidate\(\*keys\), or to get_many\(keys\)"),
+        ({"a", "b"}, r"invalidate\(\*keys\), or to get_many\(keys\)"),
+        ({"a": 1}, r"invalidate\(\*keys\), or to get_many\(keys\)"),
+        ((each for each in "ab"), r"invalidate\(\*keys\), or to get_many\(keys\)"),
+        (None, "handle what is missing"),
+        (b"user:1", r"\.decode\(\) of it"),
+        (Colour.RED, r"pass its \.value"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_a_key_or_pattern_that_is_no_str_is_refused_with_what_to_write(given, advice):
+    kind = type(given).__qualname__
+    with pytest.raises(InvalidKeyError, match=f"^a key is to be a str, not {kind}: .*{advice}"):
+        APP.resolve(given)
+    with pytest.raises(InvalidKeyError, match=f"^a pattern is to be a str, not {kind}: .*{advice}"):
+        APP.glob(given)
+
+
+@pytest.mark.parametrize(
+    ("method", "arguments"),
+    [
+        ("build", ("user", 1)),
+        ("build", (1,)),
+        ("list_key", ("user", "page=1")),
+        ("versioned", ("user", 1, 2)),
+        ("pattern", ("user",)),
+        ("literal", ("user:1",)),
+    ],
+)
+def test_a_method_of_a_builder_called_on_the_class_says_how_to_make_one(method, arguments):
+    with pytest.raises(InvalidKeyError, match=rf"write KeyBuilder\('app'\)\.{method}\(…\), or cache\.key"):
+        getattr(KeyBuilder, method)("myapp", *arguments)
+
+
+# Keys that have passed through text.
+
+
+@pytest.mark.parametrize(
+    "through",
+    [
+        str,
+        lambda key: f"{key}",
+        lambda key: json.loads(json.dumps(key)),
+        lambda key: key.encode().decode(),
+        lambda key: Shouting(key),
+        lambda key: key.removeprefix(""),
+    ],
+)
+def test_a_built_key_or_pattern_that_was_made_a_text_is_refused_with_both_remedies(through):
+    for built in (APP.build("user", 1), APP.literal("user:1"), APP.list_key("user", "q")):
+        text = through(built)
+        with pytest.raises(InvalidKeyError, match=r"Key\.parse\(text\) .* cache\.key\.literal\(text\)"):
+            APP.resolve(text)
+        assert APP.resolve(Key.parse(text)) == built
+        assert APP.resolve(APP.literal(text)) == f"app:{built}"
+    text = through(APP.pattern("user", 7))
+    with pytest.raises(InvalidKeyError, match=r"Pattern\.parse\(text\)"):
         APP.glob(text)
+    assert APP.glob(Pattern.parse(text)) == "app:user:7:*"
+
+
+def test_an_entity_that_is_called_as_the_namespace_can_be_built_and_taken_back():
+    key, pattern = APP.build("app", 7), APP.pattern("app")
+    assert (key, pattern) == ("app:app:7", "app:app:*")
+    assert APP.resolve(key) is key
+    assert APP.glob(pattern) is pattern
+    assert APP.resolve(Key.parse(str(key))) == key
+    with pytest.raises(InvalidKeyError, match=r"Pattern\.parse\('app:app:\*'\)"):
+        APP.glob("app:*")
+    assert APP.resolve("app") == "app:app"
+    assert APP.resolve("app.user:1") == "app:app.user:1"
+
+
+def test_keys_and_patterns_of_other_namespaces_are_refused():
+    other = KeyBuilder("other")
+    for key in (other.build("user", 1), KeyBuilder("app2").build("user", 1), Key("user:1")):
+        with pytest.raises(InvalidKeyError, match=r"namespace than 'app': build it with cache\.key\.b"):
+            APP.resolve(key)
+    for pattern in (other.pattern("user"), other.everything(), Pattern("*")):
+        with pytest.raises(InvalidKeyError, match=r"namespace than 'app': build it with cache\.key\.p"):
+            APP.glob(pattern)
+    assert APP.resolve("other:user:1") == "app:other:user:1", "a text cannot be told from a literal key"
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("user", "does not begin with a namespace and a colon"),
+        ("", "does not begin with a namespace and a colon"),
+        ("app:", "does not begin with a namespace and a colon"),
+        (":user:1", "does not begin with a namespace and a colon"),
+        ("a b:user:1", "does not begin with a namespace and a colon"),
+        ("app:\ud800", "lone surrogate"),
+        (b"app:user:1", r"got bytes: pass \.decode\(\) of it"),
+        (7, "got int$"),
+        (None, "got NoneType$"),
+    ],
+)
+def test_a_text_that_can_be_no_key_is_not_parsed(text, why):
+    for kind in (Key, Pattern):
+        with pytest.raises(InvalidKeyError, match=why):
+            kind.parse(text)
+
+
+@pytest.mark.parametrize("marker", ["%t:", "%g:", "%w:", "%s:"])
+def test_a_record_of_the_cache_itself_is_not_parsed_as_a_key(marker):
+    with pytest.raises(InvalidKeyError, match="the cache keeps its own records there"):
+        Key.parse(f"app:{marker}x")
+
+
+def test_a_complete_key_is_no_component():
+    key = APP.build("user", 7)
+    for call in (
+        lambda: APP.build("user", key),
+        lambda: APP.build(key, 7),
+        lambda: APP.build("user", 7, key),
+        lambda: APP.versioned("user", key, 1),
+        lambda: APP.pattern("user", key),
+        lambda: APP.list_key(APP.pattern("user"), "q"),
+        lambda: APP.build("user", APP.tag("user")),
+    ):
+        with pytest.raises(InvalidKeyError, match="complete: pass what it was built of, or its text"):
+            call()
+    assert APP.build("lock", str(key)) == "app:lock:app%3Auser%3A7"
+    assert APP.tag(key) == APP.tag(str(key)), "an entry may depend on another"
+
+
+def test_the_name_of_a_tag_is_no_key():
+    with pytest.raises(InvalidKeyError, match=r"a key cannot be a TagName: pass it as tags="):
+        APP.resolve(APP.generation("user"))
+
+
+@pytest.mark.parametrize(
+    ("components", "key"),
+    [
+        (("user", "list"), "app:user:list"),
+        (("user", "list", "ab"), "app:user:%6Cist:ab"),
+        (("user", "list", "ab", "c"), "app:user:%6Cist:ab:c"),
+        (("list", "lists", "list"), "app:list:lists:list"),
+        (("user", 1, "v2"), "app:user:1:%762"),
+        (("user", 1, "v2", "v3"), "app:user:1:%762:v3"),
+        (("user", 1, "video"), "app:user:1:%76ideo"),
+        (("user", 1, "v"), "app:user:1:v"),
+        (("user", "v2"), "app:user:v2"),
+    ],
+)
+def test_a_component_that_could_pose_as_a_list_or_a_version_is_escaped(components, key):
+    assert APP.build(*components) == key
+    pattern = APP.pattern(*components)
+    if len(components) > 2:
+        assert pattern == f"{key}:*"
+    assert glob_match(pattern.encode(), APP.build(*components, "below").encode())
 
 
 def test_an_empty_key_or_pattern_is_refused():
@@ -404,13 +560,13 @@ def test_internal_keys_are_out_of_reach_of_literal_keys(marker):
 nasty_texts = st.text(":%3Avlist*{-\u2028é", min_size=1, max_size=5)
 components = st.one_of(
     nasty_texts,
-    st.sampled_from(["list", "v1", "1", "%t", "%3A", "a:b"]),
+    st.sampled_from(["list", "%6Cist", "v1", "v", "%76", "%761", "1", "%t", "%3A", "a:b", "app"]),
     st.text(st.characters(codec="utf-8"), min_size=1, max_size=20),
     st.integers(),
     st.uuids(),
 )
 calls = st.one_of(
-    st.tuples(st.just("build"), components, components),
+    st.lists(components, min_size=1, max_size=5).map(lambda parts: ("build", *parts)),
     st.tuples(st.just("versioned"), components, components, components),
     st.tuples(st.just("list_key"), components, nasty_texts),
     st.tuples(st.just("pattern"), components),
@@ -431,13 +587,38 @@ def built(call):
 @example(("versioned", "user", "list", "1"), ("list_key", "user", "1"))
 @example(("build", "user", "1:v2"), ("versioned", "user", "1", "2"))
 @example(("build", "user", "*"), ("pattern", "user"))
+@example(("build", "user", "1", "v2"), ("versioned", "user", "1", "2"))
+@example(("build", "user", "list", hex_of("q")[:32]), ("list_key", "user", "q"))
+@example(("build", "user", "list", "x"), ("build", "user", "%6Cist", "x"))
 def test_different_components_give_different_keys(one, other):
     """S10: over all methods, keys and tags are equal only if method and component texts are."""
     same = [str(part) for part in one] == [str(part) for part in other]
     assert (built(one) == built(other)) == same
 
 
-@given(st.tuples(st.just("build"), components, components))
+keys = calls.filter(lambda call: call[0] in {"build", "versioned", "list_key"})
+
+
+@given(keys, st.sampled_from(["app", "app2", "ap"]))
+def test_a_key_that_passed_through_text_is_taken_back_and_names_nothing_else(call, namespace):
+    builder = KeyBuilder(namespace)
+    key = getattr(builder, call[0])(*call[1:])
+    text = str(key)
+    assert (Key.parse(text), type(Key.parse(text))) == (key, Key)
+    assert Pattern.parse(text) == key
+    with pytest.raises(InvalidKeyError, match=r"Key\.parse"):
+        builder.resolve(text)
+
+
+@given(st.lists(components, min_size=2, max_size=4), st.lists(components, min_size=1, max_size=2))
+def test_a_pattern_of_leading_components_covers_all_keys_that_have_them(prefix, rest):
+    pattern = APP.pattern(*prefix).encode()
+    assert glob_match(pattern, APP.build(*prefix, *rest).encode())
+    if len(prefix) == 2:
+        assert glob_match(pattern, APP.versioned(*prefix, rest[0]).encode())
+
+
+@given(st.lists(components, min_size=1, max_size=5).map(lambda parts: ("build", *parts)))
 def test_components_can_be_read_back_from_a_key(call):
     """S10: encoding has an inverse, hence it is injective."""
     namespace, *encoded = built(call).split(":")

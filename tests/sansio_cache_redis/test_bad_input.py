@@ -1,10 +1,12 @@
 """What is wrong with a call is said at once, by the right error, with what to do; and no secret in it."""
 
 import gc
+import json
 import logging
 import math
 import traceback
 from datetime import timedelta
+from functools import partial
 
 import anyio
 import pytest
@@ -21,6 +23,7 @@ from sansio_cache import (
     Policy,
     SerializationError,
 )
+from sansio_cache.keys import Key
 from sansio_cache_redis import anyio as cache_anyio
 from sansio_cache_redis import sync as cache_sync
 from support.runtimes import ON_MEMORY, runs
@@ -196,13 +199,106 @@ async def test_a_value_that_is_too_large_is_refused(world):
         await world.cache.set("k", "x" * 200)
 
 
+@runs(ON_MEMORY)
+async def test_to_invalidate_or_expire_nothing_is_refused_with_what_to_write(world):
+    cache = world.cache
+    entity = cache.entity("user", int)
+    for call, why in (
+        (lambda: cache.invalidate(), r"invalidate\('user:7'\), or tags.*; clear\(\) removes everything"),
+        (lambda: cache.invalidate(*[], tags=[]), r"nothing is named"),
+        (lambda: cache.invalidating().__aenter__(), r"nothing is named"),
+        (lambda: cache.expire(), r"expire\('user:7'\)"),
+        (lambda: entity.invalidate(), r"entity 'user' names nothing: pass ids, as in invalidate\(7\)"),
+        (lambda: entity.expire(), r"entity 'user' names nothing: pass ids, as in expire\(7\)"),
+    ):
+        with pytest.raises(InvalidKeyError, match=why):
+            await call()
+    assert world.trace.facts == [], "nothing has happened"
+
+
+@runs(ON_MEMORY)
+async def test_several_keys_in_the_place_of_one_are_refused_with_how_to_pass_them(world):
+    cache = world.cache
+    for call, why in (
+        (lambda: cache.get(1), r"not int: .*cache\.key\.build\('user', 7\)"),
+        (lambda: cache.get(("user", 1)), r"not tuple: .*cache\.key\.build\(\*parts\)"),
+        (lambda: cache.invalidate(["a", "b"]), r"not list: .*invalidate\(\*keys\)"),
+        (lambda: cache.mutate({"a", "b"}).__aenter__(), r"not set: .*invalidate\(\*keys\)"),
+        (lambda: cache.get_many("abc"), r"a list of keys, not one key, as in \[key\]; got str"),
+        (lambda: cache.get_or_load("k", load, tags="abc"), r"a list of tags, not one tag, as in \[tag\]"),
+    ):
+        with pytest.raises(InvalidKeyError, match=why):
+            await call()
+    assert world.trace.facts == [], "nothing has happened"
+
+
+@runs(ON_MEMORY)
+async def test_a_built_key_that_passed_through_text_is_refused_by_every_method(world):
+    """Prefixed twice it would name nothing, and its invalidation would seem done."""
+    cache = world.cache
+    built = cache.key.build("user", 7)
+    await cache.set(built, "old")
+    world.trace.facts.clear()
+    for text in (json.loads(json.dumps(built)), f"{built}", str(built)):
+        for call in (
+            lambda text=text: cache.get(text),
+            lambda text=text: cache.get_many([text]),
+            lambda text=text: cache.get_or_load(text, load),
+            lambda text=text: cache.get_or_load_many([text], load),
+            lambda text=text: cache.set(text, 1),
+            lambda text=text: cache.set_many({text: 1}),
+            lambda text=text: cache.invalidate(text),
+            lambda text=text: cache.expire(text),
+            lambda text=text: cache.invalidating(text).__aenter__(),
+            lambda text=text: cache.mutate(text).__aenter__(),
+        ):
+            for _ in range(2):  # what is refused is not remembered as a key
+                with pytest.raises(InvalidKeyError, match=r"Key\.parse.*key\.literal"):
+                    await call()
+    with pytest.raises(InvalidKeyError, match=r"Leave the namespace out.*Pattern\.parse"):
+        await cache.delete_pattern(f"{world.namespace}:user:7*")
+    assert world.trace.facts == [], "nothing has happened"
+
+    assert (await cache.delete_pattern("user:7*", dry_run=True)).matched == 1
+    assert await cache.get(Key.parse(str(built))) == "old"
+    assert (await cache.invalidate(Key.parse(json.loads(json.dumps(built))))).done == 1
+    assert await cache.get(built) is None
+
+
+@runs(ON_MEMORY)
+async def test_an_entity_that_is_called_as_the_namespace_is_not_refused(world):
+    cache, name = world.cache, world.namespace
+    entity = cache.entity(name, str)
+    assert await entity.set(7, "Ada")
+    assert await entity.get(7) == "Ada"
+    assert await cache.get(entity.key(7), type=str) == "Ada"
+    assert await cache.get(cache.key.literal(f"{name}:7"), type=str) == "Ada"
+    found = await entity.get_or_load_many([7, 8], lambda ids: dict.fromkeys(ids, "new"))
+    assert found == {7: "Ada", 8: "new"}
+    assert (await cache.delete_pattern(cache.key.pattern(name))).deleted == 2
+
+
+@runs(ON_MEMORY)
+async def test_a_key_or_pattern_of_another_cache_is_refused(world):
+    other = world.open(namespace=f"{world.namespace}2").key
+    for call in (
+        lambda: world.cache.get(other.build("user", 1)),
+        lambda: world.cache.invalidate("fine", other.build("user", 1)),
+        lambda: world.cache.set_many({other.build("user", 1): 1}),
+        lambda: world.cache.delete_pattern(other.pattern("user")),
+    ):
+        with pytest.raises(InvalidKeyError, match="belongs to another namespace than"):
+            await call()
+    assert world.trace.facts == []
+
+
 # Loaders.
 
 
 @pytest.mark.parametrize("loader", [None, 5, "load", {"a": 1}], ids=repr)
 @runs(ON_MEMORY)
 async def test_a_loader_that_cannot_be_called_is_refused(world, loader):
-    with pytest.raises(ConfigurationError, match="loader is a function; got "):
+    with pytest.raises(ConfigurationError, match=r"a function; got .* itself, .* stored by set\(\)"):
         await world.cache.get_or_load("k", loader)
     assert world.trace.facts == []
 
@@ -229,6 +325,20 @@ def test_a_coroutine_function_is_no_loader_for_the_synchronous_cache(namespace, 
         cache.get_or_load("k", loader)
 
 
+@pytest.mark.parametrize("loader", [load_later, CallableLater(), partial(load_later)], ids=type)
+def test_a_coroutine_function_is_no_loader_for_a_synchronous_entity(namespace, loader):
+    """It is refused before it is called, and where it is named."""
+    with cache_sync.Cache.from_url("memory://", namespace=namespace) as cache:
+        entity = cache.entity("user", int)
+        for call in (
+            lambda: cache.entity("user", int, loader=loader),
+            lambda: entity.get_or_load(7, loader),
+            lambda: entity.get_or_load_many([7], loader),
+        ):
+            with pytest.raises(ConfigurationError, match=r"use sansio_cache_redis\.anyio\.Cache"):
+                call()
+
+
 def test_a_loader_that_returns_a_coroutine_is_refused_by_the_synchronous_cache(namespace):
     with cache_sync.Cache.from_url("memory://", namespace=namespace) as cache:
         with pytest.raises(ConfigurationError, match=r"use sansio_cache_redis\.anyio\.Cache"):
@@ -244,6 +354,24 @@ async def test_what_a_loader_raises_about_its_arguments_is_its_own(world):
 
 
 # Making a cache.
+
+
+@both
+@pytest.mark.parametrize(
+    ("arguments", "options", "way"),
+    [
+        ((f"redis://:{SECRET}@localhost",), {}, r"Cache\.from_url\('redis://localhost:6379/0', names"),
+        ((f"redis://:{SECRET}@localhost",), {"namespace": "n"}, r"Cache\.from_url\("),
+        ((), {"url": f"redis://:{SECRET}@localhost", "namespace": "n"}, r"Cache\.from_url\("),
+        ((), {}, r"Cache\.from_url\("),
+        ((CacheConfig(namespace="n"),), {}, r"Cache\.from_config\(config\)"),
+        ((redis.Redis(),), {"namespace": "n"}, r"Cache\.from_client\(client, namespace='shop'\)"),
+    ],
+)
+def test_a_class_that_is_called_says_how_a_cache_is_made(kind, arguments, options, way):
+    with pytest.raises(ConfigurationError, match=f"write {way}") as raised:
+        kind(*arguments, **options)
+    assert SECRET not in str(raised.value)
 
 
 @both

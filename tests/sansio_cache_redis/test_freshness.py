@@ -590,14 +590,6 @@ async def test_a_soft_expiry_voids_the_refresh_in_flight_and_the_value_stays_sta
     assert await world.cache.get("k") == "new"
 
 
-@runs()
-async def test_expiring_nothing_asks_nothing(world):
-    result = await world.cache.expire()
-
-    assert (result.done, result.remembered) == (0, 0)
-    assert world.trace.facts == []
-
-
 # What a loader gives, and is told.
 
 

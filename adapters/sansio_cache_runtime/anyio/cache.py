@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from types import TracebackType
-from typing import Any, Final, Self, TypeVar, overload
+from typing import Any, Final, Never, Self, TypeVar, overload
 
 import anyio
 import attrs
@@ -27,8 +27,9 @@ from sansio_cache_runtime.anyio.background import AsyncioBackground, Background,
 from sansio_cache_runtime.anyio.driver import Driver
 from sansio_cache_runtime.anyio.entity import Entity
 from sansio_cache_runtime.backend import AnyioBackend
-from sansio_cache_runtime.cache_base import CacheBase
+from sansio_cache_runtime.cache_base import CacheBase, made_config
 from sansio_cache_runtime.entity import plan_entity
+from sansio_cache_runtime.loaders import refuse_uncallable
 from sansio_cache_runtime.mutation import Mutation, plan_mutation
 from sansio_cache_runtime.progress import check_progress, reporting
 from sansio_cache_runtime.request_builder import AnyTtl
@@ -69,8 +70,14 @@ class Cache(CacheBase):
         make_backend: Makes the store's backend in the running event loop, with the first call in it.
     """
 
-    def __init__(self, config: CacheConfig, make_backend: Callable[[], AnyioBackend]) -> None:
-        super().__init__(config)
+    def __init__(
+        self,
+        config: CacheConfig | None = None,
+        make_backend: Callable[[], AnyioBackend] | None = None,
+        **options: Never,  # noqa: ARG002 - to say what to write instead
+    ) -> None:
+        super().__init__(made_config(config, make_backend))
+        assert make_backend is not None
         self._make_backend = make_backend
         self._binding: _Binding | None = None
 
@@ -491,7 +498,9 @@ class Cache(CacheBase):
             InvalidKeyError: The name cannot be one.
             ConfigurationError: The type, the policy or the loader cannot be used.
         """
-        plan = plan_entity(self._requests, name, type, ttl, policy, loader, generations=generations)
+        plan = plan_entity(
+            self._requests, name, type, ttl, policy, loader, generations=generations, refuse=refuse_uncallable
+        )
         return Entity(plan, self._run, self._mutating, raises=self._raises_not_told)
 
     # Looking.

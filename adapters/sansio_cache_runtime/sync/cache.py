@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from types import TracebackType
-from typing import Any, Self, TypeVar, overload
+from typing import Any, Never, Self, TypeVar, overload
 from weakref import WeakSet
 
 from sansio_cache.config import CacheConfig
@@ -20,9 +20,9 @@ from sansio_cache.notices import OperationName
 from sansio_cache.policy import Policy
 from sansio_cache.step import Loaded, ManyHeld, Outcome, Step, Value
 from sansio_cache_runtime.backend import SyncBackend
-from sansio_cache_runtime.cache_base import CacheBase
+from sansio_cache_runtime.cache_base import CacheBase, made_config
 from sansio_cache_runtime.entity import plan_entity
-from sansio_cache_runtime.loaders import refuse_coroutine_function
+from sansio_cache_runtime.loaders import refuse_coroutine_function, refuse_for_threads
 from sansio_cache_runtime.mutation import Mutation, plan_mutation
 from sansio_cache_runtime.progress import check_progress, reporting
 from sansio_cache_runtime.request_builder import AnyTtl
@@ -55,8 +55,14 @@ class Cache(CacheBase):
             starts threads.
     """
 
-    def __init__(self, config: CacheConfig, make_backend: Callable[[Background], SyncBackend]) -> None:
-        super().__init__(config)
+    def __init__(
+        self,
+        config: CacheConfig | None = None,
+        make_backend: Callable[[Background], SyncBackend] | None = None,
+        **options: Never,  # noqa: ARG002 - to say what to write instead
+    ) -> None:
+        super().__init__(made_config(config, make_backend))
+        assert make_backend is not None
         self._make_backend = make_backend
         self._assemble()
         _caches.add(self)
@@ -467,7 +473,16 @@ class Cache(CacheBase):
             InvalidKeyError: The name cannot be one.
             ConfigurationError: The type, the policy or the loader cannot be used.
         """
-        plan = plan_entity(self._requests, name, type, ttl, policy, loader, generations=generations)
+        plan = plan_entity(
+            self._requests,
+            name,
+            type,
+            ttl,
+            policy,
+            loader,
+            generations=generations,
+            refuse=refuse_for_threads,
+        )
         return Entity(plan, self._run, self._mutating, raises=self._raises_not_told)
 
     # Looking.

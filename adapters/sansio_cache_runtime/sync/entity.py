@@ -15,7 +15,6 @@ from typing import Any, Generic, TypeVar, overload
 from sansio_cache.keys import Key
 from sansio_cache.step import Outcome
 from sansio_cache_runtime.entity import EntityPlan
-from sansio_cache_runtime.loaders import refuse_uncallable
 from sansio_cache_runtime.mutation import Mutation
 from sansio_cache_runtime.request_builder import Id
 from sansio_cache_runtime.results import InvalidateResult, invalidated, loaded, read, stored
@@ -80,7 +79,7 @@ class Entity(Generic[T]):
             loader: Called with the list of ids that it is to load; gives a mapping of ids to values.
             tags: What else they all depend on.
         """
-        refuse_uncallable(loader)  # the entity's own is one of single things
+        self._plan.refuse(loader)  # the entity's own is one of single things
         batch = self._plan.batch(ids)
 
         def load(names: list[str]) -> Any:
