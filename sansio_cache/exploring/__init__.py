@@ -82,6 +82,8 @@ Why each reduction is sound:
 - *What is over is dropped*: a finished operation keeps nothing; where no reader is left, no load rests; a
   machine's count of its pauses, which only decides how long the next one is, is cut off at one.
 
+*A history* (`history.py`) is for what cannot be explored: what real processes read and wrote, judged by S1.
+
 `tests/test_exploration.py` does not take this on trust: it explores some configurations with and without
 renaming, pruning and symmetry, and with and without doing things at once, and compares what is reached.
 """
@@ -101,6 +103,7 @@ from sansio_cache.exploring.configuration import (
     Program,
     Start,
 )
+from sansio_cache.exploring.history import History, Read, Violation, Write
 from sansio_cache.exploring.invariants import ALL, Invariant
 from sansio_cache.exploring.search import Counterexample, Exploration, explore
 
@@ -119,8 +122,12 @@ __all__ = [
     "Deed",
     "Exploration",
     "Fault",
+    "History",
     "Invariant",
     "Program",
+    "Read",
     "Start",
+    "Violation",
+    "Write",
     "explore",
 ]

@@ -24,6 +24,7 @@ from sansio_cache.cell import FOREIGN, NO_GRANT, Cell, Kind, Tag
 from sansio_cache.commands import StoreCommand
 from sansio_cache.entry import Unchecked
 from sansio_cache.events import FailureKind, FillResult
+from sansio_cache.exploring import history
 from sansio_cache.memory_store import MemoryStore
 from sansio_cache.notices import Hit, OperationName
 from sansio_cache.notices import Loaded as LoadedNotice
@@ -54,7 +55,7 @@ class Reader:
     process: Process
     run: Run
     keys: tuple[str, ...]
-    floors: dict[str, int]
+    began: int
     may_have_stale: bool
 
 
@@ -74,7 +75,10 @@ class History:
         for process in self.processes:
             process.fault = self.fault
         self.versions = dict.fromkeys(KEYS, 0)
-        self.floors = dict.fromkeys(KEYS, 0)
+        self.history = history.History()
+        self.complete = 0
+        self.step = 0
+        """What happens is counted, and that is the time of the history."""
         self.readers: list[Reader] = []
         self.writing = None
         self.number = 0
@@ -141,7 +145,7 @@ class History:
             case _:
                 step = get_or_load(each)
         run = process.start(step, self.loader(keys, codec))
-        self.readers.append(Reader(process, run, keys, dict(self.floors), each.policy.stale_for_s > 0))
+        self.readers.append(Reader(process, run, keys, self.step, each.policy.stale_for_s > 0))
 
     def judge(self, reader):
         """S1, and S7 for what depends on a tag: nothing older than what was complete when it began."""
@@ -158,7 +162,9 @@ class History:
         told = {notice.key for notice in reader.run.notices if isinstance(notice, Hit | LoadedNotice)}
         for key, value in found.items():
             if key in told or not reader.may_have_stale:
-                assert int(value) >= reader.floors[key], (reader.run, reader.floors)
+                read = history.Read("reader", key, int(value), reader.began)
+                violation = self.history.judge(read)
+                assert violation is None, (reader.run, violation)
                 self.checked += 1
 
     # The writer.
@@ -197,8 +203,10 @@ class History:
                 step = end(EndRequest(keys, held.grants, kept, TIMEOUTS, now_s, tags, held.versions))
         run = process.start(step)
         yield from self.until_over(process, run)
-        if is_complete(run.step.outcome):
-            self.floors |= versions
+        completed_s = self.step if is_complete(run.step.outcome) else None
+        self.complete += completed_s is not None
+        for key, version in versions.items():
+            self.history.note(history.Write("writer", key, version, self.step, completed_s))
 
     def until_over(self, process, run):
         while not run.is_over:
@@ -231,7 +239,7 @@ class History:
                 reader = random.choice(self.readers)
                 reader.process.advance(reader.run)
         for process in self.processes:
-            self.readers += [Reader(process, run, (), {}, False) for run in process.spawned]
+            self.readers += [Reader(process, run, (), self.step, False) for run in process.spawned]
             process.spawned.clear()
         for reader in [reader for reader in self.readers if reader.run.is_over]:
             self.readers.remove(reader)
@@ -239,6 +247,7 @@ class History:
 
     def run(self, steps):
         for _ in range(steps):
+            self.step += 1
             if len(self.readers) < 6 and self.random.random() < 0.5:
                 self.read()
             self.happen()
@@ -265,7 +274,7 @@ def test_nobody_is_given_what_was_older_than_a_write_that_was_over_before_he_ask
 def test_the_histories_are_about_something():
     histories = [History(seed).run(600) for seed in range(40)]
     assert sum(each.checked for each in histories) > 1_000
-    assert sum(each.floors[KEYS[0]] for each in histories) > 400
+    assert sum(each.complete for each in histories) > 400
 
 
 # Known-wrong stores and machines, each of which the histories must catch.
