@@ -22,6 +22,7 @@ from sansio_cache.keys import KeyBuilder
 from sansio_cache.policy import Policy, instance
 from sansio_cache.schema import name_of
 from sansio_cache.ttl import Ttl, ttl_seconds
+from sansio_cache.url import read_url, redact_url
 
 ENV_PREFIX: Final = "SANSIO_CACHE_"
 
@@ -29,26 +30,35 @@ Migrations: TypeAlias = Mapping[Any, Migration]
 """Hooks by the type that they make values of."""
 
 
+def _shown(value: object) -> str:
+    """A value in an error: its type where it may hold a password, as a URL that stands in the wrong place."""
+    is_plain = isinstance(value, int | float) or (
+        isinstance(value, str) and value.isascii() and len(value) < 9
+    )
+    return repr(value) if is_plain or value is None else type(value).__name__
+
+
 def _positive(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     if not is_number or not math.isfinite(value) or value <= 0:
-        raise ConfigurationError(f"{attribute.name} is a number above 0; got {value!r}")
+        raise ConfigurationError(f"{attribute.name} is a number above 0; got {_shown(value)}")
 
 
 def _count(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ConfigurationError(f"{attribute.name} is a whole number from 1; got {value!r}")
+        raise ConfigurationError(f"{attribute.name} is a whole number from 1; got {_shown(value)}")
 
 
 def _boolean(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
     if not isinstance(value, bool):
-        raise ConfigurationError(f"{attribute.name} is True or False; got {value!r}")
+        raise ConfigurationError(f"{attribute.name} is True or False; got {_shown(value)}")
 
 
-def _text(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
+def _url(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
     if not isinstance(value, str) or not value:
         kind = type(value).__name__
         raise ConfigurationError(f"{attribute.name} is a text that is not empty; got {kind}")
+    read_url(value)
 
 
 def _own_migrations(given: Migrations) -> Migrations:
@@ -67,25 +77,13 @@ def _own_migrations(given: Migrations) -> Migrations:
     return MappingProxyType(own)
 
 
-def redact_url(url: str) -> str:
-    """A URL without what may be secret: the user's name, the password, and the query."""
-    scheme, separator, rest = url.partition("://")
-    if not separator:
-        return "***"
-    place, _, query = rest.partition("?")
-    if "@" in query:  # a raw `?` in the password, or a raw `@` in the query: no telling which
-        return f"{scheme}://***"
-    secret, _, host = place.rpartition("@")
-    return f"{scheme}://{'***@' if secret else ''}{host}"
-
-
 @attrs.frozen(kw_only=True)
 class RedisConfig:
     """How to reach the server. Times are seconds.
 
     Args:
         enabled: False: there is no server; every read is a miss and loaders run.
-        url: `redis://`, `rediss://`, `unix://`, `memory://` or `memory://name`.
+        url: `redis://`, `rediss://`, `unix://`, `memory://` or `memory://name`; see `sansio_cache.url`.
         connect_timeout_s: How long `wait_ready` waits, and how long a connection may take to open in the
             background. No read ever waits that long.
         operation_timeout_s: How long one step (a read, an acquire, a fill) may spend on the store, with its
@@ -97,7 +95,7 @@ class RedisConfig:
     """
 
     enabled: bool = attrs.field(default=True, validator=_boolean)
-    url: str = attrs.field(default="redis://localhost:6379/0", validator=_text, repr=redact_url)
+    url: str = attrs.field(default="redis://localhost:6379/0", validator=_url, repr=redact_url)
     connect_timeout_s: float = attrs.field(default=30.0, validator=_positive)
     operation_timeout_s: float = attrs.field(default=0.25, validator=_positive)
     attempt_timeout_s: float | None = attrs.field(
@@ -111,6 +109,11 @@ class RedisConfig:
                 f"attempt_timeout_s ({self.silence_s:g}) is longer than operation_timeout_s "
                 f"({self.operation_timeout_s:g}): an operation is one attempt or more"
             )
+
+    @property
+    def place(self) -> str:
+        """Where the store is, for messages and logs: `host:port`, or the path of a socket. No secret."""
+        return read_url(self.url).place
 
     @property
     def silence_s(self) -> float:
@@ -239,6 +242,16 @@ _TRUE: Final = frozenset({"1", "true", "yes", "on"})
 _FALSE: Final = frozenset({"0", "false", "no", "off"})
 
 
+_WANTED: Final[Mapping[Any, str]] = {
+    bool: "is true or false",
+    int: "is a whole number from 1",
+    float: "is a number of seconds above 0",
+    float | None: "is a number of seconds above 0",
+    Ttl | None: "is a time to live in seconds, from 0.001 to ten years",
+    str: "is 1 to 128 ASCII letters, digits, '_', '.' or '-'",
+}
+
+
 def _from_variables(cls: type, prefix: str, environ: Mapping[str, str]) -> dict[str, Any]:
     values: dict[str, Any] = {}
     hints = get_type_hints(cls)
@@ -251,7 +264,9 @@ def _from_variables(cls: type, prefix: str, environ: Mapping[str, str]) -> dict[
                 # Validate alone, so that the error can name the variable.
                 _check_field(cls, name, values[name])
             except ValueError as error:
-                raise ConfigurationError(f"{variable}: {error}") from None
+                # No other message is passed on: it may quote the value, and that may be a password.
+                what = str(error) if name == "url" else f"{name} {_WANTED[hints[name]]}"
+                raise ConfigurationError(f"{variable}: {what}") from None
     return values
 
 

@@ -141,9 +141,16 @@ def _checked_namespace(namespace: str) -> str:
     """Return a namespace as a plain str, or raise InvalidKeyError."""
     if not isinstance(namespace, str) or not _NAMESPACE.fullmatch(namespace):
         raise InvalidKeyError(
-            f"a namespace is 1 to 128 ASCII letters, digits, '_', '.' or '-'; got {namespace!r:.99}"
+            "a namespace is 1 to 128 ASCII letters, digits, '_', '.' or '-'; got "
+            + _namespace_shown(namespace)
         )
     return str.__str__(namespace)
+
+
+def _namespace_shown(namespace: object) -> str:
+    """A namespace in an error: its type where it may be a URL, which may hold a password."""
+    may_be_a_url = isinstance(namespace, str) and ("://" in namespace or "@" in namespace)
+    return type(namespace).__name__ if may_be_a_url else f"{namespace!r:.99}"
 
 
 def _checked_limit(limit_bytes: int) -> int:

@@ -409,8 +409,8 @@ def test_a_url_is_a_text(kind, url):
         ("max_connections=5", "the option max_connections"),
         ("protocol=3", "RESP2"),
         ("timeout=5", "operation_timeout_s"),
-        ("health_check_interval=often", "check the port and the options"),
-        ("db=first", "check the port and the options"),
+        ("health_check_interval=often", "check the options behind"),
+        ("db=first", "the option 'db' is the number of a database"),
     ],
 )
 def test_an_option_in_the_url_that_cannot_be_used_is_refused(kind, query, why):

@@ -17,7 +17,6 @@ from sansio_cache_redis.connections.settings import (
     check_any_client,
     check_client,
     opening_timeout_s,
-    scheme_of,
 )
 from sansio_cache_redis.sync import Cache
 from support.proxy import HOLD, FaultProxy
@@ -29,20 +28,6 @@ pytestmark = pytest.mark.servers
 
 FACTORIES = {"blocking": blocking_factory, "asyncio": asyncio_factory}
 every_factory = pytest.mark.parametrize("factory", FACTORIES.values(), ids=FACTORIES)
-
-
-@pytest.mark.parametrize(
-    ("url", "scheme"),
-    [
-        ("redis://localhost", "redis"),
-        ("REDISS://localhost", "rediss"),
-        ("unix:///tmp/socket", "unix"),
-        ("memory://", "memory"),
-        ("memory://name", "memory"),
-    ],
-)
-def test_a_scheme_is_read_from_a_url(url, scheme):
-    assert scheme_of(url) == scheme
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 import redis
 import redis.asyncio
@@ -28,11 +27,10 @@ from redis.exceptions import RedisError
 from redis.maint_notifications import MaintNotificationsConfig
 from redis.retry import Retry
 
-from sansio_cache.config import RedisConfig, redact_url
+from sansio_cache.config import RedisConfig
 from sansio_cache.errors import ConfigurationError
+from sansio_cache.url import MEMORY, read_url, redact_url
 
-MEMORY: Final = "memory"
-_SCHEMES: Final = ("redis", "rediss", "unix")
 _LONGEST_OPENING_S: Final = 5.0
 """How long a connection may take to open in the background; another is tried after that."""
 
@@ -49,29 +47,13 @@ _REFUSED: Final = {
 }
 
 
-def scheme_of(url: str) -> str:
-    """The scheme of a URL that the cache can use.
-
-    Raises:
-        ConfigurationError: It is none, or not a URL at all. The message shows no password.
-    """
-    if not isinstance(url, str):
-        raise ConfigurationError(f"a URL is a text; got {type(url).__name__}")
-    scheme = url.partition("://")[0].lower()
-    if "://" not in url or scheme not in (*_SCHEMES, MEMORY):
-        raise ConfigurationError(
-            f"cannot use the URL {redact_url(url)}: it must begin with redis://, rediss://, unix:// or memory://"
-        )
-    return scheme
-
-
 def uses_memory(url: str) -> bool:
     """Whether a URL means a store in this process's memory.
 
     Raises:
         ConfigurationError: It is no URL that the cache can use.
     """
-    return scheme_of(url) == MEMORY
+    return read_url(url).scheme == MEMORY
 
 
 def refuse_no_client(client: Any, options: Mapping[str, Any]) -> None:
@@ -93,15 +75,13 @@ def opening_timeout_s(config: RedisConfig) -> float:
 
 def _arguments(config: RedisConfig, parse: Callable[[str], Any]) -> tuple[Any, dict[str, Any]]:
     """The class of connection and its keyword arguments, for a URL."""
-    scheme_of(config.url)
+    url = read_url(config.url)
     try:
-        urlsplit(config.url).port  # noqa: B018 - raises where it is no number
-        arguments = dict(parse(config.url))
+        arguments = dict(parse(url.text)) | {"db": url.database}
     except ValueError:
-        # redis-py's message may quote a part of the password where it holds a raw `#` or `/`.
         raise ConfigurationError(
-            f"cannot read the URL {redact_url(config.url)}: percent-encode special characters in the "
-            "user name and password, and check the port and the options behind `?`"
+            f"check the options behind `?` in the URL {redact_url(config.url)}: redis-py cannot read the "
+            "value of one"
         ) from None
     for name, why in _REFUSED.items():
         if name in arguments:
