@@ -323,14 +323,18 @@ class Coordinator:
                     return True
         return False
 
+    def expect_notices(self) -> None:
+        """There are notices to be heeded, which cannot be just now: until then every read asks, and heeds."""
+        self.must_ask = True
+        self.needs_recovery = not self.is_disabled
+
     def heed(self, notices: Iterable[Notice], now_s: float) -> list[Change]:
         """Take in what operations have met at the store, at `now_s` on the driver's clock.
 
         An interrupt may strike anywhere here: what has been taken in by then holds. Once more does no harm.
         """
         # Where an interrupt keeps `_settle` from knowing better, `skip` looks, and so does `begin_recovery`.
-        self.must_ask = True
-        self.needs_recovery = not self.is_disabled
+        self.expect_notices()
         changes: list[Change] = []
         for notice in notices:
             match notice:

@@ -122,6 +122,11 @@ class SingleFlight:
         """How many callers wait for a load that has not ended."""
         return sum(len(load.followers) for load in self._loads.values() if load.phase is not Phase.ENDED)
 
+    def leader(self, load_id: int) -> Ticket | None:
+        """The ticket of who leads a load; None where it is over."""
+        load = self._loads.get(load_id)
+        return None if load is None else load.leader
+
     def join(self, ticket: Ticket, command: ShareLoad) -> int | Following | None:
         """Follow the load of this key and type that is under way, or lead a new one: its number is returned.
 

@@ -18,6 +18,8 @@ from typing import Any, Final
 
 from sansio_cache_redis.connections.threads import StartThread
 from sansio_cache_redis.wire import EVERY_KEY, wake_channel
+from sansio_cache_runtime.process import is_inside, process_lock
+from sansio_cache_runtime.sync.event import ThreadEvent
 
 _IDLE_S: Final = 10.0
 _LOOK_S: Final = 0.5
@@ -39,12 +41,12 @@ class Listener:
         self._make_connection = make_connection
         self._start_thread = start_thread
         self._channel = wake_channel(namespace)
-        self._lock = threading.Lock()
+        self._lock = process_lock()
         self._changed = threading.Condition(self._lock)
         self._watches: dict[bytes, dict[int, Callable[[], object]]] = {}
         self._numbers = itertools.count(1)
         self._is_running = False
-        self._has_ended = threading.Event()
+        self._has_ended = ThreadEvent()
         self._redispy: Any = None
         self._is_closed = False
         self.is_live = False
@@ -82,7 +84,7 @@ class Listener:
             redispy, is_running = self._redispy, self._is_running
         if redispy is not None:
             redispy.disconnect()
-        if wait and is_running:
+        if wait and is_running and not is_inside(self._lock):
             self._has_ended.wait(_CLOSE_S)
 
     # On the thread.

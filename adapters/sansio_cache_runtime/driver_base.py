@@ -7,8 +7,8 @@ connection that is not to be trusted is closed.
 
 from __future__ import annotations
 
-import threading
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Generic, Protocol, TypeVar
@@ -18,13 +18,14 @@ from msgspec import Struct
 from sansio_cache.budget import StoreTimeouts
 from sansio_cache.commands import Compute, ComputeMany, ShareLoad, Sleep
 from sansio_cache.coordinator import Coordinator, Distrusted, Recovery, without_store
-from sansio_cache.events import ComputeFailed, LoadLed, LoadNotShared, ShareAnswer
+from sansio_cache.events import ComputeFailed, ShareAnswer, SharingTimedOut
 from sansio_cache.notices import Notice, RefreshSkipped, StoreGaveUp
 from sansio_cache.signals import let_through
 from sansio_cache.single_flight import Following, Ticket
 from sansio_cache.step import Outcome, Step
 from sansio_cache_runtime.backend import Listener
 from sansio_cache_runtime.loaders import keys_of, loading, own_copy, refuse_recursion
+from sansio_cache_runtime.process import is_inside, process_lock
 from sansio_cache_runtime.recorder import Recorder
 from sansio_cache_runtime.shared_errors import SharedError
 from sansio_cache_runtime.watching import Watch
@@ -85,6 +86,7 @@ class DriverBase(ABC, Generic[E, B]):
         timeouts: How long a recovery's commands may take.
         clock: Monotonic, in seconds.
         make_event: Makes what is waited for.
+        who: The number of the thread that runs, where it may find itself interrupted by a call; else 0.
     """
 
     def __init__(
@@ -95,6 +97,7 @@ class DriverBase(ABC, Generic[E, B]):
         timeouts: StoreTimeouts,
         clock: Callable[[], float],
         make_event: Callable[[], E],
+        who: Callable[[], int],
     ) -> None:
         self._backend = backend
         self._coordinator = coordinator
@@ -102,9 +105,13 @@ class DriverBase(ABC, Generic[E, B]):
         self._timeouts = timeouts
         self._clock = clock
         self._make_event = make_event
+        self._who = who
         self._is_closed = False
-        self._lock = threading.Lock()
+        self._lock = process_lock()
+        self._unheeded: deque[Sequence[Notice]] = deque()
         self._endings: dict[int, E] = {}
+        self._leaders: dict[Ticket, int] = {}
+        """By the tickets of loads that are led, which thread does."""
         self._watches: set[Watch] = set()
 
     def _note(self, notices: Sequence[Notice]) -> None:
@@ -117,8 +124,16 @@ class DriverBase(ABC, Generic[E, B]):
 
     def _heed(self, notices: Sequence[Notice]) -> None:
         """Let the coordinator take notices in, and see to the store if it needs that. Twice does no harm."""
+        if is_inside(self._lock):
+            # A handler or a finaliser, in the middle of something: whoever comes out of it will see to this.
+            self._unheeded.append(notices)
+            self._coordinator.expect_notices()
+            return
         with self._lock:
             changes = self._coordinator.heed(notices, self._clock())
+            while self._unheeded:
+                changes += self._coordinator.heed(self._unheeded[0], self._clock())
+                self._unheeded.popleft()  # last: an interrupt must not lose them
         for change in changes:
             self._recorder.log(change)
             if isinstance(change, Distrusted):
@@ -150,13 +165,26 @@ class DriverBase(ABC, Generic[E, B]):
         if ended is not None:
             self._wake(ended)
 
-    def _join(self, command: ShareLoad, call: Call) -> LoadLed | LoadNotShared | Following:
-        """Lead a load, or follow one: then the caller waits for the `ending` of its call, and leaves."""
+    def _join(self, command: ShareLoad, call: Call) -> ShareAnswer | Following:
+        """Lead a load, or follow one: then the caller waits for the `ending` of its call, and leaves.
+
+        A handler or a finaliser must not wait for the thread that it has interrupted: it has waited too long
+        as soon as it would begin to, and goes on alone.
+        """
         refuse_recursion(self, command.key)
-        ticket = call.ticket = call.ticket or self._coordinator.ticket()
+        if is_inside(self._lock):  # then nobody could end a load meanwhile
+            return SharingTimedOut(command.now_s, command.displaced or 0, command.arrival)
+        coordinator, who = self._coordinator, self._who()
+        ticket = call.ticket = call.ticket or coordinator.ticket()
         with self._lock:
-            answer = self._coordinator.share(ticket, command)
-            if isinstance(answer, Following):
+            if command.displaced is not None and self._leads(who, command.displaced):
+                return SharingTimedOut(command.now_s, command.displaced, command.arrival)
+            answer = coordinator.share(ticket, command)
+            if not isinstance(answer, Following):
+                self._leaders[ticket] = who
+            elif self._leads(who, answer.load_id):
+                return coordinator.leave(ticket, answer, command.now_s)
+            else:
                 call.ending = self._endings.setdefault(answer.load_id, self._make_event())
         return answer
 
@@ -169,6 +197,11 @@ class DriverBase(ABC, Generic[E, B]):
         if isinstance(command, ComputeMany):
             refuse_recursion(self, *command.keys)  # a batch without the store has not asked for leases
         return loading(self, *keys_of(command))
+
+    def _leads(self, who: int, load_id: int) -> bool:
+        """Whether a load is led by this very thread."""
+        leader = self._coordinator.single_flight.leader(load_id)
+        return leader is not None and self._leaders.get(leader, 0) == who != 0
 
     def _leave(self, following: Following, call: Call) -> ShareAnswer:
         """End following: what came of it."""
@@ -194,6 +227,8 @@ class DriverBase(ABC, Generic[E, B]):
             ended = self._coordinator.give_up(ticket)
         if ended is not None:
             self._wake(ended)
+        if self._unheeded:
+            self._heed(())
 
     def _wake(self, load_id: int) -> None:
         """Wake those who follow a load that has ended."""
@@ -206,6 +241,7 @@ class DriverBase(ABC, Generic[E, B]):
         """Undo what is left of a call, however it ended. Once more does no harm."""
         if call.ticket is not None:
             self._give_up(call.ticket)
+            self._leaders.pop(call.ticket, None)
         if call.watch is not None:
             self._watches.discard(call.watch)
             call.watch.stop()
@@ -215,6 +251,9 @@ class DriverBase(ABC, Generic[E, B]):
         for step in steps:
             command = step.command
             assert isinstance(command, ShareLoad)
+            if is_inside(self._lock):
+                self._note((RefreshSkipped(command.key),))
+                continue
             ticket = self._coordinator.ticket()
             try:
                 with self._lock:

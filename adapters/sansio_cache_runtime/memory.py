@@ -6,37 +6,82 @@ of them lives; its limits are those of the first.
 
 from __future__ import annotations
 
-import os
-import threading
 import time
 from typing import Final
 from weakref import WeakSet, WeakValueDictionary
 
-from sansio_cache.commands import StoreCommand
+from sansio_cache.commands import DeleteKeys, ExpireCells, FillCells, HoldCells, ScanKeys, StoreCommand
 from sansio_cache.config import CacheConfig
-from sansio_cache.events import StoreEvent
+from sansio_cache.events import FailureKind, StoreEvent, StoreFailed
 from sansio_cache.health import Health
 from sansio_cache.keys import ONE_PART
 from sansio_cache.memory_store import MemoryStore
 from sansio_cache_runtime.backend import Listener
+from sansio_cache_runtime.process import at_begin_in_child, process_lock
 
 
 class SharedMemory:
     """A memory store that any number of threads may use."""
 
     def __init__(self, config: CacheConfig) -> None:
-        self.store = MemoryStore(time.monotonic, config.memory_max_entries, config.memory_max_bytes)
-        self._lock = threading.Lock()
+        self.store = _store(config)
+        self._config = config
+        self._lock = process_lock()
+        self._is_changing = False
+        self._aside: MemoryStore | None = None
+        self._gone: dict[str, None] = {}
         _memories.add(self)
 
     def perform(self, command: StoreCommand) -> StoreEvent:
         """Do what is asked, at once."""
         with self._lock:
-            return self.store.perform(command)
+            if self._is_changing:  # by this very thread, which a signal handler or a finaliser interrupts
+                return self._perform_aside(command)
+            try:
+                self._is_changing = True
+                if self._gone:
+                    self._forget()
+                return self.store.perform(command)
+            finally:
+                try:
+                    if self._gone:
+                        self._forget()
+                finally:
+                    self._is_changing = False
 
     def after_fork(self) -> None:
-        """A lock that another thread held when the process forked is never released."""
-        self._lock = threading.Lock()
+        """A lock that another thread held when the process forked is never released, nor its change ended."""
+        self._lock = process_lock()
+        self._is_changing = False
+
+    def _perform_aside(self, command: StoreCommand) -> StoreEvent:
+        """Answer as an empty store would. What is written or removed is removed here when the change is done.
+
+        So for everybody else it happens right after the change, and what was stored is evicted at once.
+        """
+        match command:
+            case DeleteKeys(keys=keys) | ExpireCells(keys=keys) | HoldCells(keys=keys):
+                self._gone.update(dict.fromkeys(keys))
+            case FillCells(fills=fills):
+                self._gone.update(dict.fromkeys(fill.key for fill in fills))
+            case ScanKeys():  # it could not say which there are
+                return StoreFailed(time.monotonic(), FailureKind.OTHER)
+            case _:
+                pass
+        if self._aside is None:
+            self._aside = _store(self._config)
+        return self._aside.perform(command)
+
+    def _forget(self) -> None:
+        self._aside = None
+        while self._gone:
+            key = next(iter(self._gone))
+            self.store.plant(key, None, 0)
+            self._gone.pop(key, None)  # last: an interrupt must not lose it
+
+
+def _store(config: CacheConfig) -> MemoryStore:
+    return MemoryStore(time.monotonic, config.memory_max_entries, config.memory_max_bytes)
 
 
 _memories: Final[WeakSet[SharedMemory]] = WeakSet()
@@ -47,11 +92,9 @@ def _after_fork_in_child() -> None:
         memory.after_fork()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)
+at_begin_in_child(_after_fork_in_child)
 
 _named: Final[WeakValueDictionary[str, SharedMemory]] = WeakValueDictionary()
-_naming = threading.Lock()
 
 
 def memory_for(config: CacheConfig) -> SharedMemory:
@@ -59,7 +102,7 @@ def memory_for(config: CacheConfig) -> SharedMemory:
     name = config.redis.url.partition("://")[2].strip("/")
     if not name:
         return SharedMemory(config)
-    with _naming:
+    with process_lock():
         memory = _named.get(name)
         if memory is None:
             memory = _named[name] = SharedMemory(config)

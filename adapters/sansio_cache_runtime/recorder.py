@@ -13,7 +13,6 @@ and a `try` Ctrl-C may strike.
 from __future__ import annotations
 
 import logging
-import threading
 from collections import deque
 from collections.abc import Sequence
 from typing import Final
@@ -28,6 +27,7 @@ from sansio_cache.coordinator import (
 )
 from sansio_cache.notices import Ended, Hit, Notice, RefreshFailed, Unasked, Unstorable
 from sansio_cache.stats import CacheStats, StatsFold
+from sansio_cache_runtime.process import process_lock
 from sansio_cache_runtime.subscribers import Subscribers
 
 logger: Final = logging.getLogger("sansio_cache")
@@ -45,7 +45,7 @@ class Recorder:
         self._fold = StatsFold()
         self._uncounted: deque[Sequence[Notice]] = deque()
         self._is_counting = False
-        self._counting = threading.RLock()
+        self._counting = process_lock()
         self._warned: dict[str, object] = {}
         self.subscribers = Subscribers(namespace)
         """Who is told of notices."""
@@ -111,7 +111,7 @@ class Recorder:
 
     def after_fork(self) -> None:
         """A lock that another thread held when the process forked is never released, nor its count ended."""
-        self._counting = threading.RLock()
+        self._counting = process_lock()
         self._is_counting = False
         self.subscribers.after_fork()
 

@@ -149,7 +149,8 @@ def _rebuilt(error: Any, twin_of: Twin) -> Any:
     if is_group:
         arguments = (error.message, [twin_of(each) for each in error.exceptions])
     twin = base.__new__(kind, *arguments)
-    first: Any = next(each for each in kind.__mro__ if not each.__flags__ & _OF_A_PROGRAM)
+    # No generator, which would be ended by its collection: there an interrupt is lost.
+    first: Any = next(filter(lambda each: not each.__flags__ & _OF_A_PROGRAM, kind.__mro__))
     first.__init__(twin, *arguments)
     if not is_group:
         _set(twin, "args", error.args)

@@ -9,7 +9,6 @@ subscribe and unsubscribe.
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
@@ -22,6 +21,7 @@ from sansio_cache.errors import ConfigurationError
 from sansio_cache.notices import Notice
 from sansio_cache.signals import let_through
 from sansio_cache_runtime.loaders import is_coroutine_function
+from sansio_cache_runtime.process import process_lock
 
 logger: Final = logging.getLogger("sansio_cache")
 
@@ -84,9 +84,9 @@ class Subscribers:
 
     def __init__(self, namespace: str) -> None:
         self._namespace = namespace
-        self._subscribers: tuple[_Subscription, ...] = ()
+        self._subscribers: dict[_Subscription, None] = {}
         self._explanations = 0
-        self._lock = threading.Lock()
+        self._lock = process_lock()
         self.is_there = False
         """Whether there is anybody to tell: all that a cache without one pays for."""
 
@@ -94,12 +94,12 @@ class Subscribers:
         """Tell a function of every notice; call what is given back to end that."""
         subscription = _Subscription(subscriber)
         with self._lock:
-            self._subscribers = (*self._subscribers, subscription)
+            self._subscribers[subscription] = None
             self._settle()
 
         def unsubscribe() -> None:
             with self._lock:
-                self._subscribers = tuple(each for each in self._subscribers if each is not subscription)
+                self._subscribers.pop(subscription, None)
                 self._settle()
 
         return unsubscribe
@@ -125,7 +125,7 @@ class Subscribers:
             if explaining.subscribers is self and not explaining.is_over:
                 explaining.explanation.notices.extend(notices)
         for notice in notices:
-            for subscription in self._subscribers:  # looked up each time: it may have unsubscribed just now
+            for subscription in tuple(self._subscribers):  # each time: one may have unsubscribed just now
                 try:
                     subscription.subscriber(notice)
                 except Exception as error:  # noqa: BLE001 - it is none of the caller's business
@@ -134,7 +134,7 @@ class Subscribers:
 
     def after_fork(self) -> None:
         """A lock that another thread held when the process forked is never released."""
-        self._lock = threading.Lock()
+        self._lock = process_lock()
 
     def _failed(self, subscription: _Subscription, error: Exception) -> None:
         if not subscription.has_failed:

@@ -700,7 +700,7 @@ def test_who_was_driven_for_is_told_that_the_driver_was_interrupted(is_still_que
         lambda: None, Background().start, max_connections=1, on_time=lambda _: None
     )
     [lane] = connections._lanes
-    driver, other = (_Call([(b"PING",)], LONG_S, 0.0) for _ in range(2))
+    driver, other = (_Call([(b"PING",)], LONG_S, 0.0, thread) for thread in range(2))
     other.turn = turn = threading.Lock()
     turn.acquire()
     lane.driver, driver.batch = driver, [other]

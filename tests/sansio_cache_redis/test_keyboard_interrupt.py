@@ -8,26 +8,18 @@ lease or hold is left, nothing is in the way of the next call, and no connection
 """
 
 import contextvars
-import dis
-import functools
-import gc
-import sys
 import threading
-import traceback
 from collections import Counter
 from contextlib import closing
-from pathlib import Path
 
 import pytest
 
-import sansio_cache
-import sansio_cache_redis
-import sansio_cache_runtime
 from sansio_cache import Policy
 from sansio_cache.commands import DeleteKeys, ExpireCells, FillCells
 from sansio_cache_redis.connections import redispy
 from sansio_cache_redis.sync import Cache
-from support.interrupts import HAS_OPCODE_EVENTS
+from sansio_cache_runtime.process import is_inside
+from support.interrupts import HAS_OPCODE_EVENTS, Interrupter, raising, within
 from support.runtimes import PATIENT, MemoryRaw, ServerRaw, is_free
 from support.servers import connect, wait_until
 from support.stores import Wrapping
@@ -36,10 +28,6 @@ pytestmark = pytest.mark.skipif(
     not HAS_OPCODE_EVENTS, reason="there is no telling between which bytecodes to strike"
 )
 
-PACKAGES = (sansio_cache, sansio_cache_runtime, sansio_cache_redis)
-LIBRARY = tuple(str(Path(package.__file__).parent) for package in PACKAGES)
-# Called when an object is collected, where Python swallows whatever is raised.
-COLLECTING = {"_weakrefset.py", "weakref.py"}
 MOST_RUNS = 450
 
 
@@ -53,91 +41,6 @@ GIVE_UP_S = 20.0  # bounds failures only
 
 # Whoever follows a load that nobody leads any more shall not make the test wait.
 IMPATIENT = Policy(wait_s=0.2, lease_s=30)
-
-
-@functools.cache
-def points_of(code):
-    """The offsets of the instructions of a function before which a signal is looked for.
-
-    CPython raises at the call, and a trace function only at what comes after it. Where that has another
-    handler, as behind the last call of a `with` block that returns, raising there would be another thing.
-    """
-    handlers = dis._parse_exception_table(code)
-
-    def handler_of(offset):
-        return [each.target for each in handlers if each.start <= offset < each.end]
-
-    points = set()
-    before = None
-    for each in dis.get_instructions(code):
-        is_called = before is not None and before.opname.startswith("CALL")
-        if is_called and handler_of(before.offset) == handler_of(each.offset):
-            points.add(each.offset)
-        if each.opname.startswith("JUMP_BACKWARD"):
-            points.add(each.offset)
-        before = each
-    return frozenset(points)
-
-
-class Interrupter:
-    """Raises at the `at`-th point inside the library where a signal may strike."""
-
-    def __init__(self, at, error=KeyboardInterrupt):
-        self.left = at
-        self._error = error
-        self.stack = []
-        self._returned = None
-        self._before = None
-
-    def __enter__(self):
-        gc.disable()
-        self._before = sys.gettrace()  # what measures coverage
-        sys.settrace(self._call)
-        return self
-
-    def __exit__(self, *exc_info):
-        sys.settrace(self._before)
-        gc.enable()
-
-    @property
-    def has_struck(self):
-        return bool(self.stack)
-
-    @property
-    def where(self):
-        """The functions of the library that were running, and the line."""
-        return [f"{Path(frame.filename).name}:{frame.name}:{frame.lineno}" for frame in self.stack]
-
-    def _call(self, frame, event, argument):
-        is_inside = frame.f_code.co_filename.startswith(LIBRARY)
-        caller = frame.f_back
-        is_called = caller is not None and caller.f_code.co_filename.startswith(LIBRARY)
-        if is_inside or (is_called and Path(frame.f_code.co_filename).name not in COLLECTING):
-            self._point(frame)
-        if not is_inside:
-            return None
-        frame.f_trace_lines = False
-        frame.f_trace_opcodes = True
-        return self._step
-
-    def _step(self, frame, event, argument):
-        if event == "opcode" and frame.f_lasti in points_of(frame.f_code):
-            # After a function of the library itself, nobody looks: it has points of its own.
-            if self._returned is not frame:
-                self._point(frame)
-            self._returned = None
-        elif event == "return":
-            self._returned = frame.f_back
-        return self._step
-
-    def _point(self, frame):
-        self.left -= 1
-        if self.left == 0:
-            sys.settrace(None)
-            found = traceback.StackSummary.extract(traceback.walk_stack(frame), lookup_lines=False)
-            found.reverse()
-            self.stack = [each for each in found if each.filename.startswith(LIBRARY)]
-            raise self._error
 
 
 def load(cache, key):
@@ -265,24 +168,6 @@ def under(request, namespace):
     made.cache.close()
 
 
-def within(seconds, call):
-    """Call in a thread of its own, in this context; what it raised, or that it hangs, None if all is well."""
-    raised = [TimeoutError("it hangs")]
-
-    def run():
-        try:
-            call()
-        except BaseException as error:
-            raised[0] = error
-        else:
-            raised[0] = None
-
-    thread = threading.Thread(target=contextvars.copy_context().run, args=(run,), daemon=True)
-    thread.start()
-    thread.join(seconds)
-    return raised[0]
-
-
 def in_clean_up(interrupter):
     """Whether what gives back was interrupted itself; then a lease, or a connection, is left to lapse."""
     return any(
@@ -305,7 +190,7 @@ def prepare(cache, operation, key):
 
 def left_in(driver):
     """What a driver still holds."""
-    if driver._lock.locked():
+    if is_inside(driver._lock):
         yield "the lock is held"
     loads = driver._coordinator.single_flight.snapshot()
     if loads.loads or loads.current:
@@ -331,7 +216,7 @@ def problems_after(under, operation, key, interrupter):
         connections = cache._backend.connections
         try:
             wait_until(lambda: all(lane.is_free() for lane in connections._lanes))
-            wait_until(lambda: not connections._lock.locked())
+            assert not is_inside(connections._lock)
         except TimeoutError:
             yield "a connection is never given back"
             return
@@ -350,7 +235,7 @@ def problems_after(under, operation, key, interrupter):
     if operation in INVALIDATING and "_perform" in names and cache.get(key) is not None:
         yield "the invalidation was forgotten"
     yield from left_in(cache._driver)
-    if cache._driver._lock.locked() or len(cache._coordinator.single_flight):
+    if is_inside(cache._driver._lock) or len(cache._coordinator.single_flight):
         return
 
     def call():
@@ -385,7 +270,7 @@ def test_an_interrupt_at_any_point_leaves_nothing_behind(under, operation, error
     for at in range(1, count + 1, step):
         key = f"k{at}"
         prepare(under.cache, operation, key)
-        interrupter = Interrupter(at, error)
+        interrupter = Interrupter(at, raising(error))
         try:
             with interrupter:
                 operation(under.cache, key)

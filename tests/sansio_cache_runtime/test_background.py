@@ -1,7 +1,10 @@
 """Background work: started and ended in one place, for threads and for event loops."""
 
+import _thread
 import contextlib
 import contextvars
+import subprocess
+import sys
 import threading
 
 import anyio
@@ -10,6 +13,7 @@ import pytest
 from sansio_cache.errors import CacheClosedError
 from sansio_cache_runtime.anyio.background import AsyncioBackground, TrioBackground
 from sansio_cache_runtime.anyio.workers import Workers
+from sansio_cache_runtime.process import process_lock
 from sansio_cache_runtime.subscribers import Subscribers
 from sansio_cache_runtime.sync import background as module
 from sansio_cache_runtime.sync.background import Background, guarded
@@ -62,12 +66,12 @@ def test_once_stopped_it_starts_no_more():
 
 @pytest.mark.parametrize("is_waited_for", [False, True])
 def test_where_the_system_has_no_thread_it_says_so_and_waits_for_none(is_waited_for, monkeypatch):
-    def refuse(thread):
+    def refuse(*_):
         raise RuntimeError("can't start new thread")
 
     background = Background()
     with monkeypatch.context() as patched:
-        patched.setattr(threading.Thread, "start", refuse)
+        patched.setattr(_thread, "start_new_thread", refuse)
         assert not background.start(pytest.fail, "x", is_waited_for=is_waited_for)
     assert not background._waited_for
     background.drain()
@@ -78,6 +82,40 @@ def test_where_the_system_has_no_thread_it_says_so_and_waits_for_none(is_waited_
     job.end()
 
 
+def test_where_the_system_has_one_last_thread_the_job_runs_on_that(monkeypatch):
+    def refuse(_):
+        raise RuntimeError("can't start new thread")
+
+    background, ran = Background(), threading.Event()
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", refuse)
+        assert background.start(ran.set, "x", is_waited_for=True)
+        assert ran.wait(GIVE_UP_S)
+        background.drain()
+    assert not background._waited_for
+
+
+def test_as_the_interpreter_ends_it_starts_no_more():
+    script = """
+import atexit
+late = []
+atexit.register(lambda: print(*late))  # called last
+from sansio_cache_runtime.sync.background import Background
+background = Background()
+atexit.register(lambda: late.append(background.start(print, "x")))  # the program's own
+del atexit
+import threading
+class AtTheEnd:
+    def __del__(self): print(background.start(print, "x"))
+at_the_end = AtTheEnd()
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert done.stderr == ""
+    assert done.stdout.split()[-1] == "False"
+
+
 def test_it_waits_for_those_that_are_to_be_waited_for_and_for_no_others(monkeypatch):
     monkeypatch.setattr(module, "_DRAIN_S", GIVE_UP_S)
     background, waited, other = Background(), Job(), Job()
@@ -85,29 +123,27 @@ def test_it_waits_for_those_that_are_to_be_waited_for_and_for_no_others(monkeypa
     assert background.start(other, "y")
     for job in (waited, other):
         assert job.began.wait(GIVE_UP_S)
-    assert background._waited_for == {waited.thread}
+    assert list(background._waited_for.values()) == [waited.thread.ident]
     threading.Timer(0.05, waited.may_end.set).start()
 
     background.drain()
 
-    assert not waited.thread.is_alive()
+    waited.thread.join(GIVE_UP_S)
     assert other.thread.is_alive()
     assert not background._waited_for
     other.end()
 
 
-def test_a_thread_that_has_not_begun_yet_is_not_waited_for(monkeypatch):
-    """Closing comes at any time: as another thread starts a recovery, say."""
-    background, found = Background(), []
-
-    def start(thread):
+def test_what_finds_its_own_thread_in_a_change_waits_for_no_thread(monkeypatch):
+    """Whoever is waited for may need what the thread that closes was interrupted in."""
+    monkeypatch.setattr(module, "_DRAIN_S", GIVE_UP_S)
+    background, job = Background(), Job()
+    assert background.start(job, "x", is_waited_for=True)
+    assert job.began.wait(GIVE_UP_S)
+    with process_lock():
         background.drain()
-        found.append(thread)
-        raise RuntimeError("can't start new thread")
-
-    monkeypatch.setattr(threading.Thread, "start", start)
-    background.start(pytest.fail, "x", is_waited_for=True)
-    assert found
+    assert job.thread.is_alive()
+    job.end()
 
 
 def test_it_waits_a_little_only(monkeypatch):

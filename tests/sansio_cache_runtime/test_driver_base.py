@@ -7,6 +7,7 @@ import threading
 
 import attrs
 import pytest
+from msgspec.structs import replace
 
 from sansio_cache.budget import StoreTimeouts
 from sansio_cache.commands import AcquireLeases, LeaseRequest, Mode, ShareLoad, Sleep, Watch
@@ -58,6 +59,7 @@ class Idle(DriverBase):
         self.backend = Backend()
         self.coordinator = Coordinator()
         self.now_s = 100.0
+        self.thread = 0
         super().__init__(
             self.backend,
             self.coordinator,
@@ -65,6 +67,7 @@ class Idle(DriverBase):
             StoreTimeouts(),
             lambda: self.now_s,
             threading.Event,
+            lambda: self.thread,
         )
         self.has_room = has_room
         self.heard = []
@@ -119,6 +122,45 @@ def ended(load_id, outcome):
 
 
 # Loads.
+
+
+def test_who_finds_its_own_thread_leading_has_waited_too_long_already_and_goes_on_alone():
+    driver = Idle()
+    driver.thread = 7
+    leader, load_id = led(driver)
+    nested = driver.call()
+    assert driver._join(SHARE, nested) == SharingTimedOut(0.0, load_id, 1)
+    again = replace(SHARE, displaced=load_id, arrival=1)
+    assert driver._join(again, nested) == SharingTimedOut(0.0, load_id, 1)
+    driver._end(nested)
+
+    driver.thread = 8
+    driver.follow()
+    driver._end(leader)
+    assert driver._leaders == {}
+
+
+def test_who_finds_its_own_thread_in_a_change_shares_nothing_and_spawns_nothing():
+    driver = Idle()
+    call = driver.call()
+    with driver._lock:
+        assert driver._join(SHARE, call) == SharingTimedOut(0.0, 0, 0)
+        assert driver._join(replace(SHARE, displaced=0), call) == SharingTimedOut(0.0, 0, 0)
+        driver._spawn((REFRESH,), None)
+    assert call.ticket is None
+    assert driver.heard == [RefreshSkipped(KEY)]
+
+
+def test_what_it_states_there_is_heeded_by_whoever_comes_out_of_the_change():
+    driver = Idle()
+    with driver._lock:
+        driver._heed(OUTAGE)
+        assert driver.coordinator.must_ask
+    assert not driver.coordinator.is_out
+    leader, _ = led(driver)
+    driver._end(leader)
+    assert driver.coordinator.is_out
+    assert len(driver.recoveries) == 1
 
 
 def test_who_comes_first_leads_and_the_others_follow_until_it_has_ended():

@@ -31,6 +31,8 @@ from sansio_cache.signals import let_through
 from sansio_cache_redis.connections.redispy import LONGEST_CALL_S, Wire, blocking_wire
 from sansio_cache_redis.errors import ERRORS, ExhaustedError, as_opening_failure, fresh
 from sansio_cache_redis.wire import TIME, Args, tell_time
+from sansio_cache_runtime.process import process_lock
+from sansio_cache_runtime.sync.event import ThreadEvent
 
 StartThread = Callable[[Callable[[], object], str], bool]
 """Starts a thread for a job, with a name; False where the system has none to give."""
@@ -51,6 +53,7 @@ class _Call(Struct, eq=False):
     commands: Sequence[Args]
     timeout_s: float
     came_s: float
+    thread: int
     turn: threading.Lock | None = None
     is_gone: bool = False
     batch: Sequence[_Call] = ()
@@ -83,6 +86,15 @@ class _Lane:
     wire: Wire | None = None
     generation: int = 0
     used_s: float = 0.0
+    is_passing: bool = False
+    """Whether it was made for a handler's call, which found its own thread in all lanes."""
+
+    def holds_up(self, thread: int) -> bool:
+        """Whether a thread is inside here: its handler's or finaliser's call would wait for itself."""
+        driver = self.driver
+        return (driver is not None and driver.thread == thread and not driver.is_gone) or any(
+            call.thread == thread for call in self.queue
+        )
 
     def is_free(self) -> bool:
         """Whether nobody drives: also where a driver was interrupted before it could hand the lane over."""
@@ -94,8 +106,9 @@ class _Opening:
 
     def __init__(self, generation: int) -> None:
         self.generation = generation
-        self.has_begun = False
-        self.done = threading.Event()
+        self.openers = deque([self])
+        """Empty once somebody opens it."""
+        self.done = ThreadEvent()
         self.wire: Wire | None = None
         self.failure: Exception | None = None
 
@@ -121,7 +134,7 @@ class ThreadsConnections:
         self._make_connection = make_connection
         self._start_thread = start_thread
         self._on_time = on_time
-        self._lock = threading.Lock()
+        self._lock = process_lock()
         self._lanes = [_Lane() for _ in range(max_connections)]
         self._openings: dict[int, _Opening] = {}
         self._generation = 0
@@ -135,11 +148,11 @@ class ThreadsConnections:
             RedisError, OSError: The fate of the commands is unknown.
         """
         now_s = time.monotonic()
-        call = _Call(commands, max(timeout_s, _SHORTEST_S), now_s)
+        call = _Call(commands, max(timeout_s, _SHORTEST_S), now_s, threading.get_ident())
         lane: _Lane | None = None
         try:
             with self._lock:
-                lane = self._choose(now_s)
+                lane = self._choose(now_s, call.thread)
                 if lane.driver is None or lane.driver.is_gone:
                     lane.driver = call
                     lane.since_s = now_s
@@ -184,17 +197,21 @@ class ThreadsConnections:
 
     # Lanes.
 
-    def _choose(self, now_s: float) -> _Lane:
+    def _choose(self, now_s: float, thread: int) -> _Lane:
         """The first lane that is not slow at the moment; where all are, the one with the shortest queue."""
         for lane in self._lanes:
             driver = lane.driver
-            is_quick = driver is None or driver.is_gone or now_s - lane.since_s < _SLOW_S
-            if lane.wire is not None and is_quick:
+            if lane.wire is not None and (
+                driver is None
+                or driver.is_gone
+                or (now_s - lane.since_s < _SLOW_S and not lane.holds_up(thread))
+            ):
                 return lane
-        for lane in self._lanes:  # one without a connection: more of them would not come any sooner
+        lanes = [lane for lane in self._lanes if not lane.holds_up(thread)]
+        for lane in lanes:  # one without a connection: more of them would not come any sooner
             if lane.wire is None:
                 return lane
-        return min(self._lanes, key=lambda lane: len(lane.queue))
+        return min(lanes, key=lambda lane: len(lane.queue), default=_Lane(is_passing=True))
 
     def _sleep(self, lane: _Lane, call: _Call, now_s: float) -> None:
         """Sleep until served, or told to drive, or until nothing has come in for too long."""
@@ -270,7 +287,7 @@ class ThreadsConnections:
         with self._lock:
             if lane.driver is not call:
                 return
-            if lane.wire is not None and lane.generation != self._generation:
+            if lane.wire is not None and (lane.generation != self._generation or lane.is_passing):
                 stale_wire, lane.wire = lane.wire, None
             # Not those who are only more patient than this one was.
             is_down = call.failure is not None and not isinstance(call.failure, RedisTimeoutError)
@@ -285,7 +302,10 @@ class ThreadsConnections:
                 if not other.is_gone:
                     lane.driver = other
                     other.wake()
-                lane.queue.popleft()
+                if lane.queue and lane.queue[0] is other:  # or a handler's call was here
+                    lane.queue.popleft()
+            if lane.is_passing:
+                self._openings.pop(id(lane), None)
         if stale_wire is not None:
             stale_wire.close()
 
@@ -311,7 +331,7 @@ class ThreadsConnections:
             if opening is None:
                 opening = self._openings[number] = _Opening(self._generation)
         # Also where who made it was interrupted before it could begin.
-        has_begun = opening.has_begun or self._start_thread(
+        has_begun = not opening.openers or self._start_thread(
             partial(self._open, opening), "sansio-cache-connecting"
         )
         if not has_begun:
@@ -331,10 +351,10 @@ class ThreadsConnections:
         return opening.wire
 
     def _open(self, opening: _Opening) -> None:
-        with self._lock:
-            if opening.has_begun:
-                return
-            opening.has_begun = True
+        try:  # without the lock: a thread that holds it may wait for the connection
+            opening.openers.pop()
+        except IndexError:
+            return
         redispy: Any = None
         try:
             redispy = self._make_connection()
@@ -342,10 +362,9 @@ class ThreadsConnections:
             wire = blocking_wire(redispy)
             [reply] = wire.exchange([TIME], redispy.socket_timeout)
             tell_time(reply, self._on_time)
-            with self._lock:
-                if self._is_closed:
-                    raise RedisConnectionError("the cache was closed")  # noqa: TRY301
-                opening.wire = wire
+            opening.wire = wire
+            if opening not in self._openings.values():  # who takes it out closes its wire
+                raise RedisConnectionError("nobody waits for the connection any more")  # noqa: TRY301
         except Exception as error:  # noqa: BLE001 - handed to the callers who wait
             opening.failure = as_opening_failure(error)
             if redispy is not None:

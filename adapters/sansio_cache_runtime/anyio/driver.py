@@ -67,7 +67,7 @@ class Driver(DriverBase[anyio.Event, AnyioBackend]):
         timeouts: StoreTimeouts,
         clock: Callable[[], float],
     ) -> None:
-        super().__init__(backend, coordinator, recorder, timeouts, clock, anyio.Event)
+        super().__init__(backend, coordinator, recorder, timeouts, clock, anyio.Event, int)
         self._background = background
         self._workers = Workers(background)
 

@@ -6,7 +6,6 @@ Mirrors `anyio/cache.py` method by method. One cache serves any number of thread
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from types import TracebackType
@@ -24,6 +23,7 @@ from sansio_cache_runtime.cache_base import CacheBase, made_config
 from sansio_cache_runtime.entity import plan_entity
 from sansio_cache_runtime.loaders import refuse_coroutine_function, refuse_for_threads
 from sansio_cache_runtime.mutation import Mutation, plan_mutation
+from sansio_cache_runtime.process import at_begin_in_child
 from sansio_cache_runtime.progress import check_progress, reporting
 from sansio_cache_runtime.request_builder import AnyTtl
 from sansio_cache_runtime.results import (
@@ -541,5 +541,4 @@ def _after_fork_in_child() -> None:
         cache._after_fork()  # noqa: SLF001
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)
+at_begin_in_child(_after_fork_in_child)

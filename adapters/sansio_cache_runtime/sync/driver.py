@@ -8,10 +8,10 @@ counts as held; a release is not cut short; and the clean-up is bounded in time,
 from __future__ import annotations
 
 import sys
-import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from functools import partial
+from threading import get_ident
 from typing import Any, assert_never
 
 from sansio_cache.budget import StoreTimeouts
@@ -39,11 +39,12 @@ from sansio_cache_runtime.loaders import (
 )
 from sansio_cache_runtime.recorder import Recorder
 from sansio_cache_runtime.sync.background import Background
+from sansio_cache_runtime.sync.event import ThreadEvent
 from sansio_cache_runtime.sync.lease_renewer import LeaseRenewer
 from sansio_cache_runtime.sync.workers import Workers
 
 
-class Driver(DriverBase[threading.Event, SyncBackend]):
+class Driver(DriverBase[ThreadEvent, SyncBackend]):
     """Runs operations for any number of threads.
 
     Args:
@@ -64,13 +65,13 @@ class Driver(DriverBase[threading.Event, SyncBackend]):
         timeouts: StoreTimeouts,
         clock: Callable[[], float],
     ) -> None:
-        super().__init__(backend, coordinator, recorder, timeouts, clock, threading.Event)
+        super().__init__(backend, coordinator, recorder, timeouts, clock, ThreadEvent, get_ident)
         self._background = background
         self._workers = Workers(background)
         self._lease_renewer = LeaseRenewer(
             clock, background, lambda command: self._backend.perform(command), self._note
         )
-        self._closing = threading.Event()
+        self._closing = ThreadEvent()
 
     def run(
         self, step: Step, loader: Callable[..., Any] | None = None, ticket: Ticket | None = None

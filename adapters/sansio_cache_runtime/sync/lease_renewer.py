@@ -21,6 +21,7 @@ from sansio_cache.coordinator import renewing
 from sansio_cache.events import StoreEvent, Woke
 from sansio_cache.notices import Notice
 from sansio_cache.step import Step
+from sansio_cache_runtime.process import process_lock
 from sansio_cache_runtime.sync.background import Background
 
 _IDLE_S: Final = 5.0
@@ -57,7 +58,7 @@ class LeaseRenewer:
         self._note = note
         # Entered by itself: the `__exit__` of a Condition is a Python function, in which Ctrl-C may strike
         # before it has released the lock.
-        self._lock = threading.Lock()
+        self._lock = process_lock()
         self._changed = threading.Condition(self._lock)
         self._due: list[tuple[float, int, _Kept]] = []
         self._numbers = itertools.count()

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from contextvars import copy_context
 from typing import Final
 
+from sansio_cache_runtime.process import process_lock
 from sansio_cache_runtime.sync.background import Background, guarded
 
 logger: Final = logging.getLogger("sansio_cache")
@@ -38,7 +39,7 @@ class Workers:
         self._most_threads = most_threads
         self._most_waiting = most_waiting
         # Entered by itself: see `lease_renewer.py`.
-        self._lock = threading.Lock()
+        self._lock = process_lock()
         self._changed = threading.Condition(self._lock)
         self._jobs: deque[Callable[[], object]] = deque()
         self._threads = 0

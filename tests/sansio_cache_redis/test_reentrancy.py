@@ -1,0 +1,177 @@
+"""Calls from signal handlers and finalisers, which find their own thread in the middle of another call (L7).
+
+The handler runs at the n-th point of an operation at which CPython would run one, for n over all of them.
+Neither of the two waits for the other, both get what they asked for, and nothing is left.
+"""
+
+import sys
+from collections import Counter
+from contextlib import suppress
+
+import pytest
+
+from sansio_cache import Policy
+from sansio_cache.errors import CacheClosedError, RecursiveLoadError
+from sansio_cache_redis.sync import Cache
+from support.interrupts import HAS_OPCODE_EVENTS, Interrupter, within
+from support.runtimes import PATIENT
+from support.servers import wait_until
+
+at_every_point = pytest.mark.skipif(
+    not HAS_OPCODE_EVENTS, reason="there is no telling between which bytecodes to strike"
+)
+
+GIVE_UP_S = 20.0  # bounds failures only
+MOST_RUNS = 60
+PATIENTLY = Policy(wait_s=60, lease_s=60)  # who would wait for its own thread would wait for that long
+
+
+def load(cache, key):
+    assert cache.get_or_load(key, lambda: f"loaded {key}") == f"loaded {key}"
+
+
+def store(cache, key):
+    cache.set(key, f"loaded {key}")
+
+
+def read(cache, key):
+    assert cache.get(key) in (None, f"loaded {key}")
+
+
+def invalidate(cache, key):
+    cache.invalidate(key, tags=[key])
+
+
+def load_many(cache, key):
+    found = cache.get_or_load_many([key, f"{key}+"], lambda keys: {each: f"loaded {each}" for each in keys})
+    assert found == {key: f"loaded {key}", f"{key}+": f"loaded {key}+"}
+
+
+def read_a_stale_value(cache, key):
+    policy = Policy(stale_for_s=600, lease_s=30, wait_s=60)
+    assert cache.get_or_load(key, lambda: f"loaded {key}", policy=policy) == f"loaded {key}"
+
+
+def handle(cache, key):
+    """What a handler may do."""
+    cache.invalidate("of another", tags=["tag"])
+    assert cache.get_or_load(f"{key}!", lambda: 1, tags=["tag"]) == 1
+    cache.set(f"{key}?", 2)
+    assert cache.get(f"{key}?", 2) == 2
+    cache.stats()
+
+
+def handle_the_same(cache, key):
+    """It may also need what its own thread is at."""
+    handle(cache, key)
+    with suppress(RecursiveLoadError):  # inside the loader
+        assert cache.get_or_load(key, lambda: f"loaded {key}") == f"loaded {key}"
+    cache.invalidate(key)
+
+
+OPERATIONS = {
+    load: handle_the_same,
+    store: handle,
+    read: handle_the_same,
+    invalidate: handle,
+    load_many: handle,
+    read_a_stale_value: handle,
+}
+
+
+@pytest.fixture(params=["memory", "server"])
+def url(request):
+    return "memory://" if request.param == "memory" else request.getfixturevalue("redis_url")
+
+
+def points_in(cache, operation):
+    with Interrupter(10**9) as counter:
+        operation(cache, "counted")
+    return 10**9 - counter.left
+
+
+def prepare(cache, operation, key):
+    if operation is read_a_stale_value:
+        store(cache, key)
+        cache.expire(key)
+
+
+def left_in(cache):
+    driver = cache._driver
+    loads = driver._coordinator.single_flight.snapshot()
+    if loads.loads or loads.current or loads.led:
+        yield "a load is left"
+    if driver._endings or driver._leaders or driver._watches or driver._unheeded:
+        yield "something is left in the driver"
+
+
+@at_every_point
+@pytest.mark.parametrize("operation", OPERATIONS, ids=lambda each: each.__name__)
+def test_a_handler_calls_the_cache_wherever_its_own_thread_is(url, operation, namespace):
+    found = Counter()
+    struck = 0
+    with Cache.from_url(url, namespace=namespace, policy=PATIENTLY, **PATIENT) as cache:
+        cache.wait_ready()
+        prepare(cache, operation, "counted")
+        count = points_in(cache, operation)
+        for at in range(1, count + 1, max(1, count // MOST_RUNS)):
+            key = f"k{at}"
+            prepare(cache, operation, key)
+            raised = []
+
+            def handler(key=key, raised=raised):
+                try:
+                    OPERATIONS[operation](cache, key)
+                except BaseException:
+                    raised.append(sys.exc_info()[1])
+
+            interrupter = Interrupter(at, handler)
+
+            def run(key=key, interrupter=interrupter):
+                with interrupter:
+                    operation(cache, key)
+
+            error = within(GIVE_UP_S, run)
+            where = " < ".join(reversed(interrupter.where[-3:]))
+            for each in filter(None, [error, *raised]):
+                found[f"{type(each).__name__} {str(each)[:60]}", where] += 1
+            if isinstance(error, TimeoutError):
+                break
+            if not interrupter.has_struck:
+                continue
+            struck += 1
+            if operation is read_a_stale_value:
+                wait_until(lambda: not len(cache._coordinator.single_flight))
+            found.update((problem, where) for problem in left_in(cache))
+            fresh = within(GIVE_UP_S, lambda key=key: load(cache, key))
+            if fresh is not None:
+                found[f"the next call: {fresh!r}"[:80], where] += 1
+                break
+        assert dict(cache.stats().errors) == {}
+    assert found == Counter()
+    assert struck >= min(count, MOST_RUNS) * 0.8
+
+
+@at_every_point
+def test_a_handler_closes_the_cache_wherever_its_own_thread_is(url, namespace):
+    """SIGTERM does."""
+    found = Counter()
+    at = 1
+    while True:
+        cache = Cache.from_url(url, namespace=namespace, policy=PATIENTLY, **PATIENT)
+        cache.wait_ready()
+        interrupter = Interrupter(at, cache.close)
+
+        def run(cache=cache, interrupter=interrupter, key=f"k{at}"):
+            with interrupter:
+                load(cache, key)
+
+        error = within(GIVE_UP_S, run)
+        if not interrupter.has_struck:
+            cache.close()
+            break
+        if not isinstance(error, CacheClosedError | None):
+            found[repr(error)[:80], " < ".join(reversed(interrupter.where[-3:]))] += 1
+        at += 11
+    assert at > 100
+    assert found == Counter()
