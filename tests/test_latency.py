@@ -1,4 +1,4 @@
-"""The table of latencies can be made: each row has its figures, and after each fault the store serves again."""
+"""The table of latencies can be made: each row has figures, and after each fault the store serves again."""
 
 import os
 import subprocess

