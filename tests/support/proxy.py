@@ -140,6 +140,11 @@ class FaultProxy(Proxy):
         self._connection_rules += (rule,)
         return rule
 
+    def forget(self, rule: Rule) -> None:
+        """Forget one rule; what it does to commands that it has taken goes on."""
+        self._rules = tuple(each for each in self._rules if each[0] is not rule)
+        self._connection_rules = tuple(each for each in self._connection_rules if each is not rule)
+
     def clear(self) -> None:
         """Forget the rules; a command that is held stays held."""
         self._rules = ()
