@@ -5,9 +5,9 @@
     async with Cache.from_url("redis://localhost", namespace="shop") as cache:
         user = await cache.get_or_load("user:1", lambda: database.user(1), type=User)
 
-Mirrors `sync.py`. One cache serves the tasks of one event loop at a time, whichever of the two it is; it may
-be made before the loop runs, used without `async with`, and used again in another loop after the first has
-ended.
+Mirrors `sync.py`. One cache serves the tasks of any number of event loops, whichever of the two they are, one
+after the other or at once in several threads. It may be made before a loop runs, and used without
+`async with`.
 """
 
 from __future__ import annotations

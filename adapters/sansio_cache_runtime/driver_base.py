@@ -87,6 +87,7 @@ class DriverBase(ABC, Generic[E, B]):
         clock: Monotonic, in seconds.
         make_event: Makes what is waited for.
         who: The number of the thread that runs, where it may find itself interrupted by a call; else 0.
+        endings: What followers wait for, where the cache's drivers, one for each event loop, share it.
     """
 
     def __init__(
@@ -98,6 +99,7 @@ class DriverBase(ABC, Generic[E, B]):
         clock: Callable[[], float],
         make_event: Callable[[], E],
         who: Callable[[], int],
+        endings: dict[int, E] | None = None,
     ) -> None:
         self._backend = backend
         self._coordinator = coordinator
@@ -109,7 +111,7 @@ class DriverBase(ABC, Generic[E, B]):
         self._is_closed = False
         self._lock = process_lock()
         self._unheeded: deque[Sequence[Notice]] = deque()
-        self._endings: dict[int, E] = {}
+        self._endings: dict[int, E] = {} if endings is None else endings
         self._leaders: dict[Ticket, int] = {}
         """By the tickets of loads that are led, which thread does."""
         self._watches: set[Watch] = set()
@@ -171,7 +173,7 @@ class DriverBase(ABC, Generic[E, B]):
         A handler or a finaliser must not wait for the thread that it has interrupted: it has waited too long
         as soon as it would begin to, and goes on alone.
         """
-        refuse_recursion(self, command.key)
+        refuse_recursion(self._coordinator, command.key)
         if is_inside(self._lock):  # then nobody could end a load meanwhile
             return SharingTimedOut(command.now_s, command.displaced or 0, command.arrival)
         coordinator, who = self._coordinator, self._who()
@@ -195,8 +197,9 @@ class DriverBase(ABC, Generic[E, B]):
             RecursiveLoadError: One of them is, around this call.
         """
         if isinstance(command, ComputeMany):
-            refuse_recursion(self, *command.keys)  # a batch without the store has not asked for leases
-        return loading(self, *keys_of(command))
+            # A batch without the store has not asked for leases.
+            refuse_recursion(self._coordinator, *command.keys)
+        return loading(self._coordinator, *keys_of(command))
 
     def _leads(self, who: int, load_id: int) -> bool:
         """Whether a load is led by this very thread."""

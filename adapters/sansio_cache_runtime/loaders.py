@@ -176,7 +176,7 @@ _loads: Final[ContextVar[tuple[_Running, ...]]] = ContextVar("sansio_cache_loads
 
 @contextmanager
 def loading(owner: object, *keys: str) -> Iterator[None]:
-    """Mark keys as being loaded by `owner`, a cache's driver."""
+    """Mark keys as being loaded by `owner`: a cache's coordinator, which its drivers share."""
     load = _Running(owner, frozenset(keys))
     before = _loads.get()
     try:

@@ -241,25 +241,6 @@ def test_one_cache_serves_one_loop_after_the_other(url, namespace, first, second
     assert cache.stats().loads == 1
 
 
-@pytest.mark.parametrize("first", BACKENDS)
-@pytest.mark.parametrize("second", BACKENDS)
-def test_two_loops_at_the_same_time_are_refused(url, namespace, first, second):
-    """Fault 31: a clear error, and the first loop goes on."""
-    cache = cache_anyio.Cache.from_url(url, namespace=namespace, **PATIENT)
-
-    async def elsewhere():
-        with pytest.raises(CacheClosedError, match="make a cache for each loop"):
-            await cache.get("k")
-
-    async def main():
-        await use(cache)
-        await anyio.to_thread.run_sync(lambda: anyio.run(elsewhere, backend=second))
-        await use(cache)
-        await cache.aclose()
-
-    anyio.run(main, backend=first)
-
-
 def test_one_synchronous_cache_serves_many_threads(url, namespace):
     calls = []
     errors = []

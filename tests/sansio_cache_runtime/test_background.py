@@ -8,6 +8,7 @@ import sys
 import threading
 
 import anyio
+import anyio.lowlevel
 import pytest
 
 from sansio_cache.errors import CacheClosedError
@@ -225,6 +226,7 @@ def test_a_task_is_cancelled_by_what_start_gives_back(loop):
 def test_the_end_cancels_all_tasks_and_waits_for_them(loop):
     async def main():
         background = BACKGROUNDS[loop]()
+        background.guard(anyio.lowlevel.checkpoint)
         began, ended = [], []
 
         async def job():
@@ -247,7 +249,7 @@ def test_the_end_cancels_all_tasks_and_waits_for_them(loop):
 
     background = anyio.run(main, backend=loop)
     assert background.is_over()
-    background.call_soon(pytest.fail)  # there is nobody who would
+    background.call(pytest.fail)  # there is nobody who would
 
 
 @on_both_loops
@@ -275,9 +277,7 @@ def test_other_threads_have_a_function_called_in_the_loop(loop):
     async def main():
         background = BACKGROUNDS[loop]()
         threads = []
-        await anyio.to_thread.run_sync(
-            background.call_soon, lambda: threads.append(threading.current_thread())
-        )
+        await anyio.to_thread.run_sync(background.call, lambda: threads.append(threading.current_thread()))
         await eventually(lambda: threads)
         assert threads == [threading.current_thread()]
 

@@ -228,7 +228,7 @@ def test_followers_of_a_value_that_cannot_be_stored_get_copies():
 
 def test_a_loader_that_asks_for_its_own_key_is_refused_before_anything_is_taken():
     driver, call = Idle(), Call(None, None)
-    with loading(driver, KEY), pytest.raises(RecursiveLoadError):
+    with loading(driver.coordinator, KEY), pytest.raises(RecursiveLoadError):
         driver._join(SHARE, call)
     assert call.ticket is None
     assert driver.is_empty

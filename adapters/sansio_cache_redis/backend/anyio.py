@@ -6,10 +6,12 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
+from weakref import WeakKeyDictionary, WeakSet
 
 from sansio_cache.commands import StoreCommand
 from sansio_cache.config import CacheConfig
+from sansio_cache.errors import ConfigurationError
 from sansio_cache.events import StoreEvent
 from sansio_cache.health import Health
 from sansio_cache_redis.backend.base import BaseBackend
@@ -26,6 +28,7 @@ from sansio_cache_redis.health import PROBES_S, probes
 from sansio_cache_redis.listening import Listener
 from sansio_cache_redis.topology.single import SingleServer
 from sansio_cache_redis.wire import Args, ServerClock, encode
+from sansio_cache_runtime.anyio.loops import is_under_trio
 
 
 class Connections(Protocol):
@@ -105,12 +108,8 @@ def make_backend_in_running_loop(
     def on_time(server_us: int) -> None:
         server_clock.learn(server_us, clock())
 
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        connections = _trio_connections(config, client, on_time)
-    else:
-        connections = _asyncio_connections(config, client, on_time)
+    connect = _trio_connections if is_under_trio() else _asyncio_connections
+    connections = connect(config, client, on_time)
     listener = None
     if client is None:
         listener = Listener(blocking_factory(config.redis), config.namespace, start_thread)
@@ -128,6 +127,7 @@ def _asyncio_connections(
 
     if client is not None:
         check_client(client, blocking=False)
+        _refuse_another_loop(client)
         return AsyncioClientConnections(client)
     return AsyncioConnections(
         asyncio_factory(config.redis),
@@ -135,6 +135,25 @@ def _asyncio_connections(
         opening_timeout_s=opening_timeout_s(config.redis),
         on_time=on_time,
     )
+
+
+def _refuse_another_loop(client: Any) -> None:
+    """Refuse a client in a second loop: its connections belong to the loop that has opened them.
+
+    Raises:
+        ConfigurationError: Another loop that runs uses it.
+    """
+    loop = asyncio.get_running_loop()
+    other = _loops_of_clients.setdefault(client, WeakSet())
+    if any(each is not loop and each.is_running() for each in other):
+        raise ConfigurationError(
+            "a redis.asyncio client belongs to one event loop, and another one uses it: use from_url, or "
+            "make a client and a cache for each loop"
+        )
+    other.add(loop)
+
+
+_loops_of_clients: Final[WeakKeyDictionary[Any, WeakSet[asyncio.AbstractEventLoop]]] = WeakKeyDictionary()
 
 
 def _trio_connections(

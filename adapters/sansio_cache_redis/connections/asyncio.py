@@ -26,7 +26,7 @@ from sansio_cache_redis.connections.multiplexed import (
     MultiplexedConnections,
 )
 from sansio_cache_redis.connections.redispy import close_now, has_unread, reply_reader, transport_of
-from sansio_cache_redis.errors import ERRORS, as_failure, as_opening_failure, fresh
+from sansio_cache_redis.errors import ERRORS, OwnResetError, as_failure, as_opening_failure, fresh
 
 
 class _AsyncioConnection(MultiplexedConnection):
@@ -50,6 +50,8 @@ class _AsyncioConnection(MultiplexedConnection):
     def _disconnect(self) -> None:
         if self._sweeper is not None:
             self._sweeper.cancel()
+        if self._loop.is_closed():  # nobody can be told any more
+            self._pending.clear()
         close_now(self._redispy)
 
 
@@ -58,16 +60,8 @@ class _TransportConnection(_AsyncioConnection, asyncio.Protocol):
 
     def __init__(self, redispy: Any, loop: asyncio.AbstractEventLoop, transport: asyncio.Transport) -> None:
         super().__init__(redispy, loop, transport.write)
-        self._guard = loop.create_task(self._end_with_the_loop())
         transport.set_write_buffer_limits(high=BULK_BYTES)
         transport.set_protocol(self)
-
-    async def _end_with_the_loop(self) -> None:
-        """A loop that ends cancels its tasks; of transports that are open it knows nothing."""
-        try:
-            await self._loop.create_future()
-        finally:
-            self.close(RedisConnectionError("the connection was closed"))
 
     def _flush_soon(self) -> None:
         self._loop.call_soon(self._flush)
@@ -75,11 +69,6 @@ class _TransportConnection(_AsyncioConnection, asyncio.Protocol):
     def _flush(self) -> None:
         if self._outbox and self.failure is None:
             self._write(self._outgoing())
-
-    def _disconnect(self) -> None:
-        if not self._loop.is_closed():
-            self._guard.cancel()
-        super()._disconnect()
 
     # What the transport calls, beside `data_received`.
 
@@ -211,7 +200,7 @@ class AsyncioConnections(MultiplexedConnections[_AsyncioConnection]):
 
     async def _opened(self, timeout_s: float) -> _AsyncioConnection:
         if self._is_closed:
-            raise RedisConnectionError("the cache was closed")
+            raise OwnResetError("the cache was closed")
         if self._opening is None or self._opening.done():  # done where it was cancelled before it began
             self._opening = self._loop.create_task(self._open_one())
             self._opening.add_done_callback(_look_at)
@@ -221,7 +210,7 @@ class AsyncioConnections(MultiplexedConnections[_AsyncioConnection]):
             raise RedisTimeoutError("no connection in time")
         [opening] = done
         if opening.cancelled() or self._is_closed:
-            raise RedisConnectionError("the cache was closed")
+            raise OwnResetError("the cache was closed")
         failure = opening.exception()
         if failure is not None:
             raise fresh(as_opening_failure(failure))

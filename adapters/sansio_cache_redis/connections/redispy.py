@@ -76,10 +76,21 @@ def close_now(connection: Any) -> None:
     """Close an asyncio connection without waiting for the peer, as its public `disconnect` would."""
     writer = getattr(connection, "_writer", None)
     if writer is not None:
-        writer.transport.abort()
+        try:
+            writer.transport.abort()
+        except RuntimeError:  # its loop was closed before it
+            _close_without_loop(writer.transport)
     # redis-py complains of connections that it still thinks are open when they are collected.
     connection._reader = None  # noqa: SLF001
     connection._writer = None  # noqa: SLF001
+
+
+def _close_without_loop(transport: Any) -> None:
+    beneath = getattr(getattr(transport, "_ssl_protocol", None), "_transport", transport)
+    sock = getattr(beneath, "_sock", None)
+    if isinstance(sock, socket.socket):
+        sock.close()
+        beneath._sock = None  # noqa: SLF001 - or it complains that it is open when it is collected
 
 
 pack_one: Any = hiredis.pack_command  # its types know one argument only

@@ -36,7 +36,7 @@ from sansio_cache_redis.connections.redispy import (
     reply_reader,
     socket_of,
 )
-from sansio_cache_redis.errors import as_failure, as_opening_failure, fresh
+from sansio_cache_redis.errors import OwnResetError, as_failure, as_opening_failure, fresh
 from sansio_cache_redis.wire import Args
 
 _READ_BYTES: Final = 262144
@@ -44,6 +44,9 @@ _WRITE_BYTES: Final = 65536
 """What is tried in one call. TLS must be given the same bytes again, so it has to be the same every time."""
 _MOST_READS: Final = 16
 """TLS gives out 16 kB at a time; others have their turn after so many of them."""
+
+_LAST_S: Final = 1.0
+"""How long connections outlive the run that ends, for what has something to give back."""
 
 _WAY_S: Final = 0.0002
 _SHORTEST_PAUSE_S: Final = 0.001
@@ -128,14 +131,15 @@ class _TrioConnection(MultiplexedConnection):
         await trio.lowlevel.wait_task_rescheduled(abort)
 
     async def _guard(self, work: Callable[[], Awaitable[None]]) -> None:
-        """A system task: what it raises would end the run. With the run it ends itself."""
+        """A system task: what it raises would end the run.
+
+        It outlives the others when the run ends, as these may have something to give back.
+        """
         try:
-            await work()
+            with trio.CancelScope(shield=True):
+                await work()
         except Exception as error:  # noqa: BLE001 - also what the parser makes of nonsense
             self.close(as_failure(error))
-        except BaseException:
-            self.close(RedisConnectionError("the connection was closed"))
-            raise
 
     def _disconnect(self) -> None:
         self._redispy.disconnect()
@@ -291,7 +295,7 @@ class _Opening:
         self.scope = trio.CancelScope()
         self.done = trio.Event()
         self.connection: _TrioConnection | None = None
-        self.failure: Exception = RedisConnectionError("the cache was closed")
+        self.failure: Exception = OwnResetError("the cache was closed")
 
 
 class TrioConnections(MultiplexedConnections[_TrioConnection]):
@@ -319,6 +323,8 @@ class TrioConnections(MultiplexedConnections[_TrioConnection]):
             on_time=on_time,
         )
         self._opening: _Opening | None = None
+        self._closed = trio.Event()
+        trio.lowlevel.spawn_system_task(self._end_with_the_run)
         # Of its own: loaders may hold all of trio's usual ones. Who is abandoned keeps its place for a while.
         self._threads = trio.CapacityLimiter(max_connections)
 
@@ -333,13 +339,23 @@ class TrioConnections(MultiplexedConnections[_TrioConnection]):
         if self._opening is not None:
             self._opening.scope.cancel()
             await self._opening.done.wait()
+        self._closed.set()
         self.reset()
         await trio.lowlevel.checkpoint()
+
+    async def _end_with_the_run(self) -> None:
+        """As the run ends all system tasks are cancelled at once: those that use connections end first."""
+        try:
+            await self._closed.wait()
+        finally:
+            with trio.move_on_after(_LAST_S, shield=True):
+                await self._closed.wait()
+            self.reset()
 
     @trio.lowlevel.enable_ki_protection  # who finds an opening waits for it, so it must have begun
     async def _opened(self, timeout_s: float) -> _TrioConnection:
         if self._is_closed:
-            raise RedisConnectionError("the cache was closed")
+            raise OwnResetError("the cache was closed")
         opening = self._opening
         if opening is None:
             opening = self._opening = _Opening()

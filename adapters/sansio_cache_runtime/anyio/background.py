@@ -2,18 +2,24 @@
 
 anyio has no such thing on purpose, so each backend's own is used. A background task never takes the
 program down: what it raises is logged.
+
+A loop that ends takes along what the cache has in it. `asyncio.run` cancels all tasks, waits for them, and
+finishes the asynchronous generators of the loop then. So what is to be closed when no task needs it any more
+hangs on such a generator. Trio cancels its system tasks when all others have ended.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import suppress
 from contextvars import copy_context
+from functools import partial
 from typing import Any, Final, Protocol
 
 from sansio_cache.errors import CacheClosedError
+from sansio_cache_runtime.anyio.loops import LoopEvent, Reach, reach_running_loop
 from sansio_cache_runtime.subscribers import leave_explanations
 
 logger: Final = logging.getLogger("sansio_cache")
@@ -24,12 +30,18 @@ Job = Callable[[], Awaitable[Any]]
 class Background(Protocol):
     """Starts tasks in one event loop, and ends them."""
 
+    call: Reach
+    """Calls a function in the loop, from any thread."""
+    has_left: LoopEvent
+    """Set when the loop has nothing of the cache in it any more."""
+
     def start(self, job: Job, at_end: Callable[[], object] | None = None) -> Callable[[], object]:
         """Start a task; the function given back cancels it.
 
         Args:
             job: What the task does.
-            at_end: Called when it has ended, also where it was cancelled before it began.
+            at_end: Called when it has ended, also where it was cancelled before it began, or never started
+                as the loop ends.
         """
         ...
 
@@ -37,8 +49,12 @@ class Background(Protocol):
         """Start a task when so many seconds have passed; the function given back cancels both."""
         ...
 
-    def call_soon(self, function: Callable[[], object]) -> None:
-        """Call a function in the loop, from any thread; not at all where the loop has ended."""
+    def guard(self, close: Job) -> None:
+        """Have a function called when the loop ends, after its tasks, or with `leave`."""
+        ...
+
+    def leave(self) -> None:
+        """Have that function called now. To be called in the loop."""
         ...
 
     def is_over(self) -> bool:
@@ -50,7 +66,7 @@ class Background(Protocol):
         ...
 
 
-async def _guard(job: Job) -> None:
+async def _guarded(job: Job) -> None:
     leave_explanations()
     try:
         await job()
@@ -89,15 +105,27 @@ class AsyncioBackground:
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._guard: AsyncGenerator[None] | None = None
+        self._leaving: asyncio.Task[None] | None = None
+        self.call = reach_running_loop()
+        self.has_left = LoopEvent()
 
     def start(self, job: Job, at_end: Callable[[], object] | None = None) -> Callable[[], object]:
         """Start a task; the function given back cancels it."""
-        task = self._loop.create_task(_guard(job))
+        if self.has_left.is_set() or self._loop.is_closed():  # nobody would wait for it
+            if at_end is not None:
+                at_end()
+            return int
+        task = self._loop.create_task(_guarded(job))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         if at_end is not None:
             task.add_done_callback(lambda _: at_end())
-        return task.cancel
+        return partial(self._cancel, task)
+
+    def _cancel(self, task: asyncio.Task[None]) -> None:
+        if not self._loop.is_closed():
+            task.cancel()
 
     def start_after(self, delay_s: float, job: Job) -> Callable[[], object]:
         """Start a task when so many seconds have passed; the function given back cancels both."""
@@ -105,14 +133,33 @@ class AsyncioBackground:
         delayed.cancel_timer = self._loop.call_later(delay_s, delayed.start).cancel
         return delayed.cancel
 
-    def call_soon(self, function: Callable[[], object]) -> None:
-        """Call a function in the loop, from any thread; not at all where the loop has ended."""
-        with contextlib.suppress(RuntimeError):
-            self._loop.call_soon_threadsafe(function)
+    def guard(self, close: Job) -> None:
+        """Have a function called when the loop ends, after its tasks, or with `leave`."""
+        self._guard = self._closing(close)
+        with suppress(StopIteration):
+            self._guard.__anext__().send(None)  # as far as it goes without waiting: then the loop knows it
+
+    async def _closing(self, close: Job) -> AsyncGenerator[None]:
+        try:
+            yield
+        finally:
+            try:
+                await close()
+            finally:
+                self.has_left.set()
+
+    def leave(self) -> None:
+        """Have that function called now. To be called in the loop."""
+        if self._guard is not None and self._leaving is None:
+            self._leaving = self._loop.create_task(self._finish(self._guard))
+
+    async def _finish(self, guard: AsyncGenerator[None]) -> None:
+        with suppress(RuntimeError):  # the loop is finishing it just now
+            await guard.aclose()
 
     def is_over(self) -> bool:
         """Whether the event loop has ended."""
-        return not self._loop.is_running()
+        return self._loop.is_closed()
 
     async def end(self) -> None:
         """Cancel what runs, and wait until it has ended."""
@@ -130,26 +177,25 @@ class TrioBackground:
         import trio
 
         self._trio = trio
-        self._token = trio.lowlevel.current_trio_token()
         self._running: dict[trio.CancelScope, trio.Event] = {}
         self._is_over = False
-        trio.lowlevel.spawn_system_task(self._watch)
-
-    async def _watch(self) -> None:
-        try:
-            await self._trio.sleep_forever()
-        finally:
-            self._is_over = True
+        self._staying = trio.CancelScope()
+        self.call = reach_running_loop()
+        self.has_left = LoopEvent()
 
     def start(self, job: Job, at_end: Callable[[], object] | None = None) -> Callable[[], object]:
         """Start a task; the function given back cancels it."""
+        if self.has_left.is_set():  # nobody would wait for it
+            if at_end is not None:
+                at_end()
+            return int
         scope = self._trio.CancelScope()
         has_ended = self._running[scope] = self._trio.Event()
 
         async def run() -> None:
             try:
                 with scope:
-                    await _guard(job)
+                    await _guarded(job)
             finally:
                 del self._running[scope]
                 has_ended.set()
@@ -168,10 +214,26 @@ class TrioBackground:
 
         return self.start(run)
 
-    def call_soon(self, function: Callable[[], object]) -> None:
-        """Call a function in the loop, from any thread; not at all where the loop has ended."""
-        with contextlib.suppress(self._trio.RunFinishedError):
-            self._token.run_sync_soon(function)
+    def guard(self, close: Job) -> None:
+        """Have a function called when the loop ends, after its tasks, or with `leave`."""
+        self._trio.lowlevel.spawn_system_task(self._stay, close)
+
+    async def _stay(self, close: Job) -> None:
+        try:
+            with self._staying:
+                await self._trio.sleep_forever()
+        except self._trio.Cancelled:
+            self._is_over = True
+            raise
+        finally:
+            try:
+                await close()
+            finally:
+                self.has_left.set()
+
+    def leave(self) -> None:
+        """Have that function called now. To be called in the loop."""
+        self._staying.cancel()
 
     def is_over(self) -> bool:
         """Whether the event loop has ended."""

@@ -1,31 +1,30 @@
 """The cache for asyncio and trio, whatever its backend.
 
-Mirrors `sync/cache.py` method by method. One cache serves the tasks of one event loop at a time, whichever of
-the two it is; it may be made before the loop runs, used without `async with`, and used again in another loop
-after the first has ended.
+Mirrors `sync/cache.py` method by method. One cache serves the tasks of any number of event loops, whichever
+of the two they are, one after the other or at once in several threads. It may be made before a loop runs, and
+used without `async with`. Each loop has connections of its own, which are closed with it. What the cache
+knows of loads under way, of the store, and of invalidations that the store was not told of, is the same in
+all of them.
 """
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from types import TracebackType
-from typing import Any, Final, Never, Self, TypeVar, overload
-
-import anyio
-import attrs
+from typing import Any, Never, Self, TypeVar, overload
 
 from sansio_cache.config import CacheConfig
-from sansio_cache.errors import CacheClosedError
 from sansio_cache.health import Health
 from sansio_cache.loader import Fresh, LoadContext
 from sansio_cache.notices import OperationName
 from sansio_cache.policy import Policy
 from sansio_cache.step import Loaded, ManyHeld, Outcome, Step, Value
-from sansio_cache_runtime.anyio.background import AsyncioBackground, Background, TrioBackground
+from sansio_cache_runtime.anyio.background import Background
+from sansio_cache_runtime.anyio.bindings import Bindings
 from sansio_cache_runtime.anyio.driver import Driver
 from sansio_cache_runtime.anyio.entity import Entity
+from sansio_cache_runtime.anyio.loops import LoopEvent, library
 from sansio_cache_runtime.backend import AnyioBackend
 from sansio_cache_runtime.cache_base import CacheBase, made_config
 from sansio_cache_runtime.entity import plan_entity
@@ -48,19 +47,6 @@ from sansio_cache_runtime.results import (
 T = TypeVar("T")
 D = TypeVar("D")
 
-_CLOSE_S: Final = 1.0
-
-
-@attrs.frozen(eq=False)
-class _Binding:
-    """What belongs to one event loop."""
-
-    running_loop: Callable[[], object]
-    loop: object
-    background: Background
-    backend: AnyioBackend
-    driver: Driver
-
 
 class Cache(CacheBase):
     """A read-through cache for asyncio and trio, on any backend.
@@ -78,8 +64,8 @@ class Cache(CacheBase):
     ) -> None:
         super().__init__(made_config(config, make_backend))
         assert make_backend is not None
-        self._make_backend = make_backend
-        self._binding: _Binding | None = None
+        self._endings: dict[int, LoopEvent] = {}
+        self._bindings = Bindings(make_backend, self._make_driver)
 
     @classmethod
     def from_backend(
@@ -114,13 +100,8 @@ class Cache(CacheBase):
         if self._is_closed:
             return
         self._is_closed = True
-        binding, self._binding = self._binding, None
-        if binding is not None and not binding.background.is_over():
-            self._recorder.close()
-            with anyio.move_on_after(_CLOSE_S, shield=True):
-                await binding.driver.close()
-            with anyio.move_on_after(_CLOSE_S, shield=True):
-                await binding.backend.aclose()
+        self._recorder.close()
+        await self._bindings.close()
 
     # Reading.
 
@@ -507,9 +488,7 @@ class Cache(CacheBase):
 
     async def health(self) -> Health:
         """Ask the server whether everything is there that the cache needs. Never raises for the server."""
-        self._bound()
-        assert self._binding is not None
-        return self._health(await self._binding.backend.health())
+        return self._health(await self._bindings.bind().backend.health())
 
     async def wait_ready(self, timeout_s: float | None = None) -> None:
         """Wait until the store serves.
@@ -531,41 +510,23 @@ class Cache(CacheBase):
 
     def _bound(self) -> Driver:
         """The driver of the running event loop; made with the first call in it."""
-        binding = self._binding
-        if binding is not None:
+        binding = self._bindings.last
+        if binding is not None and binding.library == library.name:
             try:
                 if binding.running_loop() is binding.loop:
                     return binding.driver
             except RuntimeError:  # not in a loop of that kind
                 pass
-        return self._bind()
+        return self._bindings.bind().driver
 
-    def _bind(self) -> Driver:
-        self._check_open()
-        if self._binding is not None and not self._binding.background.is_over():
-            raise CacheClosedError(
-                "the cache is in use by another event loop that is still running: make a cache for each loop"
-            )
-        running_loop: Callable[[], object]
-        background: Background
-        try:
-            asyncio.get_running_loop()
-        except RuntimeError:
-            import trio
-
-            running_loop, background = trio.lowlevel.current_trio_token, TrioBackground()
-        else:
-            running_loop, background = asyncio.get_running_loop, AsyncioBackground()
-        backend = self._make_backend()
+    def _make_driver(self, backend: AnyioBackend, background: Background) -> Driver:
         self._coordinator.part_of = backend.part_of
-        driver = Driver(
+        return Driver(
             backend,
             self._coordinator,
             self._recorder,
             background,
             self._requests.timeouts,
             self._requests.clock,
+            self._endings,
         )
-        self._coordinator.forget_loads()  # of a loop that has ended
-        self._binding = _Binding(running_loop, running_loop(), background, backend, driver)
-        return driver

@@ -33,6 +33,7 @@ from sansio_cache.single_flight import Following, Ticket
 from sansio_cache.step import Outcome, Step
 from sansio_cache_runtime.anyio.background import Background
 from sansio_cache_runtime.anyio.loaders import call_loader
+from sansio_cache_runtime.anyio.loops import LoopEvent
 from sansio_cache_runtime.anyio.workers import Workers
 from sansio_cache_runtime.backend import AnyioBackend
 from sansio_cache_runtime.driver_base import Call, DriverBase
@@ -46,7 +47,7 @@ from sansio_cache_runtime.recorder import Recorder
 _CLEAN_UP_S: Final = 1.0
 
 
-class Driver(DriverBase[anyio.Event, AnyioBackend]):
+class Driver(DriverBase[LoopEvent, AnyioBackend]):
     """Runs operations for any number of tasks of one event loop.
 
     Args:
@@ -56,6 +57,7 @@ class Driver(DriverBase[anyio.Event, AnyioBackend]):
         background: Starts tasks that belong to no caller.
         timeouts: How long a recovery's commands may take.
         clock: Monotonic, in seconds.
+        endings: What followers of loads wait for, in this and other loops.
     """
 
     def __init__(
@@ -66,10 +68,12 @@ class Driver(DriverBase[anyio.Event, AnyioBackend]):
         background: Background,
         timeouts: StoreTimeouts,
         clock: Callable[[], float],
+        endings: dict[int, LoopEvent],
     ) -> None:
-        super().__init__(backend, coordinator, recorder, timeouts, clock, anyio.Event, int)
+        super().__init__(backend, coordinator, recorder, timeouts, clock, LoopEvent, int, endings)
         self._background = background
         self._workers = Workers(background)
+        self._closing = LoopEvent()
 
     async def run(
         self, step: Step, loader: Callable[..., Any] | None = None, ticket: Ticket | None = None
@@ -110,9 +114,9 @@ class Driver(DriverBase[anyio.Event, AnyioBackend]):
                     self._heed(notices)
             if call is not None:
                 self._end(call)
-        except BaseException:
+        except BaseException as error:
             try:
-                await self._give_back(step)
+                await self._give_back(step, is_dropped=isinstance(error, GeneratorExit))
             finally:
                 if call is not None:  # once more, where it was interrupted in its end
                     self._end(call)
@@ -139,20 +143,26 @@ class Driver(DriverBase[anyio.Event, AnyioBackend]):
     async def close(self) -> None:
         """End the background tasks; what they hold is given back while there is a store to take it."""
         self._is_closed = True
+        self._closing.set()
         for watch in list(self._watches):
             watch.wake()
         if self._backend.listener is not None:
             self._backend.listener.close(wait=False)
         await self._background.end()
 
-    async def _give_back(self, step: Step) -> None:
-        """Have an interrupted operation give back what it may hold, shielded and bounded in time."""
+    async def _give_back(self, step: Step, *, is_dropped: bool) -> None:
+        """Have an interrupted operation give back what it may hold, shielded and bounded in time.
+
+        One that is dropped, as its loop has ended without it, can wait for nothing any more.
+        """
         self._heed_again(step)
         if step.command is None:
             return
         step = interrupted(step, self._clock())
         try:
             self._note(step.notices)
+            if is_dropped:
+                return
             with anyio.move_on_after(_CLEAN_UP_S, shield=True):
                 while step.command is not None:
                     assert isinstance(step.command, StoreCommand)
@@ -179,7 +189,7 @@ class Driver(DriverBase[anyio.Event, AnyioBackend]):
             case Sleep():
                 return await self._sleep(command, call)
             case AcquireLeases(lease_requests=lease_requests):
-                refuse_recursion(self, *(each.key for each in lease_requests))
+                refuse_recursion(self._coordinator, *(each.key for each in lease_requests))
                 return await self._backend.answer(command)
             case _:
                 assert_never(command)
@@ -197,20 +207,18 @@ class Driver(DriverBase[anyio.Event, AnyioBackend]):
     async def _share(self, command: ShareLoad, call: Call) -> Event:
         answer = self._join(command, call)
         if isinstance(answer, Following):
-            with anyio.move_on_after(command.timeout_s):
-                await call.ending.wait()
+            await call.ending.wait(command.timeout_s)
             return self._leave(answer, call)
         return answer
 
     async def _sleep(self, command: Sleep, call: Call) -> Event:
         if command.watch is None:
-            await anyio.sleep(command.duration_s)
+            await self._closing.wait(command.duration_s)
         else:
-            longest_s = self._watch(command, call, partial(self._background.call_soon, call.wake))
+            longest_s = self._watch(command, call, call.wake)
             if longest_s:
-                with anyio.move_on_after(longest_s):
-                    await call.change.wait()
-                call.change = anyio.Event()
+                await call.change.wait(longest_s)
+                call.change.clear()
         if self._is_closed:
             raise CacheClosedError("the cache was closed while an operation was waiting")
         return Woke(self._clock())

@@ -165,7 +165,7 @@ class Driver(DriverBase[ThreadEvent, SyncBackend]):
             case Sleep():
                 return self._sleep(command, call)
             case AcquireLeases(lease_requests=lease_requests):
-                refuse_recursion(self, *(each.key for each in lease_requests))
+                refuse_recursion(self._coordinator, *(each.key for each in lease_requests))
                 return self._backend.perform(command)
             case _:
                 assert_never(command)

@@ -1,0 +1,120 @@
+"""What a cache has in the event loops that use it: a backend, a driver, and what ends with the loop."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Final
+
+import anyio
+import attrs
+
+from sansio_cache.errors import CacheClosedError
+from sansio_cache.keys import ONE_PART
+from sansio_cache_runtime.anyio.background import AsyncioBackground, Background, TrioBackground
+from sansio_cache_runtime.anyio.driver import Driver
+from sansio_cache_runtime.anyio.loops import is_under_trio, library, running_loop_of
+from sansio_cache_runtime.backend import AnyioBackend
+
+_CLOSE_S: Final = 1.0
+
+
+@attrs.define(eq=False)
+class Binding:
+    """What a cache has in one event loop."""
+
+    library: str | None
+    """What `loops.library` names while the loop runs."""
+    running_loop: Callable[[], object]
+    """Gives the loop while it runs, and another, or a RuntimeError, elsewhere."""
+    loop: object
+    background: Background
+    backend: AnyioBackend
+    driver: Driver
+    is_closing: bool = False
+    """Whether it is the cache that is closed, and not the loop that ends."""
+
+    async def close(self) -> None:
+        """End what runs in the background, and close connections."""
+        try:
+            with anyio.move_on_after(_CLOSE_S, shield=True):
+                await (self.driver.close() if self.is_closing else self.background.end())
+        finally:
+            with anyio.move_on_after(_CLOSE_S, shield=True):
+                await self.backend.aclose()
+
+    def abandon(self) -> None:
+        """Close what can be closed without the loop, which was closed without a word."""
+        if self.backend.listener is not None:
+            self.backend.listener.close(wait=False)
+        self.backend.distrust(ONE_PART)
+
+
+class Bindings:
+    """What a cache has in all event loops. Safe for threads.
+
+    Args:
+        make_backend: Makes the store's backend in the running event loop.
+        make_driver: Makes a driver for it.
+    """
+
+    def __init__(
+        self,
+        make_backend: Callable[[], AnyioBackend],
+        make_driver: Callable[[AnyioBackend, Background], Driver],
+    ) -> None:
+        self._make_backend = make_backend
+        self._make_driver = make_driver
+        self._lock = threading.Lock()
+        self._bindings: dict[object, Binding] = {}
+        self._is_closed = False
+        self.last: Binding | None = None
+        """That of the last call: mostly it is the next one's as well."""
+
+    def bind(self) -> Binding:
+        """What the cache has in the running event loop; made with the first call in it.
+
+        Raises:
+            CacheClosedError: The cache is closed.
+        """
+        running_loop = running_loop_of()
+        loop = running_loop()
+        with self._lock:
+            if self._is_closed:
+                raise CacheClosedError("the cache is closed: make another")
+            binding = self._bindings.get(loop)
+            if binding is None:
+                self._forget_loops_that_are_over()
+                binding = self._bindings[loop] = self._make(running_loop, loop)
+            self.last = binding
+        return binding
+
+    def _make(self, running_loop: Callable[[], object], loop: object) -> Binding:
+        background: Background = TrioBackground() if is_under_trio() else AsyncioBackground()
+        backend = self._make_backend()
+        driver = self._make_driver(backend, background)
+        binding = Binding(library.name, running_loop, loop, background, backend, driver)
+        background.guard(binding.close)
+        return binding
+
+    def _forget_loops_that_are_over(self) -> None:
+        for loop, binding in list(self._bindings.items()):
+            if binding.background.is_over():
+                del self._bindings[loop]
+                binding.abandon()
+
+    async def close(self) -> None:
+        """Close what there is in the running loop; other loops close theirs by themselves, soon."""
+        with self._lock:
+            self._is_closed = True
+            bindings, self._bindings = self._bindings, {}
+            self.last = None
+        for loop, binding in bindings.items():
+            if binding.background.is_over():
+                binding.abandon()
+                continue
+            binding.is_closing = True
+            binding.background.call(binding.background.leave)
+            if loop is running_loop_of()():
+                with anyio.CancelScope(shield=True):
+                    await binding.background.has_left.wait(2 * _CLOSE_S)
