@@ -28,7 +28,7 @@ from sansio_cache.exploring.history import History, Read, Write
 from support.proxy import FaultProxy
 from support.servers import Server, wait_until
 
-RUNTIMES = ("sync", "asyncio", "trio", "per call", "forked")
+RUNTIMES = ("sync", "asyncio", "trio", "per call", "loops", "forked")
 PATIENCE_S = 30.0
 KEPT = 20  # findings of one sort that are kept to be shown
 
@@ -138,7 +138,7 @@ class Lane(threading.Thread):
     def run(self) -> None:
         while not self._over.is_set():
             for kind in self._draw.sample(self._kinds, len(self._kinds)):
-                for_s, rest_s = self._draw.uniform(0.1, kind.longest_s), self._draw.uniform(0.0, 0.6)
+                for_s, rest_s = self._draw.uniform(0.1, kind.longest_s), self._draw.uniform(0.0, kind.rest_s)
                 if self._over.is_set():
                     return
                 end = kind.begin(self._lab)
@@ -248,7 +248,7 @@ class Run:
             "slot": slot,
             "slots": len(self._slots),
             "runtime": runtime,
-            "callers": 1 if runtime == "per call" else self._callers,
+            "callers": self._callers,
             "pause_s": self._pause_s,
             "url": self._proxy.url,
             "server": self._server.unix_url,
@@ -361,7 +361,7 @@ class Run:
             seconds, microseconds = client.time()
             now_ms = seconds * 1000 + microseconds // 1000
             found = []
-            for key in client.scan_iter("chaos:[mts]*"):
+            for key in client.scan_iter("chaos:[mtsp]*"):
                 cell = parse_cell(client.get(key) or b"")
                 if isinstance(cell, Cell) and cell.grant != NO_GRANT and cell.lease_deadline_ms > now_ms:
                     found.append(f"{key.decode()}: {cell}")
@@ -393,13 +393,18 @@ class Run:
                 if threads or member.ended["tasks"] or member.ended["descriptors"] > 0:
                     self.findings.add("left", f"{member.name} has ended, and has {member.ended}")
         for member in self.members:
-            self.happened.update({name: count for name, count in member.counts.items() if name != "pid"})
+            counts = dict(member.counts)
+            counts.pop("pid", None)
+            resident_mib = counts.pop("resident MiB", 0)
+            self.happened.update(counts)
+            self.happened["most resident MiB"] = max(self.happened["most resident MiB"], resident_mib)
             for name, took_s in member.longest.items():
                 self.longest[name] = max(self.longest.get(name, 0.0), took_s)
             lost = member.counts.get("raised by handlers", 0) - member.counts.get("caught", 0)
             if lost and member.ended is not None:
                 self.findings.add("wrong", f"{member.name}: {lost} exceptions of handlers were swallowed")
         self.happened["forked in C"] = sum(member.process is None for member in self.members)
+        self.happened["connections"] = self._proxy.connections_opened
         self.fired = self._proxy.firings + self._lab.done
 
     # What callers saw.

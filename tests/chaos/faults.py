@@ -67,6 +67,8 @@ class Kind:
     longest_s: float = 1.0
     lane: str = "network"
     """Of those of one lane, one happens at a time."""
+    rest_s: float = 0.6
+    """How long it takes at most until the next of its lane."""
 
 
 def _rule(name: str, action: Fault, chance: float, what: str | None = None, longest_s: float = 1.0) -> Kind:
@@ -251,9 +253,9 @@ KINDS = (
     Kind("flapping", _flap),
     Kind("SIGSTOP of the server", _freeze, lane="server"),
     Kind("kill -9 of the server", _kill, longest_s=0.5, lane="server"),
-    Kind("kill -9 of a process", _kill_worker, lane="processes"),
-    Kind("SIGSTOP of a process", _stop_worker, lane="processes"),
-    Kind("SIGUSR1", _signals, lane="processes"),
+    Kind("kill -9 of a process", _kill_worker, lane="processes", rest_s=3.0),
+    Kind("SIGSTOP of a process", _stop_worker, lane="processes", rest_s=3.0),
+    Kind("SIGUSR1", _signals, lane="processes", rest_s=3.0),
     _once("CLIENT KILL", "CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"),
     _once("CLIENT KILL of subscribers", "CLIENT", "KILL", "TYPE", "pubsub"),
     _once("SCRIPT FLUSH", "SCRIPT", "FLUSH", "SYNC"),
@@ -272,7 +274,7 @@ INSIDE = (
     "a handler raised",
     "finalisers",
     "cancelled",
-    "loops",
+    "loops that ended",
     "closed in a handler",
     "forked in C",
     "loaders failed",

@@ -26,7 +26,7 @@ import sansio_cache_redis.sync
 
 KEYS = 50
 PAUSE_S = 0.05
-GIVE_UP_S = 20.0
+GIVE_UP_S = 10.0
 LARGE = "x" * 4_000_000
 VALUE = "v" * 200
 
