@@ -26,6 +26,7 @@ from sansio_cache.notices import (
     RefreshFailed,
     RefreshSkipped,
     RefreshStarted,
+    SkipReason,
     SoftExpired,
     StaleServed,
     StoreAnswered,
@@ -60,6 +61,8 @@ def describe(notice: Notice) -> str:  # noqa: C901 - one case for each notice is
             )
         case RefreshFailed(error=error):
             return f"a refresh in the background failed: the loader raised {error}"
+        case RefreshSkipped(reason=SkipReason.REBOUND, name=name):
+            return f"a refresh was skipped: {name}, which its loader names, is bound to something else by now"
         case RefreshSkipped():
             return "a refresh was skipped, as too many are under way"
         case VariantStored():

@@ -78,10 +78,24 @@ class RefreshFailed(Struct, frozen=True):
     error: str
 
 
+class SkipReason(StrEnum):
+    """Why a refresh was skipped."""
+
+    BUSY = "busy"
+    """Too many are under way, or the cache is being closed."""
+    REBOUND = "rebound"
+    """A name outside its loader is bound to something else than when the reader handed it over (S14)."""
+
+
 class RefreshSkipped(Struct, frozen=True):
-    """A refresh was not begun: too many are under way, or the cache is being closed. A later read tries."""
+    """A refresh was not begun, or what it loaded was not stored. A later read tries again.
+
+    `name` is the one that was rebound.
+    """
 
     key: str
+    reason: SkipReason = SkipReason.BUSY
+    name: str = ""
 
 
 class VariantStored(Struct, frozen=True):

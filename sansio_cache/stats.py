@@ -128,7 +128,8 @@ class CacheStats:
         load_failures: Calls of a loader that raised.
         refreshes: Refreshes in the background that were begun under a lease.
         refresh_failures: Those of them whose loader raised.
-        refreshes_skipped: Refreshes that were not begun, as too many were under way.
+        refreshes_skipped: Refreshes that were not begun, as too many were under way; or not begun, or not
+            stored, as a name outside their loader was bound to something else by then.
         variants_stored: Loads for a variant of an entry of another program version.
         shared: Requests answered with the load of another caller in this process.
         waits: How often a request waited for the load of another.

@@ -18,13 +18,14 @@ from msgspec import Struct
 from sansio_cache.budget import StoreTimeouts
 from sansio_cache.commands import Compute, ComputeMany, ShareLoad, Sleep
 from sansio_cache.coordinator import Coordinator, Distrusted, Recovery, without_store
-from sansio_cache.events import ComputeFailed, ShareAnswer, SharingTimedOut
-from sansio_cache.notices import Notice, RefreshSkipped, StoreGaveUp
+from sansio_cache.events import Computed, ComputeFailed, Interrupted, ShareAnswer, SharingTimedOut
+from sansio_cache.notices import Notice, RefreshSkipped, SkipReason, StoreGaveUp
 from sansio_cache.signals import let_through
 from sansio_cache.single_flight import Following, Ticket
 from sansio_cache.step import Outcome, Step
 from sansio_cache_runtime.backend import Listener
-from sansio_cache_runtime.loaders import keys_of, loading, own_copy, refuse_recursion
+from sansio_cache_runtime.loaders import bound, keys_of, loading, own_copy, refuse_recursion
+from sansio_cache_runtime.outside_names import OutsideNames, outside_names
 from sansio_cache_runtime.process import is_inside, process_lock
 from sansio_cache_runtime.recorder import Recorder
 from sansio_cache_runtime.shared_errors import SharedError
@@ -60,6 +61,10 @@ E = TypeVar("E", bound=Ending)
 B = TypeVar("B", bound=ConnectedBackend)
 
 
+class _ReboundError(Exception):
+    """A loader is not to be called: what it names is not what its reader meant."""
+
+
 class Call(Struct, eq=False):
     """One operation that does more than ask the store: its loader, and what is to be undone at its end."""
 
@@ -70,6 +75,8 @@ class Call(Struct, eq=False):
     """What it waits for while it watches."""
     ending: Any = None
     """What it waits for while it follows."""
+    outside: OutsideNames | None = None
+    """What its loader named when it was handed over, in a refresh."""
 
     def wake(self) -> None:
         """Something that it watches has changed."""
@@ -152,13 +159,34 @@ class DriverBase(ABC, Generic[E, B]):
         if lasting:
             self._heed(lasting)
 
-    def _compute_failed(self, error: Exception, handled: BaseException | None) -> ComputeFailed:
+    def _bound_loader(self, command: Compute | ComputeMany, call: Call) -> Callable[[], Any]:
+        """The loader of a call, with what it is to be told. A refresh must be as its reader meant it."""
+        if self._is_rebound(call):
+            raise _ReboundError
+        assert call.loader is not None
+        return bound(call.loader, command)
+
+    def _computed(self, value: Any, call: Call) -> Computed | Interrupted:
+        """What a loader's value comes to. In a refresh, it may have looked late at what it names."""
+        return Interrupted(self._clock()) if self._is_rebound(call) else Computed(self._clock(), value)
+
+    def _compute_failed(self, error: Exception, handled: BaseException | None) -> ComputeFailed | Interrupted:
         """What a loader has raised is its callers'; but what a signal handler has raised in it is its own.
 
         `handled` is what the loader's caller was handling meanwhile, if anything.
         """
+        if isinstance(error, _ReboundError):
+            return Interrupted(self._clock())
         let_through(error)
         return ComputeFailed(self._clock(), error, SharedError.of(error, handled))
+
+    def _is_rebound(self, call: Call) -> bool:
+        """Whether a refresh is to be skipped, as its loader names something else by now (S14)."""
+        name = None if call.outside is None else call.outside.rebound()
+        if call.outside is None or name is None:
+            return False
+        self._note((RefreshSkipped(call.outside.key, SkipReason.REBOUND, name),))
+        return True
 
     def _observe(self, step: Step) -> None:
         """Take in how far an operation is, before its command is performed."""
@@ -261,7 +289,11 @@ class DriverBase(ABC, Generic[E, B]):
             try:
                 with self._lock:
                     begun = self._coordinator.begin(ticket, step, self._clock())
-                if begun is not None and not self._submit(begun, loader, ticket):
+                if begun is None:
+                    continue
+                assert loader is not None
+                call = Call(loader, ticket, outside=outside_names(command.key, loader))
+                if not self._submit(begun, call):
                     self._give_up(ticket)  # or nobody here would ever refresh the key again
                     self._note((RefreshSkipped(command.key),))
             except BaseException:
@@ -292,8 +324,8 @@ class DriverBase(ABC, Generic[E, B]):
             self._note(step.notices)
 
     @abstractmethod
-    def _submit(self, step: Step, loader: Callable[..., Any] | None, ticket: Ticket) -> bool:
-        """Have a refresh run in the background, which gives its ticket up; False where there is no room."""
+    def _submit(self, step: Step, call: Call) -> bool:
+        """Have a refresh run in the background, which ends its call; False where there is no room."""
 
     @abstractmethod
     def _start_recovery(self, recovery: Recovery, ticket: Ticket) -> bool:

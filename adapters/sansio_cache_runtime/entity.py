@@ -40,7 +40,7 @@ class EntityPlan:
     tags: tuple[TagName, ...]
     refuse: Callable[[Any], object]
 
-    def required_loader(self, loader: Callable[[Any], Any] | None) -> Callable[[Any], Any]:
+    def required_loader(self, loader: Callable[..., Any] | None) -> Callable[..., Any]:
         """The loader of a call, or the entity's.
 
         Raises:
@@ -60,10 +60,10 @@ class EntityPlan:
         return self.requests.get(self.key(id), self.type)
 
     def get_or_load(
-        self, id: Id, loader: Callable[[Any], Any] | None, tags: Iterable[str]
+        self, id: Id, loader: Callable[..., Any] | None, args: Iterable[Any], tags: Iterable[str]
     ) -> tuple[Step, Callable[[], Any]]:
-        """Begin to read or load one thing; also gives the loader with its id."""
-        load = partial(self.required_loader(loader), id)
+        """Begin to read or load one thing; also gives the loader with its arguments and the id."""
+        load = partial(self.required_loader(loader), *args, id)
         names = self.tags_with(tags)
         return self.requests.get_or_load(self.key(id), load, self.type, self.policy, names, None), load
 

@@ -80,6 +80,16 @@ def refuse_for_threads(loader: Any) -> None:
     refuse_coroutine_function(loader)
 
 
+def bind(loader: Callable[..., Any], args: tuple[Any, ...]) -> Callable[..., Any]:
+    """A loader with the arguments that its caller gives it. They come first, as with `functools.partial`.
+
+    Raises:
+        ConfigurationError: It cannot be called.
+    """
+    refuse_uncallable(loader)
+    return partial(loader, *args)
+
+
 def takes_context(loader: Callable[..., Any]) -> bool:
     """Whether a loader wants to be told what it loads.
 

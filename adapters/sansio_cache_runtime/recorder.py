@@ -25,14 +25,23 @@ from sansio_cache.coordinator import (
     OutageEnded,
     RefusalBegan,
 )
-from sansio_cache.notices import Ended, Hit, Notice, RefreshFailed, Unasked, Unstorable
+from sansio_cache.notices import (
+    Ended,
+    Hit,
+    Notice,
+    RefreshFailed,
+    RefreshSkipped,
+    SkipReason,
+    Unasked,
+    Unstorable,
+)
 from sansio_cache.stats import CacheStats, StatsFold
 from sansio_cache_runtime.process import process_lock
 from sansio_cache_runtime.subscribers import Subscribers
 
 logger: Final = logging.getLogger("sansio_cache")
 _MOST_WARNINGS: Final = 100
-_WARNED_OF: Final = frozenset({Unstorable, RefreshFailed, Unasked})
+_WARNED_OF: Final = frozenset({Unstorable, RefreshFailed, RefreshSkipped, Unasked})
 _MOST_UNCOUNTED: Final = 64
 
 
@@ -63,7 +72,7 @@ class Recorder:
             return False
         if not _WARNED_OF.isdisjoint(map(type, notices)):
             for notice in notices:
-                if isinstance(notice, Unstorable | RefreshFailed | Unasked):
+                if isinstance(notice, Unstorable | RefreshFailed | RefreshSkipped | Unasked):
                     self._warn(notice)
         return True
 
@@ -126,7 +135,7 @@ class Recorder:
         finally:  # also where Ctrl-C strikes: or nothing would ever be counted again
             self._is_counting = False
 
-    def _warn(self, notice: Unstorable | RefreshFailed | Unasked) -> None:
+    def _warn(self, notice: Unstorable | RefreshFailed | RefreshSkipped | Unasked) -> None:
         match notice:
             case Unstorable(kind=kind):
                 self._warn_once(
@@ -141,6 +150,17 @@ class Recorder:
                     "a refresh in the background failed with %s; what is there is served meanwhile",
                     error,
                 )
+            case RefreshSkipped(key=key, reason=SkipReason.REBOUND, name=name):
+                self._warn_once(
+                    f"rebound {name}",
+                    "the refresh of %s was skipped: its loader names %s, which is bound to something else by "
+                    "now; bind what it needs at the call: get_or_load(key, loader, %s)",
+                    key,
+                    name,
+                    name,
+                )
+            case RefreshSkipped():
+                pass
             case Unasked(count=count):
                 self._warn_once(
                     "unasked",

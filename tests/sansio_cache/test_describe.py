@@ -31,6 +31,7 @@ from sansio_cache.notices import (
     RefreshFailed,
     RefreshSkipped,
     RefreshStarted,
+    SkipReason,
     SoftExpired,
     StaleServed,
     StoreAnswered,
@@ -59,6 +60,10 @@ KINDS = get_args(Notice)
         (RefreshStarted("k", False), "a refresh began in the background"),
         (RefreshFailed("k", "KeyError"), "a refresh in the background failed: the loader raised KeyError"),
         (RefreshSkipped("k"), "a refresh was skipped, as too many are under way"),
+        (
+            RefreshSkipped("k", SkipReason.REBOUND, "id"),
+            "a refresh was skipped: id, which its loader names, is bound to something else by now",
+        ),
         (VariantStored("k"), "another version's entry cannot be read: this one stores a variant of it"),
         (Unasked(1), "the loader gave values for 1 key that it was not asked for: dropped"),
         (Loaded("k", True, 0.0034), "loaded in 3.4 ms under a lease"),

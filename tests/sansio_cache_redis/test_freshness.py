@@ -15,7 +15,7 @@ import attrs
 import pytest
 import trio
 
-from sansio_cache import Absent, Fresh, Policy, SerializationError
+from sansio_cache import Absent, ConfigurationError, Fresh, Policy, SerializationError
 from sansio_cache.cell import Cell, Kind, make_grant
 from sansio_cache.codec import codec_for
 from sansio_cache.commands import AcquireLease, DeleteKeys
@@ -23,6 +23,7 @@ from sansio_cache.entry import MissReason, seal
 from sansio_cache.loader import LoadContext
 from sansio_cache.notices import Ended, RefreshFailed, RefreshStarted, StaleServed
 from sansio_cache.ttl import NO_JITTER
+from sansio_cache_redis import sync as cache_sync
 from sansio_cache_runtime.sync.workers import Workers
 from support.runtimes import (
     EVERYWHERE,
@@ -866,3 +867,170 @@ async def test_a_subscriber_that_raises_in_a_refresh_harms_nobody(world):
     await refreshed(world)
     assert await world.cache.get("k") == "new"
     assert len(world.take_log()) == 1
+
+
+# What a loader is called with, and what it names by itself (S14).
+
+
+@runs(policy=LONG, compare="store")
+async def test_a_loader_that_is_given_its_arguments_refreshes_each_key_with_its_own(world):
+    rows = {place: f"row {place}" for place in range(5)}
+
+    async def load(rows, place):
+        await anyio.lowlevel.checkpoint()
+        return rows[place]
+
+    for place in rows:
+        await stale_entry(world, "old", key=f"user:{place}")
+    for place in rows:
+        assert await world.cache.get_or_load(f"user:{place}", load, rows, place) == "old"
+    await refreshed(world, stored=10)
+    assert await world.cache.get_many([f"user:{place}" for place in rows]) == {
+        f"user:{place}": f"row {place}" for place in rows
+    }
+    assert world.cache.stats().refreshes_skipped == 0
+
+
+@runs(policy=LONG, compare=None)
+async def test_a_loader_that_names_what_a_loop_rebinds_stores_nothing_under_the_key_of_another(world):
+    rows = {place: f"row {place}" for place in range(5)}
+    for place in rows:
+        await stale_entry(world, "old", key=f"user:{place}")
+
+    for place in rows:
+
+        async def load():
+            await anyio.lowlevel.checkpoint()
+            return rows[place]  # noqa: B023 - as in code that is older than `args`
+
+        assert await world.cache.get_or_load(f"user:{place}", load) == "old"
+    await until(lambda: len(world.cache.driver._coordinator.single_flight) == 0)
+
+    found = await world.cache.get_many([f"user:{place}" for place in rows])
+    assert set(found.items()) <= {(f"user:{place}", f"row {place}") for place in rows}
+    stats = world.cache.stats()
+    assert stats.refreshes_skipped + len(found) == 5
+    assert len(world.take_log()) == (stats.refreshes_skipped > 0)
+
+
+def test_a_script_whose_loader_names_what_its_loop_rebinds_is_told_so_once(caplog):
+    """At the top level there are no cells: what the loop rebinds are globals."""
+    script = """
+for id in rows:
+    cache.get_or_load(f"user:{id}", lambda: rows[id], policy=policy)
+    cache.expire(f"user:{id}")
+for id in rows:
+    assert cache.get_or_load(f"user:{id}", lambda: rows[id], policy=policy) == f"row {id}"
+"""
+    rows = {place: f"row {place}" for place in range(50)}
+    with cache_sync.Cache.from_url("memory://", namespace="shop") as cache:
+        exec(script, {"cache": cache, "rows": rows, "policy": LONG})
+    with cache_sync.Cache.from_url("memory://", namespace="shop") as cache:
+        cache._driver._workers._most_threads = 0  # nobody has time for a refresh before the loop has ended
+        cache._driver._background.start = lambda *_, **__: True
+        names = {"cache": cache, "rows": rows, "policy": LONG}
+        exec(script, names)
+        jobs = list(cache._driver._workers._jobs)
+        assert len(jobs) == 50
+        for job in jobs:
+            job()
+        found = cache.get_many([f"user:{place}" for place in rows])
+        assert found == {"user:49": "row 49"}
+        assert cache.stats().refreshes_skipped == 49
+    [warning] = {record.getMessage() for record in caplog.records}
+    assert warning == (
+        "cache shop: the refresh of shop:user:0 was skipped: its loader names id, which is bound to "
+        "something else by now; bind what it needs at the call: get_or_load(key, loader, id)"
+    )
+
+
+@runs(policy=LONG)
+async def test_a_refresh_whose_loader_names_something_else_when_it_has_its_lease_is_skipped(world):
+    await stale_entry(world, "old")
+    row = "mine"
+
+    def go_on():
+        nonlocal row
+        row = "another's"
+
+    async def load():
+        return row
+
+    with world.cache.before(AcquireLease, go_on):
+        assert await world.cache.get_or_load("k", load) == "old"
+        await until(lambda: world.cache.stats().refreshes_skipped == 1)
+        await until(lambda: len(world.cache.driver._coordinator.single_flight) == 0)
+    assert is_free(world.raw.cell("k"))
+    [line] = world.take_log()
+    assert ":k was skipped: its loader names row, which is bound to something else by now" in line
+
+    assert await world.cache.get_or_load("k", load) == "old", "the next reader means what it is by now"
+    await refreshed(world)
+    assert await world.cache.get("k") == "another's"
+
+
+@runs(policy=LONG)
+async def test_what_a_loader_names_and_looks_at_late_is_not_stored(world):
+    """It may have looked before its name was rebound, or after."""
+    await stale_entry(world, "old")
+    row, gate = "mine", Gate(None)
+
+    async def load():
+        await gate.load()
+        return row
+
+    assert await world.cache.get_or_load("k", load) == "old"
+    await until(lambda: gate.calls)
+    row = "another's"
+    gate.open()
+    await until(lambda: len(world.cache.driver._coordinator.single_flight) == 0)
+    assert world.cache.stats().refreshes_skipped == 1
+    assert world.cache.stats().stored == 1
+    assert is_free(world.raw.cell("k"))
+    assert len(world.take_log()) == 1
+
+
+@runs(policy=LONG)
+async def test_a_loader_that_counts_its_calls_is_refreshed(world):
+    calls = 0
+    await stale_entry(world, "old")
+
+    async def load():
+        nonlocal calls
+        calls += 1
+        return calls
+
+    assert await world.cache.get_or_load("k", load) == "old"
+    await refreshed(world)
+    assert await world.cache.get("k") == 1
+
+
+@runs()
+async def test_arguments_come_first_and_what_the_cache_tells_comes_last(world):
+    async def load(name, greeting, context):
+        return f"{greeting}, {name}: {context.key == world.raw.full('k')} {context.previous}"
+
+    async def load_many(prefix, keys):
+        return {key: prefix + key for key in keys}
+
+    async def load_one(prefix, id):
+        return f"{prefix}{id}"
+
+    async def load_ids(prefix, ids):
+        return {each: f"{prefix}{each}" for each in ids}
+
+    assert await world.cache.get_or_load("k", load, "Ada", "Hello") == "Hello, Ada: True None"
+    assert await world.cache.get_or_load_many(["a", "b"], load_many, "x") == {"a": "xa", "b": "xb"}
+    things = world.cache.entity("thing", str)
+    assert await things.get_or_load(1, load_one, "x") == "x1"
+    assert await things.get_or_load_many([1, 2], load_ids, "y") == {1: "x1", 2: "y2"}
+    own = world.cache.entity("own", str, loader=load_one)
+    assert await own.get_or_load(1, None, "z") == "z1"
+
+
+@runs(compare=None)
+async def test_arguments_without_a_loader_are_refused(world):
+    with pytest.raises(ConfigurationError, match="loader is a function; got int"):
+        await world.cache.get_or_load("k", 7, 8)
+    with pytest.raises(ConfigurationError, match="loader is a function; got int"):
+        await world.cache.get_or_load_many(["k"], 7, 8)

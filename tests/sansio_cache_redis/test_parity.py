@@ -31,6 +31,7 @@ ASYNCHRONOUS = {
     "AsyncIterator[None]": "Iterator[None]",
     "AbstractAsyncContextManager[Mutation]": "AbstractContextManager[Mutation]",
     "Awaitable[T | Fresh[T]]": "T | Fresh[T]",
+    "Awaitable[Fresh[T]]": "Fresh[T]",
     "Awaitable[Outcome]": "Outcome",
     "Callable[[], AnyioBackend]": "Callable[[Background], SyncBackend]",
 }

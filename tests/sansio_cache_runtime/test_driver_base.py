@@ -75,9 +75,9 @@ class Idle(DriverBase):
         self.refreshes = []
         self.recoveries = []
 
-    def _submit(self, step, loader, ticket):
+    def _submit(self, step, call):
         if self.has_room:
-            self.refreshes.append((step, loader, ticket))
+            self.refreshes.append((step, call))
         return self.has_room
 
     def _start_recovery(self, recovery, ticket):
@@ -308,14 +308,14 @@ def test_a_call_watches_until_its_end():
 def test_what_is_spawned_is_run_once_and_ends_with_its_ticket():
     driver = Idle()
     driver._spawn((REFRESH, REFRESH), len)
-    [(step, loader, ticket)] = driver.refreshes
-    assert loader is len
+    [(step, call)] = driver.refreshes
+    assert call.loader is len
     assert step.load_id is not None
     assert not driver.is_empty
 
     driver._spawn((REFRESH,), len)
     assert len(driver.refreshes) == 1, "it is being refreshed"
-    driver._give_up(ticket)
+    driver._end(call)
     assert driver.is_empty
     driver._spawn((REFRESH,), len)
     assert len(driver.refreshes) == 2

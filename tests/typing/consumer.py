@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, assert_type
 
-from sansio_cache import CacheConfig, CacheStats, Key, KeyBuilder, Pattern
+from sansio_cache import CacheConfig, CacheStats, Fresh, Key, KeyBuilder, LoadContext, Pattern
 from sansio_cache.notices import Hit, Notice
 from sansio_cache_redis import Explanation
 from sansio_cache_redis import anyio as async_cache
@@ -35,6 +35,38 @@ async def load_user_later() -> User:
     return User("Ada")
 
 
+def load_user_of(id: int, where: str = "") -> User:
+    return User(f"{where}{id}")
+
+
+async def load_later_of(id: int) -> User:
+    return User(str(id))
+
+
+def load_fresh(id: int) -> Fresh[User]:
+    return Fresh(User(str(id)), ttl=60)
+
+
+def load_in_context(id: int, context: LoadContext) -> User:
+    return User(f"{context.key}{id}")
+
+
+def find_user(id: int) -> User | None:
+    return User(str(id)) if id else None
+
+
+def load_users(database: str, keys: list[str]) -> dict[str, User]:
+    return {key: User(database) for key in keys}
+
+
+def load_thing(database: str, id: int) -> User:
+    return User(f"{database}{id}")
+
+
+def load_things(database: str, ids: list[int]) -> dict[int, User]:
+    return {each: User(database) for each in ids}
+
+
 def from_older(older: dict[str, Any]) -> User:
     return User(older["full_name"])
 
@@ -59,6 +91,21 @@ def blocking(cache: sync_cache.Cache) -> None:
     assert_type(cache.get_or_load("user:1", lambda: {"name": "Ada"}, type=User), User)
     assert_type(cache.get_or_load("users", list, type=list[User]), list[User])
     assert_type(cache.get_or_load("count", lambda: 1), int)
+    assert_type(cache.get_or_load("user:1", load_user_of, 1), User)
+    assert_type(cache.get_or_load("user:1", load_user_of, 1, "shop", type=User), User)
+    assert_type(cache.get_or_load("user:1", load_fresh, 1), User)
+    assert_type(cache.get_or_load("user:1", load_in_context, 1), User)
+    assert_type(cache.get_or_load("user:1", load_in_context, 1, type=User), User)
+    assert_type(cache.get_or_load("user:1", lambda count: count + 1, 1), int)
+    assert_type(cache.get_or_load("user:1", find_user, 1), User | None)
+    cache.get_or_load("user:1", load_user_of)  # type: ignore[call-arg, arg-type]
+    cache.get_or_load("user:1", load_user_of, "1")  # type: ignore[arg-type]
+    cache.get_or_load("user:1", load_user_of, "1", type=User)  # type: ignore[arg-type]
+    cache.get_or_load("user:1", load_user_of, 1, "shop", 2)  # type: ignore[call-arg, arg-type]
+    assert_type(cache.get_or_load_many(["user:1"], load_users, "db", type=User), dict[str, User])
+    assert_type(cache.get_or_load_many(["user:1"], load_users, "db"), dict[str, Any])
+    cache.get_or_load_many(["user:1"], load_users)  # type: ignore[call-arg, arg-type]
+    cache.get_or_load_many(["user:1"], load_users, 7)  # type: ignore[arg-type]
     assert_type(cache.get("user:1", type=User), User | None)
     assert_type(cache.get("user:1", 0, type=User), User | int)
     assert_type(cache.get("user:1"), Any)
@@ -81,6 +128,9 @@ def blocking(cache: sync_cache.Cache) -> None:
     assert_type(users, Entity[User])
     assert_type(users.get(1), User | None)
     assert_type(users.get_or_load(1), User)
+    assert_type(users.get_or_load(1, load_thing, "db"), User)
+    assert_type(users.get_or_load_many([1], load_things, "db"), dict[Any, User])
+    users.get_or_load(1, load_thing, 7)  # type: ignore[arg-type]
     with users.mutate(1) as mutation:
         mutation.set(users.key(1), User("Ada"))
 
@@ -91,6 +141,12 @@ async def asynchronous(cache: async_cache.Cache) -> None:
     assert_type(await cache.get_or_load("user:1", load_user_later, type=User), User)
     assert_type(await cache.get_or_load("user:1", load_user, type=User), User)
     assert_type(await cache.get_or_load("user:1", load_user_later), User)
+    assert_type(await cache.get_or_load("user:1", load_later_of, 1), User)
+    assert_type(await cache.get_or_load("user:1", load_user_of, 1), User)
+    assert_type(await cache.get_or_load("user:1", load_later_of, 1, type=User), User)
+    assert_type(await cache.get_or_load("user:1", load_in_context, 1), User)
+    await cache.get_or_load("user:1", load_later_of, "1")  # type: ignore[arg-type]
+    assert_type(await cache.get_or_load_many(["user:1"], load_users, "db", type=User), dict[str, User])
     assert_type(await cache.get("user:1", type=User), User | None)
     assert_type(await cache.get_many(["user:1"], type=User), dict[str, User])
     async with cache.mutate("user:1") as mutation:

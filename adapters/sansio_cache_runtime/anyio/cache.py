@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from types import TracebackType
-from typing import Any, Never, Self, TypeVar, overload
+from typing import Any, Never, Self, TypeVar, TypeVarTuple, overload
 
 from sansio_cache.config import CacheConfig
 from sansio_cache.health import Health
@@ -28,7 +28,7 @@ from sansio_cache_runtime.anyio.loops import LoopEvent, library
 from sansio_cache_runtime.backend import AnyioBackend
 from sansio_cache_runtime.cache_base import CacheBase, made_config
 from sansio_cache_runtime.entity import plan_entity
-from sansio_cache_runtime.loaders import refuse_uncallable
+from sansio_cache_runtime.loaders import bind, refuse_uncallable
 from sansio_cache_runtime.mutation import Mutation, plan_mutation
 from sansio_cache_runtime.progress import check_progress, reporting
 from sansio_cache_runtime.request_builder import AnyTtl
@@ -46,6 +46,7 @@ from sansio_cache_runtime.results import (
 
 T = TypeVar("T")
 D = TypeVar("D")
+Ts = TypeVarTuple("Ts")
 
 
 class Cache(CacheBase):
@@ -145,8 +146,8 @@ class Cache(CacheBase):
     async def get_or_load(
         self,
         key: str,
-        loader: Callable[..., Any],
-        *,
+        loader: Callable[[*Ts], Any],
+        *args: *Ts,
         type: type[T],
         ttl: AnyTtl | None = None,
         tags: Iterable[str] = (),
@@ -156,8 +157,19 @@ class Cache(CacheBase):
     async def get_or_load(
         self,
         key: str,
-        loader: Callable[[], Awaitable[T | Fresh[T]]] | Callable[[LoadContext], Awaitable[T | Fresh[T]]],
-        *,
+        loader: Callable[[*Ts, LoadContext], Any],
+        *args: *Ts,
+        type: type[T],
+        ttl: AnyTtl | None = None,
+        tags: Iterable[str] = (),
+        policy: Policy | None = None,
+    ) -> T: ...
+    @overload
+    async def get_or_load(
+        self,
+        key: str,
+        loader: Callable[[*Ts], Awaitable[Fresh[T]]],
+        *args: *Ts,
         type: None = None,
         ttl: AnyTtl | None = None,
         tags: Iterable[str] = (),
@@ -167,8 +179,8 @@ class Cache(CacheBase):
     async def get_or_load(
         self,
         key: str,
-        loader: Callable[[], T | Fresh[T]] | Callable[[LoadContext], T | Fresh[T]],
-        *,
+        loader: Callable[[*Ts, LoadContext], Awaitable[Fresh[T]]],
+        *args: *Ts,
         type: None = None,
         ttl: AnyTtl | None = None,
         tags: Iterable[str] = (),
@@ -178,8 +190,85 @@ class Cache(CacheBase):
     async def get_or_load(
         self,
         key: str,
-        loader: Callable[..., Any],
-        *,
+        loader: Callable[[*Ts], Awaitable[T | Fresh[T]]],
+        *args: *Ts,
+        type: None = None,
+        ttl: AnyTtl | None = None,
+        tags: Iterable[str] = (),
+        policy: Policy | None = None,
+    ) -> T: ...
+    @overload
+    async def get_or_load(
+        self,
+        key: str,
+        loader: Callable[[*Ts, LoadContext], Awaitable[T | Fresh[T]]],
+        *args: *Ts,
+        type: None = None,
+        ttl: AnyTtl | None = None,
+        tags: Iterable[str] = (),
+        policy: Policy | None = None,
+    ) -> T: ...
+    @overload
+    async def get_or_load(
+        self,
+        key: str,
+        loader: Callable[[*Ts], Fresh[T]],
+        *args: *Ts,
+        type: None = None,
+        ttl: AnyTtl | None = None,
+        tags: Iterable[str] = (),
+        policy: Policy | None = None,
+    ) -> T: ...
+    @overload
+    async def get_or_load(
+        self,
+        key: str,
+        loader: Callable[[*Ts, LoadContext], Fresh[T]],
+        *args: *Ts,
+        type: None = None,
+        ttl: AnyTtl | None = None,
+        tags: Iterable[str] = (),
+        policy: Policy | None = None,
+    ) -> T: ...
+    @overload
+    async def get_or_load(
+        self,
+        key: str,
+        loader: Callable[[*Ts], T | Fresh[T]],
+        *args: *Ts,
+        type: None = None,
+        ttl: AnyTtl | None = None,
+        tags: Iterable[str] = (),
+        policy: Policy | None = None,
+    ) -> T: ...
+    @overload
+    async def get_or_load(
+        self,
+        key: str,
+        loader: Callable[[*Ts, LoadContext], T | Fresh[T]],
+        *args: *Ts,
+        type: None = None,
+        ttl: AnyTtl | None = None,
+        tags: Iterable[str] = (),
+        policy: Policy | None = None,
+    ) -> T: ...
+    @overload
+    async def get_or_load(
+        self,
+        key: str,
+        loader: Callable[[*Ts], Any],
+        *args: *Ts,
+        type: Any,
+        ttl: AnyTtl | None = None,
+        tags: Iterable[str] = (),
+        policy: Policy | None = None,
+    ) -> Any: ...
+    @overload
+    async def get_or_load(
+        self,
+        key: str,
+        loader: Callable[[*Ts, LoadContext], Any],
+        *args: *Ts,
         type: Any,
         ttl: AnyTtl | None = None,
         tags: Iterable[str] = (),
@@ -188,8 +277,8 @@ class Cache(CacheBase):
     async def get_or_load(
         self,
         key: str,
-        loader: Callable[..., Any],
-        *,
+        loader: Callable[[*Ts], Any] | Callable[..., Any],
+        *args: *Ts,
         type: Any = None,
         ttl: AnyTtl | None = None,
         tags: Iterable[str] = (),
@@ -202,10 +291,12 @@ class Cache(CacheBase):
 
         Args:
             key: A str inside the namespace, or a built `Key`.
-            loader: Called where the value must be loaded. It takes nothing, or a `context`; it gives the
-                value, `Fresh(value, ttl=…)`, or `Absent()` where there is nothing, which makes the result
-                None. Under an event loop it may be a coroutine function; a plain one runs on a worker
-                thread there.
+            loader: Called where the value must be loaded, with `args`, and after them with a `context` if it
+                takes one. It gives the value, `Fresh(value, ttl=…)`, or `Absent()` where there is nothing,
+                which makes the result None. Under an event loop it may be a coroutine function; a plain one
+                runs on a worker thread there.
+            args: What the loader is called with. Give what it needs here: a refresh in the background calls
+                it when this call is over, and what it names by itself may be something else by then.
             type: What the value is: any type that msgspec can decode. Without one, plain JSON values.
             ttl: How long it stays fresh: seconds, a timedelta, a tier or a policy.
             tags: What else it depends on, by name: `invalidate(tags=…)` takes it away. Readers name the same
@@ -222,16 +313,17 @@ class Cache(CacheBase):
             Exception: What the loader raises, unchanged.
         """
         driver = self._bound()
-        step = self._requests.get_or_load(key, loader, type, ttl, tags, policy)
-        outcome = await driver.run(step, loader)
+        load = bind(loader, args) if args else loader
+        step = self._requests.get_or_load(key, load, type, ttl, tags, policy)
+        outcome = await driver.run(step, load)
         return outcome.value if isinstance(outcome, Value | Loaded) else loaded(outcome)
 
     @overload
     async def get_or_load_many(
         self,
         keys: Iterable[str],
-        loader: Callable[[list[str]], Any],
-        *,
+        loader: Callable[[*Ts, list[str]], Any],
+        *args: *Ts,
         type: type[T],
         ttl: AnyTtl | None = None,
         tags: Iterable[str] = (),
@@ -241,8 +333,8 @@ class Cache(CacheBase):
     async def get_or_load_many(
         self,
         keys: Iterable[str],
-        loader: Callable[[list[str]], Any],
-        *,
+        loader: Callable[[*Ts, list[str]], Any],
+        *args: *Ts,
         type: Any = None,
         ttl: AnyTtl | None = None,
         tags: Iterable[str] = (),
@@ -251,8 +343,8 @@ class Cache(CacheBase):
     async def get_or_load_many(
         self,
         keys: Iterable[str],
-        loader: Callable[[list[str]], Any],
-        *,
+        loader: Callable[[*Ts, list[str]], Any],
+        *args: *Ts,
         type: Any = None,
         ttl: AnyTtl | None = None,
         tags: Iterable[str] = (),
@@ -260,13 +352,14 @@ class Cache(CacheBase):
     ) -> dict[str, Any]:
         """The values of many keys, by the keys as you wrote them; one call of the loader for what is missing.
 
-        The loader is called with a list of the keys that this caller may load, and gives a mapping of these
-        keys to values. Keys that others are loading are waited for, after that. A key for which there is no
-        value is missing from the answer.
+        The loader is called with `args`, and after them with a list of the keys that this caller may load. It
+        gives a mapping of these keys to values. Keys that others are loading are waited for, after that. A
+        key for which there is no value is missing from the answer.
 
         Args:
             keys: Strs inside the namespace, or built keys.
             loader: It may give `Fresh` and `Absent` in place of values.
+            args: What it is called with before the keys.
             type: What the values are: any type that msgspec can decode. Without one, plain JSON values.
             ttl: How long they stay fresh: seconds, a timedelta, a tier or a policy.
             tags: What else they all depend on, by name.
@@ -282,8 +375,9 @@ class Cache(CacheBase):
                 raise.
             Exception: What the loader raises, unchanged.
         """
-        names, step = self._requests.get_or_load_many(keys, loader, type, ttl, tags, policy)
-        return found(names, await self._bound().run(step, loader))
+        load = bind(loader, args)
+        names, step = self._requests.get_or_load_many(keys, load, type, ttl, tags, policy)
+        return found(names, await self._bound().run(step, load))
 
     # Writing.
 

@@ -28,7 +28,7 @@ from sansio_cache.commands import (
 )
 from sansio_cache.coordinator import Coordinator, Recovery, interrupted, renewing
 from sansio_cache.errors import CacheClosedError
-from sansio_cache.events import Computed, Event, FailureKind, StoreFailed, Woke
+from sansio_cache.events import Event, FailureKind, StoreFailed, Woke
 from sansio_cache.single_flight import Following, Ticket
 from sansio_cache.step import Outcome, Step
 from sansio_cache_runtime.anyio.background import Background
@@ -38,7 +38,6 @@ from sansio_cache_runtime.anyio.workers import Workers
 from sansio_cache_runtime.backend import AnyioBackend
 from sansio_cache_runtime.driver_base import Call, DriverBase
 from sansio_cache_runtime.loaders import (
-    bound,
     forget_loads,
     refuse_recursion,
 )
@@ -76,20 +75,19 @@ class Driver(DriverBase[LoopEvent, AnyioBackend]):
         self._closing = LoopEvent()
 
     async def run(
-        self, step: Step, loader: Callable[..., Any] | None = None, ticket: Ticket | None = None
+        self, step: Step, loader: Callable[..., Any] | None = None, call: Call | None = None
     ) -> Outcome:
         """Run an operation to its end.
 
         Args:
             step: Its first step.
             loader: The caller's.
-            ticket: Under which the operation was begun, where it was.
+            call: Under whose ticket the operation was begun, where it was.
 
         Raises:
             CacheClosedError: The cache is closed.
             RecursiveLoadError: A loader asks for its own key.
         """
-        call: Call | None = None if ticket is None else Call(loader, ticket)
         if self._is_closed:
             raise CacheClosedError("the cache is closed: make another")
         coordinator, recorder = self._coordinator, self._recorder
@@ -183,7 +181,7 @@ class Driver(DriverBase[LoopEvent, AnyioBackend]):
                     return await self._backend.answer(command)
                 return StoreFailed(self._clock(), FailureKind.TIMEOUT)
             case Compute() | ComputeMany():
-                return await self._compute(command, call.loader)
+                return await self._compute(command, call)
             case ShareLoad():
                 return await self._share(command, call)
             case Sleep():
@@ -194,15 +192,14 @@ class Driver(DriverBase[LoopEvent, AnyioBackend]):
             case _:
                 assert_never(command)
 
-    async def _compute(self, command: Compute | ComputeMany, loader: Callable[..., Any] | None) -> Event:
-        assert loader is not None
+    async def _compute(self, command: Compute | ComputeMany, call: Call) -> Event:
         handled = sys.exception()
         with self.renewing(command.renewal), self._loading(command):
             try:
-                value = await call_loader(bound(loader, command))
+                value = await call_loader(self._bound_loader(command, call))
             except Exception as error:  # noqa: BLE001 - the loader's own, handed to its callers
                 return self._compute_failed(error, handled)
-            return Computed(self._clock(), value)
+            return self._computed(value, call)
 
     async def _share(self, command: ShareLoad, call: Call) -> Event:
         answer = self._join(command, call)
@@ -223,17 +220,16 @@ class Driver(DriverBase[LoopEvent, AnyioBackend]):
             raise CacheClosedError("the cache was closed while an operation was waiting")
         return Woke(self._clock())
 
-    def _submit(self, step: Step, loader: Callable[..., Any] | None, ticket: Ticket) -> bool:
-        return self._workers.submit(
-            partial(self._refresh, step, loader, ticket), partial(self._give_up, ticket)
-        )
+    def _submit(self, step: Step, call: Call) -> bool:
+        return self._workers.submit(partial(self._refresh, step, call), partial(self._end, call))
 
-    async def _refresh(self, step: Step, loader: Callable[..., Any] | None, ticket: Ticket) -> None:
+    async def _refresh(self, step: Step, call: Call) -> None:
         forget_loads()
         try:
-            await self.run(step, loader, ticket)
+            if not self._is_rebound(call):
+                await self.run(step, call.loader, call)
         finally:  # also where the cache was closed before it began
-            self._give_up(ticket)
+            self._end(call)
 
     def _start_recovery(self, recovery: Recovery, ticket: Ticket) -> bool:
         return bool(

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import AbstractAsyncContextManager
 from functools import partial
-from typing import Any, Generic, TypeVar, overload
+from typing import Any, Generic, TypeVar, TypeVarTuple, overload
 
 from sansio_cache.keys import Key
 from sansio_cache.step import Outcome
@@ -23,6 +23,7 @@ from sansio_cache_runtime.results import InvalidateResult, invalidated, loaded, 
 
 T = TypeVar("T")
 D = TypeVar("D")
+Ts = TypeVarTuple("Ts")
 
 
 class Entity(Generic[T]):
@@ -55,37 +56,48 @@ class Entity(Generic[T]):
         return read(await self._run(self._plan.get(id)), default)
 
     async def get_or_load(
-        self, id: Id, loader: Callable[[Any], Any] | None = None, *, tags: Iterable[str] = ()
+        self,
+        id: Id,
+        loader: Callable[[*Ts, Any], Any] | None = None,
+        *args: *Ts,
+        tags: Iterable[str] = (),
     ) -> T:
         """The value of one thing, from the loader where there is none: see `Cache.get_or_load`.
 
         Args:
             id: What tells it from others of its kind.
-            loader: Called with the id; in place of the entity's.
+            loader: Called with `args` and the id; in place of the entity's.
+            args: What it is called with before the id.
             tags: What else it depends on.
 
         Raises:
             ConfigurationError: Neither this call nor the entity has a loader.
         """
-        step, load = self._plan.get_or_load(id, loader, tags)
+        step, load = self._plan.get_or_load(id, loader, args, tags)
         value: T = loaded(await self._run(step, load))
         return value
 
     async def get_or_load_many(
-        self, ids: Iterable[Id], loader: Callable[[list[Any]], Any], *, tags: Iterable[str] = ()
+        self,
+        ids: Iterable[Id],
+        loader: Callable[[*Ts, list[Any]], Any],
+        *args: *Ts,
+        tags: Iterable[str] = (),
     ) -> dict[Any, T]:
         """The values of many things, by their ids: see `Cache.get_or_load_many`.
 
         Args:
             ids: What tells them from others of their kind.
-            loader: Called with the list of ids that it is to load; gives a mapping of ids to values.
+            loader: Called with `args` and the list of ids that it is to load; it gives a mapping of these to
+                values.
+            args: What it is called with before the ids.
             tags: What else they all depend on.
         """
         self._plan.refuse(loader)  # the entity's own is one of single things
         batch = self._plan.batch(ids)
 
         async def load(names: list[str]) -> Any:
-            return batch.by_keys(await call_loader(partial(loader, batch.ids(names))))
+            return batch.by_keys(await call_loader(partial(loader, *args, batch.ids(names))))
 
         return batch.found(await self._run(self._plan.get_or_load_many(batch, load, tags), load))
 

@@ -26,13 +26,12 @@ from sansio_cache.commands import (
 )
 from sansio_cache.coordinator import Coordinator, Recovery, interrupted
 from sansio_cache.errors import CacheClosedError
-from sansio_cache.events import Computed, Event, Woke
+from sansio_cache.events import Event, Woke
 from sansio_cache.single_flight import Following, Ticket
 from sansio_cache.step import Outcome, Step
 from sansio_cache_runtime.backend import SyncBackend
 from sansio_cache_runtime.driver_base import Call, DriverBase
 from sansio_cache_runtime.loaders import (
-    bound,
     call_blocking,
     forget_loads,
     refuse_recursion,
@@ -73,21 +72,18 @@ class Driver(DriverBase[ThreadEvent, SyncBackend]):
         )
         self._closing = ThreadEvent()
 
-    def run(
-        self, step: Step, loader: Callable[..., Any] | None = None, ticket: Ticket | None = None
-    ) -> Outcome:
+    def run(self, step: Step, loader: Callable[..., Any] | None = None, call: Call | None = None) -> Outcome:
         """Run an operation to its end.
 
         Args:
             step: Its first step.
             loader: The caller's.
-            ticket: Under which the operation was begun, where it was.
+            call: Under whose ticket the operation was begun, where it was.
 
         Raises:
             CacheClosedError: The cache is closed.
             RecursiveLoadError: A loader asks for its own key.
         """
-        call: Call | None = None if ticket is None else Call(loader, ticket)
         if self._is_closed:
             raise CacheClosedError("the cache is closed: make another")
         coordinator, recorder = self._coordinator, self._recorder
@@ -159,7 +155,7 @@ class Driver(DriverBase[ThreadEvent, SyncBackend]):
     ) -> Event:
         match command:
             case Compute() | ComputeMany():
-                return self._compute(command, call.loader)
+                return self._compute(command, call)
             case ShareLoad():
                 return self._share(command, call)
             case Sleep():
@@ -170,15 +166,14 @@ class Driver(DriverBase[ThreadEvent, SyncBackend]):
             case _:
                 assert_never(command)
 
-    def _compute(self, command: Compute | ComputeMany, loader: Callable[..., Any] | None) -> Event:
-        assert loader is not None
+    def _compute(self, command: Compute | ComputeMany, call: Call) -> Event:
         handled = sys.exception()
         with self.renewing(command.renewal), self._loading(command):
             try:
-                value = call_blocking(bound(loader, command))
+                value = call_blocking(self._bound_loader(command, call))
             except Exception as error:  # noqa: BLE001 - the loader's own, handed to its callers
                 return self._compute_failed(error, handled)
-            return Computed(self._clock(), value)
+            return self._computed(value, call)
 
     def _share(self, command: ShareLoad, call: Call) -> Event:
         answer = self._join(command, call)
@@ -199,15 +194,16 @@ class Driver(DriverBase[ThreadEvent, SyncBackend]):
             raise CacheClosedError("the cache was closed while an operation was waiting")
         return Woke(self._clock())
 
-    def _submit(self, step: Step, loader: Callable[..., Any] | None, ticket: Ticket) -> bool:
-        return self._workers.submit(partial(self._refresh, step, loader, ticket))
+    def _submit(self, step: Step, call: Call) -> bool:
+        return self._workers.submit(partial(self._refresh, step, call))
 
-    def _refresh(self, step: Step, loader: Callable[..., Any] | None, ticket: Ticket) -> None:
+    def _refresh(self, step: Step, call: Call) -> None:
         forget_loads()
         try:
-            self.run(step, loader, ticket)
+            if not self._is_rebound(call):
+                self.run(step, call.loader, call)
         finally:  # also where the cache was closed before it began
-            self._give_up(ticket)
+            self._end(call)
 
     def _start_recovery(self, recovery: Recovery, ticket: Ticket) -> bool:
         job = partial(self._recover, recovery, ticket)
