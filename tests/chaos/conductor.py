@@ -256,6 +256,7 @@ class Run:
             "namespace": "chaos",
             "seed": self.seed,
             "log": str(log),
+            "stacks": str(log.with_suffix(".stacks")),
             "phase": str(self._directory / "phase"),
             "mistake": self._mistake,
             "without": list(self._without),
@@ -381,12 +382,7 @@ class Run:
             if member.was_killed:
                 continue
             if member.ended is None:
-                how = (
-                    "still runs"
-                    if member.is_alive
-                    else f"ended with {member.process and member.process.poll()}"
-                )
-                self.findings.add("hung", f"{member.name} was told to end, and {how}: {member.counts}")
+                self.findings.add("hung", f"{member.name} was told to end, and {self._what_it_does(member)}")
             else:
                 threads = [name for name in member.ended["threads"] if name not in ("MainThread", "watcher")]
                 threads = [name for name in threads if not name.startswith(("AnyIO", "Trio"))]
@@ -406,6 +402,17 @@ class Run:
         self.happened["forked in C"] = sum(member.process is None for member in self.members)
         self.happened["connections"] = self._proxy.connections_opened
         self.fired = self._proxy.firings + self._lab.done
+
+    def _what_it_does(self, member: Member) -> str:
+        """What a process does that was told to end."""
+        if not member.is_alive:
+            return f"ended with {member.process and member.process.poll()}: {member.counts}"
+        os.kill(member.pid, signal.SIGUSR2)
+        stacks = self._directory / f"{member.name.removesuffix('-child')}.stacks"
+        with suppress(TimeoutError):
+            wait_until(lambda: stacks.stat().st_size, timeout_s=2.0)
+        time.sleep(0.1)  # it writes line by line
+        return f"still runs: {member.counts}\n{stacks.read_text()[-8000:]}"
 
     # What callers saw.
 

@@ -621,6 +621,9 @@ def main() -> None:
     order = json.loads(sys.argv[1])
     logging.disable()
     faulthandler.enable()
+    # Asked by the conductor, where this process does not end; open as long as the process runs.
+    stacks = Path(order["stacks"]).open("ab")  # noqa: SIM115
+    faulthandler.register(signal.SIGUSR2, stacks)
     if order["mistake"]:
         mistakes.prepare(order["mistake"])
     process = Process(order)

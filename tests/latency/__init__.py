@@ -2,7 +2,7 @@
 
 Nothing here is a test: it prints a table, and says where a call has taken more than 1.2 times its budget.
 A proxy, or the server itself, does what `cases` says; a process of its own (`worker`) has the callers, so
-that they share no interpreter with the proxy. Each caller makes a call every `PAUSE_S` or so.
+that they share no interpreter with the proxy. Each caller makes a call every 50 ms or so.
 
 All of it takes ten minutes. `--cases`, `--runtimes`, `--callers` and `--operations` choose from it.
 """

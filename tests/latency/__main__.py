@@ -69,7 +69,13 @@ class Worker:
 
 def measure(worker: Worker, lab: Lab, case: Case, order: dict[str, Any]) -> dict[str, Any] | None:
     """One row, None where the worker did not come back."""
-    if worker.tell({**order, "is_warm": case.is_warm, "has_large_value": case.has_large_value}) != "ready":
+    asked = {
+        **order,
+        "is_warm": case.is_warm,
+        "pause_s": case.pause_s,
+        "has_large_value": case.has_large_value,
+    }
+    if worker.tell(asked) != "ready":
         return None
     try:
         case.begin(lab)

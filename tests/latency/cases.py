@@ -11,6 +11,7 @@ from support.proxy import SILENCE, Delay, Drip, FaultProxy, Refuse
 from support.servers import Server
 
 FLAP_S = 0.1
+BUSY_S = 0.005  # so that one connection is not enough
 SLOW_LINK_BYTES_PER_S = 2e6
 
 
@@ -67,6 +68,8 @@ class Case:
     end: Callable[[Lab], object]
     is_warm: bool = True
     """Whether the cache has a connection before it begins: one, of one caller."""
+    pause_s: float = 0.05
+    """How long a caller rests between two calls, about."""
     has_large_value: bool = False
     """Whether one more caller reads a value of 4 MB all the while."""
 
@@ -105,6 +108,12 @@ CASES = (
         "maxclients",
         lambda lab: lab.proxy.on_connect(Refuse("ERR max number of clients reached"), times=None),
         _well,
+        pause_s=BUSY_S,
     ),
-    Case("slow handshake", lambda lab: lab.proxy.on_connect(Delay(1.0), times=None), _well),
+    Case(
+        "slow handshake",
+        lambda lab: lab.proxy.on_connect(Delay(1.0), times=None),
+        _well,
+        pause_s=BUSY_S,
+    ),
 )

@@ -25,7 +25,6 @@ import sansio_cache_redis.anyio
 import sansio_cache_redis.sync
 
 KEYS = 50
-PAUSE_S = 0.05
 GIVE_UP_S = 10.0
 LARGE = "x" * 4_000_000
 VALUE = "v" * 200
@@ -132,8 +131,8 @@ def warm_values() -> dict[str, str]:
     return {f"k{number}": VALUE for number in range(KEYS)}
 
 
-def rest_of(began_s: float, draw: random.Random) -> float:
-    return max(0.0, began_s + PAUSE_S * draw.uniform(0.5, 1.5) - time.monotonic())
+def rest_of(order: dict[str, Any], began_s: float, draw: random.Random) -> float:
+    return max(0.0, began_s + order["pause_s"] * draw.uniform(0.5, 1.5) - time.monotonic())
 
 
 def recover(ask: Callable[[], bool], began_s: float) -> float | None:
@@ -168,7 +167,7 @@ def on_threads(order: dict[str, Any]) -> None:
             took_s = time.monotonic() - began_s
             with lock:
                 measured.note(took_s, is_hit, error)
-            time.sleep(rest_of(began_s, draw))
+            time.sleep(rest_of(order, began_s, draw))
 
     def reader() -> None:
         while time.monotonic() < end_s:
@@ -217,7 +216,7 @@ async def in_a_loop(order: dict[str, Any]) -> None:
             except Exception as raised:
                 error = raised
             measured.note(time.monotonic() - began_s, is_hit, error)
-            await anyio.sleep(rest_of(began_s, draw))
+            await anyio.sleep(rest_of(order, began_s, draw))
         running -= 1
 
     async def reader() -> None:
