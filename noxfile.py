@@ -10,7 +10,13 @@ from pathlib import Path
 import nox
 
 PYPROJECT = nox.project.load_toml("pyproject.toml")
-PACKAGES = ("sansio_cache", "sansio_cache_runtime", "sansio_cache_redis", "sansio_cache_cli")
+PACKAGES = (
+    "sansio_cache",
+    "sansio_cache_runtime",
+    "sansio_cache_redis",
+    "sansio_cache_cli",
+    "sansio_cache_pydantic",
+)
 
 # The servers beside the default one, by their names in tests/support/servers.py.
 SERVERS_OF_WHEELS = ("valkey-8.1", "redis-8.2")

@@ -1,4 +1,4 @@
-"""Values to bytes and back: JSON by msgspec, decoded into the declared type.
+"""The codec of an entry's values: round trip or refuse, over what a codec of values encodes and decodes.
 
 Theory of operation.
 A cache must not change what a loader returned, and must not trust what a store returns.
@@ -6,7 +6,7 @@ A cache must not change what a loader returned, and must not trust what a store 
 *Round trip or refuse.* `Codec.encode` encodes a value, decodes the payload again and compares.
 What comes back different is refused; what comes back is what the caller is handed, so that a
 miss and a later hit give equal values and nobody shares mutable parts with the loader. The rules
-are in `roundtrip.py`.
+of JSON are in `roundtrip.py`; another codec of values has its own.
 
 *Hostile bytes.* `Codec.decode` returns a value of the type or raises `Undecodable`: garbage,
 truncation, bad UTF-8, nesting bombs, numbers out of range and failing ``__post_init__`` are all
@@ -14,50 +14,52 @@ the same to a cache: a miss. Nothing is executed but the declared class's own in
 validators, and memory is bounded by a constant factor of ``max_value_bytes`` (measured: 27, for
 plain JSON that is a list of many small dicts).
 
-*Fingerprint.* Eight bytes over the structure of the type, stored with each entry. Another
-fingerprint is a miss, so a deployment that changes a class never reads the old shape as the new. What
-is in it says `schema.py`.
+*Fingerprint.* Eight bytes over the structure of the type, and over the codec of its values where that is not
+JSON, stored with each entry. Another fingerprint is a miss, so a deployment that changes a class, or chooses
+another codec, never reads the old shape as the new. What is in it for JSON says `schema.py`.
 
-*Migration.* A type may have a hook that makes its values from payloads of other fingerprints. What the
+*Migration.* A type may have a hook that makes its values from JSON payloads of other fingerprints. What the
 hook returns is treated as what a loader returns: round trip or refuse. So a hook cannot bring in a value that
 `Codec.encode` would not take, and one that fails is a miss.
 """
 
 from __future__ import annotations
 
+import builtins
 import functools
-import marshal
-from collections.abc import Callable, Mapping
-from typing import Any, Final, Generic, Literal, TypeAlias, TypeVar
+import hashlib
+import types
+import typing
+from collections.abc import Callable
+from typing import Any, Final, Generic, Protocol, TypeAlias, TypeVar
 
 import attrs
 import msgspec
 
-from sansio_cache.errors import ConfigurationError, SerializationError
-from sansio_cache.roundtrip import change
-from sansio_cache.schema import FINGERPRINT_BYTES, fingerprint, name_of
+from sansio_cache.codecs.json import UNTYPED_FINGERPRINT, JsonCodec, json_codec
+from sansio_cache.codecs.value_codec import Checked, Undecodable, ValueCodec
+from sansio_cache.errors import SerializationError
+from sansio_cache.schema import FINGERPRINT_BYTES, name_of
 from sansio_cache.signals import let_through
 
 T = TypeVar("T")
+D = TypeVar("D", covariant=True)
 
-UNTYPED_FINGERPRINT: Final = bytes(FINGERPRINT_BYTES)
+JSON: Final = 1
+CODED: Final = 3
+"""What an entry is: a value in JSON; a value that a codec of another kind has encoded. 2 is in `entry.py`."""
 
 Migration: TypeAlias = Callable[[Any], Any]
 """From a payload that was stored as another type, or as another shape of it, as plain JSON values; to a value
 of the type, or a mapping with its fields. It raises, whatever it likes, where it can make none."""
 
 
-class Undecodable(Exception):  # noqa: N818 - an outcome of decoding, not an error that users see
-    """A payload that is not a value of the codec's type. The cache counts it as a miss.
+class Decoder(Protocol[D]):
+    """What `examine` asks of a payload's size that it has looked at. It raises whatever it likes."""
 
-    Attributes:
-        reason: ``too large`` (not looked at), ``corrupt`` (not JSON, or nested too deeply) or
-            ``schema`` (JSON, but not of this type, and no hook has made it so).
-    """
-
-    def __init__(self, reason: Literal["too large", "corrupt", "schema"]) -> None:
-        super().__init__(reason)
-        self.reason = reason
+    def decode(self, payload: bytes | memoryview, /) -> D:
+        """The value in a payload."""
+        ...
 
 
 class Encoded(msgspec.Struct, Generic[T], frozen=True, eq=False):
@@ -75,28 +77,56 @@ class Encoded(msgspec.Struct, Generic[T], frozen=True, eq=False):
 
 
 @attrs.frozen
+class _Bounded(Generic[T]):
+    """Decodes what is not JSON: the codec of the values, told the limit; and checks the class."""
+
+    form: ValueCodec[T]
+    max_bytes: int
+    cls: builtins.type | None
+
+    def decode(self, payload: bytes | memoryview) -> T:
+        value = self.form.decode(bytes(payload), self.max_bytes)
+        if self.cls is not None and not isinstance(value, self.cls):
+            raise Undecodable("schema")
+        return value
+
+
+@attrs.frozen
 class Codec(Generic[T]):
-    """The codec of the values of one type. Made by `codec_for`."""
+    """The codec of the values of one type, in entries. Made by `codec_for`."""
 
     fingerprint: bytes = attrs.field(repr=bytes.hex)
-    """8 bytes that change with the structure of the type; zeros if untyped."""
+    """8 bytes that change with the structure of the type, and with the codec; zeros if untyped JSON."""
     max_value_bytes: int
     """Payloads above this are neither written nor read."""
     # Not hashed: some types cannot be, and the fingerprint stands for it.
     type: Any = attrs.field(hash=False)
-    """The declared type, or None for plain JSON values."""
-    decoder: msgspec.json.Decoder[T] = attrs.field(eq=False, repr=False)
+    """The declared type, or None for plain values."""
+    form: ValueCodec[T] = attrs.field(eq=False, repr=False)
+    """What encodes the values: JSON, or what was chosen for the type. The fingerprint stands for it."""
+    decoder: Decoder[T] = attrs.field(eq=False, repr=False)
     """What `decode` asks. It raises whatever it likes, and looks at payloads of any size."""
     # Compared by identity and not hashed: a callable object may have any equality, or one that raises. Not
     # shown: a partial shows its arguments.
     hook: Migration | None = attrs.field(default=None, eq=id, hash=False, repr=False)
     """Makes values of the type from payloads of other fingerprints."""
+    kind: int = attrs.field(default=JSON, repr=False)
+    """What an entry says that it is."""
+    stamp: bytes = attrs.field(init=False, eq=False, repr=False)
+    """What follows the key's check in an entry without tags that this codec can read."""
+
+    _change: Callable[[Any, Any], str | None] | None = attrs.field(init=False, eq=False, repr=False)
+
+    def __attrs_post_init__(self) -> None:
+        object.__setattr__(self, "stamp", self.fingerprint + bytes((self.kind, 0)))
+        form = self.form
+        object.__setattr__(self, "_change", form.change if isinstance(form, Checked) else None)
 
     def encode(self, value: Any) -> Encoded[T]:
         """The payload of `value`, and an independent copy of the value decoded from it.
 
         Args:
-            value: a value of the type, or a mapping with the fields of it.
+            value: a value of the type, or, in JSON, a mapping with the fields of it.
 
         Raises:
             SerializationError: the value would come back different, or is too large.
@@ -105,6 +135,8 @@ class Codec(Generic[T]):
             return self._round_trip(value)
         except (MemoryError, SerializationError):
             raise
+        except Undecodable as error:
+            raise self._refusal(f" would not come back: its payload is {error.reason}") from error
         except Exception as error:  # a value's own properties, __eq__ and validators are user code
             let_through(error)
             raise self._refusal(f" cannot be stored: {error}") from error
@@ -120,25 +152,20 @@ class Codec(Generic[T]):
         """
         if len(payload) > self.max_value_bytes:
             raise Undecodable("too large")
-        reason: Literal["corrupt", "schema"]
         try:
-            return self.decoder.decode(payload)
-        except MemoryError:
+            return self.decoder.decode(payload) if self.kind != JSON else self._decode_json(payload)
+        except (MemoryError, Undecodable):
             raise
-        except msgspec.ValidationError as error:
+        except Exception as error:  # noqa: BLE001 - whatever a codec makes of bytes that are not its own
             let_through(error)
-            reason = "schema"
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            let_through(error)
-            reason = "corrupt"
-        except Exception as error:  # noqa: BLE001 - from a class's __post_init__, or a set's unhashable member
-            let_through(error)
-            reason = "schema"
         # Raised out here, so that no context keeps the payload alive.
-        raise Undecodable(reason)
+        raise Undecodable("corrupt")
+
+    def _decode_json(self, payload: bytes | memoryview) -> T:
+        return typing.cast("JsonCodec[T]", self.form).decode(payload, self.max_value_bytes)
 
     def migrate(self, payload: bytes | memoryview) -> T:
-        """The value that the hook makes from a payload that was stored under another fingerprint.
+        """The value that the hook makes from a JSON payload that was stored under another fingerprint.
 
         Args:
             payload: bytes from the store, as for `decode`.
@@ -164,95 +191,80 @@ class Codec(Generic[T]):
         return made.value
 
     def _round_trip(self, value: Any) -> Encoded[T]:
-        payload = _ENCODER.encode(value)
+        cls = None if self.kind == JSON else _class_of(self.type)
+        if cls is not None and not isinstance(value, cls):
+            raise self._refusal(f" is of type {type(value).__name__}, and not of the declared type")
+        payload = self.form.encode(value)
         if len(payload) > self.max_value_bytes:
             raise SerializationError(
                 f"a value of {len(payload)} bytes is larger than max_value_bytes="
                 f"{self.max_value_bytes}: cache less of it, or raise max_value_bytes"
             )
         back = self.decoder.decode(payload)
-        if self.type is None and _is_same(value, back):  # as nearly all are
-            return Encoded(payload, back)
-        changed = change(value, back, exact=self.type is None)
+        changed = None if self._change is None else self._change(value, back)
         if changed is not None:
             raise self._refusal(changed)
         return Encoded(payload, back)
 
     def _refusal(self, what: str) -> SerializationError:
-        if self.type is None:
-            advice = (
-                "Without a type only None, bool, int, finite float, str, list and dict with str "
-                "keys come back as they were: pass type= for anything else"
-            )
-        else:
-            advice = (
-                f"Give a value of the declared type {name_of(self.type)}, or a mapping with no keys "
-                "but its fields; JSON has no NaN or infinity"
-            )
+        advice = getattr(self.form, "advice", f"Its type is stored by {self.form!r}, as codecs= says")
         return SerializationError(f"value{what}. {advice}")
 
 
-def _is_same(given: Any, back: Any) -> bool:
-    """Whether two values are equal in every part, and of exactly the same classes.
-
-    In a fifth of the time that it takes to look at the parts. Marshal writes each class of JSON in its own
-    way, a float by its bits, and refuses what is of a class derived from one of them. In version 2 it writes
-    what is there, however often, and nothing of how it is kept. It would take a bytearray for bytes, and NaN
-    for itself: `back` comes from JSON, which has neither.
-    """
-    try:
-        return marshal.dumps(given, 2) == marshal.dumps(back, 2)
-    except Exception as error:  # noqa: BLE001 - not a plain value, or an audit hook does not like marshal
-        let_through(error)
-        return False
-
-
-def codec_for(type: Any, max_value_bytes: int, migrate: Migration | None = None) -> Codec[Any]:
-    """The codec of a type, built once and kept; if the type or the hook cannot be hashed, built each time.
+def codec_for(
+    type: Any, max_value_bytes: int, migrate: Migration | None = None, form: ValueCodec[Any] | None = None
+) -> Codec[Any]:
+    """The codec of a type.
 
     Args:
         type: a dataclass, attrs class, TypedDict, NamedTuple, msgspec.Struct, built-in type or
             generic of these. None and `typing.Any` mean untyped: plain JSON values.
         max_value_bytes: the largest payload to write or read.
         migrate: makes values of the type from payloads that were stored under another fingerprint.
+        form: encodes the values; None for JSON.
 
     Raises:
         ConfigurationError: msgspec cannot keep every value of the type as it is.
     """
     try:
-        return _kept_codec(type, max_value_bytes, migrate)
+        return _kept_codec(type, max_value_bytes, migrate, form)  # type: ignore[arg-type]
     except TypeError:  # unhashable, as Annotated with a list is
-        return _build(type, max_value_bytes, migrate)
+        return _build(type, max_value_bytes, migrate, form)
 
 
-def _build(type: Any, max_value_bytes: int, migrate: Migration | None) -> Codec[Any]:
-    if type is None or type is Any:
-        return Codec(UNTYPED_FINGERPRINT, max_value_bytes, None, msgspec.json.Decoder(), migrate)
-    try:
-        decoder = msgspec.json.Decoder(type)
-        stamp = fingerprint(type)
-    except NameError as error:
-        raise ConfigurationError(
-            f"type={name_of(type)} cannot be cached: {error}. Names in annotations must be found in "
-            "the module that defines the class: not in a function, nor under TYPE_CHECKING alone"
-        ) from error
-    except Exception as error:  # evaluating annotations runs user code
-        let_through(error)
-        raise ConfigurationError(
-            f"type={name_of(type)} cannot be cached: {error}. Use dataclasses, attrs classes, "
-            "TypedDict, NamedTuple, msgspec.Struct (with tag=True in unions) and built-in types"
-        ) from error
-    return Codec(stamp, max_value_bytes, type, decoder, migrate)
+def _build(
+    type: Any, max_value_bytes: int, migrate: Migration | None, form: ValueCodec[Any] | None
+) -> Codec[Any]:
+    if form is None:
+        json = json_codec(type)
+        return Codec(json.stamp, max_value_bytes, json.type, json, json.decoder, migrate)
+    declared = None if type is Any else type
+    bounded: _Bounded[Any] = _Bounded(form, max_value_bytes, _class_of(declared))
+    text = f"sansio-cache codec 1\0{name_of(declared)}\0{form.fingerprint}"
+    fingerprint = hashlib.sha256(text.encode()).digest()[:FINGERPRINT_BYTES]
+    return Codec(fingerprint, max_value_bytes, declared, form, bounded, migrate, CODED)
 
+
+_NO_CLASSES: Final[tuple[Any, ...]] = (types.UnionType, typing.Annotated)
+"""What `typing.get_origin` gives for a form that has no class of its own."""
 
 _kept_codec = functools.lru_cache(maxsize=1024)(_build)
 
 
-def _mapping_to_dict(value: object) -> dict[Any, Any]:
-    """Encode what msgspec does not know: database rows that are mappings but not dicts."""
-    if isinstance(value, Mapping):
-        return dict(value)
-    raise TypeError(f"a {type(value).__name__} has no JSON form")
+def _class_of(type: Any) -> builtins.type | None:
+    """The class that every value of a declared type is of; None where there is none to be told."""
+    cls = dict if typing.is_typeddict(type) else typing.get_origin(type) or type
+    is_one = isinstance(cls, builtins.type) and cls not in _NO_CLASSES
+    return cls if is_one and not getattr(cls, "_is_protocol", False) else None
 
 
-_ENCODER: Final = msgspec.json.Encoder(enc_hook=_mapping_to_dict)
+__all__ = [
+    "CODED",
+    "JSON",
+    "UNTYPED_FINGERPRINT",
+    "Codec",
+    "Decoder",
+    "Encoded",
+    "Migration",
+    "codec_for",
+]

@@ -12,11 +12,12 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from inspect import iscoroutinefunction
 from types import MappingProxyType
-from typing import Any, Final, Self, TypeAlias, get_type_hints
+from typing import Any, Final, Self, TypeAlias, TypeVar, get_type_hints
 
 import attrs
 
 from sansio_cache.codec import Migration
+from sansio_cache.codecs.value_codec import ValueCodec
 from sansio_cache.errors import ConfigurationError
 from sansio_cache.keys import KeyBuilder
 from sansio_cache.policy import Policy, instance
@@ -24,10 +25,15 @@ from sansio_cache.schema import name_of
 from sansio_cache.ttl import Ttl, ttl_seconds
 from sansio_cache.url import read_url, redact_url
 
+C = TypeVar("C")
+
 ENV_PREFIX: Final = "SANSIO_CACHE_"
 
 Migrations: TypeAlias = Mapping[Any, Migration]
 """Hooks by the type that they make values of."""
+
+Codecs: TypeAlias = Mapping[Any, ValueCodec[Any]]
+"""Codecs by the type whose values they encode."""
 
 
 def _shown(value: object) -> str:
@@ -74,6 +80,20 @@ def _own_migrations(given: Migrations) -> Migrations:
             )
         if iscoroutinefunction(hook):
             raise ConfigurationError(f"{place} is a coroutine function: values are read without waiting")
+    return MappingProxyType(own)
+
+
+def _own_codecs(given: Codecs) -> Codecs:
+    """A checked copy that nobody can change."""
+    if not isinstance(given, Mapping):
+        raise ConfigurationError(f"codecs is a mapping of types to codecs; got {type(given).__name__}")
+    own = dict(given)
+    for declared, codec in own.items():
+        if isinstance(codec, type) or not isinstance(codec, ValueCodec):
+            kind = name_of(codec) if isinstance(codec, type) else type(codec).__name__
+            raise ConfigurationError(
+                f"codecs[{name_of(declared)}] is a codec, with fingerprint, encode and decode; got {kind}"
+            )
     return MappingProxyType(own)
 
 
@@ -141,6 +161,8 @@ class CacheConfig:
         migrations: Functions by type. Each is given what was stored as another type, or as another shape of
             it, as plain JSON values, and returns a value of its type, or a mapping with the fields of one.
             The key is what calls give as `type=`; None for calls that give none.
+        codecs: Codecs by type, for types whose values are not to be JSON. The key is what calls give as
+            `type=`; None for calls that give none.
 
     Raises:
         ConfigurationError: A value is out of range or contradicts another.
@@ -159,6 +181,7 @@ class CacheConfig:
     memory_max_bytes: int = attrs.field(default=64 * 2**20, validator=_count)
     # Not hashed, because a mapping cannot be.
     migrations: Migrations = attrs.field(factory=dict, converter=_own_migrations, hash=False, repr=False)
+    codecs: Codecs = attrs.field(factory=dict, converter=_own_codecs, hash=False)
 
     def __attrs_post_init__(self) -> None:
         _ = self.keys  # the namespace is checked where keys are made
@@ -168,7 +191,7 @@ class CacheConfig:
     def __reduce__(self) -> tuple[Callable[[], Self], tuple[()]]:
         # For pickle and deepcopy, which cannot take a mappingproxy.
         fields = {name: getattr(self, name) for name in attrs.fields_dict(type(self))}
-        fields["migrations"] = dict(self.migrations)
+        fields["migrations"], fields["codecs"] = dict(self.migrations), dict(self.codecs)
         return partial(type(self), **fields), ()
 
     @property
@@ -183,10 +206,11 @@ class CacheConfig:
 
     def migration_for(self, type: Any) -> Migration | None:
         """The hook that makes values of a type from what was stored as something else, if there is one."""
-        try:
-            return self.migrations.get(type) if self.migrations else None
-        except TypeError:  # unhashable, as Annotated with a list is: it is none of the keys
-            return None
+        return _chosen(self.migrations, type)
+
+    def codec_of(self, type: Any) -> ValueCodec[Any] | None:
+        """The codec that was chosen for a type; None where none was."""
+        return _chosen(self.codecs, type)
 
     @classmethod
     def from_options(cls, *, namespace: str, url: str | None = None, **options: Any) -> Self:
@@ -214,8 +238,8 @@ class CacheConfig:
 
         `SANSIO_CACHE_NAMESPACE`, `SANSIO_CACHE_ENABLED`, `SANSIO_CACHE_DEFAULT_TTL` (seconds) and so on
         for the fields of this class; `SANSIO_CACHE_REDIS_URL`, `SANSIO_CACHE_REDIS_ENABLED`, … for those
-        of `RedisConfig`. An empty variable counts as not set. A policy, or migrations, cannot be given this
-        way.
+        of `RedisConfig`. An empty variable counts as not set. A policy, migrations or codecs cannot be given
+        this way.
 
         Args:
             environ: In place of the process's environment.
@@ -238,6 +262,14 @@ class CacheConfig:
         return cls(**fields)
 
 
+def _chosen(mapping: Mapping[Any, C], type: Any) -> C | None:
+    """What a mapping has for a type."""
+    try:
+        return mapping.get(type) if mapping else None
+    except TypeError:  # unhashable, as Annotated with a list is: it is none of the keys
+        return None
+
+
 _TRUE: Final = frozenset({"1", "true", "yes", "on"})
 _FALSE: Final = frozenset({"0", "false", "no", "off"})
 
@@ -258,7 +290,7 @@ def _from_variables(cls: type, prefix: str, environ: Mapping[str, str]) -> dict[
     for name in attrs.fields_dict(cls):
         variable = f"{prefix}{name.upper()}"
         text = environ.get(variable, "").strip()
-        if text and hints[name] not in (RedisConfig, Policy, Migrations):
+        if text and hints[name] not in (RedisConfig, Policy, Migrations, Codecs):
             try:
                 values[name] = _parse(hints[name], text)
                 # Validate alone, so that the error can name the variable.

@@ -5,7 +5,7 @@ The store never looks into a body. It holds::
     offset  size  field
          0     8  key check: a digest of the full key. A reply that belongs to another key is refused (S9)
          8     8  schema fingerprint of the type it was stored as
-        16     1  what it is: 1 a value in JSON, 2 the answer that there is none
+        16     1  what it is: 1 a value in JSON, 2 the answer that there is none, 3 a value of another codec
         17     1  how many tags it has
         18     4  how long the load took, ms (for early refresh)
         22     -  for each tag: its version (16), the length of its name (2), its name
@@ -26,7 +26,8 @@ from typing import Any, ClassVar, Final, Literal
 from msgspec import Struct
 
 from sansio_cache.cell import NO_GRANT, Cell, Foreign, Kind
-from sansio_cache.codec import Codec, Undecodable
+from sansio_cache.codec import JSON, Codec
+from sansio_cache.codecs.value_codec import Undecodable
 from sansio_cache.signals import let_through
 from sansio_cache.tags import VARIANT_OF, VERSION_BYTES, Versions
 
@@ -37,10 +38,8 @@ TAGS_AT: Final = 17
 _CHECK_BYTES: Final = 8
 _LENGTH: Final = struct.Struct(">H")
 _VALUE: Final = int(Kind.VALUE)
-JSON: Final = 1
 NOTHING: Final = 2
-_PLAIN: Final = bytes((JSON, 0))
-"""A value without tags: nearly always it is this."""
+"""What an entry is, beside the two that are in `codec.py`: the answer that there is nothing."""
 _MAX_LOAD_MS: Final = 2**32 - 1
 _COPIED_BYTES: Final = 16_384
 """A payload up to this is sliced out: that is quicker than a view of it."""
@@ -128,12 +127,12 @@ def key_check(key: str) -> bytes:
 
 
 @lru_cache(maxsize=4096)
-def _stamp(key: str, fingerprint: bytes) -> bytes:
-    """What a plain body begins with that this reader may have: first the key's check.
+def _stamp(key: str, stamp: bytes) -> bytes:
+    """What a body without tags begins with that this reader may have: the key's check, the codec's stamp.
 
     Kept for the keys that were read last.
     """
-    return key_check(key) + fingerprint + _PLAIN
+    return key_check(key) + stamp
 
 
 def seal(
@@ -153,7 +152,7 @@ def seal(
         versions: The entry's tags, as they were before the load.
     """
     load_ms = min(max(int(load_s * 1000), 0), _MAX_LOAD_MS)
-    kind = NOTHING if payload is None else JSON
+    kind = NOTHING if payload is None else codec.kind
     header = _BODY.pack(key_check(key), codec.fingerprint, kind, len(versions), load_ms)
     if versions:
         header += b"".join(_packed(tag, version) for tag, version in versions)
@@ -207,7 +206,7 @@ def examine(
     if cell is None or cell.kind != _VALUE:
         return ABSENT
     body = cell.body
-    if not versions and body.startswith(_stamp(key, codec.fingerprint)):  # as nearly always
+    if not versions and body.startswith(_stamp(key, codec.stamp)):  # as nearly always
         payload = (body if len(body) < _COPIED_BYTES else memoryview(body))[BODY_HEADER_BYTES:]
         if len(payload) <= codec.max_value_bytes:
             try:
@@ -227,7 +226,7 @@ def _examine_closely(
     body = cell.body
     if len(body) < BODY_HEADER_BYTES:
         return Unservable(MissReason.CORRUPT, cell.filled_by)
-    if not body.startswith(_stamp(key, codec.fingerprint)[:_CHECK_BYTES]):
+    if not body.startswith(_stamp(key, codec.stamp)[:_CHECK_BYTES]):
         return Unservable(MissReason.KEY_CHECK, cell.filled_by)
     is_own = body[8:16] == codec.fingerprint
     if not is_own and codec.hook is None:
@@ -238,7 +237,7 @@ def _examine_closely(
     fresh = is_fresh(cell, server_ms)
     if body[_KIND_AT] == NOTHING:
         return Servable(None, fresh, cell, is_absent=True)
-    if body[_KIND_AT] != JSON:
+    if body[_KIND_AT] != (codec.kind if is_own else JSON):  # hooks are given JSON, and nothing else
         return Unservable(MissReason.SCHEMA, cell.filled_by)
     payload = memoryview(body)[at:]
     try:

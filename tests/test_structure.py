@@ -276,7 +276,7 @@ def graph_of(*packages):
 def test_no_modules_import_each_other(package):
     """Also not for type checking: who is to read the one has to read the other."""
     graph = graph_of(package)
-    assert len(graph.modules) > 5
+    assert len(graph.modules) > 1
     assert circle_in(graph) == []
 
 

@@ -39,6 +39,7 @@ from sansio_cache.step import Completed, ManyHeld, Step, ended
 from sansio_cache.tags import tag_keys
 from sansio_cache.ttl import STATIC, Ttl
 from sansio_cache_runtime.loaders import refuse_uncallable
+from sansio_cache_runtime.models import codec_of_models
 
 T = TypeVar("T")
 
@@ -105,6 +106,7 @@ class RequestBuilder:
         self._draw = self._entropy.randbytes
         self._max_value_bytes = config.max_value_bytes
         self._migration_for = config.migration_for
+        self._form_of = config.codec_of
         self._chunk = config.chunk_keys
         self._max_batch_keys = config.max_batch_keys
         self.policy = config.effective_policy
@@ -324,7 +326,8 @@ class RequestBuilder:
             return self._codec_of(type)
 
     def _codec_of(self, type: Any) -> Codec[Any]:
-        return codec_for(type, self._max_value_bytes, self._migration_for(type))
+        form = self._form_of(type) or codec_of_models(type)
+        return codec_for(type, self._max_value_bytes, self._migration_for(type), form)
 
     def _item(self, key: str, value: Any, codec: Codec[Any], policy: Policy) -> Item:
         payload = codec.encode(value).payload

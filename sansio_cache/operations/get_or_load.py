@@ -38,7 +38,7 @@ from msgspec import Struct
 from sansio_cache.backoff import pause_s, watched_pause_s
 from sansio_cache.budget import Budget
 from sansio_cache.cell import NO_GRANT, Cell, Foreign
-from sansio_cache.codec import Undecodable
+from sansio_cache.codecs.value_codec import Undecodable
 from sansio_cache.commands import Mode, ReadCell, ShareLoad, Sleep, Watch
 from sansio_cache.entry import MissReason, Servable, Unchecked, Unservable, Verdict, examine, is_fresh
 from sansio_cache.events import (

@@ -36,9 +36,10 @@ import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
-from sansio_cache import codec as module
 from sansio_cache import roundtrip
-from sansio_cache.codec import UNTYPED_FINGERPRINT, Codec, Undecodable, codec_for
+from sansio_cache.codec import UNTYPED_FINGERPRINT, Codec, codec_for
+from sansio_cache.codecs import Undecodable
+from sansio_cache.codecs import json as module
 from sansio_cache.errors import ConfigurationError, SerializationError
 
 T = TypeVar("T")

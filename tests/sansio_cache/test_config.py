@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sansio_cache import CacheConfig, CacheError, ConfigurationError, InvalidKeyError, Policy, RedisConfig
+from sansio_cache.codecs import PYTHON, RAW, JsonCodec, RawCodec
 from sansio_cache.config import redact_url
 from sansio_cache.errors import InvalidTtlError
 
@@ -211,7 +212,7 @@ VARIABLES = {
 
 
 class TestFromEnv:
-    def test_every_field_but_the_policy_and_migrations_has_its_variable(self):
+    def test_every_field_but_the_policy_migrations_and_codecs_has_its_variable(self):
         assert CacheConfig.from_env(VARIABLES) == CacheConfig(
             namespace="shop",
             enabled=False,
@@ -234,6 +235,7 @@ class TestFromEnv:
         fields = {f"SANSIO_CACHE_{name.upper()}" for name in attrs.fields_dict(CacheConfig)}
         fields |= {f"SANSIO_CACHE_REDIS_{name.upper()}" for name in attrs.fields_dict(RedisConfig)}
         assert set(VARIABLES) == fields - {
+            "SANSIO_CACHE_CODECS",
             "SANSIO_CACHE_MIGRATIONS",
             "SANSIO_CACHE_POLICY",
             "SANSIO_CACHE_REDIS",
@@ -348,3 +350,44 @@ class TestSecrets:
             make()
         assert SECRET not in str(caught.value)
         assert SECRET not in repr(caught.value.args)
+
+
+class TestCodecs:
+    def test_there_are_none_unless_they_are_given(self):
+        config = CacheConfig(namespace="shop")
+        assert dict(config.codecs) == {}
+        assert config.codec_of(bytes) is None
+
+    def test_the_codec_of_a_type_is_found_by_what_calls_give_as_their_type(self):
+        config = CacheConfig(namespace="shop", codecs={bytes: RAW, None: PYTHON})
+        assert config.codec_of(bytes) is RAW
+        assert config.codec_of(None) is PYTHON
+        assert config.codec_of(str) is None
+        assert config.codec_of(Annotated[int, []]) is None, "a type that cannot be hashed"
+
+    def test_they_are_an_option_like_any_other(self):
+        config = CacheConfig.from_options(namespace="shop", codecs={bytes: RAW})
+        assert config == CacheConfig(namespace="shop", codecs={bytes: RAW})
+        assert config != CacheConfig(namespace="shop")
+        assert CacheConfig.from_env({}, namespace="shop", codecs={bytes: RAW}) == config
+        assert copy.deepcopy(CacheConfig(namespace="shop", codecs={int: JsonCodec(int)})).codec_of(int)
+
+    def test_they_cannot_be_changed_afterwards(self):
+        with pytest.raises(TypeError):
+            CacheConfig(namespace="shop", codecs={bytes: RAW}).codecs[int] = RAW
+
+    @pytest.mark.parametrize(
+        ("codecs", "message"),
+        [
+            ([RAW], "codecs is a mapping of types to codecs; got list"),
+            ({bytes: "raw"}, "codecs[bytes] is a codec, with fingerprint, encode and decode; got str"),
+            (
+                {bytes: RawCodec},
+                "codecs[bytes] is a codec, with fingerprint, encode and decode; got RawCodec",
+            ),
+        ],
+    )
+    def test_what_is_no_codec_is_refused_by_the_name_of_its_type(self, codecs, message):
+        with pytest.raises(ConfigurationError) as raised:
+            CacheConfig(namespace="shop", codecs=codecs)
+        assert str(raised.value) == message

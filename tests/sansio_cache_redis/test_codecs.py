@@ -1,0 +1,113 @@
+"""Codecs that were chosen for a type, through every operation: see `support.runtimes`."""
+
+from __future__ import annotations
+
+import datetime as dt
+from decimal import Decimal
+
+import pydantic
+import pytest
+
+from sansio_cache import SerializationError
+from sansio_cache.codecs import PYTHON, RAW, Compressed, JsonCodec
+from sansio_cache.entry import MissReason
+from support.runtimes import loading, never, runs
+
+
+class User(pydantic.BaseModel):
+    id: int
+    born: dt.date
+
+
+ANN = User(id=1, born=dt.date(1990, 1, 2))
+PAGE = "<html>" + "x" * 5000
+ODD = {(1, 2): {Decimal("1.10"), b"raw"}, "at": dt.datetime(2026, 1, 2, tzinfo=dt.UTC)}
+CODECS = {bytes: RAW, None: PYTHON, str: Compressed(JsonCodec(str))}
+CASES = [(bytes, b"\xff\x00"), (None, ODD), (str, PAGE), (User, ANN)]
+
+
+@pytest.mark.parametrize(("type_", "value"), CASES, ids=["raw", "python", "compressed", "pydantic"])
+@runs(codecs=CODECS)
+async def test_every_operation_gives_back_what_was_stored(world, type_, value):
+    cache = world.cache
+    assert await cache.set("set", value, type=type_)
+    assert await cache.get("set", type=type_) == value
+    assert await cache.set_many({"one": value, "two": value}, type=type_)
+    assert await cache.get_many(["one", "two", "none"], type=type_) == {"one": value, "two": value}
+    assert await cache.get_or_load("load", loading(value), type=type_) == value
+    assert await cache.get_or_load("load", never, type=type_) == value
+
+    async def load_many(keys):
+        return dict.fromkeys(keys, value)
+
+    assert await cache.get_or_load_many(["a", "b"], load_many, type=type_) == {"a": value, "b": value}
+    assert await cache.get_many(["a", "b"], type=type_) == {"a": value, "b": value}
+
+
+@runs(codecs={bytes: RAW})
+async def test_raw_bytes_are_in_the_store_as_they_are(world):
+    await world.cache.set("page", b"\x89PNG\r\n\x1a\n", type=bytes)
+    cell = world.raw.cell("page")
+    assert cell.body.endswith(b"\x89PNG\r\n\x1a\n")
+
+
+@runs(codecs={bytes: RAW})
+async def test_who_reads_with_another_codec_misses_and_loads(world):
+    cache = world.cache
+    await cache.set("k", b"[1]", type=bytes)
+    assert await cache.get("k") is None
+    assert cache.stats().misses[MissReason.SCHEMA] == 1
+    assert await cache.get_or_load("k", loading([2])) == [2]
+
+
+@runs(codecs={None: PYTHON}, migrations={list: lambda older: [older]})
+async def test_a_migration_is_given_json_and_never_what_another_codec_has_written(world):
+    cache = world.cache
+    await cache.set("json", 1, type=int)
+    assert await cache.get("json", type=list) == [1]
+    await cache.set("python", {1})
+    assert await cache.get("python", type=list) is None
+    assert cache.stats().misses[MissReason.SCHEMA] == 1
+
+
+@runs(codecs={set: PYTHON})
+async def test_a_value_of_another_class_than_the_declared_is_refused(world):
+    with pytest.raises(SerializationError, match="value is of type list, and not of the declared type"):
+        await world.cache.set("k", [1], type=set)
+    assert await world.cache.get_or_load("k", loading([1]), type=set) == [1]
+    assert world.cache.stats().unstorable == 1
+    assert "a loaded value of class list is not cached" in "".join(world.take_log())
+
+
+class Broken:
+    """A codec of the user's that writes, and cannot read."""
+
+    fingerprint = "broken 1"
+
+    def encode(self, value):
+        return b"x"
+
+    def decode(self, payload, max_bytes):
+        raise ZeroDivisionError
+
+
+class Working(Broken):
+    def decode(self, payload, max_bytes):
+        return "x"
+
+
+@runs(codecs={str: Working()})
+async def test_a_codec_that_raises_when_it_reads_makes_a_miss(world):
+    assert await world.cache.set("k", "x", type=str)
+    other = world.open(codecs={str: Broken()})
+    assert await other.get("k", type=str) is None
+    assert other.stats().misses[MissReason.CORRUPT] == 1
+
+
+@runs(codecs={str: Broken()})
+async def test_what_a_codec_cannot_read_again_is_not_stored(world):
+    with pytest.raises(SerializationError, match="cannot be stored"):
+        await world.cache.set("k", "x", type=str)
+    assert await world.cache.get_or_load("k", loading("x"), type=str) == "x"
+    assert world.cache.stats().unstorable == 1
+    assert "a loaded value of class str is not cached" in "".join(world.take_log())
