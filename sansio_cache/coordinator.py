@@ -77,10 +77,11 @@ _ALWAYS_HEEDED: Final = frozenset({StoreGaveUp, StoreAnswered, InvalidationFaile
 
 
 class OutageBegan(Struct, frozen=True):
-    """A part of the store does not serve: its reads do without it from now on."""
+    """A part of the store does not serve: its reads do without it from now on. `reason` says why."""
 
     part: str
     kind: FailureKind
+    reason: str = ""
 
 
 class OutageEnded(Struct, frozen=True):
@@ -91,10 +92,14 @@ class OutageEnded(Struct, frozen=True):
 
 
 class RefusalBegan(Struct, frozen=True):
-    """A part of the store refuses something, for the first time since it last did what was asked."""
+    """A part of the store refuses something, for the first time since it last did what was asked.
+
+    `reason` says what it answers.
+    """
 
     part: str
     kind: FailureKind
+    reason: str = ""
 
 
 class InvalidationsForgotten(Struct, frozen=True):
@@ -338,8 +343,8 @@ class Coordinator:
         changes: list[Change] = []
         for notice in notices:
             match notice:
-                case StoreGaveUp(kind=kind, part=name):
-                    changes += self._gave_up(name, kind, now_s)
+                case StoreGaveUp(kind=kind, part=name, reason=reason):
+                    changes += self._gave_up(name, kind, reason, now_s)
                 case StoreAnswered(part=name):
                     changes += self._answered(name, now_s)
                 case Stored(key=key):
@@ -389,16 +394,16 @@ class Coordinator:
         keys = part.pending.oldest(MOST_TOLD)
         return Recovery(ticket, name, recover(tuple(keys), timeouts, name), keys)
 
-    def _gave_up(self, name: str, kind: FailureKind, now_s: float) -> list[Change]:
+    def _gave_up(self, name: str, kind: FailureKind, reason: str, now_s: float) -> list[Change]:
         part = self._part(name)
         if kind.is_outage:
             was_open = part.breaker.is_open
             part.breaker = part.breaker.after_failure(kind, now_s)
-            return [] if was_open else [OutageBegan(name, kind)]
+            return [] if was_open else [OutageBegan(name, kind, reason)]
         if kind in part.refusals:
             return []
         part.refusals.add(kind)
-        return [RefusalBegan(name, kind)]
+        return [RefusalBegan(name, kind, reason)]
 
     def _answered(self, name: str, now_s: float) -> list[Change]:
         part = self._part(name)

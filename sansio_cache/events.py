@@ -306,11 +306,17 @@ class Woke(Struct, frozen=True):
 
 
 class StoreFailed(Struct, frozen=True):
-    """This attempt failed; whether the store did what was asked is unknown. `part` is where it failed."""
+    """This attempt failed; whether the store did what was asked is unknown. `part` is where it failed.
+
+    `reason` says why, as far as the backend knows, in a sentence that names the place and no secret; `cause`
+    is what was raised there, without its frames.
+    """
 
     now_s: float
     kind: FailureKind
     part: str = ONE_PART
+    reason: str = ""
+    cause: Exception | None = None
 
 
 class Interrupted(Struct, frozen=True):

@@ -168,10 +168,14 @@ class StoreErrored(Struct, frozen=True):
 
 
 class StoreGaveUp(Struct, frozen=True):
-    """An operation did without a part of the store after its last attempt had failed."""
+    """An operation did without a part of the store after its last attempt had failed.
+
+    `reason` says why, as far as it is known, in a sentence that names the place and no secret.
+    """
 
     kind: FailureKind
     part: str = ONE_PART
+    reason: str = ""
 
 
 class StoreAnswered(Struct, frozen=True):

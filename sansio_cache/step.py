@@ -73,9 +73,14 @@ class Missing(Struct, frozen=True):
 
 
 class Unavailable(Struct, frozen=True):
-    """The store failed, and the policy says that the caller is to know. `kind` is None where nobody asked."""
+    """The store failed, and the policy says that the caller is to know. `kind` is None where nobody asked.
+
+    `reason` and `cause` are those of the failure.
+    """
 
     kind: FailureKind | None
+    reason: str = ""
+    cause: Exception | None = None
 
 
 class TookTooLong(Struct, frozen=True):
@@ -208,7 +213,13 @@ def ended(outcome: Outcome, *notices: Notice, load_id: int | bytes | None = None
 
 def gave_up(failure: StoreFailed) -> tuple[StoreErrored, StoreGaveUp]:
     """The notices of an operation that goes on, or ends, without the part of the store that has failed."""
-    return StoreErrored(failure.kind, failure.part), StoreGaveUp(failure.kind, failure.part)
+    kind, part = failure.kind, failure.part
+    return StoreErrored(kind, part), StoreGaveUp(kind, part, failure.reason)
+
+
+def unavailable(failure: StoreFailed) -> Unavailable:
+    """The outcome of an operation whose caller is to know of a failure."""
+    return Unavailable(failure.kind, failure.reason, failure.cause)
 
 
 def evolve(value: T, **changes: Any) -> T:

@@ -39,6 +39,10 @@ class OwnResetError(RedisConnectionError):
     """The cache has closed the connection itself, for the sake of another reply on it."""
 
 
+class ClosedWhileOpeningError(RedisConnectionError):
+    """The server has closed a connection before it could be used."""
+
+
 class HandshakeError(RedisConnectionError):
     """The server has refused a connection that could be opened; the cause says how."""
 
@@ -63,12 +67,31 @@ def as_opening_failure(error: BaseException) -> Exception:
     What the server answers to the handshake is a refusal of all that would be asked on the connection, also
     where the same answer to a command would concern that command only.
     """
+    _keep_causes(error)
     kind = classify(error)
+    if _was_closed(error):
+        return _caused_by(error, ClosedWhileOpeningError("the connection was closed as it was opened"))
     if kind is FailureKind.EXHAUSTED:
         return _caused_by(error, ExhaustedError("this process has no means left to open a connection"))
     if kind.is_outage or not isinstance(error, RedisError):
         return as_failure(error)
     return _caused_by(error, HandshakeError(f"the server refuses the connection ({type(error).__name__})"))
+
+
+def _keep_causes(error: BaseException) -> None:
+    """Make causes of what redis-py was handling when it raised something else: copies keep those only.
+
+    Nobody else was handling anything where a connection is opened.
+    """
+    while isinstance(error.__context__, ERRORS) and error.__cause__ is None:
+        error.__cause__ = error.__context__
+        error = error.__context__
+
+
+def _was_closed(error: BaseException) -> bool:
+    closings = (ConnectionResetError, BrokenPipeError, ConnectionAbortedError)
+    texts = ("closed by server", "server closed the connection", "connection was lost")
+    return isinstance(error.__cause__ or error, closings) or any(text in str(error) for text in texts)
 
 
 def _caused_by(cause: BaseException, error: Exception) -> Exception:

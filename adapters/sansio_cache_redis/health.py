@@ -16,6 +16,7 @@ from redis.exceptions import NoScriptError
 
 from sansio_cache.cell import NO_GRANT
 from sansio_cache.health import Health
+from sansio_cache_redis.reasons import said
 from sansio_cache_redis.scripts import ACQUIRE, RELEASE, RENEW
 from sansio_cache_redis.wire import TIME, Args, number
 
@@ -69,7 +70,7 @@ def judge(asked: Sequence[tuple[str, Args]], replies: Sequence[Any], max_value_b
             facts.update(_facts(reply))  # nothing depends on it, so a refusal is no problem
         elif isinstance(reply, Exception) and not isinstance(reply, NoScriptError):
             name = args[0].decode()
-            problems.append(f"{name} is refused ({_first_words(reply)}): {purpose} will not work")
+            problems.append(f"{name} is refused ({said(reply)}): {purpose} will not work")
         elif has_lease and args[:2] == (b"EVAL", RENEW.source) and isinstance(reply, list) and not reply[0]:
             problems.append("GETRANGE is refused inside scripts: nothing will be stored")
     server, version = _version(facts)
@@ -118,11 +119,6 @@ def _warnings(maxmemory_bytes: int | None, policy: str, role: str, max_value_byt
             f"max_value_bytes ({max_value_bytes:,}): one large value evicts much of what is there. Raise "
             "maxmemory, or lower max_value_bytes"
         )
-
-
-def _first_words(error: Exception) -> str:
-    """The class of an error and the first of its words, which hold no value."""
-    return f"{type(error).__name__}: {' '.join(str(error).split()[:8])}"
 
 
 def _version(facts: Mapping[str, str]) -> tuple[str, tuple[int, ...] | None]:

@@ -66,9 +66,11 @@ from sansio_cache.events import (
     TagsRead,
     WriterFound,
 )
+from sansio_cache.keys import ONE_PART
 from sansio_cache.signals import let_through
 from sansio_cache.tags import NO_VERSION, VERSION_BYTES
 from sansio_cache_redis.errors import classify
+from sansio_cache_redis.reasons import Where, reason_of
 from sansio_cache_redis.scripts import ACQUIRE, ALL, CAPTURE, EXPIRE, FILL, HOLD, RELEASE, RENEW, Script
 
 E = TypeVar("E")
@@ -231,11 +233,17 @@ class EventReader:
         clock: The local monotonic clock, in seconds.
         server_clock: The server's, as far as it is known.
         distrust: Closes the connections; called where a reply says that they had better be.
+        where: Where the server is, for messages.
     """
 
     def __init__(
-        self, clock: Callable[[], float], server_clock: ServerClock, distrust: Callable[[], object]
+        self,
+        clock: Callable[[], float],
+        server_clock: ServerClock,
+        distrust: Callable[[], object],
+        where: Where,
     ) -> None:
+        self._where = where
         self._clock = clock
         self._server_clock = server_clock
         self._distrust = distrust
@@ -257,11 +265,19 @@ class EventReader:
                 return self._with_texts(command, replies)
             if event.kind in _DISTRUSTED:
                 self._distrust()
+            return self._with_reason(event, replies)
         return event
+
+    def _with_reason(self, event: StoreFailed, replies: list[Any]) -> StoreFailed:
+        """Say why: the first error reply, where it is one that has made the command fail."""
+        error = next((each for each in replies if isinstance(each, Exception)), None)
+        if error is None or classify(error) is not event.kind:
+            return event
+        return StoreFailed(event.now_s, event.kind, event.part, *reason_of(error, self._where))
 
     def failure(self, error: BaseException) -> StoreFailed:
         """The event of a failure."""
-        return StoreFailed(self._clock(), classify(error))
+        return StoreFailed(self._clock(), classify(error), ONE_PART, *reason_of(error, self._where))
 
     def _with_texts(self, command: StoreCommand, replies: list[Any]) -> Again[StoreEvent]:
         """Send those scripts as texts that the server does not know."""

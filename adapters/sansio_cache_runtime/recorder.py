@@ -25,6 +25,7 @@ from sansio_cache.coordinator import (
     OutageEnded,
     RefusalBegan,
 )
+from sansio_cache.events import FailureKind
 from sansio_cache.notices import (
     Ended,
     Hit,
@@ -50,6 +51,7 @@ class Recorder:
 
     def __init__(self, namespace: str) -> None:
         self._namespace = namespace
+        self._at = ""
         self._is_closed = False
         self._fold = StatsFold()
         self._uncounted: deque[Sequence[Notice]] = deque()
@@ -58,6 +60,10 @@ class Recorder:
         self._warned: dict[str, object] = {}
         self.subscribers = Subscribers(namespace)
         """Who is told of notices."""
+
+    def know_place(self, place: str) -> None:
+        """Where the store is, for the log: `host:port`, or the path of a socket; empty where nobody knows."""
+        self._at = f" at {place}" if place else ""
 
     def note(self, notices: Sequence[Notice]) -> bool:
         """Take notices in. False where they say no more than that an operation was a hit."""
@@ -79,34 +85,45 @@ class Recorder:
     def log(self, change: Change) -> None:
         """Log what the coordinator has found. What fails while a cache is being closed is no news."""
         match change:
-            case OutageBegan(kind=kind):
+            case OutageBegan(kind=kind, reason=reason):
                 self._log(
                     logging.WARNING,
-                    "the store does not serve (%s); loaders run without it until it does",
-                    kind.value,
+                    "the store%s does not serve (%s); loaders run without it until it does",
+                    self._at,
+                    _why(kind, reason),
                 )
             case OutageEnded(lasted_s=lasted_s):
-                self._log(logging.WARNING, "the store serves again after %.1f s", lasted_s)
-            case RefusalBegan(kind=kind) if kind.is_local:
+                self._log(logging.WARNING, "the store%s serves again after %.1f s", self._at, lasted_s)
+            case RefusalBegan(kind=kind, reason=reason) if kind.is_local:
                 self._log(
                     logging.WARNING,
-                    "some calls had to do without the store (%s): that is this process's own doing and no "
+                    "some calls had to do without the store%s (%s): that is this process's own doing and no "
                     "outage, and others are served; stats().gave_up counts them",
-                    kind.value,
+                    self._at,
+                    _why(kind, reason),
                 )
-            case RefusalBegan(kind=kind):
+            case RefusalBegan(kind=kind, reason=reason):
                 self._log(
-                    logging.WARNING, "the store refuses (%s); health() says what is missing", kind.value
+                    logging.WARNING,
+                    "the store%s refuses (%s); health() says what is missing",
+                    self._at,
+                    _why(kind, reason),
                 )
             case InvalidationsForgotten(limit=limit):
                 self._log(
                     logging.ERROR,
-                    "more than %d invalidations wait for the store, and the oldest are given up: their "
+                    "more than %d invalidations wait for the store%s, and the oldest are given up: their "
                     "entries may be served until they expire",
                     limit,
+                    self._at,
                 )
             case Distrusted():
-                pass
+                self._warn_once(
+                    "distrusted",
+                    "a reply of the store%s belonged to another key: its connections are closed, and others "
+                    "are opened",
+                    self._at,
+                )
 
     def close(self) -> None:
         """The cache is being closed: what fails from now on is no news."""
@@ -176,3 +193,8 @@ class Recorder:
     def _log(self, level: int, text: str, *words: object) -> None:
         if not self._is_closed:
             logger.log(level, f"cache %s: {text}", self._namespace, *words)
+
+
+def _why(kind: FailureKind, reason: str) -> str:
+    """The kind of a failure, and what is known of it."""
+    return f"{kind.value}: {reason}" if reason else kind.value

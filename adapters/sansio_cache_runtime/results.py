@@ -112,12 +112,17 @@ def ready(outcome: Outcome, limit_s: float) -> None:
     """What `wait_ready` gives: nothing, or it raises."""
     if not isinstance(outcome, Unavailable):
         return
-    if outcome.kind is FailureKind.TIMEOUT:
-        raise CacheTimeoutError(f"the store did not answer within {limit_s:g} s")
     assert outcome.kind is not None
+    why = outcome.reason or "check the URL and the server"
+    if outcome.kind is FailureKind.TIMEOUT:
+        raise CacheTimeoutError(f"the store did not answer within {limit_s:g} s: {why}") from outcome.cause
     raise CacheConnectionError(
-        f"the store did not serve within {limit_s:g} s ({outcome.kind.value}): check the URL and the server"
-    )
+        f"the store did not serve within {limit_s:g} s ({outcome.kind.value}): {why}"
+    ) from outcome.cause
+
+
+def _with(text: str, reason: str) -> str:
+    return f"{text}: {reason}" if reason else text
 
 
 def _raise_failure(outcome: Outcome) -> None:
@@ -135,9 +140,9 @@ def _raise_failure(outcome: Outcome) -> None:
             raise CacheTimeoutError(f"another caller's load had not ended after {waited_s:.3g} s")
         case Unavailable(kind=None):
             raise CacheConnectionError("the store does not serve, and is not asked until it does")
-        case Unavailable(kind=FailureKind.TIMEOUT):
-            raise CacheTimeoutError("the store did not answer in time")
-        case Unavailable(kind=kind):
-            raise CacheConnectionError(f"the store failed ({kind})")
+        case Unavailable(kind=FailureKind.TIMEOUT, reason=reason, cause=cause):
+            raise CacheTimeoutError(_with("the store did not answer in time", reason)) from cause
+        case Unavailable(kind=kind, reason=reason, cause=cause):
+            raise CacheConnectionError(_with(f"the store failed ({kind})", reason)) from cause
         case _:
             pass

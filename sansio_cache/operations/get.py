@@ -56,6 +56,7 @@ from sansio_cache.step import (
     ended,
     evolve,
     gave_up,
+    unavailable,
     unexpected,
 )
 from sansio_cache.tags import VARIANT_OF, Versions, known, tag_keys
@@ -87,7 +88,7 @@ class ReadRequest(Struct, frozen=True):
     def fail(self, failure: StoreFailed) -> Step:
         """The last step where the store gave no answer."""
         missed = Missed(self.key, MissReason.STORE_ERROR)
-        outcome = Unavailable(failure.kind) if self.raises else Missing()
+        outcome = unavailable(failure) if self.raises else Missing()
         return self.end(outcome, failure.now_s, *gave_up(failure), missed)
 
 

@@ -47,6 +47,7 @@ from sansio_cache.step import (
     ended,
     evolve,
     gave_up,
+    unavailable,
     unexpected,
 )
 from sansio_cache.tags import Versions, known, tag_keys
@@ -82,7 +83,7 @@ class ReadManyRequest:
 
     def fail(self, failure: StoreFailed) -> Step:
         """The last step where the store gave no answer."""
-        outcome = Unavailable(failure.kind)
+        outcome = unavailable(failure)
         return self.give_up(MissReason.STORE_ERROR, outcome, failure.now_s, *gave_up(failure))
 
     def finish(self, verdicts: tuple[Verdict, ...], now_s: float) -> Step:

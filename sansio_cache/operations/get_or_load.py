@@ -88,6 +88,7 @@ from sansio_cache.step import (
     ended,
     evolve,
     gave_up,
+    unavailable,
     unexpected,
 )
 from sansio_cache.tags import Versions
@@ -151,7 +152,7 @@ def _fail(request: LoadRequest, load_id: int | None, finding: Finding, failure: 
     """End without a value: the store failed, and the caller wants to know."""
     missed = () if finding.counted else (Missed(request.name, MissReason.STORE_ERROR),)
     notices = (*gave_up(failure), *missed, *request.done(failure.now_s))
-    return ended(Unavailable(failure.kind), *notices, load_id=load_id)
+    return ended(unavailable(failure), *notices, load_id=load_id)
 
 
 class LoadReading(AsksStore, Struct, frozen=True):

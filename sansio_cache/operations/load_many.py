@@ -91,6 +91,7 @@ from sansio_cache.step import (
     ended,
     evolve,
     gave_up,
+    unavailable,
     unexpected,
 )
 from sansio_cache.tags import Versions
@@ -221,7 +222,7 @@ class LoadManyReading(AsksStore):
         missed = (n for want in wants for n in batch.as_miss(want, MissReason.STORE_ERROR))
         notices = (*gave_up(failure), *missed)
         if batch.request.each.policy.on_read_error == "raise":
-            return batch.end(Unavailable(failure.kind), failure.now_s, *notices)
+            return batch.end(unavailable(failure), failure.now_s, *notices)
         counted = tuple(evolve(want, counted=True) for want in wants)
         return load(batch, counted, (), failure.now_s, *notices)
 
@@ -318,7 +319,7 @@ class LoadManyAcquiring(AsksStore):
         if batch.request.each.policy.on_read_error == "raise":
             wants = (*acquisition.granted, *acquisition.alone, *rest, *batch.waiting)
             missed = tuple(n for want in wants for n in batch.as_miss(want, MissReason.STORE_ERROR))
-            outcome = Unavailable(failure.kind)
+            outcome = unavailable(failure)
             return release(batch, acquisition.leases, outcome, failure.now_s, *notices, *missed)
         alone = (*acquisition.alone, *rest)
         return acquire(evolve(acquisition, todo=(), alone=alone), failure.now_s, *notices)

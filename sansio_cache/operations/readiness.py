@@ -5,6 +5,9 @@
     Woke      v
     ReadinessPausing      the pause doubles, from 50 ms to 2 s
 
+Where the time is up it says what the tries have met: a try that the end cuts off knows no more than that
+there was no answer in time, so what an earlier one has met is said instead.
+
 It states nothing but that the store has answered: who waits at the start of a program is no request, and has
 found no outage.
 """
@@ -27,7 +30,7 @@ from sansio_cache.events import (
     Woke,
 )
 from sansio_cache.notices import StoreAnswered
-from sansio_cache.step import Abandoned, Completed, Step, Unavailable, ended, unexpected
+from sansio_cache.step import Abandoned, Completed, Step, ended, unavailable, unexpected
 
 PROBE_S: Final = 1.0
 """How long one probe may take."""
@@ -46,6 +49,8 @@ class ReadinessPinging:
     deadline_s: float
     """On the driver's clock."""
     pause_s: float = FIRST_PAUSE_S
+    met: StoreFailed | None = None
+    """The last failure that says more than that there was no answer in time."""
 
     def ask(self, now_s: float) -> Step:
         """The step that waits in this state."""
@@ -58,19 +63,21 @@ class ReadinessPinging:
         match event:
             case Ponged():
                 return ended(Completed(), StoreAnswered())
-            case StoreFailed(now_s=now_s, kind=kind):
-                return self._pause(kind, now_s)
+            case StoreFailed():
+                return self._pause(event)
             case Interrupted():
                 return ended(Abandoned())
             case _:
                 assert_never(event)
 
-    def _pause(self, kind: FailureKind, now_s: float) -> Step:
-        left_s = self.deadline_s - now_s
+    def _pause(self, failure: StoreFailed) -> Step:
+        met = self.met if failure.kind is FailureKind.TIMEOUT else failure
+        left_s = self.deadline_s - failure.now_s
         if left_s <= FIRST_PAUSE_S:
-            return ended(Unavailable(kind))
+            # The time may have ended in the middle of a try, which then knows nothing better.
+            return ended(unavailable(met or failure))
         pause_s = min(self.pause_s, left_s - FIRST_PAUSE_S)
-        return Step(ReadinessPausing(self), Sleep(pause_s))
+        return Step(ReadinessPausing(attrs.evolve(self, met=met)), Sleep(pause_s))
 
 
 @attrs.frozen

@@ -269,9 +269,28 @@ def test_what_the_coordinator_has_found_is_logged(change, caplog):
     assert record.getMessage().startswith(f"cache n: {text}")
 
 
-def test_a_connection_that_is_not_trusted_is_no_news(caplog):
-    Recorder("n").log(Distrusted(""))
-    assert not caplog.records
+def test_connections_that_are_not_trusted_are_warned_of_once(caplog):
+    recorder = Recorder("n")
+    recorder.know_place("h:6379")
+    for _ in range(3):
+        recorder.log(Distrusted(""))
+    [record] = caplog.records
+    assert record.getMessage().startswith("cache n: a reply of the store at h:6379 belonged to another key")
+
+
+def test_the_log_names_the_place_of_the_store_and_the_reason(caplog):
+    recorder = Recorder("n")
+    recorder.know_place("h:6379")
+    recorder.log(OutageBegan("", FailureKind.CONNECTION, "h:6379 refuses connections"))
+    recorder.log(OutageEnded("", 2.0))
+    recorder.log(RefusalBegan("", FailureKind.PERMISSION, "h:6379 does not permit it"))
+    recorder.log(RefusalBegan("", FailureKind.EXHAUSTED, "no descriptor is left"))
+    recorder.log(InvalidationsForgotten("", 5))
+    messages = [record.getMessage() for record in caplog.records]
+    assert all(" at h:6379" in message for message in messages)
+    assert "does not serve (connection: h:6379 refuses connections); loaders run" in messages[0]
+    assert "refuses (permission: h:6379 does not permit it)" in messages[2]
+    assert "(exhausted: no descriptor is left)" in messages[3]
 
 
 def test_notices_of_failures_are_the_coordinator_s_to_judge(caplog):

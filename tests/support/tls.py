@@ -55,5 +55,6 @@ class _TlsRelay(Relay):
         self.to_client += self._outgoing.read()
 
     def from_upstream(self, data: bytes) -> None:
-        self._tls.write(data)
+        if data:  # nothing, where it was room to send that was waited for
+            self._tls.write(data)
         self.to_client += self._outgoing.read()

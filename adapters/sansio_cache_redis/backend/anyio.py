@@ -22,6 +22,7 @@ from sansio_cache_redis.connections.settings import (
     check_any_client,
     check_client,
     opening_timeout_s,
+    where_of,
 )
 from sansio_cache_redis.connections.threads import StartThread
 from sansio_cache_redis.health import PROBES_S, probes
@@ -113,7 +114,8 @@ def make_backend_in_running_loop(
     listener = None
     if client is None:
         listener = Listener(blocking_factory(config.redis), config.namespace, start_thread)
-    return RedisBackend(config, SingleServer(connections), clock, server_clock, listener)
+    where = where_of(config.redis, client)
+    return RedisBackend(config, SingleServer(connections), clock, server_clock, listener, where)
 
 
 # Imported where they are used: who runs one of the two event loops need not have the other.

@@ -12,6 +12,7 @@ from sansio_cache.config import CacheConfig
 from sansio_cache.health import Health
 from sansio_cache.keys import ONE_PART
 from sansio_cache_redis.health import judge
+from sansio_cache_redis.reasons import Where, reason_of
 from sansio_cache_redis.topology.single import C, SingleServer
 from sansio_cache_redis.wire import Args, EventReader, ServerClock
 from sansio_cache_runtime.backend import Listener
@@ -26,6 +27,7 @@ class BaseBackend(Generic[C]):
         clock: The local monotonic clock, in seconds.
         server_clock: The server's, as far as it is known.
         listener: Tells waiters of changes; None where they have to look for themselves.
+        where: Where the server is, for messages.
     """
 
     def __init__(
@@ -35,13 +37,17 @@ class BaseBackend(Generic[C]):
         clock: Callable[[], float],
         server_clock: ServerClock,
         listener: Listener | None,
+        where: Where,
     ) -> None:
+        self._where = where
+        self.place = where.place
+        """Where the server is, for messages: `host:port`, or the path of a socket."""
         self.listener: Listener | None = listener
         self._config = config
         self._server = server
         self.connections = server.connections
         """Where commands go."""
-        self._events = EventReader(clock, server_clock, partial(server.reset, ONE_PART))
+        self._events = EventReader(clock, server_clock, partial(server.reset, ONE_PART), where)
         self._read = self._events.read
         """Makes an event of a command and of what came back. Never raises; it may close the connections, also
         those that the replies have come in on."""
@@ -59,7 +65,7 @@ class BaseBackend(Generic[C]):
     ) -> Health:
         """What the replies to the probes, or the failure in their place, say about the server."""
         if isinstance(replies, BaseException):
-            problem = f"the server cannot be asked: {type(replies).__name__}"
-            return Health(ok=False, problems=(problem,))
+            reason, _ = reason_of(replies, self._where)
+            return Health(ok=False, problems=(f"the server cannot be asked: {reason}",))
         health = judge(asked, replies, self._config.max_value_bytes)
         return attrs.evolve(health, latency_s=latency_s)

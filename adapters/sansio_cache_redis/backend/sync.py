@@ -13,7 +13,7 @@ from sansio_cache.health import Health
 from sansio_cache.signals import let_through
 from sansio_cache_redis.backend.base import BaseBackend
 from sansio_cache_redis.connections.client import ClientConnections
-from sansio_cache_redis.connections.settings import blocking_factory, check_client
+from sansio_cache_redis.connections.settings import blocking_factory, check_client, where_of
 from sansio_cache_redis.connections.threads import StartThread, ThreadsConnections
 from sansio_cache_redis.health import PROBES_S, probes
 from sansio_cache_redis.listening import Listener
@@ -72,7 +72,9 @@ def make_backend(
     server_clock = ServerClock()
     if client is not None:
         check_client(client, blocking=True)
-        return RedisBackend(config, SingleServer(ClientConnections(client)), clock, server_clock, None)
+        where = where_of(config.redis, client)
+        return RedisBackend(config, SingleServer(ClientConnections(client)), clock, server_clock, None, where)
+    where = where_of(config.redis, None)
     make_connection = blocking_factory(config.redis)
     connections = ThreadsConnections(
         make_connection,
@@ -81,4 +83,4 @@ def make_backend(
         on_time=lambda server_us: server_clock.learn(server_us, clock()),
     )
     listener = Listener(make_connection, config.namespace, start_thread)
-    return RedisBackend(config, SingleServer(connections), clock, server_clock, listener)
+    return RedisBackend(config, SingleServer(connections), clock, server_clock, listener, where)

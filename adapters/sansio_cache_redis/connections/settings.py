@@ -30,6 +30,7 @@ from redis.retry import Retry
 from sansio_cache.config import RedisConfig
 from sansio_cache.errors import ConfigurationError
 from sansio_cache.url import MEMORY, read_url, redact_url
+from sansio_cache_redis.reasons import Where
 
 _LONGEST_OPENING_S: Final = 5.0
 """How long a connection may take to open in the background; another is tried after that."""
@@ -134,6 +135,16 @@ def asyncio_factory(config: RedisConfig) -> Callable[[], Any]:
     found, arguments = _arguments(config, asyncio_connection.parse_url)
     arguments["retry"] = AsyncRetry(NoBackoff(), 0)
     return _factory(found or asyncio_connection.Connection, arguments, config.url)
+
+
+def where_of(config: RedisConfig, client: Any | None) -> Where:
+    """Where the server is, for messages: that of a client of the user's, where there is one."""
+    if client is None:
+        url = read_url(config.url)
+        return Where(url.place, url.scheme == "rediss")
+    settings = client.connection_pool.connection_kwargs
+    path = settings.get("path")
+    return Where(str(path) if path else f"{settings.get('host', 'localhost')}:{settings.get('port', 6379)}")
 
 
 def check_any_client(client: Any) -> None:

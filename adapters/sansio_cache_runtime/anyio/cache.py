@@ -615,6 +615,7 @@ class Cache(CacheBase):
 
     def _make_driver(self, backend: AnyioBackend, background: Background) -> Driver:
         self._coordinator.part_of = backend.part_of
+        self._recorder.know_place(getattr(backend, "place", ""))
         return Driver(
             backend,
             self._coordinator,

@@ -576,6 +576,7 @@ class Cache(CacheBase):
         background = Background()
         self._backend = self._make_backend(background)
         self._coordinator.part_of = self._backend.part_of
+        self._recorder.know_place(getattr(self._backend, "place", ""))
         self._driver = Driver(
             self._backend,
             self._coordinator,

@@ -7,9 +7,10 @@ import pytest
 from sansio_cache.commands import Ping, Sleep
 from sansio_cache.errors import ProtocolError
 from sansio_cache.events import FailureKind, Interrupted, KeysDeleted, Ponged, StoreFailed, Woke
+from sansio_cache.keys import ONE_PART
 from sansio_cache.notices import StoreAnswered, StoreErrored, StoreGaveUp
 from sansio_cache.operations.readiness import wait_ready
-from sansio_cache.step import Abandoned, Completed, Unavailable
+from sansio_cache.step import Abandoned, Completed, Unavailable, evolve
 from support.machines import Script
 
 DOWN = FailureKind.CONNECTION
@@ -44,10 +45,22 @@ def test_a_store_that_is_not_there_is_no_outage():
     assert not [each for each in script.notices if isinstance(each, StoreErrored | StoreGaveUp)]
 
 
-@pytest.mark.parametrize("kind", [FailureKind.TIMEOUT, DOWN, FailureKind.PERMISSION])
+@pytest.mark.parametrize("kind", [DOWN, FailureKind.PERMISSION])
 def test_when_the_time_is_up_it_says_what_the_last_probe_met(kind):
     script = Script(wait_ready(5.0, 0.0)).give(StoreFailed(0.0, DOWN), Woke(4.97), StoreFailed(4.97, kind))
     assert script.outcome == Unavailable(kind)
+
+
+def test_a_probe_that_the_end_cuts_off_does_not_hide_what_earlier_ones_have_met():
+    cause = OSError("refused")
+    refused = StoreFailed(0.0, DOWN, ONE_PART, "h:1 refuses connections", cause)
+    late = StoreFailed(4.97, FailureKind.TIMEOUT, ONE_PART, "no connection to h:1 in time")
+    script = Script(wait_ready(5.0, 0.0)).give(StoreFailed(0.0, FailureKind.HANDSHAKE), Woke(0.1), refused)
+    script.give(Woke(1.0), evolve(late, now_s=2.0), Woke(3.0), late)
+    assert script.outcome == Unavailable(DOWN, "h:1 refuses connections", cause)
+
+    script = Script(wait_ready(5.0, 0.0)).give(late)
+    assert script.outcome == Unavailable(FailureKind.TIMEOUT, "no connection to h:1 in time")
 
 
 @pytest.mark.parametrize(
