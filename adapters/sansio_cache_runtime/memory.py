@@ -6,6 +6,7 @@ of them lives; its limits are those of the first.
 
 from __future__ import annotations
 
+import logging
 import time
 from typing import Final
 from weakref import WeakSet, WeakValueDictionary
@@ -30,10 +31,13 @@ class SharedMemory:
         self._is_changing = False
         self._aside: MemoryStore | None = None
         self._gone: dict[str, None] = {}
+        self._is_inherited = False
         _memories.add(self)
 
     def perform(self, command: StoreCommand) -> StoreEvent:
         """Do what is asked, at once."""
+        if self._is_inherited:
+            self._say_that_it_is_inherited()
         with self._lock:
             if self._is_changing:  # by this very thread, which a signal handler or a finaliser interrupts
                 return self._perform_aside(command)
@@ -53,6 +57,16 @@ class SharedMemory:
         """A lock that another thread held when the process forked is never released, nor its change ended."""
         self._lock = process_lock()
         self._is_changing = False
+        self._is_inherited = len(self.store) > 0
+
+    def _say_that_it_is_inherited(self) -> None:
+        self._is_inherited = False
+        logger.warning(
+            "cache %s: memory:// is the store of one process, and this process was forked from the one that "
+            "filled it: from here on neither sees what the other stores or invalidates. Use redis://, or "
+            "make the cache after the fork",
+            self._config.namespace,
+        )
 
     def _perform_aside(self, command: StoreCommand) -> StoreEvent:
         """Answer as an empty store would. What is written or removed is removed here when the change is done.
@@ -83,6 +97,8 @@ class SharedMemory:
 def _store(config: CacheConfig) -> MemoryStore:
     return MemoryStore(time.monotonic, config.memory_max_entries, config.memory_max_bytes)
 
+
+logger: Final = logging.getLogger("sansio_cache")
 
 _memories: Final[WeakSet[SharedMemory]] = WeakSet()
 

@@ -66,12 +66,9 @@ class Entropy(Protocol):
         ...
 
 
-# Seeded by the operating system, and anew in a forked process: two that draw the same nonce would take each
-# other's leases for their own. Not the module's own functions, which a program may seed. Asking the operating
-# system every time would cost a system call a read.
-_entropy = random.Random()  # noqa: S311 - nonces are to be unique, not secret
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_entropy.seed)
+# From the operating system, each time: two that draw the same nonce would take each other's leases for their
+# own. A generator in this process is copied with it, by a fork in C or the snapshot of a machine.
+_entropy = random.SystemRandom()
 
 
 class _Known(dict[Any, T]):
@@ -103,7 +100,7 @@ class RequestBuilder:
         self._coordinator = coordinator
         self.clock = clock
         self._entropy: Entropy = entropy or _entropy
-        self._draw = self._entropy.randbytes
+        self._draw = os.urandom if entropy is None else entropy.randbytes
         self._max_value_bytes = config.max_value_bytes
         self._migration_for = config.migration_for
         self._form_of = config.codec_of

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from typing import Final
 
@@ -15,6 +14,7 @@ from sansio_cache_runtime.anyio.background import AsyncioBackground, Background,
 from sansio_cache_runtime.anyio.driver import Driver
 from sansio_cache_runtime.anyio.loops import is_under_trio, library, running_loop_of
 from sansio_cache_runtime.backend import AnyioBackend
+from sansio_cache_runtime.process import process_lock
 
 _CLOSE_S: Final = 1.0
 
@@ -50,6 +50,9 @@ class Binding:
         self.backend.distrust(ONE_PART)
 
 
+_of_parents: Final[list[Binding]] = []
+
+
 class Bindings:
     """What a cache has in all event loops. Safe for threads.
 
@@ -65,7 +68,7 @@ class Bindings:
     ) -> None:
         self._make_backend = make_backend
         self._make_driver = make_driver
-        self._lock = threading.Lock()
+        self._lock = process_lock()
         self._bindings: dict[object, Binding] = {}
         self._is_closed = False
         self.last: Binding | None = None
@@ -88,6 +91,14 @@ class Bindings:
                 binding = self._bindings[loop] = self._make(running_loop, loop)
             self.last = binding
         return binding
+
+    def begin_in_child(self) -> None:
+        """Begin anew in a forked process: the loops are the parent's, and so are their connections."""
+        self._lock = process_lock()
+        # Kept, and never ended: what a loop watches is one list of the system's for parent and child.
+        _of_parents.extend(self._bindings.values())
+        self._bindings = {}
+        self.last = None
 
     def _make(self, running_loop: Callable[[], object], loop: object) -> Binding:
         background: Background = TrioBackground() if is_under_trio() else AsyncioBackground()

@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mappin
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from types import TracebackType
 from typing import Any, Never, Self, TypeVar, TypeVarTuple, overload
+from weakref import WeakSet
 
 from sansio_cache.config import CacheConfig
 from sansio_cache.health import Health
@@ -30,6 +31,7 @@ from sansio_cache_runtime.cache_base import CacheBase, made_config
 from sansio_cache_runtime.entity import plan_entity
 from sansio_cache_runtime.loaders import bind, refuse_uncallable
 from sansio_cache_runtime.mutation import Mutation, plan_mutation
+from sansio_cache_runtime.process import MARK, at_begin_in_child, begin_in_child
 from sansio_cache_runtime.progress import check_progress, reporting
 from sansio_cache_runtime.request_builder import AnyTtl
 from sansio_cache_runtime.results import (
@@ -67,6 +69,7 @@ class Cache(CacheBase):
         assert make_backend is not None
         self._endings: dict[int, LoopEvent] = {}
         self._bindings = Bindings(make_backend, self._make_driver)
+        _caches.add(self)
 
     @classmethod
     def from_backend(
@@ -604,6 +607,8 @@ class Cache(CacheBase):
 
     def _bound(self) -> Driver:
         """The driver of the running event loop; made with the first call in it."""
+        if not MARK[0]:
+            begin_in_child()
         binding = self._bindings.last
         if binding is not None and binding.library == library.name:
             try:
@@ -625,3 +630,21 @@ class Cache(CacheBase):
             self._requests.clock,
             self._endings,
         )
+
+    def _after_fork(self) -> None:
+        """In the child: no loop of the parent runs here, and its connections are the parent's."""
+        self._recorder.after_fork()
+        self._coordinator.forget_loads()
+        self._endings.clear()
+        self._bindings.begin_in_child()
+
+
+_caches: WeakSet[Cache] = WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    for cache in list(_caches):
+        cache._after_fork()  # noqa: SLF001
+
+
+at_begin_in_child(_after_fork_in_child)

@@ -65,6 +65,7 @@ class Cache(CacheBase):
         super().__init__(made_config(config, make_backend))
         assert make_backend is not None
         self._make_backend = make_backend
+        self._driver = Driver.__new__(Driver)
         self._assemble()
         _caches.add(self)
 
@@ -577,7 +578,8 @@ class Cache(CacheBase):
         self._backend = self._make_backend(background)
         self._coordinator.part_of = self._backend.part_of
         self._recorder.know_place(getattr(self._backend, "place", ""))
-        self._driver = Driver(
+        Driver.__init__(  # in place: a call that has taken it goes on with what this process has
+            self._driver,
             self._backend,
             self._coordinator,
             self._recorder,

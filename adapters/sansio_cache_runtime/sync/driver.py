@@ -36,6 +36,7 @@ from sansio_cache_runtime.loaders import (
     forget_loads,
     refuse_recursion,
 )
+from sansio_cache_runtime.process import MARK, begin_in_child
 from sansio_cache_runtime.recorder import Recorder
 from sansio_cache_runtime.sync.background import Background
 from sansio_cache_runtime.sync.event import ThreadEvent
@@ -84,6 +85,8 @@ class Driver(DriverBase[ThreadEvent, SyncBackend]):
             CacheClosedError: The cache is closed.
             RecursiveLoadError: A loader asks for its own key.
         """
+        if not MARK[0]:
+            begin_in_child()  # which makes this driver anew
         if self._is_closed:
             raise CacheClosedError("the cache is closed: make another")
         coordinator, recorder = self._coordinator, self._recorder

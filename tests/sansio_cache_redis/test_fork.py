@@ -1,0 +1,176 @@
+"""Children of a fork: who we are is looked at when it matters, and not only when Python forks (S15).
+
+`os.fork` calls Python's hooks; a server that forks in C does not, and its workers have all that their parent
+had: connections, locks, and the state of every generator of random numbers.
+"""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from sansio_cache_redis.sync import Cache
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="there is no fork")
+
+BEGIN = """
+import asyncio, ctypes, json, logging, os, sys, time
+url, how = sys.argv[1:]
+logging.basicConfig(format="%(message)s")
+fork = {"python": os.fork, "c": ctypes.PyDLL(None).fork}[how]
+from sansio_cache_redis.sync import Cache
+
+def in_child(work, *args):
+    reading, writing = os.pipe()
+    if fork() == 0:
+        code = 1
+        try:
+            with os.fdopen(writing, "w") as answer:
+                json.dump(work(*args), answer)
+            code = 0
+        finally:
+            os._exit(code)
+    os.close(writing)
+    return os.fdopen(reading)
+
+def answers(children):
+    found = []
+    for child in children:
+        with child:
+            found.append(json.load(child))
+    for _ in children:
+        assert os.wait()[1] == 0
+    return found
+"""
+
+in_both_ways = pytest.mark.parametrize("how", ["python", "c"])
+
+
+def run(script, url, how):
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", BEGIN + script, url, how],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout), done.stderr
+
+
+def test_no_two_children_draw_the_same_nonces(redis_url):
+    found, _ = run(
+        """
+cache = Cache.from_url(url, namespace="n")
+def draw():
+    return [cache._requests._nonce().hex() for _ in range(10)]
+print(json.dumps([draw(), *answers([in_child(draw) for _ in range(3)])]))
+""",
+        redis_url,
+        "c",
+    )
+    assert len({nonce for each in found for nonce in each}) == 40
+
+
+@in_both_ways
+def test_each_child_has_connections_of_its_own_and_reads_its_own_replies(how, redis_url, namespace):
+    found, _ = run(
+        f"""
+cache = Cache.from_url(url, namespace={namespace!r})
+def work(number):
+    for count in range(100):
+        key = f"{{number}}-{{count}}"
+        cache.set(key, key)
+        if cache.get(key) != key:
+            return cache.get(key)
+    return [cache._backend.connections.count, dict(cache.stats().errors)]
+assert work("before")[0] == 1
+children = [in_child(work, number) for number in range(3)]
+print(json.dumps([work("parent"), *answers(children)]))
+""",
+        redis_url,
+        how,
+    )
+    assert found == [[1, {}]] * 4
+
+
+def test_of_two_children_that_write_the_later_one_is_not_undone(redis_url, namespace):
+    run(
+        f"""
+cache = Cache.from_url(url, namespace={namespace!r})
+def write(hold_s, value):
+    time.sleep(0.1 * value)
+    with cache.mutate("price") as mutation:
+        time.sleep(hold_s)
+        mutation.set("price", value)
+print(json.dumps(answers([in_child(write, 0.3, 1), in_child(write, 0.5, 2)])))
+""",
+        redis_url,
+        "c",
+    )
+    with Cache.from_url(redis_url, namespace=namespace) as cache:
+        assert cache.get("price") in (2, None)
+
+
+@pytest.mark.parametrize(("library", "how"), [("asyncio", "c"), ("asyncio", "python"), ("trio", "python")])
+def test_an_event_loop_in_a_child_has_connections_of_its_own(library, how, redis_url, namespace):
+    found, _ = run(
+        f"""
+import anyio
+from sansio_cache_redis.anyio import Cache
+cache = Cache.from_url(url, namespace={namespace!r})
+async def work(number):
+    for count in range(20):
+        key = f"{{number}}-{{count}}"
+        assert await cache.set(key, key)
+        assert await cache.get(key) == key
+    return dict(cache.stats().errors)
+def alone(number):
+    return anyio.run(work, number, backend={library!r})
+first = alone("before")
+children = [in_child(alone, number) for number in range(2)]
+print(json.dumps([first, alone("parent"), *answers(children)]))
+""",
+        redis_url,
+        how,
+    )
+    assert found == [{}] * 4
+
+
+def test_a_child_is_told_once_that_the_store_in_memory_is_a_copy():
+    found, said = run(
+        """
+cache = Cache.from_url("memory://", namespace="shop")
+untouched = Cache.from_url("memory://", namespace="empty")
+cache.set("k", 1)
+def look():
+    return [untouched.get("k"), cache.get("k"), cache.set("k", 2), cache.get("k")]
+found = answers([in_child(look)])
+print(json.dumps([*found, cache.get("k")]))
+""",
+        "memory://",
+        "c",
+    )
+    assert found == [[None, 1, True, 2], 1]
+    [line] = said.splitlines()
+    assert line.startswith("cache shop: memory:// is the store of one process")
+    assert "redis://" in line
+
+
+def test_a_grandchild_has_its_own_as_well(redis_url, namespace):
+    found, _ = run(
+        f"""
+cache = Cache.from_url(url, namespace={namespace!r})
+def work():
+    cache.set("k", 1)
+    return [cache._requests._nonce().hex(), cache._backend.connections.count]
+def child():
+    return [work(), *answers([in_child(work)])]
+print(json.dumps([work(), *answers([in_child(child)])[0]]))
+""",
+        redis_url,
+        "c",
+    )
+    assert len({nonce for nonce, _ in found}) == 3
+    assert [count for _, count in found] == [1, 1, 1]
