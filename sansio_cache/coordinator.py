@@ -28,13 +28,12 @@ the part that it comes from. A single server is one part.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final
 
 import attrs
 from msgspec import Struct
 
-from sansio_cache.breaker import Breaker
 from sansio_cache.budget import StoreTimeouts
 from sansio_cache.commands import Renewal, ShareLoad
 from sansio_cache.entry import MissReason
@@ -52,6 +51,7 @@ from sansio_cache.events import (
 from sansio_cache.keys import ONE_PART
 from sansio_cache.notices import (
     InvalidationFailed,
+    InvalidationRefused,
     Missed,
     Notice,
     StoreAnswered,
@@ -59,21 +59,21 @@ from sansio_cache.notices import (
     StoreErrored,
     StoreGaveUp,
 )
-from sansio_cache.operations.recovery import recover
 from sansio_cache.operations.renewal import renew
+from sansio_cache.part import Part, PartSnapshot, Recovery
 from sansio_cache.pending_invalidations import PendingInvalidations
 from sansio_cache.single_flight import Following, SingleFlight, SingleFlightSnapshot, Ticket
-from sansio_cache.step import Completed, Loaded, Outcome, Step, evolve
+from sansio_cache.step import Loaded, Outcome, Step, evolve
 from sansio_cache.tags import is_tag_key
 
-MOST_TOLD: Final = 500
-"""How many pending invalidations one recovery tells the store."""
+LONGEST_LIFE_S: Final = 8 * 86_400.0
+"""How long an entry lives at most, in seconds, by the longest of the tiers with its jitter and lease."""
 _ENDED_BY_A_WRITE: Final = frozenset(
     {FailureKind.OUT_OF_MEMORY, FailureKind.WRITES_REFUSED, FailureKind.READ_ONLY}
 )
 
 
-_ALWAYS_HEEDED: Final = frozenset({StoreGaveUp, StoreAnswered, InvalidationFailed})
+_ALWAYS_HEEDED: Final = frozenset({StoreGaveUp, StoreAnswered, InvalidationFailed, InvalidationRefused})
 
 
 class OutageBegan(Struct, frozen=True):
@@ -109,67 +109,37 @@ class InvalidationsForgotten(Struct, frozen=True):
     limit: int
 
 
+class InvalidationsRefused(Struct, frozen=True):
+    """The store refuses to be told of `count` invalidations, and not of others: for the first time."""
+
+    part: str
+    kind: FailureKind
+    count: int
+
+
+class InvalidationsGivenUp(Struct, frozen=True):
+    """`count` invalidations that the store refuses are given up: nothing older can still be alive."""
+
+    part: str
+    count: int
+
+
 class Distrusted(Struct, frozen=True):
     """A reply belonged to another key: the connections to a part are not to be trusted any more (S9)."""
 
     part: str
 
 
-Change = OutageBegan | OutageEnded | RefusalBegan | InvalidationsForgotten | Distrusted
+Change = (
+    OutageBegan
+    | OutageEnded
+    | RefusalBegan
+    | InvalidationsForgotten
+    | InvalidationsRefused
+    | InvalidationsGivenUp
+    | Distrusted
+)
 """What a driver is to know of what a coordinator has taken in."""
-
-
-@attrs.frozen
-class Recovery:
-    """What is to be run in the background until a part serves, and has been told what it missed.
-
-    Args:
-        ticket: Whose it is.
-        part: The part.
-        step: The first step.
-        keys: The keys that the store is told, each with the number of its latest failure.
-    """
-
-    ticket: Ticket
-    part: str
-    step: Step
-    keys: Mapping[str, int]
-
-
-@attrs.define
-class _Part:
-    """What is known of one part of the store."""
-
-    pending: PendingInvalidations
-    breaker: Breaker = attrs.field(factory=Breaker)
-    refusals: set[FailureKind] = attrs.field(factory=set)
-    recovering: Ticket | None = None
-    """The ticket of whoever runs its recovery."""
-
-    @property
-    def needs_recovery(self) -> bool:
-        return self.breaker.is_open or len(self.pending) > 0
-
-    @property
-    def is_worth_keeping(self) -> bool:
-        """Whether it is not as if nothing had ever happened to it."""
-        return (
-            self.needs_recovery
-            or self.recovering is not None
-            or bool(self.refusals)
-            or self.pending.forgotten > 0  # which is said once
-        )
-
-
-@attrs.frozen
-class PartSnapshot:
-    """What is known of one part, as a value."""
-
-    part: str
-    open_since_s: float | None
-    pending: tuple[tuple[str, int], ...]
-    refusals: tuple[FailureKind, ...]
-    recovering: Ticket | None
 
 
 @attrs.frozen
@@ -193,12 +163,15 @@ class Coordinator:
         is_disabled: Whether the cache is switched off by its configuration.
         part_of: Gives the part of the store that a key is in.
         most_pending: How many invalidations are kept for a part that cannot be told of them.
+        longest_life_s: How long an entry and a lease of it live at most, in seconds. What the store refuses
+            to be told of is given up after that.
         single_flight: The loads under way.
     """
 
     is_disabled: bool = False
     part_of: Callable[[str], str] = one_part
     most_pending: int = 10_000
+    longest_life_s: float = LONGEST_LIFE_S
     single_flight: SingleFlight = attrs.field(factory=SingleFlight)
     must_ask: bool = attrs.field(init=False)
     """Whether `skip` may have a reason to give: seldom, and the question is asked for every read."""
@@ -206,7 +179,7 @@ class Coordinator:
     """Whether some part is to be probed, or told of invalidations."""
     bypassed: frozenset[str] = attrs.field(default=frozenset(), init=False)
     """Tags, by their keys, whose removal the store has not been told of yet."""
-    _parts: dict[str, _Part] = attrs.field(factory=dict, init=False)
+    _parts: dict[str, Part] = attrs.field(factory=dict, init=False)
     _tickets: Iterator[Ticket] = attrs.field(factory=itertools.count, init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -280,8 +253,8 @@ class Coordinator:
             still follows it, as the one who was to wake them may have been interrupted.
         """
         for part in tuple(self._parts.values()):
-            if part.recovering == ticket:
-                part.recovering = None
+            if ticket in (part.recovering, part.telling):
+                part.drop(ticket)
                 self._settle()
         return self.single_flight.give_up(ticket)
 
@@ -289,7 +262,7 @@ class Coordinator:
         """Nobody of those is there any more who led loads or ran recoveries: in a forked process, say."""
         self.single_flight = self.single_flight.successor()
         for part in self._parts.values():
-            part.recovering = None
+            part.drop(None)
         self._settle()
 
     # The store.
@@ -307,9 +280,23 @@ class Coordinator:
             return MissReason.STORE_ERROR
         return MissReason.BYPASSED if key in part.pending else None
 
+    def skip_write(self, keys: Iterable[str]) -> MissReason | None:
+        """Why a write of these keys is not to wait for the store; None where it is to ask it.
+
+        What is pending is no reason: to be told of a write is always safe.
+        """
+        if self.is_disabled:
+            return MissReason.DISABLED
+        if self.needs_recovery:
+            for key in keys:
+                part = self._parts.get(self.part_of(key))
+                if part is not None and part.breaker.is_open:
+                    return MissReason.STORE_ERROR
+        return None
+
     @property
     def is_out(self) -> bool:
-        """Whether reads do without the store, or a part of it, as it does not serve."""
+        """Whether the store, or a part of it, does not serve, and calls do without it."""
         return any(part.breaker.is_open for part in tuple(self._parts.values()))
 
     @property
@@ -351,54 +338,80 @@ class Coordinator:
                     part = self._parts.get(self.part_of(key))
                     if part is not None:
                         part.refusals -= _ENDED_BY_A_WRITE
-                case InvalidationFailed(keys=keys):
-                    changes += self._keep_pending(keys)
+                case InvalidationFailed(keys=keys, was_tried=was_tried):
+                    changes += self._keep_pending(keys, was_tried, now_s)
+                case InvalidationRefused(keys=keys, kind=kind):
+                    changes += self._refused(keys, kind)
                 case Missed(key=key, reason=MissReason.KEY_CHECK):
                     changes.append(Distrusted(self.part_of(key)))
                 case _:
                     pass
+        for name, part in self._parts.items():
+            if part.pending.refused and (count := part.pending.give_up(now_s - self.longest_life_s)):
+                changes.append(InvalidationsGivenUp(name, count))
         self._settle()
         return changes
 
-    def begin_recovery(self, ticket: Ticket, timeouts: StoreTimeouts) -> Recovery | None:
+    def begin_recovery(
+        self, ticket: Ticket, timeouts: StoreTimeouts, now_s: float, seed: int = 0
+    ) -> Recovery | None:
         """What is to be run in the background under this ticket; None where nothing is, or it is being run.
 
-        Whoever runs it calls `next_recovery` with its outcome, until that gives None; or `give_up`.
+        Whoever runs it calls `next_recovery` with its outcome, until that gives None; or `give_up`. What is
+        due, and was given up before, is not begun here: the background did not last for so long. A caller is
+        to do it (`begin_neglected`).
+
+        Args:
+            ticket: Whose it is.
+            timeouts: How long the store may take.
+            now_s: The driver's clock.
+            seed: A random number, so that processes which have met the same outage do not ask together.
         """
-        for name, part in self._parts.items():
-            if part.needs_recovery and part.recovering is None and not self.is_disabled:
-                part.recovering = ticket
-                return self._recovery(ticket, name, part, timeouts)
+        return self._begin(Part.begin, ticket, timeouts, now_s, seed)
+
+    def begin_neglected(
+        self, ticket: Ticket, timeouts: StoreTimeouts, now_s: float, seed: int = 0
+    ) -> Recovery | None:
+        """What a caller is to do by itself, as nothing runs in the background any more; mostly None.
+
+        It is one attempt, which takes at most what one step of an operation may; others go on meanwhile.
+        `next_recovery` is called with its outcome, or `give_up`.
+        """
+        return self._begin(Part.begin_neglected, ticket, timeouts, now_s, seed)
+
+    def _begin(
+        self,
+        begin: Callable[[Part, Ticket, StoreTimeouts, float, int], Recovery | None],
+        ticket: Ticket,
+        timeouts: StoreTimeouts,
+        now_s: float,
+        seed: int,
+    ) -> Recovery | None:
+        for part in () if self.is_disabled else self._parts.values():
+            recovery = begin(part, ticket, timeouts, now_s, seed)
+            if recovery is not None:
+                return recovery
         self._settle()
         return None
 
-    def next_recovery(self, recovery: Recovery, outcome: Outcome, timeouts: StoreTimeouts) -> Recovery | None:
-        """Take in what came of a recovery; what is to be run after it, None where the part has recovered.
+    def next_recovery(
+        self, recovery: Recovery, outcome: Outcome, timeouts: StoreTimeouts, now_s: float
+    ) -> Recovery | None:
+        """Take in what came of a recovery; what is to be run after it, None where there is nothing.
 
         Where the store was told of invalidations, those that have failed again meanwhile stay pending. None
         as well for whoever was given up: the part is another's.
         """
         part = self._parts.get(recovery.part)
-        if part is None or part.recovering != recovery.ticket:
-            return None
-        if isinstance(outcome, Completed):
-            part.pending.forget(recovery.keys)
-        if part.needs_recovery:
-            self._settle()
-            return self._recovery(recovery.ticket, recovery.part, part, timeouts)
-        part.recovering = None
+        following = None if part is None else part.after(recovery, outcome, timeouts, now_s)
         self._settle()
-        return None
-
-    def _recovery(self, ticket: Ticket, name: str, part: _Part, timeouts: StoreTimeouts) -> Recovery:
-        keys = part.pending.oldest(MOST_TOLD)
-        return Recovery(ticket, name, recover(tuple(keys), timeouts, name), keys)
+        return following
 
     def _gave_up(self, name: str, kind: FailureKind, reason: str, now_s: float) -> list[Change]:
         part = self._part(name)
         if kind.is_outage:
             was_open = part.breaker.is_open
-            part.breaker = part.breaker.after_failure(kind, now_s)
+            part.open(kind, now_s)
             return [] if was_open else [OutageBegan(name, kind, reason)]
         if kind in part.refusals:
             return []
@@ -408,30 +421,42 @@ class Coordinator:
     def _answered(self, name: str, now_s: float) -> list[Change]:
         part = self._part(name)
         since_s = part.breaker.open_since_s
-        part.breaker = part.breaker.after_answer()
+        part.close()
         if since_s is None:
             return []
         part.refusals.clear()
         return [OutageEnded(name, now_s - since_s)]
 
-    def _keep_pending(self, keys: Iterable[str]) -> list[Change]:
+    def _keep_pending(self, keys: Iterable[str], was_tried: bool, now_s: float) -> list[Change]:
         by_part: dict[str, list[str]] = {}
         for key in keys:
             by_part.setdefault(self.part_of(key), []).append(key)
         changes: list[Change] = []
         self.bypassed |= {key for key in keys if is_tag_key(key)}
         for name, those in by_part.items():
-            pending = self._part(name).pending
+            part = self._part(name)
+            pending = part.pending
             has_forgotten = pending.forgotten > 0
-            pending.add(those)
+            pending.add(those, now_s)
+            part.has_untold = part.breaker.is_open and (part.has_untold or not was_tried)
             if pending.forgotten and not has_forgotten:
                 changes.append(InvalidationsForgotten(name, pending.limit))
         return changes
 
-    def _part(self, name: str) -> _Part:
+    def _refused(self, keys: Iterable[str], kind: FailureKind) -> list[Change]:
+        """What is new of what the store refuses. That it does is taken in by `next_recovery`."""
+        by_part: dict[str, int] = {}
+        for key in keys:
+            name = self.part_of(key)
+            part = self._parts.get(name)
+            if part is not None and key in part.pending and key not in part.pending.refused:
+                by_part[name] = by_part.get(name, 0) + 1
+        return [InvalidationsRefused(name, kind, count) for name, count in by_part.items()]
+
+    def _part(self, name: str) -> Part:
         part = self._parts.get(name)
         if part is None:
-            part = self._parts[name] = _Part(PendingInvalidations(self.most_pending))
+            part = self._parts[name] = Part(name, PendingInvalidations(self.most_pending))
         return part
 
     def _settle(self) -> None:
@@ -449,16 +474,7 @@ class Coordinator:
 
     def snapshot(self) -> CoordinatorSnapshot:
         """All that it holds, as a value: what it decides depends on nothing else."""
-        parts = tuple(
-            PartSnapshot(
-                name,
-                part.breaker.open_since_s,
-                part.pending.snapshot(),
-                tuple(sorted(part.refusals)),
-                part.recovering,
-            )
-            for name, part in sorted(self._parts.items())
-        )
+        parts = tuple(part.snapshot() for _, part in sorted(self._parts.items()))
         return CoordinatorSnapshot(self.single_flight.snapshot(), parts)
 
     def restore(self, snapshot: CoordinatorSnapshot) -> None:
@@ -468,14 +484,11 @@ class Coordinator:
         tickets = {ticket for ticket, _ in flight.led}
         tickets |= {ticket for _, load in flight.loads for ticket, _ in load.followers}
         tickets |= {part.recovering for part in parts if part.recovering is not None}
+        tickets |= {part.telling for part in parts if part.telling is not None}
         self._tickets = itertools.count(max(tickets, default=-1) + 1)
         self._parts = {}
         for each in snapshot.parts:
-            part = self._part(each.part)
-            part.breaker = Breaker(each.open_since_s)
-            part.pending.restore(each.pending)
-            part.refusals.update(each.refusals)
-            part.recovering = each.recovering
+            self._part(each.part).restore(each)
         self._settle()
 
 

@@ -14,6 +14,7 @@ from sansio_cache.notices import (
     Hit,
     Invalidated,
     InvalidationFailed,
+    InvalidationRefused,
     LeaseLost,
     LeaseOutgrown,
     Loaded,
@@ -97,6 +98,8 @@ def describe(notice: Notice) -> str:  # noqa: C901 - one case for each notice is
             return f"made {_keys(len(keys))} stale on request"
         case InvalidationFailed(keys=keys):
             return f"could not remove {_keys(len(keys))}: pending until the store can be told"
+        case InvalidationRefused(keys=keys, kind=kind):
+            return f"the store refuses to remove {_keys(len(keys))} ({_words(kind)}): pending"
         case PatternProgressed(matched=matched, deleted=deleted):
             return f"found {_keys(matched)} so far, and removed {deleted}"
         case PatternDeleted(pattern=pattern, count=count):

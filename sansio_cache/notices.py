@@ -197,9 +197,21 @@ class SoftExpired(Struct, frozen=True):
 
 
 class InvalidationFailed(Struct, frozen=True):
-    """Keys that may now hold old values, as the store could not be told. They are pending invalidations."""
+    """Keys that may now hold old values, as the store could not be told. They are pending invalidations.
+
+    `was_tried` is false where it was not asked, as it was known not to serve: they are told in the background
+    at once.
+    """
 
     keys: tuple[str, ...]
+    was_tried: bool = True
+
+
+class InvalidationRefused(Struct, frozen=True):
+    """The store refuses to be told of pending invalidations by themselves; they are tried again, seldom."""
+
+    keys: tuple[str, ...]
+    kind: FailureKind
 
 
 class PatternProgressed(Struct, frozen=True):
@@ -248,6 +260,7 @@ Notice = (
     | Invalidated
     | SoftExpired
     | InvalidationFailed
+    | InvalidationRefused
     | PatternProgressed
     | PatternDeleted
     | Ended

@@ -21,6 +21,7 @@ from sansio_cache.notices import (
     Hit,
     Invalidated,
     InvalidationFailed,
+    InvalidationRefused,
     LeaseOutgrown,
     Loaded,
     LoadFailed,
@@ -140,6 +141,7 @@ class CacheStats:
         invalidated: Keys and tags removed on request, deletions by pattern included.
         soft_expired: Keys whose values were made stale on request.
         failed_invalidations: Keys that the store could not be told of in time.
+        refused_invalidations: How often the store refused to be told of one of them later.
         errors: Attempts that failed, by kind.
         gave_up: Operations that did without the store, by kind of their last failure.
         latency: How long operations took, by name.
@@ -164,6 +166,7 @@ class CacheStats:
     invalidated: int = 0
     soft_expired: int = 0
     failed_invalidations: int = 0
+    refused_invalidations: int = 0
     errors: Mapping[FailureKind, int] = attrs.field(default=_NOTHING, converter=_frozen_mapping, hash=False)
     gave_up: Mapping[FailureKind, int] = attrs.field(default=_NOTHING, converter=_frozen_mapping, hash=False)
     latency: Mapping[OperationName, Histogram] = attrs.field(
@@ -267,6 +270,8 @@ class StatsFold:
                 counts["soft_expired"] += len(keys)
             case InvalidationFailed(keys=keys):
                 counts["failed_invalidations"] += len(keys)
+            case InvalidationRefused(keys=keys):
+                counts["refused_invalidations"] += len(keys)
             case StoreErrored(kind=kind):
                 self._errors[kind] += 1
             case StoreGaveUp(kind=kind):

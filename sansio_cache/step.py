@@ -144,6 +144,18 @@ class Completed(Struct, frozen=True):
     """A background machine has done what there was to do."""
 
 
+class Recovered(Struct, frozen=True):
+    """What one attempt to recover came to.
+
+    `told`: the keys that the store was told of; `refused`: those that it refuses; `failure`: why it could not
+    be told of others, None where it serves.
+    """
+
+    told: tuple[str, ...] = ()
+    refused: tuple[str, ...] = ()
+    failure: FailureKind | None = None
+
+
 Outcome = (
     Value
     | Loaded
@@ -160,6 +172,7 @@ Outcome = (
     | ManyInvalidated
     | PatternRemoved
     | Completed
+    | Recovered
 )
 
 

@@ -7,24 +7,33 @@ connection that is not to be trusted is closed.
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Generic, Protocol, TypeVar
 
 from msgspec import Struct
 
 from sansio_cache.budget import StoreTimeouts
-from sansio_cache.commands import Compute, ComputeMany, ShareLoad, Sleep
-from sansio_cache.coordinator import Coordinator, Distrusted, Recovery, without_store
+from sansio_cache.commands import Compute, ComputeMany, ShareLoad, Sleep, StoreCommand
+from sansio_cache.coordinator import Coordinator, Distrusted, without_store
 from sansio_cache.events import Computed, ComputeFailed, Interrupted, ShareAnswer, SharingTimedOut
 from sansio_cache.notices import Notice, RefreshSkipped, SkipReason, StoreGaveUp
+from sansio_cache.part import Recovery
 from sansio_cache.signals import let_through
 from sansio_cache.single_flight import Following, Ticket
 from sansio_cache.step import Outcome, Step
 from sansio_cache_runtime.backend import Listener
-from sansio_cache_runtime.loaders import bound, keys_of, loading, own_copy, refuse_recursion
+from sansio_cache_runtime.loaders import (
+    bound,
+    is_inside_callback,
+    keys_of,
+    loading,
+    own_copy,
+    refuse_recursion,
+)
 from sansio_cache_runtime.outside_names import OutsideNames, outside_names
 from sansio_cache_runtime.process import is_inside, process_lock
 from sansio_cache_runtime.recorder import Recorder
@@ -116,6 +125,7 @@ class DriverBase(ABC, Generic[E, B]):
         self._make_event = make_event
         self._who = who
         self._is_closed = False
+        self._random = int.from_bytes(os.urandom(8))
         self._lock = process_lock()
         self._unheeded: deque[Sequence[Notice]] = deque()
         self._endings: dict[int, E] = {} if endings is None else endings
@@ -305,8 +315,10 @@ class DriverBase(ABC, Generic[E, B]):
         ticket = self._coordinator.ticket()
         try:
             with self._lock:
-                recovery = self._coordinator.begin_recovery(ticket, self._timeouts)
-            if recovery is not None and (self._is_closed or not self._start_recovery(recovery, ticket)):
+                recovery = self._coordinator.begin_recovery(
+                    ticket, self._timeouts, self._clock(), self._seed()
+                )
+            if recovery is not None and (self._is_closed or not self._start_recovery(recovery)):
                 self._give_up(ticket)  # the next notice tries again
         except BaseException:
             self._give_up(ticket)
@@ -315,7 +327,29 @@ class DriverBase(ABC, Generic[E, B]):
     def _next_recovery(self, recovery: Recovery, outcome: Outcome) -> Recovery | None:
         """What is to be run after a recovery; None where the part has recovered."""
         with self._lock:
-            return self._coordinator.next_recovery(recovery, outcome, self._timeouts)
+            return self._coordinator.next_recovery(recovery, outcome, self._timeouts, self._clock())
+
+    def _neglected(self, step: Step) -> Iterable[Recovery]:
+        """What the caller who has come to this step is to do for the store by itself; mostly nothing.
+
+        That is before anything else, or after it, and not inside a loader, a subscriber or a handler: others
+        wait for these.
+        """
+        command = step.command
+        has_begun = isinstance(command, StoreCommand | Sleep) or getattr(command, "renewal", None) is not None
+        if has_begun or not self._coordinator.needs_recovery or self._is_closed:
+            return ()
+        if is_inside_callback() or is_inside(self._lock):
+            return ()
+        ticket = self._coordinator.ticket()
+        with self._lock:
+            now_s = self._clock()
+            recovery = self._coordinator.begin_neglected(ticket, self._timeouts, now_s, self._seed())
+        return () if recovery is None else (recovery,)
+
+    def _seed(self) -> int:
+        """A number that no two processes share, by which their pauses differ."""
+        return self._random + os.getpid()
 
     def _go_on_without_store(self, step: Step) -> None:
         """Bring an interrupted operation to its end at once: what could not be removed is pending."""
@@ -328,5 +362,5 @@ class DriverBase(ABC, Generic[E, B]):
         """Have a refresh run in the background, which ends its call; False where there is no room."""
 
     @abstractmethod
-    def _start_recovery(self, recovery: Recovery, ticket: Ticket) -> bool:
+    def _start_recovery(self, recovery: Recovery) -> bool:
         """Have a recovery run in the background, which gives its ticket up; False where it is not started."""

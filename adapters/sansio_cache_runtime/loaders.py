@@ -198,9 +198,29 @@ def loading(owner: object, *keys: str) -> Iterator[None]:
         _loads.set(before)
 
 
+_is_telling: Final[ContextVar[bool]] = ContextVar("sansio_cache_is_telling", default=False)
+
+
+@contextmanager
+def telling() -> Iterator[None]:
+    """Mark that functions of the user's are being told something."""
+    before = _is_telling.get()
+    try:
+        _is_telling.set(True)
+        yield
+    finally:
+        _is_telling.set(before)
+
+
+def is_inside_callback() -> bool:
+    """Whether a loader of the user's, or a subscriber, is what calls."""
+    return _is_telling.get() or any(load.is_running for load in _loads.get())
+
+
 def forget_loads() -> None:
     """For background work, which no load waits for: its context was copied from that of a caller."""
     _loads.set(())
+    _is_telling.set(False)
 
 
 def refuse_recursion(owner: object, *keys: str) -> None:

@@ -21,6 +21,8 @@ from sansio_cache.coordinator import (
     Change,
     Distrusted,
     InvalidationsForgotten,
+    InvalidationsGivenUp,
+    InvalidationsRefused,
     OutageBegan,
     OutageEnded,
     RefusalBegan,
@@ -116,6 +118,21 @@ class Recorder:
                     "entries may be served until they expire",
                     limit,
                     self._at,
+                )
+            case InvalidationsRefused(kind=kind, count=count):
+                self._log(
+                    logging.ERROR,
+                    "the store refuses (%s) to remove %d keys whose entries may be old: this process does "
+                    "not read them, others may; health() says what is missing",
+                    kind.value,
+                    count,
+                )
+            case InvalidationsGivenUp(count=count):
+                self._log(
+                    logging.WARNING,
+                    "%d invalidations that the store refuses are given up: what was stored before them has "
+                    "expired",
+                    count,
                 )
             case Distrusted():
                 self._warn_once(

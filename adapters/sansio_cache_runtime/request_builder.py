@@ -229,7 +229,7 @@ class RequestBuilder:
             started_s=self.clock(),
             tags=self.tag_names(tags),
         )
-        return tuple(resolved), set_many(request, skip=self._coordinator.is_disabled)
+        return tuple(resolved), set_many(request, skip=self._coordinator.skip_write(resolved.values()))
 
     def invalidate(self, keys: Iterable[str], tags: Iterable[str] = ()) -> Step:
         """Begin to remove keys, and to invalidate tags."""
@@ -271,7 +271,7 @@ class RequestBuilder:
 
     def _remove(self, operation: OperationName, keys: tuple[str, ...], *, soft: bool = False) -> Step:
         request = InvalidateRequest(operation, keys, self._chunk, self.timeouts, self.clock(), soft)
-        return invalidate(request, skip=self._coordinator.is_disabled)
+        return invalidate(request, skip=self._coordinator.skip_write(keys))
 
     # Parts of a mutation.
 
@@ -290,17 +290,15 @@ class RequestBuilder:
             # How long the values will live is not known yet.
             2 * max(hard_ttl_ms, _LONGEST_VALUE_MS),
         )
-        return begin(request, skip=self._coordinator.is_disabled)
+        return begin(request, skip=self._coordinator.skip_write(keys))
 
     def end(
         self, keys: tuple[str, ...], tags: tuple[str, ...], held: ManyHeld, items: Iterable[Item]
     ) -> Step:
         """Begin the end of a mutation."""
-        if self._coordinator.is_disabled:  # it holds nothing, so there is nothing to remove
-            keys, tags, items = (), (), ()
         now_s = self.clock()
         request = EndRequest(keys, held.grants, tuple(items), self.timeouts, now_s, tags, held.versions)
-        return end(request)
+        return end(request, skip=self._coordinator.skip_write((*keys, *tags)))
 
     def item(self, key: str, value: Any, ttl: AnyTtl | None, type: Any) -> Item:
         """One value to store."""

@@ -20,7 +20,7 @@ from sansio_cache.describe import describe
 from sansio_cache.errors import ConfigurationError
 from sansio_cache.notices import Notice
 from sansio_cache.signals import let_through
-from sansio_cache_runtime.loaders import is_coroutine_function
+from sansio_cache_runtime.loaders import is_coroutine_function, telling
 from sansio_cache_runtime.process import process_lock
 
 logger: Final = logging.getLogger("sansio_cache")
@@ -124,13 +124,16 @@ class Subscribers:
         for explaining in _told.get():
             if explaining.subscribers is self and not explaining.is_over:
                 explaining.explanation.notices.extend(notices)
-        for notice in notices:
-            for subscription in tuple(self._subscribers):  # each time: one may have unsubscribed just now
-                try:
-                    subscription.subscriber(notice)
-                except Exception as error:  # noqa: BLE001 - it is none of the caller's business
-                    let_through(error)
-                    self._failed(subscription, error)
+        if not self._subscribers:
+            return
+        with telling():
+            for notice in notices:
+                for subscription in tuple(self._subscribers):  # each time: one may have unsubscribed
+                    try:
+                        subscription.subscriber(notice)
+                    except Exception as error:  # noqa: BLE001 - it is none of the caller's business
+                        let_through(error)
+                        self._failed(subscription, error)
 
     def after_fork(self) -> None:
         """A lock that another thread held when the process forked is never released."""

@@ -87,7 +87,7 @@ from sansio_cache.operations.load_many import load_many
 from sansio_cache.operations.loading import Finding, LoadRequest, compute
 from sansio_cache.operations.mutate import EndRequest, MutateRequest, begin, end
 from sansio_cache.operations.readiness import wait_ready
-from sansio_cache.operations.recovery import recover
+from sansio_cache.operations.recovery import RecoveryRequest, recover, rest
 from sansio_cache.operations.refresh import refresh
 from sansio_cache.operations.renewal import renew
 from sansio_cache.operations.set_many import Item, SetRequest, set_many
@@ -373,7 +373,7 @@ MACHINES: dict[str, Callable[[], list[Step]]] = {
         delete_pattern(PatternRequest(KeyBuilder("shop"), "shop:user:*", 500, _TIMEOUTS, 0.0, dry_run))
         for dry_run in (False, True)
     ],
-    "recovery": lambda: [recover(_KEYS, _TIMEOUTS)],
+    "recovery": lambda: [recover(RecoveryRequest("", _KEYS, _TIMEOUTS), 0.05), rest(2.0)],
     "readiness": lambda: [wait_ready(5.0, 0.0)],
 }
 """For each machine, by its module of `sansio_cache.operations`, the steps that it may begin with."""

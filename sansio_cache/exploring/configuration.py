@@ -22,7 +22,7 @@ from sansio_cache.notices import OperationName
 from sansio_cache.operations.batch import LoadManyRequest
 from sansio_cache.operations.get import ReadRequest, get
 from sansio_cache.operations.get_or_load import get_or_load
-from sansio_cache.operations.invalidate import InvalidateRequest
+from sansio_cache.operations.invalidate import InvalidateRequest, invalidate
 from sansio_cache.operations.load_many import load_many
 from sansio_cache.operations.loading import RANDOM_BYTES, LoadRequest
 from sansio_cache.operations.mutate import EndRequest, MutateRequest, end
@@ -249,8 +249,9 @@ class Configuration:
     request: type[LoadRequest] = LoadRequest
     load: Callable[..., Step] = get_or_load
     load_batch: Callable[..., Step] = load_many
-    store_values: Callable[[SetRequest], Step] = set_many
-    end_mutation: Callable[[EndRequest], Step] = end
+    remove: Callable[..., Step] = invalidate
+    store_values: Callable[..., Step] = set_many
+    end_mutation: Callable[..., Step] = end
 
     @property
     def acts(self) -> tuple[Act, ...]:
@@ -293,15 +294,18 @@ class Configuration:
         payload = act.codec.encode(act.value(version)).payload
         return Item(act.keys[0], act.codec, payload, *self.policy.expiry_ms(0.0))
 
-    def set(self, act: Act, nonce: bytes, version: int) -> Step:
+    def set(self, act: Act, nonce: bytes, version: int, skip: MissReason | None) -> Step:
         """The first step of a set."""
         items = (self.item(act, version),)
         request = SetRequest(OperationName.SET, items, nonce, LEASE_MS, 100, TIMEOUTS, NOW_S, act.tags)
-        return self.store_values(request)
+        return self.store_values(request, skip=skip)
 
-    def end(self, act: Act, grants: tuple[bytes, ...] | None, items: tuple[Item, ...]) -> Step:
+    def end(
+        self, act: Act, grants: tuple[bytes, ...] | None, items: tuple[Item, ...], skip: MissReason | None
+    ) -> Step:
         """The first step of a mutation's end."""
-        return self.end_mutation(EndRequest(act.keys, grants, items, TIMEOUTS, NOW_S, act.tag_keys))
+        request = EndRequest(act.keys, grants, items, TIMEOUTS, NOW_S, act.tag_keys)
+        return self.end_mutation(request, skip=skip)
 
     def stored(self, start: Start) -> tuple[tuple[str, Kept], ...]:
         """What a store holds in the beginning."""

@@ -35,7 +35,7 @@ from sansio_cache.commands import (
     Sleep,
     StoreCommand,
 )
-from sansio_cache.coordinator import Coordinator, OutageBegan, Recovery, renewing
+from sansio_cache.coordinator import Coordinator, OutageBegan, renewing
 from sansio_cache.events import (
     ComputeFailed,
     Event,
@@ -63,6 +63,7 @@ from sansio_cache.exploring.process import (
 )
 from sansio_cache.notices import InvalidationFailed, Notice, StaleServed, StoreAnswered, StoreGaveUp
 from sansio_cache.operations.mutate import begin
+from sansio_cache.part import Recovery
 from sansio_cache.step import ManyHeld, Outcome, Step
 
 _OF_LEASES: Final = (AcquireLease, AcquireLeases, FillCells, ReleaseLeases)
@@ -98,7 +99,8 @@ class Driving:
         """Make the first step of an act that begins with a request, which may come as late as it likes."""
         worker = self.workers[i]
         if worker.stage is Stage.READY and worker.acts[0].deed in (Deed.MUTATE, Deed.MUTATE_AND_SET):
-            self._take(i, begin(mutation(worker.acts[0], self._nonce(i))), Stage.RUNNING)
+            skip = self.coordinator.skip_write(worker.acts[0].keys)
+            self._take(i, begin(mutation(worker.acts[0], self._nonce(i)), skip=skip), Stage.RUNNING)
 
     def receive(self, i: int, event: Event) -> None:
         """Give an event to a machine."""
@@ -210,7 +212,7 @@ class Driving:
                 self.coordinator.heed((StoreAnswered(change.part),), NOW_S)
         if not self.coordinator.needs_recovery:
             return
-        recovery = self.coordinator.begin_recovery(len(self.workers), TIMEOUTS)
+        recovery = self.coordinator.begin_recovery(len(self.workers), TIMEOUTS, NOW_S)
         if recovery is not None:
             self.workers.append(Worker((), Stage.RECOVERING))
             self._recover(len(self.workers) - 1, recovery)
@@ -225,7 +227,7 @@ class Driving:
         worker = self.workers[i]
         assert worker.step is not None
         recovery = Recovery(i, worker.part, worker.step, dict(worker.telling))
-        following = self.coordinator.next_recovery(recovery, outcome, TIMEOUTS)
+        following = self.coordinator.next_recovery(recovery, outcome, TIMEOUTS, NOW_S)
         left = {key for part in self.coordinator.snapshot().parts for key, _ in part.pending}
         told = recovery.keys.keys() - left
         for j, writer in enumerate(self.workers):

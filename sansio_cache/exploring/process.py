@@ -13,10 +13,11 @@ from typing import Any, Final
 
 import attrs
 
-from sansio_cache.coordinator import CoordinatorSnapshot, PartSnapshot
+from sansio_cache.coordinator import CoordinatorSnapshot
 from sansio_cache.events import Event
 from sansio_cache.exploring.configuration import NOW_S, Act
 from sansio_cache.exploring.naming import rewrite
+from sansio_cache.part import PartSnapshot
 from sansio_cache.single_flight import Following, LoadName, Phase, SingleFlightSnapshot
 from sansio_cache.step import Step
 
@@ -128,12 +129,14 @@ def renamed_tickets(snapshot: CoordinatorSnapshot, tickets: Mapping[int, int]) -
         )
         shared = attrs.evolve(shared, loads=loads, led=_renamed(shared.led, tickets))
     parts = tuple(
-        each
-        if each.recovering is None
-        else attrs.evolve(each, recovering=tickets.get(each.recovering, each.recovering))
+        attrs.evolve(each, recovering=_of(each.recovering, tickets), telling=_of(each.telling, tickets))
         for each in snapshot.parts
     )
     return CoordinatorSnapshot(shared, parts)
+
+
+def _of(ticket: int | None, tickets: Mapping[int, int]) -> int | None:
+    return None if ticket is None else tickets.get(ticket, ticket)
 
 
 def _renamed(pairs: Iterable[tuple[int, Any]], tickets: Mapping[int, int]) -> tuple[tuple[int, Any], ...]:
@@ -157,7 +160,8 @@ def left_behind(workers: Sequence[Worker], snapshot: CoordinatorSnapshot) -> str
     loads = {number for number, _ in shared.loads}
     if not all(number in loads or _is_at_it(workers, ticket) for ticket, number in shared.led):
         return "a load is led by an operation that is over"
-    if not all(part.recovering is None or _is_at_it(workers, part.recovering) for part in snapshot.parts):
+    running = [ticket for part in snapshot.parts for ticket in (part.recovering, part.telling)]
+    if not all(ticket is None or _is_at_it(workers, ticket) for ticket in running):
         return "nobody runs a recovery that has begun"
     ended = {number for number, load in shared.loads if load.phase is Phase.ENDED}
     if any(worker.following is not None and worker.following.load_id in ended for worker in workers):
@@ -240,7 +244,10 @@ def _tidied(
 def _restamped(
     workers: tuple[Worker, ...], parts: tuple[PartSnapshot, ...]
 ) -> tuple[tuple[Worker, ...], tuple[PartSnapshot, ...]]:
-    """Number failures anew, from 1 and in order."""
+    """Number failures anew, from 1 and in order; leave out when the store is to be asked, and how often."""
+    parts = tuple(
+        attrs.evolve(part, due_s=None, tell_due_s=0.0, turns=(0, 0), was_dropped=False) for part in parts
+    )
     pairs = [pair for worker in workers for pair in worker.telling]
     pairs += [pair for part in parts for pair in part.pending]
     if not pairs:

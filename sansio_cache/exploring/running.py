@@ -47,7 +47,6 @@ from sansio_cache.exploring.process import (
     left_behind,
     pending,
 )
-from sansio_cache.operations.invalidate import invalidate
 from sansio_cache.operations.set_many import Item
 from sansio_cache.single_flight import LoadName
 
@@ -122,9 +121,11 @@ class Running(Driving):
             return
         self.workers[i] = replace(worker, version=version)
         if act.deed is Deed.SET:
-            self._take(i, self.configuration.set(act, self._nonce(i), version), Stage.RUNNING)
+            skip = self.coordinator.skip_write(act.keys)
+            self._take(i, self.configuration.set(act, self._nonce(i), version, skip), Stage.RUNNING)
         else:
-            self._take(i, invalidate(removal(act)), Stage.RUNNING)
+            skip = self.coordinator.skip_write((*act.keys, *act.tag_keys))
+            self._take(i, self.configuration.remove(removal(act), skip=skip), Stage.RUNNING)
 
     def leave_block(self, i: int, *, raised: bool) -> None:
         """The block of a mutation ends."""
@@ -137,7 +138,8 @@ class Running(Driving):
             items = (self.configuration.item(act, worker.version),)
         self._end_renewal(i)
         self.workers[i] = replace(self.workers[i], holds=None)
-        self._take(i, self.configuration.end(act, worker.holds, items), Stage.RUNNING)
+        skip = self.coordinator.skip_write((*act.keys, *act.tag_keys))
+        self._take(i, self.configuration.end(act, worker.holds, items, skip), Stage.RUNNING)
 
     def look(self, i: int, versions: tuple[int, ...]) -> None:
         """The loader looks at the database."""

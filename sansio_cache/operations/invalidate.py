@@ -7,8 +7,9 @@ A tag is invalidated by removing its key (see `tags.py`), an entity's generation
 
 A plain removal is a complete invalidation: the lease lives in the same key (see `cell.py`). It asks for no
 memory and no script, so it works when the store is full (fault 13). An invalidation does not fail
-silently, and being cancelled does not stop it: by then the caller's database may have changed. It always
-tries, whatever the breaker says.
+silently, and being cancelled does not stop it: by then the caller's database may have changed. Where the
+breaker is open nobody waits for it: the keys are pending before the call returns, and the store is told of
+them in the background at once.
 
 A soft expiry that the store cannot be told of is pending as a removal: that is more than was asked for, and
 never less.
@@ -22,6 +23,7 @@ import attrs
 
 from sansio_cache.budget import Budget, StoreTimeouts
 from sansio_cache.commands import DeleteKeys, ExpireCells
+from sansio_cache.entry import MissReason
 from sansio_cache.events import (
     CellsExpired,
     DeleteAnswer,
@@ -70,14 +72,21 @@ class InvalidateRequest:
         return (Ended(self.operation, now_s - self.started_s),) if self.operation else ()
 
 
-def invalidate(request: InvalidateRequest, *, skip: bool = False, now_s: float | None = None) -> Step:
-    """Begin to remove keys. With `skip`, the cache is disabled and nothing is done.
+def invalidate(
+    request: InvalidateRequest, *, skip: MissReason | None = None, now_s: float | None = None
+) -> Step:
+    """Begin to remove keys.
 
-    `now_s` is the time where it is not the request's: the removal ends an operation that began earlier.
+    `skip` is the reason not to ask the store, if there is one: where it does not serve, nobody waits, and the
+    keys are pending; where the cache is disabled nothing is done. `now_s` is the time where it is not the
+    request's: the removal ends an operation that began earlier.
     """
     now_s = request.started_s if now_s is None else now_s
-    if skip or not request.keys:
+    if not request.keys or skip is MissReason.DISABLED:
         return ended(ManyInvalidated((), ()), *request.over(now_s))
+    if skip is not None:
+        untried = InvalidationFailed(request.keys, was_tried=False)
+        return ended(ManyInvalidated((), request.keys), untried, *request.over(now_s))
     return _delete_next(request, 0, False, now_s)
 
 

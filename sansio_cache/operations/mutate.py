@@ -8,7 +8,8 @@ stored after it. At the end, what the block has set is filled under the grant of
 and everything else is removed: also a key whose fill was refused (another writer came between, and nobody can
 say which of them committed last), and all keys where the block raised, as it may have committed (S6).
 
-Where the store cannot be asked the block runs all the same, and the end tries to remove the keys.
+Where the store cannot be asked the block runs all the same, and the end tries to remove the keys. While the
+breaker is open nobody waits: nothing is held or filled, and the keys are pending when the call returns.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import attrs
 
 from sansio_cache.budget import Budget, StoreTimeouts
 from sansio_cache.commands import Capture, Fill, FillCells, HoldCells, Lease, Renewal
+from sansio_cache.entry import MissReason
 from sansio_cache.events import (
     CellsFilled,
     Event,
@@ -78,16 +80,22 @@ class EndRequest:
     """The tags that the values carry, as they were when the block began."""
 
 
-def begin(request: MutateRequest, *, skip: bool = False) -> Step:
-    """Begin a mutation. With `skip`, the cache is disabled and nothing is held."""
-    if skip or not request.keys:
+def begin(request: MutateRequest, *, skip: MissReason | None = None) -> Step:
+    """Begin a mutation. `skip` is the reason not to ask the store, if there is one: nothing is held then."""
+    if skip is not None or not request.keys:
         return ended(ManyHeld(None, None))
     now_s = request.started_s
     return MutateHolding(request, request.timeouts.from_now(now_s)).ask()
 
 
-def end(request: EndRequest) -> Step:
-    """Begin the end of a mutation."""
+def end(request: EndRequest, *, skip: MissReason | None = None) -> Step:
+    """Begin the end of a mutation.
+
+    `skip` is the reason not to ask the store, if there is one: what the block has set is not stored then, and
+    all keys are removed when the store can be told.
+    """
+    if skip is not None:
+        return _remove(request, request.keys, request.started_s, skip=skip)
     now_s = request.started_s
     grants = dict(zip(request.keys, request.grants or (), strict=False))
     fills = tuple(
@@ -98,11 +106,17 @@ def end(request: EndRequest) -> Step:
     return MutateFilling(request, fills, request.timeouts.from_now(now_s)).ask()
 
 
-def _remove(request: EndRequest, keys: tuple[str, ...], now_s: float, *notices: Notice) -> Step:
+def _remove(
+    request: EndRequest,
+    keys: tuple[str, ...],
+    now_s: float,
+    *notices: Notice,
+    skip: MissReason | None = None,
+) -> Step:
     gone = (*keys, *request.tags)
     chunk = max(len(gone), 1)
     deletion = InvalidateRequest(OperationName.MUTATE, gone, chunk, request.timeouts, request.started_s)
-    step = invalidate(deletion, now_s=now_s)
+    step = invalidate(deletion, skip=skip, now_s=now_s)
     return evolve(step, notices=(*notices, *step.notices))
 
 
@@ -186,8 +200,11 @@ class MutateFilling(AsksStore):
                 return _remove(request, rest, now_s, *notices)
             case CellsFilled():
                 raise unexpected(self, event)
-            case StoreFailed(now_s=now_s):
-                return self.retry(event) or _remove(request, request.keys, now_s, *gave_up(event))
+            case StoreFailed(now_s=now_s, kind=kind):
+                # A removal would only wait once more: it is left to the background.
+                skip = MissReason.STORE_ERROR if kind.is_in_vain else None
+                again = self.retry(event)
+                return again or _remove(request, request.keys, now_s, *gave_up(event), skip=skip)
             case Interrupted(now_s=now_s):
                 return void((*request.keys, *request.tags), request.timeouts, now_s)
             case _:

@@ -9,7 +9,8 @@ value back. So the value goes only into the cell that the hold left (S4), and ta
 loads in flight. Between two racing `set`s the last one wins, which need not be the one that wrote the
 database last; `mutate` is the answer to that.
 
-Interrupted, or without an answer from the store, nobody knows what the cells hold: they are removed.
+Interrupted, or without an answer from the store, nobody knows what the cells hold: they are removed. Where
+the breaker is open the store is not asked, and nobody waits: a value that arrives late would be an older one.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import attrs
 from sansio_cache.budget import Budget, StoreTimeouts
 from sansio_cache.codec import Codec
 from sansio_cache.commands import NO_TAGS, Capture, Fill, FillCells, HoldCells
-from sansio_cache.entry import seal
+from sansio_cache.entry import MissReason, seal
 from sansio_cache.events import (
     CellsFilled,
     Event,
@@ -90,12 +91,20 @@ class SetRequest:
         return Capture(tag_keys(self.items[0].key, self.tags), 2 * longest_ms)
 
 
-def set_many(request: SetRequest, *, skip: bool = False) -> Step:
-    """Begin to store values. With `skip`, the cache is disabled and nothing is done."""
-    if skip or not request.items:
-        nothing = ManyStored((None,) * len(request.items))
-        return ended(nothing, Ended(request.operation, 0.0))
-    return _hold_next(request, (), (), request.started_s)
+def set_many(request: SetRequest, *, skip: MissReason | None = None) -> Step:
+    """Begin to store values.
+
+    `skip` is the reason not to ask the store, if there is one: where it does not serve, nobody waits, and the
+    keys are pending; where the cache is disabled nothing is done.
+    """
+    if request.items and skip is None:
+        return _hold_next(request, (), (), request.started_s)
+    nothing = ManyStored((None,) * len(request.items))
+    over = Ended(request.operation, 0.0)
+    if not request.items or skip is MissReason.DISABLED:
+        return ended(nothing, over)
+    keys = tuple(item.key for item in request.items)
+    return ended(nothing, InvalidationFailed(keys, was_tried=False), over)
 
 
 def _hold_next(
@@ -113,7 +122,7 @@ def _give_up(
         ManyStored((*done, *(None for _ in rest))),
         *notices,
         *gave_up(failure),
-        InvalidationFailed(tuple(item.key for item in rest)),
+        InvalidationFailed(tuple(item.key for item in rest), was_tried=False),
         Ended(request.operation, failure.now_s - request.started_s),
     )
 

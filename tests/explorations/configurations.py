@@ -209,6 +209,34 @@ QUICK: Final = (
         faults=any_number(Fault.EXPIRY) | {Fault.REQUEST_LOST: 2},
         all_end=True,
     ),
+    # Writes in an outage do not wait: their keys are pending when they return, and told in the background.
+    _case(
+        "1 reads twice and 1 sets in 1 process, 1 reads in another; the breaker opens",
+        1_000,
+        (TWICE_READER, SETTER),
+        (READER,),
+        probes=True,
+        faults={Fault.REQUEST_LOST: 2},
+        all_end=True,
+    ),
+    _case(
+        "1 reads and 1 mutates with a value in 1 process, 1 reads in another; the breaker opens",
+        1_000,
+        (READER, MUTATOR_WITH_VALUE),
+        (READER,),
+        probes=True,
+        faults={Fault.REQUEST_LOST: 3},
+        all_end=True,
+    ),
+    _case(
+        "1 reads and 1 mutates with a tag in 1 process; the breaker opens, late duplicates",
+        500,
+        (TAGGED_READER, MUTATOR_WITH_TAG),
+        starts=WARM,
+        probes=True,
+        faults={Fault.REQUEST_LOST: 2, Fault.DUPLICATE: 1},
+        all_end=True,
+    ),
     # Mutation.
     _case(
         "1 reader, 1 mutates with a value; anything",

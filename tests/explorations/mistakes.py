@@ -22,7 +22,7 @@ from sansio_cache.commands import (
     ShareLoad,
     Sleep,
 )
-from sansio_cache.coordinator import Change, Coordinator, Recovery
+from sansio_cache.coordinator import Change, Coordinator
 from sansio_cache.entry import MissReason
 from sansio_cache.events import (
     AcquireReply,
@@ -47,10 +47,12 @@ from sansio_cache.memory_store import MemoryStore
 from sansio_cache.notices import InvalidationFailed, Notice
 from sansio_cache.operations.batch import LoadManyRequest
 from sansio_cache.operations.get_or_load import LoadAcquiring, LoadReading, LoadSharing, get_or_load, share
+from sansio_cache.operations.invalidate import InvalidateRequest, invalidate
 from sansio_cache.operations.load_many import LoadManyAcquiring, load_many
 from sansio_cache.operations.loading import Finding, LoadFilling, LoadRequest
 from sansio_cache.operations.mutate import EndRequest, MutateFilling, end
 from sansio_cache.operations.set_many import SetRequest, set_many
+from sansio_cache.part import Recovery
 from sansio_cache.single_flight import Following, Load, LoadName, Phase, SingleFlight, Ticket
 from sansio_cache.step import (
     Abandoned,
@@ -59,6 +61,7 @@ from sansio_cache.step import (
     ManyStored,
     Outcome,
     Raised,
+    Recovered,
     State,
     Step,
     Value,
@@ -451,13 +454,27 @@ class TrustingCoordinator(Coordinator):
         return None if reason is MissReason.BYPASSED else reason
 
 
+class DeafCoordinator(Coordinator):
+    """What was told at once in an outage is no longer pending, whatever came of it."""
+
+    def next_recovery(
+        self, recovery: Recovery, outcome: Outcome, timeouts: StoreTimeouts, now_s: float
+    ) -> Recovery | None:
+        [part] = self.snapshot().parts
+        if part.telling == recovery.ticket:
+            outcome = Recovered(tuple(recovery.keys))
+        return super().next_recovery(recovery, outcome, timeouts, now_s)
+
+
 class StampedOnceCoordinator(Coordinator):
     """What a recovery was begun for is no longer pending after it, though it has failed once more since."""
 
-    def next_recovery(self, recovery: Recovery, outcome: Outcome, timeouts: StoreTimeouts) -> Recovery | None:
+    def next_recovery(
+        self, recovery: Recovery, outcome: Outcome, timeouts: StoreTimeouts, now_s: float
+    ) -> Recovery | None:
         newest = dict(self.snapshot().parts[0].pending)
         keys = {key: newest[key] for key in recovery.keys}
-        return super().next_recovery(attrs.evolve(recovery, keys=keys), outcome, timeouts)
+        return super().next_recovery(attrs.evolve(recovery, keys=keys), outcome, timeouts, now_s)
 
 
 # Machines. Most are the shipped ones, but for one transition.
@@ -478,7 +495,7 @@ class LoneSetting:
         return lone_set(self.request)
 
 
-def lone_set(request: SetRequest) -> Step:
+def lone_set(request: SetRequest, *, skip: MissReason | None = None) -> Step:
     """Store without a hold."""
     fills = tuple(item.under(UNCONDITIONAL) for item in request.items)
     return Step(LoneSetting(request), FillCells(fills, TIMEOUTS.operation_s))
@@ -498,9 +515,45 @@ class TrustingFilling:
         return _still(TrustingFilling, step, MutateFilling)
 
 
-def end_without_removal(request: EndRequest) -> Step:
+def end_without_removal(request: EndRequest, *, skip: MissReason | None = None) -> Step:
     """End a mutation, not minding a refused fill."""
     return _still(TrustingFilling, end(request), MutateFilling)
+
+
+def removal_forgotten(request: InvalidateRequest, *, skip: MissReason | None = None) -> Step:
+    """Begin an invalidation that takes an outage for a reason to do nothing."""
+    return invalidate(request, skip=None if skip is None else MissReason.DISABLED)
+
+
+def set_forgotten(request: SetRequest, *, skip: MissReason | None = None) -> Step:
+    """Begin a set that takes an outage for a reason to do nothing."""
+    return set_many(request, skip=None if skip is None else MissReason.DISABLED)
+
+
+def end_forgotten(request: EndRequest, *, skip: MissReason | None = None) -> Step:
+    """End a mutation, and take an outage for a reason to do nothing."""
+    return end(request, skip=None if skip is None else MissReason.DISABLED)
+
+
+@attrs.frozen
+class LoneFilling:
+    """The end of a mutation that has no hold, and fills all the same."""
+
+    request: EndRequest
+
+    def receive(self, event: Event) -> Step:
+        """Take any answer for success, and the lack of one for a reason to try again."""
+        if isinstance(event, CellsFilled):
+            return ended(ManyInvalidated(self.request.keys, ()))
+        return end_with_a_late_fill(self.request)
+
+
+def end_with_a_late_fill(request: EndRequest, *, skip: MissReason | None = None) -> Step:
+    """End a mutation, and store its value also where the hold could not be taken: once the store is back."""
+    if request.grants is not None or not request.items:
+        return end(request, skip=skip)
+    fills = tuple(item.under(UNCONDITIONAL) for item in request.items)
+    return Step(LoneFilling(request), FillCells(fills, TIMEOUTS.operation_s))
 
 
 @attrs.frozen
@@ -711,13 +764,13 @@ class CapturingLate:
         return step if step.command is None else replace(step, state=CapturingLate(step.state, self.again))
 
 
-def set_capturing_late(request: SetRequest) -> Step:
+def set_capturing_late(request: SetRequest, *, skip: MissReason | None = None) -> Step:
     """Begin a set that asks for the versions of its tags when it holds the key already."""
     step = set_many(attrs.evolve(request, tags=()))
     return replace(step, state=CapturingLate(step.state, set_many(request)))
 
 
-def end_without_tags(request: EndRequest) -> Step:
+def end_without_tags(request: EndRequest, *, skip: MissReason | None = None) -> Step:
     """End a mutation, and forget its tags."""
     return end(attrs.evolve(request, tags=()))
 

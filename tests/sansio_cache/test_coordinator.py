@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from sansio_cache import notices as all_notices
 from sansio_cache.commands import DeleteKeys, Ping, ReadCell, Sleep
 from sansio_cache.coordinator import (
-    MOST_TOLD,
     Coordinator,
     Distrusted,
     InvalidationsForgotten,
@@ -53,8 +52,9 @@ from sansio_cache.notices import (
 from sansio_cache.operations.get import ReadRequest, get
 from sansio_cache.operations.invalidate import InvalidateRequest, invalidate
 from sansio_cache.operations.refresh import refresh
+from sansio_cache.part import MOST_TOLD
 from sansio_cache.single_flight import Following, Phase
-from sansio_cache.step import Abandoned, Completed, Loaded, Missing, Step
+from sansio_cache.step import Abandoned, Loaded, Missing, Recovered, Step
 from support.interrupts import strike
 from support.loads import ACCEPTED, RAISED, REFUSED, SCHEMA, computing, over, share
 from support.machines import INTS, KEY, TIMEOUTS, Script, load_request, value_cell
@@ -77,6 +77,11 @@ def two_parts(**changes):
 
 def gave_up(part=ONE_PART, kind=FailureKind.TIMEOUT):
     return StoreGaveUp(kind, part)
+
+
+def told(recovery):
+    """What comes of a recovery where the store serves."""
+    return Recovered(tuple(recovery.keys))
 
 
 def recovering(coordinator):
@@ -164,13 +169,13 @@ class TestBeginning:
         coordinator = Coordinator()
         begun = coordinator.begin(0, self.refreshing(), NOW_S)
         assert coordinator.begin(1, self.refreshing(), NOW_S) is None
-        assert coordinator.observe(over(begun.load_id, Completed())) == 1
+        assert coordinator.observe(over(begun.load_id, Recovered())) == 1
         assert coordinator.begin(1, self.refreshing(), NOW_S).load_id == 2
 
     def test_it_is_not_begun_where_it_rests(self):
         coordinator = Coordinator()
         coordinator.begin(0, self.refreshing(), NOW_S)
-        coordinator.observe(over(1, Completed(), 9.0))
+        coordinator.observe(over(1, Recovered(), 9.0))
         assert coordinator.begin(1, self.refreshing(), NOW_S) is None
 
 
@@ -182,7 +187,7 @@ class TestSkipping:
         coordinator.heed([gave_up(), InvalidationFailed((KEY,))], NOW_S)
         assert coordinator.skip(KEY) is MissReason.DISABLED
         assert not coordinator.needs_recovery
-        assert coordinator.begin_recovery(0, TIMEOUTS) is None
+        assert coordinator.begin_recovery(0, TIMEOUTS, NOW_S) is None
 
     def test_whoever_has_met_nothing_asks(self):
         coordinator = Coordinator()
@@ -253,8 +258,8 @@ class TestHeeding:
         forgotten = [InvalidationsForgotten(ONE_PART, 2)]
         assert coordinator.heed([InvalidationFailed(("c",))], NOW_S) == forgotten
         assert coordinator.heed([InvalidationFailed(("d",))], NOW_S) == []
-        recovery = coordinator.begin_recovery(0, TIMEOUTS)
-        assert coordinator.next_recovery(recovery, Completed(), TIMEOUTS) is None
+        recovery = coordinator.begin_recovery(0, TIMEOUTS, NOW_S)
+        assert coordinator.next_recovery(recovery, told(recovery), TIMEOUTS, NOW_S) is None
         assert coordinator.pending_invalidations == 0
         assert coordinator.heed([InvalidationFailed(("a", "b", "c"))], NOW_S) == []
 
@@ -293,12 +298,12 @@ class TestRecovery:
         return coordinator
 
     def test_nothing_is_begun_where_nothing_is_wrong(self):
-        assert Coordinator().begin_recovery(0, TIMEOUTS) is None
+        assert Coordinator().begin_recovery(0, TIMEOUTS, NOW_S) is None
 
     def test_it_is_begun_once_and_probes_and_tells(self):
         coordinator = self.out("b", "a")
-        recovery = coordinator.begin_recovery(0, TIMEOUTS)
-        assert coordinator.begin_recovery(1, TIMEOUTS) is None
+        recovery = coordinator.begin_recovery(0, TIMEOUTS, NOW_S)
+        assert coordinator.begin_recovery(1, TIMEOUTS, NOW_S) is None
         assert (recovery.ticket, recovery.part, list(recovery.keys)) == (0, ONE_PART, ["b", "a"])
         script = Script(recovery.step)
         assert isinstance(script.command, Sleep)
@@ -307,7 +312,7 @@ class TestRecovery:
         script.give(KeysDeleted(8.0, 2))
         assert coordinator.heed(script.notices, 8.0) == [OutageEnded(ONE_PART, 1.0)]
         assert coordinator.skip("a") is MissReason.BYPASSED
-        assert coordinator.next_recovery(recovery, script.outcome, TIMEOUTS) is None
+        assert coordinator.next_recovery(recovery, script.outcome, TIMEOUTS, NOW_S) is None
         assert coordinator.skip("a") is None
         assert not coordinator.must_ask
         assert coordinator.snapshot() == Coordinator().snapshot()
@@ -315,60 +320,61 @@ class TestRecovery:
     def test_the_store_is_told_the_oldest_first_and_not_all_at_once(self):
         keys = [f"shop:{number}" for number in range(MOST_TOLD + 1)]
         coordinator = self.out(*keys)
-        recovery = coordinator.begin_recovery(0, TIMEOUTS)
+        recovery = coordinator.begin_recovery(0, TIMEOUTS, NOW_S)
         assert list(recovery.keys) == keys[:-1]
         coordinator.heed([StoreAnswered()], NOW_S)
-        recovery = coordinator.next_recovery(recovery, Completed(), TIMEOUTS)
+        recovery = coordinator.next_recovery(recovery, told(recovery), TIMEOUTS, NOW_S)
         assert (recovery.ticket, list(recovery.keys)) == (0, keys[-1:])
-        assert coordinator.next_recovery(recovery, Completed(), TIMEOUTS) is None
+        assert coordinator.next_recovery(recovery, told(recovery), TIMEOUTS, NOW_S) is None
 
     def test_what_has_failed_again_meanwhile_is_told_again(self):
         """S1."""
         coordinator = self.out("a", "b")
-        recovery = coordinator.begin_recovery(0, TIMEOUTS)
+        recovery = coordinator.begin_recovery(0, TIMEOUTS, NOW_S)
         coordinator.heed([StoreAnswered(), InvalidationFailed(("a",))], NOW_S)
-        recovery = coordinator.next_recovery(recovery, Completed(), TIMEOUTS)
+        recovery = coordinator.next_recovery(recovery, told(recovery), TIMEOUTS, NOW_S)
         assert list(recovery.keys) == ["a"]
 
     def test_one_that_was_interrupted_has_told_nothing(self):
         coordinator = self.out("a")
-        recovery = coordinator.begin_recovery(0, TIMEOUTS)
+        recovery = coordinator.begin_recovery(0, TIMEOUTS, NOW_S)
         coordinator.heed([StoreAnswered()], NOW_S)
-        assert coordinator.next_recovery(recovery, Abandoned(), TIMEOUTS) == recovery
+        again = coordinator.next_recovery(recovery, Abandoned(), TIMEOUTS, NOW_S)
+        assert (again.ticket, again.keys) == (recovery.ticket, recovery.keys)
 
     def test_one_that_is_given_up_is_begun_by_the_next(self):
         coordinator = self.out()
-        coordinator.begin_recovery(0, TIMEOUTS)
+        coordinator.begin_recovery(0, TIMEOUTS, NOW_S)
         assert coordinator.give_up(0) is None
         assert recovering(coordinator) == {ONE_PART: None}
-        assert coordinator.begin_recovery(1, TIMEOUTS) is not None
+        assert coordinator.begin_recovery(1, TIMEOUTS, NOW_S) is not None
         coordinator.give_up(0)
         assert recovering(coordinator) == {ONE_PART: 1}
 
     def test_whoever_was_given_up_has_told_nothing(self):
         """S1: what was pending then may have been told, and have failed again under the same number."""
         coordinator = self.out("a")
-        first = coordinator.begin_recovery(0, TIMEOUTS)
+        first = coordinator.begin_recovery(0, TIMEOUTS, NOW_S)
         coordinator.give_up(0)
-        second = coordinator.begin_recovery(1, TIMEOUTS)
+        second = coordinator.begin_recovery(1, TIMEOUTS, NOW_S)
         coordinator.heed([StoreAnswered()], NOW_S)
-        assert coordinator.next_recovery(first, Completed(), TIMEOUTS) is None
+        assert coordinator.next_recovery(first, told(first), TIMEOUTS, NOW_S) is None
         assert recovering(coordinator) == {ONE_PART: 1}
         assert coordinator.skip("a") is MissReason.BYPASSED
-        assert coordinator.next_recovery(second, Completed(), TIMEOUTS) is None
+        assert coordinator.next_recovery(second, told(second), TIMEOUTS, NOW_S) is None
         assert coordinator.snapshot().parts == ()
         coordinator.heed([InvalidationFailed(("a",))], NOW_S)
-        assert coordinator.next_recovery(first, Completed(), TIMEOUTS) is None
+        assert coordinator.next_recovery(first, told(first), TIMEOUTS, NOW_S) is None
         assert coordinator.skip("a") is MissReason.BYPASSED
 
     def test_one_whose_part_has_recovered_by_itself_comes_to_its_end(self):
         coordinator = self.out()
-        recovery = coordinator.begin_recovery(0, TIMEOUTS)
+        recovery = coordinator.begin_recovery(0, TIMEOUTS, NOW_S)
         coordinator.heed([StoreAnswered()], NOW_S)
         assert recovering(coordinator) == {ONE_PART: 0}
         coordinator.give_up(0)
         assert recovering(coordinator) == {}
-        assert coordinator.next_recovery(recovery, Completed(), TIMEOUTS) is None
+        assert coordinator.next_recovery(recovery, told(recovery), TIMEOUTS, NOW_S) is None
 
 
 class TestParts:
@@ -390,9 +396,9 @@ class TestParts:
         assert coordinator.bypassed == {TAG_A, TAG_B}
         recoveries = {}
         for ticket in range(2):
-            recovery = coordinator.begin_recovery(ticket, TIMEOUTS)
+            recovery = coordinator.begin_recovery(ticket, TIMEOUTS, NOW_S)
             recoveries[recovery.part] = recovery
-        assert coordinator.begin_recovery(2, TIMEOUTS) is None
+        assert coordinator.begin_recovery(2, TIMEOUTS, NOW_S) is None
         assert {name: list(each.keys) for name, each in recoveries.items()} == {
             "a": [A, TAG_A],
             "b": [B, TAG_B],
@@ -401,7 +407,7 @@ class TestParts:
         assert script.command == Ping(0.25, "a")
         script.give(StoreFailed(8.0, FailureKind.TIMEOUT, "a"))
         assert script.notices == [StoreErrored(FailureKind.TIMEOUT, "a")]
-        assert coordinator.next_recovery(recoveries["b"], Completed(), TIMEOUTS) is None
+        assert coordinator.next_recovery(recoveries["b"], told(recoveries["b"]), TIMEOUTS, NOW_S) is None
         assert [coordinator.skip(key) for key in (A, B)] == [MissReason.BYPASSED, None]
         assert coordinator.bypassed == {TAG_A}
         assert recovering(coordinator) == {"a": recoveries["a"].ticket}
@@ -494,10 +500,10 @@ def test_a_part_fares_as_if_it_were_alone(happenings):
     for number, happening in enumerate(happenings):
         if isinstance(happening, str):  # it recovers
             for each in (together, alone[happening]):
-                while (recovery := each.begin_recovery(number, TIMEOUTS)) is not None:
+                while (recovery := each.begin_recovery(number, TIMEOUTS, NOW_S)) is not None:
                     if recovery.part == happening:
                         each.heed([StoreAnswered(happening)], float(number))
-                        each.next_recovery(recovery, Completed(), TIMEOUTS)
+                        each.next_recovery(recovery, told(recovery), TIMEOUTS, NOW_S)
                 each.give_up(number)
             continue
         changes = together.heed(happening, float(number))
@@ -510,7 +516,12 @@ def test_a_part_fares_as_if_it_were_alone(happenings):
                 assert together.skip(key) == each.skip(key)
     assert together.bypassed == alone["a"].bypassed | alone["b"].bypassed
     assert together.is_out == (alone["a"].is_out or alone["b"].is_out)
-    assert together.snapshot().parts == alone["a"].snapshot().parts + alone["b"].snapshot().parts
+    apart = alone["a"].snapshot().parts + alone["b"].snapshot().parts
+    # Here recoveries are begun and given up for whichever part comes first.
+    timeless = {"due_s": None, "was_dropped": False}
+    assert [attrs.evolve(part, **timeless) for part in together.snapshot().parts] == [
+        attrs.evolve(part, **timeless) for part in apart
+    ]
 
 
 @settings(deadline=None, max_examples=200)
@@ -523,7 +534,7 @@ def test_a_snapshot_is_a_value_of_which_another_can_be_made(past):
     follower = coordinator.ticket()
     place = coordinator.share(follower, share())
     last = coordinator.ticket()
-    coordinator.begin_recovery(last, TIMEOUTS)
+    coordinator.begin_recovery(last, TIMEOUTS, NOW_S)
     snapshot = coordinator.snapshot()
     other.heed([gave_up("b"), InvalidationFailed((A, TAG_B))], NOW_S)
     other.restore(snapshot)
@@ -609,7 +620,7 @@ def test_flags_that_an_interrupt_has_left_behind_do_not_stay():
         was_left_behind |= coordinator.must_ask
         assert coordinator.skip(KEY) is None
         if coordinator.needs_recovery:
-            assert coordinator.begin_recovery(0, TIMEOUTS) is None
+            assert coordinator.begin_recovery(0, TIMEOUTS, NOW_S) is None
             assert not coordinator.must_ask
             assert not coordinator.needs_recovery
     assert was_left_behind
@@ -639,7 +650,7 @@ class TestInterruptedOperations:
         assert coordinator.skip(KEY) is MissReason.BYPASSED, "the store has not failed: it was not asked"
         assert not coordinator.is_out
         assert coordinator.pending_invalidations == 1
-        assert coordinator.begin_recovery(1, TIMEOUTS) is not None
+        assert coordinator.begin_recovery(1, TIMEOUTS, NOW_S) is not None
 
     def test_a_read_without_the_store_finds_nothing(self):
         step = get(ReadRequest(KEY, INTS, TIMEOUTS, 0.0))
@@ -652,9 +663,10 @@ class TestInterruptedOperations:
 def test_what_a_snapshot_says_of_a_part():
     coordinator = two_parts()
     coordinator.heed([gave_up("a"), gave_up("a", FailureKind.OTHER), InvalidationFailed((A,))], NOW_S)
-    coordinator.begin_recovery(3, TIMEOUTS)
+    coordinator.begin_recovery(3, TIMEOUTS, NOW_S)
     [part] = coordinator.snapshot().parts
-    assert attrs.astuple(part) == ("a", NOW_S, ((A, 1),), (FailureKind.OTHER,), 3)
+    assert attrs.astuple(part)[:5] == ("a", NOW_S, ((A, 1),), (FailureKind.OTHER,), 3)
+    assert part.due_s > NOW_S
 
 
 def test_tags_that_are_pending_for_one_part_are_not_copied_for_each_call():
@@ -672,7 +684,7 @@ def test_a_recovery_that_was_forgotten_is_begun_again():
     """By a process that was forked, or in another event loop: nobody of those who ran it is there."""
     coordinator = Coordinator()
     coordinator.heed([gave_up()], NOW_S)
-    assert coordinator.begin_recovery(coordinator.ticket(), TIMEOUTS) is not None
-    assert coordinator.begin_recovery(coordinator.ticket(), TIMEOUTS) is None
+    assert coordinator.begin_recovery(coordinator.ticket(), TIMEOUTS, NOW_S) is not None
+    assert coordinator.begin_recovery(coordinator.ticket(), TIMEOUTS, NOW_S) is None
     coordinator.forget_loads()
-    assert coordinator.begin_recovery(coordinator.ticket(), TIMEOUTS) is not None
+    assert coordinator.begin_recovery(coordinator.ticket(), TIMEOUTS, NOW_S) is not None

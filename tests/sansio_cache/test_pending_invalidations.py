@@ -104,11 +104,11 @@ def test_a_snapshot_is_a_value_of_which_another_can_be_made():
     pending.add(["shop:a"])
     assert pending.snapshot() == (("shop:%t:a", 2), ("shop:b", 3), ("shop:a", 4))
     told = pending.oldest(10)
-    other.restore(pending.snapshot())
+    other.restore(pending.snapshot(), pending.refused)
     assert other.snapshot() == pending.snapshot()
     assert other.tags == {"shop:%t:a"}
     other.add(["shop:b"])
     other.forget(told)
     assert list(other.oldest(10)) == ["shop:b"]
-    other.restore(())
+    other.restore((), {})
     assert len(other) == 0

@@ -151,7 +151,7 @@ from sansio_cache.operations.invalidate import InvalidateRequest, invalidate
 from sansio_cache.operations.load_many import load_many
 from sansio_cache.operations.mutate import EndRequest, MutateRequest, begin, end
 from sansio_cache.operations.readiness import wait_ready
-from sansio_cache.operations.recovery import recover
+from sansio_cache.operations.recovery import RecoveryRequest, recover
 from sansio_cache.operations.set_many import Item, SetRequest, set_many
 from sansio_cache.codec import codec_for
 from sansio_cache.stats import StatsFold
@@ -209,7 +209,7 @@ removal = InvalidateRequest(OperationName.INVALIDATE, (KEY,), 500, TIMEOUTS, clo
 runs.append(process.run(invalidate(removal)))
 pattern = PatternRequest(KeyBuilder("shop"), "shop:*", 500, TIMEOUTS, clock())
 runs.append(process.run(delete_pattern(pattern)))
-runs.append(process.run(recover((KEY,), TIMEOUTS)))
+runs.append(process.run(recover(RecoveryRequest("", (KEY,), TIMEOUTS), 0.05)))
 runs.append(process.run(wait_ready(5.0, 0.0)))
 fold = StatsFold()
 for each in runs:
@@ -246,7 +246,7 @@ def test_whole_operations_touch_neither_clock_nor_randomness_nor_the_outside():
         "ManyInvalidated",
         "ManyInvalidated",
         "PatternRemoved",
-        "Completed",
+        "Recovered",
         "Completed",
     ]
     assert requests == 6

@@ -26,7 +26,7 @@ from sansio_cache.events import (
 from sansio_cache.notices import InvalidationFailed, StoreGaveUp
 from sansio_cache.operations.refresh import refresh
 from sansio_cache.single_flight import Following, Phase, SingleFlight
-from sansio_cache.step import Abandoned, Completed, Loaded, Raised, Value
+from sansio_cache.step import Abandoned, Loaded, Raised, Recovered, Value
 from support.interrupts import strike
 from support.loads import ACCEPTED, RAISED, REFUSED, computing, filling, over, share
 from support.machines import TIMEOUTS, load_request, value_cell
@@ -520,12 +520,12 @@ def out_of_order(**changes):
 
 
 def begin_recovery(coordinator):
-    return lambda: coordinator.begin_recovery(MINE, TIMEOUTS)
+    return lambda: coordinator.begin_recovery(MINE, TIMEOUTS, NOW_S)
 
 
 def next_recovery(coordinator):
-    recovery = coordinator.begin_recovery(MINE, TIMEOUTS)
-    return lambda: coordinator.next_recovery(recovery, Completed(), TIMEOUTS)
+    recovery = coordinator.begin_recovery(MINE, TIMEOUTS, NOW_S)
+    return lambda: coordinator.next_recovery(recovery, Recovered(), TIMEOUTS, NOW_S)
 
 
 @pytest.mark.parametrize("prepare", [begin_recovery, next_recovery])
@@ -539,7 +539,7 @@ def test_interrupted_anywhere_a_recovery_that_is_given_up_is_begun_by_the_next(p
         [part] = coordinator.snapshot().parts
         assert part.recovering is None
         assert coordinator.needs_recovery
-        assert coordinator.begin_recovery(ONE, TIMEOUTS) is not None
+        assert coordinator.begin_recovery(ONE, TIMEOUTS, NOW_S) is not None
     assert number > 30
 
 

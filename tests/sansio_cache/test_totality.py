@@ -69,7 +69,7 @@ from sansio_cache.operations.invalidate import InvalidateRequest, invalidate, vo
 from sansio_cache.operations.load_many import load_many
 from sansio_cache.operations.mutate import EndRequest, MutateRequest, begin, end
 from sansio_cache.operations.readiness import ReadinessPinging, wait_ready
-from sansio_cache.operations.recovery import recover
+from sansio_cache.operations.recovery import RecoveryRequest, recover, rest, tell
 from sansio_cache.operations.refresh import refresh
 from sansio_cache.operations.renewal import renew
 from sansio_cache.operations.set_many import Item, SetRequest, set_many
@@ -138,7 +138,13 @@ def beginnings():
     yield begin(MutateRequest(KEYS[:2], NONCE, 5_000, 60.0, TIMEOUTS, 0.0))
     yield end(EndRequest(KEYS[:2], (GRANT, GRANT), ITEMS[:1], TIMEOUTS, 0.0, TAG_KEYS))
     yield delete_pattern(PatternRequest(KeyBuilder("shop"), "shop:*", 500, TIMEOUTS, 0.0))
-    yield recover(KEYS, TIMEOUTS)
+    yield recover(RecoveryRequest("", KEYS, TIMEOUTS), 0.05)
+    yield rest(2.0)
+    yield tell(RecoveryRequest("", KEYS[:1], TIMEOUTS), 0.0)
+    yield set_many(
+        SetRequest(OperationName.SET, ITEMS, NONCE, 5_000, 2, TIMEOUTS, 0.0), skip=MissReason.STORE_ERROR
+    )
+    yield end(EndRequest(KEYS[:2], None, ITEMS[:1], TIMEOUTS, 0.0, TAG_KEYS), skip=MissReason.STORE_ERROR)
     yield wait_ready(5.0, 0.0)
     yield renew(Renewal((Lease("shop:a", GRANT), Lease("shop:b", GRANT)), 5_000, 60.0, 0.1, 5 / 3))
 

@@ -10,7 +10,17 @@ import pytest
 from msgspec.structs import replace
 
 from sansio_cache.budget import StoreTimeouts
-from sansio_cache.commands import AcquireLeases, LeaseRequest, Mode, ShareLoad, Sleep, Watch
+from sansio_cache.commands import (
+    AcquireLeases,
+    Compute,
+    LeaseRequest,
+    Mode,
+    Ping,
+    Renewal,
+    ShareLoad,
+    Sleep,
+    Watch,
+)
 from sansio_cache.coordinator import Coordinator
 from sansio_cache.entry import MissReason, Servable
 from sansio_cache.errors import RecursiveLoadError
@@ -27,7 +37,7 @@ from sansio_cache.notices import (
 from sansio_cache.operations.invalidate import InvalidateRequest, invalidate
 from sansio_cache.operations.refresh import refresh
 from sansio_cache.single_flight import Following
-from sansio_cache.step import Abandoned, Completed, Loaded, Step
+from sansio_cache.step import Abandoned, Completed, Loaded, Recovered, Step
 from sansio_cache_runtime.driver_base import Call, DriverBase
 from sansio_cache_runtime.loaders import loading
 from sansio_cache_runtime.recorder import Recorder
@@ -80,9 +90,9 @@ class Idle(DriverBase):
             self.refreshes.append((step, call))
         return self.has_room
 
-    def _start_recovery(self, recovery, ticket):
+    def _start_recovery(self, recovery):
         if self.has_room:
-            self.recoveries.append((recovery, ticket))
+            self.recoveries.append(recovery)
         return self.has_room
 
     def observe(self, step):
@@ -357,12 +367,12 @@ def test_notices_of_an_outage_are_heeded_logged_and_begin_a_recovery(caplog):
     assert [record.getMessage() for record in caplog.records] == [
         "cache n: the store does not serve (connection); loaders run without it until it does"
     ]
-    [(recovery, ticket)] = driver.recoveries
+    [recovery] = driver.recoveries
     assert isinstance(recovery.step.command, Sleep)
 
     driver._note((StoreAnswered(),))
-    assert driver._next_recovery(recovery, Completed()) is None
-    driver._give_up(ticket)
+    assert driver._next_recovery(recovery, Recovered()) is None
+    driver._give_up(recovery.ticket)
     assert not driver.coordinator.is_out
     driver._note(HIT)
     assert len(driver.recoveries) == 1
@@ -371,7 +381,7 @@ def test_notices_of_an_outage_are_heeded_logged_and_begin_a_recovery(caplog):
 def test_a_recovery_that_has_not_helped_goes_on():
     driver = Idle()
     driver._note(OUTAGE)
-    [(recovery, _)] = driver.recoveries
+    [recovery] = driver.recoveries
     again = driver._next_recovery(recovery, Abandoned())
     assert again is not None
     assert again.part == recovery.part
@@ -392,8 +402,8 @@ def test_a_recovery_whose_thread_has_been_ended_is_begun_again_by_the_next_notic
     driver = Idle()
     driver._note(OUTAGE)
     driver._note(HIT)
-    [(_, ticket)] = driver.recoveries
-    driver._give_up(ticket)  # as a subscriber of it called sys.exit()
+    [recovery] = driver.recoveries
+    driver._give_up(recovery.ticket)  # as a subscriber of it called sys.exit()
     driver._note(HIT)
     assert len(driver.recoveries) == 2
 
@@ -413,6 +423,58 @@ def test_an_interrupt_as_a_recovery_is_begun_leaves_it_to_the_next_notice():
     assert len(driver.recoveries) == 1
 
 
+ANYWHERE = Step(REFRESH.state, outcome=Completed())
+"""Where an operation may be that holds nothing."""
+
+
+def neglecting():
+    """A driver whose background has ended before the recovery was due."""
+    driver = Idle()
+    driver._note(OUTAGE)
+    driver._give_up(driver.recoveries.pop().ticket)
+    driver.now_s += 1.0
+    return driver
+
+
+def test_what_nobody_does_in_the_background_is_done_by_one_caller():
+    """As where each call has an event loop of its own, which ends with it."""
+    driver = neglecting()
+    driver._note(HIT)
+    assert not driver.recoveries
+    [recovery] = driver._neglected(ANYWHERE)
+    assert isinstance(recovery.step.command, Ping)
+    assert list(driver._neglected(ANYWHERE)) == []
+    driver._note((StoreAnswered(),))
+    assert driver._next_recovery(recovery, Recovered()) is None
+    driver._give_up(recovery.ticket)
+    assert list(driver._neglected(ANYWHERE)) == []
+    assert not driver.coordinator.needs_recovery
+
+
+@pytest.mark.parametrize("command", [Sleep(0.1), Ping(0.1), Compute(KEY, Renewal((), 1, 1.0, 0.1, 0.1))])
+def test_a_caller_who_holds_something_or_is_asking_does_it_later(command):
+    driver = neglecting()
+    assert list(driver._neglected(Step(REFRESH.state, command))) == []
+    assert len(list(driver._neglected(Step(REFRESH.state, Compute(KEY, None))))) == 1
+
+
+def test_nobody_does_it_inside_a_loader_or_a_subscriber():
+    driver = neglecting()
+    with loading(object(), "k"):
+        assert list(driver._neglected(ANYWHERE)) == []
+    found = []
+    driver._recorder.subscribers.subscribe(lambda _: found.append(list(driver._neglected(ANYWHERE))))
+    driver._note(HIT)
+    assert found == [[], []]
+    assert len(list(driver._neglected(ANYWHERE))) == 1
+
+
+def test_nobody_does_it_for_a_cache_that_is_being_closed():
+    driver = neglecting()
+    driver._is_closed = True
+    assert list(driver._neglected(ANYWHERE)) == []
+
+
 def test_a_reply_that_was_another_key_s_has_the_connections_to_its_part_closed(caplog):
     driver = Idle()
     driver.coordinator.part_of = {"n:a": "left", "n:b": "right"}.get
@@ -427,7 +489,7 @@ def test_what_could_not_be_removed_is_pending_and_told_later():
     driver = Idle()
     driver._note((InvalidationFailed(("n:a",)),))
     assert driver.coordinator.skip("n:a") is MissReason.BYPASSED
-    [(recovery, _)] = driver.recoveries
+    [recovery] = driver.recoveries
     assert list(recovery.keys) == ["n:a"]
 
 

@@ -37,7 +37,7 @@ import attrs
 from sansio_cache import Policy
 from sansio_cache.budget import StoreTimeouts
 from sansio_cache.commands import Compute, DeleteKeys, ShareLoad, Sleep, StoreCommand
-from sansio_cache.coordinator import Change, Coordinator, Recovery
+from sansio_cache.coordinator import Change, Coordinator
 from sansio_cache.events import Event, FailureKind, StoreFailed, Woke
 from sansio_cache.exploring.configuration import (
     FIRST_US,
@@ -51,6 +51,7 @@ from sansio_cache.exploring.process import Stage as WorkerStage
 from sansio_cache.exploring.process import Worker, pending
 from sansio_cache.exploring.running import Running
 from sansio_cache.notices import Notice
+from sansio_cache.part import Recovery
 from sansio_cache.single_flight import Following, Phase, Ticket
 from sansio_cache.step import Outcome, Step
 from sansio_cache.ttl import NO_JITTER
@@ -192,14 +193,18 @@ class Tracing(Coordinator):
         self.trace.note(STORE, "heed", _names(notices), _names(changes))
         return changes
 
-    def begin_recovery(self, ticket: Ticket, timeouts: StoreTimeouts) -> Recovery | None:
-        recovery = super().begin_recovery(ticket, timeouts)
+    def begin_recovery(
+        self, ticket: Ticket, timeouts: StoreTimeouts, now_s: float, seed: int = 0
+    ) -> Recovery | None:
+        recovery = super().begin_recovery(ticket, timeouts, now_s, seed)
         label = self.trace.begun(ticket, has_begun=recovery is not None)
         self.trace.note(STORE, "begin_recovery", label, _recovery(recovery))
         return recovery
 
-    def next_recovery(self, recovery: Recovery, outcome: Outcome, timeouts: StoreTimeouts) -> Recovery | None:
-        following = super().next_recovery(recovery, outcome, timeouts)
+    def next_recovery(
+        self, recovery: Recovery, outcome: Outcome, timeouts: StoreTimeouts, now_s: float
+    ) -> Recovery | None:
+        following = super().next_recovery(recovery, outcome, timeouts, now_s)
         label = self.trace.ticket(recovery.ticket)
         self.trace.note(STORE, "next_recovery", label, _name(outcome), _recovery(following))
         return following

@@ -26,10 +26,11 @@ from sansio_cache.commands import (
     Sleep,
     StoreCommand,
 )
-from sansio_cache.coordinator import Coordinator, Recovery, interrupted, renewing
+from sansio_cache.coordinator import Coordinator, interrupted, renewing
 from sansio_cache.errors import CacheClosedError
 from sansio_cache.events import Event, FailureKind, StoreFailed, Woke
-from sansio_cache.single_flight import Following, Ticket
+from sansio_cache.part import Recovery
+from sansio_cache.single_flight import Following
 from sansio_cache.step import Outcome, Step
 from sansio_cache_runtime.anyio.background import Background
 from sansio_cache_runtime.anyio.loaders import call_loader
@@ -92,9 +93,16 @@ class Driver(DriverBase[LoopEvent, AnyioBackend]):
             raise CacheClosedError("the cache is closed: make another")
         coordinator, recorder = self._coordinator, self._recorder
         try:
-            if step.notices:
-                self._note(step.notices)
-            while (command := step.command) is not None:
+            while True:
+                notices = step.notices
+                if notices and (
+                    (recorder.note(notices) and coordinator.concerns(notices)) or coordinator.needs_recovery
+                ):
+                    self._heed(notices)
+                    for recovery in self._neglected(step):
+                        await self._recover(recovery)
+                if (command := step.command) is None:
+                    break
                 if isinstance(command, StoreCommand) and not isinstance(
                     command, AcquireLeases | ReleaseLeases
                 ):
@@ -105,11 +113,6 @@ class Driver(DriverBase[LoopEvent, AnyioBackend]):
                 step = step.state.receive(event)
                 if step.load_id is not None:
                     self._observe(step)
-                notices = step.notices
-                if notices and (
-                    (recorder.note(notices) and coordinator.concerns(notices)) or coordinator.needs_recovery
-                ):
-                    self._heed(notices)
             if call is not None:
                 self._end(call)
         except BaseException as error:
@@ -231,15 +234,15 @@ class Driver(DriverBase[LoopEvent, AnyioBackend]):
         finally:  # also where the cache was closed before it began
             self._end(call)
 
-    def _start_recovery(self, recovery: Recovery, ticket: Ticket) -> bool:
+    def _start_recovery(self, recovery: Recovery) -> bool:
         return bool(
-            self._background.start(partial(self._recover, recovery, ticket), partial(self._give_up, ticket))
+            self._background.start(partial(self._recover, recovery), partial(self._give_up, recovery.ticket))
         )
 
-    async def _recover(self, recovery: Recovery | None, ticket: Ticket) -> None:
+    async def _recover(self, recovery: Recovery) -> None:
+        following: Recovery | None = recovery
         try:
-            while recovery is not None:
-                outcome = await self.run(recovery.step)
-                recovery = self._next_recovery(recovery, outcome)
+            while following is not None:
+                following = self._next_recovery(following, await self.run(following.step))
         finally:
-            self._give_up(ticket)
+            self._give_up(recovery.ticket)

@@ -24,10 +24,11 @@ from sansio_cache.commands import (
     Sleep,
     StoreCommand,
 )
-from sansio_cache.coordinator import Coordinator, Recovery, interrupted
+from sansio_cache.coordinator import Coordinator, interrupted
 from sansio_cache.errors import CacheClosedError
 from sansio_cache.events import Event, Woke
-from sansio_cache.single_flight import Following, Ticket
+from sansio_cache.part import Recovery
+from sansio_cache.single_flight import Following
 from sansio_cache.step import Outcome, Step
 from sansio_cache_runtime.backend import SyncBackend
 from sansio_cache_runtime.driver_base import Call, DriverBase
@@ -91,9 +92,16 @@ class Driver(DriverBase[ThreadEvent, SyncBackend]):
             raise CacheClosedError("the cache is closed: make another")
         coordinator, recorder = self._coordinator, self._recorder
         try:
-            if step.notices:
-                self._note(step.notices)
-            while (command := step.command) is not None:
+            while True:
+                notices = step.notices
+                if notices and (
+                    (recorder.note(notices) and coordinator.concerns(notices)) or coordinator.needs_recovery
+                ):
+                    self._heed(notices)
+                    for recovery in self._neglected(step):
+                        self._recover(recovery)
+                if (command := step.command) is None:
+                    break
                 if isinstance(command, StoreCommand) and not isinstance(command, AcquireLeases):
                     event: Event = self._backend.perform(command)
                 else:
@@ -102,11 +110,6 @@ class Driver(DriverBase[ThreadEvent, SyncBackend]):
                 step = step.state.receive(event)
                 if step.load_id is not None:
                     self._observe(step)
-                notices = step.notices
-                if notices and (
-                    (recorder.note(notices) and coordinator.concerns(notices)) or coordinator.needs_recovery
-                ):
-                    self._heed(notices)
             if call is not None:
                 self._end(call)
         except BaseException:
@@ -208,14 +211,14 @@ class Driver(DriverBase[ThreadEvent, SyncBackend]):
         finally:  # also where the cache was closed before it began
             self._end(call)
 
-    def _start_recovery(self, recovery: Recovery, ticket: Ticket) -> bool:
-        job = partial(self._recover, recovery, ticket)
+    def _start_recovery(self, recovery: Recovery) -> bool:
+        job = partial(self._recover, recovery)
         return self._background.start(job, "sansio-cache-recovery", is_waited_for=True)
 
-    def _recover(self, recovery: Recovery | None, ticket: Ticket) -> None:
+    def _recover(self, recovery: Recovery) -> None:
+        following: Recovery | None = recovery
         try:
-            while recovery is not None:
-                outcome = self.run(recovery.step)
-                recovery = self._next_recovery(recovery, outcome)
+            while following is not None:
+                following = self._next_recovery(following, self.run(following.step))
         finally:  # also where a subscriber has ended the thread: the next notice starts another
-            self._give_up(ticket)
+            self._give_up(recovery.ticket)

@@ -66,7 +66,7 @@ def test_whom_no_load_belongs_to_any_more_leads_none(coordinator):
 
 def test_a_recovery_is_run_by_somebody(coordinator):
     coordinator.heed((StoreGaveUp(FailureKind.TIMEOUT), InvalidationFailed((KEY,))), NOW_S)
-    assert coordinator.begin_recovery(1, TIMEOUTS) is not None
+    assert coordinator.begin_recovery(1, TIMEOUTS, NOW_S) is not None
     assert left_behind([DONE, Worker((), Stage.RECOVERING)], coordinator.snapshot()) is None
     assert left_behind([DONE, DONE], coordinator.snapshot()) == "nobody runs a recovery that has begun"
 
@@ -82,7 +82,7 @@ def test_a_load_ends_no_sooner_than_its_leader(coordinator):
 
 def test_tickets_go_with_their_workers(led):
     led.heed((InvalidationFailed((KEY,)),), NOW_S)
-    led.begin_recovery(2, TIMEOUTS)
+    led.begin_recovery(2, TIMEOUTS, NOW_S)
     renamed = renamed_tickets(led.snapshot(), {0: 1, 1: 0, 2: 5})
     assert renamed.single_flight.led == ((1, 1),)
     assert [ticket for ticket, _ in renamed.single_flight.loads[0][1].followers] == [0]

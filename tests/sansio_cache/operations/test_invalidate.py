@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import attrs
 import pytest
 
 from sansio_cache.commands import DeleteKeys, ExpireCells
+from sansio_cache.entry import MissReason
 from sansio_cache.errors import ProtocolError
 from sansio_cache.events import CellsExpired, FailureKind, Interrupted, KeysDeleted, StoreFailed
 from sansio_cache.notices import (
@@ -72,12 +74,25 @@ def test_interrupted_again_and_again_it_ends_with_its_budget():
     assert script.notices[-1] == InvalidationFailed(KEYS)
 
 
-@pytest.mark.parametrize(("keys", "skip"), [((), False), (KEYS, True)])
+@pytest.mark.parametrize(
+    ("keys", "skip"), [((), None), ((), MissReason.STORE_ERROR), (KEYS, MissReason.DISABLED)]
+)
 def test_nothing_to_do_asks_nothing(keys, skip):
     script = Script(invalidate(request(keys), skip=skip))
     assert script.command is None
     assert script.outcome == ManyInvalidated((), ())
     assert script.notices == [Ended(OperationName.INVALIDATE, 0.0)]
+
+
+@pytest.mark.parametrize("soft", [False, True], ids=["removal", "soft expiry"])
+def test_where_the_store_is_known_to_be_out_the_keys_are_pending_and_nobody_waits(soft):
+    """S1."""
+    script = Script(invalidate(attrs.evolve(request(KEYS), soft=soft), skip=MissReason.STORE_ERROR))
+    assert script.outcome == ManyInvalidated((), KEYS)
+    assert script.notices == [
+        InvalidationFailed(KEYS, was_tried=False),
+        Ended(OperationName.INVALIDATE, 0.0),
+    ]
 
 
 def test_cleaning_up_after_another_operation_is_not_an_operation_of_the_users():
@@ -120,7 +135,7 @@ class TestSoftly:
         assert script.outcome == Abandoned()
 
     def test_a_disabled_cache_is_not_asked(self):
-        assert self.begun(skip=True).outcome == ManyInvalidated((), ())
+        assert self.begun(skip=MissReason.DISABLED).outcome == ManyInvalidated((), ())
 
     def test_neither_takes_the_others_answer(self):
         with pytest.raises(ProtocolError):

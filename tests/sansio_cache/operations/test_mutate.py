@@ -6,7 +6,7 @@ import pytest
 
 from sansio_cache.cell import make_grant
 from sansio_cache.commands import Capture, DeleteKeys, FillCells, HoldCells, Lease, RenewLeases, Sleep
-from sansio_cache.entry import seal
+from sansio_cache.entry import MissReason, seal
 from sansio_cache.errors import ProtocolError
 from sansio_cache.events import (
     CellsFilled,
@@ -150,11 +150,42 @@ def test_no_keys_end_without_asking():
 def test_a_fill_that_fails_for_good_removes_all_keys():
     script = ending(A, B).give(StoreFailed(1.0, FailureKind.TIMEOUT))
     assert script.command == FillCells((A.under(G1), B.under(G2)), 0.25)
-    script.give(StoreFailed(2.0, FailureKind.TIMEOUT))
+    script.give(StoreFailed(2.0, FailureKind.OUT_OF_MEMORY))
     assert script.command == DeleteKeys(KEYS, 0.25)
     script.give(StoreFailed(3.0, FailureKind.TIMEOUT))
     assert script.outcome == ManyInvalidated((), KEYS)
     assert InvalidationFailed(KEYS) in script.notices
+
+
+@pytest.mark.parametrize("kind", [kind for kind in FailureKind if kind.is_in_vain and not kind.is_retryable])
+def test_where_a_fill_says_that_the_store_is_out_the_removal_does_not_wait_once_more(kind):
+    script = ending(A, B, tags=TAG_KEYS).give(StoreFailed(1.0, kind))
+    gone = (*KEYS, *TAG_KEYS)
+    assert script.outcome == ManyInvalidated((), gone)
+    assert InvalidationFailed(gone, was_tried=False) in script.notices
+    assert StoreGaveUp(kind) in script.notices
+
+
+def test_where_the_store_is_known_to_be_out_nothing_is_held_and_nothing_filled():
+    """S1: no fill without the grant of a hold, and what was written is pending when the call returns."""
+    out = MissReason.STORE_ERROR
+    assert begun(skip=out).outcome == ManyHeld(None, None)
+    for grants in (None, (G1, G2)):
+        script = Script(end(EndRequest(KEYS, grants, (A, B), TIMEOUTS, 1.0, TAG_KEYS), skip=out))
+        gone = (*KEYS, *TAG_KEYS)
+        assert script.outcome == ManyInvalidated((), gone)
+        assert script.notices == [
+            InvalidationFailed(gone, was_tried=False),
+            Ended(OperationName.MUTATE, 0.0),
+        ]
+
+
+def test_a_disabled_cache_holds_and_removes_nothing():
+    disabled = MissReason.DISABLED
+    assert begun(skip=disabled).outcome == ManyHeld(None, None)
+    script = Script(end(EndRequest(KEYS, None, (A,), TIMEOUTS, 1.0, TAG_KEYS), skip=disabled))
+    assert script.outcome == ManyInvalidated((), ())
+    assert script.notices == [Ended(OperationName.MUTATE, 0.0)]
 
 
 def test_interrupted_while_filling_it_removes_all_keys():

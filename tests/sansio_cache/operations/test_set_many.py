@@ -6,7 +6,7 @@ import pytest
 
 from sansio_cache.cell import make_grant
 from sansio_cache.commands import Capture, DeleteKeys, Fill, FillCells, HoldCells
-from sansio_cache.entry import seal
+from sansio_cache.entry import MissReason, seal
 from sansio_cache.errors import ProtocolError
 from sansio_cache.events import (
     CellsFilled,
@@ -87,7 +87,7 @@ def test_a_hold_that_fails_for_good_is_reported_to_be_pending():
     assert script.notices[2:] == [
         StoreErrored(FailureKind.OUT_OF_MEMORY),
         StoreGaveUp(FailureKind.OUT_OF_MEMORY),
-        InvalidationFailed(("shop:c",)),
+        InvalidationFailed(("shop:c",), was_tried=False),
         Ended(OperationName.SET_MANY, 1.0),
     ]
 
@@ -97,7 +97,7 @@ def test_a_fill_that_fails_for_good_leaves_all_keys_of_its_chunk_in_doubt():
         HoldsTaken(1.0, (G1, G2)), StoreFailed(1.0, FailureKind.UNAVAILABLE)
     )
     assert script.outcome == ManyStored((None, None))
-    assert InvalidationFailed(("shop:a", "shop:b")) in script.notices
+    assert InvalidationFailed(("shop:a", "shop:b"), was_tried=False) in script.notices
 
 
 @pytest.mark.parametrize("events", [(), (HoldsTaken(1.0, (G1, G2)),)], ids=["holding", "filling"])
@@ -118,12 +118,24 @@ def test_interrupted_in_a_later_chunk_it_leaves_what_is_stored():
     assert script.command == DeleteKeys(("shop:c",), 0.25)
 
 
-@pytest.mark.parametrize(("items", "skip"), [((), False), ((A, B), True)])
+@pytest.mark.parametrize(
+    ("items", "skip"), [((), None), ((), MissReason.STORE_ERROR), ((A, B), MissReason.DISABLED)]
+)
 def test_nothing_to_do_asks_nothing(items, skip):
     script = Script(set_many(request(*items), skip=skip))
     assert script.command is None
     assert script.outcome == ManyStored((None,) * len(items))
     assert script.notices == [Ended(OperationName.SET_MANY, 0.0)]
+
+
+def test_where_the_store_is_known_to_be_out_the_keys_are_pending_and_nobody_waits():
+    """S1."""
+    script = Script(set_many(request(A, B), skip=MissReason.STORE_ERROR))
+    assert script.outcome == ManyStored((None, None))
+    assert script.notices == [
+        InvalidationFailed(("shop:a", "shop:b"), was_tried=False),
+        Ended(OperationName.SET_MANY, 0.0),
+    ]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,275 @@
+"""One part of the store: what this process knows of it, and who sees to it.
+
+A *recovery* asks whether the part serves, and tells it what it has missed. One is run at a time, in the
+background, with pauses that double and differ between processes. What is written while the breaker is open is
+told at once beside that, as far as the store takes it.
+
+*What is due is kept here*, and not by whoever runs it: the background may end with an event loop
+(`asyncio.run` for each task of a queue). A recovery that was given up, or that has come to no end long after
+it was due, is neglected: the next caller makes one attempt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+import attrs
+
+from sansio_cache.backoff import draw_at
+from sansio_cache.breaker import Breaker
+from sansio_cache.budget import StoreTimeouts
+from sansio_cache.events import FailureKind
+from sansio_cache.operations.recovery import RecoveryRequest, recover, recover_now, rest, tell
+from sansio_cache.pending_invalidations import PendingInvalidations, Refusal
+from sansio_cache.single_flight import Ticket
+from sansio_cache.step import Outcome, Recovered, Step
+
+MOST_TOLD: Final = 500
+"""How many pending invalidations one recovery tells the store."""
+FIRST_PAUSE_S: Final = 0.05
+LONGEST_PAUSE_S: Final = 2.0
+"""How long a recovery pauses before it asks the store, in seconds: twice as long after each that failed."""
+LONGEST_TELL_PAUSE_S: Final = 0.5
+"""The same of what is told at once in an outage, without being asked whether it serves."""
+NEGLECTED_S: Final = 1.0
+"""How much later than its commands take a recovery has ended that is run by somebody, in seconds."""
+
+
+@attrs.frozen
+class Recovery:
+    """One attempt to find out whether a part serves, and to tell it what it missed: to be run.
+
+    Args:
+        ticket: Whose it is.
+        part: The part.
+        step: The first step.
+        keys: The keys that the store is told, each with the number of its latest failure.
+        seed: A random number, for the pauses.
+        is_by_caller: Whether a caller does it, who makes one attempt and goes on.
+    """
+
+    ticket: Ticket
+    part: str
+    step: Step
+    keys: Mapping[str, int]
+    seed: int = 0
+    is_by_caller: bool = False
+
+
+@attrs.frozen
+class PartSnapshot:
+    """What is known of one part, as a value.
+
+    Times, and numbers of attempts, decide only who asks the store next, and when.
+    """
+
+    part: str
+    open_since_s: float | None
+    pending: tuple[tuple[str, int], ...]
+    refusals: tuple[FailureKind, ...]
+    recovering: Ticket | None
+    telling: Ticket | None = None
+    has_untold: bool = False
+    refused: tuple[tuple[str, Refusal], ...] = ()
+    due_s: float | None = None
+    tell_due_s: float = 0.0
+    turns: tuple[int, int] = (0, 0)
+    was_dropped: bool = False
+    is_patient: bool = False
+
+
+@attrs.define
+class Part:
+    """What is known of one part of the store."""
+
+    name: str
+    pending: PendingInvalidations
+    breaker: Breaker = attrs.field(factory=Breaker)
+    refusals: set[FailureKind] = attrs.field(factory=set)
+    recovering: Ticket | None = None
+    """The ticket of whoever runs its recovery."""
+    telling: Ticket | None = None
+    """The ticket of whoever tells it what was written in an outage, while the recovery pauses."""
+    has_untold: bool = False
+    """Whether something was written in this outage that nobody has tried to tell."""
+    due_s: float | None = None
+    """When the recovery is to ask the store, on the driver's clock; None where there is none."""
+    tell_due_s: float = 0.0
+    turn: int = 0
+    """How many recoveries in a row have failed."""
+    tell_turn: int = 0
+    was_dropped: bool = False
+    """Whether a recovery was given up before it came to anything."""
+    is_patient: bool = False
+    """Whether the recovery waits for refused keys only to become due: whoever has more to do takes over."""
+
+    @property
+    def needs_recovery(self) -> bool:
+        """Whether it is not known to serve, or has not been told of everything."""
+        return self.breaker.is_open or len(self.pending) > 0
+
+    @property
+    def is_worth_keeping(self) -> bool:
+        """Whether it is not as if nothing had ever happened to it."""
+        return (
+            self.needs_recovery
+            or self.recovering is not None
+            or self.telling is not None
+            or bool(self.refusals)
+            or self.pending.forgotten > 0  # which is said once
+        )
+
+    def open(self, kind: FailureKind, now_s: float) -> None:
+        """An outage was met."""
+        if not self.breaker.is_open:
+            self.tell_turn, self.tell_due_s = 0, now_s
+        self.breaker = self.breaker.after_failure(kind, now_s)
+
+    def close(self) -> None:
+        """It serves again."""
+        self.breaker = self.breaker.after_answer()
+        self.has_untold = False
+
+    def drop(self, ticket: Ticket | None) -> None:
+        """Whoever has this ticket does nothing for the part any more; of None, nobody does."""
+        if self.recovering is not None and ticket in (None, self.recovering):
+            self.was_dropped, self.is_patient = True, False
+            self.recovering = None
+        if self.telling is not None and ticket in (None, self.telling):
+            self.has_untold = True
+            self.telling = None
+
+    def begin(self, ticket: Ticket, timeouts: StoreTimeouts, now_s: float, seed: int) -> Recovery | None:
+        """What is to be run in the background; None where nothing is, or it is being run."""
+        if (self.recovering is None or self.is_patient) and self._is_due(now_s):
+            if self.recovering is None and self._is_neglected(timeouts, now_s):
+                return None
+            self.recovering, self.is_patient = ticket, False
+            return self._recovery(ticket, timeouts, now_s, seed)
+        is_to_tell = self.has_untold and self.breaker.is_open and self.telling is None
+        if is_to_tell and now_s >= self.tell_due_s:
+            self.telling = ticket
+            self.has_untold = False
+            keys = self.pending.newest(MOST_TOLD)
+            step = tell(RecoveryRequest(self.name, tuple(keys), timeouts), now_s)
+            return Recovery(ticket, self.name, step, keys, seed)
+        return None
+
+    def begin_neglected(
+        self, ticket: Ticket, timeouts: StoreTimeouts, now_s: float, seed: int
+    ) -> Recovery | None:
+        """What a caller is to do by itself: one attempt, which takes no longer than a step of its own."""
+        if not (self._is_neglected(timeouts, now_s) and self._is_due(now_s)):
+            return None
+        self.recovering = ticket
+        self.due_s, self.was_dropped = now_s, False
+        keys = self.pending.oldest(MOST_TOLD, now_s)
+        request = RecoveryRequest(self.name, tuple(keys), timeouts, now_s + timeouts.operation_s)
+        return Recovery(ticket, self.name, recover_now(request, now_s), keys, seed, is_by_caller=True)
+
+    def after(
+        self, recovery: Recovery, outcome: Outcome, timeouts: StoreTimeouts, now_s: float
+    ) -> Recovery | None:
+        """Take in what came of an attempt: what whoever has made it is to do next."""
+        ticket, has_failed, has_told = recovery.ticket, True, False
+        if ticket not in (self.recovering, self.telling):
+            return None
+        if isinstance(outcome, Recovered):
+            has_failed, has_told = outcome.failure is not None, bool(outcome.told)
+            self.pending.refuse({key: recovery.keys[key] for key in outcome.refused}, now_s)
+            self.pending.forget({key: recovery.keys[key] for key in outcome.told})
+        if ticket == self.telling:
+            if has_failed or not self.needs_recovery:
+                self._end_telling(now_s)
+                return None
+            self.recovering, self.telling = ticket, None  # it serves: the rest is told at once
+        if self.is_patient:
+            self.is_patient = False
+        else:
+            self.turn = self.turn + 1 if has_failed else 0
+        if not self._is_due(now_s):
+            return self._rest(recovery, now_s)
+        if recovery.is_by_caller:  # the next attempt is another's
+            self.recovering = None
+            self.was_dropped = True
+            self.due_s = now_s + (self._pause_s(recovery.seed) if has_failed else 0.0)
+            return None
+        return self._recovery(ticket, timeouts, now_s, recovery.seed, goes_on=has_told and not has_failed)
+
+    def _rest(self, recovery: Recovery, now_s: float) -> Recovery | None:
+        """Nothing is left to be done at once; what the store refuses is tried again later."""
+        if not len(self.pending) or recovery.is_by_caller:
+            self.recovering = self.due_s = None
+            self.was_dropped = False
+            return None
+        pause_s = min(max(self.pending.next_due_s - now_s, 0.0), LONGEST_PAUSE_S)
+        self.due_s, self.is_patient = now_s + pause_s, True
+        return Recovery(recovery.ticket, self.name, rest(pause_s), {}, recovery.seed)
+
+    def _end_telling(self, now_s: float) -> None:
+        self.telling = None
+        self.tell_due_s = now_s + min(FIRST_PAUSE_S * 2.0 ** min(self.tell_turn, 10), LONGEST_TELL_PAUSE_S)
+        self.tell_turn += 1
+
+    def _is_due(self, now_s: float) -> bool:
+        """Whether there is something to be asked, or told, that is not to be left alone for some time."""
+        return self.breaker.is_open or self.pending.is_due(now_s)
+
+    def _is_neglected(self, timeouts: StoreTimeouts, now_s: float) -> bool:
+        """Whether the recovery is due, and nobody runs it in the background."""
+        if self.due_s is None:
+            return False
+        if self.recovering is None:
+            return self.was_dropped and now_s >= self.due_s
+        return now_s >= self.due_s + 2 * timeouts.operation_s + NEGLECTED_S
+
+    def _recovery(
+        self, ticket: Ticket, timeouts: StoreTimeouts, now_s: float, seed: int, *, goes_on: bool = False
+    ) -> Recovery:
+        keys = self.pending.oldest(MOST_TOLD, now_s)
+        request = RecoveryRequest(self.name, tuple(keys), timeouts)
+        if goes_on and not self.breaker.is_open:
+            self.due_s = now_s
+            return Recovery(ticket, self.name, tell(request, now_s), keys, seed)
+        pause_s = self._pause_s(seed)
+        if self.was_dropped and self.due_s is not None:  # what is left of the pause that was given up
+            pause_s = max(min(pause_s, self.due_s - now_s), 0.0)
+        self.was_dropped = False
+        self.due_s = now_s + pause_s
+        return Recovery(ticket, self.name, recover(request, pause_s), keys, seed)
+
+    def _pause_s(self, seed: int) -> float:
+        pause_s: float = min(FIRST_PAUSE_S * 2.0 ** min(self.turn, 10), LONGEST_PAUSE_S)
+        return pause_s * (1 + draw_at(seed, self.turn) / 4)
+
+    # As a value.
+
+    def snapshot(self) -> PartSnapshot:
+        """All of it, as a value."""
+        return PartSnapshot(
+            self.name,
+            self.breaker.open_since_s,
+            self.pending.snapshot(),
+            tuple(sorted(self.refusals)),
+            self.recovering,
+            self.telling,
+            self.has_untold,
+            tuple(self.pending.refused.items()),
+            self.due_s,
+            self.tell_due_s,
+            (self.turn, self.tell_turn),
+            self.was_dropped,
+            self.is_patient,
+        )
+
+    def restore(self, snapshot: PartSnapshot) -> None:
+        """Become what a snapshot was made of."""
+        self.breaker = Breaker(snapshot.open_since_s)
+        self.pending.restore(snapshot.pending, dict(snapshot.refused))
+        self.refusals = set(snapshot.refusals)
+        self.recovering, self.telling = snapshot.recovering, snapshot.telling
+        self.has_untold, self.was_dropped = snapshot.has_untold, snapshot.was_dropped
+        self.due_s, self.tell_due_s = snapshot.due_s, snapshot.tell_due_s
+        self.turn, self.tell_turn = snapshot.turns
+        self.is_patient = snapshot.is_patient
