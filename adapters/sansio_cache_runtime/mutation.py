@@ -10,9 +10,10 @@ import attrs
 from sansio_cache.errors import CacheClosedError, InvalidKeyError
 from sansio_cache.keys import Key
 from sansio_cache.operations.set_many import Item
-from sansio_cache.step import ManyHeld, Step
+from sansio_cache.step import ManyHeld, ManyInvalidated, Outcome, Step
 from sansio_cache.tags import tag_keys
 from sansio_cache_runtime.request_builder import AnyTtl, RequestBuilder
+from sansio_cache_runtime.results import InvalidateResult, told
 
 
 @attrs.define
@@ -27,6 +28,9 @@ class Mutation:
     _ttl: AnyTtl | None = None
     _items: dict[str, Item] = attrs.field(factory=dict, init=False)
     _has_ended: bool = attrs.field(default=False, init=False)
+    result: InvalidateResult | None = attrs.field(default=None, init=False)
+    """What became of the keys and tags, once the block has ended: of how many the store was told, be it that
+    they are gone or that their values are stored, and of how many it could not be told."""
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -65,6 +69,18 @@ class Mutation:
         self._has_ended = True
         items = () if raised else self._items.values()
         return self._requests.end(self.keys, self._tags, held, items)
+
+    def conclude(self, outcome: Outcome, *, raises: bool) -> None:
+        """Take in what came of it.
+
+        Raises:
+            CacheConnectionError: The store could not be told of something, and the policy says to raise.
+        """
+        assert isinstance(outcome, ManyInvalidated)
+        count = 0 if self._requests.is_disabled else len(self.keys) + len(self._tags)
+        failed = len(outcome.failed)
+        self.result = InvalidateResult(count - failed, failed)
+        told(self.result, raises=raises)
 
 
 def plan_mutation(

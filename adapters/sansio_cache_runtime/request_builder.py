@@ -114,6 +114,11 @@ class RequestBuilder:
         self._known_tags = _Known(self.keys.tag)
         self._codecs = _Known(self._codec_of)
 
+    @property
+    def is_disabled(self) -> bool:
+        """Whether the cache is switched off, and nothing is told to anybody."""
+        return self._coordinator.is_disabled
+
     # Operations.
 
     def get(self, key: str, type: Any) -> Step:

@@ -93,7 +93,11 @@ def stored(names: Iterable[Any], outcome: Outcome) -> dict[Any, bool]:
 def invalidated(outcome: Outcome, *, raises: bool) -> InvalidateResult:
     """What an invalidation gives; it raises what the store could not be told of, where the policy says so."""
     assert isinstance(outcome, ManyInvalidated)
-    result = InvalidateResult(len(outcome.done), len(outcome.failed))
+    return told(InvalidateResult(len(outcome.done), len(outcome.failed)), raises=raises)
+
+
+def told(result: InvalidateResult, *, raises: bool) -> InvalidateResult:
+    """The result; it raises what the store could not be told of, where the policy says so."""
     if result.remembered and raises:
         raise CacheConnectionError(
             f"the store could not be told of {result.remembered} of {result.done + result.remembered} "

@@ -160,6 +160,40 @@ async def test_an_invalidation_that_fails_raises_where_the_policy_says_so_and_is
 
 
 @runs(compare="store")
+async def test_a_mutation_tells_whether_the_store_was_told_of_its_keys_and_tags(world):
+    async with world.cache.mutate("a", "b", tags=["t"]) as mutation:
+        assert mutation.result is None
+        mutation.set("a", 1)
+    assert (mutation.result.done, mutation.result.remembered) == (3, 0)
+
+    with world.cache.refusing(FailureKind.WRITES_REFUSED, DeleteKeys):
+        async with world.cache.mutate("a", "b", tags=["t"]) as mutation:
+            mutation.set("a", 2)
+        assert (mutation.result.done, mutation.result.remembered) == (1, 2)
+        with pytest.raises(LookupError):
+            async with world.cache.mutate("a", tags=["t"]) as mutation:
+                raise LookupError
+        assert (mutation.result.done, mutation.result.remembered) == (0, 2)
+    await until(lambda: not world.cache.cache._coordinator.pending_invalidations)
+    world.take_log()
+
+
+@runs(policy=Policy(on_invalidate_error="raise"), compare="store")
+async def test_a_mutation_raises_what_the_store_could_not_be_told_of_where_the_policy_says_so(world):
+    with world.cache.refusing(FailureKind.WRITES_REFUSED, DeleteKeys):
+        with pytest.raises(CacheConnectionError, match="told of 2 of 3 invalidations"):
+            async with world.cache.mutate("a", "b", tags=["t"]) as mutation:
+                mutation.set("a", 1)
+        with pytest.raises(LookupError) as raised:  # what the block has to say goes first
+            async with world.cache.mutate("a", tags=["t"]) as mutation:
+                raise LookupError
+        assert raised.value.__context__ is None
+        assert mutation.result.remembered == 2
+    await until(lambda: not world.cache.cache._coordinator.pending_invalidations)
+    world.take_log()
+
+
+@runs(compare="store")
 async def test_a_remembered_invalidation_of_a_tag_bypasses_all_that_has_it(world):
     """S7: also for readers that do not name the tag, and for who would share a load that began before."""
     other = world.open()

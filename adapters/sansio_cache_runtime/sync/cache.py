@@ -483,7 +483,8 @@ class Cache(CacheBase):
 
         While they are held, readers load and do not store. At the end, what was set is stored, and what
         was not is invalidated, and so are the tags; everything is invalidated where the block raises, or
-        where another writer came between.
+        where another writer came between. `m.result` says then of how many the store was told, as
+        `invalidate` does.
 
         Args:
             keys: Strs inside the namespace, or built keys.
@@ -493,6 +494,8 @@ class Cache(CacheBase):
 
         Raises:
             InvalidKeyError: A key or tag cannot be one, or there are more than `max_batch_keys`.
+            CacheConnectionError: At the end: the store could not be told of a key or tag, the block has not
+                raised, and the policy says to raise; it is remembered all the same.
         """
         return self._mutating(plan_mutation(self._requests, keys, tags, value_tags))
 
@@ -508,7 +511,8 @@ class Cache(CacheBase):
                 yield mutation
             has_ended = True
         finally:
-            self._driver.run(mutation.end(held, raised=not has_ended))
+            outcome = self._driver.run(mutation.end(held, raised=not has_ended))
+            mutation.conclude(outcome, raises=has_ended and self._raises_not_told)
 
     def entity(
         self,
