@@ -11,7 +11,6 @@ import math
 from collections.abc import Callable, Mapping
 from functools import partial
 from inspect import iscoroutinefunction
-from types import MappingProxyType
 from typing import Any, Final, Self, TypeAlias, TypeVar, get_type_hints
 
 import attrs
@@ -19,6 +18,7 @@ import attrs
 from sansio_cache.codec import Migration
 from sansio_cache.codecs.value_codec import ValueCodec
 from sansio_cache.errors import ConfigurationError
+from sansio_cache.frozen import FrozenMapping
 from sansio_cache.keys import KeyBuilder
 from sansio_cache.policy import Policy, instance
 from sansio_cache.schema import name_of
@@ -71,7 +71,7 @@ def _own_migrations(given: Migrations) -> Migrations:
     """A checked copy that nobody can change. No message shows a hook: a partial would show its arguments."""
     if not isinstance(given, Mapping):
         raise ConfigurationError(f"migrations is a mapping of types to functions; got {type(given).__name__}")
-    own = dict(given)
+    own = FrozenMapping(given)
     for declared, hook in own.items():
         place = f"migrations[{name_of(declared)}]"
         if not callable(hook):
@@ -80,21 +80,21 @@ def _own_migrations(given: Migrations) -> Migrations:
             )
         if iscoroutinefunction(hook):
             raise ConfigurationError(f"{place} is a coroutine function: values are read without waiting")
-    return MappingProxyType(own)
+    return own
 
 
 def _own_codecs(given: Codecs) -> Codecs:
     """A checked copy that nobody can change."""
     if not isinstance(given, Mapping):
         raise ConfigurationError(f"codecs is a mapping of types to codecs; got {type(given).__name__}")
-    own = dict(given)
+    own = FrozenMapping(given)
     for declared, codec in own.items():
         if isinstance(codec, type) or not isinstance(codec, ValueCodec):
             kind = name_of(codec) if isinstance(codec, type) else type(codec).__name__
             raise ConfigurationError(
                 f"codecs[{name_of(declared)}] is a codec, with fingerprint, encode and decode; got {kind}"
             )
-    return MappingProxyType(own)
+    return own
 
 
 @attrs.frozen(kw_only=True)

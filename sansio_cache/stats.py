@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from types import MappingProxyType
 from typing import Any, Final
 
 import attrs
 
 from sansio_cache.entry import MissReason
 from sansio_cache.events import FailureKind
+from sansio_cache.frozen import FrozenMapping
 from sansio_cache.notices import (
     Ended,
     FillRefused,
@@ -43,11 +43,11 @@ from sansio_cache.notices import (
     Waited,
 )
 
-_NOTHING: Final[Mapping[Any, Any]] = MappingProxyType({})
+_NOTHING: Final[Mapping[Any, Any]] = FrozenMapping({})
 
 
 def _frozen_mapping(given: Mapping[Any, Any]) -> Mapping[Any, Any]:
-    return MappingProxyType(dict(given))
+    return FrozenMapping(given)
 
 
 _BUCKETS: Final = 4 * 62

@@ -61,7 +61,9 @@ class Cache(runtime.Cache):
         refuse_no_client(client, options)
         config = CacheConfig.from_options(namespace=namespace, **options)
         check(config, client)  # refuses what it cannot use here, and not in the first call
-        return cls(config, partial(_on_redis, config, client))
+        cache = cls(config, partial(_on_redis, config, client))
+        cache._stays_with = "a client of yours"
+        return cache
 
     @classmethod
     def from_config(cls, config: CacheConfig) -> Self:
@@ -73,9 +75,13 @@ class Cache(runtime.Cache):
         check_config(config)
         if uses_memory(config.redis.url):
             memory = memory_for(config)
-            return cls(config, lambda: AnyioMemoryBackend(memory))
+            cache = cls(config, lambda: AnyioMemoryBackend(memory))
+            cache._stays_with = "memory://, which is this process's,"
+            return cache
         check(config, None)
-        return cls(config, partial(_on_redis, config, None))
+        cache = cls(config, partial(_on_redis, config, None))
+        cache._stays_with = ""
+        return cache
 
 
 def _on_redis(config: CacheConfig, client: Any) -> AnyioBackend:

@@ -57,7 +57,9 @@ class Cache(runtime.Cache):
         """
         refuse_no_client(client, options)
         config = CacheConfig.from_options(namespace=namespace, **options)
-        return cls(config, partial(_on_redis, config, client))
+        cache = cls(config, partial(_on_redis, config, client))
+        cache._stays_with = "a client of yours"
+        return cache
 
     @classmethod
     def from_config(cls, config: CacheConfig) -> Self:
@@ -69,8 +71,12 @@ class Cache(runtime.Cache):
         check_config(config)
         if uses_memory(config.redis.url):
             memory = memory_for(config)
-            return cls(config, lambda _: SyncMemoryBackend(memory))
-        return cls(config, partial(_on_redis, config, None))
+            cache = cls(config, lambda _: SyncMemoryBackend(memory))
+            cache._stays_with = "memory://, which is this process's,"
+            return cache
+        cache = cls(config, partial(_on_redis, config, None))
+        cache._stays_with = ""
+        return cache
 
 
 def _on_redis(config: CacheConfig, client: Any, background: Background) -> SyncBackend:

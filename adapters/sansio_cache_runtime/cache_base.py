@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from typing import Any
 
 import attrs
 
@@ -21,6 +22,7 @@ from sansio_cache.stats import CacheStats
 from sansio_cache_runtime.recorder import Recorder
 from sansio_cache_runtime.request_builder import RequestBuilder
 from sansio_cache_runtime.subscribers import Explanation, check_subscriber
+from sansio_cache_runtime.travelling import check_travels
 
 
 def check_config(config: object) -> None:
@@ -53,6 +55,9 @@ def made_config(config: object, make_backend: object) -> CacheConfig:
 class CacheBase:
     """The state of a cache, and what needs no driving."""
 
+    _stays_with: str = "a backend of yours"
+    """What keeps it from being pickled and copied; empty where nothing does."""
+
     def __init__(self, config: CacheConfig) -> None:
         self._config = config
         is_disabled = not (config.enabled and config.redis.enabled)
@@ -60,6 +65,21 @@ class CacheBase:
         self._recorder = Recorder(config.namespace)
         self._requests = RequestBuilder(config, self._coordinator)
         self._is_closed = False
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A cache of a URL is made again from its configuration, by pickle and by copy.
+
+        Raises:
+            ConfigurationError: It stands on something that stays here, or an option cannot be pickled.
+        """
+        if self._stays_with:
+            raise ConfigurationError(
+                f"a cache on {self._stays_with} cannot be pickled or copied: make one where it is needed. A "
+                "cache of a redis:// URL can"
+            )
+        check_travels(f"the cache {self._config.namespace!r}", self._config)
+        cls: Any = type(self)
+        return cls.from_config, (self._config,)
 
     def __repr__(self) -> str:
         return f"<{type(self).__module__}.Cache namespace={self._config.namespace!r}>"

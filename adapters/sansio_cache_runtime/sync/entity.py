@@ -18,6 +18,7 @@ from sansio_cache_runtime.entity import EntityPlan
 from sansio_cache_runtime.mutation import Mutation
 from sansio_cache_runtime.request_builder import Id
 from sansio_cache_runtime.results import InvalidateResult, invalidated, loaded, read, stored
+from sansio_cache_runtime.travelling import entity_again
 
 T = TypeVar("T")
 D = TypeVar("D")
@@ -40,6 +41,10 @@ class Entity(Generic[T]):
         self._run = run
         self._mutating = mutating
         self._raises_not_told = raises
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """An entity is made again from its cache, by pickle and by copy: see `Cache`."""
+        return entity_again(self._plan, self._run)
 
     def key(self, id: Id) -> Key:
         """The key of one thing."""
