@@ -15,6 +15,7 @@ from redis.exceptions import (
     OutOfMemoryError,
     ReadOnlyError,
     RedisError,
+    ResponseError,
 )
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
@@ -41,6 +42,10 @@ class OwnResetError(RedisConnectionError):
 
 class ClosedWhileOpeningError(RedisConnectionError):
     """The server has closed a connection before it could be used."""
+
+
+class TooLargeError(ResponseError):
+    """In the place of a reply: the value is larger than a value may be, and was not read."""
 
 
 class HandshakeError(RedisConnectionError):

@@ -16,7 +16,7 @@ import threading
 from collections.abc import Callable
 from typing import Any, Final
 
-from sansio_cache_redis.connections.threads import StartThread
+from sansio_cache_redis.connections.opener import StartThread
 from sansio_cache_redis.wire import EVERY_KEY, wake_channel
 from sansio_cache_runtime.process import is_inside, process_lock
 from sansio_cache_runtime.sync.event import ThreadEvent

@@ -69,7 +69,7 @@ from sansio_cache.events import (
 from sansio_cache.keys import ONE_PART
 from sansio_cache.signals import let_through
 from sansio_cache.tags import NO_VERSION, VERSION_BYTES
-from sansio_cache_redis.errors import classify
+from sansio_cache_redis.errors import TooLargeError, classify
 from sansio_cache_redis.reasons import Where, reason_of
 from sansio_cache_redis.scripts import ACQUIRE, ALL, CAPTURE, EXPIRE, FILL, HOLD, RELEASE, RENEW, Script
 
@@ -109,8 +109,15 @@ EVALSHA: Final = b"EVALSHA"
 """What asks for a script, which the server may not know. Where one of a batch does, the first does."""
 EVERY_KEY: Final = b""
 """A message that concerns all keys of its channel."""
+_MOST_BESIDES_BYTES: Final = 4 * 2**20
+"""A cell may carry 255 tags of up to 16,000 bytes each."""
 _ARRAY: Final = (list, tuple)
 _PLAIN: Final = (bytes, type(None))
+
+
+def longest_cell_bytes(max_value_bytes: int) -> int:
+    """How long a cell may be whose value may be so long: with all of its tags."""
+    return max_value_bytes + _MOST_BESIDES_BYTES
 
 
 def tell_time(reply: Any, on_time: Callable[[int], object]) -> None:
@@ -263,6 +270,8 @@ class EventReader:
         if isinstance(event, StoreFailed):
             if NoScriptError in map(type, replies):
                 return self._with_texts(command, replies)
+            if isinstance(command, ReadCells) and TooLargeError in map(type, replies):
+                return self._one_by_one(command, replies)
             if event.kind in _DISTRUSTED:
                 self._distrust()
             return self._with_reason(event, replies)
@@ -278,6 +287,24 @@ class EventReader:
     def failure(self, error: BaseException) -> StoreFailed:
         """The event of a failure."""
         return StoreFailed(self._clock(), classify(error), ONE_PART, *reason_of(error, self._where))
+
+    def _one_by_one(self, command: ReadCells, replies: list[Any]) -> Again[StoreEvent]:
+        """Read the cells of a chunk one by one, where one of them is too large: the others are there."""
+        chunks = [place for place, reply in enumerate(replies) if isinstance(reply, TooLargeError)]
+        chunk = command.chunk
+        keys = [command.keys[place * chunk : (place + 1) * chunk] for place in chunks]
+
+        def read(answers: list[Any] | BaseException) -> StoreEvent:
+            if isinstance(answers, BaseException):
+                return self.failure(answers)
+            rest = iter(answers)
+            for place, part in zip(chunks, keys, strict=True):
+                replies[place] = [next(rest) for _ in part]
+            event = self.read(command, replies)
+            assert not isinstance(event, Again)
+            return event
+
+        return Again([_get(key) for part in keys for key in part], read)
 
     def _with_texts(self, command: StoreCommand, replies: list[Any]) -> Again[StoreEvent]:
         """Send those scripts as texts that the server does not know."""
@@ -385,6 +412,8 @@ def _decode(  # noqa: C901 - one case a command
 def _acquired(
     nonce: bytes, reply: Any, versions: tuple[bytes, ...], clock: ServerClock, now_s: float
 ) -> AcquireReply:
+    if isinstance(reply, TooLargeError):  # a value that this process does not read
+        return ForeignFound(now_s)
     if not (isinstance(reply, _ARRAY) and isinstance(reply[1], int)):
         raise WireError
     server_ms = clock.learn(reply[1], now_s)
@@ -450,7 +479,7 @@ def _cell(raw: Any) -> Cell | Foreign | None:
         return None
     if isinstance(raw, bytes):
         return parse_cell(raw)
-    if isinstance(raw, Exception):  # WRONGTYPE: the key is no string
+    if isinstance(raw, Exception):  # WRONGTYPE: the key is no string; or it is too large
         return FOREIGN
     raise WireError
 
@@ -489,7 +518,9 @@ def _text(raw: Any) -> str | None:
 
 
 def _is_harmless(command: StoreCommand, error: Exception) -> bool:
-    """A key that is no string is foreign; a server that forbids the probe does serve."""
+    """A key that is no string is foreign, and so is a giant; a server that forbids the probe does serve."""
+    if isinstance(error, TooLargeError):
+        return not isinstance(command, ReadCells)
     return str(error).startswith("WRONGTYPE") or (
         isinstance(command, Ping) and isinstance(error, NoPermissionError)
     )

@@ -16,7 +16,7 @@ import pytest
 
 from sansio_cache import Policy
 from sansio_cache.commands import DeleteKeys, ExpireCells, FillCells
-from sansio_cache_redis.connections import redispy
+from sansio_cache_redis.connections import wires
 from sansio_cache_redis.sync import Cache
 from sansio_cache_runtime.process import is_inside
 from support.interrupts import HAS_OPCODE_EVENTS, Interrupter, raising, within
@@ -252,10 +252,10 @@ def problems_after(under, operation, key, interrupter):
 @pytest.fixture
 def spins(monkeypatch):
     """How a wire spins: one look, or none, so that an operation takes about as many steps each time."""
-    monkeypatch.setattr(redispy, "_SPIN_S", 0.0)
-    monkeypatch.setattr(redispy, "_FIRST_SPIN_S", 0.0)
-    monkeypatch.setattr(redispy, "_MOST_SLEEPS", 0)
-    return lambda may_spin: monkeypatch.setattr(redispy, "_PROCESSORS", 2 if may_spin else 1)
+    monkeypatch.setattr(wires, "_SPIN_S", 0.0)
+    monkeypatch.setattr(wires, "_FIRST_SPIN_S", 0.0)
+    monkeypatch.setattr(wires, "_MOST_SLEEPS", 0)
+    return lambda may_spin: monkeypatch.setattr(wires, "_PROCESSORS", 2 if may_spin else 1)
 
 
 @pytest.mark.parametrize("error", RAISED, ids=lambda error: error.__name__)

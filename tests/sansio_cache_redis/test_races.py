@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import _thread
 import asyncio
-import threading
 import time
 
 import anyio
@@ -15,9 +15,9 @@ from sansio_cache.events import FailureKind, StoreFailed
 from sansio_cache_redis import anyio as async_cache
 from sansio_cache_redis import sync
 from sansio_cache_redis.connections.asyncio import AsyncioConnections
+from sansio_cache_redis.connections.lanes import Call
 from sansio_cache_redis.connections.multiplexed import as_they_are
 from sansio_cache_redis.connections.settings import asyncio_factory
-from sansio_cache_redis.connections.threads import _Call
 from sansio_cache_redis.errors import ERRORS
 from sansio_cache_runtime.anyio import driver as driver_anyio
 from sansio_cache_runtime.anyio.memory import AnyioMemoryBackend
@@ -122,7 +122,8 @@ def test_a_connection_whose_driver_was_interrupted_before_it_could_hand_it_over_
     with sync.Cache.from_url(redis_url, namespace=namespace, max_connections=1, **PATIENT) as cache:
         assert cache.set("k", 1)
         [lane] = cache._backend.connections._lanes
-        lane.driver = gone = _Call([(b"PING",)], 1.0, time.monotonic())
+        now_s = time.monotonic()
+        lane.driver = gone = Call([(b"PING",)], now_s, now_s + 1, now_s + 1, 1, lane, [])
         gone.is_gone = True
         assert cache.get("k") == 1
         assert lane.driver is None
@@ -133,15 +134,15 @@ def test_where_the_system_has_no_thread_to_give_loaders_run_and_the_cache_recove
     redis_url, namespace, monkeypatch
 ):
     """The business never sees the cache fail."""
-    start = threading.Thread.start
+    start = _thread.start_new_thread
     is_exhausted = True
 
-    def starting(thread):
-        if is_exhausted and thread.name.startswith("sansio-cache"):
+    def starting(*args):
+        if is_exhausted:
             raise RuntimeError("can't start new thread")
-        start(thread)
+        return start(*args)
 
-    monkeypatch.setattr(threading.Thread, "start", starting)
+    monkeypatch.setattr(_thread, "start_new_thread", starting)
     with sync.Cache.from_url(redis_url, namespace=namespace, **PATIENT) as cache:
         assert cache.get_or_load("k", lambda: 1) == 1
         assert cache.stats().stored == 0

@@ -4,6 +4,7 @@ import asyncio
 import threading
 from contextlib import closing
 
+import hiredis
 import pytest
 import redis
 import redis.asyncio
@@ -11,6 +12,7 @@ from redis.asyncio import connection as asyncio_connection
 
 from sansio_cache import CacheConnectionError, CacheTimeoutError, ConfigurationError
 from sansio_cache.config import RedisConfig
+from sansio_cache_redis.connections import settings
 from sansio_cache_redis.connections.settings import (
     asyncio_factory,
     blocking_factory,
@@ -179,3 +181,49 @@ def test_the_blocking_connection_is_the_one_that_was_asked_for(redis_server):
         assert [each["db"] for each in named] == ["3"]
         connection.disconnect()
         wait_until(lambda: "asked" not in [each["name"] for each in client.client_list()])
+
+
+class Explosive(int):
+    """A number that must not be written by hiredis: the process ends where writing it raises."""
+
+    def __repr__(self):
+        raise AssertionError("hiredis was given a number")
+
+    def __str__(self):
+        return "2"
+
+
+@pytest.mark.parametrize("protocol", [2, 3])
+def test_what_redis_py_packs_itself_is_bytes_for_hiredis(redis_server, protocol, monkeypatch):
+    """A signal handler that raises while hiredis writes a number ends the process: in SELECT, say."""
+    packed = []
+    pack = hiredis.pack_command
+
+    def noting(words):
+        packed.append(words)
+        return pack(words)
+
+    monkeypatch.setattr(hiredis, "pack_command", noting)
+    monkeypatch.setattr(settings, "pack_one", noting)
+    connection = blocking_factory(RedisConfig(url=f"{redis_server.url[:-1]}3?client_name=asked"))()
+    connection.protocol = protocol
+    connection.db = Explosive(2)
+    connection.connect()
+    connection.disconnect()
+    words = [word for command in packed for word in command]
+    assert {b"SELECT", b"2", b"SETINFO", b"SETNAME"} <= set(words)
+    assert (b"HELLO" in words) is (protocol == 3)
+    assert {type(word) for word in words} == {bytes}
+
+
+def test_commands_are_packed_as_redis_py_packs_them_itself():
+    packer = settings.Packer()
+    theirs = redis.connection.PythonRespSerializer(6000, redis.Connection().encoder.encode)
+    commands = [
+        ("CLIENT SETINFO", "LIB-NAME", "x"),
+        ("SELECT", 3),
+        (b"AUTH", "ü", bytearray(b"p")),
+        ("HELLO", 3),
+    ]
+    for command in commands:
+        assert b"".join(packer.pack(*command)) == b"".join(theirs.pack(*command))

@@ -52,16 +52,20 @@ from sansio_cache.events import (
     TagsRead,
     WriterFound,
 )
+from sansio_cache.tags import VERSION_BYTES
 from sansio_cache_redis.errors import (
     OverloadedError,
     OwnResetError,
+    TooLargeError,
     as_opening_failure,
     classify,
     fresh,
 )
+from sansio_cache_redis.reasons import Where
 from sansio_cache_redis.scripts import ACQUIRE, ALL, CAPTURE, EXPIRE, FILL, HOLD, RELEASE, RENEW
 from sansio_cache_redis.wire import (
     EVALSHA,
+    EventReader,
     ServerClock,
     as_eval,
     decode,
@@ -596,6 +600,50 @@ def test_a_command_of_several_scripts_and_reads_is_seen_to_use_scripts(command):
             assert as_eval(each)[0] == b"EVAL"
         else:
             assert each[0] == b"GET"
+
+
+# Values that are too large to be read.
+
+GIANT = TooLargeError("the value is larger than a value may be")
+
+
+@pytest.mark.parametrize(
+    ("command", "replies", "event"),
+    [
+        (ReadCell("n:k", 1.0), [GIANT], CellRead(NOW_S, FOREIGN, None)),
+        (
+            ReadCell("n:k", 1.0, ("n:%t:t",)),
+            [GIANT, b"t" * VERSION_BYTES],
+            CellRead(NOW_S, FOREIGN, None, (b"t" * VERSION_BYTES,)),
+        ),
+        (
+            AcquireLease("n:k", b"n" * 8, 1000, NO_GRANT, Mode.KEEP, 1.0),
+            [GIANT],
+            ForeignFound(NOW_S),
+        ),
+    ],
+    ids=["read", "read with a tag", "acquire"],
+)
+def test_a_value_that_is_too_large_is_foreign(command, replies, event):
+    """It is a counted miss; its loader runs, and nothing is stored in its place."""
+    assert decode(command, replies, ServerClock(), NOW_S) == event
+
+
+def test_the_cells_beside_one_that_is_too_large_are_read_one_by_one():
+    reader = EventReader(
+        lambda: NOW_S, ServerClock(), lambda: pytest.fail("nothing is out of step"), Where("a test")
+    )
+    keys = tuple(f"n:k{number}" for number in range(5))
+    command = ReadCells(keys, 2, 1.0, ("n:%t:t",))
+    version = b"t" * VERSION_BYTES
+
+    again = reader.read(command, [[None, None], GIANT, [None], version])
+
+    assert again.commands == [(b"GET", b"n:k2"), (b"GET", b"n:k3")]
+    event = again.read([None, GIANT])
+    assert event == CellsRead(NOW_S, (None, None, None, FOREIGN, None), None, (version,))
+    failed = again.read(errors.ConnectionError("lost"))
+    assert (failed.now_s, failed.kind) == (NOW_S, FailureKind.CONNECTION)
 
 
 def test_every_script_has_a_digest_of_its_own():

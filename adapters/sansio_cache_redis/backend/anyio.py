@@ -16,6 +16,7 @@ from sansio_cache.events import StoreEvent
 from sansio_cache.health import Health
 from sansio_cache_redis.backend.base import BaseBackend
 from sansio_cache_redis.connections.multiplexed import R, Read, Replies, as_they_are
+from sansio_cache_redis.connections.opener import StartThread
 from sansio_cache_redis.connections.settings import (
     asyncio_factory,
     blocking_factory,
@@ -24,7 +25,6 @@ from sansio_cache_redis.connections.settings import (
     opening_timeout_s,
     where_of,
 )
-from sansio_cache_redis.connections.threads import StartThread
 from sansio_cache_redis.health import PROBES_S, probes
 from sansio_cache_redis.listening import Listener
 from sansio_cache_redis.topology.single import SingleServer

@@ -13,12 +13,13 @@ from sansio_cache.health import Health
 from sansio_cache.signals import let_through
 from sansio_cache_redis.backend.base import BaseBackend
 from sansio_cache_redis.connections.client import ClientConnections
+from sansio_cache_redis.connections.opener import StartThread
 from sansio_cache_redis.connections.settings import blocking_factory, check_client, where_of
-from sansio_cache_redis.connections.threads import StartThread, ThreadsConnections
+from sansio_cache_redis.connections.threads import ThreadsConnections
 from sansio_cache_redis.health import PROBES_S, probes
 from sansio_cache_redis.listening import Listener
 from sansio_cache_redis.topology.single import SingleServer
-from sansio_cache_redis.wire import Again, ServerClock, encode
+from sansio_cache_redis.wire import Again, ServerClock, encode, longest_cell_bytes
 
 
 class RedisBackend(BaseBackend[ThreadsConnections | ClientConnections]):
@@ -27,10 +28,9 @@ class RedisBackend(BaseBackend[ThreadsConnections | ClientConnections]):
     def perform(self, command: StoreCommand) -> StoreEvent:
         """Do what is asked; a failure is an event."""
         try:
-            timeout_s = min(command.timeout_s, self._config.redis.silence_s)
-            answer = self._read(command, self.connections.execute(encode(command), timeout_s))
+            answer = self._read(command, self.connections.execute(encode(command), command.timeout_s))
             if isinstance(answer, Again):
-                return answer.read(self.connections.execute(answer.commands, timeout_s))
+                return answer.read(self.connections.execute(answer.commands, command.timeout_s))
         except Exception as error:  # noqa: BLE001 - whatever it is: the business never sees the cache fail
             let_through(error)
             return self._events.failure(error)
@@ -80,7 +80,10 @@ def make_backend(
         make_connection,
         start_thread,
         max_connections=config.redis.max_connections,
+        silence_s=config.redis.silence_s,
+        opening_timeout_s=config.redis.connect_timeout_s,
         on_time=lambda server_us: server_clock.learn(server_us, clock()),
+        longest_value_bytes=longest_cell_bytes(config.max_value_bytes),
     )
     listener = Listener(make_connection, config.namespace, start_thread)
     return RedisBackend(config, SingleServer(connections), clock, server_clock, listener, where)

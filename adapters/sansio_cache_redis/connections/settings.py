@@ -30,6 +30,7 @@ from redis.retry import Retry
 from sansio_cache.config import RedisConfig
 from sansio_cache.errors import ConfigurationError
 from sansio_cache.url import MEMORY, read_url, redact_url
+from sansio_cache_redis.connections.redispy import pack_one
 from sansio_cache_redis.reasons import Where
 
 _LONGEST_OPENING_S: Final = 5.0
@@ -115,6 +116,23 @@ def _factory(make: Callable[..., Any], arguments: dict[str, Any], url: str) -> C
     return connect
 
 
+class Packer:
+    """What redis-py's blocking connections pack their own commands with: those of the handshake.
+
+    `hiredis.pack_command` writes integers by their `repr`. Where a signal handler raises in the middle of
+    that, it ends the process. It is given bytes only here.
+    """
+
+    def pack(self, *args: Any) -> list[bytes]:
+        """One command as it goes over the wire, in pieces."""
+        words = _as_bytes(args[0]).split()  # `CLIENT SETINFO` is two
+        return [pack_one((*words, *map(_as_bytes, args[1:])))]
+
+
+def _as_bytes(argument: Any) -> bytes:
+    return bytes(argument) if isinstance(argument, bytes | bytearray | memoryview) else str(argument).encode()
+
+
 def blocking_factory(config: RedisConfig) -> Callable[[], Any]:
     """A function that makes redis-py's blocking connections, not yet open.
 
@@ -123,6 +141,7 @@ def blocking_factory(config: RedisConfig) -> Callable[[], Any]:
     """
     found, arguments = _arguments(config, parse_url)
     arguments["retry"] = Retry(NoBackoff(), 0)
+    arguments["command_packer"] = Packer()
     return _factory(found or redis.Connection, arguments, config.url)
 
 

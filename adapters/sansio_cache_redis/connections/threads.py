@@ -1,116 +1,52 @@
 """Connections for threads: callers combine into batches on a few blocking connections.
 
 A connection has a lane. A caller that finds a lane free drives it: sends its commands, reads its replies,
-goes. One that finds it busy queues, and sleeps; when the driver is done it hands the lane to the first in
-the queue, who drives for all that queue behind it, in one write. So one caller alone pays for nothing, and
-many share the price of a system call. A lane that has been busy for some milliseconds (large values) is
-passed over for the next one, as long as there are connections to be had.
+goes. One that finds it busy queues, and sleeps; when the driver is done it hands the lane to the next, who
+drives for all that queue behind it, in one write. So one caller alone pays for nothing, and many share the
+price of a system call. A lane that has been busy for some milliseconds, or has something large on its way, is
+passed over for another. Where none is to be had, the one that works serves all.
 
-A caller never opens a connection: a thread of its own does, so that the caller waits for it no longer
-than for anything else, and a slow handshake is not begun anew for every call.
+*Deadlines.* A call ends when its time is over, wherever it stands: the wait for its turn counts. A driver
+whose time is over hands the lane to one of those who wait; what is still due on the connection is read, and
+dropped, by whoever comes next. A connection that answers is not closed for being slow. Only large uploads
+take longer: as long as the socket takes them, at a mebibyte a second at least.
 
-After any failure in the middle of a batch, whatever its kind, the connection is closed: replies never get
-out of step (S9).
+*Failures.* Where a connection breaks, the calls that were sent on it fail: their fate is unknown, and the
+core repeats them. A driver that is interrupted, and a value that is too long to be read, cost the connection
+as well, but no other caller anything: their commands are sent again within their time.
 """
 
 from __future__ import annotations
 
 import threading
-import time
 from collections import deque
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Callable, Iterable, Sequence
+from time import monotonic
 from typing import Any, Final
 
-import attrs
-from msgspec import Struct
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from sansio_cache.signals import let_through
-from sansio_cache_redis.connections.redispy import LONGEST_CALL_S, Wire, blocking_wire
-from sansio_cache_redis.errors import ERRORS, ExhaustedError, as_opening_failure, fresh
-from sansio_cache_redis.wire import TIME, Args, tell_time
+from sansio_cache_redis.connections.announced import BULK_BYTES
+from sansio_cache_redis.connections.lanes import Call, Lane, LargeKeys
+from sansio_cache_redis.connections.opener import Opener, Opening, StartThread
+from sansio_cache_redis.connections.redispy import pack, pack_one
+from sansio_cache_redis.connections.wires import OverlongReplyError, Wire
+from sansio_cache_redis.errors import ERRORS, OwnResetError, TooLargeError, fresh
+from sansio_cache_redis.wire import Args
 from sansio_cache_runtime.process import process_lock
-from sansio_cache_runtime.sync.event import ThreadEvent
-
-StartThread = Callable[[Callable[[], object], str], bool]
-"""Starts a thread for a job, with a name; False where the system has none to give."""
 
 _SLOW_S: Final = 0.003
 """A lane that has been busy for longer is passed over."""
 _IDLE_S: Final = 1.0
 """A connection that has not been used for longer is looked at before it is used again."""
 _SHORTEST_S: Final = 0.02
-"""A caller in a greater hurry would close a sound connection on everybody else."""
-_MOST_COMMANDS: Final = 1000
-"""How many commands go into one batch, so that its first caller does not wait for everybody's replies."""
-
-
-class _Call(Struct, eq=False):
-    """A batch of one caller. Whoever queues sleeps on `turn`, until it is served or is to drive."""
-
-    commands: Sequence[Args]
-    timeout_s: float
-    came_s: float
-    thread: int
-    turn: threading.Lock | None = None
-    is_gone: bool = False
-    batch: Sequence[_Call] = ()
-    """The others that this one drives for."""
-    replies: list[Any] | None = None
-    failure: BaseException | None = None
-
-    def wake(self) -> None:
-        """Let the caller go on."""
-        turn, self.turn = self.turn, None
-        if turn is not None:
-            turn.release()
-
-    def result(self) -> list[Any]:
-        """The replies, if they have come."""
-        if self.replies is not None:
-            return self.replies
-        if self.failure is not None:
-            raise fresh(self.failure)
-        raise RedisTimeoutError("no reply in time")
-
-
-@attrs.define(eq=False)
-class _Lane:
-    """One connection, who drives it, and who queues. Guarded by the lock of all lanes but for `wire`."""
-
-    driver: _Call | None = None
-    since_s: float = 0.0
-    queue: deque[_Call] = attrs.field(factory=deque)
-    wire: Wire | None = None
-    generation: int = 0
-    used_s: float = 0.0
-    is_passing: bool = False
-    """Whether it was made for a handler's call, which found its own thread in all lanes."""
-
-    def holds_up(self, thread: int) -> bool:
-        """Whether a thread is inside here: its handler's or finaliser's call would wait for itself."""
-        driver = self.driver
-        return (driver is not None and driver.thread == thread and not driver.is_gone) or any(
-            call.thread == thread for call in self.queue
-        )
-
-    def is_free(self) -> bool:
-        """Whether nobody drives: also where a driver was interrupted before it could hand the lane over."""
-        return self.driver is None or self.driver.is_gone
-
-
-class _Opening:
-    """A connection that a background thread opens."""
-
-    def __init__(self, generation: int) -> None:
-        self.generation = generation
-        self.openers = deque([self])
-        """Empty once somebody opens it."""
-        self.done = ThreadEvent()
-        self.wire: Wire | None = None
-        self.failure: Exception | None = None
+"""A call gets so much time at least: with less it would be given up in vain."""
+_UPLOAD_BYTES_PER_S: Final = 1_048_576
+"""An upload may go on for as long as it is no slower."""
+_LOOK_S: Final = 0.01
+"""How often who waits on a silent connection looks whether there is another."""
 
 
 class ThreadsConnections:
@@ -120,7 +56,12 @@ class ThreadsConnections:
         make_connection: Makes a connection of redis-py that is not open yet.
         start_thread: Starts the thread that opens one.
         max_connections: How many lanes there may be.
+        silence_s: How long a connection may say nothing, while something is asked on it, before another is
+            tried.
         on_time: Told the server's time, in microseconds, when a connection opens.
+        opening_timeout_s: How long a connection may take to open in the background.
+        longest_value_bytes: A reply that announces a longer value is not read on: `TooLargeError` stands in
+            its place.
     """
 
     def __init__(
@@ -129,14 +70,18 @@ class ThreadsConnections:
         start_thread: StartThread,
         *,
         max_connections: int,
+        silence_s: float,
         on_time: Callable[[int], object],
+        opening_timeout_s: float,
+        longest_value_bytes: int = 1 << 30,
     ) -> None:
-        self._make_connection = make_connection
-        self._start_thread = start_thread
-        self._on_time = on_time
         self._lock = process_lock()
-        self._lanes = [_Lane() for _ in range(max_connections)]
-        self._openings: dict[int, _Opening] = {}
+        self._silence_s = silence_s
+        self._lanes = [Lane(silence_s) for _ in range(max_connections)]
+        self._opener = Opener(
+            make_connection, start_thread, on_time, self._put, longest_value_bytes, opening_timeout_s
+        )
+        self._large = LargeKeys()
         self._generation = 0
         self._failed_s = 0.0
         self._is_closed = False
@@ -147,227 +92,424 @@ class ThreadsConnections:
         Raises:
             RedisError, OSError: The fate of the commands is unknown.
         """
-        now_s = time.monotonic()
-        call = _Call(commands, max(timeout_s, _SHORTEST_S), now_s, threading.get_ident())
-        lane: _Lane | None = None
+        now_s = monotonic()
+        deadline_s = now_s + max(timeout_s, _SHORTEST_S)
+        call = Call(commands, now_s, deadline_s, deadline_s, threading.get_ident(), self._lanes[0], [])
+        if self._large.keys or len(commands[0]) > 2:  # nothing else to be asked of most reads
+            call.is_large = self._large.are_large(commands)
         try:
             with self._lock:
-                lane = self._choose(now_s, call.thread)
-                if lane.driver is None or lane.driver.is_gone:
+                lane, opening = self._choose(call, now_s)
+                call.lane, call.opening = lane, opening
+                if lane.is_free():
                     lane.driver = call
                     lane.since_s = now_s
                 else:
                     call.turn = threading.Lock()
                     call.turn.acquire()
                     lane.queue.append(call)
+            if opening is not None:
+                self._opener.begin(opening)
             if lane.driver is not call:
-                self._sleep(lane, call, now_s)
-            return self._drive(lane, call) if lane.driver is call else call.result()
+                self._sleep(call, now_s)
+                lane, now_s = call.lane, monotonic()
+            if lane.driver is call:
+                self._drive(lane, call, now_s)
+            return call.replies if len(call.replies) == len(commands) else call.result(monotonic())
         finally:  # however it ends: a KeyboardInterrupt may come at any point
             call.is_gone = True  # from here on others may take the lane
-            if lane is not None:
-                self._leave(lane, call)
+            if call.lane.driver is call:
+                self._leave(call)
 
     def reset(self) -> None:
-        """Close every connection: those at rest now, others when their batch is over."""
+        """Close every connection: those at rest now, others when their driver is done."""
         with self._lock:
             self._generation += 1
-            resting = [lane for lane in self._lanes if lane.is_free()]
-            wires = [lane.wire for lane in resting if lane.wire is not None]
-            for lane in resting:
-                lane.wire = None
-        for wire in wires:
-            wire.close()
+            self._opener.last_failure = OwnResetError("the connection was closed")
+            wires = [lane.drop()[0] for lane in self._lanes if lane.is_free()]
+        self._close(wires)
+        self._opener.lost()
 
     def close(self) -> None:
         """Close every connection, for good."""
         with self._lock:
             self._is_closed = True
-            opened = [opening.wire for opening in self._openings.values() if opening.wire is not None]
-            self._openings.clear()
-        for wire in opened:
-            wire.close()
+        self._opener.close()
         self.reset()
 
     @property
     def count(self) -> int:
         """How many connections are open or being opened."""
         with self._lock:
-            return sum(lane.wire is not None for lane in self._lanes) + len(self._openings)
+            opening = self._opener.current
+            is_opening = opening is not None and not opening.done.is_set()
+            return sum(lane.wire is not None for lane in self._lanes) + is_opening
 
-    # Lanes.
+    # Who goes where. Under the lock.
 
-    def _choose(self, now_s: float, thread: int) -> _Lane:
-        """The first lane that is not slow at the moment; where all are, the one with the shortest queue."""
-        for lane in self._lanes:
-            driver = lane.driver
-            if lane.wire is not None and (
-                driver is None
-                or driver.is_gone
-                or (now_s - lane.since_s < _SLOW_S and not lane.holds_up(thread))
-            ):
-                return lane
-        lanes = [lane for lane in self._lanes if not lane.holds_up(thread)]
-        for lane in lanes:  # one without a connection: more of them would not come any sooner
+    def _choose(self, call: Call, now_s: float) -> tuple[Lane, Opening | None]:
+        """The lane for a call, and the connection to be opened where one more would be of use."""
+        lanes = self._lanes
+        if call.is_large:
+            return self._choose_for_large(call, now_s)
+        working: Lane | None = None
+        for lane in lanes:
             if lane.wire is None:
-                return lane
-        return min(lanes, key=lambda lane: len(lane.queue), default=_Lane(is_passing=True))
+                continue
+            if lane.is_free():
+                if not lane.due:
+                    return lane, None
+                if lane.is_silent(now_s) and not self._revive(lane, now_s):
+                    continue
+            elif lane.holds_up(call.thread):
+                continue
+            elif now_s - lane.since_s < _SLOW_S and not lane.is_bulky():
+                return lane, None
+            if not lane.is_silent(now_s) and (working is None or lane.load < working.load):
+                working = lane
+        return self._slow(working, call.thread)
 
-    def _sleep(self, lane: _Lane, call: _Call, now_s: float) -> None:
-        """Sleep until served, or told to drive, or until nothing has come in for too long."""
-        turn = call.turn
-        longest_s = now_s + LONGEST_CALL_S
-        left_s = call.timeout_s
-        while turn is not None and left_s > 0 and not turn.acquire(timeout=left_s):
-            # As long as others are served, it is merely its turn that has not come.
-            left_s = min(lane.used_s + call.timeout_s, longest_s) - time.monotonic()
+    def _choose_for_large(self, call: Call, now_s: float) -> tuple[Lane, Opening | None]:
+        """The last lane that works, whether it is busy or not: small ones avoid it then."""
+        working = [lane for lane in self._working(now_s) if not lane.holds_up(call.thread)]
+        if working and (working[-1] is not self._lanes[0] or len(self._lanes) == 1):
+            return working[-1], None
+        return self._slow(working[-1] if working else None, call.thread)
 
-    def _drive(self, lane: _Lane, call: _Call) -> list[Any]:
-        """Serve the caller, and all that queue behind it, in one batch; returns the caller's replies."""
-        commands, timeout_s = call.commands, call.timeout_s
-        if lane.queue:
-            commands, timeout_s = self._gather(lane, call)
+    def _working(self, now_s: float) -> list[Lane]:
+        return [lane for lane in self._lanes if lane.wire is not None and not lane.is_silent(now_s)]
+
+    def _revive(self, lane: Lane, now_s: float) -> bool:
+        """Take in what is due on a connection that nobody reads from; whether it has shown a sign of life."""
+        wire = lane.wire
         try:
-            wire = lane.wire
-            now_s = time.monotonic()
-            if wire is None or now_s - lane.used_s > _IDLE_S or lane.used_s < self._failed_s:
-                wire = self._sound_wire(lane, max(call.came_s + call.timeout_s - now_s, 0.0))
-                timeout_s = max(now_s + timeout_s - time.monotonic(), _SHORTEST_S)
-            try:
-                replies = wire.exchange(commands, timeout_s, may_spin=not (call.batch or lane.queue))
-            except BaseException:
-                lane.wire = None
-                self._failed_s = time.monotonic()
-                wire.close()
-                raise
+            while wire is not None and lane.due and (replies := wire.read(now_s)):
+                lane.received(replies, wire.read_s)
         except ERRORS as error:
+            self._close([lane.drop()[0]])
             let_through(error)
-            call.failure = error
-            raise
-        lane.used_s = time.monotonic()
-        if not call.batch:
-            return replies
-        begin = len(call.commands)
-        for other in call.batch:
-            end = begin + len(other.commands)
-            other.replies = replies[begin:end]
-            begin = end
-        return replies[: len(call.commands)]
+        if lane.is_dead(now_s):
+            self._close([lane.drop()[0]])
+        return lane.wire is not None and not lane.is_silent(now_s)
 
-    def _gather(self, lane: _Lane, call: _Call) -> tuple[list[Args], float]:
-        """Make a batch of all that queue; returns all commands, and how long they may take."""
-        commands, timeout_s = list(call.commands), call.timeout_s
-        with self._lock:
-            lane.since_s = time.monotonic()
-            call.batch = batch = []
-            while lane.queue and len(commands) < _MOST_COMMANDS:
-                other = lane.queue[0]  # it leaves the queue only once it is elsewhere
-                if not (other.is_gone or other is call):
-                    batch.append(other)
-                    commands += other.commands
-                    timeout_s = max(timeout_s, other.timeout_s)
-                lane.queue.popleft()
-        return commands, timeout_s
+    def _slow(self, working: Lane | None, thread: int) -> tuple[Lane, Opening | None]:
+        """The same where one more connection would be of use."""
+        empty = [lane for lane in self._lanes if lane.wire is None]
+        opening = self._opener.open() if empty and not self._is_closed else None
+        if working is not None:
+            return working, opening
+        lanes = [lane for lane in self._lanes if not lane.holds_up(thread)]
+        for lane in lanes:
+            if lane.wire is None:  # one for all who wait: more of them would not come any sooner
+                return lane, opening
+        passing = Lane(self._silence_s, is_passing=True)
+        return min(lanes, key=lambda lane: lane.load, default=passing), opening
 
-    def _leave(self, lane: _Lane, call: _Call) -> None:
-        """Wake those that were driven for, and let the first in the queue drive.
-
-        Where there is no connection to be had, all of the queue fails at once. Does nothing for one who does
-        not drive, so that it may come twice.
-        """
-        for other in call.batch:
-            if other.replies is None:
-                other.failure = call.failure or RedisConnectionError(
-                    "the driver of the connection was interrupted"
-                )
-            other.wake()
-        stale_wire: Wire | None = None
-        if lane.driver is not call:
+    def _appoint(self, lane: Lane) -> None:
+        """Let the next caller drive, if nobody does: those first whose replies are due."""
+        if not lane.is_free():
             return
+        lane.driver = None
+        for due in lane.due:
+            call = due.call
+            if call is not None and not call.is_over:
+                self._hand_over(lane, call)
+                return
+        while lane.queue and lane.driver is None:
+            call = lane.queue[0]
+            if not call.is_over:
+                self._hand_over(lane, call)
+            if lane.queue and lane.queue[0] is call:  # or a handler's call was here
+                lane.queue.popleft()
+
+    def _hand_over(self, lane: Lane, call: Call) -> None:
+        lane.driver = call
+        lane.since_s = monotonic()
+        call.wake()
+
+    def _move(self, calls: Iterable[Call], lane: Lane) -> None:
+        """Have calls that are not sent queue at another lane, before all others."""
+        for call in reversed(list(calls)):
+            call.lane = lane
+            lane.queue.appendleft(call)
+        self._appoint(lane)
+
+    # Callers.
+
+    def _sleep(self, call: Call, now_s: float) -> None:
+        """Sleep until served, or told to drive, or until the time is up."""
+        turn = call.turn
+        if turn is None or turn.acquire(timeout=call.deadline_s - now_s):
+            return
+        if monotonic() - call.deadline_s > _SHORTEST_S:
+            turn.acquire(timeout=_SHORTEST_S)  # this process was busy elsewhere: so were those who serve
+
+    def _leave(self, call: Call) -> None:
+        """Hand the lane over. Does nothing for one who does not drive, so that it may come twice.
+
+        Where there is no connection to be had, all who queue for one fail at once.
+        """
+        lane = call.lane
+        wire: Wire | None = None
         with self._lock:
             if lane.driver is not call:
                 return
-            if lane.wire is not None and (lane.generation != self._generation or lane.is_passing):
-                stale_wire, lane.wire = lane.wire, None
-            # Not those who are only more patient than this one was.
-            is_down = call.failure is not None and not isinstance(call.failure, RedisTimeoutError)
-            if is_down and lane.wire is None:
-                for other in lane.queue:
-                    other.failure = call.failure
-                    other.wake()
-                lane.queue.clear()
             lane.driver = None
-            while lane.queue and lane.driver is None:
-                other = lane.queue[0]
-                if not other.is_gone:
-                    lane.driver = other
-                    other.wake()
-                if lane.queue and lane.queue[0] is other:  # or a handler's call was here
-                    lane.queue.popleft()
-            if lane.is_passing:
-                self._openings.pop(id(lane), None)
-        if stale_wire is not None:
-            stale_wire.close()
+            if lane.generation != self._generation or lane.is_passing:
+                wire, calls = lane.drop()
+                self._move(calls, lane)
+            if lane.wire is None and lane.queue:
+                queue, lane.queue = lane.queue, deque()
+                others = self._working(monotonic())
+                is_down = call.failure is not None and not isinstance(call.failure, RedisTimeoutError)
+                if is_down and not others:  # and not those who are only more patient than this one was
+                    for other in queue:
+                        other.failure = call.failure
+                        other.wake()
+                else:
+                    self._move(queue, others[0] if others else lane)
+            self._appoint(lane)
+        if wire is not None:
+            wire.close()
 
-    # Wires. Only the driver of a lane comes here.
+    # Driving. Only the driver of a lane comes here.
 
-    def _sound_wire(self, lane: _Lane, timeout_s: float) -> Wire:
-        """The lane's wire, if it is as it was left; otherwise another, for which to wait so long."""
+    def _drive(self, lane: Lane, call: Call, now_s: float) -> None:
+        """Serve the caller, and all that queue behind it."""
+        try:
+            wire = lane.wire
+            if not (wire is None or lane.due or lane.queue or call.is_large) and self._is_fresh(wire, now_s):
+                # Nearly always: what follows, for one who is alone, and is answered at once.
+                commands = call.commands
+                wire.write(pack_one(commands[0]) if len(commands) == 1 else pack(commands))
+                replies = wire.read(min(call.deadline_s, now_s + self._silence_s), may_spin=True)
+                if len(replies) == len(commands) and not wire.unfinished_bytes:
+                    call.replies = replies
+                    return
+                lane.sent((call,), now_s)
+                self._take(lane, wire, call, replies)
+            while not call.is_over:
+                self._advance(lane, call, monotonic())
+            if lane.due and call.failure is None:
+                self._serve_others(lane, call)
+            if lane.wire is not None and lane.wire.is_writing:  # half a command is of no use to anybody
+                self._drop(lane, call)
+        except ERRORS as error:
+            try:
+                let_through(error)
+            except BaseException:
+                self._lose(lane, call, None)
+                raise
+            call.failure = call.failure or error
+            self._lose(lane, call, error)
+            raise
+        except BaseException:
+            self._lose(lane, call, None)
+            raise
+
+    def _advance(self, lane: Lane, call: Call, now_s: float) -> None:
+        """Send what is to be sent, and take in what comes next."""
+        wire = self._wire_of(lane, call, now_s)
+        if wire is None:
+            return
+        if not (call.is_sent or wire.is_writing) and (
+            not lane.due or lane.has_room(call, lane.due_count, now_s)
+        ):
+            self._send(lane, wire, call, now_s)
+        until_s = call.deadline_s
+        if lane.due:
+            silent_s = lane.silent_at_s()
+            if now_s >= silent_s:
+                self._look_elsewhere(lane, call, now_s)
+                if call.failure is not None:
+                    return
+                silent_s = now_s + _LOOK_S
+            until_s = min(until_s, silent_s)
+        before_bytes = wire.written_bytes
+        if self._take_in(lane, wire, call, until_s):
+            return
+        now_s = monotonic()
+        if wire.written_bytes > before_bytes and call.is_large:
+            lane.alive_s = now_s
+            self._extend(wire, call)
+        if now_s < call.deadline_s:
+            return
+        call.failure = lane.too_late(call, now_s)
+        if lane.is_dead(now_s):
+            raise call.failure
+
+    @staticmethod
+    def _extend(wire: Wire, call: Call) -> None:
+        """What the socket takes of something large is a sign of life, and takes its time."""
+        written_bytes = wire.written_bytes - call.written_from
+        call.deadline_s = call.limit_s + written_bytes / _UPLOAD_BYTES_PER_S
+
+    def _look_elsewhere(self, lane: Lane, call: Call, now_s: float) -> None:
+        """Leave a connection that has been silent for too long for another, once there is one."""
+        with self._lock:
+            others = [each for each in self._working(now_s) if each is not lane]
+            opening = None if others else self._slow(None, call.thread)[1]
+            if others:
+                queue, lane.queue = lane.queue, deque()
+                self._move([*lane.leave(call), *queue], others[0])
+                call.failure = RedisTimeoutError("the connection says nothing: another is tried")
+        if opening is not None:
+            self._opener.begin(opening)
+
+    def _serve_others(self, lane: Lane, call: Call) -> None:
+        """Take in what is due to others, as long as it comes at once."""
+        wire = lane.wire
+        until_s = monotonic() + _SLOW_S
+        while wire is not None and lane.due and not wire.is_writing:
+            if not self._take_in(lane, wire, call, until_s) and monotonic() >= until_s:
+                return
+            wire = lane.wire
+
+    def _take_in(self, lane: Lane, wire: Wire, call: Call, until_s: float) -> bool:
+        """Wait for something to come, and hand it out; whether whole replies did."""
+        try:
+            replies = wire.read(until_s, may_spin=lane.due_count == 1 and not lane.queue)
+        except OverlongReplyError:
+            self._pass_over(lane, call)
+            return True
+        self._take(lane, wire, call, replies)
+        return bool(replies)
+
+    def _take(self, lane: Lane, wire: Wire, call: Call, replies: list[Any]) -> None:
+        """Hand out what has come in."""
+        if wire.unfinished_bytes and len(replies) >= lane.due_count:
+            raise RedisConnectionError("a reply came that nobody has asked for")
+        if replies:
+            lane.received(replies, wire.read_s)
+        elif wire.unfinished_bytes:
+            lane.alive_s = wire.read_s
+        if wire.unfinished_bytes > BULK_BYTES:
+            first = lane.due[0].call
+            if first is not None:
+                self._large.remember(first.left[0])
+            self._make_way(lane, call)
+
+    def _send(self, lane: Lane, wire: Wire, call: Call, now_s: float) -> None:
+        """Send the caller's commands, and those of all who queue and can be answered in time."""
+        batch = [call]
+        if call.is_large:
+            self._make_way(lane, call)
+        if lane.queue:
+            with self._lock:
+                lane.since_s = now_s
+                batch = lane.take(call, now_s)
+        commands = call.left if len(batch) == 1 else [args for each in batch for args in each.left]
+        data = pack_one(commands[0]) if len(commands) == 1 else pack(commands)
+        call.written_from = wire.written_bytes
+        lane.sent(batch, now_s)
+        if call.is_large:
+            lane.upload_s = len(data) / _UPLOAD_BYTES_PER_S
+        wire.write(data)
+        if call.is_large:
+            self._extend(wire, call)
+
+    def _pass_over(self, lane: Lane, call: Call) -> None:
+        """Do without a value that is too large to be read, at the cost of the connection."""
+        first = lane.due[0].call
+        if first is not None:
+            self._large.remember(first.left[0])
+            first.replies.append(TooLargeError("the value is larger than a value may be"))
+        self._drop(lane, call)
+        if first is not None and first.is_over:
+            first.wake()
+
+    def _make_way(self, lane: Lane, call: Call) -> None:
+        """Have others ask elsewhere, where something large would come, or go, before their replies."""
+        if not lane.queue and len(lane.due) < 2:
+            return
+        with self._lock:
+            idle = [each for each in self._lanes if each.wire is not None and not each.load]
+            if not idle or lane in idle:
+                return
+            queue, lane.queue = lane.queue, deque()
+            self._move([*lane.leave(call, 1), *queue], idle[0])
+
+    def _drop(self, lane: Lane, call: Call) -> None:
+        """Close the connection of a lane; what others have sent on it is sent again."""
+        with self._lock:
+            wire, calls = lane.drop()
+            self._move([each for each in calls if each is not call], lane)
+        self._close([wire])
+
+    def _lose(self, lane: Lane, call: Call, failure: Exception | None) -> None:
+        """The same where it has failed, and all that was sent on it. Without a failure it was interrupted."""
+        if failure is None:
+            self._drop(lane, call)
+            return
+        self._failed_s = monotonic()
+        wire, calls = lane.drop()
+        for each in calls:
+            each.failure = failure
+            each.wake()
+        self._close([wire])
+        if wire is not None:
+            self._opener.lost()
+
+    # Connections.
+
+    def _wire_of(self, lane: Lane, call: Call, now_s: float) -> Wire | None:
+        """The lane's wire, if it is as it was left; or that of another connection. None where none has come.
+
+        A connection goes on being opened when the wait for it is over.
+        """
         wire = lane.wire
         if wire is not None:
-            if wire.is_sound():
+            if lane.due or self._is_fresh(wire, now_s) or wire.is_sound():
                 return wire
-            lane.wire = None
+            lane.drop()
             wire.close()
-        return self._opened(lane, timeout_s)
-
-    def _opened(self, lane: _Lane, timeout_s: float) -> Wire:
-        """Wait for a connection, which goes on being opened when the wait is over."""
-        number = id(lane)
+            self._opener.lost()
         with self._lock:
             if self._is_closed:
                 raise RedisConnectionError("the cache was closed")
-            opening = self._openings.get(number)
-            if opening is None:
-                opening = self._openings[number] = _Opening(self._generation)
-        # Also where who made it was interrupted before it could begin.
-        has_begun = not opening.openers or self._start_thread(
-            partial(self._open, opening), "sansio-cache-connecting"
-        )
-        if not has_begun:
-            opening.failure = ExhaustedError("no thread to open a connection")
-            opening.done.set()
-        if not opening.done.wait(timeout_s):
+            if lane.wire is not None:
+                return lane.wire
+            opening = call.opening or self._opener.open()
+            call.opening = None
+        self._opener.begin(opening)
+        if not opening.done.wait(max(call.deadline_s - now_s, 0.0)):
+            last_failure = self._opener.last_failure
+            if last_failure is not None:  # it pauses
+                raise fresh(last_failure)
             raise RedisTimeoutError("no connection in time")
-        with self._lock:
-            if self._openings.get(number) is not opening:
-                raise RedisConnectionError("the cache was closed")
-            lane.generation = opening.generation
-            lane.wire = opening.wire
-            del self._openings[number]  # no call between these three: Ctrl-C does not part them
         if opening.failure is not None:
             raise fresh(opening.failure)
-        assert opening.wire is not None
-        return opening.wire
+        with self._lock:
+            if lane.wire is None and opening.wires and not self._is_closed:
+                lane.generation = self._generation
+                lane.wire = opening.wires.popleft()
+        return lane.wire  # or another has got it
 
-    def _open(self, opening: _Opening) -> None:
-        try:  # without the lock: a thread that holds it may wait for the connection
-            opening.openers.pop()
-        except IndexError:
-            return
-        redispy: Any = None
-        try:
-            redispy = self._make_connection()
-            redispy.connect()
-            wire = blocking_wire(redispy)
-            [reply] = wire.exchange([TIME], redispy.socket_timeout)
-            tell_time(reply, self._on_time)
-            opening.wire = wire
-            if opening not in self._openings.values():  # who takes it out closes its wire
-                raise RedisConnectionError("nobody waits for the connection any more")  # noqa: TRY301
-        except Exception as error:  # noqa: BLE001 - handed to the callers who wait
-            opening.failure = as_opening_failure(error)
-            if redispy is not None:
-                redispy.disconnect()
-        finally:
-            opening.done.set()
+    def _is_fresh(self, wire: Wire, now_s: float) -> bool:
+        """Whether there is no reason to look at a connection before it is used."""
+        return now_s - wire.read_s <= _IDLE_S and wire.read_s >= self._failed_s
+
+    def _put(self, opening: Opening) -> None:
+        """See to a connection that is open, and that nobody has waited for. On the opener's thread."""
+        with self._lock:
+            if not opening.wires:
+                return
+            wire = opening.wires.popleft()
+            empty = [lane for lane in self._lanes if lane.wire is None]
+            lane = next((each for each in empty if not each.is_free()), empty[0] if empty else None)
+            if lane is not None and not self._is_closed:
+                lane.generation = self._generation
+                lane.wire = wire
+                if lane.is_free():
+                    for other in self._lanes:
+                        if other is not lane and other.queue and not other.is_free():
+                            queue, other.queue = other.queue, deque()
+                            self._move(queue, lane)
+                return
+        wire.close()
+
+    @staticmethod
+    def _close(wires: Iterable[Wire | None]) -> None:
+        for wire in wires:
+            if wire is not None:
+                wire.close()

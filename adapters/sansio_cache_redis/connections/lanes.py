@@ -1,0 +1,295 @@
+"""Lanes: one connection of threads each, who drives it, who queues for it, and what is due on it.
+
+Nothing here waits, does I/O or takes a lock: that is what `threads.py` adds.
+
+A call is served when all its replies are there, wherever they came from: a call that had some of them when
+its connection was lost asks for the rest on another. All commands are idempotent in effect.
+
+What is due on a connection stands in a queue of its own, in the order in which it was sent; a call that was
+given up leaves its place there, so that its replies are dropped when they come, and no others (S9).
+
+*Pace.* A lane measures how long its batches take, and sends no more at once than can be answered in time. So
+where a server is slow, what fits is served, and what does not is refused and not served late. The measure
+falls at once and rises by degrees: one batch in which this process was busy elsewhere is no slow server.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
+
+import attrs
+from msgspec import Struct
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from sansio_cache_redis.connections.announced import BULK_BYTES
+from sansio_cache_redis.connections.opener import Opening
+from sansio_cache_redis.connections.wires import Wire
+from sansio_cache_redis.errors import OverloadedError, fresh
+from sansio_cache_redis.wire import EVALSHA, Args
+
+_MOST_COMMANDS: Final = 1000
+"""How many commands go into one batch, so that its first caller does not wait for everybody's replies."""
+_PART_OF_TIME: Final = 0.8
+"""A batch may take so much of the time that its calls have, as far as can be told."""
+_MOST_LARGE_KEYS: Final = 128
+_PACE_RISE_S: Final = 0.001
+_DEAD: Final = 2.5
+"""A connection that has been silent for so many times as long as it may is closed."""
+
+
+class Call(Struct, eq=False):
+    """A batch of one caller. Whoever queues sleeps on `turn`, until it is served or is to drive."""
+
+    commands: Sequence[Args]
+    came_s: float
+    deadline_s: float
+    """When its time is over, on the monotonic clock."""
+    limit_s: float
+    """When it is over where nothing large is being sent."""
+    thread: int
+    """The number of the caller's thread."""
+    lane: Lane
+    replies: list[Any]
+    turn: threading.Lock | None = None
+    is_sent: bool = False
+    """Whether its replies are due on the connection of its lane."""
+    is_large: bool = False
+    """Whether it is sent by itself, as it carries, or asks for, something large."""
+    opening: Opening | None = None
+    """The connection that was asked for because of it."""
+    written_from: int = 0
+    """How much its wire had taken before it."""
+    is_gone: bool = False
+    failure: BaseException | None = None
+
+    @property
+    def is_over(self) -> bool:
+        """Whether there is nothing left to be done for it."""
+        return len(self.replies) == len(self.commands) or self.failure is not None or self.is_gone
+
+    @property
+    def left(self) -> Sequence[Args]:
+        """The commands whose replies have not come."""
+        return self.commands[len(self.replies) :] if self.replies else self.commands
+
+    def wake(self) -> None:
+        """Let the caller go on."""
+        turn, self.turn = self.turn, None
+        if turn is not None:
+            turn.release()
+
+    def result(self, now_s: float) -> list[Any]:
+        """The replies, if they have come."""
+        if len(self.replies) == len(self.commands):
+            return self.replies
+        if self.failure is None:
+            raise self.lane.too_late(self, now_s)
+        raise fresh(self.failure)
+
+
+class Due(Struct, eq=False):
+    """Replies that are due on a connection, and whose they are; nobody's where the call is elsewhere."""
+
+    call: Call | None
+    count: int
+
+
+class LargeKeys:
+    """What was found to be large: it is asked for over a connection of its own from then on."""
+
+    def __init__(self) -> None:
+        self.keys: dict[bytes, None] = {}
+        """The latest last."""
+
+    def remember(self, args: Args) -> None:
+        """The reply to a command is large. One of many keys says nothing of any of them."""
+        key = args[1:2] if args[0] == b"GET" else args[3:4] if args[0] == EVALSHA else ()
+        self.keys.update(dict.fromkeys(key))
+        if len(self.keys) > _MOST_LARGE_KEYS:
+            self.keys.pop(next(iter(self.keys)), None)
+
+    def are_large(self, commands: Sequence[Args]) -> bool:
+        """Whether commands carry something large, or ask for it, as far as is known."""
+        if commands[0][0] != b"MGET":
+            size_bytes = sum([len(argument) for args in commands for argument in args])
+            if size_bytes > BULK_BYTES:
+                return True
+        return bool(self.keys) and not all(self.keys.keys().isdisjoint(args) for args in commands)
+
+
+@attrs.define(eq=False)
+class Lane:
+    """One connection. Guarded by the lock of all lanes but for what only its driver touches."""
+
+    may_be_silent_s: float
+    """How long it may say nothing, while something is due on it, before another is tried."""
+    driver: Call | None = None
+    since_s: float = 0.0
+    """When its driver has begun, on the monotonic clock."""
+    queue: deque[Call] = attrs.field(factory=deque)
+    wire: Wire | None = None
+    generation: int = 0
+    is_passing: bool = False
+    """Whether it was made for a handler's call, which found its own thread in all lanes."""
+    due: deque[Due] = attrs.field(factory=deque)
+    """What was sent and is not answered. The driver's."""
+    due_count: int = 0
+    alive_s: float = 0.0
+    """When it has last shown a sign of life, or was first asked for one."""
+    pace_s: float = 0.0
+    """How long a command takes, in seconds, in batches as they were of late."""
+    upload_s: float = 0.0
+    """How long what is due may take for being large."""
+    _sent_s: float = 0.0
+    _sent_count: int = 0
+
+    def is_free(self) -> bool:
+        """Whether nobody drives: also where a driver was interrupted before it could hand the lane over."""
+        return self.driver is None or self.driver.is_gone
+
+    def holds_up(self, thread: int) -> bool:
+        """Whether a thread is inside here: its handler's or finaliser's call would wait for itself."""
+        driver = self.driver
+        return (driver is not None and driver.thread == thread and not driver.is_gone) or any(
+            call.thread == thread for call in self.queue
+        )
+
+    def is_bulky(self) -> bool:
+        """Whether something large is on its way, which others would have to wait for."""
+        wire = self.wire
+        return wire is not None and (wire.unfinished_bytes > BULK_BYTES or wire.is_writing)
+
+    @property
+    def load(self) -> int:
+        """How much there is to be done; something large is more than anything else."""
+        return len(self.queue) + self.due_count + self.is_bulky() * 1_000_000
+
+    def silent_at_s(self) -> float:
+        """When it will have been silent for so long that another had better be used, if one can be had."""
+        return self.alive_s + self.may_be_silent_s + self._owed_s()
+
+    def is_silent(self, now_s: float) -> bool:
+        """Whether it owes replies, and has said nothing for too long."""
+        return bool(self.due) and now_s >= self.silent_at_s()
+
+    def is_dead(self, now_s: float) -> bool:
+        """Whether it has been silent for too long to be still there."""
+        return bool(self.due) and now_s - self.alive_s >= _DEAD * self.may_be_silent_s + self._owed_s()
+
+    def _owed_s(self) -> float:
+        """How long a large upload may be on its way to the server once the socket has taken it."""
+        return 0.0 if self.wire is None or self.wire.is_writing else self.upload_s
+
+    def has_room(self, call: Call, count: int, now_s: float) -> bool:
+        """Whether a call that is sent behind so many commands can be answered in time."""
+        return (count + len(call.commands)) * self.pace_s <= (call.deadline_s - now_s) * _PART_OF_TIME
+
+    def too_late(self, call: Call, now_s: float) -> Exception:
+        """What a call fails with whose time is over: whether the server was silent, or only slow.
+
+        Who has waited for others, which were served meanwhile, has met no silence.
+        """
+        has_answered = self.wire is not None and self.wire.read_s > call.came_s
+        if has_answered and now_s - self.alive_s < self.may_be_silent_s:
+            return OverloadedError("others are served: there was no time left for this call")
+        return RedisTimeoutError("no reply in time")
+
+    def take(self, call: Call, now_s: float) -> list[Call]:
+        """Make a batch: the driver's call, and of those that queue the ones that can be answered in time.
+
+        Those who could not be answered in time at all are refused.
+        """
+        batch = [call]
+        count = self.due_count + len(call.commands)
+        queue = self.queue
+        while queue and not call.is_large:
+            other = queue[0]  # it leaves the queue only once it is elsewhere
+            if not (other.is_over or other is call):
+                if other.is_large or count >= _MOST_COMMANDS:
+                    break
+                if self.has_room(other, count, now_s):
+                    batch.append(other)
+                    count += len(other.commands)
+                elif self.has_room(other, 0, now_s):
+                    break
+                else:
+                    other.failure = OverloadedError("the queue is longer than can be served in time")
+                    other.wake()
+            queue.popleft()
+        return batch
+
+    def sent(self, batch: Iterable[Call], now_s: float) -> None:
+        """Note that the replies of calls are due."""
+        if not self.due:
+            self.alive_s = self._sent_s = now_s
+            self._sent_count = 0
+            self.upload_s = 0.0
+        for call in batch:
+            count = len(call.commands) - len(call.replies)
+            self.due.append(Due(call, count))
+            self.due_count += count
+            self._sent_count += count
+            call.is_sent = True
+
+    def received(self, replies: list[Any], read_s: float) -> None:
+        """Hand out what has come in, in the order in which it is due; whoever is served is woken.
+
+        Raises:
+            RedisConnectionError: Something came that nobody has asked for.
+        """
+        due = self.due
+        if len(replies) > self.due_count:
+            raise RedisConnectionError("a reply came that nobody has asked for")
+        self.alive_s = read_s
+        first = due[0]
+        call = first.call
+        if len(due) == 1 and call is not None and len(replies) == len(call.commands):  # nearly always
+            call.replies = replies
+            call.wake()
+            due.clear()
+            self.due_count = 0
+            replies = []
+        for reply in replies:
+            first = due[0]
+            call = first.call
+            self.due_count -= 1
+            first.count -= 1
+            if call is not None and not call.is_gone:
+                call.replies.append(reply)
+            if not first.count:
+                if call is not None:  # it leaves the queue only once it is woken
+                    call.wake()
+                due.popleft()
+        if not due:
+            pace_s = (read_s - self._sent_s) / self._sent_count
+            self.pace_s = min(pace_s, 2 * self.pace_s + _PACE_RISE_S)
+
+    def leave(self, call: Call, first: int = 0) -> list[Call]:
+        """Have others than the caller ask elsewhere: their replies will be dropped. They are given back.
+
+        Args:
+            call: The driver's.
+            first: How many of those to whom replies are due stay.
+        """
+        calls = []
+        for due in list(self.due)[first:]:
+            other = due.call
+            if not (other is None or other is call or other.is_over):
+                calls.append(other)
+                other.is_sent = False
+                due.call = None
+        return calls
+
+    def drop(self) -> tuple[Wire | None, list[Call]]:
+        """Forget the connection: to be closed by the caller. Also whose replies were still due on it."""
+        wire, self.wire = self.wire, None
+        calls = [due.call for due in self.due if due.call is not None]
+        self.due.clear()
+        self.due_count = 0
+        for call in calls:
+            call.is_sent = False
+        return wire, [call for call in calls if not call.is_over]

@@ -1,0 +1,161 @@
+"""The opener: opens the connections of threads, one at a time, and pauses where they do not last.
+
+A caller never opens a connection: a thread of its own does, so that the caller waits for it no longer than
+for anything else, and a slow handshake is not begun anew for every call. There is one such thread at a time,
+whoever asks and however many. A connection that could not be opened, or that was lost soon after, is followed
+by a pause, which doubles: a server that refuses, or takes connections and drops them, is not asked hundreds
+of times a second.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Final
+
+import attrs
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from sansio_cache_redis.connections.redispy import pack
+from sansio_cache_redis.connections.wires import Wire, blocking_wire
+from sansio_cache_redis.errors import ExhaustedError, as_opening_failure
+from sansio_cache_redis.wire import TIME, tell_time
+from sansio_cache_runtime.sync.event import ThreadEvent
+
+StartThread = Callable[[Callable[[], object], str], bool]
+"""Starts a thread for a job, with a name; False where the system has none to give."""
+
+_FIRST_PAUSE_S: Final = 0.02
+_LONGEST_PAUSE_S: Final = 1.0
+_FIRST_HANDSHAKE_S: Final = 5.0
+"""How long the first may take to shake hands; each that follows one that took too long, twice as long."""
+_LASTING_S: Final = 1.0
+"""A connection that was lost sooner was not worth much."""
+
+
+class Opening:
+    """One connection that is being opened, for all who wait for it."""
+
+    def __init__(self, pause_s: float) -> None:
+        self.pause_s = pause_s
+        self.openers = deque([self])
+        """Empty once somebody opens it: where its starter was interrupted there may be two."""
+        self.is_begun = False
+        self.done = ThreadEvent()
+        self.wires: deque[Wire] = deque()
+        """The connection; empty once somebody has taken it."""
+        self.failure: Exception | None = None
+
+
+@attrs.define(eq=False)
+class Opener:
+    """Opens connections. The owner's lock guards it.
+
+    Args:
+        make_connection: Makes a connection of redis-py that is not open yet.
+        start_thread: Starts the thread that opens one.
+        on_time: Told the server's time, in microseconds, when a connection opens.
+        on_open: Told at the end of each opening, to see to a connection that nobody has waited for.
+        longest_value_bytes: A reply that announces a longer value is not read on.
+        longest_s: How long shaking hands may take in the end. The first is given less: one that hangs for
+            ever is not worth it.
+    """
+
+    _make_connection: Callable[[], Any]
+    _start_thread: StartThread
+    _on_time: Callable[[int], object]
+    _on_open: Callable[[Opening], object]
+    _longest_value_bytes: int
+    _longest_s: float
+    current: Opening | None = attrs.field(default=None, init=False)
+    """The one that is under way."""
+    last_failure: Exception | None = attrs.field(default=None, init=False)
+    """Why there is no connection; None where the last one could be opened."""
+    _timeouts: int = attrs.field(default=0, init=False)
+    """How many in a row took too long: each is given twice the time of the one before."""
+    _losses: int = attrs.field(default=0, init=False)
+    """How many in a row could not be opened, or did not last."""
+    _opened_s: float = attrs.field(default=0.0, init=False)
+    _next_s: float = attrs.field(default=0.0, init=False)
+    """When the next one may be opened."""
+    _is_over: ThreadEvent = attrs.field(factory=ThreadEvent, init=False)
+    _connecting: Any = attrs.field(default=None, init=False)
+
+    def open(self) -> Opening:
+        """The connection that is being opened: begun where none is."""
+        opening = self.current
+        if opening is None or opening.done.is_set():
+            opening = self.current = Opening(self._next_s - time.monotonic())
+        return opening
+
+    def begin(self, opening: Opening) -> None:
+        """See to it that an opening is under way, also where who made it was interrupted before."""
+        if opening.is_begun:
+            return
+        if self._start_thread(lambda: self._run(opening), "sansio-cache-connecting"):
+            opening.is_begun = True
+            return
+        opening.failure = ExhaustedError("no thread to open a connection")
+        opening.done.set()
+
+    def lost(self, failure: Exception | None = None) -> None:
+        """A connection was lost, or could not be opened: the next may have to wait."""
+        now_s = time.monotonic()
+        if failure is None and now_s - self._opened_s >= _LASTING_S:
+            self._losses = 0
+            return
+        pause_s = min(_FIRST_PAUSE_S * 2**self._losses, _LONGEST_PAUSE_S)
+        self._losses = min(self._losses + 1, 30)
+        self._next_s = now_s + pause_s * random.uniform(0.5, 1.0)  # noqa: S311 - not all processes at once
+
+    def close(self) -> None:
+        """Open no more; what is being opened ends."""
+        self._is_over.set()
+        if self._connecting is not None:
+            self._connecting.disconnect()
+
+    def _run(self, opening: Opening) -> None:
+        """Open a connection. On a thread of its own."""
+        try:  # without a lock: a thread that holds it may wait for the connection
+            opening.openers.pop()
+        except IndexError:
+            return
+        redispy: Any = None
+        try:
+            if opening.pause_s > 0:
+                self._is_over.wait(opening.pause_s)
+            if self._is_over.is_set():
+                raise RedisConnectionError("the cache was closed")  # noqa: TRY301
+            redispy = self._connecting = self._make_connection()
+            timeout_s = min(_FIRST_HANDSHAKE_S * 2**self._timeouts, self._longest_s)
+            redispy.socket_timeout = timeout_s
+            redispy.connect()
+            wire = blocking_wire(redispy, self._longest_value_bytes)
+            self._ask_time(wire, timeout_s)
+            self._opened_s = time.monotonic()
+            self.last_failure = None
+            self._timeouts = 0
+            opening.wires.append(wire)
+        except Exception as error:  # noqa: BLE001 - handed to the callers who wait
+            opening.failure = self.last_failure = as_opening_failure(error)
+            self._timeouts += isinstance(error, RedisTimeoutError)
+            self.lost(opening.failure)
+            if redispy is not None:
+                redispy.disconnect()
+        finally:
+            self._connecting = None
+            opening.done.set()
+        self._on_open(opening)
+
+    def _ask_time(self, wire: Wire, timeout_s: float) -> None:
+        until_s = time.monotonic() + timeout_s
+        wire.write(pack([TIME]))
+        replies: list[Any] = []
+        while not replies and time.monotonic() < until_s:
+            replies = wire.read(until_s)
+        if not replies:
+            raise RedisTimeoutError("no reply in time")
+        tell_time(replies[0], self._on_time)

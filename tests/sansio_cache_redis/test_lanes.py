@@ -1,0 +1,156 @@
+"""Lanes: whose replies are due, what fits into a batch, and whether a server is silent or only slow."""
+
+import attrs
+import pytest
+from redis import exceptions as errors
+
+from sansio_cache_redis.connections.announced import BULK_BYTES
+from sansio_cache_redis.connections.lanes import Call, Lane, LargeKeys
+from sansio_cache_redis.errors import OverloadedError
+from sansio_cache_redis.wire import EVALSHA
+
+PING = (b"PING",)
+SILENT_S = 0.1
+
+
+@attrs.define
+class FakeWire:
+    read_s: float = 0.0
+    unfinished_bytes: int = 0
+    is_writing: bool = False
+
+
+def a_call(lane, *, came_s=0.0, timeout_s=0.1, count=1, is_large=False):
+    deadline_s = came_s + timeout_s
+    return Call([PING] * count, came_s, deadline_s, deadline_s, 1, lane, [], is_large=is_large)
+
+
+@pytest.fixture
+def lane():
+    return Lane(SILENT_S, wire=FakeWire())
+
+
+def test_replies_go_to_whom_they_are_due(lane):
+    calls = [a_call(lane, count=count) for count in (2, 1, 3)]
+    lane.sent(calls, 0.0)
+    lane.received([1, 2, 3, 4], 0.01)
+    assert [call.replies for call in calls] == [[1, 2], [3], [4]]
+    assert lane.due_count == 2
+    lane.received([5, 6], 0.02)
+    assert calls[2].replies == [4, 5, 6]
+    assert not lane.due
+
+
+def test_a_reply_that_is_not_due_is_an_error(lane):
+    lane.sent([a_call(lane)], 0.0)
+    with pytest.raises(errors.ConnectionError, match="nobody has asked for"):
+        lane.received([1, 2], 0.01)
+
+
+def test_a_call_that_has_some_of_its_replies_asks_for_the_rest(lane):
+    call, other = a_call(lane, count=3), a_call(lane)
+    lane.sent([call, other], 0.0)
+    lane.received([1], 0.01)
+    _, calls = lane.drop()
+    assert calls == [call, other]
+    assert len(call.left) == 2
+    assert not lane.due
+    lane.sent(calls, 0.02)
+    lane.received([2, 3, 4], 0.03)
+    assert (call.replies, other.replies) == ([1, 2, 3], [4])
+
+
+def test_who_is_served_or_gone_is_not_asked_for_again(lane):
+    served, gone = a_call(lane), a_call(lane)
+    lane.sent([served, gone], 0.0)
+    lane.received([1], 0.01)
+    gone.is_gone = True
+    assert lane.drop()[1] == []
+
+
+def test_a_batch_holds_what_can_be_answered_in_time(lane):
+    lane.pace_s = 0.02
+    driver = a_call(lane)
+    lane.queue.extend(a_call(lane) for _ in range(10))
+    batch = lane.take(driver, 0.0)
+    assert len(batch) == 4, "of 100 ms some are left for what cannot be foreseen"
+    assert len(lane.queue) == 7
+
+
+def test_who_cannot_be_answered_in_time_at_all_is_refused_and_not_served_late(lane):
+    lane.pace_s = 0.02
+    late, early = a_call(lane, timeout_s=0.021), a_call(lane)
+    lane.queue.extend([late, early])
+    assert lane.take(a_call(lane), 0.0)[1:] == [early]
+    assert isinstance(late.failure, OverloadedError)
+
+
+def test_a_quick_server_is_sent_all_that_queues(lane):
+    lane.queue.extend(a_call(lane) for _ in range(400))
+    assert len(lane.take(a_call(lane), 0.0)) == 401
+    lane.queue.extend(a_call(lane) for _ in range(4000))
+    assert len(lane.take(a_call(lane), 0.0)) == 1000, "the first does not wait for everybody's replies"
+
+
+def test_something_large_is_sent_by_itself(lane):
+    lane.queue.extend([a_call(lane), a_call(lane, is_large=True), a_call(lane)])
+    assert len(lane.take(a_call(lane), 0.0)) == 2
+    large = a_call(lane, is_large=True)
+    assert lane.take(large, 0.0) == [large]
+
+
+def test_the_pace_falls_at_once_and_rises_by_degrees(lane):
+    """One batch in which this process was busy elsewhere is no slow server."""
+    paces = []
+    for took_s in (0.0001, 0.08, 0.08, 0.08, 0.08, 0.08, 0.08, 0.08, 0.0001):
+        lane.sent([a_call(lane)], 0.0)
+        lane.received([1], took_s)
+        paces.append(lane.pace_s)
+    assert paces[1] < 0.005
+    assert paces == [*sorted(paces[:-1]), pytest.approx(0.0001)]
+    assert paces[-2] == pytest.approx(0.08)
+
+
+@pytest.mark.parametrize(
+    ("read_s", "now_s", "is_slow"),
+    [
+        (0.05, 0.1, True),
+        (0.05, 0.05 + SILENT_S, False),
+        (-1.0, 0.1, False),
+    ],
+    ids=["others were served just now", "then it fell silent", "nothing has come since it waits"],
+)
+def test_only_silence_is_called_silence(lane, read_s, now_s, is_slow):
+    """The breaker opens for the one and not for the other."""
+    call = a_call(lane)
+    lane.alive_s = lane.wire.read_s = read_s
+    error = lane.too_late(call, now_s)
+    assert isinstance(error, errors.TimeoutError)
+    assert isinstance(error, OverloadedError) is is_slow
+
+
+def test_a_call_without_a_connection_has_met_no_other_that_was_served():
+    lane = Lane(SILENT_S)
+    assert not isinstance(lane.too_late(a_call(lane), 1.0), OverloadedError)
+
+
+# Large keys.
+
+
+def test_what_is_large_is_remembered_and_bounded():
+    large = LargeKeys()
+    assert not large.are_large([(b"GET", b"k0")])
+    for number in range(500):
+        large.remember((b"GET", b"k%d" % number))
+    large.remember((EVALSHA, b"sha", b"1", b"acquired", b"x"))
+    large.remember((b"MGET", b"one", b"another"))
+    assert len(large.keys) == 128
+    assert large.are_large([(b"GET", b"k499")])
+    assert large.are_large([(b"PING",), (b"MGET", b"x", b"acquired")])
+    assert not large.are_large([(b"GET", b"k0"), (b"GET", b"one")])
+
+
+def test_what_carries_much_is_large():
+    large = LargeKeys()
+    assert large.are_large([(b"SET", b"k", bytes(BULK_BYTES))])
+    assert not large.are_large([(b"SET", b"k", bytes(1000))])

@@ -1,0 +1,526 @@
+"""Connections for threads against a server that the test plays: who is served, refused, and sent again."""
+
+import socket
+import threading
+import time
+from contextlib import closing
+
+import pytest
+from redis import exceptions as errors
+
+from sansio_cache.config import RedisConfig
+from sansio_cache_redis.connections import opener
+from sansio_cache_redis.connections.announced import BULK_BYTES
+from sansio_cache_redis.connections.redispy import pack
+from sansio_cache_redis.connections.settings import blocking_factory
+from sansio_cache_redis.connections.threads import ThreadsConnections
+from sansio_cache_redis.errors import ExhaustedError, OwnResetError, TooLargeError
+from sansio_cache_runtime.sync.background import Background
+from support.servers import wait_until
+
+LONG_S = 20.0
+SHORT_S = 0.15
+TIME_REPLY = b"*2\r\n$1\r\n1\r\n$1\r\n2\r\n"
+PING = (b"PING",)
+
+
+class Peer:
+    """The server's end of one connection."""
+
+    def __init__(self, sock):
+        self.sock = sock
+        self._unread = bytearray()
+        sock.settimeout(LONG_S)
+        sock.sendall(TIME_REPLY)
+
+    def asked(self, *commands):
+        """Wait until these commands have come in, and no others before them."""
+        wanted = pack(commands)
+        while len(self._unread) < len(wanted):
+            data = self.sock.recv(65536)
+            assert data, "the connection was closed"
+            self._unread += data
+            if self._unread.startswith(pack([(b"TIME",)])):
+                del self._unread[: len(pack([(b"TIME",)]))]
+        assert bytes(self._unread[: len(wanted)]) == wanted
+        del self._unread[: len(wanted)]
+
+    def answers(self, data):
+        """Send what comes next."""
+        self.sock.sendall(data)
+
+    def is_closed(self):
+        """Wait until the other end has closed it."""
+        while self.sock.recv(65536):
+            pass
+        return True
+
+
+class Played:
+    """Connections to a server that the test plays."""
+
+    def __init__(self, most=2, start_thread=None):
+        self.peers = []
+        self.refusal = None
+        self.tries = 0
+        self.may_open = threading.Event()
+        self.may_open.set()
+        self.beneath = ThreadsConnections(
+            self._make,
+            start_thread or Background().start,
+            max_connections=most,
+            silence_s=0.1,
+            opening_timeout_s=LONG_S,
+            on_time=lambda _: None,
+            longest_value_bytes=2**20,
+        )
+        self._make_redispy = blocking_factory(RedisConfig())
+
+    def _make(self):
+        redispy = self._make_redispy()
+        redispy.connect = lambda: self._connect(redispy)
+        return redispy
+
+    def _connect(self, redispy):
+        self.tries += 1
+        assert self.may_open.wait(LONG_S)
+        if self.refusal is not None:
+            raise self.refusal
+        redispy._sock, theirs = socket.socketpair()
+        self.peers.append(Peer(theirs))
+
+    def open(self, count=1):
+        """Have so many connections opened; returns the server's ends."""
+        for number in range(count):
+            with self.beneath._lock:
+                opening = self.beneath._opener.open()
+            self.beneath._opener.begin(opening)
+            wait_until(lambda number=number: self.beneath._lanes[number].wire)
+        return self.peers[-count:]
+
+    def call(self, *commands, timeout_s=LONG_S):
+        """Ask on a thread of its own."""
+        return Asking(self.beneath, commands, timeout_s)
+
+    def close(self):
+        self.may_open.set()
+        self.beneath.close()
+        for peer in self.peers:
+            peer.sock.close()
+
+
+class Asking:
+    """A caller on a thread, and what has become of it."""
+
+    def __init__(self, connections, commands, timeout_s):
+        self.replies = None
+        self.failure = None
+
+        def run():
+            try:
+                self.replies = connections.execute(commands, timeout_s)
+            except BaseException as error:
+                self.failure = error
+
+        self._thread = threading.Thread(target=run, daemon=True)
+        self._thread.start()
+
+    def result(self):
+        """The replies, or the failure, once they are there."""
+        self._thread.join(LONG_S)
+        assert not self._thread.is_alive(), "it still waits"
+        return self.failure or self.replies
+
+
+@pytest.fixture
+def played(request):
+    """Connections of two lanes, or of as many as the test asks for."""
+    with closing(Played(getattr(request, "param", 2))) as made:
+        yield made
+
+
+one_lane = pytest.mark.parametrize("played", [1], indirect=True)
+
+
+def queued(played, count):
+    """Wait until so many callers queue."""
+    wait_until(lambda: sum(len(lane.queue) for lane in played.beneath._lanes) == count)
+
+
+# Replies.
+
+
+@pytest.mark.parametrize("extra", [b"+EXTRA\r\n", b"+EXT"], ids=["whole", "part"])
+@one_lane
+def test_a_reply_that_nobody_has_asked_for_ends_the_connection(played, extra):
+    """S9, fault 29."""
+    [peer] = played.open()
+    caller = played.call(PING)
+    peer.asked(PING)
+    peer.answers(b"+PONG\r\n" + extra)
+    assert isinstance(caller.result(), errors.ConnectionError)
+    assert peer.is_closed()
+
+
+@one_lane
+def test_the_replies_of_a_caller_that_has_gone_are_dropped_and_no_others(played):
+    """S9: they come late, on a connection that is not closed for being slow."""
+    [peer] = played.open()
+    gone = played.call((b"ECHO", b"1"), (b"ECHO", b"2"), timeout_s=SHORT_S)
+    peer.asked((b"ECHO", b"1"), (b"ECHO", b"2"))
+    assert isinstance(gone.result(), errors.TimeoutError)
+    peer.answers(b"$1\r\n1\r\n$1\r\n2\r\n")
+    caller = played.call(PING)
+    peer.asked(PING)
+    peer.answers(b"+PONG\r\n")
+    assert caller.result() == [b"PONG"]
+    assert len(played.peers) == 1
+
+
+@one_lane
+def test_a_driver_whose_time_is_over_hands_the_connection_to_one_who_waits(played):
+    played.beneath._lanes[0].may_be_silent_s = 600.0
+    [peer] = played.open()
+    first = played.call((b"ECHO", b"1"))
+    peer.asked((b"ECHO", b"1"))
+    driver = played.call((b"ECHO", b"2"), timeout_s=1.0)
+    queued(played, 1)
+    patient = played.call((b"ECHO", b"3"))
+    queued(played, 2)
+    peer.answers(b"$1\r\n1\r\n")
+    assert first.result() == [b"1"]
+    peer.asked((b"ECHO", b"2"), (b"ECHO", b"3"))
+    assert isinstance(driver.result(), errors.TimeoutError)
+    peer.answers(b"$1\r\n2\r\n$1\r\n3\r\n")
+    assert patient.result() == [b"3"]
+    assert len(played.peers) == 1
+
+
+# Slowness.
+
+
+@one_lane
+def test_who_waits_for_others_is_refused_when_the_time_is_over_and_they_are_served(played):
+    """L5: the wait for one's turn counts."""
+    [peer] = played.open()
+    driver = played.call((b"ECHO", b"1"), (b"ECHO", b"2"))
+    peer.asked((b"ECHO", b"1"), (b"ECHO", b"2"))
+    waiting = played.call(PING, timeout_s=SHORT_S)
+    queued(played, 1)
+    peer.answers(b"$1\r\n1\r\n")
+    assert isinstance(waiting.result(), errors.TimeoutError)
+    peer.answers(b"$1\r\n2\r\n")
+    assert driver.result() == [b"1", b"2"]
+    following = played.call((b"ECHO", b"3"))
+    peer.asked((b"ECHO", b"3"))
+    peer.answers(b"$1\r\n3\r\n")
+    assert following.result() == [b"3"]
+    assert len(played.peers) == 1
+
+
+@one_lane
+def test_a_connection_that_was_silent_for_a_time_and_answers_then_is_used_again(played):
+    """Also where nobody was there to read the answers when they came."""
+    [peer] = played.open()
+    gone = played.call(PING, timeout_s=SHORT_S)
+    peer.asked(PING)
+    gone.result()
+    peer.answers(b"+PONG\r\n")
+    time.sleep(0.3)  # longer than a connection may be silent
+    caller = played.call((b"ECHO", b"1"))
+    peer.asked((b"ECHO", b"1"))
+    peer.answers(b"$1\r\n1\r\n")
+    assert caller.result() == [b"1"]
+    assert len(played.peers) == 1
+
+
+@pytest.mark.timing
+def test_a_connection_that_stays_silent_is_replaced_by_another(played):
+    """Fault 4: the first that waits in vain is not followed by all others."""
+    [silent] = played.open()
+    first = played.call(PING, timeout_s=0.3)
+    silent.asked(PING)
+    assert isinstance(first.result(), errors.TimeoutError)
+    wait_until(lambda: len(played.peers) == 2)
+    while played.beneath._lanes[0].wire is not None:
+        following = played.call(PING)
+        played.peers[1].asked(PING)
+        played.peers[1].answers(b"+PONG\r\n")
+        assert following.result() == [b"PONG"]
+    assert silent.is_closed()
+
+
+# Another connection.
+
+
+def test_while_another_connection_is_not_to_be_had_the_first_one_serves_all(played):
+    """The server has as many clients as it takes, or its handshake is slow."""
+    [peer] = played.open()
+    played.may_open.clear()
+    driver = played.call((b"ECHO", b"0"))
+    peer.asked((b"ECHO", b"0"))
+    callers = [played.call((b"ECHO", b"1"))]
+    queued(played, 1)
+    wait_until(lambda: time.monotonic() - played.beneath._lanes[0].since_s > 0.01)
+    callers.append(played.call((b"ECHO", b"1")))
+    queued(played, 2)
+    wait_until(lambda: played.tries == 2)
+    peer.answers(b"$1\r\n0\r\n")
+    peer.asked((b"ECHO", b"1"), (b"ECHO", b"1"))
+    peer.answers(b"$1\r\n1\r\n" * 2)
+    assert [each.result() for each in (driver, *callers)] == [[b"0"], [b"1"], [b"1"]]
+    played.refusal = errors.ConnectionError("max number of clients reached")
+    played.may_open.set()
+    for _ in range(20):
+        caller = played.call(PING)
+        peer.asked(PING)
+        peer.answers(b"+PONG\r\n")
+        assert caller.result() == [b"PONG"]
+
+
+def test_who_queues_goes_over_to_another_connection_once_it_is_there(played):
+    [first] = played.open()
+    played.may_open.clear()
+    driver = played.call(PING)
+    first.asked(PING)
+    wait_until(lambda: time.monotonic() - played.beneath._lanes[0].since_s > 0.01)
+    waiting = played.call((b"ECHO", b"1"))
+    queued(played, 1)
+    played.may_open.set()
+    wait_until(lambda: len(played.peers) == 2)
+    played.peers[1].asked((b"ECHO", b"1"))
+    played.peers[1].answers(b"$1\r\n1\r\n")
+    assert waiting.result() == [b"1"]
+    first.answers(b"+PONG\r\n")
+    assert driver.result() == [b"PONG"]
+
+
+def test_one_connection_is_opened_for_all_who_wait_and_all_fail_with_it(played):
+    played.may_open.clear()
+    played.refusal = errors.ConnectionError("refused")
+    callers = [played.call(PING) for _ in range(30)]
+    queued(played, 29)
+    played.may_open.set()
+    failures = [caller.result() for caller in callers]
+    assert {str(failure) for failure in failures} == {"refused"}
+    assert len({id(failure) for failure in failures}) == 30, "each has a traceback of its own"
+    assert played.tries == 1
+
+
+@pytest.mark.timing
+def test_a_server_that_refuses_is_not_asked_all_the_time(played):
+    """The pause doubles, up to a second; who cannot wait for it is told why there is no connection."""
+    played.refusal = errors.ConnectionError("refused")
+    until_s = time.monotonic() + 1.0
+    calls = 0
+    while time.monotonic() < until_s:
+        with pytest.raises(errors.ConnectionError, match="refused"):
+            played.beneath.execute([PING], 0.001)
+        calls += 1
+    assert calls > played.tries
+    assert 2 <= played.tries <= 12
+
+
+@pytest.mark.timing
+def test_connections_that_do_not_last_are_opened_with_pauses_too(played):
+    """A replica where a primary was: each is closed as soon as it is there."""
+    until_s = time.monotonic() + 1.0
+    while time.monotonic() < until_s:
+        with pytest.raises((errors.ConnectionError, errors.TimeoutError)):
+            played.beneath.execute([PING], 0.02)
+        played.beneath.reset()
+    assert 2 <= played.tries <= 12
+
+
+@pytest.mark.timing
+def test_after_a_reset_of_our_own_who_cannot_wait_is_told_so(played, monkeypatch):
+    """It is no outage of the server."""
+    monkeypatch.setattr(opener, "_FIRST_PAUSE_S", 600.0)
+    played.open()
+    played.beneath.reset()
+    with pytest.raises(OwnResetError):
+        played.beneath.execute([PING], 0.02)
+
+
+def test_where_there_is_no_thread_to_be_had_the_call_says_so():
+    with closing(Played(start_thread=lambda job, name: False)) as played, pytest.raises(ExhaustedError):
+        played.beneath.execute([PING], LONG_S)
+
+
+def test_closing_ends_an_opening_and_who_waits_for_it(played):
+    played.refusal = errors.ConnectionError("the handshake was cut")
+    played.may_open.clear()
+    caller = played.call(PING)
+    wait_until(lambda: played.tries)
+    played.beneath.close()
+    played.may_open.set()
+    assert isinstance(caller.result(), errors.ConnectionError)
+    with pytest.raises(errors.ConnectionError, match="closed"):
+        played.beneath.execute([PING], LONG_S)
+    wait_until(lambda: played.beneath.count == 0)
+
+
+def test_a_handshake_that_takes_long_is_given_the_more_time_each_time(played, monkeypatch):
+    """One that hangs for ever is not waited for as long as one may take in the end."""
+    monkeypatch.setattr(opener, "_FIRST_PAUSE_S", 0.0)
+    given = []
+
+    def hang(redispy):
+        given.append(redispy.socket_timeout)
+        raise errors.TimeoutError("no reply in time")
+
+    played._connect = hang
+    for _ in range(5):
+        with pytest.raises(errors.TimeoutError):
+            played.beneath.execute([PING], LONG_S)
+    assert given == [5, 10, 20, 20, 20]
+
+
+# Interrupts.
+
+
+@one_lane
+def test_who_was_driven_for_is_served_though_the_driver_was_interrupted(played):
+    """Ctrl-C of one is no outage to others: their commands are sent again, within their time."""
+    [peer] = played.open()
+    wire = played.beneath._lanes[0].wire
+    first = played.call((b"ECHO", b"0"))
+    peer.asked((b"ECHO", b"0"))
+    driver = played.call((b"ECHO", b"1"))
+    queued(played, 1)
+    other = played.call((b"ECHO", b"2"), (b"ECHO", b"3"))
+    queued(played, 2)
+    read, may_strike = wire.read, threading.Event()
+
+    def interrupted(until_s, **options):
+        replies = read(until_s, **options)
+        if may_strike.is_set():
+            raise KeyboardInterrupt
+        return replies
+
+    wire.read = interrupted
+    peer.answers(b"$1\r\n0\r\n")
+    assert first.result() == [b"0"]
+    peer.asked((b"ECHO", b"1"), (b"ECHO", b"2"), (b"ECHO", b"3"))
+    may_strike.set()
+    peer.answers(b"$1\r\n1\r\n")
+    assert isinstance(driver.result(), KeyboardInterrupt)
+    assert peer.is_closed()
+    wait_until(lambda: len(played.peers) == 2)
+    played.peers[1].asked((b"ECHO", b"2"), (b"ECHO", b"3"))
+    played.peers[1].answers(b"$1\r\n2\r\n$1\r\n3\r\n")
+    assert other.result() == [b"2", b"3"]
+
+
+@one_lane
+def test_a_call_of_the_thread_that_is_inside_already_does_not_wait_for_itself(played):
+    """A signal handler, or a finaliser, may call at any point."""
+    [peer] = played.open()
+    with played.beneath._lock:
+        peer.answers(b"+PONG\r\n")
+        assert played.beneath.execute([PING], LONG_S) == [b"PONG"]
+        played.beneath.close()
+    assert peer.is_closed()
+
+
+# Large values.
+
+
+@one_lane
+def test_a_value_that_is_too_large_costs_its_reader_only(played):
+    """Memory has bounds: it is not read on, and what others have sent is sent again."""
+    [peer] = played.open()
+    first = played.call((b"ECHO", b"0"))
+    peer.asked((b"ECHO", b"0"))
+    reader = played.call((b"GET", b"k"), (b"ECHO", b"1"))
+    queued(played, 1)
+    other = played.call((b"ECHO", b"2"))
+    queued(played, 2)
+    peer.answers(b"$1\r\n0\r\n")
+    first.result()
+    peer.asked((b"GET", b"k"), (b"ECHO", b"1"), (b"ECHO", b"2"))
+    with pytest.raises(ConnectionError):  # noqa: PT012 - the other end goes away in the middle
+        for _ in range(400):
+            peer.answers(b"$400000000\r\n" + b"x" * 2**20 if not _ else b"x" * 2**20)
+    wait_until(lambda: len(played.peers) == 2)
+    played.peers[1].asked((b"ECHO", b"1"), (b"ECHO", b"2"))
+    played.peers[1].answers(b"$1\r\n1\r\n$1\r\n2\r\n")
+    too_large, following = reader.result()
+    assert isinstance(too_large, TooLargeError)
+    assert following == b"1"
+    assert other.result() == [b"2"]
+
+
+def test_what_was_found_to_be_large_goes_over_a_connection_of_its_own(played):
+    small, large = played.open(2)
+    value = b"$%d\r\n%s\r\n" % (2 * BULK_BYTES, bytes(2 * BULK_BYTES))
+    reader = played.call((b"GET", b"k"))
+    small.asked((b"GET", b"k"))
+    small.answers(value)
+    assert len(reader.result()[0]) == 2 * BULK_BYTES
+    reader = played.call((b"GET", b"k"))
+    large.asked((b"GET", b"k"))
+    other = played.call((b"GET", b"other"))
+    small.asked((b"GET", b"other"))
+    small.answers(b"$-1\r\n")
+    assert other.result() == [None]
+    large.answers(value)
+    assert len(reader.result()[0]) == 2 * BULK_BYTES
+
+
+def test_who_waits_behind_a_large_value_asks_elsewhere(played):
+    first, second = played.open(2)
+    driver = played.call((b"ECHO", b"0"))
+    first.asked((b"ECHO", b"0"))
+    with played.beneath._lock:  # nobody comes too late to be put into the same batch
+        played.beneath._lanes[0].since_s = time.monotonic() + 60
+        reader = played.call((b"GET", b"k"))
+    queued(played, 1)
+    other = played.call((b"ECHO", b"1"))
+    queued(played, 2)
+    first.answers(b"$1\r\n0\r\n")
+    driver.result()
+    first.asked((b"GET", b"k"), (b"ECHO", b"1"))
+    first.answers(b"$%d\r\n" % 1_000_000 + bytes(BULK_BYTES + 100_000))
+    second.asked((b"ECHO", b"1"))
+    second.answers(b"$1\r\n1\r\n")
+    assert other.result() == [b"1"]
+    first.answers(bytes(1_000_000 - BULK_BYTES - 100_000) + b"\r\n$1\r\n1\r\n")
+    assert len(reader.result()[0]) == 1_000_000
+    following = played.call(PING)
+    first.asked(PING)
+    first.answers(b"+PONG\r\n")
+    assert following.result() == [b"PONG"], "what came for the one who went elsewhere was dropped"
+
+
+@pytest.mark.timing
+def test_a_large_value_that_the_server_takes_slowly_is_sent_to_its_end(played):
+    """What the socket takes is a sign of life; small values go over another connection meanwhile."""
+    small, large = played.open(2)
+    command = (b"SET", b"k", bytes(3 * 2**20))
+    writer = played.call(command, timeout_s=0.1)
+    wanted = len(pack([command]))
+    taken = 0
+    while taken < wanted:
+        taken += len(large.sock.recv(2**17))
+        time.sleep(0.01)
+    large.answers(b"+OK\r\n")
+    assert writer.result() == [b"OK"]
+    caller = played.call(PING)
+    small.asked(PING)
+    small.answers(b"+PONG\r\n")
+    assert caller.result() == [b"PONG"]
+
+
+@one_lane
+def test_an_upload_that_nobody_takes_is_given_up_and_the_connection_with_it(played):
+    """Half a command is of no use to anybody."""
+    [peer] = played.open()
+    writer = played.call((b"SET", b"k", bytes(3 * 2**20)), timeout_s=0.05)
+    assert isinstance(writer.result(), errors.TimeoutError)
+    assert peer.is_closed()
+    caller = played.call(PING)
+    wait_until(lambda: len(played.peers) == 2)
+    played.peers[1].asked(PING)
+    played.peers[1].answers(b"+PONG\r\n")
+    assert caller.result() == [b"PONG"]
