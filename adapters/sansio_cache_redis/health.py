@@ -8,17 +8,19 @@ a warning.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from redis.exceptions import NoScriptError
+from redis.exceptions import NoScriptError, RedisError
 
 from sansio_cache.cell import NO_GRANT
+from sansio_cache.config import RedisConfig
 from sansio_cache.health import Health
 from sansio_cache_redis.reasons import said
 from sansio_cache_redis.scripts import ACQUIRE, RELEASE, RENEW
-from sansio_cache_redis.wire import TIME, Args, number
+from sansio_cache_redis.wire import TIME, Args, number, tell_time
 
 OLDEST_SERVER: Final = (7, 0)
 LEAST_VALUES: Final = 16
@@ -71,7 +73,9 @@ def judge(asked: Sequence[tuple[str, Args]], replies: Sequence[Any], max_value_b
         elif isinstance(reply, Exception) and not isinstance(reply, NoScriptError):
             name = args[0].decode()
             problems.append(f"{name} is refused ({said(reply)}): {purpose} will not work")
-        elif has_lease and args[:2] == (b"EVAL", RENEW.source) and isinstance(reply, list) and not reply[0]:
+        elif args == TIME and not _is_time(reply):
+            problems.append(f"TIME does not give the time: {purpose} will not work")
+        elif has_lease and args[:2] == (b"EVAL", RENEW.source) and _begins_with_none(reply):
             problems.append("GETRANGE is refused inside scripts: nothing will be stored")
     server, version = _version(facts)
     if version is not None and version < OLDEST_SERVER:
@@ -88,6 +92,49 @@ def judge(asked: Sequence[tuple[str, Args]], replies: Sequence[Any], max_value_b
         maxmemory_bytes=maxmemory_bytes,
         eviction_policy=policy,
     )
+
+
+class Trips:
+    """How long the round trips of one connection take; the first may include that it was opened.
+
+    Args:
+        now_s: The local monotonic clock as the first begins, in seconds.
+    """
+
+    def __init__(self, now_s: float) -> None:
+        self._since_s = now_s
+        self.shortest_s = math.inf
+        """The shortest, in seconds: a moment in which the machine was busy says nothing of the way."""
+
+    def ended(self, now_s: float) -> None:
+        """A trip has ended, and the next one begins."""
+        self.shortest_s = min(self.shortest_s, now_s - self._since_s)
+        self._since_s = now_s
+
+
+def too_far(latency_s: float, config: RedisConfig) -> Iterator[str]:
+    """The warning of a server that is too far away for the time-outs."""
+    if latency_s < config.silence_s:
+        return
+    setting = "operation_timeout_s" if config.attempt_timeout_s is None else "attempt_timeout_s"
+    least_s = math.ceil(5 * latency_s * 10) / 10 if config.attempt_timeout_s is None else 2 * latency_s
+    yield (
+        f"a round trip to the server takes {latency_s * 1000:.0f} ms, and no more than "
+        f"{config.silence_s * 1000:.0f} ms are waited for an answer: loaders run, and nothing is read or "
+        f"stored. Raise {setting}, to {least_s:.1f} s or more"
+    )
+
+
+def _begins_with_none(reply: Any) -> bool:
+    return isinstance(reply, list) and not any(reply[:1])
+
+
+def _is_time(reply: Any) -> bool:
+    try:
+        tell_time(reply, bool)
+    except RedisError:
+        return False
+    return True
 
 
 def _warnings(maxmemory_bytes: int | None, policy: str, role: str, max_value_bytes: int) -> Iterator[str]:
@@ -126,7 +173,7 @@ def _version(facts: Mapping[str, str]) -> tuple[str, tuple[int, ...] | None]:
     for field, name in (("valkey_version", "Valkey"), ("redis_version", "Redis")):
         if field in facts:
             numbers = facts[field].split(".")
-            return f"{name} {facts[field]}", tuple(int(n) for n in numbers[:2] if n.isdigit())
+            return f"{name} {facts[field]}", tuple(int(n) for n in numbers[:2] if n.isdecimal())
     return "", None
 
 

@@ -109,12 +109,14 @@ def reason_of(error: BaseException, where: Where) -> tuple[str, Exception | None
     for each in known:
         if isinstance(each, OSError) and each.errno is not None:
             return _of_system(each, place), _clean(each)
-    last = known[-1] if known else error
+    if not known:  # of nobody who speaks with servers: what it says may be anything
+        return f"the connection to {place} failed ({type(error).__name__})", None
+    last = known[-1]
     reason = _of_server(last, place)
     if where.is_tls and isinstance(last, RedisTimeoutError | TimeoutError):
         # A Redis without TLS takes the greeting for the beginning of a command, and waits for its end.
         reason += "; where it does not speak TLS, its URL begins with redis://"
-    return reason, _clean(last) if isinstance(last, Exception) else None
+    return reason, _clean(last)
 
 
 def said(error: BaseException) -> str:
@@ -161,7 +163,7 @@ def _of_system(error: OSError, place: str) -> str:
     return text.format(place=place) if text else f"{place} cannot be reached: {error.strerror}"
 
 
-def _of_server(error: BaseException, place: str) -> str:
+def _of_server(error: Exception, place: str) -> str:
     text = str(error)
     word = text.partition(" ")[0].lstrip("-")
     if isinstance(error, RedisTimeoutError | TimeoutError):

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final, Generic, TypeVar, assert_never
 
 import attrs
-from redis.exceptions import NoPermissionError, NoScriptError
+from redis.exceptions import InvalidResponse, NoPermissionError, NoScriptError
 
 from sansio_cache.cell import (
     FOREIGN,
@@ -129,7 +129,12 @@ def tell_time(reply: Any, on_time: Callable[[int], object]) -> None:
         return
     if isinstance(reply, Exception):
         raise reply
-    on_time(int(reply[0]) * 1_000_000 + int(reply[1]))
+    try:
+        seconds, microseconds = _list(reply, 2)
+        server_us = int(seconds) * 1_000_000 + int(microseconds)
+    except (WireError, TypeError, ValueError):
+        raise InvalidResponse("TIME does not give the time") from None
+    on_time(server_us)
 
 
 def wake_channel(key: str) -> bytes:

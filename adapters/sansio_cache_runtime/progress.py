@@ -23,18 +23,22 @@ from sansio_cache_runtime.loaders import is_coroutine_function
 class _Reporting:
     state: State
     progress: Callable[[int], object]
+    dry_run: bool
 
     def receive(self, event: Event) -> Step:
         step = self.state.receive(event)
         for notice in step.notices:
             if isinstance(notice, PatternProgressed):
-                self.progress(notice.deleted or notice.matched)
-        return reporting(step, self.progress)
+                self.progress(notice.matched if self.dry_run else notice.deleted)
+        return reporting(step, self.progress, dry_run=self.dry_run)
 
 
-def reporting(step: Step, progress: Callable[[int], object]) -> Step:
-    """The same step, and all that follow it, with `progress` called after each page."""
-    return replace(step, state=_Reporting(step.state, progress))
+def reporting(step: Step, progress: Callable[[int], object], *, dry_run: bool) -> Step:
+    """The same step, and all that follow it, with `progress` called after each page.
+
+    It is told how many keys were removed so far; in a dry run, how many were found.
+    """
+    return replace(step, state=_Reporting(step.state, progress, dry_run))
 
 
 def check_progress(progress: Any) -> None:

@@ -9,7 +9,8 @@ import socket
 import ssl
 import threading
 import time
-from contextlib import asynccontextmanager, closing
+from contextlib import ExitStack, asynccontextmanager, closing
+from unittest import mock
 
 import anyio
 import anyio.from_thread
@@ -36,7 +37,7 @@ from sansio_cache_redis.connections.trio import TrioConnections
 from sansio_cache_redis.errors import ERRORS
 from sansio_cache_runtime.sync.background import Background
 from support.proxy import DROP_REPLY, DROP_REQUEST, HOLD, Ending, FaultProxy, Proxy, Relay, command
-from support.runtimes import until
+from support.runtimes import ON_CLIENT, runs, until
 from support.servers import wait_until
 from support.tls import TlsProxy
 
@@ -845,11 +846,11 @@ def test_a_users_client_is_asked_while_loaders_hold_all_threads_of_trio(redis_ur
     async def main():
         limiter = trio.to_thread.current_default_thread_limiter()
         async with users_connections("trio", redis_url) as connections:
-            assert await connections.execute((b"PING",)) == [b"PONG"]
+            assert await connections.execute((b"ECHO", b"x")) == [b"x"]
             for _ in range(int(limiter.total_tokens)):
                 limiter.acquire_on_behalf_of_nowait(object())
             assert limiter.available_tokens == 0
-            assert await connections.execute((b"PING",)) == [b"PONG"]
+            assert await connections.execute((b"ECHO", b"x")) == [b"x"]
 
     run("trio", main)
 
@@ -900,3 +901,27 @@ def test_an_opening_that_is_cancelled_before_it_begins_does_not_stop_the_next(re
             assert connections.beneath.count == 1
 
     run("asyncio", main)
+
+
+@runs(ON_CLIENT, compare=None)
+async def test_commands_have_names_that_are_texts_in_a_client_of_the_users(world):
+    """OpenTelemetry joins the names of a pipeline for its span, and so do others who look on."""
+    names = []
+
+    def traced(execute):
+        def joined(pipeline, *args, **options):
+            names.append(" ".join(given[0] for given, _ in pipeline.command_stack))
+            return execute(pipeline, *args, **options)
+
+        return joined
+
+    with ExitStack() as patches:
+        for kind in (redis.client.Pipeline, redis.asyncio.client.Pipeline):
+            patches.enter_context(mock.patch.object(kind, "execute", traced(kind.execute)))
+        assert await world.cache.set("k", 1)
+        assert await world.cache.get("k") == 1
+        assert await world.cache.get_or_load("l", lambda: 2) == 2
+        assert (await world.cache.invalidate("k", "l")).done == 2
+        assert (await world.cache.health()).ok
+    assert {"GET", "UNLINK PUBLISH", "TIME"} <= set(names)
+    assert not world.cache.stats().errors

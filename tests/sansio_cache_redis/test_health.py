@@ -1,16 +1,25 @@
 """Health: what is missing is a problem, what will hurt is a warning, and what cannot be asked is neither."""
 
+import re
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from uuid import uuid4
 
 import pytest
 import redis
+from hypothesis import given
+from hypothesis import strategies as st
+from redis.exceptions import InvalidResponse, NoPermissionError, ResponseError
 
+from sansio_cache import CacheConfig, RedisConfig
 from sansio_cache.health import Health
-from sansio_cache_redis.health import LEAST_VALUES, judge, probes
+from sansio_cache_redis.backend.base import BaseBackend
+from sansio_cache_redis.health import LEAST_VALUES, Trips, judge, probes, too_far
+from sansio_cache_redis.reasons import Where
 from sansio_cache_redis.sync import Cache
+from sansio_cache_redis.wire import TIME, tell_time
 from support.faulty import PATIENT, on_every_runtime, opened, run_on
+from support.proxy import FaultProxy
 from support.runtimes import ON_MEMORY, ON_SERVER, WAYS_IN, runs
 from support.servers import Server
 
@@ -232,3 +241,98 @@ def test_a_server_that_cannot_be_asked_has_no_limit_that_is_known(namespace):
         health = cache.health()
     assert not health.ok
     assert (health.maxmemory_bytes, health.eviction_policy, health.warnings) == (None, "", ())
+
+
+# What is odd, and what is far away.
+
+
+odd = st.recursive(
+    st.none() | st.integers() | st.binary(max_size=8) | st.text(max_size=8) | st.just(ResponseError("ERR x")),
+    lambda inner: st.lists(inner, max_size=3),
+    max_leaves=4,
+)
+
+
+@given(st.data())
+def test_no_answer_is_so_odd_that_health_raises(data):
+    """As of a server that is none, or a client that has parsed what it did not understand."""
+    backend = BaseBackend.__new__(BaseBackend)
+    backend._where, backend.place, backend._config = Where("h:1"), "h:1", CacheConfig(namespace="n")
+    asked = probes("n")
+    health = backend._judged(asked, [data.draw(odd) for _ in asked], 0.001)
+    assert isinstance(health, Health)
+
+
+@pytest.mark.parametrize("reply", [None, b"", b"now", [], [b"1"], [b"x", b"y"], [None, None], 5, "²"])
+def test_a_server_that_does_not_tell_the_time_has_a_problem(reply):
+    asked = probes("shop")
+    replies = [reply if args == TIME else [b"1", 1] for _, args in asked]
+    health = judge(asked, replies, LARGEST_BYTES)
+    assert "TIME does not give the time: the server's clock will not work" in health.problems
+    with pytest.raises(InvalidResponse, match="does not give the time"):
+        tell_time(reply, print)
+
+
+def test_what_refuses_is_shown_without_the_name_of_the_user():
+    asked = probes("shop")
+    refusal = NoPermissionError("User alice has no permissions to run the 'get' command")
+    health = judge(asked, [refusal] * len(asked), LARGEST_BYTES)
+    assert not health.ok
+    assert "alice" not in repr(health)
+    assert "GET is refused (NoPermissionError: the user has no permissions to run the)" in repr(health)
+
+
+@pytest.mark.parametrize(
+    ("latency_s", "options", "warning"),
+    [
+        (0.099, {}, None),
+        (
+            0.121,
+            {},
+            "takes 121 ms, and no more than 100 ms .* Raise operation_timeout_s, to 0.7 s or more",
+        ),
+        (0.121, {"operation_timeout_s": 1.0}, None),
+        (
+            0.3,
+            {"operation_timeout_s": 2.0, "attempt_timeout_s": 0.25},
+            "takes 300 ms, and no more than 250 ms .* Raise attempt_timeout_s, to 0.6 s or more",
+        ),
+    ],
+)
+def test_a_server_that_is_too_far_away_for_the_time_outs_is_warned_of(latency_s, options, warning):
+    config = RedisConfig(**options)
+    warnings = list(too_far(latency_s, config))
+    if warning is None:
+        assert warnings == []
+    else:
+        [said] = warnings
+        assert re.search(warning, said)
+        raised = {"operation_timeout_s": 5.0, "attempt_timeout_s": None} | {
+            words[1]: float(words[2]) for words in [re.search(r"Raise (\w+), to ([\d.]+)", said)]
+        }
+        assert not list(too_far(latency_s, RedisConfig(**raised))), "what it says is enough"
+
+
+def test_the_shortest_trip_is_the_one_that_counts():
+    trips = Trips(1.0)
+    for now_s in (3.0, 3.5, 5.0):
+        trips.ended(now_s)
+    assert trips.shortest_s == 0.5
+
+
+@pytest.mark.timing
+@on_every_runtime
+def test_a_server_that_is_far_away_is_warned_of_by_health(runtime, redis_server, namespace):
+    with FaultProxy("127.0.0.1", redis_server.port) as proxy:
+
+        async def main():
+            async with opened(runtime, proxy.url, namespace) as cache:
+                await cache.wait_ready(20)
+                proxy.far_away(0.06)
+                return await cache.health()
+
+        health = run_on(runtime, main)
+    assert health.ok
+    assert health.latency_s >= 0.12
+    [warning] = [each for each in health.warnings if "a round trip to the server takes" in each]
+    assert "Raise operation_timeout_s" in warning

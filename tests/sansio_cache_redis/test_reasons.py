@@ -137,6 +137,10 @@ def test_what_somebody_else_was_handling_is_no_cause():
     assert SECRET not in repr(cause)
 
 
+def test_what_somebody_elses_code_raises_is_not_quoted():
+    assert reason_of(TypeError(SECRET), Where("h:1")) == ("the connection to h:1 failed (TypeError)", None)
+
+
 def test_no_socket_is_there_where_the_place_is_one():
     reason, _ = reason_of(FileNotFoundError(errno.ENOENT, "none"), Where("/run/redis.sock"))
     assert reason == "there is no socket /run/redis.sock: no server has made it"

@@ -139,6 +139,7 @@ THIRD_PARTY: Final = _places("sqlite")
 """A store that somebody else has written: see `thirdparty`."""
 ON_MEMORY: Final = _places("memory")
 ON_SERVER: Final = _places("server")
+ON_CLIENT: Final = _places("client")
 WAYS_IN: Final = _places("unix", "tls", "client")
 """A unix socket, TLS, and a client that the user brings."""
 REFERENCE: Final = Place("sync", "memory")

@@ -11,7 +11,8 @@ import attrs
 from sansio_cache.config import CacheConfig
 from sansio_cache.health import Health
 from sansio_cache.keys import ONE_PART
-from sansio_cache_redis.health import judge
+from sansio_cache.signals import let_through
+from sansio_cache_redis.health import judge, too_far
 from sansio_cache_redis.reasons import Where, reason_of
 from sansio_cache_redis.topology.single import C, SingleServer
 from sansio_cache_redis.wire import Args, EventReader, ServerClock
@@ -67,5 +68,11 @@ class BaseBackend(Generic[C]):
         if isinstance(replies, BaseException):
             reason, _ = reason_of(replies, self._where)
             return Health(ok=False, problems=(f"the server cannot be asked: {reason}",))
-        health = judge(asked, replies, self._config.max_value_bytes)
-        return attrs.evolve(health, latency_s=latency_s)
+        try:
+            health = judge(asked, replies, self._config.max_value_bytes)
+        except Exception as error:  # noqa: BLE001 - no answer is so odd that nothing is said
+            let_through(error)
+            problem = f"what answers at {self.place} is no Redis: its answers make no sense"
+            return Health(ok=False, problems=(problem,), latency_s=latency_s)
+        warnings = (*health.warnings, *too_far(latency_s, self._config.redis))
+        return attrs.evolve(health, latency_s=latency_s, warnings=warnings)

@@ -16,10 +16,10 @@ from sansio_cache_redis.connections.client import ClientConnections
 from sansio_cache_redis.connections.opener import StartThread
 from sansio_cache_redis.connections.settings import blocking_factory, check_client, where_of
 from sansio_cache_redis.connections.threads import ThreadsConnections
-from sansio_cache_redis.health import PROBES_S, probes
+from sansio_cache_redis.health import PROBES_S, Trips, probes
 from sansio_cache_redis.listening import Listener
 from sansio_cache_redis.topology.single import SingleServer
-from sansio_cache_redis.wire import Again, ServerClock, encode, longest_cell_bytes
+from sansio_cache_redis.wire import TIME, Again, ServerClock, encode, longest_cell_bytes
 
 
 class RedisBackend(BaseBackend[ThreadsConnections | ClientConnections]):
@@ -39,14 +39,17 @@ class RedisBackend(BaseBackend[ThreadsConnections | ClientConnections]):
     def health(self) -> Health:
         """How the server is. Never raises for it."""
         asked = probes(self._config.namespace)
-        started_s = time.monotonic()
         replies: list[Any] | BaseException
+        trips = Trips(time.monotonic())
         try:
+            self.connections.execute([TIME], PROBES_S)  # opens a connection, where there is none
+            trips.ended(time.monotonic())
             replies = self.connections.execute([args for _, args in asked], PROBES_S)
         except Exception as error:  # noqa: BLE001 - it is what is told
             let_through(error)
             replies = error
-        return self._judged(asked, replies, time.monotonic() - started_s)
+        trips.ended(time.monotonic())
+        return self._judged(asked, replies, trips.shortest_s)
 
     def close(self) -> None:
         """Close what is open, for good."""

@@ -13,9 +13,9 @@ from sansio_cache_redis.wire import Args
 
 
 def filled(pipeline: Any, commands: Sequence[Args]) -> Any:
-    """A pipeline of redis-py with commands in it."""
-    for command in commands:
-        pipeline.execute_command(*command)
+    """A pipeline of redis-py with commands in it, their names as texts: instrumentation joins them."""
+    for name, *args in commands:
+        pipeline.execute_command(name.decode(), *args)
     return pipeline
 
 

@@ -455,8 +455,8 @@ class Cache(CacheBase):
         Args:
             pattern: `user:*`, or what `key.pattern()` builds.
             dry_run: Count the keys, and remove nothing.
-            progress: Called after each page with the number of keys removed so far, or counted. What it
-                raises ends the deletion.
+            progress: Called after each page with the number of keys removed so far; in a dry run, counted.
+                What it raises ends the deletion.
 
         Raises:
             InvalidKeyError: The pattern cannot be one.
@@ -465,7 +465,7 @@ class Cache(CacheBase):
         step = self._requests.delete_pattern(pattern, dry_run=dry_run)
         if progress is not None:
             check_progress(progress)
-            step = reporting(step, progress)
+            step = reporting(step, progress, dry_run=dry_run)
         return removed(self._driver.run(step))
 
     def clear(self) -> PatternResult:
