@@ -17,7 +17,7 @@ from typing import Any, Generic, Protocol, TypeVar
 from msgspec import Struct
 
 from sansio_cache.budget import StoreTimeouts
-from sansio_cache.commands import Compute, ComputeMany, ShareLoad, Sleep, StoreCommand
+from sansio_cache.commands import Compute, ComputeMany, Lease, ReleaseLeases, ShareLoad, Sleep, StoreCommand
 from sansio_cache.coordinator import Coordinator, Distrusted, without_store
 from sansio_cache.events import Computed, ComputeFailed, Interrupted, ShareAnswer, SharingTimedOut
 from sansio_cache.notices import Notice, RefreshSkipped, SkipReason, StoreGaveUp
@@ -129,6 +129,8 @@ class DriverBase(ABC, Generic[E, B]):
         self._lock = process_lock()
         self._unheeded: deque[Sequence[Notice]] = deque()
         self._endings: dict[int, E] = {} if endings is None else endings
+        self._held: dict[object, tuple[Lease, ...]] = {}
+        """The leases of loaders that run."""
         self._leaders: dict[Ticket, int] = {}
         """By the tickets of loads that are led, which thread does."""
         self._watches: set[Watch] = set()
@@ -237,7 +239,17 @@ class DriverBase(ABC, Generic[E, B]):
         if isinstance(command, ComputeMany):
             # A batch without the store has not asked for leases.
             refuse_recursion(self._coordinator, *command.keys)
-        return loading(self._coordinator, *keys_of(command))
+        leases = () if command.renewal is None else command.renewal.leases
+        return loading(self._coordinator, *keys_of(command), leases=leases, held=self._held)
+
+    def held_by_loaders(self) -> ReleaseLeases | None:
+        """What gives back the leases of loaders that run, as the cache is closed; None where there are none.
+
+        What such a loader gives is its caller's; stored it will not be, so others had better not wait for it.
+        """
+        leases = tuple(lease for each in list(self._held.values()) for lease in each)
+        self._held.clear()
+        return ReleaseLeases(leases, self._timeouts.operation_s) if leases else None
 
     def _leads(self, who: int, load_id: int) -> bool:
         """Whether a load is led by this very thread."""

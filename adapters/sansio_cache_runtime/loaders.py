@@ -25,7 +25,7 @@ from inspect import (
 from types import FunctionType, MethodType
 from typing import Any, Final
 
-from sansio_cache.commands import Compute, ComputeMany
+from sansio_cache.commands import Compute, ComputeMany, Lease
 from sansio_cache.errors import ConfigurationError, RecursiveLoadError
 from sansio_cache.events import LoadErrorShared, LoadNotShared, LoadShared, ShareAnswer
 from sansio_cache.loader import LoadContext
@@ -185,14 +185,30 @@ _loads: Final[ContextVar[tuple[_Running, ...]]] = ContextVar("sansio_cache_loads
 
 
 @contextmanager
-def loading(owner: object, *keys: str) -> Iterator[None]:
-    """Mark keys as being loaded by `owner`: a cache's coordinator, which its drivers share."""
+def loading(
+    owner: object,
+    *keys: str,
+    leases: tuple[Lease, ...] = (),
+    held: dict[object, tuple[Lease, ...]] | None = None,
+) -> Iterator[None]:
+    """Mark keys as being loaded by `owner`: a cache's coordinator, which its drivers share.
+
+    Args:
+        owner: Whose keys they are.
+        keys: In full.
+        leases: What the load holds.
+        held: Where it is written down for as long.
+    """
     load = _Running(owner, frozenset(keys))
     before = _loads.get()
     try:
         _loads.set((*before, load))
+        if held is not None:
+            held[load] = leases
         yield
     finally:
+        if held is not None:
+            held.pop(load, None)
         # A task that the loader has left behind still has the mark; the load is over all the same.
         load.is_running = False
         _loads.set(before)

@@ -35,9 +35,12 @@ class Binding:
     """Whether it is the cache that is closed, and not the loop that ends."""
 
     async def close(self) -> None:
-        """End what runs in the background, and close connections."""
+        """Give back what loaders hold, end what runs in the background, and close connections."""
+        release = self.driver.held_by_loaders()
         try:
             with anyio.move_on_after(_CLOSE_S, shield=True):
+                if release is not None:
+                    await self.backend.answer(release)
                 await (self.driver.close() if self.is_closing else self.background.end())
         finally:
             with anyio.move_on_after(_CLOSE_S, shield=True):

@@ -6,6 +6,7 @@ Mirrors `anyio/cache.py` method by method. One cache serves any number of thread
 
 from __future__ import annotations
 
+import atexit
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from types import TracebackType
@@ -609,4 +610,12 @@ def _after_fork_in_child() -> None:
         cache._after_fork()  # noqa: SLF001
 
 
+def _at_exit() -> None:
+    """As the interpreter ends, threads that still load are stopped wherever they are: nobody is to wait."""
+    for cache in list(_caches):
+        cache._recorder.close()  # noqa: SLF001 - what fails from now on is no news
+        cache._driver._release_held()  # noqa: SLF001
+
+
 at_begin_in_child(_after_fork_in_child)
+atexit.register(_at_exit)

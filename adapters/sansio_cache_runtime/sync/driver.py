@@ -134,12 +134,19 @@ class Driver(DriverBase[ThreadEvent, SyncBackend]):
         self._closing.set()
         for watch in list(self._watches):
             watch.wake()
+        self._release_held()
         self._background.stop()
         self._workers.close()
         self._lease_renewer.close()
         if self._backend.listener is not None:
             self._backend.listener.close(wait=False)
         self._background.drain()
+
+    def _release_held(self) -> None:
+        """Give back the leases of loaders that run. Bounded, as every store command is."""
+        release = self.held_by_loaders()
+        if release is not None and not self._coordinator.is_out:
+            self._backend.perform(release)
 
     def _give_back(self, step: Step) -> None:
         """Have an interrupted operation give back what it may hold. Bounded, as every store command is."""

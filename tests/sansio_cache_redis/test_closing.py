@@ -1,0 +1,112 @@
+"""The end of a cache, of a thread that loads, and of the interpreter: nobody waits for what will not come."""
+
+import subprocess
+import sys
+import threading
+import time
+
+import anyio
+import pytest
+
+from sansio_cache import Policy
+from sansio_cache_redis import anyio as anyio_package
+from sansio_cache_redis.sync import Cache
+from support.faulty import GIVE_UP_S
+from support.servers import connect, wait_until
+
+PATIENTLY = Policy(wait_s=60, lease_s=60)
+
+
+def others_wait_for_nobody(url, namespace):
+    """Whether another process gets on at once."""
+    with Cache.from_url(url, namespace=namespace, policy=PATIENTLY) as other:
+        began_s = time.monotonic()
+        assert other.get_or_load("k", lambda: "other") == "other"
+        assert time.monotonic() - began_s < PATIENTLY.wait_s / 2
+
+
+def test_closing_while_a_thread_loads_gives_its_lease_back(redis_url, namespace):
+    cache = Cache.from_url(redis_url, namespace=namespace, policy=PATIENTLY)
+    begun, may_end = threading.Event(), threading.Event()
+
+    def load():
+        begun.set()
+        assert may_end.wait(GIVE_UP_S)
+        return "late"
+
+    found = []
+    thread = threading.Thread(target=lambda: found.append(cache.get_or_load("k", load)))
+    thread.start()
+    assert begun.wait(GIVE_UP_S)
+    cache.close()
+    others_wait_for_nobody(redis_url, namespace)
+    may_end.set()
+    thread.join(GIVE_UP_S)
+    assert found == ["late"]
+    with Cache.from_url(redis_url, namespace=namespace) as other:
+        assert other.get("k") == "other"
+
+
+@pytest.mark.parametrize("library", ["asyncio", "trio"])
+def test_closing_while_a_task_loads_gives_its_lease_back(library, redis_url, namespace):
+    async def main():
+        cache = anyio_package.Cache.from_url(redis_url, namespace=namespace, policy=PATIENTLY)
+        begun, may_end = anyio.Event(), anyio.Event()
+        found = []
+
+        async def load():
+            begun.set()
+            await may_end.wait()
+            return "late"
+
+        async def call():
+            found.append(await cache.get_or_load("k", load))
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(call)
+            await begun.wait()
+            await cache.aclose()
+            await anyio.to_thread.run_sync(others_wait_for_nobody, redis_url, namespace)
+            may_end.set()
+        assert found == ["late"]
+
+    anyio.run(main, backend=library)
+
+
+EXIT = """
+import sys, threading, time
+from sansio_cache import Policy
+from sansio_cache_redis.sync import Cache
+url, namespace, number = sys.argv[1:]
+cache = Cache.from_url(url, namespace=namespace, policy=Policy(wait_s=60, lease_s=60))
+if number == "connected":
+    cache.wait_ready()
+begun = threading.Barrier(9)
+def load(key):
+    def loader():
+        begun.wait()
+        time.sleep(0.02 * int(key))
+        return key
+    cache.get_or_load(key, loader)
+for key in range(8):
+    threading.Thread(target=load, args=(str(key),), daemon=True).start()
+begun.wait()
+"""
+
+
+@pytest.mark.parametrize("state", ["connected", "not connected"])
+def test_the_interpreter_ends_among_loads_without_noise_and_without_their_leases(state, redis_url, namespace):
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", EXIT, redis_url, namespace, state],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    assert done.stderr == ""
+    with connect(redis_url) as client, Cache.from_url(redis_url, namespace=namespace) as other:
+        wait_until(lambda: len(client.client_list()) <= 2)
+        began_s = time.monotonic()
+        for key in range(8):
+            assert other.get_or_load(str(key), lambda key=key: str(key)) == str(key)
+        assert time.monotonic() - began_s < PATIENTLY.wait_s / 2
