@@ -8,9 +8,19 @@ import secrets
 
 import pytest
 
-from chaos.conductor import Run
+from chaos.conductor import Findings, Run
 from chaos.faults import KINDS
-from chaos.mistakes import MISTAKES
+from chaos.mistakes import (
+    EARLY,
+    FORGETS,
+    KEEPS_A_LEASE,
+    MISTAKES,
+    OF_ANOTHER,
+    PLAIN_FILL,
+    SLOW,
+    SWALLOWS,
+    WITHOUT_STORE,
+)
 
 NETWORK = (
     "request dropped",
@@ -20,11 +30,7 @@ NETWORK = (
     "late by more than a time-out",
 )
 SERVER = ("SCRIPT FLUSH", "CLIENT KILL", "FLUSHALL", "refused", "SIGSTOP of the server")
-FAULTS_OF = {
-    "invalidates before it commits": (),
-    "fills without a grant": (),
-    "forgets pending invalidations": ("MISCONF",),
-}
+FAULTS_OF = {EARLY: (), PLAIN_FILL: (), FORGETS: ("MISCONF",)}
 
 
 @pytest.fixture
@@ -61,8 +67,8 @@ def test_processes_of_all_runtimes_read_nothing_stale_while_the_store_fails_and_
 
 
 @pytest.mark.timing
-@pytest.mark.parametrize("mistake", MISTAKES)
-def test_a_mistake_of_the_processes_is_found(mistake: str, seed: int) -> None:
+@pytest.mark.parametrize("mistake", FAULTS_OF)
+def test_a_mistake_that_makes_reads_stale_is_found(mistake: str, seed: int) -> None:
     run = Run(
         60.0,
         seed,
@@ -71,10 +77,43 @@ def test_a_mistake_of_the_processes_is_found(mistake: str, seed: int) -> None:
         pause_s=0.002,
         round_s=5.0,
         calm_s=0.1,
-        mistake=mistake,
+        mistakes=(mistake, mistake),
         kinds=kinds(*FAULTS_OF[mistake]),
-        without=("handlers", "finalisers"),
-        stop_when_found=True,
+        without=("finalisers",),
+        until=bool,
     )
     run.perform()
     assert run.findings.counted["stale"], f"SANSIO_CACHE_SEED={seed}: {run.findings}"
+
+
+@pytest.mark.timing
+def test_every_other_mistake_is_found_in_the_process_that_makes_it(seed: int) -> None:
+    said = {
+        OF_ANOTHER: "sync-0-1: ",
+        SWALLOWS: "sync-1-2: exceptions of handlers were swallowed",
+        SLOW: "sync-2-3: get took",
+        KEEPS_A_LEASE: "a lease or a hold of nobody: chaos:s3_0",
+        WITHOUT_STORE: "sync-4-5: no value is found",
+    }
+    assert {*said, *FAULTS_OF} == set(MISTAKES)
+
+    def missed(findings: Findings) -> list[str]:
+        found = {sort: "\n".join(getattr(findings, sort)) for sort in MISTAKES.values()}
+        return [each for each in said if said[each] not in found[MISTAKES[each]]]
+
+    run = Run(
+        60.0,
+        seed,
+        runtimes=["sync"] * len(said),
+        callers=2,
+        round_s=2.0,
+        calm_s=0.5,
+        mistakes=tuple(said),
+        kinds=(),
+        without=("finalisers",),
+        pause_s=0.06,
+        patience_s=3.0,
+        until=lambda findings: not missed(findings),
+    )
+    run.perform()
+    assert not missed(run.findings), f"SANSIO_CACHE_SEED={seed}: {run.findings}"

@@ -37,7 +37,7 @@ def main() -> int:
         runtimes=chosen.runtimes,
         callers=chosen.callers,
         round_s=chosen.round,
-        mistake=chosen.mistake,
+        mistakes=[chosen.mistake] * len(chosen.runtimes),
         kinds=kinds,
         without=chosen.without,
     )

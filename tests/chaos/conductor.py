@@ -13,7 +13,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -29,8 +29,8 @@ from support.proxy import FaultProxy
 from support.servers import Server, wait_until
 
 RUNTIMES = ("sync", "asyncio", "trio", "per call", "loops", "forked")
-PATIENCE_S = 30.0
-KEPT = 20  # findings of one sort that are kept to be shown
+START_S = 60.0  # bounds a failure only
+KEPT = 200  # findings of one sort that are kept to be shown
 
 
 @attrs.define
@@ -162,10 +162,11 @@ class Run:
         round_s: For how long there are faults before each calm.
         calm_s: How long it is calm before all must have found values again.
         most_reads: The faults end once so many values were read.
-        mistake: What the processes do wrong.
+        mistakes: What the processes do wrong, in their order.
+        patience_s: How long a calm lasts at most until all have found values again, and are quiet.
         kinds: The faults.
         without: What does not happen inside the processes: "handlers", "finalisers", "cancelled".
-        stop_when_found: End at the first finding.
+        until: The run ends sooner once this holds of the findings.
     """
 
     def __init__(
@@ -179,10 +180,11 @@ class Run:
         round_s: float = 60.0,
         calm_s: float = 6.0,
         most_reads: float = math.inf,
-        mistake: str = "",
+        mistakes: Sequence[str] = (),
+        patience_s: float = 30.0,
         kinds: Sequence[Kind] = KINDS,
         without: Sequence[str] = (),
-        stop_when_found: bool = False,
+        until: Callable[[Findings], bool] = lambda findings: False,
     ) -> None:
         self.seconds = seconds
         self.seed = seed
@@ -198,11 +200,12 @@ class Run:
         self._round_s = round_s
         self._calm_s = calm_s
         self._most_reads = most_reads
-        self._mistake = mistake
+        self._mistakes = (*mistakes, *[""] * (len(runtimes) - len(mistakes)))
+        self._patience_s = patience_s
         self._kinds = kinds
         self._without = without
         self._read_every_s = min(2.0, round_s / 10)
-        self._stop_when_found = stop_when_found
+        self._until = until
         self._draw = random.Random(seed)
         self._generation = 0
         self._unjudged: list[Read] = []
@@ -223,9 +226,7 @@ class Run:
             stack.callback(self._kill_all)
             for slot in range(len(self._slots)):
                 self._start(slot)
-            wait_until(
-                lambda: self._read() or all(each.counts for each in self.members), timeout_s=PATIENCE_S
-            )
+            wait_until(lambda: self._read() or all(each.counts for each in self.members), timeout_s=START_S)
             end_s = time.monotonic() + self.seconds
             while time.monotonic() < end_s and not self._has_seen_enough():
                 with self._faults():
@@ -258,7 +259,7 @@ class Run:
             "log": str(log),
             "stacks": str(log.with_suffix(".stacks")),
             "phase": str(self._directory / "phase"),
-            "mistake": self._mistake,
+            "mistake": self._mistakes[slot],
             "without": list(self._without),
         }
         paths = os.pathsep.join(filter(None, sys.path))
@@ -317,7 +318,7 @@ class Run:
             self._read()
 
     def _has_seen_enough(self) -> bool:
-        return self.history.reads > self._most_reads or (self._stop_when_found and bool(self.findings))
+        return self.history.reads > self._most_reads or self._until(self.findings)
 
     def _calm(self) -> None:
         """No faults: every process finds values again; then nobody calls, and nothing is left."""
@@ -330,7 +331,7 @@ class Run:
                     self._read()
                     or all(each.counts.get("hits", 0) > each.hits_before for each in self._alive())
                 ),
-                timeout_s=PATIENCE_S,
+                timeout_s=self._patience_s,
             )
         for member in self._alive():
             if member.counts.get("hits", 0) <= member.hits_before:
@@ -341,12 +342,19 @@ class Run:
         for member in self._alive():
             member.left = None
         with suppress(TimeoutError):
-            wait_until(lambda: self._read() or all(map(self._is_quiet, self._alive())), timeout_s=PATIENCE_S)
+            wait_until(
+                lambda: self._read() or all(map(self._is_quiet, self._alive())), timeout_s=self._patience_s
+            )
         for member in self._alive():
             if not self._is_quiet(member):
                 self.findings.add("left", f"{member.name} is quiet, and has {member.left}")
+            elif member.left and member.left["swallowed"]:
+                swallowed = member.left["swallowed"]
+                self.findings.add(
+                    "wrong", f"{member.name}: exceptions of handlers were swallowed: {swallowed}"
+                )
         with suppress(TimeoutError):
-            wait_until(lambda: not self._leases(), timeout_s=10.0)
+            wait_until(lambda: not self._leases(), timeout_s=self._patience_s / 3)
         for lease in self._leases():
             self.findings.add("left", f"a lease or a hold of nobody: {lease}")
         self.happened["calms"] += 1
@@ -375,7 +383,7 @@ class Run:
                 with suppress(ProcessLookupError):
                     os.kill(member.pid, signal.SIGTERM)
         with suppress(TimeoutError):
-            wait_until(lambda: self._read() or not self._alive(), timeout_s=PATIENCE_S)
+            wait_until(lambda: self._read() or not self._alive(), timeout_s=self._patience_s)
         self._read()
         self._read()
         for member in self.members:
@@ -396,9 +404,6 @@ class Run:
             self.happened["most resident MiB"] = max(self.happened["most resident MiB"], resident_mib)
             for name, took_s in member.longest.items():
                 self.longest[name] = max(self.longest.get(name, 0.0), took_s)
-            lost = member.counts.get("raised by handlers", 0) - member.counts.get("caught", 0)
-            if lost and member.ended is not None:
-                self.findings.add("wrong", f"{member.name}: {lost} exceptions of handlers were swallowed")
         self.happened["forked in C"] = sum(member.process is None for member in self.members)
         self.happened["connections"] = self._proxy.connections_opened
         self.fired = self._proxy.firings + self._lab.done

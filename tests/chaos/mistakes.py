@@ -9,13 +9,43 @@ from sansio_cache.codec import codec_for
 from sansio_cache.entry import seal
 from sansio_cache.pending_invalidations import PendingInvalidations
 
-MISTAKES = ("invalidates before it commits", "fills without a grant", "forgets pending invalidations")
+EARLY = "invalidates before it commits"
+PLAIN_FILL = "fills without a grant"
+FORGETS = "forgets pending invalidations"
+OF_ANOTHER = "gives the value of another key"
+SWALLOWS = "swallows what a handler raised"
+SLOW = "takes its time"
+KEEPS_A_LEASE = "keeps a lease"
+WITHOUT_STORE = "never comes back to the store"
+
+MISTAKES = {
+    EARLY: "stale",
+    PLAIN_FILL: "stale",
+    FORGETS: "stale",
+    OF_ANOTHER: "wrong",
+    SWALLOWS: "wrong",
+    SLOW: "hung",
+    KEEPS_A_LEASE: "left",
+    WITHOUT_STORE: "lifeless",
+}
+"""The mistakes, and what sort of finding each is to be."""
+
+NOBODY = b"nobody, in truth"
 
 
-def prepare(mistake: str) -> None:
+def prepare(mistake: str, order: dict[str, Any]) -> None:
     """Make this process one that makes the mistake."""
-    if mistake == "forgets pending invalidations":
+    if mistake == FORGETS:
         PendingInvalidations.add = lambda self, keys: None  # type: ignore[method-assign]
+    elif mistake == WITHOUT_STORE:
+        order["url"] = "redis://127.0.0.1:1/0"
+
+
+def keep_a_lease(process: Any) -> None:
+    """A lease that nobody gives back."""
+    seconds, _ = process.server.time()
+    cell = Cell(Kind.EMPTY, NOBODY, (seconds + 600) * 1000)
+    process.server.set(f"{process.order['namespace']}:{process.own[0]}", format_cell(cell), px=600_000)
 
 
 async def load_and_fill(process: Any, key: str) -> Any:

@@ -141,6 +141,7 @@ class Process:
     def __init__(self, order: dict[str, Any]) -> None:
         self.order = order
         self.runtime: str = order["runtime"]
+        self.mistake: str = order["mistake"]
         self.is_sync = self.runtime in ("sync", "forked")
         self.slot: int = order["slot"]
         self.counts: Counter[str] = Counter()
@@ -211,6 +212,8 @@ class Process:
 
     def seen(self, key: str, value: Any, began_s: float) -> None:
         with self.shielded():
+            if self.mistake == mistakes.OF_ANOTHER and self.counts["get"] % 50 == 0:
+                value = {**value, "key": "another"}
             if not (isinstance(value, dict) and value.get("key") == key):
                 self.log.add(WRONG, f"{key} gave {value!r:.200}")
             else:
@@ -276,6 +279,8 @@ class Process:
         match name:
             case "get":
                 key, began_s = draw.choice(self.keys), time.monotonic()
+                if self.mistake == mistakes.SLOW and draw.random() < 0.1:
+                    self.pause(TOO_LONG * BUDGETS_S[name] + 1.1)
                 if (value := await cache.get(key)) is not None:
                     self.seen(key, value, began_s)
             case "get_many":
@@ -285,7 +290,7 @@ class Process:
             case "load":
                 key, load = draw.choice(self.keys), self.loader(draw)
                 began_s = time.monotonic()
-                if self.order["mistake"] == "fills without a grant":
+                if self.mistake == mistakes.PLAIN_FILL:
                     value = await mistakes.load_and_fill(self, key)
                 else:
                     value = await cache.get_or_load(key, partial(load, key), **self.tags_of(key))
@@ -322,10 +327,11 @@ class Process:
                 await self.facade.expire(draw.choice(SHARED))
 
     async def invalidate(self, keys: list[str]) -> None:
-        if self.order["mistake"] == "invalidates before it commits":
+        if self.mistake == mistakes.EARLY:
             await self.facade.invalidate(*keys)
+            self.pause()
         versions = {key: self.commit(key) for key in keys}
-        if self.order["mistake"] != "invalidates before it commits":
+        if self.mistake != mistakes.EARLY:
             await self.facade.invalidate(*keys)
         self.wrote(versions)
 
@@ -370,6 +376,8 @@ class Process:
         except DatabaseError:
             self.counts["loaders failed"] += 1
         except TimeLimitError:
+            if self.mistake == mistakes.SWALLOWS:
+                return
             if is_main:
                 raise
             self.counts["shared a load that was broken off"] += 1
@@ -412,9 +420,9 @@ class Process:
         else:
             await anyio.sleep(0.005)
 
-    def pause(self) -> None:
-        """What a database takes, in front of everybody."""
-        time.sleep(0.005)
+    def pause(self, seconds: float = 0.005) -> None:
+        """What takes its time, in front of everybody."""
+        time.sleep(seconds)
 
     def may(self, what: str) -> bool:
         """Whether that may happen inside this process."""
@@ -529,6 +537,7 @@ class Process:
             "pending": coordinator.pending_invalidations,
             "out": int(coordinator.is_out),
             "calls": len(self.calls),
+            "swallowed": self.raised - self.caught,
             "threads": sorted(thread.name for thread in threading.enumerate()),
             "descriptors": open_descriptors() - self.descriptors,
         }
@@ -555,6 +564,8 @@ class Process:
                 quiet_since_s = None
             elif quiet_since_s is None:
                 quiet_since_s = now_s
+                if self.mistake == mistakes.KEEPS_A_LEASE:
+                    mistakes.keep_a_lease(self)
             elif now_s - quiet_since_s > 1.0:
                 self.log.add(LEFT, self.left())
 
@@ -624,8 +635,7 @@ def main() -> None:
     # Asked by the conductor, where this process does not end; open as long as the process runs.
     stacks = Path(order["stacks"]).open("ab")  # noqa: SIM115
     faulthandler.register(signal.SIGUSR2, stacks)
-    if order["mistake"]:
-        mistakes.prepare(order["mistake"])
+    mistakes.prepare(order["mistake"], order)
     process = Process(order)
     if order["runtime"] == "forked":
         with process.watched("load"):
