@@ -36,7 +36,7 @@ NOBODY = b"nobody, in truth"
 def prepare(mistake: str, order: dict[str, Any]) -> None:
     """Make this process one that makes the mistake."""
     if mistake == FORGETS:
-        PendingInvalidations.add = lambda self, keys: None  # type: ignore[method-assign]
+        PendingInvalidations.add = lambda self, *_: None  # type: ignore[method-assign]
     elif mistake == WITHOUT_STORE:
         order["url"] = "redis://127.0.0.1:1/0"
 
