@@ -22,6 +22,7 @@ from sansio_cache.notices import (
     LoadShared,
     Missed,
     Notice,
+    Outlived,
     PatternDeleted,
     PatternProgressed,
     RefreshFailed,
@@ -82,6 +83,8 @@ def describe(notice: Notice) -> str:  # noqa: C901 - one case for each notice is
             return "not stored: the lease was voided by an invalidation, or lost"
         case Unstorable(kind=kind):
             return f"not stored: a value of class {kind} would not come back equal"
+        case Outlived():
+            return "not stored: the loader says that it has nothing left to live"
         case LeaseLost():
             return "the lease was found to be lost when it was to be renewed"
         case LeaseOutgrown():

@@ -13,13 +13,13 @@ from typing import Any, Generic, TypeVar
 
 import attrs
 
-from sansio_cache.ttl import Ttl, ttl_seconds
+from sansio_cache.ttl import Ttl, life_s
 
 T_co = TypeVar("T_co", covariant=True)
 
 
-def _optional_ttl(ttl: Ttl | None) -> float | None:
-    return None if ttl is None else ttl_seconds(ttl)
+def _optional_life(ttl: Ttl | None) -> float | None:
+    return None if ttl is None else life_s(ttl)
 
 
 @attrs.frozen
@@ -29,14 +29,14 @@ class Fresh(Generic[T_co]):
     Args:
         value: The value.
         ttl: How long it is fresh, in seconds or as a timedelta or tier. It is not jittered: a token's life is
-            what it is.
+            what it is. Where nothing is left of it, the caller has the value, and it is not stored.
 
     Raises:
-        InvalidTtlError: `ttl` is no time to live.
+        InvalidTtlError: `ttl` is no number, or NaN.
     """
 
     value: T_co = attrs.field(hash=False)
-    ttl: float = attrs.field(converter=ttl_seconds, kw_only=True)
+    ttl: float = attrs.field(converter=life_s, kw_only=True)
 
 
 @attrs.frozen
@@ -45,13 +45,13 @@ class Absent:
 
     Args:
         ttl: How long that is kept, in seconds or as a timedelta or tier; the policy's `negative_ttl`
-            where not given.
+            where not given. Where nothing is left of it, that is not kept.
 
     Raises:
-        InvalidTtlError: `ttl` is no time to live.
+        InvalidTtlError: `ttl` is no number, or NaN.
     """
 
-    ttl: float | None = attrs.field(default=None, converter=_optional_ttl, kw_only=True)
+    ttl: float | None = attrs.field(default=None, converter=_optional_life, kw_only=True)
 
 
 @attrs.frozen

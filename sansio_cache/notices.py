@@ -148,6 +148,12 @@ class Unstorable(Struct, frozen=True):
     kind: str
 
 
+class Outlived(Struct, frozen=True):
+    """A loader's value had nothing left to live: the caller has it, and it was not stored."""
+
+    key: str
+
+
 class LeaseLost(Struct, frozen=True):
     """A renewal found that the lease is no longer ours."""
 
@@ -252,6 +258,7 @@ Notice = (
     | Stored
     | FillRefused
     | Unstorable
+    | Outlived
     | LeaseLost
     | LeaseOutgrown
     | StoreErrored

@@ -29,6 +29,7 @@ from sansio_cache.notices import (
     Missed,
     Notice,
     OperationName,
+    Outlived,
     PatternDeleted,
     RefreshFailed,
     RefreshSkipped,
@@ -138,6 +139,7 @@ class CacheStats:
         lost_leases: Values not stored because their lease had been voided or lost.
         outgrown_leases: Leases given up on after their longest time.
         unstorable: Loaded values that could not be stored so that they come back equal.
+        outlived: Loaded values that were not stored, as they had nothing left to live.
         invalidated: Keys and tags removed on request, deletions by pattern included.
         soft_expired: Keys whose values were made stale on request.
         failed_invalidations: Keys that the store could not be told of in time.
@@ -163,6 +165,7 @@ class CacheStats:
     lost_leases: int = 0
     outgrown_leases: int = 0
     unstorable: int = 0
+    outlived: int = 0
     invalidated: int = 0
     soft_expired: int = 0
     failed_invalidations: int = 0
@@ -220,6 +223,7 @@ _COUNTED: Final[Mapping[type[Notice], str]] = {
     FillRefused: "lost_leases",
     LeaseOutgrown: "outgrown_leases",
     Unstorable: "unstorable",
+    Outlived: "outlived",
 }
 """Notices that are counted one by one."""
 

@@ -4,8 +4,9 @@ Theory of operation
 -------------------
 A time to live comes in as seconds, a ``timedelta`` or a `Tier`, and is checked once, by
 `ttl_seconds`: every entry gets one and none may be endless, so zero, "for ever" and figures that
-can only be a mistake of unit are refused. From there on it is a float in seconds. On the wire it is
-a whole number of milliseconds, made by `ttl_ms`.
+can only be a mistake of unit are refused. What comes from data, with a value, is taken as it is, by
+`life_s`: nothing may be left of it. From there on it is a float in seconds. On the wire it is a whole
+number of milliseconds, made by `ttl_ms`.
 
 Entries written together would expire together and be loaded together. `Jitter` spreads them, and it
 only ever *adds*: an entry lives at least as long as was asked for. The random draw is an argument;
@@ -29,8 +30,8 @@ MAX_TTL_S: Final = 10 * 365 * 86_400.0
 """The longest time to live, in seconds: ten years. More was most likely meant as milliseconds."""
 
 
-def _checked(ttl: float | timedelta) -> float:
-    """Return seconds, or raise InvalidTtlError."""
+def _number(ttl: float | timedelta) -> float:
+    """Return seconds, of any length, or raise InvalidTtlError."""
     if isinstance(ttl, timedelta):
         ttl = ttl.total_seconds()
     if isinstance(ttl, bool) or not isinstance(ttl, int | float):
@@ -38,9 +39,14 @@ def _checked(ttl: float | timedelta) -> float:
             f"a time to live is seconds (int or float), a timedelta or a Tier; got {type(ttl).__qualname__}"
         )
     try:
-        ttl_s = float(ttl)
+        return float(ttl)
     except OverflowError:  # an int beyond 1e308
-        ttl_s = math.inf if ttl > 0 else -math.inf
+        return math.inf if ttl > 0 else -math.inf
+
+
+def _checked(ttl: float | timedelta) -> float:
+    """Return seconds, or raise InvalidTtlError."""
+    ttl_s = _number(ttl)
     if not MIN_TTL_S <= ttl_s <= MAX_TTL_S:  # so written, the comparison refuses NaN too
         raise InvalidTtlError(
             f"a time to live is {MIN_TTL_S} s to {MAX_TTL_S:.0f} s (10 years); got {ttl_s!r} s"
@@ -91,6 +97,26 @@ def ttl_seconds(ttl: Ttl) -> float:
             over 10 years.
     """
     return ttl.ttl_s if isinstance(ttl, Tier) else _checked(ttl)
+
+
+def life_s(ttl: Ttl) -> float:
+    """Return in seconds how long a value has to live, as its source says: a token, a response, a row.
+
+    Such a figure depends on data, so none is a mistake. It is 0 where there is nothing left of it, which
+    means less than can be stored. What is longer than ten years is ten years.
+
+    Args:
+        ttl: Seconds, a timedelta or a tier.
+
+    Raises:
+        InvalidTtlError: It is of another type (bool and str included), or NaN.
+    """
+    if isinstance(ttl, Tier):
+        return ttl.ttl_s
+    ttl_s = _number(ttl)
+    if math.isnan(ttl_s):
+        raise InvalidTtlError("a time to live is a number of seconds; got nan")
+    return 0.0 if ttl_s < MIN_TTL_S else min(ttl_s, MAX_TTL_S)
 
 
 @frozen

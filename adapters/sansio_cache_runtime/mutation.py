@@ -43,7 +43,8 @@ class Mutation:
         Args:
             key: One of the keys of the mutation.
             value: What the database holds once the block has committed.
-            ttl: How long the entry is fresh, in seconds or as a timedelta, tier or policy.
+            ttl: How long the entry is fresh, in seconds or as a timedelta, tier or policy. Where nothing is
+                left of it, the key is invalidated.
             type: What the value is stored as; see `Cache.set`.
 
         Raises:
@@ -58,7 +59,10 @@ class Mutation:
             raise InvalidKeyError(f"{key!r} is not one of this mutation's keys: name it in mutate(...)")
         chosen_ttl = self._ttl if ttl is None else ttl
         chosen_type = self._type if type is None else type
-        self._items[full] = self._requests.item(full, value, chosen_ttl, chosen_type)
+        self._items.pop(full, None)
+        item = self._requests.item(full, value, chosen_ttl, chosen_type)
+        if item is not None:
+            self._items[full] = item
 
     def begin(self) -> Step:
         """Begin to hold the keys."""

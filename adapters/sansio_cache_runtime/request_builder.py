@@ -23,13 +23,13 @@ from sansio_cache.entry import MAX_TAGS, MissReason
 from sansio_cache.errors import ConfigurationError, InvalidKeyError
 from sansio_cache.keys import Key
 from sansio_cache.notices import OperationName
-from sansio_cache.operations.batch import LoadManyRequest
+from sansio_cache.operations.batch import LoadManyRequest, nothing_to_load
 from sansio_cache.operations.delete_pattern import PatternRequest, delete_pattern
 from sansio_cache.operations.get import ReadRequest, get
 from sansio_cache.operations.get_many import ReadManyRequest, get_many
 from sansio_cache.operations.get_or_load import get_or_load
 from sansio_cache.operations.invalidate import InvalidateRequest, invalidate
-from sansio_cache.operations.load_many import load_many, nothing_to_load
+from sansio_cache.operations.load_many import load_many
 from sansio_cache.operations.loading import RANDOM_BYTES, LoadRequest
 from sansio_cache.operations.mutate import EndRequest, MutateRequest, begin, end
 from sansio_cache.operations.readiness import wait_ready
@@ -37,7 +37,7 @@ from sansio_cache.operations.set_many import Item, SetRequest, set_many
 from sansio_cache.policy import Policy
 from sansio_cache.step import Completed, ManyHeld, Step, ended
 from sansio_cache.tags import tag_keys
-from sansio_cache.ttl import STATIC, Ttl
+from sansio_cache.ttl import STATIC, Ttl, life_s
 from sansio_cache_runtime.loaders import refuse_uncallable
 from sansio_cache_runtime.models import codec_of_models
 
@@ -221,8 +221,11 @@ class RequestBuilder:
         resolved = self.resolve_all(values)
         if len(set(resolved.values())) < len(resolved):
             raise InvalidKeyError("two of the keys name one entry, which can have one value only")
-        chosen = self.chosen_policy(ttl, None)
-        codec = self.codec(type)
+        chosen, codec = self._kept_for(ttl), self.codec(type)
+        if chosen is None:
+            for value in values.values():
+                codec.encode(value)  # what cannot be stored is refused, however long it is to live
+            return tuple(resolved), self._remove(operation, tuple(resolved.values()))
         items = tuple(self._item(full, values[key], codec, chosen) for key, full in resolved.items())
         request = SetRequest(
             operation=operation,
@@ -305,9 +308,22 @@ class RequestBuilder:
         request = EndRequest(keys, held.grants, tuple(items), self.timeouts, now_s, tags, held.versions)
         return end(request, skip=self._coordinator.skip_write((*keys, *tags)))
 
-    def item(self, key: str, value: Any, ttl: AnyTtl | None, type: Any) -> Item:
-        """One value to store."""
-        return self._item(key, value, self.codec(type), self.chosen_policy(ttl, None))
+    def item(self, key: str, value: Any, ttl: AnyTtl | None, type: Any) -> Item | None:
+        """One value to store; None where it has nothing left to live."""
+        codec, chosen = self.codec(type), self._kept_for(ttl)
+        item = self._item(key, value, codec, chosen or self.policy)
+        return None if chosen is None else item
+
+    def _kept_for(self, ttl: AnyTtl | None) -> Policy | None:
+        """How a value is kept that is written; None where it has nothing left to live.
+
+        Raises:
+            InvalidTtlError: The ttl is no number, or NaN.
+        """
+        if ttl is None or isinstance(ttl, Policy):
+            return self.chosen_policy(ttl, None)
+        left_s = life_s(ttl)
+        return self.policy.with_ttl(left_s) if left_s else None
 
     # Arguments.
 

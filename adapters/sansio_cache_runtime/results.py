@@ -84,7 +84,9 @@ def found(names: Iterable[Any], outcome: Outcome) -> dict[Any, Any]:
 
 
 def stored(names: Iterable[Any], outcome: Outcome) -> dict[Any, bool]:
-    """What the writers of values give: whether each was stored."""
+    """What the writers of values give: whether each was stored. With nothing left to live, none was."""
+    if isinstance(outcome, ManyInvalidated):
+        return dict.fromkeys(names, False)
     assert isinstance(outcome, ManyStored)
     pairs = zip(names, outcome.results, strict=True)
     return {name: result is not None and result.is_accepted for name, result in pairs}

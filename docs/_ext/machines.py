@@ -241,6 +241,7 @@ def _answers(command: Command, now_s: float) -> Iterator[tuple[str, Event]]:  # 
         case Compute():
             yield "can be stored", Computed(now_s, 1)
             yield "Fresh", Computed(now_s, Fresh(1, ttl=1))
+            yield "nothing left to live", Computed(now_s, Fresh(1, ttl=0))
             yield "Absent", Computed(now_s, Absent())
             yield "cannot be stored", Computed(now_s, "not an int")
             yield "", ComputeFailed(now_s, _ERROR)
@@ -248,6 +249,7 @@ def _answers(command: Command, now_s: float) -> Iterator[tuple[str, Event]]:  # 
             yield "a value for each", Computed(now_s, dict.fromkeys(names, 1))
             yield "no value for some", Computed(now_s, {names[0]: Absent(), "unasked": 1})
             yield "no values", Computed(now_s, {})
+            yield "nothing left to live", Computed(now_s, dict.fromkeys(names, Fresh(1, ttl=0)))
             yield "values that cannot be stored", Computed(now_s, dict.fromkeys(names, "not an int"))
             yield "no mapping", Computed(now_s, [1])
             yield "", ComputeFailed(now_s, _ERROR)

@@ -9,11 +9,11 @@ import attrs
 from msgspec import Struct
 
 from sansio_cache.cell import NO_GRANT
-from sansio_cache.commands import Lease, Mode
+from sansio_cache.commands import Fill, Lease, Mode
 from sansio_cache.entry import MissReason, Servable, variant_key
-from sansio_cache.notices import Ended, Missed, Notice, OperationName, StaleServed, Waited
+from sansio_cache.notices import Ended, InvalidationFailed, Missed, Notice, OperationName, StaleServed, Waited
 from sansio_cache.operations.loading import LoadRequest
-from sansio_cache.step import Missing, Outcome, Step, Value, ended, evolve
+from sansio_cache.step import ManyLoaded, Missing, Outcome, Step, Value, ended, evolve
 from sansio_cache.tags import VARIANT_OF, Versions
 
 
@@ -41,6 +41,8 @@ class Want:
     stale: Servable | None = attrs.field(default=None, hash=False)  # may hold a list or a dict
     counted: bool = False
     refusals: int = 0
+    replaces: bool = False
+    """Whether there is a value in the place of which it is loaded."""
     grant: bytes | None = None
 
     def tied(self, named: Versions) -> Versions:
@@ -111,3 +113,44 @@ class Batch:
 def held(batch: Batch, wants: Wants) -> tuple[Lease, ...]:
     """The leases of those that have one."""
     return tuple(Lease(batch.key(want), want.grant) for want in wants if want.grant is not None)
+
+
+@attrs.frozen
+class Acquisition:
+    """How far the asking for leases has come."""
+
+    batch: Batch
+    todo: Wants
+    """The keys whose leases are still to be asked for."""
+    granted: Wants = ()
+    """Those that have one."""
+    alone: Wants = ()
+    """Those to be loaded without the store."""
+    versions: Versions = ()
+    """The tags that are named, as they were before the first of the grants."""
+
+    @property
+    def leases(self) -> tuple[Lease, ...]:
+        """The leases that are held."""
+        return held(self.batch, self.granted)
+
+
+@attrs.frozen
+class Fills:
+    """What is still to be stored, and the leases for which there is nothing to store."""
+
+    batch: Batch
+    todo: tuple[Fill, ...]
+    unfilled: tuple[Lease, ...]
+    gone: tuple[str, ...]
+    """Keys whose values are to go, as what was loaded for them has nothing left to live."""
+
+
+def untold(gone: tuple[str, ...]) -> tuple[InvalidationFailed, ...]:
+    """The notice that values could not be removed."""
+    return (InvalidationFailed(gone),) if gone else ()
+
+
+def nothing_to_load() -> Step:
+    """The only step of a batch without keys."""
+    return ended(ManyLoaded(()), Ended(OperationName.GET_OR_LOAD_MANY, 0.0))

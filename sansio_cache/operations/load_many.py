@@ -35,6 +35,7 @@ from sansio_cache.cell import Cell, Foreign
 from sansio_cache.commands import (
     AcquireLeases,
     ComputeMany,
+    DeleteKeys,
     Fill,
     FillCells,
     Lease,
@@ -52,9 +53,11 @@ from sansio_cache.events import (
     ComputeAnswer,
     Computed,
     ComputeFailed,
+    DeleteAnswer,
     Event,
     FillAnswer,
     Interrupted,
+    KeysDeleted,
     LeasesAnswered,
     LeasesReleased,
     ReadManyAnswer,
@@ -64,15 +67,23 @@ from sansio_cache.events import (
     Woke,
 )
 from sansio_cache.notices import (
-    Ended,
     FillRefused,
     LoadFailed,
     Missed,
     Notice,
-    OperationName,
     Stored,
 )
-from sansio_cache.operations.batch import Batch, LoadManyRequest, Want, Wants, all_wanted, held
+from sansio_cache.operations.batch import (
+    Acquisition,
+    Batch,
+    Fills,
+    LoadManyRequest,
+    Want,
+    Wants,
+    all_wanted,
+    held,
+    untold,
+)
 from sansio_cache.operations.checking import LoadManyChecking
 from sansio_cache.operations.get_many import unchecked_tags
 from sansio_cache.operations.triage import triage_answers, triage_cells, triage_values
@@ -131,11 +142,6 @@ def _wait(batch: Batch, now_s: float, *notices: Notice) -> Step:
         outcome = TookTooLong(now_s - request.each.started_s)
         return batch.end(outcome, now_s, *notices, *served, *missed)
     return load(batch, wants, (), now_s, *notices, *served)
-
-
-def nothing_to_load() -> Step:
-    """The only step of a batch without keys."""
-    return ended(ManyLoaded(()), Ended(OperationName.GET_OR_LOAD_MANY, 0.0))
 
 
 def load_many(request: LoadManyRequest, *, skip: MissReason | None = None) -> Step:
@@ -225,26 +231,6 @@ class LoadManyReading(AsksStore):
             return batch.end(unavailable(failure), failure.now_s, *notices)
         counted = tuple(evolve(want, counted=True) for want in wants)
         return load(batch, counted, (), failure.now_s, *notices)
-
-
-@attrs.frozen
-class Acquisition:
-    """How far the asking for leases has come."""
-
-    batch: Batch
-    todo: Wants
-    """The keys whose leases are still to be asked for."""
-    granted: Wants = ()
-    """Those that have one."""
-    alone: Wants = ()
-    """Those to be loaded without the store."""
-    versions: Versions = ()
-    """The tags that are named, as they were before the first of the grants."""
-
-    @property
-    def leases(self) -> tuple[Lease, ...]:
-        """The leases that are held."""
-        return held(self.batch, self.granted)
 
 
 def acquire(acquisition: Acquisition, now_s: float, *notices: Notice) -> Step:
@@ -362,7 +348,8 @@ class LoadManyComputing:
             case Computed(now_s=now_s, value=given):
                 if isinstance(given, Mapping):
                     found = triage_values(batch, self.wants, self.versions, given, now_s - self.began_s)
-                    return fill(Fills(found.batch, found.fills, found.unfilled), now_s, *found.notices)
+                    fills = Fills(found.batch, found.fills, found.unfilled, found.gone)
+                    return fill(fills, now_s, *found.notices)
                 return self._failed(NotAMapping(type(given).__name__), "ConfigurationError", now_s)
             case ComputeFailed(now_s=now_s, error=error):
                 return self._failed(Raised(error), type(error).__name__, now_s)
@@ -384,19 +371,10 @@ class LoadManyComputing:
         return release(batch, leases, outcome, now_s, *missed, failed)
 
 
-@attrs.frozen
-class Fills:
-    """What is still to be stored, and the leases for which there is nothing to store."""
-
-    batch: Batch
-    todo: tuple[Fill, ...]
-    unfilled: tuple[Lease, ...]
-
-
 def fill(fills: Fills, now_s: float, *notices: Notice) -> Step:
-    """Store the next values, or go on to release what is left."""
+    """Store the next values, or go on to remove what is to go, and to release what is left."""
     if not fills.todo:
-        return release(fills.batch, fills.unfilled, None, now_s, *notices)
+        return release(fills.batch, fills.unfilled, None, now_s, *notices, gone=fills.gone)
     request = fills.batch.request
     chunk = fills.todo[: request.chunk]
     rest = evolve(fills, todo=fills.todo[len(chunk) :])
@@ -437,27 +415,34 @@ class LoadManyFilling(AsksStore):
                 if again := self.retry(event):
                     return again
                 if kind.is_in_vain:  # it would only wait once more; the leases lapse
-                    return finish(fills.batch, now_s, *gave_up(event))
-                return release(fills.batch, self._leases(), None, now_s, *gave_up(event))
+                    return finish(fills.batch, now_s, *gave_up(event), *untold(fills.gone))
+                return self._release(None, now_s, *gave_up(event))
             case Interrupted(now_s=now_s):
-                return release(fills.batch, self._leases(), Abandoned(), now_s)
+                return self._release(Abandoned(), now_s)
             case _:
                 assert_never(event)
 
-    def _leases(self) -> tuple[Lease, ...]:
-        """What may still be held: of what was stored, nothing is."""
-        fills = (*self.chunk, *self.fills.todo)
-        return (*(Lease(each.key, each.grant) for each in fills), *self.fills.unfilled)
+    def _release(self, outcome: Abandoned | None, now_s: float, *notices: Notice) -> Step:
+        """Give back what may still be held: of what was stored, nothing is."""
+        fills = self.fills
+        held = (Lease(each.key, each.grant) for each in (*self.chunk, *fills.todo))
+        leases = (*held, *fills.unfilled)
+        return release(fills.batch, leases, outcome, now_s, *notices, gone=fills.gone)
 
 
 def release(
-    batch: Batch, leases: Iterable[Lease], outcome: Outcome | None, now_s: float, *notices: Notice
+    batch: Batch,
+    leases: Iterable[Lease],
+    outcome: Outcome | None,
+    now_s: float,
+    *notices: Notice,
+    gone: tuple[str, ...] = (),
 ) -> Step:
-    """Give leases back; then end as `outcome` says, or go on with the batch where that is None."""
+    """Remove what is to go, give leases back; then end as `outcome` says, or go on where that is None."""
     leases = tuple(leases)
-    if not leases:
+    if not leases and not gone:
         return _over(batch, outcome, now_s, *notices)
-    return LoadManyReleasing(batch, leases, outcome, batch.request.each.budget(now_s)).ask(*notices)
+    return LoadManyReleasing(batch, leases, outcome, batch.request.each.budget(now_s), gone).ask(*notices)
 
 
 def _over(batch: Batch, outcome: Outcome | None, now_s: float, *notices: Notice) -> Step:
@@ -472,6 +457,8 @@ def _over(batch: Batch, outcome: Outcome | None, now_s: float, *notices: Notice)
 class LoadManyReleasing(AsksStore):
     """Waits for the store to take leases back. Best effort: what cannot be given back lapses (L3).
 
+    Before that, for values to be gone that were to be replaced by such with nothing left to live.
+
     Next: LoadManyReleasing | LoadManyWaiting | LoadManyComputing | done
     """
 
@@ -479,21 +466,29 @@ class LoadManyReleasing(AsksStore):
     leases: tuple[Lease, ...]
     outcome: Outcome | None = attrs.field(hash=False)  # may hold a list or a dict
     budget: Budget
+    gone: tuple[str, ...] = ()
 
     def ask(self, *notices: Notice) -> Step:
         """The step that waits in this state."""
-        command = ReleaseLeases(self.leases, self.budget.timeout_s)
+        gone, timeout_s = self.gone, self.budget.timeout_s
+        command = DeleteKeys(gone, timeout_s) if gone else ReleaseLeases(self.leases, timeout_s)
         return Step(self, command, notices=notices, load_id=self.batch.request.each.random_bytes)
 
     def receive(self, event: Event) -> Step:
         """Go on, whatever the answer."""
-        if not isinstance(event, ReleaseAnswer):
+        if isinstance(event, LeasesReleased if self.gone else KeysDeleted):
+            raise unexpected(self, event)
+        if not isinstance(event, ReleaseAnswer | DeleteAnswer):
             raise unexpected(self, event)
         match event:
             case LeasesReleased(now_s=now_s):
                 return _over(self.batch, self.outcome, now_s)
+            case KeysDeleted(now_s=now_s):
+                return release(self.batch, self.leases, self.outcome, now_s)
             case StoreFailed(now_s=now_s):
-                return self.retry(event) or _over(self.batch, self.outcome, now_s, *gave_up(event))
+                said: tuple[Notice, ...] = (*gave_up(event), *untold(self.gone))
+                leases = self.leases if self.gone else ()
+                return self.retry(event) or release(self.batch, leases, self.outcome, now_s, *said)
             case Interrupted(now_s=now_s):
                 return evolve(self, outcome=Abandoned(), budget=self.budget.at(now_s)).ask()
             case _:

@@ -2,6 +2,7 @@
 
     LoadComputing --raised--> LoadReleasing --> raise, or serve the stale value
        | computed
+       |          --nothing left to live--> LoadRemoving --> done
     LoadFilling   --stored or refused--> done
 
 What `get_or_load` and `refresh` have in common. Rules, with the invariants they keep:
@@ -11,6 +12,8 @@ What `get_or_load` and `refresh` have in common. Rules, with the invariants they
   invalidation wins (S1).
 - The grant is released where nothing was stored: the loader raised, the value cannot be stored, the driver
   was interrupted.
+- Where the value has nothing left to live, its caller has it and it is not stored. The value that it would
+  have replaced goes, as by an invalidation.
 - Callers who came while the loader ran may have its value only where the store took it and no tag has changed
   since.
 """
@@ -31,6 +34,7 @@ from sansio_cache.commands import (
     AcquireLease,
     Capture,
     Compute,
+    DeleteKeys,
     Fill,
     FillCells,
     Lease,
@@ -45,10 +49,12 @@ from sansio_cache.events import (
     ComputeAnswer,
     Computed,
     ComputeFailed,
+    DeleteAnswer,
     Event,
     FillAnswer,
     FillResult,
     Interrupted,
+    KeysDeleted,
     LeasesReleased,
     ReleaseAnswer,
     StoreFailed,
@@ -57,10 +63,12 @@ from sansio_cache.loader import Absent, Fresh
 from sansio_cache.notices import (
     Ended,
     FillRefused,
+    InvalidationFailed,
     LoadFailed,
     Missed,
     Notice,
     OperationName,
+    Outlived,
     RefreshFailed,
     StaleServed,
     Stored,
@@ -258,6 +266,11 @@ class Finding(Struct, frozen=True):
     counted: bool = True
     """Whether the request has been counted: not yet where it may still be answered with a stale value."""
 
+    @property
+    def is_there(self) -> bool:
+        """Whether a value is there that is being replaced."""
+        return self.stale is not None or self.previous is not None
+
     def __hash__(self) -> int:
         return hash(
             (self.seen, self.mode, self.storable, self.counted)
@@ -287,6 +300,11 @@ def encoded(codec: Codec[Any], given: Any) -> tuple[Any, bytes | None, bool]:
     return stored.value, stored.payload, True
 
 
+def has_life(given: Any) -> bool:
+    """Whether what a loader gave has something left to live."""
+    return not (isinstance(given, Fresh | Absent) and given.ttl == 0)
+
+
 def compute(
     request: LoadRequest,
     load_id: int | None,
@@ -310,7 +328,7 @@ def compute(
 class LoadComputing(Struct, frozen=True):
     """Waits for the user's loader.
 
-    Next: LoadFilling | LoadReleasing | done
+    Next: LoadFilling | LoadRemoving | LoadReleasing | done
     """
 
     request: LoadRequest
@@ -360,6 +378,11 @@ class LoadComputing(Struct, frozen=True):
             return self._without_fill(outcome, now_s, *missed, loaded, unstorable, rest_s=rest_s)
         if self.grant is None:
             return self._without_fill(outcome, now_s, *missed, loaded)
+        if not has_life(given):
+            outlived = Outlived(request.name)
+            if not (request.in_background or self.finding.is_there):
+                return self._without_fill(outcome, now_s, *missed, loaded, outlived)
+            return remove(request, self.load_id, outcome, now_s, *missed, loaded, outlived)
         key = request.key
         body = seal(key, request.codec, payload, took_s, self.versions)
         fill = Fill(key, self.grant, *request.expiry_ms(given), body)
@@ -437,6 +460,51 @@ class LoadFilling(AsksStore, Struct, frozen=True):
 
     def _end(self, outcome: Outcome, now_s: float, *notices: Notice) -> Step:
         return Step(OVER, None, outcome, (*notices, *self.request.done(now_s)), self.load_id)
+
+
+def remove(
+    request: LoadRequest, load_id: int | None, outcome: Outcome, now_s: float, *notices: Notice
+) -> Step:
+    """Remove the value that is there, and the lease with it, as nothing came in its place; then end."""
+    return LoadRemoving(request, load_id, outcome, request.budget(now_s)).ask(*notices)
+
+
+@attrs.frozen
+class LoadRemoving(AsksStore):
+    """Waits for a value to be gone that was to be replaced by one with nothing left to live.
+
+    Next: LoadRemoving | done
+    """
+
+    request: LoadRequest
+    load_id: int | None
+    outcome: Outcome = attrs.field(hash=False)  # may hold a list or a dict
+    budget: Budget
+
+    def ask(self, *notices: Notice) -> Step:
+        """The step that waits in this state."""
+        command = DeleteKeys((self.request.key,), self.budget.timeout_s)
+        return Step(self, command, notices=notices, load_id=self.load_id)
+
+    def receive(self, event: Event) -> Step:
+        """End, whatever the answer. What could not be removed is pending."""
+        if not isinstance(event, DeleteAnswer):
+            raise unexpected(self, event)
+        match event:
+            case KeysDeleted(now_s=now_s):
+                return self._end(now_s)
+            case StoreFailed(now_s=now_s):
+                pending = InvalidationFailed((self.request.key,))
+                return self.retry(event) or self._end(now_s, *gave_up(event), pending)
+            case Interrupted(now_s=now_s):
+                return evolve(self, outcome=Abandoned(), budget=self.budget.at(now_s)).ask()
+            case _:
+                assert_never(event)
+
+    def _end(self, now_s: float, *notices: Notice) -> Step:
+        if not isinstance(self.outcome, Abandoned):
+            notices = (*notices, *self.request.done(now_s))
+        return ended(self.outcome, *notices, load_id=self.load_id)
 
 
 def release(

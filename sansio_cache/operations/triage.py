@@ -33,9 +33,9 @@ from sansio_cache.events import (
     WriterFound,
 )
 from sansio_cache.loader import Absent
-from sansio_cache.notices import Hit, Loaded, Notice, Unasked, Unstorable, VariantStored
+from sansio_cache.notices import Hit, Loaded, Notice, Outlived, Unasked, Unstorable, VariantStored
 from sansio_cache.operations.batch import Batch, Want, Wants
-from sansio_cache.operations.loading import MOST_REFUSALS, encoded
+from sansio_cache.operations.loading import MOST_REFUSALS, encoded, has_life
 from sansio_cache.step import Missing, Value, evolve
 from sansio_cache.tags import Versions
 
@@ -146,7 +146,7 @@ def triage_answers(
         match answer:
             case LeaseGranted(grant=grant):
                 kept = _with_stale(batch, want, answer.stale, answer.server_ms, versions)
-                granted.append(evolve(kept, grant=grant))
+                granted.append(evolve(kept, grant=grant, replaces=answer.stale is not None))
                 if want.variant_of:
                     notices.append(VariantStored(batch.name(want)))
             case LeaseDenied():
@@ -212,6 +212,8 @@ class Values:
     """What is to be stored."""
     unfilled: tuple[Lease, ...]
     """The leases for which there is nothing to store."""
+    gone: tuple[str, ...]
+    """The keys whose values are to go, as what was loaded for them has nothing left to live."""
     notices: tuple[Notice, ...]
 
 
@@ -224,6 +226,7 @@ def triage_values(
     notices: list[Notice] = []
     fills: list[Fill] = []
     unfilled: list[Lease] = []
+    gone: list[str] = []
     asked = 0
     for want in wants:
         notices += batch.as_miss(want)
@@ -240,11 +243,16 @@ def triage_values(
         if want.grant is None:
             continue
         key = batch.key(want)
-        if is_storable:
+        lives = has_life(given.get(name))
+        if is_storable and not lives:
+            notices.append(Outlived(batch.name(want)))
+        if is_storable and not lives and want.replaces:
+            gone.append(key)
+        elif is_storable and lives:
             body = seal(key, request.each.codec, payload, took_s, want.tied(versions))
             fills.append(Fill(key, want.grant, *request.each.expiry_ms(given[name], want.place), body))
         else:
             unfilled.append(Lease(key, want.grant))
     if len(given) > asked:
         notices.append(Unasked(len(given) - asked))
-    return Values(batch.with_values(values), tuple(fills), tuple(unfilled), tuple(notices))
+    return Values(batch.with_values(values), tuple(fills), tuple(unfilled), tuple(gone), tuple(notices))

@@ -8,6 +8,7 @@ import attrs
 import pytest
 
 from sansio_cache import HOT, Absent, Fresh, InvalidTtlError, LoadContext
+from sansio_cache.ttl import MAX_TTL_S
 
 
 @pytest.mark.parametrize("ttl", [600, 600.0, timedelta(minutes=10), HOT])
@@ -16,7 +17,19 @@ def test_a_time_to_live_is_seconds_a_timedelta_or_a_tier(ttl):
     assert Absent(ttl=ttl).ttl == 600.0
 
 
-@pytest.mark.parametrize("ttl", [0, -1, float("nan"), float("inf"), 10**12, True, "60"])
+@pytest.mark.parametrize("ttl", [0, -30, 1e-9, float("-inf"), -(10**400), timedelta(days=-1), timedelta(0)])
+def test_nothing_may_be_left_of_a_life_that_comes_from_data(ttl):
+    assert Fresh(7, ttl=ttl).ttl == 0.0
+    assert Absent(ttl=ttl).ttl == 0.0
+
+
+@pytest.mark.parametrize("ttl", [2**31, 10**12, 10**400, float("inf"), timedelta.max])
+def test_a_life_that_comes_from_data_is_never_longer_than_the_longest(ttl):
+    assert Fresh(7, ttl=ttl).ttl == MAX_TTL_S
+    assert Absent(ttl=ttl).ttl == MAX_TTL_S
+
+
+@pytest.mark.parametrize("ttl", [float("nan"), True, "60", b"60", [60]])
 def test_what_is_no_time_to_live_is_refused(ttl):
     with pytest.raises(InvalidTtlError):
         Fresh(7, ttl=ttl)

@@ -28,6 +28,7 @@ from sansio_cache.notices import (
     LoadShared,
     Missed,
     OperationName,
+    Outlived,
     PatternDeleted,
     PatternProgressed,
     RefreshFailed,
@@ -83,6 +84,7 @@ def folded(*notices):
         (Stored("k"), CacheStats(stored=1)),
         (FillRefused("k"), CacheStats(lost_leases=1)),
         (LeaseOutgrown("k"), CacheStats(outgrown_leases=1)),
+        (Outlived("k"), CacheStats(outlived=1)),
         (Unstorable("k", "why"), CacheStats(unstorable=1)),
         (Invalidated(("k", "l")), CacheStats(invalidated=2)),
         (PatternDeleted("p", 3), CacheStats(invalidated=3)),
@@ -261,7 +263,9 @@ class RandomTraffic:
         return None
 
     def value(self):
-        return self.random.choice([7, 7, 7, Fresh(7, ttl=1), Absent(), "unstorable as an int"])
+        return self.random.choice(
+            [7, 7, 7, Fresh(7, ttl=1), Fresh(7, ttl=0), Absent(), "unstorable as an int"]
+        )
 
     def load(self, names=None):
         if self.random.random() < 0.25:

@@ -147,10 +147,21 @@ async def test_set_many_takes_a_mapping(world, values):
 async def test_a_time_to_live_that_is_none_is_refused(world, ttl):
     cache = world.cache
     for call in (
-        lambda: cache.set("k", 1, ttl=ttl),
-        lambda: cache.set_many({"k": 1}, ttl=ttl),
         lambda: cache.get_or_load("k", load, ttl=ttl),
+        lambda: cache.get_or_load_many(["k"], load, ttl=ttl),
+        lambda: cache.get_or_load("k", load, policy=Policy(ttl=ttl)),
     ):
+        with pytest.raises(InvalidTtlError, match="time to live is"):
+            await call()
+    assert world.raw.read() == {}
+
+
+@pytest.mark.parametrize("ttl", [math.nan, True, "60", b"60", [60]], ids=repr)
+@runs(ON_MEMORY)
+async def test_a_time_to_live_of_a_value_that_is_no_number_is_refused(world, ttl):
+    """One that is a number depends on data, so that nothing may be left of it."""
+    cache = world.cache
+    for call in (lambda: cache.set("k", 1, ttl=ttl), lambda: cache.set_many({"k": 1}, ttl=ttl)):
         with pytest.raises(InvalidTtlError, match="time to live is"):
             await call()
     async with cache.mutate("k") as mutation:

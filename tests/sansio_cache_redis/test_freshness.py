@@ -7,6 +7,7 @@ the background, so a test waits until it is over before it goes on: else command
 import asyncio
 import threading
 from contextvars import ContextVar
+from datetime import timedelta
 from functools import partial, wraps
 
 import anyio
@@ -22,7 +23,7 @@ from sansio_cache.commands import AcquireLease, DeleteKeys
 from sansio_cache.entry import MissReason, seal
 from sansio_cache.loader import LoadContext
 from sansio_cache.notices import Ended, RefreshFailed, RefreshStarted, StaleServed
-from sansio_cache.ttl import NO_JITTER
+from sansio_cache.ttl import MAX_TTL_S, NO_JITTER
 from sansio_cache_redis import sync as cache_sync
 from sansio_cache_runtime.sync.workers import Workers
 from support.runtimes import (
@@ -867,6 +868,84 @@ async def test_a_subscriber_that_raises_in_a_refresh_harms_nobody(world):
     await refreshed(world)
     assert await world.cache.get("k") == "new"
     assert len(world.take_log()) == 1
+
+
+# Lives that depend on data.
+
+
+@pytest.mark.parametrize("ttl", [0, -30, 1e-9], ids=repr)
+@pytest.mark.parametrize("kind", ["fresh", "absent"])
+@runs(policy=LONG)
+async def test_a_loaded_value_with_nothing_left_to_live_is_given_and_not_stored(world, kind, ttl):
+    async def load(calls):
+        calls.append(1)
+        await anyio.lowlevel.checkpoint()
+        return Fresh("token", ttl=ttl) if kind == "fresh" else Absent(ttl=ttl)
+
+    expected = "token" if kind == "fresh" else None
+    calls = []
+    for _ in range(2):
+        assert await world.cache.get_or_load("k", load, calls) == expected
+    assert calls == [1, 1]
+    assert world.raw.read() == {}
+    assert world.cache.stats().outlived == 2
+
+    # What it would have replaced goes, be it in the caller's load or in a refresh.
+    await stale_entry(world, "old")
+    assert await world.cache.get_or_load("k", load, calls, policy=Policy()) == expected
+    assert world.raw.read() == {}
+    await stale_entry(world, "old")
+    assert await world.cache.get_or_load("k", load, calls) == "old"
+    await until(lambda: len(world.cache.driver._coordinator.single_flight) == 0)
+    assert world.raw.read() == {}
+
+
+@runs(policy=LONG)
+async def test_of_a_batch_what_has_nothing_left_to_live_is_given_and_not_stored(world):
+    await stale_entry(world, "old", key="a")
+
+    async def load(keys):
+        await anyio.lowlevel.checkpoint()
+        return {"a": Fresh("A", ttl=-1), "b": Fresh("B", ttl=0), "c": "C"}
+
+    assert await world.cache.get_or_load_many(["a", "b", "c"], load) == {"a": "A", "b": "B", "c": "C"}
+    assert set(world.raw.read()) == {"c"}
+
+
+@pytest.mark.parametrize("ttl", [2**31, 10**400, float("inf")], ids=["seconds", "int", "inf"])
+@runs()
+async def test_a_life_that_is_too_long_is_the_longest(world, ttl):
+    await world.cache.get_or_load("loaded", loading(Fresh(1, ttl=ttl)))
+    assert await world.cache.set("set", 1, ttl=ttl)
+    async with world.cache.mutate("mutated") as mutation:
+        mutation.set("mutated", 1, ttl=ttl)
+    for key in ("loaded", "set", "mutated"):
+        assert abs(world.raw.ttl_ms(key) - MAX_TTL_S * 1000) < 60_000
+
+
+@pytest.mark.parametrize("ttl", [0, -30, 1e-9, timedelta(0), float("-inf")], ids=repr)
+@runs()
+async def test_a_write_with_nothing_left_to_live_is_an_invalidation(world, ttl):
+    for key in "abcd":
+        await world.cache.set(key, "old")
+    assert await world.cache.set("a", "new", ttl=ttl) is False
+    assert await world.cache.set_many({"b": "new", "c": "new"}, ttl=ttl) == {"b": False, "c": False}
+    async with world.cache.mutate("d") as mutation:
+        mutation.set("d", "new")
+        mutation.set("d", "newer", ttl=ttl)
+    assert world.raw.read() == {}
+    assert await world.cache.set_many({}, ttl=ttl) == {}
+
+
+@runs()
+async def test_a_value_that_cannot_be_stored_is_refused_however_long_it_lives(world):
+    await world.cache.set("a", "old")
+    with pytest.raises(SerializationError):
+        await world.cache.set("a", {1, 2}, ttl=0)
+    async with world.cache.mutate("b") as mutation:
+        with pytest.raises(SerializationError):
+            mutation.set("b", {1, 2}, ttl=0)
+    assert await world.cache.get("a") == "old"
 
 
 # What a loader is called with, and what it names by itself (S14).

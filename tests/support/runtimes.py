@@ -101,6 +101,7 @@ _COUNTERS: Final = (
     "lost_leases",
     "outgrown_leases",
     "unstorable",
+    "outlived",
     "invalidated",
     "soft_expired",
     "failed_invalidations",

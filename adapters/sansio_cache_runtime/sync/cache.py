@@ -353,7 +353,9 @@ class Cache(CacheBase):
         tags: Iterable[str] = (),
         type: Any = None,
     ) -> bool:
-        """Store a value. True if it was stored; False if the store failed, or another write came between.
+        """Store a value. True if it was stored.
+
+        False if the store failed, another write came between, or the value has nothing left to live.
 
         Between two racing calls the last one wins, which need not be the one that wrote the database last:
         `mutate` is for that.
@@ -361,13 +363,14 @@ class Cache(CacheBase):
         Args:
             key: A str inside the namespace, or a built `Key`.
             value: What to store. Without a type, a plain JSON value.
-            ttl: How long it stays fresh: seconds, a timedelta, a tier or a policy.
+            ttl: How long it stays fresh: seconds, a timedelta, a tier or a policy. Where nothing is left of
+                it, the key is invalidated; it is never more than ten years.
             tags: What else it depends on, by name. Invalidated after this call began, they take it away.
             type: What the value is stored as; readers give the same type.
 
         Raises:
             InvalidKeyError: The key cannot be one.
-            InvalidTtlError: The ttl is no time to live.
+            InvalidTtlError: The ttl is no number, or NaN.
             SerializationError: The value would not come back equal, or is too large.
             ConfigurationError: Values of the type cannot be stored so that they come back equal.
         """
@@ -382,11 +385,11 @@ class Cache(CacheBase):
         tags: Iterable[str] = (),
         type: Any = None,
     ) -> dict[str, bool]:
-        """Store values, in two round trips; says of each key whether it was stored.
+        """Store values, in two round trips; says of each key whether it was stored: see `set`.
 
         Raises:
             InvalidKeyError: A key cannot be one, or there are more than `max_batch_keys`.
-            InvalidTtlError: The ttl is no time to live.
+            InvalidTtlError: The ttl is no number, or NaN.
             SerializationError: A value would not come back equal, or is too large; nothing is stored.
             ConfigurationError: Values of the type cannot be stored so that they come back equal.
         """

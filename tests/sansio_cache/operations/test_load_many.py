@@ -42,6 +42,7 @@ from sansio_cache.events import (
     ForeignFound,
     FreshFound,
     Interrupted,
+    KeysDeleted,
     LeaseDenied,
     LeaseGranted,
     LeasesAnswered,
@@ -57,9 +58,11 @@ from sansio_cache.notices import (
     Ended,
     FillRefused,
     Hit,
+    InvalidationFailed,
     LoadFailed,
     Missed,
     OperationName,
+    Outlived,
     StaleServed,
     Stored,
     StoreErrored,
@@ -70,8 +73,8 @@ from sansio_cache.notices import (
     Waited,
 )
 from sansio_cache.notices import Loaded as LoadedNotice
-from sansio_cache.operations.batch import LoadManyRequest
-from sansio_cache.operations.load_many import load_many, nothing_to_load
+from sansio_cache.operations.batch import LoadManyRequest, nothing_to_load
+from sansio_cache.operations.load_many import load_many
 from sansio_cache.operations.renewal import renew
 from sansio_cache.step import (
     Abandoned,
@@ -496,6 +499,65 @@ class TestComputing:
         expiries = [(fill.hard_ttl_ms, fill.soft_ttl_ms) for fill in script.command.fills]
         assert expiries == [(7_000, 2_000), (3_000, 0), (65_000, 60_000)]
         assert script.give(filled(STORED, STORED, STORED)).outcome == values(1, None, 3)
+
+    def test_a_value_with_nothing_left_to_live_reaches_the_caller_and_its_lease_is_given_back(self):
+        script = self.script((A, B)).give(Computed(0.0, {"a": Fresh(1, ttl=0), "b": 2}))
+        assert [each.key for each in script.command.fills] == [B]
+        script.give(filled(STORED))
+        assert script.command == ReleaseLeases(leases(A), 0.25)
+        assert script.give(RELEASED).outcome == values(1, 2)
+        assert Outlived(A) in script.notices
+
+    def replacing(self, given=None):
+        """A batch that is to replace two values, one of them by something with nothing left to live."""
+        script = begun().give(cells(stale(6, A), stale(6, B), None))
+        script.give(answers(granted(A, stale(6, A)), granted(B, stale(6, B)), granted(C)))
+        return script.give(Computed(0.0, given or {"a": Fresh(1, ttl=-30), "b": 2, "c": Absent(ttl=0)}))
+
+    def test_what_a_value_with_nothing_left_to_live_would_have_replaced_goes_with_it(self):
+        script = self.replacing()
+        assert [each.key for each in script.command.fills] == [B]
+        script.give(filled(STORED))
+        assert script.command == DeleteKeys((A,), 0.25)
+        script.give(KeysDeleted(0.0, 1))
+        assert script.command == ReleaseLeases(leases(C), 0.25)
+        assert script.give(RELEASED).outcome == values(1, 2, None)
+        assert {Outlived(A), Outlived(C)} <= set(script.notices)
+
+    def test_what_could_not_be_removed_is_pending(self):
+        script = self.replacing().give(filled(STORED), StoreFailed(9.0, FailureKind.PERMISSION))
+        assert InvalidationFailed((A,)) in script.notices
+        assert script.command == ReleaseLeases(leases(C), 0.25)
+        assert script.give(RELEASED).outcome == values(1, 2, None)
+
+    @pytest.mark.parametrize("kind", [FailureKind.PERMISSION, FailureKind.CONNECTION])
+    def test_what_is_to_go_goes_or_is_pending_where_nothing_could_be_stored(self, kind):
+        script = self.replacing()
+        while isinstance(script.command, FillCells):
+            script.give(StoreFailed(99.0, kind))
+        assert (InvalidationFailed((A,)) in script.notices) == (kind is FailureKind.CONNECTION)
+        if script.command is not None:
+            assert script.command == DeleteKeys((A,), 0.25)
+            script.give(KeysDeleted(0.0, 1))
+            assert script.command == ReleaseLeases(leases(B, C), 0.25)
+            script.give(RELEASED)
+        assert script.outcome == values(1, 2, None)
+
+    @pytest.mark.parametrize("has_filled", [True, False])
+    def test_interrupted_it_removes_and_gives_back_all_the_same(self, has_filled):
+        script = self.replacing().give(*[filled(STORED)] * has_filled, Interrupted(0.0))
+        assert script.command == DeleteKeys((A,), 0.25)
+        script.give(KeysDeleted(0.0, 1))
+        assert script.command == ReleaseLeases(leases(*(() if has_filled else (B,)), C), 0.25)
+        assert script.give(RELEASED).outcome == Abandoned()
+
+    def test_what_is_being_removed_is_not_answered_by_something_else(self):
+        script = self.replacing().give(filled(STORED))
+        with pytest.raises(ProtocolError, match="LoadManyReleasing"):
+            script.give(RELEASED)
+        script.give(KeysDeleted(0.0, 1))
+        with pytest.raises(ProtocolError, match="LoadManyReleasing"):
+            script.give(KeysDeleted(0.0, 1))
 
     def test_a_value_that_cannot_be_stored_reaches_the_caller_and_its_lease_is_given_back(self):
         script = self.script((A, B)).give(Computed(0.0, {"a": "text", "b": 2}), filled(STORED))

@@ -10,6 +10,7 @@ from sansio_cache.commands import (
     NO_TAGS,
     Capture,
     Compute,
+    DeleteKeys,
     Fill,
     FillCells,
     Lease,
@@ -26,6 +27,7 @@ from sansio_cache.events import (
     FailureKind,
     FillResult,
     Interrupted,
+    KeysDeleted,
     LeasesReleased,
     StoreFailed,
     Woke,
@@ -34,9 +36,11 @@ from sansio_cache.loader import Absent, Fresh
 from sansio_cache.notices import (
     Ended,
     FillRefused,
+    InvalidationFailed,
     LoadFailed,
     Missed,
     OperationName,
+    Outlived,
     RefreshFailed,
     StaleServed,
     Stored,
@@ -114,6 +118,60 @@ class TestTheLoader:
         assert script.outcome == Value(6)
         leased = grant is not None
         assert script.notices == [LoadFailed(KEY, leased, "RuntimeError"), StaleServed(KEY), DONE]
+
+
+class TestAValueWithNothingLeftToLive:
+    @pytest.mark.parametrize(("given", "payload"), [(Fresh(7, ttl=-30), b"7"), (Absent(ttl=0), None)])
+    def test_is_its_callers_and_the_lease_is_given_back(self, given, payload):
+        script = begun().give(Computed(2.0, given))
+        assert script.command == RELEASE
+        script.give(RELEASED)
+        assert script.outcome == Loaded(7 if payload else None, payload, accepted=False)
+        assert script.notices == [LoadedNotice(KEY, True, 2.0), Outlived(KEY), DONE]
+
+    def test_without_a_grant_is_a_value_like_any_other(self):
+        script = begun(grant=None).give(Computed(0.0, Fresh(7, ttl=0)))
+        assert script.outcome == Loaded(7, b"7", accepted=False)
+        assert script.notices == [LoadedNotice(KEY, False, 0.0), DONE]
+
+    @pytest.mark.parametrize(
+        "found",
+        [
+            {"finding": Finding(previous=STALE_CELL)},
+            {"finding": Finding(stale=STALE, previous=STALE_CELL)},
+            {"in_background": True},
+        ],
+        ids=["previous", "stale", "refresh"],
+    )
+    def test_takes_what_it_would_have_replaced_with_it(self, found):
+        script = begun(**found).give(Computed(0.0, Fresh(7, ttl=0)))
+        assert script.command == DeleteKeys((KEY,), 0.25)
+        assert script.step.load_id == 4
+        script.give(KeysDeleted(1.0, 1))
+        assert script.outcome == Loaded(7, b"7", accepted=False)
+        assert script.step.load_id == 4
+
+    def test_leaves_a_pending_invalidation_where_the_store_cannot_be_told(self):
+        script = begun(finding=Finding(previous=STALE_CELL)).give(Computed(0.0, Fresh(7, ttl=0)))
+        script.give(StoreFailed(0.1, FailureKind.CONNECTION))
+        assert isinstance(script.command, DeleteKeys)
+        while script.command is not None:
+            script.give(StoreFailed(9.0, FailureKind.CONNECTION))
+        assert script.outcome == Loaded(7, b"7", accepted=False)
+        assert InvalidationFailed((KEY,)) in script.notices
+
+    def test_is_removed_all_the_same_where_the_driver_is_interrupted(self):
+        script = begun(finding=Finding(previous=STALE_CELL)).give(Computed(0.0, Fresh(7, ttl=0)))
+        script.give(Interrupted(0.0))
+        assert isinstance(script.command, DeleteKeys)
+        script.give(KeysDeleted(1.0, 1))
+        assert script.outcome == Abandoned()
+        assert DONE not in script.notices
+
+    def test_refuses_answers_to_something_else(self):
+        script = begun(finding=Finding(previous=STALE_CELL)).give(Computed(0.0, Fresh(7, ttl=0)))
+        with pytest.raises(ProtocolError, match="LoadRemoving"):
+            script.give(RELEASED)
 
 
 class TestTheValue:

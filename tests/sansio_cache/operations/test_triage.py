@@ -149,7 +149,9 @@ def test_of_the_answers_each_key_goes_one_way_and_every_grant_is_kept(wants, dat
     wants_with(grant=st.none() | st.just(GRANT)),
     st.dictionaries(
         st.sampled_from([*NAMES, "unasked", 7]),
-        st.sampled_from([7, "text", Fresh(7, ttl=5), Fresh("text", ttl=5), Absent(), Absent(ttl=5)]),
+        st.sampled_from(
+            [7, "text", Fresh(7, ttl=5), Fresh("text", ttl=5), Absent(), Absent(ttl=5), Fresh(7, ttl=0)]
+        ),
     ),
 )
 def test_of_the_values_every_grant_is_filled_or_given_back(wants, given_values):
@@ -158,13 +160,14 @@ def test_of_the_values_every_grant_is_filled_or_given_back(wants, given_values):
     held = [(key_of(want), want.grant) for want in wants if want.grant is not None]
     filled = [(fill.key, fill.grant) for fill in found.fills]
     unfilled = [(lease.key, lease.lease_id) for lease in found.unfilled]
-    assert sorted(filled + unfilled) == sorted(held)
+    gone = [(lease.key, lease.lease_id) for lease in found.gone]
+    assert sorted(filled + unfilled + gone) == sorted(held)
     for want in wants:
         name, value = NAMES[want.place], found.batch.values[want.place]
         given_ = given_values.get(name, Absent())
         plain = given_.value if isinstance(given_, Fresh) else given_
         assert value == (Missing() if isinstance(plain, Absent) else Value(plain))
-        is_storable = name in given_values and plain != "text"
+        is_storable = name in given_values and plain != "text" and given_ != Fresh(7, ttl=0)
         assert ((key_of(want), GRANT) in filled) == (want.grant is not None and is_storable)
     loads = [each for each in found.notices if isinstance(each, Loaded)]
     asked = {NAMES[want.place] for want in wants}
