@@ -6,15 +6,26 @@ key. The order is subscribe, re-check, wait: who begins to watch is woken when t
 that nothing that came before it is missed (fault 25). A message that is lost all the same (fault 24) costs
 one fall-back interval of the waiter, and while there is no subscription waiters poll.
 
+Whether it can be relied on is tested, as a waiter that is told nothing would sleep for ten times as long as
+one that polls. Before it subscribes, the connection publishes to its own channel, and nobody is woken by
+that: who stores a value publishes in a script with the same user's permission, and a script says nothing of a
+refusal. While somebody waits, a connection on which nothing is heard is asked for a sign of life: it may be
+half open. Where none comes soon, waiters poll; where none comes for long, another connection is opened.
+
 Blocking commands would be no better: each waiter would pin a connection, and a lost reply loses an element.
 """
 
 from __future__ import annotations
 
 import itertools
+import math
 import threading
 from collections.abc import Callable
+from contextlib import suppress
+from time import monotonic
 from typing import Any, Final
+
+from redis.exceptions import ResponseError
 
 from sansio_cache_redis.connections.opener import StartThread
 from sansio_cache_redis.wire import EVERY_KEY, wake_channel
@@ -22,7 +33,15 @@ from sansio_cache_runtime.process import is_inside, process_lock
 from sansio_cache_runtime.sync.event import ThreadEvent
 
 _IDLE_S: Final = 10.0
-_LOOK_S: Final = 0.5
+_LOOK_S: Final = 0.05
+_LOOKS_OF_QUIET: Final = 2
+"""After so many looks without a message the server is asked for a sign of life, where somebody waits."""
+_LEAST_LOOKS_OF_SILENCE: Final = 2
+"""After at least so many looks without an answer waiters had better poll."""
+_MOST_LOOKS_OF_SILENCE: Final = 20
+"""After so many the connection is given up."""
+_TEST: Final = b"%"
+"""A message about no key: none can be called so."""
 _FIRST_PAUSE_S: Final = 0.05
 _LONGEST_PAUSE_S: Final = 1.0
 _CLOSE_S: Final = 1.0
@@ -97,11 +116,14 @@ class Listener:
                 self._redispy = redispy
             try:
                 redispy.connect()
+                began_s = monotonic()
+                redispy.send_command("PUBLISH", self._channel, _TEST)
+                redispy.read_response(disable_decoding=True)
                 redispy.send_command("SUBSCRIBE", self._channel)
                 redispy.read_response(disable_decoding=True)
                 pause_s = _FIRST_PAUSE_S
                 self._set_live(is_live=True)
-                self._listen(redispy)
+                self._listen(redispy, monotonic() - began_s)
             except Exception:  # noqa: BLE001, S110 - whatever it was: polling until it works again
                 pass
             finally:
@@ -111,16 +133,38 @@ class Listener:
                 return
             pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
 
-    def _listen(self, redispy: Any) -> None:
-        """Pass messages on until nobody has watched for some time."""
-        idle_s = 0.0
-        while idle_s < _IDLE_S and not self._is_closed:
+    def _listen(self, redispy: Any, trips_s: float) -> None:
+        """Pass messages on until nobody has watched for some time.
+
+        `trips_s` is how long the two round trips of the subscription have taken. Time is counted in looks:
+        each finds what has come in while this thread, or the whole machine, was busy.
+        """
+        silence = max(_LEAST_LOOKS_OF_SILENCE, math.ceil(2 * trips_s / _LOOK_S))
+        idle = quiet = unanswered = 0
+        while idle * _LOOK_S < _IDLE_S and not self._is_closed:
             if redispy.can_read(timeout=_LOOK_S):
-                message = redispy.read_response(disable_decoding=True)
-                if isinstance(message, list) and message[0] == b"message":
-                    self._tell(message[2])
-            else:
-                idle_s = 0.0 if self._watches else idle_s + _LOOK_S
+                quiet = unanswered = 0
+                self._set_live(is_live=True)
+                self._take(redispy)
+                continue
+            idle = 0 if self._watches else idle + 1
+            quiet += 1
+            if unanswered:
+                unanswered += 1
+                if unanswered > silence:
+                    self._set_live(is_live=False)
+                if unanswered > silence + _MOST_LOOKS_OF_SILENCE:
+                    return
+            elif self._watches and quiet >= _LOOKS_OF_QUIET:
+                redispy.send_command("PING")
+                unanswered = 1
+
+    def _take(self, redispy: Any) -> None:
+        """Read what has come in; tell those whom it concerns."""
+        with suppress(ResponseError):  # a user who may not ask for a sign of life gets one all the same
+            message = redispy.read_response(disable_decoding=True)
+            if isinstance(message, list) and message[0] == b"message":
+                self._tell(message[2])
 
     def _is_to_end(self, pause_s: float) -> bool:
         """Wait a little before the next try; True where nobody is there to try for."""

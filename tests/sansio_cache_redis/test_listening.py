@@ -1,11 +1,15 @@
 """Listening: a waiter watches all that it waits for, and a subscription that fails is tried now and then."""
 
+import queue
 import threading
+import time
+from contextlib import closing, contextmanager
 
 import anyio
 import anyio.to_thread
 import attrs
 import pytest
+from redis.exceptions import NoPermissionError
 
 from sansio_cache import Policy, backoff
 from sansio_cache.cell import NO_GRANT
@@ -15,8 +19,10 @@ from sansio_cache.entry import seal, variant_key
 from sansio_cache.events import FillResult
 from sansio_cache_redis import listening
 from sansio_cache_redis.listening import Listener
+from sansio_cache_redis.sync import Cache
 from sansio_cache_runtime.driver_base import Call
-from support.faulty import GIVE_UP_S
+from support.faulty import GIVE_UP_S, PATIENT, eventually, in_thread, on_every_runtime, opened, run_on
+from support.proxy import HALF_OPEN, FaultProxy, command
 from support.runtimes import MAX_VALUE_BYTES, ON_MEMORY, ON_SERVER, never, runs, until
 from support.servers import wait_until
 
@@ -242,3 +248,171 @@ def test_new_waiters_do_not_make_it_try_again_at_once_where_subscribing_is_refus
     thread.join(GIVE_UP_S)
     assert not thread.is_alive()
     assert len(made) == 1
+
+
+# Whether it can be relied on.
+
+
+class Scripted:
+    """A connection that answers by a script; `None` is silence for ever."""
+
+    def __init__(self, answers):
+        self._answers = answers
+        self.sent = []
+        self._incoming = queue.SimpleQueue()
+
+    def connect(self):
+        pass
+
+    def disconnect(self):
+        pass
+
+    def send_command(self, *words):
+        self.sent.append(words[0])
+        answer = self._answers.get(words[0])
+        if answer is not None:
+            self._incoming.put(answer)
+
+    def push(self, key):
+        self._incoming.put([b"message", b"n:%wake", key])
+
+    def can_read(self, timeout):
+        if self._incoming.empty():
+            time.sleep(min(timeout, 0.001))
+        return not self._incoming.empty()
+
+    def read_response(self, disable_decoding):
+        assert disable_decoding
+        answer = self._incoming.get(timeout=GIVE_UP_S)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+WELL = {"PUBLISH": 0, "SUBSCRIBE": [b"subscribe", b"n:%wake", 1], "PING": [b"pong", b""]}
+REFUSAL = NoPermissionError("NOPERM")
+
+
+@contextmanager
+def listener_on(*scripts):
+    """A listener whose connections answer by these scripts, the last one again and again."""
+    connections = [Scripted(answers) for answers in scripts]
+    made = []
+
+    def make():
+        made.append(connections[min(len(made), len(connections) - 1)])
+        return made[-1]
+
+    listener = Listener(make, "n", starting([]))
+    try:
+        yield listener, made
+    finally:
+        listener.close(wait=True)
+
+
+@pytest.mark.parametrize("refused", ["PUBLISH", "SUBSCRIBE"])
+def test_a_user_who_may_not_publish_or_subscribe_polls(refused, monkeypatch):
+    """A script that stores a value says nothing of the message that it may not send."""
+    monkeypatch.setattr(listening, "_LONGEST_PAUSE_S", 0.01)
+    monkeypatch.setattr(listening, "_FIRST_PAUSE_S", 0.01)
+    woken = []
+    with listener_on(WELL | {refused: REFUSAL}) as (listener, made):
+        listener.watch("k", lambda: woken.append(listener.is_live))
+        wait_until(lambda: len(made) > 3)
+        assert not listener.is_live
+    assert True not in woken
+
+
+def test_a_subscription_that_says_nothing_more_is_left_and_another_is_opened():
+    woken = []
+    with listener_on(WELL | {"PING": None}, WELL) as (listener, made):
+        listener.watch("k", lambda: woken.append(listener.is_live))
+        wait_until(lambda: woken[:3] == [True, False, True])
+        assert made[0].sent == ["PUBLISH", "SUBSCRIBE", "PING"]
+        assert len(made) == 2
+        assert listener.is_live
+
+
+@pytest.mark.parametrize("answer", [[b"pong", b""], REFUSAL, [b"message", b"n:%wake", b"%"]])
+def test_whatever_is_heard_is_a_sign_of_life(answer):
+    woken = []
+    with listener_on(WELL | {"PING": answer}) as (listener, made):
+        listener.watch("k", lambda: woken.append(listener.is_live))
+        wait_until(lambda: made and made[0].sent.count("PING") > 3)
+        made[0].push(b"k")
+        wait_until(lambda: len(woken) == 2)
+        assert woken == [True, True]
+        assert len(made) == 1
+
+
+def test_a_late_answer_makes_waiters_rely_on_it_again():
+    woken = []
+    with listener_on(WELL | {"PING": None}) as (listener, made):
+        listener.watch("k", lambda: woken.append(listener.is_live))
+        wait_until(lambda: woken == [True, False])
+        made[0].push(b"another")
+        wait_until(lambda: woken[:3] == [True, False, True])
+
+
+def test_nobody_is_asked_for_a_sign_of_life_where_nobody_waits(monkeypatch):
+    monkeypatch.setattr(listening, "_IDLE_S", 10 * listening._LOOK_S)
+    with listener_on(WELL) as (listener, made):
+        number = listener.watch("k", lambda: None)
+        wait_until(lambda: listener.is_live)
+        listener.unwatch("k", number)
+        wait_until(lambda: not listener._is_running)
+        assert made[0].sent.count("PING") <= 1
+        assert not listener.is_live
+
+
+@contextmanager
+def half_open(server, namespace):
+    with FaultProxy("127.0.0.1", server.port) as proxy:
+        rule = proxy.on(command("SUBSCRIBE"), HALF_OPEN, times=None)
+        yield proxy.url, lambda: rule.fired
+
+
+@contextmanager
+def forbidden_to_publish(server, namespace):
+    with closing(server.client()) as client:
+        client.execute_command(
+            *("ACL", "SETUSER", namespace, "reset", "on", "nopass", "~*", "&*", "+@all", "-publish")
+        )
+        url = server.url.replace("redis://", f"redis://{namespace}:@")
+        yield url, lambda: any(each.name == "sansio-cache-listener" for each in threading.enumerate())
+        client.execute_command("ACL", "DELUSER", namespace)
+
+
+@on_every_runtime
+@pytest.mark.parametrize("way", [half_open, forbidden_to_publish], ids=lambda way: way.__name__)
+def test_a_waiter_that_would_never_be_told_looks_for_itself(
+    runtime, way, redis_server, namespace, monkeypatch
+):
+    """L4. The fall-back is an hour away."""
+    monkeypatch.setattr(backoff, "FALL_BACK_S", LONG_S)
+    loading, may_end = threading.Event(), threading.Event()
+
+    def load():
+        loading.set()
+        assert may_end.wait(GIVE_UP_S)
+        return "loaded"
+
+    async def main(url, is_listening):
+        policy = Policy(wait_s=LONG_S)
+        with Cache.from_url(url, namespace=namespace, policy=policy, **PATIENT) as other:
+            async with opened(runtime, url, namespace, policy=policy, **PATIENT) as cache:
+                async with anyio.create_task_group() as tasks:
+                    tasks.start_soon(in_thread, other.get_or_load, "k", load)
+                    await eventually(loading.is_set)
+                    found = []
+
+                    async def wait():
+                        found.append(await cache.get_or_load("k", lambda: "loaded twice"))
+
+                    tasks.start_soon(wait)
+                    await eventually(is_listening)
+                    may_end.set()
+                assert found == ["loaded"]
+
+    with way(redis_server, namespace) as (url, is_listening):
+        run_on(runtime, lambda: main(url, is_listening))
