@@ -69,7 +69,7 @@ def test_who_is_served_or_gone_is_not_asked_for_again(lane):
 
 
 def test_a_batch_holds_what_can_be_answered_in_time(lane):
-    lane.pace_s = 0.02
+    lane.latency_s = lane._paced_s = lane.pace_s = 0.02
     driver = a_call(lane)
     lane.queue.extend(a_call(lane) for _ in range(10))
     batch = lane.take(driver, 0.0)
@@ -78,8 +78,8 @@ def test_a_batch_holds_what_can_be_answered_in_time(lane):
 
 
 def test_who_cannot_be_answered_in_time_at_all_is_refused_and_not_served_late(lane):
-    lane.pace_s = 0.02
-    late, early = a_call(lane, timeout_s=0.021), a_call(lane)
+    lane.latency_s = lane._paced_s = lane.pace_s = 0.02
+    late, early = a_call(lane, timeout_s=0.019), a_call(lane)
     lane.queue.extend([late, early])
     assert lane.take(a_call(lane), 0.0)[1:] == [early]
     assert isinstance(late.failure, OverloadedError)
@@ -99,16 +99,60 @@ def test_something_large_is_sent_by_itself(lane):
     assert lane.take(large, 0.0) == [large]
 
 
-def test_the_pace_falls_at_once_and_rises_by_degrees(lane):
-    """One batch in which this process was busy elsewhere is no slow server."""
-    paces = []
-    for took_s in (0.0001, 0.08, 0.08, 0.08, 0.08, 0.08, 0.08, 0.08, 0.0001):
-        lane.sent([a_call(lane)], 0.0)
-        lane.received([1], took_s)
-        paces.append(lane.pace_s)
-    assert paces[1] < 0.005
-    assert paces == [*sorted(paces[:-1]), pytest.approx(0.0001)]
-    assert paces[-2] == pytest.approx(0.08)
+def serve(lane, now_s, *replies):
+    """Take a batch of all that queues, and hand out replies: how many came how much later."""
+    batch = lane.take(a_call(lane, came_s=now_s, timeout_s=0.25), now_s)
+    lane.sent(batch, now_s)
+    for count, later_s in replies or [(len(batch), 0.04)]:
+        lane.received([b""] * count, now_s + later_s)
+    lane.queue.clear()
+    return len(batch)
+
+
+def fill(lane):
+    lane.queue.extend(a_call(lane, timeout_s=0.25) for _ in range(200))
+
+
+def test_the_pace_is_how_far_apart_replies_are(lane):
+    lane.queue.extend(a_call(lane) for _ in range(4))
+    serve(lane, 0.0, (1, 0.02), (1, 0.04), (3, 0.1))
+    assert lane.latency_s == pytest.approx(0.02)
+    assert lane.pace_s == pytest.approx(0.02)
+
+
+def test_it_is_known_before_a_batch_has_come_to_its_end(lane):
+    lane.queue.extend(a_call(lane) for _ in range(4))
+    lane.sent(lane.take(a_call(lane), 0.0), 0.0)
+    lane.received([b""], 0.02)
+    lane.received([b""], 0.05)
+    assert lane.pace_s == pytest.approx(0.03)
+
+
+def test_a_server_that_is_only_far_away_is_found_out_by_a_small_batch(lane):
+    assert serve(lane, 0.0) == 1
+    sizes = []
+    for _ in range(3):
+        fill(lane)
+        sizes.append(serve(lane, 0.0))
+    assert sizes == [8, 201, 201]
+    assert lane.pace_s == 0.0
+
+
+def test_a_server_that_has_become_slow_is_found_out_by_a_small_batch(lane):
+    for later_s in (0.0001, 0.0001):
+        fill(lane)
+        assert serve(lane, 0.0, (201, later_s)) == 201
+    serve(lane, 0.0, (1, 0.04))
+    fill(lane)
+    assert serve(lane, 0.0, *((1, 0.04 * number) for number in range(1, 9))) == 8
+    fill(lane)
+    assert serve(lane, 0.0, (1, 0.04), (4, 0.2)) == 5
+
+
+def test_a_new_connection_begins_with_what_is_known_of_the_server(lane):
+    slow = Lane(SILENT_S, latency_s=0.04, pace_s=0.03)
+    lane.learn_from([lane, slow])
+    assert (lane.latency_s, lane.pace_s) == (0.04, 0.03)
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,14 @@
 """The lease renewer: it renews while there is something to renew, and is not there when there is not."""
 
 import threading
+from contextlib import ExitStack
 
 import pytest
 
 from sansio_cache import Policy
 from sansio_cache.commands import Lease, Renewal, RenewLeases
-from sansio_cache.events import LeasesRenewed
+from sansio_cache.events import FailureKind, LeasesRenewed, StoreFailed
+from sansio_cache.notices import LeaseLost, StoreErrored
 from sansio_cache_redis.sync import Cache
 from sansio_cache_runtime.sync import lease_renewer as module
 from sansio_cache_runtime.sync.background import Background
@@ -111,7 +113,7 @@ def test_a_thread_that_ends_late_does_not_disown_the_next_one(monkeypatch):
 
     def slow():
         found = following()
-        if found is None and not has_ended.is_set():
+        if not found and not has_ended.is_set():
             has_ended.set()
             assert may_go.wait(GIVE_UP_S)
         return found
@@ -194,3 +196,91 @@ def test_what_is_not_renewed_costs_nothing():
     with kept.lease_renewer.keeping(None):
         assert not kept.lease_renewer._due
     assert not kept.background.threads
+
+
+class Together:
+    """A renewer whose thread the test plays, and what the store was asked."""
+
+    def __init__(self, answer):
+        self.asked = []
+        self.noted = []
+        self.now_s = 0.0
+        self._answer = answer
+        background = CountedBackground()
+        background.left = 0
+        self.lease_renewer = LeaseRenewer(
+            lambda: self.now_s, background, self._perform, lambda notices: self.noted.extend(notices)
+        )
+
+    def _perform(self, command):
+        self.asked.append([lease.key for lease in command.leases])
+        return self._answer(command)
+
+    def keep(self, stack, *keys, lease_ms=3_000):
+        renewal = Renewal(tuple(Lease(key, b"grant") for key in keys), lease_ms, 9_999.0, 0.1, lease_ms / 3000)
+        stack.enter_context(self.lease_renewer.keeping(renewal))
+
+    def go_on(self, now_s):
+        """Do once what the thread does when it wakes up."""
+        self.now_s = now_s
+        self.lease_renewer._renew(self.lease_renewer._next())
+
+
+def ours(command):
+    return LeasesRenewed(0.0, tuple(lease.key != "lost" for lease in command.leases))
+
+
+def test_all_leases_that_are_due_are_renewed_in_one_batch():
+    """One after the other, many of them would be too late where each round trip takes long."""
+    made = Together(ours)
+    with ExitStack() as stack:
+        made.keep(stack, "a")
+        made.keep(stack, "b", "lost", "c")
+        made.keep(stack, "lost")
+        made.keep(stack, "later", lease_ms=6_000)
+        made.go_on(1.5)
+        assert made.asked == [["a", "b", "lost", "c", "lost"]]
+        assert made.noted == [LeaseLost("lost"), LeaseLost("lost")]
+        made.go_on(3.0)
+        assert made.asked[1:] == [["later"], ["a", "b", "c"]], "what lasts otherwise is asked for by itself"
+
+
+def test_where_a_batch_is_refused_each_is_renewed_by_itself():
+    """One key that may not be written is nobody else's trouble."""
+
+    def answer(command):
+        if any(lease.key == "forbidden" for lease in command.leases):
+            return StoreFailed(0.0, FailureKind.PERMISSION)
+        return ours(command)
+
+    made = Together(answer)
+    with ExitStack() as stack:
+        for key in ("a", "forbidden", "b"):
+            made.keep(stack, key)
+        made.go_on(1.0)
+        assert made.asked == [["a", "forbidden", "b"], ["a"], ["forbidden"], ["b"]]
+        assert [type(notice) for notice in made.noted] == [StoreErrored]
+
+
+def test_where_the_store_is_out_a_batch_is_not_repeated():
+    made = Together(lambda command: StoreFailed(0.0, FailureKind.TIMEOUT))
+    with ExitStack() as stack:
+        for key in "abc":
+            made.keep(stack, key)
+        made.go_on(1.0)
+        assert made.asked == [["a", "b", "c"]]
+        made.go_on(2.0)
+        assert len(made.asked) == 2
+
+
+def test_what_is_over_is_not_kept_until_it_would_be_due():
+    """A lease of an hour is due after twenty minutes, and there may be many loads until then."""
+    made = Together(ours)
+    with ExitStack() as stack:
+        made.keep(stack, "long", lease_ms=3_600_000)
+        for number in range(5_000):
+            with ExitStack() as load:
+                made.keep(load, f"k{number}", lease_ms=3_600_000)
+        assert len(made.lease_renewer._due) < 200
+        made.go_on(1_300.0)
+        assert made.asked == [["long"]]

@@ -8,9 +8,10 @@ its connection was lost asks for the rest on another. All commands are idempoten
 What is due on a connection stands in a queue of its own, in the order in which it was sent; a call that was
 given up leaves its place there, so that its replies are dropped when they come, and no others (S9).
 
-*Pace.* A lane measures how long its batches take, and sends no more at once than can be answered in time. So
-where a server is slow, what fits is served, and what does not is refused and not served late. The measure
-falls at once and rises by degrees: one batch in which this process was busy elsewhere is no slow server.
+*Pace.* A lane measures how long a first reply takes, and how far apart those of a batch are, and sends no
+more at once than can be answered in time. So where a server is slow, what fits is served, and what does not
+is refused and not served late. Whether a server is slow or only far away is not known from one reply: the
+batch that follows is small, and finds out.
 """
 
 from __future__ import annotations
@@ -33,10 +34,13 @@ from sansio_cache_redis.wire import EVALSHA, Args
 
 _MOST_COMMANDS: Final = 1000
 """How many commands go into one batch, so that its first caller does not wait for everybody's replies."""
+_FEW_COMMANDS: Final = 8
+"""The same where the first reply took long, and it is not known why."""
+_QUICK_S: Final = 0.003
+"""A server that answers within this time is neither slow nor far away."""
 _PART_OF_TIME: Final = 0.8
 """A batch may take so much of the time that its calls have, as far as can be told."""
 _MOST_LARGE_KEYS: Final = 128
-_PACE_RISE_S: Final = 0.001
 _DEAD: Final = 2.5
 """A connection that has been silent for so many times as long as it may is closed."""
 
@@ -140,12 +144,18 @@ class Lane:
     due_count: int = 0
     alive_s: float = 0.0
     """When it has last shown a sign of life, or was first asked for one."""
+    latency_s: float = 0.0
+    """How long a first reply has taken of late."""
     pace_s: float = 0.0
-    """How long a command takes, in seconds, in batches as they were of late."""
+    """How far apart the replies to a batch were of late."""
+    _paced_s: float = 0.0
+    """How long a first reply took when the pace was measured."""
     upload_s: float = 0.0
     """How long what is due may take for being large."""
     _sent_s: float = 0.0
     _sent_count: int = 0
+    _first_s: float = 0.0
+    _first_count: int = 0
 
     def is_free(self) -> bool:
         """Whether nobody drives: also where a driver was interrupted before it could hand the lane over."""
@@ -157,6 +167,12 @@ class Lane:
         return (driver is not None and driver.thread == thread and not driver.is_gone) or any(
             call.thread == thread for call in self.queue
         )
+
+    def learn_from(self, others: Iterable[Lane]) -> None:
+        """Begin with what other lanes to the same server know of it."""
+        slowest = max(others, key=lambda lane: lane.pace_s)
+        self.latency_s, self.pace_s = slowest.latency_s, slowest.pace_s
+        self._paced_s = slowest._paced_s  # noqa: SLF001 - its own class
 
     def is_bulky(self) -> bool:
         """Whether something large is on its way, which others would have to wait for."""
@@ -186,7 +202,8 @@ class Lane:
 
     def has_room(self, call: Call, count: int, now_s: float) -> bool:
         """Whether a call that is sent behind so many commands can be answered in time."""
-        return (count + len(call.commands)) * self.pace_s <= (call.deadline_s - now_s) * _PART_OF_TIME
+        left_s = (call.deadline_s - now_s) * (_PART_OF_TIME if count else 1.0)
+        return self.latency_s + (count + len(call.commands) - 1) * self.pace_s <= left_s
 
     def too_late(self, call: Call, now_s: float) -> Exception:
         """What a call fails with whose time is over: whether the server was silent, or only slow.
@@ -205,11 +222,13 @@ class Lane:
         """
         batch = [call]
         count = self.due_count + len(call.commands)
+        is_known = self.latency_s <= 2 * self._paced_s + _QUICK_S
+        most = _MOST_COMMANDS if is_known else _FEW_COMMANDS
         queue = self.queue
         while queue and not call.is_large:
             other = queue[0]  # it leaves the queue only once it is elsewhere
             if not (other.is_over or other is call):
-                if other.is_large or count >= _MOST_COMMANDS:
+                if other.is_large or count >= most:
                     break
                 if self.has_room(other, count, now_s):
                     batch.append(other)
@@ -227,6 +246,7 @@ class Lane:
         if not self.due:
             self.alive_s = self._sent_s = now_s
             self._sent_count = 0
+            self._first_s = 0.0
             self.upload_s = 0.0
         for call in batch:
             count = len(call.commands) - len(call.replies)
@@ -245,6 +265,10 @@ class Lane:
         if len(replies) > self.due_count:
             raise RedisConnectionError("a reply came that nobody has asked for")
         self.alive_s = read_s
+        if not self._first_s:
+            self._first_s = read_s
+            self._first_count = len(replies)
+            self.latency_s = read_s - self._sent_s
         first = due[0]
         call = first.call
         if len(due) == 1 and call is not None and len(replies) == len(call.commands):  # nearly always
@@ -264,9 +288,10 @@ class Lane:
                 if call is not None:  # it leaves the queue only once it is woken
                     call.wake()
                 due.popleft()
-        if not due:
-            pace_s = (read_s - self._sent_s) / self._sent_count
-            self.pace_s = min(pace_s, 2 * self.pace_s + _PACE_RISE_S)
+        answered = self._sent_count - self.due_count
+        if answered > self._first_count or (answered > 1 and not due):
+            self.pace_s = (read_s - self._first_s) / max(answered - self._first_count, 1)
+            self._paced_s = self.latency_s
 
     def leave(self, call: Call, first: int = 0) -> list[Call]:
         """Have others than the caller ask elsewhere: their replies will be dropped. They are given back.

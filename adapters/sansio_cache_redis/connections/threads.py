@@ -32,7 +32,7 @@ from sansio_cache_redis.connections.announced import BULK_BYTES
 from sansio_cache_redis.connections.lanes import Call, Lane, LargeKeys
 from sansio_cache_redis.connections.opener import Opener, Opening, StartThread
 from sansio_cache_redis.connections.redispy import pack, pack_one
-from sansio_cache_redis.connections.wires import OverlongReplyError, Wire
+from sansio_cache_redis.connections.wires import OverlongReplyError, Wire, close_all
 from sansio_cache_redis.errors import ERRORS, OwnResetError, TooLargeError, fresh
 from sansio_cache_redis.wire import Args
 from sansio_cache_runtime.process import process_lock
@@ -127,7 +127,7 @@ class ThreadsConnections:
             self._generation += 1
             self._opener.last_failure = OwnResetError("the connection was closed")
             wires = [lane.drop()[0] for lane in self._lanes if lane.is_free()]
-        self._close(wires)
+        close_all(wires)
         self._opener.lost()
 
     def close(self) -> None:
@@ -186,10 +186,10 @@ class ThreadsConnections:
             while wire is not None and lane.due and (replies := wire.read(now_s)):
                 lane.received(replies, wire.read_s)
         except ERRORS as error:
-            self._close([lane.drop()[0]])
+            close_all([lane.drop()[0]])
             let_through(error)
         if lane.is_dead(now_s):
-            self._close([lane.drop()[0]])
+            close_all([lane.drop()[0]])
         return lane.wire is not None and not lane.is_silent(now_s)
 
     def _slow(self, working: Lane | None, thread: int) -> tuple[Lane, Opening | None]:
@@ -285,6 +285,7 @@ class ThreadsConnections:
                 replies = wire.read(min(call.deadline_s, now_s + self._silence_s), may_spin=True)
                 if len(replies) == len(commands) and not wire.unfinished_bytes:
                     call.replies = replies
+                    lane.latency_s = wire.read_s - now_s
                     return
                 lane.sent((call,), now_s)
                 self._take(lane, wire, call, replies)
@@ -434,7 +435,7 @@ class ThreadsConnections:
         with self._lock:
             wire, calls = lane.drop()
             self._move([each for each in calls if each is not call], lane)
-        self._close([wire])
+        close_all([wire])
 
     def _lose(self, lane: Lane, call: Call, failure: Exception | None) -> None:
         """The same where it has failed, and all that was sent on it. Without a failure it was interrupted."""
@@ -446,7 +447,7 @@ class ThreadsConnections:
         for each in calls:
             each.failure = failure
             each.wake()
-        self._close([wire])
+        close_all([wire])
         if wire is not None:
             self._opener.lost()
 
@@ -500,16 +501,17 @@ class ThreadsConnections:
             if lane is not None and not self._is_closed:
                 lane.generation = self._generation
                 lane.wire = wire
+                lane.learn_from(self._lanes)
                 if lane.is_free():
-                    for other in self._lanes:
-                        if other is not lane and other.queue and not other.is_free():
-                            queue, other.queue = other.queue, deque()
-                            self._move(queue, lane)
+                    self._relieve(lane)
                 return
         wire.close()
 
-    @staticmethod
-    def _close(wires: Iterable[Wire | None]) -> None:
-        for wire in wires:
-            if wire is not None:
-                wire.close()
+    def _relieve(self, lane: Lane) -> None:
+        """Have half of those who queue elsewhere go over to a lane that is new."""
+        for other in self._lanes:
+            if other.queue and not other.is_free():
+                calls = list(other.queue)
+                half = len(calls) // 2
+                other.queue = deque(calls[:half])
+                self._move(calls[half:], lane)

@@ -14,7 +14,7 @@ import select
 import socket
 import ssl
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Any, Final, Protocol
 
@@ -99,6 +99,13 @@ def blocking_wire(connection: Any, longest_value_bytes: int) -> Wire:
     """
     sock = socket_of(connection)
     return _PublicWire(connection) if sock is None else _SocketWire(connection, sock, longest_value_bytes)
+
+
+def close_all(wires: Iterable[Wire | None]) -> None:
+    """Close wires, where there are any."""
+    for wire in wires:
+        if wire is not None:
+            wire.close()
 
 
 class _PublicWire:
