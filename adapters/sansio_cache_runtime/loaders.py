@@ -34,7 +34,12 @@ from sansio_cache_runtime.shared_errors import SharedError
 
 
 def is_coroutine_function(loader: Any) -> bool:
-    """Whether calling it gives a coroutine: a coroutine function, or an object whose call is one."""
+    """Whether calling it gives a coroutine: a coroutine function, or an object whose call is one.
+
+    Some of its arguments may be bound already, be it as those of a partial, or as the object of a method.
+    """
+    while isinstance(loader, partial):
+        loader = loader.func
     return iscoroutinefunction(loader) or iscoroutinefunction(getattr(loader, "__call__", None))  # noqa: B004
 
 

@@ -19,7 +19,8 @@ from functools import partial
 from typing import Any, Final, Protocol
 
 from sansio_cache.errors import CacheClosedError
-from sansio_cache_runtime.anyio.loops import LoopEvent, Reach, reach_running_loop
+from sansio_cache_runtime.anyio.event import LoopEvent
+from sansio_cache_runtime.anyio.loops import Reach, reach_running_loop
 from sansio_cache_runtime.subscribers import leave_explanations
 
 logger: Final = logging.getLogger("sansio_cache")
@@ -58,7 +59,7 @@ class Background(Protocol):
         ...
 
     def is_over(self) -> bool:
-        """Whether the event loop has ended."""
+        """Whether the event loop has ended, or has nothing of the cache in it any more."""
         ...
 
     async def end(self) -> None:
@@ -158,7 +159,7 @@ class AsyncioBackground:
             await guard.aclose()
 
     def is_over(self) -> bool:
-        """Whether the event loop has ended."""
+        """Whether the event loop has ended, or has nothing of the cache in it any more."""
         return self._loop.is_closed()
 
     async def end(self) -> None:
@@ -222,13 +223,12 @@ class TrioBackground:
         try:
             with self._staying:
                 await self._trio.sleep_forever()
-        except self._trio.Cancelled:
-            self._is_over = True
-            raise
         finally:
             try:
                 await close()
             finally:
+                # Not before: others may let go of what is in a loop that is over, in any thread.
+                self._is_over = True
                 self.has_left.set()
 
     def leave(self) -> None:
@@ -236,7 +236,7 @@ class TrioBackground:
         self._staying.cancel()
 
     def is_over(self) -> bool:
-        """Whether the event loop has ended."""
+        """Whether the event loop has ended, or has nothing of the cache in it any more."""
         return self._is_over
 
     async def end(self) -> None:

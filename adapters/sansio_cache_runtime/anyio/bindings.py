@@ -47,7 +47,9 @@ class Binding:
                 await self.backend.aclose()
 
     def abandon(self) -> None:
-        """Close what can be closed without the loop, which was closed without a word."""
+        """Close what can be closed without the loop, where that was closed without a word."""
+        if self.background.has_left.is_set():
+            return
         if self.backend.listener is not None:
             self.backend.listener.close(wait=False)
         self.backend.distrust(ONE_PART)

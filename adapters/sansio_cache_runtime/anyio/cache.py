@@ -25,7 +25,8 @@ from sansio_cache_runtime.anyio.background import Background
 from sansio_cache_runtime.anyio.bindings import Bindings
 from sansio_cache_runtime.anyio.driver import Driver
 from sansio_cache_runtime.anyio.entity import Entity
-from sansio_cache_runtime.anyio.loops import LoopEvent, library
+from sansio_cache_runtime.anyio.event import LoopEvent
+from sansio_cache_runtime.anyio.loops import library
 from sansio_cache_runtime.backend import AnyioBackend
 from sansio_cache_runtime.cache_base import CacheBase, made_config
 from sansio_cache_runtime.entity import plan_entity

@@ -33,8 +33,8 @@ from sansio_cache.part import Recovery
 from sansio_cache.single_flight import Following
 from sansio_cache.step import Outcome, Step
 from sansio_cache_runtime.anyio.background import Background
+from sansio_cache_runtime.anyio.event import LoopEvent
 from sansio_cache_runtime.anyio.loaders import call_loader
-from sansio_cache_runtime.anyio.loops import LoopEvent
 from sansio_cache_runtime.anyio.workers import Workers
 from sansio_cache_runtime.backend import AnyioBackend
 from sansio_cache_runtime.driver_base import Call, DriverBase
