@@ -17,14 +17,23 @@ from typing import Any, Generic, Protocol, TypeVar
 from msgspec import Struct
 
 from sansio_cache.budget import StoreTimeouts
-from sansio_cache.commands import Compute, ComputeMany, Lease, ReleaseLeases, ShareLoad, Sleep, StoreCommand
+from sansio_cache.commands import (
+    AcquireLease,
+    Compute,
+    ComputeMany,
+    Lease,
+    ReleaseLeases,
+    ShareLoad,
+    Sleep,
+    StoreCommand,
+)
 from sansio_cache.coordinator import Coordinator, Distrusted, without_store
 from sansio_cache.events import Computed, ComputeFailed, Interrupted, ShareAnswer, SharingTimedOut
 from sansio_cache.notices import Notice, RefreshSkipped, SkipReason, StoreGaveUp
 from sansio_cache.part import Recovery
 from sansio_cache.signals import let_through
 from sansio_cache.single_flight import Following, Ticket
-from sansio_cache.step import Outcome, Step
+from sansio_cache.step import Outcome, Raised, Step
 from sansio_cache_runtime.backend import Listener
 from sansio_cache_runtime.loaders import (
     bound,
@@ -368,6 +377,11 @@ class DriverBase(ABC, Generic[E, B]):
         while step.command is not None:
             step = without_store(step, self._clock())
             self._note(step.notices)
+
+    def _refreshed(self, step: Step, outcome: Outcome) -> None:
+        """Log what a refresh has met, which began with this step."""
+        if isinstance(outcome, Raised) and isinstance(step.command, AcquireLease):
+            self._recorder.refresh_failed(step.command.key, outcome.error, self._clock())
 
     @abstractmethod
     def _submit(self, step: Step, call: Call) -> bool:

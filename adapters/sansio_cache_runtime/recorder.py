@@ -2,7 +2,8 @@
 
 It takes in every notice, and the changes that the coordinator has found in them. From these follow the
 statistics; what subscribers and explanations are told; and the log: one line when an outage begins and one
-when it is over, never a value, a key's text or a password.
+when it is over, with the place of the store; a refresh that failed, with its key and where it was raised.
+Never a value or a password, nor the text of an exception of the program's, which may hold either.
 
 Counting is put off: notices are queued, and counted some at a time, or when somebody asks for the statistics.
 That costs a hit less than a lock would; and a call from a signal handler or a finaliser, which may find its
@@ -32,7 +33,6 @@ from sansio_cache.notices import (
     Ended,
     Hit,
     Notice,
-    RefreshFailed,
     RefreshSkipped,
     SkipReason,
     Unasked,
@@ -41,10 +41,13 @@ from sansio_cache.notices import (
 from sansio_cache.stats import CacheStats, StatsFold
 from sansio_cache_runtime.process import process_lock
 from sansio_cache_runtime.subscribers import Subscribers
+from sansio_cache_runtime.tracebacks import textless
 
 logger: Final = logging.getLogger("sansio_cache")
 _MOST_WARNINGS: Final = 100
-_WARNED_OF: Final = frozenset({Unstorable, RefreshFailed, RefreshSkipped, Unasked})
+_REFRESH_REST_S: Final = 60.0
+"""Refreshes that fail with the same class of error are logged once in this time, in seconds."""
+_WARNED_OF: Final = frozenset({Unstorable, RefreshSkipped, Unasked})
 _MOST_UNCOUNTED: Final = 64
 
 
@@ -60,6 +63,7 @@ class Recorder:
         self._is_counting = False
         self._counting = process_lock()
         self._warned: dict[str, object] = {}
+        self._refresh_rests: dict[str, float] = {}
         self.subscribers = Subscribers(namespace)
         """Who is told of notices."""
 
@@ -80,7 +84,7 @@ class Recorder:
             return False
         if not _WARNED_OF.isdisjoint(map(type, notices)):
             for notice in notices:
-                if isinstance(notice, Unstorable | RefreshFailed | RefreshSkipped | Unasked):
+                if isinstance(notice, Unstorable | RefreshSkipped | Unasked):
                     self._warn(notice)
         return True
 
@@ -122,17 +126,19 @@ class Recorder:
             case InvalidationsRefused(kind=kind, count=count):
                 self._log(
                     logging.ERROR,
-                    "the store refuses (%s) to remove %d keys whose entries may be old: this process does "
+                    "the store%s refuses (%s) to remove %d keys whose entries may be old: this process does "
                     "not read them, others may; health() says what is missing",
+                    self._at,
                     kind.value,
                     count,
                 )
             case InvalidationsGivenUp(count=count):
                 self._log(
                     logging.WARNING,
-                    "%d invalidations that the store refuses are given up: what was stored before them has "
+                    "%d invalidations that the store%s refuses are given up: what was stored before them has "
                     "expired",
                     count,
+                    self._at,
                 )
             case Distrusted():
                 self._warn_once(
@@ -141,6 +147,28 @@ class Recorder:
                     "are opened",
                     self._at,
                 )
+
+    def refresh_failed(self, key: str, error: Exception, now_s: float) -> None:
+        """Log what a refresh in the background has met, which no caller gets.
+
+        Args:
+            key: Of the entry.
+            error: What its loader raised.
+            now_s: The driver's clock, in seconds.
+        """
+        kind = type(error).__name__
+        if now_s < self._refresh_rests.get(kind, now_s):
+            return
+        if len(self._refresh_rests) >= _MOST_WARNINGS:
+            self._refresh_rests.clear()
+        self._refresh_rests[kind] = now_s + _REFRESH_REST_S
+        self._log(
+            logging.WARNING,
+            "a refresh in the background failed with %s, of the key %s; what is there is served meanwhile",
+            kind,
+            key,
+            error=error,
+        )
 
     def close(self) -> None:
         """The cache is being closed: what fails from now on is no news."""
@@ -169,20 +197,15 @@ class Recorder:
         finally:  # also where Ctrl-C strikes: or nothing would ever be counted again
             self._is_counting = False
 
-    def _warn(self, notice: Unstorable | RefreshFailed | RefreshSkipped | Unasked) -> None:
+    def _warn(self, notice: Unstorable | RefreshSkipped | Unasked) -> None:
         match notice:
-            case Unstorable(kind=kind):
+            case Unstorable(key=key, kind=kind):
                 self._warn_once(
                     f"class {kind}",
-                    "a loaded value of class %s is not cached, as it would not come back equal: give its "
-                    "type as type=, or try set() with it, which says why",
+                    "a loaded value of class %s is not cached, as it would not come back equal (the key is "
+                    "%s): give its type as type=, or try set() with it, which says why",
                     kind,
-                )
-            case RefreshFailed(error=error):
-                self._warn_once(
-                    f"refresh {error}",
-                    "a refresh in the background failed with %s; what is there is served meanwhile",
-                    error,
+                    key,
                 )
             case RefreshSkipped(key=key, reason=SkipReason.REBOUND, name=name):
                 self._warn_once(
@@ -207,9 +230,10 @@ class Recorder:
         if len(self._warned) < _MOST_WARNINGS and self._warned.setdefault(kind, mine) is mine:
             self._log(logging.WARNING, text, *words)
 
-    def _log(self, level: int, text: str, *words: object) -> None:
+    def _log(self, level: int, text: str, *words: object, error: Exception | None = None) -> None:
         if not self._is_closed:
-            logger.log(level, f"cache %s: {text}", self._namespace, *words)
+            traceback = None if error is None else textless(error)
+            logger.log(level, f"cache %s: {text}", self._namespace, *words, exc_info=traceback)
 
 
 def _why(kind: FailureKind, reason: str) -> str:

@@ -22,6 +22,7 @@ from sansio_cache.notices import Notice
 from sansio_cache.signals import let_through
 from sansio_cache_runtime.loaders import is_coroutine_function, telling
 from sansio_cache_runtime.process import process_lock
+from sansio_cache_runtime.tracebacks import textless
 
 logger: Final = logging.getLogger("sansio_cache")
 
@@ -147,6 +148,7 @@ class Subscribers:
                 self._namespace,
                 _name(subscription.subscriber),
                 type(error).__name__,
+                exc_info=textless(error),
             )
 
     def _count_explanations(self, change: int) -> None:

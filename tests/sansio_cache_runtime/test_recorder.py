@@ -19,7 +19,6 @@ from sansio_cache.notices import (
     Hit,
     Missed,
     OperationName,
-    RefreshFailed,
     StoreErrored,
     StoreGaveUp,
     Unasked,
@@ -45,7 +44,6 @@ CHANGES = {
 }
 WARNED = {
     "unstorable": Unstorable("k", "set"),
-    "refresh": RefreshFailed("k", "LookupError"),
     "unasked": Unasked(2),
 }
 
@@ -306,6 +304,47 @@ def test_a_notice_of_what_the_program_should_mend_is_warned_of_once(what, caplog
     [record] = caplog.records
     assert record.levelno == logging.WARNING
     assert record.getMessage().startswith("cache n: ")
+
+
+def failing(text):
+    """What a loader of the program's raises."""
+    try:
+        try:
+            raise KeyError(text)
+        except KeyError as error:
+            raise LookupError(text) from error
+    except LookupError as error:
+        return error
+
+
+def test_a_refresh_that_failed_is_logged_with_its_key_and_its_frames_and_without_its_text(caplog):
+    """The text is the program's, and may hold a row of its database."""
+    recorder = Recorder("n")
+    recorder.refresh_failed("n:user:1", failing("s3cret"), 10.0)
+    [record] = caplog.records
+    assert record.levelno == logging.WARNING
+    assert "failed with LookupError, of the key n:user:1; what is there" in record.getMessage()
+    shown = logging.Formatter().format(record)
+    assert "Traceback (most recent call last)" in shown
+    assert f'File "{__file__}", line' in shown
+    assert "in failing" in shown
+    assert shown.index("KeyError") < shown.index("The above exception was the direct cause")
+    assert "s3cret" not in shown
+
+
+def test_refreshes_that_fail_alike_are_logged_once_a_minute(caplog):
+    recorder = Recorder("n")
+    for now_s in (10.0, 11.0, 69.9, 70.0, 70.1):
+        recorder.refresh_failed("n:k", LookupError(), now_s)
+        recorder.refresh_failed("n:k", OSError(), now_s)
+    assert len(caplog.records) == 4
+
+
+def test_classes_of_errors_do_not_pile_up(caplog):
+    recorder = Recorder("n")
+    for number in range(1000):
+        recorder.refresh_failed("n:k", type(f"Error{number}", (Exception,), {})(), 0.0)
+    assert len(recorder._refresh_rests) <= 100
 
 
 def test_there_is_an_end_to_warnings(caplog):

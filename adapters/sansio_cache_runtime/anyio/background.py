@@ -22,6 +22,7 @@ from sansio_cache.errors import CacheClosedError
 from sansio_cache_runtime.anyio.event import LoopEvent
 from sansio_cache_runtime.anyio.loops import Reach, reach_running_loop
 from sansio_cache_runtime.subscribers import leave_explanations
+from sansio_cache_runtime.tracebacks import textless
 
 logger: Final = logging.getLogger("sansio_cache")
 
@@ -73,8 +74,8 @@ async def _guarded(job: Job) -> None:
         await job()
     except CacheClosedError:
         pass  # it was started as the cache was being closed
-    except (Exception, SystemExit):  # a loader may have called `sys.exit`
-        logger.exception("a background task of the cache failed")
+    except (Exception, SystemExit) as error:  # a loader may have called `sys.exit`
+        logger.exception("a background task of the cache failed", exc_info=textless(error))
 
 
 class _Delayed:

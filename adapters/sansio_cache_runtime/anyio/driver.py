@@ -230,7 +230,7 @@ class Driver(DriverBase[LoopEvent, AnyioBackend]):
         forget_loads()
         try:
             if not self._is_rebound(call):
-                await self.run(step, call.loader, call)
+                self._refreshed(step, await self.run(step, call.loader, call))
         finally:  # also where the cache was closed before it began
             self._end(call)
 

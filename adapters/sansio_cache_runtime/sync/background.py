@@ -22,6 +22,7 @@ from sansio_cache.signals import let_through
 from sansio_cache_runtime.process import is_inside, process_lock
 from sansio_cache_runtime.subscribers import leave_explanations
 from sansio_cache_runtime.sync.event import ThreadEvent
+from sansio_cache_runtime.tracebacks import textless
 
 logger: Final = logging.getLogger("sansio_cache")
 _DRAIN_S: Final = 1.0
@@ -105,5 +106,5 @@ def guarded(job: Callable[[], object]) -> None:
         job()
     except CacheClosedError:
         pass  # it was begun as the cache was being closed
-    except Exception:
-        logger.exception("background work of the cache failed")
+    except Exception as error:
+        logger.exception("background work of the cache failed", exc_info=textless(error))

@@ -214,7 +214,7 @@ class Driver(DriverBase[ThreadEvent, SyncBackend]):
         forget_loads()
         try:
             if not self._is_rebound(call):
-                self.run(step, call.loader, call)
+                self._refreshed(step, self.run(step, call.loader, call))
         finally:  # also where the cache was closed before it began
             self._end(call)
 

@@ -15,6 +15,7 @@ from typing import Final
 
 from sansio_cache_runtime.process import process_lock
 from sansio_cache_runtime.sync.background import Background, guarded
+from sansio_cache_runtime.tracebacks import textless
 
 logger: Final = logging.getLogger("sansio_cache")
 
@@ -77,8 +78,8 @@ class Workers:
         while (job := self._next()) is not None:
             try:
                 job()
-            except BaseException:  # such as a loader's SystemExit: others wait for this thread
-                logger.exception("a background refresh of the cache was ended")
+            except BaseException as error:  # such as a loader's SystemExit: others wait for this thread
+                logger.exception("a background refresh of the cache was ended", exc_info=textless(error))
 
     def _next(self) -> Callable[[], object] | None:
         """The next job; None when it is time to end."""
