@@ -8,15 +8,26 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from time import monotonic
 from typing import Any, Final
 
 import anyio
 import anyio.lowlevel
 import anyio.to_thread
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from sansio_cache_redis.connections.client import ClientConnections, filled
+from sansio_cache_redis.connections.client import (
+    LOOK_S,
+    ClientConnections,
+    Line,
+    exhausted,
+    filled,
+    is_exhausted,
+)
 from sansio_cache_redis.connections.multiplexed import R, Read
+from sansio_cache_redis.errors import OverloadedError
 from sansio_cache_redis.wire import Again, Args
 
 _TRIO_THREADS: Final = 40
@@ -36,6 +47,16 @@ async def _answer(
     return answer
 
 
+def _too_late(line: Line, caller: object, timeout_s: float) -> Exception:
+    """What a call fails with whose time is over: has the server been silent, or was there no turn for it?"""
+    since_s = line.asks_since_s(caller)
+    if since_s is None:
+        return exhausted()
+    if monotonic() - since_s < timeout_s / 2:
+        return OverloadedError("others are served: there was no time left for this call")
+    return RedisTimeoutError("no reply in time")
+
+
 class TrioClientConnections:
     """The connections of a blocking client, for the tasks of one trio run: on worker threads."""
 
@@ -49,16 +70,15 @@ class TrioClientConnections:
         return await _answer(self._replies, commands, timeout_s, read)
 
     async def _replies(self, commands: Sequence[Args], timeout_s: float) -> list[Any] | BaseException:
-        replies: list[Any] | BaseException = RedisTimeoutError("no reply in time")
+        caller = object()
+        execute = partial(self._blocking.execute, commands, timeout_s, caller)
         try:
             with anyio.move_on_after(timeout_s):
                 # Given up on, the thread still reads its replies, so the connection stays in step.
-                replies = await anyio.to_thread.run_sync(
-                    self._blocking.execute, commands, timeout_s, abandon_on_cancel=True, limiter=self._threads
-                )
+                return await anyio.to_thread.run_sync(execute, abandon_on_cancel=True, limiter=self._threads)
         except Exception as error:  # noqa: BLE001 - whatever it is, it comes in the place of the replies
-            replies = error
-        return replies
+            return error
+        return _too_late(self._blocking.line, caller, timeout_s)
 
     def reset(self) -> None:
         """Close the client's connections; it opens new ones by itself."""
@@ -74,6 +94,7 @@ class AsyncioClientConnections:
 
     def __init__(self, client: Any) -> None:
         self._client = client
+        self._line = Line(client)
         self._tasks: set[asyncio.Task[list[Any]]] = set()
         self._resetting: asyncio.Task[list[Any]] | None = None
 
@@ -82,12 +103,13 @@ class AsyncioClientConnections:
         return await _answer(self._replies, commands, timeout_s, read)
 
     async def _replies(self, commands: Sequence[Args], timeout_s: float) -> list[Any] | BaseException:
-        task = asyncio.get_running_loop().create_task(self._run(commands))
+        caller = object()
+        task = asyncio.get_running_loop().create_task(self._run(commands, timeout_s, caller))
         self._tasks.add(task)
         task.add_done_callback(self._forget)
         done, _ = await asyncio.wait([task], timeout=timeout_s)
         if not done:
-            return RedisTimeoutError("no reply in time")
+            return _too_late(self._line, caller, timeout_s)
         failure = task.exception()
         return task.result() if failure is None else failure
 
@@ -102,12 +124,41 @@ class AsyncioClientConnections:
         if self._tasks:
             await asyncio.wait(self._tasks)
 
-    async def _run(self, commands: Sequence[Args]) -> list[Any]:
+    async def _run(self, commands: Sequence[Args], timeout_s: float, caller: object) -> list[Any]:
+        until_s = monotonic() + timeout_s
         if self._resetting is not None:  # the pool would hand out a connection that is being closed
             await asyncio.wait([self._resetting])
-        async with self._client.pipeline(transaction=False) as pipeline:
-            replies: list[Any] = await filled(pipeline, commands).execute(raise_on_error=False)
-            return replies
+        has_waited = False
+        while True:
+            if self._line.has_room():
+                try:
+                    return await self._ask(commands, caller)
+                except RedisConnectionError as error:
+                    if not is_exhausted(error):
+                        raise
+            left_s = until_s - monotonic()
+            if left_s <= 0:
+                raise exhausted()
+            await self._wait(min(left_s, LOOK_S), is_first=has_waited)
+            has_waited = True
+
+    async def _ask(self, commands: Sequence[Args], caller: object) -> list[Any]:
+        try:
+            self._line.enter(caller)
+            async with self._client.pipeline(transaction=False) as pipeline:
+                replies: list[Any] = await filled(pipeline, commands).execute(raise_on_error=False)
+                return replies
+        finally:
+            self._line.leave(caller)
+
+    async def _wait(self, timeout_s: float, *, is_first: bool) -> None:
+        waiter = asyncio.Event()
+        try:
+            self._line.join(waiter, is_first=is_first)
+            with anyio.move_on_after(timeout_s):
+                await waiter.wait()
+        finally:
+            self._line.quit(waiter)
 
     async def _disconnect(self) -> list[Any]:
         await self._client.connection_pool.disconnect(inuse_connections=False)
