@@ -65,6 +65,7 @@ from sansio_cache.pending_invalidations import PendingInvalidations
 from sansio_cache.single_flight import Following, SingleFlight, SingleFlightSnapshot, Ticket
 from sansio_cache.step import Loaded, Outcome, Step, evolve
 from sansio_cache.tags import is_tag_key
+from sansio_cache.waits import Waiting, Waits
 
 LONGEST_LIFE_S: Final = 8 * 86_400.0
 """How long an entry lives at most, in seconds, by the longest of the tiers with its jitter and lease."""
@@ -148,6 +149,7 @@ class CoordinatorSnapshot:
 
     single_flight: SingleFlightSnapshot
     parts: tuple[PartSnapshot, ...]
+    waits: tuple[Waiting, ...] = ()
 
 
 def one_part(_: str) -> str:
@@ -173,6 +175,8 @@ class Coordinator:
     most_pending: int = 10_000
     longest_life_s: float = LONGEST_LIFE_S
     single_flight: SingleFlight = attrs.field(factory=SingleFlight)
+    waits: Waits = attrs.field(factory=Waits, init=False)
+    """Which loads wait for which."""
     must_ask: bool = attrs.field(init=False)
     """Whether `skip` may have a reason to give: seldom, and the question is asked for every read."""
     needs_recovery: bool = attrs.field(default=False, init=False)
@@ -191,8 +195,15 @@ class Coordinator:
         """A new ticket, for one operation. Threads may ask for one at once."""
         return next(self._tickets)
 
-    def share(self, ticket: Ticket, command: ShareLoad) -> LoadLed | LoadNotShared | Following:
+    def share(
+        self, ticket: Ticket, command: ShareLoad, inside: frozenset[str] = frozenset()
+    ) -> LoadLed | LoadNotShared | SharingTimedOut | Following:
         """Join the load that a command asks for, or lead it.
+
+        Args:
+            ticket: Whose it is.
+            command: What is asked for.
+            inside: The keys whose loaders this is called from.
 
         Returns:
             The event for the machine; or what the caller follows now: it waits until the load has ended, and
@@ -203,7 +214,22 @@ class Coordinator:
             return LoadLed(command.now_s, place)
         if place is None:
             return LoadNotShared(command.now_s)
+        if not self.waits.begin(ticket, (command.key,), inside):
+            self.single_flight.leave(ticket)
+            return SharingTimedOut(command.now_s, place.load_id, place.arrival, is_circle=True)
         return place
+
+    def sleep(self, ticket: Ticket, keys: Iterable[str], inside: frozenset[str]) -> bool:
+        """Begin to wait for the leases of keys, from inside the loaders of others.
+
+        Returns:
+            Whether to wait: not where that would never end, as who holds them waits for one of those loaders.
+        """
+        return self.waits.begin(ticket, keys, inside)
+
+    def wake(self, ticket: Ticket) -> None:
+        """End such a wait."""
+        self.waits.end(ticket)
 
     def leave(
         self, ticket: Ticket, following: Following, now_s: float
@@ -213,6 +239,7 @@ class Coordinator:
         Where it is `LoadShared` without a payload, `value` is the leader's own: the caller gets a copy. So is
         the `error` of a `LoadErrorShared`.
         """
+        self.waits.end(ticket)
         has_ended, outcome = self.single_flight.leave(ticket)
         if not has_ended:
             return SharingTimedOut(now_s, following.load_id, following.arrival)
@@ -256,11 +283,13 @@ class Coordinator:
             if ticket in (part.recovering, part.telling):
                 part.drop(ticket)
                 self._settle()
+        self.waits.end(ticket)
         return self.single_flight.give_up(ticket)
 
     def forget_loads(self) -> None:
         """Nobody of those is there any more who led loads or ran recoveries: in a forked process, say."""
         self.single_flight = self.single_flight.successor()
+        self.waits = Waits()
         for part in self._parts.values():
             part.drop(None)
         self._settle()
@@ -475,11 +504,12 @@ class Coordinator:
     def snapshot(self) -> CoordinatorSnapshot:
         """All that it holds, as a value: what it decides depends on nothing else."""
         parts = tuple(part.snapshot() for _, part in sorted(self._parts.items()))
-        return CoordinatorSnapshot(self.single_flight.snapshot(), parts)
+        return CoordinatorSnapshot(self.single_flight.snapshot(), parts, self.waits.snapshot())
 
     def restore(self, snapshot: CoordinatorSnapshot) -> None:
         """Become what a snapshot was made of. Tickets that it does not name count for nothing any more."""
         self.single_flight.restore(snapshot.single_flight)
+        self.waits.restore(snapshot.waits)
         flight, parts = snapshot.single_flight, snapshot.parts
         tickets = {ticket for ticket, _ in flight.led}
         tickets |= {ticket for _, load in flight.loads for ticket, _ in load.followers}

@@ -292,17 +292,22 @@ class LoadNotShared(Struct, frozen=True):
 
 
 class SharingTimedOut(Struct, frozen=True):
-    """The load `load_id` had not ended in time."""
+    """The load `load_id` had not ended in time.
+
+    With `is_circle` it was not waited for, as it waits for a loader that this caller is in.
+    """
 
     now_s: float
     load_id: int
     arrival: int = 0
+    is_circle: bool = False
 
 
 class Woke(Struct, frozen=True):
-    """The sleep is over."""
+    """The sleep is over. With `is_circle`, who is slept for waits for a loader that this caller is in."""
 
     now_s: float
+    is_circle: bool = False
 
 
 class StoreFailed(Struct, frozen=True):

@@ -28,7 +28,14 @@ from sansio_cache.commands import (
     StoreCommand,
 )
 from sansio_cache.coordinator import Coordinator, Distrusted, without_store
-from sansio_cache.events import Computed, ComputeFailed, Interrupted, ShareAnswer, SharingTimedOut
+from sansio_cache.events import (
+    Computed,
+    ComputeFailed,
+    Interrupted,
+    ShareAnswer,
+    SharingTimedOut,
+    Woke,
+)
 from sansio_cache.notices import Notice, RefreshSkipped, SkipReason, StoreGaveUp
 from sansio_cache.part import Recovery
 from sansio_cache.signals import let_through
@@ -38,6 +45,7 @@ from sansio_cache_runtime.backend import Listener
 from sansio_cache_runtime.loaders import (
     bound,
     is_inside_callback,
+    keys_around,
     keys_of,
     loading,
     own_copy,
@@ -93,6 +101,8 @@ class Call(Struct, eq=False):
     """What it waits for while it watches."""
     ending: Any = None
     """What it waits for while it follows."""
+    is_circle: bool = False
+    """Whether who it would wait for waits for a loader that it is in."""
     outside: OutsideNames | None = None
     """What its loader named when it was handed over, in a refresh."""
 
@@ -230,7 +240,7 @@ class DriverBase(ABC, Generic[E, B]):
         with self._lock:
             if command.displaced is not None and self._leads(who, command.displaced):
                 return SharingTimedOut(command.now_s, command.displaced, command.arrival)
-            answer = coordinator.share(ticket, command)
+            answer = coordinator.share(ticket, command, keys_around(coordinator))
             if not isinstance(answer, Following):
                 self._leaders[ticket] = who
             elif self._leads(who, answer.load_id):
@@ -281,7 +291,21 @@ class DriverBase(ABC, Generic[E, B]):
             call.change = self._make_event()
             call.watch = Watch(self._backend.listener, wake)
             self._watches.add(call.watch)
-        return call.watch.longest_s(command)
+        longest_s = call.watch.longest_s(command)
+        inside = keys_around(self._coordinator)
+        if longest_s and inside:
+            assert command.watch is not None
+            call.ticket = call.ticket or self._coordinator.ticket()
+            with self._lock:
+                call.is_circle = not self._coordinator.sleep(call.ticket, command.watch.keys, inside)
+        return 0.0 if call.is_circle else longest_s
+
+    def _woke(self, call: Call) -> Woke:
+        """A sleep is over."""
+        is_circle, call.is_circle = call.is_circle, False
+        if call.ticket is not None:
+            self._coordinator.wake(call.ticket)
+        return Woke(self._clock(), is_circle)
 
     def _give_up(self, ticket: Ticket) -> None:
         """Undo what a ticket began, if there is something left of it."""

@@ -244,6 +244,14 @@ def forget_loads() -> None:
     _is_telling.set(False)
 
 
+def keys_around(owner: object) -> frozenset[str]:
+    """The keys of `owner` whose loaders this is called from."""
+    loads = _loads.get()
+    if not loads:
+        return frozenset()
+    return frozenset[str]().union(*(each.keys for each in loads if each.is_running and each.owner is owner))
+
+
 def refuse_recursion(owner: object, *keys: str) -> None:
     """Refuse to load keys from inside their own loader.
 

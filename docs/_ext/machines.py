@@ -260,8 +260,10 @@ def _answers(command: Command, now_s: float) -> Iterator[tuple[str, Event]]:  # 
             yield "", LoadErrorShared(now_s, _ERROR)
             yield "", LoadNotShared(now_s)
             yield "", SharingTimedOut(now_s, 1)
+            yield "in a circle", SharingTimedOut(now_s, 1, is_circle=True)
         case Sleep():
             yield "", Woke(now_s)
+            yield "in a circle", Woke(now_s, is_circle=True)
 
 
 def events(step: Step, now_s: float) -> Iterator[tuple[str, Event]]:

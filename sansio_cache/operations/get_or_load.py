@@ -17,7 +17,8 @@ Rules, with the invariants they keep:
 - An interrupted acquire counts as held; as its grant is unknown, it is released by its nonce.
 - Where the store fails, a writer holds the key, or the key is not ours, the loader runs all the same and
   nothing is stored: the business never sees the cache fail, unless its policy asks for that.
-- Waiting, for this process's load or another's, has a deadline. Past it, the loader runs without a grant.
+- Waiting, for this process's load or another's, has a deadline. Past it, the loader runs without a grant; at
+  once, where who is waited for waits for a loader that this caller is in (`waits.py`).
 - A load in this process is shared by callers whose request may have its result (single flight, also called
   request coalescing); `single_flight.py` decides. A caller shares a load only after a read of its own, and
   never the read of another.
@@ -301,8 +302,8 @@ class LoadSharing(Struct, frozen=True):
                 return ended(Raised(error), *self._shared(now_s))
             case LoadNotShared(now_s=now_s, arrival=arrival):
                 return self._anew(arrival, now_s, Waited(request.name, now_s - self.since_s))
-            case SharingTimedOut(now_s=now_s, load_id=load_id, arrival=arrival):
-                return self._give_up_on(load_id, arrival, now_s)
+            case SharingTimedOut():
+                return self._give_up_on(event)
             case Interrupted():
                 return ended(Abandoned())
             case _:
@@ -321,18 +322,18 @@ class LoadSharing(Struct, frozen=True):
         budget = self.request.budget(now_s)
         return LoadReading(self.request, budget, self.finding.counted, arrival).ask(*notices)
 
-    def _give_up_on(self, load_id: int, arrival: int, now_s: float) -> Step:
+    def _give_up_on(self, event: SharingTimedOut) -> Step:
         """The load of this process takes too long: serve stale, lead another, or load alone."""
-        request, finding = self.request, self.finding
+        request, finding, now_s = self.request, self.finding, event.now_s
         waited = Waited(request.name, now_s - self.since_s)
         if finding.stale is not None:
             return _serve_stale(request, None, finding, finding.stale, now_s, waited)
-        if request.policy.on_wait_timeout == "raise":
+        if request.policy.on_wait_timeout == "raise" and not event.is_circle:
             return _too_long(request, None, finding, now_s, waited)
-        if self.displaced is not None:
+        if self.displaced is not None or event.is_circle:
             return compute(request, None, None, (), finding, now_s, waited)
         # All who gave up on the same load share the next one.
-        return share(request, finding, now_s, waited, arrival=arrival, displaced=load_id)
+        return share(request, finding, now_s, waited, arrival=event.arrival, displaced=event.load_id)
 
 
 def _too_long(
@@ -394,16 +395,16 @@ class LoadAcquiring(AsksStore, Struct, frozen=True):
             case _:
                 assert_never(event)
 
-    def wait(self, left_s: float, now_s: float) -> Step:
-        """Sleep until the holder's lease may be over, or until told of a change."""
+    def wait(self, left_s: float, now_s: float, *, is_circle: bool = False) -> Step:
+        """Sleep until the holder's lease may be over, or until told of a change. Not in a circle."""
         request, finding = self.request, self.finding
-        left_to_wait_s = max(request.started_s + request.policy.wait_s - now_s, 0.0)
+        left_to_wait_s = 0.0 if is_circle else max(request.started_s + request.policy.wait_s - now_s, 0.0)
         if left_to_wait_s == 0:
             if finding.stale is not None:
                 return _serve_stale(
                     request, self.load_id, finding, finding.stale, now_s, *self._waited(now_s)
                 )
-            if request.policy.on_wait_timeout == "raise":
+            if request.policy.on_wait_timeout == "raise" and not is_circle:
                 return _too_long(request, self.load_id, finding, now_s, *self._waited(now_s))
             return self._compute_without_lease(now_s)
         pause = min(pause_s(request.seed, self.turns, left_s), left_to_wait_s)
@@ -491,7 +492,7 @@ class LoadAcquiring(AsksStore, Struct, frozen=True):
 class LoadWaiting:
     """Sleeps, as another process loads, until it is told or has slept long enough.
 
-    Next: LoadAcquiring | done
+    Next: LoadAcquiring | LoadComputing | done
     """
 
     acquiring: LoadAcquiring
@@ -501,6 +502,8 @@ class LoadWaiting:
         if not isinstance(event, SleepAnswer):
             raise unexpected(self, event)
         match event:
+            case Woke(now_s=now_s, is_circle=True):
+                return self.acquiring.wait(0.0, now_s, is_circle=True)
             case Woke(now_s=now_s):
                 again = evolve(
                     self.acquiring,

@@ -115,10 +115,10 @@ def finish(batch: Batch, now_s: float, *notices: Notice) -> Step:
     return batch.end(ManyLoaded(tuple(value or Missing() for value in batch.values)), now_s, *notices)
 
 
-def _wait(batch: Batch, now_s: float, *notices: Notice) -> Step:
-    """Sleep until others' leases may be over; past the deadline, do without them."""
+def _wait(batch: Batch, now_s: float, *notices: Notice, is_circle: bool = False) -> Step:
+    """Sleep until others' leases may be over; past the deadline, or in a circle, do without them."""
     request, policy = batch.request, batch.request.each.policy
-    left_s = max(request.each.started_s + policy.wait_s - now_s, 0.0)
+    left_s = 0.0 if is_circle else max(request.each.started_s + policy.wait_s - now_s, 0.0)
     if left_s > 0:
         keys = tuple(batch.key(want) for want in batch.waiting)
         seed, lease_s = request.each.seed, batch.left_ms / 1000
@@ -137,7 +137,7 @@ def _wait(batch: Batch, now_s: float, *notices: Notice) -> Step:
             served += (*batch.as_stale(want), *batch.as_waited(want, now_s))
     batch = batch.with_values(values)
     wants = tuple(want for want in wants if want.stale is None)
-    if wants and policy.on_wait_timeout == "raise":
+    if wants and policy.on_wait_timeout == "raise" and not is_circle:
         missed = (n for want in wants for n in (*batch.as_miss(want), *batch.as_waited(want, now_s)))
         outcome = TookTooLong(now_s - request.each.started_s)
         return batch.end(outcome, now_s, *notices, *served, *missed)
@@ -499,7 +499,7 @@ class LoadManyReleasing(AsksStore):
 class LoadManyWaiting:
     """Sleeps, as others load, until it is told or has slept long enough; then reads again.
 
-    Next: LoadManyReading | done
+    Next: LoadManyReading | LoadManyComputing | done
     """
 
     batch: Batch
@@ -510,6 +510,8 @@ class LoadManyWaiting:
             raise unexpected(self, event)
         batch, request = self.batch, self.batch.request
         match event:
+            case Woke(now_s=now_s, is_circle=True):
+                return _wait(batch, now_s, is_circle=True)
             case Woke(now_s=now_s):
                 # What was found before the wait is of no account after it.
                 wants = tuple(

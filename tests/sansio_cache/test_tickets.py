@@ -53,7 +53,8 @@ def without_counters(snapshot):
 def holds_nothing(coordinator):
     """B2."""
     held = coordinator.single_flight.snapshot()
-    return not (held.loads or held.current or held.led or coordinator.single_flight._followed)
+    is_waiting = coordinator.single_flight._followed or coordinator.waits.snapshot()
+    return not (held.loads or held.current or held.led or is_waiting)
 
 
 @attrs.define
@@ -298,6 +299,30 @@ def following_a_loader(scene):
     scene.asks(share("a", arrival=1))
 
 
+def following_inside_of_a_loader(scene):
+    scene.lead(LEADER)
+    scene.call = lambda: scene.coordinator.share(MINE, share("a"), frozenset("b"))
+
+
+def closing_a_circle(scene):
+    scene.lead(LEADER)
+    scene.lead(OTHER, "b")
+    scene.coordinator.share(ONE, share("b"), frozenset("a"))
+    scene.call = lambda: scene.coordinator.share(MINE, share("a"), frozenset("b"))
+
+
+def sleeping_inside_of_a_loader(scene):
+    scene.call = lambda: scene.coordinator.sleep(MINE, ("a",), frozenset("b"))
+
+
+def leaving_what_was_followed_inside_of_a_loader(scene):
+    load_id = scene.lead(LEADER)
+    place = scene.coordinator.share(MINE, share("a"), frozenset("b"))
+    scene.end(load_id)
+    scene.coordinator.give_up(LEADER)
+    scene.leaves(place)
+
+
 def asking_for_one_that_rests(scene):
     for key, until_s in (("b", 2.0), ("a", 9.0)):
         scene.end(scene.lead(LEADER, key), rests_until_s=until_s)
@@ -412,6 +437,10 @@ SCENES = [
     leading_in_place_of_one_that_is_stuck,
     following,
     following_a_loader,
+    following_inside_of_a_loader,
+    closing_a_circle,
+    sleeping_inside_of_a_loader,
+    leaving_what_was_followed_inside_of_a_loader,
     asking_for_one_that_rests,
     beginning_a_refresh,
     beginning_a_refresh_that_is_under_way,
@@ -444,6 +473,7 @@ def check(scene, others):
     held = coordinator.single_flight.snapshot()
     assert {ticket: place for ticket, (_, place) in followers(coordinator).items()} == others
     assert set(coordinator.single_flight._followed) == set(others)
+    assert {ticket for ticket, _, _ in coordinator.waits.snapshot()} <= set(others)
     loads = dict(held.loads)
     ended = {number for number, load in loads.items() if load.phase is Phase.ENDED}
     assert all(loads[number].followers for number in ended)

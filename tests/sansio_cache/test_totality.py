@@ -196,8 +196,8 @@ def events_at(now_s):
     yield from (LoadShared(now_s, payload, 7) for payload in (None, b"7", b"corrupt"))
     yield LoadErrorShared(now_s, ERROR)
     yield LoadNotShared(now_s)
-    yield SharingTimedOut(now_s, 1)
-    yield Woke(now_s)
+    yield from (SharingTimedOut(now_s, 1, is_circle=is_circle) for is_circle in (False, True))
+    yield from (Woke(now_s, is_circle) for is_circle in (False, True))
     yield from (StoreFailed(now_s, kind) for kind in (FailureKind.TIMEOUT, FailureKind.OTHER))
     yield Interrupted(now_s)
 

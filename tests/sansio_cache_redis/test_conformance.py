@@ -920,6 +920,70 @@ async def test_a_loader_that_asks_for_its_own_key_is_refused(world):
     assert await world.cache.get_or_load("k", loading("again")) == "again"
 
 
+def needing_each_other(world, names):
+    """A loader for each name, which asks for the next one when all of them run."""
+    running = []
+
+    def loader(name, needed):
+        async def load():
+            running.append(name)
+            await until(lambda: len(running) == len(names))
+            return [name, await world.cache.get_or_load(needed, loading(f"{needed} alone"))]
+
+        return load
+
+    return [loader(name, names[(place + 1) % len(names)]) for place, name in enumerate(names)]
+
+
+@pytest.mark.parametrize("names", [("page", "menu"), ("a", "b", "c"), tuple("abcdefg")], ids=len)
+@runs(compare=None)
+async def test_loaders_that_need_each_other_do_not_wait_for_each_other(world, names):
+    """Whoever would close the circle loads by itself, and stores nothing; the others have their values."""
+    loaders = needing_each_other(world, names)
+    with anyio.fail_after(20):  # without the mend they wait for `wait_s`
+        found = await in_parallel(len(names), lambda n: world.cache.get_or_load(names[n], loaders[n]))
+    [last] = [each for each in found if each[1] == f"{names[(names.index(each[0]) + 1) % len(names)]} alone"]
+    for name, value in zip(names, found, strict=True):
+        needed = (names.index(name) + 1) % len(names)
+        assert value == [name, f"{names[needed]} alone" if value is last else found[needed]]
+    assert await world.cache.get_many(names) == dict(zip(names, found, strict=True))
+
+
+@runs(compare=None)
+async def test_a_batch_and_a_load_that_need_each_other_do_not_wait_for_each_other(world):
+    """A batch is waited for by its leases."""
+    running = []
+
+    async def run(name):
+        running.append(name)
+        await until(lambda: len(running) == 2)
+
+    async def load_many(keys):
+        await run("batch")
+        part = await world.cache.get_or_load("part", loading("part alone"))
+        return {key: [key, part] for key in keys}
+
+    async def load_part():
+        await run("part")
+        [whole] = (await world.cache.get_or_load_many(["b"], alone)).values()
+        return ["part", whole]
+
+    async def alone(keys):
+        return {key: f"{key} alone" for key in keys}
+
+    calls = [
+        lambda: world.cache.get_or_load_many(["a", "b"], load_many),
+        lambda: world.cache.get_or_load("part", load_part),
+    ]
+    with anyio.fail_after(20):
+        batch, part = await in_parallel(2, lambda n: calls[n]())
+    if part == ["part", "b alone"]:
+        assert batch == {"a": ["a", part], "b": ["b", part]}
+    else:
+        assert batch == {"a": ["a", "part alone"], "b": ["b", "part alone"]}
+        assert part == ["part", batch["b"]]
+
+
 @runs()
 async def test_a_loader_may_ask_for_another_key(world):
     async def outer():

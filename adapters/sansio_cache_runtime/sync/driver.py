@@ -26,7 +26,7 @@ from sansio_cache.commands import (
 )
 from sansio_cache.coordinator import Coordinator, interrupted
 from sansio_cache.errors import CacheClosedError
-from sansio_cache.events import Event, Woke
+from sansio_cache.events import Event
 from sansio_cache.part import Recovery
 from sansio_cache.single_flight import Following
 from sansio_cache.step import Outcome, Step
@@ -205,7 +205,7 @@ class Driver(DriverBase[ThreadEvent, SyncBackend]):
                 call.change.clear()
         if self._is_closed:
             raise CacheClosedError("the cache was closed while an operation was waiting")
-        return Woke(self._clock())
+        return self._woke(call)
 
     def _submit(self, step: Step, call: Call) -> bool:
         return self._workers.submit(partial(self._refresh, step, call))

@@ -382,6 +382,37 @@ class TestSharing:
         assert script.give(Computed(60.0, 7)).outcome == Loaded(7, b"7", accepted=False)
 
 
+class TestACircle:
+    """Who is waited for waits for a loader that this caller is in: it goes on by itself, at once."""
+
+    @pytest.mark.parametrize("changes", [{}, {"on_wait_timeout": "raise"}])
+    def test_of_loads_in_this_process_is_left_by_loading_alone(self, changes):
+        script = begun(**changes).give(ABSENT, SharingTimedOut(0.0, 4, is_circle=True))
+        assert script.command == Compute(KEY, None)
+        assert script.step.load_id is None
+        assert script.give(Computed(0.0, 7)).outcome == Loaded(7, b"7", accepted=False)
+
+    @pytest.mark.parametrize("changes", [{}, {"on_wait_timeout": "raise"}])
+    def test_of_leases_is_left_by_loading_without_one(self, changes):
+        script = begun(**changes).give(ABSENT, LED, LeaseDenied(0.0, 5_000, None, NOW_MS))
+        script.give(Woke(0.0, is_circle=True))
+        assert script.command == Compute(KEY, None)
+        assert script.step.load_id == 4
+        assert script.give(Computed(0.0, 7)).outcome == Loaded(7, b"7", accepted=False)
+
+    @pytest.mark.parametrize(
+        "events",
+        [
+            [SharingTimedOut(0.0, 4, is_circle=True)],
+            [LED, LeaseDenied(0.0, 5_000, STALE, NOW_MS), Woke(0.0, is_circle=True)],
+        ],
+    )
+    def test_is_left_with_a_stale_value_where_there_is_one(self, events):
+        script = begun(**WAITING).give(CellRead(0.0, STALE, NOW_MS), *events)
+        assert script.outcome == Value(6)
+        assert balance(script) == [StaleServed]
+
+
 class TestServingStaleAtOnce:
     def test_the_caller_has_its_answer_in_one_round_trip_and_a_refresh_is_spawned(self):
         script = begun(**AT_ONCE).give(CellRead(0.5, STALE, NOW_MS))

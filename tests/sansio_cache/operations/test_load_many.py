@@ -969,6 +969,13 @@ class TestWaiting:
         assert script.outcome == values(1)
         assert [each for each in script.notices if isinstance(each, Waited)] == [Waited(A, 2.0)]
 
+    @pytest.mark.parametrize("changes", [{}, {"on_wait_timeout": "raise"}])
+    def test_in_a_circle_the_loader_runs_without_a_lease_at_once(self, changes):
+        script = begun((A, B), **changes).give(cells(None, None), answers(denied(), denied()))
+        script.give(Woke(0.0, is_circle=True))
+        assert script.command == ComputeMany((A, B), ("a", "b"), None)
+        assert script.give(Computed(0.0, {"a": 1, "b": 2})).outcome == values(1, 2)
+
     def test_past_the_deadline_the_loader_runs_without_a_lease(self):
         script = begun((A, B), wait_s=1.0).give(cells(None, None), answers(denied(), denied()), Woke(1.0))
         script.give(cells(None, None, now_s=1.0), answers(denied(), denied(), now_s=1.0))

@@ -1,0 +1,72 @@
+"""Waits: which loads of a process wait for which, so that none waits for itself.
+
+A loader may ask the cache for another key. While it waits for that, its own load goes on, and so do those
+that wait for it. Where the loader of the other key asks for the first one, neither ever ends: a circle. It
+may be longer, and go through batches, which load several keys at once.
+
+    the loader of `page` waits for `menu`, whose loader asks for `page`
+
+A wait is written down with the keys that it is for, and with those whose loaders it is *inside* of. One that
+is inside of none holds nobody up. A wait would close a circle where the keys that it is for lead, from wait
+to wait, to one of those that it is inside of. Then it must not begin: the caller goes on by itself, which
+breaks the circle. Since every wait is looked at as it begins, there never is a circle.
+
+Keys are compared, and no types: it may be another load of the same key that is meant. Then a caller goes on
+by itself who need not have. Waits for other processes are not seen; these end by their deadlines.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import attrs
+
+Waiting = tuple[int, frozenset[str], frozenset[str]]
+"""A ticket, the keys that its operation waits for, and those whose loaders it is inside of."""
+
+
+@attrs.define
+class Waits:
+    """The waits of one process inside of loaders. Empty when there are none (B2)."""
+
+    _waits: dict[int, tuple[frozenset[str], frozenset[str]]] = attrs.field(factory=dict, init=False)
+
+    def begin(self, ticket: int, keys: Iterable[str], inside: frozenset[str]) -> bool:
+        """Begin to wait for keys, inside of the loaders of others; False where that would never end."""
+        if not inside:  # as mostly
+            return True
+        wanted = frozenset(keys)
+        if self._leads_to(wanted, inside):
+            return False
+        self._waits[ticket] = wanted, inside
+        return True
+
+    def end(self, ticket: int) -> None:
+        """The operation waits no more. Once more does no harm."""
+        self._waits.pop(ticket, None)
+
+    def _leads_to(self, wanted: frozenset[str], inside: frozenset[str]) -> bool:
+        """Whether waiting for some keys is waiting for the loader of one of the others, in the end."""
+        todo, seen = set(wanted), set[str]()
+        while todo:
+            if not todo.isdisjoint(inside):
+                return True
+            seen |= todo
+            held = todo
+            todo = set()
+            for keys, holding in tuple(self._waits.values()):  # a signal handler may come in between
+                if not held.isdisjoint(holding):
+                    todo |= keys - seen
+        return False
+
+    def snapshot(self) -> tuple[Waiting, ...]:
+        """All that it holds, as a value."""
+        return tuple((ticket, *wait) for ticket, wait in sorted(self._waits.items(), key=_ticket))
+
+    def restore(self, snapshot: Iterable[Waiting]) -> None:
+        """Become what a snapshot was made of."""
+        self._waits = {ticket: (keys, inside) for ticket, keys, inside in snapshot}
+
+
+def _ticket(pair: tuple[int, object]) -> int:
+    return pair[0]
