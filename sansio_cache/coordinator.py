@@ -29,7 +29,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Final
+from typing import Final, assert_never
 
 import attrs
 from msgspec import Struct
@@ -50,16 +50,19 @@ from sansio_cache.events import (
 )
 from sansio_cache.keys import ONE_PART
 from sansio_cache.notices import (
+    EntryForeign,
     InvalidationFailed,
     InvalidationRefused,
     Missed,
     Notice,
+    RepliesCrossed,
     StoreAnswered,
     Stored,
     StoreErrored,
     StoreGaveUp,
 )
 from sansio_cache.operations.renewal import renew
+from sansio_cache.operations.second_look import Doubt
 from sansio_cache.part import Part, PartSnapshot, Recovery
 from sansio_cache.pending_invalidations import PendingInvalidations
 from sansio_cache.single_flight import Following, SingleFlight, SingleFlightSnapshot, Ticket
@@ -74,7 +77,16 @@ _ENDED_BY_A_WRITE: Final = frozenset(
 )
 
 
-_ALWAYS_HEEDED: Final = frozenset({StoreGaveUp, StoreAnswered, InvalidationFailed, InvalidationRefused})
+_ALWAYS_HEEDED: Final = frozenset(
+    {
+        StoreGaveUp,
+        StoreAnswered,
+        InvalidationFailed,
+        InvalidationRefused,
+        EntryForeign,
+        RepliesCrossed,
+    }
+)
 
 
 class OutageBegan(Struct, frozen=True):
@@ -125,6 +137,18 @@ class InvalidationsGivenUp(Struct, frozen=True):
     count: int
 
 
+class Suspected(Struct, frozen=True):
+    """A reply may have belonged to another key: the connections to a part are to be set aside for a while."""
+
+    part: str
+
+
+class Trusted(Struct, frozen=True):
+    """It did not: what was set aside can be used again."""
+
+    part: str
+
+
 class Distrusted(Struct, frozen=True):
     """A reply belonged to another key: the connections to a part are not to be trusted any more (S9)."""
 
@@ -138,6 +162,8 @@ Change = (
     | InvalidationsForgotten
     | InvalidationsRefused
     | InvalidationsGivenUp
+    | Suspected
+    | Trusted
     | Distrusted
 )
 """What a driver is to know of what a coordinator has taken in."""
@@ -280,7 +306,7 @@ class Coordinator:
             still follows it, as the one who was to wake them may have been interrupted.
         """
         for part in tuple(self._parts.values()):
-            if ticket in (part.recovering, part.telling):
+            if part.has(ticket):
                 part.drop(ticket)
                 self._settle()
         self.waits.end(ticket)
@@ -371,8 +397,8 @@ class Coordinator:
                     changes += self._keep_pending(keys, was_tried, now_s)
                 case InvalidationRefused(keys=keys, kind=kind):
                     changes += self._refused(keys, kind)
-                case Missed(key=key, reason=MissReason.KEY_CHECK):
-                    changes.append(Distrusted(self.part_of(key)))
+                case Missed(reason=MissReason.KEY_CHECK) | EntryForeign() | RepliesCrossed():
+                    changes += self._doubted(notice)
                 case _:
                     pass
         for name, part in self._parts.items():
@@ -481,6 +507,21 @@ class Coordinator:
             if part is not None and key in part.pending and key not in part.pending.refused:
                 by_part[name] = by_part.get(name, 0) + 1
         return [InvalidationsRefused(name, kind, count) for name, count in by_part.items()]
+
+    def _doubted(self, notice: Missed | EntryForeign | RepliesCrossed) -> list[Change]:
+        """Take in that an entry has another key's check, or which of the two reasons that had."""
+        name = self.part_of(notice.key)
+        part = self._part(name)
+        match notice:
+            case Missed(key=key, seen=seen):
+                return [Suspected(name)] if part.doubt(Doubt(key, seen)) else []
+            case EntryForeign(key=key, seen=seen):
+                return [Trusted(name)] if part.know_foreign(Doubt(key, seen)) else []
+            case RepliesCrossed():
+                part.doubts.clear()  # of what was read on the same connections
+                return [Distrusted(name)]
+            case _:
+                assert_never(notice)
 
     def _part(self, name: str) -> Part:
         part = self._parts.get(name)

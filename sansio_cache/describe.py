@@ -10,6 +10,7 @@ from typing import assert_never
 
 from sansio_cache.notices import (
     Ended,
+    EntryForeign,
     FillRefused,
     Hit,
     Invalidated,
@@ -28,6 +29,7 @@ from sansio_cache.notices import (
     RefreshFailed,
     RefreshSkipped,
     RefreshStarted,
+    RepliesCrossed,
     SkipReason,
     SoftExpired,
     StaleServed,
@@ -51,6 +53,10 @@ def describe(notice: Notice) -> str:  # noqa: C901 - one case for each notice is
             return "served stale"
         case Missed(reason=reason):
             return f"missed: {_words(reason)}"
+        case EntryForeign():
+            return "the entry was stored for another key, and copied or moved to this one"
+        case RepliesCrossed():
+            return "a reply may have been another command's: the connections are closed"
         case Waited(waited_s=waited_s):
             return f"waited {_span(waited_s)} for another's load"
         case LoadShared():

@@ -183,6 +183,13 @@ def _unpacked(body: bytes) -> tuple[dict[str, bytes], int] | None:
     return tags, at
 
 
+def stored_for_another(cell: Cell | Foreign | None, key: str) -> bytes | None:
+    """The grant that filled a value which was stored for another key than this one; None where it was not."""
+    if not isinstance(cell, Cell) or cell.kind != _VALUE or len(cell.body) < BODY_HEADER_BYTES:
+        return None
+    return None if cell.body.startswith(_stamp(key, b"")[:_CHECK_BYTES]) else cell.filled_by
+
+
 def examine(
     cell: Cell | Foreign | None,
     key: str,

@@ -45,10 +45,27 @@ class StaleServed(Struct, frozen=True):
 
 
 class Missed(Struct, frozen=True, gc=False):
-    """A request was not answered from the store at its first read."""
+    """A request was not answered from the store at its first read.
+
+    `seen` is the grant that filled the entry, as a text, where that was stored for another key.
+    """
 
     key: str
     reason: MissReason
+    seen: str = ""
+
+
+class EntryForeign(Struct, frozen=True):
+    """The entry of another key was copied, or moved, to this one: it is replaced by the next load."""
+
+    key: str
+    seen: str
+
+
+class RepliesCrossed(Struct, frozen=True):
+    """The reply to a read of this key may have been another's: the connection is not to be trusted."""
+
+    key: str
 
 
 class Waited(Struct, frozen=True):
@@ -246,6 +263,8 @@ Notice = (
     Hit
     | StaleServed
     | Missed
+    | EntryForeign
+    | RepliesCrossed
     | Waited
     | LoadShared
     | RefreshStarted

@@ -21,6 +21,7 @@ from sansio_cache.breaker import Breaker
 from sansio_cache.budget import StoreTimeouts
 from sansio_cache.events import FailureKind
 from sansio_cache.operations.recovery import RecoveryRequest, recover, recover_now, rest, tell
+from sansio_cache.operations.second_look import Doubt, look_again
 from sansio_cache.pending_invalidations import PendingInvalidations, Refusal
 from sansio_cache.single_flight import Ticket
 from sansio_cache.step import Outcome, Recovered, Step
@@ -57,6 +58,12 @@ class Recovery:
     is_by_caller: bool = False
 
 
+MOST_FOREIGN: Final = 1_000
+"""Of how many entries it is remembered that they are foreign."""
+MOST_DOUBTS: Final = 100
+"""How many entries wait for a second look at most."""
+
+
 @attrs.frozen
 class PartSnapshot:
     """What is known of one part, as a value.
@@ -77,6 +84,8 @@ class PartSnapshot:
     turns: tuple[int, int] = (0, 0)
     was_dropped: bool = False
     is_patient: bool = False
+    doubts: tuple[Doubt, ...] = ()
+    foreign: tuple[Doubt, ...] = ()
 
 
 @attrs.define
@@ -101,13 +110,17 @@ class Part:
     tell_turn: int = 0
     was_dropped: bool = False
     """Whether a recovery was given up before it came to anything."""
+    doubts: dict[Doubt, Ticket | None] = attrs.field(factory=dict)
+    """Entries with another key's check, with the ticket of whoever has a second look."""
+    foreign: dict[Doubt, None] = attrs.field(factory=dict)
+    """Entries of other keys that are known to be stored there, the newest last."""
     is_patient: bool = False
     """Whether the recovery waits for refused keys only to become due: whoever has more to do takes over."""
 
     @property
     def needs_recovery(self) -> bool:
         """Whether it is not known to serve, or has not been told of everything."""
-        return self.breaker.is_open or len(self.pending) > 0
+        return self.breaker.is_open or len(self.pending) > 0 or bool(self.doubts)
 
     @property
     def is_worth_keeping(self) -> bool:
@@ -117,6 +130,7 @@ class Part:
             or self.recovering is not None
             or self.telling is not None
             or bool(self.refusals)
+            or bool(self.foreign)
             or self.pending.forgotten > 0  # which is said once
         )
 
@@ -131,14 +145,36 @@ class Part:
         self.breaker = self.breaker.after_answer()
         self.has_untold = False
 
+    def has(self, ticket: Ticket) -> bool:
+        """Whether something is being done for the part under a ticket."""
+        return ticket in (self.recovering, self.telling) or ticket in self.doubts.values()
+
     def drop(self, ticket: Ticket | None) -> None:
         """Whoever has this ticket does nothing for the part any more; of None, nobody does."""
         if self.recovering is not None and ticket in (None, self.recovering):
             self.was_dropped, self.is_patient = True, False
             self.recovering = None
+        for doubt, looking in list(self.doubts.items()):
+            if looking is not None and ticket in (None, looking):
+                self.doubts[doubt] = None
         if self.telling is not None and ticket in (None, self.telling):
             self.has_untold = True
             self.telling = None
+
+    def doubt(self, doubt: Doubt) -> bool:
+        """An entry has another key's check: whether that is to be looked at again, and is not yet."""
+        if doubt in self.foreign or doubt in self.doubts or len(self.doubts) >= MOST_DOUBTS:
+            return False
+        self.doubts[doubt] = None
+        return True
+
+    def know_foreign(self, doubt: Doubt) -> bool:
+        """An entry is foreign; whether nothing else is in doubt."""
+        self.foreign[doubt] = None
+        if len(self.foreign) > MOST_FOREIGN:
+            del self.foreign[next(iter(self.foreign))]
+        self.doubts.pop(doubt, None)
+        return not self.doubts
 
     def begin(self, ticket: Ticket, timeouts: StoreTimeouts, now_s: float, seed: int) -> Recovery | None:
         """What is to be run in the background; None where nothing is, or it is being run."""
@@ -160,6 +196,11 @@ class Part:
         self, ticket: Ticket, timeouts: StoreTimeouts, now_s: float, seed: int
     ) -> Recovery | None:
         """What a caller is to do by itself: one attempt, which takes no longer than a step of its own."""
+        for doubt, looking in self.doubts.items():
+            if looking is None:
+                self.doubts[doubt] = ticket
+                look = look_again(doubt, timeouts.operation_s)
+                return Recovery(ticket, self.name, look, {}, seed, is_by_caller=True)
         if not (self._is_neglected(timeouts, now_s) and self._is_due(now_s)):
             return None
         self.recovering = ticket
@@ -261,6 +302,8 @@ class Part:
             (self.turn, self.tell_turn),
             self.was_dropped,
             self.is_patient,
+            tuple(self.doubts),
+            tuple(self.foreign),
         )
 
     def restore(self, snapshot: PartSnapshot) -> None:
@@ -273,3 +316,5 @@ class Part:
         self.due_s, self.tell_due_s = snapshot.due_s, snapshot.tell_due_s
         self.turn, self.tell_turn = snapshot.turns
         self.is_patient = snapshot.is_patient
+        self.doubts = dict.fromkeys(snapshot.doubts)
+        self.foreign = dict.fromkeys(snapshot.foreign)

@@ -281,8 +281,8 @@ class StatsFold:
             case StoreGaveUp(kind=kind):
                 self._gave_up[kind] += 1
             case _:
-                # LeaseLost shows again as FillRefused, PatternProgressed adds up to PatternDeleted;
-                # StoreAnswered is for the breaker, Unasked for the log.
+                # What was in doubt shows as a miss by its key check, and LeaseLost again as FillRefused;
+                # PatternProgressed adds up to PatternDeleted; StoreAnswered is for the breaker.
                 pass
 
     def snapshot(self) -> CacheStats:

@@ -59,6 +59,17 @@ class SyncBackend(Protocol):
         """Do what is asked; a failure is an event."""
         ...
 
+    def suspect(self, part: str) -> None:
+        """A reply may have belonged to another key: set the connections to the part aside.
+
+        What is asked next goes over others. `trust` or `distrust` will follow.
+        """
+        ...
+
+    def trust(self, part: str) -> None:
+        """It did not: what `suspect` has set aside may be used again."""
+        ...
+
     def distrust(self, part: str) -> None:
         """A reply belonged to another key: close the connections to the part."""
         ...
@@ -90,6 +101,17 @@ class AnyioBackend(Protocol):
         It is awaited once and at once. It need be no coroutine: a future whose result is the event saves the
         price of one.
         """
+        ...
+
+    def suspect(self, part: str) -> None:
+        """A reply may have belonged to another key: set the connections to the part aside.
+
+        What is asked next goes over others. `trust` or `distrust` will follow.
+        """
+        ...
+
+    def trust(self, part: str) -> None:
+        """It did not: what `suspect` has set aside may be used again."""
         ...
 
     def distrust(self, part: str) -> None:

@@ -19,6 +19,7 @@ from msgspec import Struct
 from sansio_cache.budget import StoreTimeouts
 from sansio_cache.commands import (
     AcquireLease,
+    AcquireLeases,
     Compute,
     ComputeMany,
     Lease,
@@ -27,7 +28,7 @@ from sansio_cache.commands import (
     Sleep,
     StoreCommand,
 )
-from sansio_cache.coordinator import Coordinator, Distrusted, without_store
+from sansio_cache.coordinator import Coordinator, Distrusted, Suspected, Trusted, without_store
 from sansio_cache.events import (
     Computed,
     ComputeFailed,
@@ -76,6 +77,14 @@ class ConnectedBackend(Protocol):
     @property
     def listener(self) -> Listener | None:
         """Tells waiters of changes; None where they have to look for themselves."""
+        ...
+
+    def suspect(self, part: str) -> None:
+        """Set the connections to a part of the store aside."""
+        ...
+
+    def trust(self, part: str) -> None:
+        """Use them again."""
         ...
 
     def distrust(self, part: str) -> None:
@@ -176,8 +185,15 @@ class DriverBase(ABC, Generic[E, B]):
                 self._unheeded.popleft()  # last: an interrupt must not lose them
         for change in changes:
             self._recorder.log(change)
-            if isinstance(change, Distrusted):
-                self._backend.distrust(change.part)
+            match change:
+                case Suspected(part=part):
+                    self._backend.suspect(part)
+                case Trusted(part=part):
+                    self._backend.trust(part)
+                case Distrusted(part=part):
+                    self._backend.distrust(part)
+                case _:
+                    pass
         if self._coordinator.needs_recovery:
             self._recover_soon()
 
@@ -381,7 +397,8 @@ class DriverBase(ABC, Generic[E, B]):
         wait for these.
         """
         command = step.command
-        has_begun = isinstance(command, StoreCommand | Sleep) or getattr(command, "renewal", None) is not None
+        has_begun = isinstance(command, StoreCommand | Sleep) and not isinstance(command, AcquireLeases)
+        has_begun = has_begun or getattr(command, "renewal", None) is not None
         if has_begun or not self._coordinator.needs_recovery or self._is_closed:
             return ()
         if is_inside_callback() or is_inside(self._lock):

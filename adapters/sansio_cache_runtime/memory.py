@@ -137,6 +137,12 @@ class MemoryBackend:
         """The memory is one part."""
         return ONE_PART
 
+    def suspect(self, part: str) -> None:
+        """There is no connection that could be at fault."""
+
+    def trust(self, part: str) -> None:
+        """Nor one to be used again."""
+
     def distrust(self, part: str) -> None:
         """There is no connection that could be at fault."""
 

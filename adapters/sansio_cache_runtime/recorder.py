@@ -27,6 +27,8 @@ from sansio_cache.coordinator import (
     OutageBegan,
     OutageEnded,
     RefusalBegan,
+    Suspected,
+    Trusted,
 )
 from sansio_cache.events import FailureKind
 from sansio_cache.notices import (
@@ -140,6 +142,8 @@ class Recorder:
                     count,
                     self._at,
                 )
+            case Suspected() | Trusted():
+                pass  # only that it was, or that nothing came of it
             case Distrusted():
                 self._warn_once(
                     "distrusted",

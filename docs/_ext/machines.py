@@ -90,6 +90,7 @@ from sansio_cache.operations.readiness import wait_ready
 from sansio_cache.operations.recovery import RecoveryRequest, recover, rest
 from sansio_cache.operations.refresh import refresh
 from sansio_cache.operations.renewal import renew
+from sansio_cache.operations.second_look import Doubt, look_again
 from sansio_cache.operations.set_many import Item, SetRequest, set_many
 from sansio_cache.step import Step
 from sansio_cache.tags import VARIANT_OF, tag_keys
@@ -378,6 +379,7 @@ MACHINES: dict[str, Callable[[], list[Step]]] = {
         for dry_run in (False, True)
     ],
     "recovery": lambda: [recover(RecoveryRequest("", _KEYS, _TIMEOUTS), 0.05), rest(2.0)],
+    "second_look": lambda: [look_again(Doubt("shop:user:1", _GRANT.hex()), 0.25)],
     "readiness": lambda: [wait_ready(5.0, 0.0)],
 }
 """For each machine, by its module of `sansio_cache.operations`, the steps that it may begin with."""

@@ -97,9 +97,11 @@ class Batch:
         over = Ended(OperationName.GET_OR_LOAD_MANY, now_s - request.each.started_s)
         return ended(outcome, *notices, over, load_id=request.each.random_bytes)
 
-    def as_miss(self, want: Want, reason: MissReason = MissReason.EXPIRED) -> tuple[Notice, ...]:
+    def as_miss(
+        self, want: Want, reason: MissReason = MissReason.EXPIRED, seen: str = ""
+    ) -> tuple[Notice, ...]:
         """The notice of a key that was not answered from the store, unless it was counted (B3)."""
-        return () if want.counted else (Missed(self.name(want), reason),)
+        return () if want.counted else (Missed(self.name(want), reason, seen),)
 
     def as_stale(self, want: Want) -> tuple[Notice, ...]:
         """The notice of a key that was answered with a stale value, unless it was counted (B3)."""

@@ -158,6 +158,8 @@ class GetReading(AsksStore, Struct, frozen=True):
             ):
                 budget = self.budget.at(now_s)
                 return evolve(self, variant_of=cell.filled_by, budget=budget).ask()
+            case Unservable(reason=MissReason.KEY_CHECK as reason, seen=seen) if not self.variant_of:
+                return request.end(Missing(), now_s, Missed(request.key, reason, seen.hex()))
             case Unservable(reason=reason):
                 # The variant is missing, or tied to an older entry: the schema is why there is nothing.
                 reason = MissReason.SCHEMA if self.variant_of else reason

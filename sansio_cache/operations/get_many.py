@@ -100,6 +100,8 @@ class ReadManyRequest:
                         value = Value(found)
                 case Servable():
                     notice = Missed(key, MissReason.EXPIRED)
+                case Unservable(reason=MissReason.KEY_CHECK as reason, seen=seen):
+                    notice = Missed(key, reason, seen.hex())
                 case Unservable(reason=reason) | Unchecked(reason=reason):
                     notice = Missed(key, reason)
                 case _:

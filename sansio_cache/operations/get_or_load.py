@@ -259,7 +259,8 @@ class LoadReading(AsksStore, Struct, frozen=True):
     def _load(self, finding: Finding, now_s: float, reason: MissReason | None, *notices: Notice) -> Step:
         """Go on to load; the reason is None where the request may still be answered with a stale value."""
         if reason is not None and not self.counted:
-            notices = (*notices, Missed(self.request.name, reason))
+            seen = finding.seen.hex() if reason is MissReason.KEY_CHECK else ""
+            notices = (*notices, Missed(self.request.name, reason, seen))
         return share(self.request, finding, now_s, *notices, arrival=self.arrival)
 
 

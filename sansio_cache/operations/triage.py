@@ -79,8 +79,8 @@ def triage_cells(
     alone: list[Want] = []
     others: list[Want] = []
 
-    def missed(want: Want, reason: MissReason) -> Want:
-        notices.extend(batch.as_miss(want, reason))
+    def missed(want: Want, reason: MissReason, seen: str = "") -> Want:
+        notices.extend(batch.as_miss(want, reason, seen))
         return evolve(want, counted=True)
 
     for want, cell, verdict in zip(wants, cells, verdicts, strict=True):
@@ -108,7 +108,8 @@ def triage_cells(
             case Unservable(reason=reason, seen=seen) | Unchecked(reason=reason, seen=seen):
                 mode = Mode.KEEP if seen == NO_GRANT else Mode.DROP
                 reason = MissReason.SCHEMA if want.variant_of else reason
-                ready.append(evolve(missed(want, reason), seen=seen, mode=mode))
+                doubted = seen.hex() if reason is MissReason.KEY_CHECK else ""
+                ready.append(evolve(missed(want, reason, doubted), seen=seen, mode=mode))
             case _:
                 assert_never(verdict)
     return Cells(batch.with_values(values), tuple(ready), tuple(alone), tuple(others), tuple(notices))

@@ -19,6 +19,8 @@ from sansio_cache.coordinator import (
     OutageBegan,
     OutageEnded,
     RefusalBegan,
+    Suspected,
+    Trusted,
     interrupted,
     one_part,
     without_store,
@@ -39,11 +41,13 @@ from sansio_cache.events import (
 from sansio_cache.keys import ONE_PART
 from sansio_cache.notices import (
     Ended,
+    EntryForeign,
     Hit,
     Invalidated,
     InvalidationFailed,
     Missed,
     OperationName,
+    RepliesCrossed,
     StoreAnswered,
     Stored,
     StoreErrored,
@@ -52,9 +56,9 @@ from sansio_cache.notices import (
 from sansio_cache.operations.get import ReadRequest, get
 from sansio_cache.operations.invalidate import InvalidateRequest, invalidate
 from sansio_cache.operations.refresh import refresh
-from sansio_cache.part import MOST_TOLD
+from sansio_cache.part import MOST_DOUBTS, MOST_FOREIGN, MOST_TOLD
 from sansio_cache.single_flight import Following, Phase
-from sansio_cache.step import Abandoned, Loaded, Missing, Recovered, Step
+from sansio_cache.step import Abandoned, Completed, Loaded, Missing, Recovered, Step
 from support.interrupts import strike
 from support.loads import ACCEPTED, RAISED, REFUSED, SCHEMA, computing, over, share
 from support.machines import INTS, KEY, TIMEOUTS, Script, load_request, value_cell
@@ -266,7 +270,59 @@ class TestHeeding:
     def test_a_reply_of_another_key_makes_the_connections_suspect(self):
         """S9."""
         missed = [Missed(KEY, reason) for reason in MissReason]
-        assert Coordinator().heed(missed, NOW_S) == [Distrusted(ONE_PART)]
+        coordinator = Coordinator()
+        assert coordinator.heed(missed, NOW_S) == [Suspected(ONE_PART)]
+        assert coordinator.heed(missed, NOW_S) == [], "it is being looked at"
+        assert coordinator.skip(KEY) is None
+
+    def test_an_entry_that_is_foreign_is_looked_at_once(self):
+        """S9: it was copied, or renamed, and no connection is at fault."""
+        coordinator = Coordinator()
+        missed = [Missed(KEY, MissReason.KEY_CHECK, "theirs")]
+        coordinator.heed(missed, NOW_S)
+        look = coordinator.begin_neglected(0, TIMEOUTS, NOW_S)
+        assert look.step.command == ReadCell(KEY, TIMEOUTS.operation_s)
+        assert coordinator.begin_neglected(1, TIMEOUTS, NOW_S) is None
+        assert coordinator.heed([EntryForeign(KEY, "theirs")], NOW_S) == [Trusted(ONE_PART)]
+        assert coordinator.next_recovery(look, Completed(), TIMEOUTS, NOW_S) is None
+        coordinator.give_up(0)
+        assert not coordinator.needs_recovery
+        assert coordinator.heed(missed, NOW_S) == []
+        assert coordinator.begin_neglected(1, TIMEOUTS, NOW_S) is None
+        later = [Missed(KEY, MissReason.KEY_CHECK, "another")]
+        assert coordinator.heed(later, NOW_S) == [Suspected(ONE_PART)], "it is another entry"
+
+    def test_while_another_entry_is_in_doubt_the_connections_stay_set_aside(self):
+        coordinator = Coordinator()
+        coordinator.heed([Missed(key, MissReason.KEY_CHECK, "x") for key in (A, B)], NOW_S)
+        assert coordinator.heed([EntryForeign(A, "x")], NOW_S) == []
+        assert coordinator.heed([EntryForeign(B, "x")], NOW_S) == [Trusted(ONE_PART)]
+
+    def test_replies_that_have_crossed_settle_all_doubts(self):
+        """S9: what was read on the same connections says nothing."""
+        coordinator = Coordinator()
+        coordinator.heed([Missed(key, MissReason.KEY_CHECK, "x") for key in (A, B)], NOW_S)
+        assert coordinator.heed([RepliesCrossed(A)], NOW_S) == [Distrusted(ONE_PART)]
+        assert coordinator.snapshot() == Coordinator().snapshot()
+
+    def test_a_second_look_that_is_given_up_is_the_next_callers(self):
+        coordinator = Coordinator()
+        coordinator.heed([Missed(KEY, MissReason.KEY_CHECK, "x")], NOW_S)
+        assert coordinator.begin_neglected(0, TIMEOUTS, NOW_S) is not None
+        coordinator.give_up(0)
+        assert coordinator.begin_neglected(1, TIMEOUTS, NOW_S) is not None
+
+    def test_what_is_in_doubt_and_what_is_foreign_is_bounded(self):
+        """B2."""
+        coordinator = Coordinator()
+        keys = [f"shop:{number}" for number in range(MOST_FOREIGN + 1)]
+        for key in keys[: MOST_DOUBTS + 1]:
+            coordinator.heed([Missed(key, MissReason.KEY_CHECK, "x")], NOW_S)
+        assert len(coordinator.snapshot().parts[0].doubts) == MOST_DOUBTS
+        coordinator.heed([EntryForeign(key, "x") for key in keys], NOW_S)
+        assert len(coordinator.snapshot().parts[0].foreign) == MOST_FOREIGN
+        assert coordinator.heed([Missed(keys[0], MissReason.KEY_CHECK, "x")], NOW_S) != []
+        assert coordinator.heed([Missed(keys[-1], MissReason.KEY_CHECK, "x")], NOW_S) == []
 
     @pytest.mark.parametrize(
         "notice",
@@ -423,7 +479,9 @@ class TestParts:
     def test_the_connections_to_one_are_distrusted(self):
         """S9."""
         missed = [Missed(B, MissReason.KEY_CHECK)]
-        assert two_parts().heed(missed, NOW_S) == [Distrusted("b")]
+        coordinator = two_parts()
+        assert coordinator.heed(missed, NOW_S) == [Suspected("b")]
+        assert coordinator.heed([RepliesCrossed(B)], NOW_S) == [Distrusted("b")]
 
     def test_one_that_has_recovered_is_forgotten(self):
         """B2: the parts of a store may come and go."""

@@ -14,10 +14,12 @@ from sansio_cache.entry import MissReason
 from sansio_cache.events import FailureKind
 from sansio_cache.notices import (
     Ended,
+    EntryForeign,
     FillRefused,
     Hit,
     Invalidated,
     InvalidationFailed,
+    InvalidationRefused,
     LeaseLost,
     LeaseOutgrown,
     Loaded,
@@ -32,6 +34,7 @@ from sansio_cache.notices import (
     RefreshFailed,
     RefreshSkipped,
     RefreshStarted,
+    RepliesCrossed,
     SkipReason,
     SoftExpired,
     StaleServed,
@@ -55,6 +58,12 @@ KINDS = get_args(Notice)
         (StaleServed("k"), "served stale"),
         (Missed("k", MissReason.ABSENT), "missed: absent"),
         (Missed("k", MissReason.KEY_CHECK), "missed: key check"),
+        (EntryForeign("k", "x"), "the entry was stored for another key, and copied or moved to this one"),
+        (RepliesCrossed("k"), "a reply may have been another command's: the connections are closed"),
+        (
+            InvalidationRefused(("k",), FailureKind.PERMISSION),
+            "the store refuses to remove 1 key (permission): pending",
+        ),
         (Waited("k", 0.012), "waited 12 ms for another's load"),
         (LoadShared("k"), "answered with the load of another caller in this process"),
         (RefreshStarted("k", True), "a refresh began in the background, before the value expired"),

@@ -72,6 +72,7 @@ from sansio_cache.operations.readiness import ReadinessPinging, wait_ready
 from sansio_cache.operations.recovery import RecoveryRequest, recover, rest, tell
 from sansio_cache.operations.refresh import refresh
 from sansio_cache.operations.renewal import renew
+from sansio_cache.operations.second_look import Doubt, look_again
 from sansio_cache.operations.set_many import Item, SetRequest, set_many
 from sansio_cache.step import OVER, ManyHeld, Step
 from support.machines import (
@@ -145,6 +146,7 @@ def beginnings():
         SetRequest(OperationName.SET, ITEMS, NONCE, 5_000, 2, TIMEOUTS, 0.0), skip=MissReason.STORE_ERROR
     )
     yield end(EndRequest(KEYS[:2], None, ITEMS[:1], TIMEOUTS, 0.0, TAG_KEYS), skip=MissReason.STORE_ERROR)
+    yield look_again(Doubt(KEY, THEIRS.hex()), 0.25)
     yield wait_ready(5.0, 0.0)
     yield renew(Renewal((Lease("shop:a", GRANT), Lease("shop:b", GRANT)), 5_000, 60.0, 0.1, 5 / 3))
 

@@ -16,6 +16,7 @@ from sansio_cache.commands import (
     LeaseRequest,
     Mode,
     Ping,
+    ReadCell,
     Renewal,
     ShareLoad,
     Sleep,
@@ -27,10 +28,12 @@ from sansio_cache.errors import RecursiveLoadError
 from sansio_cache.events import FailureKind, LoadLed, LoadNotShared, LoadShared, SharingTimedOut
 from sansio_cache.notices import (
     Ended,
+    EntryForeign,
     Hit,
     InvalidationFailed,
     Missed,
     RefreshSkipped,
+    RepliesCrossed,
     StoreAnswered,
     StoreGaveUp,
 )
@@ -56,10 +59,16 @@ class Backend:
     listener = None
 
     def __init__(self):
-        self.distrusted = []
+        self.told = []
+
+    def suspect(self, part):
+        self.told.append(("suspect", part))
+
+    def trust(self, part):
+        self.told.append(("trust", part))
 
     def distrust(self, part):
-        self.distrusted.append(part)
+        self.told.append(("distrust", part))
 
 
 class Idle(DriverBase):
@@ -478,10 +487,20 @@ def test_nobody_does_it_for_a_cache_that_is_being_closed():
 def test_a_reply_that_was_another_key_s_has_the_connections_to_its_part_closed(caplog):
     driver = Idle()
     driver.coordinator.part_of = {"n:a": "left", "n:b": "right"}.get
-    driver._note((Missed("n:b", MissReason.KEY_CHECK),))
-    assert driver.backend.distrusted == ["right"]
+    driver._note((Missed("n:b", MissReason.KEY_CHECK, "x"),))
+    assert driver.backend.told == [("suspect", "right")]
+    assert not caplog.records
+    at_a_batch = Step(REFRESH.state, ACQUIRE)
+    [look] = driver._neglected(at_a_batch)
+    assert look.step.command == ReadCell("n:b", 0.25)
+    driver._note((RepliesCrossed("n:b"),))
+    driver._give_up(look.ticket)
+    assert driver.backend.told[1:] == [("distrust", "right")]
+    assert len(caplog.records) == 1
+    driver._note((Missed("n:b", MissReason.KEY_CHECK, "y"), EntryForeign("n:b", "y")))
+    assert driver.backend.told[2:] == [("suspect", "right"), ("trust", "right")]
     driver._note((Missed("n:a", MissReason.ABSENT),))
-    assert driver.backend.distrusted == ["right"]
+    assert len(driver.backend.told) == 4
     assert len(caplog.records) == 1
 
 

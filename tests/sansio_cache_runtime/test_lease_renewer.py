@@ -217,7 +217,9 @@ class Together:
         return self._answer(command)
 
     def keep(self, stack, *keys, lease_ms=3_000):
-        renewal = Renewal(tuple(Lease(key, b"grant") for key in keys), lease_ms, 9_999.0, 0.1, lease_ms / 3000)
+        renewal = Renewal(
+            tuple(Lease(key, b"grant") for key in keys), lease_ms, 9_999.0, 0.1, lease_ms / 3000
+        )
         stack.enter_context(self.lease_renewer.keeping(renewal))
 
     def go_on(self, now_s):

@@ -11,6 +11,8 @@ from sansio_cache.coordinator import (
     OutageBegan,
     OutageEnded,
     RefusalBegan,
+    Suspected,
+    Trusted,
 )
 from sansio_cache.entry import MissReason
 from sansio_cache.events import FailureKind
@@ -271,6 +273,8 @@ def test_connections_that_are_not_trusted_are_warned_of_once(caplog):
     recorder = Recorder("n")
     recorder.know_place("h:6379")
     for _ in range(3):
+        recorder.log(Suspected(""))
+        recorder.log(Trusted(""))
         recorder.log(Distrusted(""))
     [record] = caplog.records
     assert record.getMessage().startswith("cache n: a reply of the store at h:6379 belonged to another key")

@@ -74,8 +74,10 @@ class SqliteBackend(StoreRules):
     def part_of(self, key: str) -> str:
         return ONE_PART
 
-    def distrust(self, part: str) -> None:
+    def suspect(self, part: str) -> None:
         pass
+
+    trust = distrust = suspect
 
     def health(self) -> Health:
         event = self.perform(Ping(1.0))
@@ -127,7 +129,8 @@ class AnyioSqliteBackend:
     def __init__(self, path: str) -> None:
         self._backend = SqliteBackend(path)
         self._turn = anyio.CapacityLimiter(1)
-        self.part_of, self.distrust = self._backend.part_of, self._backend.distrust
+        self.part_of = self._backend.part_of
+        self.suspect = self.trust = self.distrust = self._backend.suspect
 
     async def answer(self, command: StoreCommand) -> StoreEvent:
         with anyio.move_on_after(command.timeout_s):  # a thread that has begun ends by itself in that time

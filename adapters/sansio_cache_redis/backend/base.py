@@ -57,6 +57,13 @@ class BaseBackend(Generic[C]):
         """The part of the store that a key is in: what can fail alone."""
         return self._server.part_of(key)
 
+    def suspect(self, part: str) -> None:
+        """A reply may have belonged to another key: ask on fresh connections next."""
+        self._server.reset(part)
+
+    def trust(self, part: str) -> None:
+        """It did not. What was open is closed by now, and what was asked on it is asked again."""
+
     def distrust(self, part: str) -> None:
         """A reply belonged to another key: close the connections to the part."""
         self._server.reset(part)

@@ -55,7 +55,8 @@ def test_a_fresh_value_is_a_hit_in_one_round_trip():
 def test_a_cell_that_gives_no_fresh_value_is_a_miss_with_its_one_reason(cell, reason):
     script = begun().give(CellRead(10.0, cell, 1_000))
     assert script.outcome == Missing()
-    assert script.notices == [Missed(KEY, reason), Ended(OperationName.GET, 0.0)]
+    seen = cell.filled_by.hex() if reason is MissReason.KEY_CHECK else ""
+    assert script.notices == [Missed(KEY, reason, seen), Ended(OperationName.GET, 0.0)]
 
 
 def test_a_failed_read_is_tried_again_within_the_budget_and_then_given_up():

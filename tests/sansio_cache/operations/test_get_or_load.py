@@ -153,7 +153,8 @@ class TestReading:
     )
     def test_what_cannot_be_served_is_a_miss_and_a_load_of_this_process_is_looked_for(self, cell, reason):
         script = begun().give(CellRead(0.0, cell, NOW_MS))
-        assert script.notices == [Missed(KEY, reason)]
+        seen = cell.filled_by.hex() if reason is MissReason.KEY_CHECK else ""
+        assert script.notices == [Missed(KEY, reason, seen)]
         assert script.command == share(heeds_store=cell is not FOREIGN)
 
     def test_a_failed_read_is_retried_and_then_the_loader_runs_without_the_store(self):
