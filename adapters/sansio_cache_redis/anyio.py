@@ -26,6 +26,8 @@ from sansio_cache_runtime.cache_base import check_config
 from sansio_cache_runtime.memory import memory_for
 from sansio_cache_runtime.sync.background import Background
 
+Cached = runtime.Cached
+
 
 class Cache(runtime.Cache):
     """A read-through cache for asyncio and trio. Make one with `from_url`, `from_client` or `from_config`."""

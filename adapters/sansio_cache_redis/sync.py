@@ -23,6 +23,8 @@ from sansio_cache_runtime.memory import SyncMemoryBackend, memory_for
 from sansio_cache_runtime.sync import cache as runtime
 from sansio_cache_runtime.sync.background import Background
 
+Cached = runtime.Cached
+
 
 class Cache(runtime.Cache):
     """A read-through cache for threads. Make one with `from_url`, `from_client` or `from_config`."""

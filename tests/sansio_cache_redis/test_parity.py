@@ -151,6 +151,7 @@ def test_what_waits_is_a_coroutine_function_in_the_asynchronous_cache_alone(name
         "subscribe",
         "explain",
         "entity",
+        "cached",  # it decorates
     }
     function = unwrapped(theirs)
     assert is_plain != (inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function))

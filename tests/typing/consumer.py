@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, assert_type
 
-from sansio_cache import CacheConfig, CacheStats, Fresh, Key, KeyBuilder, LoadContext, Pattern
+from sansio_cache import Absent, CacheConfig, CacheStats, Fresh, Key, KeyBuilder, LoadContext, Pattern
 from sansio_cache.notices import Hit, Notice
 from sansio_cache_redis import Explanation
 from sansio_cache_redis import anyio as async_cache
@@ -69,6 +69,70 @@ def load_things(database: str, ids: list[int]) -> dict[int, User]:
 
 def from_older(older: dict[str, Any]) -> User:
     return User(older["full_name"])
+
+
+def decorating(cache: sync_cache.Cache) -> None:
+    @cache.cached("user:{id}:{where}", ttl=60)
+    def user(id: int, where: str = "") -> User:
+        return User(f"{where}{id}")
+
+    @cache.cached("fresh:{id}")
+    def fresh(id: int) -> Fresh[User] | Absent:
+        return Fresh(User(str(id)), ttl=60)
+
+    @cache.cached("one:{id}")
+    def one(id: int) -> User:
+        return User(str(id))
+
+    class Shop:
+        id = 1
+
+        @cache.cached("shop:{self.id}:{id}")
+        def item(self, id: int) -> User:
+            return User(str(id))
+
+        @cache.cached("kinds:{id}", ignore=["cls"])
+        @classmethod
+        def kind(cls, id: int) -> User:
+            return User(str(id))
+
+    assert_type(user(7), User)
+    assert_type(user(7, where="x"), User)
+    assert_type(user.key(7), Key)
+    assert_type(user.invalidate(7), InvalidateResult)
+    assert_type(user.refresh(7), User)
+    assert_type(user.uncached(7), User)
+    assert_type(fresh(7), User | None)
+    assert_type(one.many([1, 2]), dict[Any, User])
+    assert_type(Shop().item(7), User)
+    assert_type(Shop().item.invalidate(7), InvalidateResult)
+    assert_type(Shop.kind(7), User)
+    with user.invalidating(7):
+        pass
+    user("7")  # type: ignore[arg-type]
+    user.invalidate("7")  # type: ignore[arg-type]
+    user(7, 8, 9)  # type: ignore[call-arg, arg-type]
+    Shop().item("7")  # type: ignore[arg-type]
+
+
+async def decorating_coroutines(cache: async_cache.Cache, cached: async_cache.Cached) -> None:
+    cached.bind(cache)
+
+    @cached("user:{id}", ttl=60)
+    async def user(id: int) -> User:
+        return User(str(id))
+
+    @cached("plain:{id}")
+    def plain(id: int) -> User:
+        return User(str(id))
+
+    assert_type(await user(7), User)
+    assert_type(await plain(7), User)
+    assert_type(await user.invalidate(7), InvalidateResult)
+    assert_type(await user.many([1]), dict[Any, User])
+    async with user.invalidating(7):
+        pass
+    await user("7")  # type: ignore[arg-type]
 
 
 def configuring() -> None:

@@ -21,12 +21,13 @@ from sansio_cache.policy import Policy
 from sansio_cache.step import Loaded, ManyHeld, Outcome, Step, Value
 from sansio_cache_runtime.backend import SyncBackend
 from sansio_cache_runtime.cache_base import CacheBase, made_config
+from sansio_cache_runtime.cached import Bond, decorating
 from sansio_cache_runtime.entity import plan_entity
 from sansio_cache_runtime.loaders import bind, refuse_coroutine_function, refuse_for_threads
 from sansio_cache_runtime.mutation import Mutation, plan_mutation
 from sansio_cache_runtime.process import at_begin_in_child
 from sansio_cache_runtime.progress import check_progress, reporting
-from sansio_cache_runtime.request_builder import AnyTtl
+from sansio_cache_runtime.request_builder import AnyTtl, RequestBuilder
 from sansio_cache_runtime.results import (
     InvalidateResult,
     PatternResult,
@@ -39,6 +40,7 @@ from sansio_cache_runtime.results import (
     stored,
 )
 from sansio_cache_runtime.sync.background import Background
+from sansio_cache_runtime.sync.cached import CachedFunction, Decorator
 from sansio_cache_runtime.sync.driver import Driver
 from sansio_cache_runtime.sync.entity import Entity
 
@@ -555,6 +557,51 @@ class Cache(CacheBase):
         )
         return Entity(plan, self._run, self._mutating, raises=self._raises_not_told)
 
+    def cached(
+        self,
+        template: str | None = None,
+        *,
+        ttl: AnyTtl | None = None,
+        tags: Iterable[str] = (),
+        policy: Policy | None = None,
+        ignore: Iterable[str] = (),
+        refresh_with_ignored: bool = False,
+    ) -> Decorator:
+        """Decorate a function, so that its calls are cached: the first loads, the others read.
+
+            @cache.cached("user:{id}", ttl=600)
+            def user(id: int) -> User: ...
+
+        What is stored is of the type that the function is declared to give. `user.invalidate(7)` takes a call
+        away, and so does `invalidate(cache.key.build("user", 7))`. On methods, and above `@classmethod` and
+        `@staticmethod`, the receiver is part of the key (`{self.id}`) or in `ignore`.
+
+        Args:
+            template: The key of a call, part by part, with its parameters as fields. Without fields it is a
+                name: `user` makes `user:call:...`, of all arguments by their types and values.
+            ttl: How long values stay fresh: seconds, a timedelta, a tier or a policy.
+            tags: What else they depend on, by name.
+            policy: In place of the cache's policy.
+            ignore: Parameters that are not part of the key, such as a database session.
+            refresh_with_ignored: Whether a refresh in the background may be given what was ignored.
+
+        Raises:
+            ConfigurationError: When decorating: a parameter is not part of the key, or has no stable text;
+                the template names what there is not; what is decorated cannot be cached; the policy would
+                keep what is ignored.
+        """
+        decorator: Decorator = decorating(
+            Bond(_requests_of, self),
+            CachedFunction,
+            template,
+            ttl,
+            tags,
+            policy,
+            ignore,
+            refresh_with_ignored=refresh_with_ignored,
+        )
+        return decorator
+
     # Looking.
 
     def health(self) -> Health:
@@ -603,6 +650,51 @@ class Cache(CacheBase):
         self._recorder.after_fork()
         self._coordinator.forget_loads()
         self._assemble()
+
+
+class Cached:
+    """Decorates functions before there is a cache: `cached = Cached()`, and `cached.bind(cache)` at start-up.
+
+    Calling a function that is not bound yet says so.
+    """
+
+    def __init__(self) -> None:
+        self._bond: Bond[Cache] = Bond(_requests_of)
+
+    def bind(self, cache: Cache) -> None:
+        """Bind all that has been decorated, and will be, to a cache.
+
+        Raises:
+            ConfigurationError: A function cannot be cached with the cache's policy.
+        """
+        self._bond.bind(cache)
+
+    def __call__(
+        self,
+        template: str | None = None,
+        *,
+        ttl: AnyTtl | None = None,
+        tags: Iterable[str] = (),
+        policy: Policy | None = None,
+        ignore: Iterable[str] = (),
+        refresh_with_ignored: bool = False,
+    ) -> Decorator:
+        """Decorate a function: see `Cache.cached`."""
+        decorator: Decorator = decorating(
+            self._bond,
+            CachedFunction,
+            template,
+            ttl,
+            tags,
+            policy,
+            ignore,
+            refresh_with_ignored=refresh_with_ignored,
+        )
+        return decorator
+
+
+def _requests_of(cache: Cache) -> RequestBuilder:
+    return cache._requests  # noqa: SLF001 - of this very module
 
 
 _caches: WeakSet[Cache] = WeakSet()
