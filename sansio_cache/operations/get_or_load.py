@@ -239,14 +239,12 @@ class LoadReading(AsksStore, Struct, frozen=True):
                 variant = request.variant_for(cell)
                 if variant is None:
                     return self._load(_WITHOUT_STORE, now_s, reason)
-                budget = request.budget(now_s)
-                return evolve(self, request=variant, budget=budget).ask()
+                return evolve(self, request=variant, budget=request.budget(now_s)).ask()
             case Unservable(reason=reason, seen=seen):
                 finding = _NOTHING_FOUND if seen == NO_GRANT else Finding(seen=seen, mode=Mode.DROP)
                 return self._load(finding, now_s, MissReason.SCHEMA if request.variant_of else reason)
             case Unchecked(tags=tags):
-                budget = request.budget(now_s)
-                return LoadChecking(self, cell, current, tags, budget).ask()
+                return LoadChecking(self, cell, current, tags, request.budget(now_s)).ask()
             case _:
                 assert_never(verdict)
 
@@ -457,8 +455,7 @@ class LoadAcquiring(AsksStore, Struct, frozen=True):
             case Unservable(seen=seen):
                 return self._refuse(seen, now_s)
             case Unchecked(tags=tags):
-                budget = request.budget(now_s)
-                return LoadChecking(self, cell, current, tags, budget).ask()
+                return LoadChecking(self, cell, current, tags, request.budget(now_s)).ask()
             case _:
                 assert_never(verdict)
 
