@@ -123,10 +123,15 @@ class ManyHeld(Struct, frozen=True):
 
 
 class ManyInvalidated(Struct, frozen=True):
-    """`done`: the keys that are gone from the store; `failed`: those that could not be removed."""
+    """`done`: the keys that are gone from the store; `failed`: those that could not be removed.
+
+    `reason` and `cause` are those of the failure.
+    """
 
     done: tuple[str, ...]
     failed: tuple[str, ...]
+    reason: str = ""
+    cause: Exception | None = None
 
 
 class PatternRemoved(Struct, frozen=True):

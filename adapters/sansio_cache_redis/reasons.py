@@ -140,7 +140,7 @@ def _clean(error: Exception) -> Exception:
     if isinstance(error, RedisError):
         return type(error)(said(error).partition(": ")[2])
     copy = type(error)(*error.args)
-    if isinstance(error, OSError) and isinstance(copy, OSError):
+    if isinstance(error, OSError) and isinstance(copy, OSError) and error.filename is not None:
         copy.filename = error.filename
     return copy
 

@@ -84,7 +84,7 @@ class Mutation:
         count = 0 if self._requests.is_disabled else len(self.keys) + len(self._tags)
         failed = len(outcome.failed)
         self.result = InvalidateResult(count - failed, failed)
-        told(self.result, raises=raises)
+        told(self.result, outcome, raises=raises)
 
 
 def plan_mutation(

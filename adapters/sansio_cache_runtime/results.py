@@ -95,16 +95,17 @@ def stored(names: Iterable[Any], outcome: Outcome) -> dict[Any, bool]:
 def invalidated(outcome: Outcome, *, raises: bool) -> InvalidateResult:
     """What an invalidation gives; it raises what the store could not be told of, where the policy says so."""
     assert isinstance(outcome, ManyInvalidated)
-    return told(InvalidateResult(len(outcome.done), len(outcome.failed)), raises=raises)
+    return told(InvalidateResult(len(outcome.done), len(outcome.failed)), outcome, raises=raises)
 
 
-def told(result: InvalidateResult, *, raises: bool) -> InvalidateResult:
+def told(result: InvalidateResult, outcome: ManyInvalidated, *, raises: bool) -> InvalidateResult:
     """The result; it raises what the store could not be told of, where the policy says so."""
     if result.remembered and raises:
-        raise CacheConnectionError(
+        text = (
             f"the store could not be told of {result.remembered} of {result.done + result.remembered} "
             "invalidations; they are remembered, and it is told when it is back"
         )
+        raise CacheConnectionError(_with(text, outcome.reason)) from outcome.cause
     return result
 
 

@@ -63,16 +63,7 @@ from sansio_cache.events import (
     Woke,
     WriterFound,
 )
-from sansio_cache.notices import (
-    Ended,
-    Hit,
-    Missed,
-    Notice,
-    OperationName,
-    StaleServed,
-    VariantStored,
-    Waited,
-)
+from sansio_cache.notices import Ended, Hit, Missed, Notice, OperationName, StaleServed, VariantStored, Waited
 from sansio_cache.notices import LoadShared as LoadSharedNotice
 from sansio_cache.operations.checking import LoadChecking
 from sansio_cache.operations.loading import MOST_REFUSALS, Finding, LoadRequest, compute, release

@@ -135,22 +135,18 @@ class InvalidateDeleting(AsksStore):
                 removed = SoftExpired(self.keys) if request.soft else Invalidated(self.keys)
                 if done < len(request.keys):
                     return _delete_next(request, done, self.abandoned, now_s, removed)
-                return self._end(request.keys, (), now_s, removed)
+                return self._end(ManyInvalidated(request.keys, ()), now_s, removed)
             case StoreFailed(now_s=now_s):
                 failed = request.keys[self.done :]
-                return self.retry(event) or self._end(
-                    request.keys[: self.done],
-                    failed,
-                    now_s,
-                    *gave_up(event),
-                    InvalidationFailed(failed),
-                )
+                told = ManyInvalidated(request.keys[: self.done], failed, event.reason, event.cause)
+                notices = (*gave_up(event), InvalidationFailed(failed))
+                return self.retry(event) or self._end(told, now_s, *notices)
             case Interrupted(now_s=now_s):
                 return evolve(self, abandoned=True, budget=self.budget.at(now_s)).ask()
             case _:
                 assert_never(event)
 
-    def _end(self, done: tuple[str, ...], failed: tuple[str, ...], now_s: float, *notices: Notice) -> Step:
+    def _end(self, outcome: ManyInvalidated, now_s: float, *notices: Notice) -> Step:
         if self.abandoned:
             return ended(Abandoned(), *notices)
-        return ended(ManyInvalidated(done, failed), *notices, *self.request.over(now_s))
+        return ended(outcome, *notices, *self.request.over(now_s))

@@ -119,6 +119,7 @@ def test_each_failure_has_its_sentence_and_its_cause(error, why):
     reason, cause = reason_of(error, Where("h:1"))
     assert cause is not None
     assert cause.__traceback__ is cause.__cause__ is cause.__context__ is None
+    assert not str(cause).endswith("None")
     assert SECRET not in repr(cause)
     assert re.search(why, reason), reason
     assert SECRET not in reason

@@ -82,6 +82,14 @@ def test_an_invalidation_counts_what_the_store_was_told_of_and_raises_where_it_i
         results.invalidated(outcome, raises=True)
 
 
+def test_an_invalidation_that_raises_says_why():
+    cause = OSError("refused")
+    outcome = ManyInvalidated((), ("c",), "h:1 refuses connections", cause)
+    with pytest.raises(CacheConnectionError, match="when it is back: h:1 refuses connections") as raised:
+        results.invalidated(outcome, raises=True)
+    assert raised.value.__cause__ is cause
+
+
 def test_a_deletion_by_pattern_says_how_far_it_came():
     assert results.removed(PatternRemoved(5, 3, False)) == PatternResult(3, False, 5)
 

@@ -9,6 +9,7 @@ from sansio_cache.commands import DeleteKeys, ExpireCells
 from sansio_cache.entry import MissReason
 from sansio_cache.errors import ProtocolError
 from sansio_cache.events import CellsExpired, FailureKind, Interrupted, KeysDeleted, StoreFailed
+from sansio_cache.keys import ONE_PART
 from sansio_cache.notices import (
     Ended,
     Invalidated,
@@ -142,3 +143,10 @@ class TestSoftly:
             self.begun().give(KeysDeleted(1.0, 2))
         with pytest.raises(ProtocolError):
             Script(invalidate(request())).give(CellsExpired(1.0, 2))
+
+
+def test_what_could_not_be_removed_says_why():
+    cause = OSError("refused")
+    failed = StoreFailed(0.0, FailureKind.PERMISSION, ONE_PART, "h:1 does not permit it", cause)
+    script = Script(invalidate(request())).give(KeysDeleted(0.0, 2), failed)
+    assert script.outcome == ManyInvalidated(KEYS[:2], KEYS[2:], "h:1 does not permit it", cause)
