@@ -30,6 +30,7 @@ from sansio_cache.errors import ConfigurationError, RecursiveLoadError
 from sansio_cache.events import LoadErrorShared, LoadNotShared, LoadShared, ShareAnswer
 from sansio_cache.loader import LoadContext
 from sansio_cache.signals import let_through
+from sansio_cache_runtime.context import set_safely
 from sansio_cache_runtime.shared_errors import SharedError
 
 
@@ -207,7 +208,7 @@ def loading(
     load = _Running(owner, frozenset(keys))
     before = _loads.get()
     try:
-        _loads.set((*before, load))
+        set_safely(_loads, (*before, load))
         if held is not None:
             held[load] = leases
         yield
@@ -216,7 +217,7 @@ def loading(
             held.pop(load, None)
         # A task that the loader has left behind still has the mark; the load is over all the same.
         load.is_running = False
-        _loads.set(before)
+        set_safely(_loads, before)
 
 
 _is_telling: Final[ContextVar[bool]] = ContextVar("sansio_cache_is_telling", default=False)
@@ -227,10 +228,10 @@ def telling() -> Iterator[None]:
     """Mark that functions of the user's are being told something."""
     before = _is_telling.get()
     try:
-        _is_telling.set(True)
+        set_safely(_is_telling, True)
         yield
     finally:
-        _is_telling.set(before)
+        set_safely(_is_telling, before)
 
 
 def is_inside_callback() -> bool:
@@ -240,8 +241,8 @@ def is_inside_callback() -> bool:
 
 def forget_loads() -> None:
     """For background work, which no load waits for: its context was copied from that of a caller."""
-    _loads.set(())
-    _is_telling.set(False)
+    set_safely(_loads, ())
+    set_safely(_is_telling, False)
 
 
 def keys_around(owner: object) -> frozenset[str]:

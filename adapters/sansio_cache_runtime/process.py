@@ -66,12 +66,17 @@ def process_lock() -> threading.RLock:
     return _lock
 
 
+def asking_inside(lock: threading.RLock) -> Callable[[], bool]:
+    """The function that says whether the thread that asks holds the lock, for who asks often."""
+    return lock._is_owned  # type: ignore[no-any-return, attr-defined]  # noqa: SLF001 - Condition asks it as well
+
+
 def is_inside(lock: threading.RLock) -> bool:
     """Whether the thread that asks holds the lock: it is a handler or a finaliser, and nobody gets on but it.
 
     Then it must not wait for other threads, nor change what it may find half changed.
     """
-    return lock._is_owned()  # type: ignore[no-any-return, attr-defined]  # noqa: SLF001 - Condition asks it as well
+    return asking_inside(lock)()
 
 
 def at_begin_in_child(begin: Callable[[], object]) -> None:

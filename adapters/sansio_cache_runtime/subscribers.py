@@ -20,6 +20,7 @@ from sansio_cache.describe import describe
 from sansio_cache.errors import ConfigurationError
 from sansio_cache.notices import Notice
 from sansio_cache.signals import let_through
+from sansio_cache_runtime.context import set_safely
 from sansio_cache_runtime.loaders import is_coroutine_function, telling
 from sansio_cache_runtime.process import process_lock
 from sansio_cache_runtime.tracebacks import textless
@@ -71,7 +72,7 @@ _told: Final[ContextVar[tuple[_Explaining, ...]]] = ContextVar("sansio_cache_exp
 
 def leave_explanations() -> None:
     """Where background work begins: it may have got the context of the call that happened to start it."""
-    _told.set(())
+    set_safely(_told, ())
 
 
 @attrs.define(eq=False)

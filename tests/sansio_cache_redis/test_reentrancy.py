@@ -4,7 +4,10 @@ The handler runs at the n-th point of an operation at which CPython would run on
 Neither of the two waits for the other, both get what they asked for, and nothing is left.
 """
 
+import gc
+import signal
 import sys
+import threading
 from collections import Counter
 from contextlib import suppress
 
@@ -175,3 +178,89 @@ def test_a_handler_closes_the_cache_wherever_its_own_thread_is(url, namespace):
         at += 11
     assert at > 100
     assert found == Counter()
+
+
+class Cyclic:
+    """Ended by the collector, wherever that runs."""
+
+    def __init__(self, at_end):
+        self.me = self
+        self.at_end = at_end
+
+    def __del__(self):
+        self.at_end()
+
+
+def test_finalisers_call_the_cache_wherever_the_collector_runs(url, namespace):
+    """Also inside the interpreter's own functions: a context variable that is set, say."""
+    raised = []
+    with Cache.from_url(url, namespace=namespace, policy=PATIENTLY) as cache:
+        cache.wait_ready()
+
+        def at_end():
+            try:
+                cache.invalidate("gone")
+                cache.get_or_load("kept", lambda: 1)
+                cache.set("kept", 2)
+            except BaseException:
+                raised.append(sys.exc_info()[1])
+
+        def work(name):
+            for count in range(300):
+                Cyclic(at_end)
+                load(cache, f"{name}{count}")
+                cache.get(f"{name}{count}")
+
+        before = gc.get_threshold()
+        gc.set_threshold(20)
+        try:
+            threads = [threading.Thread(target=work, args=(name,), daemon=True) for name in "ab"]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join(GIVE_UP_S)
+            assert not any(thread.is_alive() for thread in threads)
+        finally:
+            gc.set_threshold(*before)
+            gc.collect()
+        assert raised == []
+        assert dict(cache.stats().errors) == {}
+        assert list(left_in(cache)) == []
+
+
+class TimeLimitError(TimeoutError):
+    """What a job queue's time limit raises."""
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="there is no such timer")
+def test_no_alarm_is_lost_and_none_is_taken_for_a_failure(url, namespace):
+    fired = caught = 0
+
+    def exceed(*_):
+        nonlocal fired
+        fired += 1
+        raise TimeLimitError
+
+    with Cache.from_url(url, namespace=namespace, policy=PATIENTLY, **PATIENT) as cache:
+        cache.wait_ready()
+        cache.set("there", 1)
+        before = signal.signal(signal.SIGALRM, exceed)
+        gc.disable()  # what strikes in a finaliser, Python itself swallows
+        try:
+            for count in range(300):
+                try:
+                    signal.setitimer(signal.ITIMER_REAL, 0.00005 + count % 37 * 0.00002)
+                    while fired == count:
+                        cache.get("there")
+                        cache.get_or_load(f"k{count}", lambda count=count: count)
+                except TimeLimitError:
+                    caught += 1
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, before)
+            gc.enable()
+        assert caught == fired == 300
+        assert dict(cache.stats().errors) == {}
+        assert not cache._coordinator.is_out
+        assert within(GIVE_UP_S, lambda: load(cache, "afterwards")) is None
+        assert list(left_in(cache)) == []

@@ -40,6 +40,8 @@ _QUICK_S: Final = 0.003
 """A server that answers within this time is neither slow nor far away."""
 _PART_OF_TIME: Final = 0.8
 """A batch may take so much of the time that its calls have, as far as can be told."""
+UPLOAD_BYTES_PER_S: Final = 1_048_576
+"""An upload may go on for as long as it is no slower."""
 _MOST_LARGE_KEYS: Final = 128
 _DEAD: Final = 2.5
 """A connection that has been silent for so many times as long as it may is closed."""
@@ -79,6 +81,10 @@ class Call(Struct, eq=False):
     def left(self) -> Sequence[Args]:
         """The commands whose replies have not come."""
         return self.commands[len(self.replies) :] if self.replies else self.commands
+
+    def extend(self, wire: Wire) -> None:
+        """What the socket takes of something large is a sign of life, and takes its time."""
+        self.deadline_s = self.limit_s + (wire.written_bytes - self.written_from) / UPLOAD_BYTES_PER_S
 
     def wake(self) -> None:
         """Let the caller go on."""
@@ -138,7 +144,7 @@ class Lane:
     wire: Wire | None = None
     generation: int = 0
     is_passing: bool = False
-    """Whether it was made for a handler's call, which found its own thread in all lanes."""
+    """Whether it was made for a handler's call, which has found its own thread inside."""
     due: deque[Due] = attrs.field(factory=deque)
     """What was sent and is not answered. The driver's."""
     due_count: int = 0
@@ -160,13 +166,6 @@ class Lane:
     def is_free(self) -> bool:
         """Whether nobody drives: also where a driver was interrupted before it could hand the lane over."""
         return self.driver is None or self.driver.is_gone
-
-    def holds_up(self, thread: int) -> bool:
-        """Whether a thread is inside here: its handler's or finaliser's call would wait for itself."""
-        driver = self.driver
-        return (driver is not None and driver.thread == thread and not driver.is_gone) or any(
-            call.thread == thread for call in self.queue
-        )
 
     def learn_from(self, others: Iterable[Lane]) -> None:
         """Begin with what other lanes to the same server know of it."""

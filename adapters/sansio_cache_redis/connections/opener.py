@@ -44,6 +44,8 @@ class Opening:
         self.openers = deque([self])
         """Empty once somebody opens it: where its starter was interrupted there may be two."""
         self.is_begun = False
+        self.is_reserved = False
+        """Whether it is for one caller alone."""
         self.done = ThreadEvent()
         self.wires: deque[Wire] = deque()
         """The connection; empty once somebody has taken it."""
@@ -89,6 +91,12 @@ class Opener:
         opening = self.current
         if opening is None or opening.done.is_set():
             opening = self.current = Opening(self._next_s - time.monotonic())
+        return opening
+
+    def open_aside(self) -> Opening:
+        """A connection for one caller alone."""
+        opening = Opening(self._next_s - time.monotonic())
+        opening.is_reserved = True
         return opening
 
     def begin(self, opening: Opening) -> None:
@@ -148,7 +156,8 @@ class Opener:
         finally:
             self._connecting = None
             opening.done.set()
-        self._on_open(opening)
+        if not opening.is_reserved:
+            self._on_open(opening)
 
     def _ask_time(self, wire: Wire, timeout_s: float) -> None:
         until_s = time.monotonic() + timeout_s

@@ -29,13 +29,14 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from sansio_cache.signals import let_through
 from sansio_cache_redis.connections.announced import BULK_BYTES
-from sansio_cache_redis.connections.lanes import Call, Lane, LargeKeys
+from sansio_cache_redis.connections.aside import Aside
+from sansio_cache_redis.connections.lanes import UPLOAD_BYTES_PER_S, Call, Lane, LargeKeys
 from sansio_cache_redis.connections.opener import Opener, Opening, StartThread
 from sansio_cache_redis.connections.redispy import pack, pack_one
 from sansio_cache_redis.connections.wires import OverlongReplyError, Wire, close_all
 from sansio_cache_redis.errors import ERRORS, OwnResetError, TooLargeError, fresh
 from sansio_cache_redis.wire import Args
-from sansio_cache_runtime.process import process_lock
+from sansio_cache_runtime.process import asking_inside, process_lock
 
 _SLOW_S: Final = 0.003
 """A lane that has been busy for longer is passed over."""
@@ -43,8 +44,6 @@ _IDLE_S: Final = 1.0
 """A connection that has not been used for longer is looked at before it is used again."""
 _SHORTEST_S: Final = 0.02
 """A call gets so much time at least: with less it would be given up in vain."""
-_UPLOAD_BYTES_PER_S: Final = 1_048_576
-"""An upload may go on for as long as it is no slower."""
 _LOOK_S: Final = 0.01
 """How often who waits on a silent connection looks whether there is another."""
 
@@ -76,12 +75,16 @@ class ThreadsConnections:
         longest_value_bytes: int = 1 << 30,
     ) -> None:
         self._lock = process_lock()
+        self._is_held_here = asking_inside(self._lock)
         self._silence_s = silence_s
         self._lanes = [Lane(silence_s) for _ in range(max_connections)]
         self._opener = Opener(
             make_connection, start_thread, on_time, self._put, longest_value_bytes, opening_timeout_s
         )
         self._large = LargeKeys()
+        self._inside: dict[int, Call] = {}
+        """By thread, the call that it is in."""
+        self._aside = Aside(self._opener)
         self._generation = 0
         self._failed_s = 0.0
         self._is_closed = False
@@ -97,7 +100,11 @@ class ThreadsConnections:
         call = Call(commands, now_s, deadline_s, deadline_s, threading.get_ident(), self._lanes[0], [])
         if self._large.keys or len(commands[0]) > 2:  # nothing else to be asked of most reads
             call.is_large = self._large.are_large(commands)
+        outer = self._inside.get(call.thread)
         try:
+            if self._is_held_here() or not (outer is None or outer.is_gone):
+                return self._aside.execute(call, self._silence_s, self._generation, self._drive)
+            self._inside[call.thread] = call
             with self._lock:
                 lane, opening = self._choose(call, now_s)
                 call.lane, call.opening = lane, opening
@@ -118,6 +125,8 @@ class ThreadsConnections:
             return call.replies if len(call.replies) == len(commands) else call.result(monotonic())
         finally:  # however it ends: a KeyboardInterrupt may come at any point
             call.is_gone = True  # from here on others may take the lane
+            if self._inside.get(call.thread) is call:
+                self._inside.pop(call.thread, None)
             if call.lane.driver is call:
                 self._leave(call)
 
@@ -127,6 +136,7 @@ class ThreadsConnections:
             self._generation += 1
             self._opener.last_failure = OwnResetError("the connection was closed")
             wires = [lane.drop()[0] for lane in self._lanes if lane.is_free()]
+            wires += self._aside.drop()
         close_all(wires)
         self._opener.lost()
 
@@ -143,7 +153,7 @@ class ThreadsConnections:
         with self._lock:
             opening = self._opener.current
             is_opening = opening is not None and not opening.done.is_set()
-            return sum(lane.wire is not None for lane in self._lanes) + is_opening
+            return sum(lane.wire is not None for lane in self._lanes) + self._aside.count + is_opening
 
     # Who goes where. Under the lock.
 
@@ -151,7 +161,7 @@ class ThreadsConnections:
         """The lane for a call, and the connection to be opened where one more would be of use."""
         lanes = self._lanes
         if call.is_large:
-            return self._choose_for_large(call, now_s)
+            return self._choose_for_large(now_s)
         working: Lane | None = None
         for lane in lanes:
             if lane.wire is None:
@@ -161,20 +171,18 @@ class ThreadsConnections:
                     return lane, None
                 if lane.is_silent(now_s) and not self._revive(lane, now_s):
                     continue
-            elif lane.holds_up(call.thread):
-                continue
             elif now_s - lane.since_s < _SLOW_S and not lane.is_bulky():
                 return lane, None
             if not lane.is_silent(now_s) and (working is None or lane.load < working.load):
                 working = lane
-        return self._slow(working, call.thread)
+        return self._slow(working)
 
-    def _choose_for_large(self, call: Call, now_s: float) -> tuple[Lane, Opening | None]:
+    def _choose_for_large(self, now_s: float) -> tuple[Lane, Opening | None]:
         """The last lane that works, whether it is busy or not: small ones avoid it then."""
-        working = [lane for lane in self._working(now_s) if not lane.holds_up(call.thread)]
+        working = self._working(now_s)
         if working and (working[-1] is not self._lanes[0] or len(self._lanes) == 1):
             return working[-1], None
-        return self._slow(working[-1] if working else None, call.thread)
+        return self._slow(working[-1] if working else None)
 
     def _working(self, now_s: float) -> list[Lane]:
         return [lane for lane in self._lanes if lane.wire is not None and not lane.is_silent(now_s)]
@@ -192,18 +200,15 @@ class ThreadsConnections:
             close_all([lane.drop()[0]])
         return lane.wire is not None and not lane.is_silent(now_s)
 
-    def _slow(self, working: Lane | None, thread: int) -> tuple[Lane, Opening | None]:
+    def _slow(self, working: Lane | None) -> tuple[Lane, Opening | None]:
         """The same where one more connection would be of use."""
         empty = [lane for lane in self._lanes if lane.wire is None]
         opening = self._opener.open() if empty and not self._is_closed else None
         if working is not None:
             return working, opening
-        lanes = [lane for lane in self._lanes if not lane.holds_up(thread)]
-        for lane in lanes:
-            if lane.wire is None:  # one for all who wait: more of them would not come any sooner
-                return lane, opening
-        passing = Lane(self._silence_s, is_passing=True)
-        return min(lanes, key=lambda lane: lane.load, default=passing), opening
+        if empty:  # one for all who wait: more of them would not come any sooner
+            return empty[0], opening
+        return min(self._lanes, key=lambda lane: lane.load), opening
 
     def _appoint(self, lane: Lane) -> None:
         """Let the next caller drive, if nobody does: those first whose replies are due."""
@@ -219,8 +224,7 @@ class ThreadsConnections:
             call = lane.queue[0]
             if not call.is_over:
                 self._hand_over(lane, call)
-            if lane.queue and lane.queue[0] is call:  # or a handler's call was here
-                lane.queue.popleft()
+            lane.queue.popleft()
 
     def _hand_over(self, lane: Lane, call: Call) -> None:
         lane.driver = call
@@ -256,6 +260,8 @@ class ThreadsConnections:
                 return
             lane.driver = None
             if lane.generation != self._generation or lane.is_passing:
+                if lane.is_passing and not self._is_closed:
+                    self._aside.keep(lane, call, self._generation)
                 wire, calls = lane.drop()
                 self._move(calls, lane)
             if lane.wire is None and lane.queue:
@@ -332,24 +338,18 @@ class ThreadsConnections:
         now_s = monotonic()
         if wire.written_bytes > before_bytes and call.is_large:
             lane.alive_s = now_s
-            self._extend(wire, call)
+            call.extend(wire)
         if now_s < call.deadline_s:
             return
         call.failure = lane.too_late(call, now_s)
         if lane.is_dead(now_s):
             raise call.failure
 
-    @staticmethod
-    def _extend(wire: Wire, call: Call) -> None:
-        """What the socket takes of something large is a sign of life, and takes its time."""
-        written_bytes = wire.written_bytes - call.written_from
-        call.deadline_s = call.limit_s + written_bytes / _UPLOAD_BYTES_PER_S
-
     def _look_elsewhere(self, lane: Lane, call: Call, now_s: float) -> None:
         """Leave a connection that has been silent for too long for another, once there is one."""
         with self._lock:
             others = [each for each in self._working(now_s) if each is not lane]
-            opening = None if others else self._slow(None, call.thread)[1]
+            opening = None if others else self._slow(None)[1]
             if others:
                 queue, lane.queue = lane.queue, deque()
                 self._move([*lane.leave(call), *queue], others[0])
@@ -404,10 +404,10 @@ class ThreadsConnections:
         call.written_from = wire.written_bytes
         lane.sent(batch, now_s)
         if call.is_large:
-            lane.upload_s = len(data) / _UPLOAD_BYTES_PER_S
+            lane.upload_s = len(data) / UPLOAD_BYTES_PER_S
         wire.write(data)
         if call.is_large:
-            self._extend(wire, call)
+            call.extend(wire)
 
     def _pass_over(self, lane: Lane, call: Call) -> None:
         """Do without a value that is too large to be read, at the cost of the connection."""
