@@ -221,8 +221,10 @@ def unknown_scripts(replies: Sequence[Any]) -> list[int]:
     return [place for place, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
 
 
-_DISTRUSTED: Final = (FailureKind.MISPAIRED, FailureKind.READ_ONLY)
-"""Another's reply, or a primary that is none any more: another connection may do better."""
+FIRST_REPLICA_S: Final = 0.1
+LONGEST_REPLICA_S: Final = 5.0
+"""After a replica's refusal the connections are closed, as another may lead to the new primary. Where it does
+not, they stay open for so long, in seconds, and then for twice as long: what can be read there is read."""
 
 
 @attrs.frozen
@@ -259,6 +261,8 @@ class EventReader:
         self._clock = clock
         self._server_clock = server_clock
         self._distrust = distrust
+        self._replica_due_s = -LONGEST_REPLICA_S
+        self._replica_pause_s = FIRST_REPLICA_S
 
     def read(
         self, command: StoreCommand, replies: list[Any] | BaseException
@@ -277,10 +281,23 @@ class EventReader:
                 return self._with_texts(command, replies)
             if isinstance(command, ReadCells) and TooLargeError in map(type, replies):
                 return self._one_by_one(command, replies)
-            if event.kind in _DISTRUSTED:
+            if event.kind is FailureKind.MISPAIRED or (
+                event.kind is FailureKind.READ_ONLY and self._may_look_for_primary(now_s)
+            ):
                 self._distrust()
             return self._with_reason(event, replies)
         return event
+
+    def _may_look_for_primary(self, now_s: float) -> bool:
+        """Whether it is time to look whether another connection leads to a primary. Then the next time is later."""
+        if now_s < self._replica_due_s:
+            return False
+        is_new = now_s >= self._replica_due_s + LONGEST_REPLICA_S
+        self._replica_pause_s = (
+            FIRST_REPLICA_S if is_new else min(2 * self._replica_pause_s, LONGEST_REPLICA_S)
+        )
+        self._replica_due_s = now_s + self._replica_pause_s
+        return True
 
     def _with_reason(self, event: StoreFailed, replies: list[Any]) -> StoreFailed:
         """Say why: the first error reply, where it is one that has made the command fail."""

@@ -302,6 +302,38 @@ def test_a_replica_s_refusal_is_tried_again_on_a_new_connection(
 
 
 @on_every_runtime
+def test_beside_writes_that_a_replica_refuses_its_entries_are_read_and_few_connections_are_opened(
+    runtime: str, fresh_server: Server, namespace: str
+) -> None:
+    """Fault 16: another connection may lead to the new primary, so it is tried, with pauses in between."""
+    raw = fresh_server.client()
+
+    async def main() -> None:
+        async with opened(runtime, fresh_server.url, namespace, **PATIENT) as cache:
+            assert await cache.set("kept", "v")
+            raw.replicaof("127.0.0.1", "1")
+            before = raw.info("stats")["total_connections_received"]
+            hits = 0
+
+            async def write(number: int) -> None:
+                for turn in range(20):
+                    key = f"{number}:{turn}"
+                    assert await cache.get_or_load(key, Loader(turn)) == turn
+
+            async with anyio.create_task_group() as group:
+                for number in range(5):
+                    group.start_soon(write, number)
+                for _ in range(100):
+                    hits += await cache.get("kept") == "v"
+            assert hits == 100
+            assert not cache.is_out
+            assert set(cache.stats().gave_up) == {FailureKind.READ_ONLY}
+            assert raw.info("stats")["total_connections_received"] - before <= 30
+
+    run_on(runtime, main)
+
+
+@on_every_runtime
 def test_a_server_that_stays_a_replica_is_read_and_not_written(
     runtime: str, fresh_server: Server, namespace: str
 ) -> None:

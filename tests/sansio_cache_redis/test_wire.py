@@ -65,6 +65,7 @@ from sansio_cache_redis.reasons import Where
 from sansio_cache_redis.scripts import ACQUIRE, ALL, CAPTURE, EXPIRE, FILL, HOLD, RELEASE, RENEW
 from sansio_cache_redis.wire import (
     EVALSHA,
+    LONGEST_REPLICA_S,
     EventReader,
     ServerClock,
     as_eval,
@@ -662,3 +663,27 @@ def test_a_script_takes_data_from_its_arguments_alone_and_no_memory_to_begin(scr
     assert not script.text.lstrip().startswith("#!")
     assert "KEYS[2]" not in script.text
     assert "error_reply" not in script.text
+
+
+def test_after_a_replica_s_refusal_others_are_looked_for_with_growing_pauses():
+    """Fault 16: hundreds of connections a second would be opened otherwise."""
+    resets = []
+    now_s = 100.0
+    reader = EventReader(lambda: now_s, ServerClock(), lambda: resets.append(now_s), "")
+    refused = BaseParser.parse_error("READONLY You can't write against a read only replica.")
+
+    def refuse_for(span_s):
+        nonlocal now_s
+        until_s = now_s + span_s
+        while now_s < until_s:
+            assert reader.read(STORE, [refused, refused]).kind is FailureKind.READ_ONLY
+            now_s += 0.01
+
+    refuse_for(60.0)
+    pauses = [later - earlier for earlier, later in zip(resets, resets[1:], strict=False)]
+    assert pauses[:6] == pytest.approx([0.1, 0.2, 0.4, 0.8, 1.6, 3.2], abs=0.03)
+    assert all(pause <= LONGEST_REPLICA_S + 0.02 for pause in pauses)
+    now_s += 3 * LONGEST_REPLICA_S
+    resets.clear()
+    refuse_for(1.0)
+    assert len(resets) >= 3, "another failover is met at once"
