@@ -289,14 +289,12 @@ class EventReader:
         return event
 
     def _may_look_for_primary(self, now_s: float) -> bool:
-        """Whether it is time to look whether another connection leads to a primary. Then the next time is later."""
+        """Whether it is time to look for another connection; the next time is later then."""
         if now_s < self._replica_due_s:
             return False
         is_new = now_s >= self._replica_due_s + LONGEST_REPLICA_S
-        self._replica_pause_s = (
-            FIRST_REPLICA_S if is_new else min(2 * self._replica_pause_s, LONGEST_REPLICA_S)
-        )
-        self._replica_due_s = now_s + self._replica_pause_s
+        pause_s = FIRST_REPLICA_S if is_new else min(2 * self._replica_pause_s, LONGEST_REPLICA_S)
+        self._replica_pause_s, self._replica_due_s = pause_s, now_s + pause_s
         return True
 
     def _with_reason(self, event: StoreFailed, replies: list[Any]) -> StoreFailed:

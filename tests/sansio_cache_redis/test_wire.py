@@ -1,6 +1,7 @@
 """The wire: what a semantic command is on the wire, and what its replies amount to."""
 
 import errno
+import itertools
 import socket
 
 import pytest
@@ -669,7 +670,7 @@ def test_after_a_replica_s_refusal_others_are_looked_for_with_growing_pauses():
     """Fault 16: hundreds of connections a second would be opened otherwise."""
     resets = []
     now_s = 100.0
-    reader = EventReader(lambda: now_s, ServerClock(), lambda: resets.append(now_s), "")
+    reader = EventReader(lambda: now_s, ServerClock(), lambda: resets.append(now_s), Where("a test"))
     refused = BaseParser.parse_error("READONLY You can't write against a read only replica.")
 
     def refuse_for(span_s):
@@ -680,7 +681,7 @@ def test_after_a_replica_s_refusal_others_are_looked_for_with_growing_pauses():
             now_s += 0.01
 
     refuse_for(60.0)
-    pauses = [later - earlier for earlier, later in zip(resets, resets[1:], strict=False)]
+    pauses = [later - earlier for earlier, later in itertools.pairwise(resets)]
     assert pauses[:6] == pytest.approx([0.1, 0.2, 0.4, 0.8, 1.6, 3.2], abs=0.03)
     assert all(pause <= LONGEST_REPLICA_S + 0.02 for pause in pauses)
     now_s += 3 * LONGEST_REPLICA_S
