@@ -192,6 +192,36 @@ class CacheStats:
         total = self.total_requests
         return 100.0 * (self.redis_hits + self.stale_hits) / total if total else 0.0
 
+    def as_dict(self) -> dict[str, Any]:
+        """The counters as plain data, which can be made JSON of: for a web page, a log line, a file.
+
+        Returns:
+            Each counter by its name; what is counted by reason, kind or operation as a dict by its text, and
+            only what there is; `total_requests`, `redis_misses` and `hit_rate` in percent; and `latency` by
+            operation: `count`, and `p50_s`, `p99_s` in seconds.
+        """
+        plain: dict[str, Any] = {
+            "total_requests": self.total_requests,
+            "redis_misses": self.redis_misses,
+            "hit_rate": self.hit_rate,
+        }
+        for name in attrs.fields_dict(CacheStats):
+            value = getattr(self, name)
+            if name == "latency":
+                plain[name] = {
+                    operation.value: {
+                        "count": histogram.count,
+                        "p50_s": histogram.percentile_s(50),
+                        "p99_s": histogram.percentile_s(99),
+                    }
+                    for operation, histogram in value.items()
+                }
+            elif isinstance(value, Mapping):
+                plain[name] = {each.value: count for each, count in value.items()}
+            else:
+                plain[name] = value
+        return plain
+
     def __sub__(self, earlier: CacheStats) -> CacheStats:
         changes: dict[str, Any] = {}
         for name in attrs.fields_dict(CacheStats):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from random import Random
 
 import attrs
@@ -444,3 +445,19 @@ def test_a_batch_that_is_interrupted_counts_each_of_its_keys_at_most_once():
         process.interrupt(run)
         process.finish(run)
         assert folded(*run.notices).total_requests <= 2
+
+
+def test_the_counters_are_plain_data_that_can_be_made_json_of():
+    traffic = RandomTraffic(7)
+    traffic.run(50, 4)
+    stats = folded(*traffic.notices)
+    plain = json.loads(json.dumps(stats.as_dict()))
+    derived = {"total_requests", "redis_misses", "hit_rate"}
+    assert set(plain) == set(attrs.fields_dict(CacheStats)) | derived
+    assert {name: plain[name] for name in derived} == {name: getattr(stats, name) for name in derived}
+    assert plain["misses"] == {reason.value: count for reason, count in stats.misses.items()} != {}
+    assert plain["latency"] == {
+        operation.value: {"count": each.count, "p50_s": each.percentile_s(50), "p99_s": each.percentile_s(99)}
+        for operation, each in stats.latency.items()
+    }
+    assert plain["latency"] != {}
