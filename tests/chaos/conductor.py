@@ -394,7 +394,7 @@ class Run:
             else:
                 threads = [name for name in member.ended["threads"] if name not in ("MainThread", "watcher")]
                 threads = [name for name in threads if not name.startswith(("AnyIO", "Trio"))]
-                if threads or member.ended["tasks"] or member.ended["descriptors"] > 0:
+                if threads or member.ended["tasks"] or member.ended["descriptors"]:
                     self.findings.add("left", f"{member.name} has ended, and has {member.ended}")
         for member in self.members:
             counts = dict(member.counts)

@@ -25,11 +25,11 @@ class Log:
     """Where one process writes down what it sees."""
 
     def __init__(self, path: str) -> None:
-        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        self.file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 
     def add(self, *parts: Any) -> None:
         """Write one line."""
-        os.write(self._file, msgspec.json.encode(parts) + b"\n")
+        os.write(self.file, msgspec.json.encode(parts) + b"\n")
 
 
 class Tail:

@@ -23,7 +23,7 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -90,9 +90,18 @@ class RolledBackError(Exception):
     """Ends a mutation before its commit."""
 
 
-def open_descriptors() -> int:
-    """How many files, sockets and the like this process has open."""
-    return sum(1 for _ in Path("/proc/self/fd").iterdir())
+def open_descriptors() -> dict[str, str]:
+    """What this process has open: by descriptor a file, or a socket with its two ends."""
+    ends = {}
+    for line in Path("/proc/self/net/tcp").read_text().splitlines()[1:]:
+        _, local, remote, state, *rest = line.split()
+        ends[f"socket:[{rest[5]}]"] = f"{local} -> {remote} in state {state}"
+    found = {}
+    for each in Path("/proc/self/fd").iterdir():
+        with suppress(FileNotFoundError):  # the one that looked
+            target = str(each.readlink())
+            found[each.name] = f"{target} {ends.get(target, '')}"
+    return found
 
 
 class Straight:
@@ -539,7 +548,7 @@ class Process:
             "calls": len(self.calls),
             "swallowed": self.raised - self.caught,
             "threads": sorted(thread.name for thread in threading.enumerate()),
-            "descriptors": open_descriptors() - self.descriptors,
+            "descriptors": len(open_descriptors()),
         }
 
     def watch(self) -> None:
@@ -600,8 +609,9 @@ class Process:
         gc.collect()
         self.database.close()
         self.server.close()
-        left = {"threads": sorted(thread.name for thread in threading.enumerate())}
-        left["descriptors"] = open_descriptors() - self.descriptors
+        left: dict[str, Any] = {"threads": sorted(thread.name for thread in threading.enumerate())}
+        now_open = open_descriptors()
+        left["descriptors"] = [now_open[each] for each in sorted({*now_open} - {*self.descriptors})]
         self.log.add(ENDED, {**left, "tasks": self.tasks_left})
 
     def run_threads(self, call: Callable[[int], None]) -> None:
@@ -643,7 +653,7 @@ def main() -> None:
         if ctypes.PyDLL(None).fork() == 0:
             # As uWSGI does it: none of Python's hooks has run.
             process.log = Log(order["log"].replace(".log", "-child.log"))
-            process.descriptors += 1  # the new log
+            process.descriptors[str(process.log.file)] = "the new log"
             process.counts.clear()
             process.own = []  # each key has one process that sets it
     if process.is_sync:
