@@ -35,6 +35,7 @@ from sansio_cache.step import Outcome, Step
 from sansio_cache_runtime.anyio.background import Background
 from sansio_cache_runtime.anyio.event import LoopEvent
 from sansio_cache_runtime.anyio.loaders import call_loader
+from sansio_cache_runtime.anyio.turns import take_turn
 from sansio_cache_runtime.anyio.workers import Workers
 from sansio_cache_runtime.backend import AnyioBackend
 from sansio_cache_runtime.driver_base import Call, DriverBase
@@ -96,11 +97,13 @@ class Driver(DriverBase[LoopEvent, AnyioBackend]):
             while True:
                 notices = step.notices
                 if notices and (
-                    (recorder.note(notices) and coordinator.concerns(notices)) or coordinator.needs_recovery
+                    (recorder.note(notices) and (coordinator.concerns(notices) or coordinator.is_disabled))
+                    or coordinator.needs_recovery
                 ):
                     self._heed(notices)
                     for recovery in self._neglected(step):
                         await self._recover(recovery)
+                    await take_turn()  # nothing else may wait, where the store is not asked
                 if (command := step.command) is None:
                     break
                 if isinstance(command, StoreCommand) and not isinstance(

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import anyio.lowlevel
-
 from sansio_cache.commands import StoreCommand
 from sansio_cache.events import StoreEvent
 from sansio_cache.health import Health
+from sansio_cache_runtime.anyio.turns import take_turn
 from sansio_cache_runtime.memory import MemoryBackend
 
 
@@ -15,11 +14,12 @@ class AnyioMemoryBackend(MemoryBackend):
 
     async def answer(self, command: StoreCommand) -> StoreEvent:
         """Do what is asked, at once; but a cancelled caller is told so here, as everywhere."""
-        await anyio.lowlevel.checkpoint_if_cancelled()
+        await take_turn()
         return self.memory.perform(command)
 
     async def health(self) -> Health:
         """How the store is."""
+        await take_turn()
         return self._health()
 
     async def aclose(self) -> None:
