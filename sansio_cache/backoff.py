@@ -14,6 +14,9 @@ LONGEST_PAUSE_S: Final = 0.1
 FALL_BACK_S: Final = 1.0
 _MARGIN_S: Final = 0.0005
 """Half a millisecond past the lease's deadline, which the store knows in whole milliseconds."""
+FIRST_CONNECT_PAUSE_S: Final = 0.01
+LONGEST_CONNECT_PAUSE_S: Final = 0.2
+"""Shorter than a caller waits: who comes in the pause still finds out whether the server is back."""
 _MASK: Final = 2**64 - 1
 
 
@@ -36,3 +39,12 @@ def pause_s(seed: int, turn: int, left_s: float) -> float:
     longest = min(FIRST_PAUSE_S * 2.0 ** min(turn, 20), LONGEST_PAUSE_S)
     pause: float = longest * (0.5 + draw_at(seed, turn) / 2)
     return min(pause, max(left_s, 0.0) + _MARGIN_S)
+
+
+def connect_pause_s(losses: int, draw: float) -> float:
+    """The seconds to wait before another connection, after so many (from 0) that were of no use before.
+
+    `draw` is a number in [0, 1): not all processes come back at once.
+    """
+    longest = min(FIRST_CONNECT_PAUSE_S * 2.0 ** min(losses, 20), LONGEST_CONNECT_PAUSE_S)
+    return longest * (0.5 + draw / 2)

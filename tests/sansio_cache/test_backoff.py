@@ -5,7 +5,15 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sansio_cache.backoff import FALL_BACK_S, FIRST_PAUSE_S, LONGEST_PAUSE_S, pause_s, watched_pause_s
+from sansio_cache.backoff import (
+    FALL_BACK_S,
+    FIRST_PAUSE_S,
+    LONGEST_CONNECT_PAUSE_S,
+    LONGEST_PAUSE_S,
+    connect_pause_s,
+    pause_s,
+    watched_pause_s,
+)
 
 seeds = st.integers(0, 2**64 - 1)
 turns = st.integers(0, 10_000)
@@ -52,3 +60,16 @@ def test_the_sequence_is_splitmix64s():
         share = (word >> 11) / 2**53
         step = FIRST_PAUSE_S * 2**turn
         assert pause_s(0, turn, 1_000.0) == step * (0.5 + share / 2)
+
+
+def test_the_pauses_before_a_connection_double_from_10_ms_to_a_fifth_of_a_second():
+    pauses = [connect_pause_s(losses, 0.999999) for losses in range(8)]
+    assert [round(pause, 3) for pause in pauses] == [0.01, 0.02, 0.04, 0.08, 0.16, 0.2, 0.2, 0.2]
+
+
+@settings(deadline=None)
+@given(st.integers(0, 10**6), st.floats(0, 1, exclude_max=True))
+def test_a_pause_before_a_connection_is_at_least_half_as_long(losses, draw):
+    """Jitter, so that not all processes come back at once."""
+    longest = connect_pause_s(losses, 1.0)
+    assert longest / 2 <= connect_pause_s(losses, draw) <= longest <= LONGEST_CONNECT_PAUSE_S

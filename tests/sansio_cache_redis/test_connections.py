@@ -16,6 +16,7 @@ import anyio
 import anyio.from_thread
 import anyio.lowlevel
 import anyio.to_thread
+import attrs
 import pytest
 import redis
 import redis.asyncio
@@ -30,6 +31,7 @@ from sansio_cache_redis.connections.asyncio import AsyncioConnections
 from sansio_cache_redis.connections.client import ClientConnections
 from sansio_cache_redis.connections.client_anyio import AsyncioClientConnections, TrioClientConnections
 from sansio_cache_redis.connections.multiplexed import as_they_are
+from sansio_cache_redis.connections.pool import Timing
 from sansio_cache_redis.connections.redispy import pack
 from sansio_cache_redis.connections.settings import asyncio_factory, blocking_factory
 from sansio_cache_redis.connections.threads import ThreadsConnections
@@ -43,6 +45,7 @@ from support.tls import TlsProxy
 
 RUNTIMES = ["sync", "asyncio", "trio"]
 LONG_S = 20.0
+TIMING = Timing(opening_s=5.0, call_s=0.25, silence_s=0.1)
 SHORT_S = 0.05
 
 
@@ -82,9 +85,9 @@ def make(runtime, url, **options):
         options = {"silence_s": 0.1, "opening_timeout_s": 5, **options}
         beneath = ThreadsConnections(blocking_factory(config), Background().start, **options)
     elif runtime == "asyncio":
-        beneath = AsyncioConnections(asyncio_factory(config), **{"opening_timeout_s": 5, **options})
+        beneath = AsyncioConnections(asyncio_factory(config), **{"timing": TIMING, **options})
     else:
-        beneath = TrioConnections(blocking_factory(config), **{"opening_timeout_s": 5, **options})
+        beneath = TrioConnections(blocking_factory(config), **{"timing": TIMING, **options})
     return Connections(runtime, beneath, learned)
 
 
@@ -478,7 +481,7 @@ def test_a_reply_that_comes_in_parts_is_put_together(runtime, redis_server):
 
                 async with anyio.create_task_group() as tasks:
                     tasks.start_soon(call, b"half")
-                    await until(lambda: connection._unfinished_bytes)
+                    await until(lambda: connection._has_data())
                     tasks.start_soon(call, b"other")
                 assert replies == {b"half": [b"half", b"half+"], b"other": [b"other", b"other+"]}
 
@@ -657,7 +660,7 @@ def test_a_connection_that_takes_too_long_to_open_fails_the_call(runtime):
         url = f"redis://127.0.0.1:{server.getsockname()[1]}"
 
         async def main():
-            async with opened(runtime, url, opening_timeout_s=SHORT_S) as connections:
+            async with opened(runtime, url, timing=attrs.evolve(TIMING, opening_s=SHORT_S)) as connections:
                 with pytest.raises(ERRORS) as failed:
                     await connections.execute((b"PING",))
                 assert isinstance(failed.value, errors.TimeoutError | TimeoutError)
@@ -712,7 +715,7 @@ def test_on_trio_nothing_overtakes_what_was_sent_in_part():
 
         with closing(ours), closing(theirs):
             theirs.setblocking(False)
-            connection = connections_trio._SocketConnection(redispy, ours)
+            connection = connections_trio._SocketConnection(redispy, ours, TIMING.pace(), 1 << 30)
             async with trio.open_nursery() as tasks:
                 tasks.start_soon(ask, 0)
                 await trio.testing.wait_all_tasks_blocked()
@@ -893,7 +896,7 @@ def test_an_opening_that_is_cancelled_before_it_begins_does_not_stop_the_next(re
                 task = asyncio.create_task(connections.execute((b"PING",)))
                 await asyncio.sleep(0)  # it has begun, and what it waits for has not
                 [opening] = asyncio.all_tasks() - {asyncio.current_task(), task}
-                assert opening is connections.beneath._opening
+                assert opening in [each.task for each in connections.beneath._openings]
                 opening.cancel()
                 with pytest.raises(ERRORS):
                     await task

@@ -8,9 +8,7 @@ import pytest
 import redis
 
 from sansio_cache.entry import MissReason
-from support.faulty import PATIENT, Loader, opened, run_on
-
-on_each_runtime = pytest.mark.parametrize("runtime", ["sync"])
+from support.faulty import PATIENT, Loader, on_every_runtime, opened, run_on
 
 GIANT_BYTES = 200 * 2**20
 MOST_GROWTH_BYTES = 100 * 2**20
@@ -28,7 +26,7 @@ def peak_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-@on_each_runtime
+@on_every_runtime
 def test_a_giant_is_not_read_and_is_nobody_elses_trouble(
     runtime: str, redis_url: str, namespace: str, giant: str
 ) -> None:

@@ -11,11 +11,9 @@ import pytest
 import redis
 
 from sansio_cache.events import FailureKind
-from support.faulty import PATIENT, Loader, opened, run_on
+from support.faulty import PATIENT, Loader, on_every_runtime, opened, run_on
 from support.proxy import Delay, FaultProxy, Refuse, command
 from support.servers import Server
-
-on_each_runtime = pytest.mark.parametrize("runtime", ["sync"])
 
 STALL_S = 1.5
 """A busy machine may stand still, and threads be late: a wait that is no longer than that is no fault."""
@@ -36,7 +34,7 @@ async def all_at_once(count: int, call: Any) -> list[tuple[Any, float]]:
     return found
 
 
-@on_each_runtime
+@on_every_runtime
 def test_a_healthy_server_serves_a_hundred_callers_without_an_error(
     runtime: str, redis_url: str, namespace: str
 ) -> None:
@@ -55,7 +53,7 @@ def test_a_healthy_server_serves_a_hundred_callers_without_an_error(
 
 
 @pytest.mark.timing
-@on_each_runtime
+@on_every_runtime
 def test_a_slow_server_serves_what_fits_and_the_rest_is_shed_in_time(
     runtime: str, redis_server: Server, namespace: str
 ) -> None:
@@ -81,7 +79,7 @@ def test_a_slow_server_serves_what_fits_and_the_rest_is_shed_in_time(
 
 
 @pytest.mark.timing
-@on_each_runtime
+@on_every_runtime
 def test_small_values_do_not_wait_behind_a_large_one_on_a_slow_link(
     runtime: str, redis_server: Server, namespace: str, redis_client: redis.Redis
 ) -> None:
@@ -110,7 +108,7 @@ def test_small_values_do_not_wait_behind_a_large_one_on_a_slow_link(
 
 
 @pytest.mark.timing
-@on_each_runtime
+@on_every_runtime
 def test_an_upload_that_takes_longer_than_an_operation_is_stored(
     runtime: str, redis_server: Server, namespace: str
 ) -> None:
@@ -132,7 +130,7 @@ def test_an_upload_that_takes_longer_than_an_operation_is_stored(
         run_on(runtime, main)
 
 
-@on_each_runtime
+@on_every_runtime
 @pytest.mark.parametrize("fault", ["full", "slow handshake"])
 def test_while_a_second_connection_is_not_to_be_had_the_first_serves_all(
     runtime: str, fault: str, redis_server: Server, namespace: str

@@ -5,14 +5,10 @@ import pytest
 from redis import exceptions as errors
 
 from sansio_cache_redis.connections import multiplexed
-from sansio_cache_redis.connections.multiplexed import (
-    BULK_BYTES,
-    SWEEP_S,
-    MultiplexedConnection,
-    MultiplexedConnections,
-    as_they_are,
-)
+from sansio_cache_redis.connections.multiplexed import BULK_BYTES, MultiplexedConnection, as_they_are
+from sansio_cache_redis.connections.pace import SWEEP_S, Pace
 from sansio_cache_redis.connections.redispy import reply_reader
+from sansio_cache_redis.errors import OverloadedError
 
 PATIENT_S = 60.0
 
@@ -58,7 +54,8 @@ class Fake(MultiplexedConnection):
 
     def __init__(self):
         self.written = []
-        super().__init__(reply_reader(object()), self.written.append, Caller)
+        super().__init__(reply_reader(object()), self.written.append, Caller, Pace(0.1, 0.25), 1 << 30)
+        self.unread = self.unsent = 0
         self.flushes = 0
         self.sweeps = 0
         self.is_connected = True
@@ -75,16 +72,21 @@ class Fake(MultiplexedConnection):
     def _disconnect(self):
         self.is_connected = False
 
+    def _unread_bytes(self):
+        return self.unread
+
+    def _unsent_bytes(self):
+        return self.unsent
+
     def receive(self, data):
         self.data_received(memoryview(bytearray(data)))
 
     def echo(self, *words, timeout_s=PATIENT_S, read=as_they_are):
         return self.ask([(b"ECHO", word) for word in words], timeout_s, read)
 
-    def look(self, clock, after_s=SWEEP_S, late_s=0.0):
-        due_s = clock.now_s + after_s
-        clock.now_s = due_s + late_s
-        return self._look(due_s)
+    def look(self, clock, late_s=0.0):
+        clock.now_s += SWEEP_S + late_s
+        return self._look()
 
 
 @pytest.fixture
@@ -232,52 +234,95 @@ def test_what_is_pending_fails_with_the_connection(connection):
     assert refused.value is not connection.failure
 
 
-# Deadlines.
+# Deadlines. `test_pace.py` has whose time it is.
 
 
-def test_a_call_fails_when_nothing_was_read_for_as_long_as_it_may_take(connection, clock):
+def passing(connection, clock, seconds):
+    """Look again and again, as the sweeper does, for so long; whether it would go on."""
+    until_s = clock.now_s + seconds
+    while clock.now_s < until_s:
+        goes_on = connection.look(clock)
+    return goes_on
+
+
+def test_a_call_fails_when_its_time_is_over_whatever_comes_in_for_others(connection, clock):
+    """L5: the wait for its turn counts, and the connection is not closed for it: it answers."""
+    callers = [connection.echo(b"%d" % number, timeout_s=0.25) for number in range(10)]
+    for number in range(9):
+        assert passing(connection, clock, 0.04)
+        connection.receive(echo(b"%d" % number))
+    assert [caller.answer for caller in callers[:6]] == [[b"%d" % number] for number in range(6)]
+    assert {type(caller.answer) for caller in callers[6:]} == {OverloadedError}
+    assert connection.is_connected
+    late = connection.echo(b"late")
+    connection.receive(echo(b"9") + echo(b"late"))
+    assert late.answer == [b"late"], "the reply of the one that has gone is dropped"
+
+
+def test_a_call_that_is_in_a_greater_hurry_than_its_connection_fails_alone(connection, clock):
     hasty, patient = connection.echo(b"1", timeout_s=0.05), connection.echo(b"2")
     assert connection.sweeps == 1
-    assert connection.look(clock)
-    assert not hasty.done()
-    assert connection.look(clock, 0.04)
-    assert isinstance(hasty.answer, errors.TimeoutError)
+    assert passing(connection, clock, 0.06)
+    assert type(hasty.answer) is errors.TimeoutError
     assert not patient.done()
-    assert connection.failure is None, "it was not silent for long enough"
     connection.receive(echo(b"1") + echo(b"2"))
     assert patient.answer == [b"2"]
 
 
 def test_a_connection_that_was_silent_since_the_call_is_given_up(connection, clock):
-    hasty, patient = connection.echo(b"1", timeout_s=0.05), connection.echo(b"2")
-    assert not connection.look(clock, 0.11)
-    assert isinstance(hasty.answer, errors.TimeoutError)
-    assert isinstance(patient.answer, errors.TimeoutError)
+    first, second = connection.echo(b"1", timeout_s=0.25), connection.echo(b"2")
+    assert not passing(connection, clock, 0.13)
+    assert type(first.answer) is type(second.answer) is errors.TimeoutError
     assert not connection.is_connected
 
 
-def test_as_long_as_replies_come_in_it_is_merely_a_callers_turn_that_has_not_come(connection, clock):
-    connection.echo(b"0")
-    last = connection.echo(b"1", timeout_s=0.25)
-    for _ in range(24):
-        connection.receive(echo(b"0"))
-        connection.echo(b"2")
-        connection._pending.rotate(1)  # it is overtaken all the time
-        assert connection.look(clock, 0.2)
-    assert not last.done()
-    for _ in range(3):
-        connection.look(clock, 0.2)
-    assert isinstance(last.answer, errors.TimeoutError), "but not for ever"
+def test_what_is_large_may_take_a_second_more_for_each_mebibyte(connection, clock):
+    """As long as the peer takes it, or has taken it and says nothing yet."""
+    large = connection.ask([(b"SET", b"k", b"x" * 2 * 2**20)], 0.25, as_they_are)
+    connection.unsent = 2 * 2**20
+    for _ in range(20):
+        connection.unsent -= 2**16
+        assert passing(connection, clock, 0.04)
+    connection.unsent = 0
+    assert passing(connection, clock, 1.0)
+    assert not large.done()
+    assert not connection.is_free, "nobody else is to wait behind it"
+    connection.receive(b"+OK\r\n")
+    assert large.answer == [b"OK"]
+    assert connection.is_free
 
 
-def test_looks_that_come_late_are_not_believed_but_for_every_fourth(connection, clock):
-    """Where the loop was blocked, replies may lie there unread."""
-    caller = connection.echo(b"1", timeout_s=0.05)
-    for _ in range(3):
-        assert connection.look(clock, late_s=1.0)
-        assert not caller.done()
-    assert not connection.look(clock, late_s=1.0)
-    assert isinstance(caller.answer, errors.TimeoutError)
+def test_a_peer_that_takes_nothing_of_what_is_large_is_silent(connection, clock):
+    large = connection.ask([(b"SET", b"k", b"x" * 2 * 2**20)], 0.25, as_they_are)
+    connection.unsent = 2**20
+    assert not passing(connection, clock, 0.6)
+    assert type(large.answer) is errors.TimeoutError
+
+
+def test_and_what_is_large_is_given_up_where_it_takes_longer(connection, clock):
+    large = connection.ask([(b"SET", b"k", b"x" * 2**20)], 0.25, as_they_are)
+    connection.unsent = 2**20
+    while not large.done():
+        connection.unsent -= 1
+        assert connection.look(clock)
+        assert clock.now_s < 1001.3
+    assert isinstance(large.answer, OverloadedError)
+
+
+def test_after_calls_had_to_be_given_up_no_more_are_taken_than_can_be_answered(connection, clock):
+    answers = 0
+    connection._pace.call_s = 0.25
+    calls = [connection.echo(b"1", timeout_s=0.25) for _ in range(100)]
+    while not calls[-1].done():
+        passing(connection, clock, 0.02)
+        connection.receive(echo(b"1"))
+        answers += 1
+    while not connection.is_free:
+        passing(connection, clock, 0.02)
+        connection.receive(echo(b"1"))
+    while connection.is_free:
+        connection.echo(b"2", timeout_s=0.25)
+    assert 0.5 * answers <= connection.load <= answers
 
 
 def test_the_sweeper_rests_while_nothing_is_pending(connection, clock):
@@ -302,7 +347,7 @@ def test_replies_are_read_where_they_come_in_and_so_are_failures(connection):
 
 def test_what_is_overdue_is_read_as_a_failure(connection, clock):
     hasty = connection.echo(b"1", timeout_s=0.05, read=type)
-    assert not connection.look(clock, 0.11)
+    passing(connection, clock, 0.06)
     assert hasty.answer is errors.TimeoutError
 
 
@@ -313,7 +358,7 @@ def test_nothing_is_read_for_a_caller_that_has_gone(connection, clock):
     for caller in gone:
         caller.is_cancelled = True
     connection.receive(echo(b"0"))
-    connection.look(clock, 0.11)
+    passing(connection, clock, 0.06)
     connection.close(errors.ConnectionError("gone"))
     assert read == []
 
@@ -343,84 +388,6 @@ def test_reading_may_close_the_connection_in_the_midst_of_failures(connection, c
 
     overdue = [connection.echo(b"%d" % n, timeout_s=0.05, read=distrust) for n in range(3)]
     patient = connection.echo(b"3", read=distrust)
-    connection.receive(b"$1\r\n")  # so that it is not silent
-    clock.now_s += 0.01
-    assert not connection.look(clock, 0.06)
+    assert not passing(connection, clock, 0.06)
     assert all(caller.done() for caller in (*overdue, patient))
     assert str(patient.answer) == "out of step"
-
-
-# Several.
-
-
-class FakeConnections(MultiplexedConnections):
-    """Opens what it is given."""
-
-    def __init__(self, max_connections):
-        super().__init__(
-            pytest.fail, max_connections=max_connections, opening_timeout_s=PATIENT_S, on_time=pytest.fail
-        )
-        self.to_open = []
-
-    async def _opened(self, timeout_s):
-        if not self.to_open:
-            raise errors.ConnectionError("refused")
-        connection = self.to_open.pop()
-        self._open.append(connection)
-        return connection
-
-    def echo(self, word=b"1"):
-        return self.ask([(b"ECHO", word)], PATIENT_S, as_they_are)
-
-
-def begun(answer):
-    """What a coroutine waits for first."""
-    return answer.send(None)
-
-
-def test_another_connection_is_used_or_opened_where_one_is_bulky_or_gone(clock):
-    all_of_them = FakeConnections(2)
-    first, second = Fake(), Fake()
-    all_of_them.to_open = [first]
-    opening = all_of_them.echo()
-    begun(opening)
-    assert len(first.written) == 1
-    all_of_them.echo()
-    assert len(first._pending) == 2
-    first._get_stuck(True)
-    all_of_them.to_open = [second]
-    another = all_of_them.echo()
-    begun(another)
-    assert len(second._pending) == 1, "there is room for another"
-    all_of_them.echo()
-    assert len(second._pending) == 2
-    second._get_stuck(True)
-    all_of_them.echo()
-    assert len(second._pending) == 3, "there is no room for a third"
-    second.close(errors.ConnectionError("gone"))
-    assert list(all_of_them) == [first]
-    third = Fake()
-    all_of_them.to_open = [third]
-    begun(all_of_them.echo())
-    assert len(third._pending) == 1
-    all_of_them.reset()
-    assert not first.is_connected
-    assert not third.is_connected
-    assert list(all_of_them) == []
-
-
-def test_a_connection_that_cannot_be_opened_is_a_failure_that_is_read(clock):
-    opening = FakeConnections(2).ask([(b"PING",)], PATIENT_S, str)
-    with pytest.raises(StopIteration) as ended:
-        begun(opening)
-    assert ended.value.value == "refused"
-
-
-def test_so_is_one_that_was_closed_as_it_opened(clock):
-    all_of_them = FakeConnections(2)
-    closed = Fake()
-    closed.close(errors.ConnectionError("gone"))
-    all_of_them.to_open = [closed]
-    with pytest.raises(StopIteration) as ended:
-        begun(all_of_them.ask([(b"PING",)], PATIENT_S, str))
-    assert ended.value.value == "gone"

@@ -17,6 +17,7 @@ from sansio_cache_redis import sync
 from sansio_cache_redis.connections.asyncio import AsyncioConnections
 from sansio_cache_redis.connections.lanes import Call
 from sansio_cache_redis.connections.multiplexed import as_they_are
+from sansio_cache_redis.connections.pool import Timing
 from sansio_cache_redis.connections.settings import asyncio_factory
 from sansio_cache_redis.errors import ERRORS
 from sansio_cache_runtime.anyio import driver as driver_anyio
@@ -36,7 +37,7 @@ def test_all_callers_of_a_connection_that_is_closed_as_it_opens_come_to_an_end(r
         connections = AsyncioConnections(
             asyncio_factory(RedisConfig(url=redis_url)),
             max_connections=4,
-            opening_timeout_s=5,
+            timing=Timing(opening_s=5.0, call_s=0.2, silence_s=0.1),
             on_time=lambda _: asyncio.get_running_loop().call_soon(connections.reset),
         )
         calls = [asyncio.ensure_future(connections.ask([(b"PING",)], 0.2, as_they_are)) for _ in range(20)]

@@ -18,7 +18,6 @@ from sansio_cache_redis.connections.settings import (
     blocking_factory,
     check_any_client,
     check_client,
-    opening_timeout_s,
 )
 from sansio_cache_redis.sync import Cache
 from support.proxy import HOLD, FaultProxy
@@ -84,9 +83,13 @@ def test_tls_is_verified_unless_the_url_says_otherwise():
     assert lax.cert_reqs.name == "CERT_NONE"
 
 
-def test_a_connection_is_opened_in_five_seconds_or_given_up():
-    assert opening_timeout_s(RedisConfig()) == 5
-    assert opening_timeout_s(RedisConfig(connect_timeout_s=2)) == 2
+@every_factory
+@pytest.mark.parametrize(("connect_timeout_s", "taken_s"), [(2.0, 2.0), (30.0, 5.0)])
+def test_a_handshake_may_take_all_the_time_and_a_server_five_seconds_of_it_to_take_a_connection(
+    factory, connect_timeout_s, taken_s
+):
+    connection = factory(RedisConfig(connect_timeout_s=connect_timeout_s))()
+    assert (connection.socket_timeout, connection.socket_connect_timeout) == (connect_timeout_s, taken_s)
 
 
 @every_factory

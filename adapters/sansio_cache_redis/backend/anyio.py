@@ -10,25 +10,25 @@ from typing import Any, Final, Protocol
 from weakref import WeakKeyDictionary, WeakSet
 
 from sansio_cache.commands import StoreCommand
-from sansio_cache.config import CacheConfig
+from sansio_cache.config import CacheConfig, RedisConfig
 from sansio_cache.errors import ConfigurationError
 from sansio_cache.events import StoreEvent
 from sansio_cache.health import Health
 from sansio_cache_redis.backend.base import BaseBackend
 from sansio_cache_redis.connections.multiplexed import R, Read, Replies, as_they_are
 from sansio_cache_redis.connections.opener import StartThread
+from sansio_cache_redis.connections.pool import Timing
 from sansio_cache_redis.connections.settings import (
     asyncio_factory,
     blocking_factory,
     check_any_client,
     check_client,
-    opening_timeout_s,
     where_of,
 )
 from sansio_cache_redis.health import PROBES_S, Trips, probes
 from sansio_cache_redis.listening import Listener
 from sansio_cache_redis.topology.single import SingleServer
-from sansio_cache_redis.wire import TIME, Args, ServerClock, encode
+from sansio_cache_redis.wire import TIME, Args, ServerClock, encode, longest_cell_bytes
 from sansio_cache_runtime.anyio.loops import is_under_trio
 
 
@@ -123,6 +123,12 @@ def make_backend_in_running_loop(
     return RedisBackend(config, SingleServer(connections), clock, server_clock, listener, where)
 
 
+def _timing(config: RedisConfig) -> Timing:
+    return Timing(
+        opening_s=config.connect_timeout_s, call_s=config.operation_timeout_s, silence_s=config.silence_s
+    )
+
+
 # Imported where they are used: who runs one of the two event loops need not have the other.
 
 
@@ -139,7 +145,8 @@ def _asyncio_connections(
     return AsyncioConnections(
         asyncio_factory(config.redis),
         max_connections=config.redis.max_connections,
-        opening_timeout_s=opening_timeout_s(config.redis),
+        timing=_timing(config.redis),
+        longest_value_bytes=longest_cell_bytes(config.max_value_bytes),
         on_time=on_time,
     )
 
@@ -175,6 +182,7 @@ def _trio_connections(
     return TrioConnections(
         blocking_factory(config.redis),
         max_connections=config.redis.max_connections,
-        opening_timeout_s=opening_timeout_s(config.redis),
+        timing=_timing(config.redis),
+        longest_value_bytes=longest_cell_bytes(config.max_value_bytes),
         on_time=on_time,
     )

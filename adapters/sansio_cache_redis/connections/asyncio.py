@@ -10,7 +10,7 @@ Python 3.11, redis-py loses one in ten inside its time-outs).
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from functools import partial
 from time import monotonic
 from typing import Any
@@ -19,13 +19,17 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from sansio_cache_redis.connections.multiplexed import (
-    BULK_BYTES,
-    SWEEP_S,
-    MultiplexedConnection,
-    MultiplexedConnections,
+from sansio_cache_redis.connections.multiplexed import BULK_BYTES, MultiplexedConnection
+from sansio_cache_redis.connections.pace import SWEEP_S, Pace
+from sansio_cache_redis.connections.pool import MultiplexedConnections, Timing
+from sansio_cache_redis.connections.redispy import (
+    close_now,
+    has_unread,
+    reply_reader,
+    transport_of,
+    unread_bytes,
+    unsent_bytes,
 )
-from sansio_cache_redis.connections.redispy import close_now, has_unread, reply_reader, transport_of
 from sansio_cache_redis.errors import ERRORS, OwnResetError, as_failure, as_opening_failure, fresh
 
 
@@ -33,18 +37,25 @@ class _AsyncioConnection(MultiplexedConnection):
     """One open connection of redis-py."""
 
     def __init__(
-        self, redispy: Any, loop: asyncio.AbstractEventLoop, write: Callable[[bytes], object]
+        self,
+        redispy: Any,
+        loop: asyncio.AbstractEventLoop,
+        write: Callable[[bytes], object],
+        pace: Pace,
+        longest_bytes: int,
     ) -> None:
-        super().__init__(reply_reader(redispy), write, partial(asyncio.Future, loop=loop))
+        super().__init__(
+            reply_reader(redispy), write, partial(asyncio.Future, loop=loop), pace, longest_bytes
+        )
         self._redispy = redispy
         self._loop = loop
         self._sweeper: asyncio.TimerHandle | None = None
 
     def _sweep_soon(self) -> None:
-        self._sweeper = self._loop.call_later(SWEEP_S, self._sweep, monotonic() + SWEEP_S)
+        self._sweeper = self._loop.call_later(SWEEP_S, self._sweep)
 
-    def _sweep(self, due_s: float) -> None:
-        if self._look(due_s):
+    def _sweep(self) -> None:
+        if self._look():
             self._sweep_soon()
 
     def _disconnect(self) -> None:
@@ -58,8 +69,17 @@ class _AsyncioConnection(MultiplexedConnection):
 class _TransportConnection(_AsyncioConnection, asyncio.Protocol):
     """On its transport."""
 
-    def __init__(self, redispy: Any, loop: asyncio.AbstractEventLoop, transport: asyncio.Transport) -> None:
-        super().__init__(redispy, loop, transport.write)
+    def __init__(
+        self,
+        redispy: Any,
+        loop: asyncio.AbstractEventLoop,
+        transport: asyncio.Transport,
+        pace: Pace,
+        longest_bytes: int,
+    ) -> None:
+        super().__init__(redispy, loop, transport.write, pace, longest_bytes)
+        self._transport = transport
+        self._socket = transport.get_extra_info("socket")
         transport.set_write_buffer_limits(high=BULK_BYTES)
         transport.set_protocol(self)
 
@@ -69,6 +89,12 @@ class _TransportConnection(_AsyncioConnection, asyncio.Protocol):
     def _flush(self) -> None:
         if self._outbox and self.failure is None:
             self._write(self._outgoing())
+
+    def _unread_bytes(self) -> int:
+        return unread_bytes(self._socket)
+
+    def _unsent_bytes(self) -> int:
+        return self._transport.get_write_buffer_size() + unsent_bytes(self._socket)
 
     # What the transport calls, beside `data_received`.
 
@@ -92,8 +118,8 @@ class _TransportConnection(_AsyncioConnection, asyncio.Protocol):
 class _PublicConnection(_AsyncioConnection):
     """Where its transport is not to be had: redis-py's public methods, at several times the price."""
 
-    def __init__(self, redispy: Any, loop: asyncio.AbstractEventLoop) -> None:
-        super().__init__(redispy, loop, self._write_later)
+    def __init__(self, redispy: Any, loop: asyncio.AbstractEventLoop, pace: Pace, longest_bytes: int) -> None:
+        super().__init__(redispy, loop, self._write_later, pace, longest_bytes)
         self._has_outgoing = asyncio.Event()
         self._tasks = [loop.create_task(self._read_all()), loop.create_task(self._write_all())]
 
@@ -125,8 +151,11 @@ class _PublicConnection(_AsyncioConnection):
                     reply = await self._redispy.read_response(disable_decoding=True)
                 except ResponseError as error:
                     reply = error
-                self._last_read_s = monotonic()
+                self._last_read_s = monotonic() - self._behind_s
+                self._answered += 1
                 self._deliver([reply])
+                if not self.is_free:
+                    self._weigh()
         except Exception as error:  # noqa: BLE001 - also what the parser makes of nonsense
             self.close(as_failure(error))
         except asyncio.CancelledError:
@@ -134,15 +163,17 @@ class _PublicConnection(_AsyncioConnection):
             raise
 
 
-def _connection_on(redispy: Any, loop: asyncio.AbstractEventLoop) -> _AsyncioConnection:
+def _connection_on(
+    redispy: Any, loop: asyncio.AbstractEventLoop, pace: Pace, longest_bytes: int
+) -> _AsyncioConnection:
     """Take a connection over that redis-py has opened."""
     if has_unread(redispy):
         raise RedisConnectionError("a reply came that nobody has asked for")
     transport = transport_of(redispy)
     return (
-        _PublicConnection(redispy, loop)
+        _PublicConnection(redispy, loop, pace, longest_bytes)
         if transport is None
-        else _TransportConnection(redispy, loop, transport)
+        else _TransportConnection(redispy, loop, transport, pace, longest_bytes)
     )
 
 
@@ -152,14 +183,24 @@ def _look_at(task: asyncio.Task[Any]) -> None:
         task.exception()
 
 
+class _Opening:
+    """A connection that is being opened, for all who wait for one."""
+
+    def __init__(self, started_s: float) -> None:
+        self.started_s = started_s
+        self.task: asyncio.Task[_AsyncioConnection]
+        self.redispy: Any = None
+
+
 class AsyncioConnections(MultiplexedConnections[_AsyncioConnection]):
     """The open connections to one server, for any number of tasks of one event loop.
 
     Args:
         make_connection: Makes an asyncio connection of redis-py that is not open yet.
         max_connections: How many may be open at once.
-        opening_timeout_s: How long a connection may take to open in the background.
+        timing: How long they may take.
         on_time: Told the server's time, in microseconds, when a connection opens.
+        longest_value_bytes: A reply that announces a longer value is not read on.
     """
 
     def __init__(
@@ -167,45 +208,69 @@ class AsyncioConnections(MultiplexedConnections[_AsyncioConnection]):
         make_connection: Callable[[], Any],
         *,
         max_connections: int,
-        opening_timeout_s: float,
+        timing: Timing,
         on_time: Callable[[int], object],
+        longest_value_bytes: int = 1 << 30,
     ) -> None:
         super().__init__(
             make_connection,
             max_connections=max_connections,
-            opening_timeout_s=opening_timeout_s,
+            timing=timing,
             on_time=on_time,
+            longest_value_bytes=longest_value_bytes,
         )
         self._loop = asyncio.get_running_loop()
-        self._opening: asyncio.Task[_AsyncioConnection] | None = None
-        self._connecting: Any = None
+        self._openings: list[_Opening] = []
+        self._jobs: set[asyncio.Task[object]] = set()
 
     @property
     def count(self) -> int:
         """How many connections are open or being opened."""
-        return len(list(self)) + (self._opening is not None)
+        return len(list(self)) + len(self._openings)
 
     async def aclose(self) -> None:
         """Close the connections, for good, and wait until they are."""
         self._is_closed = True
-        if self._opening is not None:
-            self._opening.cancel()
-            if self._connecting is not None:
-                close_now(self._connecting)  # on Python 3.11 redis-py may lose the cancellation
-            await asyncio.wait([self._opening])
-            self._opening = None  # it may have been cancelled before it began
-        self.reset()
+        openings = list(self._openings)
+        for opening in openings:
+            opening.task.cancel()
+            if opening.redispy is not None:
+                close_now(opening.redispy)  # on Python 3.11 redis-py may lose the cancellation
+        if openings:
+            await asyncio.wait([each.task for each in openings])
+        self._openings.clear()  # one may have been cancelled before it began
+        for connection in list(self):
+            connection.close(OwnResetError("the cache was closed"))
         for _ in range(3):  # the transport closes its socket in the next turn, TLS in the one after
             await asyncio.sleep(0)
+
+    def _start(self, job: Coroutine[Any, Any, object]) -> None:
+        task = self._loop.create_task(job)
+        self._jobs.add(task)
+        task.add_done_callback(self._jobs.discard)
+
+    def _open_soon(self) -> None:
+        if not self._is_closed:
+            self._opening()
+
+    def _opening(self) -> _Opening:
+        """The connection that is being opened; another one beside it, where it takes too long."""
+        # One that was cancelled before it began is done, and nobody has taken it away.
+        self._openings = [each for each in self._openings if not each.task.done()]
+        openings = self._openings
+        if openings and self._is_worth_waiting_for(openings[-1].started_s, len(openings)):
+            return openings[-1]
+        opening = _Opening(monotonic())
+        opening.task = self._loop.create_task(self._open_one(opening))
+        opening.task.add_done_callback(_look_at)
+        self._openings.append(opening)
+        return opening
 
     async def _opened(self, timeout_s: float) -> _AsyncioConnection:
         if self._is_closed:
             raise OwnResetError("the cache was closed")
-        if self._opening is None or self._opening.done():  # done where it was cancelled before it began
-            self._opening = self._loop.create_task(self._open_one())
-            self._opening.add_done_callback(_look_at)
         # Not cancelled with the caller: it goes on being opened, for the next one.
-        done, _ = await asyncio.wait([self._opening], timeout=max(timeout_s, 0))
+        done, _ = await asyncio.wait([self._opening().task], timeout=max(timeout_s, 0))
         if not done:
             raise RedisTimeoutError("no connection in time")
         [opening] = done
@@ -216,21 +281,25 @@ class AsyncioConnections(MultiplexedConnections[_AsyncioConnection]):
             raise fresh(as_opening_failure(failure))
         return opening.result()
 
-    async def _open_one(self) -> _AsyncioConnection:
+    async def _open_one(self, opening: _Opening) -> _AsyncioConnection:
         connection: _AsyncioConnection | None = None
         try:
-            redispy = self._connecting = self._make_connection()
-            async with asyncio.timeout(self._opening_timeout_s):
+            await asyncio.sleep(self._pause_s())
+            redispy = opening.redispy = self._make_connection()
+            async with asyncio.timeout(self._timing.opening_s):
                 await redispy.connect()
-                connection = _connection_on(redispy, self._loop)
+                connection = _connection_on(
+                    redispy, self._loop, self._timing.pace(), self._longest_value_bytes
+                )
                 await self._admit(connection)
         except BaseException:
+            self._lost()
             if connection is not None:
                 connection.close(RedisConnectionError("the connection was closed"))
-            elif self._connecting is not None:
-                close_now(self._connecting)
+            elif opening.redispy is not None:
+                close_now(opening.redispy)
             raise
         else:
             return connection
         finally:
-            self._opening = self._connecting = None
+            self._openings = [each for each in self._openings if each is not opening]

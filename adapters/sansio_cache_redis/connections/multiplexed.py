@@ -1,9 +1,6 @@
-"""Connections as asyncio and trio share them: the calls on one, their replies and their deadlines.
+"""A connection as asyncio and trio share it: the calls on it, their replies and their deadlines.
 
-Nothing here waits, and nothing does I/O: that is what `asyncio.py` and `trio.py` add.
-
-One connection serves all callers. Another is opened where that one is in the middle of something large, so
-that small values do not wait for it.
+Nothing here waits, and nothing does I/O: that is what `asyncio.py` and `trio.py` add. `pool.py` has several.
 
 Answers. A caller says how its replies are to be read (`Read`). They are read where they come in, so that no
 task and no coroutine stands between the socket and the caller, and not at all where the caller has gone. A
@@ -20,38 +17,45 @@ some of its replies and not all. A caller that was cancelled stays in the queue 
 dropped: replies never get out of step (S9). A reply that nobody has asked for ends the connection, and so
 does a part of one.
 
-Deadlines. There is no timer for each call: one sweeper looks at them all. A call fails when nothing at all
-was read for as long as it may take. While replies come in it is merely its turn that has not come, and ten
-thousand callers at once are no reason to fail one of them. A connection that was silent since a call that
-has failed is given up, and what is pending on it fails as well: its fate is unknown, and the core decides
-what to do.
+Deadlines. There is no timer for each call: one sweeper looks at them all. A call fails when its time is over,
+whatever the connection does meanwhile; the wait for its turn counts (L5). Only time that was the loop's and
+not the server's does not: `pace.py` keeps the clock. What is large may take longer to go out: a second for
+each mebibyte. A connection that is silent is given up, and what is pending on it fails as well: its fate is
+unknown, and the core decides what to do. One that answers others is slow, and not silent: who fails there has
+asked for more than can be answered, and nobody else fails for it.
+
+In the way. What is large, or comes slowly, is no reason to wait for others: they are sent again over another
+connection as soon as there is one, as all commands may be repeated. So are the commands of all where the
+connection is closed for the sake of one of them.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Awaitable, Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Generator, Iterable, Sequence
+from functools import partial
 from time import monotonic
-from typing import Any, Final, Generic, Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
+import attrs
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from sansio_cache_redis.connections.redispy import LONGEST_CALL_S, NOT_ENOUGH_DATA, pack, pack_one
-from sansio_cache_redis.errors import OwnResetError, as_failure, fresh
-from sansio_cache_redis.wire import TIME, Again, Args, tell_time
+from sansio_cache_redis.connections.pace import UNLIMITED, Pace, Seen
+from sansio_cache_redis.connections.redispy import NOT_ENOUGH_DATA, pack, pack_one
+from sansio_cache_redis.connections.unfinished import UnfinishedReply
+from sansio_cache_redis.errors import OverloadedError, OwnResetError, TooLargeError, as_failure, fresh
+from sansio_cache_redis.wire import Again, Args
 
-SWEEP_S: Final = 0.02
 BULK_BYTES: Final = 131072
 """A connection with more than this of one reply, or unsent, is passed over for another."""
+UPLOAD_BYTES_PER_S: Final = 1048576
+"""What is large may take as long as this takes to send it, besides the time of every call."""
 _FEED_BYTES: Final = 16384
 """What the parser gets at a time: for every reply it moves the whole rest to the front of its buffer."""
-_MOST_LATE_LOOKS: Final = 3
 _FIRST_CALLS: Final = 24
 """So many calls are worth a write of their own to a server that waits for some."""
-_SILENCE_S: Final = 0.1
-"""A call may be in a greater hurry than that; for a connection to be given up it must have been as silent."""
 
 R = TypeVar("R")
 
@@ -70,6 +74,11 @@ def read_failure(read: Read[R], failure: BaseException) -> R:
 
 
 Replies = list[Any] | BaseException
+
+
+def _read_on(read: Read[R], got: list[Any], rest: Replies) -> R | Again[R]:
+    """Read replies of which the first ones had come before."""
+    return read(rest if isinstance(rest, BaseException) else [*got, *rest])
 
 
 def as_they_are(replies: Replies) -> Replies | Again[Replies]:
@@ -91,6 +100,71 @@ class Caller(Protocol):
     def __await__(self) -> Generator[Any, Any, Any]: ...
 
 
+class _Gone:
+    """In the place of a caller that waits elsewhere, or not any more."""
+
+    def done(self) -> bool:
+        """Whether it waits no more."""
+        return True
+
+    def set_result(self, _: Any, /) -> object:
+        """Nobody is there to be handed anything."""
+        raise AssertionError
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        raise AssertionError
+
+
+_GONE: Final = _Gone()
+
+Pending = tuple[Caller, int, Read[Any], float, float, Sequence[Args], int]
+"""Who, how many replies, how to read them, timeout_s, when it was asked on the connection's clock, what, and
+how many bytes that is.
+
+A plain tuple, as there is one for each call.
+"""
+
+
+@attrs.frozen
+class Homeless:
+    """A call that is to be sent over another connection, with what is left of its time."""
+
+    caller: Caller
+    commands: Sequence[Args]
+    read: Read[Any]
+    timeout_s: float
+
+    def fail(self, failure: BaseException) -> None:
+        """It is not to be sent any more."""
+        if not self.caller.done():
+            self.caller.set_result(read_failure(self.read, failure))
+
+
+class Owner(Protocol):
+    """Who has several connections."""
+
+    def closed(self, connection: Any) -> None:
+        """A connection was closed, whoever did it."""
+        ...
+
+    def relieve(self, connection: Any) -> None:
+        """A connection has something in the way of others: they had better ask elsewhere."""
+        ...
+
+    def pass_over(self, connection: Any, commands: Sequence[Args]) -> None:
+        """A connection is in the middle of a value that is not read: it is of no more use."""
+        ...
+
+    def give_up(self, connection: Any) -> None:
+        """What a connection has in the way of others is of no use to anybody any more."""
+        ...
+
+
+def seconds_to_send(size_bytes: int) -> float:
+    """How long a command may take besides the time of every call, as it is large."""
+    return size_bytes / UPLOAD_BYTES_PER_S if size_bytes > BULK_BYTES else 0.0
+
+
 class MultiplexedConnection(ABC):
     """One open connection and what is pending on it.
 
@@ -99,34 +173,57 @@ class MultiplexedConnection(ABC):
         write: Writes at once. It is called where nothing else is waiting to be written, or being
             written.
         make_caller: Makes a future.
+        pace: How fast it may be expected to answer.
+        longest_value_bytes: A reply that announces a longer value is not read on: `TooLargeError` stands in
+            its place.
     """
 
     def __init__(
-        self, parser: Any, write: Callable[[bytes], object], make_caller: Callable[[], Caller]
+        self,
+        parser: Any,
+        write: Callable[[bytes], object],
+        make_caller: Callable[[], Caller],
+        pace: Pace,
+        longest_value_bytes: int,
     ) -> None:
         self.failure: BaseException | None = None
+        self.owner: Owner | None = None
         self._write = write
         self._make_caller = make_caller
         self._feed = parser.feed
         self._gets = parser.gets
         self._has_data = parser.has_data
-        # A plain tuple, as there is one for each call: who, how many replies, how to read them, timeout_s,
-        # sent_s.
-        self._pending: deque[tuple[Caller, int, Read[Any], float, float]] = deque()
+        self._unfinished = UnfinishedReply(parser.len, longest_value_bytes)
+        self._is_unfinished = False
+        self._pending: deque[Pending] = deque()
         self._replies: list[Any] = []
         """What the first of them has got so far."""
         self._outbox: list[bytes] = []
         self._is_crowded = False
         self.is_free = True
-        """Whether it is open, and nothing large is on its way that others would have to wait for."""
+        """Whether it is open, and nothing is pending on it that others would have to wait for too long."""
         self._is_stuck = False
+        self._is_slow = False
+        self._is_uploading = False
         self._unfinished_bytes = 0
+        self._pace = pace
+        self._behind_s = 0.0
+        self._most_pending = UNLIMITED
+        self._answered = 0
         self._last_read_s = monotonic()
+        """On the connection's clock."""
         self._is_swept = False
-        self._late_looks = 0
 
-    def ask(self, commands: Sequence[Args], timeout_s: float, read: Read[R]) -> Awaitable[R]:
+    def ask(
+        self, commands: Sequence[Args], timeout_s: float, read: Read[R], data: bytes | None = None
+    ) -> Awaitable[R]:
         """Send commands together; the future that is given back gets what `read` makes of the replies.
+
+        Args:
+            commands: What to send.
+            timeout_s: How long that may take, the wait for its turn included.
+            read: Makes what the caller gets of the replies.
+            data: The commands, packed, where they are already.
 
         Raises:
             Exception: Nothing was sent: the connection is closed, or a command cannot be packed.
@@ -134,11 +231,13 @@ class MultiplexedConnection(ABC):
         if self.failure is not None:
             raise fresh(self.failure)
         wanted = len(commands)
-        data = pack_one(commands[0]) if wanted == 1 else pack(commands)
+        if data is None:
+            data = pack_one(commands[0]) if wanted == 1 else pack(commands)
         caller = self._make_caller()
         pending = self._pending
         is_alone = not (pending or self._is_crowded)
-        pending.append((caller, wanted, read, timeout_s, monotonic()))
+        size_bytes = len(data)
+        pending.append((caller, wanted, read, timeout_s, monotonic() - self._behind_s, commands, size_bytes))
         if is_alone:
             self._write(data)
         elif self._outbox:
@@ -149,9 +248,18 @@ class MultiplexedConnection(ABC):
             self._outbox.append(data)
             self._flush_soon()
         if not self._is_swept:
-            self._is_swept = True
-            self._sweep_soon()
+            self._begin_sweeping()
+        if size_bytes > BULK_BYTES or len(pending) >= self._most_pending:
+            self._is_uploading = self._is_uploading or size_bytes > BULK_BYTES
+            self.is_free = False
         return caller
+
+    def take(self, homeless: Homeless) -> None:
+        """Send what was asked elsewhere."""
+        if self.failure is None:
+            self._append(homeless.caller, homeless.commands, homeless.read, homeless.timeout_s)
+        else:
+            homeless.fail(self.failure)
 
     def close(self, failure: BaseException) -> None:
         """Give the connection up. What is pending fails."""
@@ -160,11 +268,52 @@ class MultiplexedConnection(ABC):
         self.failure = failure
         self.is_free = False
         self._disconnect()
+        if self.owner is not None:
+            self.owner.closed(self)
         pending = self._pending
         while pending:
-            caller, _, read, _, _ = pending.popleft()
+            caller, _, read, *_ = pending.popleft()
             if not caller.done():
                 caller.set_result(read(failure))
+
+    def expect(self, answered_after_s: float) -> None:
+        """It has answered the first command after so many seconds."""
+        self._pace.slowest_s = answered_after_s
+
+    @property
+    def is_overfull(self) -> bool:
+        """Whether more is pending than can be answered in time."""
+        return len(self._pending) >= self._most_pending
+
+    @property
+    def first(self) -> Sequence[Args]:
+        """What is answered next."""
+        return self._pending[0][5]
+
+    @property
+    def load(self) -> int:
+        """How many calls are pending."""
+        return len(self._pending)
+
+    def hand_over(self, *, first: bool, begun: bool = False) -> list[Homeless]:
+        """What is to be sent elsewhere: all that is waited for.
+
+        Args:
+            first: Whether the first of it as well.
+            begun: Whether the replies are to be kept that the first has got already.
+        """
+        handed = []
+        got = self._replies if begun else []
+        self._replies = [] if first else self._replies
+        now_s = monotonic() - self._behind_s
+        for place, (caller, wanted, read, timeout_s, asked_s, commands, size) in enumerate(self._pending):
+            if caller.done() or not (place or first):
+                continue
+            self._pending[place] = (_GONE, wanted, read, timeout_s, asked_s, commands, size)
+            if got and not place:
+                commands, read = commands[len(got) :], partial(_read_on, read, got)
+            handed.append(Homeless(caller, commands, read, timeout_s - (now_s - asked_s)))
+        return handed
 
     # For those who do the I/O.
 
@@ -174,18 +323,27 @@ class MultiplexedConnection(ABC):
         Replies find their callers. The connection is closed where they do not, as a reply that nobody has
         asked for would be the next caller's.
         """
-        self._last_read_s = monotonic()
+        self._last_read_s = monotonic() - self._behind_s
         count = len(data)
+        due = len(self._pending)
         try:
             for begin in range(0, count, _FEED_BYTES):
                 portion_bytes = min(_FEED_BYTES, count - begin)
                 self._unfinished_bytes += portion_bytes
                 self._feed(data, begin, portion_bytes)
                 self._deliver(iter(self._gets, NOT_ENOUGH_DATA))
-            if not self._pending and self._has_data():
-                raise RedisConnectionError("a reply came that nobody has asked for")  # noqa: TRY301
+            if self._has_data():
+                if not self._pending:
+                    raise RedisConnectionError("a reply came that nobody has asked for")  # noqa: TRY301
+                self._is_unfinished = True
+                if self._unfinished.is_too_long(data):
+                    self._pass_over()
+            elif self._is_unfinished:
+                self._is_unfinished = False
+                self._unfinished.begin()
         except Exception as error:  # noqa: BLE001 - also what the parser makes of nonsense
             self.close(as_failure(error))
+        self._answered += due - len(self._pending)
         if self._unfinished_bytes > BULK_BYTES or not self.is_free:
             self._weigh()
 
@@ -197,7 +355,7 @@ class MultiplexedConnection(ABC):
             self._unfinished_bytes = 0
             if not pending:
                 raise RedisConnectionError("a reply came that nobody has asked for")
-            caller, wanted, read, _, _ = pending[0]
+            caller, wanted, read, _, _, _, _ = pending[0]
             if wanted == 1:
                 mine = [reply]
             else:
@@ -206,19 +364,31 @@ class MultiplexedConnection(ABC):
                 if len(mine) < wanted:
                     continue
                 self._replies = []
-            _, _, _, timeout_s, _ = pending.popleft()
+            _, _, _, timeout_s, asked_s, _, _ = pending.popleft()
             if not caller.done():
                 answer = read(mine)
-                if isinstance(answer, Again):
-                    self._send_again(caller, answer, timeout_s)
+                if isinstance(answer, Again):  # it goes on waiting, in what is left of its time
+                    left_s = timeout_s - (monotonic() - self._behind_s - asked_s)
+                    self._append(caller, answer.commands, answer.read, left_s)
                 else:
                     caller.set_result(answer)
 
-    def _send_again(self, caller: Caller, again: Again[Any], timeout_s: float) -> None:
-        """Send what has to be sent once more; the caller goes on waiting, and its time begins anew."""
-        self._pending.append((caller, len(again.commands), again.read, timeout_s, monotonic()))
-        self._outbox.append(pack(again.commands))
+    def _pass_over(self) -> None:
+        """Do without a value that is too large to be read, at the cost of the connection."""
+        commands = self._pending[0][5]
+        self._deliver([TooLargeError("the value is larger than a value may be")])
+        if self.owner is None:
+            self.close(OwnResetError("a value is larger than a value may be"))
+        else:
+            self.owner.pass_over(self, commands)
+
+    def _append(self, caller: Caller, commands: Sequence[Args], read: Read[Any], timeout_s: float) -> None:
+        now_s, data = monotonic() - self._behind_s, pack(commands)
+        self._pending.append((caller, len(commands), read, timeout_s, now_s, commands, len(data)))
+        self._outbox.append(data)
         self._flush_soon()
+        if not self._is_swept:
+            self._begin_sweeping()
 
     def _get_stuck(self, is_stuck: bool) -> None:
         """Whether there is more to be sent than the peer takes."""
@@ -226,8 +396,15 @@ class MultiplexedConnection(ABC):
         self._weigh()
 
     def _weigh(self) -> None:
-        is_large = self._is_stuck or self._unfinished_bytes > BULK_BYTES
-        self.is_free = self.failure is None and not is_large
+        if self._is_uploading:
+            self._is_uploading = any(size_bytes > BULK_BYTES for *_, size_bytes in self._pending)
+        self.is_free = self.failure is None and not (self._is_in_the_way or self.is_overfull)
+
+    @property
+    def _is_in_the_way(self) -> bool:
+        """Whether something is large, or slow, before the replies of others."""
+        is_large = self._is_stuck or self._is_uploading or self._unfinished_bytes > BULK_BYTES
+        return is_large or self._is_slow
 
     def _outgoing(self) -> bytes:
         """What is to be sent now."""
@@ -236,33 +413,79 @@ class MultiplexedConnection(ABC):
         self._is_crowded = len(outbox) > 1 or len(self._pending) > _FIRST_CALLS
         return b"".join(outbox)
 
-    def _look(self, due_s: float) -> bool:
+    def _begin_sweeping(self) -> None:
+        self._is_swept = True
+        self._pace.begin(monotonic())
+        self._sweep_soon()
+
+    def _look(self) -> bool:
         """Fail the calls whose time is over; whether there are any to look at again in `SWEEP_S`."""
-        self._is_swept = bool(self._pending)
-        if not self._pending:
+        pending, pace = self._pending, self._pace
+        self._is_swept = bool(pending)
+        if not pending:
             return False
-        now_s = monotonic()
-        # Where the loop was blocked replies may lie there unread: look again, but not for ever.
-        is_late = now_s - due_s >= SWEEP_S
-        self._late_looks = self._late_looks + 1 if is_late and self._late_looks < _MOST_LATE_LOOKS else 0
-        if self._late_looks:
+        seen = Seen(
+            now_s=monotonic(),
+            read_s=self._last_read_s,
+            unread_bytes=self._unread_bytes(),
+            unsent_bytes=self._unsent_bytes() if self._is_uploading or self._is_stuck else 0,
+            answered=self._answered,
+            pending=len(pending),
+            is_waiting=len(pending) > len(self._outbox),
+        )
+        now_s = pace.look(seen, pending[0][4])
+        self._behind_s = pace.behind_s
+        if pace.is_to_look_again:
             return True
-        overdue = []
-        is_silent = False
-        for caller, _, read, timeout_s, sent_s in self._pending:
-            waited_s = now_s - max(sent_s, self._last_read_s)
-            if waited_s < timeout_s and now_s - sent_s < LONGEST_CALL_S:
-                continue
-            overdue.append((caller, read))
-            is_silent = is_silent or (self._last_read_s < sent_s and waited_s >= _SILENCE_S)
-        for caller, read in overdue:
-            if not caller.done():
-                answer = read(RedisTimeoutError("no reply in time"))
-                if not caller.done():  # it is still pending, and to read may have closed the connection
-                    caller.set_result(answer)
-        if is_silent:
+        self._fail_overdue(now_s)
+        owed_s = sum(seconds_to_send(each[6]) for each in pending) if self._is_uploading else 0.0
+        if self.failure is None and pace.is_dead(pending[0][3], owed_s):
             self.close(RedisTimeoutError("the server does not answer"))
+        if self.failure is None:
+            self._make_way(now_s)
         return self.failure is None
+
+    def _fail_overdue(self, now_s: float) -> None:
+        overdue = []
+        for place, (caller, wanted, read, timeout_s, asked_s, commands, size) in enumerate(self._pending):
+            if now_s - asked_s < timeout_s or caller.done():
+                continue
+            if size > BULK_BYTES and now_s - asked_s < timeout_s + seconds_to_send(size):
+                continue
+            overdue.append((caller, read, asked_s))
+            self._pending[place] = (_GONE, wanted, read, timeout_s, asked_s, commands, size)
+        is_slow = False
+        for caller, read, asked_s in overdue:
+            failure: BaseException = RedisTimeoutError("no reply in time")
+            if self._pace.alive_s >= asked_s:
+                is_slow = True
+                failure = OverloadedError("others were answered, and not all can be in time")
+            if not caller.done():
+                caller.set_result(read(failure))
+        if is_slow and not self._is_in_the_way:
+            self._pace.gave_up()
+        self._most_pending = self._pace.most_pending
+
+    def _make_way(self, now_s: float) -> None:
+        """Let others ask elsewhere where something large, or slow, is before them; in the end, all."""
+        caller, _, _, timeout_s, asked_s, _, _ = self._pending[0]
+        is_part, waited_s = self._has_data(), now_s - asked_s
+        self._is_slow = is_part and waited_s >= min(timeout_s / 2, self._pace.silence_s)
+        self._weigh()
+        if not self._is_in_the_way or self.owner is None:
+            return
+        if is_part and caller.done() and waited_s >= timeout_s:
+            self.owner.give_up(self)
+        elif len(self._pending) > 1:
+            self.owner.relieve(self)
+
+    def _unread_bytes(self) -> int:
+        """How much lies there to be read; 0 where that cannot be known."""
+        return 0
+
+    def _unsent_bytes(self) -> int:
+        """How much the peer has not taken yet; 0 where that cannot be known."""
+        return 0
 
     @abstractmethod
     def _flush_soon(self) -> object:
@@ -275,79 +498,3 @@ class MultiplexedConnection(ABC):
     @abstractmethod
     def _disconnect(self) -> None:
         """Close the connection, without waiting for the peer."""
-
-
-C = TypeVar("C", bound=MultiplexedConnection)
-
-
-class MultiplexedConnections(ABC, Generic[C]):
-    """The open connections to one server: a few of them, and mostly one.
-
-    Args:
-        make_connection: Makes a connection of redis-py that is not open yet.
-        max_connections: How many may be open at once.
-        opening_timeout_s: How long a connection may take to open in the background.
-        on_time: Told the server's time, in microseconds, when a connection opens.
-    """
-
-    def __init__(
-        self,
-        make_connection: Callable[[], Any],
-        *,
-        max_connections: int,
-        opening_timeout_s: float,
-        on_time: Callable[[int], object],
-    ) -> None:
-        self._open: list[C] = []
-        self._make_connection = make_connection
-        self._max_connections = max_connections
-        self._opening_timeout_s = opening_timeout_s
-        self._on_time = on_time
-        self._is_closed = False
-
-    def ask(self, commands: Sequence[Args], timeout_s: float, read: Read[R]) -> Awaitable[R]:
-        """Send commands together, and give back what `read` makes of their replies, or of a failure.
-
-        What is given back is awaited once, and at once. A failure is one that `read` is given: whether the
-        commands were run is unknown then.
-
-        Raises:
-            Exception: Nothing was sent: a command cannot be packed.
-        """
-        for connection in self._open:
-            if connection.is_free:
-                return connection.ask(commands, timeout_s, read)
-        self._open = list(self)
-        if len(self._open) >= self._max_connections:
-            return self._open[-1].ask(commands, timeout_s, read)
-        return self._ask_on_another(commands, timeout_s, read)
-
-    async def _ask_on_another(self, commands: Sequence[Args], timeout_s: float, read: Read[R]) -> R:
-        started_s = monotonic()
-        try:
-            connection = await self._opened(timeout_s)
-            answer = connection.ask(commands, timeout_s - (monotonic() - started_s), read)
-        except Exception as error:  # noqa: BLE001 - whatever it is, it comes in the place of the replies
-            return read_failure(read, error)
-        return await answer
-
-    async def _admit(self, connection: C) -> None:
-        """Ask a new connection for the server's time; where it answers, it serves all from then on."""
-        replies: Replies = await connection.ask([TIME], self._opening_timeout_s, as_they_are)
-        if isinstance(replies, BaseException):
-            raise replies
-        tell_time(replies[0], self._on_time)
-        self._open.append(connection)
-
-    def reset(self) -> None:
-        """Close the connections that are open. The next call opens another."""
-        connections, self._open = self._open, []
-        for connection in connections:
-            connection.close(OwnResetError("the connection was closed"))
-
-    def __iter__(self) -> Iterator[C]:
-        return iter([connection for connection in self._open if connection.failure is None])
-
-    @abstractmethod
-    async def _opened(self, timeout_s: float) -> C:
-        """A connection that is opened, for this caller and all that come while it is."""

@@ -8,15 +8,20 @@ version. Where an attribute is gone, redis-py's public methods are used, at thei
 from __future__ import annotations
 
 import socket
+import sys
 from asyncio import StreamReader, StreamWriter, Transport
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from importlib import import_module
 from typing import Any, Final, cast
 
 import hiredis
 from redis.exceptions import InvalidResponse, ResponseError
 
-LONGEST_CALL_S: Final = 5.0
-"""How long a call may wait in all, in seconds, as long as replies to others keep coming in."""
+_fcntl: Any = None
+with suppress(ImportError):  # Windows has neither
+    _fcntl = import_module("fcntl")
+    _termios: Any = import_module("termios")
 
 NOT_ENOUGH_DATA: Final = object()
 
@@ -49,6 +54,26 @@ def has_unread(connection: Any) -> bool:
     stream = getattr(connection, "_reader", None)
     parser = getattr(getattr(connection, "_parser", None), "_reader", None)
     return bool(getattr(stream, "_buffer", b"")) or (isinstance(parser, hiredis.Reader) and parser.has_data())
+
+
+def unread_bytes(sock: Any) -> int:
+    """How much lies there to be read from a socket; 0 where the system does not say."""
+    return _queued(sock, "FIONREAD")
+
+
+def unsent_bytes(sock: Any) -> int:
+    """How much the peer of a socket has not taken yet of what the system has; 0 where it does not say."""
+    return _queued(sock, "TIOCOUTQ")
+
+
+def _queued(sock: Any, request: str) -> int:
+    if _fcntl is None:
+        return 0
+    try:
+        answer = _fcntl.ioctl(sock.fileno(), getattr(_termios, request), bytes(4))
+    except (OSError, ValueError):  # it is closed, or is none that knows
+        return 0
+    return int.from_bytes(answer, sys.byteorder, signed=True)
 
 
 def close_now(connection: Any) -> None:

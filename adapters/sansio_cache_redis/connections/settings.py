@@ -33,8 +33,8 @@ from sansio_cache.url import MEMORY, read_url, redact_url
 from sansio_cache_redis.connections.redispy import pack_one
 from sansio_cache_redis.reasons import Where
 
-_LONGEST_OPENING_S: Final = 5.0
-"""How long a connection may take to open in the background; another is tried after that."""
+_LONGEST_SYN_S: Final = 5.0
+"""How long a server may take to take a connection, before it has to shake hands."""
 
 _REFUSED: Final = {
     "decode_responses": "cells are bytes: leave it out",
@@ -70,11 +70,6 @@ def refuse_no_client(client: Any, options: Mapping[str, Any]) -> None:
         raise ConfigurationError("from_client takes no url: the client knows where its server is")
 
 
-def opening_timeout_s(config: RedisConfig) -> float:
-    """How long a connection may take to open in the background, in seconds."""
-    return min(config.connect_timeout_s, _LONGEST_OPENING_S)
-
-
 def _arguments(config: RedisConfig, parse: Callable[[str], Any]) -> tuple[Any, dict[str, Any]]:
     """The class of connection and its keyword arguments, for a URL."""
     url = read_url(config.url)
@@ -90,8 +85,8 @@ def _arguments(config: RedisConfig, parse: Callable[[str], Any]) -> tuple[Any, d
             raise ConfigurationError(f"the URL option {name} cannot be used: {why}")
     connection_class = arguments.pop("connection_class", None)
     arguments |= {
-        "socket_timeout": opening_timeout_s(config),
-        "socket_connect_timeout": opening_timeout_s(config),
+        "socket_timeout": config.connect_timeout_s,
+        "socket_connect_timeout": min(config.connect_timeout_s, _LONGEST_SYN_S),
         "maint_notifications_config": MaintNotificationsConfig(enabled=False),
         "protocol": 2,
     }

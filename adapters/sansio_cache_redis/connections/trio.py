@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import socket
 import ssl
-from collections.abc import Awaitable, Callable, Generator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Sequence
 from contextlib import suppress
 from time import monotonic, sleep
 from typing import Any, Final, cast
@@ -21,20 +21,16 @@ import trio
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from sansio_cache_redis.connections.multiplexed import (
-    SWEEP_S,
-    MultiplexedConnection,
-    MultiplexedConnections,
-    R,
-    Read,
-    read_failure,
-)
+from sansio_cache_redis.connections.multiplexed import MultiplexedConnection, R, Read, read_failure
+from sansio_cache_redis.connections.pace import SWEEP_S, Pace
+from sansio_cache_redis.connections.pool import MultiplexedConnections, Timing
 from sansio_cache_redis.connections.redispy import (
-    LONGEST_CALL_S,
     exchange_publicly,
     has_unread,
     reply_reader,
     socket_of,
+    unread_bytes,
+    unsent_bytes,
 )
 from sansio_cache_redis.errors import OwnResetError, as_failure, as_opening_failure, fresh
 from sansio_cache_redis.wire import Args
@@ -90,17 +86,21 @@ class _Call:
 class _TrioConnection(MultiplexedConnection):
     """One open connection of redis-py, and the task that writes."""
 
-    def __init__(self, redispy: Any, write: Callable[[bytes], object]) -> None:
-        super().__init__(reply_reader(redispy), write, _Call)
+    def __init__(
+        self, redispy: Any, write: Callable[[bytes], object], pace: Pace, longest_bytes: int
+    ) -> None:
+        super().__init__(reply_reader(redispy), write, _Call, pace, longest_bytes)
         self._redispy = redispy
         self._resting: trio.lowlevel.Task | None = None
         """The task that writes, while there is nothing to write."""
 
     @trio.lowlevel.enable_ki_protection  # a call that is pending must be waiting when its answer comes
-    async def ask(self, commands: Sequence[Args], timeout_s: float, read: Read[R]) -> R:
+    async def ask(
+        self, commands: Sequence[Args], timeout_s: float, read: Read[R], data: bytes | None = None
+    ) -> R:
         """Send commands together, and wait for what `read` makes of the replies, or of why none was sent."""
         try:
-            answer = super().ask(commands, timeout_s, read)
+            answer = super().ask(commands, timeout_s, read, data)
         except Exception as error:  # noqa: BLE001 - whatever it is, it comes in the place of the replies
             return read_failure(read, error)
         return await answer
@@ -116,9 +116,8 @@ class _TrioConnection(MultiplexedConnection):
     async def _sweep(self) -> None:
         is_needed = True
         while is_needed:
-            due_s = monotonic() + SWEEP_S
             await trio.sleep(SWEEP_S)
-            is_needed = self._look(due_s)
+            is_needed = self._look()
 
     async def _rest(self) -> None:
         """Wait until there is something to write."""
@@ -149,13 +148,15 @@ class _TrioConnection(MultiplexedConnection):
 class _SocketConnection(_TrioConnection):
     """On its socket."""
 
-    def __init__(self, redispy: Any, sock: socket.socket) -> None:
-        super().__init__(redispy, self._try_to_write)
+    def __init__(self, redispy: Any, sock: socket.socket, pace: Pace, longest_bytes: int) -> None:
+        super().__init__(redispy, self._try_to_write, pace, longest_bytes)
         sock.setblocking(False)
         self._sock = sock
         self._reads = _MOST_READS if isinstance(sock, ssl.SSLSocket) else 1
         self._buffer = memoryview(bytearray(_READ_BYTES))
         self._is_writing = False
+        self._left_bytes = 0
+        """How much of what is being written the socket has not taken."""
         trio.lowlevel.spawn_system_task(self._guard, self._read_all)
         trio.lowlevel.spawn_system_task(self._guard, self._write_all)
 
@@ -176,6 +177,7 @@ class _SocketConnection(_TrioConnection):
             left = memoryview(self._outgoing())
             self._is_writing = True
             while left:
+                self._left_bytes = len(left)
                 try:
                     left = left[self._sock.send(left[:_WRITE_BYTES]) :]
                 except ssl.SSLWantReadError:
@@ -183,6 +185,7 @@ class _SocketConnection(_TrioConnection):
                 except (BlockingIOError, ssl.SSLWantWriteError):
                     self._get_stuck(True)
                     await trio.lowlevel.wait_writable(self._sock)
+            self._left_bytes = 0
             self._is_writing = False
             self._get_stuck(False)
 
@@ -201,6 +204,12 @@ class _SocketConnection(_TrioConnection):
                     raise RedisConnectionError("the server closed the connection")
                 self.data_received(self._buffer[:count])
 
+    def _unread_bytes(self) -> int:
+        return unread_bytes(self._sock)
+
+    def _unsent_bytes(self) -> int:
+        return self._left_bytes + unsent_bytes(self._sock)
+
     def _disconnect(self) -> None:
         trio.lowlevel.notify_closing(self._sock)
         super()._disconnect()
@@ -209,8 +218,9 @@ class _SocketConnection(_TrioConnection):
 class _PublicConnection(_TrioConnection):
     """Where its socket is not to be had: redis-py's public methods, batch after batch on a thread."""
 
-    def __init__(self, redispy: Any) -> None:
-        super().__init__(redispy, self._write_later)
+    def __init__(self, redispy: Any, pace: Pace, longest_bytes: int) -> None:
+        super().__init__(redispy, self._write_later, pace, longest_bytes)
+        self._longest_s = redispy.socket_timeout
         self._threads = trio.CapacityLimiter(1)
         trio.lowlevel.spawn_system_task(self._guard, self._exchange_all)
 
@@ -232,18 +242,23 @@ class _PublicConnection(_TrioConnection):
 
     def _exchange(self, data: bytes, count: int) -> list[Any]:
         replies = []
-        for reply in exchange_publicly(self._redispy, [data], count, LONGEST_CALL_S):
-            self._last_read_s = monotonic()
+        for reply in exchange_publicly(self._redispy, [data], count, self._longest_s):
+            self._last_read_s = monotonic() - self._behind_s
+            self._answered += 1
             replies.append(reply)
         return replies
 
 
-def _connection_on(redispy: Any) -> _TrioConnection:
+def _connection_on(redispy: Any, pace: Pace, longest_bytes: int) -> _TrioConnection:
     """Take a connection over that redis-py has opened."""
     if has_unread(redispy):
         raise RedisConnectionError("a reply came that nobody has asked for")
     sock = socket_of(redispy)
-    return _PublicConnection(redispy) if sock is None else _SocketConnection(redispy, sock)
+    return (
+        _PublicConnection(redispy, pace, longest_bytes)
+        if sock is None
+        else _SocketConnection(redispy, sock, pace, longest_bytes)
+    )
 
 
 class _Connecting:
@@ -291,7 +306,8 @@ class _Connecting:
 class _Opening:
     """A connection that is being opened, for all who wait for one."""
 
-    def __init__(self) -> None:
+    def __init__(self, started_s: float) -> None:
+        self.started_s = started_s
         self.scope = trio.CancelScope()
         self.done = trio.Event()
         self.connection: _TrioConnection | None = None
@@ -304,8 +320,9 @@ class TrioConnections(MultiplexedConnections[_TrioConnection]):
     Args:
         make_connection: Makes a blocking connection of redis-py that is not open yet.
         max_connections: How many may be open at once.
-        opening_timeout_s: How long a connection may take to open in the background.
+        timing: How long they may take.
         on_time: Told the server's time, in microseconds, when a connection opens.
+        longest_value_bytes: A reply that announces a longer value is not read on.
     """
 
     def __init__(
@@ -313,16 +330,18 @@ class TrioConnections(MultiplexedConnections[_TrioConnection]):
         make_connection: Callable[[], Any],
         *,
         max_connections: int,
-        opening_timeout_s: float,
+        timing: Timing,
         on_time: Callable[[int], object],
+        longest_value_bytes: int = 1 << 30,
     ) -> None:
         super().__init__(
             make_connection,
             max_connections=max_connections,
-            opening_timeout_s=opening_timeout_s,
+            timing=timing,
             on_time=on_time,
+            longest_value_bytes=longest_value_bytes,
         )
-        self._opening: _Opening | None = None
+        self._openings: list[_Opening] = []
         self._closed = trio.Event()
         trio.lowlevel.spawn_system_task(self._end_with_the_run)
         # Of its own: loaders may hold all of trio's usual ones. Who is abandoned keeps its place for a while.
@@ -331,17 +350,21 @@ class TrioConnections(MultiplexedConnections[_TrioConnection]):
     @property
     def count(self) -> int:
         """How many connections are open or being opened."""
-        return len(list(self)) + (self._opening is not None)
+        return len(list(self)) + len(self._openings)
 
     async def aclose(self) -> None:
         """Close the connections, for good, and wait until they are."""
         self._is_closed = True
-        if self._opening is not None:
-            self._opening.scope.cancel()
-            await self._opening.done.wait()
+        for opening in list(self._openings):
+            opening.scope.cancel()
+            await opening.done.wait()
         self._closed.set()
-        self.reset()
+        self._close()
         await trio.lowlevel.checkpoint()
+
+    def _close(self) -> None:
+        for connection in list(self):
+            connection.close(OwnResetError("the cache was closed"))
 
     async def _end_with_the_run(self) -> None:
         """As the run ends all system tasks are cancelled at once: those that use connections end first."""
@@ -350,17 +373,34 @@ class TrioConnections(MultiplexedConnections[_TrioConnection]):
         finally:
             with trio.move_on_after(_LAST_S, shield=True):
                 await self._closed.wait()
-            self.reset()
+            self._close()
+
+    def _start(self, job: Coroutine[Any, Any, object]) -> None:
+        async def run() -> None:
+            await job
+
+        trio.lowlevel.spawn_system_task(run)
+
+    def _open_soon(self) -> None:
+        if not self._is_closed:
+            self._opening()
+
+    def _opening(self) -> _Opening:
+        """The connection that is being opened; another one beside it, where it takes too long."""
+        openings = self._openings
+        if openings and self._is_worth_waiting_for(openings[-1].started_s, len(openings)):
+            return openings[-1]
+        opening = _Opening(monotonic())
+        # Not cancelled with the caller: it goes on being opened, for the next one.
+        trio.lowlevel.spawn_system_task(self._open_one, opening)
+        self._openings.append(opening)
+        return opening
 
     @trio.lowlevel.enable_ki_protection  # who finds an opening waits for it, so it must have begun
     async def _opened(self, timeout_s: float) -> _TrioConnection:
         if self._is_closed:
             raise OwnResetError("the cache was closed")
-        opening = self._opening
-        if opening is None:
-            opening = self._opening = _Opening()
-            # Not cancelled with the caller: it goes on being opened, for the next one.
-            trio.lowlevel.spawn_system_task(self._open_one, opening)
+        opening = self._opening()
         with trio.move_on_after(max(timeout_s, 0)):
             await opening.done.wait()
         if not opening.done.is_set():
@@ -373,8 +413,10 @@ class TrioConnections(MultiplexedConnections[_TrioConnection]):
         connection: _TrioConnection | None = None
         try:
             with opening.scope:
-                with trio.move_on_after(self._opening_timeout_s):
-                    connection = _connection_on(await _Connecting(self._make_connection).run(self._threads))
+                await trio.sleep(self._pause_s())
+                with trio.move_on_after(self._timing.opening_s):
+                    redispy = await _Connecting(self._make_connection).run(self._threads)
+                    connection = _connection_on(redispy, self._timing.pace(), self._longest_value_bytes)
                     await self._admit(connection)
                     opening.connection = connection
                 if opening.connection is None:
@@ -382,7 +424,9 @@ class TrioConnections(MultiplexedConnections[_TrioConnection]):
         except Exception as error:  # noqa: BLE001 - handed to the callers who wait
             opening.failure = as_opening_failure(error)
         finally:
-            if connection is not None and opening.connection is None:
-                connection.close(opening.failure)
-            self._opening = None
+            if opening.connection is None:
+                self._lost()
+                if connection is not None:
+                    connection.close(opening.failure)
+            self._openings = [each for each in self._openings if each is not opening]
             opening.done.set()

@@ -1,0 +1,280 @@
+"""Several connections of one event loop to one server, as asyncio and trio share them. No I/O.
+
+One connection serves all callers. Another is opened where that one is in the middle of something large or
+slow, or has more to do than it can in time. Until it is there, or where it is not to be had, the first goes
+on serving all: what waits there behind something large is sent again over the other one once that is open.
+What is large goes out over another connection than the first, where there may be another.
+
+A caller never opens a connection, and waits for one no longer than for anything else; it goes on being opened
+in the background. One that could not be opened, or that was lost soon after, is followed by a pause, which
+doubles. A call that no connection can serve in time is refused at once, and no connection is closed for it.
+"""
+
+from __future__ import annotations
+
+import random
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
+from time import monotonic
+from typing import Any, Final, Generic, TypeVar
+
+import attrs
+
+from sansio_cache.backoff import connect_pause_s
+from sansio_cache_redis.connections.multiplexed import (
+    BULK_BYTES,
+    Homeless,
+    MultiplexedConnection,
+    R,
+    Read,
+    Replies,
+    as_they_are,
+    read_failure,
+)
+from sansio_cache_redis.connections.pace import Pace
+from sansio_cache_redis.connections.redispy import pack, pack_one
+from sansio_cache_redis.errors import OverloadedError, OwnResetError
+from sansio_cache_redis.wire import TIME, Args, tell_time
+
+_LASTING_S: Final = 1.0
+"""A connection that was lost sooner was not worth much."""
+_LANE_S: Final = 0.05
+"""How long what is large waits for a connection of its own, where another is open."""
+_PATIENCE_S: Final = 1.0
+"""Where one takes longer to open, another is tried beside it; where both do, a third after twice as long."""
+
+_REST_S: Final = 1.0
+"""How long a value is not asked for that did not come in time."""
+_MOST_TOO_LARGE: Final = 128
+
+C = TypeVar("C", bound=MultiplexedConnection)
+
+
+def _key(commands: Sequence[Args]) -> bytes:
+    """The key that is read."""
+    return commands[0][1]
+
+
+@attrs.frozen(kw_only=True)
+class Timing:
+    """How long connections may take, in seconds.
+
+    Args:
+        opening_s: To open, in the background.
+        call_s: For a call, as long as nothing large has to be sent.
+        silence_s: To say anything at all, where something was asked.
+    """
+
+    opening_s: float
+    call_s: float
+    silence_s: float
+
+    def pace(self) -> Pace:
+        """What a new connection is expected to keep."""
+        return Pace(self.silence_s, self.call_s)
+
+
+class MultiplexedConnections(ABC, Generic[C]):
+    """The open connections to one server: a few of them, and mostly one.
+
+    Args:
+        make_connection: Makes a connection of redis-py that is not open yet.
+        max_connections: How many may be open at once.
+        timing: How long they may take.
+        on_time: Told the server's time, in microseconds, when a connection opens.
+        longest_value_bytes: A reply that announces a longer value is not read on: `TooLargeError` stands in
+            its place.
+    """
+
+    def __init__(
+        self,
+        make_connection: Callable[[], Any],
+        *,
+        max_connections: int,
+        timing: Timing,
+        on_time: Callable[[int], object],
+        longest_value_bytes: int = 1 << 30,
+    ) -> None:
+        self._open: list[C] = []
+        self._make_connection = make_connection
+        self._max_connections = max_connections
+        self._timing = timing
+        self._on_time = on_time
+        self._longest_value_bytes = longest_value_bytes
+        self._too_large: dict[bytes, float] = {}
+        """The keys of values that were not read, latest last, with when they may be asked for again."""
+        self._is_closed = False
+        self._losses = 0
+        """How many connections in a row could not be opened, or did not last."""
+        self._next_s = 0.0
+        """When the next one may be opened."""
+        self._opened_s: dict[C, float] = {}
+
+    def ask(self, commands: Sequence[Args], timeout_s: float, read: Read[R]) -> Awaitable[R]:
+        """Send commands together, and give back what `read` makes of their replies, or of a failure.
+
+        What is given back is awaited once, and at once. A failure is one that `read` is given: whether the
+        commands were run is unknown then.
+
+        Raises:
+            Exception: Nothing was sent: a command cannot be packed, or there is no time left to answer it.
+        """
+        data = pack_one(commands[0]) if len(commands) == 1 else pack(commands)
+        if len(data) <= BULK_BYTES and not (self._too_large and self._is_known_to_be_large(commands)):
+            for connection in self._open:
+                if connection.is_free:
+                    return connection.ask(commands, timeout_s, read, data)
+        return self._ask_aside(commands, timeout_s, read, data)
+
+    def _ask_aside(
+        self, commands: Sequence[Args], timeout_s: float, read: Read[R], data: bytes
+    ) -> Awaitable[R]:
+        """Ask where the first connection that is free is not to be had, or is to be left to others."""
+        self._open = connections = list(self)
+        is_giant = self._is_known_to_be_large(commands)
+        is_large = is_giant or len(data) > BULK_BYTES
+        if is_giant and self._too_large[_key(commands)] > monotonic():
+            raise OverloadedError("the value does not come in time")
+        if not connections or (is_large and len(connections) == 1 < self._max_connections):
+            return self._ask_on_another(commands, timeout_s, read, data, is_giant)
+        others = connections[1:] if is_large and len(connections) > 1 else connections
+        free = [each for each in others if each.is_free]
+        if not free and len(connections) < self._max_connections:
+            self._open_soon()
+        fit = free or [each for each in others if not each.is_overfull]
+        if not fit:
+            raise OverloadedError("more is asked than can be answered in time")
+        return min(fit, key=lambda each: each.load).ask(commands, timeout_s, read, data)
+
+    async def _ask_on_another(
+        self, commands: Sequence[Args], timeout_s: float, read: Read[R], data: bytes, is_giant: bool
+    ) -> R:
+        started_s = monotonic()
+        try:
+            try:
+                may_share = list(self) and not is_giant
+                connection = await self._opened(min(timeout_s, _LANE_S) if may_share else timeout_s)
+            except Exception:
+                connections = list(self)
+                if is_giant or not connections:
+                    raise
+                connection = connections[0]  # it serves all where there is no other
+            left_s = timeout_s - (monotonic() - started_s)
+            answer = connection.ask(commands, left_s, read, data)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it comes in the place of the replies
+            return read_failure(read, error)
+        return await answer
+
+    async def _admit(self, connection: C) -> None:
+        """Ask a new connection for the server's time; where it answers, it serves all from then on."""
+        started_s = monotonic()
+        replies: Replies = await connection.ask([TIME], self._timing.opening_s, as_they_are)
+        if isinstance(replies, BaseException):
+            raise replies
+        tell_time(replies[0], self._on_time)
+        now_s = monotonic()
+        connection.expect(now_s - started_s)
+        connection.owner = self
+        self._opened_s[connection] = now_s
+        self._open.append(connection)
+        for other in list(self):
+            self.relieve(other)
+
+    def reset(self) -> None:
+        """Close the connections that are open. What others have asked on them is asked again on another."""
+        self._close_for_others(list(self), "the connection was closed")
+
+    def __iter__(self) -> Iterator[C]:
+        return iter([connection for connection in self._open if connection.failure is None])
+
+    # What connections tell.
+
+    def closed(self, connection: C) -> None:
+        """A connection was closed, whoever did it."""
+        self._open = [each for each in self._open if each is not connection]
+        opened_s = self._opened_s.pop(connection, 0.0)
+        if monotonic() - opened_s < _LASTING_S:
+            self._lost()
+        else:
+            self._losses = 0
+
+    def relieve(self, connection: C) -> None:
+        """A connection has something in the way of others: they ask elsewhere, where they can."""
+        if connection.is_free:
+            return
+        free = [each for each in self._open if each.is_free]
+        if free:
+            for homeless in connection.hand_over(first=False):
+                free[0].take(homeless)
+        elif len(list(self)) < self._max_connections:
+            self._open_soon()
+
+    def pass_over(self, connection: C, commands: Sequence[Args]) -> None:
+        """A connection is in the middle of a value that is not read: it is of no more use."""
+        self._remember(commands, 0.0)
+        self._close_for_others([connection], "a value is larger than a value may be", begun=True)
+
+    def give_up(self, connection: C) -> None:
+        """What a connection has in the way of others is of no use to anybody any more."""
+        self._remember(connection.first, _REST_S)
+        self._close_for_others([connection], "a reply takes too long, and nobody waits for it any more")
+
+    def _remember(self, commands: Sequence[Args], rest_s: float) -> None:
+        """Let a value that was not read go over a connection of its own from now on, after a rest."""
+        if commands[0][0] == b"GET":
+            self._too_large[_key(commands)] = monotonic() + rest_s
+            if len(self._too_large) > _MOST_TOO_LARGE:
+                del self._too_large[next(iter(self._too_large))]
+
+    def _is_known_to_be_large(self, commands: Sequence[Args]) -> bool:
+        return commands[0][0] == b"GET" and _key(commands) in self._too_large
+
+    def _close_for_others(self, connections: Sequence[C], why: str, *, begun: bool = False) -> None:
+        """Close connections; what is asked on them is asked again on another."""
+        everybody = [homeless for each in connections for homeless in each.hand_over(first=True, begun=begun)]
+        for connection in connections:
+            connection.close(OwnResetError(why))
+        for homeless in everybody:
+            free = [each for each in self._open if each.is_free]
+            if free:
+                free[0].take(homeless)
+            else:
+                self._start(self._rehome(homeless))
+
+    async def _rehome(self, homeless: Homeless) -> None:
+        started_s = monotonic()
+        try:
+            connection = await self._opened(homeless.timeout_s)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it comes in the place of the replies
+            homeless.fail(error)
+        else:
+            left_s = homeless.timeout_s - (monotonic() - started_s)
+            connection.take(attrs.evolve(homeless, timeout_s=left_s))
+
+    # Opening.
+
+    def _is_worth_waiting_for(self, started_s: float, openings: int) -> bool:
+        """Whether another connection is not begun beside the last of those that are being opened."""
+        is_young = monotonic() - started_s < _PATIENCE_S * 2 ** (openings - 1)
+        return is_young or openings + len(list(self)) >= self._max_connections
+
+    def _pause_s(self) -> float:
+        """How long to wait before a connection is opened."""
+        return max(self._next_s - monotonic(), 0.0)
+
+    def _lost(self) -> None:
+        """A connection could not be opened, or did not last: the next one may have to wait."""
+        self._next_s = monotonic() + connect_pause_s(self._losses, random.random())  # noqa: S311
+        self._losses += 1
+
+    @abstractmethod
+    def _start(self, job: Coroutine[Any, Any, object]) -> None:
+        """Run something in the background."""
+
+    @abstractmethod
+    def _open_soon(self) -> None:
+        """See to it that a connection is being opened."""
+
+    @abstractmethod
+    async def _opened(self, timeout_s: float) -> C:
+        """A connection that is opened, for this caller and all that come while it is."""

@@ -1,0 +1,317 @@
+"""Several connections of one event loop: which one is asked, and what becomes of others' calls. No I/O."""
+
+import time
+
+import pytest
+from redis import exceptions as errors
+
+from sansio_cache.backoff import LONGEST_CONNECT_PAUSE_S
+from sansio_cache_redis.connections import pool
+from sansio_cache_redis.connections.multiplexed import BULK_BYTES, MultiplexedConnection, as_they_are
+from sansio_cache_redis.connections.pace import Pace
+from sansio_cache_redis.connections.pool import MultiplexedConnections, Timing
+from sansio_cache_redis.connections.redispy import reply_reader
+from sansio_cache_redis.errors import OverloadedError, OwnResetError, TooLargeError
+
+PATIENT_S = 60.0
+TIMING = Timing(opening_s=PATIENT_S, call_s=PATIENT_S, silence_s=PATIENT_S)
+LARGE = b"x" * 2 * BULK_BYTES
+
+
+class Caller:
+    """A future."""
+
+    def __init__(self):
+        self.answer = None
+
+    def done(self):
+        return self.answer is not None
+
+    def set_result(self, answer):
+        assert not self.done()
+        self.answer = answer
+
+    def __await__(self):
+        while self.answer is None:
+            yield self
+        return self.answer
+
+
+class Fake(MultiplexedConnection):
+    """A connection that notes what it is asked for."""
+
+    def __init__(self):
+        self.written = []
+        super().__init__(
+            reply_reader(object()), self.written.append, Caller, Pace(PATIENT_S, PATIENT_S), 1_000_000
+        )
+        self.is_connected = True
+
+    def _flush_soon(self):
+        pass
+
+    def _sweep_soon(self):
+        pass
+
+    def _disconnect(self):
+        self.is_connected = False
+
+    def receive(self, data):
+        self.data_received(memoryview(bytearray(data)))
+
+
+class FakeConnections(MultiplexedConnections):
+    """Opens what it is given, when it is told to."""
+
+    def __init__(self, *, max_connections=4, count=1):
+        super().__init__(pytest.fail, max_connections=max_connections, timing=TIMING, on_time=pytest.fail)
+        self.openings = 0
+        self.to_open = []
+        self.jobs = []
+        for _ in range(count):
+            self.admit(Fake())
+
+    def admit(self, connection):
+        """As `_admit` does."""
+        connection.owner = self
+        self._opened_s[connection] = 0.0
+        self._open.append(connection)
+        for other in list(self):
+            self.relieve(other)
+        return connection
+
+    def _start(self, job):
+        self.jobs.append(job)
+
+    def run_jobs(self):
+        jobs, self.jobs = self.jobs, []
+        for job in jobs:
+            with pytest.raises(StopIteration):
+                job.send(None)
+
+    def _open_soon(self):
+        self.openings += 1
+
+    async def _opened(self, timeout_s):
+        if not self.to_open:
+            raise errors.ConnectionError("refused")
+        return self.admit(self.to_open.pop())
+
+    def get(self, key=b"k", read=as_they_are):
+        return self.ask([(b"GET", key)], PATIENT_S, read)
+
+
+def begun(answer):
+    """What a coroutine waits for first."""
+    return answer.send(None)
+
+
+def over(answer):
+    """What a coroutine gives that waits for nothing."""
+    with pytest.raises(StopIteration) as ended:
+        answer.send(None)
+    return ended.value.value
+
+
+def test_one_connection_serves_all_while_nothing_is_in_the_way():
+    several = FakeConnections(count=2)
+    first, second = several
+    for _ in range(100):
+        several.get()
+    assert (first.load, second.load) == (100, 0)
+    assert several.openings == 0
+
+
+def test_another_is_opened_where_the_first_is_in_the_middle_of_something_large():
+    several = FakeConnections()
+    [first] = several
+    first._get_stuck(True)
+    several.get()
+    assert several.openings == 1
+    assert first.load == 1, "it is asked all the same, as long as there is no other"
+
+
+def test_what_waits_behind_something_large_is_asked_again_where_another_is_open():
+    """L5. Its caller has one answer: the first reply is dropped."""
+    several = FakeConnections()
+    [first] = several
+    large, behind = several.get(b"large"), several.get(b"small")
+    first.receive(b"$%d\r\n" % len(LARGE) + LARGE[:-10])
+    second = several.admit(Fake())
+    assert [len(each.written) + len(each._outbox) for each in (first, second)] == [2, 1]
+    second.receive(b"$1\r\n1\r\n")
+    assert behind.answer == [b"1"]
+    first.receive(LARGE[-10:] + b"\r\n$1\r\n2\r\n")
+    assert (large.answer, behind.answer) == ([LARGE], [b"1"])
+
+
+def test_where_no_other_is_to_be_had_the_first_serves_all():
+    """`maxclients`, say, or a slow handshake."""
+    several = FakeConnections(count=0)
+    assert str(over(several.get(read=str))) == "refused"
+    several.to_open = [Fake()]
+    begun(several.get())
+    [first] = several
+    first._get_stuck(True)
+    several.get()
+    assert first.load == 2
+
+
+def test_what_is_large_goes_out_over_another_connection():
+    several = FakeConnections(count=2)
+    first, second = several
+    several.ask([(b"SET", b"k", LARGE)], PATIENT_S, as_they_are)
+    assert (first.load, second.load) == (0, 1)
+    assert first.is_free
+    assert not second.is_free
+    second.receive(b"+OK\r\n")
+    assert second.is_free
+
+
+def test_or_over_the_first_where_there_is_no_other():
+    several = FakeConnections()
+    begun(several.ask([(b"SET", b"k", LARGE)], PATIENT_S, as_they_are))
+    [first] = several
+    assert first.load == 1
+    alone = FakeConnections(max_connections=1)
+    alone.ask([(b"SET", b"k", LARGE)], PATIENT_S, as_they_are)
+    assert [each.load for each in alone] == [1]
+
+
+def test_who_cannot_be_answered_in_time_is_refused_at_once():
+    """L5: and nothing is sent, nor closed."""
+    several = FakeConnections(max_connections=2, count=2)
+    for connection in several:
+        connection._most_pending = 1
+        several.get()
+    with pytest.raises(OverloadedError):
+        several.get()
+    assert [each.load for each in several] == [1, 1]
+    assert all(each.is_connected for each in several)
+
+
+def test_a_reset_is_not_the_trouble_of_others():
+    """Their commands are sent again: all of them are idempotent."""
+    several = FakeConnections(count=2)
+    first, second = several
+    callers = [several.get(b"%d" % number) for number in range(3)]
+    several.reset()
+    assert [each.is_connected for each in (first, second)] == [False, False]
+    assert isinstance(first.failure, OwnResetError)
+    assert [caller.answer for caller in callers] == [None] * 3
+    third = Fake()
+    several.to_open = [third]
+    begun_jobs, several.jobs = several.jobs, []
+    for job in begun_jobs:
+        several.to_open = several.to_open or [third]
+        with pytest.raises(StopIteration):
+            job.send(None)
+    third.receive(b"$1\r\n0\r\n$1\r\n1\r\n$1\r\n2\r\n")
+    assert [caller.answer for caller in callers] == [[b"0"], [b"1"], [b"2"]]
+
+
+def test_after_a_reset_that_another_connection_survives_it_is_asked():
+    several = FakeConnections(count=2)
+    first, second = several
+    caller = several.get()
+    several.give_up(first)
+    assert (first.is_connected, second.load) == (False, 1)
+    second.receive(b"$-1\r\n")
+    assert caller.answer == [None]
+
+
+def test_a_value_that_is_too_large_costs_its_connection_and_no_other_caller_anything():
+    several = FakeConnections(count=2)
+    first, second = several
+    giant, behind = several.get(b"giant"), several.get(b"k")
+    first.receive(b"$2000000\r\nthe beginning")
+    assert isinstance(giant.answer[0], TooLargeError)
+    assert not first.is_connected
+    second.receive(b"$1\r\n1\r\n")
+    assert behind.answer == [b"1"]
+
+
+def test_what_was_answered_before_such_a_value_is_kept_and_the_rest_asked_for_elsewhere():
+    several = FakeConnections(count=2)
+    first, second = several
+    caller = several.ask([(b"GET", key) for key in (b"1", b"giant", b"3")], PATIENT_S, as_they_are)
+    first.receive(b"$1\r\n1\r\n$2000000\r\n")
+    assert second._pending[0][5] == [(b"GET", b"3")]
+    second.receive(b"$1\r\n3\r\n")
+    [one, giant, three] = caller.answer
+    assert (one, type(giant), three) == (b"1", TooLargeError, b"3")
+
+
+def test_from_then_on_it_goes_over_a_connection_of_its_own():
+    several = FakeConnections(count=2)
+    first, second = several
+    several.get(b"giant")
+    first.receive(b"$2000000\r\n")
+    several.to_open = [third := Fake()]
+    begun(several.get(b"giant"))
+    several.get(b"k")
+    assert (second.load, third.load) == (1, 1)
+    third.receive(b"$2000000\r\n")
+    assert str(over(several.get(b"giant", str))) == "refused", "it never goes over one that others need"
+    assert second.is_connected
+
+
+def test_a_value_that_did_not_come_in_time_is_not_asked_for_until_a_little_later(monkeypatch):
+    several = FakeConnections(count=2)
+    first, _ = several
+    several.get(b"large")
+    first.receive(b"$900000\r\n")
+    several.give_up(first)
+    with pytest.raises(OverloadedError, match="in time"):
+        several.get(b"large")
+    several.get(b"k")
+    monkeypatch.setattr(pool, "monotonic", lambda: time.monotonic() + 2.0)
+    several.to_open = [third := Fake()]
+    begun(several.get(b"large"))
+    assert third.load == 1
+
+
+def test_before_it_serves_others_a_connection_is_closed_by_such_a_value():
+    alone = Fake()
+    caller = alone.ask([(b"GET", b"giant")], PATIENT_S, as_they_are)
+    alone.receive(b"$2000000\r\n")
+    assert isinstance(caller.answer[0], TooLargeError)
+    assert not alone.is_connected
+
+
+def test_where_there_is_no_other_connection_after_a_reset_the_failure_is_read():
+    several = FakeConnections()
+    caller = several.get(read=str)
+    several.reset()
+    several.run_jobs()
+    assert caller.answer == "refused"
+
+
+def test_a_connection_that_was_closed_meanwhile_fails_the_call():
+    several = FakeConnections(count=0)
+    closed = Fake()
+    closed.close(errors.ConnectionError("gone"))
+    several.to_open = [closed]
+    assert over(several.get(read=str)) == "gone"
+
+
+def test_a_connection_that_breaks_fails_what_is_pending_and_is_forgotten():
+    several = FakeConnections(count=2)
+    first, second = several
+    caller = several.get(read=str)
+    first.close(errors.ConnectionError("lost"))
+    assert caller.answer == "lost"
+    assert list(several) == [second]
+
+
+def test_connections_that_do_not_last_are_followed_by_pauses_and_no_others():
+    several = FakeConnections(count=3)
+    pauses = []
+    for _ in range(8):
+        several._lost()
+        pauses.append(several._pause_s())
+    assert max(pauses) <= LONGEST_CONNECT_PAUSE_S
+    assert pauses[-1] > 10 * pauses[0]
+    next(iter(several)).close(errors.ConnectionError("lost after a long time"))
+    several._lost()
+    assert several._pause_s() < 0.011
