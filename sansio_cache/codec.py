@@ -139,7 +139,7 @@ class Codec(Generic[T]):
             raise self._refusal(f" would not come back: its payload is {error.reason}") from error
         except Exception as error:  # a value's own properties, __eq__ and validators are user code
             let_through(error)
-            raise self._refusal(f" cannot be stored: {error}") from error
+            raise self._refusal(f" cannot be stored: {_own_words(error)}") from error
 
     def decode(self, payload: bytes | memoryview) -> T:
         """The value in `payload`, which may be anything at all.
@@ -268,3 +268,12 @@ __all__ = [
     "Migration",
     "codec_for",
 ]
+
+
+def _own_words(error: Exception) -> str:
+    """What an encoder of this library says; of the code of a value, or of a codec, no more than the class."""
+    at = error.__traceback__
+    while at is not None and at.tb_next is not None:
+        at = at.tb_next
+    where = "" if at is None else at.tb_frame.f_globals.get("__name__", "")
+    return str(error) if where.partition(".")[0] == "sansio_cache" else type(error).__name__

@@ -349,6 +349,7 @@ class KeyBuilder:
         if type(tag) is TagName:
             return tag
         text = str.__str__(tag) if isinstance(tag, Key | Pattern) else tag  # an entry may depend on another
+        _root_of(self, "tag")
         return self._tag_name(TAG_MARKER + _component("a tag", text))
 
     def generation(self, entity: Component) -> TagName:
@@ -360,6 +361,7 @@ class KeyBuilder:
         Raises:
             InvalidKeyError: It is empty or not a str, int or UUID, or too long.
         """
+        _root_of(self, "generation")
         return self._tag_name(GENERATION_MARKER + _component("an entity", entity))
 
     def _tag_name(self, name: str) -> TagName:

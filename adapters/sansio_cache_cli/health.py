@@ -22,7 +22,7 @@ def show_health(url: str, namespace: str, console: Console) -> bool:
     if health.server:
         console.print(f"server: {health.server}", highlight=False)
     if health.latency_s:
-        console.print(f"latency: {health.latency_s * 1000:.2f} ms for all checks together", highlight=False)
+        console.print(f"latency: {health.latency_s * 1000:.2f} ms a round trip", highlight=False)
     if health.maxmemory_bytes is not None:
         limit = f"{health.maxmemory_bytes:,} bytes" if health.maxmemory_bytes else "no limit"
         console.print(f"memory: {limit}, {health.eviction_policy}", highlight=False)

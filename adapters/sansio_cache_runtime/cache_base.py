@@ -6,6 +6,7 @@ step, the driver runs it, and a function of `results.py` makes an answer of the 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
@@ -142,4 +143,10 @@ class CacheBase:
         return self._requests.policy.on_invalidate_error == "raise"
 
     def _ready_limit_s(self, timeout_s: float | None) -> float:
-        return self._config.redis.connect_timeout_s if timeout_s is None else timeout_s
+        if timeout_s is None:
+            return self._config.redis.connect_timeout_s
+        if isinstance(timeout_s, bool) or not isinstance(timeout_s, int | float) or math.isnan(timeout_s):
+            raise ConfigurationError(
+                f"timeout_s is a number of seconds, as in wait_ready(30); got {type(timeout_s).__name__}"
+            )
+        return timeout_s

@@ -409,6 +409,8 @@ def test_a_key_or_pattern_that_is_no_str_is_refused_with_what_to_write(given, ad
         ("versioned", ("user", 1, 2)),
         ("pattern", ("user",)),
         ("literal", ("user:1",)),
+        ("tag", ("users",)),
+        ("generation", ("user",)),
     ],
 )
 def test_a_method_of_a_builder_called_on_the_class_says_how_to_make_one(method, arguments):

@@ -303,6 +303,13 @@ async def test_a_key_or_pattern_of_another_cache_is_refused(world):
     assert world.trace.facts == []
 
 
+@pytest.mark.parametrize("timeout_s", ["5", math.nan, True, timedelta(seconds=5)], ids=repr)
+@runs(ON_MEMORY)
+async def test_a_time_to_wait_is_a_number_of_seconds(world, timeout_s):
+    with pytest.raises(ConfigurationError, match=r"timeout_s is a number of seconds, as in wait_ready\(30\)"):
+        await world.cache.wait_ready(timeout_s)
+
+
 # Loaders.
 
 

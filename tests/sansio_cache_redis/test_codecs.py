@@ -104,6 +104,21 @@ async def test_a_codec_that_raises_when_it_reads_makes_a_miss(world):
     assert other.stats().misses[MissReason.CORRUPT] == 1
 
 
+class Talkative(Broken):
+    def encode(self, value):
+        raise ValueError(f"cannot take {value}")
+
+
+@runs(codecs={str: Talkative()}, compare=None)
+async def test_what_the_code_of_the_program_says_is_not_passed_on(world):
+    """It may quote the value; the encoders of this library do not, and say what to do."""
+    with pytest.raises(SerializationError, match="cannot be stored: ValueError") as raised:
+        await world.cache.set("k", "s3cret", type=str)
+    assert "s3cret" not in str(raised.value)
+    with pytest.raises(SerializationError, match="a complex has no JSON form"):
+        await world.cache.set("k", 1j)
+
+
 @runs(codecs={str: Broken()})
 async def test_what_a_codec_cannot_read_again_is_not_stored(world):
     with pytest.raises(SerializationError, match="cannot be stored"):
