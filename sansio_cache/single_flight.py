@@ -26,6 +26,7 @@ as somebody follows it: who was not woken because of an interrupt is woken by th
 from __future__ import annotations
 
 from enum import IntEnum
+from typing import Final
 
 import attrs
 from msgspec import Struct, field
@@ -35,6 +36,10 @@ from sansio_cache.step import Loaded, Raised, Step
 
 Ticket = int
 """What a driver makes before it calls, one for each operation that shares or leads a load."""
+MOST_RESTING: Final = 10_000
+"""How many loads may rest at once."""
+_LOOKED_AT: Final = 2
+"""How many of those that rest are looked at with each question: more than one can have been added by it."""
 LoadName = tuple[str, bytes]
 """What makes two loads the same one: the key, and the fingerprint of the type with the tags."""
 
@@ -201,6 +206,8 @@ class SingleFlight:
         if rests_until_s:
             self._resting.pop(load.name, None)
             self._resting[load.name] = rests_until_s
+            if len(self._resting) > MOST_RESTING:  # one that is forgotten is merely tried again sooner
+                del self._resting[next(iter(self._resting))]
         if self._current.get(load.name) == number:
             del self._current[load.name]
         if not load.followers:
@@ -213,12 +220,14 @@ class SingleFlight:
             del self._led[load.leader]
 
     def _is_resting(self, name: LoadName, now_s: float) -> bool:
-        """Whether a load rests. Those that have rested since are forgotten, the first ones first."""
-        while self._resting:
+        """Whether a load rests. Those that have rested since are forgotten, also behind longer rests."""
+        looked_at = 0
+        while self._resting and looked_at < _LOOKED_AT:
             first = next(iter(self._resting))
-            if self._resting[first] > now_s:
-                break
-            del self._resting[first]
+            until_s = self._resting.pop(first)
+            if until_s > now_s:
+                self._resting[first] = until_s  # behind the others, each of which has its turn so
+                looked_at += 1
         return self._resting.get(name, 0.0) > now_s
 
     def end_rest(self, name: LoadName) -> None:

@@ -206,17 +206,18 @@ def loading(
         held: Where it is written down for as long.
     """
     load = _Running(owner, frozenset(keys))
-    before = _loads.get()
+    before = tuple([each for each in _loads.get() if each.is_running])  # but for what an interrupt has left
     try:
         set_safely(_loads, (*before, load))
         if held is not None:
             held[load] = leases
         yield
     finally:
+        # A task that the loader has left behind still has the mark; the load is over all the same. First: an
+        # interrupt may keep the rest from being done.
+        load.is_running = False
         if held is not None:
             held.pop(load, None)
-        # A task that the loader has left behind still has the mark; the load is over all the same.
-        load.is_running = False
         set_safely(_loads, before)
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from msgspec.structs import replace
 
-from sansio_cache.single_flight import Following, Phase, SingleFlight, SingleFlightSnapshot
+from sansio_cache.single_flight import MOST_RESTING, Following, Phase, SingleFlight, SingleFlightSnapshot
 from sansio_cache.step import Abandoned, Value
 from support.loads import ACCEPTED, RAISED, REFUSED, SCHEMA, acquiring, computing, filling, over, share
 from support.machines import KEY
@@ -208,6 +208,25 @@ class TestResting:
         assert single_flight.join(OTHER, share("a", now_s=6.0)) is None
         assert single_flight.join(THIRD, share("d", now_s=9.0)) == 5
         assert single_flight.snapshot().resting == ()
+
+    def test_those_that_have_rested_are_forgotten_behind_any_number_that_rest_longer(self):
+        """B2."""
+        single_flight = SingleFlight()
+        for number in range(50):
+            self.rested(9_000.0, f"long{number}", single_flight)
+        for number in range(2_000):
+            leader = single_flight.join(LEADER, share(f"short{number}", now_s=float(number)))
+            single_flight.observe(over(leader, RAISED, number + 0.5))
+        assert len(single_flight.snapshot().resting) < 50 + 50
+        assert single_flight.join(ONE, share("long7", now_s=8_999.0)) is None
+
+    def test_no_more_than_so_many_rest_at_once(self):
+        """B2: the first ones are tried again sooner than was said."""
+        single_flight = SingleFlight()
+        for number in range(MOST_RESTING + 100):
+            self.rested(1_000.0, f"k{number}", single_flight)
+        assert len(single_flight.snapshot().resting) == MOST_RESTING
+        assert single_flight.join(ONE, share(f"k{MOST_RESTING + 99}")) is None
 
 
 class TestGivingUp:

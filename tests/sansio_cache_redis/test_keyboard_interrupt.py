@@ -18,6 +18,7 @@ from sansio_cache import Policy
 from sansio_cache.commands import DeleteKeys, ExpireCells, FillCells
 from sansio_cache_redis.connections import wires
 from sansio_cache_redis.sync import Cache
+from sansio_cache_runtime import loaders
 from sansio_cache_runtime.process import is_inside
 from support.interrupts import HAS_OPCODE_EVENTS, Interrupter, raising, within
 from support.runtimes import PATIENT, MemoryRaw, ServerRaw, is_free
@@ -207,6 +208,11 @@ def left_in(driver):
         yield "a renewal is left"
 
 
+def driver_marks(cache):
+    """The loads that this context still takes to be running."""
+    return [load for load in loaders._loads.get() if load.is_running] or cache._driver._held
+
+
 def problems_after(under, operation, key, interrupter):
     """What is wrong after an interrupt."""
     cache, raw = under.cache, under.raw
@@ -237,6 +243,9 @@ def problems_after(under, operation, key, interrupter):
     yield from left_in(cache._driver)
     if is_inside(cache._driver._lock) or len(cache._coordinator.single_flight):
         return
+
+    if driver_marks(cache):
+        yield "a key counts as being loaded"
 
     def call():
         after = cache.get_or_load(key, lambda: f"loaded {key}")
@@ -289,7 +298,7 @@ def test_an_interrupt_at_any_point_leaves_nothing_behind(under, operation, error
             operation(under.cache, "first")
         where = " < ".join(reversed(interrupter.where[-3:]))
         found.update((problem, where) for problem in problems)
-    assert struck >= min(count, RAISED[error]) * 0.9
+    assert struck >= min(count, RAISED[error]) * 0.7  # what was counted may have started a thread as well
     assert excused < struck / 2, "nearly all of it is clean-up: what is left to test?"
     assert found == Counter()
 
