@@ -434,6 +434,14 @@ class Coordinator:
         """
         return self._begin(Part.begin_neglected, ticket, timeouts, now_s, seed)
 
+    def begin_last(self, timeouts: StoreTimeouts, now_s: float) -> list[Recovery]:
+        """What the parts are to be told before the end, whoever was about to tell them.
+
+        It takes at most what a step of an operation may. `next_recovery` is called with each outcome.
+        """
+        found = [part.begin_last(self.ticket(), timeouts, now_s) for part in self._parts.values()]
+        return [recovery for recovery in found if recovery is not None]
+
     def _begin(
         self,
         begin: Callable[[Part, Ticket, StoreTimeouts, float, int], Recovery | None],

@@ -209,6 +209,16 @@ class Part:
         request = RecoveryRequest(self.name, tuple(keys), timeouts, now_s + timeouts.operation_s)
         return Recovery(ticket, self.name, recover_now(request, now_s), keys, seed, is_by_caller=True)
 
+    def begin_last(self, ticket: Ticket, timeouts: StoreTimeouts, now_s: float) -> Recovery | None:
+        """What the part is to be told before the end: all that is pending, as far as a step's time goes."""
+        keys = self.pending.newest(len(self.pending))
+        if not keys:
+            return None
+        self.recovering = ticket
+        request = RecoveryRequest(self.name, tuple(keys), timeouts, now_s + timeouts.operation_s)
+        step = tell(request, now_s, MOST_TOLD)
+        return Recovery(ticket, self.name, step, keys, is_by_caller=True)
+
     def after(
         self, recovery: Recovery, outcome: Outcome, timeouts: StoreTimeouts, now_s: float
     ) -> Recovery | None:

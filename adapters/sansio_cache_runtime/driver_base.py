@@ -409,6 +409,13 @@ class DriverBase(ABC, Generic[E, B]):
             recovery = self._coordinator.begin_neglected(ticket, self._timeouts, now_s, self._seed())
         return () if recovery is None else (recovery,)
 
+    def last_recoveries(self) -> Sequence[Recovery]:
+        """What the store is to be told before the end; nothing where a handler closes the cache."""
+        if not self._coordinator.pending_invalidations or is_inside(self._lock):
+            return ()
+        with self._lock:
+            return self._coordinator.begin_last(self._timeouts, self._clock())
+
     def _seed(self) -> int:
         """A number that no two processes share, by which their pauses differ."""
         return self._random + os.getpid()

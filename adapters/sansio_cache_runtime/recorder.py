@@ -174,8 +174,16 @@ class Recorder:
             error=error,
         )
 
-    def close(self) -> None:
-        """The cache is being closed: what fails from now on is no news."""
+    def close(self, untold: int = 0) -> None:
+        """The cache is being closed: what fails from now on is no news, and what is `untold` is the last."""
+        if untold:
+            self._log(
+                logging.ERROR,
+                "the cache is closed, and the store%s was not told of %d invalidations: their entries may be "
+                "served until they expire",
+                self._at,
+                untold,
+            )
         self._is_closed = True
 
     def snapshot(self) -> CacheStats:

@@ -78,9 +78,16 @@ def recover_now(request: RecoveryRequest, now_s: float) -> Step:
     return RecoveryPausing(request).receive(Woke(now_s))
 
 
-def tell(request: RecoveryRequest, now_s: float) -> Step:
-    """Begin to remove pending invalidations, whether or not the store is known to serve."""
-    return request.delete(now_s)
+def tell(request: RecoveryRequest, now_s: float, chunk: int = 0) -> Step:
+    """Begin to remove pending invalidations, whether or not the store is known to serve.
+
+    `chunk` is how many keys may go into one command; 0 for all of them.
+    """
+    keys = request.keys
+    if not 0 < chunk < len(keys):
+        return request.delete(now_s)
+    chunks = tuple(keys[first : first + chunk] for first in range(0, len(keys), chunk))
+    return RecoveryDeleting(request, chunks[0], chunks[1:], (), (), is_probed=False).ask(now_s)
 
 
 def rest(pause_s: float) -> Step:

@@ -433,6 +433,19 @@ class TestRecovery:
         assert coordinator.next_recovery(recovery, told(recovery), TIMEOUTS, NOW_S) is None
 
 
+class TestTheEnd:
+    def test_every_part_is_told_what_is_pending_for_it(self):
+        coordinator = two_parts()
+        coordinator.heed([gave_up("a"), InvalidationFailed((A, TAG_A, B))], NOW_S)
+        recoveries = coordinator.begin_last(TIMEOUTS, NOW_S)
+        assert {each.part: set(each.keys) for each in recoveries} == {"a": {A, TAG_A}, "b": {B}}
+        for each in recoveries:
+            coordinator.heed([StoreAnswered(each.part)], NOW_S)
+            assert coordinator.next_recovery(each, told(each), TIMEOUTS, NOW_S) is None
+        assert coordinator.pending_invalidations == 0
+        assert coordinator.begin_last(TIMEOUTS, NOW_S) == []
+
+
 class TestParts:
     """What happens to one part of the store is nothing to the others."""
 

@@ -250,6 +250,24 @@ class TestNeglect:
         assert self.neglected(made, 1.0) is not None
 
 
+class TestTheEnd:
+    """Before a cache is closed, what is pending is told once more, whoever was about to."""
+
+    def test_all_that_is_pending_is_told(self):
+        made = part(*map(str, range(MOST_TOLD + 1)))
+        sleeping = begun(made)
+        last = made.begin_last(YOURS, TIMEOUTS, 1.0)
+        assert len(last.keys) == MOST_TOLD + 1
+        assert len(last.step.command.keys) == MOST_TOLD
+        made.close()
+        assert made.after(last, Recovered(tuple(last.keys)), TIMEOUTS, 1.1) is None
+        assert not made.is_worth_keeping
+        assert made.after(sleeping, Recovered(), TIMEOUTS, 1.1) is None
+
+    def test_where_nothing_is_pending_nothing_is_told(self):
+        assert part().begin_last(YOURS, TIMEOUTS, 1.0) is None
+
+
 class TestRefusal:
     """A key that the store refuses holds up no other."""
 

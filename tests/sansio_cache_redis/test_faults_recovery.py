@@ -109,6 +109,42 @@ def test_a_mutation_that_an_outage_strikes_in_its_block_stores_nothing_and_remov
     run_on(runtime, main)
 
 
+# --- The end
+
+
+@on_every_runtime
+@pytest.mark.parametrize("how", ["the server is back", "the server is away"])
+def test_a_cache_that_is_closed_tells_what_is_pending_or_says_that_it_could_not(
+    runtime: str, how: str, proxy: FaultProxy, namespace: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """S1: a process that ends takes what is pending with it."""
+    with Cache.from_url(proxy.url, namespace=namespace, **PATIENT) as other:
+
+        async def main() -> None:
+            async with opened(runtime, proxy.url, namespace) as cache:
+                assert await eventually(lambda: cache.set("k", "old"))
+                cut(proxy)
+                await cache.get("other")
+                assert cache.is_out
+                # So that nothing in the background is quicker.
+                cache._driver._start_recovery = lambda _: False
+                assert (await cache.invalidate("k", "l")).remembered == 2
+                if how == "the server is back":
+                    proxy.accept_connections()
+                began_s = time.monotonic()
+                await cache.close()
+                assert time.monotonic() - began_s < SLACK_S
+
+        run_on(runtime, main)
+        said = [line for line in caplog.messages if "was not told of 2 invalidations" in line]
+        if how == "the server is back":
+            assert other.get("k") is None
+            assert not said
+        else:
+            proxy.accept_connections()
+            assert len(said) == 1
+
+
 # --- Each call in a loop of its own
 
 

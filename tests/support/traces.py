@@ -150,8 +150,8 @@ class Tracing(Coordinator):
     trace: Trace
     is_inside: bool
 
-    def share(self, ticket: Ticket, command: ShareLoad) -> Any:
-        answer = super().share(ticket, command)
+    def share(self, ticket: Ticket, command: ShareLoad, inside: frozenset[str] = frozenset()) -> Any:
+        answer = super().share(ticket, command, inside)
         if not self.is_inside:
             label = self.trace.begun(ticket, has_begun=True)
             load = self.trace.load(getattr(answer, "load_id", None))

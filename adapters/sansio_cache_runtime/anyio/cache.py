@@ -103,11 +103,18 @@ class Cache(CacheBase):
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Close connections and end background threads. The cache cannot be used after that."""
+        """Close connections and end background threads. The cache cannot be used after that.
+
+        Invalidations that are pending are told to the store before that, within the time of one operation; of
+        what could not be told, an error is logged.
+        """
         if self._is_closed:
             return
         self._is_closed = True
-        self._recorder.close()
+        if self._coordinator.pending_invalidations:
+            for recovery in self._bound().last_recoveries():
+                await self._bound().recover(recovery)
+        self._recorder.close(self._coordinator.pending_invalidations)
         await self._bindings.close()
 
     # Reading.

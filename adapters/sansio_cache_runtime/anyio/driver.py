@@ -102,7 +102,7 @@ class Driver(DriverBase[LoopEvent, AnyioBackend]):
                 ):
                     self._heed(notices)
                     for recovery in self._neglected(step):
-                        await self._recover(recovery)
+                        await self.recover(recovery)
                     await take_turn()  # nothing else may wait, where the store is not asked
                 if (command := step.command) is None:
                     break
@@ -239,10 +239,11 @@ class Driver(DriverBase[LoopEvent, AnyioBackend]):
 
     def _start_recovery(self, recovery: Recovery) -> bool:
         return bool(
-            self._background.start(partial(self._recover, recovery), partial(self._give_up, recovery.ticket))
+            self._background.start(partial(self.recover, recovery), partial(self._give_up, recovery.ticket))
         )
 
-    async def _recover(self, recovery: Recovery) -> None:
+    async def recover(self, recovery: Recovery) -> None:
+        """Run a recovery, and what is to be run after it."""
         following: Recovery | None = recovery
         try:
             while following is not None:

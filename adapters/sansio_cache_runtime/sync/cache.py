@@ -101,11 +101,17 @@ class Cache(CacheBase):
         self.close()
 
     def close(self) -> None:
-        """Close connections and end background threads. The cache cannot be used after that."""
+        """Close connections and end background threads. The cache cannot be used after that.
+
+        Invalidations that are pending are told to the store before that, within the time of one operation; of
+        what could not be told, an error is logged.
+        """
         if self._is_closed:
             return
         self._is_closed = True
-        self._recorder.close()
+        for recovery in self._driver.last_recoveries():
+            self._driver.recover(recovery)
+        self._recorder.close(self._coordinator.pending_invalidations)
         try:
             self._driver.close()
         finally:

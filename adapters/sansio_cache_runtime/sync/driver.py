@@ -99,7 +99,7 @@ class Driver(DriverBase[ThreadEvent, SyncBackend]):
                 ):
                     self._heed(notices)
                     for recovery in self._neglected(step):
-                        self._recover(recovery)
+                        self.recover(recovery)
                 if (command := step.command) is None:
                     break
                 if isinstance(command, StoreCommand) and not isinstance(command, AcquireLeases):
@@ -219,10 +219,11 @@ class Driver(DriverBase[ThreadEvent, SyncBackend]):
             self._end(call)
 
     def _start_recovery(self, recovery: Recovery) -> bool:
-        job = partial(self._recover, recovery)
+        job = partial(self.recover, recovery)
         return self._background.start(job, "sansio-cache-recovery", is_waited_for=True)
 
-    def _recover(self, recovery: Recovery) -> None:
+    def recover(self, recovery: Recovery) -> None:
+        """Run a recovery, and what is to be run after it."""
         following: Recovery | None = recovery
         try:
             while following is not None:

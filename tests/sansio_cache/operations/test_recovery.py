@@ -136,6 +136,17 @@ def test_what_was_told_before_a_failure_is_told():
     assert script.outcome == Recovered(KEYS[:1], (), FailureKind.CONNECTION)
 
 
+def test_many_keys_are_told_in_chunks():
+    keys = tuple(f"shop:{number}" for number in range(5))
+    script = Script(tell(request(keys), 1.0, 2))
+    told = []
+    while isinstance(script.command, DeleteKeys):
+        told.append(script.command.keys)
+        script.give(KeysDeleted(1.0, 1))
+    assert told == [keys[:2], keys[2:4], keys[4:]]
+    assert script.outcome == Recovered(keys)
+
+
 def test_while_nothing_is_due_nothing_is_asked():
     assert Script(rest(1.5)).command == Sleep(1.5)
     assert Script(rest(1.5)).give(Woke(1.0)).outcome == Completed()
