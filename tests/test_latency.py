@@ -38,6 +38,6 @@ def test_calls_are_measured_while_something_is_wrong_and_it_is_over_afterwards()
     rows = [line.split("|") for line in run.stdout.splitlines() if " | asyncio | " in line]
     assert [row[1].strip() for row in rows] == CASES, run.stderr
     for row in rows:
-        calls, recovery = row[5].strip(), row[12].strip()
+        calls, recovery = row[5].strip(), row[13].strip()
         assert int(calls) >= 3, row
         assert recovery != "never", row
