@@ -69,7 +69,7 @@ def test_who_is_served_or_gone_is_not_asked_for_again(lane):
 
 
 def test_a_batch_holds_what_can_be_answered_in_time(lane):
-    lane.latency_s = lane._paced_s = lane.pace_s = 0.02
+    lane.latency_s = lane.usual_s = lane._paced_s = lane.pace_s = 0.02
     driver = a_call(lane)
     lane.queue.extend(a_call(lane) for _ in range(10))
     batch = lane.take(driver, 0.0)
@@ -78,7 +78,7 @@ def test_a_batch_holds_what_can_be_answered_in_time(lane):
 
 
 def test_who_cannot_be_answered_in_time_at_all_is_refused_and_not_served_late(lane):
-    lane.latency_s = lane._paced_s = lane.pace_s = 0.02
+    lane.latency_s = lane.usual_s = lane._paced_s = lane.pace_s = 0.02
     late, early = a_call(lane, timeout_s=0.019), a_call(lane)
     lane.queue.extend([late, early])
     assert lane.take(a_call(lane), 0.0)[1:] == [early]
@@ -117,6 +117,7 @@ def test_the_pace_is_how_far_apart_replies_are(lane):
     lane.queue.extend(a_call(lane) for _ in range(4))
     serve(lane, 0.0, (1, 0.02), (1, 0.04), (3, 0.1))
     assert lane.latency_s == pytest.approx(0.02)
+    assert lane.usual_s < 0.01, "it may be this process that was busy"
     assert lane.pace_s == pytest.approx(0.02)
 
 

@@ -14,7 +14,7 @@ from sansio_cache_redis.connections.announced import BULK_BYTES
 from sansio_cache_redis.connections.redispy import pack
 from sansio_cache_redis.connections.settings import blocking_factory
 from sansio_cache_redis.connections.threads import ThreadsConnections
-from sansio_cache_redis.errors import ExhaustedError, OwnResetError, TooLargeError
+from sansio_cache_redis.errors import ExhaustedError, OverloadedError, OwnResetError, TooLargeError
 from sansio_cache_runtime.sync.background import Background
 from support.servers import wait_until
 
@@ -69,7 +69,7 @@ class Played:
             self._make,
             start_thread or Background().start,
             max_connections=most,
-            silence_s=0.1,
+            silence_s=60.0,
             opening_timeout_s=LONG_S,
             on_time=lambda _: None,
             longest_value_bytes=2**20,
@@ -97,6 +97,12 @@ class Played:
             self.beneath._opener.begin(opening)
             wait_until(lambda number=number: self.beneath._lanes[number].wire)
         return self.peers[-count:]
+
+    def be_impatient(self):
+        """A connection may not be silent for long."""
+        self.beneath._silence_s = 0.1
+        for lane in self.beneath._lanes:
+            lane.may_be_silent_s = 0.1
 
     def call(self, *commands, timeout_s=LONG_S):
         """Ask on a thread of its own."""
@@ -179,7 +185,6 @@ def test_the_replies_of_a_caller_that_has_gone_are_dropped_and_no_others(played)
 
 @one_lane
 def test_a_driver_whose_time_is_over_hands_the_connection_to_one_who_waits(played):
-    played.beneath._lanes[0].may_be_silent_s = 600.0
     [peer] = played.open()
     first = played.call((b"ECHO", b"1"))
     peer.asked((b"ECHO", b"1"))
@@ -221,6 +226,7 @@ def test_who_waits_for_others_is_refused_when_the_time_is_over_and_they_are_serv
 @one_lane
 def test_a_connection_that_was_silent_for_a_time_and_answers_then_is_used_again(played):
     """Also where nobody was there to read the answers when they came."""
+    played.be_impatient()
     [peer] = played.open()
     gone = played.call(PING, timeout_s=SHORT_S)
     peer.asked(PING)
@@ -237,6 +243,7 @@ def test_a_connection_that_was_silent_for_a_time_and_answers_then_is_used_again(
 @pytest.mark.timing
 def test_a_connection_that_stays_silent_is_replaced_by_another(played):
     """Fault 4: the first that waits in vain is not followed by all others."""
+    played.be_impatient()
     [silent] = played.open()
     first = played.call(PING, timeout_s=0.3)
     silent.asked(PING)
@@ -248,6 +255,23 @@ def test_a_connection_that_stays_silent_is_replaced_by_another(played):
         played.peers[1].answers(b"+PONG\r\n")
         assert following.result() == [b"PONG"]
     assert silent.is_closed()
+
+
+@one_lane
+def test_who_drives_while_late_replies_come_in_goes_when_the_time_is_over(played):
+    """L5: they are others', and do not make it wait any longer."""
+    [peer] = played.open()
+    gone = played.call(*[(b"ECHO", b"1")] * 1000, timeout_s=0.05)
+    peer.asked(*[(b"ECHO", b"1")] * 1000)
+    assert isinstance(gone.result(), errors.TimeoutError)
+    driver = played.call(PING, timeout_s=0.2)
+    answered = 0
+    while driver._thread.is_alive() and answered < 999:
+        peer.answers(b"$1\r\n1\r\n")
+        answered += 1
+        driver._thread.join(0.01)
+    assert isinstance(driver.result(), OverloadedError)
+    assert answered < 999, "it has waited for all of them"
 
 
 # Another connection.
@@ -410,17 +434,6 @@ def test_who_was_driven_for_is_served_though_the_driver_was_interrupted(played):
     played.peers[1].asked((b"ECHO", b"2"), (b"ECHO", b"3"))
     played.peers[1].answers(b"$1\r\n2\r\n$1\r\n3\r\n")
     assert other.result() == [b"2", b"3"]
-
-
-@one_lane
-def test_a_call_of_the_thread_that_is_inside_already_does_not_wait_for_itself(played):
-    """A signal handler, or a finaliser, may call at any point."""
-    [peer] = played.open()
-    with played.beneath._lock:
-        peer.answers(b"+PONG\r\n")
-        assert played.beneath.execute([PING], LONG_S) == [b"PONG"]
-        played.beneath.close()
-    assert peer.is_closed()
 
 
 # Large values.

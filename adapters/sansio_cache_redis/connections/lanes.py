@@ -151,7 +151,9 @@ class Lane:
     alive_s: float = 0.0
     """When it has last shown a sign of life, or was first asked for one."""
     latency_s: float = 0.0
-    """How long a first reply has taken of late."""
+    """How long a first reply has taken the last time."""
+    usual_s: float = 0.0
+    """How long it takes: that falls at once, and rises by degrees, as it may be this process that is busy."""
     pace_s: float = 0.0
     """How far apart the replies to a batch were of late."""
     _paced_s: float = 0.0
@@ -170,7 +172,8 @@ class Lane:
     def learn_from(self, others: Iterable[Lane]) -> None:
         """Begin with what other lanes to the same server know of it."""
         slowest = max(others, key=lambda lane: lane.pace_s)
-        self.latency_s, self.pace_s = slowest.latency_s, slowest.pace_s
+        self.latency_s, self.usual_s = slowest.latency_s, slowest.usual_s
+        self.pace_s = slowest.pace_s
         self._paced_s = slowest._paced_s  # noqa: SLF001 - its own class
 
     def is_bulky(self) -> bool:
@@ -202,7 +205,7 @@ class Lane:
     def has_room(self, call: Call, count: int, now_s: float) -> bool:
         """Whether a call that is sent behind so many commands can be answered in time."""
         left_s = (call.deadline_s - now_s) * (_PART_OF_TIME if count else 1.0)
-        return self.latency_s + (count + len(call.commands) - 1) * self.pace_s <= left_s
+        return self.usual_s + (count + len(call.commands) - 1) * self.pace_s <= left_s
 
     def too_late(self, call: Call, now_s: float) -> Exception:
         """What a call fails with whose time is over: whether the server was silent, or only slow.
@@ -268,6 +271,7 @@ class Lane:
             self._first_s = read_s
             self._first_count = len(replies)
             self.latency_s = read_s - self._sent_s
+            self.usual_s = min(self.latency_s, 2 * self.usual_s + _QUICK_S)
         first = due[0]
         call = first.call
         if len(due) == 1 and call is not None and len(replies) == len(call.commands):  # nearly always

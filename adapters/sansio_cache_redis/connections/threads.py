@@ -327,19 +327,20 @@ class ThreadsConnections:
         if lane.due:
             silent_s = lane.silent_at_s()
             if now_s >= silent_s:
+                if self._take_in(lane, wire, call, now_s):
+                    return  # it was this process that was busy
                 self._look_elsewhere(lane, call, now_s)
                 if call.failure is not None:
                     return
                 silent_s = now_s + _LOOK_S
             until_s = min(until_s, silent_s)
         before_bytes = wire.written_bytes
-        if self._take_in(lane, wire, call, until_s):
-            return
+        self._take_in(lane, wire, call, until_s)
         now_s = monotonic()
         if wire.written_bytes > before_bytes and call.is_large:
             lane.alive_s = now_s
             call.extend(wire)
-        if now_s < call.deadline_s:
+        if now_s < call.deadline_s or len(call.replies) == len(call.commands):
             return
         call.failure = lane.too_late(call, now_s)
         if lane.is_dead(now_s):
