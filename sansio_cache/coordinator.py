@@ -194,6 +194,8 @@ class Coordinator:
         longest_life_s: How long an entry and a lease of it live at most, in seconds. What the store refuses
             to be told of is given up after that.
         single_flight: The loads under way.
+        waits: Which loads wait for which; those of several coordinators may be in one.
+        number: By which it is known there.
     """
 
     is_disabled: bool = False
@@ -201,8 +203,8 @@ class Coordinator:
     most_pending: int = 10_000
     longest_life_s: float = LONGEST_LIFE_S
     single_flight: SingleFlight = attrs.field(factory=SingleFlight)
-    waits: Waits = attrs.field(factory=Waits, init=False)
-    """Which loads wait for which."""
+    waits: Waits = attrs.field(factory=Waits)
+    number: int = 0
     must_ask: bool = attrs.field(init=False)
     """Whether `skip` may have a reason to give: seldom, and the question is asked for every read."""
     needs_recovery: bool = attrs.field(default=False, init=False)
@@ -240,7 +242,7 @@ class Coordinator:
             return LoadLed(command.now_s, place)
         if place is None:
             return LoadNotShared(command.now_s)
-        if not self.waits.begin(ticket, (command.key,), inside):
+        if not self.waits.begin((self.number, ticket), (command.key,), inside):
             self.single_flight.leave(ticket)
             return SharingTimedOut(command.now_s, place.load_id, place.arrival, is_circle=True)
         return place
@@ -251,11 +253,11 @@ class Coordinator:
         Returns:
             Whether to wait: not where that would never end, as who holds them waits for one of those loaders.
         """
-        return self.waits.begin(ticket, keys, inside)
+        return self.waits.begin((self.number, ticket), keys, inside)
 
     def wake(self, ticket: Ticket) -> None:
         """End such a wait."""
-        self.waits.end(ticket)
+        self.waits.end((self.number, ticket))
 
     def leave(
         self, ticket: Ticket, following: Following, now_s: float
@@ -265,7 +267,7 @@ class Coordinator:
         Where it is `LoadShared` without a payload, `value` is the leader's own: the caller gets a copy. So is
         the `error` of a `LoadErrorShared`.
         """
-        self.waits.end(ticket)
+        self.waits.end((self.number, ticket))
         has_ended, outcome = self.single_flight.leave(ticket)
         if not has_ended:
             return SharingTimedOut(now_s, following.load_id, following.arrival)
@@ -309,13 +311,13 @@ class Coordinator:
             if part.has(ticket):
                 part.drop(ticket)
                 self._settle()
-        self.waits.end(ticket)
+        self.waits.end((self.number, ticket))
         return self.single_flight.give_up(ticket)
 
     def forget_loads(self) -> None:
         """Nobody of those is there any more who led loads or ran recoveries: in a forked process, say."""
         self.single_flight = self.single_flight.successor()
-        self.waits = Waits()
+        self.waits.forget(self.number)
         for part in self._parts.values():
             part.drop(None)
         self._settle()

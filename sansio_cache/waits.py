@@ -21,29 +21,42 @@ from collections.abc import Iterable
 
 import attrs
 
-Waiting = tuple[int, frozenset[str], frozenset[str]]
-"""A ticket, the keys that its operation waits for, and those whose loaders it is inside of."""
+Waiter = tuple[int, int]
+"""The number of a coordinator, and a ticket of its."""
+Waiting = tuple[Waiter, frozenset[str], frozenset[str]]
+"""Who waits, the keys that it waits for, and those whose loaders it is inside of."""
 
 
 @attrs.define
 class Waits:
-    """The waits of one process inside of loaders. Empty when there are none (B2)."""
+    """The waits of one process inside of loaders, in any of its caches. Empty when there are none (B2).
 
-    _waits: dict[int, tuple[frozenset[str], frozenset[str]]] = attrs.field(factory=dict, init=False)
+    The caches of a process may call it at once, under locks of their own.
+    """
 
-    def begin(self, ticket: int, keys: Iterable[str], inside: frozenset[str]) -> bool:
+    _waits: dict[Waiter, tuple[frozenset[str], frozenset[str]]] = attrs.field(factory=dict, init=False)
+
+    def begin(self, waiter: Waiter, keys: Iterable[str], inside: frozenset[str]) -> bool:
         """Begin to wait for keys, inside of the loaders of others; False where that would never end."""
         if not inside:  # as mostly
             return True
         wanted = frozenset(keys)
-        if self._leads_to(wanted, inside):
-            return False
-        self._waits[ticket] = wanted, inside
-        return True
+        # First, so that of two who close a circle at once one at least sees the other.
+        self._waits[waiter] = wanted, inside
+        if not self._leads_to(wanted, inside):
+            return True
+        self.end(waiter)
+        return False
 
-    def end(self, ticket: int) -> None:
+    def end(self, waiter: Waiter) -> None:
         """The operation waits no more. Once more does no harm."""
-        self._waits.pop(ticket, None)
+        self._waits.pop(waiter, None)
+
+    def forget(self, number: int) -> None:
+        """Nobody of a coordinator's waits any more."""
+        for waiter in tuple(self._waits):
+            if waiter[0] == number:
+                self.end(waiter)
 
     def _leads_to(self, wanted: frozenset[str], inside: frozenset[str]) -> bool:
         """Whether waiting for some keys is waiting for the loader of one of the others, in the end."""
@@ -61,12 +74,12 @@ class Waits:
 
     def snapshot(self) -> tuple[Waiting, ...]:
         """All that it holds, as a value."""
-        return tuple((ticket, *wait) for ticket, wait in sorted(self._waits.items(), key=_ticket))
+        return tuple((waiter, *wait) for waiter, wait in sorted(self._waits.items(), key=_waiter))
 
     def restore(self, snapshot: Iterable[Waiting]) -> None:
         """Become what a snapshot was made of."""
-        self._waits = {ticket: (keys, inside) for ticket, keys, inside in snapshot}
+        self._waits = {waiter: (keys, inside) for waiter, keys, inside in snapshot}
 
 
-def _ticket(pair: tuple[int, object]) -> int:
+def _waiter(pair: tuple[Waiter, object]) -> Waiter:
     return pair[0]

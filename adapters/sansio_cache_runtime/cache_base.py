@@ -6,10 +6,11 @@ step, the driver runs it, and a function of `results.py` makes an answer of the 
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import Any, Final
 
 import attrs
 
@@ -20,10 +21,15 @@ from sansio_cache.health import Health
 from sansio_cache.keys import KeyBuilder
 from sansio_cache.notices import Notice
 from sansio_cache.stats import CacheStats
+from sansio_cache.waits import Waits
 from sansio_cache_runtime.recorder import Recorder
 from sansio_cache_runtime.request_builder import RequestBuilder
 from sansio_cache_runtime.subscribers import Explanation, check_subscriber
 from sansio_cache_runtime.travelling import check_travels
+
+_waits: Final = Waits()
+"""Which loads of this process wait for which, whichever cache they are of."""
+_numbers: Final = itertools.count(1)
 
 
 def check_config(config: object) -> None:
@@ -62,7 +68,7 @@ class CacheBase:
     def __init__(self, config: CacheConfig) -> None:
         self._config = config
         is_disabled = not (config.enabled and config.redis.enabled)
-        self._coordinator = Coordinator(is_disabled=is_disabled)
+        self._coordinator = Coordinator(is_disabled=is_disabled, waits=_waits, number=next(_numbers))
         self._recorder = Recorder(config.namespace)
         self._requests = RequestBuilder(config, self._coordinator)
         self._is_closed = False

@@ -256,7 +256,7 @@ class DriverBase(ABC, Generic[E, B]):
         with self._lock:
             if command.displaced is not None and self._leads(who, command.displaced):
                 return SharingTimedOut(command.now_s, command.displaced, command.arrival)
-            answer = coordinator.share(ticket, command, keys_around(coordinator))
+            answer = coordinator.share(ticket, command, keys_around())
             if not isinstance(answer, Following):
                 self._leaders[ticket] = who
             elif self._leads(who, answer.load_id):
@@ -308,7 +308,7 @@ class DriverBase(ABC, Generic[E, B]):
             call.watch = Watch(self._backend.listener, wake)
             self._watches.add(call.watch)
         longest_s = call.watch.longest_s(command)
-        inside = keys_around(self._coordinator)
+        inside = keys_around()
         if longest_s and inside:
             assert command.watch is not None
             call.ticket = call.ticket or self._coordinator.ticket()

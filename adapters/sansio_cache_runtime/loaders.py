@@ -246,12 +246,12 @@ def forget_loads() -> None:
     set_safely(_is_telling, False)
 
 
-def keys_around(owner: object) -> frozenset[str]:
-    """The keys of `owner` whose loaders this is called from."""
+def keys_around() -> frozenset[str]:
+    """The keys, of any caches, whose loaders this is called from."""
     loads = _loads.get()
     if not loads:
         return frozenset()
-    return frozenset[str]().union(*(each.keys for each in loads if each.is_running and each.owner is owner))
+    return frozenset[str]().union(*(each.keys for each in loads if each.is_running))
 
 
 def refuse_recursion(owner: object, *keys: str) -> None:

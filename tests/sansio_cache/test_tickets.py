@@ -473,7 +473,7 @@ def check(scene, others):
     held = coordinator.single_flight.snapshot()
     assert {ticket: place for ticket, (_, place) in followers(coordinator).items()} == others
     assert set(coordinator.single_flight._followed) == set(others)
-    assert {ticket for ticket, _, _ in coordinator.waits.snapshot()} <= set(others)
+    assert {ticket for (_, ticket), _, _ in coordinator.waits.snapshot()} <= set(others)
     loads = dict(held.loads)
     ended = {number for number, load in loads.items() if load.phase is Phase.ENDED}
     assert all(loads[number].followers for number in ended)

@@ -99,6 +99,18 @@ def test_whatever_is_asked_for_all_come_to_an_end_and_none_is_sent_away_without_
     assert other == waits
 
 
+def test_several_coordinators_may_share_waits_and_each_forgets_its_own():
+    waits = Waits()
+    one, other = (Coordinator(waits=waits, number=number) for number in (1, 2))
+    assert one.sleep(7, ("menu",), inside("page"))
+    assert not other.sleep(7, ("page",), inside("menu"))
+    assert other.sleep(7, ("elsewhere",), inside("menu"))
+    other.forget_loads()
+    assert waits.snapshot() == (((1, 7), inside("menu"), inside("page")),)
+    one.give_up(7)
+    assert waits.snapshot() == ()
+
+
 # Of the coordinator.
 
 

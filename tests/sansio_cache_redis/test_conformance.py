@@ -950,6 +950,25 @@ async def test_loaders_that_need_each_other_do_not_wait_for_each_other(world, na
 
 
 @runs(compare=None)
+async def test_loaders_of_two_caches_that_need_each_other_do_not_wait_for_each_other(world):
+    caches = [world.cache, world.open()]
+    running = []
+
+    def load(place):
+        async def load():
+            running.append(place)
+            await until(lambda: len(running) == 2)
+            needed = 1 - place
+            return [place, await caches[needed].get_or_load(f"k{needed}", loading("alone"))]
+
+        return load
+
+    with anyio.fail_after(20):
+        found = await in_parallel(2, lambda n: caches[n].get_or_load(f"k{n}", load(n)))
+    assert found in ([[0, [1, "alone"]], [1, "alone"]], [[0, "alone"], [1, [0, "alone"]]])
+
+
+@runs(compare=None)
 async def test_a_batch_and_a_load_that_need_each_other_do_not_wait_for_each_other(world):
     """A batch is waited for by its leases."""
     running = []
