@@ -16,6 +16,8 @@ from sansio_cache.coordinator import (
     Coordinator,
     Distrusted,
     InvalidationsForgotten,
+    InvalidationsGivenUp,
+    InvalidationsRefused,
     OutageBegan,
     OutageEnded,
     RefusalBegan,
@@ -45,6 +47,7 @@ from sansio_cache.notices import (
     Hit,
     Invalidated,
     InvalidationFailed,
+    InvalidationRefused,
     Missed,
     OperationName,
     RepliesCrossed,
@@ -431,6 +434,32 @@ class TestRecovery:
         coordinator.give_up(0)
         assert recovering(coordinator) == {}
         assert coordinator.next_recovery(recovery, told(recovery), TIMEOUTS, NOW_S) is None
+
+
+class TestRefusedKeys:
+    def test_that_a_key_is_refused_is_said_once_and_that_it_is_given_up(self):
+        coordinator = two_parts(longest_life_s=10.0)
+        coordinator.heed([InvalidationFailed((A, B))], NOW_S)
+        recovery = coordinator.begin_recovery(0, TIMEOUTS, NOW_S)
+        said = [InvalidationRefused((A, "a:unknown"), FailureKind.PERMISSION)]
+        assert coordinator.heed(said, NOW_S) == [InvalidationsRefused("a", FailureKind.PERMISSION, 1)]
+        coordinator.next_recovery(recovery, Recovered((), (A,)), TIMEOUTS, NOW_S)
+        assert coordinator.heed(said, NOW_S) == [], "it is known"
+        assert coordinator.heed([InvalidationRefused(("c:1",), FailureKind.OTHER)], NOW_S) == []
+        assert coordinator.skip(A) is MissReason.BYPASSED
+        assert coordinator.heed([], NOW_S + 9.9) == []
+        assert coordinator.heed([], NOW_S + 10.0) == [InvalidationsGivenUp("a", 1)]
+        assert coordinator.skip(A) is None
+        assert coordinator.skip(B) is MissReason.BYPASSED
+
+    def test_writes_ask_the_store_but_where_it_is_out(self):
+        coordinator = two_parts()
+        coordinator.heed([gave_up("a"), InvalidationFailed((B,))], NOW_S)
+        assert coordinator.skip_write((B,)) is None, "to be told of a write is always safe"
+        assert coordinator.skip_write((B, A)) is MissReason.STORE_ERROR
+        assert coordinator.skip_write(("c:1",)) is None
+        assert Coordinator().skip_write((A,)) is None
+        assert Coordinator(is_disabled=True).skip_write((A,)) is MissReason.DISABLED
 
 
 class TestTheEnd:

@@ -7,6 +7,7 @@ import pytest
 
 from sansio_cache.commands import DeleteKeys, Ping, Sleep
 from sansio_cache.events import FailureKind
+from sansio_cache.operations.second_look import Doubt
 from sansio_cache.part import (
     FIRST_PAUSE_S,
     LONGEST_PAUSE_S,
@@ -322,6 +323,19 @@ class TestRefusal:
         assert made.after(recovery, Recovered((), ("b",)), TIMEOUTS, 2.0) is None
         assert made.begin_neglected(YOURS, TIMEOUTS, 3.0, 0) is None
         assert begun(made, YOURS, 4.0) is not None
+
+
+def test_a_ticket_that_looks_at_nothing_changes_nothing():
+    made = part(is_out=False)
+    first, second = Doubt("k", "x"), Doubt("l", "y")
+    assert made.doubt(first)
+    assert made.doubt(second)
+    made.begin_neglected(MINE, TIMEOUTS, 0.0, 0)
+    made.begin_neglected(YOURS, TIMEOUTS, 0.0, 0)
+    made.drop(YOURS)
+    assert made.doubts == {first: MINE, second: None}
+    assert made.has(MINE)
+    assert not made.has(YOURS)
 
 
 def test_a_snapshot_is_a_value_of_which_another_can_be_made():

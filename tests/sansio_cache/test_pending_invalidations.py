@@ -98,6 +98,31 @@ def test_without_keys_there_are_no_tags():
     assert pending.tags == frozenset()
 
 
+def test_a_key_that_is_refused_waits_for_its_turn_and_the_others_do_not():
+    pending = PendingInvalidations()
+    pending.add(["a", "b", "c"])
+    told = pending.oldest(9)
+    pending.add(["c"])
+    pending.refuse({"a": told["a"], "c": told["c"], "gone": 7}, 5.0)
+    assert set(pending.refused) == {"a"}, "the other has failed again since, and the last is not there"
+    assert list(pending.oldest(9, 5.0)) == ["b", "c"]
+    assert list(pending.oldest(9, pending.next_due_s)) == ["a", "b", "c"]
+
+
+def test_a_key_that_is_refused_is_given_up_when_what_was_stored_before_has_expired():
+    pending = PendingInvalidations()
+    pending.add(["a", "shop:%t:a", "b"])
+    pending.refuse(pending.oldest(9), 5.0)
+    pending.add(["b"], 7.0)
+    assert pending.give_up(4.9) == 0
+    assert pending.give_up(5.0) == 2
+    assert list(pending.newest(9)) == ["b"], "what was stored before its latest invalidation may be there"
+    assert pending.tags == frozenset()
+    assert pending.give_up(7.0) == 1
+    assert len(pending) == 0
+    assert pending.refused == {}
+
+
 def test_a_snapshot_is_a_value_of_which_another_can_be_made():
     pending, other = PendingInvalidations(), PendingInvalidations()
     pending.add(["shop:a", "shop:%t:a", "shop:b"])
