@@ -263,6 +263,30 @@ async def test_a_task_cancelled_at_any_await_leaves_nothing_behind(world, operat
     await check_every_tick(world, operation, cancelled_as_a_task, 1)
 
 
+@pytest.mark.parametrize("operation", [load, store, mutate, invalidate, expire, load_many])
+@runs(ON_ASYNCIO, compare=None)
+async def test_a_task_cancelled_twice_says_nothing_of_the_store(world, operation):
+    """The second cancellation strikes in the clean-up. The store serves: there is no outage, and no error."""
+    cache = world.cache
+    await cache.set("steady", "the steady value")
+    for ticks in range(12):
+        for pause in range(3):
+            key = f"k{ticks}-{pause}"
+            await cache.set(key, "old")
+            task = asyncio.ensure_future(operation(cache, key))
+            for turns in (ticks, pause):
+                for _ in range(turns):
+                    await asyncio.sleep(0)
+                task.cancel()
+            await asyncio.wait([task])
+            assert not cache.driver._coordinator.is_out
+            if operation in INVALIDATING and ticks:  # before the first turn it has not begun
+                assert await cache.get(key) is None, "it was neither told nor remembered"
+    await until(lambda: not cache.driver._coordinator.pending_invalidations)
+    assert await cache.get("steady") == "the steady value"
+    assert (cache.stats().errors, cache.stats().gave_up) == ({}, {})
+
+
 @runs(CANCELLABLE, compare=None, policy=Policy(stale_for_s=600))
 async def test_a_refresh_goes_on_whenever_the_reader_that_started_it_is_cancelled(world):
     """L7, the other way round: it is the cache's, and nobody waits for it."""

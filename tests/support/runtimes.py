@@ -777,6 +777,8 @@ class World:
     def check(self) -> None:
         """What holds at the end of every test, whatever it did."""
         for cache in self.caches:
+            if not cache.is_sync:
+                assert cache.cache._endings == {}, "an ending that nobody waits for is left (B2)"
             driver = cache.cache._driver if cache.is_sync else None
             if driver is not None:
                 assert len(driver._coordinator.single_flight) == 0, "a load is left (B2)"
