@@ -262,6 +262,23 @@ def test_a_client_of_asyncio_serves_one_loop_after_the_other_but_not_two_at_once
     anyio.run(main)
 
 
+@on_both
+def test_caches_that_are_dropped_and_never_closed_leave_no_connection(
+    library, redis_url, redis_client, namespace
+):
+    before = len(redis_client.client_list())
+
+    async def main():
+        for _ in range(5):
+            cache = cache_anyio.Cache.from_url(redis_url, namespace=namespace, **PATIENT)
+            assert await cache.set("k", 1)
+        del cache
+        gc.collect()
+        await until(lambda: len(redis_client.client_list()) <= before)
+
+    anyio.run(main, backend=library)
+
+
 # A guest.
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Final
+from weakref import WeakMethod
 
 import anyio
 import attrs
@@ -63,7 +64,8 @@ class Bindings:
 
     Args:
         make_backend: Makes the store's backend in the running event loop.
-        make_driver: Makes a driver for it.
+        make_driver: Makes a driver for it: a method of the cache, which is not kept alive for that. What is
+            dropped and was never closed lets go of all loops.
     """
 
     def __init__(
@@ -72,7 +74,7 @@ class Bindings:
         make_driver: Callable[[AnyioBackend, Background], Driver],
     ) -> None:
         self._make_backend = make_backend
-        self._make_driver = make_driver
+        self._make_driver = WeakMethod(make_driver)
         self._lock = process_lock()
         self._bindings: dict[object, Binding] = {}
         self._is_closed = False
@@ -108,7 +110,9 @@ class Bindings:
     def _make(self, running_loop: Callable[[], object], loop: object) -> Binding:
         background: Background = TrioBackground() if is_under_trio() else AsyncioBackground()
         backend = self._make_backend()
-        driver = self._make_driver(backend, background)
+        make_driver = self._make_driver()
+        assert make_driver is not None, "the cache is being called"
+        driver = make_driver(backend, background)
         binding = Binding(library.name, running_loop, loop, background, backend, driver)
         background.guard(binding.close)
         return binding
@@ -118,6 +122,12 @@ class Bindings:
             if binding.background.is_over():
                 del self._bindings[loop]
                 binding.abandon()
+
+    def drop(self) -> None:
+        """Have all loops close what they have of a cache that nobody has any more."""
+        for binding in self._bindings.values():
+            if not binding.background.is_over():
+                binding.background.call(binding.background.leave)
 
     async def close(self) -> None:
         """Close what there is in the running loop; other loops close theirs by themselves, soon."""

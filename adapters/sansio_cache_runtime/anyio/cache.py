@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mappin
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from types import TracebackType
 from typing import Any, Never, Self, TypeVar, TypeVarTuple, overload
-from weakref import WeakSet
+from weakref import WeakSet, finalize
 
 from sansio_cache.config import CacheConfig
 from sansio_cache.health import Health
@@ -72,6 +72,7 @@ class Cache(CacheBase):
         assert make_backend is not None
         self._endings: dict[int, LoopEvent] = {}
         self._bindings = Bindings(make_backend, self._make_driver)
+        finalize(self, self._bindings.drop).atexit = False
         _caches.add(self)
 
     @classmethod
