@@ -116,13 +116,13 @@ def test_an_upload_that_takes_longer_than_an_operation_is_stored(
     with FaultProxy("127.0.0.1", redis_server.port) as proxy:
 
         async def main() -> None:
-            async with opened(runtime, proxy.url, namespace) as cache:
+            async with opened(runtime, proxy.url, namespace, operation_timeout_s=1.0) as cache:
                 await cache.wait_ready()
-                proxy.limit(to_server_bytes_per_s=5_000_000)
-                large = "x" * 2_000_000
+                proxy.limit(to_server_bytes_per_s=4_000_000)
+                large = "x" * 6_000_000
                 started_s = time.monotonic()
                 assert await cache.set("k", large)
-                assert time.monotonic() - started_s > 0.25, "the link was not slow"
+                assert time.monotonic() - started_s > 1.0, "the link was not slow"
                 proxy.limit()
                 assert await cache.get("k") == large
                 assert cache.stats().errors == {}

@@ -160,10 +160,16 @@ def test_a_new_connection_begins_with_what_is_known_of_the_server(lane):
     ("read_s", "now_s", "is_slow"),
     [
         (0.05, 0.1, True),
-        (0.05, 0.05 + SILENT_S, False),
+        (0.05, 0.05 + SILENT_S, True),
+        (0.05, 0.05 + 2.5 * SILENT_S, False),
         (-1.0, 0.1, False),
     ],
-    ids=["others were served just now", "then it fell silent", "nothing has come since it waits"],
+    ids=[
+        "others were served just now",
+        "this process may be busy",
+        "then it fell silent",
+        "nothing has come since it waits",
+    ],
 )
 def test_only_silence_is_called_silence(lane, read_s, now_s, is_slow):
     """The breaker opens for the one and not for the other."""

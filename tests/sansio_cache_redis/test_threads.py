@@ -339,7 +339,7 @@ def test_a_server_that_refuses_is_not_asked_all_the_time(played):
     calls = 0
     while time.monotonic() < until_s:
         with pytest.raises(errors.ConnectionError, match="refused"):
-            played.beneath.execute([PING], 0.001)
+            played.beneath.execute([PING], 0.02)
         calls += 1
     assert calls > played.tries
     assert 2 <= played.tries <= 12

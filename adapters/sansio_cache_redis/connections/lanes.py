@@ -1,6 +1,6 @@
 """Lanes: one connection of threads each, who drives it, who queues for it, and what is due on it.
 
-Nothing here waits, does I/O or takes a lock: that is what `threads.py` adds.
+Nothing here does I/O or takes a lock: that is what `threads.py` adds.
 
 A call is served when all its replies are there, wherever they came from: a call that had some of them when
 its connection was lost asks for the rest on another. All commands are idempotent in effect.
@@ -19,6 +19,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Iterable, Sequence
+from time import monotonic
 from typing import Any, Final
 
 import attrs
@@ -40,6 +41,8 @@ _QUICK_S: Final = 0.003
 """A server that answers within this time is neither slow nor far away."""
 _PART_OF_TIME: Final = 0.8
 """A batch may take so much of the time that its calls have, as far as can be told."""
+_LATE_S: Final = 0.02
+"""Who wakes up so much too late waits so long once more: those who serve were held up as well."""
 UPLOAD_BYTES_PER_S: Final = 1_048_576
 """An upload may go on for as long as it is no slower."""
 _MOST_LARGE_KEYS: Final = 128
@@ -85,6 +88,14 @@ class Call(Struct, eq=False):
     def extend(self, wire: Wire) -> None:
         """What the socket takes of something large is a sign of life, and takes its time."""
         self.deadline_s = self.limit_s + (wire.written_bytes - self.written_from) / UPLOAD_BYTES_PER_S
+
+    def sleep(self, now_s: float) -> None:
+        """Sleep until served, or told to drive, or until the time is up. In the caller's thread."""
+        turn = self.turn
+        if turn is None or turn.acquire(timeout=self.deadline_s - now_s):
+            return
+        if monotonic() - self.deadline_s > _LATE_S:
+            turn.acquire(timeout=_LATE_S)
 
     def wake(self) -> None:
         """Let the caller go on."""
@@ -210,10 +221,11 @@ class Lane:
     def too_late(self, call: Call, now_s: float) -> Exception:
         """What a call fails with whose time is over: whether the server was silent, or only slow.
 
-        Who has waited for others, which were served meanwhile, has met no silence.
+        Who has waited for others, which were served meanwhile, has met no silence. It is not told by less
+        than what ends a connection: this process may be too busy to read what is there.
         """
         has_answered = self.wire is not None and self.wire.read_s > call.came_s
-        if has_answered and now_s - self.alive_s < self.may_be_silent_s:
+        if has_answered and now_s - self.alive_s < _DEAD * self.may_be_silent_s:
             return OverloadedError("others are served: there was no time left for this call")
         return RedisTimeoutError("no reply in time")
 

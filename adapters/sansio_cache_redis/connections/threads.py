@@ -42,7 +42,7 @@ _SLOW_S: Final = 0.003
 """A lane that has been busy for longer is passed over."""
 _IDLE_S: Final = 1.0
 """A connection that has not been used for longer is looked at before it is used again."""
-_SHORTEST_S: Final = 0.02
+_SHORTEST_S: Final = 0.002
 """A call gets so much time at least: with less it would be given up in vain."""
 _LOOK_S: Final = 0.01
 """How often who waits on a silent connection looks whether there is another."""
@@ -118,7 +118,7 @@ class ThreadsConnections:
             if opening is not None:
                 self._opener.begin(opening)
             if lane.driver is not call:
-                self._sleep(call, now_s)
+                call.sleep(now_s)
                 lane, now_s = call.lane, monotonic()
             if lane.driver is call:
                 self._drive(lane, call, now_s)
@@ -239,14 +239,6 @@ class ThreadsConnections:
         self._appoint(lane)
 
     # Callers.
-
-    def _sleep(self, call: Call, now_s: float) -> None:
-        """Sleep until served, or told to drive, or until the time is up."""
-        turn = call.turn
-        if turn is None or turn.acquire(timeout=call.deadline_s - now_s):
-            return
-        if monotonic() - call.deadline_s > _SHORTEST_S:
-            turn.acquire(timeout=_SHORTEST_S)  # this process was busy elsewhere: so were those who serve
 
     def _leave(self, call: Call) -> None:
         """Hand the lane over. Does nothing for one who does not drive, so that it may come twice.
