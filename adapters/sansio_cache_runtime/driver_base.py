@@ -277,6 +277,11 @@ class DriverBase(ABC, Generic[E, B]):
         leases = () if command.renewal is None else command.renewal.leases
         return loading(self._coordinator, *keys_of(command), leases=leases, held=self._held)
 
+    @property
+    def open_connections(self) -> int:
+        """How many connections to the store are open, where the backend says so."""
+        return int(getattr(self._backend, "open_connections", 0))
+
     def held_by_loaders(self) -> ReleaseLeases | None:
         """What gives back the leases of loaders that run, as the cache is closed; None where there are none.
 

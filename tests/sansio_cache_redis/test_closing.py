@@ -1,9 +1,11 @@
 """The end of a cache, of a thread that loads, and of the interpreter: nobody waits for what will not come."""
 
+import gc
 import subprocess
 import sys
 import threading
 import time
+import warnings
 
 import anyio
 import pytest
@@ -110,3 +112,30 @@ def test_the_interpreter_ends_among_loads_without_noise_and_without_their_leases
         for key in range(8):
             assert other.get_or_load(str(key), lambda key=key: str(key)) == str(key)
         assert time.monotonic() - began_s < PATIENTLY.wait_s / 2
+
+
+def test_a_cache_that_is_dropped_is_closed_and_named(redis_url, namespace):
+    def use_and_drop():
+        for number in range(20):
+            Cache.from_url(redis_url, namespace=f"{namespace}-{number}").set("k", 1)
+        gc.collect()
+
+    with connect(redis_url) as client:
+        before = len(client.client_list())
+        with pytest.warns(ResourceWarning) as warned:
+            use_and_drop()
+        named = [str(each.message).partition(" was dropped without close()")[0] for each in warned]
+        assert named == [f"the cache '{namespace}-{number}'" for number in range(20)]
+        wait_until(lambda: len(client.client_list()) <= before + 1)
+
+
+def test_one_that_has_nothing_open_is_dropped_without_a_word(redis_url, namespace):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        Cache.from_url("memory://", namespace=namespace).set("k", 1)
+        Cache.from_url(redis_url, namespace=namespace)
+        closed = Cache.from_url(redis_url, namespace=namespace)
+        closed.set("k", 1)
+        closed.close()
+        del closed
+        gc.collect()

@@ -53,6 +53,11 @@ class BaseBackend(Generic[C]):
         """Makes an event of a command and of what came back. Never raises; it may close the connections, also
         those that the replies have come in on."""
 
+    @property
+    def open_connections(self) -> int:
+        """How many connections are open, but for those of a client of the user's."""
+        return int(getattr(self.connections, "count", 0))
+
     def part_of(self, key: str) -> str:
         """The part of the store that a key is in: what can fail alone."""
         return self._server.part_of(key)

@@ -7,11 +7,12 @@ Mirrors `anyio/cache.py` method by method. One cache serves any number of thread
 from __future__ import annotations
 
 import atexit
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from types import TracebackType
 from typing import Any, Never, Self, TypeVar, TypeVarTuple, overload
-from weakref import WeakSet
+from weakref import WeakSet, finalize
 
 from sansio_cache.config import CacheConfig
 from sansio_cache.health import Health
@@ -25,7 +26,7 @@ from sansio_cache_runtime.cached import Bond, decorating
 from sansio_cache_runtime.entity import plan_entity
 from sansio_cache_runtime.loaders import bind, refuse_coroutine_function, refuse_for_threads
 from sansio_cache_runtime.mutation import Mutation, plan_mutation
-from sansio_cache_runtime.process import at_begin_in_child
+from sansio_cache_runtime.process import at_begin_in_child, process_lock
 from sansio_cache_runtime.progress import check_progress, reporting
 from sansio_cache_runtime.request_builder import AnyTtl, RequestBuilder
 from sansio_cache_runtime.results import (
@@ -71,6 +72,8 @@ class Cache(CacheBase):
         self._driver = Driver.__new__(Driver)
         self._assemble()
         _caches.add(self)
+        self._dropped = finalize(self, _drop, self._driver, self._config.namespace)
+        self._dropped.atexit = False
 
     @classmethod
     def from_backend(
@@ -109,6 +112,7 @@ class Cache(CacheBase):
         if self._is_closed:
             return
         self._is_closed = True
+        self._dropped.detach()
         for recovery in self._driver.last_recoveries():
             self._driver.recover(recovery)
         self._recorder.close(self._coordinator.pending_invalidations)
@@ -709,6 +713,21 @@ _caches: WeakSet[Cache] = WeakSet()
 def _after_fork_in_child() -> None:
     for cache in list(_caches):
         cache._after_fork()  # noqa: SLF001
+
+
+def _drop(driver: Driver, namespace: str) -> None:
+    """Close what a cache has left open that was never closed, and is not there any more."""
+    count = driver.open_connections
+    with process_lock():  # who closes inside of it waits for no thread
+        driver.close()
+        driver._backend.close()  # noqa: SLF001
+    if count:
+        warnings.warn(
+            f"the cache {namespace!r} was dropped without close(): {count} connections of it are closed now. "
+            "Use it in a with block, or close it",
+            ResourceWarning,
+            stacklevel=1,
+        )
 
 
 def _at_exit() -> None:
