@@ -388,7 +388,7 @@ def forbidden_to_publish(server, namespace):
 def test_a_waiter_that_would_never_be_told_looks_for_itself(
     runtime, way, redis_server, namespace, monkeypatch
 ):
-    """L4. The fall-back is an hour away."""
+    """L4. The fall-back is an hour away, and so is the end of the lease."""
     monkeypatch.setattr(backoff, "FALL_BACK_S", LONG_S)
     loading, may_end = threading.Event(), threading.Event()
 
@@ -398,7 +398,7 @@ def test_a_waiter_that_would_never_be_told_looks_for_itself(
         return "loaded"
 
     async def main(url, is_listening):
-        policy = Policy(wait_s=LONG_S)
+        policy = Policy(wait_s=LONG_S, lease_s=LONG_S, max_lease_s=LONG_S)
         with Cache.from_url(url, namespace=namespace, policy=policy, **PATIENT) as other:
             async with opened(runtime, url, namespace, policy=policy, **PATIENT) as cache:
                 async with anyio.create_task_group() as tasks:
