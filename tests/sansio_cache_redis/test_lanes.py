@@ -18,6 +18,7 @@ class FakeWire:
     read_s: float = 0.0
     unfinished_bytes: int = 0
     is_writing: bool = False
+    written_bytes: int = 0
 
 
 def a_call(lane, *, came_s=0.0, timeout_s=0.1, count=1, is_large=False):
@@ -178,6 +179,15 @@ def test_only_silence_is_called_silence(lane, read_s, now_s, is_slow):
     error = lane.too_late(call, now_s)
     assert isinstance(error, errors.TimeoutError)
     assert isinstance(error, OverloadedError) is is_slow
+
+
+def test_a_server_that_takes_something_large_too_slowly_is_not_silent(lane):
+    call = a_call(lane, is_large=True)
+    lane.sent([call], 0.0)
+    assert not isinstance(lane.too_late(call, 0.1), OverloadedError)
+    lane.wire.written_bytes = 1000
+    lane.alive_s = 0.09
+    assert isinstance(lane.too_late(call, 0.1), OverloadedError)
 
 
 def test_a_call_without_a_connection_has_met_no_other_that_was_served():

@@ -224,7 +224,11 @@ class Lane:
         Who has waited for others, which were served meanwhile, has met no silence. It is not told by less
         than what ends a connection: this process may be too busy to read what is there.
         """
-        has_answered = self.wire is not None and self.wire.read_s > call.came_s
+        wire = self.wire
+        has_answered = wire is not None and (
+            wire.read_s > call.came_s  # or has taken some of something large
+            or (call.is_large and call.is_sent and wire.written_bytes > call.written_from)
+        )
         if has_answered and now_s - self.alive_s < _DEAD * self.may_be_silent_s:
             return OverloadedError("others are served: there was no time left for this call")
         return RedisTimeoutError("no reply in time")
