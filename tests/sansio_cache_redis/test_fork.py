@@ -95,6 +95,38 @@ print(json.dumps([work("parent"), *answers(children)]))
     assert found == [[1, {}]] * 4
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="counts descriptors as Linux lists them")
+@in_both_ways
+def test_a_child_lets_go_of_its_parent_s_subscription_which_goes_on_in_the_parent(how, redis_url, namespace):
+    found, _ = run(
+        f"""
+def sockets():
+    places = [f"/proc/self/fd/{{each}}" for each in os.listdir("/proc/self/fd")]
+    return sum(os.readlink(each).startswith("socket:") for each in places if os.path.exists(each))
+cache = Cache.from_url(url, namespace={namespace!r})
+heard = []
+listener = cache._backend.listener
+listener.watch({f"{namespace}:k"!r}, lambda: heard.append(listener.is_live))
+while not listener.is_live:
+    time.sleep(0.001)
+def work():
+    cache.get("k")
+    cache.close()
+    return sockets()
+children = [in_child(work) for _ in range(2)]
+found = answers(children)
+heard.clear()
+cache.set("k", 1)
+while not heard:
+    time.sleep(0.001)
+print(json.dumps([*found, heard]))
+""",
+        redis_url,
+        how,
+    )
+    assert found == [0, 0, [True]]
+
+
 def test_of_two_children_that_write_the_later_one_is_not_undone(redis_url, namespace):
     run(
         f"""
