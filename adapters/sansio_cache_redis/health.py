@@ -25,8 +25,11 @@ from sansio_cache_redis.wire import TIME, Args, number, tell_time
 OLDEST_SERVER: Final = (7, 0)
 LEAST_VALUES: Final = 16
 """How many values of the largest size a server's memory should hold: one then evicts a small part at most."""
+OPENING_S: Final = 3.0
+"""How long the first answer may take, in seconds: of a server that is far away connections do not last, and
+there is a pause before the next."""
 PROBES_S: Final = 1.0
-"""How long the answers to all the probes may take, in seconds."""
+"""How long the answers to all the probes may take after that, in seconds."""
 _LEASE_MS: Final = 1000
 _SCRIPTS: Final = "scripts, which leases need"
 

@@ -25,7 +25,7 @@ from sansio_cache_redis.connections.settings import (
     check_client,
     where_of,
 )
-from sansio_cache_redis.health import PROBES_S, Trips, probes
+from sansio_cache_redis.health import OPENING_S, PROBES_S, Trips, probes
 from sansio_cache_redis.listening import Listener
 from sansio_cache_redis.topology.single import SingleServer
 from sansio_cache_redis.wire import TIME, Args, ServerClock, encode, longest_cell_bytes
@@ -68,7 +68,7 @@ class RedisBackend(BaseBackend[Connections]):
         asked = probes(self._config.namespace)
         trips = Trips(time.monotonic())
         # The first opens a connection, where there is none.
-        replies: Replies = await self.connections.ask([TIME], PROBES_S, as_they_are)
+        replies: Replies = await self.connections.ask([TIME], OPENING_S, as_they_are)
         trips.ended(time.monotonic())
         if not isinstance(replies, BaseException):
             replies = await self.connections.ask([args for _, args in asked], PROBES_S, as_they_are)

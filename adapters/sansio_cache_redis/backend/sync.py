@@ -16,7 +16,7 @@ from sansio_cache_redis.connections.client import ClientConnections
 from sansio_cache_redis.connections.opener import StartThread
 from sansio_cache_redis.connections.settings import blocking_factory, check_client, where_of
 from sansio_cache_redis.connections.threads import ThreadsConnections
-from sansio_cache_redis.health import PROBES_S, Trips, probes
+from sansio_cache_redis.health import OPENING_S, PROBES_S, Trips, probes
 from sansio_cache_redis.listening import Listener
 from sansio_cache_redis.topology.single import SingleServer
 from sansio_cache_redis.wire import TIME, Again, ServerClock, encode, longest_cell_bytes
@@ -42,7 +42,7 @@ class RedisBackend(BaseBackend[ThreadsConnections | ClientConnections]):
         replies: list[Any] | BaseException
         trips = Trips(time.monotonic())
         try:
-            self.connections.execute([TIME], PROBES_S)  # opens a connection, where there is none
+            self.connections.execute([TIME], OPENING_S)  # opens a connection, where there is none
             trips.ended(time.monotonic())
             replies = self.connections.execute([args for _, args in asked], PROBES_S)
         except Exception as error:  # noqa: BLE001 - it is what is told
