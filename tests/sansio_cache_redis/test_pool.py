@@ -6,9 +6,9 @@ import pytest
 from redis import exceptions as errors
 
 from sansio_cache.backoff import LONGEST_CONNECT_PAUSE_S
-from sansio_cache_redis.connections import pool
+from sansio_cache_redis.connections import multiplexed, pool
 from sansio_cache_redis.connections.multiplexed import BULK_BYTES, MultiplexedConnection, as_they_are
-from sansio_cache_redis.connections.pace import Pace
+from sansio_cache_redis.connections.pace import SWEEP_S, Pace
 from sansio_cache_redis.connections.pool import MultiplexedConnections, Timing
 from sansio_cache_redis.connections.redispy import reply_reader
 from sansio_cache_redis.errors import OverloadedError, OwnResetError, TooLargeError
@@ -182,7 +182,7 @@ def test_who_cannot_be_answered_in_time_is_refused_at_once():
     """L5: and nothing is sent, nor closed."""
     several = FakeConnections(max_connections=2, count=2)
     for connection in several:
-        connection._most_pending = 1
+        connection.most_pending = 1
         several.get()
     with pytest.raises(OverloadedError):
         several.get()
@@ -214,7 +214,7 @@ def test_after_a_reset_that_another_connection_survives_it_is_asked():
     several = FakeConnections(count=2)
     first, second = several
     caller = several.get()
-    several.give_up(first)
+    several.give_up(first, None)
     assert (first.is_connected, second.load) == (False, 1)
     second.receive(b"$-1\r\n")
     assert caller.answer == [None]
@@ -261,7 +261,7 @@ def test_a_value_that_did_not_come_in_time_is_not_asked_for_until_a_little_later
     first, _ = several
     several.get(b"large")
     first.receive(b"$900000\r\n")
-    several.give_up(first)
+    several.give_up(first, [(b"GET", b"large")])
     with pytest.raises(OverloadedError, match="in time"):
         several.get(b"large")
     several.get(b"k")
@@ -302,6 +302,66 @@ def test_a_connection_that_breaks_fails_what_is_pending_and_is_forgotten():
     first.close(errors.ConnectionError("lost"))
     assert caller.answer == "lost"
     assert list(several) == [second]
+
+
+class Clock:
+    """The time, as it is told."""
+
+    def __init__(self):
+        self.now_s = 1000.0
+
+    def __call__(self):
+        return self.now_s
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    made = Clock()
+    for module in (pool, multiplexed):
+        monkeypatch.setattr(module, "monotonic", made)
+    return made
+
+
+def pass_time(several, clock, seconds):
+    """All connections are looked at, as their sweepers do."""
+    until_s = clock.now_s + seconds
+    while clock.now_s < until_s:
+        clock.now_s += SWEEP_S
+        for connection in list(several):
+            connection._look()
+
+
+@pytest.mark.parametrize("is_other_alive", [True, False])
+def test_a_connection_that_falls_silent_is_no_outage_while_the_server_answers_over_another(
+    clock, is_other_alive
+):
+    several = FakeConnections(count=2)
+    first, second = several
+    first._pace = Pace(0.1, 0.25)
+    caller = several.ask([(b"GET", b"k")], 0.25, as_they_are)
+    second.ask([(b"GET", b"other")] * 9, PATIENT_S, as_they_are)
+    for _ in range(6):
+        pass_time(several, clock, 0.02)
+        if is_other_alive:
+            second.receive(b"$1\r\n1\r\n")
+    assert not first.is_connected
+    if is_other_alive:
+        assert caller.answer is None
+        second.receive(b"$1\r\n1\r\n" * 3 + b"$1\r\n2\r\n")
+        assert caller.answer == [b"2"]
+    else:
+        assert type(caller.answer) is errors.TimeoutError
+
+
+def test_who_is_out_of_time_where_another_connection_was_answered_has_asked_too_much(clock):
+    several = FakeConnections(count=2)
+    _, second = several
+    hasty = several.ask([(b"GET", b"k")], 0.05, as_they_are)
+    second.ask([(b"GET", b"other")], PATIENT_S, as_they_are)
+    pass_time(several, clock, 0.02)
+    second.receive(b"$1\r\n1\r\n")
+    pass_time(several, clock, 0.04)
+    assert isinstance(hasty.answer, OverloadedError)
 
 
 def test_connections_that_do_not_last_are_followed_by_pauses_and_no_others():

@@ -151,12 +151,16 @@ class Owner(Protocol):
         """A connection has something in the way of others: they had better ask elsewhere."""
         ...
 
+    def has_read_since(self, then_s: float) -> bool:
+        """Whether something was read on any connection since then, on the monotonic clock."""
+        ...
+
     def pass_over(self, connection: Any, commands: Sequence[Args]) -> None:
         """A connection is in the middle of a value that is not read: it is of no more use."""
         ...
 
-    def give_up(self, connection: Any) -> None:
-        """What a connection has in the way of others is of no use to anybody any more."""
+    def give_up(self, connection: Any, too_large: Sequence[Args] | None) -> None:
+        """A connection takes too long; where that is for a large value, that is what was asked for."""
         ...
 
 
@@ -208,7 +212,8 @@ class MultiplexedConnection(ABC):
         self._unfinished_bytes = 0
         self._pace = pace
         self._behind_s = 0.0
-        self._most_pending = UNLIMITED
+        self.most_pending = UNLIMITED
+        """How many calls may be pending."""
         self._answered = 0
         self._last_read_s = monotonic()
         """On the connection's clock."""
@@ -249,7 +254,7 @@ class MultiplexedConnection(ABC):
             self._flush_soon()
         if not self._is_swept:
             self._begin_sweeping()
-        if size_bytes > BULK_BYTES or len(pending) >= self._most_pending:
+        if size_bytes > BULK_BYTES or len(pending) >= self.most_pending:
             self._is_uploading = self._is_uploading or size_bytes > BULK_BYTES
             self.is_free = False
         return caller
@@ -276,19 +281,20 @@ class MultiplexedConnection(ABC):
             if not caller.done():
                 caller.set_result(read(failure))
 
-    def expect(self, answered_after_s: float) -> None:
-        """It has answered the first command after so many seconds."""
+    def expect(self, answered_after_s: float, most_pending: int) -> None:
+        """It has answered the first command after so many seconds, and others can have so many pending."""
         self._pace.slowest_s = answered_after_s
+        self._pace.most_pending = self.most_pending = most_pending
 
     @property
     def is_overfull(self) -> bool:
         """Whether more is pending than can be answered in time."""
-        return len(self._pending) >= self._most_pending
+        return len(self._pending) >= self.most_pending
 
     @property
-    def first(self) -> Sequence[Args]:
-        """What is answered next."""
-        return self._pending[0][5]
+    def read_s(self) -> float:
+        """When something was last read, on the monotonic clock."""
+        return self._last_read_s + self._behind_s
 
     @property
     def load(self) -> int:
@@ -398,10 +404,10 @@ class MultiplexedConnection(ABC):
     def _weigh(self) -> None:
         if self._is_uploading:
             self._is_uploading = any(size_bytes > BULK_BYTES for *_, size_bytes in self._pending)
-        self.is_free = self.failure is None and not (self._is_in_the_way or self.is_overfull)
+        self.is_free = self.failure is None and not (self.is_in_the_way or self.is_overfull)
 
     @property
-    def _is_in_the_way(self) -> bool:
+    def is_in_the_way(self) -> bool:
         """Whether something is large, or slow, before the replies of others."""
         is_large = self._is_stuck or self._is_uploading or self._unfinished_bytes > BULK_BYTES
         return is_large or self._is_slow
@@ -440,42 +446,53 @@ class MultiplexedConnection(ABC):
         self._fail_overdue(now_s)
         owed_s = sum(seconds_to_send(each[6]) for each in pending) if self._is_uploading else 0.0
         if self.failure is None and pace.is_dead(pending[0][3], owed_s):
-            self.close(RedisTimeoutError("the server does not answer"))
+            if self._is_server_answering(seen.now_s - pace.silence_s):
+                assert self.owner is not None
+                self.owner.give_up(self, None)
+            else:
+                self.close(RedisTimeoutError("the server does not answer"))
         if self.failure is None:
             self._make_way(now_s)
         return self.failure is None
 
+    def _is_server_answering(self, then_s: float) -> bool:
+        """Whether the server has answered since then, over another connection."""
+        return self.owner is not None and self.owner.has_read_since(then_s)
+
     def _fail_overdue(self, now_s: float) -> None:
         overdue = []
+        silence_s = self._pace.silence_s
         for place, (caller, wanted, read, timeout_s, asked_s, commands, size) in enumerate(self._pending):
             if now_s - asked_s < timeout_s or caller.done():
                 continue
             if size > BULK_BYTES and now_s - asked_s < timeout_s + seconds_to_send(size):
                 continue
-            overdue.append((caller, read, asked_s))
+            # Who had less time than that, as it was asked elsewhere before, is no witness of silence.
+            since_s = asked_s if timeout_s >= silence_s else min(asked_s, now_s - silence_s)
+            overdue.append((caller, read, since_s))
             self._pending[place] = (_GONE, wanted, read, timeout_s, asked_s, commands, size)
         is_slow = False
-        for caller, read, asked_s in overdue:
+        for caller, read, since_s in overdue:
             failure: BaseException = RedisTimeoutError("no reply in time")
-            if self._pace.alive_s >= asked_s:
+            if self._pace.alive_s >= since_s or self._is_server_answering(since_s + self._behind_s):
                 is_slow = True
                 failure = OverloadedError("others were answered, and not all can be in time")
             if not caller.done():
                 caller.set_result(read(failure))
-        if is_slow and not self._is_in_the_way:
+        if is_slow and not self.is_in_the_way:
             self._pace.gave_up()
-        self._most_pending = self._pace.most_pending
+        self.most_pending = self._pace.most_pending
 
     def _make_way(self, now_s: float) -> None:
         """Let others ask elsewhere where something large, or slow, is before them; in the end, all."""
-        caller, _, _, timeout_s, asked_s, _, _ = self._pending[0]
+        caller, _, _, timeout_s, asked_s, commands, _ = self._pending[0]
         is_part, waited_s = self._has_data(), now_s - asked_s
         self._is_slow = is_part and waited_s >= min(timeout_s / 2, self._pace.silence_s)
         self._weigh()
-        if not self._is_in_the_way or self.owner is None:
+        if not self.is_in_the_way or self.owner is None:
             return
         if is_part and caller.done() and waited_s >= timeout_s:
-            self.owner.give_up(self)
+            self.owner.give_up(self, commands if self._unfinished_bytes > BULK_BYTES else None)
         elif len(self._pending) > 1:
             self.owner.relieve(self)
 

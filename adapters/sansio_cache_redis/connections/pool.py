@@ -31,7 +31,7 @@ from sansio_cache_redis.connections.multiplexed import (
     as_they_are,
     read_failure,
 )
-from sansio_cache_redis.connections.pace import Pace
+from sansio_cache_redis.connections.pace import UNLIMITED, Pace
 from sansio_cache_redis.connections.redispy import pack, pack_one
 from sansio_cache_redis.errors import OverloadedError, OwnResetError
 from sansio_cache_redis.wire import TIME, Args, tell_time
@@ -173,7 +173,9 @@ class MultiplexedConnections(ABC, Generic[C]):
             raise replies
         tell_time(replies[0], self._on_time)
         now_s = monotonic()
-        connection.expect(now_s - started_s)
+        # It is the same server, which is not asked for more only because it is asked in another way.
+        most_pending = min((each.most_pending for each in self), default=UNLIMITED)
+        connection.expect(now_s - started_s, most_pending)
         connection.owner = self
         self._opened_s[connection] = now_s
         self._open.append(connection)
@@ -200,7 +202,7 @@ class MultiplexedConnections(ABC, Generic[C]):
 
     def relieve(self, connection: C) -> None:
         """A connection has something in the way of others: they ask elsewhere, where they can."""
-        if connection.is_free:
+        if not connection.is_in_the_way:  # where there is only much to do, it would be twice as much
             return
         free = [each for each in self._open if each.is_free]
         if free:
@@ -209,15 +211,22 @@ class MultiplexedConnections(ABC, Generic[C]):
         elif len(list(self)) < self._max_connections:
             self._open_soon()
 
+    def has_read_since(self, then_s: float) -> bool:
+        """Whether something was read on any connection since then, on the monotonic clock."""
+        return any(each.read_s > then_s for each in self)
+
     def pass_over(self, connection: C, commands: Sequence[Args]) -> None:
         """A connection is in the middle of a value that is not read: it is of no more use."""
         self._remember(commands, 0.0)
         self._close_for_others([connection], "a value is larger than a value may be", begun=True)
 
-    def give_up(self, connection: C) -> None:
-        """What a connection has in the way of others is of no use to anybody any more."""
-        self._remember(connection.first, _REST_S)
-        self._close_for_others([connection], "a reply takes too long, and nobody waits for it any more")
+    def give_up(self, connection: C, too_large: Sequence[Args] | None) -> None:
+        """A connection takes too long; where that is for a large value, that is what was asked for."""
+        if too_large is not None:
+            self._remember(too_large, _REST_S)
+        self._close_for_others(
+            [connection], "it takes too long, and the server answers over another connection"
+        )
 
     def _remember(self, commands: Sequence[Args], rest_s: float) -> None:
         """Let a value that was not read go over a connection of its own from now on, after a rest."""
