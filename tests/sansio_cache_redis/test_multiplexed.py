@@ -9,6 +9,7 @@ from sansio_cache_redis.connections.multiplexed import BULK_BYTES, MultiplexedCo
 from sansio_cache_redis.connections.pace import SWEEP_S, Pace
 from sansio_cache_redis.connections.redispy import reply_reader
 from sansio_cache_redis.errors import OverloadedError
+from sansio_cache_redis.wire import Again
 
 PATIENT_S = 60.0
 
@@ -298,6 +299,19 @@ def test_a_peer_that_takes_nothing_of_what_is_large_is_silent(connection, clock)
     connection.unsent = 2**20
     assert not passing(connection, clock, 0.6)
     assert type(large.answer) is errors.TimeoutError
+
+
+def test_what_is_large_and_has_to_be_sent_once_more_has_as_long_again(connection, clock):
+    """A script that the server does not know."""
+    again = Again([(b"SET", b"k", b"x" * 2 * 2**20)], as_they_are)
+    large = connection.ask([(b"SET", b"k", b"x" * 2 * 2**20)], 0.25, lambda _: again)
+    passing(connection, clock, 1.0)
+    connection.receive(b"-NOSCRIPT\r\n")
+    assert passing(connection, clock, 1.0)
+    assert not large.done()
+    assert not connection.is_free
+    connection.receive(b"+OK\r\n")
+    assert large.answer == [b"OK"]
 
 
 def test_and_what_is_large_is_given_up_where_it_takes_longer(connection, clock):

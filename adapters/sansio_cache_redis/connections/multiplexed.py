@@ -370,11 +370,12 @@ class MultiplexedConnection(ABC):
                 if len(mine) < wanted:
                     continue
                 self._replies = []
-            _, _, _, timeout_s, asked_s, _, _ = pending.popleft()
+            _, _, _, timeout_s, asked_s, _, size_bytes = pending.popleft()
             if not caller.done():
                 answer = read(mine)
                 if isinstance(answer, Again):  # it goes on waiting, in what is left of its time
-                    left_s = timeout_s - (monotonic() - self._behind_s - asked_s)
+                    waited_s = monotonic() - self._behind_s - asked_s - seconds_to_send(size_bytes)
+                    left_s = timeout_s - max(waited_s, 0.0)
                     self._append(caller, answer.commands, answer.read, left_s)
                 else:
                     caller.set_result(answer)
@@ -395,6 +396,9 @@ class MultiplexedConnection(ABC):
         self._flush_soon()
         if not self._is_swept:
             self._begin_sweeping()
+        if len(data) > BULK_BYTES:
+            self._is_uploading = True
+            self.is_free = False
 
     def _get_stuck(self, is_stuck: bool) -> None:
         """Whether there is more to be sent than the peer takes."""
