@@ -57,7 +57,6 @@ def test_processes_of_all_runtimes_read_nothing_stale_while_the_store_fails_and_
         calm_s=0.5,
         most_reads=2_000,
         kinds=kinds(*NETWORK, *SERVER),
-        without=("handlers", "finalisers"),
     )
     run.perform()
     assert not run.findings, f"SANSIO_CACHE_SEED={seed}: {run.findings}"

@@ -391,11 +391,8 @@ class Run:
                 continue
             if member.ended is None:
                 self.findings.add("hung", f"{member.name} was told to end, and {self._what_it_does(member)}")
-            else:
-                threads = [name for name in member.ended["threads"] if name not in ("MainThread", "watcher")]
-                threads = [name for name in threads if not name.startswith(("AnyIO", "Trio"))]
-                if threads or member.ended["tasks"] or member.ended["descriptors"]:
-                    self.findings.add("left", f"{member.name} has ended, and has {member.ended}")
+            elif any(member.ended[name] for name in ("threads", "tasks", "descriptors")):
+                self.findings.add("left", f"{member.name} has ended, and has {member.ended}")
         for member in self.members:
             counts = dict(member.counts)
             counts.pop("pid", None)

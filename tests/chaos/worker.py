@@ -44,6 +44,7 @@ SWEPT = ("p0", "p1")
 TAG = "all"
 OWNED = 2  # so many keys of each process are written with `set`, by nobody else
 HUNG_S = 20.0
+ENDING_S = 6.0
 TOO_LONG = 3  # times the budget, and a second: on a machine that has more to do
 STALL_S = 0.02  # who wakes so much later than he wanted was stopped, or had no processor
 OPERATION_S = 0.25
@@ -551,6 +552,12 @@ class Process:
             "descriptors": len(open_descriptors()),
         }
 
+    def threads_of_the_cache(self) -> list[str]:
+        """Those that are neither of this program nor idle ones of an event loop."""
+        names = sorted(thread.name for thread in threading.enumerate())
+        ours = ("MainThread", "watcher", "AnyIO", "Trio thread")
+        return [name for name in names if not name.startswith(ours)]
+
     def watch(self) -> None:
         """Look for calls that do not end; say now and then what was counted, and what is left when quiet."""
         quiet_since_s: float | None = None
@@ -609,7 +616,10 @@ class Process:
         gc.collect()
         self.database.close()
         self.server.close()
-        left: dict[str, Any] = {"threads": sorted(thread.name for thread in threading.enumerate())}
+        deadline_s = time.monotonic() + ENDING_S
+        while self.threads_of_the_cache() and time.monotonic() < deadline_s:
+            time.sleep(0.05)  # one that connects is over when its time-out is
+        left: dict[str, Any] = {"threads": self.threads_of_the_cache()}
         now_open = open_descriptors()
         left["descriptors"] = [now_open[each] for each in sorted({*now_open} - {*self.descriptors})]
         self.log.add(ENDED, {**left, "tasks": self.tasks_left})
