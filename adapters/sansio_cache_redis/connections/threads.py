@@ -108,7 +108,8 @@ class ThreadsConnections:
             with self._lock:
                 lane, opening = self._choose(call, now_s)
                 call.lane, call.opening = lane, opening
-                if lane.is_free():
+                driver = lane.driver
+                if driver is None or driver.is_gone:  # as `is_free`, which costs a call
                     lane.driver = call
                     lane.since_s = now_s
                 else:
@@ -166,7 +167,8 @@ class ThreadsConnections:
         for lane in lanes:
             if lane.wire is None:
                 continue
-            if lane.is_free():
+            driver = lane.driver
+            if driver is None or driver.is_gone:  # as `is_free`, which costs a call
                 if not lane.due:
                     return lane, None
                 if lane.is_silent(now_s) and not self._revive(lane, now_s):
@@ -266,7 +268,8 @@ class ThreadsConnections:
                         other.wake()
                 else:
                     self._move(queue, others[0] if others else lane)
-            self._appoint(lane)
+            if lane.queue or lane.due:
+                self._appoint(lane)
         if wire is not None:
             wire.close()
 
@@ -276,7 +279,11 @@ class ThreadsConnections:
         """Serve the caller, and all that queue behind it."""
         try:
             wire = lane.wire
-            if not (wire is None or lane.due or lane.queue or call.is_large) and self._is_fresh(wire, now_s):
+            if (
+                not (wire is None or lane.due or lane.queue or call.is_large)
+                and now_s - wire.read_s <= _IDLE_S
+                and wire.read_s >= self._failed_s  # as `_is_fresh`, which costs a call
+            ):
                 # Nearly always: what follows, for one who is alone, and is answered at once.
                 commands = call.commands
                 wire.write(pack_one(commands[0]) if len(commands) == 1 else pack(commands))
