@@ -4,6 +4,7 @@ Each test runs in every place, and what it left there is compared: see `support.
 the background, so a test waits until it is over before it goes on: else commands might come in another order.
 """
 
+import _thread
 import asyncio
 import threading
 from contextvars import ContextVar
@@ -341,11 +342,9 @@ async def test_refreshes_that_nobody_has_time_for_are_skipped_and_tried_by_a_lat
 @runs(ON_THREADS, policy=LONG, compare=None)
 async def test_where_the_system_has_no_thread_to_give_a_refresh_is_skipped(world):
     await stale_entry(world, "old")
-    start, threading.Thread.start = threading.Thread.start, _no_thread
-    try:
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(_thread, "start_new_thread", _no_thread)
         assert world.cache.cache.get_or_load("k", lambda: "never") == "old"
-    finally:
-        threading.Thread.start = start
 
     assert world.cache.stats().refreshes_skipped == 1
     assert not world.cache.driver._coordinator.single_flight
@@ -353,7 +352,7 @@ async def test_where_the_system_has_no_thread_to_give_a_refresh_is_skipped(world
     await refreshed(world)
 
 
-def _no_thread(thread):
+def _no_thread(*args):
     raise RuntimeError("can't start new thread")
 
 
@@ -770,7 +769,10 @@ async def test_a_loader_is_told_something_if_it_cannot_do_without(world, loader,
 @pytest.mark.parametrize("outcome", ["a value", "an error"])
 @runs(policy=LONG, compare=None)
 async def test_a_refresh_that_runs_when_the_cache_is_closed_ends_cleanly(world, outcome, recwarn):
-    """L3, L7: nothing is logged, no thread or task is left, and the lease is given back, or lapses."""
+    """L3, L7: nothing is logged, no thread or task is left, and the lease is given back at once.
+
+    What a loader gives after that is stored by nobody: another may hold the lease by then.
+    """
     await stale_entry(world, "old")
     other = world.open(policy=LONG)
     gate = Gate("new" if outcome == "a value" else OSError("database down"))
@@ -786,16 +788,15 @@ async def test_a_refresh_that_runs_when_the_cache_is_closed_ends_cleanly(world, 
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(world.cache.aclose)
         if world.cache.is_sync:
-            await until(lambda: world.cache.driver._workers._is_closed)
+            await until(lambda: is_free(world.raw.cell("k")))
             gate.open()
 
     assert left_behind() == []
     assert world.cache.stats().refresh_failures == (outcome == "an error" and world.cache.is_sync)
     cell = world.raw.cell("k")
     assert is_free(cell), "the lease was given back"
-    expected = "new" if outcome == "a value" and world.cache.is_sync else "old"
-    assert cell.body.endswith(f'"{expected}"'.encode())
-    assert await other.get_or_load("k", loading("newer")) == expected
+    assert cell.body.endswith(b'"old"')
+    assert await other.get_or_load("k", loading("newer")) == "old"
     await until(lambda: not other.driver._coordinator.single_flight)
     assert [line for line in world.take_log() if "a refresh in the background failed" not in line] == []
     assert list(recwarn) == []
@@ -847,7 +848,7 @@ async def test_refreshes_that_wait_when_the_cache_is_closed_are_dropped(world):
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(world.cache.aclose)
         if world.cache.is_sync:
-            await until(lambda: world.cache.driver._workers._is_closed)
+            await until(lambda: is_free(world.raw.cell("k")))
             gate.open()
     if world.cache.is_sync:
         assert len(gate.calls) <= 4, "there are so many threads"
