@@ -367,8 +367,8 @@ def said_of_memory(url, namespace):
         return ""
     return (
         f"cache {namespace}: memory:// is the store of one process, and this process was forked from the one "
-        "that filled it: from here on neither sees what the other stores or invalidates. Use redis://, or make "
-        "the cache after the fork\n"
+        "that filled it: from here on neither sees what the other stores or invalidates. Use redis://, or "
+        "make the cache after the fork\n"
     )
 
 
