@@ -24,13 +24,12 @@ from collections.abc import Callable
 from contextlib import suppress
 from time import monotonic
 from typing import Any, Final
-from weakref import WeakSet
 
 from redis.exceptions import ResponseError
 
 from sansio_cache_redis.connections.opener import StartThread
 from sansio_cache_redis.wire import EVERY_KEY, wake_channel
-from sansio_cache_runtime.process import at_begin_in_child, is_inside, process_lock
+from sansio_cache_runtime.process import is_inside, process_lock
 from sansio_cache_runtime.sync.event import ThreadEvent
 
 _IDLE_S: Final = 10.0
@@ -69,7 +68,6 @@ class Listener:
         self._has_ended = ThreadEvent()
         self._redispy: Any = None
         self._is_closed = False
-        _listeners.add(self)
         self.is_live = False
         """Whether the subscription stands. Where not, waiters had better look for themselves."""
 
@@ -107,14 +105,6 @@ class Listener:
             redispy.disconnect()
         if wait and is_running and not is_inside(self._lock):
             self._has_ended.wait(_CLOSE_S)
-
-    def let_go(self) -> None:
-        """Close what this process has of its parent's connection, which goes on there.
-
-        The stack of the parent's thread is in the child for ever, and keeps the socket.
-        """
-        if self._redispy is not None:
-            self._redispy.disconnect()  # redis-py does not shut down what another process has opened
 
     # On the thread.
 
@@ -203,14 +193,3 @@ class Listener:
             wakes = [wake for watches in concerned for wake in watches.values()]
         for wake in wakes:
             wake()
-
-
-_listeners: WeakSet[Listener] = WeakSet()
-
-
-def _begin_in_child() -> None:
-    for listener in list(_listeners):
-        listener.let_go()
-
-
-at_begin_in_child(_begin_in_child)

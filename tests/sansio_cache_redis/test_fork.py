@@ -95,14 +95,21 @@ print(json.dumps([work("parent"), *answers(children)]))
     assert found == [[1, {}]] * 4
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="counts descriptors as Linux lists them")
+SOCKETS = """
+def sockets():
+    places = [f"/proc/self/fd/{each}" for each in os.listdir("/proc/self/fd")]
+    return sum(os.readlink(each).startswith("socket:") for each in places if os.path.exists(each))
+"""
+
+counting = pytest.mark.skipif(sys.platform != "linux", reason="counts descriptors as Linux lists them")
+
+
+@counting
 @in_both_ways
 def test_a_child_lets_go_of_its_parent_s_subscription_which_goes_on_in_the_parent(how, redis_url, namespace):
     found, _ = run(
-        f"""
-def sockets():
-    places = [f"/proc/self/fd/{{each}}" for each in os.listdir("/proc/self/fd")]
-    return sum(os.readlink(each).startswith("socket:") for each in places if os.path.exists(each))
+        SOCKETS
+        + f"""
 cache = Cache.from_url(url, namespace={namespace!r})
 heard = []
 listener = cache._backend.listener
@@ -125,6 +132,41 @@ print(json.dumps([*found, heard]))
         how,
     )
     assert found == [0, 0, [True]]
+
+
+@counting
+@in_both_ways
+def test_a_child_lets_go_of_what_its_parent_s_threads_wait_for_which_are_answered(how, redis_url, namespace):
+    """Their stacks stay in the child for ever, with the connections that they drive."""
+    found, _ = run(
+        SOCKETS
+        + f"""
+import threading
+from redis import Redis
+cache = Cache.from_url(url, namespace={namespace!r}, operation_timeout_s=20, attempt_timeout_s=20)
+cache.get("k")
+asked = (b"BLPOP", {f"{namespace}:list".encode()!r}, b"0")
+found = []
+thread = threading.Thread(target=lambda: found.append(cache._backend.connections.execute([asked], 20)))
+thread.start()
+with Redis.from_url(url) as client:
+    while not any(each["cmd"] == "blpop" for each in client.client_list()):
+        time.sleep(0.001)
+def work():
+    cache.get("k")
+    cache.close()
+    return sockets()
+children = [in_child(work) for _ in range(2)]
+found += answers(children)
+with Redis.from_url(url) as client:
+    client.rpush(asked[1], "answered")
+thread.join()
+print(json.dumps([*found[:2], found[2][0][1].decode()]))
+""",
+        redis_url,
+        how,
+    )
+    assert found == [0, 0, "answered"]
 
 
 def test_of_two_children_that_write_the_later_one_is_not_undone(redis_url, namespace):

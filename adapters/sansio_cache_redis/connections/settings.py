@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from typing import Any, Final
+from weakref import WeakSet
 
 import redis
 import redis.asyncio
@@ -32,6 +33,7 @@ from sansio_cache.errors import ConfigurationError
 from sansio_cache.url import MEMORY, read_url, redact_url
 from sansio_cache_redis.connections.redispy import pack_one
 from sansio_cache_redis.reasons import Where
+from sansio_cache_runtime.process import at_begin_in_child
 
 _LONGEST_SYN_S: Final = 5.0
 """How long a server may take to take a connection, before it has to shake hands."""
@@ -137,7 +139,30 @@ def blocking_factory(config: RedisConfig) -> Callable[[], Any]:
     found, arguments = _arguments(config, parse_url)
     arguments["retry"] = Retry(NoBackoff(), 0)
     arguments["command_packer"] = Packer()
-    return _factory(found or redis.Connection, arguments, config.url)
+    make = _factory(found or redis.Connection, arguments, config.url)
+
+    def make_known() -> Any:
+        connection = make()
+        _blocking.add(connection)
+        return connection
+
+    return make_known
+
+
+_blocking: Final[WeakSet[Any]] = WeakSet()
+
+
+def _begin_in_child() -> None:
+    """Close what this process has of its parent's connections, which go on there.
+
+    A thread that uses one as the process forks is not in the child, but its stack is, for ever: nothing else
+    would close it, and once the parent has gone the server would go on answering nobody.
+    """
+    for connection in list(_blocking):
+        connection.disconnect()  # redis-py does not shut down what another process has opened
+
+
+at_begin_in_child(_begin_in_child)
 
 
 def asyncio_factory(config: RedisConfig) -> Callable[[], Any]:

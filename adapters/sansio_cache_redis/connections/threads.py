@@ -403,10 +403,9 @@ class ThreadsConnections:
         data = pack_one(commands[0]) if len(commands) == 1 else pack(commands)
         call.written_from = wire.written_bytes
         lane.sent(batch, now_s)
-        if call.is_large:
-            lane.upload_s = len(data) / UPLOAD_BYTES_PER_S
         wire.write(data)
         if call.is_large:
+            lane.upload_s = len(data) / UPLOAD_BYTES_PER_S
             call.extend(wire)
 
     def _pass_over(self, lane: Lane, call: Call) -> None:
