@@ -267,6 +267,7 @@ def test_a_call_that_is_in_a_greater_hurry_than_its_connection_fails_alone(conne
     assert passing(connection, clock, 0.06)
     assert type(hasty.answer) is OverloadedError
     assert not patient.done()
+    assert connection.is_free, "nothing was answered meanwhile, which is no measure of what can be"
     connection.receive(echo(b"1") + echo(b"2"))
     assert patient.answer == [b"2"]
 

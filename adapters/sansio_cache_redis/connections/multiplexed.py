@@ -473,13 +473,13 @@ class MultiplexedConnection(ABC):
                 continue
             # Who had less time than that, as it was asked elsewhere before, is no witness of silence.
             since_s = asked_s if timeout_s >= silence_s else min(asked_s, now_s - silence_s)
-            overdue.append((caller, read, since_s))
+            overdue.append((caller, read, asked_s, since_s))
             self._pending[place] = (_GONE, wanted, read, timeout_s, asked_s, commands, size)
         is_slow = False
-        for caller, read, since_s in overdue:
+        for caller, read, asked_s, since_s in overdue:
             failure: BaseException = RedisTimeoutError("no reply in time")
             if self._pace.alive_s >= since_s or self._is_server_answering(since_s + self._behind_s):
-                is_slow = True
+                is_slow = is_slow or self._pace.alive_s >= asked_s
                 failure = OverloadedError("others were answered, and not all can be in time")
             if not caller.done():
                 caller.set_result(read(failure))

@@ -180,7 +180,6 @@ class TrioBackground:
 
         self._trio = trio
         self._running: dict[trio.CancelScope, trio.Event] = {}
-        self._is_over = False
         self._staying = trio.CancelScope()
         self.call = reach_running_loop()
         self.has_left = LoopEvent()
@@ -229,7 +228,6 @@ class TrioBackground:
                 await close()
             finally:
                 # Not before: others may let go of what is in a loop that is over, in any thread.
-                self._is_over = True
                 self.has_left.set()
 
     def leave(self) -> None:
@@ -238,7 +236,7 @@ class TrioBackground:
 
     def is_over(self) -> bool:
         """Whether the event loop has ended, or has nothing of the cache in it any more."""
-        return self._is_over
+        return self.has_left.is_set()
 
     async def end(self) -> None:
         """Cancel what runs, and wait until it has ended."""
