@@ -349,7 +349,7 @@ QUICK: Final = (
     # Tags.
     _case(
         "1 reader with a tag, 1 invalidates it; anything",
-        3_500,
+        3_000,
         *_alone(TAGGED_READER, TAG_INVALIDATOR),
         faults=ANYTHING,
         invariants=ALL_BUT_LEAK,
@@ -471,7 +471,7 @@ QUICK: Final = (
     ),
     _case(
         "1 reader, served stale at once, 1 invalidates; anything",
-        8_000,
+        6_500,
         *_alone(READER, INVALIDATOR),
         **STALE,
         faults=ANYTHING,
@@ -496,7 +496,7 @@ QUICK: Final = (
     ),
     _case(
         "1 reader, served stale at once, 1 mutates with a value; time, losses",
-        5_000,
+        4_000,
         *_alone(READER, MUTATOR_WITH_VALUE),
         **STALE,
         faults=TIME | LOSSES,
@@ -586,7 +586,7 @@ QUICK: Final = (
     ),
     _case(
         "1 batch, 1 invalidates both keys; renewals, anything",
-        15_000,
+        13_000,
         *_alone(BATCH, INVALIDATOR_OF_BOTH),
         renewals=True,
         faults=ANYTHING,
