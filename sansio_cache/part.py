@@ -84,8 +84,14 @@ class PartSnapshot:
     turns: tuple[int, int] = (0, 0)
     was_dropped: bool = False
     is_patient: bool = False
-    doubts: tuple[Doubt, ...] = ()
+    doubts: tuple[tuple[Doubt, Ticket | None], ...] = ()
     foreign: tuple[Doubt, ...] = ()
+
+    @property
+    def tickets(self) -> tuple[Ticket, ...]:
+        """The tickets under which something is being done for the part."""
+        at_it = (self.recovering, self.telling, *(looking for _, looking in self.doubts))
+        return tuple(ticket for ticket in at_it if ticket is not None)
 
 
 @attrs.define
@@ -158,7 +164,7 @@ class Part:
             if looking is not None and ticket in (None, looking):
                 self.doubts[doubt] = None
         if self.telling is not None and ticket in (None, self.telling):
-            self.has_untold = True
+            self.has_untold = self.breaker.is_open  # else the recovery tells it
             self.telling = None
 
     def doubt(self, doubt: Doubt) -> bool:
@@ -312,7 +318,7 @@ class Part:
             (self.turn, self.tell_turn),
             self.was_dropped,
             self.is_patient,
-            tuple(self.doubts),
+            tuple(self.doubts.items()),
             tuple(self.foreign),
         )
 
@@ -326,5 +332,5 @@ class Part:
         self.due_s, self.tell_due_s = snapshot.due_s, snapshot.tell_due_s
         self.turn, self.tell_turn = snapshot.turns
         self.is_patient = snapshot.is_patient
-        self.doubts = dict.fromkeys(snapshot.doubts)
+        self.doubts = dict(snapshot.doubts)
         self.foreign = dict.fromkeys(snapshot.foreign)

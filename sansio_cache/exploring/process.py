@@ -160,8 +160,7 @@ def left_behind(workers: Sequence[Worker], snapshot: CoordinatorSnapshot) -> str
     loads = {number for number, _ in shared.loads}
     if not all(number in loads or _is_at_it(workers, ticket) for ticket, number in shared.led):
         return "a load is led by an operation that is over"
-    running = [ticket for part in snapshot.parts for ticket in (part.recovering, part.telling)]
-    if not all(ticket is None or _is_at_it(workers, ticket) for ticket in running):
+    if not all(_is_at_it(workers, ticket) for part in snapshot.parts for ticket in part.tickets):
         return "nobody runs a recovery that has begun"
     ended = {number for number, load in shared.loads if load.phase is Phase.ENDED}
     if any(worker.following is not None and worker.following.load_id in ended for worker in workers):

@@ -179,6 +179,20 @@ class TestTelling:
         made.after(telling, Recovered(("a",)), TIMEOUTS, 1.0)
         assert "a" in made.pending
 
+    def test_whoever_tells_as_the_outage_ends_leaves_nothing_to_tell_in_the_next_one(self):
+        """A command without keys would be refused."""
+        made = part()
+        probing = begun(made)
+        written(made, "a")
+        begun(made, YOURS)
+        made.close()
+        probing = made.after(probing, Recovered(), TIMEOUTS, 1.0)
+        assert made.after(probing, Recovered(("a",)), TIMEOUTS, 1.0) is None
+        made.drop(YOURS)
+        made.open(DOWN, 2.0)
+        assert begun(made, now_s=2.0) is not None
+        assert begun(made, YOURS, 2.0) is None
+
 
 class TestNeglect:
     """Where the background ends with an event loop, a caller makes one attempt."""
@@ -346,8 +360,13 @@ def test_a_snapshot_is_a_value_of_which_another_can_be_made():
     made.pending.refuse(made.pending.newest(1), 5.0)
     made.refusals.add(FailureKind.OTHER)
     made.turn = 3
+    made.doubt(Doubt("k", "x"))
+    made.doubt(Doubt("l", "y"))
+    made.begin_neglected(THEIRS, TIMEOUTS, 0.0, 0)
+    assert made.snapshot().tickets == (MINE, YOURS, THEIRS)
     other = part("x")
     other.restore(made.snapshot())
+    assert other.doubts == made.doubts
     assert other.snapshot() == made.snapshot()
     assert hash(made.snapshot()) == hash(other.snapshot())
     assert attrs.asdict(other.snapshot())["turns"] == (3, 0)
