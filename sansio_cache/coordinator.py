@@ -68,10 +68,15 @@ from sansio_cache.pending_invalidations import PendingInvalidations
 from sansio_cache.single_flight import Following, SingleFlight, SingleFlightSnapshot, Ticket
 from sansio_cache.step import Loaded, Outcome, Step, evolve
 from sansio_cache.tags import is_tag_key
+from sansio_cache.ttl import MAX_TTL_S
 from sansio_cache.waits import Waiting, Waits
 
-LONGEST_LIFE_S: Final = 8 * 86_400.0
-"""How long an entry lives at most, in seconds, by the longest of the tiers with its jitter and lease."""
+LONGEST_LIFE_S: Final = 2 * MAX_TTL_S + 86_400.0
+"""How long an entry lives at most, in seconds, with the load that stores it.
+
+As long fresh as anybody may ask for, as long stale, and a day for the load. With less, a refused invalidation
+would be given up while an old value may still be served (S1).
+"""
 _ENDED_BY_A_WRITE: Final = frozenset(
     {FailureKind.OUT_OF_MEMORY, FailureKind.WRITES_REFUSED, FailureKind.READ_ONLY}
 )
@@ -564,8 +569,7 @@ class Coordinator:
         flight, parts = snapshot.single_flight, snapshot.parts
         tickets = {ticket for ticket, _ in flight.led}
         tickets |= {ticket for _, load in flight.loads for ticket, _ in load.followers}
-        tickets |= {part.recovering for part in parts if part.recovering is not None}
-        tickets |= {part.telling for part in parts if part.telling is not None}
+        tickets |= {ticket for part in parts for ticket in part.tickets}
         self._tickets = itertools.count(max(tickets, default=-1) + 1)
         self._parts = {}
         for each in snapshot.parts:

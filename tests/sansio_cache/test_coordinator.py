@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sansio_cache import Policy
 from sansio_cache import notices as all_notices
 from sansio_cache.commands import DeleteKeys, Ping, ReadCell, Sleep
 from sansio_cache.coordinator import (
@@ -62,6 +63,7 @@ from sansio_cache.operations.refresh import refresh
 from sansio_cache.part import MOST_DOUBTS, MOST_FOREIGN, MOST_TOLD
 from sansio_cache.single_flight import Following, Phase
 from sansio_cache.step import Abandoned, Completed, Loaded, Missing, Recovered, Step
+from sansio_cache.ttl import MAX_TTL_S
 from support.interrupts import strike
 from support.loads import ACCEPTED, RAISED, REFUSED, SCHEMA, computing, over, share
 from support.machines import INTS, KEY, TIMEOUTS, Script, load_request, value_cell
@@ -451,6 +453,17 @@ class TestRefusedKeys:
         assert coordinator.heed([], NOW_S + 10.0) == [InvalidationsGivenUp("a", 1)]
         assert coordinator.skip(A) is None
         assert coordinator.skip(B) is MissReason.BYPASSED
+
+    def test_none_is_given_up_while_any_value_that_was_stored_before_may_be_alive(self):
+        """S1, for the longest life that anybody may ask for."""
+        longest = Policy(ttl=MAX_TTL_S, stale_for_s=MAX_TTL_S)
+        coordinator = Coordinator()
+        coordinator.heed([InvalidationFailed((A,))], NOW_S)
+        recovery = coordinator.begin_recovery(0, TIMEOUTS, NOW_S)
+        coordinator.next_recovery(recovery, Recovered((), (A,)), TIMEOUTS, NOW_S)
+        hard_ttl_ms, _ = longest.expiry_ms(1.0)
+        coordinator.heed([], NOW_S + longest.max_lease_s + hard_ttl_ms / 1000)
+        assert coordinator.skip(A) is MissReason.BYPASSED
 
     def test_writes_ask_the_store_but_where_it_is_out(self):
         coordinator = two_parts()
