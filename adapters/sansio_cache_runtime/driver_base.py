@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -395,24 +395,29 @@ class DriverBase(ABC, Generic[E, B]):
         with self._lock:
             return self._coordinator.next_recovery(recovery, outcome, self._timeouts, self._clock())
 
-    def _neglected(self, step: Step) -> Iterable[Recovery]:
+    def _neglected(self, step: Step) -> Iterator[Recovery]:
         """What the caller who has come to this step is to do for the store by itself; mostly nothing.
 
         That is before anything else, or after it, and not inside a loader, a subscriber or a handler: others
-        wait for these.
+        wait for these. Where an interrupt ends the loop over this, the ticket is given up.
         """
         command = step.command
         has_begun = isinstance(command, StoreCommand | Sleep) and not isinstance(command, AcquireLeases)
         has_begun = has_begun or getattr(command, "renewal", None) is not None
         if has_begun or not self._coordinator.needs_recovery or self._is_closed:
-            return ()
+            return
         if is_inside_callback() or is_inside(self._lock):
-            return ()
+            return
         ticket = self._coordinator.ticket()
-        with self._lock:
-            now_s = self._clock()
-            recovery = self._coordinator.begin_neglected(ticket, self._timeouts, now_s, self._seed())
-        return () if recovery is None else (recovery,)
+        try:
+            with self._lock:
+                now_s = self._clock()
+                recovery = self._coordinator.begin_neglected(ticket, self._timeouts, now_s, self._seed())
+            if recovery is not None:
+                yield recovery
+        except BaseException:  # GeneratorExit, where the loop over this is left
+            self._give_up(ticket)
+            raise
 
     def last_recoveries(self) -> Sequence[Recovery]:
         """What the store is to be told before the end; nothing where a handler closes the cache."""
