@@ -155,8 +155,13 @@ class Tracing(Coordinator):
         if not self.is_inside:
             label = self.trace.begun(ticket, has_begun=True)
             load = self.trace.load(getattr(answer, "load_id", None))
-            self.trace.note(label, "share", _name(answer), load)
+            self.trace.note(label, "share", _name(answer), load, *sorted(inside))
         return answer
+
+    def sleep(self, ticket: Ticket, keys: Iterable[str], inside: frozenset[str]) -> bool:
+        may_wait = super().sleep(ticket, keys, inside)
+        self.trace.note(self.trace.begun(ticket, has_begun=True), "sleep", may_wait)
+        return may_wait
 
     def leave(self, ticket: Ticket, following: Following, now_s: float) -> Any:
         event = super().leave(ticket, following, now_s)
@@ -201,6 +206,14 @@ class Tracing(Coordinator):
         self.trace.note(STORE, "begin_recovery", label, _recovery(recovery))
         return recovery
 
+    def begin_neglected(
+        self, ticket: Ticket, timeouts: StoreTimeouts, now_s: float, seed: int = 0
+    ) -> Recovery | None:
+        recovery = super().begin_neglected(ticket, timeouts, now_s, seed)
+        if recovery is not None:  # a driver asks at every step, as long as something is pending
+            self.trace.note(STORE, "begin_neglected", _recovery(recovery))
+        return recovery
+
     def next_recovery(
         self, recovery: Recovery, outcome: Outcome, timeouts: StoreTimeouts, now_s: float
     ) -> Recovery | None:
@@ -214,9 +227,8 @@ class Tracing(Coordinator):
         """B2: nothing is left; that a part has refused something is known until it takes a value."""
         held = self.snapshot()
         flight = held.single_flight
-        return not (flight.loads or flight.current or flight.led or self.needs_recovery) and all(
-            part.recovering is None for part in held.parts
-        )
+        is_under_way = flight.loads or flight.current or flight.led or held.waits or self.needs_recovery
+        return not is_under_way and not any(part.tickets for part in held.parts)
 
     def _under_way(self) -> frozenset[int]:
         loads = self.single_flight.snapshot().loads
