@@ -719,7 +719,7 @@ def test_on_trio_nothing_overtakes_what_was_sent_in_part():
             async with trio.open_nursery() as tasks:
                 tasks.start_soon(ask, 0)
                 await trio.testing.wait_all_tasks_blocked()
-                assert connection._outbox or connection._is_writing, "all of it was sent at once"
+                assert connection._outbox or connection._left_bytes, "all of it was sent at once"
                 sent = theirs.recv(len(wanted))
                 connection.data_received(b"-ERR early\r\n")
                 await trio.testing.wait_all_tasks_blocked()

@@ -43,7 +43,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from sansio_cache_redis.connections.pace import UNLIMITED, Pace, Seen
-from sansio_cache_redis.connections.redispy import NOT_ENOUGH_DATA, pack, pack_one
+from sansio_cache_redis.connections.redispy import NOT_ENOUGH_DATA, pack
 from sansio_cache_redis.connections.unfinished import UnfinishedReply
 from sansio_cache_redis.errors import OverloadedError, OwnResetError, TooLargeError, as_failure, fresh
 from sansio_cache_redis.wire import Again, Args
@@ -220,7 +220,7 @@ class MultiplexedConnection(ABC):
         self._is_swept = False
 
     def ask(
-        self, commands: Sequence[Args], timeout_s: float, read: Read[R], data: bytes | None = None
+        self, commands: Sequence[Args], timeout_s: float, read: Read[R], packed: bytes | None = None
     ) -> Awaitable[R]:
         """Send commands together; the future that is given back gets what `read` makes of the replies.
 
@@ -228,7 +228,7 @@ class MultiplexedConnection(ABC):
             commands: What to send.
             timeout_s: How long that may take, the wait for its turn included.
             read: Makes what the caller gets of the replies.
-            data: The commands, packed, where they are already.
+            packed: The commands as they go over the wire, where they are packed already.
 
         Raises:
             Exception: Nothing was sent: the connection is closed, or a command cannot be packed.
@@ -236,8 +236,7 @@ class MultiplexedConnection(ABC):
         if self.failure is not None:
             raise fresh(self.failure)
         wanted = len(commands)
-        if data is None:
-            data = pack_one(commands[0]) if wanted == 1 else pack(commands)
+        data = pack(commands) if packed is None else packed
         caller = self._make_caller()
         pending = self._pending
         is_alone = not (pending or self._is_crowded)
@@ -331,13 +330,12 @@ class MultiplexedConnection(ABC):
         """
         self._last_read_s = monotonic() - self._behind_s
         count = len(data)
-        due = len(self._pending)
         try:
             for begin in range(0, count, _FEED_BYTES):
                 portion_bytes = min(_FEED_BYTES, count - begin)
                 self._unfinished_bytes += portion_bytes
                 self._feed(data, begin, portion_bytes)
-                self._deliver(iter(self._gets, NOT_ENOUGH_DATA))
+                self._answered += self._deliver(iter(self._gets, NOT_ENOUGH_DATA))
             if self._has_data():
                 if not self._pending:
                     raise RedisConnectionError("a reply came that nobody has asked for")  # noqa: TRY301
@@ -349,19 +347,20 @@ class MultiplexedConnection(ABC):
                 self._unfinished.begin()
         except Exception as error:  # noqa: BLE001 - also what the parser makes of nonsense
             self.close(as_failure(error))
-        self._answered += due - len(self._pending)
         if self._unfinished_bytes > BULK_BYTES or not self.is_free:
             self._weigh()
 
-    def _deliver(self, replies: Iterable[Any]) -> None:
+    def _deliver(self, replies: Iterable[Any]) -> int:
+        """Hand replies to their callers; how many calls that has answered."""
         pending = self._pending
+        answered = 0
         for reply in replies:
             if self.failure is not None:  # whoever has read the one before has closed the connection
-                return
+                break
             self._unfinished_bytes = 0
             if not pending:
                 raise RedisConnectionError("a reply came that nobody has asked for")
-            caller, wanted, read, _, _, _, _ = pending[0]
+            caller, wanted, read, timeout_s, asked_s, _, size_bytes = pending[0]
             if wanted == 1:
                 mine = [reply]
             else:
@@ -370,7 +369,8 @@ class MultiplexedConnection(ABC):
                 if len(mine) < wanted:
                     continue
                 self._replies = []
-            _, _, _, timeout_s, asked_s, _, size_bytes = pending.popleft()
+            pending.popleft()
+            answered += 1
             if not caller.done():
                 answer = read(mine)
                 if isinstance(answer, Again):  # it goes on waiting, in what is left of its time
@@ -379,6 +379,7 @@ class MultiplexedConnection(ABC):
                     self._append(caller, answer.commands, answer.read, left_s)
                 else:
                     caller.set_result(answer)
+        return answered
 
     def _pass_over(self) -> None:
         """Do without a value that is too large to be read, at the cost of the connection."""

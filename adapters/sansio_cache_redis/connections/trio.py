@@ -12,11 +12,9 @@ from __future__ import annotations
 import socket
 import ssl
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Sequence
-from contextlib import suppress
 from time import monotonic, sleep
-from typing import Any, Final, cast
+from typing import Any, Final
 
-import outcome
 import trio
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
@@ -48,6 +46,10 @@ _WAY_S: Final = 0.0002
 _SHORTEST_PAUSE_S: Final = 0.001
 """How long the loop stands still for a thread that connects, and how often."""
 
+# Looked up once, as each call needs them. What a task is woken with only has to look like an outcome.
+_current_task: Final = trio.lowlevel.current_task
+_wake_task: Final[Callable[[trio.lowlevel.Task, Any], None]] = trio.lowlevel.reschedule
+
 
 class _Call:
     """A future: the task that waits for an answer, and what it is woken with."""
@@ -57,7 +59,7 @@ class _Call:
     _result: Any
 
     def __init__(self) -> None:
-        self._task: trio.lowlevel.Task | None = trio.lowlevel.current_task()
+        self._task: trio.lowlevel.Task | None = _current_task()
 
     def done(self) -> bool:
         """Whether it waits no more."""
@@ -68,7 +70,7 @@ class _Call:
         task, self._task = self._task, None
         assert task is not None
         self._result = result
-        trio.lowlevel.reschedule(task, cast("outcome.Outcome[Any]", self))
+        _wake_task(task, self)
 
     def unwrap(self) -> Any:
         """What trio asks of what a task is woken with: it takes the call for an outcome."""
@@ -96,11 +98,12 @@ class _TrioConnection(MultiplexedConnection):
 
     @trio.lowlevel.enable_ki_protection  # a call that is pending must be waiting when its answer comes
     async def ask(
-        self, commands: Sequence[Args], timeout_s: float, read: Read[R], data: bytes | None = None
+        self, commands: Sequence[Args], timeout_s: float, read: Read[R], packed: bytes | None = None
     ) -> R:
         """Send commands together, and wait for what `read` makes of the replies, or of why none was sent."""
         try:
-            answer = super().ask(commands, timeout_s, read, data)
+            # By its name: `super()` takes longer than all the rest here.
+            answer = MultiplexedConnection.ask(self, commands, timeout_s, read, packed)
         except Exception as error:  # noqa: BLE001 - whatever it is, it comes in the place of the replies
             return read_failure(read, error)
         return await answer
@@ -153,8 +156,6 @@ class _SocketConnection(_TrioConnection):
         sock.setblocking(False)
         self._sock = sock
         self._reads = _MOST_READS if isinstance(sock, ssl.SSLSocket) else 1
-        self._buffer = memoryview(bytearray(_READ_BYTES))
-        self._is_writing = False
         self._left_bytes = 0
         """How much of what is being written the socket has not taken."""
         trio.lowlevel.spawn_system_task(self._guard, self._read_all)
@@ -162,9 +163,11 @@ class _SocketConnection(_TrioConnection):
 
     def _try_to_write(self, data: bytes) -> None:
         sent_bytes = 0
-        if not (self._is_writing or self._outbox) and len(data) <= _WRITE_BYTES:
-            with suppress(OSError):  # it has to wait, or is broken: who writes finds out
+        if not (self._left_bytes or self._outbox) and len(data) <= _WRITE_BYTES:
+            try:  # noqa: SIM105 - every call comes here, and `suppress` costs three
                 sent_bytes = self._sock.send(data)
+            except OSError:  # it has to wait, or is broken: who writes finds out
+                pass
         if sent_bytes < len(data):
             self._outbox.append(data[sent_bytes:])
             self._flush_soon()
@@ -175,7 +178,6 @@ class _SocketConnection(_TrioConnection):
                 await self._rest()
                 continue
             left = memoryview(self._outgoing())
-            self._is_writing = True
             while left:
                 self._left_bytes = len(left)
                 try:
@@ -186,15 +188,15 @@ class _SocketConnection(_TrioConnection):
                     self._get_stuck(True)
                     await trio.lowlevel.wait_writable(self._sock)
             self._left_bytes = 0
-            self._is_writing = False
             self._get_stuck(False)
 
     async def _read_all(self) -> None:
+        buffer = memoryview(bytearray(_READ_BYTES))
         while self.failure is None:
             await trio.lowlevel.wait_readable(self._sock)
             for _ in range(self._reads):
                 try:
-                    count = self._sock.recv_into(self._buffer)
+                    count = self._sock.recv_into(buffer)
                 except (BlockingIOError, ssl.SSLWantReadError):
                     break
                 except ssl.SSLWantWriteError:
@@ -202,7 +204,7 @@ class _SocketConnection(_TrioConnection):
                     continue
                 if not count:
                     raise RedisConnectionError("the server closed the connection")
-                self.data_received(self._buffer[:count])
+                self.data_received(buffer[:count])
 
     def _unread_bytes(self) -> int:
         return unread_bytes(self._sock)
