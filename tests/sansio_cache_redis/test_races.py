@@ -93,7 +93,8 @@ def test_a_cancelled_write_whose_clean_up_runs_out_of_time_is_remembered(backend
             return StoreFailed(time.monotonic(), FailureKind.TIMEOUT)
 
     async def main():
-        options = {"operation_timeout_s": 30.0, "attempt_timeout_s": 30.0}
+        # Closing tells the store of what is pending for as long as an operation may take.
+        options = {"operation_timeout_s": 1.0, "attempt_timeout_s": 1.0}
         async with async_cache.Cache.from_url("memory://", namespace="hung", **options) as cache:
             cache._bound()._backend = Hung(SharedMemory(cache._config))
 
