@@ -32,6 +32,14 @@ def test_the_first_caller_leads_and_the_next_ones_follow():
     assert single_flight.waiting == 2
 
 
+def test_it_says_who_leads_a_load_until_that_is_over():
+    single_flight = SingleFlight()
+    single_flight.join(LEADER, share())
+    assert single_flight.leader(1) == LEADER
+    single_flight.give_up(LEADER)
+    assert single_flight.leader(1) is None
+
+
 def test_another_key_or_another_type_is_another_load():
     single_flight = SingleFlight()
     assert single_flight.join(LEADER, share()) == 1

@@ -22,6 +22,7 @@ from sansio_cache.notices import (
     Hit,
     Invalidated,
     InvalidationFailed,
+    InvalidationRefused,
     LeaseLost,
     LeaseOutgrown,
     Loaded,
@@ -91,6 +92,7 @@ def folded(*notices):
         (PatternDeleted("p", 3), CacheStats(invalidated=3)),
         (SoftExpired(("k", "l")), CacheStats(soft_expired=2)),
         (InvalidationFailed(("k", "l")), CacheStats(failed_invalidations=2)),
+        (InvalidationRefused(("k", "l"), FailureKind.PERMISSION), CacheStats(refused_invalidations=2)),
         (StoreErrored(FailureKind.TIMEOUT), CacheStats(errors={FailureKind.TIMEOUT: 1})),
         (StoreGaveUp(FailureKind.TIMEOUT), CacheStats(gave_up={FailureKind.TIMEOUT: 1})),
         # It shows again as FillRefused, and the pages of a pattern add up; the breaker alone takes an answer

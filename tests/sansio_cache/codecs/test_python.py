@@ -289,6 +289,14 @@ def test_s12_whatever_the_bytes_a_value_comes_or_they_are_undecodable(payload):
         NAMED.decode(payload, MAX_BYTES)
 
 
+def test_s12_a_value_of_another_class_than_the_declared_one_is_undecodable():
+    payload = CODEC.encode([1]).payload
+    assert codec_for(list, MAX_BYTES, form=PYTHON).decode(payload) == [1]
+    with pytest.raises(Undecodable) as raised:
+        codec_for(dict, MAX_BYTES, form=PYTHON).decode(payload)
+    assert raised.value.reason == "schema"
+
+
 def test_running_out_of_memory_is_nobodys_miss(monkeypatch):
     def no_memory(_self, _tree, _depth):
         raise MemoryError

@@ -48,6 +48,14 @@ def test_each_unservable_cell_is_a_miss_with_its_own_reason():
     ]
 
 
+def test_of_an_entry_that_was_stored_for_another_key_the_miss_says_which_it_was():
+    """S9: it is looked at again."""
+    crossed = value_cell(1, "shop:c")
+    script = Script(get_many(request(KEYS[:2]))).give(CellsRead(5.0, (None, crossed), 1))
+    assert script.outcome == ManyRead((Missing(), Missing()))
+    assert Missed("shop:b", MissReason.KEY_CHECK, crossed.filled_by.hex()) in script.notices
+
+
 def test_a_read_that_fails_is_retried_and_then_all_are_missing():
     script = Script(get_many(request())).give(StoreFailed(5.0, FailureKind.TIMEOUT))
     assert script.command == ReadCells(KEYS, 2, 0.25)
