@@ -54,6 +54,7 @@ from sansio_cache.exploring.search import explore
 from sansio_cache.exploring.world import World
 from sansio_cache.memory_store import MemoryStore
 from sansio_cache.operations.get_or_load import get_or_load
+from sansio_cache.operations.invalidate import invalidate
 from sansio_cache.operations.load_many import load_many
 from sansio_cache.operations.loading import LoadRequest
 from sansio_cache.operations.mutate import end
@@ -88,6 +89,7 @@ def test_no_interleaving_breaks_an_invariant(case: Case):
     assert configuration.request is LoadRequest
     assert configuration.load is get_or_load
     assert configuration.load_batch is load_many
+    assert configuration.remove is invalidate
     assert configuration.store_values is set_many
     assert configuration.end_mutation is end
 
