@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any, Final
@@ -57,6 +58,24 @@ def made_config(config: object, make_backend: object) -> CacheConfig:
     else:
         way = "from_client(client, namespace='shop')"
     raise ConfigurationError(f"a cache is not made by calling its class: write Cache.{way}")
+
+
+def warn_of_dropped(namespace: str, count: int, close: str, block: str) -> None:
+    """Name a cache that was dropped and never closed, where it has left connections open.
+
+    Args:
+        namespace: The cache's.
+        count: How many connections.
+        close: What closes it.
+        block: What does so by itself.
+    """
+    if count:
+        warnings.warn(
+            f"the cache {namespace!r} was dropped without {close}(): {count} connections of it are closed now. "
+            f"Use it in {block} block, or close it",
+            ResourceWarning,
+            stacklevel=1,
+        )
 
 
 class CacheBase:

@@ -11,10 +11,13 @@ import anyio
 import pytest
 
 from sansio_cache import Policy
+from sansio_cache.commands import DeleteKeys
+from sansio_cache.events import FailureKind, StoreFailed
 from sansio_cache_redis import anyio as anyio_package
 from sansio_cache_redis.sync import Cache
 from support.faulty import GIVE_UP_S
 from support.servers import connect, wait_until
+from support.stores import Wrapping
 
 PATIENTLY = Policy(wait_s=60, lease_s=60)
 
@@ -71,6 +74,42 @@ def test_closing_while_a_task_loads_gives_its_lease_back(library, redis_url, nam
             await anyio.to_thread.run_sync(others_wait_for_nobody, redis_url, namespace)
             may_end.set()
         assert found == ["late"]
+
+    anyio.run(main, backend=library)
+
+
+class NotTold(Wrapping):
+    """A store that takes no invalidation, and once it is told so keeps who asks waiting for ever."""
+
+    def __init__(self, store):
+        self._store = store
+        self.is_asked = anyio.Event()
+        self.keeps_waiting = False
+
+    async def answer(self, command):
+        if not isinstance(command, DeleteKeys):
+            return await self._store.answer(command)
+        if self.keeps_waiting:
+            self.is_asked.set()
+            await anyio.sleep_forever()
+        return StoreFailed(time.monotonic(), FailureKind.TIMEOUT)
+
+
+@pytest.mark.parametrize("library", ["asyncio", "trio"])
+def test_closing_that_is_cancelled_while_the_store_is_told_of_what_is_pending_closes(library, namespace):
+    async def main():
+        cache = anyio_package.Cache.from_url("memory://", namespace=namespace)
+        await cache.get("k")
+        binding = cache._bindings.bind()
+        store = binding.driver._backend = NotTold(binding.driver._backend)
+        await cache.invalidate("k")
+        assert (await cache.health()).pending_invalidations == 1
+        store.keeps_waiting = True
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(cache.aclose)
+            await store.is_asked.wait()
+            tasks.cancel_scope.cancel()
+        assert binding.background.has_left.is_set()
 
     anyio.run(main, backend=library)
 

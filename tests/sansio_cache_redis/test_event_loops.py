@@ -263,20 +263,56 @@ def test_a_client_of_asyncio_serves_one_loop_after_the_other_but_not_two_at_once
 
 
 @on_both
-def test_caches_that_are_dropped_and_never_closed_leave_no_connection(
+def test_caches_that_are_dropped_and_never_closed_are_named_and_leave_no_connection(
     library, redis_url, redis_client, namespace
 ):
     before = len(redis_client.client_list())
 
     async def main():
-        for _ in range(5):
-            cache = cache_anyio.Cache.from_url(redis_url, namespace=namespace, **PATIENT)
+        for number in range(5):
+            cache = cache_anyio.Cache.from_url(redis_url, namespace=f"{namespace}-{number}", **PATIENT)
             assert await cache.set("k", 1)
         del cache
         gc.collect()
         await until(lambda: len(redis_client.client_list()) <= before)
 
+    with pytest.warns(ResourceWarning) as warned:
+        anyio.run(main, backend=library)
+    named = [
+        str(each.message).partition(" was dropped without aclose(): 1 connections")[0] for each in warned
+    ]
+    assert named == [f"the cache '{namespace}-{number}'" for number in range(5)]
+
+
+@on_both
+def test_a_cache_whose_loops_have_ended_is_dropped_without_a_word(library, redis_url, namespace):
+    """Each has closed what it had. So has `aclose`; and one that was never used has nothing."""
+    cache = cache_anyio.Cache.from_url(redis_url, namespace=namespace, **PATIENT)
+    closed = cache_anyio.Cache.from_url(redis_url, namespace=namespace, **PATIENT)
+
+    async def main():
+        assert await cache.set("k", 1)
+        async with closed:
+            assert await closed.get("k") == 1
+
     anyio.run(main, backend=library)
+    cache_anyio.Cache.from_url(redis_url, namespace=namespace)
+    del cache, closed
+    gc.collect()  # warnings are errors
+
+
+def test_what_a_loop_has_left_that_was_closed_without_a_word_is_closed_with_the_cache(
+    redis_url, redis_client, namespace
+):
+    before = len(redis_client.client_list())
+    cache = cache_anyio.Cache.from_url(redis_url, namespace=namespace, **PATIENT)
+    loop = asyncio.new_event_loop()
+    assert loop.run_until_complete(cache.set("k", 1))
+    loop.close()
+    with pytest.warns(ResourceWarning, match=f"the cache '{namespace}' was dropped without aclose"):
+        del cache
+        gc.collect()
+    wait_until(lambda: len(redis_client.client_list()) <= before)
 
 
 # A guest.

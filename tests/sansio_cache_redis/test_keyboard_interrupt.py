@@ -8,7 +8,9 @@ lease or hold is left, nothing is in the way of the next call, and no connection
 """
 
 import contextvars
+import gc
 import threading
+import warnings
 from collections import Counter
 from contextlib import closing
 
@@ -426,6 +428,38 @@ def test_an_interrupt_while_it_connects_leaves_a_cache_that_connects(redis_url, 
                 found[f"another connection: {interrupter.where[-1]}"] += 1
     assert struck > 50
     assert found == Counter()
+
+
+# Python swallows what strikes in the `__del__` of a connection, and says so.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_an_interrupt_while_it_is_closed_leaves_no_connection(redis_url, namespace, spins):
+    """What the interrupt has kept from being closed is closed with the cache that is dropped."""
+    spins(may_spin=False)
+    struck = 0
+    with closing(connect(redis_url)) as client:
+        before = len(client.client_list())
+        while True:
+            cache = Cache.from_url(redis_url, namespace=namespace, **PATIENT)
+            cache.get("k")
+            listener = cache._backend.listener
+            listener.watch("k", int)  # its thread keeps it
+            wait_until(lambda listener=listener: listener.is_live)
+            interrupter = Interrupter(3 * struck + 1)
+            try:
+                with interrupter:
+                    cache.close()
+            except KeyboardInterrupt:
+                pass
+            has_struck = interrupter.has_struck
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", ResourceWarning)
+                del cache, listener, interrupter  # which keeps a frame
+                gc.collect()
+            wait_until(lambda: len(client.client_list()) <= before)
+            if not has_struck:
+                break
+            struck += 1
+    assert struck > 15
 
 
 class InterruptedStore(Wrapping):

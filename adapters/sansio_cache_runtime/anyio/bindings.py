@@ -123,11 +123,16 @@ class Bindings:
                 del self._bindings[loop]
                 binding.abandon()
 
-    def drop(self) -> None:
-        """Have all loops close what they have of a cache that nobody has any more."""
-        for binding in self._bindings.values():
-            if not binding.background.is_over():
+    def drop(self) -> int:
+        """Have all loops close what they have of a cache that nobody has any more: how many connections."""
+        count = 0
+        for binding in list(self._bindings.values()):
+            count += binding.driver.open_connections
+            if binding.background.is_over():
+                binding.abandon()
+            else:
                 binding.background.call(binding.background.leave)
+        return count
 
     async def close(self) -> None:
         """Close what there is in the running loop; other loops close theirs by themselves, soon."""

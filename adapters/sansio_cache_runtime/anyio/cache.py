@@ -29,7 +29,7 @@ from sansio_cache_runtime.anyio.entity import Entity
 from sansio_cache_runtime.anyio.event import LoopEvent
 from sansio_cache_runtime.anyio.loops import library
 from sansio_cache_runtime.backend import AnyioBackend
-from sansio_cache_runtime.cache_base import CacheBase, made_config
+from sansio_cache_runtime.cache_base import CacheBase, made_config, warn_of_dropped
 from sansio_cache_runtime.cached import Bond, decorating
 from sansio_cache_runtime.entity import plan_entity
 from sansio_cache_runtime.loaders import bind, refuse_uncallable
@@ -72,7 +72,7 @@ class Cache(CacheBase):
         assert make_backend is not None
         self._endings: dict[int, LoopEvent] = {}
         self._bindings = Bindings(make_backend, self._make_driver)
-        finalize(self, self._bindings.drop).atexit = False
+        finalize(self, _drop, self._bindings, self._config.namespace).atexit = False
         _caches.add(self)
 
     @classmethod
@@ -112,11 +112,13 @@ class Cache(CacheBase):
         if self._is_closed:
             return
         self._is_closed = True
-        if self._coordinator.pending_invalidations:
-            for recovery in self._bound().last_recoveries():
-                await self._bound().recover(recovery)
-        self._recorder.close(self._coordinator.pending_invalidations)
-        await self._bindings.close()
+        try:
+            if self._coordinator.pending_invalidations:
+                for recovery in self._bound().last_recoveries():
+                    await self._bound().recover(recovery)
+        finally:
+            self._recorder.close(self._coordinator.pending_invalidations)
+            await self._bindings.close()
 
     # Reading.
 
@@ -708,6 +710,11 @@ _caches: WeakSet[Cache] = WeakSet()
 def _after_fork_in_child() -> None:
     for cache in list(_caches):
         cache._after_fork()  # noqa: SLF001
+
+
+def _drop(bindings: Bindings, namespace: str) -> None:
+    """Close what a cache has left open that was never closed, and is not there any more."""
+    warn_of_dropped(namespace, bindings.drop(), "aclose", "an async with")
 
 
 at_begin_in_child(_after_fork_in_child)

@@ -7,7 +7,6 @@ Mirrors `anyio/cache.py` method by method. One cache serves any number of thread
 from __future__ import annotations
 
 import atexit
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from types import TracebackType
@@ -21,7 +20,7 @@ from sansio_cache.notices import OperationName
 from sansio_cache.policy import Policy
 from sansio_cache.step import Loaded, ManyHeld, Outcome, Step, Value
 from sansio_cache_runtime.backend import SyncBackend
-from sansio_cache_runtime.cache_base import CacheBase, made_config
+from sansio_cache_runtime.cache_base import CacheBase, made_config, warn_of_dropped
 from sansio_cache_runtime.cached import Bond, decorating
 from sansio_cache_runtime.entity import plan_entity
 from sansio_cache_runtime.loaders import bind, refuse_coroutine_function, refuse_for_threads
@@ -112,14 +111,16 @@ class Cache(CacheBase):
         if self._is_closed:
             return
         self._is_closed = True
-        self._dropped.detach()
-        for recovery in self._driver.last_recoveries():
-            self._driver.recover(recovery)
-        self._recorder.close(self._coordinator.pending_invalidations)
         try:
-            self._driver.close()
+            for recovery in self._driver.last_recoveries():
+                self._driver.recover(recovery)
         finally:
-            self._backend.close()
+            self._recorder.close(self._coordinator.pending_invalidations)
+            try:
+                self._driver.close()
+            finally:
+                self._backend.close()
+        self._dropped.detach()  # where it was interrupted, what is left is closed when it is dropped
 
     # Reading.
 
@@ -721,13 +722,7 @@ def _drop(driver: Driver, namespace: str) -> None:
     with process_lock():  # who closes inside of it waits for no thread
         driver.close()
         driver._backend.close()  # noqa: SLF001
-    if count:
-        warnings.warn(
-            f"the cache {namespace!r} was dropped without close(): {count} connections of it are closed now. "
-            "Use it in a with block, or close it",
-            ResourceWarning,
-            stacklevel=1,
-        )
+    warn_of_dropped(namespace, count, "close", "a with")
 
 
 def _at_exit() -> None:
