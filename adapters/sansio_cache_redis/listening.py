@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import threading
 from collections.abc import Callable
 from contextlib import suppress
 from time import monotonic
@@ -30,7 +29,7 @@ from redis.exceptions import ResponseError
 from sansio_cache_redis.connections.opener import StartThread
 from sansio_cache_redis.wire import EVERY_KEY, wake_channel
 from sansio_cache_runtime.process import is_inside, process_lock
-from sansio_cache_runtime.sync.event import ThreadEvent
+from sansio_cache_runtime.sync.event import ThreadCondition, ThreadEvent
 
 _IDLE_S: Final = 10.0
 _LOOK_S: Final = 0.05
@@ -61,7 +60,7 @@ class Listener:
         self._start_thread = start_thread
         self._channel = wake_channel(namespace)
         self._lock = process_lock()
-        self._changed = threading.Condition(self._lock)
+        self._changed = ThreadCondition(self._lock)
         self._watches: dict[bytes, dict[int, Callable[[], object]]] = {}
         self._numbers = itertools.count(1)
         self._is_running = False

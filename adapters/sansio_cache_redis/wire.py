@@ -132,7 +132,8 @@ def tell_time(reply: Any, on_time: Callable[[int], object]) -> None:
     try:
         seconds, microseconds = _list(reply, 2)
         server_us = int(seconds) * 1_000_000 + int(microseconds)
-    except (WireError, TypeError, ValueError):
+    except (WireError, TypeError, ValueError) as error:
+        let_through(error)
         raise InvalidResponse("TIME does not give the time") from None
     on_time(server_us)
 

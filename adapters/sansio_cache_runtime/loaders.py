@@ -113,7 +113,8 @@ def takes_context(loader: Callable[..., Any]) -> bool:
         return _is_context(name, function.__annotations__.get(name))
     try:
         parameters = signature(loader).parameters.values()
-    except (TypeError, ValueError):  # built in, and does not say
+    except (TypeError, ValueError) as error:  # built in, and does not say
+        let_through(error)
         return False
     positional = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
     required_ones = [

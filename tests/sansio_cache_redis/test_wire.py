@@ -2,6 +2,7 @@
 
 import errno
 import itertools
+import signal
 import socket
 
 import pytest
@@ -72,6 +73,7 @@ from sansio_cache_redis.wire import (
     as_eval,
     decode,
     encode,
+    tell_time,
     unknown_scripts,
 )
 
@@ -688,3 +690,22 @@ def test_after_a_replica_s_refusal_others_are_looked_for_with_growing_pauses():
     resets.clear()
     refuse_for(1.0)
     assert len(resets) >= 3, "another failover is met at once"
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="there is no such signal")
+@pytest.mark.parametrize("kind", [TypeError, ValueError])
+def test_what_a_handler_raises_while_the_time_is_read_is_no_bad_reply(kind):
+    class Seconds:
+        def __int__(self):
+            signal.raise_signal(signal.SIGUSR1)
+            return 1
+
+    def exceed(signum, frame):
+        raise kind("of the job")
+
+    before = signal.signal(signal.SIGUSR1, exceed)
+    try:
+        with pytest.raises(kind, match="of the job"):
+            tell_time([Seconds(), b"0"], bool)
+    finally:
+        signal.signal(signal.SIGUSR1, before)

@@ -2,6 +2,7 @@
 
 import asyncio
 import functools
+import signal
 import threading
 import time
 import weakref
@@ -15,7 +16,7 @@ import pytest
 from sansio_cache_redis.anyio import Cache
 from sansio_cache_runtime.anyio import loaders, threads
 from sansio_cache_runtime.anyio.loaders import call_loader
-from sansio_cache_runtime.loaders import is_coroutine_function
+from sansio_cache_runtime.loaders import is_coroutine_function, takes_context
 from support.faulty import GIVE_UP_S, eventually
 
 LIBRARIES = ["asyncio", "trio"]
@@ -367,3 +368,61 @@ def test_who_gives_up_before_there_is_a_place_leaves_the_line(library, monkeypat
         assert threads._places()._free == 1
 
     anyio.run(main, backend=library)
+
+
+class FrozenError(Exception):
+    """As one of a frozen class: none of its attributes can be set."""
+
+    def __setattr__(self, name, value):
+        raise AttributeError(name)
+
+
+def refuse():
+    raise FrozenError
+
+
+async def refuse_in_the_loop():
+    await anyio.lowlevel.checkpoint()
+    raise FrozenError
+
+
+@on_both
+@pytest.mark.parametrize("loader", [refuse, refuse_in_the_loop])
+def test_an_exception_that_cannot_be_changed_comes_as_the_loader_raised_it(library, loader, namespace):
+    async def main():
+        async with Cache.from_url("memory://", namespace=namespace) as cache:
+            found = []
+
+            async def ask():
+                with pytest.raises(FrozenError):
+                    await cache.get_or_load("user:1", loader)
+                found.append(True)
+
+            async with anyio.create_task_group() as tasks:
+                for _ in range(3):
+                    tasks.start_soon(ask)
+            assert len(found) == 3
+
+    anyio.run(main, backend=library)
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="there is no such signal")
+@pytest.mark.parametrize("kind", [TypeError, ValueError])
+def test_what_a_handler_raises_while_a_loader_s_parameters_are_read_goes_on(kind):
+    class Loader:
+        @property
+        def __signature__(self):
+            signal.raise_signal(signal.SIGUSR1)
+
+        def __call__(self):
+            return 1
+
+    def exceed(signum, frame):
+        raise kind("of the job")
+
+    before = signal.signal(signal.SIGUSR1, exceed)
+    try:
+        with pytest.raises(kind, match="of the job"):
+            takes_context(Loader())
+    finally:
+        signal.signal(signal.SIGUSR1, before)

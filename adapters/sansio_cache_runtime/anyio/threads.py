@@ -12,8 +12,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Final, TypeVar
 
@@ -108,18 +107,24 @@ class _Place:
 _mine: Final[ContextVar[_Place | None]] = ContextVar("sansio_cache_place", default=None)
 
 
-@contextmanager
-def waiting_for_the_cache() -> Iterator[None]:
-    """Lend the place of the loader that waits here, if it is one that has a thread of this loop."""
-    place = _mine.get()
-    if place is None or place.places is not _places():
-        yield
-        return
-    place.lend()
-    try:
-        yield
-    finally:
-        place.take_back()
+class waiting_for_the_cache:  # noqa: N801 - it is used as a function that makes a context manager
+    """Lend the place of the loader that waits here, if it is one that has a thread of this loop.
+
+    No generator: `contextlib` sets an attribute of what passes, which an exception may refuse, as one of a
+    frozen class does.
+    """
+
+    __slots__ = ("_place",)
+
+    def __enter__(self) -> None:
+        place = _mine.get()
+        self._place = None if place is None or place.places is not _places() else place
+        if self._place is not None:
+            self._place.lend()
+
+    def __exit__(self, *_: object) -> None:
+        if self._place is not None:
+            self._place.take_back()
 
 
 async def run_on_thread(function: Callable[[], T]) -> T:
@@ -129,21 +134,29 @@ async def run_on_thread(function: Callable[[], T]) -> T:
     place = _Place(places)
     has_begun = is_given_up = False
 
-    def call() -> list[T]:
+    def call() -> list[T] | Exception:
         nonlocal has_begun
         has_begun = True
         try:
             # In a list: trio takes a function that returns a coroutine for a mistake.
             return [] if is_given_up else [function()]
+        except Exception as error:  # noqa: BLE001 - raised below: anyio sets attributes, which it may refuse
+            return error
         finally:
             reach(place.end)
 
     token = _mine.set(place)
     try:
-        [value] = await anyio.to_thread.run_sync(call, abandon_on_cancel=True, limiter=places.limiter)
+        given = await anyio.to_thread.run_sync(call, abandon_on_cancel=True, limiter=places.limiter)
     finally:
         _mine.reset(token)
         is_given_up = True  # it need not begin any more
         if not has_begun:
             place.end()
+    if isinstance(given, Exception):
+        try:
+            raise given
+        finally:
+            del given  # its traceback has this frame
+    [value] = given
     return value

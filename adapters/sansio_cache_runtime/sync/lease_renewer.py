@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import heapq
 import itertools
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
@@ -25,6 +24,7 @@ from sansio_cache.notices import Notice
 from sansio_cache.step import Step
 from sansio_cache_runtime.process import process_lock
 from sansio_cache_runtime.sync.background import Background
+from sansio_cache_runtime.sync.event import ThreadCondition
 
 _IDLE_S: Final = 5.0
 _MOST_AT_ONCE: Final = 500
@@ -69,7 +69,7 @@ class LeaseRenewer:
         # Entered by itself: the `__exit__` of a Condition is a Python function, in which Ctrl-C may strike
         # before it has released the lock.
         self._lock = process_lock()
-        self._changed = threading.Condition(self._lock)
+        self._changed = ThreadCondition(self._lock)
         self._due: list[tuple[float, int, _Kept]] = []
         self._numbers = itertools.count()
         self._over = 0

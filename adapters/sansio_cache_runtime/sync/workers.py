@@ -7,7 +7,6 @@ What waits for them is bounded: past that, a refresh is skipped, and a later rea
 from __future__ import annotations
 
 import logging
-import threading
 from collections import deque
 from collections.abc import Callable
 from contextvars import copy_context
@@ -15,6 +14,7 @@ from typing import Final
 
 from sansio_cache_runtime.process import process_lock
 from sansio_cache_runtime.sync.background import Background, guarded
+from sansio_cache_runtime.sync.event import ThreadCondition
 from sansio_cache_runtime.tracebacks import textless
 
 logger: Final = logging.getLogger("sansio_cache")
@@ -41,7 +41,7 @@ class Workers:
         self._most_waiting = most_waiting
         # Entered by itself: see `lease_renewer.py`.
         self._lock = process_lock()
-        self._changed = threading.Condition(self._lock)
+        self._changed = ThreadCondition(self._lock)
         self._jobs: deque[Callable[[], object]] = deque()
         self._threads = 0
         self._idle = 0
