@@ -242,6 +242,24 @@ def test_a_reply_of_anothers_closes_the_connection_and_what_others_wait_for_is_a
 
 
 @on_both
+def test_suspicions_that_prove_wrong_cost_one_connection_however_many(runtime, redis_server):
+    """S9: after a migration of the namespace each of its keys is in doubt once."""
+    with FaultProxy("127.0.0.1", redis_server.port) as proxy:
+
+        async def main():
+            async with opened(runtime, proxy.url) as backend:
+                for _ in range(20):
+                    assert isinstance(await backend.answer(Ping(PATIENT_S)), Ponged)
+                    backend.beneath.suspect(ONE_PART)
+                    assert isinstance(await backend.answer(ReadCell("ns:k", PATIENT_S)), CellRead)
+                    backend.beneath.trust(ONE_PART)
+                assert backend.beneath.open_connections == 2
+
+        run(runtime, main)
+        assert proxy.connections_opened == 2
+
+
+@on_both
 def test_for_a_cancelled_caller_nothing_is_decoded(runtime, redis_server, monkeypatch):
     """Fault 28: nor may its reply make a stranger's connection suspect."""
     decoded = []

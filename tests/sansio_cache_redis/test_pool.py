@@ -210,6 +210,70 @@ def test_a_reset_is_not_the_trouble_of_others():
     assert [caller.answer for caller in callers] == [[b"0"], [b"1"], [b"2"]]
 
 
+def test_what_is_asked_on_a_suspect_connection_is_asked_again_and_the_connection_is_kept():
+    """S9: its replies are nobody's, whoever they are for."""
+    several = FakeConnections(count=1)
+    [first] = several
+    caller = several.get()
+    several.set_aside()
+    several.to_open.append(second := Fake())
+    several.run_jobs()
+    first.receive(b"$6\r\nothers\r\n")
+    second.receive(b"$4\r\nmine\r\n")
+    assert caller.answer == [b"mine"]
+    assert first.is_connected
+    assert list(several) == [second]
+
+
+def test_many_suspicions_one_after_the_other_cost_one_connection():
+    """A namespace that was migrated: each of its keys is in doubt once."""
+    several = FakeConnections(count=1)
+    several.to_open = [Fake()]
+    for _ in range(10):
+        used = list(several)
+        caller = several.get()
+        several.set_aside()
+        several.run_jobs()
+        assert list(several) not in ([], used)
+        for connection in (*used, *several):
+            connection.receive(b"$1\r\n1\r\n")
+        assert caller.answer == [b"1"]
+        several.take_back()
+    assert len(several._all()) == 2
+
+
+def test_a_suspect_connection_whose_reply_was_anothers_is_closed():
+    several = FakeConnections(count=1)
+    [first] = several
+    several.set_aside()
+    several.reset()
+    assert not first.is_connected
+    assert several._all() == []
+
+
+def test_what_is_not_in_step_by_then_is_not_used_the_next_time():
+    several = FakeConnections(count=1)
+    [first] = several
+    several.get()
+    several.set_aside()
+    several.to_open.append(second := Fake())
+    several.run_jobs()
+    second.receive(b"$1\r\n1\r\n")
+    several.take_back()
+    several.set_aside()
+    assert list(several) == []
+    first.receive(b"$1\r\n1\r\n")
+    several.set_aside()
+    assert list(several) == [first]
+
+
+def test_where_there_is_no_room_for_another_a_suspect_connection_is_closed():
+    several = FakeConnections(count=1, max_connections=1)
+    [first] = several
+    several.set_aside()
+    assert not first.is_connected
+
+
 def test_after_a_reset_that_another_connection_survives_it_is_asked():
     several = FakeConnections(count=2)
     first, second = several

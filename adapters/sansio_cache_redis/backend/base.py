@@ -64,10 +64,11 @@ class BaseBackend(Generic[C]):
 
     def suspect(self, part: str) -> None:
         """A reply may have belonged to another key: ask on fresh connections next."""
-        self._server.reset(part)
+        self._server.set_aside(part)
 
     def trust(self, part: str) -> None:
-        """It did not. What was open is closed by now, and what was asked on it is asked again."""
+        """It did not: what was set aside may be used again. What was asked on it is asked again by now."""
+        self._server.take_back(part)
 
     def distrust(self, part: str) -> None:
         """A reply belonged to another key: close the connections to the part."""

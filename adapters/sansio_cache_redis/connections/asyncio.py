@@ -226,7 +226,7 @@ class AsyncioConnections(MultiplexedConnections[_AsyncioConnection]):
     @property
     def count(self) -> int:
         """How many connections are open or being opened."""
-        return len(list(self)) + len(self._openings)
+        return len(self._all()) + len(self._openings)
 
     async def aclose(self) -> None:
         """Close the connections, for good, and wait until they are."""
@@ -239,7 +239,7 @@ class AsyncioConnections(MultiplexedConnections[_AsyncioConnection]):
         if openings:
             await asyncio.wait([each.task for each in openings])
         self._openings.clear()  # one may have been cancelled before it began
-        for connection in list(self):
+        for connection in self._all():
             connection.close(OwnResetError("the cache was closed"))
         for _ in range(3):  # the transport closes its socket in the next turn, TLS in the one after
             await asyncio.sleep(0)

@@ -109,6 +109,10 @@ class MultiplexedConnections(ABC, Generic[C]):
         self._next_s = 0.0
         """When the next one may be opened."""
         self._opened_s: dict[C, float] = {}
+        self._aside: list[C] = []
+        """Those on which a reply may have belonged to another key, until that is known."""
+        self._spare: list[C] = []
+        """Those on which it did not. They are used the next time that others are set aside."""
 
     def ask(self, commands: Sequence[Args], timeout_s: float, read: Read[R]) -> Awaitable[R]:
         """Send commands together, and give back what `read` makes of their replies, or of a failure.
@@ -135,11 +139,11 @@ class MultiplexedConnections(ABC, Generic[C]):
         is_large = is_giant or len(data) > BULK_BYTES
         if is_giant and self._too_large[_key(commands)] > monotonic():
             raise OverloadedError("the value does not come in time")
-        if not connections or (is_large and len(connections) == 1 < self._max_connections):
+        if not connections or (is_large and len(connections) == 1 and self._has_room):
             return self._ask_on_another(commands, timeout_s, read, data, is_giant)
         others = connections[1:] if is_large and len(connections) > 1 else connections
         free = [each for each in others if each.is_free]
-        if not free and len(connections) < self._max_connections:
+        if not free and self._has_room:
             self._open_soon()
         fit = free or [each for each in others if not each.is_overfull]
         if not fit:
@@ -184,7 +188,33 @@ class MultiplexedConnections(ABC, Generic[C]):
 
     def reset(self) -> None:
         """Close the connections that are open. What others have asked on them is asked again on another."""
-        self._close_for_others(list(self), "the connection was closed")
+        self._close_for_others(self._all(), "the connection was closed")
+
+    def set_aside(self) -> None:
+        """Ask nothing on the connections that are open until `take_back`: their replies may be others'.
+
+        What is asked on them is asked again on another, and their replies are dropped. Where there is no room
+        for another, they are closed.
+        """
+        suspects = list(self)
+        if len(suspects) + len(self._aside) >= self._max_connections:
+            self.reset()
+            return
+        everybody = [homeless for each in suspects for homeless in each.hand_over(first=True)]
+        self._aside += suspects
+        # What has got all replies that it was to get, and no more, is in step.
+        self._open = [each for each in self._spare if not each.load]
+        self._spare = [each for each in self._spare if each.load]
+        self._ask_again(everybody)
+
+    def take_back(self) -> None:
+        """The replies on the connections that are set aside were those that were asked for."""
+        self._spare += self._aside
+        self._aside = []
+
+    def _all(self) -> list[C]:
+        """The connections that are open, used or not."""
+        return [each for each in (*self._open, *self._aside, *self._spare) if each.failure is None]
 
     def __iter__(self) -> Iterator[C]:
         return iter([connection for connection in self._open if connection.failure is None])
@@ -193,7 +223,9 @@ class MultiplexedConnections(ABC, Generic[C]):
 
     def closed(self, connection: C) -> None:
         """A connection was closed, whoever did it."""
-        self._open = [each for each in self._open if each is not connection]
+        for connections in (self._open, self._aside, self._spare):
+            if connection in connections:
+                connections.remove(connection)
         opened_s = self._opened_s.pop(connection, 0.0)
         if monotonic() - opened_s < _LASTING_S:
             self._lost()
@@ -208,7 +240,7 @@ class MultiplexedConnections(ABC, Generic[C]):
         if free:
             for homeless in connection.hand_over(first=False):
                 free[0].take(homeless)
-        elif len(list(self)) < self._max_connections:
+        elif self._has_room:
             self._open_soon()
 
     def has_read_since(self, then_s: float) -> bool:
@@ -243,6 +275,9 @@ class MultiplexedConnections(ABC, Generic[C]):
         everybody = [homeless for each in connections for homeless in each.hand_over(first=True, begun=begun)]
         for connection in connections:
             connection.close(OwnResetError(why))
+        self._ask_again(everybody)
+
+    def _ask_again(self, everybody: Sequence[Homeless]) -> None:
         for homeless in everybody:
             free = [each for each in self._open if each.is_free]
             if free:
@@ -265,7 +300,12 @@ class MultiplexedConnections(ABC, Generic[C]):
     def _is_worth_waiting_for(self, started_s: float, openings: int) -> bool:
         """Whether another connection is not begun beside the last of those that are being opened."""
         is_young = monotonic() - started_s < _PATIENCE_S * 2 ** (openings - 1)
-        return is_young or openings + len(list(self)) >= self._max_connections
+        return is_young or openings + len(self._all()) >= self._max_connections
+
+    @property
+    def _has_room(self) -> bool:
+        """Whether another connection may be opened."""
+        return len(self._all()) < self._max_connections
 
     def _pause_s(self) -> float:
         """How long to wait before a connection is opened."""

@@ -352,7 +352,7 @@ class TrioConnections(MultiplexedConnections[_TrioConnection]):
     @property
     def count(self) -> int:
         """How many connections are open or being opened."""
-        return len(list(self)) + len(self._openings)
+        return len(self._all()) + len(self._openings)
 
     async def aclose(self) -> None:
         """Close the connections, for good, and wait until they are."""
@@ -365,7 +365,7 @@ class TrioConnections(MultiplexedConnections[_TrioConnection]):
         await trio.lowlevel.checkpoint()
 
     def _close(self) -> None:
-        for connection in list(self):
+        for connection in self._all():
             connection.close(OwnResetError("the cache was closed"))
 
     async def _end_with_the_run(self) -> None:

@@ -32,3 +32,14 @@ class SingleServer(Generic[C]):
     def reset(self, part: str) -> None:  # noqa: ARG002
         """Close the connections to a part; others are opened when they are needed."""
         self.connections.reset()
+
+    def set_aside(self, part: str) -> None:  # noqa: ARG002
+        """Ask nothing on the open connections to a part until `take_back`.
+
+        Where they cannot be set aside, they are closed.
+        """
+        getattr(self.connections, "set_aside", self.connections.reset)()
+
+    def take_back(self, part: str) -> None:  # noqa: ARG002
+        """Those that were set aside may be used again."""
+        getattr(self.connections, "take_back", int)()
