@@ -428,6 +428,18 @@ loop.close()
 gc.collect()
 asyncio.run(fresh())
 """,
+    "a loop that is closed with calls that wait for the store": """
+loop = asyncio.new_event_loop()
+loop.set_exception_handler(lambda *_: None)
+async def ask():
+    await cache.set("other", 1)
+    for _ in range(50):
+        asyncio.create_task(cache.get("other"))
+    await asyncio.sleep(0)  # they have asked, and most of it is not even sent
+loop.run_until_complete(ask())
+loop.close()
+asyncio.run(fresh())
+""",
     "a loop that is closed and nothing else": """
 loop = asyncio.new_event_loop()
 loop.run_until_complete(fresh())

@@ -245,6 +245,9 @@ class AsyncioConnections(MultiplexedConnections[_AsyncioConnection]):
             await asyncio.sleep(0)
 
     def _start(self, job: Coroutine[Any, Any, object]) -> None:
+        if self._loop.is_closed():  # nobody can be told any more
+            job.close()
+            return
         task = self._loop.create_task(job)
         self._jobs.add(task)
         task.add_done_callback(self._jobs.discard)
