@@ -71,8 +71,8 @@ def warn_of_dropped(namespace: str, count: int, close: str, block: str) -> None:
     """
     if count:
         warnings.warn(
-            f"the cache {namespace!r} was dropped without {close}(): {count} connections of it are closed now. "
-            f"Use it in {block} block, or close it",
+            f"the cache {namespace!r} was dropped without {close}(): {count} connections of it are closed "
+            f"now. Use it in {block} block, or close it",
             ResourceWarning,
             stacklevel=1,
         )

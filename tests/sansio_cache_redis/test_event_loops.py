@@ -287,17 +287,20 @@ def test_caches_that_are_dropped_and_never_closed_are_named_and_leave_no_connect
 @on_both
 def test_a_cache_whose_loops_have_ended_is_dropped_without_a_word(library, redis_url, namespace):
     """Each has closed what it had. So has `aclose`; and one that was never used has nothing."""
-    cache = cache_anyio.Cache.from_url(redis_url, namespace=namespace, **PATIENT)
-    closed = cache_anyio.Cache.from_url(redis_url, namespace=namespace, **PATIENT)
 
-    async def main():
-        assert await cache.set("k", 1)
-        async with closed:
-            assert await closed.get("k") == 1
+    def use_and_drop():
+        cache, closed, _ = [
+            cache_anyio.Cache.from_url(redis_url, namespace=namespace, **PATIENT) for _ in range(3)
+        ]
 
-    anyio.run(main, backend=library)
-    cache_anyio.Cache.from_url(redis_url, namespace=namespace)
-    del cache, closed
+        async def main():
+            assert await cache.set("k", 1)
+            async with closed:
+                assert await closed.get("k") == 1
+
+        anyio.run(main, backend=library)
+
+    use_and_drop()
     gc.collect()  # warnings are errors
 
 
@@ -309,9 +312,10 @@ def test_what_a_loop_has_left_that_was_closed_without_a_word_is_closed_with_the_
     loop = asyncio.new_event_loop()
     assert loop.run_until_complete(cache.set("k", 1))
     loop.close()
+    del loop
+    gc.collect()
     with pytest.warns(ResourceWarning, match=f"the cache '{namespace}' was dropped without aclose"):
         del cache
-        gc.collect()
     wait_until(lambda: len(redis_client.client_list()) <= before)
 
 
