@@ -34,20 +34,22 @@ class UnfinishedReply:
         self._longest_bytes = longest_bytes
         self._head = b""
         """The beginning of what the parser holds, where it was too little to tell."""
-        self._last = b""
-        """The byte before what was read last."""
         self._is_known = False
         """Whether the value that is coming in was looked at when it began."""
 
     def begin(self) -> None:
         """Everything has come in whole: what comes next begins a reply."""
-        self._head = self._last = b""
+        self._head = b""
         self._is_known = False
 
-    def is_too_long(self, data: bytes | memoryview) -> bool:
-        """Whether the value is too long that what was read last, and given to the parser, breaks off in."""
+    def is_too_long(self, data: bytes | memoryview, last: bytes) -> bool:
+        """Whether the value is too long that what was read last, and given to the parser, breaks off in.
+
+        Args:
+            data: What was read last.
+            last: The byte before it. The parser may have consumed a value's kind with what came in whole.
+        """
         begin = len(data) - self._held_bytes()
-        last, self._last = self._last, bytes(data[-1:])
         if begin > 0:
             seen, start = bytes(data[begin - 1 : begin + _LOOKED_AT_BYTES]), 1
         elif begin == 0:
@@ -55,9 +57,9 @@ class UnfinishedReply:
         elif self._is_known:
             return False
         else:  # what it holds besides was consumed before
-            seen = self._head + bytes(data)
-            start = max(len(seen) - len(data) + begin, 0)
-        if start and seen[start : start + 1].isdigit():  # the kind of the value was consumed
+            seen = (self._head or last) + bytes(data)
+            start = max(len(seen) - len(data) + begin, len(last) if not self._head else 0)
+        if start and seen[start - 1 : start] != b"\n":  # the kind of the value was consumed
             start -= 1
         self._head = seen[start : start + _LOOKED_AT_BYTES]
         length = announced_bytes(self._head)
