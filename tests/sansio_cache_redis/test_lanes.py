@@ -4,8 +4,8 @@ import attrs
 import pytest
 from redis import exceptions as errors
 
-from sansio_cache_redis.connections.announced import BULK_BYTES
 from sansio_cache_redis.connections.lanes import Call, Lane, LargeKeys
+from sansio_cache_redis.connections.unfinished import BULK_BYTES
 from sansio_cache_redis.errors import OverloadedError
 from sansio_cache_redis.wire import EVALSHA
 

@@ -5,9 +5,10 @@ import pytest
 from redis import exceptions as errors
 
 from sansio_cache_redis.connections import multiplexed
-from sansio_cache_redis.connections.multiplexed import BULK_BYTES, MultiplexedConnection, as_they_are
+from sansio_cache_redis.connections.multiplexed import MultiplexedConnection, as_they_are
 from sansio_cache_redis.connections.pace import SWEEP_S, Pace
 from sansio_cache_redis.connections.redispy import reply_reader
+from sansio_cache_redis.connections.unfinished import BULK_BYTES
 from sansio_cache_redis.errors import OverloadedError
 from sansio_cache_redis.wire import Again
 

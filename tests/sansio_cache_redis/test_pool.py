@@ -7,10 +7,11 @@ from redis import exceptions as errors
 
 from sansio_cache.backoff import LONGEST_CONNECT_PAUSE_S
 from sansio_cache_redis.connections import multiplexed, pool
-from sansio_cache_redis.connections.multiplexed import BULK_BYTES, MultiplexedConnection, as_they_are
+from sansio_cache_redis.connections.multiplexed import MultiplexedConnection, as_they_are
 from sansio_cache_redis.connections.pace import SWEEP_S, Pace
 from sansio_cache_redis.connections.pool import MultiplexedConnections, Timing
 from sansio_cache_redis.connections.redispy import reply_reader
+from sansio_cache_redis.connections.unfinished import BULK_BYTES
 from sansio_cache_redis.errors import OverloadedError, OwnResetError, TooLargeError
 
 PATIENT_S = 60.0

@@ -73,6 +73,21 @@ def test_a_value_that_is_too_long_is_found_as_it_begins_and_no_other(before, ins
         assert len(head) <= found <= len(head) + step
 
 
+@pytest.mark.parametrize("step", [97, 16_384, 10**6])
+@pytest.mark.parametrize("before", [b"", b":1\r\n", b"*3\r\n:1\r\n"])
+def test_a_line_without_an_end_is_no_reply(before, step):
+    stream = before + b"+" + b"x" * 100_000
+    found = found_at(stream, range(step, len(stream), step))
+    assert found is not None
+    assert found > 65_536
+
+
+@pytest.mark.parametrize("step", [97, 16_384])
+def test_a_long_line_that_ends_is_one(step):
+    stream = b"-ERR " + b"x" * 50_000 + b"\r\n" + bulk(b"x" * LONGEST_BYTES) * 2
+    assert found_at(stream, range(step, len(stream), step)) is None
+
+
 @pytest.mark.parametrize(
     ("held", "length"),
     [

@@ -19,7 +19,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from sansio_cache_redis.connections.multiplexed import BULK_BYTES, MultiplexedConnection
+from sansio_cache_redis.connections.multiplexed import MultiplexedConnection
 from sansio_cache_redis.connections.pace import SWEEP_S, Pace
 from sansio_cache_redis.connections.pool import MultiplexedConnections, Timing
 from sansio_cache_redis.connections.redispy import (
@@ -30,6 +30,7 @@ from sansio_cache_redis.connections.redispy import (
     unread_bytes,
     unsent_bytes,
 )
+from sansio_cache_redis.connections.unfinished import BULK_BYTES
 from sansio_cache_redis.errors import ERRORS, OwnResetError, as_failure, as_opening_failure, fresh
 
 

@@ -27,8 +27,8 @@ from msgspec import Struct
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from sansio_cache_redis.connections.announced import BULK_BYTES
 from sansio_cache_redis.connections.opener import Opening
+from sansio_cache_redis.connections.unfinished import BULK_BYTES
 from sansio_cache_redis.connections.wires import Wire
 from sansio_cache_redis.errors import OverloadedError, fresh
 from sansio_cache_redis.wire import EVALSHA, Args

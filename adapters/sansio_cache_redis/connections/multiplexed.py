@@ -44,12 +44,10 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from sansio_cache_redis.connections.pace import UNLIMITED, Pace, Seen
 from sansio_cache_redis.connections.redispy import NOT_ENOUGH_DATA, pack
-from sansio_cache_redis.connections.unfinished import UnfinishedReply
+from sansio_cache_redis.connections.unfinished import BULK_BYTES, UnfinishedReply
 from sansio_cache_redis.errors import OverloadedError, OwnResetError, TooLargeError, as_failure, fresh
 from sansio_cache_redis.wire import Again, Args
 
-BULK_BYTES: Final = 131072
-"""A connection with more than this of one reply, or unsent, is passed over for another."""
 UPLOAD_BYTES_PER_S: Final = 1048576
 """What is large may take as long as this takes to send it, besides the time of every call."""
 _FEED_BYTES: Final = 16384

@@ -22,7 +22,6 @@ import attrs
 
 from sansio_cache.backoff import connect_pause_s
 from sansio_cache_redis.connections.multiplexed import (
-    BULK_BYTES,
     Homeless,
     MultiplexedConnection,
     R,
@@ -33,6 +32,7 @@ from sansio_cache_redis.connections.multiplexed import (
 )
 from sansio_cache_redis.connections.pace import UNLIMITED, Pace
 from sansio_cache_redis.connections.redispy import pack, pack_one
+from sansio_cache_redis.connections.unfinished import BULK_BYTES
 from sansio_cache_redis.errors import OverloadedError, OwnResetError
 from sansio_cache_redis.wire import TIME, Args, tell_time
 

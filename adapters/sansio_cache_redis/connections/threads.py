@@ -28,11 +28,11 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from sansio_cache.signals import let_through
-from sansio_cache_redis.connections.announced import BULK_BYTES
 from sansio_cache_redis.connections.aside import Aside
 from sansio_cache_redis.connections.lanes import UPLOAD_BYTES_PER_S, Call, Lane, LargeKeys
 from sansio_cache_redis.connections.opener import Opener, Opening, StartThread
 from sansio_cache_redis.connections.redispy import pack, pack_one
+from sansio_cache_redis.connections.unfinished import BULK_BYTES
 from sansio_cache_redis.connections.wires import OverlongReplyError, Wire, close_all
 from sansio_cache_redis.errors import ERRORS, OwnResetError, TooLargeError, fresh
 from sansio_cache_redis.wire import Args

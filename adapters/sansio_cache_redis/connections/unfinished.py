@@ -13,10 +13,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
+BULK_BYTES: Final = 131072
+"""A reply of more than this is large: others should not have to wait for it."""
 _KEPT_BYTES: Final = 1024
 """So much of what it has consumed the parser may keep."""
 _LOOKED_AT_BYTES: Final = 4096
 """More than the parser keeps of what it has consumed (1 KiB), and the line after that takes."""
+_LONGEST_LINE_BYTES: Final = 65536
+"""What has a line of text longer than that is no Redis."""
 _VALUES: Final = b"$=!"
 _LINES: Final = b"*+-:_#,(%~>|"
 
@@ -65,7 +69,9 @@ class UnfinishedReply:
         length = announced_bytes(self._head)
         # After a shorter one the parser does not throw away what it has consumed.
         self._is_known = length is not None and length >= _KEPT_BYTES
-        return length is not None and length > self._longest_bytes
+        if length is None:
+            return self._held_bytes() > _LONGEST_LINE_BYTES
+        return length > self._longest_bytes
 
 
 def announced_bytes(held: bytes) -> int | None:

@@ -23,8 +23,8 @@ from redis.exceptions import ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from sansio_cache.signals import let_through
-from sansio_cache_redis.connections.announced import AnnouncedLengths
 from sansio_cache_redis.connections.redispy import NOT_ENOUGH_DATA, reply_reader, socket_of
+from sansio_cache_redis.connections.unfinished import UnfinishedReply
 from sansio_cache_redis.errors import ERRORS
 
 _READ_BYTES: Final = 32768
@@ -176,7 +176,7 @@ class _SocketWire(_PublicWire):
         self._is_tls = isinstance(sock, ssl.SSLSocket)
         self._parser: Any = reply_reader(connection)  # its types know no bytearray
         self._buffer = bytearray(_READ_BYTES)
-        self._announced = AnnouncedLengths(longest_value_bytes)
+        self._unfinished = UnfinishedReply(self._parser.len, longest_value_bytes)
         self._is_overlong = False
         self._unsent: memoryview | None = None
         self._may_have_more = False
@@ -239,10 +239,10 @@ class _SocketWire(_PublicWire):
             replies.append(reply)
         if parser.has_data():
             self.unfinished_bytes = count if replies else self.unfinished_bytes + count
-            self._is_overlong = self._announced.is_too_long(memoryview(self._buffer)[:count])
+            self._is_overlong = self._unfinished.is_too_long(memoryview(self._buffer)[:count])
         elif self.unfinished_bytes:
             self.unfinished_bytes = 0
-            self._announced.begin()
+            self._unfinished.begin()
         return replies
 
     def is_sound(self) -> bool:
