@@ -10,7 +10,7 @@ import warnings
 import anyio
 import pytest
 
-from sansio_cache import Policy
+from sansio_cache import CacheClosedError, Policy
 from sansio_cache.commands import DeleteKeys
 from sansio_cache.events import FailureKind, StoreFailed
 from sansio_cache_redis import anyio as anyio_package
@@ -116,7 +116,7 @@ def test_closing_that_is_cancelled_while_the_store_is_told_of_what_is_pending_cl
 
 EXIT = """
 import sys, threading, time
-from sansio_cache import Policy
+from sansio_cache import CacheClosedError, Policy
 from sansio_cache_redis.sync import Cache
 url, namespace, number = sys.argv[1:]
 cache = Cache.from_url(url, namespace=namespace, policy=Policy(wait_s=60, lease_s=60))
@@ -178,3 +178,29 @@ def test_one_that_has_nothing_open_is_dropped_without_a_word(redis_url, namespac
         closed.close()
         del closed
         gc.collect()
+
+
+def test_a_cache_that_a_handler_closes_in_a_mutation_lets_what_the_handler_raises_go_on(namespace):
+    with Cache.from_url("memory://", namespace=namespace) as cache:  # noqa: SIM117
+        with pytest.raises(SystemExit), cache.mutate("user:1"):  # noqa: PT012
+            cache.close()
+            raise SystemExit
+    with Cache.from_url("memory://", namespace=namespace) as cache:  # noqa: SIM117
+        with pytest.raises(CacheClosedError), cache.mutate("user:1"):
+            cache.close()
+
+
+@pytest.mark.parametrize("library", ["asyncio", "trio"])
+def test_a_cache_that_is_closed_in_a_mutation_of_a_loop_lets_what_the_block_raises_go_on(library, namespace):
+    async def main():
+        cache = anyio_package.Cache.from_url("memory://", namespace=namespace)
+        with pytest.raises(LookupError):  # noqa: PT012
+            async with cache.mutate("user:1"):
+                await cache.aclose()
+                raise LookupError
+        other = anyio_package.Cache.from_url("memory://", namespace=namespace)
+        with pytest.raises(CacheClosedError):
+            async with other.mutate("user:1"):
+                await other.aclose()
+
+    anyio.run(main, backend=library)

@@ -14,6 +14,7 @@ from typing import Any, Never, Self, TypeVar, TypeVarTuple, overload
 from weakref import WeakSet, finalize
 
 from sansio_cache.config import CacheConfig
+from sansio_cache.errors import CacheClosedError
 from sansio_cache.health import Health
 from sansio_cache.loader import Fresh, LoadContext
 from sansio_cache.notices import OperationName
@@ -528,8 +529,13 @@ class Cache(CacheBase):
                 yield mutation
             has_ended = True
         finally:
-            outcome = self._driver.run(mutation.end(held, raised=not has_ended))
-            mutation.conclude(outcome, raises=has_ended and self._raises_not_told)
+            try:
+                outcome = self._driver.run(mutation.end(held, raised=not has_ended))
+            except CacheClosedError:
+                if has_ended:
+                    raise  # otherwise what the block has raised goes on: a handler may have closed the cache
+            else:
+                mutation.conclude(outcome, raises=has_ended and self._raises_not_told)
 
     def entity(
         self,
