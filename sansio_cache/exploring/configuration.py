@@ -17,6 +17,7 @@ from sansio_cache.codec import Codec, codec_for
 from sansio_cache.coordinator import Coordinator
 from sansio_cache.entry import MissReason, seal
 from sansio_cache.exploring.invariants import ALL, Invariant
+from sansio_cache.loader import Fresh
 from sansio_cache.memory_store import Kept, MemoryStore
 from sansio_cache.notices import OperationName
 from sansio_cache.operations.batch import LoadManyRequest
@@ -115,6 +116,7 @@ class Act:
         tagged: Whether it names the tag: an entry that it stores depends on it; a write invalidates it.
         is_text: Whether it is done by the other version of the program.
         is_without_store: Whether it does not ask the store, as the breaker is open.
+        is_outlived: Whether what its loader returns has nothing left to live.
     """
 
     deed: Deed
@@ -122,6 +124,7 @@ class Act:
     tagged: bool = False
     is_text: bool = False
     is_without_store: bool = False
+    is_outlived: bool = False
 
     @property
     def is_read(self) -> bool:
@@ -159,8 +162,12 @@ class Act:
         return TEXT if self.is_text else CODEC
 
     def value(self, version: int) -> Any:
-        """A version of the database as a loader returns it."""
+        """A version of the database as the program knows it."""
         return str(version) if self.is_text else version
+
+    def loaded(self, version: int) -> Any:
+        """The same as a loader returns it."""
+        return Fresh(self.value(version), ttl=0) if self.is_outlived else self.value(version)
 
 
 class Fault(Enum):

@@ -228,10 +228,10 @@ class Running(Driving):
         worker = self.workers[i]
         act, versions = worker.acts[0], worker.looked
         assert versions is not None
-        value: Any = act.value(versions[act.places[0]])
+        value: Any = act.loaded(versions[act.places[0]])
         command = pending(worker)
         if isinstance(command, ComputeMany):
-            value = Rows(tuple((key, act.value(versions[KEYS.index(key)])) for key in command.names))
+            value = Rows(tuple((key, act.loaded(versions[KEYS.index(key)])) for key in command.names))
         return Computed(NOW_S + self.configuration.load_s, value)
 
     def _skip(self, keys: Iterable[str]) -> MissReason | None:

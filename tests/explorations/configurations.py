@@ -41,6 +41,8 @@ MUTATOR_WITH_VALUE: Final = (Act(Deed.MUTATE_AND_SET),)
 EXPIRER: Final = (Act(Deed.EXPIRE),)
 
 # What names the tag. `get` finds it in the entry; a generation is a tag like any other.
+OUTLIVED_READER: Final = (Act(Deed.LOAD, is_outlived=True),)
+OUTLIVED_BATCH: Final = (Act(Deed.LOAD_MANY, (0, 1), is_outlived=True),)
 TAGGED_READER: Final = (Act(Deed.LOAD, tagged=True),)
 SECOND_TAGGED_READER: Final = (Act(Deed.LOAD, (1,), tagged=True),)
 GETTER: Final = (Act(Deed.GET),)
@@ -315,6 +317,34 @@ QUICK: Final = (
         policy=STALE_AT_LAST,
         starts=WARM,
         faults=TIME | RAISING,
+        all_end=True,
+    ),
+    # What has nothing left to live is not stored, and what it would have replaced goes.
+    _case(
+        "1 reader of what has no life left, 1 of another, 1 invalidates; time, losses",
+        12_000,
+        *_alone(OUTLIVED_READER, READER, INVALIDATOR),
+        policy=STALE_AT_LAST,
+        starts=WARM,
+        faults=any_number(Fault.EXPIRY) | {Fault.REQUEST_LOST: 1, Fault.INTERRUPTION: 1},
+        all_end=True,
+    ),
+    _case(
+        "2 readers of what has no life left in 1 process, served stale at once, 1 mutates; time, losses",
+        15_000,
+        (OUTLIVED_READER, OUTLIVED_READER),
+        (MUTATOR_WITH_VALUE,),
+        **STALE,
+        faults=any_number(Fault.EXPIRY) | {Fault.REQUEST_LOST: 1},
+        all_end=True,
+    ),
+    _case(
+        "1 batch of what has no life left, 1 reader, 1 invalidates; time, losses",
+        6_000,
+        *_alone(OUTLIVED_BATCH, READER, INVALIDATOR),
+        policy=STALE_AT_LAST,
+        starts=WARM,
+        faults=any_number(Fault.EXPIRY) | {Fault.REQUEST_LOST: 1},
         all_end=True,
     ),
     # Leases are given back.

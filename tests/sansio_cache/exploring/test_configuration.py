@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
+
 from sansio_cache.exploring import EARLY, PLAIN, Act, Configuration, Deed
 from sansio_cache.exploring.configuration import _policy
 from sansio_cache.exploring.running import Rows
+from sansio_cache.loader import Fresh
 
 
 def test_policies_are_compared_by_identity():
@@ -27,3 +30,11 @@ def test_rows_are_a_mapping_that_can_be_hashed():
     assert dict(rows) == {"a": 1, "b": 2}
     assert len(rows) == 2
     assert hash(rows) == hash(Rows((("a", 1), ("b", 2))))
+
+
+@pytest.mark.parametrize(("is_text", "version"), [(False, 7), (True, "7")])
+def test_what_has_no_life_left_is_a_loaders_and_no_writers(is_text, version):
+    act = Act(Deed.LOAD, is_text=is_text, is_outlived=True)
+    assert act.loaded(7) == Fresh(version, ttl=0)
+    assert act.value(7) == version
+    assert Act(Deed.LOAD, is_text=is_text).loaded(7) == version
