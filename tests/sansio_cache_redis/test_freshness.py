@@ -848,7 +848,7 @@ async def test_refreshes_that_wait_when_the_cache_is_closed_are_dropped(world):
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(world.cache.aclose)
         if world.cache.is_sync:
-            await until(lambda: is_free(world.raw.cell("k")))
+            await until(lambda: world.cache.driver._workers._is_closed)
             gate.open()
     if world.cache.is_sync:
         assert len(gate.calls) <= 4, "there are so many threads"
