@@ -916,7 +916,7 @@ NIGHTLY: Final = (
     # Tags.
     _case(
         "1 reader with a tag, 1 gets, 1 invalidates the tag; anything",
-        80_000,
+        75_000,
         *_alone(TAGGED_READER, GETTER, TAG_INVALIDATOR),
         starts=WARM,
         faults=ANYTHING,
@@ -989,7 +989,7 @@ NIGHTLY: Final = (
     ),
     _case(
         "1 reader, served stale at once, 1 mutates with a value; anything",
-        50_000,
+        40_000,
         *_alone(READER, MUTATOR_WITH_VALUE),
         **STALE,
         faults=ANYTHING,
