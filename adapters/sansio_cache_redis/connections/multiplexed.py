@@ -197,8 +197,6 @@ class MultiplexedConnection(ABC):
         self._has_data = parser.has_data
         self._unfinished = UnfinishedReply(parser.len, longest_value_bytes)
         self._is_unfinished = False
-        self._last = b""
-        """The byte that was read last."""
         self._pending: deque[Pending] = deque()
         self._replies: list[Any] = []
         """What the first of them has got so far."""
@@ -340,12 +338,11 @@ class MultiplexedConnection(ABC):
                 if not self._pending:
                     raise RedisConnectionError("a reply came that nobody has asked for")  # noqa: TRY301
                 self._is_unfinished = True
-                if self._unfinished.is_too_long(data, self._last):
+                if self._unfinished.is_too_long(data):
                     self._pass_over()
             elif self._is_unfinished:
                 self._is_unfinished = False
                 self._unfinished.begin()
-            self._last = bytes(data[-1:])
         except Exception as error:  # noqa: BLE001 - also what the parser makes of nonsense
             self.close(as_failure(error))
         if self._unfinished_bytes > BULK_BYTES or not self.is_free:

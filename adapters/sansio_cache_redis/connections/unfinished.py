@@ -46,26 +46,24 @@ class UnfinishedReply:
         self._head = b""
         self._is_known = False
 
-    def is_too_long(self, data: bytes | memoryview, last: bytes) -> bool:
-        """Whether the value is too long that what was read last, and given to the parser, breaks off in.
-
-        Args:
-            data: What was read last.
-            last: The byte before it. The parser may have consumed a value's kind with what came in whole.
-        """
+    def is_too_long(self, data: bytes | memoryview) -> bool:
+        """Whether the value is too long that what was read last, and given to the parser, breaks off in."""
         begin = len(data) - self._held_bytes()
         if begin > 0:
             seen, start = bytes(data[begin - 1 : begin + _LOOKED_AT_BYTES]), 1
         elif begin == 0:
-            seen, start = last + bytes(data[:_LOOKED_AT_BYTES]), len(last)
+            seen, start = bytes(data[:_LOOKED_AT_BYTES]), 0
         elif self._is_known:
             return False
         else:  # what it holds besides was consumed before
-            seen = (self._head or last) + bytes(data)
-            start = max(len(seen) - len(data) + begin, len(last) if not self._head else 0)
+            seen = self._head + bytes(data)
+            start = max(len(seen) - len(data) + begin, 0)
         if start and seen[start - 1 : start] != b"\n":  # the kind of the value was consumed
             start -= 1
         self._head = seen[start : start + _LOOKED_AT_BYTES]
+        if self._head[:1].isdigit():
+            # The kind was consumed with what came in whole before. Only a value goes on behind its line.
+            self._head = b"$" + self._head
         length = announced_bytes(self._head)
         # After a shorter one the parser does not throw away what it has consumed.
         self._is_known = length is not None and length >= _KEPT_BYTES
