@@ -10,9 +10,10 @@ compared, by identity, when the loader is about to be called and once more when 
 looked late.
 
 What counts is what the bytecode reads: the cells of a closure, and globals, as a loop at the top level of a
-script has no cells. Attributes are none. Names that a loader binds itself, such as a counter of its calls, do
-not count. Code is followed where a loader leads to it: through partials and their arguments, bound methods,
-callable objects, decorators, functions inside it, and the functions of its own module that it calls.
+script has no cells. Attributes are none. Names that a loader binds itself, such as a counter of its calls,
+do not count. Code is followed where a loader leads to it: through partials and their arguments, bound
+methods, callable objects and what they were given to call, decorators, functions inside it, and the
+functions of its own module that it calls.
 """
 
 from __future__ import annotations
@@ -150,6 +151,7 @@ def _entrances(loader: Any) -> Iterator[Any]:
     elif not issubclass(kind, (FunctionType, MethodType, partial)):
         yield getattr_static(kind, "__call__", None)
         yield getattr_static(loader, "__wrapped__", None)
+        yield from _held(loader)
 
 
 def _function(given: Any, todo: list[Any]) -> FunctionType | None:
@@ -159,6 +161,7 @@ def _function(given: Any, todo: list[Any]) -> FunctionType | None:
             todo += (*given.args, *given.keywords.values())
             given = given.func
         elif issubclass(type(given), MethodType):
+            todo += _held(given.__self__)
             given = given.__func__
         elif issubclass(type(given), _CACHED):
             given = given.__wrapped__
@@ -166,6 +169,33 @@ def _function(given: Any, todo: list[Any]) -> FunctionType | None:
             return None
     function: FunctionType = given
     return function
+
+
+def _held(receiver: Any) -> list[Any]:
+    """The functions that an object was given to call: those among its own attributes."""
+    kind = type(receiver)
+    if issubclass(kind, type):
+        return []
+    slots = [name for cls in kind.__mro__ for name in _texts(cls.__dict__.get("__slots__", ()))]
+    attributes = [_attribute(receiver, name) for name in slots]
+    own = _attribute(receiver, "__dict__")
+    if isinstance(own, dict):
+        attributes += own.values()
+    return [
+        each for each in attributes if issubclass(type(each), (FunctionType, MethodType, partial, _CACHED))
+    ]
+
+
+def _texts(slots: Any) -> tuple[str, ...]:
+    return (slots,) if isinstance(slots, str) else tuple(slots)
+
+
+def _attribute(receiver: Any, name: str) -> Any:
+    """An attribute as it stands, without asking the class for one that is made."""
+    try:
+        return object.__getattribute__(receiver, name)
+    except AttributeError:
+        return None
 
 
 def _is_of_module(value: Any, function: FunctionType) -> bool:

@@ -180,27 +180,31 @@ def test_one_that_has_nothing_open_is_dropped_without_a_word(redis_url, namespac
         gc.collect()
 
 
-def test_a_cache_that_a_handler_closes_in_a_mutation_lets_what_the_handler_raises_go_on(namespace):
+@pytest.mark.parametrize("block", ["mutate", "invalidating"])
+def test_a_cache_that_a_handler_closes_in_a_block_lets_what_the_handler_raises_go_on(block, namespace):
     with Cache.from_url("memory://", namespace=namespace) as cache:  # noqa: SIM117
-        with pytest.raises(SystemExit), cache.mutate("user:1"):  # noqa: PT012
+        with pytest.raises(SystemExit), getattr(cache, block)("user:1"):  # noqa: PT012
             cache.close()
             raise SystemExit
     with Cache.from_url("memory://", namespace=namespace) as cache:  # noqa: SIM117
-        with pytest.raises(CacheClosedError), cache.mutate("user:1"):
+        with pytest.raises(CacheClosedError), getattr(cache, block)("user:1"):
             cache.close()
 
 
+@pytest.mark.parametrize("block", ["mutate", "invalidating"])
 @pytest.mark.parametrize("library", ["asyncio", "trio"])
-def test_a_cache_that_is_closed_in_a_mutation_of_a_loop_lets_what_the_block_raises_go_on(library, namespace):
+def test_a_cache_that_is_closed_in_a_block_of_a_loop_lets_what_the_block_raises_go_on(
+    library, block, namespace
+):
     async def main():
         cache = anyio_package.Cache.from_url("memory://", namespace=namespace)
         with pytest.raises(LookupError):  # noqa: PT012
-            async with cache.mutate("user:1"):
+            async with getattr(cache, block)("user:1"):
                 await cache.aclose()
                 raise LookupError
         other = anyio_package.Cache.from_url("memory://", namespace=namespace)
         with pytest.raises(CacheClosedError):
-            async with other.mutate("user:1"):
+            async with getattr(other, block)("user:1"):
                 await other.aclose()
 
     anyio.run(main, backend=library)

@@ -50,6 +50,8 @@ def found_at(stream, cuts):
 # The parser has consumed the kind of the value with what came in whole.
 @example([b"+" + b"x" * 93 + b"\r\n"], None, 10_001, 97)
 @example([b"+" + b"x" * 93 + b"\r\n"], [b"+OK\r\n"], 10_001, 97)
+@example([b"+" + b"x" * 93 + b"\r\n", b"+OK\r\n"], None, 10_001, 97)
+@example([b"+" + b"x" * 93 + b"\r\n", b":12\r\n"], None, 10_001, 97)
 @given(
     before=st.lists(replies, max_size=8),
     inside=st.none() | st.lists(replies, max_size=4),

@@ -28,6 +28,47 @@ def rebound(loader, change):
 # What is found.
 
 
+class Given:
+    def __init__(self, function):
+        self.function = function
+
+    def __call__(self):
+        return self.function()
+
+    def load(self):
+        return self.function()
+
+
+class Slotted(Given):
+    __slots__ = ("function",)
+
+
+class OneSlot:
+    __slots__ = "function"
+
+    __init__, __call__, load = Given.__init__, Given.__call__, Given.load
+
+
+@pytest.mark.parametrize("cls", [Given, Slotted, OneSlot])
+@pytest.mark.parametrize(
+    "way", [lambda each: each, lambda each: each.load, lambda each: functools.partial(each.load)]
+)
+def test_a_function_that_an_object_was_given_to_call(cls, way):
+    rows, place = {1: "Ada", 2: "Grace"}, 1
+
+    def go_on():
+        nonlocal place
+        place = 2
+
+    assert rebound(way(cls(lambda: rows[place])), go_on) == "place"
+
+
+def test_what_a_class_or_an_object_without_attributes_has_is_not_looked_at():
+    assert outside_names("k", Given).rebound() is None
+    assert outside_names("k", "text".upper).rebound() is None
+    assert outside_names("k", object.__new__(OneSlot).load).rebound() is None
+
+
 def test_a_cell_of_a_closure_that_is_rebound():
     rows, place = {1: "Ada", 2: "Grace"}, 1
 

@@ -23,6 +23,7 @@ _LONGEST_LINE_BYTES: Final = 65536
 """What has a line of text longer than that is no Redis."""
 _VALUES: Final = b"$=!"
 _LINES: Final = b"*+-:_#,(%~>|"
+_KINDS: Final = _VALUES + _LINES
 
 
 class UnfinishedReply:
@@ -61,10 +62,10 @@ class UnfinishedReply:
         if start and seen[start - 1 : start] != b"\n":  # the kind of the value was consumed
             start -= 1
         self._head = seen[start : start + _LOOKED_AT_BYTES]
-        if self._head[:1].isdigit():
-            # The kind was consumed with what came in whole before. Only a value goes on behind its line.
-            self._head = b"$" + self._head
         length = announced_bytes(self._head)
+        if length is None and self._head[:1] not in _KINDS:
+            # The kind was consumed with what came in whole before: that of a value, or of a line.
+            length = announced_bytes(b"$" + self._head) or announced_bytes(b"+" + self._head)
         # After a shorter one the parser does not throw away what it has consumed.
         self._is_known = length is not None and length >= _KEPT_BYTES
         if length is None:

@@ -454,10 +454,16 @@ class Cache(CacheBase):
             CacheConnectionError: As `invalidate`.
         """
         begin = self._requests.invalidation(keys, tags)
+        has_ended = False
         try:
             yield
+            has_ended = True
         finally:
-            invalidated(self._driver.run(begin()), raises=self._raises_not_told)
+            try:
+                invalidated(self._driver.run(begin()), raises=self._raises_not_told)
+            except CacheClosedError:
+                if has_ended:
+                    raise  # otherwise what the block has raised goes on: a handler may have closed the cache
 
     def delete_pattern(
         self,
