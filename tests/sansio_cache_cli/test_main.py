@@ -204,6 +204,8 @@ def test_a_terminal_gets_bars(demo, monkeypatch):
 
 def test_ctrl_c_ends_all_processes_and_leaves_neither_files_nor_keys(redis_url, redis_client, tmp_path):
     command = [sys.executable, "-m", "sansio_cache_cli"]
+    # Where these tests run in the background of a shell, Ctrl-C is ignored, and a child would inherit that.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     demo = subprocess.Popen(
         [*command, "demo", "--url", redis_url, "--rows", "8000", "--readers", "8", "--requests", "900"],
         env={**os.environ, "TMPDIR": str(tmp_path)},
@@ -212,6 +214,7 @@ def test_ctrl_c_ends_all_processes_and_leaves_neither_files_nor_keys(redis_url, 
         text=True,
         start_new_session=True,
     )
+    signal.signal(signal.SIGINT, before)
     with demo:
         while "no jitter" not in (line := demo.stdout.readline()):
             assert line, demo.stderr.read()
