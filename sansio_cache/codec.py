@@ -36,7 +36,7 @@ from typing import Any, Final, Generic, Protocol, TypeAlias, TypeVar
 import attrs
 import msgspec
 
-from sansio_cache.codecs.json import UNTYPED_FINGERPRINT, JsonCodec, json_codec
+from sansio_cache.codecs.json import UNTYPED_FINGERPRINT, JsonCodec
 from sansio_cache.codecs.value_codec import Checked, Undecodable, ValueCodec
 from sansio_cache.errors import SerializationError
 from sansio_cache.schema import FINGERPRINT_BYTES, name_of
@@ -236,7 +236,7 @@ def _build(
     type: Any, max_value_bytes: int, migrate: Migration | None, form: ValueCodec[Any] | None
 ) -> Codec[Any]:
     if form is None:
-        json = json_codec(type)
+        json: JsonCodec[Any] = JsonCodec(type)
         return Codec(json.stamp, max_value_bytes, json.type, json, json.decoder, migrate)
     declared = None if type is Any else type
     bounded: _Bounded[Any] = _Bounded(form, max_value_bytes, _class_of(declared))

@@ -189,9 +189,8 @@ class CacheConfig:
             ttl_seconds(self.default_ttl)
 
     def __reduce__(self) -> tuple[Callable[[], Self], tuple[()]]:
-        # For pickle and deepcopy, which cannot take a mappingproxy.
+        # For deepcopy: hooks and codecs are taken as they are, as they may hold what cannot be copied.
         fields = {name: getattr(self, name) for name in attrs.fields_dict(type(self))}
-        fields["migrations"], fields["codecs"] = dict(self.migrations), dict(self.codecs)
         return partial(type(self), **fields), ()
 
     @property

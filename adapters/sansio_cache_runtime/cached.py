@@ -27,10 +27,10 @@ class Bond(Generic[C]):
         requests_of: Gives a cache's request builder.
     """
 
-    def __init__(self, requests_of: Callable[[C], RequestBuilder], cache: C | None = None) -> None:
+    def __init__(self, requests_of: Callable[[C], RequestBuilder]) -> None:
         self._requests_of = requests_of
         self._plans: list[CallPlan] = []
-        self.cache = cache
+        self.cache: C | None = None
 
     def bind(self, cache: C) -> None:
         """Bind all that has been decorated, and will be, to a cache; another takes the place of the first.
@@ -107,25 +107,29 @@ class DecoratedFunction(Generic[C]):
         own._receiver = (receiver,)
         return own
 
+    def _bound(self) -> tuple[C, Policy, Any]:
+        """What all calls share: the cache, the policy and the type."""
+        settings = self._settings
+        if settings is None or settings[0] is not self._bond.cache:
+            settings = self._settings = (*self._bond.bound(self._plan), self._plan.type)
+        return settings
+
     def _call(
         self, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[C, Policy, Any, Key, Callable[[], Any]]:
         """All of a call: the cache, the policy, the type, the key, and the loader."""
-        settings = self._settings
-        if settings is None or settings[0] is not self._bond.cache:
-            settings = self._settings = (*self._bond.bound(self._plan), self._plan.type)
-        cache, policy, declared = settings
+        cache, policy, declared = self._bound()
         if self._receiver:
             args = (*self._receiver, *args)
         key = self._plan.key(cache.key, args, kwargs)  # type: ignore[attr-defined]
         return cache, policy, declared, key, functools.partial(self._plan.function, *args, **kwargs)
 
-    def _keys(self, calls: Iterable[Any]) -> tuple[C, Policy, Any, dict[Key, Any]]:
+    def _keys(self, calls: Iterable[Any]) -> tuple[C, Policy, Any, dict[str, Any]]:
         """The same of many calls: their arguments, by their keys."""
-        given = list(listed("many() takes", "argument", calls))
-        made = [self._call((each,), {}) for each in given]
-        cache, policy = self._bond.bound(self._plan)
-        return cache, policy, self._plan.type, {call[3]: each for call, each in zip(made, given, strict=True)}
+        given: dict[str, Any] = {}
+        for each in listed("many() takes", "argument", calls):
+            given[self._call((each,), {})[3]] = each
+        return (*self._bound(), given)
 
 
 def decorating(

@@ -116,17 +116,24 @@ class CallPlan:
 
     def _hashed(self, keys: KeyBuilder, arguments: Mapping[str, Any]) -> Key:
         told = [(name, value) for name, value in arguments.items() if name not in self.ignored]
-        for name, value in told:
-            try:
-                PYTHON.encode(value)
-            except SerializationError as error:
-                raise InvalidKeyError(
-                    f"argument {name!r} of {self.name} is not part of a key: {error}. Pass what "
-                    f"identifies it, name the parameter in ignore=, or give a template"
-                ) from None
-        digest = hashlib.sha256(PYTHON.encode(told)).hexdigest()[:_DIGITS]
+        try:
+            encoded = PYTHON.encode(told)
+        except SerializationError:
+            for name, value in told:
+                self._refuse_untold(name, value)
+            raise
+        digest = hashlib.sha256(encoded).hexdigest()[:_DIGITS]
         assert self.entity is not None
         return keys.build(self.entity, "call", self.function.__qualname__, digest)
+
+    def _refuse_untold(self, name: str, value: Any) -> None:
+        try:
+            PYTHON.encode(value)
+        except SerializationError as error:
+            raise InvalidKeyError(
+                f"argument {name!r} of {self.name} is not part of a key: {error}. Pass what "
+                f"identifies it, name the parameter in ignore=, or give a template"
+            ) from None
 
     @property
     def type(self) -> Any:

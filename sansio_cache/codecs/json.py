@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import marshal
 from collections.abc import Mapping
 from typing import Any, Final, Generic, TypeVar
@@ -101,17 +100,6 @@ class JsonCodec(Generic[T]):
             f"Give a value of the declared type {name_of(self.type)}, or a mapping with no keys "
             "but its fields; JSON has no NaN or infinity"
         )
-
-
-def json_codec(type: Any) -> JsonCodec[Any]:
-    """The JSON codec of a type, built once and kept; if the type cannot be hashed, built each time."""
-    try:
-        return _kept(type)
-    except TypeError:  # unhashable, as Annotated with a list is
-        return JsonCodec(type)
-
-
-_kept = functools.lru_cache(maxsize=1024)(JsonCodec[Any])
 
 
 def _is_same(given: Any, back: Any) -> bool:

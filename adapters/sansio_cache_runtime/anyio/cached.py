@@ -138,13 +138,12 @@ class CachedFunction(DecoratedFunction[CallsOf], Generic[P, R]):
         cache, policy, declared, given = self._keys(calls)
 
         async def load(keys: list[str]) -> dict[str, Any]:
-            by_text = {str(key): each for key, each in given.items()}
             values: dict[str, Any] = {}
             failures: list[Exception] = []
 
             async def one(key: str) -> None:
                 try:
-                    call = partial(self._plan.function, *self._receiver, by_text[key])
+                    call = partial(self._plan.function, *self._receiver, given[key])
                     values[key] = await call_loader(call)
                 except Exception as error:  # noqa: BLE001 - the function's own: the first one goes to the caller
                     failures.append(error)

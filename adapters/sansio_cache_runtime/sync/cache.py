@@ -613,17 +613,16 @@ class Cache(CacheBase):
                 the template names what there is not; what is decorated cannot be cached; the policy would
                 keep what is ignored.
         """
-        decorator: Decorator = decorating(
-            Bond(_requests_of, self),
-            CachedFunction,
+        cached = Cached()
+        cached.bind(self)
+        return cached(
             template,
-            ttl,
-            tags,
-            policy,
-            ignore,
+            ttl=ttl,
+            tags=tags,
+            policy=policy,
+            ignore=ignore,
             refresh_with_ignored=refresh_with_ignored,
         )
-        return decorator
 
     # Looking.
 

@@ -125,8 +125,7 @@ class CachedFunction(DecoratedFunction[CallsOf], Generic[P, R]):
         cache, policy, declared, given = self._keys(calls)
 
         def load(keys: list[str]) -> dict[str, Any]:
-            by_text = {str(key): each for key, each in given.items()}
-            return {key: self._plan.function(*self._receiver, by_text[key]) for key in keys}
+            return {key: self._plan.function(*self._receiver, given[key]) for key in keys}
 
         found = cache.get_or_load_many(given, load, type=declared, policy=policy, tags=self._plan.tags)
         return {given[key]: value for key, value in found.items()}
