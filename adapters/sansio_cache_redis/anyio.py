@@ -13,12 +13,13 @@ after the other or at once in several threads. It may be made before a loop runs
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Self
 
 from sansio_cache.config import CacheConfig
 from sansio_cache_redis.backend.anyio import check, make_backend_in_running_loop
-from sansio_cache_redis.connections.settings import refuse_no_client, uses_memory
+from sansio_cache_redis.connections.settings import check_clock, refuse_no_client, uses_memory
 from sansio_cache_runtime.anyio import cache as runtime
 from sansio_cache_runtime.anyio.memory import AnyioMemoryBackend
 from sansio_cache_runtime.backend import AnyioBackend
@@ -33,21 +34,26 @@ class Cache(runtime.Cache):
     """A read-through cache for asyncio and trio. Make one with `from_url`, `from_client` or `from_config`."""
 
     @classmethod
-    def from_url(cls, url: str, *, namespace: str, **options: Any) -> Self:
+    def from_url(
+        cls, url: str, *, namespace: str, clock: Callable[[], float] | None = None, **options: Any
+    ) -> Self:
         """A cache on a server, or in this process's memory.
 
         Args:
             url: `redis://…`, `rediss://…` (TLS), `unix://…`, `memory://` (a store of its own) or
                 `memory://name` (one that all caches of this process with that name share).
             namespace: The first part of every key.
+            clock: For tests, with `memory://` only: gives the time in seconds, and never goes back. Entries
+                expire by it; the system's monotonic clock where not given.
             options: The fields of `CacheConfig` and `RedisConfig`.
 
         Raises:
-            ConfigurationError: The URL or an option cannot be used.
+            ConfigurationError: The URL, the clock or an option cannot be used.
             InvalidKeyError: The namespace cannot be used.
         """
         uses_memory(url)  # refuses what is no URL
-        return cls.from_config(CacheConfig.from_options(namespace=namespace, url=url, **options))
+        config = CacheConfig.from_options(namespace=namespace, url=url, **options)
+        return cls.from_config(config) if clock is None else cls._in_memory(config, check_clock(clock, url))
 
     @classmethod
     def from_client(cls, client: Any, *, namespace: str, **options: Any) -> Self:
@@ -76,13 +82,17 @@ class Cache(runtime.Cache):
         """
         check_config(config)
         if uses_memory(config.redis.url):
-            memory = memory_for(config)
-            cache = cls(config, lambda: AnyioMemoryBackend(memory))
-            cache._stays_with = "memory://, which is this process's,"
-            return cache
+            return cls._in_memory(config, time.monotonic)
         check(config, None)
         cache = cls(config, partial(_on_redis, config, None))
         cache._stays_with = ""
+        return cache
+
+    @classmethod
+    def _in_memory(cls, config: CacheConfig, clock: Callable[[], float]) -> Self:
+        memory = memory_for(config, clock)
+        cache = cls(config, lambda: AnyioMemoryBackend(memory), clock=clock)
+        cache._stays_with = "memory://, which is this process's,"
         return cache
 
 

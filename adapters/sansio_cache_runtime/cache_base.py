@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import time
 import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -24,7 +25,7 @@ from sansio_cache.notices import Notice
 from sansio_cache.stats import CacheStats
 from sansio_cache.waits import Waits
 from sansio_cache_runtime.recorder import Recorder
-from sansio_cache_runtime.request_builder import RequestBuilder
+from sansio_cache_runtime.request_builder import Entropy, RequestBuilder
 from sansio_cache_runtime.subscribers import Explanation, check_subscriber
 from sansio_cache_runtime.travelling import check_travels
 
@@ -84,12 +85,17 @@ class CacheBase:
     _stays_with: str = "a backend of yours"
     """What keeps it from being pickled and copied; empty where nothing does."""
 
-    def __init__(self, config: CacheConfig) -> None:
+    def __init__(
+        self,
+        config: CacheConfig,
+        clock: Callable[[], float] = time.monotonic,
+        entropy: Entropy | None = None,
+    ) -> None:
         self._config = config
         is_disabled = not (config.enabled and config.redis.enabled)
         self._coordinator = Coordinator(is_disabled=is_disabled, waits=_waits, number=next(_numbers))
         self._recorder = Recorder(config.namespace)
-        self._requests = RequestBuilder(config, self._coordinator)
+        self._requests = RequestBuilder(config, self._coordinator, clock=clock, entropy=entropy)
         self._is_closed = False
 
     def __reduce__(self) -> tuple[Any, ...]:

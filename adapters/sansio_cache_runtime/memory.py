@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 from typing import Final
 from weakref import WeakSet, WeakValueDictionary
 
 from sansio_cache.commands import DeleteKeys, ExpireCells, FillCells, HoldCells, ScanKeys, StoreCommand
 from sansio_cache.config import CacheConfig
+from sansio_cache.errors import ConfigurationError
 from sansio_cache.events import FailureKind, StoreEvent, StoreFailed
 from sansio_cache.health import Health
 from sansio_cache.keys import ONE_PART
@@ -24,9 +26,10 @@ from sansio_cache_runtime.process import at_begin_in_child, process_lock
 class SharedMemory:
     """A memory store that any number of threads may use."""
 
-    def __init__(self, config: CacheConfig) -> None:
-        self.store = _store(config)
+    def __init__(self, config: CacheConfig, clock: Callable[[], float] = time.monotonic) -> None:
+        self.store = _store(config, clock)
         self._config = config
+        self.clock = clock
         self._lock = process_lock()
         self._is_changing = False
         self._aside: MemoryStore | None = None
@@ -79,11 +82,11 @@ class SharedMemory:
             case FillCells(fills=fills):
                 self._gone.update(dict.fromkeys(fill.key for fill in fills))
             case ScanKeys():  # it could not say which there are
-                return StoreFailed(time.monotonic(), FailureKind.OTHER)
+                return StoreFailed(self.clock(), FailureKind.OTHER)
             case _:
                 pass
         if self._aside is None:
-            self._aside = _store(self._config)
+            self._aside = _store(self._config, self.clock)
         return self._aside.perform(command)
 
     def _forget(self) -> None:
@@ -94,8 +97,8 @@ class SharedMemory:
             self._gone.pop(key, None)  # last: an interrupt must not lose it
 
 
-def _store(config: CacheConfig) -> MemoryStore:
-    return MemoryStore(time.monotonic, config.memory_max_entries, config.memory_max_bytes)
+def _store(config: CacheConfig, clock: Callable[[], float]) -> MemoryStore:
+    return MemoryStore(clock, config.memory_max_entries, config.memory_max_bytes)
 
 
 logger: Final = logging.getLogger("sansio_cache")
@@ -113,16 +116,25 @@ at_begin_in_child(_after_fork_in_child)
 _named: Final[WeakValueDictionary[str, SharedMemory]] = WeakValueDictionary()
 
 
-def memory_for(config: CacheConfig) -> SharedMemory:
-    """The memory store that a `memory://` URL means."""
+def memory_for(config: CacheConfig, clock: Callable[[], float] = time.monotonic) -> SharedMemory:
+    """The memory store that a `memory://` URL means.
+
+    Raises:
+        ConfigurationError: There is one of that name, and it goes by another clock.
+    """
     name = config.redis.url.partition("://")[2].strip("/")
     if not name:
-        return SharedMemory(config)
+        return SharedMemory(config, clock)
     with process_lock():
         memory = _named.get(name)
         if memory is None:
-            memory = _named[name] = SharedMemory(config)
-        return memory
+            memory = _named[name] = SharedMemory(config, clock)
+    if memory.clock is not clock:
+        raise ConfigurationError(
+            f"memory://{name} is shared with a cache that goes by another clock: give both the same clock=, "
+            "or the stores different names"
+        )
+    return memory
 
 
 class MemoryBackend:

@@ -2,6 +2,9 @@
 
 import gc
 import threading
+import time
+from functools import partial
+from inspect import isawaitable
 
 import anyio
 import pytest
@@ -9,8 +12,11 @@ import pytest
 from sansio_cache import CacheConfig
 from sansio_cache.commands import ONE_PART, Ping, ReadCell
 from sansio_cache.config import RedisConfig
+from sansio_cache.errors import ConfigurationError
 from sansio_cache.events import CellRead, Ponged
 from sansio_cache.health import Health
+from sansio_cache_redis import anyio as anyio_colour
+from sansio_cache_redis import sync
 from sansio_cache_runtime import memory as module
 from sansio_cache_runtime import process
 from sansio_cache_runtime.anyio.memory import AnyioMemoryBackend
@@ -104,3 +110,36 @@ def test_a_lock_that_another_thread_held_at_the_fork_is_not_waited_for():
         thread.start()
         thread.join(GIVE_UP_S)
     assert len(answers) == 1
+
+
+@pytest.mark.parametrize("colour", [sync.Cache, anyio_colour.Cache])
+def test_a_cache_in_memory_goes_by_the_clock_it_is_given(colour):
+    now_s = 100.0
+
+    def clock():
+        return now_s
+
+    with_clock = partial(colour.from_url, namespace="n", clock=clock)
+    name = f"memory://{colour.__module__}"
+    cache, other = with_clock(name), with_clock(name)
+
+    def do(call):
+        return anyio.run(lambda: call) if isawaitable(call) else call
+
+    assert do(cache.set("k", 1, ttl=60))
+    assert do(other.get("k")) == 1
+    now_s += 120.0
+    assert do(other.get("k")) is None
+
+
+def test_a_clock_is_for_memory_only_and_one_for_all_who_share_a_store():
+    for colour in (sync.Cache, anyio_colour.Cache):
+        with pytest.raises(ConfigurationError, match="for memory:// only"):
+            colour.from_url("redis://localhost", namespace="n", clock=time.monotonic)
+        for none in (60.0, lambda: None):
+            with pytest.raises(ConfigurationError, match="a function that gives seconds"):
+                colour.from_url("memory://", namespace="n", clock=none)
+        shared = colour.from_url("memory://shared", namespace="n")
+        with pytest.raises(ConfigurationError, match="goes by another clock"):
+            colour.from_url("memory://shared", namespace="n", clock=lambda: 1.0)
+        del shared

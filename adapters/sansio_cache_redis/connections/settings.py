@@ -60,6 +60,21 @@ def uses_memory(url: str) -> bool:
     return read_url(url).scheme == MEMORY
 
 
+def check_clock(clock: Callable[[], float], url: str) -> Callable[[], float]:
+    """The clock of a cache in memory.
+
+    Raises:
+        ConfigurationError: It is no clock, or the store has one of its own.
+    """
+    if not uses_memory(url):
+        raise ConfigurationError(
+            "clock= is for memory:// only: on a server, entries expire by the server's clock"
+        )
+    if not callable(clock) or isinstance(clock(), bool) or not isinstance(clock(), int | float):
+        raise ConfigurationError("clock is a function that gives seconds, such as time.monotonic")
+    return clock
+
+
 def refuse_no_client(client: Any, options: Mapping[str, Any]) -> None:
     """Refuse what `from_client` cannot take, whatever the client is.
 

@@ -9,6 +9,7 @@ all of them.
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from types import TracebackType
@@ -37,7 +38,7 @@ from sansio_cache_runtime.loaders import bind, refuse_uncallable
 from sansio_cache_runtime.mutation import Mutation, plan_mutation
 from sansio_cache_runtime.process import MARK, at_begin_in_child, begin_in_child
 from sansio_cache_runtime.progress import check_progress, reporting
-from sansio_cache_runtime.request_builder import AnyTtl, RequestBuilder
+from sansio_cache_runtime.request_builder import AnyTtl, Entropy, RequestBuilder
 from sansio_cache_runtime.results import (
     InvalidateResult,
     PatternResult,
@@ -61,15 +62,22 @@ class Cache(CacheBase):
     Args:
         config: How it behaves.
         make_backend: Makes the store's backend in the running event loop, with the first call in it.
+        clock: Monotonic, in seconds: what the cache takes for the time.
+        entropy: Where nonces and jitter come from; the operating system where not given.
     """
+
+    _driver_class: type[Driver] = Driver
 
     def __init__(
         self,
         config: CacheConfig | None = None,
         make_backend: Callable[[], AnyioBackend] | None = None,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        entropy: Entropy | None = None,
         **options: Never,  # noqa: ARG002 - to say what to write instead
     ) -> None:
-        super().__init__(made_config(config, make_backend))
+        super().__init__(made_config(config, make_backend), clock, entropy)
         assert make_backend is not None
         self._endings: dict[int, LoopEvent] = {}
         self._bindings = Bindings(make_backend, self._make_driver)
@@ -697,7 +705,7 @@ class Cache(CacheBase):
     def _make_driver(self, backend: AnyioBackend, background: Background) -> Driver:
         self._coordinator.part_of = backend.part_of
         self._recorder.know_place(getattr(backend, "place", ""))
-        return Driver(
+        return self._driver_class(
             backend,
             self._coordinator,
             self._recorder,

@@ -7,6 +7,7 @@ Mirrors `anyio/cache.py` method by method. One cache serves any number of thread
 from __future__ import annotations
 
 import atexit
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from types import TracebackType
@@ -28,7 +29,7 @@ from sansio_cache_runtime.loaders import bind, refuse_coroutine_function, refuse
 from sansio_cache_runtime.mutation import Mutation, plan_mutation
 from sansio_cache_runtime.process import at_begin_in_child, process_lock
 from sansio_cache_runtime.progress import check_progress, reporting
-from sansio_cache_runtime.request_builder import AnyTtl, RequestBuilder
+from sansio_cache_runtime.request_builder import AnyTtl, Entropy, RequestBuilder
 from sansio_cache_runtime.results import (
     InvalidateResult,
     PatternResult,
@@ -56,20 +57,26 @@ class Cache(CacheBase):
     Args:
         config: How it behaves.
         make_backend: Makes the store's backend, at once and again after a fork. It is given the background
-        that
-            starts threads.
+            that starts threads.
+        clock: Monotonic, in seconds: what the cache takes for the time.
+        entropy: Where nonces and jitter come from; the operating system where not given.
     """
+
+    _driver_class: type[Driver] = Driver
 
     def __init__(
         self,
         config: CacheConfig | None = None,
         make_backend: Callable[[Background], SyncBackend] | None = None,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        entropy: Entropy | None = None,
         **options: Never,  # noqa: ARG002 - to say what to write instead
     ) -> None:
-        super().__init__(made_config(config, make_backend))
+        super().__init__(made_config(config, make_backend), clock, entropy)
         assert make_backend is not None
         self._make_backend = make_backend
-        self._driver = Driver.__new__(Driver)
+        self._driver = self._driver_class.__new__(self._driver_class)
         self._assemble()
         _caches.add(self)
         self._dropped = finalize(self, _drop, self._driver, self._config.namespace)
@@ -655,7 +662,7 @@ class Cache(CacheBase):
         self._backend = self._make_backend(background)
         self._coordinator.part_of = self._backend.part_of
         self._recorder.know_place(getattr(self._backend, "place", ""))
-        Driver.__init__(  # in place: a call that has taken it goes on with what this process has
+        self._driver_class.__init__(  # in place: a call that has taken it goes on with what this process has
             self._driver,
             self._backend,
             self._coordinator,
