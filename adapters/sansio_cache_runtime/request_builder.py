@@ -7,8 +7,6 @@ anything has happened.
 
 from __future__ import annotations
 
-import os
-import random
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
@@ -38,6 +36,7 @@ from sansio_cache.policy import Policy
 from sansio_cache.step import Completed, ManyHeld, Step, ended
 from sansio_cache.tags import tag_keys
 from sansio_cache.ttl import STATIC, Ttl, life_s
+from sansio_cache_runtime.entropy import ENTROPY
 from sansio_cache_runtime.loaders import refuse_uncallable
 from sansio_cache_runtime.models import codec_of_models
 
@@ -55,7 +54,7 @@ _LONGEST_VALUE_MS = round(STATIC.ttl_s * 1000)
 
 
 class Entropy(Protocol):
-    """Where random numbers come from. `random.SystemRandom`, but in tests."""
+    """Where random numbers come from. `SystemEntropy`, but in tests."""
 
     def random(self) -> float:
         """A number in [0, 1)."""
@@ -64,11 +63,6 @@ class Entropy(Protocol):
     def randbytes(self, length: int, /) -> bytes:
         """So many bytes."""
         ...
-
-
-# From the operating system, each time: two that draw the same nonce would take each other's leases for their
-# own. A generator in this process is copied with it, by a fork in C or the snapshot of a machine.
-_entropy = random.SystemRandom()
 
 
 class _Known(dict[Any, T]):
@@ -99,8 +93,8 @@ class RequestBuilder:
     ) -> None:
         self._coordinator = coordinator
         self.clock = clock
-        self._entropy: Entropy = entropy or _entropy
-        self._draw = os.urandom if entropy is None else entropy.randbytes
+        self._entropy: Entropy = entropy or ENTROPY
+        self._draw = self._entropy.randbytes
         self._max_value_bytes = config.max_value_bytes
         self._migration_for = config.migration_for
         self._form_of = config.codec_of
