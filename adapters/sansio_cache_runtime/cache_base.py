@@ -10,9 +10,9 @@ import itertools
 import math
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
-from typing import Any, Final
+from typing import Any, Final, TypeVar, overload
 
 import attrs
 
@@ -26,8 +26,13 @@ from sansio_cache.stats import CacheStats
 from sansio_cache.waits import Waits
 from sansio_cache_runtime.recorder import Recorder
 from sansio_cache_runtime.request_builder import Entropy, RequestBuilder
-from sansio_cache_runtime.subscribers import Explanation, check_subscriber
+from sansio_cache_runtime.subscribers import Explanation, check_kinds, check_subscriber
 from sansio_cache_runtime.travelling import check_travels
+
+N = TypeVar("N", bound=Notice)
+
+Kinds = Iterable[type[Notice]] | type[Notice]
+"""Classes of notices, or one."""
 
 _waits: Final = Waits()
 """Which loads of this process wait for which, whichever cache they are of."""
@@ -125,7 +130,15 @@ class CacheBase:
         """The counters as they are now; the difference of two is what happened in between."""
         return self._recorder.snapshot()
 
-    def subscribe(self, subscriber: Callable[[Notice], object]) -> Callable[[], None]:
+    @overload
+    def subscribe(
+        self, subscriber: Callable[[Notice], object], *, kinds: Kinds | None = None
+    ) -> Callable[[], None]: ...
+    @overload
+    def subscribe(
+        self, subscriber: Callable[[N], object], *, kinds: Iterable[type[N]] | type[N]
+    ) -> Callable[[], None]: ...
+    def subscribe(self, subscriber: Callable[[Any], object], *, kinds: Any = None) -> Callable[[], None]:
         """Have a function called with each notice that the cache states: a hit, a miss, a load, a failure.
 
         It is called where the notice was stated, after the statistics have counted it: in the thread or task
@@ -135,15 +148,18 @@ class CacheBase:
 
         Args:
             subscriber: A plain function of one notice; see `sansio_cache.notices`. No notice holds a value.
+            kinds: The classes of notices that it is told of; None for all. Where nobody asks for `Hit` or
+                `Ended`, hits cost what they cost without a subscriber.
 
         Returns:
             A function that ends the subscription; calling it again does nothing.
 
         Raises:
-            ConfigurationError: The subscriber cannot be called, or is a coroutine function.
+            ConfigurationError: The subscriber cannot be called, or is a coroutine function; or `kinds`
+                holds something else than classes of notices.
         """
         check_subscriber(subscriber)
-        return self._recorder.subscribers.subscribe(subscriber)
+        return self._recorder.subscribers.subscribe(subscriber, check_kinds(kinds))
 
     def explain(self) -> AbstractContextManager[Explanation]:
         """Collect what this cache's calls in the block do, as an explanation that can be read.

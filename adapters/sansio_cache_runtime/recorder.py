@@ -80,10 +80,13 @@ class Recorder:
         if len(uncounted) > _MOST_UNCOUNTED and not self._is_counting:
             with self._counting:
                 self._count()
-        if self.subscribers.is_there:
-            self.subscribers.tell(notices)
+        subscribers = self.subscribers
         if type(notices[0]) is Hit and type(notices[-1]) is Ended and len(notices) == 2:
+            if subscribers.wants_hits:
+                subscribers.tell(notices)
             return False
+        if subscribers.is_there:
+            subscribers.tell(notices)
         if not _WARNED_OF.isdisjoint(map(type, notices)):
             for notice in notices:
                 if isinstance(notice, Unstorable | RefreshSkipped | Unasked):

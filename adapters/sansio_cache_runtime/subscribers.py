@@ -1,24 +1,24 @@
 """Subscribers: who is told of notices, besides the recorder that counts them.
 
-Subscribers hear all notices of a cache. An explanation hears those that one block's own calls state: each
-context (a task, a thread) carries the explanations that it is in, so that concurrent calls do not mix. Both
-are told in the thread or task where the notice was stated, with no lock held: they may call the cache again,
-subscribe and unsubscribe.
+Subscribers hear all notices of a cache, or those of the kinds that they ask for. An explanation hears those
+that one block's own calls state: each context (a task, a thread) carries the explanations that it is in, so
+that concurrent calls do not mix. Both are told in the thread or task where the notice was stated, with no
+lock held: they may call the cache again, subscribe and unsubscribe.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 import attrs
 
 from sansio_cache.describe import describe
 from sansio_cache.errors import ConfigurationError
-from sansio_cache.notices import Notice
+from sansio_cache.notices import Ended, Hit, Notice
 from sansio_cache.signals import let_through
 from sansio_cache_runtime.context import set_safely
 from sansio_cache_runtime.loaders import is_coroutine_function, telling
@@ -27,8 +27,15 @@ from sansio_cache_runtime.tracebacks import textless
 
 logger: Final = logging.getLogger("sansio_cache")
 
-Subscriber = Callable[[Notice], object]
-"""What `subscribe` takes."""
+Subscriber = Callable[[Any], object]
+"""What `subscribe` takes: a function of one notice."""
+
+Kinds = frozenset[type[Notice]]
+"""Classes of notices."""
+
+_ALL: Final[Kinds] = frozenset(get_args(Notice))
+_OF_HITS: Final[Kinds] = frozenset({Hit, Ended})
+"""What a hit states."""
 
 
 @attrs.define(eq=False)
@@ -78,6 +85,7 @@ def leave_explanations() -> None:
 @attrs.define(eq=False)
 class _Subscription:
     subscriber: Subscriber
+    kinds: Kinds
     has_failed: bool = False
 
 
@@ -89,12 +97,16 @@ class Subscribers:
         self._subscribers: dict[_Subscription, None] = {}
         self._explanations = 0
         self._lock = process_lock()
+        self._kinds: Kinds = frozenset()
+        """What somebody is to be told of."""
         self.is_there = False
         """Whether there is anybody to tell: all that a cache without one pays for."""
+        self.wants_hits = False
+        """Whether somebody is to be told of hits, or of the end of operations: mostly not."""
 
-    def subscribe(self, subscriber: Subscriber) -> Callable[[], None]:
-        """Tell a function of every notice; call what is given back to end that."""
-        subscription = _Subscription(subscriber)
+    def subscribe(self, subscriber: Subscriber, kinds: Kinds = _ALL) -> Callable[[], None]:
+        """Tell a function of every notice of these kinds; call what is given back to end that."""
+        subscription = _Subscription(subscriber, kinds)
         with self._lock:
             self._subscribers[subscription] = None
             self._settle()
@@ -121,16 +133,18 @@ class Subscribers:
             with suppress(ValueError):  # an asynchronous generator may be ended in another context
                 _told.reset(token)
 
-    def tell(self, notices: Iterable[Notice]) -> None:
+    def tell(self, notices: Sequence[Notice]) -> None:
         """Tell everybody. What a subscriber raises is logged once; only what ends a program goes on."""
         for explaining in _told.get():
             if explaining.subscribers is self and not explaining.is_over:
                 explaining.explanation.notices.extend(notices)
-        if not self._subscribers:
+        if not self._subscribers or self._kinds.isdisjoint(map(type, notices)):
             return
         with telling():
             for notice in notices:
                 for subscription in tuple(self._subscribers):  # each time: one may have unsubscribed
+                    if type(notice) not in subscription.kinds:
+                        continue
                     try:
                         subscription.subscriber(notice)
                     except Exception as error:  # noqa: BLE001 - it is none of the caller's business
@@ -158,12 +172,34 @@ class Subscribers:
             self._settle()
 
     def _settle(self) -> None:
+        self._kinds = frozenset().union(*(each.kinds for each in self._subscribers))
+        self.wants_hits = self._explanations > 0 or not self._kinds.isdisjoint(_OF_HITS)
         self.is_there = bool(self._subscribers or self._explanations)
 
 
 def _name(subscriber: Any) -> str:
     named = subscriber if hasattr(subscriber, "__qualname__") else type(subscriber)
     return f"{named.__module__}.{named.__qualname__}"
+
+
+def check_kinds(kinds: Any) -> Kinds:
+    """Classes of notices, as `subscribe` is given them; all of them for None.
+
+    Raises:
+        ConfigurationError: One of them is none, or there is none.
+    """
+    if kinds is None:
+        return _ALL
+    given = (kinds,) if isinstance(kinds, type) or not isinstance(kinds, Iterable) else tuple(kinds)
+    for kind in given:
+        if kind not in _ALL:
+            raise ConfigurationError(
+                "kinds= takes classes of sansio_cache.notices, as in kinds=[Missed, Loaded]; got "
+                f"{kind!r:.80}"
+            )
+    if not given:
+        raise ConfigurationError("kinds= names no class of notices: nothing would ever be told")
+    return frozenset(given)
 
 
 def check_subscriber(subscriber: Any) -> None:

@@ -168,6 +168,53 @@ async def test_a_function_that_subscribed_twice_hears_everything_twice(world):
 
 
 @runs()
+async def test_a_subscriber_of_kinds_hears_those_alone(world):
+    heard, stored = [], []
+    unsubscribe = world.cache.subscribe(heard.append, kinds=[Missed, Loaded])
+    world.cache.subscribe(stored.append, kinds=Stored)
+
+    await world.cache.get_or_load("a", loading(1))
+    await world.cache.get("a")
+    unsubscribe()
+    await world.cache.get("b")
+
+    assert [type(notice) for notice in heard] == [Missed, Loaded]
+    assert [type(notice) for notice in stored] == [Stored]
+
+
+@runs()
+async def test_hits_are_told_to_nobody_where_nobody_asks_for_them(world):
+    subscribers = world.cache.cache._recorder.subscribers
+    told = []
+    subscribers.tell = told.append
+    await world.cache.set("a", 1)
+    world.cache.subscribe(print, kinds=[Missed, Stored])
+    told.clear()
+
+    assert not subscribers.wants_hits
+    await world.cache.get("a")
+    assert told == []
+
+    unsubscribe = world.cache.subscribe(print, kinds=Hit)
+    assert subscribers.wants_hits
+    await world.cache.get("a")
+    assert len(told) == 1
+    unsubscribe()
+
+    with world.cache.explain():
+        assert subscribers.wants_hits
+    assert not subscribers.wants_hits
+
+
+@pytest.mark.parametrize("kinds", [[], [int], "Missed", [Missed("a", "absent")], 5])
+@pytest.mark.parametrize("cls", BOTH)
+def test_kinds_that_are_no_classes_of_notices_are_refused(cls, kinds):
+    cache = cls.from_url("memory://", namespace="kinds")
+    with pytest.raises(ConfigurationError, match="kinds="):
+        cache.subscribe(print, kinds=kinds)
+
+
+@runs()
 async def test_a_cache_without_an_audience_tells_nobody(world):
     subscribers = world.cache.cache._recorder.subscribers
     assert not subscribers.is_there

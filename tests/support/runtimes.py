@@ -64,7 +64,6 @@ from sansio_cache.commands import (
 from sansio_cache.entry import BODY_HEADER_BYTES, TAGS_AT, seal
 from sansio_cache.events import FailureKind, StoreEvent, StoreFailed
 from sansio_cache.memory_store import MemoryStore
-from sansio_cache.notices import Notice
 from sansio_cache.stats import CacheStats
 from sansio_cache.tags import VERSION_BYTES, is_tag_key
 from sansio_cache_redis import anyio as cache_anyio
@@ -596,8 +595,8 @@ class CacheUnderTest:
         stats: CacheStats = self.cache.stats()
         return stats
 
-    def subscribe(self, subscriber: Callable[[Notice], object]) -> Callable[[], None]:
-        unsubscribe: Callable[[], None] = self.cache.subscribe(subscriber)
+    def subscribe(self, subscriber: Callable[[Any], object], *, kinds: Any = None) -> Callable[[], None]:
+        unsubscribe: Callable[[], None] = self.cache.subscribe(subscriber, kinds=kinds)
         return unsubscribe
 
     def explain(self) -> AbstractContextManager[Explanation]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, assert_type
 
 from sansio_cache import Absent, CacheConfig, CacheStats, Fresh, Key, KeyBuilder, LoadContext, Pattern
-from sansio_cache.notices import Hit, Notice
+from sansio_cache.notices import Hit, Loaded, Missed, Notice
 from sansio_cache_redis import Explanation
 from sansio_cache_redis import anyio as async_cache
 from sansio_cache_redis import sync as sync_cache
@@ -25,6 +25,10 @@ class User:
 
 def hear(notice: Notice) -> None:
     assert isinstance(notice, Hit)
+
+
+def hear_missed(notice: Missed | Loaded) -> str:
+    return notice.key
 
 
 def load_user() -> User:
@@ -180,6 +184,7 @@ def blocking(cache: sync_cache.Cache) -> None:
     assert_type(cache.stats(), CacheStats)
     assert_type(cache.health().maxmemory_bytes, int | None)
     assert_type(cache.subscribe(hear), Callable[[], None])
+    assert_type(cache.subscribe(hear_missed, kinds=[Missed, Loaded]), Callable[[], None])
     with cache.explain() as explanation:
         assert_type(explanation, Explanation)
         assert_type(explanation.lines, list[str])
