@@ -11,7 +11,7 @@ import os
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import contextmanager
 from typing import Any, Generic, Protocol, TypeVar
 
 from msgspec import Struct
@@ -24,6 +24,7 @@ from sansio_cache.commands import (
     ComputeMany,
     Lease,
     ReleaseLeases,
+    Renewal,
     ShareLoad,
     Sleep,
     StoreCommand,
@@ -43,12 +44,15 @@ from sansio_cache.signals import let_through
 from sansio_cache.single_flight import Following, Ticket
 from sansio_cache.step import Outcome, Raised, Step
 from sansio_cache_runtime.backend import Listener
+from sansio_cache_runtime.lease_renewer_base import Kept, LeaseRenewerBase
 from sansio_cache_runtime.loaders import (
+    RunningLoad,
+    begin_loading,
     bound,
+    end_loading,
     is_inside_callback,
     keys_around,
     keys_of,
-    loading,
     own_copy,
     refuse_recursion,
 )
@@ -113,7 +117,7 @@ class Call(Struct, eq=False):
     is_circle: bool = False
     """Whether who it would wait for waits for a loader that it is in."""
     outside: OutsideNames | None = None
-    """What its loader named when it was handed over, in a refresh."""
+    """What its loader named when it was handed over, in a refresh; else None."""
 
     def wake(self) -> None:
         """Something that it watches has changed."""
@@ -162,6 +166,7 @@ class DriverBase(ABC, Generic[E, B]):
         self._leaders: dict[Ticket, int] = {}
         """By the tickets of loads that are led, which thread does."""
         self._watches: set[Watch] = set()
+        self._lease_renewer: LeaseRenewerBase
 
     def _note(self, notices: Sequence[Notice]) -> None:
         """Take in what an operation states: count it, heed it, and see to the store if it needs that."""
@@ -208,14 +213,16 @@ class DriverBase(ABC, Generic[E, B]):
 
     def _bound_loader(self, command: Compute | ComputeMany, call: Call) -> Callable[[], Any]:
         """The loader of a call, with what it is to be told. A refresh must be as its reader meant it."""
-        if self._is_rebound(call):
+        if call.outside is not None and self._is_rebound(call.outside):
             raise _ReboundError
         assert call.loader is not None
         return bound(call.loader, command)
 
     def _computed(self, value: Any, call: Call) -> Computed | Interrupted:
         """What a loader's value comes to. In a refresh, it may have looked late at what it names."""
-        return Interrupted(self._clock()) if self._is_rebound(call) else Computed(self._clock(), value)
+        if call.outside is not None and self._is_rebound(call.outside):
+            return Interrupted(self._clock())
+        return Computed(self._clock(), value)
 
     def _compute_failed(self, error: Exception, handled: BaseException | None) -> ComputeFailed | Interrupted:
         """What a loader has raised is its callers'; but what a signal handler has raised in it is its own.
@@ -227,12 +234,12 @@ class DriverBase(ABC, Generic[E, B]):
         let_through(error)
         return ComputeFailed(self._clock(), error, SharedError.of(error, handled))
 
-    def _is_rebound(self, call: Call) -> bool:
+    def _is_rebound(self, outside: OutsideNames) -> bool:
         """Whether a refresh is to be skipped, as its loader names something else by now (S14)."""
-        name = None if call.outside is None else call.outside.rebound()
-        if call.outside is None or name is None:
+        name = outside.rebound()
+        if name is None:
             return False
-        self._note((RefreshSkipped(call.outside.key, SkipReason.REBOUND, name),))
+        self._note((RefreshSkipped(outside.key, SkipReason.REBOUND, name),))
         return True
 
     def _observe(self, step: Step) -> None:
@@ -265,8 +272,9 @@ class DriverBase(ABC, Generic[E, B]):
                 call.ending = self._endings.setdefault(answer.load_id, self._make_event())
         return answer
 
-    def _loading(self, command: Compute | ComputeMany) -> AbstractContextManager[None]:
-        """Mark the keys of a load as being loaded.
+    @contextmanager
+    def _loading(self, command: Compute | ComputeMany) -> Iterator[None]:
+        """Mark the keys of a load as being loaded, and keep its leases, while the block runs.
 
         Raises:
             RecursiveLoadError: One of them is, around this call.
@@ -274,8 +282,38 @@ class DriverBase(ABC, Generic[E, B]):
         if isinstance(command, ComputeMany):
             # A batch without the store has not asked for leases.
             refuse_recursion(self._coordinator, *command.keys)
-        leases = () if command.renewal is None else command.renewal.leases
-        return loading(self._coordinator, *keys_of(command), leases=leases, held=self._held)
+        renewal = command.renewal
+        load = RunningLoad(self._coordinator, frozenset(keys_of(command)))
+        kept = None if renewal is None else Kept(renewal)
+        try:  # around the beginning as well, where Ctrl-C may strike
+            begin_loading(load)
+            if renewal is not None and kept is not None:
+                self._held[load] = renewal.leases
+                self._lease_renewer.keep(kept)
+            yield
+        finally:
+            # A task that the loader has left behind still has the mark; the load is over all the same. First:
+            # an interrupt may keep the rest from being done.
+            load.is_running = False
+            if kept is not None:
+                kept.is_over = True
+                self._held.pop(load, None)
+                self._lease_renewer.end(kept)
+            end_loading(load)
+
+    @contextmanager
+    def renewing(self, renewal: Renewal | None) -> Iterator[None]:
+        """Renew leases while the block runs."""
+        if renewal is None:
+            yield
+            return
+        kept = Kept(renewal)
+        try:
+            self._lease_renewer.keep(kept)
+            yield
+        finally:
+            kept.is_over = True  # first, as above
+            self._lease_renewer.end(kept)
 
     @property
     def open_connections(self) -> int:

@@ -25,7 +25,9 @@ from inspect import (
 from types import FunctionType, MethodType
 from typing import Any, Final
 
-from sansio_cache.commands import Compute, ComputeMany, Lease
+from msgspec import Struct
+
+from sansio_cache.commands import Compute, ComputeMany
 from sansio_cache.errors import ConfigurationError, RecursiveLoadError
 from sansio_cache.events import LoadErrorShared, LoadNotShared, LoadShared, ShareAnswer
 from sansio_cache.loader import LoadContext
@@ -177,49 +179,35 @@ def bound(loader: Callable[..., Any], command: Compute | ComputeMany) -> Callabl
 # Recursion: a loader that asks for the key it is loading would wait for itself.
 
 
-class _Running:
-    """The load of some keys of a cache, for as long as the loader runs."""
+class RunningLoad(Struct, eq=False):
+    """The load of some keys of a cache, while its loader runs.
 
-    __slots__ = ("is_running", "keys", "owner")
-
-    def __init__(self, owner: object, keys: frozenset[str]) -> None:
-        self.owner = owner
-        self.keys = keys
-        self.is_running = True
-
-
-_loads: Final[ContextVar[tuple[_Running, ...]]] = ContextVar("sansio_cache_loads", default=())
-
-
-@contextmanager
-def loading(
-    owner: object,
-    *keys: str,
-    leases: tuple[Lease, ...] = (),
-    held: dict[object, tuple[Lease, ...]] | None = None,
-) -> Iterator[None]:
-    """Mark keys as being loaded by `owner`: a cache's coordinator, which its drivers share.
-
-    Args:
-        owner: Whose keys they are.
-        keys: In full.
-        leases: What the load holds.
-        held: Where it is written down for as long.
+    `owner` is the cache's coordinator, which its drivers share; the keys are full.
     """
-    load = _Running(owner, frozenset(keys))
-    before = tuple([each for each in _loads.get() if each.is_running])  # but for what an interrupt has left
-    try:
-        set_safely(_loads, (*before, load))
-        if held is not None:
-            held[load] = leases
-        yield
-    finally:
-        # A task that the loader has left behind still has the mark; the load is over all the same. First: an
-        # interrupt may keep the rest from being done.
-        load.is_running = False
-        if held is not None:
-            held.pop(load, None)
-        set_safely(_loads, before)
+
+    owner: object
+    keys: frozenset[str]
+    is_running: bool = True
+    around: tuple[RunningLoad, ...] = ()
+    """The loads that it is inside of."""
+
+
+_loads: Final[ContextVar[tuple[RunningLoad, ...]]] = ContextVar("sansio_cache_loads", default=())
+
+
+def begin_loading(load: RunningLoad) -> None:
+    """Mark keys as being loaded in this context. To be ended with `end_loading`, also where it fails."""
+    around = _loads.get()
+    if around:
+        load.around = tuple(
+            [each for each in around if each.is_running]
+        )  # but for what an interrupt has left
+    set_safely(_loads, (*load.around, load))
+
+
+def end_loading(load: RunningLoad) -> None:
+    """Take the mark away. The load is over already: `is_running` says so, should this be interrupted."""
+    set_safely(_loads, load.around)
 
 
 _is_telling: Final[ContextVar[bool]] = ContextVar("sansio_cache_is_telling", default=False)

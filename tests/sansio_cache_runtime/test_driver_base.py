@@ -42,7 +42,6 @@ from sansio_cache.operations.refresh import refresh
 from sansio_cache.single_flight import Following
 from sansio_cache.step import Abandoned, Completed, Loaded, Recovered, Step
 from sansio_cache_runtime.driver_base import Call, DriverBase
-from sansio_cache_runtime.loaders import loading
 from sansio_cache_runtime.recorder import Recorder
 from support.machines import KEY, TIMEOUTS, load_request, value_cell
 
@@ -247,11 +246,11 @@ def test_followers_of_a_value_that_cannot_be_stored_get_copies():
 
 def test_a_loader_that_asks_for_its_own_key_is_refused_before_anything_is_taken():
     driver, call = Idle(), Call(None, None)
-    with loading(driver.coordinator, KEY), pytest.raises(RecursiveLoadError):
+    with driver._loading(Compute(KEY, None)), pytest.raises(RecursiveLoadError):
         driver._join(SHARE, call)
     assert call.ticket is None
     assert driver.is_empty
-    with loading(Idle(), KEY):  # another cache's
+    with Idle()._loading(Compute(KEY, None)):  # another cache's
         assert isinstance(driver._join(SHARE, call), LoadLed)
 
 
@@ -480,7 +479,7 @@ def test_a_caller_who_holds_something_or_is_asking_does_it_later(command):
 
 def test_nobody_does_it_inside_a_loader_or_a_subscriber():
     driver = neglecting()
-    with loading(object(), "k"):
+    with Idle()._loading(Compute("k", None)):
         assert list(driver._neglected(ANYWHERE)) == []
     found = []
     driver._recorder.subscribers.subscribe(lambda _: found.append(list(driver._neglected(ANYWHERE))))

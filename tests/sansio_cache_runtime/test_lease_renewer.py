@@ -1,7 +1,10 @@
 """The lease renewer: it renews while there is something to renew, and is not there when there is not."""
 
+import gc
 import threading
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
+from weakref import ref
 
 import pytest
 
@@ -10,8 +13,11 @@ from sansio_cache.commands import Lease, Renewal, RenewLeases
 from sansio_cache.events import FailureKind, LeasesRenewed, StoreFailed
 from sansio_cache.notices import LeaseLost, StoreErrored
 from sansio_cache_redis.sync import Cache
+from sansio_cache_runtime.anyio.lease_renewer import LeaseRenewer as TimerRenewer
+from sansio_cache_runtime.lease_renewer_base import Kept
 from sansio_cache_runtime.sync import lease_renewer as module
 from sansio_cache_runtime.sync.background import Background
+from sansio_cache_runtime.sync.event import ThreadCondition
 from sansio_cache_runtime.sync.lease_renewer import LeaseRenewer
 from support.faulty import GIVE_UP_S, LateCondition
 from support.servers import wait_until
@@ -43,7 +49,18 @@ class CountedBackground(Background):
         return len(self.threads) == count and not any(each.is_alive() for each in self.threads)
 
 
-class Kept:
+@contextmanager
+def keeping(lease_renewer, renewal):
+    """Keep leases for as long as a block runs, as a driver does."""
+    kept = Kept(renewal)
+    try:
+        lease_renewer.keep(kept)
+        yield
+    finally:
+        lease_renewer.end(kept)
+
+
+class Renewed:
     """A renewer, and what it has renewed, at a time that stands still."""
 
     def __init__(self, note=lambda notices: None):
@@ -60,7 +77,7 @@ class Kept:
     def keeping(self, key, lease_ms=0):
         """Renew the lease of a key, at once where it lasts for no time."""
         renewal = Renewal((Lease(key, b"grant"),), lease_ms, 60.0, 0.1, lease_ms / 3000)
-        return self.lease_renewer.keeping(renewal)
+        return keeping(self.lease_renewer, renewal)
 
 
 def test_the_thread_ends_when_it_has_nothing_to_do_and_another_begins_later(monkeypatch, namespace):
@@ -90,7 +107,7 @@ def test_the_thread_ends_when_it_has_nothing_to_do_and_another_begins_later(monk
 
 
 def test_a_renewal_that_comes_at_the_very_end_of_an_idle_wait_is_not_lost():
-    kept = Kept()
+    kept = Renewed()
     late = kept.lease_renewer._changed = LateCondition(kept.lease_renewer._lock)
     with kept.keeping("a"):
         wait_until(lambda: kept.renewed == ["a"])
@@ -107,7 +124,7 @@ def test_a_renewal_that_comes_at_the_very_end_of_an_idle_wait_is_not_lost():
 def test_a_thread_that_ends_late_does_not_disown_the_next_one(monkeypatch):
     """Else the load after that one would start a third."""
     monkeypatch.setattr(module, "_IDLE_S", 0.01)
-    kept = Kept()
+    kept = Renewed()
     has_ended, may_go = threading.Event(), threading.Event()
     following = kept.lease_renewer._next
 
@@ -138,7 +155,7 @@ def test_a_thread_that_ends_late_does_not_disown_the_next_one(monkeypatch):
 
 
 def test_where_there_is_no_thread_to_be_had_the_next_load_tries_again():
-    kept = Kept()
+    kept = Renewed()
     kept.background.left = 0
     with kept.keeping("a"):
         assert not kept.lease_renewer._is_running
@@ -155,7 +172,7 @@ def test_a_thread_that_a_subscriber_has_ended_is_replaced(caplog):
         if notices and kept.renewed == ["a"]:
             raise RuntimeError("a subscriber's")
 
-    kept = Kept(note)
+    kept = Renewed(note)
     with kept.keeping("a"):
         wait_until(lambda: kept.background.are_gone(1))
         assert not kept.lease_renewer._is_running
@@ -167,7 +184,7 @@ def test_a_thread_that_a_subscriber_has_ended_is_replaced(caplog):
 
 
 def test_an_earlier_renewal_wakes_the_thread_that_waits_for_a_later_one():
-    kept = Kept()
+    kept = Renewed()
     with kept.keeping("later", lease_ms=600_000):
         wait_until(lambda: kept.background.threads)
         with kept.keeping("sooner"):
@@ -177,25 +194,40 @@ def test_an_earlier_renewal_wakes_the_thread_that_waits_for_a_later_one():
 
 
 def test_a_load_that_is_interrupted_as_its_renewal_begins_is_not_renewed():
-    kept = Kept()
-    schedule = kept.lease_renewer._schedule
+    kept = Renewed()
+    keep = kept.lease_renewer.keep
 
-    def interrupt(each, pause_s):
-        schedule(each, pause_s)
+    def interrupt(each):
+        keep(each)
         raise KeyboardInterrupt
 
-    kept.lease_renewer._schedule = interrupt
+    kept.lease_renewer.keep = interrupt
     with pytest.raises(KeyboardInterrupt), kept.keeping("a", lease_ms=600_000):
         pass
     assert [each.is_over for _, _, each in kept.lease_renewer._due] == [True]
     kept.lease_renewer.close()
 
 
-def test_what_is_not_renewed_costs_nothing():
-    kept = Kept()
-    with kept.lease_renewer.keeping(None):
-        assert not kept.lease_renewer._due
-    assert not kept.background.threads
+def test_loads_one_after_the_other_do_not_wake_the_thread():
+    """It sleeps until the first of their leases is a third over, and none of them is any more by then."""
+    kept, woken = Renewed(), []
+
+    class Counted(ThreadCondition):
+        def notify(self):
+            woken.append(1)
+            super().notify()
+
+    kept.lease_renewer._changed = Counted(kept.lease_renewer._lock)
+    with kept.keeping("first", lease_ms=600_000):
+        wait_until(lambda: kept.lease_renewer._wakes_s > 0)
+    for number in range(200):
+        with kept.keeping(f"k{number}", lease_ms=600_000):
+            pass
+    assert not woken
+    with kept.keeping("sooner", lease_ms=60):
+        assert woken
+    kept.lease_renewer.close()
+    wait_until(lambda: kept.background.are_gone(1))
 
 
 class Together:
@@ -220,7 +252,7 @@ class Together:
         renewal = Renewal(
             tuple(Lease(key, b"grant") for key in keys), lease_ms, 9_999.0, 0.1, lease_ms / 3000
         )
-        stack.enter_context(self.lease_renewer.keeping(renewal))
+        stack.enter_context(keeping(self.lease_renewer, renewal))
 
     def go_on(self, now_s):
         """Do once what the thread does when it wakes up."""
@@ -286,3 +318,90 @@ def test_what_is_over_is_not_kept_until_it_would_be_due():
         assert len(made.lease_renewer._due) < 200
         made.go_on(1_300.0)
         assert made.asked == [["long"]]
+
+
+# In an event loop.
+
+
+class Timed:
+    """A renewer for an event loop whose timers and tasks the test plays."""
+
+    def __init__(self):
+        self.now_s = 0.0
+        self.timers = []
+        self.tasks = []
+        self.renewed = []
+        self.is_caller = ContextVar("is_caller", default=False)
+        self.lease_renewer = TimerRenewer(lambda: self.now_s, self, self._run)
+
+    def start_after(self, delay_s, wake):
+        assert not self.is_caller.get(), "a timer that serves all is in no caller's context"
+        timer = (self.now_s + delay_s, wake)
+        self.timers.append(timer)
+        return lambda: timer in self.timers and self.timers.remove(timer)
+
+    def start(self, job):
+        self.tasks.append(job)
+        return lambda: self.tasks.remove(job)
+
+    async def _run(self, step):
+        self.renewed.append(step.command.leases[0].key)
+
+    def keeping(self, key, lease_ms=3_000):
+        renewal = Renewal((Lease(key, b"grant"),), lease_ms, 60.0, 0.1, lease_ms / 3000)
+        return keeping(self.lease_renewer, renewal)
+
+    def go_on(self, now_s):
+        """Fire the timers that are due."""
+        self.now_s = now_s
+        for timer in [each for each in self.timers if each[0] <= now_s]:
+            self.timers.remove(timer)
+            timer[1]()
+
+
+def test_all_loads_of_an_event_loop_have_one_timer_and_none_has_a_task_before_it_fires():
+    made = Timed()
+    made.is_caller.set(True)
+    with ExitStack() as stack:
+        for number in range(1_000):
+            with made.keeping(f"k{number}"):
+                made.now_s += 0.0001
+        stack.enter_context(made.keeping("long"))
+        stack.enter_context(made.keeping("longer", lease_ms=9_000))
+        assert len(made.timers) == 1
+        assert not made.tasks
+        made.go_on(1.0)  # due by the first load, which is over
+        assert not made.tasks
+        made.go_on(1.2)
+        [job] = made.tasks
+        with pytest.raises(StopIteration):
+            job().send(None)
+        assert made.renewed == ["long"], "only now, and only what still runs"
+        assert [due_s for due_s, _ in made.timers] == [pytest.approx(3.1)]
+    assert not made.tasks, "it has ended with its load"
+    made.go_on(3.2)
+    assert not made.tasks
+    assert not made.timers
+
+
+def test_a_lease_that_is_due_sooner_sets_the_timer_of_an_event_loop_anew():
+    made = Timed()
+    with made.keeping("later", lease_ms=600_000), made.keeping("sooner"):
+        assert [due_s for due_s, _ in made.timers] == [1.0]
+        made.go_on(1.0)
+        assert [due_s for due_s, _ in made.timers] == [200.0]
+        assert len(made.tasks) == 1
+    made.lease_renewer.close()
+    assert not made.timers
+
+
+def test_a_renewer_that_is_dropped_does_not_live_as_long_as_its_timer():
+    made = Timed()
+    with made.keeping("k", lease_ms=3_600_000):
+        pass
+    [(_, wake)] = made.timers
+    alive = ref(made.lease_renewer)
+    del made.lease_renewer
+    gc.collect()
+    assert alive() is None
+    wake()

@@ -47,8 +47,8 @@ class Background(Protocol):
         """
         ...
 
-    def start_after(self, delay_s: float, job: Job) -> Callable[[], object]:
-        """Start a task when so many seconds have passed; the function given back cancels both."""
+    def start_after(self, delay_s: float, wake: Callable[[], object]) -> Callable[[], object]:
+        """Call a function when so many seconds have passed; the function given back cancels that."""
         ...
 
     def guard(self, close: Job) -> None:
@@ -76,29 +76,6 @@ async def _guarded(job: Job) -> None:
         pass  # it was started as the cache was being closed
     except (Exception, SystemExit) as error:  # a loader may have called `sys.exit`
         logger.exception("a background task of the cache failed", exc_info=textless(error))
-
-
-class _Delayed:
-    """A job that a timer is to start, or has started."""
-
-    __slots__ = ("_background", "_cancel", "_job", "cancel_timer")
-
-    cancel_timer: Callable[[], object]
-
-    def __init__(self, background: Background, job: Job) -> None:
-        self._background = background
-        self._job = job
-        self._cancel: Callable[[], object] | None = None
-
-    def start(self) -> None:
-        """The time has come."""
-        self._cancel = self._background.start(self._job)
-
-    def cancel(self) -> None:
-        """It is not to run, or to run no more."""
-        self.cancel_timer()
-        if self._cancel is not None:
-            self._cancel()
 
 
 class AsyncioBackground:
@@ -129,11 +106,9 @@ class AsyncioBackground:
         if not self._loop.is_closed():
             task.cancel()
 
-    def start_after(self, delay_s: float, job: Job) -> Callable[[], object]:
-        """Start a task when so many seconds have passed; the function given back cancels both."""
-        delayed = _Delayed(self, job)
-        delayed.cancel_timer = self._loop.call_later(delay_s, delayed.start).cancel
-        return delayed.cancel
+    def start_after(self, delay_s: float, wake: Callable[[], object]) -> Callable[[], object]:
+        """Call a function when so many seconds have passed; the function given back cancels that."""
+        return self._loop.call_later(delay_s, wake).cancel
 
     def guard(self, close: Job) -> None:
         """Have a function called when the loop ends, after its tasks, or with `leave`."""
@@ -206,12 +181,12 @@ class TrioBackground:
         self._trio.lowlevel.spawn_system_task(run, context=copy_context())
         return scope.cancel
 
-    def start_after(self, delay_s: float, job: Job) -> Callable[[], object]:
-        """Start a task when so many seconds have passed; the function given back cancels both."""
+    def start_after(self, delay_s: float, wake: Callable[[], object]) -> Callable[[], object]:
+        """Call a function when so many seconds have passed; the function given back cancels that."""
 
         async def run() -> None:  # there are no timers but tasks
             await self._trio.sleep(delay_s)
-            await job()
+            wake()
 
         return self.start(run)
 

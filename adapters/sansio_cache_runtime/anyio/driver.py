@@ -8,8 +8,7 @@ counts as held; a release is always shielded, on the success path too; and the c
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Final, assert_never
 
@@ -21,12 +20,11 @@ from sansio_cache.commands import (
     Compute,
     ComputeMany,
     ReleaseLeases,
-    Renewal,
     ShareLoad,
     Sleep,
     StoreCommand,
 )
-from sansio_cache.coordinator import Coordinator, interrupted, renewing
+from sansio_cache.coordinator import Coordinator, interrupted
 from sansio_cache.errors import CacheClosedError
 from sansio_cache.events import Event, FailureKind, StoreFailed
 from sansio_cache.part import Recovery
@@ -34,6 +32,7 @@ from sansio_cache.single_flight import Following
 from sansio_cache.step import Outcome, Step
 from sansio_cache_runtime.anyio.background import Background
 from sansio_cache_runtime.anyio.event import LoopEvent
+from sansio_cache_runtime.anyio.lease_renewer import LeaseRenewer
 from sansio_cache_runtime.anyio.loaders import call_loader
 from sansio_cache_runtime.anyio.turns import take_turn
 from sansio_cache_runtime.anyio.workers import Workers
@@ -74,6 +73,7 @@ class Driver(DriverBase[LoopEvent, AnyioBackend]):
         super().__init__(backend, coordinator, recorder, timeouts, clock, LoopEvent, int, endings)
         self._background = background
         self._workers = Workers(background)
+        self._lease_renewer = LeaseRenewer(clock, background, self.run)
         self._closing = LoopEvent()
 
     async def run(
@@ -130,26 +130,13 @@ class Driver(DriverBase[LoopEvent, AnyioBackend]):
         assert step.outcome is not None
         return step.outcome
 
-    @contextmanager
-    def renewing(self, renewal: Renewal | None) -> Iterator[None]:
-        """Renew leases while the block runs."""
-        if renewal is None:
-            yield
-            return
-        cancel = self._background.start_after(
-            renewal.pause_s, lambda: self.run(renewing(renewal, self._clock()))
-        )
-        try:
-            yield
-        finally:
-            cancel()
-
     async def close(self) -> None:
         """End the background tasks; what they hold is given back while there is a store to take it."""
         self._is_closed = True
         self._closing.set()
         for watch in list(self._watches):
             watch.wake()
+        self._lease_renewer.close()
         if self._backend.listener is not None:
             self._backend.listener.close(wait=False)
         await self._background.end()
@@ -200,7 +187,7 @@ class Driver(DriverBase[LoopEvent, AnyioBackend]):
 
     async def _compute(self, command: Compute | ComputeMany, call: Call) -> Event:
         handled = sys.exception()
-        with self.renewing(command.renewal), self._loading(command):
+        with self._loading(command):
             try:
                 value = await call_loader(self._bound_loader(command, call))
             except Exception as error:  # noqa: BLE001 - the loader's own, handed to its callers
@@ -232,7 +219,7 @@ class Driver(DriverBase[LoopEvent, AnyioBackend]):
     async def _refresh(self, step: Step, call: Call) -> None:
         forget_loads()
         try:
-            if not self._is_rebound(call):
+            if call.outside is None or not self._is_rebound(call.outside):
                 self._refreshed(step, await self.run(step, call.loader, call))
         finally:  # also where the cache was closed before it began
             self._end(call)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from functools import partial
 from threading import get_ident
 from typing import Any, assert_never
@@ -19,7 +18,6 @@ from sansio_cache.commands import (
     AcquireLeases,
     Compute,
     ComputeMany,
-    Renewal,
     ShareLoad,
     Sleep,
     StoreCommand,
@@ -124,10 +122,6 @@ class Driver(DriverBase[ThreadEvent, SyncBackend]):
         assert step.outcome is not None
         return step.outcome
 
-    def renewing(self, renewal: Renewal | None) -> AbstractContextManager[None]:
-        """Renew leases while the block runs."""
-        return self._lease_renewer.keeping(renewal)
-
     def close(self) -> None:
         """End the background threads."""
         self._is_closed = True
@@ -181,7 +175,7 @@ class Driver(DriverBase[ThreadEvent, SyncBackend]):
 
     def _compute(self, command: Compute | ComputeMany, call: Call) -> Event:
         handled = sys.exception()
-        with self.renewing(command.renewal), self._loading(command):
+        with self._loading(command):
             try:
                 value = call_blocking(self._bound_loader(command, call))
             except Exception as error:  # noqa: BLE001 - the loader's own, handed to its callers
@@ -213,7 +207,7 @@ class Driver(DriverBase[ThreadEvent, SyncBackend]):
     def _refresh(self, step: Step, call: Call) -> None:
         forget_loads()
         try:
-            if not self._is_rebound(call):
+            if call.outside is None or not self._is_rebound(call.outside):
                 self._refreshed(step, self.run(step, call.loader, call))
         finally:  # also where the cache was closed before it began
             self._end(call)

@@ -9,43 +9,24 @@ after the other, many would be too late where the server is far away.
 from __future__ import annotations
 
 import heapq
-import itertools
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+import math
+from collections.abc import Callable, Sequence
 from itertools import islice
 from typing import Final
 
-import attrs
-
-from sansio_cache.commands import Renewal, RenewLeases, Sleep, StoreCommand
+from sansio_cache.commands import RenewLeases, Sleep, StoreCommand
 from sansio_cache.coordinator import renewing
 from sansio_cache.events import LeasesRenewed, StoreEvent, StoreFailed, Woke
 from sansio_cache.notices import Notice
 from sansio_cache.step import Step
-from sansio_cache_runtime.process import process_lock
+from sansio_cache_runtime.lease_renewer_base import Kept, LeaseRenewerBase
 from sansio_cache_runtime.sync.background import Background
 from sansio_cache_runtime.sync.event import ThreadCondition
 
 _IDLE_S: Final = 5.0
-_MOST_AT_ONCE: Final = 500
-_FEW: Final = 64
-"""So many renewals that are over may be kept for nothing."""
 
 
-@attrs.define(eq=False)
-class _Kept:
-    renewal: Renewal
-    step: Step | None = None
-    """Where its machine is; None before it has begun."""
-    is_over: bool = False
-
-    @property
-    def command(self) -> object:
-        """What it waits for."""
-        return None if self.step is None else self.step.command
-
-
-class LeaseRenewer:
+class LeaseRenewer(LeaseRenewerBase):
     """Runs renewal machines beside the threads that load.
 
     Args:
@@ -62,34 +43,13 @@ class LeaseRenewer:
         perform: Callable[[StoreCommand], StoreEvent],
         note: Callable[[Sequence[Notice]], None],
     ) -> None:
-        self._clock = clock
+        super().__init__(clock)
         self._background = background
         self._perform = perform
         self._note = note
-        # Entered by itself: the `__exit__` of a Condition is a Python function, in which Ctrl-C may strike
-        # before it has released the lock.
-        self._lock = process_lock()
         self._changed = ThreadCondition(self._lock)
-        self._due: list[tuple[float, int, _Kept]] = []
-        self._numbers = itertools.count()
-        self._over = 0
-        """How many of them may be over: an hour would pass before they are due."""
         self._is_running = False
         self._is_closed = False
-
-    @contextmanager
-    def keeping(self, renewal: Renewal | None) -> Iterator[None]:
-        """Renew while the block runs."""
-        if renewal is None:
-            yield
-            return
-        kept = _Kept(renewal)
-        try:  # around the beginning as well, where Ctrl-C may strike
-            self._schedule(kept, renewal.pause_s)
-            yield
-        finally:
-            kept.is_over = True
-            self._over += 1
 
     def close(self) -> None:
         """End the thread. Leases that are still kept lapse."""
@@ -97,16 +57,13 @@ class LeaseRenewer:
             self._is_closed = True
             self._changed.notify()
 
-    def _schedule(self, kept: _Kept, pause_s: float) -> None:
-        with self._lock:
-            self._forget()
-            due_s = self._clock() + pause_s
-            heapq.heappush(self._due, (due_s, next(self._numbers), kept))
-            if not self._is_running:
-                # Where the system has no more threads to give the lease will lapse.
-                self._is_running = self._background.start(self._run, "sansio-cache-lease-renewer")
-            elif self._due[0][2] is kept:
-                self._changed.notify()
+    def _wake_at(self, due_s: float) -> None:
+        if self._is_running:
+            self._changed.notify()
+            self._wakes_s = due_s  # last: an interrupt must not leave it asleep
+        elif self._background.start(self._run, "sansio-cache-lease-renewer"):
+            self._is_running, self._wakes_s = True, -math.inf
+        # Else the system has no more threads to give, and the lease will lapse.
 
     def _run(self) -> None:
         has_ended = False
@@ -118,12 +75,12 @@ class LeaseRenewer:
             # Where a subscriber has ended it (SystemExit, say), the next load starts another.
             if not has_ended:
                 with self._lock:
-                    self._is_running = False
+                    self._stop()
 
-    def _renew(self, due: Sequence[_Kept]) -> None:
+    def _renew(self, due: Sequence[Kept]) -> None:
         """Go on with renewals that are due; what they ask the store for, they ask together."""
         now_s = self._clock()
-        asking: dict[int, list[_Kept]] = {}
+        asking: dict[int, list[Kept]] = {}
         for kept in due:
             if kept.step is None:
                 self._take(kept, renewing(kept.renewal, now_s))
@@ -134,7 +91,7 @@ class LeaseRenewer:
         for together in asking.values():
             self._ask(together)
 
-    def _ask(self, together: Sequence[_Kept]) -> None:
+    def _ask(self, together: Sequence[Kept]) -> None:
         """Renew leases of the same length in one batch. Where one of them is refused, each by itself."""
         commands = [kept.command for kept in together if isinstance(kept.command, RenewLeases)]
         leases = tuple(lease for command in commands for lease in command.leases)
@@ -152,41 +109,37 @@ class LeaseRenewer:
             assert kept.step is not None
             self._take(kept, kept.step.state.receive(own))
 
-    def _take(self, kept: _Kept, step: Step) -> None:
+    def _take(self, kept: Kept, step: Step) -> None:
         """Take in how far a renewal is, and put it off until it is due again."""
         kept.step = step
         self._note(step.notices)
         if isinstance(step.command, Sleep):  # not where it asks for something, or has come to its end
-            self._schedule(kept, step.command.duration_s)
+            with self._lock:
+                due_s = self._clock() + step.command.duration_s
+                heapq.heappush(self._due, (due_s, next(self._numbers), kept))
 
-    def _next(self) -> list[_Kept]:
+    def _next(self) -> list[Kept]:
         """Wait for the next renewals that are due; none when it is time to end."""
         with self._lock:
             while not self._is_closed:
-                self._forget()
-                if not self._due:
-                    # A renewal may have come at the very end of the wait.
-                    if not self._changed.wait(_IDLE_S) and not self._due:
-                        break
-                    continue
-                now_s = self._clock()
-                due: list[_Kept] = []
-                while self._due and self._due[0][0] <= now_s and len(due) < _MOST_AT_ONCE:
-                    kept = heapq.heappop(self._due)[2]
-                    if not kept.is_over:
-                        due.append(kept)
-                if due:
+                if due := self._take_due():
                     return due
-                if self._due:
-                    self._changed.wait(self._due[0][0] - now_s)
-            self._is_running = False  # the next load starts another
+                first_s = self._first_s()
+                if first_s is not None:
+                    self._wait(min(first_s - self._clock(), _IDLE_S))  # what is over may be gone sooner
+                elif not self._wait(_IDLE_S) and not self._due:  # one may have come at the very end of it
+                    break
+            self._stop()  # the next load starts another
             return []
 
-    def _forget(self) -> None:
-        """Drop what is over, under the lock: at once where it would be next, the rest once it is the most."""
-        while self._due and self._due[0][2].is_over:
-            heapq.heappop(self._due)
-        if self._over > _FEW and 2 * self._over > len(self._due):
-            self._over = 0
-            self._due = [entry for entry in self._due if not entry[2].is_over]
-            heapq.heapify(self._due)
+    def _wait(self, longest_s: float) -> bool:
+        """Wait until something is due earlier, or so many seconds have passed. Whether something is."""
+        self._wakes_s = self._clock() + longest_s
+        try:
+            return self._changed.wait(longest_s)
+        finally:
+            self._wakes_s = -math.inf  # it looks, before it waits again
+
+    def _stop(self) -> None:
+        """The thread ends. Under the lock."""
+        self._is_running, self._wakes_s = False, math.inf
