@@ -19,6 +19,7 @@ from sansio_cache.errors import ConfigurationError
 from sansio_cache.ttl import DEFAULT_TTL_S, MAX_TTL_S, Jitter, Ttl, ttl_seconds
 
 _LONGEST_WAIT_S: Final = 86_400.0
+_LONGEST_MS: Final = round(MAX_TTL_S * 1000)
 
 
 def _is_number(value: Any) -> bool:
@@ -155,7 +156,16 @@ class Policy:
 
     def expiry_ms(self, draw: float) -> tuple[int, int]:
         """Hard and soft time to live in milliseconds, for a random draw in [0, 1). Soft 0 means none."""
-        return self._expiry_ms(ttl_ms(self.ttl, self.jitter, draw))
+        fresh_ms = _drawn_ms(*self._range_ms, draw)
+        return (fresh_ms, 0) if self._has_no_soft_expiry else self._expiry_ms(fresh_ms)
+
+    @cached_property
+    def _range_ms(self) -> tuple[float, float]:
+        return _range_ms(self.ttl, self.jitter)
+
+    @cached_property
+    def _has_no_soft_expiry(self) -> bool:
+        return self.stale_for_s == 0 and not self.refreshes_early
 
     def given_expiry_ms(self, ttl_s: float) -> tuple[int, int]:
         """The same for a time to live that the loader gave, in seconds: not jittered."""
@@ -168,7 +178,7 @@ class Policy:
         return ttl_ms(self.negative_ttl, self.jitter, draw), 0
 
     def _expiry_ms(self, fresh_ms: int) -> tuple[int, int]:
-        if self.stale_for_s == 0 and not self.refreshes_early:
+        if self._has_no_soft_expiry:
             return fresh_ms, 0
         return fresh_ms + math.ceil(self.stale_for_s * 1000), fresh_ms
 
@@ -203,11 +213,17 @@ def ttl_ms(ttl_s: float, jitter: Jitter, draw: float) -> int:
     Raises:
         ValueError: The draw is not between 0 and 1.
     """
+    return _drawn_ms(*_range_ms(ttl_s, jitter), draw)
+
+
+def _range_ms(ttl_s: float, jitter: Jitter) -> tuple[float, float]:
+    """The shortest and the longest that a time to live becomes, in milliseconds."""
+    return ttl_s * 1000 * (1 + jitter.low), ttl_s * 1000 * (1 + jitter.high)
+
+
+def _drawn_ms(low_ms: float, high_ms: float, draw: float) -> int:
     if not 0 <= draw <= 1:
         raise ValueError(f"a draw is a number from 0 to 1; got {draw!r}")
-    low_ms = ttl_s * 1000 * (1 + jitter.low)
-    high_ms = ttl_s * 1000 * (1 + jitter.high)
     # 1.1 is no binary fraction: all this may be wrong in the last bit, of which floor or ceil could
     # make a whole millisecond. Rounding to the nearest cannot.
-    drawn_ms = round(low_ms + (high_ms - low_ms) * draw)
-    return max(1, min(drawn_ms, round(MAX_TTL_S * 1000)))
+    return max(1, min(round(low_ms + (high_ms - low_ms) * draw), _LONGEST_MS))

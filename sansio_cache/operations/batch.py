@@ -1,19 +1,23 @@
-"""A batch: what `load_many` knows about its keys while it goes on. Its machine is in `load_many.py`."""
+"""A batch: what `load_many` knows about its keys while it goes on. Its machine is in `load_many.py`.
+
+What is made for each key, or for each step of a batch, are structs: a batch of a hundred missing keys makes
+hundreds of them.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import lru_cache
 
-import attrs
 from msgspec import Struct
+from msgspec.structs import replace
 
 from sansio_cache.cell import NO_GRANT
 from sansio_cache.commands import Fill, Lease, Mode
 from sansio_cache.entry import MissReason, Servable, variant_key
 from sansio_cache.notices import Ended, InvalidationFailed, Missed, Notice, OperationName, StaleServed, Waited
 from sansio_cache.operations.loading import LoadRequest
-from sansio_cache.step import ManyLoaded, Missing, Outcome, Step, Value, ended, evolve
+from sansio_cache.step import ManyLoaded, Missing, Outcome, Step, Value, ended
 from sansio_cache.tags import VARIANT_OF, Versions
 
 
@@ -30,20 +34,24 @@ class LoadManyRequest(Struct, frozen=True):
     """What is the same for each of them; its name is the first key."""
 
 
-@attrs.frozen
-class Want:
+class Want(Struct, frozen=True):
     """One key that has no value yet, and what is known about it."""
 
     place: int
     variant_of: bytes = b""
     seen: bytes = NO_GRANT
     mode: Mode = Mode.KEEP
-    stale: Servable | None = attrs.field(default=None, hash=False)  # may hold a list or a dict
+    stale: Servable | None = None
     counted: bool = False
     refusals: int = 0
     replaces: bool = False
     """Whether there is a value in the place of which it is loaded."""
     grant: bytes | None = None
+
+    def __hash__(self) -> int:  # but for the stale value, which may hold a list or a dict
+        return hash(
+            (self.place, self.variant_of, self.seen, self.mode, self.counted, self.refusals, self.grant)
+        )
 
     def tied(self, named: Versions) -> Versions:
         """What the entry must be tied to, with the tags that the caller has named."""
@@ -59,12 +67,11 @@ def all_wanted(count: int) -> Wants:
     return tuple(Want(place) for place in range(count))
 
 
-@attrs.frozen
-class Batch:
+class Batch(Struct, frozen=True):
     """How far a batch has come."""
 
     request: LoadManyRequest
-    values: tuple[Value | Missing | None, ...] = attrs.field(hash=False)  # may hold a list or a dict
+    values: tuple[Value | Missing | None, ...]
     """What there is for each key, None where that is open."""
     waiting: Wants = ()
     """The keys that others load."""
@@ -75,21 +82,26 @@ class Batch:
     since_s: float = 0.0
     """When it began to wait, if it has."""
 
+    def __hash__(self) -> int:  # but for the values, which may hold a list or a dict
+        return hash((self.request, self.waiting, self.turns, self.left_ms, self.since_s))
+
     def name(self, want: Want) -> str:
         """The full key that was asked for."""
         return self.request.keys[want.place]
 
     def key(self, want: Want) -> str:
         """The key of the cell."""
-        name = self.name(want)
+        name = self.request.keys[want.place]
         return variant_key(name, self.request.each.codec.fingerprint) if want.variant_of else name
 
     def with_values(self, found: Mapping[int, Value | Missing]) -> Batch:
         """The same with some of the values."""
         if not found:
             return self
-        values = tuple(found.get(place, value) for place, value in enumerate(self.values))
-        return evolve(self, values=values)
+        values = list(self.values)
+        for place, value in found.items():
+            values[place] = value
+        return replace(self, values=tuple(values))
 
     def end(self, outcome: Outcome, now_s: float, *notices: Notice) -> Step:
         """The last step."""
@@ -117,8 +129,7 @@ def held(batch: Batch, wants: Wants) -> tuple[Lease, ...]:
     return tuple(Lease(batch.key(want), want.grant) for want in wants if want.grant is not None)
 
 
-@attrs.frozen
-class Acquisition:
+class Acquisition(Struct, frozen=True):
     """How far the asking for leases has come."""
 
     batch: Batch
@@ -137,8 +148,7 @@ class Acquisition:
         return held(self.batch, self.granted)
 
 
-@attrs.frozen
-class Fills:
+class Fills(Struct, frozen=True):
     """What is still to be stored, and the leases for which there is nothing to store."""
 
     batch: Batch

@@ -28,6 +28,7 @@ from collections.abc import Iterable, Mapping
 from typing import assert_never
 
 import attrs
+from msgspec.structs import replace
 
 from sansio_cache.backoff import pause_s, watched_pause_s
 from sansio_cache.budget import Budget
@@ -154,7 +155,7 @@ def load_many(request: LoadManyRequest, *, skip: MissReason | None = None) -> St
     missed = tuple(Missed(key, skip) for key in request.keys)
     if skip is MissReason.STORE_ERROR and request.each.policy.on_read_error == "raise":
         return batch.end(Unavailable(None), now_s, *missed)
-    counted = tuple(evolve(want, counted=True) for want in wants)
+    counted = tuple(replace(want, counted=True) for want in wants)
     return load(batch, counted, (), now_s, *missed)
 
 
@@ -229,7 +230,7 @@ class LoadManyReading(AsksStore):
         notices = (*gave_up(failure), *missed)
         if batch.request.each.policy.on_read_error == "raise":
             return batch.end(unavailable(failure), failure.now_s, *notices)
-        counted = tuple(evolve(want, counted=True) for want in wants)
+        counted = tuple(replace(want, counted=True) for want in wants)
         return load(batch, counted, (), failure.now_s, *notices)
 
 
@@ -319,11 +320,12 @@ def load(batch: Batch, wants: Wants, versions: Versions, now_s: float, *notices:
     leases = held(batch, wants)
     renewal = request.each.renewal(leases, now_s) if leases else None
     # Both are marked as being loaded: what was asked for, and where it lies.
-    keys = tuple(dict.fromkeys(each(want) for each in (batch.name, batch.key) for want in wants))
-    names = tuple(request.names[want.place] for want in wants)
+    keys = [request.keys[want.place] for want in wants]
+    keys += [batch.key(want) for want in wants if want.variant_of]
+    names = tuple([request.names[want.place] for want in wants])
     state = LoadManyComputing(batch, wants, versions, now_s)
-    waited = (n for want in wants for n in batch.as_waited(want, now_s))
-    command = ComputeMany(keys, names, renewal)
+    waited = [n for want in wants for n in batch.as_waited(want, now_s)] if batch.turns else ()
+    command = ComputeMany(tuple(keys), names, renewal)
     return Step(state, command, notices=(*notices, *waited), load_id=request.each.random_bytes)
 
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, assert_never
 
-import attrs
+from msgspec import Struct
+from msgspec.structs import replace
 
 from sansio_cache.cell import NO_GRANT, Cell, Foreign
 from sansio_cache.commands import Fill, Lease, Mode
@@ -33,15 +34,14 @@ from sansio_cache.events import (
     WriterFound,
 )
 from sansio_cache.loader import Absent
-from sansio_cache.notices import Hit, Loaded, Notice, Outlived, Unasked, Unstorable, VariantStored
+from sansio_cache.notices import Hit, Loaded, Missed, Notice, Outlived, Unasked, Unstorable, VariantStored
 from sansio_cache.operations.batch import Batch, Want, Wants
 from sansio_cache.operations.loading import MOST_REFUSALS, encoded, has_life
-from sansio_cache.step import Missing, Value, evolve
+from sansio_cache.step import Missing, Value
 from sansio_cache.tags import Versions
 
 
-@attrs.frozen
-class Cells:
+class Cells(Struct, frozen=True):
     """What a read came to."""
 
     batch: Batch
@@ -79,9 +79,12 @@ def triage_cells(
     alone: list[Want] = []
     others: list[Want] = []
 
-    def missed(want: Want, reason: MissReason, seen: str = "") -> Want:
-        notices.extend(batch.as_miss(want, reason, seen))
-        return evolve(want, counted=True)
+    def missed(
+        want: Want, reason: MissReason, seen: bytes = NO_GRANT, mode: Mode = Mode.KEEP, doubted: str = ""
+    ) -> Want:
+        if not want.counted:
+            notices.append(Missed(batch.name(want), reason, doubted))
+        return replace(want, seen=seen, mode=mode, counted=True)
 
     for want, cell, verdict in zip(wants, cells, verdicts, strict=True):
         if type(verdict) is Servable and verdict.fresh:  # nearly always
@@ -93,7 +96,7 @@ def triage_cells(
             continue
         match verdict:
             case Servable() as stale if each.may_serve(stale, server_ms):
-                ready.append(evolve(want, stale=stale))
+                ready.append(replace(want, stale=stale))
             case Servable():
                 ready.append(missed(want, MissReason.EXPIRED))
             case Unservable(reason=MissReason.FOREIGN as reason):
@@ -102,21 +105,20 @@ def triage_cells(
                 not want.variant_of and isinstance(cell, Cell) and is_fresh(cell, server_ms)
             ):
                 if _is_tied_alike(batch, cell):
-                    others.append(evolve(want, variant_of=seen))
+                    others.append(replace(want, variant_of=seen))
                 else:
                     alone.append(missed(want, MissReason.SCHEMA))
             case Unservable(reason=reason, seen=seen) | Unchecked(reason=reason, seen=seen):
                 mode = Mode.KEEP if seen == NO_GRANT else Mode.DROP
                 reason = MissReason.SCHEMA if want.variant_of else reason
                 doubted = seen.hex() if reason is MissReason.KEY_CHECK else ""
-                ready.append(evolve(missed(want, reason, doubted), seen=seen, mode=mode))
+                ready.append(missed(want, reason, seen, mode, doubted))
             case _:
                 assert_never(verdict)
     return Cells(batch.with_values(values), tuple(ready), tuple(alone), tuple(others), tuple(notices))
 
 
-@attrs.frozen
-class Answers:
+class Answers(Struct, frozen=True):
     """What lease requests came to."""
 
     batch: Batch
@@ -147,7 +149,7 @@ def triage_answers(
         match answer:
             case LeaseGranted(grant=grant):
                 kept = _with_stale(batch, want, answer.stale, answer.server_ms, versions)
-                granted.append(evolve(kept, grant=grant, replaces=answer.stale is not None))
+                granted.append(replace(kept, grant=grant, replaces=answer.stale is not None))
                 if want.variant_of:
                     notices.append(VariantStored(batch.name(want)))
             case LeaseDenied():
@@ -168,12 +170,12 @@ def triage_answers(
                         waiting.append(want)
                     case Unservable(reason=MissReason.SCHEMA, seen=seen) if not want.variant_of:
                         if _is_tied_alike(batch, cell):
-                            again.append(evolve(want, variant_of=seen, seen=NO_GRANT, mode=Mode.KEEP))
+                            again.append(replace(want, variant_of=seen, seen=NO_GRANT, mode=Mode.KEEP))
                         else:
                             alone.append(want)
                     case Unservable(seen=seen) if want.refusals < MOST_REFUSALS:
                         refusals = want.refusals + 1
-                        again.append(evolve(want, seen=seen, mode=Mode.DROP, refusals=refusals))
+                        again.append(replace(want, seen=seen, mode=Mode.DROP, refusals=refusals))
                     case Unservable():
                         alone.append(want)
                     case _:
@@ -182,7 +184,7 @@ def triage_answers(
                 alone.append(want)
             case _:
                 assert_never(answer)
-    batch = evolve(batch.with_values(values), waiting=tuple(waiting), left_ms=left_ms)
+    batch = replace(batch.with_values(values), waiting=tuple(waiting), left_ms=left_ms)
     return Answers(batch, tuple(granted), tuple(alone), tuple(again), tuple(notices))
 
 
@@ -193,18 +195,17 @@ def _examine(batch: Batch, want: Want, cell: Cell, server_ms: int, versions: Ver
 def _with_stale(batch: Batch, want: Want, stale: Cell | None, server_ms: int, versions: Versions) -> Want:
     """A key with the value that is in the way of its lease, where that may be served."""
     if stale is None:  # it has been invalidated, or its life is over
-        return evolve(want, stale=None)
+        return want if want.stale is None else replace(want, stale=None)
     verdict = _examine(batch, want, stale, server_ms, versions)
     match verdict:
         case Servable() if batch.request.each.may_serve(verdict, server_ms):
-            return evolve(want, stale=verdict)
+            return replace(want, stale=verdict)
         case Unchecked():  # what was read before has been checked
             return want
-    return evolve(want, stale=None)
+    return replace(want, stale=None)
 
 
-@attrs.frozen
-class Values:
+class Values(Struct, frozen=True):
     """What a loader's mapping came to."""
 
     batch: Batch
@@ -230,12 +231,13 @@ def triage_values(
     gone: list[str] = []
     asked = 0
     for want in wants:
-        notices += batch.as_miss(want)
+        if not want.counted:
+            notices += batch.as_miss(want)
         name = request.names[want.place]
         value, payload, is_storable = None, None, False
         if name in given:
             asked += 1
-            notices.append(Loaded(batch.name(want), want.grant is not None, took_s))
+            notices.append(Loaded(request.keys[want.place], want.grant is not None, took_s))
             value, payload, is_storable = encoded(request.each.codec, given[name])
             if not is_storable:
                 notices.append(Unstorable(batch.name(want), type(value).__name__))

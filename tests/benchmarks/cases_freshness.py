@@ -28,7 +28,7 @@ def _alone(contenders: tuple[Contender, ...]) -> list[Contender]:
 def _load_many(lab: Lab) -> Iterator[Group]:
     value = make_value(1, SIZES["100 B"])
     for contenders, unit in _KINDS:
-        for missing in (0, max(1, lab.scale.batch // 10)):
+        for missing in (0, max(1, lab.scale.batch // 10), lab.scale.batch):
             items = make_items(lab.scale.batch, "100 B")
             entrants = []
             for each in _alone(contenders):
@@ -84,7 +84,7 @@ def _refresh(lab: Lab) -> Iterator[Group]:
 CASES = (
     Case(
         name="get_or_load_many",
-        about="A batch, all of it there, or a tenth missing; figures are by key.",
+        about="A batch, all of it there, a tenth missing, or all of it; figures are by key.",
         run=_load_many,
     ),
     Case(name="tags", about="A get_or_load hit whose tags are checked, beside one without.", run=_tags),
