@@ -146,6 +146,11 @@ class LoadRequest(Struct, frozen=True):
         return int.from_bytes(self.random_bytes[NONCE_BYTES:16])
 
     @property
+    def draw_ttl(self) -> float:
+        """A random number in [0, 1), for jitter."""
+        return int.from_bytes(self.random_bytes[16:20]) / 2**32
+
+    @property
     def draw_refresh(self) -> float:
         """A random number in (0, 1], for early refresh."""
         return (int.from_bytes(self.random_bytes[20:24]) + 1) / 2**32
@@ -227,7 +232,7 @@ class LoadRequest(Struct, frozen=True):
 
     def expiry_ms(self, loaded: Any, place: int = 0) -> tuple[int, int]:
         """Hard and soft time to live of what the loader gave; jitter differs for each place of a batch."""
-        draw = draw_at(self.seed, place) if place else int.from_bytes(self.random_bytes[16:20]) / 2**32
+        draw = draw_at(self.seed, place) if place else self.draw_ttl
         match loaded:
             case Fresh(ttl=ttl_s):
                 return self.policy.given_expiry_ms(ttl_s)
