@@ -20,7 +20,7 @@ from sansio_cache.errors import (
 from sansio_cache.keys import Key, KeyBuilder, Pattern
 from sansio_cache.loader import Absent, Fresh, LoadContext
 from sansio_cache.policy import Policy
-from sansio_cache.stats import CacheStats, Histogram
+from sansio_cache.stats import CacheStats, EntityStats, Histogram, Sizes
 from sansio_cache.ttl import COLD, HOT, MEDIUM, NO_JITTER, STATIC, Jitter, Tier
 
 __version__ = "0.1.0"
@@ -39,6 +39,7 @@ __all__ = [
     "CacheStats",
     "CacheTimeoutError",
     "ConfigurationError",
+    "EntityStats",
     "Fresh",
     "Histogram",
     "InvalidKeyError",
@@ -53,5 +54,6 @@ __all__ = [
     "RecursiveLoadError",
     "RedisConfig",
     "SerializationError",
+    "Sizes",
     "Tier",
 ]

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import assert_never
 
 from sansio_cache.notices import (
+    Began,
     Ended,
     EntryForeign,
     FillRefused,
@@ -47,6 +48,8 @@ from sansio_cache.notices import (
 def describe(notice: Notice) -> str:  # noqa: C901 - one case for each notice is the point
     """What happened, in a few words and without a full stop."""
     match notice:
+        case Began(operation=operation):
+            return f"{operation} began"
         case Hit():
             return "hit"
         case StaleServed():

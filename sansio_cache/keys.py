@@ -71,6 +71,8 @@ _ESCAPED: Final = re.compile(
 
 _INTERNAL_MARKERS: Final = ("%t:", "%g:", "%w:", "%s:")
 
+_MARKER_LENGTH: Final = 2
+"""That of `%t`: no component can be one, as an escape has two digits."""
 _LIST: Final = "%6Cist"
 _VERSION: Final = re.compile("v.", re.DOTALL)
 _SECOND: Final = 2
@@ -408,6 +410,16 @@ class KeyBuilder:
                 f"{complete[:64]!r}…"
             )
         return complete
+
+
+def entity_of(key: str) -> str:
+    """What kind of thing a full key, or a full pattern, is about: its part after the namespace, as written.
+
+    It is empty where there is none: for the library's own keys, which are those of tags and the like.
+    """
+    parts = key.split(":", 2)
+    entity = parts[1] if len(parts) > 1 else ""
+    return "" if len(entity) == _MARKER_LENGTH and entity[0] == "%" else entity
 
 
 def _root_of(builder: KeyBuilder, method: str) -> str:

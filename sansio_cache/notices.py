@@ -11,7 +11,7 @@ from msgspec import Struct
 
 from sansio_cache.entry import MissReason
 from sansio_cache.events import FailureKind
-from sansio_cache.keys import ONE_PART
+from sansio_cache.keys import ONE_PART, entity_of
 
 
 class OperationName(StrEnum):
@@ -30,6 +30,68 @@ class OperationName(StrEnum):
     EXPIRE = "expire"
     MUTATE = "mutate"
     DELETE_PATTERN = "delete_pattern"
+    REFRESH = "refresh"
+    """That of nobody: a reader's operation has begun it in the background."""
+
+
+class Result(StrEnum):
+    """What came of an operation."""
+
+    HIT = "hit"
+    """All that was asked for was in the store, and fresh; also that there is known to be nothing."""
+    STALE = "stale"
+    """A value past its soft expiry was served, and nothing was loaded."""
+    SHARED = "shared"
+    """Another's load was waited for, in this process or elsewhere, and nothing was loaded here."""
+    LOADED = "loaded"
+    """A loader was called, and has returned."""
+    MISSING = "missing"
+    """There is nothing to be had."""
+    PARTIAL = "partial"
+    """Some of many keys were found."""
+    STORED = "stored"
+    """The store has taken all values."""
+    REFUSED = "refused"
+    """The store has not taken a value: its hold was voided by an invalidation, or lost."""
+    DONE = "done"
+    """What was asked for was done."""
+    PENDING = "pending"
+    """The store could not be told of all: what it does not know of is told later."""
+    FAILED = "failed"
+    """A loader raised, or gave something else than what is wanted."""
+    UNAVAILABLE = "unavailable"
+    """The store failed, and the caller was told so."""
+    TIMED_OUT = "timed_out"
+    """Another's load has not ended in time, and the caller was told so."""
+    ABANDONED = "abandoned"
+    """The operation was interrupted: by a cancellation, Ctrl-C, or an error that is no answer."""
+
+
+class Began(Struct, frozen=True, gc=False):
+    """An operation has begun: what is told next in this thread or task belongs to it, until its `Ended`.
+
+    This is told to those alone who ask for it. For each there is one `Ended` with the same `id`, however the
+    operation ends; that of a mutation comes after the block.
+    """
+
+    operation: OperationName
+    key: str
+    """The full key; the first of several; a full pattern; empty where that is not known."""
+    count: int
+    """How many keys it is about."""
+    part: str
+    """Which part of the store has the key."""
+    id: int
+    """A number of this process."""
+    parent_id: int = 0
+    """The operation in whose loader, or in whose block, it was called; 0 for none."""
+    cause_id: int = 0
+    """Of a refresh: the operation that has begun it, which is over; 0 for none."""
+
+    @property
+    def entity(self) -> str:
+        """What kind of thing the key is about: see `entity_of`."""
+        return entity_of(self.key)
 
 
 class Hit(Struct, frozen=True, gc=False):
@@ -144,9 +206,10 @@ class LoadFailed(Struct, frozen=True):
 
 
 class Stored(Struct, frozen=True, gc=False):
-    """A value was stored."""
+    """A value was stored, in an entry of so many bytes."""
 
     key: str
+    size_bytes: int = 0
 
 
 class FillRefused(Struct, frozen=True):
@@ -253,14 +316,33 @@ class PatternDeleted(Struct, frozen=True):
 
 
 class Ended(Struct, frozen=True, gc=False):
-    """An operation is over, after `took_s` seconds on the driver's clock."""
+    """An operation is over, after `took_s` seconds on the driver's clock.
+
+    The rest is known where somebody has asked for `Began` or `Ended`, or collects an explanation: a hit that
+    nobody follows does not pay for it.
+    """
 
     operation: OperationName
     took_s: float
+    result: Result | None = None
+    key: str = ""
+    """The full key; the first of several; a full pattern."""
+    count: int = 0
+    """How many keys it was about."""
+    part: str = ONE_PART
+    """Which part of the store has the key."""
+    id: int = 0
+    """That of its `Began`."""
+
+    @property
+    def entity(self) -> str:
+        """What kind of thing the key is about: see `entity_of`."""
+        return entity_of(self.key)
 
 
 Notice = (
-    Hit
+    Began
+    | Hit
     | StaleServed
     | Missed
     | EntryForeign

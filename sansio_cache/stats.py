@@ -2,19 +2,23 @@
 
 Nobody counts by the way: a number here is the number of notices of a kind (B3). `CacheStats` is an
 immutable snapshot; the difference of two is what happened between them.
+
+What is about a key is counted by entity: by the key's part after the namespace. The totals are the sums of
+these. Entities are bounded in number; what comes later is counted together.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from typing import Any, Final
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Final, Self
 
 import attrs
 
 from sansio_cache.entry import MissReason
 from sansio_cache.events import FailureKind
 from sansio_cache.frozen import FrozenMapping
+from sansio_cache.keys import entity_of
 from sansio_cache.notices import (
     Ended,
     FillRefused,
@@ -34,6 +38,7 @@ from sansio_cache.notices import (
     RefreshFailed,
     RefreshSkipped,
     RefreshStarted,
+    Result,
     SoftExpired,
     StaleServed,
     Stored,
@@ -44,6 +49,11 @@ from sansio_cache.notices import (
     Waited,
 )
 
+OTHERS: Final = "%others"
+"""Under what name those entities are counted together for which there is no room. No entity has this name."""
+_MOST_ENTITIES: Final = 100
+_MOST_KNOWN: Final = 1024
+
 _NOTHING: Final[Mapping[Any, Any]] = FrozenMapping({})
 
 
@@ -51,60 +61,116 @@ def _frozen_mapping(given: Mapping[Any, Any]) -> Mapping[Any, Any]:
     return FrozenMapping(given)
 
 
+_GLOB: Final = frozenset("*?[\\")
 _BUCKETS: Final = 4 * 62
 """More than there is to be counted: the last ones are for tens of thousands of years."""
 
 
-def _bucket(took_us: int) -> int:
-    """The bucket of a duration: four to each power of two of microseconds."""
-    if took_us < 4:
-        return max(took_us, 0)
-    shift = took_us.bit_length() - 3
-    return 4 * shift + (took_us >> shift)
+def _bucket(measured: int) -> int:
+    """The bucket of a duration in microseconds, or of a size in bytes: four to each power of two."""
+    if measured < 4:
+        return measured
+    shift = measured.bit_length() - 3
+    return 4 * shift + (measured >> shift)
 
 
 _BUCKET_OF: Final = tuple(map(_bucket, range(4096)))
 """The buckets of what hits take, in microseconds, as finding one takes as long as counting."""
 
 
-def _upper_s(bucket: int) -> float:
-    """The upper bound of a bucket, in seconds."""
+def _upper(bucket: int) -> int:
+    """The upper bound of a bucket."""
     if bucket < 4:
-        return (bucket + 1) / 1e6
+        return bucket + 1
     shift, quarter = divmod(bucket, 4)
-    return ((4 + quarter + 1) << (shift - 1)) / 1e6
+    return (4 + quarter + 1) << (shift - 1)
 
 
 @attrs.frozen
-class Histogram:
-    """Durations in buckets whose bounds grow by at most a quarter.
-
-    `buckets` maps a bucket's number to its count; `bounds()` gives them with their upper bounds.
-    """
+class _Distribution:
+    """Whole numbers in buckets whose bounds grow by at most a quarter, and their sum."""
 
     buckets: Mapping[int, int] = attrs.field(default=_NOTHING, converter=_frozen_mapping, hash=False)
+    """The count of each bucket, by its number."""
+    sum: int = 0
 
     @property
     def count(self) -> int:
-        """How many durations were recorded."""
+        """How many were recorded."""
         return sum(self.buckets.values())
+
+    def _bounds(self) -> list[tuple[int, int]]:
+        return [(_upper(bucket), self.buckets[bucket]) for bucket in sorted(self.buckets)]
+
+    def _percentile(self, percent: float) -> int:
+        wanted = self.count * percent / 100
+        seen = 0
+        for upper, count in self._bounds():
+            seen += count
+            if seen >= wanted:
+                return upper
+        return 0
+
+    def __sub__(self, earlier: Self) -> Self:
+        return type(self)(_difference(self.buckets, earlier.buckets), self.sum - earlier.sum)
+
+
+@attrs.frozen
+class Histogram(_Distribution):
+    """Durations in buckets whose bounds grow by at most a quarter.
+
+    `buckets` maps a bucket's number to its count; `bounds()` gives them with their upper bounds. `sum` is in
+    microseconds.
+    """
+
+    @property
+    def sum_s(self) -> float:
+        """All of them together, in seconds."""
+        return self.sum / 1e6
 
     def bounds(self) -> list[tuple[float, int]]:
         """The upper bound in seconds and the count of each bucket that is not empty, in order."""
-        return [(_upper_s(bucket), self.buckets[bucket]) for bucket in sorted(self.buckets)]
+        return [(upper / 1e6, count) for upper, count in self._bounds()]
 
     def percentile_s(self, percent: float) -> float:
         """The duration in seconds that `percent` of the recorded ones do not exceed; 0 without any."""
-        wanted = self.count * percent / 100
-        seen = 0
-        for upper_s, count in self.bounds():
-            seen += count
-            if seen >= wanted:
-                return upper_s
-        return 0.0
+        return self._percentile(percent) / 1e6
 
-    def __sub__(self, earlier: Histogram) -> Histogram:
-        return Histogram(_difference(self.buckets, earlier.buckets))
+    def as_dict(self) -> dict[str, float]:
+        """Plain data: `count`, and in seconds `sum_s`, `p50_s`, `p99_s`."""
+        return {
+            "count": self.count,
+            "sum_s": self.sum_s,
+            "p50_s": self.percentile_s(50),
+            "p99_s": self.percentile_s(99),
+        }
+
+
+@attrs.frozen
+class Sizes(_Distribution):
+    """Sizes in bytes, in buckets as those of a `Histogram`. `sum` is in bytes."""
+
+    @property
+    def sum_bytes(self) -> int:
+        """All of them together."""
+        return self.sum
+
+    def bounds(self) -> list[tuple[int, int]]:
+        """The upper bound in bytes and the count of each bucket that is not empty, in order."""
+        return self._bounds()
+
+    def percentile_bytes(self, percent: float) -> int:
+        """The size that `percent` of the recorded ones do not exceed; 0 without any."""
+        return self._percentile(percent)
+
+    def as_dict(self) -> dict[str, int]:
+        """Plain data: `count`, and in bytes `sum_bytes`, `p50_bytes`, `p99_bytes`."""
+        return {
+            "count": self.count,
+            "sum_bytes": self.sum_bytes,
+            "p50_bytes": self.percentile_bytes(50),
+            "p99_bytes": self.percentile_bytes(99),
+        }
 
 
 def _filled(buckets: list[int]) -> dict[int, int]:
@@ -118,8 +184,8 @@ def _difference(later: Mapping[Any, int], earlier: Mapping[Any, int]) -> dict[An
 
 
 @attrs.frozen(kw_only=True)
-class CacheStats:
-    """A snapshot of the counters. `later - earlier` is what happened in between.
+class EntityStats:
+    """A snapshot of what is counted by key: of one entity, or of all together.
 
     Attributes:
         redis_hits: Requests answered with a fresh value from the store.
@@ -144,9 +210,9 @@ class CacheStats:
         soft_expired: Keys whose values were made stale on request.
         failed_invalidations: Keys that the store could not be told of in time.
         refused_invalidations: How often the store refused to be told of one of them later.
-        errors: Attempts that failed, by kind.
-        gave_up: Operations that did without the store, by kind of their last failure.
-        latency: How long operations took, by name.
+        load_time: How long loaders took that returned; of a batch, once for each of its keys.
+        wait_time: How long requests waited for the loads of others.
+        stored_size: How large the stored entries were.
     """
 
     redis_hits: int = 0
@@ -170,11 +236,9 @@ class CacheStats:
     soft_expired: int = 0
     failed_invalidations: int = 0
     refused_invalidations: int = 0
-    errors: Mapping[FailureKind, int] = attrs.field(default=_NOTHING, converter=_frozen_mapping, hash=False)
-    gave_up: Mapping[FailureKind, int] = attrs.field(default=_NOTHING, converter=_frozen_mapping, hash=False)
-    latency: Mapping[OperationName, Histogram] = attrs.field(
-        default=_NOTHING, converter=_frozen_mapping, hash=False
-    )
+    load_time: Histogram = Histogram()
+    wait_time: Histogram = Histogram()
+    stored_size: Sizes = Sizes()
 
     @property
     def redis_misses(self) -> int:
@@ -196,51 +260,63 @@ class CacheStats:
         """The counters as plain data, which can be made JSON of: for a web page, a log line, a file.
 
         Returns:
-            Each counter by its name; what is counted by reason, kind or operation as a dict by its text, and
-            only what there is; `total_requests`, `redis_misses` and `hit_rate` in percent; and `latency` by
-            operation: `count`, and `p50_s`, `p99_s` in seconds.
+            Each counter by its name; what is counted by reason, kind, operation or entity as a dict by its
+            text, and only what there is; `total_requests`, `redis_misses` and `hit_rate` in percent; what is
+            measured as `count`, a sum and two percentiles, in seconds or bytes as their names say.
         """
         plain: dict[str, Any] = {
             "total_requests": self.total_requests,
             "redis_misses": self.redis_misses,
             "hit_rate": self.hit_rate,
         }
-        for name in attrs.fields_dict(CacheStats):
-            value = getattr(self, name)
-            if name == "latency":
-                plain[name] = {
-                    operation.value: {
-                        "count": histogram.count,
-                        "p50_s": histogram.percentile_s(50),
-                        "p99_s": histogram.percentile_s(99),
-                    }
-                    for operation, histogram in value.items()
-                }
-            elif isinstance(value, Mapping):
-                plain[name] = {each.value: count for each, count in value.items()}
-            else:
-                plain[name] = value
-        return plain
+        return plain | {name: _plain(getattr(self, name)) for name in attrs.fields_dict(type(self))}
 
-    def __sub__(self, earlier: CacheStats) -> CacheStats:
-        changes: dict[str, Any] = {}
-        for name in attrs.fields_dict(CacheStats):
-            later_value, earlier_value = getattr(self, name), getattr(earlier, name)
-            if name == "latency":
-                changed = {
-                    operation: histogram - earlier_value.get(operation, Histogram())
-                    for operation, histogram in later_value.items()
-                }
-                changes[name] = {each: histogram for each, histogram in changed.items() if histogram.count}
-            elif isinstance(later_value, Mapping):
-                changes[name] = _difference(later_value, earlier_value)
-            else:
-                changes[name] = later_value - earlier_value
-        return CacheStats(**changes)
+    def __sub__(self, earlier: Self) -> Self:
+        names = attrs.fields_dict(type(self))
+        return type(self)(**{name: _change(getattr(self, name), getattr(earlier, name)) for name in names})
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(each): _plain(part) for each, part in value.items()}
+    return value.as_dict() if isinstance(value, Histogram | Sizes | EntityStats) else value
+
+
+_EMPTY: Final = (Histogram(), EntityStats())
+
+
+def _change(later: Any, earlier: Any) -> Any:
+    """What happened between two figures; of mappings, only that of which something did."""
+    if not isinstance(later, Mapping):
+        return later - earlier
+    changes = {
+        name: figure - earlier.get(name, 0 if isinstance(figure, int) else type(figure)())
+        for name, figure in later.items()
+    }
+    return {name: change for name, change in changes.items() if change and change not in _EMPTY}
+
+
+@attrs.frozen(kw_only=True)
+class CacheStats(EntityStats):
+    """A snapshot of the counters. `later - earlier` is what happened in between.
+
+    Attributes:
+        errors: Attempts that failed, by kind.
+        gave_up: Operations that did without the store, by kind of their last failure.
+        latency: How long operations took, by name.
+        entities: What is counted by key, by entity: the part of the key after the namespace. At most a
+            hundred of them; the others are counted together under `OTHERS`.
+    """
+
+    errors: Mapping[FailureKind, int] = attrs.field(default=_NOTHING, converter=_frozen_mapping, hash=False)
+    gave_up: Mapping[FailureKind, int] = attrs.field(default=_NOTHING, converter=_frozen_mapping, hash=False)
+    latency: Mapping[OperationName, Histogram] = attrs.field(
+        default=_NOTHING, converter=_frozen_mapping, hash=False
+    )
+    entities: Mapping[str, EntityStats] = attrs.field(default=_NOTHING, converter=_frozen_mapping, hash=False)
 
 
 _COUNTED: Final[Mapping[type[Notice], str]] = {
-    Hit: "redis_hits",
     StaleServed: "stale_hits",
     LoadFailed: "load_failures",
     RefreshStarted: "refreshes",
@@ -248,64 +324,172 @@ _COUNTED: Final[Mapping[type[Notice], str]] = {
     RefreshSkipped: "refreshes_skipped",
     VariantStored: "variants_stored",
     LoadShared: "shared",
-    Waited: "waits",
-    Stored: "stored",
     FillRefused: "lost_leases",
     LeaseOutgrown: "outgrown_leases",
     Unstorable: "unstorable",
     Outlived: "outlived",
 }
-"""Notices that are counted one by one."""
+"""Notices of one key that are counted one by one."""
+
+_COUNTED_BY_KEYS: Final[Mapping[type[Notice], str]] = {
+    Invalidated: "invalidated",
+    SoftExpired: "soft_expired",
+    InvalidationFailed: "failed_invalidations",
+    InvalidationRefused: "refused_invalidations",
+}
+"""Notices of several keys, each of which is counted."""
+
+
+@attrs.define
+class _Measured:
+    """A distribution that grows."""
+
+    buckets: Counter[int] = attrs.field(factory=Counter)
+    sum: int = 0
+
+    def add(self, measured: int) -> None:
+        measured = max(measured, 0)  # a clock may go back
+        self.buckets[_bucket(measured)] += 1
+        self.sum += measured
+
+    def merge(self, other: _Measured) -> None:
+        self.buckets.update(other.buckets)
+        self.sum += other.sum
+
+
+@attrs.define
+class _Counts:
+    """What is counted of one entity."""
+
+    hits: int = 0
+    """By far the most: the others are looked up by name."""
+    counts: Counter[str] = attrs.field(factory=Counter)
+    misses: Counter[MissReason] = attrs.field(factory=Counter)
+    load_time: _Measured = attrs.field(factory=_Measured)
+    wait_time: _Measured = attrs.field(factory=_Measured)
+    stored_size: _Measured = attrs.field(factory=_Measured)
+
+    def merge(self, other: _Counts) -> None:
+        self.hits += other.hits
+        self.counts.update(other.counts)
+        self.misses.update(other.misses)
+        self.load_time.merge(other.load_time)
+        self.wait_time.merge(other.wait_time)
+        self.stored_size.merge(other.stored_size)
+
+    def figures(self) -> dict[str, Any]:
+        """The fields of an `EntityStats`."""
+        return {
+            "redis_hits": self.hits,
+            "misses": self.misses,
+            "load_time": Histogram(self.load_time.buckets, self.load_time.sum),
+            "wait_time": Histogram(self.wait_time.buckets, self.wait_time.sum),
+            "stored_size": Sizes(self.stored_size.buckets, self.stored_size.sum),
+            **self.counts,
+        }
 
 
 @attrs.define
 class StatsFold:
     """Takes notices in, and gives snapshots. Not thread-safe: a driver for threads holds a lock."""
 
-    _counts: Counter[str] = attrs.field(factory=Counter, init=False)
-    _misses: Counter[MissReason] = attrs.field(factory=Counter, init=False)
+    _entities: dict[str, _Counts] = attrs.field(factory=dict, init=False)
+    _known: set[str] = attrs.field(factory=set, init=False)
+    """Those for which a place is kept."""
+    _others: _Counts = attrs.field(factory=_Counts, init=False)
+    _internal: _Counts = attrs.field(factory=_Counts, init=False)
+    """What is about no entity: tags, and patterns of several."""
+    _by_key: dict[str, _Counts] = attrs.field(factory=dict, init=False)
+    """The counts of the keys that were used last: to look a key's entity up takes as long as counting."""
     _errors: Counter[FailureKind] = attrs.field(factory=Counter, init=False)
     _gave_up: Counter[FailureKind] = attrs.field(factory=Counter, init=False)
     _latency: dict[OperationName, list[int]] = attrs.field(factory=dict, init=False)
-    """How many durations each bucket holds, by operation."""
+    """How many durations each bucket holds, by operation; and then their sum in microseconds."""
+
+    def know(self, entity: str) -> None:
+        """Keep a place for an entity, which is counted from now on even where there are too many of others.
+
+        Args:
+            entity: The part of its keys after the namespace, as it is written there.
+        """
+        self._by_key.clear()
+        self._known.add(entity)
+        self._entities.setdefault(entity, _Counts())
+
+    def successor(self) -> StatsFold:
+        """One that has counted nothing yet, and knows the same entities: in a forked process, say."""
+        fold = StatsFold()
+        for entity in self._known:
+            fold.know(entity)
+        return fold
 
     def record(self, notices: Iterable[Notice]) -> None:
         """Count."""
+        by_key = self._by_key
         for notice in notices:
-            counter = _COUNTED.get(type(notice))
-            if counter is not None:
-                self._counts[counter] += 1
-            elif isinstance(notice, Ended):
-                self._ended(notice)
+            kind = type(notice)
+            if kind is Hit:
+                key = notice.key  # type: ignore[union-attr]  # as its class says, and a check costs as much
+                (by_key.get(key) or self._of(key)).hits += 1
+            elif kind is Ended:
+                self._ended(notice)  # type: ignore[arg-type]
             else:
                 self._record(notice)
 
     def _ended(self, notice: Ended) -> None:
-        buckets = self._latency.get(notice.operation)
+        operation = notice.operation
+        if operation is OperationName.REFRESH or notice.result is Result.ABANDONED:
+            return  # nobody has waited for it, or it came to nothing
+        buckets = self._latency.get(operation)
         if buckets is None:
-            buckets = self._latency[notice.operation] = [0] * _BUCKETS
-        took_us = int(notice.took_s * 1e6)
-        bucket = _BUCKET_OF[took_us] if 0 <= took_us < len(_BUCKET_OF) else _bucket(took_us)
+            buckets = self._latency[operation] = [0] * (_BUCKETS + 1)
+        took_us = max(int(notice.took_s * 1e6), 0)
+        bucket = _BUCKET_OF[took_us] if took_us < len(_BUCKET_OF) else _bucket(took_us)
         buckets[bucket] += 1
+        buckets[_BUCKETS] += took_us
+
+    def _of(self, key: str) -> _Counts:
+        """The counts of a key's entity."""
+        entity = entity_of(key)
+        counts = self._entities.get(entity)
+        if counts is None:
+            if not entity:
+                counts = self._internal
+            elif len(self._entities) < _MOST_ENTITIES:
+                counts = self._entities[entity] = _Counts()
+            else:
+                counts = self._others
+        if len(self._by_key) >= _MOST_KNOWN:
+            self._by_key.clear()
+        self._by_key[key] = counts
+        return counts
 
     def _record(self, notice: Notice) -> None:
-        counts = self._counts
+        counter = _COUNTED.get(type(notice))
+        if counter is not None:
+            self._of(notice.key).counts[counter] += 1  # type: ignore[union-attr]  # all of these have one
+            return
+        counter = _COUNTED_BY_KEYS.get(type(notice))
+        if counter is not None:
+            for key in notice.keys:  # type: ignore[union-attr]
+                self._of(key).counts[counter] += 1
+            return
         match notice:
-            case Missed(reason=reason):
-                self._misses[reason] += 1
-            case Loaded(leased=leased):
-                counts["loads"] += 1
-                counts["loads_without_lease"] += not leased
-            case Invalidated(keys=keys):
-                counts["invalidated"] += len(keys)
-            case PatternDeleted(count=count):
-                counts["invalidated"] += count
-            case SoftExpired(keys=keys):
-                counts["soft_expired"] += len(keys)
-            case InvalidationFailed(keys=keys):
-                counts["failed_invalidations"] += len(keys)
-            case InvalidationRefused(keys=keys):
-                counts["refused_invalidations"] += len(keys)
+            case Missed(key=key, reason=reason):
+                self._of(key).misses[reason] += 1
+            case Loaded(key=key, leased=leased, took_s=took_s):
+                of_entity = self._of(key)
+                of_entity.counts["loads"] += 1
+                of_entity.counts["loads_without_lease"] += not leased
+                of_entity.load_time.add(int(took_s * 1e6))
+            case Waited(key=key, waited_s=waited_s):
+                self._of(key).counts["waits"] += 1
+                self._of(key).wait_time.add(int(waited_s * 1e6))
+            case Stored(key=key, size_bytes=size_bytes):
+                self._of(key).counts["stored"] += 1
+                self._of(key).stored_size.add(size_bytes)
+            case PatternDeleted(pattern=pattern, count=count):
+                self._of_pattern(pattern).counts["invalidated"] += count
             case StoreErrored(kind=kind):
                 self._errors[kind] += 1
             case StoreGaveUp(kind=kind):
@@ -315,13 +499,31 @@ class StatsFold:
                 # PatternProgressed adds up to PatternDeleted; StoreAnswered is for the breaker.
                 pass
 
+    def _of_pattern(self, pattern: str) -> _Counts:
+        """The counts of the one entity that a pattern is about, if it is about one."""
+        entity = entity_of(pattern)
+        return self._internal if set(entity) & _GLOB else self._of(pattern)
+
+    def _all(self) -> Iterator[_Counts]:
+        yield from self._entities.values()
+        yield self._others
+        yield self._internal
+
     def snapshot(self) -> CacheStats:
         """The counters as they are now."""
-        latency = {name: Histogram(_filled(buckets)) for name, buckets in self._latency.items()}
+        total = _Counts()
+        for counts in self._all():
+            total.merge(counts)
+        others = {} if self._others == _Counts() else {OTHERS: self._others}
         return CacheStats(
-            misses=self._misses,
             errors=self._errors,
             gave_up=self._gave_up,
-            latency=latency,
-            **self._counts,
+            latency={
+                name: Histogram(_filled(buckets[:_BUCKETS]), buckets[_BUCKETS])
+                for name, buckets in self._latency.items()
+            },
+            entities={
+                name: EntityStats(**counts.figures()) for name, counts in {**self._entities, **others}.items()
+            },
+            **total.figures(),
         )

@@ -148,8 +148,8 @@ class CacheBase:
 
         Args:
             subscriber: A plain function of one notice; see `sansio_cache.notices`. No notice holds a value.
-            kinds: The classes of notices that it is told of; None for all. Where nobody asks for `Hit` or
-                `Ended`, hits cost what they cost without a subscriber.
+            kinds: The classes of notices that it is told of; None for all. Where nobody asks for `Hit`,
+                `Began` or `Ended`, hits cost what they cost without a subscriber.
 
         Returns:
             A function that ends the subscription; calling it again does nothing.

@@ -30,6 +30,7 @@ from sansio_cache.commands import (
     StoreCommand,
 )
 from sansio_cache.coordinator import Coordinator, Distrusted, Suspected, Trusted, without_store
+from sansio_cache.errors import CacheClosedError
 from sansio_cache.events import (
     Computed,
     ComputeFailed,
@@ -60,6 +61,7 @@ from sansio_cache_runtime.outside_names import OutsideNames, outside_names
 from sansio_cache_runtime.process import is_inside, process_lock
 from sansio_cache_runtime.recorder import Recorder
 from sansio_cache_runtime.shared_errors import SharedError
+from sansio_cache_runtime.spans import Span, begin_span
 from sansio_cache_runtime.watching import Watch
 
 
@@ -107,8 +109,8 @@ class _ReboundError(Exception):
 class Call(Struct, eq=False):
     """One operation that does more than ask the store: its loader, and what is to be undone at its end."""
 
-    loader: Callable[..., Any] | None
-    ticket: Ticket | None
+    loader: Callable[..., Any] | None = None
+    ticket: Ticket | None = None
     watch: Watch | None = None
     change: Any = None
     """What it waits for while it watches."""
@@ -118,6 +120,14 @@ class Call(Struct, eq=False):
     """Whether who it would wait for waits for a loader that it is in."""
     outside: OutsideNames | None = None
     """What its loader named when it was handed over, in a refresh; else None."""
+    cause_id: int = 0
+    """Of a refresh: the number of the operation that has begun it, where that was followed."""
+    span: Span | None = None
+    """As what it is followed, where somebody follows operations."""
+
+    def stated(self, step: Step) -> Sequence[Notice]:
+        """What a step states."""
+        return step.notices if self.span is None else self.span.taken(step)
 
     def wake(self) -> None:
         """Something that it watches has changed."""
@@ -360,7 +370,13 @@ class DriverBase(ABC, Generic[E, B]):
         return 0.0 if call.is_circle else longest_s
 
     def _woke(self, call: Call) -> Woke:
-        """A sleep is over."""
+        """A sleep is over.
+
+        Raises:
+            CacheClosedError: The cache was closed meanwhile.
+        """
+        if self._is_closed:
+            raise CacheClosedError("the cache was closed while an operation was waiting")
         is_circle, call.is_circle = call.is_circle, False
         if call.ticket is not None:
             self._coordinator.wake(call.ticket)
@@ -390,8 +406,21 @@ class DriverBase(ABC, Generic[E, B]):
         if call.watch is not None:
             self._watches.discard(call.watch)
             call.watch.stop()
+        if call.span is not None:
+            call.span.abandon()
 
-    def _spawn(self, steps: Sequence[Step], loader: Callable[..., Any] | None) -> None:
+    def _follow(self, step: Step, loader: Callable[..., Any] | None, call: Call | None) -> Call | None:
+        """Tell that an operation begins, as somebody follows operations; its end is told with its call's."""
+        if call is not None and call.span is not None:
+            return call  # the end of a mutation
+        subscribers, cause_id = self._recorder.subscribers, 0 if call is None else call.cause_id
+        span = begin_span(subscribers, step, self._coordinator.part_of, self._clock, cause_id)
+        if span is not None:
+            call = call or Call(loader, None)
+            call.span = span
+        return call
+
+    def _spawn(self, steps: Sequence[Step], loader: Callable[..., Any] | None, by: Call | None) -> None:
         """Run operations in the background, but for those that somebody here runs already."""
         for step in steps:
             command = step.command
@@ -406,7 +435,9 @@ class DriverBase(ABC, Generic[E, B]):
                 if begun is None:
                     continue
                 assert loader is not None
-                call = Call(loader, ticket, outside=outside_names(command.key, loader))
+                cause_id = 0 if by is None or by.span is None else by.span.began.id
+                outside = outside_names(command.key, loader)
+                call = Call(loader, ticket, outside=outside, cause_id=cause_id)
                 if not self._submit(begun, call):
                     self._give_up(ticket)  # or nobody here would ever refresh the key again
                     self._note((RefreshSkipped(command.key),))

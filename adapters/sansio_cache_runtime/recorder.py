@@ -196,9 +196,14 @@ class Recorder:
             return self._fold.snapshot()
 
     def after_fork(self) -> None:
-        """A lock that another thread held when the process forked is never released, nor its count ended."""
+        """A lock that another thread held when the process forked is never released, nor its count ended.
+
+        What was counted is the parent's: a child that had it too would report all of it once more.
+        """
         self._counting = process_lock()
         self._is_counting = False
+        self._uncounted.clear()
+        self._fold = self._fold.successor()
         self.subscribers.after_fork()
 
     def _count(self) -> None:

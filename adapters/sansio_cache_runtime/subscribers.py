@@ -18,7 +18,7 @@ import attrs
 
 from sansio_cache.describe import describe
 from sansio_cache.errors import ConfigurationError
-from sansio_cache.notices import Ended, Hit, Notice
+from sansio_cache.notices import Began, Ended, Hit, Notice
 from sansio_cache.signals import let_through
 from sansio_cache_runtime.context import set_safely
 from sansio_cache_runtime.loaders import is_coroutine_function, telling
@@ -34,8 +34,8 @@ Kinds = frozenset[type[Notice]]
 """Classes of notices."""
 
 _ALL: Final[Kinds] = frozenset(get_args(Notice))
-_OF_HITS: Final[Kinds] = frozenset({Hit, Ended})
-"""What a hit states."""
+_OF_HITS: Final[Kinds] = frozenset({Began, Hit, Ended})
+"""What is told of a hit."""
 
 
 @attrs.define(eq=False)
@@ -102,7 +102,7 @@ class Subscribers:
         self.is_there = False
         """Whether there is anybody to tell: all that a cache without one pays for."""
         self.wants_hits = False
-        """Whether somebody is to be told of hits, or of the end of operations: mostly not."""
+        """Whether somebody is to be told of hits, or of operations from begin to end: mostly not."""
 
     def subscribe(self, subscriber: Subscriber, kinds: Kinds = _ALL) -> Callable[[], None]:
         """Tell a function of every notice of these kinds; call what is given back to end that."""
@@ -137,7 +137,8 @@ class Subscribers:
         """Tell everybody. What a subscriber raises is logged once; only what ends a program goes on."""
         for explaining in _told.get():
             if explaining.subscribers is self and not explaining.is_over:
-                explaining.explanation.notices.extend(notices)
+                told = [notice for notice in notices if not isinstance(notice, Began)]
+                explaining.explanation.notices.extend(told)
         if not self._subscribers or self._kinds.isdisjoint(map(type, notices)):
             return
         with telling():

@@ -407,7 +407,7 @@ class LoadManyFilling(AsksStore):
         match event:
             case CellsFilled(now_s=now_s, results=results) if len(results) == len(self.chunk):
                 notices = (
-                    Stored(each.key) if result.is_accepted else FillRefused(each.key)
+                    Stored(each.key, len(each.body)) if result.is_accepted else FillRefused(each.key)
                     for each, result in zip(self.chunk, results, strict=True)
                 )
                 return fill(fills, now_s, *notices)

@@ -434,7 +434,7 @@ class LoadFilling(AsksStore, Struct, frozen=True):
                 # Of a variant, nobody has looked whether the other's entry is still there.
                 holds = not request.variant_of and request.versions(versions) == self.versions
                 outcome = Loaded(self.outcome.value, self.outcome.payload, accepted=holds)
-                return self._end(outcome, now_s, Stored(name))
+                return self._end(outcome, now_s, Stored(name, len(self.fill.body)))
             case CellsFilled():
                 raise unexpected(self, event)
             case StoreFailed(now_s=now_s, kind=kind):

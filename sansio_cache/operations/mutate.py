@@ -193,7 +193,7 @@ class MutateFilling(AsksStore):
                 for fill, result in zip(self.fills, results, strict=True):
                     if result.is_accepted:
                         stored.add(fill.key)
-                        notices.append(Stored(fill.key))
+                        notices.append(Stored(fill.key, len(fill.body)))
                     else:
                         notices.append(FillRefused(fill.key))
                 rest = tuple(key for key in request.keys if key not in stored)

@@ -204,7 +204,7 @@ class SetFilling(AsksStore):
             case CellsFilled(now_s=now_s, results=results) if len(results) == len(self.fills):
                 done = (*self.done, *results)
                 notices = tuple(
-                    Stored(fill.key) if result.is_accepted else FillRefused(fill.key)
+                    Stored(fill.key, len(fill.body)) if result.is_accepted else FillRefused(fill.key)
                     for fill, result in zip(self.fills, results, strict=True)
                 )
                 if len(done) < len(request.items):

@@ -10,13 +10,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sansio_cache import CacheStats, Histogram
+from sansio_cache import CacheStats, EntityStats, Histogram, Sizes
 from sansio_cache.cell import FOREIGN
 from sansio_cache.entry import MissReason
 from sansio_cache.events import FailureKind
 from sansio_cache.loader import Absent, Fresh
 from sansio_cache.memory_store import MemoryStore
 from sansio_cache.notices import (
+    Began,
     Ended,
     FillRefused,
     Hit,
@@ -36,6 +37,7 @@ from sansio_cache.notices import (
     RefreshFailed,
     RefreshSkipped,
     RefreshStarted,
+    Result,
     SkipReason,
     SoftExpired,
     StaleServed,
@@ -56,7 +58,7 @@ from sansio_cache.operations.invalidate import InvalidateRequest, invalidate
 from sansio_cache.operations.load_many import load_many
 from sansio_cache.operations.set_many import Item, SetRequest, set_many
 from sansio_cache.policy import Policy
-from sansio_cache.stats import StatsFold
+from sansio_cache.stats import OTHERS, StatsFold
 from sansio_cache.ttl import NO_JITTER
 from support.machines import INTS, NONCE, TEXTS, TIMEOUTS, Clock, Fault, Process, load_request
 
@@ -73,8 +75,11 @@ def folded(*notices):
         (Hit("k"), CacheStats(redis_hits=1)),
         (StaleServed("k"), CacheStats(stale_hits=1)),
         (Missed("k", MissReason.SCHEMA), CacheStats(misses={MissReason.SCHEMA: 1})),
-        (Loaded("k", True, 0.1), CacheStats(loads=1)),
-        (Loaded("k", False, 0.1), CacheStats(loads=1, loads_without_lease=1)),
+        (Loaded("k", True, 1e-6), CacheStats(loads=1, load_time=Histogram({1: 1}, 1))),
+        (
+            Loaded("k", False, 2e-6),
+            CacheStats(loads=1, loads_without_lease=1, load_time=Histogram({2: 1}, 2)),
+        ),
         (LoadFailed("k", True, "ValueError"), CacheStats(load_failures=1)),
         (RefreshStarted("k", True), CacheStats(refreshes=1)),
         (RefreshFailed("k", "ValueError"), CacheStats(refresh_failures=1)),
@@ -82,8 +87,8 @@ def folded(*notices):
         (RefreshSkipped("k", SkipReason.REBOUND, "id"), CacheStats(refreshes_skipped=1)),
         (VariantStored("k"), CacheStats(variants_stored=1)),
         (LoadShared("k"), CacheStats(shared=1)),
-        (Waited("k", 0.1), CacheStats(waits=1)),
-        (Stored("k"), CacheStats(stored=1)),
+        (Waited("k", 3e-6), CacheStats(waits=1, wait_time=Histogram({3: 1}, 3))),
+        (Stored("k", 2), CacheStats(stored=1, stored_size=Sizes({2: 1}, 2))),
         (FillRefused("k"), CacheStats(lost_leases=1)),
         (LeaseOutgrown("k"), CacheStats(outgrown_leases=1)),
         (Outlived("k"), CacheStats(outlived=1)),
@@ -101,6 +106,10 @@ def folded(*notices):
         (PatternProgressed("p", 3, 2), CacheStats()),
         (StoreAnswered(), CacheStats()),
         (Unasked(2), CacheStats()),
+        # Nobody has waited for the one, and the other came to nothing.
+        (Ended(OperationName.REFRESH, 0.1), CacheStats()),
+        (Ended(OperationName.GET, 0.1, Result.ABANDONED), CacheStats()),
+        (Began(OperationName.GET, "k", 1, "", 7), CacheStats()),
     ],
 )
 def test_each_notice_raises_exactly_its_own_counter(notice, stats):
@@ -116,6 +125,66 @@ def test_operations_are_timed_by_name():
         OperationName.GET: 2,
         OperationName.SET: 1,
     }
+
+
+def test_what_is_about_a_key_is_counted_by_its_entity():
+    stats = folded(
+        Hit("shop:user:1"),
+        Hit("shop:user:2"),
+        Missed("shop:user:2", MissReason.ABSENT),
+        Loaded("shop:user:2", True, 0.5),
+        Stored("shop:user:2", 120),
+        Waited("shop:top", 0.25),
+        Unstorable("shop:top", "set"),
+        Invalidated(("shop:user:1", "shop:%t:users", "shop:order:9")),
+        PatternDeleted("shop:order:*", 3),
+        PatternDeleted("shop:or*:*", 4),
+    )
+    assert set(stats.entities) == {"user", "top", "order"}
+    user, top, order = (stats.entities[name] for name in ("user", "top", "order"))
+    assert (user.redis_hits, user.misses, user.hit_rate) == (
+        2,
+        {MissReason.ABSENT: 1},
+        pytest.approx(200 / 3),
+    )
+    assert (user.loads, user.load_time.count, user.load_time.sum_s) == (1, 1, 0.5)
+    assert (user.stored, user.stored_size.count, user.stored_size.sum_bytes) == (1, 1, 120)
+    assert 120 < user.stored_size.percentile_bytes(50) < 151
+    assert user.stored_size.bounds() == [(user.stored_size.percentile_bytes(50), 1)]
+    assert (top.waits, top.wait_time.sum_s, top.unstorable) == (1, 0.25, 1)
+    assert (user.invalidated, order.invalidated) == (1, 4)
+    assert stats.invalidated == 10, "tags, and what several entities may be meant by, are in the total alone"
+
+
+def test_the_totals_are_the_sums_of_the_entities_however_many_there_are():
+    fold = StatsFold()
+    fold.know("late")
+    for number in range(150):
+        fold.record([Hit(f"shop:e{number}:1"), Loaded(f"shop:e{number}:1", True, 0.001)])
+    fold.record([Hit("shop:late:1")])
+    stats = fold.snapshot()
+    assert len(stats.entities) == 101
+    assert stats.entities["late"].redis_hits == 1, "a place was kept for it"
+    assert stats.entities[OTHERS].redis_hits == 51
+    assert stats.redis_hits == sum(each.redis_hits for each in stats.entities.values()) == 151
+    assert stats.load_time.sum == sum(each.load_time.sum for each in stats.entities.values()) == 150_000
+
+
+def test_an_entity_for_which_a_place_is_kept_is_there_from_the_start_and_after_a_fork():
+    fold = StatsFold()
+    fold.record([Hit("shop:user:1")])
+    fold.know("user")
+    fold.know("order")
+    assert fold.snapshot().entities["order"] == EntityStats()
+    assert fold.snapshot().entities["user"].redis_hits == 1
+    assert fold.successor().snapshot() == CacheStats(entities={"user": EntityStats(), "order": EntityStats()})
+
+
+def test_the_keys_that_are_remembered_by_their_entity_are_bounded():
+    fold = StatsFold()
+    fold.record(Hit(f"shop:user:{number}") for number in range(5_000))
+    assert len(fold._by_key) <= 1024
+    assert fold.snapshot().entities["user"].redis_hits == 5_000
 
 
 def test_totals_and_the_hit_rate_count_stale_answers_as_answers():
@@ -414,7 +483,7 @@ def test_the_random_traffic_meets_everything_that_there_is_to_count():
     # A memory store's replies belong to their keys, and its cells are whole.
     assert set(stats.misses) == set(MissReason) - {MissReason.KEY_CHECK, MissReason.CORRUPT}
     figures = attrs.asdict(stats, recurse=False)
-    for other in ("misses", "errors", "gave_up", "latency"):
+    for other in ("misses", "errors", "gave_up", "latency", "entities"):
         assert figures.pop(other)
     idle = {name for name, figure in figures.items() if figure == 0}
     # Renewals do not run here, it is drivers who skip a refresh, and a memory store refuses nothing.
@@ -459,7 +528,14 @@ def test_the_counters_are_plain_data_that_can_be_made_json_of():
     assert {name: plain[name] for name in derived} == {name: getattr(stats, name) for name in derived}
     assert plain["misses"] == {reason.value: count for reason, count in stats.misses.items()} != {}
     assert plain["latency"] == {
-        operation.value: {"count": each.count, "p50_s": each.percentile_s(50), "p99_s": each.percentile_s(99)}
+        operation.value: {
+            "count": each.count,
+            "sum_s": each.sum_s,
+            "p50_s": each.percentile_s(50),
+            "p99_s": each.percentile_s(99),
+        }
         for operation, each in stats.latency.items()
     }
     assert plain["latency"] != {}
+    assert plain["entities"] == {"a": stats.entities["a"].as_dict(), "b": stats.entities["b"].as_dict()}
+    assert plain["entities"]["a"]["stored_size"]["sum_bytes"] == stats.entities["a"].stored_size.sum_bytes > 0

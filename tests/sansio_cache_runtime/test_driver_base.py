@@ -164,7 +164,7 @@ def test_who_finds_its_own_thread_in_a_change_shares_nothing_and_spawns_nothing(
     with driver._lock:
         assert driver._join(SHARE, call) == SharingTimedOut(0.0, 0, 0)
         assert driver._join(replace(SHARE, displaced=0), call) == SharingTimedOut(0.0, 0, 0)
-        driver._spawn((REFRESH,), None)
+        driver._spawn((REFRESH,), None, None)
     assert call.ticket is None
     assert driver.heard == [RefreshSkipped(KEY)]
 
@@ -325,17 +325,17 @@ def test_a_call_watches_until_its_end():
 
 def test_what_is_spawned_is_run_once_and_ends_with_its_ticket():
     driver = Idle()
-    driver._spawn((REFRESH, REFRESH), len)
+    driver._spawn((REFRESH, REFRESH), len, None)
     [(step, call)] = driver.refreshes
     assert call.loader is len
     assert step.load_id is not None
     assert not driver.is_empty
 
-    driver._spawn((REFRESH,), len)
+    driver._spawn((REFRESH,), len, None)
     assert len(driver.refreshes) == 1, "it is being refreshed"
     driver._end(call)
     assert driver.is_empty
-    driver._spawn((REFRESH,), len)
+    driver._spawn((REFRESH,), len, None)
     assert len(driver.refreshes) == 2
     assert not driver.heard
 
@@ -343,12 +343,12 @@ def test_what_is_spawned_is_run_once_and_ends_with_its_ticket():
 def test_where_there_is_no_room_a_refresh_is_skipped_and_leaves_no_load():
     """Or nobody in this process would ever refresh the key again."""
     driver = Idle(has_room=False)
-    driver._spawn((REFRESH,), len)
+    driver._spawn((REFRESH,), len, None)
     assert driver.heard == [RefreshSkipped(KEY)]
     assert driver.is_empty
 
     driver.has_room = True
-    driver._spawn((REFRESH,), len)
+    driver._spawn((REFRESH,), len, None)
     assert len(driver.refreshes) == 1
 
 
@@ -360,7 +360,7 @@ def test_an_interrupt_as_a_refresh_is_handed_over_leaves_no_load():
 
     driver._submit = strike
     with pytest.raises(KeyboardInterrupt):
-        driver._spawn((REFRESH,), len)
+        driver._spawn((REFRESH,), len, None)
     assert driver.is_empty
 
 

@@ -26,7 +26,7 @@ from sansio_cache.notices import (
     Unasked,
     Unstorable,
 )
-from sansio_cache.stats import StatsFold
+from sansio_cache.stats import CacheStats, StatsFold
 from sansio_cache_redis.sync import Cache
 from sansio_cache_runtime import process
 from sansio_cache_runtime import recorder as module
@@ -196,7 +196,7 @@ def test_a_lock_that_another_thread_held_at_the_fork_is_not_waited_for():
         process.begin_in_child()
         recorder.after_fork()
         assert finished(recorder.snapshot)
-        assert recorder.snapshot().redis_hits == 1
+        assert recorder.snapshot() == CacheStats()
     finally:
         may_go.set()
         thread.join()
@@ -207,8 +207,20 @@ def test_a_process_that_was_forked_while_another_thread_counted_counts_in_the_ch
     recorder.note(HIT)
     recorder._is_counting = True  # by a thread of the parent, which is not there in the child
     recorder.after_fork()
+    recorder.note(HIT)
 
     assert recorder.snapshot().redis_hits == 1
+
+
+def test_the_statistics_of_a_forked_process_begin_at_zero():
+    """What was counted and what was still to be counted is the parent's, who says so."""
+    recorder = Recorder("n")
+    recorder.note(HIT)
+    recorder.snapshot()
+    recorder.note(HIT)
+    recorder.after_fork()
+
+    assert recorder.snapshot() == CacheStats()
 
 
 def test_a_thread_that_counts_does_not_trip_up_one_that_asks():

@@ -21,6 +21,7 @@ from typing import Any, Final, Protocol
 from sansio_cache.errors import CacheClosedError
 from sansio_cache_runtime.anyio.event import LoopEvent
 from sansio_cache_runtime.anyio.loops import Reach, reach_running_loop
+from sansio_cache_runtime.spans import leave_spans
 from sansio_cache_runtime.subscribers import leave_explanations
 from sansio_cache_runtime.tracebacks import textless
 
@@ -70,6 +71,7 @@ class Background(Protocol):
 
 async def _guarded(job: Job) -> None:
     leave_explanations()
+    leave_spans()
     try:
         await job()
     except CacheClosedError:

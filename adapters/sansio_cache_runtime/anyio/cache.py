@@ -33,6 +33,7 @@ from sansio_cache_runtime.anyio.loops import library
 from sansio_cache_runtime.backend import AnyioBackend
 from sansio_cache_runtime.cache_base import CacheBase, made_config, warn_of_dropped
 from sansio_cache_runtime.cached import Bond, decorating
+from sansio_cache_runtime.driver_base import Call
 from sansio_cache_runtime.entity import plan_entity
 from sansio_cache_runtime.loaders import bind, refuse_uncallable
 from sansio_cache_runtime.mutation import Mutation, plan_mutation
@@ -575,8 +576,9 @@ class Cache(CacheBase):
     async def _mutating(self, mutation: Mutation) -> AsyncIterator[Mutation]:
         held = ManyHeld(None, None)
         has_ended = False
+        call = Call()  # the two ends of one operation
         try:
-            outcome = await self._bound().run(mutation.begin())
+            outcome = await self._bound().run(mutation.begin(), call=call)
             assert isinstance(outcome, ManyHeld)
             held = outcome
             with self._bound().renewing(held.renewal):
@@ -584,7 +586,7 @@ class Cache(CacheBase):
             has_ended = True
         finally:
             try:
-                outcome = await self._bound().run(mutation.end(held, raised=not has_ended))
+                outcome = await self._bound().run(mutation.end(held, raised=not has_ended), call=call)
             except CacheClosedError:
                 if has_ended:
                     raise  # otherwise what the block has raised goes on: a handler may have closed the cache

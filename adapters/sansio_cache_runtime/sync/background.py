@@ -20,6 +20,7 @@ from typing import Final
 from sansio_cache.errors import CacheClosedError
 from sansio_cache.signals import let_through
 from sansio_cache_runtime.process import is_inside, process_lock
+from sansio_cache_runtime.spans import leave_spans
 from sansio_cache_runtime.subscribers import leave_explanations
 from sansio_cache_runtime.sync.event import ThreadEvent
 from sansio_cache_runtime.tracebacks import textless
@@ -102,6 +103,7 @@ def _start(run: Callable[[], object], name: str) -> None:
 def guarded(job: Callable[[], object]) -> None:
     """Run a job that belongs to no caller; what it raises is logged."""
     leave_explanations()
+    leave_spans()
     try:
         job()
     except CacheClosedError:

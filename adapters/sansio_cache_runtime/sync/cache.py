@@ -24,6 +24,7 @@ from sansio_cache.step import Loaded, ManyHeld, Outcome, Step, Value
 from sansio_cache_runtime.backend import SyncBackend
 from sansio_cache_runtime.cache_base import CacheBase, made_config, warn_of_dropped
 from sansio_cache_runtime.cached import Bond, decorating
+from sansio_cache_runtime.driver_base import Call
 from sansio_cache_runtime.entity import plan_entity
 from sansio_cache_runtime.loaders import bind, refuse_coroutine_function, refuse_for_threads
 from sansio_cache_runtime.mutation import Mutation, plan_mutation
@@ -534,8 +535,9 @@ class Cache(CacheBase):
     def _mutating(self, mutation: Mutation) -> Iterator[Mutation]:
         held = ManyHeld(None, None)
         has_ended = False
+        call = Call()  # the two ends of one operation
         try:
-            outcome = self._driver.run(mutation.begin())
+            outcome = self._driver.run(mutation.begin(), call=call)
             assert isinstance(outcome, ManyHeld)
             held = outcome
             with self._driver.renewing(held.renewal):
@@ -543,7 +545,7 @@ class Cache(CacheBase):
             has_ended = True
         finally:
             try:
-                outcome = self._driver.run(mutation.end(held, raised=not has_ended))
+                outcome = self._driver.run(mutation.end(held, raised=not has_ended), call=call)
             except CacheClosedError:
                 if has_ended:
                     raise  # otherwise what the block has raised goes on: a handler may have closed the cache

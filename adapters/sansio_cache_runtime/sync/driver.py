@@ -89,9 +89,11 @@ class Driver(DriverBase[ThreadEvent, SyncBackend]):
         if self._is_closed:
             raise CacheClosedError("the cache is closed: make another")
         coordinator, recorder = self._coordinator, self._recorder
+        if recorder.subscribers.wants_hits:
+            call = self._follow(step, loader, call)
         try:
             while True:
-                notices = step.notices
+                notices = step.notices if call is None else call.stated(step)
                 if notices and (
                     (recorder.note(notices) and coordinator.concerns(notices)) or coordinator.needs_recovery
                 ):
@@ -118,7 +120,7 @@ class Driver(DriverBase[ThreadEvent, SyncBackend]):
                     self._end(call)
             raise
         if step.spawn:
-            self._spawn(step.spawn, loader)
+            self._spawn(step.spawn, loader, call)
         assert step.outcome is not None
         return step.outcome
 
@@ -197,8 +199,6 @@ class Driver(DriverBase[ThreadEvent, SyncBackend]):
             if longest_s:
                 call.change.wait(longest_s)
                 call.change.clear()
-        if self._is_closed:
-            raise CacheClosedError("the cache was closed while an operation was waiting")
         return self._woke(call)
 
     def _submit(self, step: Step, call: Call) -> bool:

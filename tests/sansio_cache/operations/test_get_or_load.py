@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from unittest.mock import ANY
 
 import pytest
 
@@ -213,7 +214,7 @@ class TestAMissThatLoads:
         assert script.notices == [
             Missed(KEY, MissReason.ABSENT),
             LoadedNotice(KEY, True, 2.0),
-            Stored(KEY),
+            Stored(KEY, ANY),
             Ended(OperationName.GET_OR_LOAD, 3.0),
         ]
 
@@ -931,7 +932,12 @@ class TestVariantOfAnotherVersionsEntry:
         assert script.command == FillCells((Fill(self.VARIANT, GRANT, 60_000, 0, body),), 0.25)
         script.give(STORED)
         assert script.outcome.value == 7
-        assert script.notices[1:] == [VariantStored(KEY), LoadedNotice(KEY, True, 0.0), Stored(KEY), DONE]
+        assert script.notices[1:] == [
+            VariantStored(KEY),
+            LoadedNotice(KEY, True, 0.0),
+            Stored(KEY, ANY),
+            DONE,
+        ]
 
     def test_what_is_tied_to_an_older_value_is_replaced(self):
         """S1: that value is gone, and what was loaded while it was there may be old."""

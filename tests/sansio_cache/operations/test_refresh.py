@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from unittest.mock import ANY
+
 import pytest
 from msgspec.structs import replace
 
@@ -168,7 +170,7 @@ class TestAcquiring:
         script.give(CellsFilled(1.0, (FillResult.STORED,)))
         assert script.outcome == Loaded(7, b"7", accepted=True)
         assert script.step.load_id == 4
-        assert script.notices == [RefreshStarted(KEY, False), LoadedNotice(KEY, True, 0.5), Stored(KEY)]
+        assert script.notices == [RefreshStarted(KEY, False), LoadedNotice(KEY, True, 0.5), Stored(KEY, ANY)]
 
     @pytest.mark.parametrize(
         ("left_ms", "retry_after_s", "rests_until_s"), [(400, 1.0, 7.4), (5_000, 1.0, 8.0), (400, 0.0, 7.0)]
