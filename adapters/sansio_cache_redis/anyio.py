@@ -22,6 +22,7 @@ from sansio_cache_redis.backend.anyio import check, make_backend_in_running_loop
 from sansio_cache_redis.connections.settings import check_clock, refuse_no_client, uses_memory
 from sansio_cache_runtime.anyio import cache as runtime
 from sansio_cache_runtime.anyio.memory import AnyioMemoryBackend
+from sansio_cache_runtime.anyio.typed import Typed as Typed
 from sansio_cache_runtime.backend import AnyioBackend
 from sansio_cache_runtime.cache_base import check_config
 from sansio_cache_runtime.memory import memory_for

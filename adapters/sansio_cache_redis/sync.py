@@ -23,6 +23,7 @@ from sansio_cache_runtime.cache_base import check_config
 from sansio_cache_runtime.memory import SyncMemoryBackend, memory_for
 from sansio_cache_runtime.sync import cache as runtime
 from sansio_cache_runtime.sync.background import Background
+from sansio_cache_runtime.sync.typed import Typed as Typed
 
 Cached = runtime.Cached
 

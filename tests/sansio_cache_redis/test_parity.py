@@ -19,10 +19,12 @@ from sansio_cache_redis import wire
 from sansio_cache_runtime.anyio import cache as cache_anyio
 from sansio_cache_runtime.anyio import driver as driver_anyio
 from sansio_cache_runtime.anyio import entity as entity_anyio
+from sansio_cache_runtime.anyio import typed as typed_anyio
 from sansio_cache_runtime.cache_base import CacheBase
 from sansio_cache_runtime.sync import cache as cache_sync
 from sansio_cache_runtime.sync import driver as driver_sync
 from sansio_cache_runtime.sync import entity as entity_sync
+from sansio_cache_runtime.sync import typed as typed_sync
 
 RENAMED = {"close": "aclose", "__enter__": "__aenter__", "__exit__": "__aexit__"}
 # What only the types of an asynchronous program say otherwise.
@@ -30,6 +32,7 @@ ASYNCHRONOUS = {
     "AsyncIterator[Mutation]": "Iterator[Mutation]",
     "AsyncIterator[None]": "Iterator[None]",
     "AbstractAsyncContextManager[Mutation]": "AbstractContextManager[Mutation]",
+    "AbstractAsyncContextManager[None]": "AbstractContextManager[None]",
     "Awaitable[T | Fresh[T]]": "T | Fresh[T]",
     "Awaitable[Fresh[T]]": "Fresh[T]",
     "Awaitable[Outcome]": "Outcome",
@@ -78,6 +81,7 @@ CLASSES = {
     "Cache": (redis_sync.Cache, redis_anyio.Cache),
     "runtime Cache": (cache_sync.Cache, cache_anyio.Cache),
     "Entity": (entity_sync.Entity, entity_anyio.Entity),
+    "Typed": (typed_sync.Typed, typed_anyio.Typed),
     "Driver": (driver_sync.Driver, driver_anyio.Driver),
 }
 MEMBERS = [(twins, name) for twins, (ours, _) in CLASSES.items() for name in public(ours)]
@@ -103,6 +107,7 @@ def test_the_caches_are_named_alike_and_have_all_that_a_user_calls():
     assert [cls.__name__ for pair in CLASSES.values() for cls in pair] == [
         *["Cache"] * 4,
         *["Entity"] * 2,
+        *["Typed"] * 2,
         *["Driver"] * 2,
     ]
     assert issubclass(redis_sync.Cache, CacheBase)
@@ -150,6 +155,7 @@ def test_what_waits_is_a_coroutine_function_in_the_asynchronous_cache_alone(name
         "subscribe",
         "explain",
         "entity",
+        "typed",
         "cached",  # it decorates
     }
     function = unwrapped(theirs)
@@ -163,6 +169,7 @@ TWINS = {
     "cache": (cache_sync, cache_anyio),
     "driver": (driver_sync, driver_anyio),
     "entity": (entity_sync, entity_anyio),
+    "typed": (typed_sync, typed_anyio),
     "redis cache": (redis_sync, redis_anyio),
 }
 # The words of one colour for what the other has as well.
@@ -209,7 +216,7 @@ def bare(source):
         lines[name] = text.splitlines()
 
     for node in tree.body:
-        if isinstance(node, ast.ClassDef) and node.name in {"Cache", "Driver", "Entity"}:
+        if isinstance(node, ast.ClassDef) and node.name in {"Cache", "Driver", "Entity", "Typed"}:
             for each in node.body:
                 if isinstance(each, ast.FunctionDef | ast.AsyncFunctionDef):
                     put(re.sub("^(__)?a(close|enter|exit)", r"\1\2", each.name), each)
@@ -254,7 +261,7 @@ def test_what_differs_between_twins_is_listed_with_its_reason_and_nothing_else_d
     differ, share = differing(ours, theirs)
 
     assert differ == listed().get(twins, set())
-    assert share >= {"cache": 0.65, "driver": 0.75, "entity": 0.95, "redis cache": 0.75}[twins]
+    assert share >= {"cache": 0.65, "driver": 0.75, "entity": 0.95, "typed": 0.9, "redis cache": 0.75}[twins]
 
 
 def test_a_line_that_only_one_twin_has_is_found():

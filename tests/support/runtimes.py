@@ -653,6 +653,9 @@ class CacheUnderTest:
         bridged = self._bridged(loader) if self.is_sync else loader
         return EntityUnderTest(self, self.cache.entity(name, type, loader=bridged, **options))
 
+    def typed(self, type: Any) -> "TypedUnderTest":
+        return TypedUnderTest(self, self.cache.typed(type))
+
     def mutate(
         self, *keys: str, tags: Iterable[str] = (), value_tags: Iterable[str] = ()
     ) -> AbstractAsyncContextManager[Any]:
@@ -696,6 +699,24 @@ class CacheUnderTest:
         # With the parameters that it has: whether it gets a context is told by their names.
         run.__signature__ = signature(argument)  # type: ignore[attr-defined]
         return run
+
+
+class TypedUnderTest:
+    """The same for a typed view."""
+
+    def __init__(self, cache: CacheUnderTest, view: Any) -> None:
+        self._cache = cache
+        self._view = view
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        return self._cache.calling(getattr(self._view, name))
+
+    @property
+    def key(self) -> Any:
+        return self._view.key
+
+    def invalidating(self, *keys: str, tags: Iterable[str] = ()) -> AbstractAsyncContextManager[Any]:
+        return self._cache.entered(lambda: self._view.invalidating(*keys, tags=tags))
 
 
 class EntityUnderTest:

@@ -30,6 +30,7 @@ from sansio_cache_runtime.anyio.driver import Driver
 from sansio_cache_runtime.anyio.entity import Entity
 from sansio_cache_runtime.anyio.event import LoopEvent
 from sansio_cache_runtime.anyio.loops import library
+from sansio_cache_runtime.anyio.typed import Typed
 from sansio_cache_runtime.backend import AnyioBackend
 from sansio_cache_runtime.cache_base import CacheBase, made_config, warn_of_dropped
 from sansio_cache_runtime.cached import Bond, decorating
@@ -622,6 +623,28 @@ class Cache(CacheBase):
             self._requests, name, type, ttl, policy, loader, generations=generations, refuse=refuse_uncallable
         )
         return Entity(plan, self._run, self._mutating, raises=self._raises_not_told)
+
+    @overload
+    def typed(self, type: type[T]) -> Typed[T]: ...
+    @overload
+    def typed(self, type: Any) -> Typed[Any]: ...
+    def typed(self, type: Any) -> Typed[Any]:
+        """A view of this cache whose values are all of one type, which is said once.
+
+            users = cache.typed(User)
+            await users.set("user:7", User("Ada"))
+
+        With the type known before the call, type checkers see what they cannot see of `type=`: see "Type
+        checking". To them a union is `Any`, but where the view is declared: `pets: Typed[Dog | Cat]`.
+
+        Args:
+            type: What the values are: any type that msgspec can decode, or that has a codec.
+
+        Raises:
+            ConfigurationError: Values of the type cannot be stored so that they come back equal.
+        """
+        self._requests.codec(type)
+        return Typed(self, type)
 
     def cached(
         self,

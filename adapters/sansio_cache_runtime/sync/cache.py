@@ -46,6 +46,7 @@ from sansio_cache_runtime.sync.background import Background
 from sansio_cache_runtime.sync.cached import CachedFunction, Decorator
 from sansio_cache_runtime.sync.driver import Driver
 from sansio_cache_runtime.sync.entity import Entity
+from sansio_cache_runtime.sync.typed import Typed
 
 T = TypeVar("T")
 D = TypeVar("D")
@@ -588,6 +589,28 @@ class Cache(CacheBase):
             refuse=refuse_for_threads,
         )
         return Entity(plan, self._run, self._mutating, raises=self._raises_not_told)
+
+    @overload
+    def typed(self, type: type[T]) -> Typed[T]: ...
+    @overload
+    def typed(self, type: Any) -> Typed[Any]: ...
+    def typed(self, type: Any) -> Typed[Any]:
+        """A view of this cache whose values are all of one type, which is said once.
+
+            users = cache.typed(User)
+            users.set("user:7", User("Ada"))
+
+        With the type known before the call, type checkers see what they cannot see of `type=`: see "Type
+        checking". To them a union is `Any`, but where the view is declared: `pets: Typed[Dog | Cat]`.
+
+        Args:
+            type: What the values are: any type that msgspec can decode, or that has a codec.
+
+        Raises:
+            ConfigurationError: Values of the type cannot be stored so that they come back equal.
+        """
+        self._requests.codec(type)
+        return Typed(self, type)
 
     def cached(
         self,

@@ -1,0 +1,145 @@
+"""Typed views for threads: a cache with the type bound first.
+
+    users = cache.typed(User)
+    user = users.get_or_load("user:7", database.user, 7)
+
+Mirrors `anyio/typed.py`. With the type known before the call, type checkers see what they cannot see of
+`type=`: a loader or a value of another type, and a loader that may give nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
+from typing import Any, Generic, TypeAlias, TypeVar, TypeVarTuple, overload
+
+from sansio_cache.loader import Absent, Fresh, LoadContext
+from sansio_cache.policy import Policy
+from sansio_cache_runtime.request_builder import AnyTtl
+from sansio_cache_runtime.results import InvalidateResult
+from sansio_cache_runtime.typed import TypedView
+
+T = TypeVar("T")
+D = TypeVar("D")
+Ts = TypeVarTuple("Ts")
+
+Given: TypeAlias = T | Fresh[T]
+"""What a loader of values gives."""
+GivenOrNothing: TypeAlias = T | Fresh[T] | Absent | None
+"""The same of one that may give nothing."""
+GivenMany: TypeAlias = Mapping[str, T | Fresh[T] | Absent | None]
+"""What a loader of many keys gives."""
+
+
+class Typed(TypedView, Generic[T]):
+    """A cache whose values are all of one type. Made by `Cache.typed`."""
+
+    @overload
+    def get(self, key: str, default: None = None) -> T | None: ...
+    @overload
+    def get(self, key: str, default: D) -> T | D: ...
+    def get(self, key: str, default: Any = None) -> Any:
+        """The value of a key, or the default: see `Cache.get`."""
+        return self._cache.get(key, default, type=self._type)
+
+    def get_many(self, keys: Iterable[str]) -> dict[str, T]:
+        """The values of those keys that have one: see `Cache.get_many`."""
+        values: dict[str, T] = self._cache.get_many(keys, type=self._type)
+        return values
+
+    @overload
+    def get_or_load(
+        self,
+        key: str,
+        loader: Callable[[*Ts], Given[T]],
+        *args: *Ts,
+        ttl: AnyTtl | None = None,
+        tags: Iterable[str] = (),
+        policy: Policy | None = None,
+    ) -> T: ...
+    @overload
+    def get_or_load(
+        self,
+        key: str,
+        loader: Callable[[*Ts, LoadContext], Given[T]],
+        *args: *Ts,
+        ttl: AnyTtl | None = None,
+        tags: Iterable[str] = (),
+        policy: Policy | None = None,
+    ) -> T: ...
+    @overload
+    def get_or_load(
+        self,
+        key: str,
+        loader: Callable[[*Ts], GivenOrNothing[T]],
+        *args: *Ts,
+        ttl: AnyTtl | None = None,
+        tags: Iterable[str] = (),
+        policy: Policy | None = None,
+    ) -> T | None: ...
+    @overload
+    def get_or_load(
+        self,
+        key: str,
+        loader: Callable[[*Ts, LoadContext], GivenOrNothing[T]],
+        *args: *Ts,
+        ttl: AnyTtl | None = None,
+        tags: Iterable[str] = (),
+        policy: Policy | None = None,
+    ) -> T | None: ...
+    def get_or_load(
+        self,
+        key: str,
+        loader: Callable[[*Ts], Any] | Callable[..., Any],
+        *args: *Ts,
+        ttl: AnyTtl | None = None,
+        tags: Iterable[str] = (),
+        policy: Policy | None = None,
+    ) -> T | None:
+        """The value of a key, from the loader where there is none: see `Cache.get_or_load`."""
+        value: T | None = self._cache.get_or_load(
+            key, loader, *args, type=self._type, ttl=ttl, tags=tags, policy=policy
+        )
+        return value
+
+    def get_or_load_many(
+        self,
+        keys: Iterable[str],
+        loader: Callable[[*Ts, list[str]], GivenMany[T]],
+        *args: *Ts,
+        ttl: AnyTtl | None = None,
+        tags: Iterable[str] = (),
+        policy: Policy | None = None,
+    ) -> dict[str, T]:
+        """The values of many keys, by one call of the loader: see `Cache.get_or_load_many`."""
+        values: dict[str, T] = self._cache.get_or_load_many(
+            keys, loader, *args, type=self._type, ttl=ttl, tags=tags, policy=policy
+        )
+        return values
+
+    def set(self, key: str, value: T, *, ttl: AnyTtl | None = None, tags: Iterable[str] = ()) -> bool:
+        """Store a value. True if it was stored: see `Cache.set`."""
+        is_stored: bool = self._cache.set(key, value, ttl=ttl, tags=tags, type=self._type)
+        return is_stored
+
+    def set_many(
+        self, values: Mapping[str, T], *, ttl: AnyTtl | None = None, tags: Iterable[str] = ()
+    ) -> dict[str, bool]:
+        """Store values; says of each key whether it was stored: see `Cache.set_many`."""
+        are_stored: dict[str, bool] = self._cache.set_many(values, ttl=ttl, tags=tags, type=self._type)
+        return are_stored
+
+    def invalidate(self, *keys: str, tags: Iterable[str] = ()) -> InvalidateResult:
+        """Remove keys, and everything that has one of the tags: see `Cache.invalidate`."""
+        result: InvalidateResult = self._cache.invalidate(*keys, tags=tags)
+        return result
+
+    def expire(self, *keys: str) -> InvalidateResult:
+        """Make values stale at once: see `Cache.expire`."""
+        result: InvalidateResult = self._cache.expire(*keys)
+        return result
+
+    def invalidating(self, *keys: str, tags: Iterable[str] = ()) -> AbstractContextManager[None]:
+        """Invalidate when the block has ended: see `Cache.invalidating`."""
+        block: AbstractContextManager[None] = self._cache.invalidating(*keys, tags=tags)
+        return block

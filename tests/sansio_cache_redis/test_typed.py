@@ -1,0 +1,112 @@
+"""Typed views, on both caches, three runtimes and both stores: what their values are is said once."""
+
+import copy
+import pickle
+from dataclasses import dataclass
+
+import pytest
+
+from sansio_cache import ConfigurationError, Policy, SerializationError
+from sansio_cache.ttl import NO_JITTER
+from sansio_cache_redis import sync as blocking
+from support.runtimes import never, runs
+
+
+@dataclass
+class User:
+    name: str
+
+
+@dataclass
+class Order:
+    number: int
+
+
+async def load_user(id):
+    return User(f"user {id}")
+
+
+async def load_users(where, keys):
+    return {key: User(f"{key} {where}") for key in keys}
+
+
+@runs()
+async def test_what_a_view_loads_is_what_the_cache_reads_with_the_type(world):
+    users = world.cache.typed(User)
+
+    assert await users.get("user:7") is None
+    assert await users.get("user:7", "nobody") == "nobody"
+    assert await users.get_or_load("user:7", load_user, 7, ttl=60) == User("user 7")
+    assert await users.get("user:7") == User("user 7")
+    assert await world.cache.get("user:7", type=User) == User("user 7")
+    assert await world.cache.typed(Order).get("user:7") is None
+
+
+@runs()
+async def test_what_a_view_stores_is_read_by_it(world):
+    users = world.cache.typed(User)
+
+    assert await users.set(users.key.build("user", 1), User("Ada"), ttl=60)
+    assert await users.set_many({"user:2": User("Grace")}) == {"user:2": True}
+    assert await users.get_many(["user:1", "user:2", "user:3"]) == {
+        "user:1": User("Ada"),
+        "user:2": User("Grace"),
+    }
+    loaded = await users.get_or_load_many(["user:2", "user:3"], load_users, "of here")
+    assert loaded == {"user:2": User("Grace"), "user:3": User("user:3 of here")}
+    with pytest.raises(SerializationError, match=r"User"):
+        await users.set("user:1", Order(1))
+
+
+@runs()
+async def test_what_a_view_invalidates_is_gone(world):
+    users = world.cache.typed(User)
+    await users.set_many({"user:1": User("a"), "user:2": User("b"), "user:3": User("c")}, tags=["users"])
+
+    assert (await users.invalidate("user:1")).done == 1
+    async with users.invalidating("user:2"):
+        assert await users.get("user:2") == User("b")
+    assert await users.get_many(["user:1", "user:2", "user:3"]) == {"user:3": User("c")}
+    await users.invalidate(tags=["users"])
+    assert await users.get("user:3") is None
+
+
+@runs(policy=Policy(ttl=60, jitter=NO_JITTER, stale_for_s=600))
+async def test_what_a_view_makes_stale_is_no_value_of_get(world):
+    users = world.cache.typed(User)
+    await users.set("user:1", User("a"))
+
+    assert (await users.expire("user:1")).done == 1
+    assert await users.get("user:1") is None
+
+
+def test_a_type_that_cannot_be_stored_is_refused_where_the_view_is_made():
+    with (
+        blocking.Cache.from_url("memory://", namespace="shop") as cache,
+        pytest.raises(ConfigurationError, match="cannot be cached"),
+    ):
+        cache.typed(object)
+
+
+def test_a_view_travels_as_its_cache_does():
+    with blocking.Cache.from_url("redis://localhost:1", namespace="shop") as cache:
+        users = cache.typed(User)
+        for again in (pickle.loads(pickle.dumps(users)), copy.deepcopy(users)):
+            with again._cache as other:
+                assert other is not cache
+                assert repr(again) == repr(users) == f"<User in {cache!r}>"
+                assert isinstance(again, blocking.Typed)
+
+    with (
+        blocking.Cache.from_url("memory://", namespace="shop") as cache,
+        pytest.raises(ConfigurationError, match="memory://"),
+    ):
+        pickle.dumps(cache.typed(User))
+
+
+@runs()
+async def test_a_loader_of_a_view_is_not_called_for_what_is_there(world):
+    users = world.cache.typed(User)
+    await users.set("user:1", User("Ada"))
+
+    assert await users.get_or_load("user:1", never) == User("Ada")
