@@ -42,12 +42,14 @@ class StoreUrl:
         place: Where the store is, for messages and logs: ``host:port``, or the path of a socket. No secret.
         database: The number of the database.
         text: The URL as redis-py is given it. It may hold a password.
+        name: Of a store in memory; empty for one that a cache has to itself.
     """
 
     scheme: str
     place: str
     database: int = 0
     text: str = attrs.field(default="", repr=False)
+    name: str = ""
 
 
 def redact_url(url: str) -> str:
@@ -106,10 +108,12 @@ def _refusal(scheme: str, why: str) -> ConfigurationError:
 
 
 def _memory(rest: str) -> StoreUrl:
-    name = rest.strip("/")
+    if rest.strip("/") and rest.startswith("/"):
+        raise _refusal(MEMORY, "it has three slashes, or more: a name follows two, as in memory://sessions")
+    name = rest.removesuffix("/")
     if not set(name).isdisjoint("/?#@:"):
         raise _refusal(MEMORY, "it takes a name and nothing else, as in memory://sessions")
-    return StoreUrl(MEMORY, "memory")
+    return StoreUrl(MEMORY, "memory", name=name)
 
 
 def _parts(scheme: str, before: str) -> tuple[str, str, str]:

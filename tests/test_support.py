@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -605,6 +606,27 @@ class TestFaultProxy:
         assert _seconds(lambda: client.get(namespace)) >= 0.09
         proxy.limit()
         assert client.get(namespace) == big
+
+    def test_what_comes_slowly_over_one_link_keeps_no_other_waiting(
+        self, proxy: FaultProxy, through: Connect, namespace: str
+    ) -> None:
+        other = through(socket_timeout=60)
+        assert other.set(namespace, b"x" * 4_000_000)
+        proxy.limit(to_client_bytes_per_s=2e6)
+        with socket.create_connection(("127.0.0.1", proxy.port)) as reader, ThreadPoolExecutor(1) as pool:
+
+            def read() -> None:
+                left = 4_000_000
+                while left > 0:
+                    left -= len(reader.recv(65536))
+
+            reader.sendall(b"GET %s\r\n" % namespace.encode())
+            assert reader.recv(1) == b"$"
+            reading = pool.submit(read)
+            assert other.ping()
+            assert not reading.done()
+            proxy.limit()
+            reading.result()
 
     def test_far_away_all_takes_longer_but_travels_at_the_same_time(
         self, proxy: FaultProxy, through: Connect, namespace: str

@@ -10,8 +10,7 @@ from __future__ import annotations
 import os
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any, Generic, Protocol, TypeVar
 
 from msgspec import Struct
@@ -45,6 +44,7 @@ from sansio_cache.signals import let_through
 from sansio_cache.single_flight import Following, Ticket
 from sansio_cache.step import Outcome, Raised, Step
 from sansio_cache_runtime.backend import Listener
+from sansio_cache_runtime.blocks import block
 from sansio_cache_runtime.lease_renewer_base import Kept, LeaseRenewerBase
 from sansio_cache_runtime.loaders import (
     RunningLoad,
@@ -282,8 +282,8 @@ class DriverBase(ABC, Generic[E, B]):
                 call.ending = self._endings.setdefault(answer.load_id, self._make_event())
         return answer
 
-    @contextmanager
-    def _loading(self, command: Compute | ComputeMany) -> Iterator[None]:
+    @block
+    def _loading(self, command: Compute | ComputeMany) -> Generator[None]:
         """Mark the keys of a load as being loaded, and keep its leases, while the block runs.
 
         Raises:
@@ -311,8 +311,8 @@ class DriverBase(ABC, Generic[E, B]):
                 self._lease_renewer.end(kept)
             end_loading(load)
 
-    @contextmanager
-    def renewing(self, renewal: Renewal | None) -> Iterator[None]:
+    @block
+    def renewing(self, renewal: Renewal | None) -> Generator[None]:
         """Renew leases while the block runs."""
         if renewal is None:
             yield

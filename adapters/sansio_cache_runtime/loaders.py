@@ -8,8 +8,7 @@ tasks and worker threads inherit it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Generator
 from contextvars import ContextVar
 from copy import deepcopy
 from functools import partial
@@ -32,6 +31,7 @@ from sansio_cache.errors import ConfigurationError, RecursiveLoadError
 from sansio_cache.events import LoadErrorShared, LoadNotShared, LoadShared, ShareAnswer
 from sansio_cache.loader import LoadContext
 from sansio_cache.signals import let_through
+from sansio_cache_runtime.blocks import block
 from sansio_cache_runtime.context import set_safely
 from sansio_cache_runtime.shared_errors import SharedError
 
@@ -213,8 +213,8 @@ def end_loading(load: RunningLoad) -> None:
 _is_telling: Final[ContextVar[bool]] = ContextVar("sansio_cache_is_telling", default=False)
 
 
-@contextmanager
-def telling() -> Iterator[None]:
+@block
+def telling() -> Generator[None]:
     """Mark that functions of the user's are being told something."""
     before = _is_telling.get()
     try:

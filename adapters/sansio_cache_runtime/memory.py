@@ -19,6 +19,7 @@ from sansio_cache.events import FailureKind, StoreEvent, StoreFailed
 from sansio_cache.health import Health
 from sansio_cache.keys import ONE_PART
 from sansio_cache.memory_store import MemoryStore
+from sansio_cache.url import read_url
 from sansio_cache_runtime.backend import Listener
 from sansio_cache_runtime.process import at_begin_in_child, process_lock
 
@@ -122,7 +123,7 @@ def memory_for(config: CacheConfig, clock: Callable[[], float] = time.monotonic)
     Raises:
         ConfigurationError: There is one of that name, and it goes by another clock.
     """
-    name = config.redis.url.partition("://")[2].strip("/")
+    name = read_url(config.redis.url).name
     if not name:
         return SharedMemory(config, clock)
     with process_lock():

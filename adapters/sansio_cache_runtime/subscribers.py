@@ -9,8 +9,8 @@ lock held: they may call the cache again, subscribe and unsubscribe.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import suppress
 from contextvars import ContextVar
 from typing import Any, Final, get_args
 
@@ -20,6 +20,7 @@ from sansio_cache.describe import describe
 from sansio_cache.errors import ConfigurationError
 from sansio_cache.notices import Began, Ended, Hit, Notice
 from sansio_cache.signals import let_through
+from sansio_cache_runtime.blocks import block
 from sansio_cache_runtime.context import set_safely
 from sansio_cache_runtime.loaders import is_coroutine_function, telling
 from sansio_cache_runtime.process import process_lock
@@ -118,8 +119,8 @@ class Subscribers:
 
         return unsubscribe
 
-    @contextmanager
-    def explain(self) -> Iterator[Explanation]:
+    @block
+    def explain(self) -> Generator[Explanation]:
         """Collect what calls in this context state while the block runs."""
         explaining = _Explaining(self, Explanation())
         around = tuple(each for each in _told.get() if not each.is_over)

@@ -79,28 +79,29 @@ def invalidate(
 
     `skip` is the reason not to ask the store, if there is one: where it does not serve, nobody waits, and the
     keys are pending; where the cache is disabled nothing is done. `now_s` is the time where it is not the
-    request's: the removal ends an operation that began earlier.
+    request's: the removal ends a step of an operation, has what is left of its time, and is not begun where
+    it would not end in time if it took as long as what came before it.
     """
     now_s = request.started_s if now_s is None else now_s
+    budget = request.timeouts.from_now(request.started_s).at(now_s)
     if not request.keys or skip is MissReason.DISABLED:
         return ended(ManyInvalidated((), ()), *request.over(now_s))
-    if skip is not None:
+    if skip is not None or budget.timeout_s < now_s - request.started_s:
         untried = InvalidationFailed(request.keys, was_tried=False)
         return ended(ManyInvalidated((), request.keys), untried, *request.over(now_s))
-    return _delete_next(request, 0, False, now_s)
+    return _delete_next(request, 0, False, budget)
 
 
 def void(keys: tuple[str, ...], timeouts: StoreTimeouts, now_s: float) -> Step:
     """Begin to remove keys for an operation that was interrupted; it ends as abandoned."""
     request = InvalidateRequest(None, keys, len(keys), timeouts, now_s)
-    return _delete_next(request, 0, True, now_s)
+    return _delete_next(request, 0, True, timeouts.from_now(now_s))
 
 
 def _delete_next(
-    request: InvalidateRequest, done: int, abandoned: bool, now_s: float, *notices: Notice
+    request: InvalidateRequest, done: int, abandoned: bool, budget: Budget, *notices: Notice
 ) -> Step:
     keys = request.keys[done : done + request.chunk]
-    budget = request.timeouts.from_now(now_s)
     return InvalidateDeleting(request, done, keys, abandoned, budget).ask(*notices)
 
 
@@ -134,7 +135,8 @@ class InvalidateDeleting(AsksStore):
                 done = self.done + len(self.keys)
                 removed = SoftExpired(self.keys) if request.soft else Invalidated(self.keys)
                 if done < len(request.keys):
-                    return _delete_next(request, done, self.abandoned, now_s, removed)
+                    budget = request.timeouts.from_now(now_s)
+                    return _delete_next(request, done, self.abandoned, budget, removed)
                 return self._end(ManyInvalidated(request.keys, ()), now_s, removed)
             case StoreFailed(now_s=now_s):
                 failed = request.keys[self.done :]

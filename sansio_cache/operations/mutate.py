@@ -10,6 +10,9 @@ say which of them committed last), and all keys where the block raised, as it ma
 
 Where the store cannot be asked the block runs all the same, and the end tries to remove the keys. While the
 breaker is open nobody waits: nothing is held or filled, and the keys are pending when the call returns.
+
+The budget is two steps' (L5): one for the holds, and one for all of the end. A removal for which the fill has
+left too little of that is pending as well, and the store is told of it in the background at once.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from itertools import product
 from queue import Empty, Queue
@@ -119,20 +120,27 @@ def ms(seconds: float | None) -> str:
     return f"{seconds * 1000:.1f}" if seconds < 0.01 else f"{seconds * 1000:.0f}"
 
 
-def line(row: dict[str, Any], budget_s: float, idle_s: float) -> str:
-    """One line of the table. What is marked is over its budget, in bold by more than the machine excuses."""
-    is_over = row["max"] > MOST * budget_s
-    mark = "" if not is_over else "over" if row["max"] <= MOST * budget_s + 3 * idle_s else "**OVER**"
+def mark_of(row: dict[str, Any], budget_s: float, idle_s: float) -> str:
+    """What is wrong with a row; in bold what the machine does not excuse."""
+    mark = ""
+    if row["max"] > MOST * budget_s:
+        mark = "over" if row["max"] <= MOST * budget_s + 3 * idle_s else "**OVER**"
     if row["recovery"] is None:
         mark += " **never recovered**"
     if row["unfinished"]:
         mark += f" **{row['unfinished']} hung**"
     if row["errors"]:
         mark += f" **{row['errors']}**"
+    return mark
+
+
+def line(row: dict[str, Any], budget_s: float, idle_s: float) -> str:
+    """One line of the table."""
     hits = f"{100 * row['hits'] / max(row['calls'], 1):.0f}"
     cells = [*(row[name] for name in NAMES), row["calls"], hits]
     cells += [ms(row[name]) for name in ("first", "p50", "p99", "max")]
-    cells += [ms(budget_s), ms(idle_s), ms(row["recovery"]), mark]
+    cells += [ms(budget_s), ms(idle_s), ms(row["recovery"])]
+    cells.append(mark_of(row, budget_s, idle_s))
     return f"| {' | '.join(str(cell) for cell in cells)} |"
 
 
@@ -148,7 +156,14 @@ COLUMNS = (
     "p99",
     "max",
 )
-HEAD = f"| {' | '.join((*COLUMNS, 'budget', 'recovery', ''))} |"
+HEAD = f"| {' | '.join((*COLUMNS, 'budget', 'idle', 'recovery', ''))} |"
+
+ABOUT = """\
+Milliseconds; budgets are steps of {step_ms} ms. `idle` is what the machine added: the slowest command of a
+redis-py that does nothing else, on a server that nothing is wrong with, while the row was measured.
+`over` is a row whose slowest call took more than {most} times its budget: the rule for an idle machine.
+`**OVER**` is one where it took more than that and three times `idle` as well: the rule for a loaded one.
+"""
 
 
 def options() -> argparse.Namespace:
@@ -185,16 +200,13 @@ def main() -> int:
     """Print the table; 1 where a call has taken more than is excused, or nothing has recovered."""
     chosen = options()
     operation_s = StoreTimeouts().operation_s
-    is_bad = False
+    marks: Counter[str] = Counter()
     with (
         Server.start() as server,
         Server.start() as idle,
         FaultProxy("127.0.0.1", server.port) as proxy,
     ):
-        print(
-            f"Milliseconds; budgets are steps of {ms(operation_s)} ms. What an idle command of redis-py takes"
-        )
-        print(f"is its slowest while the row was measured.\n\n{HEAD}")
+        print(f"{ABOUT.format(step_ms=ms(operation_s), most=MOST)}\n{HEAD}")
         print("|" + " --- |" * (len(COLUMNS) + 4), flush=True)
         lab, worker, probe = Lab(server, proxy), Worker(), Probe(idle)
         try:
@@ -202,19 +214,25 @@ def main() -> int:
                 probe.slowest_s()
                 row = measure(worker, lab, case, order)
                 idle_s = probe.slowest_s()
+                mark = "**hung**"
                 if row is None:
-                    said = f"| {' | '.join(str(order[name]) for name in NAMES)} | **hung** |"
+                    print(f"| {' | '.join(str(order[name]) for name in NAMES)} | {mark} |", flush=True)
                 else:
-                    said = line(row, STEPS[order["op"]] * operation_s, idle_s)
-                is_bad |= "**" in said
-                print(said, flush=True)
+                    budget_s = STEPS[order["op"]] * operation_s
+                    mark = mark_of(row, budget_s, idle_s)
+                    print(line(row, budget_s, idle_s), flush=True)
+                marks["rows"] += 1
+                marks["over"] += "over" in mark.lower()
+                marks["bad"] += "**" in mark
                 if row is None or row["unfinished"]:
                     worker.stop()
                     worker = Worker()
         finally:
             worker.stop()
             probe.stop()
-    return int(is_bad)
+    print(f"\nOf {marks['rows']} rows, {marks['over']} are over by the rule for an idle machine.")
+    print(f"By the one for a loaded machine {marks['bad']} are, or hung, or raised something.")
+    return int(marks["bad"] > 0)
 
 
 if __name__ == "__main__":

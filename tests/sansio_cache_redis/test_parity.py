@@ -29,8 +29,8 @@ from sansio_cache_runtime.sync import typed as typed_sync
 RENAMED = {"close": "aclose", "__enter__": "__aenter__", "__exit__": "__aexit__"}
 # What only the types of an asynchronous program say otherwise.
 ASYNCHRONOUS = {
-    "AsyncIterator[Mutation]": "Iterator[Mutation]",
-    "AsyncIterator[None]": "Iterator[None]",
+    "AsyncGenerator[Mutation]": "Generator[Mutation]",
+    "AsyncGenerator[None]": "Generator[None]",
     "AbstractAsyncContextManager[Mutation]": "AbstractContextManager[Mutation]",
     "AbstractAsyncContextManager[None]": "AbstractContextManager[None]",
     "Awaitable[T | Fresh[T]]": "T | Fresh[T]",
@@ -176,9 +176,9 @@ TWINS = {
 WORDS = {
     r"\bawait ": "",
     r"\basync (def|with|for)\b": r"\1",
-    r"\bA(sync)?(Iterator|ContextManager)\b": r"\2",
+    r"\bA(sync)?(Generator|ContextManager)\b": r"\2",
     r"\bAbstractAsyncContextManager\b": "AbstractContextManager",
-    r"\basynccontextmanager\b": "contextmanager",
+    r"\basync_block\b": "block",
     r"\b(__)a(enter|exit)(__)\b": r"\1\2\3",
     r"\baclose\b": "close",
     r"\bLoopEvent\b": "threading.Event",

@@ -169,13 +169,13 @@ class Link:
 
 def _send(end: socket.socket, data: bytearray, meter: Meter | None = None) -> bool:
     """Send what fits now; False if the other side is gone."""
+    # Asked once: while it is being sent there is room for a little more, and so on, and others would wait.
+    room = len(data) if meter is None else min(len(data), meter.allowed())
     try:
-        while data:
-            room = len(data) if meter is None else meter.allowed()
-            if not room:
-                break
+        while room:
             sent = end.send(data[:room] if room < len(data) else data)
             del data[:sent]
+            room -= sent
             if meter is not None:
                 meter.spend(sent)
     except BlockingIOError:

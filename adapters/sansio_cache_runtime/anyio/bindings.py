@@ -108,6 +108,9 @@ class Bindings:
         self.last = None
 
     def _make(self, running_loop: Callable[[], object], loop: object) -> Binding:
+        # anyio loads what it has for a library when it is first asked for something of it. That takes longer
+        # than a call may, and would first be needed by whoever meets an outage.
+        anyio.get_cancelled_exc_class()
         background: Background = TrioBackground() if is_under_trio() else AsyncioBackground()
         backend = self._make_backend()
         make_driver = self._make_driver()

@@ -10,8 +10,8 @@ all of them.
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
+from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 from typing import Any, Never, Self, TypeVar, TypeVarTuple, overload
 from weakref import WeakSet, finalize
@@ -32,6 +32,7 @@ from sansio_cache_runtime.anyio.event import LoopEvent
 from sansio_cache_runtime.anyio.loops import library
 from sansio_cache_runtime.anyio.typed import Typed
 from sansio_cache_runtime.backend import AnyioBackend
+from sansio_cache_runtime.blocks import async_block
 from sansio_cache_runtime.cache_base import CacheBase, made_config, warn_of_dropped
 from sansio_cache_runtime.cached import Bond, decorating
 from sansio_cache_runtime.driver_base import Call
@@ -490,8 +491,8 @@ class Cache(CacheBase):
         """
         return invalidated(await self._bound().run(self._requests.expire(keys)), raises=self._raises_not_told)
 
-    @asynccontextmanager
-    async def invalidating(self, *keys: str, tags: Iterable[str] = ()) -> AsyncIterator[None]:
+    @async_block
+    async def invalidating(self, *keys: str, tags: Iterable[str] = ()) -> AsyncGenerator[None]:
         """Invalidate when the block has ended, however it ends: it may have committed.
 
             async with cache.invalidating("user:1", tags=["users"]):
@@ -573,8 +574,8 @@ class Cache(CacheBase):
         """
         return self._mutating(plan_mutation(self._requests, keys, tags, value_tags))
 
-    @asynccontextmanager
-    async def _mutating(self, mutation: Mutation) -> AsyncIterator[Mutation]:
+    @async_block
+    async def _mutating(self, mutation: Mutation) -> AsyncGenerator[Mutation]:
         held = ManyHeld(None, None)
         has_ended = False
         call = Call()  # the two ends of one operation

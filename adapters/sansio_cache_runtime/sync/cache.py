@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import atexit
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Generator, Iterable, Mapping
+from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Any, Never, Self, TypeVar, TypeVarTuple, overload
 from weakref import WeakSet, finalize
@@ -22,6 +22,7 @@ from sansio_cache.notices import OperationName
 from sansio_cache.policy import Policy
 from sansio_cache.step import Loaded, ManyHeld, Outcome, Step, Value
 from sansio_cache_runtime.backend import SyncBackend
+from sansio_cache_runtime.blocks import block
 from sansio_cache_runtime.cache_base import CacheBase, made_config, warn_of_dropped
 from sansio_cache_runtime.cached import Bond, decorating
 from sansio_cache_runtime.driver_base import Call
@@ -449,8 +450,8 @@ class Cache(CacheBase):
         """
         return invalidated(self._driver.run(self._requests.expire(keys)), raises=self._raises_not_told)
 
-    @contextmanager
-    def invalidating(self, *keys: str, tags: Iterable[str] = ()) -> Iterator[None]:
+    @block
+    def invalidating(self, *keys: str, tags: Iterable[str] = ()) -> Generator[None]:
         """Invalidate when the block has ended, however it ends: it may have committed.
 
             with cache.invalidating("user:1", tags=["users"]):
@@ -532,8 +533,8 @@ class Cache(CacheBase):
         """
         return self._mutating(plan_mutation(self._requests, keys, tags, value_tags))
 
-    @contextmanager
-    def _mutating(self, mutation: Mutation) -> Iterator[Mutation]:
+    @block
+    def _mutating(self, mutation: Mutation) -> Generator[Mutation]:
         held = ManyHeld(None, None)
         has_ended = False
         call = Call()  # the two ends of one operation

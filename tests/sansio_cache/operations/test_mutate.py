@@ -126,15 +126,28 @@ def test_where_everything_was_stored_nothing_is_removed():
 def test_the_time_that_its_end_took_is_that_of_fill_and_removal_together():
     script = ending(A, B).give(CellsFilled(1.5, (FillResult.STORED, FillResult.STORED)))
     assert script.notices[-1] == Ended(OperationName.MUTATE, 0.5)
-    script = ending(A).give(CellsFilled(1.5, (FillResult.STORED,)), KeysDeleted(2.0, 1))
-    assert script.notices[-1] == Ended(OperationName.MUTATE, 1.0)
+    script = ending(A).give(CellsFilled(1.125, (FillResult.STORED,)), KeysDeleted(1.25, 1))
+    assert script.notices[-1] == Ended(OperationName.MUTATE, 0.25)
 
 
-def test_the_removal_has_a_budget_of_its_own():
-    script = ending(A).give(CellsFilled(5.0, (FillResult.STORED,)))
-    assert script.command == DeleteKeys(("shop:b",), 0.25)
-    script.give(StoreFailed(5.0, FailureKind.TIMEOUT))
-    assert script.command == DeleteKeys(("shop:b",), 0.25)
+def test_fill_and_removal_share_the_time_of_one_step():
+    """L5: the end takes no longer than one step may, and so does the beginning."""
+    script = ending(A).give(CellsFilled(1.0625, (FillResult.STORED,)))
+    assert script.command == DeleteKeys(("shop:b",), 0.1875)
+    script.give(StoreFailed(1.125, FailureKind.TIMEOUT))
+    assert script.command == DeleteKeys(("shop:b",), 0.125)
+    script = ending(A, B).give(StoreFailed(1.125, FailureKind.OUT_OF_MEMORY))
+    assert script.command == DeleteKeys(KEYS, 0.125)
+
+
+@pytest.mark.parametrize("answer", [CellsFilled(1.1875, (FillResult.STORED,)), None])
+def test_where_the_fill_was_slow_the_removal_is_left_to_the_background(answer):
+    """It would likely take as long once more: the keys are pending when the call returns."""
+    script = ending(A, tags=TAG_KEYS).give(answer or StoreFailed(1.25, FailureKind.OVERLOADED))
+    gone = ("shop:b", *TAG_KEYS) if answer else (*KEYS, *TAG_KEYS)
+    assert script.outcome == ManyInvalidated((), gone)
+    assert InvalidationFailed(gone, was_tried=False) in script.notices
+    assert isinstance(script.notices[-1], Ended)
 
 
 @pytest.mark.parametrize(("items", "grants"), [((), (G1, G2)), ((A,), None)], ids=["nothing set", "no holds"])
@@ -152,7 +165,7 @@ def test_no_keys_end_without_asking():
 def test_a_fill_that_fails_for_good_removes_all_keys():
     script = ending(A, B).give(StoreFailed(1.0, FailureKind.TIMEOUT))
     assert script.command == FillCells((A.under(G1), B.under(G2)), 0.25)
-    script.give(StoreFailed(2.0, FailureKind.OUT_OF_MEMORY))
+    script.give(StoreFailed(1.0, FailureKind.OUT_OF_MEMORY))
     assert script.command == DeleteKeys(KEYS, 0.25)
     script.give(StoreFailed(3.0, FailureKind.TIMEOUT))
     assert script.outcome == ManyInvalidated((), KEYS)
