@@ -316,7 +316,8 @@ class Coordinator:
             if part.has(ticket):
                 part.drop(ticket)
                 self._settle()
-        self.waits.end((self.number, ticket))
+        if self.waits.waiting:
+            self.waits.end((self.number, ticket))
         return self.single_flight.give_up(ticket)
 
     def forget_loads(self) -> None:

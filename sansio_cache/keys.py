@@ -202,6 +202,13 @@ class KeyBuilder:
             takes_self=True,
         ),
     )
+    _refused: tuple[str, ...] = field(
+        init=False,
+        repr=False,
+        eq=False,
+        default=Factory(lambda self: (self._root, *_INTERNAL_MARKERS), takes_self=True),
+    )
+    """What no text may begin with that is to be put into the namespace."""
 
     def build(self, entity: Component, *components: Component) -> Key:
         """Return the key of one thing: ``{namespace}:{entity}:{id}``, or of more or fewer components.
@@ -285,6 +292,10 @@ class KeyBuilder:
             if not key.startswith(self._root):
                 raise self._stranger("key", key, "cache.key.build(…)")
             return key
+        if type(key) is str and key and key.isascii() and not key.startswith(self._refused):  # mostly
+            complete = self._root + key
+            if len(complete) <= self.max_key_bytes:
+                return Key(complete)
         literal = self.literal(key)
         if key.startswith(self._root):
             raise InvalidKeyError(

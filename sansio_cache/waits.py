@@ -34,7 +34,8 @@ class Waits:
     The caches of a process may call it at once, under locks of their own.
     """
 
-    _waits: dict[Waiter, tuple[frozenset[str], frozenset[str]]] = attrs.field(factory=dict, init=False)
+    waiting: dict[Waiter, tuple[frozenset[str], frozenset[str]]] = attrs.field(factory=dict, init=False)
+    """By who waits: the keys that it waits for, and those whose loaders it is inside of."""
 
     def begin(self, waiter: Waiter, keys: Iterable[str], inside: frozenset[str]) -> bool:
         """Begin to wait for keys, inside of the loaders of others; False where that would never end."""
@@ -42,7 +43,7 @@ class Waits:
             return True
         wanted = frozenset(keys)
         # First, so that of two who close a circle at once one at least sees the other.
-        self._waits[waiter] = wanted, inside
+        self.waiting[waiter] = wanted, inside
         if not self._leads_to(wanted, inside):
             return True
         self.end(waiter)
@@ -50,11 +51,11 @@ class Waits:
 
     def end(self, waiter: Waiter) -> None:
         """The operation waits no more. Once more does no harm."""
-        self._waits.pop(waiter, None)
+        self.waiting.pop(waiter, None)
 
     def forget(self, number: int) -> None:
         """Nobody of a coordinator's waits any more."""
-        for waiter in tuple(self._waits):
+        for waiter in tuple(self.waiting):
             if waiter[0] == number:
                 self.end(waiter)
 
@@ -67,18 +68,18 @@ class Waits:
             seen |= todo
             held = todo
             todo = set()
-            for keys, holding in tuple(self._waits.values()):  # a signal handler may come in between
+            for keys, holding in tuple(self.waiting.values()):  # a signal handler may come in between
                 if not held.isdisjoint(holding):
                     todo |= keys - seen
         return False
 
     def snapshot(self) -> tuple[Waiting, ...]:
         """All that it holds, as a value."""
-        return tuple((waiter, *wait) for waiter, wait in sorted(self._waits.items(), key=_waiter))
+        return tuple((waiter, *wait) for waiter, wait in sorted(self.waiting.items(), key=_waiter))
 
     def restore(self, snapshot: Iterable[Waiting]) -> None:
         """Become what a snapshot was made of."""
-        self._waits = {waiter: (keys, inside) for waiter, keys, inside in snapshot}
+        self.waiting = {waiter: (keys, inside) for waiter, keys, inside in snapshot}
 
 
 def _waiter(pair: tuple[Waiter, object]) -> Waiter:

@@ -50,15 +50,13 @@ from sansio_cache_runtime.loaders import (
     RunningLoad,
     begin_loading,
     bound,
-    end_loading,
     is_inside_callback,
     keys_around,
-    keys_of,
     own_copy,
     refuse_recursion,
 )
 from sansio_cache_runtime.outside_names import OutsideNames, outside_names
-from sansio_cache_runtime.process import is_inside, process_lock
+from sansio_cache_runtime.process import asking_inside, process_lock
 from sansio_cache_runtime.recorder import Recorder
 from sansio_cache_runtime.shared_errors import SharedError
 from sansio_cache_runtime.spans import Span, begin_span
@@ -169,6 +167,7 @@ class DriverBase(ABC, Generic[E, B]):
         self._is_closed = False
         self._random = int.from_bytes(os.urandom(8))
         self._lock = process_lock()
+        self._is_inside = asking_inside(self._lock)
         self._unheeded: deque[Sequence[Notice]] = deque()
         self._endings: dict[int, E] = {} if endings is None else endings
         self._held: dict[object, tuple[Lease, ...]] = {}
@@ -188,7 +187,7 @@ class DriverBase(ABC, Generic[E, B]):
 
     def _heed(self, notices: Sequence[Notice]) -> None:
         """Let the coordinator take notices in, and see to the store if it needs that. Twice does no harm."""
-        if is_inside(self._lock):
+        if self._is_inside():
             # A handler or a finaliser, in the middle of something: whoever comes out of it will see to this.
             self._unheeded.append(notices)
             self._coordinator.expect_notices()
@@ -252,28 +251,23 @@ class DriverBase(ABC, Generic[E, B]):
         self._note((RefreshSkipped(outside.key, SkipReason.REBOUND, name),))
         return True
 
-    def _observe(self, step: Step) -> None:
-        """Take in how far an operation is, before its command is performed."""
-        with self._lock:
-            ended = self._coordinator.observe(step)
-        if ended is not None:
-            self._wake(ended)
-
     def _join(self, command: ShareLoad, call: Call) -> ShareAnswer | Following:
         """Lead a load, or follow one: then the caller waits for the `ending` of its call, and leaves.
 
         A handler or a finaliser must not wait for the thread that it has interrupted: it has waited too long
         as soon as it would begin to, and goes on alone.
         """
-        refuse_recursion(self._coordinator, command.key)
-        if is_inside(self._lock):  # then nobody could end a load meanwhile
+        inside = keys_around()
+        if inside:
+            refuse_recursion(self._coordinator, command.key)
+        if self._is_inside():  # then nobody could end a load meanwhile
             return SharingTimedOut(command.now_s, command.displaced or 0, command.arrival)
         coordinator, who = self._coordinator, self._who()
         ticket = call.ticket = call.ticket or coordinator.ticket()
         with self._lock:
             if command.displaced is not None and self._leads(who, command.displaced):
                 return SharingTimedOut(command.now_s, command.displaced, command.arrival)
-            answer = coordinator.share(ticket, command, keys_around())
+            answer = coordinator.share(ticket, command, inside)
             if not isinstance(answer, Following):
                 self._leaders[ticket] = who
             elif self._leads(who, answer.load_id):
@@ -292,8 +286,11 @@ class DriverBase(ABC, Generic[E, B]):
         if isinstance(command, ComputeMany):
             # A batch without the store has not asked for leases.
             refuse_recursion(self._coordinator, *command.keys)
+            keys = frozenset(command.keys)
+        else:
+            keys = frozenset((command.key, command.name))
         renewal = command.renewal
-        load = RunningLoad(self._coordinator, frozenset(keys_of(command)))
+        load = RunningLoad(self._coordinator, keys)
         kept = None if renewal is None else Kept(renewal)
         try:  # around the beginning as well, where Ctrl-C may strike
             begin_loading(load)
@@ -302,14 +299,14 @@ class DriverBase(ABC, Generic[E, B]):
                 self._lease_renewer.keep(kept)
             yield
         finally:
-            # A task that the loader has left behind still has the mark; the load is over all the same. First:
-            # an interrupt may keep the rest from being done.
+            # The mark stays, here and in tasks that the loader has left behind, and says that it is over.
+            # First: an interrupt may keep the rest from being done.
             load.is_running = False
+            load.owner = None
             if kept is not None:
                 kept.is_over = True
                 self._held.pop(load, None)
                 self._lease_renewer.end(kept)
-            end_loading(load)
 
     @block
     def renewing(self, renewal: Renewal | None) -> Generator[None]:
@@ -425,7 +422,7 @@ class DriverBase(ABC, Generic[E, B]):
         for step in steps:
             command = step.command
             assert isinstance(command, ShareLoad)
-            if is_inside(self._lock):
+            if self._is_inside():
                 self._note((RefreshSkipped(command.key),))
                 continue
             ticket = self._coordinator.ticket()
@@ -475,7 +472,7 @@ class DriverBase(ABC, Generic[E, B]):
         has_begun = has_begun or getattr(command, "renewal", None) is not None
         if has_begun or not self._coordinator.needs_recovery or self._is_closed:
             return
-        if is_inside_callback() or is_inside(self._lock):
+        if is_inside_callback() or self._is_inside():
             return
         ticket = self._coordinator.ticket()
         try:
@@ -490,7 +487,7 @@ class DriverBase(ABC, Generic[E, B]):
 
     def last_recoveries(self) -> Sequence[Recovery]:
         """What the store is to be told before the end; nothing where a handler closes the cache."""
-        if not self._coordinator.pending_invalidations or is_inside(self._lock):
+        if not self._coordinator.pending_invalidations or self._is_inside():
             return ()
         with self._lock:
             return self._coordinator.begin_last(self._timeouts, self._clock())

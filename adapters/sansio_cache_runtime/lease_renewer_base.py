@@ -60,11 +60,14 @@ class LeaseRenewerBase(ABC):
         """How many of them may be over: an hour would pass before they are due."""
         self._wakes_s = math.inf
         """When somebody looks what is due, on the clock."""
+        self._pause_s = 0.0
+        """How long the latest may pause; most are alike."""
 
     def keep(self, kept: Kept) -> None:
         """Renew leases when a third of them is over. To be ended with `end`, also where it fails."""
         with self._lock:
-            due_s = self._clock() + kept.renewal.pause_s
+            self._pause_s = kept.renewal.pause_s
+            due_s = self._clock() + self._pause_s
             heapq.heappush(self._due, (due_s, next(self._numbers), kept))
             if due_s < self._wakes_s:  # as is rare: most leases last as long as those before them
                 self._wake_at(due_s)

@@ -8,7 +8,7 @@ tasks and worker threads inherit it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextvars import ContextVar
 from copy import deepcopy
 from functools import partial
@@ -129,11 +129,6 @@ def _is_context(name: str, annotation: Any) -> bool:
     return name == "context" or annotation in (LoadContext, LoadContext.__name__)
 
 
-def keys_of(command: Compute | ComputeMany) -> tuple[str, ...]:
-    """The keys that a loader must not ask the cache for: it would wait for itself."""
-    return command.keys if isinstance(command, ComputeMany) else (command.key, command.name)
-
-
 def call_blocking(loader: Callable[[], Any]) -> Any:
     """Call a loader that is to give its value at once.
 
@@ -171,6 +166,8 @@ def bound(loader: Callable[..., Any], command: Compute | ComputeMany) -> Callabl
     """The loader with what it is to be told."""
     if isinstance(command, ComputeMany):
         return partial(loader, list(command.names))
+    if isinstance(loader, FunctionType) and not loader.__code__.co_argcount:  # as most do: it takes nothing
+        return loader
     if takes_context(loader):
         return partial(loader, LoadContext(command.name or command.key, command.previous))
     return loader
@@ -180,34 +177,32 @@ def bound(loader: Callable[..., Any], command: Compute | ComputeMany) -> Callabl
 
 
 class RunningLoad(Struct, eq=False):
-    """The load of some keys of a cache, while its loader runs.
+    """The load of some keys of a cache, which its context has a mark of.
 
-    `owner` is the cache's coordinator, which its drivers share; the keys are full.
+    `owner` is the cache's coordinator, which its drivers share; the keys are full: those that a loader must
+    not ask the cache for, as it would wait for itself.
     """
 
     owner: object
     keys: frozenset[str]
     is_running: bool = True
-    around: tuple[RunningLoad, ...] = ()
-    """The loads that it is inside of."""
 
 
 _loads: Final[ContextVar[tuple[RunningLoad, ...]]] = ContextVar("sansio_cache_loads", default=())
 
 
 def begin_loading(load: RunningLoad) -> None:
-    """Mark keys as being loaded in this context. To be ended with `end_loading`, also where it fails."""
-    around = _loads.get()
-    if around:
-        load.around = tuple(
-            [each for each in around if each.is_running]
-        )  # but for what an interrupt has left
-    set_safely(_loads, (*load.around, load))
+    """Mark keys as being loaded in this context, until `is_running` says that it is over."""
+    set_safely(_loads, (*_running(), load))
 
 
-def end_loading(load: RunningLoad) -> None:
-    """Take the mark away. The load is over already: `is_running` says so, should this be interrupted."""
-    set_safely(_loads, load.around)
+def _running() -> Sequence[RunningLoad]:
+    """The loads that this is called from."""
+    running = []
+    for load in _loads.get():  # each miss asks, mostly with the mark of the one before it
+        if load.is_running:
+            running.append(load)  # noqa: PERF401 - a comprehension costs more than one or two of them
+    return running
 
 
 _is_telling: Final[ContextVar[bool]] = ContextVar("sansio_cache_is_telling", default=False)
@@ -226,7 +221,7 @@ def telling() -> Generator[None]:
 
 def is_inside_callback() -> bool:
     """Whether a loader of the user's, or a subscriber, is what calls."""
-    return _is_telling.get() or any(load.is_running for load in _loads.get())
+    return _is_telling.get() or bool(_running())
 
 
 def forget_loads() -> None:
@@ -237,10 +232,8 @@ def forget_loads() -> None:
 
 def keys_around() -> frozenset[str]:
     """The keys, of any caches, whose loaders this is called from."""
-    loads = _loads.get()
-    if not loads:
-        return frozenset()
-    return frozenset[str]().union(*(each.keys for each in loads if each.is_running))
+    running = _running()
+    return frozenset[str]().union(*[load.keys for load in running]) if running else frozenset()
 
 
 def refuse_recursion(owner: object, *keys: str) -> None:
@@ -249,8 +242,8 @@ def refuse_recursion(owner: object, *keys: str) -> None:
     Raises:
         RecursiveLoadError: One of the keys is being loaded in this context.
     """
-    for load in _loads.get():
-        if load.is_running and load.owner is owner and not load.keys.isdisjoint(keys):
+    for load in _running():
+        if load.owner is owner and not load.keys.isdisjoint(keys):
             key = next(key for key in keys if key in load.keys)
             raise RecursiveLoadError(
                 f"the loader of {key!r} asks the cache for that very key, and would wait for itself: "

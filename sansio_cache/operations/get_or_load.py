@@ -41,7 +41,7 @@ from sansio_cache.budget import Budget
 from sansio_cache.cell import NO_GRANT, Cell, Foreign
 from sansio_cache.codecs.value_codec import Undecodable
 from sansio_cache.commands import Mode, ReadCell, ShareLoad, Sleep, Watch
-from sansio_cache.entry import MissReason, Servable, Unchecked, Unservable, Verdict, examine, is_fresh
+from sansio_cache.entry import ABSENT, MissReason, Servable, Unchecked, Unservable, Verdict, examine, is_fresh
 from sansio_cache.events import (
     AcquireAnswer,
     CellRead,
@@ -187,6 +187,9 @@ class LoadReading(AsksStore, Struct, frozen=True):
             ):  # a hit ends here
                 over = Ended(_NAME, event.now_s - request.started_s)
                 return Step(OVER, None, Value(verdict.value), (Hit(request.name), over))
+            if verdict is ABSENT and not (self.counted or request.variant_of):  # a plain miss
+                missed = Missed(request.name, MissReason.ABSENT)
+                return share(request, _NOTHING_FOUND, event.now_s, missed, arrival=self.arrival)
             return self.decide(verdict, cell, current, server_ms, event.now_s)
         match event:
             case StoreFailed():
@@ -362,10 +365,13 @@ class LoadAcquiring(AsksStore, Struct, frozen=True):
         request, load_id = self.request, self.load_id
         match event:
             case LeaseGranted(now_s=now_s, grant=grant, stale=stale, server_ms=server_ms, versions=versions):
-                current = request.versions(versions)
-                finding = self._with_stale(stale, current, server_ms)
+                is_tied = versions or request.tags or request.variant_of
+                current = request.versions(versions) if is_tied else ()
+                finding = self.finding
+                if stale is not None or finding.previous is not None or finding.stale is not None:
+                    finding = self._with_stale(stale, current, server_ms)
                 variant = (VariantStored(request.name),) if request.variant_of else ()
-                waited = self._waited(now_s)
+                waited = self._waited(now_s) if self.turns else ()
                 return compute(request, load_id, grant, current, finding, now_s, *variant, *waited)
             case LeaseDenied(now_s=now_s, left_ms=left_ms, stale=stale, server_ms=server_ms):
                 finding = self._with_stale(stale, request.versions(event.versions), server_ms)
@@ -405,10 +411,8 @@ class LoadAcquiring(AsksStore, Struct, frozen=True):
     def _with_stale(self, stale: Cell | None, current: Versions, server_ms: int) -> Finding:
         """What is known with the value that is in the way of the lease."""
         request, finding = self.request, self.finding
-        if stale is None:
-            if finding.previous is None and finding.stale is None:  # as it was: nothing
-                return finding
-            return evolve(finding, stale=None, previous=None)  # it has been invalidated, or its life is over
+        if stale is None:  # it has been invalidated, or its life is over
+            return evolve(finding, stale=None, previous=None)
         verdict = examine(stale, request.key, request.codec, server_ms, current)
         match verdict:
             case Servable():

@@ -315,7 +315,7 @@ def compute(
     *notices: Notice,
 ) -> Step:
     """Call the loader; with a grant, keep it alive meanwhile."""
-    key = request.key
+    key = request.variant or request.name
     renewal = None if grant is None else request.renewal((Lease(key, grant),), now_s)
     state = LoadComputing(request, load_id, grant, versions, finding, now_s)
     name = request.name if request.variant else ""
@@ -369,7 +369,7 @@ class LoadComputing(Struct, frozen=True):
         request = self.request
         took_s = now_s - self.began_s
         loaded = LoadedNotice(request.name, self.grant is not None, took_s)
-        missed = self.finding.as_miss(request.name)
+        missed = () if self.finding.counted else self.finding.as_miss(request.name)
         value, payload, is_storable = encoded(request.codec, given)
         outcome = Loaded(value, payload, accepted=False)
         if not is_storable:
@@ -383,7 +383,7 @@ class LoadComputing(Struct, frozen=True):
             if not (request.in_background or self.finding.is_there):
                 return self._without_fill(outcome, now_s, *missed, loaded, outlived)
             return remove(request, self.load_id, outcome, now_s, *missed, loaded, outlived)
-        key = request.key
+        key = request.variant or request.name
         body = seal(key, request.codec, payload, took_s, self.versions)
         fill = Fill(key, self.grant, *request.expiry_ms(given), body)
         budget = request.budget(now_s)
@@ -432,7 +432,9 @@ class LoadFilling(AsksStore, Struct, frozen=True):
                 if result is FillResult.REFUSED:
                     return self._end(self.outcome, now_s, FillRefused(name))
                 # Of a variant, nobody has looked whether the other's entry is still there.
-                holds = not request.variant_of and request.versions(versions) == self.versions
+                holds = not request.variant_of
+                if versions or request.tags:
+                    holds = holds and request.versions(versions) == self.versions
                 outcome = Loaded(self.outcome.value, self.outcome.payload, accepted=holds)
                 return self._end(outcome, now_s, Stored(name, len(self.fill.body)))
             case CellsFilled():

@@ -85,8 +85,7 @@ class ThreadsConnections:
         self._inside: dict[int, Call] = {}
         """By thread, the call that it is in."""
         self._aside = Aside(self._opener)
-        self._generation = 0
-        self._failed_s = 0.0
+        self._generation, self._failed_s = 0, 0.0
         self._is_closed = False
 
     def execute(self, commands: Sequence[Args], timeout_s: float) -> list[Any]:
@@ -98,7 +97,8 @@ class ThreadsConnections:
         now_s = monotonic()
         deadline_s = now_s + max(timeout_s, _SHORTEST_S)
         call = Call(commands, now_s, deadline_s, deadline_s, threading.get_ident(), self._lanes[0], [])
-        if self._large.keys or len(commands[0]) > 2:  # nothing else to be asked of most reads
+        args = commands[0]  # of most reads, and of one short command, there is nothing else to be asked
+        if self._large.keys or (len(args) > 2 and (len(commands) > 1 or sum(map(len, args)) > BULK_BYTES)):
             call.is_large = self._large.are_large(commands)
         outer = self._inside.get(call.thread)
         try:

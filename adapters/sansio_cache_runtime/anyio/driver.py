@@ -117,7 +117,10 @@ class Driver(DriverBase[LoopEvent, AnyioBackend]):
                     event = await self._perform(command, call)
                 step = step.state.receive(event)
                 if step.load_id is not None:
-                    self._observe(step)
+                    with self._lock:
+                        ended = coordinator.observe(step)  # before its command is performed
+                    if ended in self._endings:
+                        self._wake(ended)
             if call is not None:
                 self._end(call)
         except BaseException as error:

@@ -13,12 +13,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator
 from functools import partial
-from inspect import isawaitable, unwrap
+from inspect import CO_COROUTINE, isawaitable, unwrap
 from types import CodeType, FunctionType, MethodType
 from typing import Any, Final
 from weakref import WeakSet
 
-from sansio_cache_runtime.anyio.threads import run_on_thread, waiting_for_the_cache
+from sansio_cache_runtime.anyio.threads import PLACE, run_on_thread, waiting_for_the_cache
 from sansio_cache_runtime.loaders import is_coroutine_function
 
 _NEED_THE_LOOP: Final = (
@@ -45,6 +45,8 @@ _give_awaitables: Final[WeakSet[CodeType]] = WeakSet()
 
 async def call_loader(loader: Callable[[], Any]) -> Any:
     """What a loader gives: called in the loop, or, where it may block, on a thread."""
+    if PLACE.get() is None and isinstance(loader, FunctionType) and loader.__code__.co_flags & CO_COROUTINE:
+        return await loader()  # as mostly: a coroutine function, which no thread waits for
     with waiting_for_the_cache():
         value = loader() if _belongs_in_the_loop(loader) else await _call_on_thread(loader)
         return await value if isawaitable(value) else value

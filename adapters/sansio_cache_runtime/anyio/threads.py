@@ -104,7 +104,8 @@ class _Place:
         self._is_held = False
 
 
-_mine: Final[ContextVar[_Place | None]] = ContextVar("sansio_cache_place", default=None)
+PLACE: Final[ContextVar[_Place | None]] = ContextVar("sansio_cache_place", default=None)
+"""The place of the loader that this is called from, where it has a thread."""
 
 
 class waiting_for_the_cache:  # noqa: N801 - it is used as a function that makes a context manager
@@ -117,7 +118,7 @@ class waiting_for_the_cache:  # noqa: N801 - it is used as a function that makes
     __slots__ = ("_place",)
 
     def __enter__(self) -> None:
-        place = _mine.get()
+        place = PLACE.get()
         self._place = None if place is None or place.places is not _places() else place
         if self._place is not None:
             self._place.lend()
@@ -145,11 +146,11 @@ async def run_on_thread(function: Callable[[], T]) -> T:
         finally:
             reach(place.end)
 
-    token = _mine.set(place)
+    token = PLACE.set(place)
     try:
         given = await anyio.to_thread.run_sync(call, abandon_on_cancel=True, limiter=places.limiter)
     finally:
-        _mine.reset(token)
+        PLACE.reset(token)
         is_given_up = True  # it need not begin any more
         if not has_begun:
             place.end()

@@ -24,6 +24,7 @@ from sansio_cache_runtime.sync.background import Background
 from sansio_cache_runtime.sync.event import ThreadCondition
 
 _IDLE_S: Final = 5.0
+_SHORTEST_S: Final = 0.05
 
 
 class LeaseRenewer(LeaseRenewerBase):
@@ -121,14 +122,22 @@ class LeaseRenewer(LeaseRenewerBase):
     def _next(self) -> list[Kept]:
         """Wait for the next renewals that are due; none when it is time to end."""
         with self._lock:
+            idle_s = _IDLE_S
             while not self._is_closed:
+                if self._due:
+                    idle_s = _IDLE_S
                 if due := self._take_due():
                     return due
                 first_s = self._first_s()
                 if first_s is not None:
                     self._wait(min(first_s - self._clock(), _IDLE_S))  # what is over may be gone sooner
-                elif not self._wait(_IDLE_S) and not self._due:  # one may have come at the very end of it
-                    break
+                    continue
+                # No longer than until a lease would be due that begins now: then it need not be told of it.
+                longest_s = min(idle_s, max(self._pause_s, _SHORTEST_S))
+                if not self._wait(longest_s):
+                    idle_s -= longest_s
+                    if idle_s <= 0 and not self._due:  # one may have come at the very end of it
+                        break
             self._stop()  # the next load starts another
             return []
 
