@@ -45,13 +45,13 @@ from sansio_cache.single_flight import Following, Ticket
 from sansio_cache.step import Outcome, Raised, Step
 from sansio_cache_runtime.backend import Listener
 from sansio_cache_runtime.blocks import block
-from sansio_cache_runtime.lease_renewer_base import Kept, LeaseRenewerBase
+from sansio_cache_runtime.lease_renewer_base import LeaseRenewerBase
 from sansio_cache_runtime.loaders import (
-    RunningLoad,
-    begin_loading,
+    Running,
     bound,
     is_inside_callback,
     keys_around,
+    mark,
     own_copy,
     refuse_recursion,
 )
@@ -116,6 +116,8 @@ class Call(Struct, eq=False):
     """What it waits for while it follows."""
     is_circle: bool = False
     """Whether who it would wait for waits for a loader that it is in."""
+    running: Running | None = None
+    """Its loader's latest run."""
     outside: OutsideNames | None = None
     """What its loader named when it was handed over, in a refresh; else None."""
     cause_id: int = 0
@@ -251,6 +253,13 @@ class DriverBase(ABC, Generic[E, B]):
         self._note((RefreshSkipped(outside.key, SkipReason.REBOUND, name),))
         return True
 
+    def _observe(self, step: Step) -> None:
+        """Take in how far an operation is, before its command is performed."""
+        with self._lock:
+            ended = self._coordinator.observe(step)
+        if ended is not None and ended in self._endings:
+            self._wake(ended)
+
     def _join(self, command: ShareLoad, call: Call) -> ShareAnswer | Following:
         """Lead a load, or follow one: then the caller waits for the `ending` of its call, and leaves.
 
@@ -276,12 +285,11 @@ class DriverBase(ABC, Generic[E, B]):
                 call.ending = self._endings.setdefault(answer.load_id, self._make_event())
         return answer
 
-    @block
-    def _loading(self, command: Compute | ComputeMany) -> Generator[None]:
-        """Mark the keys of a load as being loaded, and keep its leases, while the block runs.
+    def _running(self, command: Compute | ComputeMany) -> Running:
+        """A loader that is to be run: to be begun, and to be ended however it ends.
 
         Raises:
-            RecursiveLoadError: One of them is, around this call.
+            RecursiveLoadError: It would be called from inside a loader of one of its keys.
         """
         if isinstance(command, ComputeMany):
             # A batch without the store has not asked for leases.
@@ -289,38 +297,31 @@ class DriverBase(ABC, Generic[E, B]):
             keys = frozenset(command.keys)
         else:
             keys = frozenset((command.key, command.name))
-        renewal = command.renewal
-        load = RunningLoad(self._coordinator, keys)
-        kept = None if renewal is None else Kept(renewal)
-        try:  # around the beginning as well, where Ctrl-C may strike
-            begin_loading(load)
-            if renewal is not None and kept is not None:
-                self._held[load] = renewal.leases
-                self._lease_renewer.keep(kept)
-            yield
-        finally:
-            # The mark stays, here and in tasks that the loader has left behind, and says that it is over.
-            # First: an interrupt may keep the rest from being done.
-            load.is_running = False
-            load.owner = None
-            if kept is not None:
-                kept.is_over = True
-                self._held.pop(load, None)
-                self._lease_renewer.end(kept)
+        return Running(self._coordinator, keys, command.renewal)
+
+    def _begin(self, running: Running) -> None:
+        """Mark the keys as being loaded, and keep the leases."""
+        if running.renewal is not None:
+            self._held[running] = running.renewal.leases
+        mark(running)
+        self._lease_renewer.keep(running)
+
+    def _end_running(self, running: Running) -> None:
+        """It is over, as `is_over` says already, should an interrupt strike before this begins."""
+        self._held.pop(running, None)
+        self._lease_renewer.end(running)
+        running.owner = None  # its context holds the mark
 
     @block
     def renewing(self, renewal: Renewal | None) -> Generator[None]:
         """Renew leases while the block runs."""
-        if renewal is None:
-            yield
-            return
-        kept = Kept(renewal)
+        running = Running(renewal=renewal)
         try:
-            self._lease_renewer.keep(kept)
+            self._lease_renewer.keep(running)
             yield
         finally:
-            kept.is_over = True  # first, as above
-            self._lease_renewer.end(kept)
+            running.is_over = True
+            self._lease_renewer.end(running)
 
     @property
     def open_connections(self) -> int:
@@ -397,6 +398,8 @@ class DriverBase(ABC, Generic[E, B]):
 
     def _end(self, call: Call) -> None:
         """Undo what is left of a call, however it ended. Once more does no harm."""
+        if call.running is not None:
+            self._held.pop(call.running, None)
         if call.ticket is not None:
             self._give_up(call.ticket)
             self._leaders.pop(call.ticket, None)

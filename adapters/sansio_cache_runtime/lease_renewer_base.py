@@ -14,32 +14,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Final
 
-from msgspec import Struct
-
-from sansio_cache.commands import Renewal
-from sansio_cache.step import Step
+from sansio_cache_runtime.loaders import Running
 from sansio_cache_runtime.process import process_lock
 
 MOST_AT_ONCE: Final = 500
 """How many renewals are gone on with at once."""
 _FEW: Final = 64
 """So many renewals that are over may be kept for nothing."""
-
-
-class Kept(Struct, eq=False):
-    """The leases of one load, or of one mutation, which are kept until it is over."""
-
-    renewal: Renewal
-    is_over: bool = False
-    step: Step | None = None
-    """Where its machine is, for threads; None before it has begun."""
-    cancel: Callable[[], object] = int
-    """Ends its task, in an event loop."""
-
-    @property
-    def command(self) -> object:
-        """What its machine waits for."""
-        return None if self.step is None else self.step.command
 
 
 class LeaseRenewerBase(ABC):
@@ -54,7 +35,7 @@ class LeaseRenewerBase(ABC):
         # Entered by itself: the `__exit__` of a Condition is a Python function, in which Ctrl-C may strike
         # before it has released the lock.
         self._lock = process_lock()
-        self._due: list[tuple[float, int, Kept]] = []
+        self._due: list[tuple[float, int, Running]] = []
         self._numbers = itertools.count()
         self._over = 0
         """How many of them may be over: an hour would pass before they are due."""
@@ -63,22 +44,27 @@ class LeaseRenewerBase(ABC):
         self._pause_s = 0.0
         """How long the latest may pause; most are alike."""
 
-    def keep(self, kept: Kept) -> None:
-        """Renew leases when a third of them is over. To be ended with `end`, also where it fails."""
+    def keep(self, running: Running) -> None:
+        """Renew leases, if any, when a third of them is over. To be ended, also where it fails."""
+        renewal = running.renewal
+        if renewal is None:
+            return
         with self._lock:
-            self._pause_s = kept.renewal.pause_s
+            self._pause_s = renewal.pause_s
             due_s = self._clock() + self._pause_s
-            heapq.heappush(self._due, (due_s, next(self._numbers), kept))
+            heapq.heappush(self._due, (due_s, next(self._numbers), running))
             if due_s < self._wakes_s:  # as is rare: most leases last as long as those before them
                 self._wake_at(due_s)
 
-    def end(self, kept: Kept) -> None:
+    def end(self, running: Running) -> None:
         """Renew these leases no more.
 
         It is interrupted maybe before it begins: who calls it says before that they are over.
         """
-        kept.is_over = True
-        kept.cancel()
+        running.is_over = True
+        if running.renewal is None:
+            return
+        running.cancel()
         self._over += 1
         if self._over > _FEW and 2 * self._over > len(self._due):
             with self._lock:
@@ -92,14 +78,14 @@ class LeaseRenewerBase(ABC):
     def _wake_at(self, due_s: float) -> None:
         """Have somebody look what is due then, and set when. Under the lock."""
 
-    def _take_due(self) -> list[Kept]:
+    def _take_due(self) -> list[Running]:
         """What is due by now. Under the lock."""
         now_s = self._clock()
-        due: list[Kept] = []
+        due: list[Running] = []
         while self._due and self._due[0][0] <= now_s and len(due) < MOST_AT_ONCE:
-            kept = heapq.heappop(self._due)[2]
-            if not kept.is_over:
-                due.append(kept)
+            running = heapq.heappop(self._due)[2]
+            if not running.is_over:
+                due.append(running)
         return due
 
     def _first_s(self) -> float | None:

@@ -26,11 +26,12 @@ from typing import Any, Final
 
 from msgspec import Struct
 
-from sansio_cache.commands import Compute, ComputeMany
+from sansio_cache.commands import Compute, ComputeMany, Renewal
 from sansio_cache.errors import ConfigurationError, RecursiveLoadError
 from sansio_cache.events import LoadErrorShared, LoadNotShared, LoadShared, ShareAnswer
 from sansio_cache.loader import LoadContext
 from sansio_cache.signals import let_through
+from sansio_cache.step import Step
 from sansio_cache_runtime.blocks import block
 from sansio_cache_runtime.context import set_safely
 from sansio_cache_runtime.shared_errors import SharedError
@@ -176,33 +177,42 @@ def bound(loader: Callable[..., Any], command: Compute | ComputeMany) -> Callabl
 # Recursion: a loader that asks for the key it is loading would wait for itself.
 
 
-class RunningLoad(Struct, eq=False):
-    """The load of some keys of a cache, which its context has a mark of.
+class Running(Struct, eq=False):
+    """A loader that runs, or a writer's block: what is being loaded, and the leases kept meanwhile."""
 
-    `owner` is the cache's coordinator, which its drivers share; the keys are full: those that a loader must
-    not ask the cache for, as it would wait for itself.
-    """
+    owner: object = None
+    """The coordinator of the cache, which its drivers share."""
+    keys: frozenset[str] = frozenset()
+    """In full: those that a loader must not ask the cache for, as it would wait for itself."""
+    renewal: Renewal | None = None
+    is_over: bool = False
+    step: Step | None = None
+    """Where the renewal's machine is, for threads; None before it has begun."""
+    cancel: Callable[[], object] = int
+    """Ends the renewal's task, in an event loop."""
 
-    owner: object
-    keys: frozenset[str]
-    is_running: bool = True
+    @property
+    def command(self) -> object:
+        """What the renewal's machine waits for."""
+        return None if self.step is None else self.step.command
 
 
-_loads: Final[ContextVar[tuple[RunningLoad, ...]]] = ContextVar("sansio_cache_loads", default=())
+_marks: Final[ContextVar[tuple[Running, ...]]] = ContextVar("sansio_cache_loads", default=())
+"""The loaders that a context is inside of. The mark of one that is over stays until the next, and counts for
+nothing, as do those in tasks that it has left behind."""
 
 
-def begin_loading(load: RunningLoad) -> None:
-    """Mark keys as being loaded in this context, until `is_running` says that it is over."""
-    set_safely(_loads, (*_running(), load))
+def mark(load: Running) -> None:
+    """Mark keys as being loaded in this context, until the load is over."""
+    set_safely(_marks, (*_around(), load))
 
 
-def _running() -> Sequence[RunningLoad]:
-    """The loads that this is called from."""
-    running = []
-    for load in _loads.get():  # each miss asks, mostly with the mark of the one before it
-        if load.is_running:
-            running.append(load)  # noqa: PERF401 - a comprehension costs more than one or two of them
-    return running
+def _around() -> Sequence[Running]:
+    around = []
+    for load in _marks.get():  # each miss asks, mostly with the mark of the one before it
+        if not load.is_over:
+            around.append(load)  # noqa: PERF401 - a comprehension costs more than one or two of them
+    return around
 
 
 _is_telling: Final[ContextVar[bool]] = ContextVar("sansio_cache_is_telling", default=False)
@@ -221,19 +231,19 @@ def telling() -> Generator[None]:
 
 def is_inside_callback() -> bool:
     """Whether a loader of the user's, or a subscriber, is what calls."""
-    return _is_telling.get() or bool(_running())
+    return _is_telling.get() or bool(_around())
 
 
 def forget_loads() -> None:
     """For background work, which no load waits for: its context was copied from that of a caller."""
-    set_safely(_loads, ())
+    set_safely(_marks, ())
     set_safely(_is_telling, False)
 
 
 def keys_around() -> frozenset[str]:
     """The keys, of any caches, whose loaders this is called from."""
-    running = _running()
-    return frozenset[str]().union(*[load.keys for load in running]) if running else frozenset()
+    around = _around()
+    return frozenset[str]().union(*[load.keys for load in around]) if around else frozenset()
 
 
 def refuse_recursion(owner: object, *keys: str) -> None:
@@ -242,7 +252,7 @@ def refuse_recursion(owner: object, *keys: str) -> None:
     Raises:
         RecursiveLoadError: One of the keys is being loaded in this context.
     """
-    for load in _running():
+    for load in _around():
         if load.owner is owner and not load.keys.isdisjoint(keys):
             key = next(key for key in keys if key in load.keys)
             raise RecursiveLoadError(

@@ -212,7 +212,7 @@ def left_in(driver):
 
 def driver_marks(cache):
     """The loads that this context still takes to be running."""
-    return [load for load in loaders._loads.get() if load.is_running] or cache._driver._held
+    return [load for load in loaders._marks.get() if not load.is_over] or cache._driver._held
 
 
 def problems_after(under, operation, key, interrupter):

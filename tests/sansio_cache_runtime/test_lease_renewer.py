@@ -14,7 +14,7 @@ from sansio_cache.events import FailureKind, LeasesRenewed, StoreFailed
 from sansio_cache.notices import LeaseLost, StoreErrored
 from sansio_cache_redis.sync import Cache
 from sansio_cache_runtime.anyio.lease_renewer import LeaseRenewer as TimerRenewer
-from sansio_cache_runtime.lease_renewer_base import Kept
+from sansio_cache_runtime.loaders import Running
 from sansio_cache_runtime.sync import lease_renewer as module
 from sansio_cache_runtime.sync.background import Background
 from sansio_cache_runtime.sync.event import ThreadCondition
@@ -52,7 +52,7 @@ class CountedBackground(Background):
 @contextmanager
 def keeping(lease_renewer, renewal):
     """Keep leases for as long as a block runs, as a driver does."""
-    kept = Kept(renewal)
+    kept = Running(renewal=renewal)
     try:
         lease_renewer.keep(kept)
         yield

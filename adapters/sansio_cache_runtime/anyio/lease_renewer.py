@@ -16,7 +16,8 @@ from weakref import ref
 from sansio_cache.coordinator import renewing
 from sansio_cache.step import Step
 from sansio_cache_runtime.anyio.background import Background
-from sansio_cache_runtime.lease_renewer_base import Kept, LeaseRenewerBase
+from sansio_cache_runtime.lease_renewer_base import LeaseRenewerBase
+from sansio_cache_runtime.loaders import Running
 
 
 class LeaseRenewer(LeaseRenewerBase):
@@ -61,7 +62,8 @@ class LeaseRenewer(LeaseRenewerBase):
         for kept in due:
             kept.cancel = self._background.start(partial(self._renew, kept))
 
-    async def _renew(self, kept: Kept) -> None:
+    async def _renew(self, kept: Running) -> None:
+        assert kept.renewal is not None
         await self._run(renewing(kept.renewal, self._clock()))
 
 

@@ -109,10 +109,7 @@ class Driver(DriverBase[ThreadEvent, SyncBackend]):
                     event = self._perform(command, call)
                 step = step.state.receive(event)
                 if step.load_id is not None:
-                    with self._lock:
-                        ended = coordinator.observe(step)  # before its command is performed
-                    if ended in self._endings:
-                        self._wake(ended)
+                    self._observe(step)
             if call is not None:
                 self._end(call)
         except BaseException:
@@ -180,12 +177,17 @@ class Driver(DriverBase[ThreadEvent, SyncBackend]):
 
     def _compute(self, command: Compute | ComputeMany, call: Call) -> Event:
         handled = sys.exception()
-        with self._loading(command):
+        running = call.running = self._running(command)
+        try:  # around the beginning as well, where Ctrl-C may strike
+            self._begin(running)
             try:
                 value = call_blocking(self._bound_loader(command, call))
             except Exception as error:  # noqa: BLE001 - the loader's own, handed to its callers
                 return self._compute_failed(error, handled)
             return self._computed(value, call)
+        finally:
+            running.is_over = True
+            self._end_running(running)
 
     def _share(self, command: ShareLoad, call: Call) -> Event:
         answer = self._join(command, call)

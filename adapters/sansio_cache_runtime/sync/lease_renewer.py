@@ -19,7 +19,8 @@ from sansio_cache.coordinator import renewing
 from sansio_cache.events import LeasesRenewed, StoreEvent, StoreFailed, Woke
 from sansio_cache.notices import Notice
 from sansio_cache.step import Step
-from sansio_cache_runtime.lease_renewer_base import Kept, LeaseRenewerBase
+from sansio_cache_runtime.lease_renewer_base import LeaseRenewerBase
+from sansio_cache_runtime.loaders import Running
 from sansio_cache_runtime.sync.background import Background
 from sansio_cache_runtime.sync.event import ThreadCondition
 
@@ -78,12 +79,13 @@ class LeaseRenewer(LeaseRenewerBase):
                 with self._lock:
                     self._stop()
 
-    def _renew(self, due: Sequence[Kept]) -> None:
+    def _renew(self, due: Sequence[Running]) -> None:
         """Go on with renewals that are due; what they ask the store for, they ask together."""
         now_s = self._clock()
-        asking: dict[int, list[Kept]] = {}
+        asking: dict[int, list[Running]] = {}
         for kept in due:
             if kept.step is None:
+                assert kept.renewal is not None
                 self._take(kept, renewing(kept.renewal, now_s))
             else:
                 self._take(kept, kept.step.state.receive(Woke(now_s)))
@@ -92,7 +94,7 @@ class LeaseRenewer(LeaseRenewerBase):
         for together in asking.values():
             self._ask(together)
 
-    def _ask(self, together: Sequence[Kept]) -> None:
+    def _ask(self, together: Sequence[Running]) -> None:
         """Renew leases of the same length in one batch. Where one of them is refused, each by itself."""
         commands = [kept.command for kept in together if isinstance(kept.command, RenewLeases)]
         leases = tuple(lease for command in commands for lease in command.leases)
@@ -110,7 +112,7 @@ class LeaseRenewer(LeaseRenewerBase):
             assert kept.step is not None
             self._take(kept, kept.step.state.receive(own))
 
-    def _take(self, kept: Kept, step: Step) -> None:
+    def _take(self, kept: Running, step: Step) -> None:
         """Take in how far a renewal is, and put it off until it is due again."""
         kept.step = step
         self._note(step.notices)
@@ -119,7 +121,7 @@ class LeaseRenewer(LeaseRenewerBase):
                 due_s = self._clock() + step.command.duration_s
                 heapq.heappush(self._due, (due_s, next(self._numbers), kept))
 
-    def _next(self) -> list[Kept]:
+    def _next(self) -> list[Running]:
         """Wait for the next renewals that are due; none when it is time to end."""
         with self._lock:
             idle_s = _IDLE_S
