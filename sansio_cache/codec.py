@@ -28,19 +28,25 @@ from __future__ import annotations
 import builtins
 import functools
 import hashlib
+import re
 import types
 import typing
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Final, Generic, Protocol, TypeAlias, TypeVar
 
 import attrs
 import msgspec
 
 from sansio_cache.codecs.json import UNTYPED_FINGERPRINT, JsonCodec
+from sansio_cache.codecs.python import PYTHON
 from sansio_cache.codecs.value_codec import Checked, Undecodable, ValueCodec
-from sansio_cache.errors import SerializationError
-from sansio_cache.schema import FINGERPRINT_BYTES, name_of
+from sansio_cache.errors import ConfigurationError, SerializationError
+from sansio_cache.roundtrip import kind_of
+from sansio_cache.rows import mapping_of, tuple_of, with_rows
+from sansio_cache.schema import FINGERPRINT_BYTES, mapped_advice, name_of
 from sansio_cache.signals import let_through
+from sansio_cache.suggested import mapped_in, shown, type_of
 
 T = TypeVar("T")
 D = TypeVar("D", covariant=True)
@@ -112,6 +118,8 @@ class Codec(Generic[T]):
     """Makes values of the type from payloads of other fingerprints."""
     kind: int = attrs.field(default=JSON, repr=False)
     """What an entry says that it is."""
+    raises: bool = attrs.field(default=False, repr=False)
+    """Whether a caller is to know that what its loader gave cannot be stored."""
     stamp: bytes = attrs.field(init=False, eq=False, repr=False)
     """What follows the key's check in an entry without tags that this codec can read."""
 
@@ -136,10 +144,10 @@ class Codec(Generic[T]):
         except (MemoryError, SerializationError):
             raise
         except Undecodable as error:
-            raise self._refusal(f" would not come back: its payload is {error.reason}") from error
+            raise self._refusal(value, f" would not come back: its payload is {error.reason}") from error
         except Exception as error:  # a value's own properties, __eq__ and validators are user code
             let_through(error)
-            raise self._refusal(f" cannot be stored: {_own_words(error)}") from error
+            raise self._refusal(value, f" cannot be stored: {_own_words(error)}") from error
 
     def decode(self, payload: bytes | memoryview) -> T:
         """The value in `payload`, which may be anything at all.
@@ -193,26 +201,67 @@ class Codec(Generic[T]):
     def _round_trip(self, value: Any) -> Encoded[T]:
         cls = None if self.kind == JSON else _class_of(self.type)
         if cls is not None and not isinstance(value, cls):
-            raise self._refusal(f" is of type {type(value).__name__}, and not of the declared type")
+            raise self._refusal(value, f" is {kind_of(value)}, and not of the declared type")
         payload = self.form.encode(value)
         if len(payload) > self.max_value_bytes:
             raise SerializationError(
                 f"a value of {len(payload)} bytes is larger than max_value_bytes="
                 f"{self.max_value_bytes}: cache less of it, or raise max_value_bytes"
             )
-        back = self.decoder.decode(payload)
+        try:
+            back = self.decoder.decode(payload)
+        except msgspec.ValidationError:
+            if self.kind != JSON:
+                raise
+            payload, back = self._rows(value)
         changed = None if self._change is None else self._change(value, back)
         if changed is not None:
-            raise self._refusal(changed)
+            raise self._refusal(value, changed)
         return Encoded(payload, back)
 
-    def _refusal(self, what: str) -> SerializationError:
+    def _rows(self, value: Any) -> tuple[bytes, T]:
+        """The same for a value with rows, which are to be something else than what they look like.
+
+        Raises:
+            msgspec.ValidationError: They cannot be.
+        """
+        for turned in (mapping_of, tuple_of):
+            payload = self.form.encode(with_rows(value, turned))
+            with suppress(msgspec.ValidationError):
+                return payload, self.decoder.decode(payload)
+        return payload, self.decoder.decode(payload)
+
+    def _refusal(self, value: Any, what: str) -> SerializationError:
         advice = getattr(self.form, "advice", f"Its type is stored by {self.form!r}, as codecs= says")
-        return SerializationError(f"value{what}. {advice}")
+        mapped = mapped_in(value)
+        if mapped is not None:
+            return SerializationError(f"value{what}. {mapped_advice(mapped)}")
+        remedy = self._remedy(value) if self.type is None and self.kind == JSON else None
+        return SerializationError(f"value{what}. {advice}" if remedy is None else f"value{what}; {remedy}")
+
+    def _remedy(self, value: Any) -> str | None:
+        """An option with which a value without a type would be stored; None where none is known."""
+        try:
+            declared = type_of(value)
+            if declared is not None:
+                codec_for(declared, self.max_value_bytes).encode(value)
+                return f"type={shown(declared)}"
+        except (ConfigurationError, SerializationError, TypeError):
+            pass
+        try:
+            PYTHON.encode(value)
+        except SerializationError:
+            return None
+        return "codecs={None: PYTHON}"
 
 
 def codec_for(
-    type: Any, max_value_bytes: int, migrate: Migration | None = None, form: ValueCodec[Any] | None = None
+    type: Any,
+    max_value_bytes: int,
+    migrate: Migration | None = None,
+    form: ValueCodec[Any] | None = None,
+    *,
+    raises: bool = False,
 ) -> Codec[Any]:
     """The codec of a type.
 
@@ -222,28 +271,32 @@ def codec_for(
         max_value_bytes: the largest payload to write or read.
         migrate: makes values of the type from payloads that were stored under another fingerprint.
         form: encodes the values; None for JSON.
+        raises: whether a caller is to know that what its loader gave cannot be stored.
 
     Raises:
         ConfigurationError: msgspec cannot keep every value of the type as it is.
     """
     try:
-        return _kept_codec(type, max_value_bytes, migrate, form)  # type: ignore[arg-type]
+        return _kept_codec(type, max_value_bytes, migrate, form, raises)  # type: ignore[arg-type]
     except TypeError:  # unhashable, as Annotated with a list is
-        return _build(type, max_value_bytes, migrate, form)
+        return _build(type, max_value_bytes, migrate, form, raises)
 
 
 def _build(
-    type: Any, max_value_bytes: int, migrate: Migration | None, form: ValueCodec[Any] | None
+    type: Any, max_value_bytes: int, migrate: Migration | None, form: ValueCodec[Any] | None, raises: bool
 ) -> Codec[Any]:
     if form is None:
         json: JsonCodec[Any] = JsonCodec(type)
-        return Codec(json.stamp, max_value_bytes, json.type, json, json.decoder, migrate)
+        return Codec(json.stamp, max_value_bytes, json.type, json, json.decoder, migrate, raises=raises)
     declared = None if type is Any else type
     bounded: _Bounded[Any] = _Bounded(form, max_value_bytes, _class_of(declared))
     text = f"sansio-cache codec 1\0{name_of(declared)}\0{form.fingerprint}"
     fingerprint = hashlib.sha256(text.encode()).digest()[:FINGERPRINT_BYTES]
-    return Codec(fingerprint, max_value_bytes, declared, form, bounded, migrate, CODED)
+    return Codec(fingerprint, max_value_bytes, declared, form, bounded, migrate, CODED, raises)
 
+
+_QUOTED: Final = re.compile(r"value (?:'.*'|-?\d+)", re.DOTALL)
+"""Where msgspec quotes what is no member of an enum: messages end up in logs."""
 
 _NO_CLASSES: Final[tuple[Any, ...]] = (types.UnionType, typing.Annotated)
 """What `typing.get_origin` gives for a form that has no class of its own."""
@@ -276,4 +329,5 @@ def _own_words(error: Exception) -> str:
     while at is not None and at.tb_next is not None:
         at = at.tb_next
     where = "" if at is None else at.tb_frame.f_globals.get("__name__", "")
-    return str(error) if where.partition(".")[0] == "sansio_cache" else type(error).__name__
+    is_own = where.partition(".")[0] == "sansio_cache"
+    return _QUOTED.sub("value", str(error)) if is_own else type(error).__name__

@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Mapping
 from functools import partial
 from inspect import iscoroutinefunction
-from typing import Any, Final, Self, TypeAlias, TypeVar, get_type_hints
+from typing import Any, Final, Literal, Self, TypeAlias, TypeVar, get_origin, get_type_hints
 
 import attrs
 
@@ -20,7 +20,7 @@ from sansio_cache.codecs.value_codec import ValueCodec
 from sansio_cache.errors import ConfigurationError
 from sansio_cache.frozen import FrozenMapping
 from sansio_cache.keys import KeyBuilder
-from sansio_cache.policy import Policy, instance
+from sansio_cache.policy import Policy, instance, one_of
 from sansio_cache.schema import name_of
 from sansio_cache.ttl import Ttl, ttl_seconds
 from sansio_cache.url import read_url, redact_url
@@ -163,6 +163,9 @@ class CacheConfig:
             The key is what calls give as `type=`; None for calls that give none.
         codecs: Codecs by type, for types whose values are not to be JSON. The key is what calls give as
             `type=`; None for calls that give none.
+        on_unstorable: What becomes of a loader's value that would not come back from the store as it is:
+            `"log"` gives it to the caller, uncached, and logs the key and what is wrong with it; `"raise"`
+            raises SerializationError, for tests and continuous integration.
 
     Raises:
         ConfigurationError: A value is out of range or contradicts another.
@@ -182,6 +185,7 @@ class CacheConfig:
     # Not hashed, because a mapping cannot be.
     migrations: Migrations = attrs.field(factory=dict, converter=_own_migrations, hash=False, repr=False)
     codecs: Codecs = attrs.field(factory=dict, converter=_own_codecs, hash=False)
+    on_unstorable: Literal["log", "raise"] = attrs.field(default="log", validator=one_of("log", "raise"))
 
     def __attrs_post_init__(self) -> None:
         _ = self.keys  # the namespace is checked where keys are made
@@ -278,6 +282,7 @@ _WANTED: Final[Mapping[Any, str]] = {
     int: "is a whole number from 1",
     float: "is a number of seconds above 0",
     float | None: "is a number of seconds above 0",
+    Literal["log", "raise"]: "is 'log' or 'raise'",
     Ttl | None: "is a time to live in seconds, from 0.001 to ten years",
     str: "is 1 to 128 ASCII letters, digits, '_', '.' or '-'",
 }
@@ -308,7 +313,7 @@ def _parse(hint: Any, text: str) -> Any:
         return text.lower() in _TRUE
     if hint is int:
         return int(text)
-    if hint is str:
+    if hint is str or get_origin(hint) is Literal:
         return text
     return float(text)
 

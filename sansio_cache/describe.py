@@ -90,6 +90,8 @@ def describe(notice: Notice) -> str:  # noqa: C901 - one case for each notice is
             return "stored"
         case FillRefused():
             return "not stored: the lease was voided by an invalidation, or lost"
+        case Unstorable(why=why) if why:
+            return f"not stored: {why}"
         case Unstorable(kind=kind):
             return f"not stored: a value of class {kind} would not come back equal"
         case Outlived():

@@ -21,6 +21,10 @@ class CacheTimeoutError(CacheConnectionError):
 class SerializationError(CacheError):
     """A value cannot be stored so that it comes back equal, or is too large."""
 
+    def of(self, key: str) -> SerializationError:
+        """The same error, with the key that the value is of."""
+        return SerializationError(f"{key}: {self}")
+
 
 class InvalidKeyError(CacheError, ValueError):
     """A key, key component, namespace or pattern that cannot be used."""

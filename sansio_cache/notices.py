@@ -221,11 +221,13 @@ class FillRefused(Struct, frozen=True):
 class Unstorable(Struct, frozen=True):
     """A loader's value cannot be stored so that it comes back equal; the caller has it, uncached.
 
-    `kind` is the name of its class. `set` with the same value says why.
+    `kind` is the name of its class; `why` says in a sentence what would come back different, where, and what
+    to do. It quotes no value, but keys of dicts, by which it names the place.
     """
 
     key: str
     kind: str
+    why: str = ""
 
 
 class Outlived(Struct, frozen=True):

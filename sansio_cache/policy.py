@@ -48,7 +48,7 @@ def _between(low: float, high: float) -> Any:
     return check
 
 
-def _one_of(*choices: str) -> Any:
+def one_of(*choices: str) -> Any:
     """A validator: one of some words."""
 
     def check(_: Any, attribute: attrs.Attribute[str], value: str) -> None:
@@ -113,12 +113,12 @@ class Policy:
     max_lease_s: float = attrs.field(default=60.0, validator=_seconds(0.02, _LONGEST_WAIT_S))
     wait_s: float = attrs.field(default=30.0, validator=_seconds(0, _LONGEST_WAIT_S))
     on_wait_timeout: Literal["load", "stale", "raise"] = attrs.field(
-        default="load", validator=_one_of("load", "stale", "raise")
+        default="load", validator=one_of("load", "stale", "raise")
     )
     retry_after_s: float = attrs.field(default=1.0, validator=_seconds(0, _LONGEST_WAIT_S))
-    on_read_error: Literal["load", "raise"] = attrs.field(default="load", validator=_one_of("load", "raise"))
+    on_read_error: Literal["load", "raise"] = attrs.field(default="load", validator=one_of("load", "raise"))
     on_invalidate_error: Literal["remember", "raise"] = attrs.field(
-        default="remember", validator=_one_of("remember", "raise")
+        default="remember", validator=one_of("remember", "raise")
     )
 
     def __attrs_post_init__(self) -> None:

@@ -7,10 +7,11 @@
   else by ``==``. So an `enum.IntEnum` may stand where an int is declared, an int where a float is
   (if the float is exact), a `collections.defaultdict` where a dict is; the declared class is
   what comes back. A part of another class is accepted where the type asks for the conversion and
-  nothing is lost by it: a mapping (a database row) for a class, if every key has a field; a list
-  for a tuple; a text, or value, for the date, UUID, Decimal, enum that it spells. Text is not
-  accepted for bytes: it would be read as base64. Never accepted: a subclass of a declared class,
-  a tuple for a list (at an `typing.Any` that would be a silent change), a set for a list.
+  nothing is lost by it: a mapping or a database row for a class, if every key has a field; a row
+  for a dict of its columns, or for a tuple; a list for a tuple; a text, or value, for the date,
+  UUID, Decimal, enum that it spells. Text is not accepted for bytes: it would be read as base64.
+  Never accepted: a subclass of a declared class, a tuple for a list (at an `typing.Any` that would
+  be a silent change), a set for a list.
 - Dates and times must keep wall clock, UTC offset and, where there is no offset to tell them apart,
   fold. A named zone comes back as its fixed offset: PostgreSQL drivers return such values always,
   and JSON holds no more. ``1.10`` stays ``1.10`` in a Decimal, ``-0.0`` stays ``-0.0``.
@@ -23,11 +24,13 @@ from __future__ import annotations
 import dataclasses
 import datetime as dt
 import enum
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any, Final
 
 import attrs
 import msgspec
+
+from sansio_cache.rows import mapping_of, tuple_of
 
 _DROPPED: Final = object()
 _SCALARS: Final = frozenset({type(None), bool, int, float, str})
@@ -64,25 +67,34 @@ def change(given: Any, back: Any, *, exact: bool) -> str | None:
     return None
 
 
+def kind_of(value: object) -> str:
+    """What a value is, in a sentence: "a tuple"."""
+    name = type(value).__name__
+    return "None" if value is None else f"{'an' if name[0] in 'aeioAEIO' else 'a'} {name}"
+
+
 def _turned(given: object, back: object) -> str:
     if back is _DROPPED:
         return " would be dropped"
     if type(given) is type(back):
         return " would come back changed"
-    return f" is of type {type(given).__name__} and would come back as {type(back).__name__}"
+    return f" is {kind_of(given)} and would come back as {kind_of(back)}"
 
 
 def _items(given: Any, back: list[Any] | tuple[Any, ...]) -> _Parts | None:
     # A list in `back` may stand at an Any, where a tuple for it would be a silent change.
     sources = list if isinstance(back, list) else (list, tuple)
-    if not isinstance(given, sources) or len(given) != len(back):
+    if not isinstance(given, sources):
+        given = None if isinstance(back, list) else tuple_of(given)
+    if given is None or len(given) != len(back):
         return None
     pairs = enumerate(zip(given, back, strict=True))
     return (("[{}]", index, part, part_back) for index, (part, part_back) in pairs)
 
 
 def _entries(given: Any, back: dict[Any, Any]) -> _Parts | None:
-    if not isinstance(given, Mapping):
+    given = mapping_of(given)
+    if given is None:
         return None
     if len(given) != len(back):  # a key that a TypedDict lacks, or 1 beside "1"
         return [("[{!r:.80}]", k, k, _DROPPED) for k in given if k not in back] or None
@@ -95,9 +107,7 @@ def _entries(given: Any, back: dict[Any, Any]) -> _Parts | None:
 
 
 def _attributes(given: Any, back: object, fields: dict[str, Any]) -> _Parts | None:
-    source = given if isinstance(given, Mapping) else None
-    if type(given) is type(back):
-        source = _fields(given)
+    source = _fields(given) if type(given) is type(back) else mapping_of(given)
     if source is None:
         return None
     # A row may leave out fields that have defaults, but not bring keys that have no field.

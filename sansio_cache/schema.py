@@ -7,7 +7,7 @@ that changes a class never reads the old shape as the new.
 from __future__ import annotations
 
 import hashlib
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 import attrs
 import msgspec
@@ -32,6 +32,38 @@ def fingerprint(type: Any) -> bytes:
 def name_of(type: Any) -> str:
     """What a type is called in messages."""
     return str(getattr(type, "__qualname__", type))
+
+
+_ORM_BASES: Final = frozenset(
+    {
+        ("django.db.models.base", "Model"),
+        ("peewee", "Model"),
+        ("tortoise.models", "Model"),
+        ("pony.orm.core", "Entity"),
+        ("mongoengine.document", "Document"),
+    }
+)
+"""The bases of classes whose objects are rows that know where they come from. SQLAlchemy's have a mapper."""
+
+
+def mapped_class(type: Any) -> str | None:
+    """The name of an ORM's class that a type is, or has among its arguments; None where there is none.
+
+    Such an object belongs to a session, and loads more of itself when it is looked at.
+    """
+    mro = getattr(type, "__mro__", ())
+    if hasattr(type, "__mapper__") or any((each.__module__, each.__name__) in _ORM_BASES for each in mro):
+        return name_of(type)
+    found = (mapped_class(each) for each in get_args(type))
+    return next((name for name in found if name is not None), None)
+
+
+def mapped_advice(name: str) -> str:
+    """What to do about an object of an ORM."""
+    return (
+        f"{name} is a class of an ORM, whose objects belong to their session: in the loader, make a "
+        "dataclass or a dict of the columns, or select the columns and not the object"
+    )
 
 
 _CLASSES: Final = (

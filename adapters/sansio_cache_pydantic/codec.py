@@ -24,7 +24,8 @@ import pydantic
 
 from sansio_cache.codecs.value_codec import Undecodable
 from sansio_cache.errors import ConfigurationError
-from sansio_cache.schema import name_of
+from sansio_cache.roundtrip import kind_of
+from sansio_cache.schema import mapped_advice, mapped_class, name_of
 from sansio_cache.signals import let_through
 
 T = TypeVar("T")
@@ -48,6 +49,9 @@ class PydanticCodec(Generic[T]):
 
     def __init__(self, type: Any, *, version: str = "") -> None:
         self.type = type
+        mapped = mapped_class(type)  # as those of SQLModel are
+        if mapped is not None:
+            raise ConfigurationError(f"type={name_of(type)} cannot be cached: {mapped_advice(mapped)}")
         try:
             self._adapter: pydantic.TypeAdapter[T] = pydantic.TypeAdapter(type)
             schemas = [
@@ -112,7 +116,7 @@ class PydanticCodec(Generic[T]):
 
 def _change(given: Any, back: Any) -> str | None:
     if type(given) is not type(back):
-        return f" is of type {type(given).__name__} and would come back as {type(back).__name__}"
+        return f" is {kind_of(given)} and would come back as {kind_of(back)}"
     parts = _parts(given)
     if parts is None:
         return None if _is_same(given, back) else " would come back changed"

@@ -219,14 +219,8 @@ class Recorder:
 
     def _warn(self, notice: Unstorable | RefreshSkipped | Unasked) -> None:
         match notice:
-            case Unstorable(key=key, kind=kind):
-                self._warn_once(
-                    f"class {kind}",
-                    "a loaded value of class %s is not cached, as it would not come back equal (the key is "
-                    "%s): give its type as type=, or try set() with it, which says why",
-                    kind,
-                    key,
-                )
+            case Unstorable(key=key, why=why):
+                self._warn_once(f"unstorable {why}", "a loaded value is not cached: %s: %s", key, why)
             case RefreshSkipped(key=key, reason=SkipReason.REBOUND, name=name):
                 self._warn_once(
                     f"rebound {name}",

@@ -18,7 +18,7 @@ from sansio_cache.codec import Codec, codec_for
 from sansio_cache.config import CacheConfig
 from sansio_cache.coordinator import Coordinator
 from sansio_cache.entry import MAX_TAGS, MissReason
-from sansio_cache.errors import ConfigurationError, InvalidKeyError
+from sansio_cache.errors import ConfigurationError, InvalidKeyError, SerializationError
 from sansio_cache.keys import Key
 from sansio_cache.notices import OperationName
 from sansio_cache.operations.batch import LoadManyRequest, nothing_to_load
@@ -98,6 +98,7 @@ class RequestBuilder:
         self._max_value_bytes = config.max_value_bytes
         self._migration_for = config.migration_for
         self._form_of = config.codec_of
+        self._raises_unstorable = config.on_unstorable == "raise"
         self._chunk = config.chunk_keys
         self._max_batch_keys = config.max_batch_keys
         self.policy = config.effective_policy
@@ -217,8 +218,8 @@ class RequestBuilder:
             raise InvalidKeyError("two of the keys name one entry, which can have one value only")
         chosen, codec = self._kept_for(ttl), self.codec(type)
         if chosen is None:
-            for value in values.values():
-                codec.encode(value)  # what cannot be stored is refused, however long it is to live
+            for key, full in resolved.items():  # what cannot be stored is refused, however long it is to live
+                self._item(full, values[key], codec, self.policy)
             return tuple(resolved), self._remove(operation, tuple(resolved.values()))
         items = tuple(self._item(full, values[key], codec, chosen) for key, full in resolved.items())
         request = SetRequest(
@@ -337,10 +338,14 @@ class RequestBuilder:
 
     def _codec_of(self, type: Any) -> Codec[Any]:
         form = self._form_of(type) or codec_of_models(type)
-        return codec_for(type, self._max_value_bytes, self._migration_for(type), form)
+        migration = self._migration_for(type)
+        return codec_for(type, self._max_value_bytes, migration, form, raises=self._raises_unstorable)
 
     def _item(self, key: str, value: Any, codec: Codec[Any], policy: Policy) -> Item:
-        payload = codec.encode(value).payload
+        try:
+            payload = codec.encode(value).payload
+        except SerializationError as error:
+            raise error.of(key) from error.__cause__
         return Item(key, codec, payload, *policy.expiry_ms(self._entropy.random()))
 
     def tag_names(self, tags: Iterable[str]) -> tuple[str, ...]:

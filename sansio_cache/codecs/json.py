@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import marshal
-from collections.abc import Mapping
 from typing import Any, Final, Generic, TypeVar
 
 import msgspec
 
 from sansio_cache.codecs.value_codec import Undecodable
 from sansio_cache.errors import ConfigurationError
-from sansio_cache.roundtrip import change
-from sansio_cache.schema import FINGERPRINT_BYTES, fingerprint, name_of
+from sansio_cache.roundtrip import change, kind_of
+from sansio_cache.rows import mapping_of
+from sansio_cache.schema import FINGERPRINT_BYTES, fingerprint, mapped_advice, mapped_class, name_of
 from sansio_cache.signals import let_through
 
 T = TypeVar("T")
@@ -32,6 +32,9 @@ class JsonCodec(Generic[T]):
 
     def __init__(self, type: Any = None) -> None:
         self.type = None if type is Any else type
+        mapped = mapped_class(type)
+        if mapped is not None:
+            raise ConfigurationError(f"type={name_of(type)} cannot be cached: {mapped_advice(mapped)}")
         try:
             self.decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(Any if self.type is None else type)
             """What reads payloads. It raises whatever it likes, and looks at payloads of any size."""
@@ -117,11 +120,12 @@ def _is_same(given: Any, back: Any) -> bool:
         return False
 
 
-def _mapping_to_dict(value: object) -> dict[Any, Any]:
-    """Encode what msgspec does not know: database rows that are mappings but not dicts."""
-    if isinstance(value, Mapping):
-        return dict(value)
-    raise TypeError(f"a {type(value).__name__} has no JSON form")
+def _columns(value: object) -> dict[Any, Any]:
+    """Encode what msgspec does not know: database rows, and other mappings that are not dicts."""
+    named = mapping_of(value)
+    if named is None:
+        raise TypeError(f"{kind_of(value)} has no JSON form")
+    return dict(named)
 
 
-_ENCODER: Final = msgspec.json.Encoder(enc_hook=_mapping_to_dict)
+_ENCODER: Final = msgspec.json.Encoder(enc_hook=_columns)

@@ -32,6 +32,7 @@ import msgspec
 
 from sansio_cache.codecs.value_codec import Undecodable
 from sansio_cache.errors import ConfigurationError, SerializationError
+from sansio_cache.roundtrip import kind_of
 from sansio_cache.signals import let_through
 
 T = TypeVar("T")
@@ -135,7 +136,7 @@ class PythonCodec:
             return leaf(value, place)
         holder = self._holders.get(cls)
         if holder is None:
-            raise _refusal(place, f" is of type {cls.__name__}")
+            raise _refusal(place, f" is {kind_of(value)}")
         if depth > _DEEPEST:
             raise SerializationError(f"value is nested more than {_DEEPEST} deep, or contains itself")
         return holder(value, place, depth + 1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from sansio_cache.errors import SerializationError
+from sansio_cache.roundtrip import kind_of
 
 
 class RawCodec:
@@ -22,9 +23,7 @@ class RawCodec:
             SerializationError: It is anything else, such as a bytearray, which its owner may change.
         """
         if type(value) is not bytes:
-            raise SerializationError(
-                f"value is of type {type(value).__name__}; RAW stores bytes, and no others"
-            )
+            raise SerializationError(f"value is {kind_of(value)}; RAW stores bytes, and no others")
         return value
 
     def decode(self, payload: bytes, max_bytes: int) -> bytes:

@@ -17,7 +17,7 @@ from sansio_cache.commands import Fill, Lease, Mode
 from sansio_cache.entry import MissReason, Servable, variant_key
 from sansio_cache.notices import Ended, InvalidationFailed, Missed, Notice, OperationName, StaleServed, Waited
 from sansio_cache.operations.loading import LoadRequest
-from sansio_cache.step import ManyLoaded, Missing, Outcome, Step, Value, ended
+from sansio_cache.step import ManyLoaded, Missing, Outcome, Raised, Step, Value, ended
 from sansio_cache.tags import VARIANT_OF, Versions
 
 
@@ -156,6 +156,8 @@ class Fills(Struct, frozen=True):
     unfilled: tuple[Lease, ...]
     gone: tuple[str, ...]
     """Keys whose values are to go, as what was loaded for them has nothing left to live."""
+    raised: Raised | None = None
+    """Where the caller is to know that a value cannot be stored; then nothing is."""
 
 
 def untold(gone: tuple[str, ...]) -> tuple[InvalidationFailed, ...]:

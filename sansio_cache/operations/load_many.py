@@ -350,8 +350,7 @@ class LoadManyComputing:
             case Computed(now_s=now_s, value=given):
                 if isinstance(given, Mapping):
                     found = triage_values(batch, self.wants, self.versions, given, now_s - self.began_s)
-                    fills = Fills(found.batch, found.fills, found.unfilled, found.gone)
-                    return fill(fills, now_s, *found.notices)
+                    return fill(found.fills, now_s, *found.notices)
                 return self._failed(NotAMapping(type(given).__name__), "ConfigurationError", now_s)
             case ComputeFailed(now_s=now_s, error=error):
                 return self._failed(Raised(error), type(error).__name__, now_s)
@@ -376,7 +375,7 @@ class LoadManyComputing:
 def fill(fills: Fills, now_s: float, *notices: Notice) -> Step:
     """Store the next values, or go on to remove what is to go, and to release what is left."""
     if not fills.todo:
-        return release(fills.batch, fills.unfilled, None, now_s, *notices, gone=fills.gone)
+        return release(fills.batch, fills.unfilled, fills.raised, now_s, *notices, gone=fills.gone)
     request = fills.batch.request
     chunk = fills.todo[: request.chunk]
     rest = evolve(fills, todo=fills.todo[len(chunk) :])

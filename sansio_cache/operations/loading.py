@@ -285,19 +285,24 @@ class Finding(Struct, frozen=True):
         return () if self.counted else (StaleServed(key),)
 
 
-def encoded(codec: Codec[Any], given: Any) -> tuple[Any, bytes | None, bool]:
-    """What a loader gave as its caller gets it, its payload, and whether it can be stored.
+def encoded(codec: Codec[Any], given: Any) -> tuple[Any, bytes | None, SerializationError | None]:
+    """What a loader gave as its caller gets it, its payload, and why it cannot be stored.
 
     `Absent` is stored, without a payload. What cannot be stored is its caller's as it is.
     """
     if isinstance(given, Absent):
-        return None, None, True
+        return None, None, None
     value = given.value if isinstance(given, Fresh) else given
     try:
         stored = codec.encode(value)
-    except SerializationError:
-        return value, None, False
-    return stored.value, stored.payload, True
+    except SerializationError as error:
+        return value, None, error
+    return stored.value, stored.payload, None
+
+
+def unstorable(name: str, value: Any, refusal: SerializationError) -> Unstorable:
+    """The notice that a value cannot be stored."""
+    return Unstorable(name, type(value).__name__, str(refusal))
 
 
 def has_life(given: Any) -> bool:
@@ -370,12 +375,12 @@ class LoadComputing(Struct, frozen=True):
         took_s = now_s - self.began_s
         loaded = LoadedNotice(request.name, self.grant is not None, took_s)
         missed = () if self.finding.counted else self.finding.as_miss(request.name)
-        value, payload, is_storable = encoded(request.codec, given)
+        value, payload, refusal = encoded(request.codec, given)
         outcome = Loaded(value, payload, accepted=False)
-        if not is_storable:
-            unstorable = Unstorable(request.name, type(value).__name__)
-            rest_s = request.rest_s
-            return self._without_fill(outcome, now_s, *missed, loaded, unstorable, rest_s=rest_s)
+        if refusal is not None:
+            notices = (*missed, loaded, unstorable(request.name, value, refusal))
+            told = Raised(refusal.of(request.name)) if request.codec.raises else outcome
+            return self._without_fill(told, now_s, *notices, rest_s=request.rest_s)
         if self.grant is None:
             return self._without_fill(outcome, now_s, *missed, loaded)
         if not has_life(given):

@@ -25,6 +25,7 @@ from sansio_cache.entry import (
     seal,
     tags_of,
 )
+from sansio_cache.errors import SerializationError
 from sansio_cache.events import (
     AcquireReply,
     ForeignFound,
@@ -34,10 +35,10 @@ from sansio_cache.events import (
     WriterFound,
 )
 from sansio_cache.loader import Absent
-from sansio_cache.notices import Hit, Loaded, Missed, Notice, Outlived, Unasked, Unstorable, VariantStored
-from sansio_cache.operations.batch import Batch, Want, Wants
-from sansio_cache.operations.loading import MOST_REFUSALS, encoded, has_life
-from sansio_cache.step import Missing, Value
+from sansio_cache.notices import Hit, Loaded, Missed, Notice, Outlived, Unasked, VariantStored
+from sansio_cache.operations.batch import Batch, Fills, Want, Wants, held
+from sansio_cache.operations.loading import MOST_REFUSALS, encoded, has_life, unstorable
+from sansio_cache.step import Missing, Raised, Value
 from sansio_cache.tags import Versions
 
 
@@ -208,14 +209,8 @@ def _with_stale(batch: Batch, want: Want, stale: Cell | None, server_ms: int, ve
 class Values(Struct, frozen=True):
     """What a loader's mapping came to."""
 
-    batch: Batch
-    """The batch with the values."""
-    fills: tuple[Fill, ...]
-    """What is to be stored."""
-    unfilled: tuple[Lease, ...]
-    """The leases for which there is nothing to store."""
-    gone: tuple[str, ...]
-    """The keys whose values are to go, as what was loaded for them has nothing left to live."""
+    fills: Fills
+    """What is to be stored, of the batch with the values."""
     notices: tuple[Notice, ...]
 
 
@@ -229,6 +224,7 @@ def triage_values(
     fills: list[Fill] = []
     unfilled: list[Lease] = []
     gone: list[str] = []
+    refused: SerializationError | None = None
     asked = 0
     for want in wants:
         if not want.counted:
@@ -238,9 +234,11 @@ def triage_values(
         if name in given:
             asked += 1
             notices.append(Loaded(request.keys[want.place], want.grant is not None, took_s))
-            value, payload, is_storable = encoded(request.each.codec, given[name])
-            if not is_storable:
-                notices.append(Unstorable(batch.name(want), type(value).__name__))
+            value, payload, refusal = encoded(request.each.codec, given[name])
+            is_storable = refusal is None
+            if refusal is not None:
+                notices.append(unstorable(batch.name(want), value, refusal))
+                refused = refused or (refusal.of(batch.name(want)) if request.each.codec.raises else None)
         is_value = name in given and not isinstance(given[name], Absent)
         values[want.place] = Value(value) if is_value else Missing()
         if want.grant is None:
@@ -258,4 +256,7 @@ def triage_values(
             unfilled.append(Lease(key, want.grant))
     if len(given) > asked:
         notices.append(Unasked(len(given) - asked))
-    return Values(batch.with_values(values), tuple(fills), tuple(unfilled), tuple(gone), tuple(notices))
+    found = batch.with_values(values)
+    if refused is not None:
+        return Values(Fills(found, (), held(batch, wants), (), Raised(refused)), tuple(notices))
+    return Values(Fills(found, tuple(fills), tuple(unfilled), tuple(gone)), tuple(notices))

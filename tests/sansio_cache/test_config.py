@@ -202,6 +202,7 @@ VARIABLES = {
     "SANSIO_CACHE_MAX_BATCH_KEYS": "8",
     "SANSIO_CACHE_MEMORY_MAX_ENTRIES": "4",
     "SANSIO_CACHE_MEMORY_MAX_BYTES": "5",
+    "SANSIO_CACHE_ON_UNSTORABLE": "raise",
     "SANSIO_CACHE_REDIS_ENABLED": "No",
     "SANSIO_CACHE_REDIS_URL": URL,
     "SANSIO_CACHE_REDIS_CONNECT_TIMEOUT_S": "6",
@@ -223,6 +224,7 @@ class TestFromEnv:
             max_batch_keys=8,
             memory_max_entries=4,
             memory_max_bytes=5,
+            on_unstorable="raise",
             redis=RedisConfig(
                 enabled=False,
                 url=URL,
@@ -282,6 +284,7 @@ class TestFromEnv:
             ("CHUNK_KEYS", "1.5"),
             ("MEMORY_MAX_ENTRIES", "-1"),
             ("MEMORY_MAX_BYTES", "x"),
+            ("ON_UNSTORABLE", "warn"),
             ("REDIS_ENABLED", "2"),
             ("REDIS_CONNECT_TIMEOUT_S", "inf"),
             ("REDIS_OPERATION_TIMEOUT_S", "-0.1"),

@@ -83,6 +83,7 @@ KINDS = get_args(Notice)
         (FillRefused("k"), "not stored: the lease was voided by an invalidation, or lost"),
         (Outlived("k"), "not stored: the loader says that it has nothing left to live"),
         (Unstorable("k", "set"), "not stored: a value of class set would not come back equal"),
+        (Unstorable("k", "set", "value is a set"), "not stored: value is a set"),
         (LeaseLost("k"), "the lease was found to be lost when it was to be renewed"),
         (LeaseOutgrown("k"), "the lease is renewed no longer: it has had its longest time"),
         (StoreErrored(FailureKind.TIMEOUT), "the store failed (timeout)"),

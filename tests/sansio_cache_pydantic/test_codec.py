@@ -199,20 +199,20 @@ def test_what_was_computed_and_kept_is_no_part_of_the_value():
 @pytest.mark.parametrize(
     ("type_", "value", "message"),
     [
-        (User, Admin(id=1, name="a"), "value is of type Admin and would come back as User"),
-        (Team, Team(lead=Admin(id=1, name="a")), "value.lead is of type Admin"),
+        (User, Admin(id=1, name="a"), "value is an Admin and would come back as a User"),
+        (Team, Team(lead=Admin(id=1, name="a")), "value.lead is an Admin"),
         (
             Team,
             Team(lead=User(id=1, name="a"), members={"x": [Admin(id=2, name="b")]}),
-            "value.members['x'][0] is of type Admin",
+            "value.members['x'][0] is an Admin",
         ),
         (Stripping, Stripping.model_construct(name="ab"), "value.name would come back changed"),
         (WithExcluded, WithExcluded(id=1, hidden=2), "value.hidden would come back changed"),
-        (User, User.model_construct(id="1", name="a"), "value.id is of type str and would come back as int"),
+        (User, User.model_construct(id="1", name="a"), "value.id is a str and would come back as an int"),
         (User, User.model_construct(id=True, name="a"), "value"),
         (Measure, Measure(value=float("nan")), "value"),
-        (User, {"id": 1, "name": "a"}, "value is of type dict, and not of the declared type"),
-        (list[User], (User(id=1, name="a"),), "value is of type tuple"),
+        (User, {"id": 1, "name": "a"}, "value is a dict, and not of the declared type"),
+        (list[User], (User(id=1, name="a"),), "value is a tuple"),
         (User, User.model_construct(name="no id"), "value"),
     ],
 )
@@ -238,10 +238,10 @@ class Shape(pydantic.BaseModel):
 @pytest.mark.parametrize(
     ("value", "place"),
     [
-        ((1, 2), r"value\.sides is of type tuple and would come back as list"),
-        ({1}, r"value\.sides is of type set"),
-        ({1: 2}, r"value\.sides key is of type int"),
-        ([b"a"], r"value\.sides\[0\] is of type bytes"),
+        ((1, 2), r"value\.sides is a tuple and would come back as a list"),
+        ({1}, r"value\.sides is a set"),
+        ({1: 2}, r"value\.sides key is an int"),
+        ([b"a"], r"value\.sides\[0\] is a bytes"),
     ],
 )
 def test_at_an_any_nothing_is_changed_silently(value, place):
@@ -355,7 +355,7 @@ def test_dataclasses_and_named_tuples_in_a_model_are_compared_part_by_part():
     right = Holder(pair=Pair(User(id=1, name="a"), 2), point=Point(1, User(id=1, name="a")))
     assert through(Holder, right).value == right
     right.pair.one = Admin(id=1, name="a")
-    with pytest.raises(SerializationError, match=r"value\.pair\.one is of type Admin"):
+    with pytest.raises(SerializationError, match=r"value\.pair\.one is an Admin"):
         through(Holder, right)
 
 

@@ -372,6 +372,36 @@ async def test_a_hook_that_cannot_read_the_older_version_is_a_miss_and_the_loade
 
 
 @runs()
+async def test_what_cannot_be_stored_is_logged_with_its_key_its_place_and_what_would_be(world):
+    assert await world.cache.get_or_load("top", loading([("a", 1)])) == [("a", 1)]
+    [warning] = world.take_log()
+    why = "value[0] is a tuple and would come back as a list; type=list[tuple[str, int]]"
+    assert warning.endswith(f"{world.namespace}:top: {why}")
+    with pytest.raises(SerializationError, match=f"^{world.namespace}:top: value.0. is a tuple"):
+        await world.cache.set("top", [("a", 1)])
+    assert world.cache.stats().entities["top"].unstorable == 1
+
+
+@runs(on_unstorable="raise")
+async def test_what_cannot_be_stored_may_be_raised_and_leaves_no_lease(world):
+    cache = world.cache
+
+    async def many(keys):
+        return {"a": 1, "b": {1}}
+
+    with pytest.raises(SerializationError, match=f"^{world.namespace}:top: value.0. is a tuple"):
+        await cache.get_or_load("top", loading([("a", 1)]))
+    with pytest.raises(SerializationError, match=f"^{world.namespace}:b: value is a set"):
+        await cache.get_or_load_many(["a", "b"], many)
+
+    assert world.raw.read() == {}
+    assert cache.stats().unstorable == 2
+    assert await cache.get_or_load("top", loading([("a", 1)]), type=list[tuple[str, int]]) == [("a", 1)]
+    assert await cache.get("top", type=list[tuple[str, int]]) == [("a", 1)]
+    world.take_log()
+
+
+@runs()
 async def test_a_value_that_cannot_be_stored_is_returned_uncached_with_one_warning(world):
     value = {1, 2, 3}
 

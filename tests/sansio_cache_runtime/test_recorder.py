@@ -366,7 +366,7 @@ def test_classes_of_errors_do_not_pile_up(caplog):
 def test_there_is_an_end_to_warnings(caplog):
     recorder = Recorder("n")
     for number in range(200):
-        recorder.note((Unstorable("k", f"Class{number}"),))
+        recorder.note((Unstorable("k", "str", f"value[{number}]"),))
     assert len(caplog.records) == module._MOST_WARNINGS
 
 
@@ -410,7 +410,7 @@ def test_a_handler_of_the_log_may_call_the_cache(handled, namespace):
 
     assert not thread.is_alive(), "it waits for itself"
     assert results == [{1}]
-    assert len(heard) == 1, "the class is warned of once"
+    assert len(heard) == 1, "what is wrong is warned of once"
 
 
 def test_what_threads_log_at_the_same_time_is_logged_once_each(handled):
@@ -422,7 +422,7 @@ def test_what_threads_log_at_the_same_time_is_logged_once_each(handled):
     def note(thread):
         barrier.wait(GIVE_UP_S)
         for number in range(10):
-            recorder.note((Unstorable("k", f"Class{thread}x{number}"),))
+            recorder.note((Unstorable("k", "str", f"value[{thread}][{number}]"),))
 
     threads = [threading.Thread(target=note, args=(number,)) for number in range(8)]
     for thread in threads:

@@ -42,7 +42,7 @@ def test_any_codec_may_be_within(inner):
 
 def test_what_the_codec_within_refuses_is_refused_with_its_place():
     codec = codec_for(None, MAX_BYTES, form=Compressed(JsonCodec()))
-    with pytest.raises(SerializationError, match=r"value\[0\] is of type tuple and would come back as list"):
+    with pytest.raises(SerializationError, match=r"value\[0\] is a tuple and would come back as a list"):
         codec.encode([(1,)])
 
 

@@ -227,7 +227,9 @@ class TestTheValue:
         assert script.command == RELEASE
         script.give(RELEASED)
         assert script.outcome == Loaded("not an int", None, accepted=False)
-        assert script.notices == [LoadedNotice(KEY, True, 0.0), Unstorable(KEY, "str"), DONE]
+        why = "value cannot be stored: Expected `int`, got `str`. Give a value of the declared type int"
+        assert script.notices[1].why.startswith(why)
+        assert script.notices == [LoadedNotice(KEY, True, 0.0), Unstorable(KEY, "str", ANY), DONE]
         assert script.step.rests_until_s == 0.0
 
     def test_that_cannot_be_stored_and_has_no_lease_has_nothing_to_give_back(self):
