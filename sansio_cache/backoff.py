@@ -1,4 +1,4 @@
-"""Back-off: how long a waiter sleeps before it looks again.
+"""Back-off: how long a waiter sleeps before it looks again, and who connects before another connection.
 
 Geometric with jitter, from 5 ms to 100 ms, and never past the time that the holder's lease has left. How
 many pauses there will be is not known when an operation begins, so it is given one random seed, and the
@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import Final
 
+import attrs
+
 FIRST_PAUSE_S: Final = 0.005
 LONGEST_PAUSE_S: Final = 0.1
 FALL_BACK_S: Final = 1.0
@@ -17,6 +19,10 @@ _MARGIN_S: Final = 0.0005
 FIRST_CONNECT_PAUSE_S: Final = 0.01
 LONGEST_CONNECT_PAUSE_S: Final = 0.2
 """Shorter than a caller waits: who comes in the pause still finds out whether the server is back."""
+LASTING_S: Final = 1.0
+"""A connection that was lost sooner was not worth much."""
+PATIENCE_S: Final = 1.0
+"""Where one takes longer to open, another is tried beside it; where both do, a third after twice as long."""
 _MASK: Final = 2**64 - 1
 
 
@@ -48,3 +54,33 @@ def connect_pause_s(losses: int, draw: float) -> float:
     """
     longest = min(FIRST_CONNECT_PAUSE_S * 2.0 ** min(losses, 20), LONGEST_CONNECT_PAUSE_S)
     return longest * (0.5 + draw / 2)
+
+
+@attrs.define
+class Connecting:
+    """When the next connection to a server may be opened: what its connections have come to so far."""
+
+    _losses: int = attrs.field(default=0, init=False)
+    """How many in a row could not be opened, or did not last."""
+    _next_s: float = attrs.field(default=0.0, init=False)
+
+    def pause_s(self, now_s: float) -> float:
+        """How long to wait before one is opened, in seconds."""
+        return max(self._next_s - now_s, 0.0)
+
+    def failed(self, now_s: float, draw: float) -> None:
+        """One could not be opened, or has not lasted. `draw` is as in `connect_pause_s`."""
+        self._next_s = now_s + connect_pause_s(self._losses, draw)
+        self._losses += 1
+
+    def closed(self, opened_s: float, now_s: float, draw: float) -> None:
+        """One was lost, or closed, that was opened at `opened_s`."""
+        if now_s - opened_s < LASTING_S:
+            self.failed(now_s, draw)
+        else:
+            self._losses = 0
+
+    @staticmethod
+    def is_worth_waiting_for(begun_s: float, under_way: int, now_s: float) -> bool:
+        """Whether no other is begun beside the last of those under way, which was begun at `begun_s`."""
+        return now_s - begun_s < PATIENCE_S * 2.0 ** (under_way - 1)

@@ -20,6 +20,7 @@ from sansio_cache.cell import (
     HEADER_BYTES,
     LAST_KIND,
     MAGIC,
+    NONCE_BYTES,
     Cell,
     Foreign,
     parse_cell,
@@ -118,6 +119,11 @@ _PLAIN: Final = (bytes, type(None))
 def longest_cell_bytes(max_value_bytes: int) -> int:
     """How long a cell may be whose value may be so long: with all of its tags."""
     return max_value_bytes + _MOST_BESIDES_BYTES
+
+
+def nonces_given_back(commands: Sequence[Args]) -> frozenset[bytes]:
+    """The nonces of the leases that commands give back, by which those who have asked for them are known."""
+    return frozenset(args[4][:NONCE_BYTES] for args in commands if args[1:2] == (RELEASE.sha,))
 
 
 def tell_time(reply: Any, on_time: Callable[[int], object]) -> None:

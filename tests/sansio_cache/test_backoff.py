@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sansio_cache.backoff import (
     FALL_BACK_S,
     FIRST_PAUSE_S,
+    LASTING_S,
     LONGEST_CONNECT_PAUSE_S,
     LONGEST_PAUSE_S,
+    PATIENCE_S,
+    Connecting,
     connect_pause_s,
     pause_s,
     watched_pause_s,
@@ -73,3 +77,43 @@ def test_a_pause_before_a_connection_is_at_least_half_as_long(losses, draw):
     """Jitter, so that not all processes come back at once."""
     longest = connect_pause_s(losses, 1.0)
     assert longest / 2 <= connect_pause_s(losses, draw) <= longest <= LONGEST_CONNECT_PAUSE_S
+
+
+# Connections.
+
+
+def test_before_the_first_connection_there_is_no_pause():
+    assert Connecting().pause_s(0.0) == 0.0
+
+
+def test_each_that_fails_or_does_not_last_is_followed_by_a_longer_pause():
+    connecting = Connecting()
+    pauses = []
+    for number in range(12):
+        if number % 2:
+            connecting.failed(5.0, 0.999999)
+        else:
+            connecting.closed(5.0 - LASTING_S / 2, 5.0, 0.999999)
+        pauses.append(connecting.pause_s(5.0))
+    assert pauses == sorted(pauses)
+    assert pauses[0] == pytest.approx(0.01, rel=1e-3)
+    assert pauses[-1] == pytest.approx(LONGEST_CONNECT_PAUSE_S, rel=1e-3)
+    assert connecting.pause_s(5.1) == pytest.approx(pauses[-1] - 0.1)
+    assert connecting.pause_s(6.0) == 0.0
+
+
+def test_one_that_has_lasted_ends_the_row():
+    connecting = Connecting()
+    for _ in range(5):
+        connecting.failed(5.0, 0.5)
+    connecting.closed(5.0, 5.0 + LASTING_S, 0.5)
+    connecting.failed(10.0, 0.999999)
+    assert connecting.pause_s(10.0) == pytest.approx(0.01, rel=1e-3)
+
+
+def test_another_begins_beside_one_that_takes_too_long_and_a_third_after_twice_as_long():
+    connecting = Connecting()
+    assert connecting.is_worth_waiting_for(5.0, 1, 5.0 + 0.9 * PATIENCE_S)
+    assert not connecting.is_worth_waiting_for(5.0, 1, 5.0 + PATIENCE_S)
+    assert connecting.is_worth_waiting_for(5.0, 2, 5.0 + 1.9 * PATIENCE_S)
+    assert not connecting.is_worth_waiting_for(5.0, 2, 5.0 + 2 * PATIENCE_S)

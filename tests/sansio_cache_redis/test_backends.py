@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from sansio_cache.cell import HEADER_BYTES, MAGIC, Kind, parse_cell
 from sansio_cache.commands import NO_TAGS, ONE_PART, DeleteKeys, HoldCells, Ping, ReadCell
-from sansio_cache.config import CacheConfig
+from sansio_cache.config import CacheConfig, RedisConfig
 from sansio_cache.events import CellRead, FailureKind, HoldsTaken, KeysDeleted, Ponged, StoreFailed
 from sansio_cache.health import Health
 from sansio_cache_redis import wire
@@ -256,6 +256,21 @@ def test_suspicions_that_prove_wrong_cost_one_connection_however_many(runtime, r
                 assert backend.beneath.open_connections == 2
 
         run(runtime, main)
+        assert proxy.connections_opened == 2
+
+
+def test_suspicions_on_threads_that_prove_wrong_cost_one_connection_however_many(redis_server):
+    """S9, as above."""
+    with FaultProxy("127.0.0.1", redis_server.port) as proxy:
+        config = CacheConfig(namespace="ns", redis=RedisConfig(url=proxy.url))
+        backend = backend_sync.make_backend(config, None, time.monotonic, Background().start)
+        for _ in range(20):
+            assert isinstance(backend.perform(Ping(PATIENT_S)), Ponged)
+            backend.suspect(ONE_PART)
+            assert isinstance(backend.perform(ReadCell("ns:k", PATIENT_S)), CellRead)
+            backend.trust(ONE_PART)
+        assert backend.open_connections == 2
+        backend.close()
         assert proxy.connections_opened == 2
 
 

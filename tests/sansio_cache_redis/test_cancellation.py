@@ -482,11 +482,11 @@ def test_an_invalidation_that_is_cancelled_over_and_over_is_remembered(
                 run = driver.run
                 begun = []
 
-                async def freezing(step, loader=None):
+                async def freezing(step, loader=None, call=None):
                     if begun:
                         fresh_server.freeze()
                     begun.append(step)
-                    return await run(step, loader)
+                    return await run(step, loader, call)
 
                 driver.run = freezing
                 task = asyncio.create_task(write(cache))

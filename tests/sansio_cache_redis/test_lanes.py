@@ -4,10 +4,8 @@ import attrs
 import pytest
 from redis import exceptions as errors
 
-from sansio_cache_redis.connections.lanes import Call, Lane, LargeKeys
-from sansio_cache_redis.connections.unfinished import BULK_BYTES
+from sansio_cache_redis.connections.lanes import Call, Lane
 from sansio_cache_redis.errors import OverloadedError
-from sansio_cache_redis.wire import EVALSHA
 
 PING = (b"PING",)
 SILENT_S = 0.1
@@ -195,23 +193,26 @@ def test_a_call_without_a_connection_has_met_no_other_that_was_served():
     assert not isinstance(lane.too_late(a_call(lane), 1.0), OverloadedError)
 
 
-# Large keys.
+def test_a_reply_that_comes_slowly_is_given_up_once_nobody_waits_for_it(lane):
+    call = a_call(lane)
+    lane.sent([call], 1.0)
+    lane.part_s = 1.0
+    assert not lane.is_stuck(2.0)
+    call.is_gone = True
+    assert not lane.is_stuck(1.05)
+    assert lane.is_stuck(1.11)
+    lane.due[0].call = None  # it asks elsewhere
+    assert lane.is_stuck(1.11)
+    lane.drop()
+    assert not lane.is_stuck(1.11)
 
 
-def test_what_is_large_is_remembered_and_bounded():
-    large = LargeKeys()
-    assert not large.are_large([(b"GET", b"k0")])
-    for number in range(500):
-        large.remember((b"GET", b"k%d" % number))
-    large.remember((EVALSHA, b"sha", b"1", b"acquired", b"x"))
-    large.remember((b"MGET", b"one", b"another"))
-    assert len(large.keys) == 128
-    assert large.are_large([(b"GET", b"k499")])
-    assert large.are_large([(b"PING",), (b"MGET", b"x", b"acquired")])
-    assert not large.are_large([(b"GET", b"k0"), (b"GET", b"one")])
-
-
-def test_what_carries_much_is_large():
-    large = LargeKeys()
-    assert large.are_large([(b"SET", b"k", bytes(BULK_BYTES))])
-    assert not large.are_large([(b"SET", b"k", bytes(1000))])
+def test_what_is_pending_is_known_by_the_nonces_in_it(lane):
+    call = a_call(lane)
+    call.commands = [(b"EVALSHA", b"sha", b"1", b"k", b"-nonce-1"), PING]
+    assert not lane.carries(frozenset([b"-nonce-1"]))
+    lane.sent([call], 1.0)
+    assert lane.carries(frozenset([b"-nonce-1"]))
+    assert not lane.carries(frozenset([b"-nonce-2"]))
+    lane.due[0].call = None
+    assert not lane.carries(frozenset([b"-nonce-1"]))

@@ -13,6 +13,8 @@ from sansio_cache_redis.connections.pool import MultiplexedConnections, Timing
 from sansio_cache_redis.connections.redispy import reply_reader
 from sansio_cache_redis.connections.unfinished import BULK_BYTES
 from sansio_cache_redis.errors import OverloadedError, OwnResetError, TooLargeError
+from sansio_cache_redis.scripts import ACQUIRE, RELEASE
+from sansio_cache_redis.wire import EVALSHA
 
 PATIENT_S = 60.0
 TIMING = Timing(opening_s=PATIENT_S, call_s=PATIENT_S, silence_s=PATIENT_S)
@@ -73,12 +75,8 @@ class FakeConnections(MultiplexedConnections):
             self.admit(Fake())
 
     def admit(self, connection):
-        """As `_admit` does."""
-        connection.owner = self
-        self._opened_s[connection] = 0.0
-        self._open.append(connection)
-        for other in list(self):
-            self.relieve(other)
+        """As `_admit` does, but for the server's time."""
+        self._use(connection, 0.0)
         return connection
 
     def _start(self, job):
@@ -440,3 +438,61 @@ def test_connections_that_do_not_last_are_followed_by_pauses_and_no_others():
     next(iter(several)).close(errors.ConnectionError("lost after a long time"))
     several._lost()
     assert several._pause_s() < 0.011
+
+
+ACQUIRED = (EVALSHA, ACQUIRE.sha, b"1", b"k", b"-nonce-1", b"60000")
+GIVEN_BACK = (EVALSHA, RELEASE.sha, b"1", b"k", b"-nonce-1", b"channel")
+
+
+def given_back(several):
+    return several.ask([GIVEN_BACK], PATIENT_S, as_they_are)
+
+
+def test_what_gives_a_lease_back_does_not_overtake_what_asked_for_it():
+    """Over another connection it might come first: then the lease would stay until it lapses."""
+    several = FakeConnections(count=2)
+    first, second = several
+    first._get_stuck(True)
+    asking = several.ask([ACQUIRED], PATIENT_S, as_they_are)
+    assert second.load == 1
+    asking.set_result("given up")
+    first._get_stuck(False)
+    answer = given_back(several)
+    assert (first.load, second.load) == (0, 2)
+    second.receive(b":1\r\n:2\r\n")
+    assert answer.answer == [2]
+    assert not given_back(several).done()  # nothing is pending any more: anywhere
+    assert first.load == 1
+
+
+def test_it_goes_behind_all_that_was_sent_of_it_wherever_that_was():
+    several = FakeConnections(count=2)
+    first, second = several
+    several.ask([ACQUIRED], PATIENT_S, as_they_are)
+    first._get_stuck(True)
+    for homeless in first.hand_over(first=True):
+        second.take(homeless)
+    assert (first.load, second.load) == (1, 1)
+    answer = given_back(several)
+    assert (first.load, second.load) == (2, 2)
+    second.receive(b":1\r\n:2\r\n")
+    assert answer.answer == [2]
+    first.receive(b":1\r\n:3\r\n")
+    assert first.failure is None
+
+
+def test_what_was_asked_on_a_suspect_connection_is_taken_back_there_as_well():
+    several = FakeConnections()
+    [first] = several
+    asking = several.ask([ACQUIRED], PATIENT_S, as_they_are)
+    asking.set_result("given up")
+    several.set_aside()
+    second = several.admit(Fake())
+    answer = given_back(several)
+    assert (first.load, second.load) == (2, 1)
+    second.receive(b":2\r\n")
+    assert answer.answer == [2]
+    second.close(OwnResetError("gone"))
+    several.to_open = [Fake()]
+    begun(given_back(several))
+    assert first.load == 3

@@ -8,13 +8,15 @@ from contextlib import closing
 import pytest
 from redis import exceptions as errors
 
+from sansio_cache import backoff
 from sansio_cache.config import RedisConfig
-from sansio_cache_redis.connections import opener
 from sansio_cache_redis.connections.redispy import pack
 from sansio_cache_redis.connections.settings import blocking_factory
 from sansio_cache_redis.connections.threads import ThreadsConnections
 from sansio_cache_redis.connections.unfinished import BULK_BYTES
 from sansio_cache_redis.errors import ExhaustedError, OverloadedError, OwnResetError, TooLargeError
+from sansio_cache_redis.scripts import ACQUIRE, RELEASE
+from sansio_cache_redis.wire import EVALSHA
 from sansio_cache_runtime.sync.background import Background
 from support.servers import wait_until
 
@@ -359,7 +361,8 @@ def test_connections_that_do_not_last_are_opened_with_pauses_too(played):
 @pytest.mark.timing
 def test_after_a_reset_of_our_own_who_cannot_wait_is_told_so(played, monkeypatch):
     """It is no outage of the server."""
-    monkeypatch.setattr(opener, "_FIRST_PAUSE_S", 600.0)
+    monkeypatch.setattr(backoff, "FIRST_CONNECT_PAUSE_S", 600.0)
+    monkeypatch.setattr(backoff, "LONGEST_CONNECT_PAUSE_S", 600.0)
     played.open()
     played.beneath.reset()
     with pytest.raises(OwnResetError):
@@ -386,7 +389,7 @@ def test_closing_ends_an_opening_and_who_waits_for_it(played):
 
 def test_a_handshake_that_takes_long_is_given_the_more_time_each_time(played, monkeypatch):
     """One that hangs for ever is not waited for as long as one may take in the end."""
-    monkeypatch.setattr(opener, "_FIRST_PAUSE_S", 0.0)
+    monkeypatch.setattr(backoff, "FIRST_CONNECT_PAUSE_S", 0.0)
     given = []
 
     def hang(redispy):
@@ -537,3 +540,154 @@ def test_an_upload_that_nobody_takes_is_given_up_and_the_connection_with_it(play
     played.peers[1].asked(PING)
     played.peers[1].answers(b"+PONG\r\n")
     assert caller.result() == [b"PONG"]
+
+
+def test_where_a_handshake_hangs_another_connection_is_opened_beside_it(played, monkeypatch):
+    """Half a second after a server that said nothing has come back, it would be asked again; not five."""
+    monkeypatch.setattr(backoff, "PATIENCE_S", 0.0)
+    connect = played._connect
+
+    def hang_once(redispy):
+        if played.tries:
+            connect(redispy)
+            return
+        played.tries += 1
+        assert played.may_open.wait(LONG_S)
+        raise errors.TimeoutError("no reply in time")
+
+    played._connect = hang_once
+    played.may_open.clear()
+    first = played.call(PING, timeout_s=SHORT_S)
+    assert isinstance(first.result(), errors.TimeoutError)
+    assert played.tries == 1
+    hung, played.may_open = played.may_open, threading.Event()
+    played.may_open.set()
+    second = played.call(PING)
+    wait_until(lambda: played.peers)
+    played.peers[0].asked(PING)
+    played.peers[0].answers(b"+PONG\r\n")
+    assert second.result() == [b"PONG"]
+    assert played.beneath.count == 2
+    hung.set()
+    wait_until(lambda: played.beneath.count == 1)
+
+
+def test_what_hangs_is_tried_beside_others_only_as_often_as_there_is_room(monkeypatch):
+    monkeypatch.setattr(backoff, "PATIENCE_S", 0.0)
+    with closing(Played(most=2)) as played:
+        played.refusal = errors.ConnectionError("the handshake was cut")
+        played.may_open.clear()
+        callers = [played.call(PING, timeout_s=SHORT_S) for _ in range(6)]
+        for caller in callers:
+            assert isinstance(caller.result(), errors.TimeoutError)
+        assert played.beneath.count == 2
+        wait_until(lambda: played.tries == 2)
+
+
+# Replies that nobody waits for.
+
+
+@pytest.mark.timing
+def test_a_large_value_that_nobody_waits_for_any_more_is_given_up_and_left_alone_for_a_while(played):
+    played.be_impatient()
+    [peer] = played.open()
+    reader = played.call((b"GET", b"large"), timeout_s=SHORT_S)
+    peer.asked((b"GET", b"large"))
+    peer.answers(b"$1000000\r\n" + bytes(2 * BULK_BYTES))
+    assert isinstance(reader.result(), OverloadedError | errors.TimeoutError)
+    other = played.call(PING)
+    assert peer.is_closed()
+    wait_until(lambda: len(played.peers) == 2)
+    played.peers[1].asked(PING)
+    played.peers[1].answers(b"+PONG\r\n")
+    assert other.result() == [b"PONG"]
+    with pytest.raises(OverloadedError, match="does not come in time"):
+        played.beneath.execute([(b"GET", b"large")], LONG_S)
+    writer = played.call((b"UNLINK", b"large"))
+    played.peers[1].asked((b"UNLINK", b"large"))
+    played.peers[1].answers(b":1\r\n")
+    assert writer.result() == [1]
+
+
+# Which connection.
+
+
+def test_what_is_set_aside_is_used_again_once_it_is_trusted(played):
+    def served_by(peer):
+        caller = played.call(PING)
+        peer().asked(PING)
+        peer().answers(b"+PONG\r\n")
+        assert caller.result() == [b"PONG"]
+
+    [first] = played.open()
+    served_by(lambda: first)
+    played.beneath.set_aside()
+    caller = played.call(PING)
+    wait_until(lambda: len(played.peers) == 2)
+    second = played.peers[1]
+    second.asked(PING)
+    second.answers(b"+PONG\r\n")
+    assert caller.result() == [b"PONG"]
+    played.beneath.take_back()
+    served_by(lambda: second)
+    for peer in (first, second, first):
+        played.beneath.set_aside()
+        served_by(lambda peer=peer: peer)
+        played.beneath.take_back()
+    assert played.tries == 2
+    assert played.beneath.count == 2
+
+
+def test_what_a_driver_has_sent_is_read_before_its_connection_is_set_aside(played):
+    [first] = played.open()
+    caller = played.call(PING)
+    first.asked(PING)
+    played.beneath.set_aside()
+    first.answers(b"+PONG\r\n")
+    assert caller.result() == [b"PONG"]
+    played.beneath.take_back()
+    again = played.call(PING)
+    first.asked(PING)
+    first.answers(b"+PONG\r\n")
+    assert again.result() == [b"PONG"]
+    assert played.tries == 1
+
+
+def test_what_was_set_aside_and_is_not_trusted_is_closed(played):
+    [first] = played.open()
+    played.beneath.set_aside()
+    caller = played.call(PING)
+    wait_until(lambda: len(played.peers) == 2)
+    played.peers[1].asked(PING)
+    played.beneath.reset()
+    assert first.is_closed()
+    played.peers[1].answers(b"+PONG\r\n")
+    assert caller.result() == [b"PONG"]
+    assert played.peers[1].is_closed()
+    assert played.beneath.count == 0
+
+
+def test_where_there_is_no_room_for_another_what_is_set_aside_is_closed():
+    with closing(Played(most=1)) as played:
+        [first] = played.open()
+        played.beneath.set_aside()
+        assert first.is_closed()
+
+
+def test_what_gives_a_lease_back_does_not_overtake_what_asked_for_it(played):
+    """Over another connection it might come first: then the lease would stay until it lapses."""
+    acquire = (EVALSHA, ACQUIRE.sha, b"1", b"k", b"-nonce-1", b"60000")
+    release = (EVALSHA, RELEASE.sha, b"1", b"k", b"-nonce-1", b"channel")
+    first, second = played.open(2)
+    asking = played.call(acquire, timeout_s=SHORT_S)
+    first.asked(acquire)
+    assert isinstance(asking.result(), errors.TimeoutError)
+    giving_back = played.call(release)
+    first.asked(release)
+    first.answers(b":1\r\n:2\r\n")
+    assert giving_back.result() == [2]
+    other = played.call(release)  # nothing is pending any more: anywhere
+    first.asked(release)
+    first.answers(b":0\r\n")
+    assert other.result() == [0]
+    assert second.sock.fileno() >= 0

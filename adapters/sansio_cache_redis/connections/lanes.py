@@ -31,7 +31,7 @@ from sansio_cache_redis.connections.opener import Opening
 from sansio_cache_redis.connections.unfinished import BULK_BYTES
 from sansio_cache_redis.connections.wires import Wire
 from sansio_cache_redis.errors import OverloadedError, fresh
-from sansio_cache_redis.wire import EVALSHA, Args
+from sansio_cache_redis.wire import Args
 
 _MOST_COMMANDS: Final = 1000
 """How many commands go into one batch, so that its first caller does not wait for everybody's replies."""
@@ -45,7 +45,6 @@ _LATE_S: Final = 0.02
 """Who wakes up so much too late waits so long once more: those who serve were held up as well."""
 UPLOAD_BYTES_PER_S: Final = 1_048_576
 """An upload may go on for as long as it is no slower."""
-_MOST_LARGE_KEYS: Final = 128
 _DEAD: Final = 2.5
 """A connection that has been silent for so many times as long as it may is closed."""
 
@@ -70,6 +69,8 @@ class Call(Struct, eq=False):
     """Whether it is sent by itself, as it carries, or asks for, something large."""
     opening: Opening | None = None
     """The connection that was asked for because of it."""
+    gives_back: frozenset[bytes] = frozenset()
+    """The nonces of the leases that it gives back."""
     written_from: int = 0
     """How much its wire had taken before it."""
     is_gone: bool = False
@@ -119,29 +120,6 @@ class Due(Struct, eq=False):
     count: int
 
 
-class LargeKeys:
-    """What was found to be large: it is asked for over a connection of its own from then on."""
-
-    def __init__(self) -> None:
-        self.keys: dict[bytes, None] = {}
-        """The latest last."""
-
-    def remember(self, args: Args) -> None:
-        """The reply to a command is large. One of many keys says nothing of any of them."""
-        key = args[1:2] if args[0] == b"GET" else args[3:4] if args[0] == EVALSHA else ()
-        self.keys.update(dict.fromkeys(key))
-        if len(self.keys) > _MOST_LARGE_KEYS:
-            self.keys.pop(next(iter(self.keys)), None)
-
-    def are_large(self, commands: Sequence[Args]) -> bool:
-        """Whether commands carry something large, or ask for it, as far as is known."""
-        if commands[0][0] != b"MGET":
-            size_bytes = sum([len(argument) for args in commands for argument in args])
-            if size_bytes > BULK_BYTES:
-                return True
-        return bool(self.keys) and not all(self.keys.keys().isdisjoint(args) for args in commands)
-
-
 @attrs.define(eq=False)
 class Lane:
     """One connection. Guarded by the lock of all lanes but for what only its driver touches."""
@@ -167,6 +145,8 @@ class Lane:
     """How long it takes: that falls at once, and rises by degrees, as it may be this process that is busy."""
     pace_s: float = 0.0
     """How far apart the replies to a batch were of late."""
+    part_s: float = 0.0
+    """Since when a part of a reply is there, and not the rest; 0 where none is."""
     _paced_s: float = 0.0
     """How long a first reply took when the pace was measured."""
     upload_s: float = 0.0
@@ -208,6 +188,18 @@ class Lane:
     def is_dead(self, now_s: float) -> bool:
         """Whether it has been silent for too long to be still there."""
         return bool(self.due) and now_s - self.alive_s >= _DEAD * self.may_be_silent_s + self._owed_s()
+
+    def is_stuck(self, now_s: float) -> bool:
+        """Whether a reply that nobody waits for any more comes slowly, before those of others."""
+        if not (self.due and self.part_s and now_s - self.part_s >= self.may_be_silent_s):
+            return False
+        call = self.due[0].call
+        return call is None or call.is_over
+
+    def carries(self, nonces: frozenset[bytes]) -> bool:
+        """Whether something was sent, and is not answered, that holds one of these."""
+        calls = [due.call for due in tuple(self.due) if due.call is not None]
+        return any(not nonces.isdisjoint(args) for call in calls for args in call.commands)
 
     def _owed_s(self) -> float:
         """How long a large upload may be on its way to the server once the socket has taken it."""
@@ -328,12 +320,144 @@ class Lane:
                 due.call = None
         return calls
 
+    def appoint(self) -> None:
+        """Let the next caller drive, if nobody does: those first whose replies are due."""
+        if not self.is_free():
+            return
+        self.driver = None
+        for due in self.due:
+            call = due.call
+            if call is not None and not call.is_over:
+                self._hand_over(call)
+                return
+        while self.queue and self.driver is None:
+            call = self.queue[0]
+            if not call.is_over:
+                self._hand_over(call)
+            self.queue.popleft()
+
+    def _hand_over(self, call: Call) -> None:
+        self.driver = call
+        self.since_s = monotonic()
+        call.wake()
+
+    def take_over(self, calls: Iterable[Call]) -> None:
+        """Have calls that are not sent queue here, before all others."""
+        for call in reversed(list(calls)):
+            call.lane = self
+            self.queue.appendleft(call)
+        self.appoint()
+
     def drop(self) -> tuple[Wire | None, list[Call]]:
         """Forget the connection: to be closed by the caller. Also whose replies were still due on it."""
         wire, self.wire = self.wire, None
         calls = [due.call for due in self.due if due.call is not None]
         self.due.clear()
         self.due_count = 0
+        self.part_s = 0.0
         for call in calls:
             call.is_sent = False
         return wire, [call for call in calls if not call.is_over]
+
+
+class Lanes(list[Lane]):
+    """The lanes to one server, and the connections that none of them has just now. Guarded by their lock.
+
+    Args:
+        count: How many lanes there are, and how many connections there may be.
+        may_be_silent_s: As `Lane` has it.
+    """
+
+    def __init__(self, count: int, may_be_silent_s: float) -> None:
+        super().__init__(Lane(may_be_silent_s) for _ in range(count))
+        self.generation = 0
+        """Of the connections that are used: a lane gives up one of an older generation when it is free."""
+        self._trusted_from = 0
+        """Those of an older generation are closed, whatever is found out of them."""
+        self._is_doubtful = False
+        self._suspects: list[Wire] = []
+        """Those on which a reply may have belonged to another key, until that is known."""
+        self._spare: list[Wire] = []
+        """Those on which it did not. They are used the next time that others are set aside."""
+
+    @property
+    def open_count(self) -> int:
+        """How many connections are open."""
+        return sum(lane.wire is not None for lane in self) + len(self._suspects) + len(self._spare)
+
+    @property
+    def room(self) -> int:
+        """How many more may be opened."""
+        return min(sum(lane.wire is None for lane in self), len(self) - self.open_count)
+
+    def relieve(self, lane: Lane) -> None:
+        """Have half of those who queue elsewhere go over to a lane that is new."""
+        for other in self:
+            if other.queue and not other.is_free():
+                calls = list(other.queue)
+                half = len(calls) // 2
+                other.queue = deque(calls[:half])
+                lane.take_over(calls[half:])
+
+    def working(self, now_s: float) -> list[Lane]:
+        """Those that have a connection which is not silent."""
+        return [lane for lane in self if lane.wire is not None and not lane.is_silent(now_s)]
+
+    def empty(self) -> list[Lane]:
+        """Those without a connection."""
+        return [lane for lane in self if lane.wire is None]
+
+    def carrier(self, nonces: frozenset[bytes]) -> Lane | None:
+        """Where something is pending that holds one of these."""
+        return next((lane for lane in self if lane.due and lane.carries(nonces)), None)
+
+    def give(self, lane: Lane, wire: Wire) -> None:
+        """Let a lane have a connection."""
+        lane.generation = self.generation
+        lane.wire = wire
+
+    def give_spare(self) -> Lane | None:
+        """Let a lane that has none have a connection that was found to be in step; which lane."""
+        lane = next(iter(self.empty()), None)
+        if lane is None or not self._spare:
+            return None
+        self.give(lane, self._spare.pop())
+        return lane
+
+    def reset(self) -> list[Wire | None]:
+        """Have all connections given up, now or when their driver is done: those to be closed now."""
+        self.generation += 1
+        self._trusted_from = self.generation
+        wires = [*(lane.drop()[0] for lane in self if lane.is_free()), *self._suspects, *self._spare]
+        self._suspects, self._spare = [], []
+        return wires
+
+    def set_aside(self) -> list[Lane]:
+        """Have no connection used any more, until `take_back`; the lanes that are to part with theirs now."""
+        self.generation += 1
+        self._is_doubtful = True
+        return [lane for lane in self if lane.is_free() and lane.wire is not None]
+
+    def take_back(self) -> None:
+        """Those that were set aside are in step."""
+        self._is_doubtful = False
+        self._spare += self._suspects
+        self._suspects = []
+
+    @property
+    def may_set_aside(self) -> bool:
+        """Whether there is room for another connection then."""
+        return self.open_count - len(self._spare) < len(self)
+
+    def part_with(self, lane: Lane) -> tuple[Wire | None, list[Call]]:
+        """Take the connection of a lane away, and keep it where it owes nothing.
+
+        Returns:
+            It, where it is to be closed, and those who are to ask elsewhere.
+        """
+        is_in_step = not lane.due and lane.generation >= self._trusted_from
+        wire, calls = lane.drop()
+        if wire is None or not is_in_step or wire.unfinished_bytes:
+            return wire, calls
+        (self._suspects if self._is_doubtful else self._spare).append(wire)
+        return None, calls

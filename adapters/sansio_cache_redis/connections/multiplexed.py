@@ -263,6 +263,15 @@ class MultiplexedConnection(ABC):
         else:
             homeless.fail(self.failure)
 
+    def send(self, commands: Sequence[Args], timeout_s: float) -> None:
+        """Send commands behind all others. Nobody waits for the replies."""
+        if self.failure is None:
+            self._append(_GONE, commands, as_they_are, timeout_s)
+
+    def carries(self, nonces: frozenset[bytes]) -> bool:
+        """Whether something is pending that holds one of these."""
+        return any(not nonces.isdisjoint(args) for pending in self._pending for args in pending[5])
+
     def close(self, failure: BaseException) -> None:
         """Give the connection up. What is pending fails."""
         if self.failure is not None:

@@ -2,9 +2,9 @@
 
 A caller never opens a connection: a thread of its own does, so that the caller waits for it no longer than
 for anything else, and a slow handshake is not begun anew for every call. There is one such thread at a time,
-whoever asks and however many. A connection that could not be opened, or that was lost soon after, is followed
-by a pause, which doubles: a server that refuses, or takes connections and drops them, is not asked hundreds
-of times a second.
+whoever asks and however many; where it takes too long, another begins beside it. A connection that could not
+be opened, or that was lost soon after, is followed by a pause, which doubles: a server that refuses, or takes
+connections and drops them, is not asked hundreds of times a second.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import attrs
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
+from sansio_cache.backoff import Connecting
 from sansio_cache_redis.connections.redispy import pack
 from sansio_cache_redis.connections.wires import Wire, blocking_wire
 from sansio_cache_redis.errors import ExhaustedError, as_opening_failure
@@ -28,18 +29,15 @@ from sansio_cache_runtime.sync.event import ThreadEvent
 StartThread = Callable[[Callable[[], object], str], bool]
 """Starts a thread for a job, with a name; False where the system has none to give."""
 
-_FIRST_PAUSE_S: Final = 0.02
-_LONGEST_PAUSE_S: Final = 1.0
 _FIRST_HANDSHAKE_S: Final = 5.0
 """How long the first may take to shake hands; each that follows one that took too long, twice as long."""
-_LASTING_S: Final = 1.0
-"""A connection that was lost sooner was not worth much."""
 
 
 class Opening:
     """One connection that is being opened, for all who wait for it."""
 
-    def __init__(self, pause_s: float) -> None:
+    def __init__(self, begun_s: float, pause_s: float) -> None:
+        self.begun_s = begun_s
         self.pause_s = pause_s
         self.openers = deque([self])
         """Empty once somebody opens it: where its starter was interrupted there may be two."""
@@ -72,30 +70,43 @@ class Opener:
     _on_open: Callable[[Opening], object]
     _longest_value_bytes: int
     _longest_s: float
-    current: Opening | None = attrs.field(default=None, init=False)
-    """The one that is under way."""
+    _under_way: list[Opening] = attrs.field(factory=list, init=False)
+    """Those that are not done: mostly one, the latest last."""
     last_failure: Exception | None = attrs.field(default=None, init=False)
     """Why there is no connection; None where the last one could be opened."""
     _timeouts: int = attrs.field(default=0, init=False)
     """How many in a row took too long: each is given twice the time of the one before."""
-    _losses: int = attrs.field(default=0, init=False)
-    """How many in a row could not be opened, or did not last."""
+    _pauses: Connecting = attrs.field(factory=Connecting, init=False)
     _opened_s: float = attrs.field(default=0.0, init=False)
-    _next_s: float = attrs.field(default=0.0, init=False)
-    """When the next one may be opened."""
     _is_over: ThreadEvent = attrs.field(factory=ThreadEvent, init=False)
-    _connecting: Any = attrs.field(default=None, init=False)
+    _connecting: list[Any] = attrs.field(factory=list, init=False)
 
-    def open(self) -> Opening:
-        """The connection that is being opened: begun where none is."""
-        opening = self.current
-        if opening is None or opening.done.is_set():
-            opening = self.current = Opening(self._next_s - time.monotonic())
+    def open(self, most: int = 1) -> Opening:
+        """The connection that is being opened: begun where none is, or where that takes too long.
+
+        Args:
+            most: How many may be opened at once.
+        """
+        now_s = time.monotonic()
+        under_way = self._under_way = [each for each in self._under_way if not each.done.is_set()]
+        count = len(under_way)
+        if count and (
+            count >= most or self._pauses.is_worth_waiting_for(under_way[-1].begun_s, count, now_s)
+        ):
+            return under_way[-1]
+        opening = Opening(now_s, self._pauses.pause_s(now_s))
+        under_way.append(opening)
         return opening
+
+    @property
+    def count(self) -> int:
+        """How many are being opened."""
+        return sum(not each.done.is_set() for each in tuple(self._under_way))
 
     def open_aside(self) -> Opening:
         """A connection for one caller alone."""
-        opening = Opening(self._next_s - time.monotonic())
+        now_s = time.monotonic()
+        opening = Opening(now_s, self._pauses.pause_s(now_s))
         opening.is_reserved = True
         return opening
 
@@ -109,21 +120,15 @@ class Opener:
         opening.failure = ExhaustedError("no thread to open a connection")
         opening.done.set()
 
-    def lost(self, failure: Exception | None = None) -> None:
-        """A connection was lost, or could not be opened: the next may have to wait."""
-        now_s = time.monotonic()
-        if failure is None and now_s - self._opened_s >= _LASTING_S:
-            self._losses = 0
-            return
-        pause_s = min(_FIRST_PAUSE_S * 2**self._losses, _LONGEST_PAUSE_S)
-        self._losses = min(self._losses + 1, 30)
-        self._next_s = now_s + pause_s * random.uniform(0.5, 1.0)  # noqa: S311 - not all processes at once
+    def lost(self) -> None:
+        """A connection was lost, or closed: the next may have to wait."""
+        self._pauses.closed(self._opened_s, time.monotonic(), random.random())  # noqa: S311
 
     def close(self) -> None:
         """Open no more; what is being opened ends."""
         self._is_over.set()
-        if self._connecting is not None:
-            self._connecting.disconnect()
+        for redispy in tuple(self._connecting):
+            redispy.disconnect()
 
     def _run(self, opening: Opening) -> None:
         """Open a connection. On a thread of its own."""
@@ -137,7 +142,8 @@ class Opener:
                 self._is_over.wait(opening.pause_s)
             if self._is_over.is_set():
                 raise RedisConnectionError("the cache was closed")  # noqa: TRY301
-            redispy = self._connecting = self._make_connection()
+            redispy = self._make_connection()
+            self._connecting.append(redispy)
             timeout_s = min(_FIRST_HANDSHAKE_S * 2**self._timeouts, self._longest_s)
             redispy.socket_timeout = timeout_s
             redispy.connect()
@@ -148,13 +154,16 @@ class Opener:
             self._timeouts = 0
             opening.wires.append(wire)
         except Exception as error:  # noqa: BLE001 - handed to the callers who wait
-            opening.failure = self.last_failure = as_opening_failure(error)
+            opening.failure = as_opening_failure(error)
             self._timeouts += isinstance(error, RedisTimeoutError)
-            self.lost(opening.failure)
+            if self._opened_s < opening.begun_s:  # else one that was begun later is open
+                self.last_failure = opening.failure
+                self._pauses.failed(time.monotonic(), random.random())  # noqa: S311 - not all at once
             if redispy is not None:
                 redispy.disconnect()
         finally:
-            self._connecting = None
+            if redispy in self._connecting:
+                self._connecting.remove(redispy)
             opening.done.set()
         if not opening.is_reserved:
             self._on_open(opening)

@@ -20,7 +20,8 @@ from typing import Any, Final, Generic, TypeVar
 
 import attrs
 
-from sansio_cache.backoff import connect_pause_s
+from sansio_cache.backoff import Connecting
+from sansio_cache_redis.connections.large import REST_S, LargeValues
 from sansio_cache_redis.connections.multiplexed import (
     Homeless,
     MultiplexedConnection,
@@ -34,25 +35,11 @@ from sansio_cache_redis.connections.pace import UNLIMITED, Pace
 from sansio_cache_redis.connections.redispy import pack, pack_one
 from sansio_cache_redis.connections.unfinished import BULK_BYTES
 from sansio_cache_redis.errors import OverloadedError, OwnResetError
-from sansio_cache_redis.wire import TIME, Args, tell_time
+from sansio_cache_redis.wire import TIME, Args, nonces_given_back, tell_time
 
-_LASTING_S: Final = 1.0
-"""A connection that was lost sooner was not worth much."""
 _LANE_S: Final = 0.05
 """How long what is large waits for a connection of its own, where another is open."""
-_PATIENCE_S: Final = 1.0
-"""Where one takes longer to open, another is tried beside it; where both do, a third after twice as long."""
-
-_REST_S: Final = 1.0
-"""How long a value is not asked for that did not come in time."""
-_MOST_TOO_LARGE: Final = 128
-
 C = TypeVar("C", bound=MultiplexedConnection)
-
-
-def _key(commands: Sequence[Args]) -> bytes:
-    """The key that is read."""
-    return commands[0][1]
 
 
 @attrs.frozen(kw_only=True)
@@ -101,13 +88,12 @@ class MultiplexedConnections(ABC, Generic[C]):
         self._timing = timing
         self._on_time = on_time
         self._longest_value_bytes = longest_value_bytes
-        self._too_large: dict[bytes, float] = {}
-        """The keys of values that were not read, latest last, with when they may be asked for again."""
+        self._large = LargeValues()
+        """Those that were not read."""
+        self._is_choosy = False
+        """Whether it may matter which connection a call goes over."""
         self._is_closed = False
-        self._losses = 0
-        """How many connections in a row could not be opened, or did not last."""
-        self._next_s = 0.0
-        """When the next one may be opened."""
+        self._connecting = Connecting()
         self._opened_s: dict[C, float] = {}
         self._aside: list[C] = []
         """Those on which a reply may have belonged to another key, until that is known."""
@@ -124,7 +110,7 @@ class MultiplexedConnections(ABC, Generic[C]):
             Exception: Nothing was sent: a command cannot be packed, or there is no time left to answer it.
         """
         data = pack_one(commands[0]) if len(commands) == 1 else pack(commands)
-        if len(data) <= BULK_BYTES and not (self._too_large and self._is_known_to_be_large(commands)):
+        if len(data) <= BULK_BYTES and not (self._is_choosy and self._has_its_place(commands)):
             for connection in self._open:
                 if connection.is_free:
                     return connection.ask(commands, timeout_s, read, data)
@@ -135,10 +121,12 @@ class MultiplexedConnections(ABC, Generic[C]):
     ) -> Awaitable[R]:
         """Ask where the first connection that is free is not to be had, or is to be left to others."""
         self._open = connections = list(self)
-        is_giant = self._is_known_to_be_large(commands)
-        is_large = is_giant or len(data) > BULK_BYTES
-        if is_giant and self._too_large[_key(commands)] > monotonic():
-            raise OverloadedError("the value does not come in time")
+        carriers = self._carriers(commands)
+        if carriers:
+            return self._ask_behind(carriers, commands, timeout_s, read, data)
+        is_large = len(data) > BULK_BYTES or self._large.knows(commands)
+        is_giant = is_large and commands[0][0] == b"GET"
+        self._large.refuse_resting(commands, monotonic())
         if not connections or (is_large and len(connections) == 1 and self._has_room):
             return self._ask_on_another(commands, timeout_s, read, data, is_giant)
         others = connections[1:] if is_large and len(connections) > 1 else connections
@@ -149,6 +137,29 @@ class MultiplexedConnections(ABC, Generic[C]):
         if not fit:
             raise OverloadedError("more is asked than can be answered in time")
         return min(fit, key=lambda each: each.load).ask(commands, timeout_s, read, data)
+
+    def _has_its_place(self, commands: Sequence[Args]) -> bool:
+        """Whether a call does not simply go over the first connection that is free."""
+        return self._large.knows(commands) or bool(self._carriers(commands))
+
+    def _carriers(self, commands: Sequence[Args]) -> list[C]:
+        """Where something is pending that a call takes back: it must not overtake it."""
+        nonces = nonces_given_back(commands)
+        return [each for each in self._all() if each.carries(nonces)] if nonces else []
+
+    def _ask_behind(
+        self, carriers: list[C], commands: Sequence[Args], timeout_s: float, read: Read[R], data: bytes
+    ) -> Awaitable[R]:
+        """Ask where something is pending that is taken back, wherever it was sent."""
+        last = next((each for each in reversed(carriers) if each in self._open), None)
+        for each in carriers:
+            if each is not last:
+                each.send(commands, timeout_s)
+        if last is None:  # their replies are not to be trusted just now
+            last = next(iter(self), None)
+        if last is None:
+            return self._ask_on_another(commands, timeout_s, read, data, is_giant=False)
+        return last.ask(commands, timeout_s, read, data)
 
     async def _ask_on_another(
         self, commands: Sequence[Args], timeout_s: float, read: Read[R], data: bytes, is_giant: bool
@@ -180,9 +191,14 @@ class MultiplexedConnections(ABC, Generic[C]):
         # It is the same server, which is not asked for more only because it is asked in another way.
         most_pending = min((each.most_pending for each in self), default=UNLIMITED)
         connection.expect(now_s - started_s, most_pending)
+        self._use(connection, now_s)
+
+    def _use(self, connection: C, opened_s: float) -> None:
+        """Let a connection serve all from now on."""
         connection.owner = self
-        self._opened_s[connection] = now_s
+        self._opened_s[connection] = opened_s
         self._open.append(connection)
+        self._look_at_choice()
         for other in list(self):
             self.relieve(other)
 
@@ -205,6 +221,7 @@ class MultiplexedConnections(ABC, Generic[C]):
         # What has got all replies that it was to get, and no more, is in step.
         self._open = [each for each in self._spare if not each.load]
         self._spare = [each for each in self._spare if each.load]
+        self._look_at_choice()
         self._ask_again(everybody)
 
     def take_back(self) -> None:
@@ -226,11 +243,9 @@ class MultiplexedConnections(ABC, Generic[C]):
         for connections in (self._open, self._aside, self._spare):
             if connection in connections:
                 connections.remove(connection)
+        self._look_at_choice()
         opened_s = self._opened_s.pop(connection, 0.0)
-        if monotonic() - opened_s < _LASTING_S:
-            self._lost()
-        else:
-            self._losses = 0
+        self._connecting.closed(opened_s, monotonic(), random.random())  # noqa: S311
 
     def relieve(self, connection: C) -> None:
         """A connection has something in the way of others: they ask elsewhere, where they can."""
@@ -255,20 +270,18 @@ class MultiplexedConnections(ABC, Generic[C]):
     def give_up(self, connection: C, too_large: Sequence[Args] | None) -> None:
         """A connection takes too long; where that is for a large value, that is what was asked for."""
         if too_large is not None:
-            self._remember(too_large, _REST_S)
+            self._remember(too_large, REST_S)
         self._close_for_others(
             [connection], "it takes too long, and the server answers over another connection"
         )
 
     def _remember(self, commands: Sequence[Args], rest_s: float) -> None:
         """Let a value that was not read go over a connection of its own from now on, after a rest."""
-        if commands[0][0] == b"GET":
-            self._too_large[_key(commands)] = monotonic() + rest_s
-            if len(self._too_large) > _MOST_TOO_LARGE:
-                del self._too_large[next(iter(self._too_large))]
+        self._large.remember(commands[0], monotonic() + rest_s)
+        self._look_at_choice()
 
-    def _is_known_to_be_large(self, commands: Sequence[Args]) -> bool:
-        return commands[0][0] == b"GET" and _key(commands) in self._too_large
+    def _look_at_choice(self) -> None:
+        self._is_choosy = bool(self._large.keys) or len(self._all()) > 1
 
     def _close_for_others(self, connections: Sequence[C], why: str, *, begun: bool = False) -> None:
         """Close connections; what is asked on them is asked again on another."""
@@ -297,10 +310,10 @@ class MultiplexedConnections(ABC, Generic[C]):
 
     # Opening.
 
-    def _is_worth_waiting_for(self, started_s: float, openings: int) -> bool:
+    def _is_worth_waiting_for(self, begun_s: float, under_way: int) -> bool:
         """Whether another connection is not begun beside the last of those that are being opened."""
-        is_young = monotonic() - started_s < _PATIENCE_S * 2 ** (openings - 1)
-        return is_young or openings + len(self._all()) >= self._max_connections
+        has_room = under_way + len(self._all()) < self._max_connections
+        return not has_room or self._connecting.is_worth_waiting_for(begun_s, under_way, monotonic())
 
     @property
     def _has_room(self) -> bool:
@@ -309,12 +322,11 @@ class MultiplexedConnections(ABC, Generic[C]):
 
     def _pause_s(self) -> float:
         """How long to wait before a connection is opened."""
-        return max(self._next_s - monotonic(), 0.0)
+        return self._connecting.pause_s(monotonic())
 
     def _lost(self) -> None:
-        """A connection could not be opened, or did not last: the next one may have to wait."""
-        self._next_s = monotonic() + connect_pause_s(self._losses, random.random())  # noqa: S311
-        self._losses += 1
+        """A connection could not be opened: the next one may have to wait."""
+        self._connecting.failed(monotonic(), random.random())  # noqa: S311 - not all processes at once
 
     @abstractmethod
     def _start(self, job: Coroutine[Any, Any, object]) -> None:

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from time import monotonic
 from typing import Any, Final
 
@@ -29,13 +29,15 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from sansio_cache.signals import let_through
 from sansio_cache_redis.connections.aside import Aside
-from sansio_cache_redis.connections.lanes import UPLOAD_BYTES_PER_S, Call, Lane, LargeKeys
+from sansio_cache_redis.connections.lanes import UPLOAD_BYTES_PER_S, Call, Lane, Lanes
+from sansio_cache_redis.connections.large import REST_S, LargeValues
 from sansio_cache_redis.connections.opener import Opener, Opening, StartThread
 from sansio_cache_redis.connections.redispy import pack, pack_one
 from sansio_cache_redis.connections.unfinished import BULK_BYTES
 from sansio_cache_redis.connections.wires import OverlongReplyError, Wire, close_all
 from sansio_cache_redis.errors import ERRORS, OwnResetError, TooLargeError, fresh
-from sansio_cache_redis.wire import Args
+from sansio_cache_redis.scripts import RELEASE
+from sansio_cache_redis.wire import Args, nonces_given_back
 from sansio_cache_runtime.process import asking_inside, process_lock
 
 _SLOW_S: Final = 0.003
@@ -77,15 +79,15 @@ class ThreadsConnections:
         self._lock = process_lock()
         self._is_held_here = asking_inside(self._lock)
         self._silence_s = silence_s
-        self._lanes = [Lane(silence_s) for _ in range(max_connections)]
+        self._lanes = Lanes(max_connections, silence_s)
         self._opener = Opener(
             make_connection, start_thread, on_time, self._put, longest_value_bytes, opening_timeout_s
         )
-        self._large = LargeKeys()
+        self._large = LargeValues()
         self._inside: dict[int, Call] = {}
         """By thread, the call that it is in."""
         self._aside = Aside(self._opener)
-        self._generation, self._failed_s = 0, 0.0
+        self._failed_s = 0.0
         self._is_closed = False
 
     def execute(self, commands: Sequence[Args], timeout_s: float) -> list[Any]:
@@ -99,11 +101,14 @@ class ThreadsConnections:
         call = Call(commands, now_s, deadline_s, deadline_s, threading.get_ident(), self._lanes[0], [])
         args = commands[0]  # of most reads, and of one short command, there is nothing else to be asked
         if self._large.keys or (len(args) > 2 and (len(commands) > 1 or sum(map(len, args)) > BULK_BYTES)):
+            self._large.refuse_resting(commands, now_s)
             call.is_large = self._large.are_large(commands)
+        if len(args) > 2 and args[1] == RELEASE.sha:
+            call.gives_back = nonces_given_back(commands)
         outer = self._inside.get(call.thread)
         try:
             if self._is_held_here() or not (outer is None or outer.is_gone):
-                return self._aside.execute(call, self._silence_s, self._generation, self._drive)
+                return self._aside.execute(call, self._silence_s, self._lanes.generation, self._drive)
             self._inside[call.thread] = call
             with self._lock:
                 lane, opening = self._choose(call, now_s)
@@ -134,12 +139,28 @@ class ThreadsConnections:
     def reset(self) -> None:
         """Close every connection: those at rest now, others when their driver is done."""
         with self._lock:
-            self._generation += 1
             self._opener.last_failure = OwnResetError("the connection was closed")
-            wires = [lane.drop()[0] for lane in self._lanes if lane.is_free()]
-            wires += self._aside.drop()
+            wires = [*self._lanes.reset(), *self._aside.drop()]
         close_all(wires)
         self._opener.lost()
+
+    def set_aside(self) -> None:
+        """Ask nothing on the connections that are open until `take_back`: their replies may be others'.
+
+        Those at rest are kept. What a driver has sent is read, and looked at, and its connection is kept as
+        well if it owes nothing then. Where there is no room for another connection, they are closed.
+        """
+        with self._lock:
+            if self._lanes.may_set_aside:
+                for lane in self._lanes.set_aside():
+                    self._part_with(lane)
+            else:
+                self.reset()
+
+    def take_back(self) -> None:
+        """The replies on the connections that are set aside were those that were asked for."""
+        with self._lock:
+            self._lanes.take_back()
 
     def close(self) -> None:
         """Close every connection, for good."""
@@ -152,15 +173,16 @@ class ThreadsConnections:
     def count(self) -> int:
         """How many connections are open or being opened."""
         with self._lock:
-            opening = self._opener.current
-            is_opening = opening is not None and not opening.done.is_set()
-            return sum(lane.wire is not None for lane in self._lanes) + self._aside.count + is_opening
+            return self._lanes.open_count + self._aside.count + self._opener.count
 
     # Who goes where. Under the lock.
 
     def _choose(self, call: Call, now_s: float) -> tuple[Lane, Opening | None]:
         """The lane for a call, and the connection to be opened where one more would be of use."""
         lanes = self._lanes
+        # What gives something back must not overtake what has asked for it.
+        if call.gives_back and (carrier := lanes.carrier(call.gives_back)) is not None:
+            return carrier, None
         if call.is_large:
             return self._choose_for_large(now_s)
         working: Lane | None = None
@@ -181,13 +203,10 @@ class ThreadsConnections:
 
     def _choose_for_large(self, now_s: float) -> tuple[Lane, Opening | None]:
         """The last lane that works, whether it is busy or not: small ones avoid it then."""
-        working = self._working(now_s)
+        working = self._lanes.working(now_s)
         if working and (working[-1] is not self._lanes[0] or len(self._lanes) == 1):
             return working[-1], None
         return self._slow(working[-1] if working else None)
-
-    def _working(self, now_s: float) -> list[Lane]:
-        return [lane for lane in self._lanes if lane.wire is not None and not lane.is_silent(now_s)]
 
     def _revive(self, lane: Lane, now_s: float) -> bool:
         """Take in what is due on a connection that nobody reads from; whether it has shown a sign of life."""
@@ -204,41 +223,21 @@ class ThreadsConnections:
 
     def _slow(self, working: Lane | None) -> tuple[Lane, Opening | None]:
         """The same where one more connection would be of use."""
-        empty = [lane for lane in self._lanes if lane.wire is None]
-        opening = self._opener.open() if empty and not self._is_closed else None
+        if working is None and (lane := self._lanes.give_spare()) is not None:
+            return lane, None
+        empty, room = self._lanes.empty(), self._lanes.room
+        opening = self._opener.open(room) if room > 0 and not self._is_closed else None
         if working is not None:
             return working, opening
         if empty:  # one for all who wait: more of them would not come any sooner
             return empty[0], opening
         return min(self._lanes, key=lambda lane: lane.load), opening
 
-    def _appoint(self, lane: Lane) -> None:
-        """Let the next caller drive, if nobody does: those first whose replies are due."""
-        if not lane.is_free():
-            return
-        lane.driver = None
-        for due in lane.due:
-            call = due.call
-            if call is not None and not call.is_over:
-                self._hand_over(lane, call)
-                return
-        while lane.queue and lane.driver is None:
-            call = lane.queue[0]
-            if not call.is_over:
-                self._hand_over(lane, call)
-            lane.queue.popleft()
-
-    def _hand_over(self, lane: Lane, call: Call) -> None:
-        lane.driver = call
-        lane.since_s = monotonic()
-        call.wake()
-
-    def _move(self, calls: Iterable[Call], lane: Lane) -> None:
-        """Have calls that are not sent queue at another lane, before all others."""
-        for call in reversed(list(calls)):
-            call.lane = lane
-            lane.queue.appendleft(call)
-        self._appoint(lane)
+    def _part_with(self, lane: Lane) -> None:
+        """Take the connection of a lane away, which may be used again."""
+        wire, calls = self._lanes.part_with(lane)
+        close_all([wire])
+        lane.take_over(calls)
 
     # Callers.
 
@@ -253,23 +252,26 @@ class ThreadsConnections:
             if lane.driver is not call:
                 return
             lane.driver = None
-            if lane.generation != self._generation or lane.is_passing:
+            if lane.generation != self._lanes.generation or lane.is_passing:
                 if lane.is_passing and not self._is_closed:
-                    self._aside.keep(lane, call, self._generation)
-                wire, calls = lane.drop()
-                self._move(calls, lane)
+                    self._aside.keep(lane, call, self._lanes.generation)
+                if lane.is_passing or call.failure is not None or self._is_closed:
+                    wire, calls = lane.drop()
+                    lane.take_over(calls)
+                else:
+                    self._part_with(lane)
             if lane.wire is None and lane.queue:
                 queue, lane.queue = lane.queue, deque()
-                others = self._working(monotonic())
+                others = self._lanes.working(monotonic())
                 is_down = call.failure is not None and not isinstance(call.failure, RedisTimeoutError)
                 if is_down and not others:  # and not those who are only more patient than this one was
                     for other in queue:
                         other.failure = call.failure
                         other.wake()
                 else:
-                    self._move(queue, others[0] if others else lane)
+                    (others[0] if others else lane).take_over(queue)
             if lane.queue or lane.due:
-                self._appoint(lane)
+                lane.appoint()
         if wire is not None:
             wire.close()
 
@@ -296,6 +298,8 @@ class ThreadsConnections:
                 self._take(lane, wire, call, replies)
             while not call.is_over:
                 self._advance(lane, call, monotonic())
+            if lane.due and lane.is_stuck(monotonic()):
+                self._give_up(lane, call)
             if lane.due and call.failure is None:
                 self._serve_others(lane, call)
             if lane.wire is not None and lane.wire.is_writing:  # half a command is of no use to anybody
@@ -315,6 +319,8 @@ class ThreadsConnections:
 
     def _advance(self, lane: Lane, call: Call, now_s: float) -> None:
         """Send what is to be sent, and take in what comes next."""
+        if lane.due and lane.is_stuck(now_s):
+            self._give_up(lane, call)
         wire = self._wire_of(lane, call, now_s)
         if wire is None:
             return
@@ -348,11 +354,11 @@ class ThreadsConnections:
     def _look_elsewhere(self, lane: Lane, call: Call, now_s: float) -> None:
         """Leave a connection that has been silent for too long for another, once there is one."""
         with self._lock:
-            others = [each for each in self._working(now_s) if each is not lane]
+            others = [each for each in self._lanes.working(now_s) if each is not lane]
             opening = None if others else self._slow(None)[1]
             if others:
                 queue, lane.queue = lane.queue, deque()
-                self._move([*lane.leave(call), *queue], others[0])
+                others[0].take_over([*lane.leave(call), *queue])
                 call.failure = RedisTimeoutError("the connection says nothing: another is tried")
         if opening is not None:
             self._opener.begin(opening)
@@ -382,8 +388,11 @@ class ThreadsConnections:
             raise RedisConnectionError("a reply came that nobody has asked for")
         if replies:
             lane.received(replies, wire.read_s)
+            lane.part_s = 0.0
         elif wire.unfinished_bytes:
             lane.alive_s = wire.read_s
+        if wire.unfinished_bytes and not lane.part_s:
+            lane.part_s = wire.read_s
         if wire.unfinished_bytes > BULK_BYTES:
             first = lane.due[0].call
             if first is not None:
@@ -418,6 +427,13 @@ class ThreadsConnections:
         if first is not None and first.is_over:
             first.wake()
 
+    def _give_up(self, lane: Lane, call: Call) -> None:
+        """Do without a reply that does not come in time, at the cost of the connection."""
+        first, wire = lane.due[0].call, lane.wire
+        if first is not None and wire is not None and wire.unfinished_bytes > BULK_BYTES:
+            self._large.remember(first.left[0], monotonic() + REST_S)
+        self._drop(lane, call)
+
     def _make_way(self, lane: Lane, call: Call) -> None:
         """Have others ask elsewhere, where something large would come, or go, before their replies."""
         if not lane.queue and len(lane.due) < 2:
@@ -427,13 +443,13 @@ class ThreadsConnections:
             if not idle or lane in idle:
                 return
             queue, lane.queue = lane.queue, deque()
-            self._move([*lane.leave(call, 1), *queue], idle[0])
+            idle[0].take_over([*lane.leave(call, 1), *queue])
 
     def _drop(self, lane: Lane, call: Call) -> None:
         """Close the connection of a lane; what others have sent on it is sent again."""
         with self._lock:
             wire, calls = lane.drop()
-            self._move([each for each in calls if each is not call], lane)
+            lane.take_over([each for each in calls if each is not call])
         close_all([wire])
 
     def _lose(self, lane: Lane, call: Call, failure: Exception | None) -> None:
@@ -469,7 +485,7 @@ class ThreadsConnections:
                 raise RedisConnectionError("the cache was closed")
             if lane.wire is not None:
                 return lane.wire
-            opening = call.opening or self._opener.open()
+            opening = call.opening or self._opener.open(max(self._lanes.room, 1))
             call.opening = None
         self._opener.begin(opening)
         if not opening.done.wait(max(call.deadline_s - now_s, 0.0)):
@@ -481,8 +497,7 @@ class ThreadsConnections:
             raise fresh(opening.failure)
         with self._lock:
             if lane.wire is None and opening.wires and not self._is_closed:
-                lane.generation = self._generation
-                lane.wire = opening.wires.popleft()
+                self._lanes.give(lane, opening.wires.popleft())
         return lane.wire  # or another has got it
 
     def _is_fresh(self, wire: Wire, now_s: float) -> bool:
@@ -495,22 +510,12 @@ class ThreadsConnections:
             if not opening.wires:
                 return
             wire = opening.wires.popleft()
-            empty = [lane for lane in self._lanes if lane.wire is None]
+            empty = self._lanes.empty()
             lane = next((each for each in empty if not each.is_free()), empty[0] if empty else None)
             if lane is not None and not self._is_closed:
-                lane.generation = self._generation
-                lane.wire = wire
+                self._lanes.give(lane, wire)
                 lane.learn_from(self._lanes)
                 if lane.is_free():
-                    self._relieve(lane)
+                    self._lanes.relieve(lane)
                 return
         wire.close()
-
-    def _relieve(self, lane: Lane) -> None:
-        """Have half of those who queue elsewhere go over to a lane that is new."""
-        for other in self._lanes:
-            if other.queue and not other.is_free():
-                calls = list(other.queue)
-                half = len(calls) // 2
-                other.queue = deque(calls[:half])
-                self._move(calls[half:], lane)
