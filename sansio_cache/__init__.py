@@ -21,6 +21,7 @@ from sansio_cache.keys import Key, KeyBuilder, Pattern
 from sansio_cache.loader import Absent, Fresh, LoadContext
 from sansio_cache.policy import Policy
 from sansio_cache.stats import CacheStats, EntityStats, Histogram, Sizes
+from sansio_cache.strategies import CacheAside, RefreshAhead, WriteThrough
 from sansio_cache.ttl import COLD, HOT, MEDIUM, NO_JITTER, STATIC, Jitter, Tier
 
 __version__ = "0.1.0"
@@ -32,6 +33,7 @@ __all__ = [
     "NO_JITTER",
     "STATIC",
     "Absent",
+    "CacheAside",
     "CacheClosedError",
     "CacheConfig",
     "CacheConnectionError",
@@ -53,7 +55,9 @@ __all__ = [
     "ProtocolError",
     "RecursiveLoadError",
     "RedisConfig",
+    "RefreshAhead",
     "SerializationError",
     "Sizes",
     "Tier",
+    "WriteThrough",
 ]

@@ -377,6 +377,18 @@ class KeyBuilder:
         _root_of(self, "generation")
         return self._tag_name(GENERATION_MARKER + _component("an entity", entity))
 
+    def lists(self, entity: Component) -> TagName:
+        """Return the tag that all lists of an entity have: ``g:{entity}:list``.
+
+        Whatever is written through an entity invalidates it. Who writes past it names it in
+        `invalidate(tags=…)`.
+
+        Raises:
+            InvalidKeyError: It is empty or not a str, int or UUID, or too long.
+        """
+        _root_of(self, "lists")
+        return self._tag_name(f"{GENERATION_MARKER}{_component('an entity', entity)}:list")
+
     def _tag_name(self, name: str) -> TagName:
         if len(self._fitting(tag_key(self._root, name))) > _MAX_TAG:
             raise InvalidKeyError(f"a tag is at most {_MAX_TAG} characters; got {len(name)}")

@@ -36,7 +36,7 @@ def _seconds(low: float, high: float) -> Any:
     return check
 
 
-def _between(low: float, high: float) -> Any:
+def between(low: float, high: float) -> Any:
     """A validator: None, or a number inside a range, its ends excluded."""
 
     def check(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
@@ -106,8 +106,8 @@ class Policy:
     ttl: float = attrs.field(default=DEFAULT_TTL_S, converter=ttl_seconds)
     jitter: Jitter = attrs.field(default=Jitter(), validator=instance(Jitter))
     stale_for_s: float = attrs.field(default=0.0, validator=_seconds(0, MAX_TTL_S))
-    refresh_at: float | None = attrs.field(default=None, validator=_between(0, 1))
-    xfetch_beta: float | None = attrs.field(default=None, validator=_between(0, 1000))
+    refresh_at: float | None = attrs.field(default=None, validator=between(0, 1))
+    xfetch_beta: float | None = attrs.field(default=None, validator=between(0, 1000))
     negative_ttl: float = attrs.field(default=60.0, converter=ttl_seconds)
     lease_s: float = attrs.field(default=5.0, validator=_seconds(0.02, 3600))
     max_lease_s: float = attrs.field(default=60.0, validator=_seconds(0.02, _LONGEST_WAIT_S))

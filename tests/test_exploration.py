@@ -57,7 +57,7 @@ from sansio_cache.operations.get_or_load import get_or_load
 from sansio_cache.operations.invalidate import invalidate
 from sansio_cache.operations.load_many import load_many
 from sansio_cache.operations.loading import LoadRequest
-from sansio_cache.operations.mutate import end
+from sansio_cache.operations.mutate import begin, end
 from sansio_cache.operations.set_many import set_many
 
 
@@ -91,6 +91,7 @@ def test_no_interleaving_breaks_an_invariant(case: Case):
     assert configuration.load_batch is load_many
     assert configuration.remove is invalidate
     assert configuration.store_values is set_many
+    assert configuration.begin_mutation is begin
     assert configuration.end_mutation is end
 
     timed = explored(configuration)

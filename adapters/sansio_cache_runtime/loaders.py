@@ -47,8 +47,12 @@ def is_coroutine_function(loader: Any) -> bool:
     return iscoroutinefunction(loader) or iscoroutinefunction(getattr(loader, "__call__", None))  # noqa: B004
 
 
-def refuse_uncallable(loader: Any) -> None:
+def refuse_uncallable(loader: Any, what: str = "loader") -> None:
     """Refuse what is no function, such as a coroutine that was already called for.
+
+    Args:
+        loader: What was given.
+        what: The name of the argument.
 
     Raises:
         ConfigurationError: It cannot be called.
@@ -62,11 +66,11 @@ def refuse_uncallable(loader: Any) -> None:
         )
         if hasattr(loader, "close") and hasattr(loader, "__await__"):
             loader.close()  # a coroutine that will never be awaited
-        raise ConfigurationError(f"loader is a function; got {kind}: {hint}")
+        raise ConfigurationError(f"{what} is a function; got {kind}: {hint}")
 
 
-def refuse_coroutine_function(loader: Any) -> None:
-    """Refuse a loader that the blocking cache cannot call.
+def refuse_coroutine_function(loader: Any, what: str = "loader") -> None:
+    """Refuse a loader, or another function, that the blocking cache cannot call.
 
     Raises:
         ConfigurationError: It is a coroutine function.
@@ -75,18 +79,19 @@ def refuse_coroutine_function(loader: Any) -> None:
     code = loader.__code__ if type(loader) is FunctionType else None
     if code.co_flags & CO_COROUTINE if code is not None else is_coroutine_function(loader):
         raise ConfigurationError(
-            "the loader is a coroutine function: use sansio_cache_redis.anyio.Cache, or pass a plain function"
+            f"the {what} is a coroutine function: use sansio_cache_redis.anyio.Cache, or pass a plain "
+            "function"
         )
 
 
-def refuse_for_threads(loader: Any) -> None:
-    """Refuse what is no loader for the blocking cache.
+def refuse_for_threads(loader: Any, what: str = "loader") -> None:
+    """Refuse what is no function for the blocking cache.
 
     Raises:
         ConfigurationError: It cannot be called, or is a coroutine function.
     """
-    refuse_uncallable(loader)
-    refuse_coroutine_function(loader)
+    refuse_uncallable(loader, what)
+    refuse_coroutine_function(loader, what)
 
 
 def bind(loader: Callable[..., Any], args: tuple[Any, ...]) -> Callable[..., Any]:
@@ -130,8 +135,8 @@ def _is_context(name: str, annotation: Any) -> bool:
     return name == "context" or annotation in (LoadContext, LoadContext.__name__)
 
 
-def call_blocking(loader: Callable[[], Any]) -> Any:
-    """Call a loader that is to give its value at once.
+def call_blocking(loader: Callable[[], Any], what: str = "loader") -> Any:
+    """Call a loader, or another function, that is to give its value at once.
 
     Raises:
         ConfigurationError: It gives something to be awaited.
@@ -141,7 +146,7 @@ def call_blocking(loader: Callable[[], Any]) -> Any:
         if iscoroutine(value):
             value.close()
         raise ConfigurationError(
-            "the loader returned an awaitable: use sansio_cache_redis.anyio.Cache, or pass a function that "
+            f"the {what} returned an awaitable: use sansio_cache_redis.anyio.Cache, or pass a function that "
             "returns the value"
         )
     return value

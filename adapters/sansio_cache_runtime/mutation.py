@@ -17,7 +17,7 @@ from sansio_cache_runtime.results import InvalidateResult, told
 
 
 @attrs.define
-class Mutation:
+class HeldKeys:
     """The keys that a block writes, and what is to be stored for them when it has ended."""
 
     _requests: RequestBuilder
@@ -26,16 +26,65 @@ class Mutation:
     _value_tags: tuple[str, ...]
     _type: Any = None
     _ttl: AnyTtl | None = None
+    _unnamed: tuple[str, ...] = ()
+    """Keys of tags that end with the block, and that its caller has not named: the result counts no such."""
     _items: dict[str, Item] = attrs.field(factory=dict, init=False)
     _has_ended: bool = attrs.field(default=False, init=False)
     result: InvalidateResult | None = attrs.field(default=None, init=False)
     """What became of the keys and tags, once the block has ended: of how many the store was told, be it that
     they are gone or that their values are stored, and of how many it could not be told."""
+    stored: int = attrs.field(default=0, init=False)
+    """How many of the values that were set the store holds, once the block has ended."""
 
     @property
     def keys(self) -> tuple[str, ...]:
         """The full keys, once each."""
         return tuple(dict.fromkeys(self._resolved.values()))
+
+    def begin(self) -> Step:
+        """Begin to hold the keys."""
+        return self._requests.begin(self.keys, self._value_tags)
+
+    def end(self, held: ManyHeld, *, raised: bool) -> Step:
+        """Begin the end; a block that raised may have committed, so nothing of it is stored."""
+        self._has_ended = True
+        if raised:
+            self._items.clear()
+        gone = (*self._tags, *self._unnamed)
+        return self._requests.end(self.keys, gone, held, self._items.values())
+
+    def conclude(self, outcome: Outcome, *, raises: bool) -> None:
+        """Take in what came of it.
+
+        Raises:
+            CacheConnectionError: The store could not be told of something, and the policy says to raise.
+        """
+        assert isinstance(outcome, ManyInvalidated)
+        count = 0 if self._requests.is_disabled else len(self.keys) + len(self._tags)
+        failed = sum(key not in self._unnamed for key in outcome.failed)
+        self.result = InvalidateResult(count - failed, failed or int(bool(outcome.failed)))
+        if count:
+            self.stored = len(self._items.keys() - {*outcome.done, *outcome.failed})
+        told(self.result, outcome, raises=raises)
+
+    def _put(self, full: Key, value: Any, ttl: AnyTtl | None, type: Any) -> None:
+        """Take in what is to be stored for a key.
+
+        Raises:
+            CacheClosedError: The block has ended.
+            SerializationError: The value cannot be stored so that it comes back equal.
+        """
+        if self._has_ended:
+            raise CacheClosedError("the mutation has ended: set its values inside the block")
+        self._items.pop(full, None)
+        item = self._requests.item(full, value, ttl, type)
+        if item is not None:
+            self._items[full] = item
+
+
+@attrs.define
+class Mutation(HeldKeys):
+    """A mutation of keys of any kind: see `Cache.mutate`."""
 
     def set(self, key: str, value: Any, *, ttl: AnyTtl | None = None, type: Any = None) -> None:
         """Store this value when the block has ended. What is not set is invalidated.
@@ -52,54 +101,31 @@ class Mutation:
             CacheClosedError: The block has ended.
             SerializationError: The value cannot be stored so that it comes back equal.
         """
-        if self._has_ended:
-            raise CacheClosedError("the mutation has ended: set its values inside the block")
         full = self._requests.keys.resolve(key)
         if full not in self.keys:
             raise InvalidKeyError(f"{key!r} is not one of this mutation's keys: name it in mutate(...)")
-        chosen_ttl = self._ttl if ttl is None else ttl
-        chosen_type = self._type if type is None else type
-        self._items.pop(full, None)
-        item = self._requests.item(full, value, chosen_ttl, chosen_type)
-        if item is not None:
-            self._items[full] = item
-
-    def begin(self) -> Step:
-        """Begin to hold the keys."""
-        return self._requests.begin(self.keys, self._value_tags)
-
-    def end(self, held: ManyHeld, *, raised: bool) -> Step:
-        """Begin the end; a block that raised may have committed, so nothing of it is stored."""
-        self._has_ended = True
-        items = () if raised else self._items.values()
-        return self._requests.end(self.keys, self._tags, held, items)
-
-    def conclude(self, outcome: Outcome, *, raises: bool) -> None:
-        """Take in what came of it.
-
-        Raises:
-            CacheConnectionError: The store could not be told of something, and the policy says to raise.
-        """
-        assert isinstance(outcome, ManyInvalidated)
-        count = 0 if self._requests.is_disabled else len(self.keys) + len(self._tags)
-        failed = len(outcome.failed)
-        self.result = InvalidateResult(count - failed, failed)
-        told(self.result, outcome, raises=raises)
+        self._put(full, value, self._ttl if ttl is None else ttl, self._type if type is None else type)
 
 
 def plan_mutation(
-    requests: RequestBuilder,
-    keys: Iterable[str],
-    tags: Iterable[str],
-    value_tags: Iterable[str],
-    *,
-    type: Any = None,
-    ttl: AnyTtl | None = None,
+    requests: RequestBuilder, keys: Iterable[str], tags: Iterable[str], value_tags: Iterable[str]
 ) -> Mutation:
     """Plan a mutation of some keys, which invalidates some tags, and whose values carry others.
 
     Raises:
         InvalidKeyError: A key or tag cannot be one, there are too many, or a tag is both.
+    """
+    gone, carried = gone_and_carried(requests, tags, value_tags)
+    return Mutation(requests, requests.resolve_all(keys), tag_keys(requests.keys.root, gone), carried)
+
+
+def gone_and_carried(
+    requests: RequestBuilder, tags: Iterable[str], value_tags: Iterable[str]
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The names of the tags that a mutation invalidates, and of those that its values carry.
+
+    Raises:
+        InvalidKeyError: A tag cannot be one, there are too many, or one is both.
     """
     gone, carried = requests.tag_names(tags), requests.tag_names(value_tags)
     if both := sorted(set(gone) & set(carried)):
@@ -107,6 +133,4 @@ def plan_mutation(
             f"the tag {both[0].partition(':')[2]!r} is in tags= and in value_tags=: the mutation "
             "would take away what it stores"
         )
-    return Mutation(
-        requests, requests.resolve_all(keys), tag_keys(requests.keys.root, gone), carried, type, ttl
-    )
+    return gone, carried

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import attrs
@@ -37,6 +37,19 @@ class InvalidateResult:
 
     done: int
     remembered: int
+
+
+@attrs.frozen
+class WriteResult(InvalidateResult):
+    """What became of a write of an entity, whose writer has committed.
+
+    Attributes:
+        stored: How many of the values the store holds now; under a strategy that invalidates, none.
+        returned: What the writer has returned.
+    """
+
+    stored: int
+    returned: Any
 
 
 @attrs.frozen
@@ -92,10 +105,15 @@ def stored(names: Iterable[Any], outcome: Outcome) -> dict[Any, bool]:
     return {name: result is not None and result.is_accepted for name, result in pairs}
 
 
-def invalidated(outcome: Outcome, *, raises: bool) -> InvalidateResult:
-    """What an invalidation gives; it raises what the store could not be told of, where the policy says so."""
+def invalidated(outcome: Outcome, unnamed: Collection[str] = (), *, raises: bool) -> InvalidateResult:
+    """What an invalidation gives; it raises what the store could not be told of, where the policy says so.
+
+    `unnamed` are keys that the caller has not named. They do not count; but where the store could not be told
+    of them alone, one thing is remembered.
+    """
     assert isinstance(outcome, ManyInvalidated)
-    return told(InvalidateResult(len(outcome.done), len(outcome.failed)), outcome, raises=raises)
+    done, failed = (sum(key not in unnamed for key in keys) for keys in (outcome.done, outcome.failed))
+    return told(InvalidateResult(done, failed or int(bool(outcome.failed))), outcome, raises=raises)
 
 
 def told(result: InvalidateResult, outcome: ManyInvalidated, *, raises: bool) -> InvalidateResult:

@@ -30,12 +30,12 @@ def check_travels(what: str, *parts: object) -> None:
         ) from error
 
 
-def entity_again(plan: EntityPlan, run: Any) -> tuple[Any, ...]:
-    """How an entity is made again, for pickle: from its cache, which is what its `run` belongs to."""
-    said = (plan.name, plan.type, plan.policy, plan.loader, bool(plan.tags))
-    check_travels(f"the entity {plan.name!r}", *said)
-    return _entity, (run.__self__, *said)
+def entity_again(plan: EntityPlan, cache: Any) -> tuple[Any, ...]:
+    """How an entity is made again, for pickle: from its cache."""
+    said = plan.said
+    check_travels(f"the entity {plan.name!r}", said)
+    return _entity, (cache, said)
 
 
-def _entity(cache: Any, name: str, type: Any, policy: Any, loader: Any, generations: bool) -> Any:
-    return cache.entity(name, type, policy=policy, loader=loader, generations=generations)
+def _entity(cache: Any, said: dict[str, Any]) -> Any:
+    return cache.entity(**said)

@@ -26,10 +26,11 @@ from sansio_cache.operations.get_or_load import get_or_load
 from sansio_cache.operations.invalidate import InvalidateRequest, invalidate
 from sansio_cache.operations.load_many import load_many
 from sansio_cache.operations.loading import RANDOM_BYTES, LoadRequest
-from sansio_cache.operations.mutate import EndRequest, MutateRequest, end
+from sansio_cache.operations.mutate import EndRequest, MutateRequest, begin, end
 from sansio_cache.operations.set_many import Item, SetRequest, set_many
 from sansio_cache.policy import Policy
 from sansio_cache.step import Step
+from sansio_cache.strategies import Strategy, stores_writes
 from sansio_cache.tags import tag_key
 from sansio_cache.ttl import NO_JITTER
 
@@ -102,6 +103,7 @@ class Deed(Enum):
     SET = "commit, then set"
     MUTATE = "mutate without a value"
     MUTATE_AND_SET = "mutate with a value"
+    WRITE = "write, as a strategy says"
 
     __hash__ = object.__hash__
 
@@ -117,6 +119,7 @@ class Act:
         is_text: Whether it is done by the other version of the program.
         is_without_store: Whether it does not ask the store, as the breaker is open.
         is_outlived: Whether what its loader returns has nothing left to live.
+        strategy: How it writes, where it writes as an entity does.
     """
 
     deed: Deed
@@ -125,6 +128,18 @@ class Act:
     is_text: bool = False
     is_without_store: bool = False
     is_outlived: bool = False
+    strategy: Strategy | None = None
+
+    @property
+    def is_mutation(self) -> bool:
+        """Whether it holds its keys while the database commits."""
+        return self.deed in (Deed.MUTATE, Deed.MUTATE_AND_SET, Deed.WRITE)
+
+    @property
+    def has_value(self) -> bool:
+        """Whether what it commits in a mutation is stored."""
+        is_stored = self.strategy is not None and stores_writes(self.strategy)
+        return is_stored or self.deed is Deed.MUTATE_AND_SET
 
     @property
     def is_read(self) -> bool:
@@ -232,7 +247,8 @@ class Configuration:
         store: The store, or a wrong one.
         coordinator: Makes what decides for one process, or a wrong one.
         request: What a get-or-load is asked for, or a wrong one.
-        load, load_batch, store_values, end_mutation: Begin an operation, or a wrong one.
+        load, load_batch, remove, store_values, begin_mutation, end_mutation: Begin an operation, or a wrong
+            one.
     """
 
     name: str
@@ -258,6 +274,7 @@ class Configuration:
     load_batch: Callable[..., Step] = load_many
     remove: Callable[..., Step] = invalidate
     store_values: Callable[..., Step] = set_many
+    begin_mutation: Callable[..., Step] = begin
     end_mutation: Callable[..., Step] = end
 
     @property
@@ -307,6 +324,11 @@ class Configuration:
         request = SetRequest(OperationName.SET, items, nonce, LEASE_MS, 100, TIMEOUTS, NOW_S, act.tags)
         return self.store_values(request, skip=skip)
 
+    def begin(self, act: Act, nonce: bytes, skip: MissReason | None) -> Step:
+        """The first step of a mutation."""
+        request = MutateRequest(act.keys, nonce, LEASE_MS, 60.0, TIMEOUTS, NOW_S)
+        return self.begin_mutation(request, skip=skip)
+
     def end(
         self, act: Act, grants: tuple[bytes, ...] | None, items: tuple[Item, ...], skip: MissReason | None
     ) -> Step:
@@ -341,8 +363,3 @@ def removal(act: Act) -> InvalidateRequest:
     operation = OperationName.EXPIRE if is_soft else OperationName.INVALIDATE
     keys = (*act.keys, *act.tag_keys)
     return InvalidateRequest(operation, keys, 100, TIMEOUTS, NOW_S, is_soft)
-
-
-def mutation(act: Act, nonce: bytes) -> MutateRequest:
-    """What a mutation begins with."""
-    return MutateRequest(act.keys, nonce, LEASE_MS, 60.0, TIMEOUTS, NOW_S)

@@ -51,7 +51,6 @@ from sansio_cache.exploring.configuration import (
     TIMEOUTS,
     Configuration,
     Deed,
-    mutation,
 )
 from sansio_cache.exploring.judging import Broken, judged_fill, judged_read
 from sansio_cache.exploring.naming import nonce_of, replace
@@ -62,7 +61,6 @@ from sansio_cache.exploring.process import (
     pending,
 )
 from sansio_cache.notices import InvalidationFailed, Notice, StaleServed, StoreAnswered, StoreGaveUp
-from sansio_cache.operations.mutate import begin
 from sansio_cache.part import Recovery
 from sansio_cache.step import ManyHeld, Outcome, Step
 
@@ -98,14 +96,14 @@ class Driving:
     def ready(self, i: int) -> None:
         """Make the first step of an act that begins with a request, which may come as late as it likes."""
         worker = self.workers[i]
-        if worker.stage is Stage.READY and worker.acts[0].deed in (Deed.MUTATE, Deed.MUTATE_AND_SET):
+        if worker.stage is Stage.READY and worker.acts[0].is_mutation:
             skip = self.coordinator.skip_write(worker.acts[0].keys)
-            self._take(i, begin(mutation(worker.acts[0], self._nonce(i)), skip=skip), Stage.RUNNING)
+            self._take(i, self.configuration.begin(worker.acts[0], self._nonce(i), skip), Stage.RUNNING)
 
     def receive(self, i: int, event: Event) -> None:
         """Give an event to a machine."""
         worker = self.workers[i]
-        if (told := _told(event)) and worker.acts[0].deed not in (Deed.MUTATE, Deed.MUTATE_AND_SET):
+        if (told := _told(event)) and not worker.acts[0].is_mutation:
             worker = replace(worker, told=tuple(dict.fromkeys((*worker.told, *told))))
         if isinstance(event, ComputeFailed):
             worker = replace(worker, has_failed=True)

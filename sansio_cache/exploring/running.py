@@ -131,7 +131,7 @@ class Running(Driving):
         """The block of a mutation ends."""
         worker = self.workers[i]
         act = worker.acts[0]
-        has_value = act.deed is Deed.MUTATE_AND_SET and not raised
+        has_value = act.has_value and not raised
         items: tuple[Item, ...] = ()
         if has_value:
             assert worker.version is not None

@@ -24,6 +24,7 @@ from sansio_cache.exploring.configuration import (
     Start,
 )
 from sansio_cache.exploring.invariants import ALL, Invariant
+from sansio_cache.strategies import CacheAside, WriteThrough
 
 READ: Final = Act(Deed.LOAD)
 READ_TEXT: Final = Act(Deed.LOAD, is_text=True)
@@ -38,6 +39,8 @@ SETTER: Final = (SET,)
 SETTER_THEN_INVALIDATOR: Final = (SET, INVALIDATE)
 MUTATOR: Final = (Act(Deed.MUTATE),)
 MUTATOR_WITH_VALUE: Final = (Act(Deed.MUTATE_AND_SET),)
+WRITER_THROUGH: Final = (Act(Deed.WRITE, strategy=WriteThrough()),)
+WRITER_ASIDE: Final = (Act(Deed.WRITE, strategy=CacheAside()),)
 EXPIRER: Final = (Act(Deed.EXPIRE),)
 
 # What names the tag. `get` finds it in the entry; a generation is a tag like any other.
@@ -48,6 +51,8 @@ SECOND_TAGGED_READER: Final = (Act(Deed.LOAD, (1,), tagged=True),)
 GETTER: Final = (Act(Deed.GET),)
 TAG_INVALIDATOR: Final = (Act(Deed.INVALIDATE, (), tagged=True),)
 TAGGED_SETTER: Final = (Act(Deed.SET, tagged=True),)
+WRITER_THROUGH_WITH_TAG: Final = (Act(Deed.WRITE, tagged=True, strategy=WriteThrough()),)
+"""As entities write: the tag is that of the lists."""
 MUTATOR_WITH_TAG: Final = (Act(Deed.MUTATE_AND_SET, tagged=True),)
 
 # Another version of the program, which stores the same as another type.
@@ -281,6 +286,37 @@ QUICK: Final = (
         "2 readers, 1 mutates, 1 invalidates; time, crashes",
         1_000,
         *_alone(READER, READER, MUTATOR_WITH_VALUE, INVALIDATOR),
+        faults=TIME | CRASHES,
+        all_end=True,
+    ),
+    # Writes of an entity, as its strategy says.
+    _case(
+        "1 reads twice, 1 writes through; time, losses, interruptions",
+        10_000,
+        *_alone(TWICE_READER, WRITER_THROUGH),
+        starts=WARM,
+        faults=TIME | LOSSES | INTERRUPTIONS,
+    ),
+    _case(
+        "1 reads twice, 1 writes aside; time, losses, interruptions",
+        7_500,
+        *_alone(TWICE_READER, WRITER_ASIDE),
+        starts=WARM,
+        faults=TIME | LOSSES | INTERRUPTIONS,
+    ),
+    _case(
+        "1 reads and 1 writes through in 1 process, 1 writes aside in another; time",
+        4_900,
+        (READER, WRITER_THROUGH),
+        (WRITER_ASIDE,),
+        faults=TIME,
+        all_end=True,
+    ),
+    _case(
+        "1 reads a list, 1 writes through one of its things; time, crashes",
+        500,
+        *_alone(SECOND_TAGGED_READER, WRITER_THROUGH_WITH_TAG),
+        starts=WARM,
         faults=TIME | CRASHES,
         all_end=True,
     ),

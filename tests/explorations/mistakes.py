@@ -44,19 +44,20 @@ from sansio_cache.events import (
 from sansio_cache.exploring.configuration import CODEC, FAR_MS, HARD_TTL_MS, KEY, LAPSED_MS, TIMEOUTS
 from sansio_cache.exploring.naming import replace, tags_of
 from sansio_cache.memory_store import MemoryStore
-from sansio_cache.notices import InvalidationFailed, Notice
+from sansio_cache.notices import InvalidationFailed, Notice, OperationName
 from sansio_cache.operations.batch import LoadManyRequest
 from sansio_cache.operations.get_or_load import LoadAcquiring, LoadReading, LoadSharing, get_or_load, share
 from sansio_cache.operations.invalidate import InvalidateRequest, invalidate
 from sansio_cache.operations.load_many import LoadManyAcquiring, load_many
 from sansio_cache.operations.loading import Finding, LoadFilling, LoadRequest
-from sansio_cache.operations.mutate import EndRequest, MutateFilling, end
-from sansio_cache.operations.set_many import SetRequest, set_many
+from sansio_cache.operations.mutate import EndRequest, MutateFilling, MutateRequest, end
+from sansio_cache.operations.set_many import Item, SetRequest, set_many
 from sansio_cache.part import Recovery
 from sansio_cache.single_flight import Following, Load, LoadName, Phase, SingleFlight, Ticket
 from sansio_cache.step import (
     Abandoned,
     Loaded,
+    ManyHeld,
     ManyInvalidated,
     ManyStored,
     Outcome,
@@ -554,6 +555,74 @@ def end_with_a_late_fill(request: EndRequest, *, skip: MissReason | None = None)
         return end(request, skip=skip)
     fills = tuple(item.under(UNCONDITIONAL) for item in request.items)
     return Step(LoneFilling(request), FillCells(fills, TIMEOUTS.operation_s))
+
+
+FIRST_WRITTEN: Final = Item(KEY, CODEC, CODEC.encode(1).payload, HARD_TTL_MS, 0)
+"""What the only writer of a configuration is about to write."""
+
+
+@attrs.frozen
+class TellingTooSoon:
+    """The beginning of a write that settles its key before its block, in which the database commits."""
+
+    state: State
+
+    def receive(self, event: Event) -> Step:
+        """Go on, and hold nothing at the end."""
+        return _too_soon(self.state.receive(event))
+
+
+def _too_soon(step: Step) -> Step:
+    if step.outcome is not None:
+        return replace(step, outcome=ManyHeld(None, None))
+    return replace(step, state=TellingTooSoon(step.state))
+
+
+def store_before_the_commit(request: MutateRequest, *, skip: MissReason | None = None) -> Step:
+    """Store what is to be written, and then let the database commit it."""
+    setting = SetRequest(
+        OperationName.SET,
+        (FIRST_WRITTEN,),
+        request.nonce,
+        request.hold_ms,
+        1,
+        request.timeouts,
+        request.started_s,
+    )
+    return _too_soon(set_many(setting, skip=skip))
+
+
+def invalidate_before_the_commit(request: MutateRequest, *, skip: MissReason | None = None) -> Step:
+    """Invalidate what is to be written, and then let the database commit it."""
+    removal = InvalidateRequest(OperationName.MUTATE, request.keys, 100, request.timeouts, request.started_s)
+    return _too_soon(invalidate(removal, skip=skip))
+
+
+def end_settled(request: EndRequest, *, skip: MissReason | None = None) -> Step:
+    """End a write whose key has been settled before."""
+    return ended(ManyInvalidated(request.keys, ()))
+
+
+@attrs.frozen
+class FillingAnyway:
+    """The end of a write that stores its value also where the hold refuses it."""
+
+    request: EndRequest
+    filling: MutateFilling
+
+    def receive(self, event: Event) -> Step:
+        """Fill once more, without a grant, where the fill was refused."""
+        if isinstance(event, CellsFilled) and not all(each.is_accepted for each in event.results):
+            return end_with_a_late_fill(attrs.evolve(self.request, grants=None))
+        return self.filling.receive(event)
+
+
+def end_filling_anyway(request: EndRequest, *, skip: MissReason | None = None) -> Step:
+    """End a write, and store its value although the hold was taken by another writer."""
+    step = end(request, skip=skip)
+    if isinstance(step.state, MutateFilling):
+        return replace(step, state=FillingAnyway(request, step.state))
+    return step
 
 
 @attrs.frozen

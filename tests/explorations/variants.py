@@ -27,6 +27,8 @@ from explorations.configurations import (
     TEXT_READER,
     TWICE_READER,
     TWICE_TEXT_READER,
+    WRITER_ASIDE,
+    WRITER_THROUGH,
 )
 from explorations.mistakes import (
     CapturesAtFill,
@@ -66,10 +68,13 @@ from explorations.mistakes import (
     Untied,
     WipingRelease,
     coordinator_with,
+    end_filling_anyway,
     end_forgotten,
+    end_settled,
     end_with_a_late_fill,
     end_without_removal,
     end_without_tags,
+    invalidate_before_the_commit,
     join_first,
     load_caching_failures,
     load_forgetfully,
@@ -83,6 +88,7 @@ from explorations.mistakes import (
     removal_forgotten,
     set_capturing_late,
     set_forgotten,
+    store_before_the_commit,
 )
 from sansio_cache.exploring.configuration import (
     EARLY,
@@ -622,5 +628,42 @@ VARIANTS: Final = (
         starts=WARM,
         probes=True,
         faults={Fault.REQUEST_LOST: 3},
+    ),
+    # Writes of an entity.
+    _variant(
+        "46 a write-through that stores before its commit",
+        Invariant.S1_CELL,
+        (READER,),
+        (WRITER_THROUGH,),
+        judged=S1,
+        begin_mutation=store_before_the_commit,
+        end_mutation=end_settled,
+        faults={Fault.GONE: 1},
+    ),
+    _variant(
+        "46 a write-through that stores before its commit, which fails",
+        Invariant.S6,
+        (WRITER_THROUGH,),
+        begin_mutation=store_before_the_commit,
+        end_mutation=end_settled,
+        faults={Fault.INTERRUPTION: 1},
+    ),
+    _variant(
+        "47 a write-aside that invalidates before its commit",
+        Invariant.S1_CELL,
+        (READER,),
+        (WRITER_ASIDE,),
+        judged=S1,
+        begin_mutation=invalidate_before_the_commit,
+        end_mutation=end_settled,
+    ),
+    _variant(
+        "48 a write-through that fills although its hold was refused",
+        Invariant.S1_CELL,
+        (WRITER_THROUGH,),
+        (WRITER_ASIDE,),
+        judged=S1,
+        store=SetsAnything,
+        end_mutation=end_filling_anyway,
     ),
 )

@@ -224,7 +224,7 @@ async def test_one_tag_is_no_list_of_tags(world, tags):
     assert world.trace.facts == []
 
 
-@pytest.mark.parametrize("loader", ["nope", 5, {}, None], ids=repr)
+@pytest.mark.parametrize("loader", ["nope", 5, {}], ids=repr)
 @runs()
 async def test_what_cannot_be_called_is_no_loader(world, loader):
     """Also where the entity has a loader, which is one of single things."""
@@ -236,9 +236,8 @@ async def test_what_cannot_be_called_is_no_loader(world, loader):
     for entity in (users(world, loader=None), users(world, loader=load)):
         with pytest.raises(ConfigurationError, match="loader is a function"):
             await entity.get_or_load_many([1], loader)
-        if loader is not None:
-            with pytest.raises(ConfigurationError, match="loader is a function"):
-                await entity.get_or_load(1, loader)
+        with pytest.raises(ConfigurationError, match="loader is a function"):
+            await entity.get_or_load(1, loader)
     assert called == []
     assert world.trace.facts == []
 

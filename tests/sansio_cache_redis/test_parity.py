@@ -29,10 +29,8 @@ from sansio_cache_runtime.sync import typed as typed_sync
 RENAMED = {"close": "aclose", "__enter__": "__aenter__", "__exit__": "__aexit__"}
 # What only the types of an asynchronous program say otherwise.
 ASYNCHRONOUS = {
-    "AsyncGenerator[Mutation]": "Generator[Mutation]",
-    "AsyncGenerator[None]": "Generator[None]",
-    "AbstractAsyncContextManager[Mutation]": "AbstractContextManager[Mutation]",
-    "AbstractAsyncContextManager[None]": "AbstractContextManager[None]",
+    "AsyncGenerator[": "Generator[",
+    "AbstractAsyncContextManager[": "AbstractContextManager[",
     "Awaitable[T | Fresh[T]]": "T | Fresh[T]",
     "Awaitable[Fresh[T]]": "Fresh[T]",
     "Awaitable[Outcome]": "Outcome",

@@ -649,9 +649,10 @@ class CacheUnderTest:
 
         return call
 
-    def entity(self, name: str, type: Any, *, loader: Any = None, **options: Any) -> "EntityUnderTest":
-        bridged = self._bridged(loader) if self.is_sync else loader
-        return EntityUnderTest(self, self.cache.entity(name, type, loader=bridged, **options))
+    def entity(self, name: str, type: Any, **options: Any) -> "EntityUnderTest":
+        if self.is_sync:
+            options = {option: self._bridged(value) for option, value in options.items()}
+        return EntityUnderTest(self, self.cache.entity(name, type, **options))
 
     def typed(self, type: Any) -> "TypedUnderTest":
         return TypedUnderTest(self, self.cache.typed(type))
@@ -731,6 +732,12 @@ class EntityUnderTest:
 
     def key(self, id: Any) -> Any:
         return self._entity.key(id)
+
+    def list_key(self, query: Any) -> Any:
+        return self._entity.list_key(query)
+
+    def invalidating(self, *ids: Any, tags: Iterable[str] = ()) -> AbstractAsyncContextManager[Any]:
+        return self._cache.entered(lambda: self._entity.invalidating(*ids, tags=tags))
 
     def mutate(self, *ids: Any, tags: Iterable[str] = ()) -> AbstractAsyncContextManager[Any]:
         return self._cache.entered(lambda: self._entity.mutate(*ids, tags=tags))

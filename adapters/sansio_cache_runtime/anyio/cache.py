@@ -23,25 +23,26 @@ from sansio_cache.loader import Fresh, LoadContext
 from sansio_cache.notices import OperationName
 from sansio_cache.policy import Policy
 from sansio_cache.step import Loaded, ManyHeld, Outcome, Step, Value
+from sansio_cache.strategies import Strategy
 from sansio_cache_runtime.anyio.background import Background
 from sansio_cache_runtime.anyio.bindings import Bindings
 from sansio_cache_runtime.anyio.cached import CachedFunction, Decorator
 from sansio_cache_runtime.anyio.driver import Driver
-from sansio_cache_runtime.anyio.entity import Entity
+from sansio_cache_runtime.anyio.entity import Entity, GivenById
 from sansio_cache_runtime.anyio.event import LoopEvent
 from sansio_cache_runtime.anyio.loops import library
-from sansio_cache_runtime.anyio.typed import Typed
+from sansio_cache_runtime.anyio.typed import Given, GivenOrNothing, Typed
 from sansio_cache_runtime.backend import AnyioBackend
 from sansio_cache_runtime.blocks import async_block
 from sansio_cache_runtime.cache_base import CacheBase, made_config, warn_of_dropped
 from sansio_cache_runtime.cached import Bond, decorating
 from sansio_cache_runtime.driver_base import Call
-from sansio_cache_runtime.entity import plan_entity
+from sansio_cache_runtime.entity import IdOf, Tags, plan_entity
 from sansio_cache_runtime.loaders import bind, refuse_uncallable
-from sansio_cache_runtime.mutation import Mutation, plan_mutation
+from sansio_cache_runtime.mutation import HeldKeys, Mutation, plan_mutation
 from sansio_cache_runtime.process import MARK, at_begin_in_child, begin_in_child
 from sansio_cache_runtime.progress import check_progress, reporting
-from sansio_cache_runtime.request_builder import AnyTtl, Entropy, RequestBuilder
+from sansio_cache_runtime.request_builder import AnyTtl, Entropy, Id, RequestBuilder
 from sansio_cache_runtime.results import (
     InvalidateResult,
     PatternResult,
@@ -56,6 +57,7 @@ from sansio_cache_runtime.results import (
 
 T = TypeVar("T")
 D = TypeVar("D")
+HeldT = TypeVar("HeldT", bound=HeldKeys)
 Ts = TypeVarTuple("Ts")
 
 
@@ -575,7 +577,7 @@ class Cache(CacheBase):
         return self._mutating(plan_mutation(self._requests, keys, tags, value_tags))
 
     @async_block
-    async def _mutating(self, mutation: Mutation) -> AsyncGenerator[Mutation]:
+    async def _mutating(self, mutation: HeldT) -> AsyncGenerator[HeldT]:
         held = ManyHeld(None, None)
         has_ended = False
         call = Call()  # the two ends of one operation
@@ -595,35 +597,132 @@ class Cache(CacheBase):
             else:
                 mutation.conclude(outcome, raises=has_ended and self._raises_not_told)
 
+    # A loader that always finds something is one that may find nothing, too; what it makes is not.
+    @overload
+    def entity(  # pyright: ignore[reportOverlappingOverload]
+        self,
+        name: str,
+        type: type[T],
+        *,
+        id: str | Callable[[T], Id] | None = None,
+        loader: Callable[[Any], Given[T]],
+        load_many: Callable[[list[Any]], GivenById[T]] | None = None,
+        writer: Callable[[T], Any] | Callable[[Any, T], Any] | None = None,
+        write_many: Callable[[list[T]], Any] | Callable[[dict[Any, T]], Any] | None = None,
+        strategy: Strategy | None = None,
+        ttl: AnyTtl | None = None,
+        policy: Policy | None = None,
+        tags: Tags = (),
+        generations: bool = False,
+    ) -> Entity[T]: ...
+    @overload
     def entity(
         self,
         name: str,
         type: type[T],
         *,
+        id: str | Callable[[T], Id] | None = None,
+        loader: Callable[[Any], GivenOrNothing[T]],
+        load_many: Callable[[list[Any]], GivenById[T]] | None = None,
+        writer: Callable[[T], Any] | Callable[[Any, T], Any] | None = None,
+        write_many: Callable[[list[T]], Any] | Callable[[dict[Any, T]], Any] | None = None,
+        strategy: Strategy | None = None,
         ttl: AnyTtl | None = None,
         policy: Policy | None = None,
-        loader: Callable[[Any], Any] | None = None,
+        tags: Tags = (),
         generations: bool = False,
-    ) -> Entity[T]:
-        """A typed view of one kind of thing: its name, type and policy are said once.
+    ) -> Entity[T | None]: ...
+    @overload
+    def entity(
+        self,
+        name: str,
+        type: type[T],
+        *,
+        id: str | Callable[[T], Id] | None = None,
+        loader: None = None,
+        load_many: Callable[[list[Any]], GivenById[T]],
+        writer: Callable[[T], Any] | Callable[[Any, T], Any] | None = None,
+        write_many: Callable[[list[T]], Any] | Callable[[dict[Any, T]], Any] | None = None,
+        strategy: Strategy | None = None,
+        ttl: AnyTtl | None = None,
+        policy: Policy | None = None,
+        tags: Tags = (),
+        generations: bool = False,
+    ) -> Entity[T | None]: ...
+    @overload
+    def entity(
+        self,
+        name: str,
+        type: type[T],
+        *,
+        id: str | Callable[[T], Id] | None = None,
+        loader: None = None,
+        load_many: None = None,
+        writer: Callable[[T], Any] | Callable[[Any, T], Any] | None = None,
+        write_many: Callable[[list[T]], Any] | Callable[[dict[Any, T]], Any] | None = None,
+        strategy: Strategy | None = None,
+        ttl: AnyTtl | None = None,
+        policy: Policy | None = None,
+        tags: Tags = (),
+        generations: bool = False,
+    ) -> Entity[T]: ...
+    def entity(
+        self,
+        name: str,
+        type: Any,
+        *,
+        id: IdOf | None = None,
+        loader: Callable[..., Any] | None = None,
+        load_many: Callable[..., Any] | None = None,
+        writer: Callable[..., Any] | None = None,
+        write_many: Callable[..., Any] | None = None,
+        strategy: Strategy | None = None,
+        ttl: AnyTtl | None = None,
+        policy: Policy | None = None,
+        tags: Tags = (),
+        generations: bool = False,
+    ) -> Entity[Any]:
+        """A typed view of one kind of thing: its name, type, strategy and functions are said once.
 
         Args:
             name: The first part of the keys: `user` makes `namespace:user:7`.
             type: What the values are: any type that msgspec can decode.
-            ttl: How long they stay fresh: seconds, a timedelta, a tier or a policy.
-            policy: In place of the cache's policy.
+            id: Where values have their ids: the name of an attribute, or a function of a value.
             loader: Called with an id where a value must be loaded.
+            load_many: Called with a list of ids where several must be; it gives a mapping of these to values.
+                One of the two does for both.
+            writer: Called with a value that the database is to have; with its id and the value, if it takes
+                two. It returns when the database has committed.
+            write_many: Called with a list of values; with a mapping of ids to values where there is no `id`.
+            strategy: What becomes of a key that is written, and whether readers refresh ahead:
+                `CacheAside()`, which is the default, `WriteThrough()` or `RefreshAhead(at=…)`.
+            ttl: How long values stay fresh: seconds, a timedelta, a tier or a policy.
+            policy: In place of the cache's policy.
+            tags: What else they depend on, by name; or a function that gives the names for an id.
             generations: Tie every entry to a version of the whole entity, so that `invalidate_all` is one
                 removal. A read of one that does not come through the view costs a second round trip.
 
         Raises:
-            InvalidKeyError: The name cannot be one.
-            ConfigurationError: The type, the policy or the loader cannot be used.
+            InvalidKeyError: The name or a tag cannot be one.
+            ConfigurationError: The type, the id, the policy, the strategy or a function cannot be used.
         """
         plan = plan_entity(
-            self._requests, name, type, ttl, policy, loader, generations=generations, refuse=refuse_uncallable
+            self._requests,
+            name,
+            type,
+            id=id,
+            loader=loader,
+            load_many=load_many,
+            writer=writer,
+            write_many=write_many,
+            strategy=strategy,
+            ttl=ttl,
+            policy=policy,
+            tags=tags,
+            generations=generations,
+            refuse=refuse_uncallable,
         )
-        return Entity(plan, self._run, self._mutating, raises=self._raises_not_told)
+        return Entity(plan, self, self._run, self._mutating, raises=self._raises_not_told)
 
     @overload
     def typed(self, type: type[T]) -> Typed[T]: ...

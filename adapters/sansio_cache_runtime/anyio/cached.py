@@ -16,11 +16,9 @@ from contextlib import AbstractAsyncContextManager
 from functools import partial
 from typing import Any, Concatenate, Generic, ParamSpec, Protocol, Self, TypeVar, overload
 
-import anyio
-
 from sansio_cache.keys import Key, KeyBuilder
 from sansio_cache.loader import Absent, Fresh
-from sansio_cache_runtime.anyio.loaders import call_loader
+from sansio_cache_runtime.anyio.loaders import call_loader, load_each
 from sansio_cache_runtime.cached import DecoratedFunction
 from sansio_cache_runtime.loaders import refuse_uncallable
 from sansio_cache_runtime.results import InvalidateResult
@@ -138,23 +136,9 @@ class CachedFunction(DecoratedFunction[CallsOf], Generic[P, R]):
         cache, policy, declared, given = self._keys(calls)
 
         async def load(keys: list[str]) -> dict[str, Any]:
-            values: dict[str, Any] = {}
-            failures: list[Exception] = []
-
-            async def one(key: str) -> None:
-                try:
-                    call = partial(self._plan.function, *self._receiver, given[key])
-                    values[key] = await call_loader(call)
-                except Exception as error:  # noqa: BLE001 - the function's own: the first one goes to the caller
-                    failures.append(error)
-                    tasks.cancel_scope.cancel()
-
-            async with anyio.create_task_group() as tasks:
-                for key in keys:
-                    tasks.start_soon(one, key)
-            if failures:
-                raise failures[0]
-            return values
+            return await load_each(
+                {key: partial(self._plan.function, *self._receiver, given[key]) for key in keys}
+            )
 
         found = await cache.get_or_load_many(given, load, type=declared, policy=policy, tags=self._plan.tags)
         return {given[key]: value for key, value in found.items()}

@@ -1,56 +1,86 @@
-"""Entities for asyncio and trio: one kind of thing, whose name, type and policy are said once.
+"""Entities for asyncio and trio: one kind of thing, whose name, type, strategy and functions are said once.
 
-    users = cache.entity("user", User, ttl=HOT, loader=database.user, generations=True)
+    users = cache.entity("user", User, id="id", loader=database.user, writer=database.save)
     user = await users.get_or_load(7)
+    await users.write(user)
 
 Mirrors `sync/entity.py`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable
+import builtins
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
 from functools import partial
-from typing import Any, Generic, TypeVar, TypeVarTuple, overload
+from typing import Any, Generic, TypeAlias, TypeVar, TypeVarTuple, overload
 
 from sansio_cache.keys import Key
+from sansio_cache.loader import Absent, Fresh
 from sansio_cache.step import Outcome
-from sansio_cache_runtime.anyio.loaders import call_loader
-from sansio_cache_runtime.entity import EntityPlan
-from sansio_cache_runtime.mutation import Mutation
-from sansio_cache_runtime.request_builder import Id
-from sansio_cache_runtime.results import InvalidateResult, invalidated, loaded, read, stored
+from sansio_cache_runtime.anyio.loaders import call_loader, load_each
+from sansio_cache_runtime.anyio.typed import Given, GivenOrNothing, Typed
+from sansio_cache_runtime.entity import (
+    EntityBatch,
+    EntityMutation,
+    EntityPlan,
+    Writing,
+)
+from sansio_cache_runtime.request_builder import AnyTtl, Id
+from sansio_cache_runtime.results import InvalidateResult, WriteResult, invalidated
 from sansio_cache_runtime.travelling import entity_again
 
 T = TypeVar("T")
+S = TypeVar("S")
 D = TypeVar("D")
+Q = TypeVar("Q", bound=str | Mapping[str, object])
+IdT = TypeVar("IdT", bound=Id)
 Ts = TypeVarTuple("Ts")
+
+GivenById: TypeAlias = (
+    Mapping[Any, T | Fresh[T] | Absent | None] | Awaitable[Mapping[Any, T | Fresh[T] | Absent | None]]
+)
+"""What a loader of many things gives, by their ids."""
 
 
 class Entity(Generic[T]):
-    """A typed view of the entries of one entity. Made by `Cache.entity`."""
+    """A typed view of the entries of one entity, which go by their ids. Made by `Cache.entity`."""
 
     def __init__(
         self,
         plan: EntityPlan,
+        cache: Any,
         run: Callable[..., Awaitable[Outcome]],
-        mutating: Callable[[Mutation], AbstractAsyncContextManager[Mutation]],
+        mutating: Callable[[Any], AbstractAsyncContextManager[Any]],
         *,
         raises: bool,
     ) -> None:
         """Use `Cache.entity`."""
         self._plan = plan
+        self._cache = cache
+        self._values: Typed[T] = cache.typed(plan.type)
         self._run = run
         self._mutating = mutating
         self._raises_not_told = raises
+        self._loader = plan.loader or (self._load_one if plan.load_many else None)
+        self._load_many = plan.load_many or (self._load_each if plan.loader else None)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """An entity is made again from its cache, by pickle and by copy: see `Cache`."""
-        return entity_again(self._plan, self._run)
+        return entity_again(self._plan, self._cache)
+
+    def __repr__(self) -> str:
+        return f"<entity {self._plan.name!r} of {self._cache!r}>"
 
     def key(self, id: Id) -> Key:
         """The key of one thing."""
         return self._plan.key(id)
+
+    def list_key(self, query: str | Mapping[str, object]) -> Key:
+        """The key of the answer to a query."""
+        return self._plan.list_key(query)
+
+    # Reading.
 
     @overload
     async def get(self, id: Id, default: None = None) -> T | None: ...
@@ -58,15 +88,51 @@ class Entity(Generic[T]):
     async def get(self, id: Id, default: D) -> T | D: ...
     async def get(self, id: Id, default: Any = None) -> Any:
         """The value of one thing, or the default: see `Cache.get`."""
-        return read(await self._run(self._plan.get(id)), default)
+        return await self._values.get(self._plan.key(id), default)
 
+    @overload
+    async def get_many(self: Entity[S | None], ids: Iterable[IdT]) -> dict[IdT, S]: ...
+    @overload
+    async def get_many(self, ids: Iterable[IdT]) -> dict[IdT, T]: ...
+    async def get_many(self, ids: Iterable[Any]) -> Any:
+        """The values of those things that have one, by their ids, in one round trip: see `Cache.get_many`."""
+        keys = self._plan.keys_by_id(ids)
+        found = await self._values.get_many(keys.values())
+        return {each: found[key] for each, key in keys.items() if key in found}
+
+    @overload
+    async def get_or_load(self, id: Id, loader: None = None, *args: Any, tags: Iterable[str] = ()) -> T: ...
+    @overload
+    async def get_or_load(
+        self: Entity[S | None],
+        id: Id,
+        loader: Callable[[*Ts, Any], Given[S]],
+        *args: *Ts,
+        tags: Iterable[str] = (),
+    ) -> S: ...
+    @overload
     async def get_or_load(
         self,
         id: Id,
-        loader: Callable[[*Ts, Any], Any] | None = None,
+        loader: Callable[[*Ts, Any], Given[T]],
         *args: *Ts,
         tags: Iterable[str] = (),
-    ) -> T:
+    ) -> T: ...
+    @overload
+    async def get_or_load(
+        self,
+        id: Id,
+        loader: Callable[[*Ts, Any], GivenOrNothing[T]],
+        *args: *Ts,
+        tags: Iterable[str] = (),
+    ) -> T | None: ...
+    async def get_or_load(
+        self,
+        id: Id,
+        loader: Callable[[*Ts, Any], Any] | Callable[..., Any] | None = None,
+        *args: *Ts,
+        tags: Iterable[str] = (),
+    ) -> Any:
         """The value of one thing, from the loader where there is none: see `Cache.get_or_load`.
 
         Args:
@@ -78,45 +144,212 @@ class Entity(Generic[T]):
         Raises:
             ConfigurationError: Neither this call nor the entity has a loader.
         """
-        step, load = self._plan.get_or_load(id, loader, args, tags)
-        value: T = loaded(await self._run(step, load))
-        return value
+        plan = self._plan
+        load: Any = self._loader if loader is None else loader
+        if load is None:
+            raise plan.no_loader()
+        names = plan.tags_of(id, tags)
+        return await self._values.get_or_load(plan.key(id), load, *args, id, policy=plan.policy, tags=names)
 
+    @overload
     async def get_or_load_many(
-        self,
-        ids: Iterable[Id],
-        loader: Callable[[*Ts, list[Any]], Any],
+        self: Entity[S | None],
+        ids: Iterable[IdT],
+        loader: None = None,
+        *args: Any,
+        tags: Iterable[str] = (),
+    ) -> dict[IdT, S]: ...
+    @overload
+    async def get_or_load_many(
+        self, ids: Iterable[IdT], loader: None = None, *args: Any, tags: Iterable[str] = ()
+    ) -> dict[IdT, T]: ...
+    @overload
+    async def get_or_load_many(
+        self: Entity[S | None],
+        ids: Iterable[IdT],
+        loader: Callable[
+            [*Ts, builtins.list[Any]],
+            GivenById[S],
+        ],
         *args: *Ts,
         tags: Iterable[str] = (),
-    ) -> dict[Any, T]:
+    ) -> dict[IdT, S]: ...
+    @overload
+    async def get_or_load_many(
+        self,
+        ids: Iterable[IdT],
+        loader: Callable[
+            [*Ts, builtins.list[Any]],
+            GivenById[T],
+        ],
+        *args: *Ts,
+        tags: Iterable[str] = (),
+    ) -> dict[IdT, T]: ...
+    async def get_or_load_many(
+        self,
+        ids: Iterable[Any],
+        loader: Callable[[*Ts, builtins.list[Any]], Any] | Callable[..., Any] | None = None,
+        *args: *Ts,
+        tags: Iterable[str] = (),
+    ) -> Any:
         """The values of many things, by their ids: see `Cache.get_or_load_many`.
 
         Args:
-            ids: What tells them from others of their kind.
-            loader: Called with `args` and the list of ids that it is to load; it gives a mapping of these to
-                values.
+            ids: What tells them from others of their kind. Those with other tags are loaded after the others.
+            loader: Called with `args` and the list of ids that it is to load, in place of the entity's; it
+                gives a mapping of these to values.
             args: What it is called with before the ids.
             tags: What else they all depend on.
+
+        Raises:
+            ConfigurationError: Neither this call nor the entity has a loader.
         """
-        self._plan.refuse(loader)  # the entity's own is one of single things
-        batch = self._plan.batch(ids)
+        plan = self._plan
+        load_many = plan.loader_or(loader, self._load_many)
+        found: dict[Any, T] = {}
+        for batch in plan.batches(ids, tags):
+            load = partial(self._load_batch, batch, partial(load_many, *args))
+            keys = batch.keys.values()
+            values = await self._values.get_or_load_many(keys, load, policy=plan.policy, tags=batch.tags)
+            found |= batch.found(values)
+        return found
 
-        async def load(names: list[str]) -> Any:
-            return batch.by_keys(await call_loader(partial(loader, *args, batch.ids(names))))
+    async def list(
+        self,
+        query: Q,
+        loader: Callable[[*Ts, Q], Given[builtins.list[T]]],
+        *args: *Ts,
+        tags: Iterable[str] = (),
+    ) -> builtins.list[T]:
+        """The answer to a query, from the loader where there is none: see `Cache.get_or_load`.
 
-        return batch.found(await self._run(self._plan.get_or_load_many(batch, load, tags), load))
+        It is kept as things of this kind are, and never older than the last write through the entity: each
+        invalidates all lists of it, as a new generation does.
 
-    async def set(self, id: Id, value: T, *, tags: Iterable[str] = ()) -> bool:
-        """Store the value of one thing: see `Cache.set`."""
-        return stored((id,), await self._run(self._plan.set(id, value, tags)))[id]
+        Args:
+            query: What tells it from other lists: a str, or a mapping, whose order does not matter; see
+                `KeyBuilder.list_key`.
+            loader: Called with `args` and the query; it gives a list.
+            args: What it is called with before the query.
+            tags: What else it depends on.
+        """
+        plan = self._plan
+        values: builtins.list[T] = await self._cache.get_or_load(
+            plan.list_key(query),
+            loader,
+            *args,
+            query,
+            type=plan.list_type,
+            policy=plan.policy,
+            tags=plan.tags_of_lists(tags),
+        )
+        return values
+
+    async def refresh(self, id: Id, *, tags: Iterable[str] = ()) -> T:
+        """Load one thing anew, and store it. Who asks for it meanwhile waits for that.
+
+        Raises:
+            ConfigurationError: The entity has no loader.
+        """
+        if self._loader is None:
+            raise self._plan.no_loader()
+        await self.invalidate(id)
+        return await self.get_or_load(id, tags=tags)
+
+    # Writing.
+
+    @overload
+    async def write(
+        self, value: T, /, *, id: Id | None = None, ttl: AnyTtl | None = None, tags: Iterable[str] = ()
+    ) -> WriteResult: ...
+    @overload
+    async def write(
+        self, id: Id, value: T, /, *, ttl: AnyTtl | None = None, tags: Iterable[str] = ()
+    ) -> WriteResult: ...
+    async def write(
+        self, *given: Any, id: Id | None = None, ttl: AnyTtl | None = None, tags: Iterable[str] = ()
+    ) -> WriteResult:
+        """Write one thing to the database, and then settle its key as the strategy says.
+
+            await users.write(user)
+            await users.write(7, user)
+
+        The key is held while the writer runs: readers load, and do not store. When it has committed, the
+        value is stored (`WriteThrough`), or the key invalidated. Where it raises, the key is invalidated, as
+        it may have committed; what it raises goes on. Lists are invalidated in any case.
+
+        Args:
+            given: The value; or its id, and the value.
+            id: The id, where the value is given by itself and the entity does not know where values have it.
+            ttl: How long the value stays fresh, in place of what the entity says.
+            tags: Names of tags to invalidate at the end.
+
+        Raises:
+            ConfigurationError: The entity has no writer, or does not know the id; the writer has not run.
+            InvalidKeyError: The id or a tag cannot be one; the writer has not run.
+            SerializationError: The value would not come back equal, and is to be stored; the writer has not
+                run.
+            CacheConnectionError: The store could not be told, and the policy says to raise. The database has
+                the value, and what is to be told is remembered.
+            Exception: What the writer raises, unchanged.
+        """
+        return await self._write(self._plan.writing(given, id, tags, ttl))
+
+    async def write_many(
+        self,
+        values: Iterable[T] | Mapping[Id, T],
+        *,
+        ttl: AnyTtl | None = None,
+        tags: Iterable[str] = (),
+    ) -> WriteResult:
+        """Write many things to the database, and then settle their keys as the strategy says: see `write`.
+
+        All of them are held while `write_many=` of the entity is called once; or else `writer=`, for each.
+
+        Args:
+            values: Values; or a mapping of ids to values.
+            ttl: How long the values stay fresh, in place of what the entity says.
+            tags: Names of tags to invalidate at the end.
+        """
+        return await self._write(self._plan.writing_many(values, tags, ttl))
+
+    @overload
+    async def set(self, value: T, /, *, ttl: AnyTtl | None = None, tags: Iterable[str] = ()) -> bool: ...
+    @overload
+    async def set(
+        self, id: Id, value: T, /, *, ttl: AnyTtl | None = None, tags: Iterable[str] = ()
+    ) -> bool: ...
+    async def set(self, *given: Any, ttl: AnyTtl | None = None, tags: Iterable[str] = ()) -> bool:
+        """Store the value of one thing, which the database has, and invalidate all lists: see `Cache.set`.
+
+        Args:
+            given: The value; or its id, and the value.
+            ttl: How long it stays fresh, in place of what the entity says.
+            tags: What else it depends on.
+        """
+        plan = self._plan
+        which, value = plan.one_given("set", given, None)
+        names, kept_for = plan.tags_of(which, tags), plan.kept(ttl)
+        is_stored = await self._values.set(plan.key(which), value, ttl=kept_for, tags=names)
+        await self._cache.invalidate(tags=(plan.lists,))
+        return is_stored
 
     async def invalidate(self, *ids: Id) -> InvalidateResult:
-        """Remove some things: see `Cache.invalidate`."""
-        return invalidated(await self._run(self._plan.invalidate(ids)), raises=self._raises_not_told)
+        """Remove some things, and all lists, which the result does not count: see `Cache.invalidate`."""
+        outcome = await self._run(self._plan.invalidate("invalidate", ids))
+        return invalidated(outcome, self._plan.unnamed, raises=self._raises_not_told)
+
+    def invalidating(self, *ids: Id, tags: Iterable[str] = ()) -> AbstractAsyncContextManager[None]:
+        """Remove some things, and all lists, when the block has ended: see `Cache.invalidating`."""
+        keys = self._plan.keys_of("invalidating", ids)
+        block: AbstractAsyncContextManager[None] = self._cache.invalidating(
+            *keys, tags=self._plan.with_lists(tags)
+        )
+        return block
 
     async def expire(self, *ids: Id) -> InvalidateResult:
         """Make some things stale: see `Cache.expire`."""
-        return invalidated(await self._run(self._plan.expire(ids)), raises=self._raises_not_told)
+        return await self._values.expire(*self._plan.keys_of("expire", ids))
 
     async def invalidate_all(self) -> InvalidateResult:
         """Make everything of this entity a miss at once, at the price of one removal; with generations only.
@@ -128,13 +361,42 @@ class Entity(Generic[T]):
         """
         return invalidated(await self._run(self._plan.invalidate_all()), raises=self._raises_not_told)
 
-    def mutate(self, *ids: Id, tags: Iterable[str] = ()) -> AbstractAsyncContextManager[Mutation]:
+    def mutate(self, *ids: Id, tags: Iterable[str] = ()) -> AbstractAsyncContextManager[EntityMutation[T]]:
         """Hold some things while the block writes the database: see `Cache.mutate`.
 
-        `mutation.set(entity.key(id), value)` stores a value as the entity does.
+            async with users.mutate(7) as m:
+                await database.rename(7, "Ada")
+                m.set(User(7, "Ada"))
+
+        At the end, what was set is stored as the entity says, and what was not is invalidated, and all lists.
 
         Args:
             ids: What tells them from others of their kind.
             tags: Names of tags to invalidate at the end.
         """
-        return self._mutating(self._plan.mutation(ids, tags))
+        return self._mutating(self._plan.mutation("mutate", ids, tags))
+
+    # Inside.
+
+    async def _write(self, writing: Writing) -> WriteResult:
+        async with self._mutating(writing.mutation):
+            returned = [await call_loader(partial(writer, *given)) for writer, given in writing.calls]
+            writing.committed()
+        return writing.result(returned)
+
+    async def _load_one(self, id: Any) -> Any:
+        """What the loader of many gives for one."""
+        load_many = self._plan.load_many
+        assert load_many is not None
+        return self._plan.loaded_one(id, await call_loader(partial(load_many, [id])))
+
+    async def _load_each(self, ids: builtins.list[Any]) -> Any:
+        """What the loader gives for each of many."""
+        loader = self._plan.loader
+        assert loader is not None
+        return await load_each({each: partial(loader, each) for each in ids})
+
+    async def _load_batch(
+        self, batch: EntityBatch, load: Callable[..., Any], keys: builtins.list[str]
+    ) -> Any:
+        return batch.by_keys(await call_loader(partial(load, batch.ids(keys))))

@@ -11,15 +11,19 @@ called once more in the loop.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from inspect import CO_COROUTINE, isawaitable, unwrap
 from types import CodeType, FunctionType, MethodType
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 from weakref import WeakSet
+
+import anyio
 
 from sansio_cache_runtime.anyio.threads import PLACE, run_on_thread, waiting_for_the_cache
 from sansio_cache_runtime.loaders import is_coroutine_function
+
+K = TypeVar("K")
 
 _NEED_THE_LOOP: Final = (
     asyncio.create_task,
@@ -50,6 +54,26 @@ async def call_loader(loader: Callable[[], Any]) -> Any:
     with waiting_for_the_cache():
         value = loader() if _belongs_in_the_loop(loader) else await _call_on_thread(loader)
         return await value if isawaitable(value) else value
+
+
+async def load_each(calls: Mapping[K, Callable[[], Any]]) -> dict[K, Any]:
+    """What each of some loaders gives. They run at once, and the first that fails ends the others."""
+    values: dict[K, Any] = {}
+    failures: list[Exception] = []
+
+    async def one(name: K, call: Callable[[], Any]) -> None:
+        try:
+            values[name] = await call_loader(call)
+        except Exception as error:  # noqa: BLE001 - the function's own: the first one goes to the caller
+            failures.append(error)
+            tasks.cancel_scope.cancel()
+
+    async with anyio.create_task_group() as tasks:
+        for name, call in calls.items():
+            tasks.start_soon(one, name, call)
+    if failures:
+        raise failures[0]
+    return values
 
 
 async def _call_on_thread(loader: Callable[[], Any]) -> Any:
