@@ -17,6 +17,7 @@ import dataclasses
 import datetime as dt
 import hashlib
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, Final, Generic, TypeVar
 
 import msgspec
@@ -49,6 +50,7 @@ class PydanticCodec(Generic[T]):
 
     def __init__(self, type: Any, *, version: str = "") -> None:
         self.type = type
+        self._version = version
         mapped = mapped_class(type)  # as those of SQLModel are
         if mapped is not None:
             raise ConfigurationError(f"type={name_of(type)} cannot be cached: {mapped_advice(mapped)}")
@@ -68,6 +70,9 @@ class PydanticCodec(Generic[T]):
             )
         outline = msgspec.json.encode([name_of(type), version, *map(_outline, schemas)], order="sorted")
         self._fingerprint = f"pydantic 1 {hashlib.sha256(outline).hexdigest()}"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return partial(PydanticCodec, version=self._version), (self.type,)
 
     def __repr__(self) -> str:
         return f"PydanticCodec({name_of(self.type)})"

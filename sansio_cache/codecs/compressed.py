@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import zlib
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final, Generic, Literal, Protocol, TypeVar
 
 from sansio_cache.codecs.value_codec import Checked, Undecodable, ValueCodec
@@ -59,10 +60,16 @@ class Compressed(Generic[T]):
         if not isinstance(threshold_bytes, int) or threshold_bytes < 0:
             raise ConfigurationError(f"threshold_bytes is a whole number from 0; got {threshold_bytes!r:.80}")
         self._codec = codec
-        self._method = method
+        self._method: Literal["zlib", "zstd"] = method
         self._threshold_bytes = threshold_bytes
+        self._level = level
         self._squeeze, self._inflater = _tools(method, level)
         self.change = codec.change if isinstance(codec, Checked) else _trusting
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        threshold_bytes, level = self._threshold_bytes, self._level
+        again = partial(Compressed, method=self._method, threshold_bytes=threshold_bytes, level=level)
+        return again, (self._codec,)
 
     def __repr__(self) -> str:
         return f"Compressed({self._codec!r}, method={self._method!r})"

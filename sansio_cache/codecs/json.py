@@ -51,6 +51,9 @@ class JsonCodec(Generic[T]):
                 "TypedDict, NamedTuple, msgspec.Struct (with tag=True in unions) and built-in types"
             ) from error
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return JsonCodec, (self.type,)
+
     def __repr__(self) -> str:
         return f"JsonCodec({'' if self.type is None else name_of(self.type)})"
 

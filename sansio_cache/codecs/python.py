@@ -86,6 +86,9 @@ class PythonCodec:
             outlines.append(f"{cls.__name__}({','.join(parts)})")
         self._fingerprint = " ".join(("python 1", *sorted(outlines)))
 
+    def __reduce__(self) -> str | tuple[Any, ...]:
+        return "PYTHON" if self is PYTHON else (PythonCodec, tuple(self._named.values()))
+
     def __repr__(self) -> str:
         return f"PythonCodec({', '.join(self._named)})" if self._named else "PYTHON"
 

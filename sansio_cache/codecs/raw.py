@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 from sansio_cache.errors import SerializationError
 from sansio_cache.roundtrip import kind_of
@@ -12,6 +12,9 @@ class RawCodec:
     """Bytes, stored as they are: an image, a rendered page, what another program has serialised."""
 
     fingerprint: Final = "raw 1"
+
+    def __reduce__(self) -> str | tuple[Any, ...]:
+        return "RAW" if self is RAW else (RawCodec, ())
 
     def __repr__(self) -> str:
         return "RAW"

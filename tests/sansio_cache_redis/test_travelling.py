@@ -4,13 +4,17 @@ import copy
 import multiprocessing
 import pickle
 from functools import partial
+from typing import NamedTuple
 
 import anyio
 import attrs
+import pydantic
 import pytest
 import redis
 
 from sansio_cache import CacheConfig, ConfigurationError, KeyBuilder, Policy
+from sansio_cache.codecs import PYTHON, RAW, Compressed, JsonCodec, PythonCodec, RawCodec
+from sansio_cache_pydantic import PydanticCodec
 from sansio_cache_redis import anyio as anyio_package
 from sansio_cache_redis import sync as sync_package
 from sansio_cache_runtime.memory import SharedMemory, SyncMemoryBackend
@@ -25,6 +29,14 @@ in_all_ways = pytest.mark.parametrize("copied", [*COPIES.values(), copy.copy], i
 
 @attrs.frozen
 class User:
+    name: str
+
+
+class Point(NamedTuple):
+    x: int
+
+
+class Model(pydantic.BaseModel):
     name: str
 
 
@@ -48,6 +60,32 @@ def test_a_cache_of_a_url_travels_as_its_configuration(cls, copied):
     assert other._config == cache._config
     assert other._config.redis.url == URL
     assert other._coordinator is not cache._coordinator
+
+
+CODECS = {
+    bytes: RAW,
+    tuple: PYTHON,
+    Point: PythonCodec(Point),
+    list[int]: JsonCodec(list[int]),
+    list[str]: Compressed(JsonCodec(list[str]), threshold_bytes=5, level=9),
+    Model: PydanticCodec(Model, version="2"),
+}
+
+
+@on_both
+@in_all_ways
+def test_the_codecs_of_a_cache_travel_with_it(cls, copied):
+    """A copy reads and writes what the original does."""
+    cache = copied(cls.from_url(URL, namespace="shop", codecs=CODECS))
+    for declared, codec in CODECS.items():
+        again = cache._config.codec_of(declared)
+        assert repr(again) == repr(codec)
+        assert again.fingerprint == codec.fingerprint
+    assert cache._config.codec_of(bytes) is RAW
+    assert cache._config.codec_of(tuple) is PYTHON
+    words = ["word"] * 9
+    assert cache._config.codec_of(list[str]).encode(words) == CODECS[list[str]].encode(words)
+    assert type(pickle.loads(pickle.dumps(RawCodec()))) is RawCodec
 
 
 @on_both

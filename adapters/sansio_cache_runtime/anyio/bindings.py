@@ -146,9 +146,20 @@ class Bindings:
         for loop, binding in bindings.items():
             if binding.background.is_over():
                 binding.abandon()
-                continue
-            binding.is_closing = True
-            binding.background.call(binding.background.leave)
-            if loop is running_loop_of()():
-                with anyio.CancelScope(shield=True):
-                    await binding.background.has_left.wait(2 * _CLOSE_S)
+            else:
+                await self._end(binding, is_here=loop is running_loop_of()())
+
+    async def leave(self) -> None:
+        """Close what there is in the running loop. The next call in it makes another."""
+        with self._lock:
+            binding = self._bindings.pop(running_loop_of()(), None)
+            self.last = None
+        if binding is not None:
+            await self._end(binding, is_here=True)
+
+    async def _end(self, binding: Binding, *, is_here: bool) -> None:
+        binding.is_closing = True
+        binding.background.call(binding.background.leave)
+        if is_here:
+            with anyio.CancelScope(shield=True):
+                await binding.background.has_left.wait(2 * _CLOSE_S)

@@ -10,8 +10,8 @@ all of them.
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from types import TracebackType
 from typing import Any, Never, Self, TypeVar, TypeVarTuple, overload
 from weakref import WeakSet, finalize
@@ -116,6 +116,23 @@ class Cache(CacheBase):
         traceback: TracebackType | None,
     ) -> None:
         await self.aclose()
+
+    @asynccontextmanager
+    async def lifespan(self, app: object = None) -> AsyncIterator[None]:  # noqa: ARG002 - it is passed
+        """What FastAPI and Starlette call a lifespan: `FastAPI(lifespan=cache.lifespan)`.
+
+        When the application ends, pending invalidations are told to the store and connections are closed. The
+        cache is not: an application that is started again, as tests do, goes on with it.
+
+        It is an asynchronous context manager, which a lifespan of your own may enter.
+
+        Args:
+            app: The application. It is not looked at.
+        """
+        try:
+            yield
+        finally:
+            await self._leave()
 
     async def aclose(self) -> None:
         """Close connections and end background threads. The cache cannot be used after that.
@@ -826,6 +843,17 @@ class Cache(CacheBase):
             except RuntimeError:  # not in a loop of that kind
                 pass
         return self._bindings.bind().driver
+
+    async def _leave(self) -> None:
+        """Close connections and end background tasks of the running loop, and begin anew."""
+        if self._is_closed:
+            return
+        try:
+            if self._coordinator.pending_invalidations:
+                for recovery in self._bound().last_recoveries():
+                    await self._bound().recover(recovery)
+        finally:
+            await self._bindings.leave()
 
     def _make_driver(self, backend: AnyioBackend, background: Background) -> Driver:
         self._coordinator.part_of = backend.part_of

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import atexit
 import time
-from collections.abc import Callable, Generator, Iterable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import AsyncIterator, Callable, Generator, Iterable, Mapping
+from contextlib import AbstractContextManager, asynccontextmanager
 from types import TracebackType
 from typing import Any, Never, Self, TypeVar, TypeVarTuple, overload
 from weakref import WeakSet, finalize
@@ -114,6 +114,23 @@ class Cache(CacheBase):
         traceback: TracebackType | None,
     ) -> None:
         self.close()
+
+    @asynccontextmanager
+    async def lifespan(self, app: object = None) -> AsyncIterator[None]:  # noqa: ARG002 - it is passed
+        """What FastAPI and Starlette call a lifespan: `FastAPI(lifespan=cache.lifespan)`.
+
+        When the application ends, pending invalidations are told to the store and connections are closed. The
+        cache is not: an application that is started again, as tests do, goes on with it.
+
+        It is an asynchronous context manager, which a lifespan of your own may enter.
+
+        Args:
+            app: The application. It is not looked at.
+        """
+        try:
+            yield
+        finally:
+            self._leave()
 
     def close(self) -> None:
         """Close connections and end background threads. The cache cannot be used after that.
@@ -773,6 +790,20 @@ class Cache(CacheBase):
 
     def _run(self, step: Step, loader: Callable[..., Any] | None = None) -> Outcome:
         return self._driver.run(step, loader)
+
+    def _leave(self) -> None:
+        """Close connections and end background threads, and begin anew."""
+        if self._is_closed:
+            return
+        try:
+            for recovery in self._driver.last_recoveries():
+                self._driver.recover(recovery)
+        finally:
+            try:
+                self._driver.close()
+            finally:
+                self._backend.close()
+                self._assemble()
 
     def _assemble(self) -> None:
         """Make the parts that hold locks, threads and connections."""
