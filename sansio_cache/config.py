@@ -55,6 +55,13 @@ def _count(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
         raise ConfigurationError(f"{attribute.name} is a whole number from 1; got {_shown(value)}")
 
 
+def _limit(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
+    if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
+        raise ConfigurationError(
+            f"{attribute.name} is None, for no limit, or a whole number from 1; got {_shown(value)}"
+        )
+
+
 def _boolean(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
     if not isinstance(value, bool):
         raise ConfigurationError(f"{attribute.name} is True or False; got {_shown(value)}")
@@ -156,8 +163,10 @@ class CacheConfig:
         max_key_bytes: The longest key.
         chunk_keys: How many keys a batch puts into one round trip.
         max_batch_keys: How many keys one call may name; more are refused before anything has happened.
-        memory_max_entries: How many entries a memory store keeps.
-        memory_max_bytes: How large a memory store may grow.
+        memory_max_entries: How many entries a memory store keeps at most; None for as many as the bytes
+            allow.
+        memory_max_bytes: How large a memory store may grow, in bytes of the process: keys, values, and what
+            holds them, some 500 bytes an entry. The least recently used entries go first.
         migrations: Functions by type. Each is given what was stored as another type, or as another shape of
             it, as plain JSON values, and returns a value of its type, or a mapping with the fields of one.
             The key is what calls give as `type=`; None for calls that give none.
@@ -180,7 +189,7 @@ class CacheConfig:
     max_key_bytes: int = attrs.field(default=1024, validator=_count)
     chunk_keys: int = attrs.field(default=500, validator=_count)
     max_batch_keys: int = attrs.field(default=10_000, validator=_count)
-    memory_max_entries: int = attrs.field(default=10_000, validator=_count)
+    memory_max_entries: int | None = attrs.field(default=None, validator=_limit)
     memory_max_bytes: int = attrs.field(default=64 * 2**20, validator=_count)
     # Not hashed, because a mapping cannot be.
     migrations: Migrations = attrs.field(factory=dict, converter=_own_migrations, hash=False, repr=False)
@@ -280,6 +289,7 @@ _FALSE: Final = frozenset({"0", "false", "no", "off"})
 _WANTED: Final[Mapping[Any, str]] = {
     bool: "is true or false",
     int: "is a whole number from 1",
+    int | None: "is a whole number from 1",
     float: "is a number of seconds above 0",
     float | None: "is a number of seconds above 0",
     Literal["log", "raise"]: "is 'log' or 'raise'",
@@ -311,7 +321,7 @@ def _parse(hint: Any, text: str) -> Any:
         if text.lower() not in _TRUE | _FALSE:
             raise ValueError("is true or false")
         return text.lower() in _TRUE
-    if hint is int:
+    if hint in (int, int | None):
         return int(text)
     if hint is str or get_origin(hint) is Literal:
         return text

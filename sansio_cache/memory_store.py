@@ -5,20 +5,22 @@ It is the embedded default (`memory://`) and the store of the simulations. What 
 larger than the whole store.
 
 The clock is injected and gives seconds; it stands for the driver's clock and the server's in one.
-Microseconds of grants never repeat and never go back: max(now, last + 1). Bounded in entries and bytes; the
-least recently used entry goes first, leases included: an eviction is always safe (fault 12). Expired
-entries go when they are met, or when their turn comes to be evicted.
+Microseconds of grants never repeat and never go back: max(now, last + 1). Bounded in bytes, and in entries
+where that is asked for; the least recently used entry goes first, leases included: an eviction is always safe
+(fault 12). Expired entries go when they are met, or when their turn comes to be evicted.
 
 Not thread-safe: the adapters hold a lock.
 """
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Final
 
 import attrs
+from msgspec import Struct
 
 from sansio_cache.cell import Cell, Foreign, Tag, make_grant
 from sansio_cache.commands import Fill, ScanKeys, StoreCommand
@@ -26,12 +28,11 @@ from sansio_cache.events import StoreEvent
 from sansio_cache.patterns import glob_match
 from sansio_cache.store_rules import StoreRules
 
-ENTRY_OVERHEAD_BYTES: Final = 400
+ENTRY_OVERHEAD_BYTES: Final = 512
 """What a key costs beside its name and its body: the objects that hold it, measured on CPython 3.11."""
 
 
-@attrs.frozen
-class Kept:
+class Kept(Struct, frozen=True, gc=False):
     """A key's cell, and when the store forgets it, in milliseconds of the store's clock."""
 
     cell: Cell | Foreign | Tag
@@ -54,7 +55,7 @@ class MemoryStore(StoreRules):
     """
 
     clock: Callable[[], float]
-    max_entries: int = 10_000
+    max_entries: float = math.inf
     max_bytes: int = 64 * 2**20
     issued_us: int = 0
     size_bytes: int = attrs.field(default=0, init=False)

@@ -7,6 +7,7 @@ of them lives; its limits are those of the first.
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable
 from typing import Final
@@ -99,7 +100,7 @@ class SharedMemory:
 
 
 def _store(config: CacheConfig, clock: Callable[[], float]) -> MemoryStore:
-    return MemoryStore(clock, config.memory_max_entries, config.memory_max_bytes)
+    return MemoryStore(clock, config.memory_max_entries or math.inf, config.memory_max_bytes)
 
 
 logger: Final = logging.getLogger("sansio_cache")

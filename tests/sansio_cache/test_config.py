@@ -41,7 +41,11 @@ def test_the_defaults_are_those_of_the_docs():
         ({"enabled": 1}, "enabled is True or False; got 1"),
         ({"max_value_bytes": 0}, "max_value_bytes is a whole number from 1; got 0"),
         ({"chunk_keys": 1.5}, "chunk_keys is a whole number from 1; got 1.5"),
-        ({"memory_max_entries": True}, "memory_max_entries is a whole number from 1; got True"),
+        (
+            {"memory_max_entries": True},
+            "memory_max_entries is None, for no limit, or a whole number from 1; got True",
+        ),
+        ({"memory_max_bytes": None}, "memory_max_bytes is a whole number from 1; got None"),
         ({"policy": {"ttl": 5}}, "policy is a Policy; got dict"),
         ({"redis": URL}, "redis is a RedisConfig; got str"),
     ],

@@ -629,6 +629,19 @@ class TestBounds:
         stage.plant(Cell(Kind.VALUE, body=b"four"), key="d")
         assert list(stage.store.dump()) == ["c", "d"]
 
+    def test_where_nobody_says_how_many_entries_the_bytes_alone_are_the_bound(self):
+        """Else a few thousand small values would push each other out in turn, and none would ever be hit."""
+        stage = Stage()
+        for number in range(20_000):
+            stage.plant(value(), key=f"shop:{number}")
+        assert len(stage.store) == 20_000
+        most = stage.store.max_bytes
+        large = Cell(Kind.VALUE, body=bytes(most // 8))
+        for number in range(8):
+            stage.plant(large, key=f"large:{number}")
+        assert stage.store.size_bytes <= most
+        assert len(stage.store) == 7, "what was used least went first: all of the small ones, and a large one"
+
     def test_a_key_too_long_for_the_store_leaves_nothing_behind(self):
         stage = Stage(max_bytes=100)
         assert isinstance(stage.acquire(), LeaseGranted)

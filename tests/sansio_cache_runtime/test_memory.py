@@ -52,6 +52,15 @@ def test_the_limits_are_those_of_the_first():
     assert second.store.max_bytes == first.store.max_bytes == 10_000
 
 
+def test_twenty_thousand_values_used_in_turn_are_all_there_the_next_time():
+    keys = [f"user:{number}" for number in range(20_000)]
+    with sync.Cache.from_url("memory://", namespace="n") as cache:
+        for first in range(0, len(keys), 5_000):
+            cache.set_many(dict.fromkeys(keys[first : first + 5_000], "a small value"))
+        found = [len(cache.get_many(keys[first : first + 5_000])) for first in range(0, len(keys), 5_000)]
+    assert sum(found) == len(keys)
+
+
 def test_it_answers_threads():
     backend = SyncMemoryBackend(SharedMemory(config("memory://")))
     assert isinstance(backend.perform(Ping(1.0)), Ponged)
