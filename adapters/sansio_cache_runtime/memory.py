@@ -84,7 +84,7 @@ class SharedMemory:
             case FillCells(fills=fills):
                 self._gone.update(dict.fromkeys(fill.key for fill in fills))
             case ScanKeys():  # it could not say which there are
-                return StoreFailed(self.clock(), FailureKind.OTHER)
+                return StoreFailed(self.clock(), FailureKind.EXHAUSTED, reason=_INTERRUPTED)
             case _:
                 pass
         if self._aside is None:
@@ -97,6 +97,9 @@ class SharedMemory:
             key = next(iter(self._gone))
             self.store.plant(key, None, 0)
             self._gone.pop(key, None)  # last: an interrupt must not lose it
+
+
+_INTERRUPTED: Final = "a signal handler or a finaliser looks through it in the middle of a change of it"
 
 
 def _store(config: CacheConfig, clock: Callable[[], float]) -> MemoryStore:

@@ -511,6 +511,42 @@ def test_a_loop_that_ends_ends_in_silence(end, redis_url, redis_client, namespac
     assert done.stdout.splitlines()[-2:] == ["2", "no outage True"]
 
 
+DROPPED = """
+import asyncio, gc, sys, warnings
+from sansio_cache_redis.anyio import Cache
+
+async def main():
+    cache = Cache.from_url(sys.argv[1], namespace=sys.argv[2], operation_timeout_s=20.0)
+    hanging = asyncio.Semaphore(0)
+
+    async def hang():
+        hanging.release()
+        await asyncio.sleep(60)
+
+    tasks = [asyncio.create_task(cache.get_or_load(f"k{number}", hang)) for number in range(3)]
+    for _ in tasks:
+        await hanging.acquire()
+
+warnings.simplefilter("ignore", ResourceWarning)  # it is dropped, and says so
+asyncio.run(main())
+gc.collect()
+"""
+
+
+def test_a_cache_that_is_dropped_with_its_loads_as_the_loop_ends_leaves_in_silence(redis_url, namespace):
+    """What it has in the loop is closed because of that, and finished by the loop at the same time."""
+    done = subprocess.run(
+        [sys.executable, "-X", "dev", "-c", DROPPED, redis_url, namespace],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    said = [line for line in done.stderr.splitlines() if not line.startswith("Executing <")]  # it was slow
+    assert (done.returncode, said) == (0, []), done.stderr
+
+
 def test_a_loop_that_ends_with_a_load_gives_its_lease_back_on_the_connection_that_is_there(
     redis_url, redis_client, namespace
 ):

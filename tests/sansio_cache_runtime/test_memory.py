@@ -152,3 +152,19 @@ def test_a_clock_is_for_memory_only_and_one_for_all_who_share_a_store():
         with pytest.raises(ConfigurationError, match="goes by another clock"):
             colour.from_url("memory://shared", namespace="n", clock=lambda: 1.0)
         del shared
+
+
+def test_who_looks_through_it_in_the_middle_of_a_change_is_told_whose_doing_that_is(namespace, caplog):
+    """A handler, or a finaliser, that deletes by pattern: nothing is wrong with the store."""
+    with sync.Cache.from_url("memory://", namespace=namespace) as cache:
+        cache.set("k", 1)
+        memory = cache._driver._backend.memory
+        memory._is_changing = True  # as where this very thread is in the middle of one
+        result = cache.delete_pattern("*")
+        memory._is_changing = False
+        assert (result.deleted, result.complete) == (0, False)
+        [said] = [record.getMessage() for record in caplog.records]
+        assert "this process's own doing" in said
+        assert "in the middle of a change" in said
+        assert cache.get("k") == 1
+        assert cache.delete_pattern("*").complete

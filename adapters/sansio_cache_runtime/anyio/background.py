@@ -86,7 +86,8 @@ class AsyncioBackground:
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._guard: AsyncGenerator[None] | None = None
+        self._guard: tuple[AsyncGenerator[None], Job] | None = None
+        self._ending: asyncio.Task[None] | None = None
         self._leaving: asyncio.Task[None] | None = None
         self.call = reach_running_loop()
         self.has_left = LoopEvent()
@@ -114,25 +115,33 @@ class AsyncioBackground:
 
     def guard(self, close: Job) -> None:
         """Have a function called when the loop ends, after its tasks, or with `leave`."""
-        self._guard = self._closing(close)
+        guard = self._closing(close)
+        self._guard = guard, close
         with suppress(StopIteration):
-            self._guard.__anext__().send(None)  # as far as it goes without waiting: then the loop knows it
+            guard.__anext__().send(None)  # as far as it goes without waiting: then the loop knows it
 
     async def _closing(self, close: Job) -> AsyncGenerator[None]:
         try:
             yield
         finally:
             try:
-                await close()
+                await self._close_once(close)
             finally:
                 self.has_left.set()
+
+    async def _close_once(self, close: Job) -> None:
+        """Close in a task of its own, and wait for that: the loop may finish the generator meanwhile."""
+        if self._ending is None:
+            self._ending = self._loop.create_task(_guarded(close))
+        await asyncio.wait([self._ending])
 
     def leave(self) -> None:
         """Have that function called now. To be called in the loop."""
         if self._guard is not None and self._leaving is None:
-            self._leaving = self._loop.create_task(self._finish(self._guard))
+            self._leaving = self._loop.create_task(self._finish(*self._guard))
 
-    async def _finish(self, guard: AsyncGenerator[None]) -> None:
+    async def _finish(self, guard: AsyncGenerator[None], close: Job) -> None:
+        await self._close_once(close)
         with suppress(RuntimeError):  # the loop is finishing it just now
             await guard.aclose()
 
