@@ -21,7 +21,7 @@ from sansio_cache.errors import ConfigurationError
 from sansio_cache.frozen import FrozenMapping
 from sansio_cache.keys import KeyBuilder
 from sansio_cache.policy import Policy, instance, one_of
-from sansio_cache.schema import name_of
+from sansio_cache.schema import name_of, without_none
 from sansio_cache.ttl import Ttl, ttl_seconds
 from sansio_cache.url import read_url, redact_url
 
@@ -74,11 +74,20 @@ def _url(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
     read_url(value)
 
 
+def _by_type(what: str, given: Mapping[Any, C]) -> FrozenMapping[Any, C]:
+    """A copy that nobody can change, by types without None."""
+    own: dict[Any, C] = {}
+    for declared, value in given.items():
+        if own.setdefault(without_none(declared), value) is not value:
+            raise ConfigurationError(f"two keys of {what} are the type {name_of(declared)}: T | None is T")
+    return FrozenMapping(own)
+
+
 def _own_migrations(given: Migrations) -> Migrations:
     """A checked copy that nobody can change. No message shows a hook: a partial would show its arguments."""
     if not isinstance(given, Mapping):
         raise ConfigurationError(f"migrations is a mapping of types to functions; got {type(given).__name__}")
-    own = FrozenMapping(given)
+    own = _by_type("migrations", given)
     for declared, hook in own.items():
         place = f"migrations[{name_of(declared)}]"
         if not callable(hook):
@@ -94,7 +103,7 @@ def _own_codecs(given: Codecs) -> Codecs:
     """A checked copy that nobody can change."""
     if not isinstance(given, Mapping):
         raise ConfigurationError(f"codecs is a mapping of types to codecs; got {type(given).__name__}")
-    own = FrozenMapping(given)
+    own = _by_type("codecs", given)
     for declared, codec in own.items():
         if isinstance(codec, type) or not isinstance(codec, ValueCodec):
             kind = name_of(codec) if isinstance(codec, type) else type(codec).__name__
@@ -277,7 +286,7 @@ class CacheConfig:
 def _chosen(mapping: Mapping[Any, C], type: Any) -> C | None:
     """What a mapping has for a type."""
     try:
-        return mapping.get(type) if mapping else None
+        return mapping.get(without_none(type)) if mapping else None
     except TypeError:  # unhashable, as Annotated with a list is: it is none of the keys
         return None
 

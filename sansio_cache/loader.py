@@ -1,10 +1,11 @@
 """What a loader may be told, and what it may give back besides a plain value.
 
     cache.get_or_load("token", lambda: Fresh(token, ttl=token.expires_in_s))
-    cache.get_or_load("user:7", lambda: database.user(7) or Absent())
+    cache.get_or_load("user:7", lambda: database.user(7))
+    cache.get_or_load("user:8", lambda: database.user(8) or Absent(ttl=5))
 
-`None` is a value like any other; that there is nothing is another answer, with a time to live of its own
-(negative caching), and `Absent` says it.
+`None` is nothing, from a loader and in a write: an answer with a shorter time to live (negative caching).
+`Absent` says the same, and for how long.
 """
 
 from __future__ import annotations
@@ -41,17 +42,22 @@ class Fresh(Generic[T_co]):
 
 @attrs.frozen
 class Absent:
-    """The loader has found nothing. Callers get None, and so do those who ask while that is kept.
+    """There is nothing. Callers get None, and so do those who ask while that is kept. None says the same.
 
     Args:
-        ttl: How long that is kept, in seconds or as a timedelta or tier; the policy's `negative_ttl`
-            where not given. Where nothing is left of it, that is not kept.
+        ttl: How long that is kept, in seconds or as a timedelta or tier; the policy's `negative_ttl`,
+            or its `ttl` if that is shorter, where not given. Where nothing is left of it, that is not kept.
 
     Raises:
         InvalidTtlError: `ttl` is no number, or NaN.
     """
 
     ttl: float | None = attrs.field(default=None, converter=_optional_life, kw_only=True)
+
+
+def is_nothing(given: Any) -> bool:
+    """Whether what a loader gave, or what is to be written, says that there is nothing."""
+    return given is None or isinstance(given, Absent) or (isinstance(given, Fresh) and given.value is None)
 
 
 @attrs.frozen

@@ -81,7 +81,8 @@ class Policy:
             background, as 0.8. None does not.
         xfetch_beta: Refresh early at random instead, the more likely the nearer the expiry and the longer the
             load took; 1 is the usual value, more is earlier. None does not.
-        negative_ttl: How long it is kept that a loader found nothing, where it does not say.
+        negative_ttl: How long it is kept that there is nothing, where neither a loader nor a shorter `ttl`
+            says so.
         lease_s: How long a load may go on without a sign of life before another may begin. It is renewed
             while the loader runs, every third of it.
         max_lease_s: How long it is renewed: a loader that hangs holds others up no longer.
@@ -175,7 +176,7 @@ class Policy:
         """The same for an answer of a loader that found nothing: never served stale, nor refreshed early."""
         if ttl_s is not None:
             return max(1, math.floor(ttl_s * 1000)), 0
-        return ttl_ms(self.negative_ttl, self.jitter, draw), 0
+        return ttl_ms(min(self.ttl, self.negative_ttl), self.jitter, draw), 0
 
     def _expiry_ms(self, fresh_ms: int) -> tuple[int, int]:
         if self._has_no_soft_expiry:

@@ -7,6 +7,8 @@ that changes a class never reads the old shape as the new.
 from __future__ import annotations
 
 import hashlib
+import types
+import typing
 from typing import Any, Final, get_args
 
 import attrs
@@ -27,6 +29,21 @@ def fingerprint(type: Any) -> bytes:
     outline = _outline(inspect.type_info(type), {})
     text = msgspec.json.encode(["sansio-cache 1", outline], order="sorted")
     return hashlib.sha256(text).digest()[:FINGERPRINT_BYTES]
+
+
+def without_none(type: Any) -> Any:
+    """A declared type without None: `User | None` is `User`, as None is nothing and is stored as that.
+
+    None that is inside of a value, as in `list[int | None]`, is left.
+    """
+    origin, members = typing.get_origin(type), typing.get_args(type)
+    if origin is typing.Annotated:
+        inner = without_none(members[0])
+        return type if inner is members[0] else typing.Annotated[(inner, *type.__metadata__)]
+    if origin in (typing.Union, types.UnionType):
+        some = tuple(each for each in members if each is not types.NoneType)
+        return type if len(some) == len(members) else typing.Union[some]  # noqa: UP007 - of a tuple
+    return type
 
 
 def name_of(type: Any) -> str:

@@ -91,7 +91,7 @@ class Mutation(HeldKeys):
 
         Args:
             key: One of the keys of the mutation.
-            value: What the database holds once the block has committed.
+            value: What the database holds once the block has committed; None where that is nothing.
             ttl: How long the entry is fresh, in seconds or as a timedelta, tier or policy. Where nothing is
                 left of it, the key is invalidated.
             type: What the value is stored as; see `Cache.set`.

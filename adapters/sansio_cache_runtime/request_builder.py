@@ -33,6 +33,7 @@ from sansio_cache.operations.mutate import EndRequest, MutateRequest, begin, end
 from sansio_cache.operations.readiness import wait_ready
 from sansio_cache.operations.set_many import Item, SetRequest, set_many
 from sansio_cache.policy import Policy
+from sansio_cache.schema import without_none
 from sansio_cache.step import Completed, ManyHeld, Step, ended
 from sansio_cache.tags import tag_keys
 from sansio_cache.ttl import STATIC, Ttl, life_s
@@ -337,16 +338,22 @@ class RequestBuilder:
             return self._codec_of(type)
 
     def _codec_of(self, type: Any) -> Codec[Any]:
+        declared = without_none(type)
+        if declared is not type:
+            return self.codec(declared)
         form = self._form_of(type) or codec_of_models(type)
         migration = self._migration_for(type)
         return codec_for(type, self._max_value_bytes, migration, form, raises=self._raises_unstorable)
 
     def _item(self, key: str, value: Any, codec: Codec[Any], policy: Policy) -> Item:
+        draw = self._entropy.random()
+        if value is None:
+            return Item(key, codec, None, *policy.negative_expiry_ms(None, draw))
         try:
             payload = codec.encode(value).payload
         except SerializationError as error:
             raise error.of(key) from error.__cause__
-        return Item(key, codec, payload, *policy.expiry_ms(self._entropy.random()))
+        return Item(key, codec, payload, *policy.expiry_ms(draw))
 
     def tag_names(self, tags: Iterable[str]) -> tuple[str, ...]:
         """The names of tags, as cells hold them, once each."""

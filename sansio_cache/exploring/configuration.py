@@ -120,6 +120,7 @@ class Act:
         is_without_store: Whether it does not ask the store, as the breaker is open.
         is_outlived: Whether what its loader returns has nothing left to live.
         strategy: How it writes, where it writes as an entity does.
+        begins_with_none: Whether version 0 of the database is that there is nothing: its loader returns None.
     """
 
     deed: Deed
@@ -129,6 +130,7 @@ class Act:
     is_without_store: bool = False
     is_outlived: bool = False
     strategy: Strategy | None = None
+    begins_with_none: bool = False
 
     @property
     def is_mutation(self) -> bool:
@@ -182,6 +184,8 @@ class Act:
 
     def loaded(self, version: int) -> Any:
         """The same as a loader returns it."""
+        if self.begins_with_none and version == 0:
+            return None
         return Fresh(self.value(version), ttl=0) if self.is_outlived else self.value(version)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from sansio_cache.commands import FillCells
 from sansio_cache.exploring.configuration import KEYS, Act, Configuration, Deed
@@ -45,12 +46,17 @@ def judged_fill(worker: Worker, step: Step) -> Iterator[Broken]:
         yield Invariant.S7_LOAD, "it asks to store a value"
 
 
+def _version(value: Any) -> int:
+    """Which version of the database a value is. That there is nothing is the first one."""
+    return 0 if value is None else int(value)
+
+
 def _versions(act: Act, outcome: Outcome) -> list[tuple[int, int]]:
     """What a read returned: for each key that has a value, its place and the version."""
     if isinstance(outcome, ManyLoaded):
         pairs = zip(act.places, outcome.values, strict=True)
-        return [(place, int(each.value)) for place, each in pairs if isinstance(each, Value)]
+        return [(place, _version(each.value)) for place, each in pairs if isinstance(each, Value)]
     if isinstance(outcome, Value | Loaded):
-        return [(act.places[0], int(outcome.value))]
+        return [(act.places[0], _version(outcome.value))]
     assert isinstance(outcome, Missing | Raised | Abandoned)
     return []

@@ -16,8 +16,8 @@ stored. The grant of a lease is a fencing token.
 - Batches share loads through the store's leases alone, also within a process: each key is loaded once, by
   whoever has its grant. Where the store fails, or a writer holds a key, a batch loads it by itself and stores
   nothing.
-- A key for which the loader gives no value is missing from the answer, and nothing is stored for it; `Absent`
-  says that there is none, and is stored. Values that nobody asked for are dropped.
+- A key for which the loader gives no value is missing from the answer, and nothing is stored for it; None
+  and `Absent` say that there is none, which is stored. Values that nobody asked for are dropped.
 - Nothing is refreshed in the background here. A stale value counts as missing; it is served where somebody
   else is loading it, or where the loader fails.
 """

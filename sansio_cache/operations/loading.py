@@ -59,7 +59,7 @@ from sansio_cache.events import (
     ReleaseAnswer,
     StoreFailed,
 )
-from sansio_cache.loader import Absent, Fresh
+from sansio_cache.loader import Absent, Fresh, is_nothing
 from sansio_cache.notices import (
     Ended,
     FillRefused,
@@ -234,6 +234,10 @@ class LoadRequest(Struct, frozen=True):
         """Hard and soft time to live of what the loader gave; jitter differs for each place of a batch."""
         draw = draw_at(self.seed, place) if place else self.draw_ttl
         match loaded:
+            case None:
+                return self.policy.negative_expiry_ms(None, draw)
+            case Fresh(value=None, ttl=ttl_s):
+                return self.policy.negative_expiry_ms(min(ttl_s, self.policy.negative_ttl), draw)
             case Fresh(ttl=ttl_s):
                 return self.policy.given_expiry_ms(ttl_s)
             case Absent(ttl=ttl_s):
@@ -288,9 +292,9 @@ class Finding(Struct, frozen=True):
 def encoded(codec: Codec[Any], given: Any) -> tuple[Any, bytes | None, SerializationError | None]:
     """What a loader gave as its caller gets it, its payload, and why it cannot be stored.
 
-    `Absent` is stored, without a payload. What cannot be stored is its caller's as it is.
+    Nothing is stored, without a payload. What cannot be stored is its caller's as it is.
     """
-    if isinstance(given, Absent):
+    if is_nothing(given):
         return None, None, None
     value = given.value if isinstance(given, Fresh) else given
     try:

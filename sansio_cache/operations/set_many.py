@@ -53,7 +53,8 @@ class Item:
     key: str
     codec: Codec[Any]
     """What encoded the payload."""
-    payload: bytes
+    payload: bytes | None
+    """None where there is nothing, which is stored as well."""
     hard_ttl_ms: int
     soft_ttl_ms: int
     """0: the value is fresh for as long as it is there."""

@@ -34,7 +34,7 @@ from sansio_cache.events import (
     LeaseGranted,
     WriterFound,
 )
-from sansio_cache.loader import Absent
+from sansio_cache.loader import is_nothing
 from sansio_cache.notices import Hit, Loaded, Missed, Notice, Outlived, Unasked, VariantStored
 from sansio_cache.operations.batch import Batch, Fills, Want, Wants, held
 from sansio_cache.operations.loading import MOST_REFUSALS, encoded, has_life, unstorable
@@ -239,7 +239,7 @@ def triage_values(
             if refusal is not None:
                 notices.append(unstorable(batch.name(want), value, refusal))
                 refused = refused or (refusal.of(batch.name(want)) if request.each.codec.raises else None)
-        is_value = name in given and not isinstance(given[name], Absent)
+        is_value = name in given and not is_nothing(given[name])
         values[want.place] = Value(value) if is_value else Missing()
         if want.grant is None:
             continue

@@ -46,6 +46,8 @@ EXPIRER: Final = (Act(Deed.EXPIRE),)
 # What names the tag. `get` finds it in the entry; a generation is a tag like any other.
 OUTLIVED_READER: Final = (Act(Deed.LOAD, is_outlived=True),)
 OUTLIVED_BATCH: Final = (Act(Deed.LOAD_MANY, (0, 1), is_outlived=True),)
+NOTHING_READER: Final = (Act(Deed.LOAD, begins_with_none=True),)
+NOTHING_BATCH: Final = (Act(Deed.LOAD_MANY, (0, 1), begins_with_none=True),)
 TAGGED_READER: Final = (Act(Deed.LOAD, tagged=True),)
 SECOND_TAGGED_READER: Final = (Act(Deed.LOAD, (1,), tagged=True),)
 GETTER: Final = (Act(Deed.GET),)
@@ -380,6 +382,37 @@ QUICK: Final = (
         *_alone(OUTLIVED_BATCH, READER, INVALIDATOR),
         policy=STALE_AT_LAST,
         starts=WARM,
+        faults=any_number(Fault.EXPIRY) | {Fault.REQUEST_LOST: 1},
+        all_end=True,
+    ),
+    # That there is nothing is an answer, which is kept, and gone when something is written.
+    _case(
+        "2 processes of 2 readers each of what there is not",
+        200,
+        (NOTHING_READER, NOTHING_READER),
+        (NOTHING_READER, NOTHING_READER),
+        loads=1,
+        all_end=True,
+    ),
+    _case(
+        "2 readers of what there is not, 1 sets it; time, losses, duplicates",
+        2_000,
+        *_alone(NOTHING_READER, NOTHING_READER, SETTER),
+        faults=TIME | LOSSES | DUPLICATES,
+        all_end=True,
+    ),
+    _case(
+        "2 readers of what there is not, served stale values at once, 1 mutates; time, losses",
+        2_000,
+        *_alone(NOTHING_READER, NOTHING_READER, MUTATOR_WITH_VALUE),
+        **STALE,
+        faults=any_number(Fault.EXPIRY) | {Fault.REQUEST_LOST: 1},
+        all_end=True,
+    ),
+    _case(
+        "1 batch of what there is not, 1 reader of it, 1 invalidates; time, losses",
+        2_000,
+        *_alone(NOTHING_BATCH, NOTHING_READER, INVALIDATOR),
         faults=any_number(Fault.EXPIRY) | {Fault.REQUEST_LOST: 1},
         all_end=True,
     ),

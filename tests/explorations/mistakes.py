@@ -43,6 +43,7 @@ from sansio_cache.events import (
 )
 from sansio_cache.exploring.configuration import CODEC, FAR_MS, HARD_TTL_MS, KEY, LAPSED_MS, TIMEOUTS
 from sansio_cache.exploring.naming import replace, tags_of
+from sansio_cache.loader import Absent
 from sansio_cache.memory_store import MemoryStore
 from sansio_cache.notices import InvalidationFailed, Notice, OperationName
 from sansio_cache.operations.batch import LoadManyRequest
@@ -706,6 +707,26 @@ def load_caching_failures(request: LoadRequest, *, skip: MissReason | None = Non
     """Begin a get-or-load that stores something in any case."""
     step = get_or_load(request, skip=skip)
     return replace(step, state=CachingFailure(step.state))
+
+
+@attrs.frozen
+class ForgettingNothing:
+    """A get-or-load that gives its caller None, and does not keep it."""
+
+    state: State
+
+    def receive(self, event: Event) -> Step:
+        """Take None for what has nothing left to live."""
+        if isinstance(event, Computed) and event.value is None:
+            return self.state.receive(Computed(event.now_s, Absent(ttl=0)))
+        step = self.state.receive(event)
+        return step if step.command is None else replace(step, state=ForgettingNothing(step.state))
+
+
+def load_forgetting_nothing(request: LoadRequest, *, skip: MissReason | None = None) -> Step:
+    """Begin a get-or-load that does not keep that there is nothing."""
+    step = get_or_load(request, skip=skip)
+    return replace(step, state=ForgettingNothing(step.state))
 
 
 def load_trusting(request: LoadRequest, *, skip: MissReason | None = None) -> Step:

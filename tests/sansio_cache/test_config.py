@@ -136,9 +136,16 @@ class TestMigrations:
         config = CacheConfig(namespace="shop", migrations=hooks)
         assert [config.migration_for(type_) for type_ in hooks] == list(hooks.values())
         assert config.migration_for(None | User) is from_older
+        assert dict(config.migrations) == {User: from_older, list[User]: list, None: str}
         assert config.migration_for(Any) is None
         assert config.migration_for(dict[str, User]) is None
         assert config.migration_for(Annotated[int, []]) is None, "a type that cannot be hashed"
+
+    @pytest.mark.parametrize("field", ["migrations", "codecs"])
+    def test_two_for_one_type_are_refused(self, field):
+        one, other = (str, list) if field == "migrations" else (RAW, PYTHON)
+        with pytest.raises(ConfigurationError, match=rf"two keys of {field} are the type .*User"):
+            CacheConfig(namespace="shop", **{field: {User: one, User | None: other}})
 
     def test_they_are_an_option_like_any_other(self):
         config = CacheConfig.from_options(namespace="shop", migrations={User: from_older})

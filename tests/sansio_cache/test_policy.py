@@ -171,15 +171,17 @@ def test_a_time_to_live_that_the_loader_gave_is_not_jittered(ttl, given_ttl, dra
 
 
 @settings(deadline=None)
-@given(ttls, draws, draws, st.sampled_from([{}, {"stale_for_s": 5}, {"refresh_at": 0.5}]))
-def test_an_absence_lives_for_the_negative_ttl_and_is_never_stale(negative_ttl, draw, other, options):
+@given(ttls, ttls, draws, draws, st.sampled_from([{}, {"stale_for_s": 5}, {"refresh_at": 0.5}]))
+def test_an_absence_lives_for_the_negative_ttl_or_the_ttl_and_is_never_stale(
+    ttl, negative_ttl, draw, other, options
+):
     """B1."""
-    policy = Policy(negative_ttl=negative_ttl, jitter=Jitter(0.1, 0.2), **options)
+    policy = Policy(ttl=ttl, negative_ttl=negative_ttl, jitter=Jitter(0.1, 0.2), **options)
     hard_ms, soft_ms = policy.negative_expiry_ms(None, draw)
     assert soft_ms == 0
-    longest_ms = MAX_TTL_S * 1000
-    assert hard_ms >= max(1, min(math.floor(negative_ttl * 1100), longest_ms))
-    assert hard_ms <= min(math.ceil(negative_ttl * 1200) + 1, longest_ms)
+    longest_ms, shorter = MAX_TTL_S * 1000, min(ttl, negative_ttl)
+    assert hard_ms >= max(1, min(math.floor(shorter * 1100), longest_ms))
+    assert hard_ms <= min(math.ceil(shorter * 1200) + 1, longest_ms)
     low, high = sorted((draw, other))
     assert policy.negative_expiry_ms(None, low) <= policy.negative_expiry_ms(None, high)
 

@@ -16,7 +16,16 @@ import anyio.lowlevel
 import attrs
 import pytest
 
-from sansio_cache import COLD, CacheConfig, InvalidKeyError, Policy, RecursiveLoadError, SerializationError
+from sansio_cache import (
+    COLD,
+    Absent,
+    CacheConfig,
+    Fresh,
+    InvalidKeyError,
+    Policy,
+    RecursiveLoadError,
+    SerializationError,
+)
 from sansio_cache.cell import FOREIGN, Cell, Kind
 from sansio_cache.commands import Fill, FillCells
 from sansio_cache.config import RedisConfig
@@ -108,22 +117,90 @@ async def test_the_store_is_ready_and_healthy(world):
 @runs()
 async def test_a_default_is_given_only_where_there_is_no_value(world):
     marker = object()
-    await world.cache.set("none", None)
     await world.cache.set("false", False)
 
     assert await world.cache.get("absent", marker) is marker
-    assert await world.cache.get("none", marker) is None
     assert await world.cache.get("false", marker) is False
 
 
-@runs()
-async def test_none_is_a_value(world):
-    calls = []
+NOTHING = pytest.mark.parametrize("type", [None, int, int | None], ids=["plain", "typed", "optional"])
 
-    assert await world.cache.get_or_load("nobody", loading(None, calls)) is None
-    assert await world.cache.get_or_load("nobody", never) is None
-    assert await world.cache.get_many(["nobody", "absent"]) == {"nobody": None}
-    assert calls == [None]
+
+@NOTHING
+@pytest.mark.parametrize("given", [None, Absent(), Fresh(None, ttl=50)], ids=["none", "absent", "fresh"])
+@runs()
+async def test_none_of_a_loader_is_nothing_and_that_is_remembered(world, given, type):
+    calls, marker = [], object()
+
+    assert await world.cache.get_or_load("nobody", loading(given, calls), type=type) is None
+    assert await world.cache.get_or_load("nobody", never, type=type) is None
+    assert await world.cache.get("nobody", marker, type=type) is marker
+    assert await world.cache.get_many(["nobody", "absent"], type=type) == {}
+    assert await world.cache.get_or_load_many(["nobody"], never, type=type) == {}
+    assert len(calls) == 1
+    assert world.cache.stats().unstorable == 0
+
+
+@NOTHING
+@runs()
+async def test_none_in_a_write_is_nothing_and_that_is_remembered(world, type):
+    marker = object()
+
+    assert await world.cache.set("set", None, type=type)
+    assert await world.cache.set_many({"many": None, "one": 1}, type=type) == {"many": True, "one": True}
+    await world.cache.set("mutated", 1, type=type)
+    async with world.cache.mutate("mutated") as mutation:
+        mutation.set("mutated", None, type=type)
+    names = ["set", "many", "one", "mutated"]
+    for name in ("set", "many", "mutated"):
+        assert await world.cache.get(name, marker, type=type) is marker
+        assert await world.cache.get_or_load(name, never, type=type) is None
+    assert await world.cache.get_many(names, type=type) == {"one": 1}
+
+
+@pytest.mark.parametrize("ttl", [30, 3600])
+@runs(policy=Policy(negative_ttl=50, jitter=NO_JITTER))
+async def test_nothing_lives_for_the_shorter_of_two_times(world, ttl):
+    async def many(keys):
+        return dict.fromkeys(keys)
+
+    await world.cache.get_or_load("loaded", loading(None), ttl=ttl)
+    await world.cache.get_or_load_many(["batch"], many, ttl=ttl)
+    await world.cache.set("set", None, ttl=ttl)
+    async with world.cache.mutate("mutated") as mutation:
+        mutation.set("mutated", None, ttl=ttl)
+    for name in ("loaded", "batch", "set", "mutated"):
+        sent_ms, _ = world.trace.fills[world.raw.cell(name).filled_by]
+        assert (sent_ms, world.raw.cell(name).soft_ms) == (1000 * min(ttl, 50), 0)
+
+
+@pytest.mark.parametrize("ttl", [0, -1])
+@runs()
+async def test_a_write_of_nothing_with_nothing_left_to_live_is_an_invalidation(world, ttl):
+    await world.cache.set_many({"a": 1, "b": 2})
+
+    assert not await world.cache.set("a", None, ttl=ttl)
+    async with world.cache.mutate("b") as mutation:
+        mutation.set("b", None, ttl=ttl)
+    assert await world.cache.get_or_load_many(["a", "b"], dict.fromkeys) == {}
+    assert await world.cache.get_or_load("a", never) is None
+
+
+@runs()
+async def test_a_type_with_none_is_the_type(world):
+    together = []
+
+    async def load():
+        together.append(await world.cache.get("k", type=int | None))
+        return 7
+
+    assert await world.cache.get_or_load("k", load, type=int | None) == 7
+    assert await world.cache.get_or_load("k", never, type=int) == 7
+    assert await world.cache.get("k", type=Annotated[int | None, "said"]) == 7
+    await world.cache.set("k", 8, type=int)
+    assert await world.cache.get_many(["k"], type=int | None) == {"k": 8}
+    assert world.cache.stats().variants_stored == 0
+    assert together == [None]
 
 
 @runs()

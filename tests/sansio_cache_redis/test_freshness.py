@@ -628,6 +628,10 @@ async def test_that_there_is_nothing_is_remembered(world):
         pytest.param(Fresh("v", ttl=30), Policy(), (30_000, 30_000), id="fresh, not jittered"),
         pytest.param(Fresh("v", ttl=30), LONG, (630_000, 630_000), id="fresh, then stale"),
         pytest.param(Fresh(None, ttl=30), Policy(), (30_000, 30_000), id="fresh None"),
+        pytest.param(Fresh(None, ttl=90), Policy(), (60_000, 60_000), id="fresh None for longer"),
+        pytest.param(None, Policy(), (66_000, 72_000), id="None"),
+        pytest.param(None, Policy(ttl=10, jitter=NO_JITTER), (10_000, 10_000), id="None for less"),
+        pytest.param(None, LONG, (60_000, 60_000), id="None, never stale"),
     ],
 )
 @runs()
@@ -637,9 +641,9 @@ async def test_a_loader_may_say_how_long_its_answer_lives(world, given, policy, 
 
     sent_ms, _ = world.trace.fills[world.raw.cell("k").filled_by]
     assert bounds[0] <= sent_ms <= bounds[1]
-    assert bool(world.raw.cell("k").soft_ms) == (isinstance(given, Fresh) and policy is LONG)
+    assert bool(world.raw.cell("k").soft_ms) == (value is not None and policy is LONG)
     marker = object()
-    assert (await world.cache.get("k", marker) is marker) == isinstance(given, Absent)
+    assert (await world.cache.get("k", marker) is marker) == (value is None)
 
 
 @pytest.mark.timing

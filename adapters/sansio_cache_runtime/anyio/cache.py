@@ -339,9 +339,9 @@ class Cache(CacheBase):
         Args:
             key: A str inside the namespace, or a built `Key`.
             loader: Called where the value must be loaded, with `args`, and after them with a `context` if it
-                takes one. It gives the value, `Fresh(value, ttl=…)`, or `Absent()` where there is nothing,
-                which makes the result None. Under an event loop it may be a coroutine function; a plain one
-                runs on a worker thread there.
+                takes one. It gives the value, `Fresh(value, ttl=…)`, or where there is nothing None or
+                `Absent(ttl=…)`, which make the result None. Under an event loop it may be a coroutine
+                function; a plain one runs on a worker thread there.
             args: What the loader is called with. Give what it needs here: a refresh in the background calls
                 it when this call is over, and what it names by itself may be something else by then.
             type: What the value is: any type that msgspec can decode. Without one, plain JSON values.
@@ -405,7 +405,7 @@ class Cache(CacheBase):
 
         Args:
             keys: Strs inside the namespace, or built keys.
-            loader: It may give `Fresh` and `Absent` in place of values.
+            loader: It may give `Fresh`, None and `Absent` in place of values.
             args: What it is called with before the keys.
             type: What the values are: any type that msgspec can decode. Without one, plain JSON values.
             ttl: How long they stay fresh: seconds, a timedelta, a tier or a policy.
@@ -446,7 +446,8 @@ class Cache(CacheBase):
 
         Args:
             key: A str inside the namespace, or a built `Key`.
-            value: What to store. Without a type, a plain JSON value.
+            value: What to store. Without a type, a plain JSON value. None is nothing, which is kept for no
+                longer than the policy's `negative_ttl`.
             ttl: How long it stays fresh: seconds, a timedelta, a tier or a policy. Where nothing is left of
                 it, the key is invalidated; it is never more than ten years.
             tags: What else it depends on, by name. Invalidated after this call began, they take it away.

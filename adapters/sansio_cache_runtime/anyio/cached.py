@@ -75,7 +75,7 @@ class CachedFunction(DecoratedFunction[CallsOf], Generic[P, R]):
     async def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """What the function gives, from the cache where it is there: see `Cache.get_or_load`.
 
-        Where the function gives `Absent`, that is None.
+        Where the function gives None or `Absent`, that is None.
 
         Raises:
             InvalidKeyError: An argument has no text, or no form, that tells it from every other.
@@ -127,8 +127,8 @@ class CachedFunction(DecoratedFunction[CallsOf], Generic[P, R]):
     async def many(self, calls: Iterable[Any]) -> dict[Any, R]:
         """What the function gives for many arguments, by these; one round trip for what is cached.
 
-        The function is called for each that is missing. One for which it gives `Absent` is missing in the
-        answer.
+        The function is called for each that is missing. Where it gives None or `Absent`, the answer has
+        nothing.
 
         Args:
             calls: Arguments, for a function of one; on an instance, for a method of one.

@@ -119,13 +119,15 @@ class Typed(TypedView, Generic[T]):
         )
         return values
 
-    async def set(self, key: str, value: T, *, ttl: AnyTtl | None = None, tags: Iterable[str] = ()) -> bool:
+    async def set(
+        self, key: str, value: T | None, *, ttl: AnyTtl | None = None, tags: Iterable[str] = ()
+    ) -> bool:
         """Store a value. True if it was stored: see `Cache.set`."""
         is_stored: bool = await self._cache.set(key, value, ttl=ttl, tags=tags, type=self._type)
         return is_stored
 
     async def set_many(
-        self, values: Mapping[str, T], *, ttl: AnyTtl | None = None, tags: Iterable[str] = ()
+        self, values: Mapping[str, T | None], *, ttl: AnyTtl | None = None, tags: Iterable[str] = ()
     ) -> dict[str, bool]:
         """Store values; says of each key whether it was stored: see `Cache.set_many`."""
         are_stored: dict[str, bool] = await self._cache.set_many(values, ttl=ttl, tags=tags, type=self._type)

@@ -489,9 +489,11 @@ class TestComputing:
         assert script.command == FillCells((fill,), 0.25)
         assert script.give(filled(STORED)).outcome == values(None)
 
-    def test_a_none_is_a_value(self):
-        script = begun((A,), skip=MissReason.DISABLED).give(Computed(0.0, {"a": None}))
-        assert script.outcome == ManyLoaded((Value(None),))
+    @pytest.mark.parametrize("given", [None, Absent(), Fresh(None, ttl=5)], ids=["none", "absent", "fresh"])
+    def test_nothing_is_missing_from_the_answer_and_stored(self, given):
+        script = self.script((A,)).give(Computed(0.5, {"a": given}))
+        assert [fill.body for fill in script.command.fills] == [seal(A, INTS, None, 0.5)]
+        assert script.give(filled(STORED)).outcome == ManyLoaded((Missing(),))
 
     def test_each_may_have_a_time_to_live_of_its_own(self):
         script = self.script(stale_for_s=5).give(

@@ -54,7 +54,7 @@ from sansio_cache.notices import Loaded as LoadedNotice
 from sansio_cache.operations.loading import RANDOM_BYTES, Finding, LoadRequest, compute
 from sansio_cache.operations.renewal import renew
 from sansio_cache.step import Abandoned, Loaded, Raised, Value
-from sansio_cache.ttl import Jitter
+from sansio_cache.ttl import NO_JITTER, Jitter
 from support.machines import GRANT, INTS, KEY, THEIRS, Script, absent_cell, draw, load_request, value_cell
 
 STORED = CellsFilled(0.0, (FillResult.STORED,))
@@ -284,11 +284,28 @@ class TestAnAbsence:
         script = begun(grant=None).give(Computed(0.0, Absent()))
         assert script.outcome == Loaded(None, None, accepted=False)
 
-    def test_is_told_from_a_none(self):
-        codec = codec_for(None, 1_000)
-        fill = filled(None, codec=codec)
-        assert fill.body == seal(KEY, codec, b"null", 0.0)
-        assert fill.body != seal(KEY, codec, None, 0.0)
+    @pytest.mark.parametrize("codec", [INTS, codec_for(None, 1_000)], ids=["typed", "plain"])
+    @pytest.mark.parametrize("given", [None, Fresh(None, ttl=60)], ids=["none", "fresh"])
+    def test_is_what_none_says(self, given, codec):
+        script = begun(codec=codec).give(Computed(0.0, given))
+        assert script.command.fills[0].body == seal(KEY, codec, None, 0.0)
+        script.give(CellsFilled(0.0, (FillResult.STORED,)))
+        assert script.outcome == Loaded(None, None, accepted=True)
+
+    @pytest.mark.parametrize(
+        ("given", "lives_ms"),
+        [
+            (None, 3_000),
+            (Absent(), 3_000),
+            (Absent(ttl=70), 70_000),
+            (Fresh(None, ttl=2), 2_000),
+            (Fresh(None, ttl=70), 10_000),
+        ],
+        ids=["none", "absent", "absent for so long", "fresh for less", "fresh for more"],
+    )
+    def test_lives_no_longer_than_a_value_would(self, given, lives_ms):
+        fill = filled(given, ttl=3, negative_ttl=10, jitter=NO_JITTER)
+        assert (fill.hard_ttl_ms, fill.soft_ttl_ms) == (lives_ms, 0)
 
 
 class TestFilling:
