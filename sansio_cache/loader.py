@@ -10,13 +10,28 @@
 
 from __future__ import annotations
 
-from typing import Any, Generic, TypeVar
+from types import FunctionType, UnionType
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeAlias, TypeVar, _SpecialForm
 
 import attrs
 
 from sansio_cache.ttl import Ttl, life_s
 
 T_co = TypeVar("T_co", covariant=True)
+
+Form: TypeAlias = UnionType | _SpecialForm | FunctionType
+"""What type checkers take some types for that are no classes: `A | B`, `Annotated`, a `NewType`."""
+
+
+class Storable(Protocol):
+    """What a value is to type checkers: anything but `Fresh` and `Absent`, which lack what every object has.
+
+    Without it they would take a loader that gives `User | Absent` for one whose values are `User | Absent`.
+    """
+
+    def __sizeof__(self) -> int:
+        """As every object has it."""
+        ...
 
 
 def _optional_life(ttl: Ttl | None) -> float | None:
@@ -36,6 +51,9 @@ class Fresh(Generic[T_co]):
         InvalidTtlError: `ttl` is no number, or NaN.
     """
 
+    if TYPE_CHECKING:
+        __sizeof__: ClassVar[None]  # type: ignore[assignment]  # pyright: ignore[reportIncompatibleMethodOverride]
+
     value: T_co = attrs.field(hash=False)
     ttl: float = attrs.field(converter=life_s, kw_only=True)
 
@@ -51,6 +69,9 @@ class Absent:
     Raises:
         InvalidTtlError: `ttl` is no number, or NaN.
     """
+
+    if TYPE_CHECKING:
+        __sizeof__: ClassVar[None]  # type: ignore[assignment]  # pyright: ignore[reportIncompatibleMethodOverride]
 
     ttl: float | None = attrs.field(default=None, converter=_optional_life, kw_only=True)
 

@@ -80,7 +80,7 @@ def _policy(**parts: Any) -> Policy:
 
 _SOFT: Final = {"ttl": SOFT_TTL_MS / 1000, "stale_for_s": (HARD_TTL_MS - SOFT_TTL_MS) / 1000}
 
-PLAIN: Final = _policy(ttl=HARD_TTL_MS / 1000)
+PLAIN: Final = _policy(ttl=HARD_TTL_MS / 1000, negative_ttl=HARD_TTL_MS / 1000)
 """Values are served while they are fresh, and that is for long."""
 STALE_AT_ONCE: Final = _policy(**_SOFT)
 """Stale values are served at once, and refreshed in the background."""

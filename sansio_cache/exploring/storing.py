@@ -113,7 +113,7 @@ def served(stored: Stored, act: Act) -> Served | None:
             current = variant_of
         if version != current:
             return None
-    loaded = int(payload_of(cell.body).strip(b'"'))
+    loaded = int(payload_of(cell.body).strip(b'"') or 0)  # that there is nothing is version 0
     return Served(act.places[0], loaded, not 0 < cell.soft_ms <= NOW_MS, is_tagged)
 
 

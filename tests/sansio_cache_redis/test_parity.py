@@ -31,7 +31,8 @@ RENAMED = {"close": "aclose", "__enter__": "__aenter__", "__exit__": "__aexit__"
 ASYNCHRONOUS = {
     "AsyncGenerator[": "Generator[",
     "AbstractAsyncContextManager[": "AbstractContextManager[",
-    "Awaitable[T | Fresh[T]]": "T | Fresh[T]",
+    "Awaitable[T]": "T",
+    "Awaitable[Fresh[T] | Absent | None]": "Fresh[T] | Absent | None",
     "Awaitable[Fresh[T]]": "Fresh[T]",
     "Awaitable[Outcome]": "Outcome",
     "Callable[[], AnyioBackend]": "Callable[[Background], SyncBackend]",

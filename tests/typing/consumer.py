@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, assert_type
+from typing import Any, NewType, Optional, TypeVar, Union, assert_type
 
 from sansio_cache import Absent, CacheConfig, CacheStats, Fresh, Key, KeyBuilder, LoadContext, Pattern
 from sansio_cache.notices import Hit, Loaded, Missed, Notice
@@ -16,6 +16,9 @@ from sansio_cache_runtime.results import InvalidateResult, PatternResult
 from sansio_cache_runtime.sync.background import Background
 from sansio_cache_runtime.sync.cache import Cache as SyncCache
 from sansio_cache_runtime.sync.entity import Entity
+
+T = TypeVar("T")
+UserId = NewType("UserId", int)
 
 
 @dataclass
@@ -57,6 +60,18 @@ def load_in_context(id: int, context: LoadContext) -> User:
 
 def find_user(id: int) -> User | None:
     return User(str(id)) if id else None
+
+
+def load_or_absent(id: int) -> User | Absent:
+    return User(str(id)) if id else Absent()
+
+
+def load_fresh_or_absent(id: int) -> Fresh[User] | Absent:
+    return Fresh(User(str(id)), ttl=60) if id else Absent()
+
+
+def load_for(kind: type[T], load: Callable[[], T], cache: sync_cache.Cache) -> T:
+    return cache.get_or_load("of any type", load, type=kind)
 
 
 def load_users(database: str, keys: list[str]) -> dict[str, User]:
@@ -156,7 +171,6 @@ def with_stores_of_ones_own(
 
 def blocking(cache: sync_cache.Cache) -> None:
     assert_type(cache.get_or_load("user:1", load_user, type=User), User)
-    assert_type(cache.get_or_load("user:1", lambda: {"name": "Ada"}, type=User), User)
     assert_type(cache.get_or_load("users", list, type=list[User]), list[User])
     assert_type(cache.get_or_load("count", lambda: 1), int)
     assert_type(cache.get_or_load("user:1", load_user_of, 1), User)
@@ -166,6 +180,16 @@ def blocking(cache: sync_cache.Cache) -> None:
     assert_type(cache.get_or_load("user:1", load_in_context, 1, type=User), User)
     assert_type(cache.get_or_load("user:1", lambda count: count + 1, 1), int)
     assert_type(cache.get_or_load("user:1", find_user, 1), User | None)
+    assert_type(cache.get_or_load("user:1", find_user, 1, type=User), User | None)
+    assert_type(cache.get_or_load("user:1", load_or_absent, 1, type=User), User | None)
+    assert_type(cache.get_or_load("user:1", load_fresh_or_absent, 1), User | None)
+    assert_type(cache.get_or_load("user:1", load_fresh_or_absent, 1, type=User), User | None)
+    assert_type(cache.get_or_load("user:1", lambda: load_user_of(1), type=User), User)
+    assert_type(cache.get_or_load("user:1", lambda each: find_user(each), 1, type=User), User | None)
+    assert_type(cache.get_or_load("user:1", find_user, 1, type=Optional[User]), Any)  # noqa: UP045
+    assert_type(cache.get_or_load("id:1", lambda: "a", type=Union[str, int]), Any)  # noqa: UP007
+    cache.get_or_load("user:1", load_user_of, 1, type=User | None)
+    cache.get_or_load("id:1", lambda: UserId(1), type=UserId)
     cache.get_or_load("user:1", load_user_of)  # type: ignore[call-arg, arg-type]
     cache.get_or_load("user:1", load_user_of, "1")  # type: ignore[arg-type]
     cache.get_or_load("user:1", load_user_of, "1", type=User)  # type: ignore[arg-type]
@@ -223,6 +247,8 @@ async def asynchronous(cache: async_cache.Cache) -> None:
     assert_type(await cache.get_or_load("user:1", load_user_of, 1), User)
     assert_type(await cache.get_or_load("user:1", load_later_of, 1, type=User), User)
     assert_type(await cache.get_or_load("user:1", load_in_context, 1), User)
+    assert_type(await cache.get_or_load("user:1", find_user, 1, type=User), User | None)
+    assert_type(await cache.get_or_load("user:1", lambda: load_later_of(1), type=User), User)
     await cache.get_or_load("user:1", load_later_of, "1")  # type: ignore[arg-type]
     assert_type(await cache.get_or_load_many(["user:1"], load_users, "db", type=User), dict[str, User])
     assert_type(await cache.get("user:1", type=User), User | None)

@@ -19,7 +19,7 @@ from weakref import WeakSet, finalize
 from sansio_cache.config import CacheConfig
 from sansio_cache.errors import CacheClosedError
 from sansio_cache.health import Health
-from sansio_cache.loader import Fresh, LoadContext
+from sansio_cache.loader import Absent, Form, Fresh, LoadContext, Storable
 from sansio_cache.notices import OperationName
 from sansio_cache.policy import Policy
 from sansio_cache.step import Loaded, ManyHeld, Outcome, Step, Value
@@ -31,7 +31,7 @@ from sansio_cache_runtime.anyio.driver import Driver
 from sansio_cache_runtime.anyio.entity import Entity, GivenById
 from sansio_cache_runtime.anyio.event import LoopEvent
 from sansio_cache_runtime.anyio.loops import library
-from sansio_cache_runtime.anyio.typed import Given, GivenOrNothing, Typed
+from sansio_cache_runtime.anyio.typed import Given, GivenMany, GivenOrNothing, Typed
 from sansio_cache_runtime.backend import AnyioBackend
 from sansio_cache_runtime.blocks import async_block
 from sansio_cache_runtime.cache_base import CacheBase, made_config, warn_of_dropped
@@ -56,6 +56,7 @@ from sansio_cache_runtime.results import (
 )
 
 T = TypeVar("T")
+V = TypeVar("V", bound=Storable)
 D = TypeVar("D")
 HeldT = TypeVar("HeldT", bound=HeldKeys)
 Ts = TypeVarTuple("Ts")
@@ -193,24 +194,46 @@ class Cache(CacheBase):
     async def get_or_load(
         self,
         key: str,
-        loader: Callable[[*Ts], Any],
+        loader: Callable[[*Ts], Given[V]],
         *args: *Ts,
-        type: type[T],
+        type: type[V],
         ttl: AnyTtl | None = None,
         tags: Iterable[str] = (),
         policy: Policy | None = None,
-    ) -> T: ...
+    ) -> V: ...
     @overload
     async def get_or_load(
         self,
         key: str,
-        loader: Callable[[*Ts, LoadContext], Any],
+        loader: Callable[[*Ts, LoadContext], Given[V]],
         *args: *Ts,
-        type: type[T],
+        type: type[V],
         ttl: AnyTtl | None = None,
         tags: Iterable[str] = (),
         policy: Policy | None = None,
-    ) -> T: ...
+    ) -> V: ...
+    @overload
+    async def get_or_load(
+        self,
+        key: str,
+        loader: Callable[[*Ts], GivenOrNothing[V]],
+        *args: *Ts,
+        type: type[V],
+        ttl: AnyTtl | None = None,
+        tags: Iterable[str] = (),
+        policy: Policy | None = None,
+    ) -> V | None: ...
+    @overload
+    async def get_or_load(
+        self,
+        key: str,
+        loader: Callable[[*Ts, LoadContext], GivenOrNothing[V]],
+        *args: *Ts,
+        type: type[V],
+        ttl: AnyTtl | None = None,
+        tags: Iterable[str] = (),
+        policy: Policy | None = None,
+    ) -> V | None: ...
     @overload
     async def get_or_load(
         self,
@@ -237,7 +260,29 @@ class Cache(CacheBase):
     async def get_or_load(
         self,
         key: str,
-        loader: Callable[[*Ts], Awaitable[T | Fresh[T]]],
+        loader: Callable[[*Ts], Awaitable[Fresh[T] | Absent | None]],
+        *args: *Ts,
+        type: None = None,
+        ttl: AnyTtl | None = None,
+        tags: Iterable[str] = (),
+        policy: Policy | None = None,
+    ) -> T | None: ...
+    @overload
+    async def get_or_load(
+        self,
+        key: str,
+        loader: Callable[[*Ts, LoadContext], Awaitable[Fresh[T] | Absent | None]],
+        *args: *Ts,
+        type: None = None,
+        ttl: AnyTtl | None = None,
+        tags: Iterable[str] = (),
+        policy: Policy | None = None,
+    ) -> T | None: ...
+    @overload
+    async def get_or_load(
+        self,
+        key: str,
+        loader: Callable[[*Ts], Awaitable[T]],
         *args: *Ts,
         type: None = None,
         ttl: AnyTtl | None = None,
@@ -248,7 +293,7 @@ class Cache(CacheBase):
     async def get_or_load(
         self,
         key: str,
-        loader: Callable[[*Ts, LoadContext], Awaitable[T | Fresh[T]]],
+        loader: Callable[[*Ts, LoadContext], Awaitable[T]],
         *args: *Ts,
         type: None = None,
         ttl: AnyTtl | None = None,
@@ -281,7 +326,29 @@ class Cache(CacheBase):
     async def get_or_load(
         self,
         key: str,
-        loader: Callable[[*Ts], T | Fresh[T]],
+        loader: Callable[[*Ts], Fresh[T] | Absent | None],
+        *args: *Ts,
+        type: None = None,
+        ttl: AnyTtl | None = None,
+        tags: Iterable[str] = (),
+        policy: Policy | None = None,
+    ) -> T | None: ...
+    @overload
+    async def get_or_load(
+        self,
+        key: str,
+        loader: Callable[[*Ts, LoadContext], Fresh[T] | Absent | None],
+        *args: *Ts,
+        type: None = None,
+        ttl: AnyTtl | None = None,
+        tags: Iterable[str] = (),
+        policy: Policy | None = None,
+    ) -> T | None: ...
+    @overload
+    async def get_or_load(
+        self,
+        key: str,
+        loader: Callable[[*Ts], T],
         *args: *Ts,
         type: None = None,
         ttl: AnyTtl | None = None,
@@ -292,7 +359,7 @@ class Cache(CacheBase):
     async def get_or_load(
         self,
         key: str,
-        loader: Callable[[*Ts, LoadContext], T | Fresh[T]],
+        loader: Callable[[*Ts, LoadContext], T],
         *args: *Ts,
         type: None = None,
         ttl: AnyTtl | None = None,
@@ -305,7 +372,7 @@ class Cache(CacheBase):
         key: str,
         loader: Callable[[*Ts], Any],
         *args: *Ts,
-        type: Any,
+        type: Form,
         ttl: AnyTtl | None = None,
         tags: Iterable[str] = (),
         policy: Policy | None = None,
@@ -316,7 +383,7 @@ class Cache(CacheBase):
         key: str,
         loader: Callable[[*Ts, LoadContext], Any],
         *args: *Ts,
-        type: Any,
+        type: Form,
         ttl: AnyTtl | None = None,
         tags: Iterable[str] = (),
         policy: Policy | None = None,
@@ -369,20 +436,31 @@ class Cache(CacheBase):
     async def get_or_load_many(
         self,
         keys: Iterable[str],
-        loader: Callable[[*Ts, list[str]], Any],
+        loader: Callable[[*Ts, list[str]], GivenMany[V]],
         *args: *Ts,
-        type: type[T],
+        type: type[V],
         ttl: AnyTtl | None = None,
         tags: Iterable[str] = (),
         policy: Policy | None = None,
-    ) -> dict[str, T]: ...
+    ) -> dict[str, V]: ...
     @overload
     async def get_or_load_many(
         self,
         keys: Iterable[str],
         loader: Callable[[*Ts, list[str]], Any],
         *args: *Ts,
-        type: Any = None,
+        type: None = None,
+        ttl: AnyTtl | None = None,
+        tags: Iterable[str] = (),
+        policy: Policy | None = None,
+    ) -> dict[str, Any]: ...
+    @overload
+    async def get_or_load_many(
+        self,
+        keys: Iterable[str],
+        loader: Callable[[*Ts, list[str]], Any],
+        *args: *Ts,
+        type: Form,
         ttl: AnyTtl | None = None,
         tags: Iterable[str] = (),
         policy: Policy | None = None,

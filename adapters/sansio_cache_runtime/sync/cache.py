@@ -17,7 +17,7 @@ from weakref import WeakSet, finalize
 from sansio_cache.config import CacheConfig
 from sansio_cache.errors import CacheClosedError
 from sansio_cache.health import Health
-from sansio_cache.loader import Fresh, LoadContext
+from sansio_cache.loader import Absent, Form, Fresh, LoadContext, Storable
 from sansio_cache.notices import OperationName
 from sansio_cache.policy import Policy
 from sansio_cache.step import Loaded, ManyHeld, Outcome, Step, Value
@@ -48,9 +48,10 @@ from sansio_cache_runtime.sync.background import Background
 from sansio_cache_runtime.sync.cached import CachedFunction, Decorator
 from sansio_cache_runtime.sync.driver import Driver
 from sansio_cache_runtime.sync.entity import Entity, GivenById
-from sansio_cache_runtime.sync.typed import Given, GivenOrNothing, Typed
+from sansio_cache_runtime.sync.typed import Given, GivenMany, GivenOrNothing, Typed
 
 T = TypeVar("T")
+V = TypeVar("V", bound=Storable)
 D = TypeVar("D")
 HeldT = TypeVar("HeldT", bound=HeldKeys)
 Ts = TypeVarTuple("Ts")
@@ -194,24 +195,46 @@ class Cache(CacheBase):
     def get_or_load(
         self,
         key: str,
-        loader: Callable[[*Ts], Any],
+        loader: Callable[[*Ts], Given[V]],
         *args: *Ts,
-        type: type[T],
+        type: type[V],
         ttl: AnyTtl | None = None,
         tags: Iterable[str] = (),
         policy: Policy | None = None,
-    ) -> T: ...
+    ) -> V: ...
     @overload
     def get_or_load(
         self,
         key: str,
-        loader: Callable[[*Ts, LoadContext], Any],
+        loader: Callable[[*Ts, LoadContext], Given[V]],
         *args: *Ts,
-        type: type[T],
+        type: type[V],
         ttl: AnyTtl | None = None,
         tags: Iterable[str] = (),
         policy: Policy | None = None,
-    ) -> T: ...
+    ) -> V: ...
+    @overload
+    def get_or_load(
+        self,
+        key: str,
+        loader: Callable[[*Ts], GivenOrNothing[V]],
+        *args: *Ts,
+        type: type[V],
+        ttl: AnyTtl | None = None,
+        tags: Iterable[str] = (),
+        policy: Policy | None = None,
+    ) -> V | None: ...
+    @overload
+    def get_or_load(
+        self,
+        key: str,
+        loader: Callable[[*Ts, LoadContext], GivenOrNothing[V]],
+        *args: *Ts,
+        type: type[V],
+        ttl: AnyTtl | None = None,
+        tags: Iterable[str] = (),
+        policy: Policy | None = None,
+    ) -> V | None: ...
     @overload
     def get_or_load(
         self,
@@ -238,7 +261,29 @@ class Cache(CacheBase):
     def get_or_load(
         self,
         key: str,
-        loader: Callable[[*Ts], T | Fresh[T]],
+        loader: Callable[[*Ts], Fresh[T] | Absent | None],
+        *args: *Ts,
+        type: None = None,
+        ttl: AnyTtl | None = None,
+        tags: Iterable[str] = (),
+        policy: Policy | None = None,
+    ) -> T | None: ...
+    @overload
+    def get_or_load(
+        self,
+        key: str,
+        loader: Callable[[*Ts, LoadContext], Fresh[T] | Absent | None],
+        *args: *Ts,
+        type: None = None,
+        ttl: AnyTtl | None = None,
+        tags: Iterable[str] = (),
+        policy: Policy | None = None,
+    ) -> T | None: ...
+    @overload
+    def get_or_load(
+        self,
+        key: str,
+        loader: Callable[[*Ts], T],
         *args: *Ts,
         type: None = None,
         ttl: AnyTtl | None = None,
@@ -249,7 +294,7 @@ class Cache(CacheBase):
     def get_or_load(
         self,
         key: str,
-        loader: Callable[[*Ts, LoadContext], T | Fresh[T]],
+        loader: Callable[[*Ts, LoadContext], T],
         *args: *Ts,
         type: None = None,
         ttl: AnyTtl | None = None,
@@ -262,7 +307,7 @@ class Cache(CacheBase):
         key: str,
         loader: Callable[[*Ts], Any],
         *args: *Ts,
-        type: Any,
+        type: Form,
         ttl: AnyTtl | None = None,
         tags: Iterable[str] = (),
         policy: Policy | None = None,
@@ -273,7 +318,7 @@ class Cache(CacheBase):
         key: str,
         loader: Callable[[*Ts, LoadContext], Any],
         *args: *Ts,
-        type: Any,
+        type: Form,
         ttl: AnyTtl | None = None,
         tags: Iterable[str] = (),
         policy: Policy | None = None,
@@ -327,20 +372,31 @@ class Cache(CacheBase):
     def get_or_load_many(
         self,
         keys: Iterable[str],
-        loader: Callable[[*Ts, list[str]], Any],
+        loader: Callable[[*Ts, list[str]], GivenMany[V]],
         *args: *Ts,
-        type: type[T],
+        type: type[V],
         ttl: AnyTtl | None = None,
         tags: Iterable[str] = (),
         policy: Policy | None = None,
-    ) -> dict[str, T]: ...
+    ) -> dict[str, V]: ...
     @overload
     def get_or_load_many(
         self,
         keys: Iterable[str],
         loader: Callable[[*Ts, list[str]], Any],
         *args: *Ts,
-        type: Any = None,
+        type: None = None,
+        ttl: AnyTtl | None = None,
+        tags: Iterable[str] = (),
+        policy: Policy | None = None,
+    ) -> dict[str, Any]: ...
+    @overload
+    def get_or_load_many(
+        self,
+        keys: Iterable[str],
+        loader: Callable[[*Ts, list[str]], Any],
+        *args: *Ts,
+        type: Form,
         ttl: AnyTtl | None = None,
         tags: Iterable[str] = (),
         policy: Policy | None = None,

@@ -38,3 +38,10 @@ def test_what_has_no_life_left_is_a_loaders_and_no_writers(is_text, version):
     assert act.loaded(7) == Fresh(version, ttl=0)
     assert act.value(7) == version
     assert Act(Deed.LOAD, is_text=is_text).loaded(7) == version
+
+
+def test_that_there_is_nothing_is_the_first_version_where_an_act_says_so():
+    act = Act(Deed.LOAD, begins_with_none=True)
+    assert act.loaded(0) is None
+    assert act.loaded(1) == 1
+    assert Act(Deed.LOAD).loaded(0) == 0
