@@ -13,12 +13,18 @@ from sansio_cache.errors import (
     ConfigurationError,
     InvalidKeyError,
     InvalidTtlError,
+    LockLostError,
+    NoEntryError,
+    NotStoredError,
     ProtocolError,
     RecursiveLoadError,
     SerializationError,
+    UnknownOutcomeError,
 )
 from sansio_cache.keys import Key, KeyBuilder, Pattern
 from sansio_cache.loader import Absent, Fresh, LoadContext
+from sansio_cache.lookup import EntryState, Lookup
+from sansio_cache.patterns import escape_glob
 from sansio_cache.policy import Policy
 from sansio_cache.stats import CacheStats, EntityStats, Histogram, Sizes
 from sansio_cache.strategies import CacheAside, RefreshAhead, WriteThrough
@@ -42,6 +48,7 @@ __all__ = [
     "CacheTimeoutError",
     "ConfigurationError",
     "EntityStats",
+    "EntryState",
     "Fresh",
     "Histogram",
     "InvalidKeyError",
@@ -50,6 +57,10 @@ __all__ = [
     "Key",
     "KeyBuilder",
     "LoadContext",
+    "LockLostError",
+    "Lookup",
+    "NoEntryError",
+    "NotStoredError",
     "Pattern",
     "Policy",
     "ProtocolError",
@@ -59,5 +70,7 @@ __all__ = [
     "SerializationError",
     "Sizes",
     "Tier",
+    "UnknownOutcomeError",
     "WriteThrough",
+    "escape_glob",
 ]

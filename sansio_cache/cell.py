@@ -92,6 +92,11 @@ def make_grant(nonce: bytes, server_us: int) -> bytes:
     return nonce + server_us.to_bytes(GRANT_BYTES - NONCE_BYTES, "big")
 
 
+def grant_us(grant: bytes) -> int:
+    """The server's clock in microseconds when a grant was issued; 0 for none."""
+    return int.from_bytes(grant[NONCE_BYTES:])
+
+
 def is_granted_to(grant: bytes, lease_id: bytes) -> bool:
     """Whether a lease is that of a cell's grant: by its id, or by its nonce where no id is known (S5)."""
     return grant != NO_GRANT and grant.startswith(lease_id)

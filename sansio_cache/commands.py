@@ -69,6 +69,13 @@ class ReadCells(Struct, frozen=True):
     tags: tuple[str, ...] = ()
 
 
+class InspectCell(Struct, frozen=True):
+    """Read one cell, with how long it has to live and the store's clock. Answered by `CellInspected`."""
+
+    key: str
+    timeout_s: float
+
+
 class ReadTags(Struct, frozen=True):
     """Read the versions of tags. Answered by `TagsRead`."""
 
@@ -164,6 +171,74 @@ class HoldCells(Struct, frozen=True):
     capture: Capture = NO_TAGS
 
 
+class ClaimCell(Struct, frozen=True):
+    """Take a key for a writer, if no value is there. Answered by `HoldsTaken`, `ValueFound` or `WriterFound`.
+
+    The answer that there is nothing is no value, and neither is another's lease: both go. What is foreign
+    counts as a value.
+    """
+
+    key: str
+    nonce: bytes
+    hold_ms: int
+    timeout_s: float
+    capture: Capture = NO_TAGS
+
+
+class SwapCell(Struct, frozen=True):
+    """Replace a fresh value, if it is the very one that `version` names. Answered by `CellSwapped`.
+
+    The new one gets an id of its own, made of `nonce`. It keeps the tags of the other with their versions,
+    and where `hard_ttl_ms` is 0 what that had left to live. Loads in flight are voided.
+    """
+
+    key: str
+    version: bytes
+    """The `filled_by` of the value that is to be replaced."""
+    nonce: bytes
+    hard_ttl_ms: int
+    soft_ttl_ms: int
+    body: bytes
+    """Without tags."""
+    timeout_s: float
+
+
+class TouchCell(Struct, frozen=True):
+    """Let a fresh value live longer, if it is the very one that `version` names. Answered by `CellTouched`.
+
+    It is fresh for `ttl_ms` from now then, if it was not to be for longer. Hard and soft expiry move by as
+    much, and the hard one to no later than `max_life_ms` after its fill was granted. The tags of `capture`
+    are made to live longer before that.
+    """
+
+    key: str
+    version: bytes
+    ttl_ms: int
+    max_life_ms: int
+    nonce: bytes
+    timeout_s: float
+    capture: Capture = NO_TAGS
+
+
+class TakeLock(Struct, frozen=True):
+    """Take a lock that nobody holds. Answered by `HoldsTaken`, `WriterFound` or `ForeignFound`.
+
+    The second half of the grant is the token: higher than that of any grant before.
+    """
+
+    key: str
+    nonce: bytes
+    lease_ms: int
+    timeout_s: float
+
+
+class FreeLock(Struct, frozen=True):
+    """Give a lock back, if it is still ours. Its token is kept. Answered by `LeasesReleased`."""
+
+    lock: Lease
+    timeout_s: float
+
+
 class ExpireCells(Struct, frozen=True):
     """Make values stale at once, keeping them for those who may serve stale ones. Answered by `CellsExpired`.
 
@@ -175,10 +250,14 @@ class ExpireCells(Struct, frozen=True):
 
 
 class DeleteKeys(Struct, frozen=True):
-    """Remove keys. This is an invalidation, complete in itself. Answered by `KeysDeleted`."""
+    """Remove keys. This is an invalidation, complete in itself. Answered by `KeysDeleted`.
+
+    `looks`: the caller wants to know whether a value was there. For one key.
+    """
 
     keys: tuple[str, ...]
     timeout_s: float
+    looks: bool = False
 
 
 class ScanKeys(Struct, frozen=True):
@@ -286,6 +365,7 @@ class Sleep(Struct, frozen=True):
 StoreCommand = (
     ReadCell
     | ReadCells
+    | InspectCell
     | ReadTags
     | AcquireLease
     | AcquireLeases
@@ -293,6 +373,11 @@ StoreCommand = (
     | RenewLeases
     | ReleaseLeases
     | HoldCells
+    | ClaimCell
+    | SwapCell
+    | TouchCell
+    | TakeLock
+    | FreeLock
     | ExpireCells
     | DeleteKeys
     | ScanKeys

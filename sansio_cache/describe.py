@@ -38,6 +38,8 @@ from sansio_cache.notices import (
     Stored,
     StoreErrored,
     StoreGaveUp,
+    SwapRefused,
+    Touched,
     Unasked,
     Unstorable,
     VariantStored,
@@ -90,6 +92,10 @@ def describe(notice: Notice) -> str:  # noqa: C901 - one case for each notice is
             return "stored"
         case FillRefused():
             return "not stored: the lease was voided by an invalidation, or lost"
+        case SwapRefused():
+            return "not stored: the entry was not the one that was to be replaced, or not fresh"
+        case Touched():
+            return "let live longer"
         case Unstorable(why=why) if why:
             return f"not stored: {why}"
         case Unstorable(kind=kind):

@@ -25,7 +25,7 @@ from typing import Any, ClassVar, Final, Literal
 
 from msgspec import Struct
 
-from sansio_cache.cell import NO_GRANT, Cell, Foreign, Kind
+from sansio_cache.cell import NO_GRANT, Cell, Foreign, Kind, grant_us
 from sansio_cache.codec import JSON, Codec
 from sansio_cache.codecs.value_codec import Undecodable
 from sansio_cache.signals import let_through
@@ -77,7 +77,7 @@ class Servable(Struct, frozen=True, gc=False):
     @property
     def filled_ms(self) -> int:
         """When its load was granted, on the server's clock."""
-        return int.from_bytes(self.cell.filled_by[8:]) // 1000
+        return grant_us(self.cell.filled_by) // 1000
 
     @property
     def load_ms(self) -> int:
@@ -159,6 +159,15 @@ def seal(
     return header + (payload or b"")
 
 
+def retagged(body: bytes, other: bytes) -> bytes | None:
+    """A body without tags, with those of another body and their versions; None where that is nonsense."""
+    unpacked = _unpacked(other) if len(other) >= BODY_HEADER_BYTES else None
+    if unpacked is None:
+        return None
+    head = body[:TAGS_AT] + other[TAGS_AT : TAGS_AT + 1] + body[TAGS_AT + 1 : BODY_HEADER_BYTES]
+    return head + other[BODY_HEADER_BYTES : unpacked[1]] + body[BODY_HEADER_BYTES:]
+
+
 def _packed(tag: str, version: bytes) -> bytes:
     name = tag.encode()
     return version + _LENGTH.pack(len(name)) + name
@@ -181,6 +190,38 @@ def _unpacked(body: bytes) -> tuple[dict[str, bytes], int] | None:
             return None
         at = end
     return tags, at
+
+
+def is_nothing(body: bytes) -> bool:
+    """Whether a body says that there is known to be nothing. It has a header."""
+    return body[_KIND_AT] == NOTHING
+
+
+def weigh(cell: Cell | Foreign | None, key: str, server_ms: int | None, versions: Versions = ()) -> Verdict:
+    """Decide what a cell is worth to one who does not want its value: as `examine`, of whatever type it is.
+
+    Args:
+        cell: What the store holds.
+        key: The full key.
+        server_ms: The server's clock in milliseconds, as in `examine`.
+        versions: The tags that are known, with their current versions.
+
+    Returns:
+        A verdict whose value is None.
+    """
+    if isinstance(cell, Foreign):
+        return _FOREIGN
+    if cell is None or cell.kind != _VALUE:
+        return ABSENT
+    body = cell.body
+    if len(body) < BODY_HEADER_BYTES:
+        return Unservable(MissReason.CORRUPT, cell.filled_by)
+    if not body.startswith(_stamp(key, b"")[:_CHECK_BYTES]):
+        return Unservable(MissReason.KEY_CHECK, cell.filled_by)
+    checked = _check(body, versions, cell.filled_by)
+    if not isinstance(checked, int):
+        return checked
+    return Servable(None, is_fresh(cell, server_ms), cell, is_nothing(body))
 
 
 def stored_for_another(cell: Cell | Foreign | None, key: str) -> bytes | None:

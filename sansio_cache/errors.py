@@ -18,6 +18,38 @@ class CacheTimeoutError(CacheConnectionError):
     """The store did not answer in time."""
 
 
+class UnknownOutcomeError(CacheConnectionError):
+    """Whether the store did what it was asked is not known: the answer was lost.
+
+    The call must not be repeated as it is: it may have been done. Look (`lookup`) and decide.
+    """
+
+
+class NotStoredError(CacheError):
+    """A value was not stored, and the caller asked to be told why.
+
+    Attributes:
+        reason: `"store_error"`: the store is away; what it holds of the key is invalidated, or will be.
+            `"overtaken"`: another write of the key came between. `"outlived"`: nothing of its time to live
+            was left. `"disabled"`: the cache is switched off.
+    """
+
+    def __init__(self, message: str, reason: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[type[NotStoredError], tuple[str, str]]:
+        return type(self), (str(self), self.reason)
+
+
+class NoEntryError(CacheError, LookupError):
+    """There is no fresh value that could be changed."""
+
+
+class LockLostError(CacheError, RuntimeError):
+    """A lock is not held any more: its lease could not be renewed in time, and another may hold it."""
+
+
 class SerializationError(CacheError):
     """A value cannot be stored so that it comes back equal, or is too large."""
 

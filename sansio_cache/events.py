@@ -63,6 +63,11 @@ class FailureKind(StrEnum):
         return self in _IN_VAIN
 
     @property
+    def is_refusal(self) -> bool:
+        """Whether the store has said that it did not do what it was asked. Otherwise nobody knows."""
+        return self in _REFUSALS
+
+    @property
     def is_retryable(self) -> bool:
         """Whether the same command may fare better at once."""
         return self in _RETRYABLE
@@ -79,6 +84,16 @@ _OUTAGES = frozenset(
 )
 _LOCAL = frozenset({FailureKind.RESET, FailureKind.OVERLOADED, FailureKind.EXHAUSTED})
 _IN_VAIN = _OUTAGES | {FailureKind.OVERLOADED, FailureKind.EXHAUSTED}
+_REFUSALS = frozenset(
+    {
+        FailureKind.OUT_OF_MEMORY,
+        FailureKind.WRITES_REFUSED,
+        FailureKind.PERMISSION,
+        FailureKind.READ_ONLY,
+        FailureKind.UNAVAILABLE,
+        FailureKind.AUTHENTICATION,
+    }
+)
 _RETRYABLE = frozenset(
     {
         FailureKind.TIMEOUT,
@@ -122,6 +137,15 @@ class CellsRead(Struct, frozen=True):
     cells: tuple[Cell | Foreign | None, ...]
     server_ms: int | None
     versions: tuple[bytes, ...] = ()
+
+
+class CellInspected(Struct, frozen=True):
+    """The cell as it is, None where the key does not exist. The store keeps it for `left_ms` more."""
+
+    now_s: float
+    cell: Cell | Foreign | None
+    left_ms: int
+    server_ms: int
 
 
 class TagsRead(Struct, frozen=True):
@@ -214,6 +238,26 @@ class HoldsTaken(Struct, frozen=True):
     versions: tuple[bytes, ...] = ()
 
 
+class ValueFound(Struct, frozen=True):
+    """The key has a value already, or what is not ours."""
+
+    now_s: float
+
+
+class CellSwapped(Struct, frozen=True):
+    """The value was replaced, and the new one has this id; None where it was not there any more."""
+
+    now_s: float
+    version: bytes | None
+
+
+class CellTouched(Struct, frozen=True):
+    """Whether the value was there, and fresh; it lives longer then."""
+
+    now_s: float
+    touched: bool
+
+
 class CellsExpired(Struct, frozen=True):
     """The values are stale now; `count` of them were there."""
 
@@ -222,10 +266,14 @@ class CellsExpired(Struct, frozen=True):
 
 
 class KeysDeleted(Struct, frozen=True):
-    """The keys are gone; `count` of them existed."""
+    """The keys are gone; `count` of them existed.
+
+    `existed` is whether a value was among what went, where that was asked for and is known.
+    """
 
     now_s: float
     count: int
+    existed: bool | None = None
 
 
 class KeysFound(Struct, frozen=True):
@@ -336,6 +384,7 @@ class Interrupted(Struct, frozen=True):
 # What may answer each command. A state narrows to one of these, and matches it exhaustively.
 ReadAnswer = CellRead | StoreFailed | Interrupted
 ReadManyAnswer = CellsRead | StoreFailed | Interrupted
+InspectAnswer = CellInspected | StoreFailed | Interrupted
 ReadTagsAnswer = TagsRead | StoreFailed | Interrupted
 AcquireAnswer = AcquireReply | StoreFailed | Interrupted
 AcquireManyAnswer = LeasesAnswered | StoreFailed | Interrupted
@@ -343,6 +392,10 @@ FillAnswer = CellsFilled | StoreFailed | Interrupted
 RenewAnswer = LeasesRenewed | StoreFailed | Interrupted
 ReleaseAnswer = LeasesReleased | StoreFailed | Interrupted
 HoldAnswer = HoldsTaken | StoreFailed | Interrupted
+ClaimAnswer = HoldsTaken | ValueFound | WriterFound | StoreFailed | Interrupted
+SwapAnswer = CellSwapped | StoreFailed | Interrupted
+TouchAnswer = CellTouched | StoreFailed | Interrupted
+LockAnswer = HoldsTaken | WriterFound | ForeignFound | StoreFailed | Interrupted
 ExpireAnswer = CellsExpired | StoreFailed | Interrupted
 DeleteAnswer = KeysDeleted | StoreFailed | Interrupted
 ScanAnswer = KeysFound | StoreFailed | Interrupted
@@ -354,6 +407,7 @@ SleepAnswer = Woke | Interrupted
 StoreEvent = (
     CellRead
     | CellsRead
+    | CellInspected
     | TagsRead
     | LeaseGranted
     | LeaseDenied
@@ -365,6 +419,9 @@ StoreEvent = (
     | LeasesRenewed
     | LeasesReleased
     | HoldsTaken
+    | ValueFound
+    | CellSwapped
+    | CellTouched
     | CellsExpired
     | KeysDeleted
     | KeysFound

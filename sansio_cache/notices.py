@@ -30,6 +30,13 @@ class OperationName(StrEnum):
     EXPIRE = "expire"
     MUTATE = "mutate"
     DELETE_PATTERN = "delete_pattern"
+    LOOKUP = "lookup"
+    TOUCH = "touch"
+    ADD = "add"
+    SWAP = "swap"
+    UPDATE = "update"
+    LOCK = "lock"
+    SCAN = "scan"
     REFRESH = "refresh"
     """That of nobody: a reader's operation has begun it in the background."""
 
@@ -52,7 +59,7 @@ class Result(StrEnum):
     STORED = "stored"
     """The store has taken all values."""
     REFUSED = "refused"
-    """The store has not taken a value: its hold was voided by an invalidation, or lost."""
+    """The store has not taken a value: its hold was voided or lost, or another value is in its place."""
     DONE = "done"
     """What was asked for was done."""
     PENDING = "pending"
@@ -236,6 +243,18 @@ class Outlived(Struct, frozen=True):
     key: str
 
 
+class SwapRefused(Struct, frozen=True):
+    """A value was not stored: the entry was not the fresh one that it was to replace."""
+
+    key: str
+
+
+class Touched(Struct, frozen=True):
+    """An entry was let live longer."""
+
+    key: str
+
+
 class LeaseLost(Struct, frozen=True):
     """A renewal found that the lease is no longer ours."""
 
@@ -360,6 +379,8 @@ Notice = (
     | LoadFailed
     | Stored
     | FillRefused
+    | SwapRefused
+    | Touched
     | Unstorable
     | Outlived
     | LeaseLost

@@ -4,7 +4,8 @@ One immutable value, per cache, per entity or per call. What contradicts itself 
 
 Early refresh has two forms. At a fixed share of an entry's life the next reader starts a refresh; or each
 reader starts one with a probability that rises as the expiry comes near, in proportion to how long the value
-took to load: XFetch (Vattani, Chierichetti, Lowenstein 2015, https://www.vldb.org/pvldb/vol8/p886-vattani.pdf).
+took to load: XFetch (Vattani, Chierichetti, Lowenstein 2015,
+https://www.vldb.org/pvldb/vol8/p886-vattani.pdf).
 """
 
 from __future__ import annotations
@@ -81,6 +82,8 @@ class Policy:
             background, as 0.8. None does not.
         xfetch_beta: Refresh early at random instead, the more likely the nearer the expiry and the longer the
             load took; 1 is the usual value, more is earlier. None does not.
+        max_life_s: How long an entry may live in all, from its load on, where it is let live longer by
+            `touch` or by `get(…, renew=…)`. None is the longest that this policy gives an entry anyway.
         negative_ttl: How long it is kept that there is nothing, where neither a loader nor a shorter `ttl`
             says so.
         lease_s: How long a load may go on without a sign of life before another may begin. It is renewed
@@ -109,6 +112,9 @@ class Policy:
     stale_for_s: float = attrs.field(default=0.0, validator=_seconds(0, MAX_TTL_S))
     refresh_at: float | None = attrs.field(default=None, validator=between(0, 1))
     xfetch_beta: float | None = attrs.field(default=None, validator=between(0, 1000))
+    max_life_s: float | None = attrs.field(
+        default=None, validator=attrs.validators.optional(_seconds(0.001, MAX_TTL_S))
+    )
     negative_ttl: float = attrs.field(default=60.0, converter=ttl_seconds)
     lease_s: float = attrs.field(default=5.0, validator=_seconds(0.02, 3600))
     max_lease_s: float = attrs.field(default=60.0, validator=_seconds(0.02, _LONGEST_WAIT_S))
@@ -140,6 +146,11 @@ class Policy:
     def lease_ms(self) -> int:
         """The lease in milliseconds, as the store wants it."""
         return math.ceil(self.lease_s * 1000)
+
+    @property
+    def max_life_ms(self) -> int:
+        """How long an entry may live in all, in milliseconds."""
+        return self.expiry_ms(1.0)[0] if self.max_life_s is None else math.ceil(self.max_life_s * 1000)
 
     @property
     def is_stale_served_at_once(self) -> bool:

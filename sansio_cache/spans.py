@@ -7,10 +7,11 @@ operation from its first step and its last, as here.
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Any, assert_never
+from typing import Any, Final, assert_never
 
 from msgspec import Struct
 
+from sansio_cache.lookup import EntryState
 from sansio_cache.notices import (
     Ended,
     Hit,
@@ -23,17 +24,27 @@ from sansio_cache.notices import (
     StaleServed,
     Waited,
 )
+from sansio_cache.operations.add import AddRequest
 from sansio_cache.operations.batch import LoadManyRequest
 from sansio_cache.operations.delete_pattern import PatternRequest
 from sansio_cache.operations.get import ReadRequest
 from sansio_cache.operations.get_many import ReadManyRequest
 from sansio_cache.operations.invalidate import InvalidateRequest
 from sansio_cache.operations.loading import LoadRequest
+from sansio_cache.operations.lock import LockRequest
+from sansio_cache.operations.lookup import LookRequest
 from sansio_cache.operations.mutate import MutateRequest
+from sansio_cache.operations.scan import ScanPaging
 from sansio_cache.operations.set_many import SetRequest
+from sansio_cache.operations.swap import SwapRequest
+from sansio_cache.operations.update import UpdateRequest
 from sansio_cache.step import (
     Abandoned,
+    Added,
     Completed,
+    Locked,
+    LockRenewed,
+    Looked,
     ManyHeld,
     ManyInvalidated,
     ManyLoaded,
@@ -41,16 +52,29 @@ from sansio_cache.step import (
     ManyStored,
     Missing,
     NotAMapping,
+    NotANumber,
     Outcome,
+    PageFound,
     PatternRemoved,
     Raised,
     Recovered,
+    Refused,
     Step,
+    Swapped,
     TookTooLong,
     Unavailable,
+    Unknown,
+    Updated,
     Value,
 )
 from sansio_cache.step import Loaded as LoadedOutcome
+
+_STATES: Final = {
+    EntryState.FRESH: Result.HIT,
+    EntryState.ABSENT: Result.HIT,
+    EntryState.STALE: Result.STALE,
+    EntryState.MISS: Result.MISSING,
+}
 
 
 class Subject(Struct, frozen=True):
@@ -84,7 +108,18 @@ def subject_of(step: Step) -> Subject | None:
         case MutateRequest(keys=keys):
             return Subject(OperationName.MUTATE, keys)
         case PatternRequest(pattern=pattern):
-            return Subject(OperationName.DELETE_PATTERN, (pattern,))
+            is_scan = isinstance(step.state, ScanPaging)
+            return Subject(OperationName.SCAN if is_scan else OperationName.DELETE_PATTERN, (pattern,))
+        case LookRequest(operation=operation, key=key):
+            return Subject(operation, (key,))
+        case AddRequest(key=key):
+            return Subject(OperationName.ADD, (key,))
+        case SwapRequest(key=key):
+            return Subject(OperationName.SWAP, (key,))
+        case UpdateRequest(key=key):
+            return Subject(OperationName.UPDATE, (key,))
+        case LockRequest(key=key):
+            return Subject(OperationName.LOCK, (key,))
         case _:
             return _subject_of_the_end(step)
 
@@ -121,12 +156,18 @@ def result_of(outcome: Outcome, stated: Collection[type[Notice]]) -> Result:  # 
             return _served(stated)
         case LoadedOutcome():
             return Result.LOADED
-        case Raised() | NotAMapping():
+        case Raised() | NotAMapping() | NotANumber():
             return Result.FAILED
         case Missing():
             return Result.HIT if Hit in stated else Result.MISSING
-        case Unavailable():
+        case Unavailable() | Refused() | Unknown():
             return Result.UNAVAILABLE
+        case Looked(lookup=lookup):
+            return _STATES[lookup.state]
+        case Added(is_ours=is_taken) | Swapped(version=is_taken):
+            return Result.STORED if is_taken else Result.REFUSED
+        case Updated():
+            return Result.STORED
         case TookTooLong():
             return Result.TIMED_OUT
         case Abandoned():
@@ -146,7 +187,7 @@ def result_of(outcome: Outcome, stated: Collection[type[Notice]]) -> Result:  # 
             return Result.PENDING if failed else Result.DONE
         case PatternRemoved(complete=complete):
             return Result.DONE if complete else Result.PARTIAL
-        case ManyHeld() | Completed() | Recovered():
+        case ManyHeld() | Completed() | Recovered() | PageFound() | Locked() | LockRenewed():
             return Result.DONE
         case _:
             assert_never(outcome)

@@ -29,8 +29,10 @@ from msgspec import Struct, structs
 
 from sansio_cache.budget import Budget
 from sansio_cache.commands import Command, Renewal
+from sansio_cache.entry import MissReason
 from sansio_cache.errors import ProtocolError
 from sansio_cache.events import Event, FailureKind, FillResult, StoreFailed
+from sansio_cache.lookup import EntryState, Lookup
 from sansio_cache.notices import Notice, StoreErrored, StoreGaveUp
 from sansio_cache.tags import Versions
 
@@ -125,13 +127,15 @@ class ManyHeld(Struct, frozen=True):
 class ManyInvalidated(Struct, frozen=True):
     """`done`: the keys that are gone from the store; `failed`: those that could not be removed.
 
-    `reason` and `cause` are those of the failure.
+    `reason` and `cause` are those of the failure. `existed`: whether a value was among what went, where that
+    was asked for and is known.
     """
 
     done: tuple[str, ...]
     failed: tuple[str, ...]
     reason: str = ""
     cause: Exception | None = None
+    existed: bool | None = None
 
 
 class PatternRemoved(Struct, frozen=True):
@@ -143,6 +147,75 @@ class PatternRemoved(Struct, frozen=True):
     matched: int
     deleted: int
     complete: bool
+
+
+class Looked(Struct, frozen=True):
+    """What an entry is like. `touched`: it was to live longer, and does."""
+
+    lookup: Lookup[Any]
+    touched: bool = False
+
+
+class PageFound(Struct, frozen=True):
+    """A page of a scan: the full keys of entries with their states. Cursor 0: there is no further page."""
+
+    cursor: int
+    entries: tuple[tuple[str, EntryState], ...]
+
+
+class Added(Struct, frozen=True):
+    """Whether the value was stored: not where there was one."""
+
+    is_ours: bool
+
+
+class Swapped(Struct, frozen=True):
+    """The id of the new value; None where the old one was not the one that was to be replaced."""
+
+    version: bytes | None
+
+
+class Updated(Struct, frozen=True):
+    """The value that an entry has now."""
+
+    value: Any
+
+
+class NotANumber(Struct, frozen=True):
+    """What was to be counted up is no number: a `kind`, the name of its class."""
+
+    kind: str
+
+
+class Locked(Struct, frozen=True):
+    """A lock was taken, under this grant, by a request that was sent after `asked_s` (the driver's clock)."""
+
+    grant: bytes
+    asked_s: float
+
+
+class LockRenewed(Struct, frozen=True):
+    """Whether a lock was still ours; None where the store could not be asked. `asked_s` as in `Locked`."""
+
+    is_ours: bool | None
+    asked_s: float
+
+
+class Refused(Struct, frozen=True):
+    """Nothing was asked for, as nothing could have been said for certain: why."""
+
+    reason: MissReason
+
+
+class Unknown(Struct, frozen=True):
+    """Whether the store did what it was asked is unknown, and will not be found out by asking again.
+
+    `kind`, `reason` and `cause` are those of the failure; `kind` is None where another write has come since.
+    """
+
+    kind: FailureKind | None
+    reason: str = ""
+    cause: Exception | None = None
 
 
 class Completed(Struct, frozen=True):
@@ -176,6 +249,16 @@ Outcome = (
     | ManyHeld
     | ManyInvalidated
     | PatternRemoved
+    | Looked
+    | PageFound
+    | Added
+    | Swapped
+    | Updated
+    | NotANumber
+    | Locked
+    | LockRenewed
+    | Refused
+    | Unknown
     | Completed
     | Recovered
 )
@@ -238,6 +321,13 @@ def gave_up(failure: StoreFailed) -> tuple[StoreErrored, StoreGaveUp]:
 def unavailable(failure: StoreFailed) -> Unavailable:
     """The outcome of an operation whose caller is to know of a failure."""
     return Unavailable(failure.kind, failure.reason, failure.cause)
+
+
+def unknown(failure: StoreFailed) -> Unknown | Unavailable:
+    """The outcome of an operation whose last attempt failed: whether it was done is to be known."""
+    if failure.kind.is_refusal:
+        return unavailable(failure)
+    return Unknown(failure.kind, failure.reason, failure.cause)
 
 
 def evolve(value: T, **changes: Any) -> T:

@@ -15,16 +15,30 @@ from typing import Final, assert_never
 
 from msgspec.structs import replace
 
-from sansio_cache.cell import FOREIGN, NO_GRANT, Cell, Foreign, Kind, Tag, is_granted_to
+from sansio_cache.cell import (
+    FOREIGN,
+    HEADER_BYTES,
+    NO_GRANT,
+    Cell,
+    Foreign,
+    Kind,
+    Tag,
+    grant_us,
+    is_granted_to,
+    make_grant,
+)
 from sansio_cache.commands import (
     AcquireLease,
     AcquireLeases,
     Capture,
+    ClaimCell,
     DeleteKeys,
     ExpireCells,
     Fill,
     FillCells,
+    FreeLock,
     HoldCells,
+    InspectCell,
     Lease,
     LeaseRequest,
     Mode,
@@ -36,13 +50,20 @@ from sansio_cache.commands import (
     RenewLeases,
     ScanKeys,
     StoreCommand,
+    SwapCell,
+    TakeLock,
+    TouchCell,
 )
+from sansio_cache.entry import BODY_HEADER_BYTES, is_nothing, retagged
 from sansio_cache.events import (
     AcquireReply,
+    CellInspected,
     CellRead,
     CellsExpired,
     CellsFilled,
     CellsRead,
+    CellSwapped,
+    CellTouched,
     FailureKind,
     FillResult,
     ForeignFound,
@@ -59,12 +80,17 @@ from sansio_cache.events import (
     StoreEvent,
     StoreFailed,
     TagsRead,
+    ValueFound,
     WriterFound,
 )
 from sansio_cache.tags import NO_VERSION
 
 LONGEST_LEASE_MS: Final = 86_400_000
 """A lease deadline further away than a day is no lease's: a clock has jumped, or the bytes are hostile."""
+LOOKED_AT_BYTES: Final = HEADER_BYTES + BODY_HEADER_BYTES
+"""As much of a cell as says whether it holds a value."""
+LOCK_KEPT_MS: Final = 7 * 86_400_000
+"""How long the token of a lock is known that nobody holds."""
 
 
 class StoreRules(ABC):
@@ -87,6 +113,10 @@ class StoreRules(ABC):
             case ReadCells(keys=keys, tags=tags):
                 cells = tuple(self._read(key, now_ms) for key in keys)
                 return CellsRead(now_s, cells, now_ms, self._versions(tags, now_ms))
+            case InspectCell(key=key):
+                cell = self._read(key, now_ms)
+                left_ms = self._expires_ms(key) - now_ms if isinstance(cell, Cell) else 0
+                return CellInspected(now_s, cell, left_ms, now_ms)
             case ReadTags(tags=tags):
                 return TagsRead(now_s, self._versions(tags, now_ms), now_ms)
             case AcquireLease():
@@ -118,10 +148,32 @@ class StoreRules(ABC):
                 versions = self._capture(command.capture, nonce, now_ms)
                 grants = tuple(self._hold(key, nonce, hold_ms, now_ms) for key in keys)
                 return HoldsTaken(now_s, grants, versions)
+            case ClaimCell():
+                versions = self._capture(command.capture, command.nonce, now_ms)
+                claimed = self._claim(command, now_ms)
+                if isinstance(claimed, bytes):
+                    return HoldsTaken(now_s, (claimed,), versions)
+                return ValueFound(now_s) if claimed is None else WriterFound(now_s, claimed)
+            case SwapCell(key=key, body=body):
+                if not self._has_room((Fill(key, NO_GRANT, 0, 0, body),)):
+                    return StoreFailed(now_s, FailureKind.OUT_OF_MEMORY)
+                return CellSwapped(now_s, self._swap(command, now_ms))
+            case TouchCell():
+                self._capture(command.capture, command.nonce, now_ms)
+                return CellTouched(now_s, self._touch(command, now_ms))
+            case TakeLock():
+                taken = self._take(command, now_ms)
+                if isinstance(taken, bytes):
+                    return HoldsTaken(now_s, (taken,))
+                return ForeignFound(now_s) if taken is None else WriterFound(now_s, taken)
+            case FreeLock(lock=lock):
+                self._free(lock, now_ms)
+                return LeasesReleased(now_s)
             case ExpireCells(keys=keys):
                 return CellsExpired(now_s, sum(self._expire(key, now_ms) for key in keys))
-            case DeleteKeys(keys=keys):
-                return KeysDeleted(now_s, sum(self._delete(key, now_ms) for key in keys))
+            case DeleteKeys(keys=keys, looks=looks):
+                existed = had_value(self._look(keys[0], now_ms)) if looks else None
+                return KeysDeleted(now_s, sum(self._delete(key, now_ms) for key in keys), existed)
             case ScanKeys():
                 cursor, found = self._scan(command, now_ms)
                 return KeysFound(now_s, cursor, found)
@@ -202,6 +254,77 @@ class StoreRules(ABC):
         self._keep(key, Cell(Kind.HOLD, grant, now_ms + hold_ms), now_ms + hold_ms)
         return grant
 
+    def _claim(self, claim: ClaimCell, now_ms: int) -> bytes | int | None:
+        """The grant of a hold; how long another writer's lasts; None where there is a value."""
+        cell = self._read(claim.key, now_ms)
+        if isinstance(cell, Foreign) or (cell is not None and _is_value(cell)):
+            return None
+        if cell is not None and cell.kind == Kind.HOLD:
+            left_ms = cell.lease_deadline_ms - now_ms
+            if not is_granted_to(cell.grant, claim.nonce) and 0 < left_ms <= LONGEST_LEASE_MS:
+                return left_ms
+        return self._hold(claim.key, claim.nonce, claim.hold_ms, now_ms)
+
+    def _swap(self, swap: SwapCell, now_ms: int) -> bytes | None:
+        cell = self._read(swap.key, now_ms)
+        if not isinstance(cell, Cell) or not _is_value(cell):
+            return None
+        if cell.filled_by.startswith(swap.nonce):  # our own retry
+            return cell.filled_by
+        body = retagged(swap.body, cell.body)
+        if cell.filled_by != swap.version or not _is_fresh(cell, now_ms) or body is None:
+            return None
+        version = self._grant(swap.nonce, now_ms)
+        soft_ms, expires_ms = cell.soft_ms, self._expires_ms(swap.key)
+        if swap.hard_ttl_ms:
+            soft_ms = now_ms + swap.soft_ttl_ms if swap.soft_ttl_ms else 0
+            expires_ms = now_ms + swap.hard_ttl_ms
+        self._keep(swap.key, Cell(Kind.VALUE, NO_GRANT, 0, soft_ms, version, body), expires_ms)
+        return version
+
+    def _touch(self, touch: TouchCell, now_ms: int) -> bool:
+        cell = self._read(touch.key, now_ms)
+        if not isinstance(cell, Cell) or not _is_value(cell) or cell.filled_by != touch.version:
+            return False
+        if not _is_fresh(cell, now_ms):
+            return False
+        expires_ms = self._expires_ms(touch.key)
+        longer_ms = min(
+            now_ms + touch.ttl_ms - (cell.soft_ms or expires_ms),
+            grant_us(cell.filled_by) // 1000 + touch.max_life_ms - expires_ms,
+        )
+        if longer_ms > 0:
+            soft_ms = cell.soft_ms + longer_ms if cell.soft_ms else 0
+            self._keep(touch.key, replace(cell, soft_ms=soft_ms), expires_ms + longer_ms)
+        return True
+
+    def _take(self, take: TakeLock, now_ms: int) -> bytes | int | None:
+        """The grant of a lock; how long another holds it; None where the key is not a lock's."""
+        cell = self._read(take.key, now_ms)
+        if isinstance(cell, Foreign):
+            return None
+        deadline_ms, last_us = now_ms + take.lease_ms, 0
+        grant = NO_GRANT
+        if cell is not None:
+            left_ms = cell.lease_deadline_ms - now_ms
+            if is_granted_to(cell.grant, take.nonce):
+                grant = cell.grant
+            elif cell.grant != NO_GRANT and 0 < left_ms <= LONGEST_LEASE_MS:
+                return left_ms
+            last_us = max(grant_us(cell.grant), grant_us(cell.filled_by))
+        if grant == NO_GRANT:
+            grant = self._grant(take.nonce, now_ms)
+            if grant_us(grant) <= last_us:
+                grant = make_grant(take.nonce, last_us + 1)
+        kept_ms = now_ms + max(LOCK_KEPT_MS, take.lease_ms)
+        self._keep(take.key, Cell(Kind.HOLD, grant, deadline_ms), kept_ms)
+        return grant
+
+    def _free(self, lock: Lease, now_ms: int) -> None:
+        cell = self._leased(lock, now_ms)
+        if cell is not None:
+            self._keep(lock.key, Cell(Kind.EMPTY, filled_by=cell.grant), now_ms + LOCK_KEPT_MS)
+
     def _expire(self, key: str, now_ms: int) -> bool:
         cell = self._read(key, now_ms)
         if not isinstance(cell, Cell) or cell.kind == Kind.HOLD:
@@ -279,6 +402,26 @@ class StoreRules(ABC):
     def _has_room(self, fills: tuple[Fill, ...]) -> bool:  # noqa: ARG002
         """Whether values of this size can be kept at all."""
         return True
+
+
+def had_value(before: Cell | Foreign | Tag | None) -> bool | None:
+    """Whether what a key held before its removal was a value; None where that is not to be told.
+
+    The answer that there is nothing is none, and neither is a lease. Of that, as of what is foreign, a server
+    could not say it: it looks before it removes, and a value may come between.
+    """
+    if before is None:
+        return False
+    if isinstance(before, Cell) and before.kind == Kind.VALUE:
+        return _is_value(before)
+    return None
+
+
+def _is_value(cell: Cell) -> bool:
+    """Whether a cell holds a value, and not only the answer that there is nothing."""
+    if cell.kind != Kind.VALUE:
+        return False
+    return len(cell.body) < BODY_HEADER_BYTES or not is_nothing(cell.body)
 
 
 def _is_fresh(value: Cell, now_ms: int) -> bool:

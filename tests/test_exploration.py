@@ -53,12 +53,14 @@ from sansio_cache.exploring.process import Floor
 from sansio_cache.exploring.search import explore
 from sansio_cache.exploring.world import World
 from sansio_cache.memory_store import MemoryStore
+from sansio_cache.operations.add import add
 from sansio_cache.operations.get_or_load import get_or_load
 from sansio_cache.operations.invalidate import invalidate
 from sansio_cache.operations.load_many import load_many
 from sansio_cache.operations.loading import LoadRequest
 from sansio_cache.operations.mutate import begin, end
 from sansio_cache.operations.set_many import set_many
+from sansio_cache.operations.update import update
 
 
 @pytest.fixture(autouse=True)
@@ -91,6 +93,8 @@ def test_no_interleaving_breaks_an_invariant(case: Case):
     assert configuration.load_batch is load_many
     assert configuration.remove is invalidate
     assert configuration.store_values is set_many
+    assert configuration.store_new is add
+    assert configuration.count is update
     assert configuration.begin_mutation is begin
     assert configuration.end_mutation is end
 

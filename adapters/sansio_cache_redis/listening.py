@@ -26,8 +26,8 @@ from typing import Any, Final
 
 from redis.exceptions import ResponseError
 
+from sansio_cache_redis.calls import EVERY_KEY, wake_channel
 from sansio_cache_redis.connections.opener import StartThread
-from sansio_cache_redis.wire import EVERY_KEY, wake_channel
 from sansio_cache_runtime.process import is_inside, process_lock
 from sansio_cache_runtime.sync.event import ThreadCondition, ThreadEvent
 

@@ -36,7 +36,7 @@ class Script:
         object.__setattr__(self, "sha", digest.encode())
 
 
-_CLOCK: Final = """
+CLOCK: Final = """
 local clock = redis.call('TIME')
 local us = clock[1] * 1000000 + clock[2]
 local now = math.floor(us / 1000)
@@ -44,7 +44,7 @@ local zero = string.rep('\\0', 16)
 """
 
 # What a cell begins with, in the order of `sansio_cache.cell`.
-_HEADER: Final = """
+HEADER: Final = """
 local function u64(text, at) return (struct.unpack('>I8', text, at)) end
 local function header(kind, grant, deadline, soft, filled_by)
   return string.char(0xC5, kind) .. grant .. struct.pack('>I8I8', deadline, soft) .. filled_by
@@ -55,7 +55,7 @@ end
 """
 
 # The first 50 bytes are enough to see whose lease it is; false where there is none or it is not a cell.
-_LEASED_CELL: Final = """
+LEASED_CELL: Final = """
 local function leased_cell(lease_id)
   local v = redis.pcall('GETRANGE', KEYS[1], 0, 49)
   if not is_cell(v) then return false end
@@ -68,8 +68,8 @@ end
 # ARGV: nonce, lease_ms, seen, mode ('keep' or 'drop')
 ACQUIRE: Final = Script(
     "acquire",
-    _CLOCK
-    + _HEADER
+    CLOCK
+    + HEADER
     + """
 local nonce, lease_ms, seen, keep = ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[4] == 'keep'
 local grant = nonce .. struct.pack('>I8', us)
@@ -107,8 +107,8 @@ return {'L', us, grant}
 # ARGV: grant, hard_ttl_ms, soft_ttl_ms (0: none), body, channel
 FILL: Final = Script(
     "fill",
-    _CLOCK
-    + _HEADER
+    CLOCK
+    + HEADER
     + """
 local grant, soft_ttl = ARGV[1], tonumber(ARGV[3])
 local v = redis.pcall('GETRANGE', KEYS[1], 0, 49)
@@ -126,9 +126,9 @@ return {1, us}
 # ARGV: grant, lease_ms
 RENEW: Final = Script(
     "renew",
-    _CLOCK
-    + _HEADER
-    + _LEASED_CELL
+    CLOCK
+    + HEADER
+    + LEASED_CELL
     + """
 local lease_ms = tonumber(ARGV[2])
 if not leased_cell(ARGV[1]) then return {0, us} end
@@ -141,9 +141,9 @@ return {1, us}
 # ARGV: grant, or its nonce; channel
 RELEASE: Final = Script(
     "release",
-    _CLOCK
-    + _HEADER
-    + _LEASED_CELL
+    CLOCK
+    + HEADER
+    + LEASED_CELL
     + """
 local v = leased_cell(ARGV[1])
 if not v then return {0, us} end
@@ -160,9 +160,9 @@ return {1, us}
 # ARGV: nonce, hold_ms
 HOLD: Final = Script(
     "hold",
-    _CLOCK
-    + _HEADER
-    + _LEASED_CELL
+    CLOCK
+    + HEADER
+    + LEASED_CELL
     + """
 local hold_ms = tonumber(ARGV[2])
 local v = leased_cell(ARGV[1])
@@ -176,8 +176,8 @@ return {1, us, grant}
 # Makes a value stale at once. ARGV: channel
 EXPIRE: Final = Script(
     "expire",
-    _CLOCK
-    + _HEADER
+    CLOCK
+    + HEADER
     + """
 local v = redis.pcall('GETRANGE', KEYS[1], 0, 49)
 if not is_cell(v) or v:byte(2) == 2 then return {0, us} end
@@ -196,7 +196,7 @@ return {v:byte(2), us}
 # The version of a tag. ARGV: nonce, ttl_ms
 CAPTURE: Final = Script(
     "capture",
-    _CLOCK
+    CLOCK
     + """
 local ttl_ms = tonumber(ARGV[2])
 local v = redis.pcall('GET', KEYS[1])

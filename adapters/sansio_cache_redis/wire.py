@@ -20,20 +20,20 @@ from sansio_cache.cell import (
     HEADER_BYTES,
     LAST_KIND,
     MAGIC,
-    NONCE_BYTES,
     Cell,
     Foreign,
-    parse_cell,
 )
 from sansio_cache.commands import (
     AcquireLease,
     AcquireLeases,
-    Capture,
+    ClaimCell,
     DeleteKeys,
     ExpireCells,
     Fill,
     FillCells,
+    FreeLock,
     HoldCells,
+    InspectCell,
     Ping,
     ReadCell,
     ReadCells,
@@ -42,6 +42,9 @@ from sansio_cache.commands import (
     RenewLeases,
     ScanKeys,
     StoreCommand,
+    SwapCell,
+    TakeLock,
+    TouchCell,
 )
 from sansio_cache.events import (
     AcquireReply,
@@ -54,7 +57,6 @@ from sansio_cache.events import (
     ForeignFound,
     FreshFound,
     HoldsTaken,
-    KeysDeleted,
     KeysFound,
     LeaseDenied,
     LeaseGranted,
@@ -69,61 +71,46 @@ from sansio_cache.events import (
 )
 from sansio_cache.keys import ONE_PART
 from sansio_cache.signals import let_through
-from sansio_cache.tags import NO_VERSION, VERSION_BYTES
+from sansio_cache_redis.calls import Args, capture_calls, number, script_call, wake_channel
 from sansio_cache_redis.errors import TooLargeError, classify
+from sansio_cache_redis.primitive_scripts import PRIMITIVES
+from sansio_cache_redis.primitive_wire import (
+    decode_primitive,
+    encode_primitive,
+    encode_removal,
+    removed_from,
+)
 from sansio_cache_redis.reasons import Where, reason_of
-from sansio_cache_redis.scripts import ACQUIRE, ALL, CAPTURE, EXPIRE, FILL, HOLD, RELEASE, RENEW, Script
+from sansio_cache_redis.replies import (
+    ARRAY,
+    ServerClock,
+    WireError,
+    captured_from,
+    cell_from,
+    grant_from,
+    integer_from,
+    items_from,
+    statuses_from,
+    text_from,
+    value_from,
+    version_from,
+)
+from sansio_cache_redis.scripts import ACQUIRE, ALL, EXPIRE, FILL, HOLD, RELEASE, RENEW
 
 E = TypeVar("E")
-Args = tuple[bytes, ...]
-"""One Redis command: its name and arguments."""
 
-_BY_SHA: Final = {script.sha: script for script in ALL}
-
-
-class WireError(Exception):
-    """A reply that no server gives to the command: it belongs to another one."""
-
-
-@attrs.define
-class ServerClock:
-    """The server's clock, as the local monotonic one plus an offset learned from replies.
-
-    It decides freshness only. A jump of either clock moves freshness, never correctness (B6).
-    """
-
-    offset_ms: int | None = None
-
-    def learn(self, server_us: int, now_s: float) -> int:
-        """Take the server's time from a reply that came in at `now_s`; returns it in milliseconds."""
-        server_ms = server_us // 1000
-        self.offset_ms = server_ms - int(now_s * 1000)
-        return server_ms
-
-    def now_ms(self, now_s: float) -> int | None:
-        """The server's time in milliseconds, None where it is not known yet."""
-        return None if self.offset_ms is None else int(now_s * 1000) + self.offset_ms
+_BY_SHA: Final = {script.sha: script for script in (*ALL, *PRIMITIVES)}
 
 
 TIME: Final[Args] = (b"TIME",)
-EVALSHA: Final = b"EVALSHA"
-"""What asks for a script, which the server may not know. Where one of a batch does, the first does."""
-EVERY_KEY: Final = b""
-"""A message that concerns all keys of its channel."""
 _MOST_BESIDES_BYTES: Final = 4 * 2**20
 """A cell may carry 255 tags of up to 16,000 bytes each."""
-_ARRAY: Final = (list, tuple)
 _PLAIN: Final = (bytes, type(None))
 
 
 def longest_cell_bytes(max_value_bytes: int) -> int:
     """How long a cell may be whose value may be so long: with all of its tags."""
     return max_value_bytes + _MOST_BESIDES_BYTES
-
-
-def nonces_given_back(commands: Sequence[Args]) -> frozenset[bytes]:
-    """The nonces of the leases that commands give back, by which those who have asked for them are known."""
-    return frozenset(args[4][:NONCE_BYTES] for args in commands if args[1:2] == (RELEASE.sha,))
 
 
 def tell_time(reply: Any, on_time: Callable[[int], object]) -> None:
@@ -136,7 +123,7 @@ def tell_time(reply: Any, on_time: Callable[[int], object]) -> None:
     if isinstance(reply, Exception):
         raise reply
     try:
-        seconds, microseconds = _list(reply, 2)
+        seconds, microseconds = items_from(reply, 2)
         server_us = int(seconds) * 1_000_000 + int(microseconds)
     except (WireError, TypeError, ValueError) as error:
         let_through(error)
@@ -144,37 +131,16 @@ def tell_time(reply: Any, on_time: Callable[[int], object]) -> None:
     on_time(server_us)
 
 
-def wake_channel(key: str) -> bytes:
-    """The Pub/Sub channel that tells waiters of a key's namespace which key has changed.
-
-    A namespace holds no colon, so that it may stand for any of its keys.
-    """
-    return f"{key.partition(':')[0]}:%wake".encode()
-
-
-def number(value: int) -> bytes:
-    """A number as an argument. Written by hiredis, it ends the process where a signal comes meanwhile."""
-    return b"%d" % value
-
-
-def _call(script: Script, key: str, *args: bytes) -> Args:
-    return (EVALSHA, script.sha, b"1", key.encode(), *args)
-
-
 def _get(key: str) -> Args:
     return (b"GET", key.encode())
 
 
-def _captures(capture: Capture, nonce: bytes) -> list[Args]:
-    return [_call(CAPTURE, tag, nonce, number(capture.ttl_ms)) for tag in capture.tags]
-
-
 def _fill(fill: Fill) -> Args:
     key, ttls = fill.key, (number(fill.hard_ttl_ms), number(fill.soft_ttl_ms))
-    return _call(FILL, key, fill.grant, *ttls, fill.body, wake_channel(key))
+    return script_call(FILL, key, fill.grant, *ttls, fill.body, wake_channel(key))
 
 
-def encode(command: StoreCommand) -> list[Args]:
+def encode(command: StoreCommand) -> list[Args]:  # noqa: C901 - one case a command
     """The Redis commands that a semantic command stands for."""
     if isinstance(command, ReadCell):  # nearly always: a pattern takes three times as long to match
         read = (b"GET", command.key.encode())
@@ -186,29 +152,32 @@ def encode(command: StoreCommand) -> list[Args]:
         case ReadTags(tags=tags):
             return [*map(_get, tags)]
         case AcquireLease(key=key, nonce=nonce, lease_ms=lease_ms, seen=seen, mode=mode):
-            acquire = _call(ACQUIRE, key, nonce, number(lease_ms), seen, mode.value.encode())
-            return [*_captures(command.capture, nonce), acquire] if command.capture.tags else [acquire]
+            acquire = script_call(ACQUIRE, key, nonce, number(lease_ms), seen, mode.value.encode())
+            return [*capture_calls(command.capture, nonce), acquire] if command.capture.tags else [acquire]
         case AcquireLeases(lease_requests=lease_requests, nonce=nonce, lease_ms=lease_ms, capture=capture):
             acquires = (
-                _call(ACQUIRE, each.key, nonce, number(lease_ms), each.seen, each.mode.value.encode())
+                script_call(ACQUIRE, each.key, nonce, number(lease_ms), each.seen, each.mode.value.encode())
                 for each in lease_requests
             )
-            return [*_captures(capture, nonce), *acquires]
+            return [*capture_calls(capture, nonce), *acquires]
         case FillCells(fills=fills, tags=tags):
             # The tags after the fills: whoever shares the value is to know that they still held then.
             return [*map(_fill, fills), *map(_get, tags)]
         case RenewLeases(leases=leases, lease_ms=lease_ms):
-            return [_call(RENEW, each.key, each.lease_id, number(lease_ms)) for each in leases]
+            return [script_call(RENEW, each.key, each.lease_id, number(lease_ms)) for each in leases]
         case ReleaseLeases(leases=leases):
-            return [_call(RELEASE, each.key, each.lease_id, wake_channel(each.key)) for each in leases]
+            return [script_call(RELEASE, each.key, each.lease_id, wake_channel(each.key)) for each in leases]
         case HoldCells(keys=keys, nonce=nonce, hold_ms=hold_ms, capture=capture):
-            return [*_captures(capture, nonce), *(_call(HOLD, key, nonce, number(hold_ms)) for key in keys)]
+            return [
+                *capture_calls(capture, nonce),
+                *(script_call(HOLD, key, nonce, number(hold_ms)) for key in keys),
+            ]
         case ExpireCells(keys=keys):
-            return [_call(EXPIRE, key, wake_channel(key)) for key in keys]
-        case DeleteKeys(keys=keys):
-            # Those who wait for a load that this has voided are told, of many keys with one message for all.
-            told = keys[0].encode() if len(keys) == 1 else EVERY_KEY
-            return [(b"UNLINK", *(key.encode() for key in keys)), (b"PUBLISH", wake_channel(keys[0]), told)]
+            return [script_call(EXPIRE, key, wake_channel(key)) for key in keys]
+        case InspectCell() | ClaimCell() | SwapCell() | TouchCell() | TakeLock() | FreeLock():
+            return encode_primitive(command)
+        case DeleteKeys():
+            return encode_removal(command)
         case ScanKeys(pattern=pattern, cursor=cursor, count=count):
             return [(b"SCAN", number(cursor), b"MATCH", pattern.encode(), b"COUNT", number(count))]
         case Ping():
@@ -369,9 +338,12 @@ def decode(command: StoreCommand, replies: Sequence[Any], clock: ServerClock, no
                 if magic == MAGIC and kind <= LAST_KIND:
                     cell = Cell(kind, grant, lease_deadline_ms, soft_ms, filled_by, raw[HEADER_BYTES:])
             return CellRead(now_s, cell, server_ms)
-        if isinstance(command, DeleteKeys):
-            replies = replies[:1]  # that nobody could be told is no failure
-        for reply in replies:
+        asked = replies
+        if isinstance(
+            command, DeleteKeys
+        ):  # that nobody could be told is no failure, nor that it did not look
+            asked = replies[command.looks : command.looks + 1]
+        for reply in asked:
             if isinstance(reply, Exception) and not _is_harmless(command, reply):
                 return StoreFailed(now_s, classify(reply))
         return _decode(command, replies, clock, now_s)
@@ -386,50 +358,54 @@ def _decode(  # noqa: C901 - one case a command
 ) -> StoreEvent:
     match command:
         case ReadCell():
-            return CellRead(now_s, _cell(replies[0]), clock.now_ms(now_s), tuple(map(_version, replies[1:])))
+            return CellRead(
+                now_s, cell_from(replies[0]), clock.now_ms(now_s), tuple(map(version_from, replies[1:]))
+            )
         case ReadCells(tags=tags):
             parts, versions = _and_versions(replies, len(tags))
-            cells = tuple(_cell(raw) for part in parts for raw in _list(part))
+            cells = tuple(cell_from(raw) for part in parts for raw in items_from(part))
             if len(cells) != len(command.keys):
                 raise WireError
             return CellsRead(now_s, cells, clock.now_ms(now_s), versions)
         case ReadTags():
-            return TagsRead(now_s, tuple(map(_version, replies)), clock.now_ms(now_s))
+            return TagsRead(now_s, tuple(map(version_from, replies)), clock.now_ms(now_s))
         case AcquireLease(nonce=nonce, capture=capture):
             is_plain = len(replies) == 1 and not capture.tags
-            versions = () if is_plain else _captured(replies[:-1], capture, clock, now_s)
+            versions = () if is_plain else captured_from(replies[:-1], capture, clock, now_s)
             return _acquired(nonce, replies[-1], versions, clock, now_s)
         case AcquireLeases(nonce=nonce, capture=capture):
             count = len(capture.tags)
-            versions = _captured(replies[:count], capture, clock, now_s)
+            versions = captured_from(replies[:count], capture, clock, now_s)
             answers = tuple(_acquired(nonce, reply, (), clock, now_s) for reply in replies[count:])
             return LeasesAnswered(now_s, answers, versions)
         case FillCells(tags=tags):
             fills, versions = _and_versions(replies, len(tags))
-            return CellsFilled(now_s, tuple(map(FillResult, _statuses(fills, clock, now_s))), versions)
+            return CellsFilled(now_s, tuple(map(FillResult, statuses_from(fills, clock, now_s))), versions)
         case RenewLeases():
-            return LeasesRenewed(now_s, tuple(map(bool, _statuses(replies, clock, now_s))))
+            return LeasesRenewed(now_s, tuple(map(bool, statuses_from(replies, clock, now_s))))
         case ReleaseLeases():
-            _statuses(replies, clock, now_s)
+            statuses_from(replies, clock, now_s)
             return LeasesReleased(now_s)
         case HoldCells(nonce=nonce, capture=capture):
             count = len(capture.tags)
-            versions = _captured(replies[:count], capture, clock, now_s)
-            _statuses(replies[count:], clock, now_s)
-            grants = tuple(_grant(reply[2], nonce) for reply in replies[count:])
+            versions = captured_from(replies[:count], capture, clock, now_s)
+            statuses_from(replies[count:], clock, now_s)
+            grants = tuple(grant_from(reply[2], nonce) for reply in replies[count:])
             return HoldsTaken(now_s, grants, versions)
         case ExpireCells():
-            return CellsExpired(now_s, sum(_statuses(replies, clock, now_s)))
+            return CellsExpired(now_s, sum(statuses_from(replies, clock, now_s)))
+        case InspectCell() | ClaimCell() | SwapCell() | TouchCell() | TakeLock() | FreeLock():
+            return decode_primitive(command, replies, clock, now_s)
         case DeleteKeys():
-            return KeysDeleted(now_s, _integer(replies[0]))
+            return removed_from(command, replies, now_s)
         case ScanKeys():
-            cursor, keys = _list(replies[0], 2)
+            cursor, keys = items_from(replies[0], 2)
             # A name that is not UTF-8 is not one of ours.
-            names = (_text(key) for key in _list(keys))
+            names = (text_from(key) for key in items_from(keys))
             return KeysFound(now_s, int(cursor), tuple(name for name in names if name is not None))
         case Ping():
             if not isinstance(replies[0], Exception):
-                seconds, microseconds = _list(replies[0], 2)
+                seconds, microseconds = items_from(replies[0], 2)
                 clock.learn(int(seconds) * 1_000_000 + int(microseconds), now_s)
             return Ponged(now_s)
         case _:
@@ -441,22 +417,22 @@ def _acquired(
 ) -> AcquireReply:
     if isinstance(reply, TooLargeError):  # a value that this process does not read
         return ForeignFound(now_s)
-    if not (isinstance(reply, _ARRAY) and isinstance(reply[1], int)):
+    if not (isinstance(reply, ARRAY) and isinstance(reply[1], int)):
         raise WireError
     server_ms = clock.learn(reply[1], now_s)
     match reply[0]:
         case b"L":
-            return LeaseGranted(now_s, _grant(reply[2], nonce), None, server_ms, versions)
+            return LeaseGranted(now_s, grant_from(reply[2], nonce), None, server_ms, versions)
         case b"R":
-            return LeaseGranted(now_s, _grant(reply[2], nonce), _value(reply[3]), server_ms, versions)
+            return LeaseGranted(now_s, grant_from(reply[2], nonce), value_from(reply[3]), server_ms, versions)
         case b"H":
-            return FreshFound(now_s, _value(reply[2]), server_ms, versions)
+            return FreshFound(now_s, value_from(reply[2]), server_ms, versions)
         case b"S":
-            return LeaseDenied(now_s, _integer(reply[2]), _value(reply[3]), server_ms, versions)
+            return LeaseDenied(now_s, integer_from(reply[2]), value_from(reply[3]), server_ms, versions)
         case b"W":
-            return LeaseDenied(now_s, _integer(reply[2]), None, server_ms, versions)
+            return LeaseDenied(now_s, integer_from(reply[2]), None, server_ms, versions)
         case b"T":
-            return WriterFound(now_s, _integer(reply[2]))
+            return WriterFound(now_s, integer_from(reply[2]))
         case b"X":
             return ForeignFound(now_s)
         case _:
@@ -467,81 +443,7 @@ def _and_versions(replies: Sequence[Any], tags: int) -> tuple[Sequence[Any], tup
     """Replies, parted from those to the reads of tags behind them."""
     if not tags:
         return replies, ()
-    return replies[:-tags], tuple(map(_version, replies[-tags:]))
-
-
-def _captured(
-    replies: Sequence[Any], capture: Capture, clock: ServerClock, now_s: float
-) -> tuple[bytes, ...]:
-    if len(replies) != len(capture.tags):
-        raise WireError
-    _statuses(replies, clock, now_s)
-    versions = tuple(_version(reply[2]) for reply in replies)
-    if NO_VERSION in versions:
-        raise WireError
-    return versions
-
-
-def _version(raw: Any) -> bytes:
-    """A tag's version; none where the key is not there, or is something else."""
-    if raw is None or isinstance(raw, Exception):
-        return NO_VERSION
-    if isinstance(raw, bytes):
-        return raw if len(raw) == VERSION_BYTES else NO_VERSION
-    raise WireError
-
-
-def _statuses(replies: Sequence[Any], clock: ServerClock, now_s: float) -> list[int]:
-    statuses = []
-    for reply in replies:
-        if not (isinstance(reply, _ARRAY) and isinstance(reply[0], int) and isinstance(reply[1], int)):
-            raise WireError
-        clock.learn(reply[1], now_s)
-        statuses.append(reply[0])
-    return statuses
-
-
-def _cell(raw: Any) -> Cell | Foreign | None:
-    if raw is None:
-        return None
-    if isinstance(raw, bytes):
-        return parse_cell(raw)
-    if isinstance(raw, Exception):  # WRONGTYPE: the key is no string; or it is too large
-        return FOREIGN
-    raise WireError
-
-
-def _value(raw: Any) -> Cell:
-    cell = _cell(raw)
-    if not isinstance(cell, Cell):
-        raise WireError
-    return cell
-
-
-def _grant(raw: Any, nonce: bytes) -> bytes:
-    """A grant that was issued for this very nonce (S9)."""
-    if isinstance(raw, bytes) and raw.startswith(nonce):
-        return raw
-    raise WireError
-
-
-def _integer(raw: Any) -> int:
-    if isinstance(raw, int):
-        return raw
-    raise WireError
-
-
-def _list(raw: Any, length: int | None = None) -> Sequence[Any]:
-    if isinstance(raw, _ARRAY) and length in (None, len(raw)):
-        return raw
-    raise WireError
-
-
-def _text(raw: Any) -> str | None:
-    try:
-        return bytes(raw).decode()
-    except UnicodeDecodeError:
-        return None
+    return replies[:-tags], tuple(map(version_from, replies[-tags:]))
 
 
 def _is_harmless(command: StoreCommand, error: Exception) -> bool:

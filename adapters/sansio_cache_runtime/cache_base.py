@@ -24,8 +24,9 @@ from sansio_cache.keys import KeyBuilder
 from sansio_cache.notices import Notice
 from sansio_cache.stats import CacheStats
 from sansio_cache.waits import Waits
+from sansio_cache_runtime.primitive_requests import PrimitiveRequests
 from sansio_cache_runtime.recorder import Recorder
-from sansio_cache_runtime.request_builder import Entropy, RequestBuilder
+from sansio_cache_runtime.request_builder import Entropy
 from sansio_cache_runtime.subscribers import Explanation, check_kinds, check_subscriber
 from sansio_cache_runtime.travelling import check_travels
 
@@ -100,7 +101,7 @@ class CacheBase:
         is_disabled = not (config.enabled and config.redis.enabled)
         self._coordinator = Coordinator(is_disabled=is_disabled, waits=_waits, number=next(_numbers))
         self._recorder = Recorder(config.namespace)
-        self._requests = RequestBuilder(config, self._coordinator, clock=clock, entropy=entropy)
+        self._requests = PrimitiveRequests(config, self._coordinator, clock=clock, entropy=entropy)
         self._is_closed = False
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -13,7 +13,19 @@ from collections.abc import Callable
 from typing import Final
 from weakref import WeakSet, WeakValueDictionary
 
-from sansio_cache.commands import DeleteKeys, ExpireCells, FillCells, HoldCells, ScanKeys, StoreCommand
+from sansio_cache.commands import (
+    ClaimCell,
+    DeleteKeys,
+    ExpireCells,
+    FillCells,
+    FreeLock,
+    HoldCells,
+    ScanKeys,
+    StoreCommand,
+    SwapCell,
+    TakeLock,
+    TouchCell,
+)
 from sansio_cache.config import CacheConfig
 from sansio_cache.errors import ConfigurationError
 from sansio_cache.events import FailureKind, StoreEvent, StoreFailed
@@ -83,7 +95,8 @@ class SharedMemory:
                 self._gone.update(dict.fromkeys(keys))
             case FillCells(fills=fills):
                 self._gone.update(dict.fromkeys(fill.key for fill in fills))
-            case ScanKeys():  # it could not say which there are
+            case ScanKeys() | ClaimCell() | SwapCell() | TouchCell() | TakeLock() | FreeLock():
+                # It could not say which keys there are, nor whose they are.
                 return StoreFailed(self.clock(), FailureKind.EXHAUSTED, reason=_INTERRUPTED)
             case _:
                 pass

@@ -247,7 +247,7 @@ class RequestBuilder:
                 "nothing is named that is to be invalidated: pass keys, as in invalidate('user:7'), or tags, "
                 "as in invalidate(tags=['users']); clear() removes everything"
             )
-        return lambda: self._remove(OperationName.INVALIDATE, gone)
+        return lambda: self._remove(OperationName.INVALIDATE, gone, looks=len(gone) == 1 and not tags)
 
     def expire(self, keys: Iterable[str]) -> Step:
         """Begin to make values stale."""
@@ -273,8 +273,11 @@ class RequestBuilder:
             return ended(Completed())
         return wait_ready(limit_s, self.clock())
 
-    def _remove(self, operation: OperationName, keys: tuple[str, ...], *, soft: bool = False) -> Step:
-        request = InvalidateRequest(operation, keys, self._chunk, self.timeouts, self.clock(), soft)
+    def _remove(
+        self, operation: OperationName, keys: tuple[str, ...], *, soft: bool = False, looks: bool = False
+    ) -> Step:
+        now_s = self.clock()
+        request = InvalidateRequest(operation, keys, self._chunk, self.timeouts, now_s, soft, looks)
         return invalidate(request, skip=self._coordinator.skip_write(keys))
 
     # Parts of a mutation.

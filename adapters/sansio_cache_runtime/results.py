@@ -2,25 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from typing import Any
 
 import attrs
 
-from sansio_cache.errors import CacheConnectionError, CacheTimeoutError, ConfigurationError
+from sansio_cache.entry import MissReason
+from sansio_cache.errors import (
+    CacheConnectionError,
+    CacheTimeoutError,
+    ConfigurationError,
+    NoEntryError,
+    UnknownOutcomeError,
+)
 from sansio_cache.events import FailureKind
+from sansio_cache.keys import Key
+from sansio_cache.lookup import EntryState, Lookup
 from sansio_cache.step import (
+    Added,
     Loaded,
+    Locked,
+    Looked,
     ManyInvalidated,
     ManyLoaded,
     ManyRead,
     ManyStored,
+    Missing,
     NotAMapping,
+    NotANumber,
     Outcome,
+    PageFound,
     PatternRemoved,
     Raised,
+    Refused,
+    Swapped,
     TookTooLong,
     Unavailable,
+    Unknown,
+    Updated,
     Value,
 )
 
@@ -33,10 +52,13 @@ class InvalidateResult:
         done: How many keys and tags the store was told of; they are gone, if they were there.
         remembered: How many it could not be told of. They are told when it is back; until then this
             cache does not read them from it, but others may.
+        existed: Whether a value was among what went, fresh or not. None where that is not known: the answer
+            was lost, or several keys went. A lease, and the answer that there is nothing, are no values.
     """
 
     done: int
     remembered: int
+    existed: bool | None = attrs.field(default=None, kw_only=True)
 
 
 @attrs.frozen
@@ -66,6 +88,19 @@ class PatternResult:
     deleted: int
     complete: bool
     matched: int = 0
+
+
+@attrs.frozen
+class ScannedEntry:
+    """An entry that a scan has found.
+
+    Attributes:
+        key: Its key, complete: as `get` and `invalidate` take it.
+        state: `"fresh"`, `"stale"` or `"absent"`, as in `Lookup`.
+    """
+
+    key: Key
+    state: EntryState
 
 
 def read(outcome: Outcome, default: Any) -> Any:
@@ -113,7 +148,8 @@ def invalidated(outcome: Outcome, unnamed: Collection[str] = (), *, raises: bool
     """
     assert isinstance(outcome, ManyInvalidated)
     done, failed = (sum(key not in unnamed for key in keys) for keys in (outcome.done, outcome.failed))
-    return told(InvalidateResult(done, failed or int(bool(outcome.failed))), outcome, raises=raises)
+    result = InvalidateResult(done, failed or int(bool(outcome.failed)), existed=outcome.existed)
+    return told(result, outcome, raises=raises)
 
 
 def told(result: InvalidateResult, outcome: ManyInvalidated, *, raises: bool) -> InvalidateResult:
@@ -133,6 +169,83 @@ def removed(outcome: Outcome) -> PatternResult:
     return PatternResult(outcome.deleted, outcome.complete, outcome.matched)
 
 
+def looked(outcome: Outcome) -> Lookup[Any]:
+    """What `lookup` gives."""
+    _raise_failure(outcome)
+    assert isinstance(outcome, Looked)
+    return outcome.lookup
+
+
+def renewed(outcome: Outcome, default: Any) -> Any:
+    """What `get` gives that was to let the value live longer."""
+    lookup = looked(outcome)
+    return lookup.value if lookup.is_fresh else default
+
+
+def touched(outcome: Outcome) -> bool:
+    """What `touch` gives."""
+    _raise_failure(outcome)
+    assert isinstance(outcome, Looked)
+    return outcome.touched
+
+
+def page(outcome: Outcome) -> PageFound:
+    """A page of a scan."""
+    _raise_failure(outcome)
+    assert isinstance(outcome, PageFound)
+    return outcome
+
+
+def scanned(found: PageFound) -> Iterator[ScannedEntry]:
+    """The entries of a page, as a scan gives them."""
+    return (ScannedEntry(Key(key), state) for key, state in found.entries)
+
+
+def added(outcome: Outcome) -> bool:
+    """What `add` gives."""
+    if isinstance(outcome, TookTooLong):
+        raise CacheTimeoutError(f"another writer has held the key for {outcome.waited_s:.3g} s")
+    _raise_uncertain(outcome)
+    assert isinstance(outcome, Added)
+    return outcome.is_ours
+
+
+def swapped(outcome: Outcome) -> bytes | None:
+    """What `swap` gives."""
+    _raise_uncertain(outcome)
+    assert isinstance(outcome, Swapped)
+    return outcome.version
+
+
+def updated(outcome: Outcome, key: str) -> Any:
+    """What `update` gives."""
+    match outcome:
+        case Updated(value=value):
+            return value
+        case Missing():
+            raise NoEntryError(f"{key!r} has no fresh value that could be changed: add(…) makes one")
+        case NotANumber(kind=kind):
+            raise ConfigurationError(f"incr adds to numbers, and {key!r} has a value of class {kind}")
+        case TookTooLong(waited_s=waited_s):
+            raise CacheTimeoutError(f"others have changed {key!r} each time, for {waited_s:.3g} s")
+        case Raised(error=error):
+            raise error
+        case _:
+            _raise_uncertain(outcome)
+            raise AssertionError(f"{type(outcome).__name__} does not end an update")
+
+
+def locked(outcome: Outcome, name: str) -> Locked:
+    """What taking a lock gives."""
+    if isinstance(outcome, TookTooLong):
+        raise CacheTimeoutError(f"the lock {name!r} is still held by another after {outcome.waited_s:.3g} s")
+    if isinstance(outcome, Missing):
+        raise ConfigurationError(f"the key of the lock {name!r} holds what is no lock: remove it")
+    _raise_uncertain(outcome)
+    assert isinstance(outcome, Locked)
+    return outcome
+
+
 def ready(outcome: Outcome, limit_s: float) -> None:
     """What `wait_ready` gives: nothing, or it raises."""
     if not isinstance(outcome, Unavailable):
@@ -148,6 +261,38 @@ def ready(outcome: Outcome, limit_s: float) -> None:
 
 def _with(text: str, reason: str) -> str:
     return f"{text}: {reason}" if reason else text
+
+
+def _raise_uncertain(outcome: Outcome) -> None:
+    """Raise where nothing can be said for certain.
+
+    Raises:
+        UnknownOutcomeError: The answer of the store was lost.
+        CacheConnectionError: The store does not serve, or is not to be asked.
+    """
+    match outcome:
+        case Refused(reason=MissReason.BYPASSED):
+            raise CacheConnectionError(
+                "an invalidation of this key is pending, which the store was not told of yet: what it holds "
+                "is not to be trusted until it was"
+            )
+        case Refused(reason=MissReason.DISABLED):
+            raise CacheConnectionError("the cache is switched off, and no store says whose it is")
+        case Refused():
+            raise CacheConnectionError("the store does not serve, and is not asked until it does")
+        case Unknown(kind=None):
+            raise UnknownOutcomeError(
+                "an answer of the store was lost, and another write has come since: whether this one was "
+                "done is unknown. Do not repeat it; look at the entry, and decide"
+            )
+        case Unknown(kind=kind, reason=reason, cause=cause):
+            text = (
+                f"the store failed ({kind}), and whether this was done is unknown. Do not repeat it; look "
+                "at the entry, and decide"
+            )
+            raise UnknownOutcomeError(_with(text, reason)) from cause
+        case _:
+            _raise_failure(outcome)
 
 
 def _raise_failure(outcome: Outcome) -> None:

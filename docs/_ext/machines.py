@@ -21,13 +21,16 @@ from sansio_cache.codec import Codec, codec_for
 from sansio_cache.commands import (
     AcquireLease,
     AcquireLeases,
+    ClaimCell,
     Command,
     Compute,
     ComputeMany,
     DeleteKeys,
     ExpireCells,
     FillCells,
+    FreeLock,
     HoldCells,
+    InspectCell,
     Lease,
     Ping,
     ReadCell,
@@ -40,14 +43,20 @@ from sansio_cache.commands import (
     ShareLoad,
     Sleep,
     StoreCommand,
+    SwapCell,
+    TakeLock,
+    TouchCell,
 )
 from sansio_cache.entry import MissReason, Servable, examine, seal
 from sansio_cache.events import (
     AcquireReply,
+    CellInspected,
     CellRead,
     CellsExpired,
     CellsFilled,
     CellsRead,
+    CellSwapped,
+    CellTouched,
     Computed,
     ComputeFailed,
     Event,
@@ -72,11 +81,13 @@ from sansio_cache.events import (
     SharingTimedOut,
     StoreFailed,
     TagsRead,
+    ValueFound,
     Woke,
     WriterFound,
 )
 from sansio_cache.loader import Absent, Fresh
 from sansio_cache.notices import Ended, OperationName
+from sansio_cache.operations.add import AddRequest, add
 from sansio_cache.operations.batch import LoadManyRequest
 from sansio_cache.operations.delete_pattern import PatternRequest, delete_pattern
 from sansio_cache.operations.get import ReadRequest, get
@@ -85,13 +96,18 @@ from sansio_cache.operations.get_or_load import get_or_load
 from sansio_cache.operations.invalidate import InvalidateRequest, invalidate
 from sansio_cache.operations.load_many import load_many
 from sansio_cache.operations.loading import Finding, LoadRequest, compute
+from sansio_cache.operations.lock import LockRequest, free, keep, take
+from sansio_cache.operations.lookup import Longer, LookRequest, look
 from sansio_cache.operations.mutate import EndRequest, MutateRequest, begin, end
 from sansio_cache.operations.readiness import wait_ready
 from sansio_cache.operations.recovery import RecoveryRequest, recover, rest
 from sansio_cache.operations.refresh import refresh
 from sansio_cache.operations.renewal import renew
+from sansio_cache.operations.scan import scan
 from sansio_cache.operations.second_look import Doubt, look_again
 from sansio_cache.operations.set_many import Item, SetRequest, set_many
+from sansio_cache.operations.swap import SwapRequest, swap
+from sansio_cache.operations.update import UpdateRequest, update
 from sansio_cache.step import Step
 from sansio_cache.tags import VARIANT_OF, tag_keys
 
@@ -199,6 +215,25 @@ def _answers(command: Command, now_s: float) -> Iterator[tuple[str, Event]]:  # 
             for words in kinds[0]:
                 alike = tuple(cells[words] for cells in kinds)
                 yield f"{words}, for each", CellsRead(now_s, alike, _NOW_MS, _versions(tags))
+        case InspectCell(key=key):
+            for words, cell in _cells(key, ()).items():
+                yield words, CellInspected(now_s, cell, 60_000, _NOW_MS)
+        case ClaimCell(capture=capture):
+            yield "", HoldsTaken(now_s, (_GRANT,), _versions(capture.tags))
+            yield "", ValueFound(now_s)
+            yield "", WriterFound(now_s, 1_000)
+        case SwapCell():
+            yield "replaced", CellSwapped(now_s, _GRANT)
+            yield "not the same, or not fresh", CellSwapped(now_s, None)
+        case TouchCell():
+            yield "lives longer", CellTouched(now_s, True)
+            yield "not there any more", CellTouched(now_s, False)
+        case TakeLock():
+            yield "", HoldsTaken(now_s, (_GRANT,))
+            yield "", WriterFound(now_s, 1_000)
+            yield "", ForeignFound(now_s)
+        case FreeLock():
+            yield "", LeasesReleased(now_s)
         case ReadTags(tags=tags):
             yield "as in the entry", TagsRead(now_s, _versions(tags), _NOW_MS)
             yield "another version", TagsRead(now_s, (_LATER_VERSION,) * len(tags), _NOW_MS)
@@ -378,6 +413,23 @@ MACHINES: dict[str, Callable[[], list[Step]]] = {
         delete_pattern(PatternRequest(KeyBuilder("shop"), "shop:user:*", 500, _TIMEOUTS, 0.0, dry_run))
         for dry_run in (False, True)
     ],
+    "lookup": lambda: [
+        look(LookRequest(_KEY, codec, _TIMEOUTS, 0.0, longer=longer, raises=longer is None))
+        for codec in (_INT, None)
+        for longer in (None, Longer(1_000, 60_000, _NONCE))
+    ],
+    "add": lambda: [add(AddRequest(_ITEMS[0], _NONCE, 1, 5_000, 30.0, _TIMEOUTS, 0.0))],
+    "swap": lambda: [swap(SwapRequest(_ITEMS[0], _VERSION, _NONCE, _TIMEOUTS, 0.0))],
+    "update": lambda: [
+        update(UpdateRequest(_KEY, codec, 0, 0, _NONCE, 1, 30.0, _TIMEOUTS, 0.0, amount))
+        for codec, amount in ((_INT, None), (_INT, 1), (_STR, 1))
+    ],
+    "lock": lambda: [
+        take(LockRequest("shop:%l:nightly", _NONCE, 1, 5_000, 30.0, _TIMEOUTS, 0.0)),
+        keep(Lease("shop:%l:nightly", _GRANT), 5_000, _TIMEOUTS, 0.0),
+        free(Lease("shop:%l:nightly", _GRANT), _TIMEOUTS, 0.0),
+    ],
+    "scan": lambda: [scan(PatternRequest(KeyBuilder("shop"), "shop:user:*", 500, _TIMEOUTS, 0.0), 0)],
     "recovery": lambda: [recover(RecoveryRequest("", _KEYS, _TIMEOUTS), 0.05), rest(2.0)],
     "second_look": lambda: [look_again(Doubt("shop:user:1", _GRANT.hex()), 0.25)],
     "readiness": lambda: [wait_ready(5.0, 0.0)],

@@ -20,14 +20,17 @@ from sansio_cache.exploring.invariants import ALL, Invariant
 from sansio_cache.loader import Fresh
 from sansio_cache.memory_store import Kept, MemoryStore
 from sansio_cache.notices import OperationName
+from sansio_cache.operations.add import AddRequest, add
 from sansio_cache.operations.batch import LoadManyRequest
 from sansio_cache.operations.get import ReadRequest, get
 from sansio_cache.operations.get_or_load import get_or_load
 from sansio_cache.operations.invalidate import InvalidateRequest, invalidate
 from sansio_cache.operations.load_many import load_many
 from sansio_cache.operations.loading import RANDOM_BYTES, LoadRequest
+from sansio_cache.operations.lookup import Longer, LookRequest, look
 from sansio_cache.operations.mutate import EndRequest, MutateRequest, begin, end
 from sansio_cache.operations.set_many import Item, SetRequest, set_many
+from sansio_cache.operations.update import UpdateRequest, update
 from sansio_cache.policy import Policy
 from sansio_cache.step import Step
 from sansio_cache.strategies import Strategy, stores_writes
@@ -101,6 +104,10 @@ class Deed(Enum):
     INVALIDATE = "commit, then invalidate"
     EXPIRE = "commit, then expire"
     SET = "commit, then set"
+    ADD = "commit, then add"
+    COUNT = "incr"
+    UPDATE = "update by what the database holds"
+    TOUCH = "touch"
     MUTATE = "mutate without a value"
     MUTATE_AND_SET = "mutate with a value"
     WRITE = "write, as a strategy says"
@@ -146,7 +153,7 @@ class Act:
     @property
     def is_read(self) -> bool:
         """Whether it returns a value to be judged."""
-        return self.deed in (Deed.LOAD, Deed.LOAD_MANY, Deed.GET)
+        return self.deed in (Deed.LOAD, Deed.LOAD_MANY, Deed.GET, Deed.UPDATE, Deed.TOUCH)
 
     @property
     def heeds_tag(self) -> bool:
@@ -242,6 +249,7 @@ class Configuration:
         renewals: Run the renewal machines.
         probes: Whether the breaker stays open until a probe, which is a move, has been answered.
         sets_race: Whether others commit between a set's call and its hold, against what `set` asks for.
+        most_owners: How many callers may be told that they have added an entry.
         loads: How often the loader runs for a key in all, where that is certain (L2).
         most_loads: How often it runs at most.
         all_end: Whether it is certain that from every world all workers can come to an end (L1).
@@ -251,8 +259,8 @@ class Configuration:
         store: The store, or a wrong one.
         coordinator: Makes what decides for one process, or a wrong one.
         request: What a get-or-load is asked for, or a wrong one.
-        load, load_batch, remove, store_values, begin_mutation, end_mutation: Begin an operation, or a wrong
-            one.
+        load, load_batch, remove, store_values, store_new, count, begin_mutation, end_mutation: Begin an
+            operation, or a wrong one.
     """
 
     name: str
@@ -265,6 +273,7 @@ class Configuration:
     renewals: bool = False
     probes: bool = False
     sets_race: bool = False
+    most_owners: int | None = None
     loads: int | None = None
     most_loads: int | None = None
     all_end: bool = False
@@ -279,6 +288,8 @@ class Configuration:
     remove: Callable[..., Step] = invalidate
     store_values: Callable[..., Step] = set_many
     begin_mutation: Callable[..., Step] = begin
+    store_new: Callable[..., Step] = add
+    count: Callable[..., Step] = update
     end_mutation: Callable[..., Step] = end
 
     @property
@@ -301,6 +312,12 @@ class Configuration:
 
     def read(self, act: Act, nonce: bytes, skip: MissReason | None, bypassed: frozenset[str]) -> Step:
         """The first step of a read."""
+        if act.deed is Deed.TOUCH:
+            longer = Longer(HARD_TTL_MS, HARD_TTL_MS, nonce)
+            looking = LookRequest(act.keys[0], act.codec, TIMEOUTS, NOW_S, bypassed=bypassed, longer=longer)
+            return look(looking, skip=skip)
+        if act.deed is Deed.UPDATE:
+            return update(self._update(act, nonce, None, bypassed), skip=skip)
         if act.deed is Deed.GET:
             return get(ReadRequest(act.keys[0], act.codec, TIMEOUTS, NOW_S, False, bypassed), skip=skip)
         request = self.request(
@@ -332,6 +349,22 @@ class Configuration:
         """The first step of a mutation."""
         request = MutateRequest(act.keys, nonce, LEASE_MS, 60.0, TIMEOUTS, NOW_S)
         return self.begin_mutation(request, skip=skip)
+
+    def add(self, act: Act, nonce: bytes, version: int, skip: MissReason | None) -> Step:
+        """The first step of an add."""
+        item = self.item(act, version)
+        request = AddRequest(item, nonce, 0, LEASE_MS, WAIT_S, TIMEOUTS, NOW_S, act.tags)
+        return self.store_new(request, skip=skip)
+
+    def incr(self, act: Act, nonce: bytes, skip: MissReason | None) -> Step:
+        """The first step of counting up."""
+        return self.count(self._update(act, nonce, 1, frozenset()), skip=skip)
+
+    def _update(self, act: Act, nonce: bytes, amount: int | None, bypassed: frozenset[str]) -> UpdateRequest:
+        key, codec = act.keys[0], act.codec
+        return UpdateRequest(
+            key, codec, *self.policy.expiry_ms(0.0), nonce, 0, WAIT_S, TIMEOUTS, NOW_S, amount, bypassed
+        )
 
     def end(
         self, act: Act, grants: tuple[bytes, ...] | None, items: tuple[Item, ...], skip: MissReason | None

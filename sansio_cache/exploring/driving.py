@@ -23,6 +23,7 @@ import attrs
 from sansio_cache.commands import (
     AcquireLease,
     AcquireLeases,
+    ClaimCell,
     Command,
     Compute,
     ComputeMany,
@@ -62,9 +63,9 @@ from sansio_cache.exploring.process import (
 )
 from sansio_cache.notices import InvalidationFailed, Notice, StaleServed, StoreAnswered, StoreGaveUp
 from sansio_cache.part import Recovery
-from sansio_cache.step import ManyHeld, Outcome, Step
+from sansio_cache.step import Added, ManyHeld, Outcome, Step, Updated
 
-_OF_LEASES: Final = (AcquireLease, AcquireLeases, FillCells, ReleaseLeases)
+_OF_LEASES: Final = (AcquireLease, AcquireLeases, ClaimCell, FillCells, ReleaseLeases)
 """Where an operation gives up on one of these, it may leave a lease behind until that lapses."""
 _UNDER_GRANT: Final = (AcquireLease, AcquireLeases, Compute, ComputeMany, FillCells, HoldCells)
 """What an operation asks for on its way from a grant to a fill."""
@@ -91,6 +92,7 @@ class Driving:
     broken: Broken | None = None
     may_leave_lease: bool = False
     writer_died: bool = False
+    won: int = 0
     late: list[StoreCommand] = attrs.field(factory=list)
 
     def ready(self, i: int) -> None:
@@ -252,7 +254,12 @@ class Driving:
         else:
             if worker.stage is Stage.RUNNING and worker.acts[0].is_read:
                 self._break(judged_read(self.configuration, worker, outcome))
-            self.workers[i] = Worker(worker.acts, Stage.GIVING_UP, version=worker.version, owes=worker.owes)
+            version = worker.version
+            if worker.stage is Stage.RUNNING and worker.acts[0].deed in (Deed.ADD, Deed.COUNT):
+                is_done = isinstance(outcome, Updated) or outcome == Added(True)
+                self.won += is_done
+                version = version if is_done else None  # nothing was promised of it
+            self.workers[i] = Worker(worker.acts, Stage.GIVING_UP, version=version, owes=worker.owes)
             if self.configuration.is_eager:
                 self.give_up(i)
 

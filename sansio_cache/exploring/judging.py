@@ -10,7 +10,22 @@ from sansio_cache.exploring.configuration import KEYS, Act, Configuration, Deed
 from sansio_cache.exploring.invariants import Invariant
 from sansio_cache.exploring.naming import tags_of
 from sansio_cache.exploring.process import Worker
-from sansio_cache.step import Abandoned, Loaded, ManyLoaded, Missing, Outcome, Raised, Step, Value
+from sansio_cache.step import (
+    Abandoned,
+    Loaded,
+    Looked,
+    ManyLoaded,
+    Missing,
+    Outcome,
+    Raised,
+    Refused,
+    Step,
+    TookTooLong,
+    Unavailable,
+    Unknown,
+    Updated,
+    Value,
+)
 
 Broken = tuple[Invariant, str]
 """An invariant that does not hold, and what was seen of it."""
@@ -56,7 +71,9 @@ def _versions(act: Act, outcome: Outcome) -> list[tuple[int, int]]:
     if isinstance(outcome, ManyLoaded):
         pairs = zip(act.places, outcome.values, strict=True)
         return [(place, _version(each.value)) for place, each in pairs if isinstance(each, Value)]
-    if isinstance(outcome, Value | Loaded):
+    if isinstance(outcome, Looked):
+        return [(act.places[0], _version(outcome.lookup.value))] if outcome.lookup.is_fresh else []
+    if isinstance(outcome, Value | Loaded | Updated):
         return [(act.places[0], _version(outcome.value))]
-    assert isinstance(outcome, Missing | Raised | Abandoned)
+    assert isinstance(outcome, Missing | Raised | Abandoned | Refused | Unknown | Unavailable | TookTooLong)
     return []

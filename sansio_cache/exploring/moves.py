@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from sansio_cache.exploring.configuration import UNLIMITED, Configuration, Fault
+from sansio_cache.exploring.configuration import UNLIMITED, Configuration, Deed, Fault
 from sansio_cache.exploring.invariants import Invariant
 from sansio_cache.exploring.judging import Broken
 from sansio_cache.exploring.process import Process, Worker, pending
@@ -42,6 +42,8 @@ class Moves:
         is_leak_judged = Invariant.LEAK in configuration.invariants
         self._flags = WRITER_DIED | (MAY_LEAVE_LEASE if is_leak_judged else 0)
         self._counts_loads = configuration.loads is not None or configuration.most_loads is not None
+        self._has_counters = any(act.deed is Deed.COUNT for act in configuration.acts)
+        self._counts_won = self._has_counters or configuration.most_owners is not None
         self._has_tag_writers = any(act.invalidates_tag for act in configuration.acts)
         self._has_soft_writers = configuration.expires
         self._kinds = tuple(configuration.faults)
@@ -86,6 +88,9 @@ class Moves:
             for broken in self._served_wrongly(world, found, are_writers_done=are_writers_done):
                 if broken[0] in wanted:
                     return broken
+        most = self.configuration.most_owners
+        if most is not None and world.won > most and Invariant.OWNERS in wanted:
+            return Invariant.OWNERS, f"{world.won} of them"
         if facts.is_outlived and Invariant.OUTLIVED in wanted:
             return Invariant.OUTLIVED, "the cell expires first"
         most = self.configuration.most_loads
@@ -105,6 +110,10 @@ class Moves:
     ) -> Iterator[tuple[Invariant, str]]:
         """S1, S6 and S7 of what a reader would be served that began now."""
         version, floor = found.version, world.floor
+        if self._has_counters and version < world.won:
+            yield Invariant.EXACT, f"it is at {version}, after {world.won} that were acknowledged"
+        if self._has_counters and version > world.version[found.place]:
+            yield Invariant.EXACT, f"it is at {version}, and {world.version[found.place]} were begun"
         if version < floor[found.place]:
             yield Invariant.S1_CELL, f"version {version}, floor {floor[found.place]}"
         if found.is_fresh and version < floor[-1]:
@@ -330,6 +339,7 @@ class Moves:
             world.budgets if budgets is None else budgets,
             (world.flags | turned.flags) & self._flags,
             world.loads if loads is None else loads,
+            world.won + turned.won if self._counts_won else 0,
         )
         return move, after, broken
 

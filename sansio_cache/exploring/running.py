@@ -89,6 +89,8 @@ class Turn:
     """It may have left a lease behind, until that lapses."""
     writer_died: bool = False
     """A writer died between its commit and its invalidation (S1f)."""
+    won: int = 0
+    """How many were told that they have added an entry, or counted one up."""
     late: tuple[StoreCommand, ...] = ()
     """Requests that may still be on their way."""
 
@@ -120,7 +122,14 @@ class Running(Driving):
             self.workers[i] = replace(worker, stage=Stage.COMMITTED, version=version)
             return
         self.workers[i] = replace(worker, version=version)
-        if act.deed is Deed.SET:
+        if act.deed is Deed.ADD:
+            skip = self._skip((*act.keys, *act.tag_keys))
+            self._take(i, self.configuration.add(act, self._nonce(i), version, skip), Stage.RUNNING)
+        elif act.deed is Deed.COUNT:
+            skip = self._skip(act.keys)
+            self.workers[i] = replace(worker, version=None)  # it is in the database of nobody
+            self._take(i, self.configuration.incr(act, self._nonce(i), skip), Stage.RUNNING)
+        elif act.deed is Deed.SET:
             skip = self.coordinator.skip_write(act.keys)
             self._take(i, self.configuration.set(act, self._nonce(i), version, skip), Stage.RUNNING)
         else:
@@ -264,6 +273,7 @@ class Running(Driving):
             self.broken,
             self.may_leave_lease,
             self.writer_died,
+            self.won,
             tuple(self.late),
         )
 

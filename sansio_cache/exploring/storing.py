@@ -14,11 +14,14 @@ from sansio_cache.cell import NO_GRANT, Cell, Foreign, Kind, Tag, is_granted_to
 from sansio_cache.commands import (
     AcquireLease,
     AcquireLeases,
+    ClaimCell,
     FillCells,
     HoldCells,
     ReleaseLeases,
     RenewLeases,
     StoreCommand,
+    SwapCell,
+    TouchCell,
 )
 from sansio_cache.entry import variant_key
 from sansio_cache.events import CellsFilled, FillResult, StoreEvent
@@ -44,7 +47,7 @@ Stored = tuple[tuple[str, Kept], ...]
 
 _SCHEMA: Final = slice(8, 16)
 """Where in a body the fingerprint is of the type it was stored as."""
-Issuing = AcquireLease | AcquireLeases | HoldCells
+Issuing = AcquireLease | AcquireLeases | HoldCells | ClaimCell | SwapCell
 """What the store issues ids for."""
 
 
@@ -190,9 +193,17 @@ def _issued(before: Stored, command: StoreCommand, event: StoreEvent) -> tuple[b
     if not isinstance(command, Issuing):
         return ()
     held = frozenset(_named(before))
+    if isinstance(command, SwapCell):
+        held |= filled_by(before)  # which a repeated swap is told again
     ids = [getattr(event, "grant", NO_GRANT), *getattr(event, "grants", ()), *getattr(event, "versions", ())]
+    ids.append(getattr(event, "version", None) or NO_GRANT)
     ids += (getattr(answer, "grant", NO_GRANT) for answer in getattr(event, "answers", ()))
     return tuple(each for each in ids if each != NO_GRANT and each not in held)
+
+
+def filled_by(stored: Stored) -> frozenset[bytes]:
+    """The ids of values: a swap compares them, and a retry knows its own."""
+    return frozenset(kept.cell.filled_by for _, kept in stored if isinstance(kept.cell, Cell))
 
 
 def _named(stored: Stored) -> list[bytes]:
@@ -223,6 +234,10 @@ def _judged(
             grant = old.cell.grant if old is not None and isinstance(old.cell, Cell) else None
             if old != after.get(fill.key) and grant != fill.grant:
                 return Invariant.S2, "a fill changed a cell that does not hold its grant"
+    if isinstance(command, TouchCell):
+        old, new = before.get(command.key), after.get(command.key)
+        if old != new and old is not None and isinstance(old.cell, Cell) and old.cell.kind != Kind.VALUE:
+            return Invariant.BLOCKED, "a touch changed a cell without a value"
     if isinstance(command, ReleaseLeases | RenewLeases):
         for lease in command.leases:
             old, new = before.get(lease.key), after.get(lease.key)

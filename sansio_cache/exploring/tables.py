@@ -12,9 +12,11 @@ from enum import Enum
 from typing import Any, Final, NamedTuple
 
 from sansio_cache.commands import (
+    ClaimCell,
     Compute,
     ComputeMany,
     HoldCells,
+    InspectCell,
     Ping,
     ReadCell,
     ReadCells,
@@ -45,6 +47,8 @@ from sansio_cache.exploring.world import MAY_LEAVE_LEASE, WRITER_DIED, Names, Pa
 TIMED_OUT: Final = StoreFailed(NOW_S, FailureKind.TIMEOUT)
 
 
+_SETTING: Final = (Deed.SET, Deed.ADD)
+"""What stores a value that was there before the call."""
 BACKGROUND: Final = (Stage.REFRESHING, Stage.RECOVERING)
 """Where workers are that nobody has called."""
 
@@ -75,6 +79,7 @@ class Turned(NamedTuple):
     completed: Floor = ()
     broken: Broken | None = None
     flags: int = 0
+    won: int = 0
     late: tuple[int, ...] = ()
 
 
@@ -188,6 +193,7 @@ class Tables:
                 turn.completed,
                 turn.broken,
                 flags,
+                turn.won,
                 tuple(self.commands.number(each) for each in turn.late),
             )
         return turned
@@ -228,7 +234,9 @@ class Tables:
 
     def has_effect(self, request: int) -> bool:
         """Whether a request changes anything in the store."""
-        return not isinstance(self.commands.objects[request], ReadCell | ReadCells | ReadTags | Ping)
+        return not isinstance(
+            self.commands.objects[request], ReadCell | ReadCells | InspectCell | ReadTags | Ping
+        )
 
     def later(self, past: int, requests: tuple[int, ...], filled: tuple[bytes, ...]) -> int:
         """The past after these requests and fills."""
@@ -268,9 +276,9 @@ class Tables:
                 all(all(act.is_read for act in worker.acts) for worker in workers),
                 all(worker.stage is Stage.DONE for worker in workers),
                 any(
-                    worker.acts and worker.acts[0].deed is Deed.SET and not worker.told
+                    worker.acts and worker.acts[0].deed in _SETTING and not worker.told
                     for worker in workers
-                    if isinstance(pending(worker), HoldCells)
+                    if isinstance(pending(worker), HoldCells | ClaimCell)
                 ),
             )
         return ending

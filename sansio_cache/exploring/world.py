@@ -16,10 +16,10 @@ import attrs
 
 from sansio_cache.cell import NO_GRANT, NONCE_BYTES
 from sansio_cache.commands import FillCells, ReleaseLeases, RenewLeases, StoreCommand
-from sansio_cache.exploring.configuration import Configuration
+from sansio_cache.exploring.configuration import Configuration, Deed
 from sansio_cache.exploring.naming import NAMELESS, Interner, grant_of, rewrite
 from sansio_cache.exploring.process import Floor, Process, renamed_tickets
-from sansio_cache.exploring.storing import Stored
+from sansio_cache.exploring.storing import Stored, filled_by
 from sansio_cache.memory_store import MemoryStore
 
 MAY_LEAVE_LEASE: Final = 1
@@ -42,6 +42,8 @@ class World(NamedTuple):
     flags: int
     loads: int
     """How often a loader has looked; not counted where it does not matter."""
+    won: int = 0
+    """How many were told that they have added an entry, or counted one up."""
 
 
 @attrs.frozen
@@ -75,6 +77,7 @@ class Names:
         self.pasts = Interner()
         self._may_prune = configuration.is_reduced and configuration.store is MemoryStore
         self._is_reduced = configuration.is_reduced
+        self._names_values = any(act.deed in (Deed.COUNT, Deed.UPDATE) for act in configuration.acts)
         self._swaps = tuple(_swaps(configuration, numbers)) if configuration.is_reduced else ()
         self._swapped: dict[tuple[int, int, int], int] = {}
         self._named: dict[Any, tuple[tuple[int, ...], int, int]] = {}
@@ -178,11 +181,15 @@ class Names:
             self.pasts.relabelled(past, changed),
         )
 
+    def _held_or_named(self, stored: Stored) -> frozenset[Any]:
+        """What somebody may claim by a nonce: leases and holds, and where there are swaps, values."""
+        return _held(stored) | filled_by(stored) if self._names_values else _held(stored)
+
     def _claimable(self, others: list[tuple[Interner, int]], store: int) -> set[bytes]:
         """The ids that are held and that somebody may claim by their nonce. All else are but compared."""
         return {
             name
-            for name in _held(self.stores.objects[store])
+            for name in self._held_or_named(self.stores.objects[store])
             if any(name[:NONCE_BYTES] in interner.nonces[number] for interner, number in others)
         }
 

@@ -66,6 +66,8 @@ class InvalidateRequest:
     started_s: float
     soft: bool = False
     """Whether values are to become stale, and not to go."""
+    looks: bool = False
+    """Whether the caller wants to know if a value was there. For one key."""
 
     def over(self, now_s: float) -> tuple[Notice, ...]:
         """The notice that closes the operation, if it is one of the user's."""
@@ -117,13 +119,15 @@ class InvalidateDeleting(AsksStore):
     keys: tuple[str, ...]
     abandoned: bool
     budget: Budget
+    is_unsure: bool = False
+    """Whether an attempt was made of which nobody knows what came of it."""
 
     def ask(self, *notices: Notice) -> Step:
         """The step that waits in this state."""
         timeout_s = self.budget.timeout_s
         if self.request.soft:
             return Step(self, ExpireCells(self.keys, timeout_s), notices=notices)
-        return Step(self, DeleteKeys(self.keys, timeout_s), notices=notices)
+        return Step(self, DeleteKeys(self.keys, timeout_s, self.request.looks), notices=notices)
 
     def receive(self, event: Event) -> Step:
         """Go on to the next chunk, or end."""
@@ -137,16 +141,26 @@ class InvalidateDeleting(AsksStore):
                 if done < len(request.keys):
                     budget = request.timeouts.from_now(now_s)
                     return _delete_next(request, done, self.abandoned, budget, removed)
-                return self._end(ManyInvalidated(request.keys, ()), now_s, removed)
+                outcome = ManyInvalidated(request.keys, (), existed=self._existed(event))
+                return self._end(outcome, now_s, removed)
             case StoreFailed(now_s=now_s):
                 failed = request.keys[self.done :]
                 told = ManyInvalidated(request.keys[: self.done], failed, event.reason, event.cause)
                 notices = (*gave_up(event), InvalidationFailed(failed))
-                return self.retry(event) or self._end(told, now_s, *notices)
+                unsure = evolve(self, is_unsure=True)
+                return unsure.retry(event) or self._end(told, now_s, *notices)
             case Interrupted(now_s=now_s):
                 return evolve(self, abandoned=True, budget=self.budget.at(now_s)).ask()
             case _:
                 assert_never(event)
+
+    def _existed(self, event: KeysDeleted | CellsExpired) -> bool | None:
+        """Whether a value went; the attempt before this one may have taken it."""
+        if isinstance(event, CellsExpired):
+            return None
+        if event.count == 0 and not self.is_unsure and len(self.keys) == len(self.request.keys):
+            return False
+        return None if self.is_unsure and not event.existed else event.existed
 
     def _end(self, outcome: ManyInvalidated, now_s: float, *notices: Notice) -> Step:
         if self.abandoned:

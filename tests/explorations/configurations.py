@@ -43,6 +43,12 @@ WRITER_THROUGH: Final = (Act(Deed.WRITE, strategy=WriteThrough()),)
 WRITER_ASIDE: Final = (Act(Deed.WRITE, strategy=CacheAside()),)
 EXPIRER: Final = (Act(Deed.EXPIRE),)
 
+ADDER: Final = (Act(Deed.ADD),)
+ADDER_THEN_INVALIDATOR: Final = (Act(Deed.ADD), INVALIDATE)
+COUNTER: Final = (Act(Deed.COUNT),)
+UPDATER: Final = (Act(Deed.UPDATE),)
+TOUCHER: Final = (Act(Deed.TOUCH),)
+
 # What names the tag. `get` finds it in the entry; a generation is a tag like any other.
 OUTLIVED_READER: Final = (Act(Deed.LOAD, is_outlived=True),)
 OUTLIVED_BATCH: Final = (Act(Deed.LOAD_MANY, (0, 1), is_outlived=True),)
@@ -52,6 +58,8 @@ TAGGED_READER: Final = (Act(Deed.LOAD, tagged=True),)
 SECOND_TAGGED_READER: Final = (Act(Deed.LOAD, (1,), tagged=True),)
 GETTER: Final = (Act(Deed.GET),)
 TAG_INVALIDATOR: Final = (Act(Deed.INVALIDATE, (), tagged=True),)
+TAGGED_UPDATER: Final = (Act(Deed.UPDATE, tagged=True),)
+TAGGED_TOUCHER: Final = (Act(Deed.TOUCH, tagged=True),)
 TAGGED_SETTER: Final = (Act(Deed.SET, tagged=True),)
 WRITER_THROUGH_WITH_TAG: Final = (Act(Deed.WRITE, tagged=True, strategy=WriteThrough()),)
 """As entities write: the tag is that of the lists."""
@@ -100,6 +108,10 @@ ALL_BUT_LEAK: Final = ALL - {Invariant.LEAK}
 """Where nearly every world is excused for a lease that is left, it is cheaper not to remember the excuse."""
 
 
+ALL_BUT_LAST: Final = ALL - {Invariant.S6}
+"""Where a version may be committed that nobody stores or invalidates, as another has added one."""
+
+
 @attrs.frozen
 class Case:
     """A configuration, and how many worlds it has at least: fewer, and a fault or a worker is missing."""
@@ -128,6 +140,65 @@ QUICK: Final = (
         (READER, READER),
         loads=1,
         all_end=True,
+    ),
+    # Adding, counting, updating, touching.
+    _case(
+        "2 add, 1 of them invalidates; time, duplicates, losses",
+        1_000,
+        *_alone(ADDER, ADDER_THEN_INVALIDATOR),
+        faults=TIME | DUPLICATES | LOSSES,
+        invariants=ALL_BUT_LAST,
+        all_end=True,
+    ),
+    _case(
+        "3 add; duplicates, losses, interruptions",
+        1_000,
+        *_alone(ADDER, ADDER, ADDER),
+        faults=DUPLICATES | LOSSES | {Fault.INTERRUPTION: 1},
+        invariants=ALL_BUT_LAST,
+        most_owners=1,
+    ),
+    _case(
+        "1 adds, 1 reader, 1 invalidates; time, duplicates",
+        1_000,
+        *_alone(ADDER, READER, INVALIDATOR),
+        faults=TIME | DUPLICATES,
+        invariants=ALL_BUT_LAST,
+        all_end=True,
+    ),
+    _case(
+        "3 count; duplicates, losses, interruptions, a key that goes",
+        1_000,
+        *_alone(COUNTER, COUNTER, COUNTER),
+        starts=(Start.FRESH,),
+        faults=DUPLICATES | LOSSES | {Fault.INTERRUPTION: 1, Fault.GONE: 1},
+        invariants=ALL_BUT_LAST,
+    ),
+    _case(
+        "1 updates, 1 expires, 1 invalidates; duplicates, losses",
+        500,
+        *_alone(UPDATER, EXPIRER, INVALIDATOR),
+        policy=STALE_AT_LAST,
+        starts=WARM,
+        faults=DUPLICATES | LOSSES,
+        invariants=ALL_BUT_LAST,
+    ),
+    _case(
+        "1 updates and 1 touches an entry with a tag, 1 invalidates it; duplicates",
+        300,
+        *_alone(TAGGED_UPDATER, TAGGED_TOUCHER, TAG_INVALIDATOR),
+        starts=WARM,
+        faults=DUPLICATES | any_number(Fault.GONE),
+        invariants=ALL_BUT_LAST,
+    ),
+    _case(
+        "1 touches, 1 expires, 1 reader; time, duplicates, losses",
+        500,
+        *_alone(TOUCHER, EXPIRER, READER),
+        policy=STALE_AT_LAST,
+        starts=WARM,
+        faults=TIME | DUPLICATES | LOSSES,
+        invariants=ALL_BUT_LAST,
     ),
     # Invalidation.
     _case(

@@ -14,6 +14,7 @@ from sansio_cache.budget import StoreTimeouts
 from sansio_cache.cell import NO_GRANT, NONCE_BYTES, Cell, Kind, Tag, make_grant
 from sansio_cache.commands import (
     AcquireLease,
+    ClaimCell,
     Compute,
     Fill,
     FillCells,
@@ -21,6 +22,8 @@ from sansio_cache.commands import (
     LeaseRequest,
     ShareLoad,
     Sleep,
+    SwapCell,
+    TouchCell,
 )
 from sansio_cache.coordinator import Change, Coordinator
 from sansio_cache.entry import MissReason
@@ -28,6 +31,7 @@ from sansio_cache.events import (
     AcquireReply,
     CellRead,
     CellsFilled,
+    CellSwapped,
     Computed,
     ComputeFailed,
     Event,
@@ -46,6 +50,7 @@ from sansio_cache.exploring.naming import replace, tags_of
 from sansio_cache.loader import Absent
 from sansio_cache.memory_store import MemoryStore
 from sansio_cache.notices import InvalidationFailed, Notice, OperationName
+from sansio_cache.operations.add import AddFilling, AddRequest
 from sansio_cache.operations.batch import LoadManyRequest
 from sansio_cache.operations.get_or_load import LoadAcquiring, LoadReading, LoadSharing, get_or_load, share
 from sansio_cache.operations.invalidate import InvalidateRequest, invalidate
@@ -53,6 +58,13 @@ from sansio_cache.operations.load_many import LoadManyAcquiring, load_many
 from sansio_cache.operations.loading import Finding, LoadFilling, LoadRequest
 from sansio_cache.operations.mutate import EndRequest, MutateFilling, MutateRequest, end
 from sansio_cache.operations.set_many import Item, SetRequest, set_many
+from sansio_cache.operations.update import (
+    UpdateLooking,
+    UpdatePausing,
+    UpdateRequest,
+    UpdateSwapping,
+    update,
+)
 from sansio_cache.part import Recovery
 from sansio_cache.single_flight import Following, Load, LoadName, Phase, SingleFlight, Ticket
 from sansio_cache.step import (
@@ -68,6 +80,7 @@ from sansio_cache.step import (
     Step,
     Value,
     ended,
+    evolve,
 )
 from sansio_cache.tags import NO_VERSION, VERSION_BYTES, Versions, is_tag_key, tag_key
 
@@ -323,6 +336,125 @@ class SparingExpiry(MemoryStore):
             leased = replace(after.cell, grant=grant, lease_deadline_ms=deadline_ms)
             self._keep(key, leased, after.expires_ms)
         return is_there
+
+
+class AddsAtOnce(MemoryStore):
+    """Knows an add in one step, a SET NX."""
+
+    def _fill(self, fill: Fill, now_ms: int) -> FillResult:
+        if fill.grant != UNCONDITIONAL:
+            return super()._fill(fill, now_ms)
+        if self._read(fill.key, now_ms) is not None:
+            return FillResult.REFUSED
+        value = Cell(Kind.VALUE, filled_by=fill.grant, body=fill.body)
+        self._keep(fill.key, value, now_ms + fill.hard_ttl_ms)
+        return FillResult.STORED
+
+
+class GenerousClaim(MemoryStore):
+    """Whoever adds is given a hold, also where there is a value by now."""
+
+    def _claim(self, claim: ClaimCell, now_ms: int) -> bytes | int | None:
+        return self._hold(claim.key, claim.nonce, claim.hold_ms, now_ms)
+
+
+class SwapsAnything(MemoryStore):
+    """A swap does not look which value it replaces."""
+
+    def _swap(self, swap: SwapCell, now_ms: int) -> bytes | None:
+        cell = self._read(swap.key, now_ms)
+        if isinstance(cell, Cell) and cell.kind == Kind.VALUE:
+            return super()._swap(replace(swap, version=cell.filled_by), now_ms)
+        return None
+
+
+class SwapsStale(MemoryStore):
+    """A swap replaces a value past its soft expiry: the new one is fresh."""
+
+    def _swap(self, swap: SwapCell, now_ms: int) -> bytes | None:
+        kept = self._kept.get(swap.key)
+        if kept is not None and isinstance(kept.cell, Cell) and kept.cell.kind == Kind.VALUE:
+            self._keep(swap.key, replace(kept.cell, soft_ms=0), kept.expires_ms)
+        return super()._swap(swap, now_ms)
+
+
+class SwapsCapturing(MemoryStore):
+    """A swap ties the new value to the tags as they are by now."""
+
+    def _swap(self, swap: SwapCell, now_ms: int) -> bytes | None:
+        version = super()._swap(swap, now_ms)
+        if version is not None:
+            kept = self._kept[swap.key]
+            assert isinstance(kept.cell, Cell)
+            body = kept.cell.body
+            for at, name, _ in tuple(tags_of(body)):
+                key = tag_key(swap.key, name)
+                issued = self._capture_one(key, swap.nonce, now_ms, now_ms + 2 * HARD_TTL_MS)
+                body = body[:at] + issued + body[at + VERSION_BYTES :]
+            self._keep(swap.key, replace(kept.cell, body=body), kept.expires_ms)
+        return version
+
+
+class TouchesAnything(MemoryStore):
+    """A touch is a PEXPIRE: of whatever is there."""
+
+    def _touch(self, touch: TouchCell, now_ms: int) -> bool:
+        kept = self._kept.get(touch.key)
+        if kept is None:
+            return False
+        self._keep(touch.key, kept.cell, now_ms + touch.ttl_ms)
+        return True
+
+
+class TouchesStale(MemoryStore):
+    """A touch makes fresh again what was expired meanwhile."""
+
+    def _touch(self, touch: TouchCell, now_ms: int) -> bool:
+        kept = self._kept.get(touch.key)
+        if kept is not None and isinstance(kept.cell, Cell) and kept.cell.kind == Kind.VALUE:
+            self._keep(touch.key, replace(kept.cell, soft_ms=0), kept.expires_ms)
+        return super()._touch(touch, now_ms)
+
+
+def add_at_once(request: AddRequest, *, skip: MissReason | None = None) -> Step:
+    """An add in one step: it asks for no hold."""
+    fill = request.item.under(UNCONDITIONAL)
+    return AddFilling(request, fill, request.timeouts.from_now(request.started_s)).ask()
+
+
+@attrs.frozen
+class _Sure(UpdateSwapping):
+    """A swap that meets another version is a conflict, whatever came of the attempts before."""
+
+    def receive(self, event: Event) -> Step:
+        if isinstance(event, CellSwapped) and event.version is None:
+            return _surely(UpdateSwapping.receive(evolve(self, is_unsure=False), event))
+        return _surely(super().receive(event))
+
+
+def _surely(step: Step) -> Step:
+    state = step.state
+    if type(state) is UpdateSwapping:
+        kept = {name: getattr(state, name) for name in attrs.fields_dict(UpdateSwapping)}
+        return replace(step, state=_Sure(**kept))
+    if type(state) in (UpdateLooking, UpdatePausing):
+        return replace(step, state=_Surely(state))
+    return step
+
+
+@attrs.frozen
+class _Surely:
+    """On its way to such a swap."""
+
+    state: State
+
+    def receive(self, event: Event) -> Step:
+        return _surely(self.state.receive(event))
+
+
+def count_repeating(request: UpdateRequest, *, skip: MissReason | None = None) -> Step:
+    """Counting up, and once more where the answer was lost and another has counted since."""
+    return _surely(update(request, skip=skip))
 
 
 # Requests.

@@ -488,7 +488,7 @@ def test_a_text_that_can_be_no_key_is_not_parsed(text, why):
             kind.parse(text)
 
 
-@pytest.mark.parametrize("marker", ["%t:", "%g:", "%w:", "%s:"])
+@pytest.mark.parametrize("marker", ["%t:", "%g:", "%w:", "%s:", "%l:"])
 def test_a_record_of_the_cache_itself_is_not_parsed_as_a_key(marker):
     with pytest.raises(InvalidKeyError, match="the cache keeps its own records there"):
         Key.parse(f"app:{marker}x")
@@ -545,7 +545,7 @@ def test_an_empty_key_or_pattern_is_refused():
         APP.glob("")
 
 
-@pytest.mark.parametrize("marker", ["%t:", "%g:", "%w:", "%s:"])
+@pytest.mark.parametrize("marker", ["%t:", "%g:", "%w:", "%s:", "%l:"])
 def test_internal_keys_are_out_of_reach_of_literal_keys(marker):
     assert APP.is_internal(f"app:{marker}x")
     assert not APP.is_internal(f"app:x:{marker}")
@@ -682,7 +682,7 @@ def test_a_pattern_matches_what_begins_with_its_components_only(call, other):
     assert glob_match(pattern, pattern[:-1] + key)
 
 
-@given(calls, st.sampled_from(["%t:", "%g:", "%w:", "%s:"]), nasty_texts)
+@given(calls, st.sampled_from(["%t:", "%g:", "%w:", "%s:", "%l:"]), nasty_texts)
 def test_no_component_reaches_the_internal_keys(call, marker, rest):
     """S11: built keys are never internal, built patterns never match an internal key."""
     assert not APP.is_internal(built(call))

@@ -27,10 +27,13 @@ from sansio_cache.commands import Lease, Renewal
 from sansio_cache.entry import MissReason, Servable, variant_key
 from sansio_cache.errors import ProtocolError
 from sansio_cache.events import (
+    CellInspected,
     CellRead,
     CellsExpired,
     CellsFilled,
     CellsRead,
+    CellSwapped,
+    CellTouched,
     Computed,
     ComputeFailed,
     FailureKind,
@@ -54,12 +57,14 @@ from sansio_cache.events import (
     SharingTimedOut,
     StoreFailed,
     TagsRead,
+    ValueFound,
     Woke,
     WriterFound,
 )
 from sansio_cache.keys import KeyBuilder
 from sansio_cache.loader import Absent, Fresh
 from sansio_cache.notices import OperationName
+from sansio_cache.operations.add import AddRequest, add
 from sansio_cache.operations.batch import LoadManyRequest
 from sansio_cache.operations.delete_pattern import PatternRequest, delete_pattern
 from sansio_cache.operations.get import ReadRequest, get
@@ -67,13 +72,18 @@ from sansio_cache.operations.get_many import ReadManyRequest, get_many
 from sansio_cache.operations.get_or_load import get_or_load
 from sansio_cache.operations.invalidate import InvalidateRequest, invalidate, void
 from sansio_cache.operations.load_many import load_many
+from sansio_cache.operations.lock import LockRequest, free, keep, take
+from sansio_cache.operations.lookup import Longer, LookRequest, look
 from sansio_cache.operations.mutate import EndRequest, MutateRequest, begin, end
 from sansio_cache.operations.readiness import ReadinessPinging, wait_ready
 from sansio_cache.operations.recovery import RecoveryRequest, recover, rest, tell
 from sansio_cache.operations.refresh import refresh
 from sansio_cache.operations.renewal import renew
+from sansio_cache.operations.scan import nothing_found, scan
 from sansio_cache.operations.second_look import Doubt, look_again
 from sansio_cache.operations.set_many import Item, SetRequest, set_many
+from sansio_cache.operations.swap import SwapRequest, swap
+from sansio_cache.operations.update import UpdateRequest, update
 from sansio_cache.step import OVER, ManyHeld, Step
 from support.machines import (
     GRANT,
@@ -148,7 +158,36 @@ def beginnings():
     yield end(EndRequest(KEYS[:2], None, ITEMS[:1], TIMEOUTS, 0.0, TAG_KEYS), skip=MissReason.STORE_ERROR)
     yield look_again(Doubt(KEY, THEIRS.hex()), 0.25)
     yield wait_ready(5.0, 0.0)
+    yield from primitives()
     yield renew(Renewal((Lease("shop:a", GRANT), Lease("shop:b", GRANT)), 5_000, 60.0, 0.1, 5 / 3))
+
+
+def primitives():
+    """The first steps of those that concern one entry, or a lock."""
+    longer = Longer(1_000, 60_000, NONCE)
+    for codec in (INTS, None):
+        for raises in (False, True):
+            look_up = LookRequest(KEY, codec, TIMEOUTS, 0.0, raises=raises, longer=longer if raises else None)
+            yield look(look_up)
+            yield look(look_up, skip=MissReason.STORE_ERROR)
+    yield invalidate(InvalidateRequest(OperationName.INVALIDATE, (KEY,), 2, TIMEOUTS, 0.0, looks=True))
+    item = Item(KEY, INTS, b"7", 60_000, 0)
+    for tags in ((), TAGS):
+        yield add(AddRequest(item, NONCE, 1, 5_000, 30.0, TIMEOUTS, 0.0, tags))
+    for amount in (None, 1):
+        yield update(UpdateRequest(KEY, INTS, 0, 0, NONCE, 1, 30.0, TIMEOUTS, 0.0, amount))
+    yield update(UpdateRequest(KEY, TEXTS, 0, 0, NONCE, 1, 30.0, TIMEOUTS, 0.0, 1))
+    yield swap(SwapRequest(item, V1, NONCE, TIMEOUTS, 0.0))
+    for skip in (MissReason.STORE_ERROR, MissReason.BYPASSED):
+        yield add(AddRequest(item, NONCE, 1, 5_000, 30.0, TIMEOUTS, 0.0), skip=skip)
+        yield swap(SwapRequest(item, V1, NONCE, TIMEOUTS, 0.0), skip=skip)
+        yield update(UpdateRequest(KEY, INTS, 0, 0, NONCE, 1, 30.0, TIMEOUTS, 0.0, 1), skip=skip)
+        yield take(LockRequest("shop:%l:a", NONCE, 1, 5_000, 30.0, TIMEOUTS, 0.0), skip=skip)
+    yield take(LockRequest("shop:%l:a", NONCE, 1, 5_000, 30.0, TIMEOUTS, 0.0))
+    yield keep(Lease("shop:%l:a", GRANT), 5_000, TIMEOUTS, 0.0)
+    yield free(Lease("shop:%l:a", GRANT), TIMEOUTS, 0.0)
+    yield scan(PatternRequest(KeyBuilder("shop"), "shop:*", 500, TIMEOUTS, 0.0), 0)
+    yield nothing_found()
 
 
 def replies_at(now_s, versions=()):
@@ -184,8 +223,13 @@ def events_at(now_s):
     yield from (HoldsTaken(now_s, (GRANT,) * count, ()) for count in (0, 1, 2))
     yield from (HoldsTaken(now_s, (GRANT,) * count, (V1,)) for count in (1, 2))
     yield CellsExpired(now_s, 1)
+    yield from (CellInspected(now_s, cell, 500, 1_000) for cell in (*cells, absent_cell(soft_ms=1)))
+    yield ValueFound(now_s)
+    yield from (CellSwapped(now_s, version) for version in (None, V1))
+    yield from (CellTouched(now_s, touched) for touched in (False, True))
     yield KeysDeleted(now_s, 1)
-    yield from (KeysFound(now_s, cursor, keys) for cursor in (0, 9) for keys in ((), KEYS[:1]))
+    yield from (KeysDeleted(now_s, count, existed) for count, existed in ((0, False), (1, True)))
+    yield from (KeysFound(now_s, cursor, keys) for cursor in (0, 9) for keys in ((), KEYS[:1], (KEY,)))
     yield Ponged(now_s)
     yield Computed(now_s, 7)
     yield Computed(now_s, "unstorable as an int")
@@ -208,7 +252,18 @@ TELLS_TIME = LeaseDenied | LoadNotShared | SharingTimedOut | StoreFailed | Woke
 """Events by which a budget, a wait or a lease may be found to have run out."""
 EVENTS = (*events_at(0.0), *(event for event in events_at(100.0) if isinstance(event, TELLS_TIME)))
 COUNTERS = {"turns", "turn", "matched", "deleted"}
-PARTS = {"acquiring", "pausing", "tally", "batch", "acquisition", "fills", "reading", "origin"}
+PARTS = {
+    "acquiring",
+    "pausing",
+    "tally",
+    "batch",
+    "acquisition",
+    "fills",
+    "reading",
+    "origin",
+    "claiming",
+    "taking",
+}
 
 
 def fields_of(state):
@@ -307,7 +362,8 @@ def test_every_state_but_the_last_can_be_interrupted_and_then_ends_without_furth
         asked = 0
         while step.command is not None:
             assert isinstance(
-                step.command, commands.ReleaseLeases | commands.DeleteKeys | commands.ExpireCells
+                step.command,
+                commands.ReleaseLeases | commands.FreeLock | commands.DeleteKeys | commands.ExpireCells,
             )
             step = step.state.receive(StoreFailed(0.0, FailureKind.TIMEOUT))
             asked += 1
@@ -320,8 +376,8 @@ def test_every_command_is_asked_every_event_taken_every_outcome_come_to_and_ever
     assert {type(step.command) for step in reached} - {type(None)} == union(commands.Command)
     assert {event for _, _, event in answered} == union(events.Event)
     assert {type(step.outcome) for step in reached} - {type(None)} == union(steps.Outcome)
-    # A refresh is skipped by the driver, which knows how many are under way.
-    given = union(notices.Notice) - {notices.RefreshSkipped}
+    # A refresh is skipped by the driver, which knows how many are under way; it tells of beginnings as well.
+    given = union(notices.Notice) - {notices.RefreshSkipped, notices.Began}
     assert {type(notice) for step in reached for notice in step.notices} == given
 
 
@@ -329,6 +385,12 @@ ANSWERS = {
     commands.ReadCell: events.ReadAnswer,
     commands.ReadCells: events.ReadManyAnswer,
     commands.ReadTags: events.ReadTagsAnswer,
+    commands.InspectCell: events.InspectAnswer,
+    commands.ClaimCell: events.ClaimAnswer,
+    commands.SwapCell: events.SwapAnswer,
+    commands.TouchCell: events.TouchAnswer,
+    commands.TakeLock: events.LockAnswer,
+    commands.FreeLock: events.ReleaseAnswer,
     commands.AcquireLease: events.AcquireAnswer,
     commands.AcquireLeases: events.AcquireManyAnswer,
     commands.FillCells: events.FillAnswer,

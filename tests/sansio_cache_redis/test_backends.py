@@ -17,7 +17,8 @@ from sansio_cache.health import Health
 from sansio_cache_redis import wire
 from sansio_cache_redis.backend import anyio as backend_anyio
 from sansio_cache_redis.backend import sync as backend_sync
-from sansio_cache_redis.wire import ServerClock, decode
+from sansio_cache_redis.replies import ServerClock
+from sansio_cache_redis.wire import decode
 from sansio_cache_runtime.sync.background import Background
 from support.proxy import HOLD, FaultProxy, Proxy, Relay, command
 from support.runtimes import until

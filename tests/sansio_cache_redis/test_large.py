@@ -2,10 +2,10 @@
 
 import pytest
 
+from sansio_cache_redis.calls import EVALSHA
 from sansio_cache_redis.connections.large import LargeValues
 from sansio_cache_redis.connections.unfinished import BULK_BYTES
 from sansio_cache_redis.errors import OverloadedError
-from sansio_cache_redis.wire import EVALSHA
 
 
 def test_what_is_large_is_remembered_and_bounded():

@@ -6,6 +6,7 @@ import pytest
 from redis import exceptions as errors
 
 from sansio_cache.backoff import LONGEST_CONNECT_PAUSE_S
+from sansio_cache_redis.calls import EVALSHA
 from sansio_cache_redis.connections import multiplexed, pool
 from sansio_cache_redis.connections.multiplexed import MultiplexedConnection, as_they_are
 from sansio_cache_redis.connections.pace import SWEEP_S, Pace
@@ -14,7 +15,6 @@ from sansio_cache_redis.connections.redispy import reply_reader
 from sansio_cache_redis.connections.unfinished import BULK_BYTES
 from sansio_cache_redis.errors import OverloadedError, OwnResetError, TooLargeError
 from sansio_cache_redis.scripts import ACQUIRE, RELEASE
-from sansio_cache_redis.wire import EVALSHA
 
 PATIENT_S = 60.0
 TIMING = Timing(opening_s=PATIENT_S, call_s=PATIENT_S, silence_s=PATIENT_S)

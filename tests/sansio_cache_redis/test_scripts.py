@@ -13,16 +13,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sansio_cache.cell import FOREIGN, NO_GRANT, Cell, Foreign, Kind, Tag, format_cell, make_grant, parse_cell
+from sansio_cache.codec import codec_for
 from sansio_cache.commands import (
     NO_TAGS,
     AcquireLease,
     AcquireLeases,
     Capture,
+    ClaimCell,
     DeleteKeys,
     ExpireCells,
     Fill,
     FillCells,
+    FreeLock,
     HoldCells,
+    InspectCell,
     Lease,
     LeaseRequest,
     Mode,
@@ -33,18 +37,26 @@ from sansio_cache.commands import (
     ReleaseLeases,
     RenewLeases,
     ScanKeys,
+    SwapCell,
+    TakeLock,
+    TouchCell,
 )
 from sansio_cache.config import CacheConfig
+from sansio_cache.entry import seal
 from sansio_cache.events import (
+    CellInspected,
     CellRead,
     CellsExpired,
     CellsFilled,
     CellsRead,
+    CellSwapped,
+    CellTouched,
     FailureKind,
     FillResult,
     ForeignFound,
     FreshFound,
     HoldsTaken,
+    KeysDeleted,
     KeysFound,
     LeaseDenied,
     LeaseGranted,
@@ -66,7 +78,11 @@ KEYS = ("ns:a", "ns:b", "ns:ü")
 TAGS = ("ns:%t:x", "ns:%t:ü")
 NONCES = (b"nonce-00", b"nonce-11", b"nonce-22")
 TTLS_MS = (300_000, 1_200_000)
-BODIES = (b"", b"body", b"\0\xff" * 40)
+INTS = codec_for(int, 1_000)
+SEALED = seal("ns:a", INTS, b"8", 0.25)
+TAGGED = seal("ns:a", INTS, b"7", 0.0, (("t:x", b"v" * 16), ("t:ü" * 100, b"w" * 16)))
+NOTHING = seal("ns:a", INTS, None, 0.0)
+BODIES = (b"", b"body", b"\0\xff" * 40, SEALED, TAGGED, NOTHING, TAGGED[:-4], TAGGED[:60])
 TIMEOUT_S = 10.0
 # How far apart the two stores' clocks may be when a time is compared.
 TOLERANCE_MS = 120_000
@@ -164,6 +180,8 @@ def granted(event):
         return event.grants
     if isinstance(event, LeasesAnswered):
         return tuple(grant for answer in event.answers for grant in granted(answer))
+    if isinstance(event, CellSwapped):
+        return () if event.version is None else (event.version,)
     return (event.grant,) if isinstance(event, LeaseGranted) else ()
 
 
@@ -211,6 +229,14 @@ def seen(what, now_ms):  # noqa: C901 - one case for each kind of event
             return ("expired", str(count))
         case LeasesRenewed():
             return ("renewed", what.renewed)
+        case CellInspected():
+            return ("inspected", seen(what.cell, now_ms), what.left_ms, what.server_ms - now_ms)
+        case CellSwapped(version=version):
+            return ("swapped", version and version[:8])
+        case CellTouched():
+            return ("touched", what.touched)
+        case KeysDeleted():
+            return ("deleted", str(what.count), what.existed)
         case _:
             return (type(what).__name__, str(getattr(what, "count", "")), getattr(what, "kind", None))
 
@@ -267,6 +293,15 @@ STEPS = st.one_of(
     st.tuples(st.just("renew"), some_keys, numbers, ttls, st.booleans()),
     st.tuples(st.just("release"), some_keys, numbers, st.booleans()),
     st.tuples(st.just("hold"), some_keys, nonces, ttls, tags),
+    st.tuples(st.just("inspect"), keys),
+    st.tuples(st.just("look and delete"), keys),
+    st.tuples(st.just("claim"), keys, nonces, ttls, tags),
+    st.tuples(
+        st.just("swap"), keys, numbers, nonces, st.sampled_from((0, *TTLS_MS)), st.sampled_from((0, 600_000))
+    ),
+    st.tuples(st.just("touch"), keys, numbers, ttls, ttls, tags),
+    st.tuples(st.just("take"), keys, nonces, ttls),
+    st.tuples(st.just("free"), keys, numbers, st.booleans()),
     st.tuples(st.just("expire"), some_keys),
     st.tuples(st.just("delete"), some_keys),
     st.tuples(st.just("delete"), st.lists(st.sampled_from((*TAGS, *KEYS)), min_size=1, unique=True)),
@@ -359,6 +394,34 @@ def take(pair, step):  # noqa: C901 - one case for each kind of step
             pair.ask(
                 lambda _: HoldCells(tuple(some), nonce, hold_ms, TIMEOUT_S, capturing(tags, 2 * hold_ms))
             )
+        case ("inspect", key):
+            pair.ask(lambda _: InspectCell(key, TIMEOUT_S))
+        case ("look and delete", key):
+            pair.ask(lambda _: DeleteKeys((key,), TIMEOUT_S, looks=True))
+        case ("claim", key, nonce, hold_ms, tags):
+            pair.ask(lambda _: ClaimCell(key, nonce, hold_ms, TIMEOUT_S, capturing(tags, 2 * hold_ms)))
+        case ("swap", key, number, nonce, hard_ms, soft_ms):
+            pair.ask(
+                lambda place: SwapCell(
+                    key, pair.grant(number, place), nonce, hard_ms, soft_ms, SEALED, TIMEOUT_S
+                )
+            )
+        case ("touch", key, number, ttl_ms, life_ms, tags):
+            pair.ask(
+                lambda place: TouchCell(
+                    key,
+                    pair.grant(number, place),
+                    ttl_ms,
+                    life_ms,
+                    NONCES[0],
+                    TIMEOUT_S,
+                    capturing(tags, 2 * ttl_ms),
+                )
+            )
+        case ("take", key, nonce, lease_ms):
+            pair.ask(lambda _: TakeLock(key, nonce, lease_ms, TIMEOUT_S))
+        case ("free", key, number, by_nonce):
+            pair.ask(lambda place: FreeLock(Lease(key, lease_of(pair, number, place, by_nonce)), TIMEOUT_S))
         case ("expire", some):
             pair.ask(lambda _: ExpireCells(tuple(some), TIMEOUT_S))
         case ("tag is foreign", tag):
@@ -402,6 +465,129 @@ GRANTED = ("acquire", "ns:a", NONCES[0], 300_000, None, Mode.KEEP, [])
 
 # One sequence for each branch of each script, so that none depends on luck.
 BRANCHES = {
+    "look: nothing there": [("inspect", "ns:a"), ("look and delete", "ns:a")],
+    "look: foreign": [
+        ("plant", "ns:a", None, None, 0, 0, None, b""),
+        ("inspect", "ns:a"),
+        ("look and delete", "ns:a"),
+    ],
+    "look: a value": [
+        ("plant", "ns:a", Kind.VALUE, None, 0, 600_000, NONCES[1], TAGGED),
+        ("inspect", "ns:a"),
+        ("look and delete", "ns:a"),
+    ],
+    "look: known to be nothing": [
+        ("plant", "ns:a", Kind.VALUE, None, 0, 0, NONCES[1], NOTHING),
+        ("look and delete", "ns:a"),
+    ],
+    "look: a lease": [GRANTED, ("inspect", "ns:a"), ("look and delete", "ns:a")],
+    "claim: nothing there, and again": [("claim", "ns:a", NONCES[0], 300_000, ["ns:%t:x"])] * 2,
+    "claim: a lease, which goes": [
+        ("acquire", "ns:a", NONCES[1], 300_000, None, Mode.KEEP, []),
+        ("claim", "ns:a", NONCES[0], 300_000, []),
+        ("fill", ["ns:a"], 1, 300_000, 0, SEALED, []),
+    ],
+    "claim: a value, also a stale one": [
+        ("plant", "ns:a", Kind.VALUE, None, 0, -600_000, NONCES[1], SEALED),
+        ("claim", "ns:a", NONCES[0], 300_000, []),
+    ],
+    "claim: a value that says nothing": [
+        ("plant", "ns:a", Kind.VALUE, None, 0, 0, NONCES[1], b""),
+        ("claim", "ns:a", NONCES[0], 300_000, []),
+    ],
+    "claim: known to be nothing": [
+        ("plant", "ns:a", Kind.VALUE, None, 0, 0, NONCES[1], NOTHING),
+        ("claim", "ns:a", NONCES[0], 300_000, []),
+    ],
+    "claim: another writer": [
+        ("hold", ["ns:a"], NONCES[1], 300_000, []),
+        ("claim", "ns:a", NONCES[0], 300_000, []),
+    ],
+    "claim: another writer's hold that is over": [
+        ("plant", "ns:a", Kind.HOLD, NONCES[1], -600_000, 0, None, b""),
+        ("claim", "ns:a", NONCES[0], 300_000, []),
+    ],
+    "claim: foreign": [
+        ("plant", "ns:a", None, None, 0, 0, None, b""),
+        ("claim", "ns:a", NONCES[0], 300_000, []),
+    ],
+    "swap: the value, then again, then by one who is late": [
+        ("plant", "ns:a", Kind.VALUE, NONCES[2], 600_000, 600_000, NONCES[1], TAGGED),
+        ("swap", "ns:a", 1, NONCES[0], 1_200_000, 600_000),
+        ("swap", "ns:a", 1, NONCES[0], 1_200_000, 600_000),
+        ("swap", "ns:a", 1, NONCES[1], 1_200_000, 0),
+    ],
+    "swap: what it had left to live": [
+        ("plant", "ns:a", Kind.VALUE, None, 0, 600_000, NONCES[1], SEALED),
+        ("swap", "ns:a", 0, NONCES[0], 0, 0),
+    ],
+    "swap: without a soft expiry": [
+        ("plant", "ns:a", Kind.VALUE, None, 0, 600_000, NONCES[1], SEALED),
+        ("swap", "ns:a", 0, NONCES[0], 1_200_000, 0),
+    ],
+    "swap: a stale value": [
+        ("plant", "ns:a", Kind.VALUE, None, 0, -600_000, NONCES[1], SEALED),
+        ("swap", "ns:a", 0, NONCES[0], 1_200_000, 0),
+    ],
+    "swap: known to be nothing": [
+        ("plant", "ns:a", Kind.VALUE, None, 0, 0, NONCES[1], NOTHING),
+        ("swap", "ns:a", 0, NONCES[0], 1_200_000, 0),
+    ],
+    "swap: a value whose tags are cut off": [
+        ("plant", "ns:a", Kind.VALUE, None, 0, 0, NONCES[1], TAGGED[:60]),
+        ("swap", "ns:a", 0, NONCES[0], 1_200_000, 0),
+    ],
+    "swap: a hold, a lease, nothing, foreign": [
+        ("hold", ["ns:a"], NONCES[1], 300_000, []),
+        ("swap", "ns:a", 0, NONCES[0], 1_200_000, 0),
+        ("acquire", "ns:b", NONCES[1], 300_000, None, Mode.KEEP, []),
+        ("swap", "ns:b", 1, NONCES[0], 1_200_000, 0),
+        ("swap", "ns:ü", 1, NONCES[0], 1_200_000, 0),
+        ("plant", "ns:ü", None, None, 0, 0, None, b""),
+        ("swap", "ns:ü", 1, NONCES[0], 1_200_000, 0),
+    ],
+    "touch: longer, as long as it may live": [
+        GRANTED,
+        ("fill", ["ns:a"], 0, 300_000, 0, SEALED, []),
+        ("touch", "ns:a", 0, 1_200_000, 1_200_000, ["ns:%t:x"]),
+        ("touch", "ns:a", 0, 300_000, 1_200_000, []),
+    ],
+    "touch: hard and soft": [
+        GRANTED,
+        ("fill", ["ns:a"], 0, 1_200_000, 600_000, SEALED, []),
+        ("touch", "ns:a", 0, 1_200_000, 2 * 1_200_000, []),
+    ],
+    "touch: not past its longest life": [
+        GRANTED,
+        ("fill", ["ns:a"], 0, 300_000, 0, SEALED, []),
+        ("touch", "ns:a", 0, 1_200_000, 300_000, []),
+    ],
+    "touch: what it is not": [
+        ("plant", "ns:a", Kind.VALUE, None, 0, -600_000, NONCES[1], SEALED),
+        ("touch", "ns:a", 0, 1_200_000, 1_200_000, []),
+        ("hold", ["ns:b"], NONCES[1], 300_000, []),
+        ("touch", "ns:b", 1, 1_200_000, 1_200_000, []),
+        ("plant", "ns:ü", Kind.VALUE, None, 0, 0, NONCES[1], NOTHING),
+        ("touch", "ns:ü", 0, 1_200_000, 1_200_000, []),
+        ("plant", "ns:ü", None, None, 0, 0, None, b""),
+        ("touch", "ns:ü", 0, 1_200_000, 1_200_000, []),
+    ],
+    "lock: taken, again, by another, given back, by another": [
+        ("take", "ns:a", NONCES[0], 300_000),
+        ("take", "ns:a", NONCES[0], 1_200_000),
+        ("take", "ns:a", NONCES[1], 300_000),
+        ("renew", ["ns:a"], 0, 300_000, False),
+        ("free", "ns:a", 0, False),
+        ("free", "ns:a", 0, False),
+        ("take", "ns:a", NONCES[1], 300_000),
+    ],
+    "lock: lapsed, and foreign": [
+        ("plant", "ns:a", Kind.HOLD, NONCES[1], -600_000, 0, None, b""),
+        ("take", "ns:a", NONCES[0], 300_000),
+        ("free", "ns:a", 0, True),
+        ("plant", "ns:b", None, None, 0, 0, None, b""),
+        ("take", "ns:b", NONCES[0], 300_000),
+    ],
     "acquire: no key": [("acquire", "ns:a", NONCES[0], 300_000, None, Mode.KEEP, [])],
     "acquire: foreign": [("plant", "ns:a", None, None, 0, 0, None, b""), GRANTED],
     "acquire: held by a writer": [("hold", ["ns:a"], NONCES[1], 300_000, []), GRANTED],

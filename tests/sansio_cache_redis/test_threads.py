@@ -10,13 +10,13 @@ from redis import exceptions as errors
 
 from sansio_cache import backoff
 from sansio_cache.config import RedisConfig
+from sansio_cache_redis.calls import EVALSHA
 from sansio_cache_redis.connections.redispy import pack
 from sansio_cache_redis.connections.settings import blocking_factory
 from sansio_cache_redis.connections.threads import ThreadsConnections
 from sansio_cache_redis.connections.unfinished import BULK_BYTES
 from sansio_cache_redis.errors import ExhaustedError, OverloadedError, OwnResetError, TooLargeError
 from sansio_cache_redis.scripts import ACQUIRE, RELEASE
-from sansio_cache_redis.wire import EVALSHA
 from sansio_cache_runtime.sync.background import Background
 from support.servers import wait_until
 

@@ -55,6 +55,7 @@ from sansio_cache.events import (
     WriterFound,
 )
 from sansio_cache.tags import VERSION_BYTES
+from sansio_cache_redis.calls import EVALSHA
 from sansio_cache_redis.errors import (
     OverloadedError,
     OwnResetError,
@@ -64,12 +65,11 @@ from sansio_cache_redis.errors import (
     fresh,
 )
 from sansio_cache_redis.reasons import Where
+from sansio_cache_redis.replies import ServerClock
 from sansio_cache_redis.scripts import ACQUIRE, ALL, CAPTURE, EXPIRE, FILL, HOLD, RELEASE, RENEW
 from sansio_cache_redis.wire import (
-    EVALSHA,
     LONGEST_REPLICA_S,
     EventReader,
-    ServerClock,
     as_eval,
     decode,
     encode,

@@ -47,10 +47,13 @@ from sansio_cache.commands import (
     AcquireLease,
     AcquireLeases,
     Capture,
+    ClaimCell,
     DeleteKeys,
     ExpireCells,
     FillCells,
+    FreeLock,
     HoldCells,
+    InspectCell,
     Lease,
     Mode,
     ReadCell,
@@ -60,6 +63,9 @@ from sansio_cache.commands import (
     RenewLeases,
     ScanKeys,
     StoreCommand,
+    SwapCell,
+    TakeLock,
+    TouchCell,
 )
 from sansio_cache.entry import BODY_HEADER_BYTES, TAGS_AT, seal
 from sansio_cache.events import FailureKind, StoreEvent, StoreFailed
@@ -466,7 +472,7 @@ def _strip(part: Any, prefix: str) -> Any:
     return str(part).replace(prefix, "") if isinstance(part, str) else part
 
 
-def _masked(command: StoreCommand) -> Fact:
+def _masked(command: StoreCommand) -> Fact:  # noqa: C901 - one case for each
     """A command without what differs from run to run: time-outs, clocks, the check of the full key."""
     match command:
         case ReadCell(key=key, tags=tags):
@@ -475,6 +481,18 @@ def _masked(command: StoreCommand) -> Fact:
             return (*keys, *tags)
         case ReadTags(tags=tags):
             return tags
+        case InspectCell(key=key):
+            return (key,)
+        case ClaimCell(key=key, nonce=nonce, hold_ms=hold_ms, capture=capture):
+            return (key, nonce, hold_ms, *_captured(capture))
+        case SwapCell(key=key, version=version, nonce=nonce, hard_ttl_ms=hard_ttl_ms, body=body):
+            return (key, version[:8], nonce, hard_ttl_ms, command.soft_ttl_ms, _content(body))
+        case TouchCell(key=key, version=version, ttl_ms=ttl_ms, max_life_ms=max_life_ms, capture=capture):
+            return (key, version[:8], ttl_ms, max_life_ms, *_captured(capture))
+        case TakeLock(key=key, nonce=nonce, lease_ms=lease_ms):
+            return (key, nonce, lease_ms)
+        case FreeLock(lock=lock):
+            return (lock.key, lock.lease_id[:8])
         case AcquireLease(key=key, nonce=nonce, lease_ms=lease_ms, seen=seen, mode=mode, capture=capture):
             return (key, nonce, lease_ms, seen[:8], mode.value, *_captured(capture))
         case AcquireLeases(lease_requests=lease_requests, nonce=nonce, lease_ms=lease_ms, capture=capture):
@@ -557,6 +575,28 @@ class _Before(Wrapping):
         return self._store.answer(command)
 
 
+class _Loser(Wrapping):
+    """Does what is asked, and loses the answer; then something else may happen."""
+
+    def __init__(
+        self, store: Any, kind: type, times: int, then: Callable[[], object], clock: Callable[[], float]
+    ) -> None:
+        self._store, self._kind, self._times, self._then, self._clock = store, kind, times, then, clock
+
+    def _after(self, command: StoreCommand, event: Any) -> Any:
+        if not isinstance(command, self._kind) or self._times == 0:
+            return event
+        self._times -= 1
+        self._then()
+        return StoreFailed(self._clock(), FailureKind.RESET)
+
+    def perform(self, command: StoreCommand) -> Any:
+        return self._after(command, self._store.perform(command))
+
+    async def answer(self, command: StoreCommand) -> Any:
+        return self._after(command, await self._store.answer(command))
+
+
 class _Recorder(Recording):
     def __init__(self, store: Any, trace: Trace, namespace: str) -> None:
         self._store, self._trace, self._namespace = store, trace, namespace
@@ -624,6 +664,18 @@ class CacheUnderTest:
         finally:
             driver._backend = store
 
+    @contextmanager
+    def losing(
+        self, kind: type, *, times: int = 1, then: Callable[[], object] = lambda: None
+    ) -> Iterator[None]:
+        """The first answers to commands of a kind are lost in the block, and something happens after each."""
+        driver = self.driver
+        store, driver._backend = driver._backend, _Loser(driver._backend, kind, times, then, time.monotonic)
+        try:
+            yield
+        finally:
+            driver._backend = store
+
     @property
     def followers(self) -> int:
         """How many callers wait for the load of another."""
@@ -664,6 +716,16 @@ class CacheUnderTest:
 
     def invalidating(self, *keys: str, tags: Iterable[str] = ()) -> AbstractAsyncContextManager[Any]:
         return self.entered(lambda: self.cache.invalidating(*keys, tags=tags))
+
+    def lock(self, name: str, lease_s: float = 10.0, **options: Any) -> AbstractAsyncContextManager[Any]:
+        return self.entered(lambda: self.cache.lock(name, lease_s, **options))
+
+    async def scan(self, pattern: str = "*") -> list[Any]:
+        """The entries that a scan finds, once it is through."""
+        if self.is_sync:
+            found: list[Any] = await self._in_thread(lambda: list(self.cache.scan(pattern)))
+            return found
+        return [entry async for entry in self.cache.scan(pattern)]
 
     @asynccontextmanager
     async def entered(self, make: Callable[[], Any]) -> AsyncIterator[Any]:

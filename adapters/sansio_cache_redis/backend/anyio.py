@@ -15,6 +15,7 @@ from sansio_cache.errors import ConfigurationError
 from sansio_cache.events import StoreEvent
 from sansio_cache.health import Health
 from sansio_cache_redis.backend.base import BaseBackend
+from sansio_cache_redis.calls import Args
 from sansio_cache_redis.connections.multiplexed import R, Read, Replies, as_they_are
 from sansio_cache_redis.connections.opener import StartThread
 from sansio_cache_redis.connections.pool import Timing
@@ -27,8 +28,9 @@ from sansio_cache_redis.connections.settings import (
 )
 from sansio_cache_redis.health import OPENING_S, PROBES_S, Trips, probes
 from sansio_cache_redis.listening import Listener
+from sansio_cache_redis.replies import ServerClock
 from sansio_cache_redis.topology.single import SingleServer
-from sansio_cache_redis.wire import TIME, Args, ServerClock, encode, longest_cell_bytes
+from sansio_cache_redis.wire import TIME, encode, longest_cell_bytes
 from sansio_cache_runtime.anyio.loops import is_under_trio
 
 

@@ -12,10 +12,12 @@ from sansio_cache.config import CacheConfig
 from sansio_cache.health import Health
 from sansio_cache.keys import ONE_PART
 from sansio_cache.signals import let_through
+from sansio_cache_redis.calls import Args
 from sansio_cache_redis.health import judge, too_far
 from sansio_cache_redis.reasons import Where, reason_of
+from sansio_cache_redis.replies import ServerClock
 from sansio_cache_redis.topology.single import C, SingleServer
-from sansio_cache_redis.wire import Args, EventReader, ServerClock
+from sansio_cache_redis.wire import EventReader
 from sansio_cache_runtime.backend import Listener
 
 

@@ -18,8 +18,9 @@ from sansio_cache_redis.connections.settings import blocking_factory, check_clie
 from sansio_cache_redis.connections.threads import ThreadsConnections
 from sansio_cache_redis.health import OPENING_S, PROBES_S, Trips, probes
 from sansio_cache_redis.listening import Listener
+from sansio_cache_redis.replies import ServerClock
 from sansio_cache_redis.topology.single import SingleServer
-from sansio_cache_redis.wire import TIME, Again, ServerClock, encode, longest_cell_bytes
+from sansio_cache_redis.wire import TIME, Again, encode, longest_cell_bytes
 
 
 class RedisBackend(BaseBackend[ThreadsConnections | ClientConnections]):

@@ -21,8 +21,8 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import MaxConnectionsError
 
 from sansio_cache.signals import let_through
+from sansio_cache_redis.calls import Args
 from sansio_cache_redis.errors import ExhaustedError
-from sansio_cache_redis.wire import Args
 from sansio_cache_runtime.sync.event import ThreadEvent
 
 LOOK_S: Final = 0.01

@@ -18,6 +18,7 @@ import anyio.to_thread
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
+from sansio_cache_redis.calls import Args
 from sansio_cache_redis.connections.client import (
     LOOK_S,
     ClientConnections,
@@ -28,7 +29,7 @@ from sansio_cache_redis.connections.client import (
 )
 from sansio_cache_redis.connections.multiplexed import R, Read
 from sansio_cache_redis.errors import OverloadedError
-from sansio_cache_redis.wire import Again, Args
+from sansio_cache_redis.wire import Again
 
 _TRIO_THREADS: Final = 40
 """How many calls of a client may run at once under trio. Its pool bounds them as well."""

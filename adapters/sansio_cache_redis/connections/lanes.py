@@ -27,11 +27,11 @@ from msgspec import Struct
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
+from sansio_cache_redis.calls import Args
 from sansio_cache_redis.connections.opener import Opening
 from sansio_cache_redis.connections.unfinished import BULK_BYTES
 from sansio_cache_redis.connections.wires import Wire
 from sansio_cache_redis.errors import OverloadedError, fresh
-from sansio_cache_redis.wire import Args
 
 _MOST_COMMANDS: Final = 1000
 """How many commands go into one batch, so that its first caller does not wait for everybody's replies."""

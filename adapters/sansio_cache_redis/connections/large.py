@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
+from sansio_cache_redis.calls import EVALSHA, Args
 from sansio_cache_redis.connections.unfinished import BULK_BYTES
 from sansio_cache_redis.errors import OverloadedError
-from sansio_cache_redis.wire import EVALSHA, Args
 
 REST_S: Final = 1.0
 """How long a value is not asked for that did not come in time."""

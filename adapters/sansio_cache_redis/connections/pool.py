@@ -21,6 +21,7 @@ from typing import Any, Final, Generic, TypeVar
 import attrs
 
 from sansio_cache.backoff import Connecting
+from sansio_cache_redis.calls import Args, nonces_given_back
 from sansio_cache_redis.connections.large import REST_S, LargeValues
 from sansio_cache_redis.connections.multiplexed import (
     Homeless,
@@ -35,7 +36,7 @@ from sansio_cache_redis.connections.pace import UNLIMITED, Pace
 from sansio_cache_redis.connections.redispy import pack, pack_one
 from sansio_cache_redis.connections.unfinished import BULK_BYTES
 from sansio_cache_redis.errors import OverloadedError, OwnResetError
-from sansio_cache_redis.wire import TIME, Args, nonces_given_back, tell_time
+from sansio_cache_redis.wire import TIME, tell_time
 
 _LANE_S: Final = 0.05
 """How long what is large waits for a connection of its own, where another is open."""

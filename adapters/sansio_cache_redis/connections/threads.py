@@ -28,6 +28,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from sansio_cache.signals import let_through
+from sansio_cache_redis.calls import Args, nonces_given_back
 from sansio_cache_redis.connections.aside import Aside
 from sansio_cache_redis.connections.lanes import UPLOAD_BYTES_PER_S, Call, Lane, Lanes
 from sansio_cache_redis.connections.large import REST_S, LargeValues
@@ -37,7 +38,6 @@ from sansio_cache_redis.connections.unfinished import BULK_BYTES
 from sansio_cache_redis.connections.wires import OverlongReplyError, Wire, close_all
 from sansio_cache_redis.errors import ERRORS, OwnResetError, TooLargeError, fresh
 from sansio_cache_redis.scripts import RELEASE
-from sansio_cache_redis.wire import Args, nonces_given_back
 from sansio_cache_runtime.process import asking_inside, process_lock
 
 _SLOW_S: Final = 0.003

@@ -19,6 +19,7 @@ import trio
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
+from sansio_cache_redis.calls import Args
 from sansio_cache_redis.connections.multiplexed import MultiplexedConnection, R, Read, read_failure
 from sansio_cache_redis.connections.pace import SWEEP_S, Pace
 from sansio_cache_redis.connections.pool import MultiplexedConnections, Timing
@@ -31,7 +32,6 @@ from sansio_cache_redis.connections.redispy import (
     unsent_bytes,
 )
 from sansio_cache_redis.errors import OwnResetError, as_failure, as_opening_failure, fresh
-from sansio_cache_redis.wire import Args
 
 _READ_BYTES: Final = 262144
 _WRITE_BYTES: Final = 65536

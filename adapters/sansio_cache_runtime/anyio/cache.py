@@ -31,10 +31,11 @@ from sansio_cache_runtime.anyio.driver import Driver
 from sansio_cache_runtime.anyio.entity import Entity, GivenById
 from sansio_cache_runtime.anyio.event import LoopEvent
 from sansio_cache_runtime.anyio.loops import library
+from sansio_cache_runtime.anyio.primitives import Primitives
 from sansio_cache_runtime.anyio.typed import Given, GivenMany, GivenOrNothing, Typed
 from sansio_cache_runtime.backend import AnyioBackend
 from sansio_cache_runtime.blocks import async_block
-from sansio_cache_runtime.cache_base import CacheBase, made_config, warn_of_dropped
+from sansio_cache_runtime.cache_base import made_config, warn_of_dropped
 from sansio_cache_runtime.cached import Bond, decorating
 from sansio_cache_runtime.driver_base import Call
 from sansio_cache_runtime.entity import IdOf, Tags, plan_entity
@@ -52,6 +53,7 @@ from sansio_cache_runtime.results import (
     read,
     ready,
     removed,
+    renewed,
     stored,
 )
 
@@ -62,7 +64,7 @@ HeldT = TypeVar("HeldT", bound=HeldKeys)
 Ts = TypeVarTuple("Ts")
 
 
-class Cache(CacheBase):
+class Cache(Primitives):
     """A read-through cache for asyncio and trio, on any backend.
 
     Args:
@@ -155,23 +157,32 @@ class Cache(CacheBase):
     # Reading.
 
     @overload
-    async def get(self, key: str, default: None = None, *, type: type[T]) -> T | None: ...
+    async def get(
+        self, key: str, default: None = None, *, type: type[T], renew: AnyTtl | None = None
+    ) -> T | None: ...
     @overload
-    async def get(self, key: str, default: D, *, type: type[T]) -> T | D: ...
+    async def get(self, key: str, default: D, *, type: type[T], renew: AnyTtl | None = None) -> T | D: ...
     @overload
-    async def get(self, key: str, default: Any = None, *, type: Any = None) -> Any: ...
-    async def get(self, key: str, default: Any = None, *, type: Any = None) -> Any:
+    async def get(
+        self, key: str, default: Any = None, *, type: Any = None, renew: AnyTtl | None = None
+    ) -> Any: ...
+    async def get(
+        self, key: str, default: Any = None, *, type: Any = None, renew: AnyTtl | None = None
+    ) -> Any:
         """The value of a key, or the default. Never raises for what is stored, or for the store.
 
         Args:
             key: A str inside the namespace, or a built `Key`.
             default: What to give where there is no fresh value of this type.
             type: What the value is: any type that msgspec can decode. Without one, plain JSON values.
+            renew: Let the value that is read live longer, as `touch` does: for so long from now.
 
         Raises:
             InvalidKeyError: The key cannot be one.
             ConfigurationError: Values of the type cannot be stored so that they come back equal.
         """
+        if renew is not None:
+            return renewed(await self._run(self._requests.renew(key, type, renew)), default)
         driver = self._bound()
         outcome = await driver.run(self._requests.get(key, type))
         return outcome.value if isinstance(outcome, Value) else read(outcome, default)
@@ -577,6 +588,8 @@ class Cache(CacheBase):
         step = self._requests.invalidate(keys, tags)
         return invalidated(await self._bound().run(step), raises=self._raises_not_told)
 
+    delete = invalidate
+
     async def expire(self, *keys: str) -> InvalidateResult:
         """Make values stale at once: those who may serve stale values still do while one refreshes it.
 
@@ -909,6 +922,9 @@ class Cache(CacheBase):
 
     async def _run(self, step: Step, loader: Callable[..., Any] | None = None) -> Outcome:
         return await self._bound().run(step, loader)
+
+    def _in_background(self) -> Background:
+        return self._bindings.bind().background
 
     def _bound(self) -> Driver:
         """The driver of the running event loop; made with the first call in it."""

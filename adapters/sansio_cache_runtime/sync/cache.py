@@ -24,7 +24,7 @@ from sansio_cache.step import Loaded, ManyHeld, Outcome, Step, Value
 from sansio_cache.strategies import Strategy
 from sansio_cache_runtime.backend import SyncBackend
 from sansio_cache_runtime.blocks import block
-from sansio_cache_runtime.cache_base import CacheBase, made_config, warn_of_dropped
+from sansio_cache_runtime.cache_base import made_config, warn_of_dropped
 from sansio_cache_runtime.cached import Bond, decorating
 from sansio_cache_runtime.driver_base import Call
 from sansio_cache_runtime.entity import IdOf, Tags, plan_entity
@@ -42,12 +42,14 @@ from sansio_cache_runtime.results import (
     read,
     ready,
     removed,
+    renewed,
     stored,
 )
 from sansio_cache_runtime.sync.background import Background
 from sansio_cache_runtime.sync.cached import CachedFunction, Decorator
 from sansio_cache_runtime.sync.driver import Driver
 from sansio_cache_runtime.sync.entity import Entity, GivenById
+from sansio_cache_runtime.sync.primitives import Primitives
 from sansio_cache_runtime.sync.typed import Given, GivenMany, GivenOrNothing, Typed
 
 T = TypeVar("T")
@@ -57,7 +59,7 @@ HeldT = TypeVar("HeldT", bound=HeldKeys)
 Ts = TypeVarTuple("Ts")
 
 
-class Cache(CacheBase):
+class Cache(Primitives):
     """A read-through cache for threads, on any backend.
 
     Args:
@@ -156,23 +158,28 @@ class Cache(CacheBase):
     # Reading.
 
     @overload
-    def get(self, key: str, default: None = None, *, type: type[T]) -> T | None: ...
+    def get(
+        self, key: str, default: None = None, *, type: type[T], renew: AnyTtl | None = None
+    ) -> T | None: ...
     @overload
-    def get(self, key: str, default: D, *, type: type[T]) -> T | D: ...
+    def get(self, key: str, default: D, *, type: type[T], renew: AnyTtl | None = None) -> T | D: ...
     @overload
-    def get(self, key: str, default: Any = None, *, type: Any = None) -> Any: ...
-    def get(self, key: str, default: Any = None, *, type: Any = None) -> Any:
+    def get(self, key: str, default: Any = None, *, type: Any = None, renew: AnyTtl | None = None) -> Any: ...
+    def get(self, key: str, default: Any = None, *, type: Any = None, renew: AnyTtl | None = None) -> Any:
         """The value of a key, or the default. Never raises for what is stored, or for the store.
 
         Args:
             key: A str inside the namespace, or a built `Key`.
             default: What to give where there is no fresh value of this type.
             type: What the value is: any type that msgspec can decode. Without one, plain JSON values.
+            renew: Let the value that is read live longer, as `touch` does: for so long from now.
 
         Raises:
             InvalidKeyError: The key cannot be one.
             ConfigurationError: Values of the type cannot be stored so that they come back equal.
         """
+        if renew is not None:
+            return renewed(self._run(self._requests.renew(key, type, renew)), default)
         driver = self._driver
         outcome = driver.run(self._requests.get(key, type))
         return outcome.value if isinstance(outcome, Value) else read(outcome, default)
@@ -514,6 +521,8 @@ class Cache(CacheBase):
         step = self._requests.invalidate(keys, tags)
         return invalidated(self._driver.run(step), raises=self._raises_not_told)
 
+    delete = invalidate
+
     def expire(self, *keys: str) -> InvalidateResult:
         """Make values stale at once: those who may serve stale values still do while one refreshes it.
 
@@ -848,6 +857,9 @@ class Cache(CacheBase):
     def _run(self, step: Step, loader: Callable[..., Any] | None = None) -> Outcome:
         return self._driver.run(step, loader)
 
+    def _in_background(self) -> Background:
+        return self._background
+
     def _leave(self) -> None:
         """Close connections and end background threads, and begin anew."""
         if self._is_closed:
@@ -864,7 +876,7 @@ class Cache(CacheBase):
 
     def _assemble(self) -> None:
         """Make the parts that hold locks, threads and connections."""
-        background = Background()
+        background = self._background = Background()
         self._backend = self._make_backend(background)
         self._coordinator.part_of = self._backend.part_of
         self._recorder.know_place(getattr(self._backend, "place", ""))

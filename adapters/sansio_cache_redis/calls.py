@@ -1,0 +1,49 @@
+"""Calls: the Redis commands that several others are made of. No I/O here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from sansio_cache.cell import NONCE_BYTES
+from sansio_cache.commands import Capture
+from sansio_cache_redis.primitive_scripts import UNLOCK
+from sansio_cache_redis.scripts import CAPTURE, RELEASE, Script
+
+Args = tuple[bytes, ...]
+"""One Redis command: its name and arguments."""
+EVALSHA: Final = b"EVALSHA"
+"""What asks for a script, which the server may not know. Where one of a batch does, the first does."""
+EVERY_KEY: Final = b""
+"""A message that concerns all keys of its channel."""
+
+
+def wake_channel(key: str) -> bytes:
+    """The Pub/Sub channel that tells waiters of a key's namespace which key has changed.
+
+    A namespace holds no colon, so that it may stand for any of its keys.
+    """
+    return f"{key.partition(':')[0]}:%wake".encode()
+
+
+def number(value: int) -> bytes:
+    """A number as an argument. Written by hiredis, it ends the process where a signal comes meanwhile."""
+    return b"%d" % value
+
+
+def script_call(script: Script, key: str, *args: bytes) -> Args:
+    """What asks for a script."""
+    return (EVALSHA, script.sha, b"1", key.encode(), *args)
+
+
+def capture_calls(capture: Capture, nonce: bytes) -> list[Args]:
+    """What asks for the versions of tags."""
+    return [script_call(CAPTURE, tag, nonce, number(capture.ttl_ms)) for tag in capture.tags]
+
+
+_GIVE_BACK: Final = ((RELEASE.sha,), (UNLOCK.sha,))
+
+
+def nonces_given_back(commands: Sequence[Args]) -> frozenset[bytes]:
+    """The nonces of leases and locks that commands give back, by which those who have asked are known."""
+    return frozenset(args[4][:NONCE_BYTES] for args in commands if args[1:2] in _GIVE_BACK)

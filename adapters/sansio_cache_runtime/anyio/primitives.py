@@ -1,0 +1,305 @@
+"""The primitives of the cache for asyncio and trio: look, touch, add, swap, update, lock, scan.
+
+Mirrors `sync/primitives.py` method by method.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable
+from typing import Any, TypeVar, overload
+
+from sansio_cache.lookup import EntryState, Lookup
+from sansio_cache.step import Outcome, Step
+from sansio_cache_runtime.anyio.background import Background
+from sansio_cache_runtime.anyio.locks import keeping
+from sansio_cache_runtime.blocks import async_block
+from sansio_cache_runtime.cache_base import CacheBase
+from sansio_cache_runtime.held_lock import HeldLock, check_on_lost, held_lock
+from sansio_cache_runtime.primitive_requests import applying, check_amount
+from sansio_cache_runtime.request_builder import AnyTtl
+from sansio_cache_runtime.results import (
+    ScannedEntry,
+    added,
+    locked,
+    looked,
+    page,
+    scanned,
+    swapped,
+    touched,
+    updated,
+)
+
+T = TypeVar("T")
+
+
+class Primitives(CacheBase):
+    """What a cache can do to one entry at a time, and locks."""
+
+    # Looking.
+
+    @overload
+    async def lookup(self, key: str, *, type: type[T]) -> Lookup[T]: ...
+    @overload
+    async def lookup(self, key: str, *, type: Any = None) -> Lookup[Any]: ...
+    async def lookup(self, key: str, *, type: Any = None) -> Lookup[Any]:
+        """What an entry is like: its value, state, age, time left, version and tags.
+
+        A stale value is shown as well. Where the store does not serve, the state is `"miss"`, unless the
+        policy's `on_read_error` says to raise.
+
+        Args:
+            key: A str inside the namespace, or a built `Key`.
+            type: What the value is, as for `get`.
+
+        Raises:
+            InvalidKeyError: The key cannot be one.
+            ConfigurationError: Values of the type cannot be stored so that they come back equal.
+        """
+        return looked(await self._run(self._requests.lookup(key, type)))
+
+    async def exists(self, key: str) -> bool:
+        """Whether there is a fresh value, of whatever type.
+
+        Raises:
+            InvalidKeyError: The key cannot be one.
+        """
+        return looked(await self._run(self._requests.inspect(key))).state is EntryState.FRESH
+
+    async def ttl(self, key: str) -> float | None:
+        """How long an entry stays fresh, in seconds, whatever its type; None where there is no fresh value.
+
+        Raises:
+            InvalidKeyError: The key cannot be one.
+        """
+        lookup = looked(await self._run(self._requests.inspect(key)))
+        return lookup.remaining_s if lookup.is_fresh else None
+
+    async def scan(self, pattern: str = "*") -> AsyncIterator[ScannedEntry]:
+        """The entries that match a Redis glob inside the namespace, with their states, a page at a time.
+
+        One that is there all the time is found; one that comes or goes meanwhile may be; one may be found
+        twice. What could not be served (a lease, an entry whose tag was invalidated) is left out. Between two
+        pages nothing is held: break off whenever you like.
+
+        Args:
+            pattern: `user:*`, or what `key.pattern()` builds. `escape_glob` makes a text stand for itself.
+
+        Raises:
+            InvalidKeyError: The pattern cannot be one.
+            CacheConnectionError: The store failed before the last page.
+        """
+        cursor, is_over = 0, False
+        while not is_over:
+            found = page(await self._run(self._requests.scan(pattern, cursor)))
+            cursor, is_over = found.cursor, not found.cursor
+            for entry in scanned(found):
+                yield entry
+
+    # Changing.
+
+    async def touch(self, key: str, ttl: AnyTtl) -> bool:
+        """Let a fresh entry live longer. True if there was one.
+
+        It is fresh for `ttl` from now then, if it was not to be for longer; but no entry lives longer than
+        the policy's `max_life_s`, from its load on. What is stale stays so, and no lease or hold lives
+        longer.
+
+        Args:
+            key: A str inside the namespace, or a built `Key`.
+            ttl: How long it is to stay fresh: seconds, a timedelta, a tier, or a policy, which may have a
+                `max_life_s`. It is not jittered.
+
+        Raises:
+            InvalidKeyError: The key cannot be one.
+            InvalidTtlError: The ttl is no time to live.
+        """
+        return touched(await self._run(self._requests.touch(key, ttl)))
+
+    async def add(
+        self,
+        key: str,
+        value: Any,
+        *,
+        ttl: AnyTtl | None = None,
+        tags: Iterable[str] = (),
+        type: Any = None,
+    ) -> bool:
+        """Store a value where there is none. True if this call has stored it.
+
+        False if there was one, or another write of the key came between. A stale value is a value. That there
+        is known to be nothing is none. Of any number of callers who add at once, one is told True. An entry
+        may be evicted, invalidated or expire; the next caller is told True then.
+
+        Args:
+            key: A str inside the namespace, or a built `Key`.
+            value: What to store. Without a type, a plain JSON value.
+            ttl: How long it stays fresh: seconds, a timedelta, a tier or a policy.
+            tags: What else it depends on, by name.
+            type: What the value is stored as.
+
+        Raises:
+            InvalidKeyError: The key cannot be one.
+            InvalidTtlError: The ttl is no time to live.
+            SerializationError: The value would not come back equal, or is too large.
+            ConfigurationError: Values of the type cannot be stored so that they come back equal.
+            CacheConnectionError: The store does not serve, or an invalidation of the key is pending: nobody
+                can say whose the key is.
+            CacheTimeoutError: Another writer has held the key for the policy's `wait_s`.
+            UnknownOutcomeError: The answer of the store was lost: the value may be stored, or not.
+        """
+        return added(await self._run(self._requests.add(key, value, ttl, tags, type)))
+
+    async def swap(
+        self, key: str, value: Any, *, version: bytes, ttl: AnyTtl | None = None, type: Any = None
+    ) -> bytes | None:
+        """Replace a value, if it is still the one of this version. Its new version, None where it was not.
+
+            found = await cache.lookup("stock:7")
+            if found.version and not await cache.swap("stock:7", found.value - 1, version=found.version):
+                ...  # another was quicker: look again
+
+        None as well where the entry is stale, was invalidated, or is being written. The entry keeps its tags
+        as they were, so it goes when one of them is invalidated.
+
+        Args:
+            key: A str inside the namespace, or a built `Key`.
+            value: What to store. Without a type, a plain JSON value.
+            version: What `lookup` gave, or the last swap.
+            ttl: How long it stays fresh: seconds, a timedelta, a tier or a policy; what the old value had
+                left where not given.
+            type: What the value is stored as.
+
+        Raises:
+            InvalidKeyError: The key cannot be one.
+            InvalidTtlError: The ttl is no time to live.
+            SerializationError: The value would not come back equal, or is too large.
+            ConfigurationError: The version is none, or the type cannot be used.
+            CacheConnectionError: The store does not serve, or an invalidation of the key is pending. What the
+                store holds is invalidated, or will be.
+            UnknownOutcomeError: The answer of the store was lost. What it holds will be invalidated.
+        """
+        return swapped(await self._run(self._requests.swap(key, value, version, ttl, type)))
+
+    @overload
+    async def update(
+        self,
+        key: str,
+        function: Callable[[T], T] | Callable[[T], Awaitable[T]],
+        *,
+        type: type[T],
+        ttl: AnyTtl | None = None,
+    ) -> T: ...
+    @overload
+    async def update(
+        self, key: str, function: Callable[[Any], Any], *, type: Any = None, ttl: AnyTtl | None = None
+    ) -> Any: ...
+    async def update(
+        self, key: str, function: Callable[[Any], Any], *, type: Any = None, ttl: AnyTtl | None = None
+    ) -> Any:
+        """Change a value by a function of it; the new value. No change is lost, and none is made twice.
+
+            await cache.update("cart:7", lambda cart: [*cart, "tea"])
+
+        The function is called again where another has changed the value meanwhile, so it had better do
+        nothing but compute.
+
+        Args:
+            key: A str inside the namespace, or a built `Key`.
+            function: Called with a copy of the value; it gives the new one.
+            type: What the value is stored as.
+            ttl: How long it stays fresh: seconds, a timedelta, a tier or a policy; what the old value had
+                left where not given.
+
+        Raises:
+            InvalidKeyError: The key cannot be one.
+            InvalidTtlError: The ttl is no time to live.
+            NoEntryError: There is no fresh value. `add` makes one.
+            SerializationError: The new value would not come back equal, or is too large.
+            ConfigurationError: The function or the type cannot be used.
+            CacheConnectionError: The store does not serve, or an invalidation of the key is pending.
+            CacheTimeoutError: Others have changed it each time, for the policy's `wait_s`.
+            UnknownOutcomeError: The answer of the store was lost: the change may be made, or not. It is not
+                tried again, as it might be made twice.
+            Exception: What the function raises, unchanged.
+        """
+        step = self._requests.update(key, ttl, type)
+        return updated(await self._run(step, applying(function)), key)
+
+    async def incr(self, key: str, amount: float = 1, *, type: Any = None, ttl: AnyTtl | None = None) -> Any:
+        """Add to a number; the new one. As `update`, and as exact.
+
+            await cache.add("hits", 0)
+            await cache.incr("hits")
+
+        Args:
+            key: A str inside the namespace, or a built `Key`.
+            amount: What to add; it may be negative.
+            type: What the number is stored as.
+            ttl: How long it stays fresh: seconds, a timedelta, a tier or a policy; what it had left where not
+                given.
+
+        Raises:
+            ConfigurationError: The amount, or what is stored, is no number.
+            CacheError: As `update`.
+        """
+        check_amount(amount)
+        return updated(await self._run(self._requests.update(key, ttl, type, amount)), key)
+
+    # Locks.
+
+    @async_block
+    async def lock(
+        self,
+        name: str,
+        lease_s: float = 10.0,
+        *,
+        wait_s: float | None = None,
+        on_lost: Callable[[], object] | None = None,
+    ) -> AsyncGenerator[HeldLock]:
+        """Hold a lock while the block runs. Others wait, and are woken when it is given back.
+
+            async with cache.lock("nightly", lease_s=30) as lock:
+                for row in rows:
+                    lock.check()
+                    work(row, fence=lock.token)
+
+        The lease is renewed while the block runs. It is lost where that fails for as long as it lasts: the
+        process was stopped, the store was away, or has forgotten the lock (evicted, flushed, an old snapshot,
+        a failover). Two may be at it then: `lock.check()` says so, `on_lost` is called, and the block's end
+        raises. The token tells what the lock protects who is late.
+
+        Args:
+            name: What is locked. It is no key: invalidations, patterns and `clear` do not touch it.
+            lease_s: How long it is held without a sign of life, in seconds.
+            wait_s: How long to wait for it, in seconds; the policy's `wait_s` where not given. 0 does not.
+            on_lost: Called once when it is lost, in the background: a plain function without arguments.
+
+        Raises:
+            InvalidKeyError: The name cannot be one.
+            ConfigurationError: An argument cannot be used.
+            CacheTimeoutError: Another still holds it.
+            CacheConnectionError: The store does not serve: nobody is given a lock then.
+            LockLostError: At the end: it was lost, and the block has not raised.
+        """
+        check_on_lost(on_lost)
+        request, step = self._requests.lock(name, lease_s, wait_s)
+        taken = locked(await self._run(step), name)
+        held = held_lock(name, request, taken, self._requests.clock, on_lost)
+        has_ended = False
+        try:
+            with keeping(held, self._in_background(), self._run):
+                yield held
+            has_ended = True
+        finally:
+            was_lost = held.is_lost
+            await self._run(held.free())
+        if has_ended and was_lost:
+            held.check()
+
+    # Inside.
+
+    async def _run(self, step: Step, loader: Callable[..., Any] | None = None) -> Outcome:
+        raise NotImplementedError
+
+    def _in_background(self) -> Background:
+        raise NotImplementedError
