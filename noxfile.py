@@ -16,6 +16,7 @@ PACKAGES = (
     "sansio_cache_redis",
     "sansio_cache_cli",
     "sansio_cache_pydantic",
+    "sansio_cache_testing",
 )
 
 # The servers beside the default one, by their names in tests/support/servers.py.

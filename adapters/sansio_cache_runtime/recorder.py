@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from sansio_cache.coordinator import (
@@ -68,6 +68,9 @@ class Recorder:
         self._refresh_rests: dict[str, float] = {}
         self.subscribers = Subscribers(namespace)
         """Who is told of notices."""
+
+    write: Callable[..., None] = staticmethod(logger.log)
+    """Takes what is to be logged; a simulation has it elsewhere."""
 
     def know_place(self, place: str) -> None:
         """Where the store is, for the log: `host:port`, or the path of a socket; empty where nobody knows."""
@@ -247,7 +250,7 @@ class Recorder:
     def _log(self, level: int, text: str, *words: object, error: Exception | None = None) -> None:
         if not self._is_closed:
             traceback = None if error is None else textless(error)
-            logger.log(level, f"cache %s: {text}", self._namespace, *words, exc_info=traceback)
+            self.write(level, f"cache %s: {text}", self._namespace, *words, exc_info=traceback)
 
 
 def _why(kind: FailureKind, reason: str) -> str:

@@ -24,6 +24,9 @@ from sansio_cache_runtime.anyio.loops import reach_running_loop
 
 T = TypeVar("T")
 
+in_place: Final[ContextVar[bool]] = ContextVar("sansio_cache_in_place", default=False)
+"""Whether what may block is called where it stands, as in a simulation, which has no threads but its own."""
+
 MOST_THREADS: Final = 40
 """How many loaders may block at once in one event loop."""
 
@@ -130,6 +133,8 @@ class waiting_for_the_cache:  # noqa: N801 - it is used as a function that makes
 
 async def run_on_thread(function: Callable[[], T]) -> T:
     """What a function gives that may block. Given up on, it goes on by itself, and nobody hears of it."""
+    if in_place.get():
+        return function()
     places, reach = _places(), reach_running_loop()
     await places.take()
     place = _Place(places)

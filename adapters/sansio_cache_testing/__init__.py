@@ -1,0 +1,94 @@
+"""The kit: find the cache bugs of your own program, by property, with what this library is tested with.
+
+    from sansio_cache_testing import check_interleavings
+
+    def scenario(world):
+        cache, rows = world.cache(), world.rows({1: 0})
+        world.reader(read, cache, rows)
+        world.writer(write, cache, rows)
+
+    def test_no_reader_sees_what_is_too_old():
+        check_interleavings(scenario)
+
+What needs Hypothesis is in `strategies` and `machines`, and needs the extra `testing`; fixtures are in
+`plugin`, and the rules for backends in `conformance`.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from sansio_cache.exploring.history import History, Read, Violation, Write
+    from sansio_cache.exploring.schedules import Schedule
+    from sansio_cache_testing.async_world import AsyncWorld
+    from sansio_cache_testing.faults import StoreFault
+    from sansio_cache_testing.interleavings import (
+        Explored,
+        InterleavingError,
+        ScenarioError,
+        check,
+        check_interleavings,
+        replay,
+    )
+    from sansio_cache_testing.judging import Finding
+    from sansio_cache_testing.outages import async_null_cache, failing, null_cache
+    from sansio_cache_testing.scheduling import DeadlockError, WorldError
+    from sansio_cache_testing.steps import Place, Step
+    from sansio_cache_testing.world import World
+
+# Hypothesis imports this package in every program that has both, for its entry point: so it imports nothing.
+_HOMES: Final = {
+    "sansio_cache.exploring.history": ("History", "Read", "Violation", "Write"),
+    "sansio_cache.exploring.schedules": ("Schedule",),
+    "sansio_cache_testing.async_world": ("AsyncWorld",),
+    "sansio_cache_testing.outages": ("async_null_cache", "failing", "null_cache"),
+    "sansio_cache_testing.faults": ("StoreFault",),
+    "sansio_cache_testing.interleavings": (
+        *("Explored", "InterleavingError", "ScenarioError"),
+        *("check", "check_interleavings", "replay"),
+    ),
+    "sansio_cache_testing.judging": ("Finding",),
+    "sansio_cache_testing.scheduling": ("DeadlockError", "WorldError"),
+    "sansio_cache_testing.steps": ("Place", "Step"),
+    "sansio_cache_testing.world": ("World",),
+}
+_HOME_OF: Final = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "AsyncWorld",
+    "DeadlockError",
+    "Explored",
+    "Finding",
+    "History",
+    "InterleavingError",
+    "Place",
+    "Read",
+    "ScenarioError",
+    "Schedule",
+    "Step",
+    "StoreFault",
+    "Violation",
+    "World",
+    "WorldError",
+    "Write",
+    "async_null_cache",
+    "check",
+    "check_interleavings",
+    "failing",
+    "null_cache",
+    "replay",
+]
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOME_OF.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(home), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,186 @@
+"""A world for the tasks of an event loop: see `world.py`, which it mirrors."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from contextlib import ExitStack
+from functools import partial
+from typing import Any
+
+import anyio
+
+from sansio_cache.exploring.schedules import Chooser, Schedule
+from sansio_cache_testing.async_caches import AsyncWorldBackend, AsyncWorldCache
+from sansio_cache_testing.faults import StoreFault
+from sansio_cache_testing.judging import Finding, Reader, Result, Writer, stale_read, wrong_in_the_end
+from sansio_cache_testing.loops import LoopScheduler
+from sansio_cache_testing.rows import AsyncRows
+from sansio_cache_testing.world import NAMESPACE, WorldBase, check_duration
+
+
+class AsyncWorld(WorldBase[LoopScheduler, AsyncWorldCache]):
+    """A world for the tasks of an event loop, of asyncio or trio, in the world's time.
+
+    Args:
+        schedule: Decides who goes on; `check_interleavings` and `replay` give it.
+        seed: Where the nonces and the jitter of the caches come from.
+        faults: What may go wrong between caches and their store. Whether it does is the schedule's.
+    """
+
+    def __init__(
+        self, schedule: Chooser | None = None, *, seed: int = 0, faults: Iterable[StoreFault] = ()
+    ) -> None:
+        super().__init__(LoopScheduler(Schedule() if schedule is None else schedule, seed), faults)
+
+    def cache(self, namespace: str = NAMESPACE, **options: Any) -> AsyncWorldCache:
+        """A cache of a process of its own, on the store that all caches of the world share.
+
+        Args:
+            namespace: The first part of every key.
+            options: The fields of `CacheConfig`.
+
+        Raises:
+            ConfigurationError: An option cannot be used.
+        """
+        recording = self._recording
+        cache = AsyncWorldCache(
+            self._config(namespace, options),
+            lambda: AsyncWorldBackend(recording, self._store, f"{namespace}:"),
+            clock=self._now,
+            entropy=recording.entropy,
+        )
+        cache.log_to(recording)
+        self._caches.append(cache)
+        return cache
+
+    def rows(self, rows: Mapping[Any, Any], name: str | None = None) -> AsyncRows[Any, Any]:
+        """A table of the database.
+
+        Args:
+            rows: What is in it, by keys. None is no row.
+            name: What one of its rows is called in diagrams.
+        """
+        return AsyncRows(self._table(rows, name), self._recording.point)
+
+    async def pass_time(self, duration_s: float) -> None:
+        """Let so many seconds pass at once. In a function of the program: sleep for so long."""
+        await self._recording.sleep(check_duration(duration_s))
+
+    sleep = pass_time
+
+    def reader(
+        self,
+        call: Callable[..., Awaitable[Any]],
+        *args: Any,
+        name: str | None = None,
+        may_be_stale: bool = False,
+    ) -> None:
+        """Declare a function that reads through the cache, to run at the same time as the others.
+
+        It must only read: it is called again, without a cache, to learn what it should have given.
+
+        Args:
+            call: The function. What it gives is judged; of a mapping, each item by itself.
+            args: Its arguments.
+            name: What it is called in diagrams; the function's name where not given.
+            may_be_stale: Whether a value that was true at any time will do, as with `stale_for_s`.
+        """
+        reader = Reader(self._name(call, name), partial(call, *args), may_be_stale)
+        self._readers.append(reader)
+        self._recording.start(reader.name, lambda: self._read(reader))
+
+    def writer(self, call: Callable[..., Awaitable[Any]], *args: Any, name: str | None = None) -> None:
+        """Declare a function that writes, to run at the same time as the others.
+
+        Args:
+            call: The function. When it has returned, no reader may see what was before.
+            args: Its arguments.
+            name: What it is called in diagrams; the function's name where not given.
+        """
+        writer = Writer(self._name(call, name), partial(call, *args))
+        self._writers.append(writer)
+        self._recording.start(writer.name, lambda: self._write(writer))
+
+    def start(self, call: Callable[..., Awaitable[Any]], *args: Any, name: str | None = None) -> None:
+        """Run a function at the same time as the others; what it gives is not judged."""
+        self._recording.start(self._name(call, name), partial(call, *args))
+
+    async def run(self) -> list[Finding]:
+        """Run what was declared, and judge it: what was wrong, nothing where all is well.
+
+        What a writer raises is raised here.
+        """
+        recording = self._recording
+        recording.is_resting = False
+        try:
+            async with anyio.create_task_group() as group:
+                for participant in recording.participants:
+                    group.start_soon(participant.run, name=participant.name)
+                for participant in recording.participants:
+                    await participant.has_ended.wait()
+                await recording.settle()
+        finally:
+            recording.is_resting = True
+        for participant in recording.participants:
+            if participant.error is not None:
+                raise participant.error
+        self._complete()
+        stale = [finding async for finding in self._stale_reads()]
+        return stale + [finding async for finding in self._wrong_in_the_end()]
+
+    async def end(self) -> None:
+        """End what still runs. `check` does so."""
+        self._recording.is_mute = self._recording.is_resting = True
+        for cache in self._caches:
+            await cache.aclose()
+
+    def _who(self) -> str:
+        return self._recording.who
+
+    def _is_told(self, cache: AsyncWorldCache) -> bool:
+        return cache.is_told
+
+    async def _read(self, reader: Reader) -> None:
+        await self._recording.point("has not begun")
+        self._begins(reader)
+        self._ends(reader, await _result(reader.call))
+
+    async def _write(self, writer: Writer) -> None:
+        await self._recording.point("has not begun")
+        await writer.call()
+        self._returns(writer)
+
+    async def _stale_reads(self) -> AsyncIterator[Finding]:
+        for reader in self._readers:
+            states = range(reader.first, reader.last + 1)
+            ideals = [await self._without_cache(reader, state) for state in states]
+            finding = stale_read(reader, ideals, self._database, self._recording.steps)
+            if finding is not None:
+                yield finding
+
+    async def _wrong_in_the_end(self) -> AsyncIterator[Finding]:
+        if not all(writer.is_complete for writer in self._writers):
+            return
+        for reader in self._readers:
+            steps = list(self._recording.steps)
+            with self._seeing(None):
+                seen = await _result(reader.call)
+            newest = self._database.newest
+            first = 0 if reader.may_be_stale else newest
+            ideals = [await self._without_cache(reader, state) for state in range(first, newest + 1)]
+            finding = wrong_in_the_end(reader, seen, ideals, self._database, steps)
+            if finding is not None:
+                yield finding
+
+    async def _without_cache(self, reader: Reader, state: int) -> Result:
+        with self._seeing(state), ExitStack() as stack:
+            for cache in self._caches:
+                stack.enter_context(cache.without_store())
+            return await _result(reader.call)
+
+
+async def _result(call: Callable[[], Awaitable[Any]]) -> Result:
+    try:
+        return Result(await call())
+    except Exception as error:  # noqa: BLE001 - what it raises is judged
+        return Result(error=error)

@@ -1,0 +1,92 @@
+"""The scheduler's half that threads and event loops share: time, choices, and the record of what happened."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from typing import Final
+
+import attrs
+
+from sansio_cache.exploring.schedules import Chooser
+from sansio_cache_testing.steps import Step, place_of_caller
+
+_BEGINNING_S: Final = 1_000.0
+MOST_STEPS: Final = 5_000
+"""So many steps of one run are the most: a program that takes more does not end."""
+
+
+class WorldError(Exception):
+    """The program did what a world cannot own, or does not end. The message says what to do."""
+
+
+class DeadlockError(WorldError):
+    """All participants wait, and nothing will ever wake them."""
+
+
+@attrs.define
+class VirtualClock:
+    """Seconds that pass only when the world says so. Calling it gives the time."""
+
+    now_s: float = _BEGINNING_S
+
+    def __call__(self) -> float:
+        """The time."""
+        return self.now_s
+
+    def advance_to(self, then_s: float) -> None:
+        """Let time pass until then; it never goes back."""
+        self.now_s = max(self.now_s, then_s)
+
+
+class Recording:
+    """What one run of a world did.
+
+    Args:
+        chooser: Decides between those who could go on.
+        seed: Where nonces and jitter of the caches come from.
+    """
+
+    def __init__(self, chooser: Chooser, seed: int) -> None:
+        self.chooser = chooser
+        self.clock = VirtualClock()
+        self.entropy = random.Random(seed)  # noqa: S311 - a world is to be repeated
+        self.steps: list[Step] = []
+        self.is_resting = True
+        """Whether no participant runs: the world is being set up, or looked at."""
+        self.is_mute = False
+        """Whether what happens is not to be recorded: somebody looks what the database alone would give."""
+        self._count = 0
+
+    def pick(self, count: int, *, is_free: bool = False) -> int:
+        """Have one of several options chosen; the first where nobody schedules."""
+        if count < 2 or self.is_resting:
+            return 0
+        return self.chooser.choose(count, is_free=is_free)
+
+    def note(self, who: str, what: str, whom: str = "") -> None:
+        """Record a step."""
+        self.add(Step(who, what, whom, place_of_caller()))
+
+    def add(self, step: Step) -> None:
+        """Record a step that is made already."""
+        if not self.is_mute:
+            self.steps.append(step)
+
+    def count_step(self) -> None:
+        """Count what could go on for ever.
+
+        Raises:
+            WorldError: It does.
+        """
+        self._count += 1
+        if self._count > MOST_STEPS:
+            raise WorldError(
+                f"the program has taken {MOST_STEPS} steps and does not end: does it wait for something in a "
+                "loop? Wait for a bounded number of times, or for an event"
+            )
+
+
+def told(waiting: Sequence[tuple[str, str]]) -> str:
+    """Who waits for what, in a sentence."""
+    return "; ".join(f"{who} {what}" for who, what in waiting)

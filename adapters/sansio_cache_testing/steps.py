@@ -1,0 +1,232 @@
+"""Steps: what happened in a world, one line each, in the words of the program that is tested."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from types import FrameType
+from typing import Final
+
+import attrs
+
+from sansio_cache.cell import Cell, Kind
+from sansio_cache.commands import (
+    AcquireLease,
+    AcquireLeases,
+    DeleteKeys,
+    ExpireCells,
+    FillCells,
+    HoldCells,
+    Ping,
+    ReadCell,
+    ReadCells,
+    ReleaseLeases,
+    RenewLeases,
+    ScanKeys,
+    StoreCommand,
+)
+from sansio_cache.entry import NOTHING
+from sansio_cache.events import (
+    CellRead,
+    CellsFilled,
+    CellsRead,
+    FreshFound,
+    LeaseGranted,
+    LeasesAnswered,
+    StoreEvent,
+    StoreFailed,
+    WriterFound,
+)
+from sansio_cache.exploring.naming import payload_of
+
+CACHE: Final = "cache"
+DATABASE: Final = "database"
+_MOST_CHARACTERS: Final = 48
+_KIND_AT: Final = 16
+_INTERNAL: Final = {"%t:": "tag", "%g:": "generation"}
+_NOT_THE_PROGRAM: Final = frozenset(
+    {
+        *("sansio_cache", "sansio_cache_redis", "sansio_cache_runtime", "sansio_cache_testing"),
+        *("contextlib", "functools", "threading", "contextvars", "anyio"),
+    }
+)
+_LOOPS: Final = ("asyncio", "trio")
+
+
+@attrs.frozen
+class Place:
+    """A line of the user's code."""
+
+    file: str
+    line: int
+    function: str
+
+    def __str__(self) -> str:
+        return f"{Path(self.file).name}:{self.line}"
+
+
+@attrs.frozen
+class Step:
+    """One thing that happened.
+
+    Args:
+        who: The participant that did it.
+        what: What it did, as a sentence without its subject.
+        whom: Whom it asked: the cache, the database, or nobody.
+        place: The line of the user's code that did it, where there is one.
+        stored: The keys that it stored, where it did.
+        asked: The keys that it asked the cache about.
+    """
+
+    who: str
+    what: str
+    whom: str = ""
+    place: Place | None = None
+    stored: tuple[str, ...] = ()
+    asked: tuple[str, ...] = ()
+
+
+def place_of_caller() -> Place | None:
+    """The innermost line of the program; None in our own background, below which is but the event loop."""
+    # What `inspect` would do, without reading files.
+    frame: FrameType | None = sys._getframe(1)  # noqa: SLF001
+    while frame is not None and not is_of_the_program(frame):
+        frame = frame.f_back
+    if frame is None or package_of(frame) in _LOOPS:
+        return None
+    return Place(frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_name)
+
+
+def is_of_the_program(frame: FrameType) -> bool:
+    """Whether a frame is neither ours nor of what calls us."""
+    return package_of(frame) not in _NOT_THE_PROGRAM
+
+
+def package_of(frame: FrameType) -> str:
+    """The package whose code a frame runs."""
+    return str(frame.f_globals.get("__name__", "")).partition(".")[0]
+
+
+def is_worth_telling(command: StoreCommand) -> bool:
+    """Whether a reader of the diagram wants to know of a command."""
+    return not isinstance(command, RenewLeases | Ping)
+
+
+def describe_asked(command: StoreCommand, event: StoreEvent, prefix: str) -> str:
+    """What a command asked of the cache, and what came of it.
+
+    Args:
+        command: The command.
+        event: What the store answered.
+        prefix: What all its keys begin with: it is left out.
+    """
+    failed = f": {event.kind.value}" if isinstance(event, StoreFailed) else ""
+    match command:
+        case ReadCell(key=key):
+            found = _cell(event.cell) if isinstance(event, CellRead) else failed.removeprefix(": ")
+            return f"reads {_short(key, prefix)}: {found}"
+        case ReadCells(keys=keys):
+            cells = event.cells if isinstance(event, CellsRead) else ()
+            found = ", ".join(_cell(cell) for cell in cells) or failed.removeprefix(": ")
+            return f"reads {_list(keys, prefix)}: {found}"
+        case AcquireLease(key=key):
+            return f"asks to load {_short(key, prefix)}: {_answer(event)}"
+        case AcquireLeases(lease_requests=requests):
+            answers = event.answers if isinstance(event, LeasesAnswered) else (event,)
+            keys = tuple(request.key for request in requests)
+            return f"asks to load {_list(keys, prefix)}: {', '.join(map(_answer, answers))}"
+        case FillCells(fills=fills):
+            results = event.results if isinstance(event, CellsFilled) else ()
+            pairs = zip(fills, results or (None,) * len(fills), strict=False)
+            told = (
+                f"{_short(fill.key, prefix)} = {_payload(fill.body)}"
+                f"{'' if result is None or result.is_accepted else ' (refused: invalidated meanwhile)'}"
+                for fill, result in pairs
+            )
+            return f"stores {', '.join(told)}{failed}"
+        case DeleteKeys(keys=keys):
+            return f"removes {_list(keys, prefix)}{failed}"
+        case HoldCells(keys=keys):
+            return f"holds {_list(keys, prefix)}{failed}"
+        case ExpireCells(keys=keys):
+            return f"expires {_list(keys, prefix)}{failed}"
+        case ReleaseLeases(leases=leases):
+            return f"gives up {_list(tuple(lease.key for lease in leases), prefix)}{failed}"
+        case ScanKeys(pattern=pattern):
+            return f"looks for {_short(pattern, prefix)}{failed}"
+        case _:
+            return f"asks {type(command).__name__}{failed}"
+
+
+def keys_of(command: StoreCommand) -> tuple[str, ...]:
+    """The keys of entries that a command is about."""
+    match command:
+        case ReadCell(key=key) | AcquireLease(key=key):
+            return (key,)
+        case ReadCells(keys=keys) | HoldCells(keys=keys) | DeleteKeys(keys=keys) | ExpireCells(keys=keys):
+            return keys
+        case AcquireLeases(lease_requests=requests):
+            return tuple(request.key for request in requests)
+        case FillCells(fills=fills):
+            return tuple(fill.key for fill in fills)
+        case _:
+            return ()
+
+
+def stored_by(command: StoreCommand, event: StoreEvent) -> tuple[str, ...]:
+    """The keys that a command has stored."""
+    if not isinstance(command, FillCells) or not isinstance(event, CellsFilled):
+        return ()
+    results = zip(command.fills, event.results, strict=True)
+    return tuple(fill.key for fill, result in results if result.is_accepted)
+
+
+def shorten(value: object) -> str:
+    """A value's repr, cut off where it is long."""
+    text = repr(value)
+    return text if len(text) <= _MOST_CHARACTERS else f"{text[: _MOST_CHARACTERS - 1]}…"
+
+
+def _answer(event: object) -> str:
+    match event:
+        case LeaseGranted():
+            return "yes"
+        case FreshFound(cell=cell):
+            return _cell(cell)
+        case WriterFound():
+            return "yes, but a writer holds it: not to be stored"
+        case StoreFailed(kind=kind):
+            return kind.value
+        case _:
+            return "another one does"
+
+
+def _cell(cell: object) -> str:
+    if not isinstance(cell, Cell):
+        return "nothing" if cell is None else "something foreign"
+    match cell.kind:
+        case Kind.VALUE:
+            return _payload(cell.body)
+        case Kind.HOLD:
+            return "nothing, a writer holds it"
+        case _:
+            return "nothing, one loads it"
+
+
+def _payload(body: bytes) -> str:
+    if body[_KIND_AT] == NOTHING:
+        return "known to be nothing"
+    text = payload_of(body).decode("utf-8", "replace")
+    return text if len(text) <= _MOST_CHARACTERS else f"{text[: _MOST_CHARACTERS - 1]}…"
+
+
+def _short(key: str, prefix: str) -> str:
+    short = key.removeprefix(prefix)
+    for internal, name in _INTERNAL.items():
+        if short.startswith(internal):
+            return f"{name} {short.removeprefix(internal)}"
+    return short
+
+
+def _list(keys: tuple[str, ...], prefix: str) -> str:
+    return ", ".join(_short(key, prefix) for key in keys)

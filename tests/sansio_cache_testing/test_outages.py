@@ -1,0 +1,78 @@
+"""Making any cache fail: what a program does then, on every runtime and store."""
+
+import anyio
+import pytest
+
+from sansio_cache.errors import ConfigurationError
+from sansio_cache_redis import anyio as anyio_colour
+from sansio_cache_redis import sync
+from sansio_cache_testing import StoreFault, async_null_cache, failing, null_cache
+
+FAULTS = [StoreFault.REFUSED, StoreFault.REQUEST_LOST, StoreFault.REPLY_LOST]
+on_both_loops = pytest.mark.parametrize("loop", ["asyncio", "trio"])
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_cache_whose_store_fails_loads_and_is_itself_again_after_that(fault, redis_url, namespace):
+    with sync.Cache.from_url(redis_url, namespace=namespace) as cache:
+        assert cache.get_or_load("a", lambda: 1) == 1
+        with failing(cache, fault) as state:
+            assert cache.get("a") is None
+            assert cache.get_or_load("a", lambda: 2) == 2
+            assert not cache.invalidate("b").done
+        assert state.fired
+        cache.wait_ready(30)
+        assert cache.get_or_load("a", lambda: 3) == 1
+
+
+@on_both_loops
+@pytest.mark.parametrize("fault", FAULTS)
+def test_the_same_under_an_event_loop(fault, loop, redis_url, namespace):
+    async def main():
+        async with anyio_colour.Cache.from_url(redis_url, namespace=namespace) as cache:
+            with failing(cache, fault) as state:  # before its first call as well
+                assert await cache.get_or_load("a", lambda: 2) == 2
+            assert state.fired
+            await cache.wait_ready(30)
+            assert await cache.get_or_load("a", lambda: 3) == 3
+            with failing(cache, fault):
+                assert await cache.get("a") is None
+            await cache.wait_ready(30)
+            assert await cache.get("a") == 3
+
+    anyio.run(main, backend=loop)
+
+
+def test_a_store_that_evicts_keeps_nothing_and_nobody_minds():
+    with sync.Cache.from_url("memory://", namespace="n") as cache:
+        with failing(cache, StoreFault.EVICTED) as state:
+            for value in range(3):
+                assert cache.get_or_load("a", int, value) == value
+        assert state.fired == 3
+        assert cache.get_or_load("a", lambda: 9) == 9
+        assert cache.get("a") == 9
+
+
+def test_what_is_no_cache_and_what_needs_a_world_is_refused():
+    with pytest.raises(ConfigurationError, match="failing\\(\\) takes a cache; got dict"):
+        failing({}, StoreFault.REFUSED).__enter__()
+    with null_cache() as cache, pytest.raises(ConfigurationError, match="LATE needs a World"):
+        failing(cache, StoreFault.LATE).__enter__()
+
+
+def test_a_null_cache_stores_nothing():
+    with null_cache() as cache:
+        assert not cache.set("a", 1)
+        assert cache.get("a", 7) == 7
+        assert cache.get_or_load("a", lambda: 2) == 2
+        assert cache.get("a") is None
+
+
+@on_both_loops
+def test_a_null_cache_of_event_loops_stores_nothing(loop):
+    async def main():
+        async with async_null_cache() as cache:
+            assert await cache.get_or_load("a", lambda: 2) == 2
+            assert await cache.get("a") is None
+
+    anyio.run(main, backend=loop)
