@@ -27,7 +27,8 @@ their workers, the store, the requests that may still arrive a second time, the 
 book-keeping of the oracle. A worker's value is the version of the database that its loader saw, so every
 value tells its age. Most configurations have one key, those of batches two; and one tag, which may as well be
 the generation of an entity, as that is a tag by another name. Two versions of a program are two codecs. What
-runs in the background, a refresh or a recovery, is one more worker of its process until it ends.
+runs in the background, a refresh or a recovery, is one more worker of its process until it ends. So is what a
+loader asks the cache for, which waits for that before it looks at the database.
 
 *A move* (`moves.py`, with `tables.py`) is one thing that may happen next: a request is performed and
 answered, a loader looks at the database, a writer commits; or a fault strikes. `search.py` takes all moves
@@ -44,9 +45,9 @@ value would be the older one; `LIMITS` shows what happens otherwise.
 
 *What is left to other tests*: more keys than two, `get_many`, negative answers and times to live that
 loaders give, patterns, values that cannot be stored, the breaker, deadlines in seconds, the bounds on
-background work, and who wakes a waiter: here a sleep just ends. A command about several keys is performed at
-once, where a server may see to other callers between them; a batch that claims and fills a key at a time has
-that.
+background work, second looks at entries of other keys, and who wakes a waiter: here a sleep just ends. A
+command about several keys is performed at once, where a server may see to other callers between them; a batch
+that claims and fills a key at a time has that.
 
 Why each reduction is sound:
 

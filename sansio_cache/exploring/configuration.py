@@ -128,6 +128,7 @@ class Act:
         is_outlived: Whether what its loader returns has nothing left to live.
         strategy: How it writes, where it writes as an entity does.
         begins_with_none: Whether version 0 of the database is that there is nothing: its loader returns None.
+        inner: What its loader asks the cache for, before it looks at the database.
     """
 
     deed: Deed
@@ -138,6 +139,7 @@ class Act:
     is_outlived: bool = False
     strategy: Strategy | None = None
     begins_with_none: bool = False
+    inner: Act | None = None
 
     @property
     def is_mutation(self) -> bool:
@@ -296,7 +298,9 @@ class Configuration:
     def acts(self) -> tuple[Act, ...]:
         """All acts of all workers, each once."""
         programs = (program for process in self.processes for program in process)
-        return tuple(dict.fromkeys(act for program in programs for act in program))
+        acts = [act for program in programs for act in program]
+        inner = [act.inner for act in acts if act.inner is not None]
+        return tuple(dict.fromkeys((*acts, *inner)))
 
     @property
     def places(self) -> range:

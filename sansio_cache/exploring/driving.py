@@ -43,8 +43,6 @@ from sansio_cache.events import (
     HoldsTaken,
     LeaseGranted,
     LeasesAnswered,
-    LoadLed,
-    LoadNotShared,
     Woke,
 )
 from sansio_cache.exploring.configuration import (
@@ -63,10 +61,13 @@ from sansio_cache.exploring.process import (
 )
 from sansio_cache.notices import InvalidationFailed, Notice, StaleServed, StoreAnswered, StoreGaveUp
 from sansio_cache.part import Recovery
+from sansio_cache.single_flight import Following
 from sansio_cache.step import Added, ManyHeld, Outcome, Step, Updated
 
 _OF_LEASES: Final = (AcquireLease, AcquireLeases, ClaimCell, FillCells, ReleaseLeases)
 """Where an operation gives up on one of these, it may leave a lease behind until that lapses."""
+_INNER: Final = 9
+"""In the place of how many acts a caller has left: what its loader asks for has a nonce of its own."""
 _UNDER_GRANT: Final = (AcquireLease, AcquireLeases, Compute, ComputeMany, FillCells, HoldCells)
 """What an operation asks for on its way from a grant to a fill."""
 
@@ -118,11 +119,11 @@ class Driving:
         worker = self.workers[i]
         assert worker.step is not None
         assert isinstance(worker.step.command, ShareLoad)
-        answer = self.coordinator.share(i, worker.step.command)
-        if isinstance(answer, LoadLed | LoadNotShared):
-            self.receive(i, answer)
-        else:
+        answer = self.coordinator.share(i, worker.step.command, self._inside(i))
+        if isinstance(answer, Following):
             self.workers[i] = replace(worker, following=answer)
+        else:
+            self.receive(i, answer)
 
     def leave(self, i: int) -> None:
         """A follower waits no longer: its load has ended, or its patience has."""
@@ -130,6 +131,16 @@ class Driving:
         assert following is not None
         self.workers[i] = replace(self.workers[i], following=None)
         self.receive(i, self.coordinator.leave(i, following, NOW_S))
+
+    def wake(self, i: int) -> None:
+        """A sleep ends, as it may at any time; or never begins, as nothing would end it."""
+        command, inside = pending(self.workers[i]), self._inside(i)
+        assert isinstance(command, Sleep)
+        is_circle = False
+        if command.watch is not None and inside:
+            is_circle = not self.coordinator.sleep(i, command.watch.keys, inside)
+            self.coordinator.wake(i)
+        self.receive(i, Woke(NOW_S, is_circle))
 
     def give_up(self, i: int) -> None:
         """An operation has ended: clear away what its ticket began; and once more, which does no harm."""
@@ -166,12 +177,24 @@ class Driving:
         if isinstance(step.command, Compute | ComputeMany):
             self.workers[i] = replace(self.workers[i], looked=None)
             self._begin_renewal(i, step.command.renewal)
+            self._begin_inner(i)
         elif not self.configuration.is_eager:
             return
         elif isinstance(step.command, Sleep) and not self.may_interrupt:
-            self.receive(i, Woke(NOW_S))
+            self.wake(i)
         elif isinstance(step.command, ShareLoad) and len(self.numbers) == 1:
             self.join(i)
+
+    def _begin_inner(self, i: int) -> None:
+        """A loader asks the cache for something, and waits for it: one more worker, until it has ended."""
+        inner = self.workers[i].acts[0].inner
+        if inner is not None:
+            self.workers.append(Worker((inner,), parent=i))
+
+    def _inside(self, i: int) -> frozenset[str]:
+        """The keys whose loaders a worker is called from."""
+        parent = self.workers[i].parent
+        return frozenset() if parent is None else frozenset(self.workers[parent].acts[0].keys)
 
     def _wake(self, load_id: int) -> None:
         """A load has ended: whoever follows it takes what came of it."""
@@ -317,6 +340,9 @@ class Driving:
             self.workers[i] = replace(self.workers[i], renewal=None)
 
     def _nonce(self, i: int) -> bytes:
+        parent = self.workers[i].parent
+        if parent is not None:
+            return nonce_of(self.numbers[parent], _INNER)
         return nonce_of(self.numbers[i], len(self.workers[i].acts))
 
     def _break(self, broken: Iterable[Broken]) -> None:

@@ -84,6 +84,8 @@ class Worker:
     """The part of the store that a recovery is for."""
     telling: tuple[tuple[str, int], ...] = ()
     """What a recovery tells the store, each key with the number of its failure."""
+    parent: int | None = None
+    """The caller whose loader asks for this, and waits for it."""
 
 
 @attrs.frozen
@@ -132,7 +134,13 @@ def renamed_tickets(snapshot: CoordinatorSnapshot, tickets: Mapping[int, int]) -
         attrs.evolve(each, recovering=_of(each.recovering, tickets), telling=_of(each.telling, tickets))
         for each in snapshot.parts
     )
-    return CoordinatorSnapshot(shared, parts)
+    waits = tuple(
+        sorted(
+            ((number, tickets.get(ticket, ticket)), keys, inside)
+            for (number, ticket), keys, inside in snapshot.waits
+        )
+    )
+    return CoordinatorSnapshot(shared, parts, waits)
 
 
 def _of(ticket: int | None, tickets: Mapping[int, int]) -> int | None:
@@ -237,7 +245,7 @@ def _tidied(
         len(arrivals),
     )
     workers, parts = _restamped(rewrite(workers, None, tidy), coordinator.parts)
-    return Process(workers, CoordinatorSnapshot(single_flight, parts))
+    return Process(workers, CoordinatorSnapshot(single_flight, parts, coordinator.waits))
 
 
 def _restamped(

@@ -24,7 +24,7 @@ from sansio_cache.commands import (
     ShareLoad,
     Sleep,
 )
-from sansio_cache.events import FailureKind, LeaseDenied, LeasesAnswered, StoreEvent, StoreFailed, Woke
+from sansio_cache.events import FailureKind, LeaseDenied, LeasesAnswered, StoreEvent, StoreFailed
 from sansio_cache.exploring.configuration import NOW_S, WAIT_S, Act, Configuration, Deed
 from sansio_cache.exploring.judging import Broken
 from sansio_cache.exploring.naming import Interner, label_of, replace
@@ -146,7 +146,7 @@ DEEDS: Final[Mapping[str, Callable[[Running, int, Any], None]]] = {
     "end rest": lambda running, _, load: running.end_rest(load),
     Action.RETURN.name: lambda running, i, _: running.load_answers(i),
     Action.DELIVER.name: _deliver,
-    Action.WAKE.name: lambda running, i, _: running.receive(i, Woke(NOW_S)),
+    Action.WAKE.name: lambda running, i, _: running.wake(i),
     Action.JOIN.name: lambda running, i, _: running.join(i),
     Action.GIVE_UP.name: lambda running, i, _: running.give_up(i),
     Action.LEAVE_BLOCK.name: lambda running, i, _: running.leave_block(i, raised=False),
@@ -303,11 +303,12 @@ class Tables:
             yield 0, Action.END_REST, load
         callers = sum(worker.stage not in BACKGROUND for worker in process.workers)
         is_alone = self.configuration.is_eager and callers == 1
+        waiting = {worker.parent for worker in process.workers}  # for what their loaders have asked
         for i, worker in enumerate(process.workers):
             if worker.renewal is not None:
                 yield i, Action.RENEW, self.commands.number(worker.renewal.command)
             option = self._option(worker, is_alone=is_alone)
-            if option is not None:
+            if option is not None and not (i in waiting and option[0] is Action.LOOK):
                 yield i, *option
 
     def _option(self, worker: Worker, *, is_alone: bool) -> tuple[Action, Any] | None:

@@ -70,6 +70,12 @@ TEXT_READER: Final = (READ_TEXT,)
 TWICE_TEXT_READER: Final = (READ_TEXT, READ_TEXT)
 TAGGED_TEXT_READER: Final = (Act(Deed.LOAD, tagged=True, is_text=True),)
 
+# A loader that asks the cache for another key.
+OUTER: Final = (Act(Deed.LOAD, inner=Act(Deed.LOAD, (1,))),)
+SECOND_READER: Final = (Act(Deed.LOAD, (1,)),)
+CROSSED: Final = (Act(Deed.LOAD, (1,), inner=READ),)
+"""The other way round: each loader needs what the other loads."""
+
 # Two keys at once.
 BATCH: Final = (Act(Deed.LOAD_MANY, (0, 1)),)
 REVERSED_BATCH: Final = (Act(Deed.LOAD_MANY, (1, 0)),)
@@ -199,6 +205,16 @@ QUICK: Final = (
         starts=WARM,
         faults=TIME | DUPLICATES | LOSSES,
         invariants=ALL_BUT_LAST,
+    ),
+    # Loaders that ask for other keys: none waits for itself.
+    _case("2 loaders that need each other, in 1 process", 250, (OUTER, CROSSED), all_end=True),
+    _case("2 loaders that need each other, and a reader", 2_000, (OUTER, CROSSED, READER), all_end=True),
+    _case(
+        "1 loader that needs what another process loads, which may lapse",
+        500,
+        *_alone(OUTER, SECOND_READER),
+        faults=TIME,
+        all_end=True,
     ),
     # Invalidation.
     _case(
@@ -880,6 +896,14 @@ QUICK: Final = (
 )
 
 NIGHTLY: Final = (
+    _case(
+        "2 loaders that need each other, 1 invalidates; time",
+        15_000,
+        (OUTER, CROSSED),
+        (INVALIDATOR,),
+        faults=TIME,
+        all_end=True,
+    ),
     _case(
         "2 readers, 1 invalidates; anything",
         40_000,

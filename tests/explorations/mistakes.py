@@ -83,6 +83,7 @@ from sansio_cache.step import (
     evolve,
 )
 from sansio_cache.tags import NO_VERSION, VERSION_BYTES, Versions, is_tag_key, tag_key
+from sansio_cache.waits import Waiter, Waits
 
 # Stores.
 
@@ -598,6 +599,19 @@ class DeafCoordinator(Coordinator):
         if part.telling == recovery.ticket:
             outcome = Recovered(tuple(recovery.keys))
         return super().next_recovery(recovery, outcome, timeouts, now_s)
+
+
+class BlindWaits(Waits):
+    """No circle is seen."""
+
+    def begin(self, waiter: Waiter, keys: Iterable[str], inside: frozenset[str]) -> bool:
+        self.waiting[waiter] = frozenset(keys), inside
+        return True
+
+
+def blind_coordinator() -> Coordinator:
+    """Loaders that need each other wait for each other."""
+    return Coordinator(waits=BlindWaits())
 
 
 class StampedOnceCoordinator(Coordinator):

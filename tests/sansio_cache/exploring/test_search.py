@@ -8,6 +8,7 @@ import pytest
 from explorations.configurations import (
     ANYTHING,
     BATCH,
+    CROSSED,
     DUPLICATES,
     EXPIRER,
     GETTER,
@@ -17,10 +18,12 @@ from explorations.configurations import (
     INVALIDATOR_OF_BOTH,
     LOSSES,
     MUTATOR_WITH_VALUE,
+    OUTER,
     RAISING,
     READER,
     READER_WITHOUT_STORE,
     REVERSED_BATCH,
+    SECOND_READER,
     SETTER,
     SHARING_TIMEOUTS,
     STALE,
@@ -46,6 +49,13 @@ from sansio_cache.exploring import search as search_module
 SMALL = (
     Configuration(name="2 readers", processes=((READER,), (READER,)), loads=1, all_end=True),
     Configuration(name="anything", processes=((READER,), (INVALIDATOR,)), faults=ANYTHING),
+    Configuration(name="loaders that need each other", processes=((OUTER, CROSSED),), all_end=True),
+    Configuration(name="a loader alone that asks for more", processes=((OUTER,),), all_end=True),
+    Configuration(
+        name="a loader that asks for what another process loads",
+        processes=((OUTER,), (SECOND_READER,)),
+        all_end=True,
+    ),
     Configuration(name="impatience", processes=((READER,), (READER,)), faults=IMPATIENCE),
     Configuration(
         name="2 readers in 1 process",
