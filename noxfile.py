@@ -31,7 +31,7 @@ PARALLEL = ("-n", "2")
 
 nox.needs_version = ">=2025.2"
 # The last summary line is the one that tells the run: that of the tests.
-nox.options.sessions = ["lint", "types", "docs", "wheels", "tests"]
+nox.options.sessions = ["lint", "types", "docs", "consumers", "wheels", "tests"]
 nox.options.error_on_external_run = True
 
 
@@ -61,6 +61,14 @@ def types(session: nox.Session) -> None:
     with session.chdir(elsewhere):
         session.run("mypy", "--strict", "--cache-dir", "cache", str(Path(consumer).name))
         session.run("pyright", str(Path(consumer).name))
+
+
+@nox.session
+def consumers(session: nox.Session) -> None:
+    """Programs of each kind, from the pages that open with them, on the wheel: checked, and run."""
+    session.install(".[pydantic]", *_group("consumers"), *_group("types"))
+    directory = session.create_tmp()
+    session.run("python", "-P", "-m", "consumers", directory, env={"PYTHONPATH": "tests"})
 
 
 @nox.session

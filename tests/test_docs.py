@@ -17,6 +17,8 @@ import attrs
 import pytest
 import redis
 
+from consumers.__main__ import PAGES as PROGRAMS
+from consumers.__main__ import program_of
 from sansio_cache import NO_JITTER, CacheConfig, CacheStats, Jitter, Policy, ProtocolError, RedisConfig
 from sansio_cache.cell import Cell, parse_cell
 from sansio_cache.commands import Command, StoreCommand
@@ -24,6 +26,7 @@ from sansio_cache.entry import MissReason
 from sansio_cache.events import Event, FailureKind, Interrupted, StoreEvent
 from sansio_cache.notices import OperationName
 from sansio_cache_redis.sync import Cache
+from support.pages import Block, blocks_of
 from support.servers import Server, wait_until
 
 ROOT = Path(__file__).parent.parent
@@ -33,41 +36,6 @@ SERVER_URL = "redis://localhost:6379"
 KNOWN_BLOCKS = {"python", "console", "text"}
 """Anything else, `py` or nothing for one, might be Python that nobody runs."""
 MOST_NOT_RUN = 3
-
-_FENCE = re.compile(r"(?P<indent> *)(?P<fence>`{3,}|~{3,}|:{3,})(?P<info>[^`]*)")
-_NOT_RUN = re.compile(r"<!-- not run: (?P<reason>\S.*?) -->")
-
-
-@attrs.frozen
-class Block:
-    """A fenced block: its language, its code, where it begins, and why it is not run, if it is not."""
-
-    language: str
-    code: str
-    line: int
-    not_run: str | None
-
-
-def blocks_of(text: str) -> list[Block]:
-    """The fenced blocks of a Markdown text, in order."""
-    blocks: list[Block] = []
-    lines = text.splitlines()
-    at = 0
-    while at < len(lines):
-        opened = _FENCE.fullmatch(lines[at])
-        at += 1
-        if opened is None:
-            continue
-        begin, indent = at, len(opened["indent"])
-        while at < len(lines) and lines[at].strip() != opened["fence"]:
-            at += 1
-        assert at < len(lines), f"line {begin}: a block that is not closed"
-        above = next((line for line in reversed(lines[: begin - 1]) if line.strip()), "")
-        marked = _NOT_RUN.fullmatch(above.strip())
-        code = "".join(f"{line[indent:]}\n" for line in lines[begin:at])
-        blocks.append(Block(opened["info"].strip(), code, begin, marked and marked["reason"]))
-        at += 1
-    return blocks
 
 
 def compiled(block: Block, page: Path, replaced: dict[str, str]) -> types.CodeType:
@@ -125,6 +93,19 @@ def _runs() -> Iterator[Any]:
         for backend in ("asyncio", "trio") if has_await else (None,):
             if blocks:
                 yield pytest.param(page, backend, id=f"{name}-{backend}" if backend else name)
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_a_page_on_a_kind_of_program_opens_with_it_and_says_what_it_promises(name: str) -> None:
+    text = PROGRAMS[name].read_text(encoding="utf-8")
+    opening, _, rest = text.partition("```python")
+    assert len(opening.strip().splitlines()) <= 3, "a title, and one sentence"
+    promises = rest.partition("```\n")[2].strip()
+    assert promises.startswith("What it promises:\n\n- ")
+
+
+def test_the_application_is_short() -> None:
+    assert len(program_of(PROGRAMS["application"]).strip().splitlines()) <= 28
 
 
 def _forget(client: redis.Redis) -> None:
