@@ -46,7 +46,7 @@ from sansio_cache.roundtrip import kind_of
 from sansio_cache.rows import mapping_of, tuple_of, with_rows
 from sansio_cache.schema import FINGERPRINT_BYTES, mapped_advice, name_of
 from sansio_cache.signals import let_through
-from sansio_cache.suggested import mapped_in, shown, type_of
+from sansio_cache.suggested import is_model, mapped_in, shown, type_of
 
 T = TypeVar("T")
 D = TypeVar("D", covariant=True)
@@ -244,7 +244,8 @@ class Codec(Generic[T]):
         try:
             declared = type_of(value)
             if declared is not None:
-                codec_for(declared, self.max_value_bytes).encode(value)
+                if not is_model(declared):  # which is not for this codec to try
+                    codec_for(declared, self.max_value_bytes).encode(value)
                 return f"type={shown(declared)}"
         except (ConfigurationError, SerializationError, TypeError):
             pass
@@ -306,7 +307,8 @@ _kept_codec = functools.lru_cache(maxsize=1024)(_build)
 
 def _class_of(type: Any) -> builtins.type | None:
     """The class that every value of a declared type is of; None where there is none to be told."""
-    cls = dict if typing.is_typeddict(type) else typing.get_origin(type) or type
+    is_typed_dict = hasattr(type, "__required_keys__")  # of typing, or of typing_extensions
+    cls = dict if is_typed_dict else typing.get_origin(type) or type
     is_one = isinstance(cls, builtins.type) and cls not in _NO_CLASSES
     return cls if is_one and not getattr(cls, "_is_protocol", False) else None
 

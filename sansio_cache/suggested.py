@@ -53,11 +53,17 @@ def type_of(value: Any, depth: int = 0) -> Any:
     return cls if _is_declared(cls) else None
 
 
+def is_model(declared: Any) -> bool:
+    """Whether a type is a class of pydantic's, or has one among its arguments."""
+    return hasattr(declared, "__pydantic_core_schema__") or any(map(is_model, get_args(declared)))
+
+
 def _is_declared(cls: Any) -> bool:
     """Whether a class says by itself what its values are made of."""
     is_typed_tuple = issubclass(cls, tuple) and getattr(cls, "__annotations__", None)
     return bool(
         is_typed_tuple
+        or is_model(cls)
         or issubclass(cls, msgspec.Struct | enum.Enum)
         or attrs.has(cls)
         or hasattr(cls, "__dataclass_fields__")

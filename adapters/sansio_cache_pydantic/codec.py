@@ -18,7 +18,7 @@ import datetime as dt
 import hashlib
 from collections.abc import Mapping
 from functools import partial
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar, get_args, get_origin
 
 import msgspec
 import pydantic
@@ -28,6 +28,7 @@ from sansio_cache.errors import ConfigurationError
 from sansio_cache.roundtrip import kind_of
 from sansio_cache.schema import mapped_advice, mapped_class, name_of
 from sansio_cache.signals import let_through
+from sansio_cache.suggested import shown
 
 T = TypeVar("T")
 
@@ -53,7 +54,7 @@ class PydanticCodec(Generic[T]):
         self._version = version
         mapped = mapped_class(type)  # as those of SQLModel are
         if mapped is not None:
-            raise ConfigurationError(f"type={name_of(type)} cannot be cached: {mapped_advice(mapped)}")
+            raise ConfigurationError(f"type={shown(type)} cannot be cached: {mapped_advice(mapped)}")
         try:
             self._adapter: pydantic.TypeAdapter[T] = pydantic.TypeAdapter(type)
             schemas = [
@@ -62,10 +63,11 @@ class PydanticCodec(Generic[T]):
             ]
         except (pydantic.PydanticUserError, pydantic.PydanticSchemaGenerationError, NameError) as error:
             let_through(error)
-            raise ConfigurationError(f"type={name_of(type)} cannot be cached: {error}") from error
-        if _has_secret(schemas):
+            why = str(error).partition("\n")[0]  # what follows is where to read of it
+            raise ConfigurationError(f"type={shown(type)} cannot be cached: {why}") from error
+        if _has_secret(schemas) or _names_secret(type, set()):
             raise ConfigurationError(
-                f"type={name_of(type)} cannot be cached: it holds secrets (SecretStr and its kin), which "
+                f"type={shown(type)} cannot be cached: it holds secrets (SecretStr and its kin), which "
                 "pydantic masks when it writes them. Cache a model without them"
             )
         outline = msgspec.json.encode([name_of(type), version, *map(_outline, schemas)], order="sorted")
@@ -75,7 +77,7 @@ class PydanticCodec(Generic[T]):
         return partial(PydanticCodec, version=self._version), (self.type,)
 
     def __repr__(self) -> str:
-        return f"PydanticCodec({name_of(self.type)})"
+        return f"PydanticCodec({shown(self.type)})"
 
     @property
     def fingerprint(self) -> str:
@@ -86,7 +88,7 @@ class PydanticCodec(Generic[T]):
     def advice(self) -> str:
         """What to give instead of what is refused."""
         return (
-            f"Give a value of exactly the declared type {name_of(self.type)}, all of whose fields pydantic "
+            f"Give a value of exactly the declared type {shown(self.type)}, all of whose fields pydantic "
             "writes and reads back as they are"
         )
 
@@ -173,6 +175,19 @@ def _has_secret(schema: Any) -> bool:
     if isinstance(schema, Mapping):
         return schema.get("writeOnly") is True or any(_has_secret(part) for part in schema.values())
     return isinstance(schema, list) and any(_has_secret(part) for part in schema)
+
+
+def _names_secret(declared: Any, seen: set[int]) -> bool:
+    """Whether there is a `pydantic.Secret[...]` in a type: the schema does not say of these what they are."""
+    cls = get_origin(declared) or declared
+    if isinstance(cls, type) and issubclass(cls, pydantic.Secret | pydantic.SecretStr | pydantic.SecretBytes):
+        return True
+    if id(declared) in seen:
+        return False
+    seen.add(id(declared))
+    fields: Any = getattr(declared, "__pydantic_fields__", None)
+    parts = () if not isinstance(fields, Mapping) else (field.annotation for field in fields.values())
+    return any(_names_secret(each, seen) for each in (*get_args(declared), *parts))
 
 
 def _outline(schema: Any, *, names: bool = False) -> Any:

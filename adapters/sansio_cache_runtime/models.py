@@ -6,25 +6,48 @@ Pydantic is never imported here: where nobody else has imported it, no type can 
 from __future__ import annotations
 
 import sys
-from typing import Any, get_args
+from collections.abc import Iterable
+from dataclasses import is_dataclass
+from typing import Any, get_args, get_origin, get_type_hints
 
 from sansio_cache.codecs.value_codec import ValueCodec
 
 
 def codec_of_models(type: Any) -> ValueCodec[Any] | None:
-    """The codec of a type that is a pydantic model, or has one among its arguments; None for every other.
+    """The codec of a type that is a pydantic model, or has one in it; None for every other.
+
+    It may be among its arguments, or among the fields of a dataclass, a TypedDict or a named tuple. Attrs
+    classes are not pydantic's to read.
 
     Raises:
         ConfigurationError: It has models, and they cannot be cached.
     """
     pydantic = sys.modules.get("pydantic")
-    if pydantic is None or not _has_model(type, pydantic.BaseModel):
+    if pydantic is None or not _has_model(type, pydantic.BaseModel, set()):
         return None
     from sansio_cache_pydantic import PydanticCodec
 
     return PydanticCodec(type)
 
 
-def _has_model(declared: Any, base: type) -> bool:
-    is_model = isinstance(declared, type) and issubclass(declared, base)
-    return is_model or any(_has_model(each, base) for each in get_args(declared))
+def _has_model(declared: Any, base: type, seen: set[int]) -> bool:
+    if isinstance(declared, type) and issubclass(declared, base):
+        return True
+    if id(declared) in seen:
+        return False
+    seen.add(id(declared))
+    parts = (*get_args(declared), *_fields_of(get_origin(declared) or declared))
+    return any(_has_model(each, base, seen) for each in parts)
+
+
+def _fields_of(cls: Any) -> Iterable[Any]:
+    """The types of the fields of a class that pydantic can read as well."""
+    if not isinstance(cls, type):
+        return ()
+    is_typed_dict = hasattr(cls, "__required_keys__")  # of typing, or of typing_extensions
+    if not (is_typed_dict or is_dataclass(cls) or (issubclass(cls, tuple) and hasattr(cls, "_fields"))):
+        return ()
+    try:
+        return get_type_hints(cls).values()
+    except (NameError, TypeError):  # an annotation that cannot be read, which is said where it is
+        return ()

@@ -50,7 +50,7 @@ def main() -> None:
         names = write(directory, server.url)
         checks = [
             [sys.executable, "-m", "mypy", "--strict", "--cache-dir", "cache", *names],
-            [sys.executable, "-m", "pyright", *names],
+            [sys.executable, "-m", "pyright", "--pythonpath", sys.executable, *names],
         ]
         programs = [[sys.executable, "-W", "error", name] for name in names]
         for command in (*checks, *programs):

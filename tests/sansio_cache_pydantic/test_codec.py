@@ -117,6 +117,12 @@ class Row(TypedDict):
 
 
 @dataclasses.dataclass
+class Plain:
+    number: int
+    next: Plain | None = None
+
+
+@dataclasses.dataclass
 class Pair:
     one: User
     two: int
@@ -285,7 +291,16 @@ class Nested(pydantic.BaseModel):
     logins: list[Login]
 
 
-@pytest.mark.parametrize("type_", [Login, Nested, list[Nested]])
+class Vault(pydantic.BaseModel):
+    code: pydantic.Secret[int] | None = None
+
+
+class Bank(pydantic.BaseModel):
+    branches: list[Bank] = []
+    vaults: dict[str, Vault] = {}
+
+
+@pytest.mark.parametrize("type_", [Login, Nested, list[Nested], Vault, list[Bank]])
 def test_models_with_secrets_are_refused_when_they_are_registered(type_):
     with pytest.raises(ConfigurationError, match="secrets"):
         PydanticCodec(type_)
@@ -300,8 +315,9 @@ class Arbitrary(pydantic.BaseModel, arbitrary_types_allowed=True):
 
 
 def test_a_model_that_has_no_schema_is_refused_by_name():
-    with pytest.raises(ConfigurationError, match="type=Arbitrary cannot be cached"):
-        PydanticCodec(Arbitrary)
+    with pytest.raises(ConfigurationError, match=r"type=list\[.*Arbitrary\] cannot be cached") as refused:
+        PydanticCodec(list[Arbitrary])
+    assert "\n" not in str(refused.value)
 
 
 @pytest.mark.parametrize(
@@ -336,8 +352,47 @@ def test_the_fingerprint_is_of_the_structure_and_not_of_what_is_said_about_it():
 
 
 def test_a_type_without_a_model_is_left_to_json():
-    for type_ in (None, int, list[int], dict[str, int | None], Annotated[int, []], Pair):
+    for type_ in (None, int, list[int], dict[str, int | None], Annotated[int, []], Level, Plain):
         assert codec_of_models(type_) is None
+
+
+@dataclasses.dataclass
+class Holder:
+    user: User
+    next: Holder | None = None
+
+
+class Held(NamedTuple):
+    users: list[User]
+
+
+class Shelf(TypedDict):
+    user: User
+
+
+@dataclasses.dataclass
+class Unreadable:
+    it: Nowhere  # noqa: F821
+
+
+@pytest.mark.parametrize(
+    ("type_", "value"),
+    [
+        (Holder, Holder(User(id=1, name="a"), Holder(User(id=2, name="b")))),
+        (list[Holder], [Holder(User(id=1, name="a"))]),
+        (Held, Held([User(id=1, name="a")])),
+        (Shelf, {"user": User(id=1, name="a")}),
+    ],
+)
+def test_a_class_with_a_model_among_its_fields_is_pydantics(type_, value):
+    codec = codec_for(type_, MAX_BYTES, None, codec_of_models(type_))
+    assert codec.encode(value).value == value
+    assert codec_of_models(Unreadable) is None
+
+
+def test_without_a_type_the_refusal_names_the_model():
+    with pytest.raises(SerializationError, match=r"a User has no JSON form; type=list\[.*User\]$"):
+        codec_for(None, MAX_BYTES).encode([User(id=1, name="a")])
 
 
 def test_it_is_a_codec_that_tells_what_would_change():
