@@ -85,7 +85,7 @@ class Began(Struct, frozen=True, gc=False):
     key: str
     """The full key; the first of several; a full pattern; empty where that is not known."""
     count: int
-    """How many keys it is about."""
+    """How many keys it is about; 0 for a pattern, as nobody knows yet."""
     part: str
     """Which part of the store has the key."""
     id: int

@@ -340,12 +340,14 @@ _COUNTED_BY_KEYS: Final[Mapping[type[Notice], str]] = {
 """Notices of several keys, each of which is counted."""
 
 
-@attrs.define
 class _Measured:
     """A distribution that grows."""
 
-    buckets: Counter[int] = attrs.field(factory=Counter)
-    sum: int = 0
+    __slots__ = ("buckets", "sum")
+
+    def __init__(self) -> None:
+        self.buckets: Counter[int] = Counter()
+        self.sum = 0
 
     def add(self, measured: int) -> None:
         measured = max(measured, 0)  # a clock may go back
@@ -357,17 +359,24 @@ class _Measured:
         self.sum += other.sum
 
 
-@attrs.define
 class _Counts:
     """What is counted of one entity."""
 
-    hits: int = 0
-    """By far the most: the others are looked up by name."""
-    counts: Counter[str] = attrs.field(factory=Counter)
-    misses: Counter[MissReason] = attrs.field(factory=Counter)
-    load_time: _Measured = attrs.field(factory=_Measured)
-    wait_time: _Measured = attrs.field(factory=_Measured)
-    stored_size: _Measured = attrs.field(factory=_Measured)
+    __slots__ = ("counts", "hits", "load_time", "misses", "stored_size", "wait_time")
+
+    def __init__(self) -> None:
+        self.hits = 0
+        """By far the most: the others are looked up by name."""
+        self.counts: Counter[str] = Counter()
+        self.misses: Counter[MissReason] = Counter()
+        self.load_time = _Measured()
+        self.wait_time = _Measured()
+        self.stored_size = _Measured()
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing was counted."""
+        return not (self.hits or self.counts or self.misses)
 
     def merge(self, other: _Counts) -> None:
         self.hits += other.hits
@@ -514,7 +523,7 @@ class StatsFold:
         total = _Counts()
         for counts in self._all():
             total.merge(counts)
-        others = {} if self._others == _Counts() else {OTHERS: self._others}
+        others = {} if self._others.is_empty else {OTHERS: self._others}
         return CacheStats(
             errors=self._errors,
             gave_up=self._gave_up,

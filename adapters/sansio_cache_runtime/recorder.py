@@ -31,6 +31,7 @@ from sansio_cache.coordinator import (
     Trusted,
 )
 from sansio_cache.events import FailureKind
+from sansio_cache.keys import entity_of
 from sansio_cache.notices import (
     Ended,
     Hit,
@@ -75,6 +76,11 @@ class Recorder:
     def know_place(self, place: str) -> None:
         """Where the store is, for the log: `host:port`, or the path of a socket; empty where nobody knows."""
         self._at = f" at {place}" if place else ""
+
+    def know(self, pattern: str) -> None:
+        """Keep a place in the statistics for the entity whose keys match a pattern."""
+        with self._counting:
+            self._fold.know(entity_of(pattern))
 
     def note(self, notices: Sequence[Notice]) -> bool:
         """Take notices in. False where they say no more than that an operation was a hit."""

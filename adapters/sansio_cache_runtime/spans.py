@@ -22,6 +22,7 @@ from sansio_cache_runtime.context import set_safely
 from sansio_cache_runtime.subscribers import Subscribers
 
 _numbers: Final = itertools.count(1)
+_OF_PATTERNS: Final = (OperationName.DELETE_PATTERN, OperationName.SCAN)
 
 
 @attrs.define(eq=False)
@@ -107,5 +108,5 @@ def begin_span(
 
 def _began(subject: Subject, part_of: Callable[[str], str], parent_id: int, cause_id: int) -> Began:
     key = subject.keys[0] if subject.keys else ""
-    count = 0 if subject.operation is OperationName.DELETE_PATTERN else len(subject.keys)
+    count = 0 if subject.operation in _OF_PATTERNS else len(subject.keys)
     return Began(subject.operation, key, count, part_of(key), next(_numbers), parent_id, cause_id)

@@ -26,7 +26,8 @@ from sansio_cache.notices import (
     Unasked,
     Unstorable,
 )
-from sansio_cache.stats import CacheStats, StatsFold
+from sansio_cache.stats import CacheStats, EntityStats, StatsFold
+from sansio_cache_redis import anyio as anyio_package
 from sansio_cache_redis.sync import Cache
 from sansio_cache_runtime import process
 from sansio_cache_runtime import recorder as module
@@ -210,6 +211,14 @@ def test_a_process_that_was_forked_while_another_thread_counted_counts_in_the_ch
     recorder.note(HIT)
 
     assert recorder.snapshot().redis_hits == 1
+
+
+@pytest.mark.parametrize("cls", [Cache, anyio_package.Cache])
+def test_a_declared_entity_is_in_the_statistics_from_the_start(cls):
+    cache = cls.from_url("memory://", namespace="shop")
+    cache.entity("user", dict)
+    cache.entity("user page", dict)
+    assert cache.stats() == CacheStats(entities={"user": EntityStats(), "user%20page": EntityStats()})
 
 
 def test_the_statistics_of_a_forked_process_begin_at_zero():

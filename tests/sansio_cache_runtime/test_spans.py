@@ -96,6 +96,9 @@ async def test_each_operation_begins_and_ends_once_with_what_came_of_it(world):
     await cache.expire("user:3")
     await cache.delete_pattern("user:*")
     await cache.clear()
+    await cache.add("lamp:1", 1)
+    await cache.lookup("lamp:1")
+    await cache.incr("lamp:1")
 
     assert tracer.told() == [
         ("get", "user", 1, "missing", None),
@@ -111,6 +114,9 @@ async def test_each_operation_begins_and_ends_once_with_what_came_of_it(world):
         ("expire", "user", 1, "done", None),
         ("delete_pattern", "user", 0, "done", None),
         ("delete_pattern", "*", 0, "done", None),
+        ("add", "lamp", 1, "stored", None),
+        ("lookup", "lamp", 1, "hit", None),
+        ("update", "lamp", 1, "stored", None),
     ]
     world.take_log()
 

@@ -831,6 +831,7 @@ class Cache(Primitives):
             generations=generations,
             refuse=refuse_uncallable,
         )
+        self._recorder.know(self.key.pattern(name))
         return Entity(plan, self, self._run, self._mutating, raises=self._raises_not_told)
 
     @overload

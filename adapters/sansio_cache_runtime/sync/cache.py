@@ -764,6 +764,7 @@ class Cache(Primitives):
             generations=generations,
             refuse=refuse_for_threads,
         )
+        self._recorder.know(self.key.pattern(name))
         return Entity(plan, self, self._run, self._mutating, raises=self._raises_not_told)
 
     @overload
