@@ -126,7 +126,7 @@ for _version in OTHER_PYTHONS:
 
 
 def _install_tests(session: nox.Session) -> None:
-    session.install("-e", ".[cli,testing]", *_group("test"))
+    session.install("-e", ".[cli,testing]", *_group("test"), *_group("types"))
 
 
 def _on_server(session: nox.Session, server: str) -> None:
