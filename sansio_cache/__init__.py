@@ -4,7 +4,7 @@ The caches that drive it are `sansio_cache_redis.sync.Cache`, for threads, and
 `sansio_cache_redis.anyio.Cache`, for asyncio and trio.
 """
 
-from sansio_cache.config import CacheConfig, RedisConfig
+from sansio_cache.config import CacheConfig, CacheOptions, RedisConfig
 from sansio_cache.errors import (
     CacheClosedError,
     CacheConnectionError,
@@ -44,6 +44,7 @@ __all__ = [
     "CacheConfig",
     "CacheConnectionError",
     "CacheError",
+    "CacheOptions",
     "CacheStats",
     "CacheTimeoutError",
     "ConfigurationError",

@@ -9,9 +9,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from difflib import get_close_matches
 from functools import partial
 from inspect import iscoroutinefunction
-from typing import Any, Final, Literal, Self, TypeAlias, TypeVar, get_origin, get_type_hints
+from typing import (
+    Any,
+    Final,
+    Literal,
+    Self,
+    TypeAlias,
+    TypedDict,
+    TypeVar,
+    Unpack,
+    get_origin,
+    get_type_hints,
+)
 
 import attrs
 
@@ -28,6 +40,8 @@ from sansio_cache.url import read_url, redact_url
 C = TypeVar("C")
 
 ENV_PREFIX: Final = "SANSIO_CACHE_"
+_NEAR: Final = 0.6
+"""How alike two names are that may have been confused, from 0 to 1."""
 
 Migrations: TypeAlias = Mapping[Any, Migration]
 """Hooks by the type that they make values of."""
@@ -158,6 +172,27 @@ class RedisConfig:
         return 0.4 * self.operation_timeout_s if given_s is None else given_s
 
 
+class CacheOptions(TypedDict, total=False):
+    """The keyword options of `Cache.from_url` and its kin: fields of `CacheConfig` and of `RedisConfig`."""
+
+    enabled: bool
+    default_ttl: Ttl | None
+    policy: Policy
+    max_value_bytes: int
+    max_key_bytes: int
+    chunk_keys: int
+    max_batch_keys: int
+    memory_max_entries: int | None
+    memory_max_bytes: int
+    migrations: Migrations
+    codecs: Codecs
+    on_unstorable: Literal["log", "raise"]
+    connect_timeout_s: float
+    operation_timeout_s: float
+    attempt_timeout_s: float | None
+    max_connections: int
+
+
 @attrs.frozen(kw_only=True)
 class CacheConfig:
     """Everything about a cache.
@@ -234,7 +269,7 @@ class CacheConfig:
         return _chosen(self.codecs, type)
 
     @classmethod
-    def from_options(cls, *, namespace: str, url: str | None = None, **options: Any) -> Self:
+    def from_options(cls, *, namespace: str, url: str | None = None, **options: Unpack[CacheOptions]) -> Self:
         """A configuration from flat keyword options: the fields of this class and of `RedisConfig`.
 
         Raises:
@@ -244,11 +279,14 @@ class CacheConfig:
         theirs = set(attrs.fields_dict(RedisConfig)) - {"enabled", "url"}
         unknown = sorted(set(options) - own - theirs)
         if unknown:
+            names = sorted(own | theirs)
+            near = list(filter(None, (_nearest(each, names) for each in unknown)))
+            hint = f" (is {', '.join(near)} meant?)" if near else ""
             raise ConfigurationError(
-                f"unknown option {', '.join(unknown)}; the options are {', '.join(sorted(own | theirs))}"
+                f"unknown option {', '.join(unknown)}{hint}; the options are {', '.join(names)}"
             )
-        redis = {name: value for name, value in options.items() if name in theirs}
-        rest = {name: value for name, value in options.items() if name in own}
+        redis: dict[str, Any] = {name: value for name, value in options.items() if name in theirs}
+        rest: dict[str, Any] = {name: value for name, value in options.items() if name in own}
         if url is not None:
             redis["url"] = url
         return cls(namespace=namespace, redis=RedisConfig(**redis), **rest)
@@ -281,6 +319,12 @@ class CacheConfig:
         if "namespace" not in fields:
             raise ConfigurationError(f"set {ENV_PREFIX}NAMESPACE, or pass namespace=")
         return cls(**fields)
+
+
+def _nearest(name: str, names: list[str]) -> str | None:
+    """The name that may have been meant: one that is spelt alike, or has it as a part."""
+    alike = get_close_matches(name, names, 1, _NEAR)
+    return next(iter(alike), None) or next((each for each in names if name in each), None)
 
 
 def _chosen(mapping: Mapping[Any, C], type: Any) -> C | None:

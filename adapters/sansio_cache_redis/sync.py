@@ -13,9 +13,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Self
+from typing import Any, Self, Unpack
 
-from sansio_cache.config import CacheConfig
+from sansio_cache.config import CacheConfig, CacheOptions
 from sansio_cache_redis.backend.sync import make_backend
 from sansio_cache_redis.connections.settings import check_clock, refuse_no_client, uses_memory
 from sansio_cache_runtime.backend import SyncBackend
@@ -33,7 +33,12 @@ class Cache(runtime.Cache):
 
     @classmethod
     def from_url(
-        cls, url: str, *, namespace: str, clock: Callable[[], float] | None = None, **options: Any
+        cls,
+        url: str,
+        *,
+        namespace: str,
+        clock: Callable[[], float] | None = None,
+        **options: Unpack[CacheOptions],
     ) -> Self:
         """A cache on a server, or in this process's memory.
 
@@ -54,7 +59,7 @@ class Cache(runtime.Cache):
         return cls.from_config(config) if clock is None else cls._in_memory(config, check_clock(clock, url))
 
     @classmethod
-    def from_client(cls, client: Any, *, namespace: str, **options: Any) -> Self:
+    def from_client(cls, client: Any, *, namespace: str, **options: Unpack[CacheOptions]) -> Self:
         """A cache on a redis-py client that you own: the cache never closes it.
 
         On threads a `redis.Redis`; under asyncio a `redis.asyncio.Redis`; under trio, where that cannot run,

@@ -7,6 +7,7 @@ import functools
 import math
 import os
 import pickle
+import typing
 from typing import Annotated, Any
 
 import attrs
@@ -14,7 +15,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sansio_cache import CacheConfig, CacheError, ConfigurationError, InvalidKeyError, Policy, RedisConfig
+from sansio_cache import (
+    CacheConfig,
+    CacheError,
+    CacheOptions,
+    ConfigurationError,
+    InvalidKeyError,
+    Policy,
+    RedisConfig,
+)
 from sansio_cache.codecs import PYTHON, RAW, JsonCodec, RawCodec
 from sansio_cache.config import redact_url
 from sansio_cache.errors import InvalidTtlError
@@ -106,7 +115,7 @@ def test_options_without_a_url_keep_the_default():
 
 
 def test_an_unknown_option_is_named_with_those_there_are():
-    with pytest.raises(ConfigurationError, match=r"^unknown option socket_timeout, ttl; the options are "):
+    with pytest.raises(ConfigurationError, match=r"^unknown option socket_timeout, ttl.*; the options are "):
         CacheConfig.from_options(namespace="shop", ttl=60, socket_timeout=1)
     with pytest.raises(ConfigurationError, match="max_connections"):
         CacheConfig.from_options(namespace="shop", redis=None)
@@ -405,3 +414,26 @@ class TestCodecs:
         with pytest.raises(ConfigurationError) as raised:
             CacheConfig(namespace="shop", codecs=codecs)
         assert str(raised.value) == message
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ("default_tll", "default_ttl"),
+        ("max_connection", "max_connections"),
+        ("ttl", "default_ttl"),
+        ("zzz", None),
+    ],
+)
+def test_of_an_unknown_option_the_nearest_name_is_said(given, meant):
+    with pytest.raises(ConfigurationError, match=rf"^unknown option {given}") as raised:
+        CacheConfig.from_options(namespace="shop", **{given: 1})
+    said = str(raised.value).partition(";")[0]
+    assert said == f"unknown option {given}" + (f" (is {meant} meant?)" if meant else "")
+
+
+def test_the_options_are_the_fields_with_their_types():
+    declared = typing.get_type_hints(CacheOptions)
+    fields = typing.get_type_hints(RedisConfig) | typing.get_type_hints(CacheConfig)
+    names = {*attrs.fields_dict(CacheConfig), *attrs.fields_dict(RedisConfig)} - {"namespace", "redis", "url"}
+    assert declared == {name: fields[name] for name in names}

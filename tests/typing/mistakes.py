@@ -157,6 +157,10 @@ def blocking(cache: sync_cache.Cache) -> None:
     # A ttl that is a text
     users.set("k", User("Ada"), ttl="60")  # both
     cache.set("k", User("Ada"), ttl="60", type=User)  # both
+    # An option that there is not
+    sync_cache.Cache.from_url("memory://", namespace="shop", default_tll=60)  # both
+    # An option of another type
+    sync_cache.Cache.from_url("memory://", namespace="shop", max_connections="4")  # both
     # `type=` that is no type
     cache.get_or_load("k", load_user, 1, type="User")  # both
 

@@ -11,10 +11,10 @@ import time
 from collections.abc import AsyncIterator, Callable, Generator, Iterable, Mapping
 from contextlib import AbstractContextManager, asynccontextmanager
 from types import TracebackType
-from typing import Any, Never, Self, TypeVar, TypeVarTuple, overload
+from typing import Any, Never, Self, TypeVar, TypeVarTuple, Unpack, overload
 from weakref import WeakSet, finalize
 
-from sansio_cache.config import CacheConfig
+from sansio_cache.config import CacheConfig, CacheOptions
 from sansio_cache.errors import CacheClosedError
 from sansio_cache.health import Health
 from sansio_cache.loader import Absent, Form, Fresh, LoadContext, Storable
@@ -92,7 +92,11 @@ class Cache(Primitives):
 
     @classmethod
     def from_backend(
-        cls, make_backend: Callable[[Background], SyncBackend], *, namespace: str, **options: Any
+        cls,
+        make_backend: Callable[[Background], SyncBackend],
+        *,
+        namespace: str,
+        **options: Unpack[CacheOptions],
     ) -> Self:
         """A cache on a store of your own.
 
