@@ -14,6 +14,7 @@ value.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from inspect import signature
 from typing import Any, Final, Generic, TypeVar, get_type_hints, overload
 
@@ -29,7 +30,7 @@ from sansio_cache.step import Step
 from sansio_cache.strategies import CacheAside, Strategy, check_strategy, policy_under, stores_writes
 from sansio_cache.tags import tag_keys
 from sansio_cache_runtime.mutation import HeldKeys, gone_and_carried
-from sansio_cache_runtime.request_builder import AnyTtl, Id, RequestBuilder, listed
+from sansio_cache_runtime.request_builder import AnyTtl, Id, RequestBuilder, listed, remembering
 from sansio_cache_runtime.results import WriteResult
 
 T = TypeVar("T")
@@ -80,6 +81,14 @@ class EntityPlan:
     generation: tuple[TagName, ...]
     lists: TagName
     refuse: Callable[[Any, str], object]
+    _known: Mapping[Any, Key] = attrs.field(
+        init=False,
+        eq=False,
+        repr=False,
+        default=attrs.Factory(
+            lambda plan: remembering(partial(plan.requests.keys.build, plan.name)), takes_self=True
+        ),
+    )
 
     # What is said again, where an entity is made again.
 
@@ -94,7 +103,9 @@ class EntityPlan:
     # Keys and ids.
 
     def key(self, id: Id) -> Key:
-        """The key of one thing."""
+        """The key of one thing. Those used last are kept, as making one is a good part of a hit."""
+        if id.__class__ is int or id.__class__ is str:  # True and 1.0 are no ids, and equal to one
+            return self._known[id]
         return self.requests.keys.build(self.name, id)
 
     def keys_of(self, method: str, ids: Iterable[Id]) -> list[Key]:

@@ -81,6 +81,11 @@ class _Known(dict[Any, T]):
         return made
 
 
+def remembering(make: Callable[[Any], T]) -> Mapping[Any, T]:
+    """What is made of things, of which those that were used last are kept."""
+    return _Known(make)
+
+
 class RequestBuilder:
     """Makes the first steps of operations for one cache."""
 

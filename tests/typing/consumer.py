@@ -4,7 +4,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NewType, Optional, TypeVar, Union, assert_type
 
-from sansio_cache import Absent, CacheConfig, CacheStats, Fresh, Key, KeyBuilder, LoadContext, Pattern
+from sansio_cache import (
+    Absent,
+    CacheConfig,
+    CacheStats,
+    Fresh,
+    Key,
+    KeyBuilder,
+    LoadContext,
+    Pattern,
+    RefreshAhead,
+    WriteThrough,
+)
 from sansio_cache.notices import Hit, Loaded, Missed, Notice
 from sansio_cache_redis import Explanation
 from sansio_cache_redis import anyio as async_cache
@@ -12,7 +23,8 @@ from sansio_cache_redis import sync as sync_cache
 from sansio_cache_runtime.anyio.cache import Cache as AnyioCache
 from sansio_cache_runtime.anyio.entity import Entity as AsyncEntity
 from sansio_cache_runtime.backend import AnyioBackend, SyncBackend
-from sansio_cache_runtime.results import InvalidateResult, PatternResult
+from sansio_cache_runtime.entity import EntityMutation
+from sansio_cache_runtime.results import InvalidateResult, PatternResult, WriteResult
 from sansio_cache_runtime.sync.background import Background
 from sansio_cache_runtime.sync.cache import Cache as SyncCache
 from sansio_cache_runtime.sync.entity import Entity
@@ -24,6 +36,11 @@ UserId = NewType("UserId", int)
 @dataclass
 class User:
     name: str
+
+
+@dataclass
+class Team:
+    id: int
 
 
 def hear(notice: Notice) -> None:
@@ -231,10 +248,139 @@ def blocking(cache: sync_cache.Cache) -> None:
     assert_type(users.get(1), User | None)
     assert_type(users.get_or_load(1), User)
     assert_type(users.get_or_load(1, load_thing, "db"), User)
-    assert_type(users.get_or_load_many([1], load_things, "db"), dict[Any, User])
+    assert_type(users.get_or_load_many([1], load_things, "db"), dict[int, User])
     users.get_or_load(1, load_thing, 7)  # type: ignore[arg-type]
+    entities(cache)
+
+
+def save_user(user: User) -> None:
+    pass
+
+
+def save_user_as(id: int, user: User) -> None:
+    pass
+
+
+async def save_later(user: User) -> None:
+    pass
+
+
+def save_users(users: list[User]) -> None:
+    pass
+
+
+def load_page(query: dict[str, int]) -> list[User]:
+    return [User(str(query))]
+
+
+def load_one(id: int) -> User:
+    return User(str(id))
+
+
+def load_team(id: int) -> Team:
+    return Team(id)
+
+
+def find_users(ids: list[int]) -> dict[int, User | None]:
+    return {each: User(str(each)) for each in ids}
+
+
+def entities(cache: sync_cache.Cache) -> None:
+    users = cache.entity(
+        "user",
+        User,
+        id="name",
+        loader=load_user_of,
+        load_many=find_users,
+        writer=save_user,
+        write_many=save_users,
+        strategy=WriteThrough(),
+        ttl=60,
+        tags=["people"],
+    )
+    assert_type(users, Entity[User])
+    assert_type(users.get(1), User | None)
+    assert_type(users.get(1, 0), User | int)
+    assert_type(users.get_many([1, 2]), dict[int, User])
+    assert_type(users.get_many(["1"]), dict[str, User])
+    assert_type(users.get_or_load(1), User)
+    assert_type(users.get_or_load(1, find_user), User | None)
+    assert_type(users.get_or_load(1, load_thing, "db"), User)
+    assert_type(users.get_or_load_many([1]), dict[int, User])
+    assert_type(users.list({"page": 1}, load_page), list[User])
+    assert_type(users.refresh(1), User)
+    assert_type(users.write(User("Ada")), WriteResult)
+    assert_type(users.write(1, User("Ada")), WriteResult)
+    assert_type(users.write(User("Ada"), id=1, ttl=60), WriteResult)
+    assert_type(users.write_many([User("Ada")]), WriteResult)
+    assert_type(users.write_many({1: User("Ada")}), WriteResult)
+    assert_type(users.set(User("Ada")), bool)
+    assert_type(users.set(1, User("Ada"), ttl=60), bool)
+    assert_type(users.invalidate(1, 2), InvalidateResult)
+    assert_type(users.invalidate_all(), InvalidateResult)
+    assert_type(users.key(1), Key)
+    assert_type(users.list_key("all"), Key)
     with users.mutate(1) as mutation:
-        mutation.set(users.key(1), User("Ada"))
+        assert_type(mutation, EntityMutation[User])
+        mutation.set(User("Ada"))
+        mutation.set(1, User("Ada"), ttl=60)
+        mutation.set(users.key(1), {"name": "Ada"}, type=dict[str, str])
+        mutation.set(5)  # type: ignore[call-overload]
+        mutation.set(1, 5)  # type: ignore[call-overload]
+    with users.invalidating(1, tags=["lists"]):
+        pass
+
+    # A loader that may find nothing makes a view whose values may be None, where they may be.
+    found = cache.entity("user", User, loader=find_user)
+    assert_type(found, Entity[User | None])
+    assert_type(found.get_or_load(1), User | None)
+    assert_type(found.get_or_load(1, load_one), User)
+    assert_type(found.get_many([1]), dict[int, User])
+    assert_type(found.get_or_load_many([1]), dict[int, User])
+    assert_type(cache.entity("user", User, load_many=find_users).get_or_load(1), User | None)
+    print(found.get_or_load(1).name)  # type: ignore[union-attr]
+
+    # Mistakes.
+    users.write(5)  # type: ignore[call-overload]
+    users.write(1, "Ada")  # type: ignore[call-overload]
+    users.write_many([5])  # type: ignore[list-item]
+    users.set(1, 5)  # type: ignore[call-overload]
+    users.get([1])  # type: ignore[call-overload]
+    users.get_or_load(1, load_team)  # type: ignore[call-arg, arg-type]
+    users.get_or_load(1, load_thing)  # type: ignore[call-arg, arg-type]
+    users.get_or_load(1, load_later_of)  # type: ignore[call-arg, arg-type]
+    users.list({"page": 1}, load_team)  # type: ignore[arg-type]
+    users.invalidate([1])  # type: ignore[arg-type]
+    cache.entity("user", User, loader=load_team)  # type: ignore[arg-type]
+    cache.entity("user", User, loader=load_later_of)  # type: ignore[arg-type]
+    cache.entity("user", User, loader=load_user_of, writer=load_page)  # type: ignore[arg-type]
+    cache.entity("user", User, id=7)  # type: ignore[call-overload]
+    cache.entity("user", User, strategy=WriteThrough)  # type: ignore[call-overload]
+    cache.entity("user", User, strategy="write-through")  # type: ignore[call-overload]
+    RefreshAhead(0.8)  # type: ignore[call-arg]
+
+
+async def asynchronous_entities(cache: async_cache.Cache) -> None:
+    for users in (
+        cache.entity("user", User, id="name", loader=load_later_of, writer=save_later),
+        cache.entity("user", User, id=lambda user: user.name, loader=load_user_of, writer=save_user_as),
+    ):
+        assert_type(users, AsyncEntity[User])
+        assert_type(await users.get_or_load(1), User)
+        assert_type(await users.get_or_load(1, load_later_of), User)
+        assert_type(await users.get_or_load(1, find_user), User | None)
+        assert_type(await users.get_many([1]), dict[int, User])
+        assert_type(await users.get_or_load_many([1], load_things, "db"), dict[int, User])
+        assert_type(await users.list({"page": 1}, load_page), list[User])
+        assert_type(await users.write(User("Ada")), WriteResult)
+        assert_type(await users.write_many({1: User("Ada")}), WriteResult)
+        async with users.mutate(1) as mutation:
+            mutation.set(User("Ada"))
+            mutation.set(5)  # type: ignore[call-overload]
+        await users.write(5)  # type: ignore[call-overload]
+        await users.get_or_load(1, load_team)  # type: ignore[call-arg, arg-type]
+    assert_type(cache.entity("user", User, loader=find_user), AsyncEntity[User | None])
+    cache.entity("user", User, loader=load_team)  # type: ignore[arg-type]
 
 
 async def asynchronous(cache: async_cache.Cache) -> None:
@@ -261,6 +407,7 @@ async def asynchronous(cache: async_cache.Cache) -> None:
     assert_type(await people.get_or_load("user:1", load_in_context, 1), User)
     async with cache.mutate("user:1") as mutation:
         mutation.set("user:1", User("Ada"), type=User)
+    await asynchronous_entities(cache)
     users = cache.entity("user", User)
     assert_type(users, AsyncEntity[User])
     assert_type(await users.get(1), User | None)

@@ -297,7 +297,7 @@ class Entity(Generic[T]):
 
     async def write_many(
         self,
-        values: Iterable[T] | Mapping[Id, T],
+        values: Iterable[T] | Mapping[Any, T],
         *,
         ttl: AnyTtl | None = None,
         tags: Iterable[str] = (),

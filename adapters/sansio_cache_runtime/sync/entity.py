@@ -285,7 +285,7 @@ class Entity(Generic[T]):
 
     def write_many(
         self,
-        values: Iterable[T] | Mapping[Id, T],
+        values: Iterable[T] | Mapping[Any, T],
         *,
         ttl: AnyTtl | None = None,
         tags: Iterable[str] = (),
