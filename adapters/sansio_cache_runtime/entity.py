@@ -81,6 +81,13 @@ class EntityPlan:
     generation: tuple[TagName, ...]
     lists: TagName
     refuse: Callable[[Any, str], object]
+    static_tags: tuple[str, ...] | None = attrs.field(
+        init=False,
+        default=attrs.Factory(
+            lambda plan: plan.tags if isinstance(plan.tags, tuple) else None, takes_self=True
+        ),
+    )
+    """The tags, where they do not depend on the id."""
     _known: Mapping[Any, Key] = attrs.field(
         init=False,
         eq=False,
@@ -170,14 +177,15 @@ class EntityPlan:
 
     def tags_of(self, id: Id, more: Iterable[str] = ()) -> tuple[str, ...]:
         """The tags of one thing, and those that a call names."""
-        tags = self.tags
-        if not isinstance(tags, tuple):
-            tags = (*self.generation, *listed("tags= gives", "tag", tags(id)))
+        tags = self.static_tags
+        if tags is None:
+            assert callable(self.tags)
+            tags = (*self.generation, *listed("tags= gives", "tag", self.tags(id)))
         return tags if more == () else (*tags, *listed("tags= takes", "tag", more))
 
     def tags_of_any(self, ids: Iterable[Id], more: Iterable[str]) -> tuple[str, ...]:
         """The tags of all of some things. A value may be tied to more than its reader asks for."""
-        if isinstance(self.tags, tuple):
+        if self.static_tags is not None:
             return self.tags_of("", more)
         names = [*self.generation, *listed("tags= takes", "tag", more)]
         for each in ids:
@@ -186,7 +194,7 @@ class EntityPlan:
 
     def tags_of_lists(self, more: Iterable[str]) -> tuple[str, ...]:
         """The tags of all lists. A list is of many things: none of its tags depends on an id."""
-        tags = self.tags if isinstance(self.tags, tuple) else self.generation
+        tags = self.generation if self.static_tags is None else self.static_tags
         return (self.lists, *tags, *listed("tags= takes", "tag", more))
 
     def with_lists(self, tags: Iterable[str]) -> tuple[str, ...]:
@@ -229,7 +237,7 @@ class EntityPlan:
             InvalidKeyError: They are none, or too many.
         """
         groups: dict[tuple[str, ...], dict[Id, Key]] = {}
-        static = self.tags_of("", tags) if isinstance(self.tags, tuple) else None
+        static = None if self.static_tags is None else self.tags_of("", tags)
         for each in self.requests.some("id", ids):
             names = self.tags_of(each, tags) if static is None else static
             groups.setdefault(names, {})[each] = self.key(each)

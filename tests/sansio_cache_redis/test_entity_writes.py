@@ -1,5 +1,6 @@
 """What is written through an entity: strategies, ids, lists; on both caches, three runtimes, both stores."""
 
+import sys
 from dataclasses import dataclass
 from typing import TypedDict
 
@@ -23,6 +24,7 @@ from sansio_cache import (
 from sansio_cache.entry import MissReason
 from sansio_cache.events import FailureKind
 from sansio_cache.ttl import NO_JITTER
+from sansio_cache_redis import sync as cache_sync
 from sansio_cache_runtime.results import WriteResult
 from support.runtimes import never, runs, until
 
@@ -649,3 +651,45 @@ async def test_lists_are_kept_as_things_are_and_as_their_loader_says(world):
     await world.cache.invalidate(tags=["more"])
     assert await world.cache.get(entity.list_key("c"), type=list[User]) is None
     assert world.cache.stats().misses[MissReason.TAG] == 1
+
+
+# What a hit costs.
+
+
+def calls_in(function):
+    """How many Python functions a call of one calls, and C functions."""
+    calls = 0
+
+    def count(_frame, event, _argument):
+        nonlocal calls
+        calls += event in ("call", "c_call")
+
+    before = sys.getprofile()
+    sys.setprofile(count)
+    try:
+        function()
+    finally:
+        sys.setprofile(before)
+    return calls
+
+
+def test_a_hit_through_an_entity_is_that_of_the_cache_and_two_calls(namespace):
+    """Its policy is made, and its key is known: what is left is the entity's own call, and one for the key."""
+    policy = Policy(ttl=60)
+    with cache_sync.Cache.from_url("memory://", namespace=namespace) as cache:
+        entity = cache.entity("user", User, loader=lambda _: ADA, policy=policy)
+        key = entity.key(7)
+
+        def load(_):
+            return ADA
+
+        def direct():
+            assert cache.get_or_load(key, load, 7, policy=policy, type=User) == ADA
+
+        def through():
+            assert entity.get_or_load(7) == ADA
+
+        through()
+        direct()  # what is made once is made
+        assert calls_in(direct) > 5
+        assert calls_in(through) <= calls_in(direct) + 2
