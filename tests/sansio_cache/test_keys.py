@@ -77,6 +77,7 @@ def test_the_shapes_of_built_keys_and_patterns():
     assert APP.tag(7) == APP.tag("7") == "t:7"
     assert APP.tag("a:b*") == "t:a%3Ab%2A"
     assert APP.generation("user") == "g:user"
+    assert APP.lists("user") == "g:user:list" != APP.generation("user:list")
     assert APP.everything() == "app:*"
 
 
@@ -411,6 +412,7 @@ def test_a_key_or_pattern_that_is_no_str_is_refused_with_what_to_write(given, ad
         ("literal", ("user:1",)),
         ("tag", ("users",)),
         ("generation", ("user",)),
+        ("lists", ("user",)),
     ],
 )
 def test_a_method_of_a_builder_called_on_the_class_says_how_to_make_one(method, arguments):
@@ -576,6 +578,7 @@ calls = st.one_of(
     st.tuples(st.just("pattern"), components, components, components),
     st.tuples(st.just("tag"), components),
     st.tuples(st.just("generation"), components),
+    st.tuples(st.just("lists"), components),
 )
 
 
@@ -680,6 +683,17 @@ def test_a_pattern_matches_what_begins_with_its_components_only(call, other):
     pattern, key = built(call).encode(), built(other).encode()
     assert glob_match(pattern, key) == key.startswith(pattern[:-1])
     assert glob_match(pattern, pattern[:-1] + key)
+
+
+@given(st.lists(components, min_size=1, max_size=3), st.lists(components, min_size=1, max_size=5))
+@example(["user", "list"], ["user", "list", "x"])
+@example(["user", 1, "v2"], ["user", "1", "v2", "x"])
+@example(["user"], ["user"])
+def test_a_pattern_matches_the_built_keys_below_its_components_and_no_others(prefix, other):
+    """S11: `build("user", 1, "orders")` is what `pattern("user", 1)` promises."""
+    texts = [str(part) for part in other]
+    is_below = len(other) > len(prefix) and texts[: len(prefix)] == [str(part) for part in prefix]
+    assert glob_match(APP.pattern(*prefix).encode(), APP.build(*other).encode()) == is_below
 
 
 @given(calls, st.sampled_from(["%t:", "%g:", "%w:", "%s:", "%l:"]), nasty_texts)

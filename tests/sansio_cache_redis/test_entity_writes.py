@@ -674,7 +674,7 @@ def calls_in(function):
 
 
 def test_a_hit_through_an_entity_is_that_of_the_cache_and_two_calls(namespace):
-    """Its policy is made, and its key is known: what is left is the entity's own call, and one for the key."""
+    """Its policy is made, and its key is known. What is left is the entity's call, and one for the key."""
     policy = Policy(ttl=60)
     with cache_sync.Cache.from_url("memory://", namespace=namespace) as cache:
         entity = cache.entity("user", User, loader=lambda _: ADA, policy=policy)

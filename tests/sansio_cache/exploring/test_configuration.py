@@ -8,6 +8,7 @@ from sansio_cache.exploring import EARLY, PLAIN, Act, Configuration, Deed
 from sansio_cache.exploring.configuration import _policy
 from sansio_cache.exploring.running import Rows
 from sansio_cache.loader import Fresh
+from sansio_cache.strategies import CacheAside, WriteThrough
 
 
 def test_policies_are_compared_by_identity():
@@ -38,6 +39,15 @@ def test_what_has_no_life_left_is_a_loaders_and_no_writers(is_text, version):
     assert act.loaded(7) == Fresh(version, ttl=0)
     assert act.value(7) == version
     assert Act(Deed.LOAD, is_text=is_text).loaded(7) == version
+
+
+def test_an_act_stores_what_it_commits_as_its_deed_or_its_strategy_says():
+    through, aside = Act(Deed.WRITE, strategy=WriteThrough()), Act(Deed.WRITE, strategy=CacheAside())
+    setting, bare = Act(Deed.MUTATE_AND_SET), Act(Deed.MUTATE)
+    assert [act.has_value for act in (through, aside, setting, bare)] == [True, False, True, False]
+    assert all(act.is_mutation for act in (through, aside, setting, bare))
+    assert not Act(Deed.SET).is_mutation
+    assert not through.is_read
 
 
 def test_that_there_is_nothing_is_the_first_version_where_an_act_says_so():
