@@ -160,3 +160,23 @@ def test_while_a_second_connection_is_not_to_be_had_the_first_serves_all(
                 assert not cache.is_out
 
         run_on(runtime, main)
+
+
+@pytest.mark.timing
+@on_every_runtime
+def test_a_server_further_away_than_a_connection_may_be_silent_is_waited_for(
+    runtime: str, redis_server: Server, namespace: str
+) -> None:
+    """It answers each time, later than one that is near: no other connection would be of use."""
+    with FaultProxy("127.0.0.1", redis_server.port) as proxy:
+
+        async def main() -> None:
+            proxy.far_away(0.1)
+            options = {"operation_timeout_s": 3.0, "attempt_timeout_s": 0.1}
+            async with opened(runtime, proxy.url, namespace, **options) as cache:
+                assert await cache.set("k", "v")
+                for _ in range(8):
+                    assert await cache.get("k") == "v"
+                assert cache.stats().errors == {}
+
+        run_on(runtime, main)

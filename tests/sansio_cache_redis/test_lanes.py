@@ -4,7 +4,7 @@ import attrs
 import pytest
 from redis import exceptions as errors
 
-from sansio_cache_redis.connections.lanes import Call, Lane
+from sansio_cache_redis.connections.lanes import Call, Lane, Lanes
 from sansio_cache_redis.errors import OverloadedError
 
 PING = (b"PING",)
@@ -216,3 +216,20 @@ def test_what_is_pending_is_known_by_the_nonces_in_it(lane):
     assert not lane.carries(frozenset([b"-nonce-2"]))
     lane.due[0].call = None
     assert not lane.carries(frozenset([b"-nonce-1"]))
+
+
+def test_a_server_that_is_far_away_may_be_silent_for_longer(lane):
+    lane.usual_s = 0.2
+    lane.sent([a_call(lane)], 1.0)
+    assert not lane.is_silent(1.39)
+    assert lane.is_silent(1.41)
+    assert not lane.is_dead(1.99)
+    assert lane.is_dead(2.01)
+
+
+def test_a_connection_is_expected_to_be_as_far_away_as_its_first_answer():
+    lanes = Lanes(2, 0.1)
+    lanes.give(lanes[0], object(), 0.3)
+    assert lanes[0].usual_s == 0.3
+    lanes.give(lanes[1], object(), 0.1)
+    assert lanes[1].usual_s == 0.3  # it is the same server, and was slower to another

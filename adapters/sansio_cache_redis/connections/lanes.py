@@ -45,6 +45,8 @@ _LATE_S: Final = 0.02
 """Who wakes up so much too late waits so long once more: those who serve were held up as well."""
 UPLOAD_BYTES_PER_S: Final = 1_048_576
 """An upload may go on for as long as it is no slower."""
+_FAR: Final = 2.0
+"""A connection may be silent for so many times as long as a first reply usually takes: it may be far away."""
 _DEAD: Final = 2.5
 """A connection that has been silent for so many times as long as it may is closed."""
 
@@ -177,9 +179,13 @@ class Lane:
         """How much there is to be done; something large is more than anything else."""
         return len(self.queue) + self.due_count + self.is_bulky() * 1_000_000
 
+    @property
+    def _silence_s(self) -> float:
+        return max(self.may_be_silent_s, _FAR * self.usual_s)
+
     def silent_at_s(self) -> float:
         """When it will have been silent for so long that another had better be used, if one can be had."""
-        return self.alive_s + self.may_be_silent_s + self._owed_s()
+        return self.alive_s + self._silence_s + self._owed_s()
 
     def is_silent(self, now_s: float) -> bool:
         """Whether it owes replies, and has said nothing for too long."""
@@ -187,7 +193,7 @@ class Lane:
 
     def is_dead(self, now_s: float) -> bool:
         """Whether it has been silent for too long to be still there."""
-        return bool(self.due) and now_s - self.alive_s >= _DEAD * self.may_be_silent_s + self._owed_s()
+        return bool(self.due) and now_s - self.alive_s >= _DEAD * self._silence_s + self._owed_s()
 
     def is_stuck(self, now_s: float) -> bool:
         """Whether a reply that nobody waits for any more comes slowly, before those of others."""
@@ -221,7 +227,7 @@ class Lane:
             wire.read_s > call.came_s  # or has taken some of something large
             or (call.is_large and call.is_sent and wire.written_bytes > call.written_from)
         )
-        if has_answered and now_s - self.alive_s < _DEAD * self.may_be_silent_s:
+        if has_answered and now_s - self.alive_s < _DEAD * self._silence_s:
             return OverloadedError("others are served: there was no time left for this call")
         return RedisTimeoutError("no reply in time")
 
@@ -411,8 +417,10 @@ class Lanes(list[Lane]):
         """Where something is pending that holds one of these."""
         return next((lane for lane in self if lane.due and lane.carries(nonces)), None)
 
-    def give(self, lane: Lane, wire: Wire) -> None:
-        """Let a lane have a connection."""
+    def give(self, lane: Lane, wire: Wire, answered_after_s: float = 0.0) -> None:
+        """Let a lane have a connection, which has answered the first command after so many seconds."""
+        lane.learn_from(self)
+        lane.usual_s = max(lane.usual_s, answered_after_s)
         lane.generation = self.generation
         lane.wire = wire
 

@@ -48,6 +48,8 @@ class Opening:
         self.wires: deque[Wire] = deque()
         """The connection; empty once somebody has taken it."""
         self.failure: Exception | None = None
+        self.answered_after_s = 0.0
+        """How long the first command has taken on it."""
 
 
 @attrs.define(eq=False)
@@ -148,8 +150,10 @@ class Opener:
             redispy.socket_timeout = timeout_s
             redispy.connect()
             wire = blocking_wire(redispy, self._longest_value_bytes)
+            asked_s = time.monotonic()
             self._ask_time(wire, timeout_s)
             self._opened_s = time.monotonic()
+            opening.answered_after_s = self._opened_s - asked_s
             self.last_failure = None
             self._timeouts = 0
             opening.wires.append(wire)

@@ -497,7 +497,7 @@ class ThreadsConnections:
             raise fresh(opening.failure)
         with self._lock:
             if lane.wire is None and opening.wires and not self._is_closed:
-                self._lanes.give(lane, opening.wires.popleft())
+                self._lanes.give(lane, opening.wires.popleft(), opening.answered_after_s)
         return lane.wire  # or another has got it
 
     def _is_fresh(self, wire: Wire, now_s: float) -> bool:
@@ -513,8 +513,7 @@ class ThreadsConnections:
             empty = self._lanes.empty()
             lane = next((each for each in empty if not each.is_free()), empty[0] if empty else None)
             if lane is not None and not self._is_closed:
-                self._lanes.give(lane, wire)
-                lane.learn_from(self._lanes)
+                self._lanes.give(lane, wire, opening.answered_after_s)
                 if lane.is_free():
                     self._lanes.relieve(lane)
                 return
