@@ -28,7 +28,7 @@ from sansio_cache.patterns import escape_glob
 from sansio_cache.policy import Policy
 from sansio_cache.stats import CacheStats, EntityStats, Histogram, Sizes
 from sansio_cache.strategies import CacheAside, RefreshAhead, WriteThrough
-from sansio_cache.ttl import COLD, HOT, MEDIUM, NO_JITTER, STATIC, Jitter, Tier
+from sansio_cache.ttl import COLD, HOT, MEDIUM, NO_JITTER, STATIC, Exact, Jitter, Tier
 
 __version__ = "0.1.0"
 
@@ -50,6 +50,7 @@ __all__ = [
     "ConfigurationError",
     "EntityStats",
     "EntryState",
+    "Exact",
     "Fresh",
     "Histogram",
     "InvalidKeyError",

@@ -148,5 +148,19 @@ class Jitter:
             )
 
 
+@frozen
+class Exact:
+    """A time to live to the millisecond, without jitter: of what ends at its own time, such as a token.
+
+    Attributes:
+        ttl_s: The time to live in seconds; a timedelta or a tier is converted.
+
+    Raises:
+        InvalidTtlError: `ttl_s` is no number, or NaN.
+    """
+
+    ttl_s: float = field(converter=life_s)
+
+
 NO_JITTER: Final = Jitter(0.0, 0.0)
 """Adds nothing: for times to live that the loader gave, and for policies that switch jitter off."""

@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 from uuid import UUID
 
+import attrs
+
 from sansio_cache.budget import StoreTimeouts
 from sansio_cache.cell import NONCE_BYTES
 from sansio_cache.codec import Codec, codec_for
@@ -36,15 +38,15 @@ from sansio_cache.policy import Policy
 from sansio_cache.schema import without_none
 from sansio_cache.step import Completed, ManyHeld, Step, ended
 from sansio_cache.tags import tag_keys
-from sansio_cache.ttl import STATIC, Ttl, life_s
+from sansio_cache.ttl import NO_JITTER, STATIC, Exact, Ttl, life_s
 from sansio_cache_runtime.entropy import ENTROPY
 from sansio_cache_runtime.loaders import refuse_uncallable
 from sansio_cache_runtime.models import codec_of_models
 
 T = TypeVar("T")
 
-AnyTtl = Ttl | Policy
-"""What `ttl=` takes: seconds, a timedelta, a tier, or a policy."""
+AnyTtl = Ttl | Exact | Policy
+"""What `ttl=` takes: seconds, a timedelta, a tier, an exact one, or a policy."""
 
 Id = str | int | UUID
 """What tells one thing of an entity from another."""
@@ -114,6 +116,7 @@ class RequestBuilder:
         self._known_keys = _Known(self.keys.resolve)
         self._known_tags = _Known(self.keys.tag)
         self._codecs = _Known(self._codec_of)
+        self._exact_policies = _Known(self._exact)
 
     @property
     def is_disabled(self) -> bool:
@@ -326,6 +329,8 @@ class RequestBuilder:
         """
         if ttl is None or isinstance(ttl, Policy):
             return self.chosen_policy(ttl, None)
+        if isinstance(ttl, Exact):
+            return self._exact_policies[ttl.ttl_s] if ttl.ttl_s else None
         left_s = life_s(ttl)
         return self.policy.with_ttl(left_s) if left_s else None
 
@@ -396,8 +401,15 @@ class RequestBuilder:
             if policy is not None:
                 raise ConfigurationError("give ttl= or policy= a Policy, not both")
             return ttl
+        if isinstance(ttl, Exact):
+            given = self._exact_policies[ttl.ttl_s]
+            return given if policy is None else attrs.evolve(policy, ttl=given.ttl, jitter=NO_JITTER)
         chosen = policy or self.policy
         return chosen if ttl is None else chosen.with_ttl(ttl)
+
+    def _exact(self, ttl_s: float) -> Policy:
+        """How an entry is kept that lives for exactly so long. Those used last are kept: one costs a read."""
+        return attrs.evolve(self.policy, ttl=ttl_s, jitter=NO_JITTER)
 
     def some(self, what: str, given: Iterable[Any]) -> Iterator[Any]:
         """Keys, or ids, one by one, as many as one call may name."""

@@ -13,6 +13,7 @@ from sansio_cache.errors import (
     CacheTimeoutError,
     ConfigurationError,
     NoEntryError,
+    NotStoredError,
     UnknownOutcomeError,
 )
 from sansio_cache.events import FailureKind
@@ -138,6 +139,25 @@ def stored(names: Iterable[Any], outcome: Outcome) -> dict[Any, bool]:
     assert isinstance(outcome, ManyStored)
     pairs = zip(names, outcome.results, strict=True)
     return {name: result is not None and result.is_accepted for name, result in pairs}
+
+
+def refuse_unstored(key: Any, outcome: Outcome, *, is_disabled: bool) -> None:
+    """Say why a value was not stored.
+
+    Raises:
+        NotStoredError: It was not.
+    """
+    if isinstance(outcome, ManyInvalidated):
+        raise NotStoredError(f"{key!r} was not stored: nothing is left of its time to live", "outlived")
+    assert isinstance(outcome, ManyStored)
+    [result] = outcome.results
+    if is_disabled:
+        raise NotStoredError(f"{key!r} was not stored: the cache is switched off", "disabled")
+    if result is None:
+        text = f"{key!r} was not stored: the store is away. What it holds is invalidated, or will be"
+        raise NotStoredError(text, "store_error")
+    if not result.is_accepted:
+        raise NotStoredError(f"{key!r} was not stored: another write of it came between", "overtaken")
 
 
 def invalidated(outcome: Outcome, unnamed: Collection[str] = (), *, raises: bool) -> InvalidateResult:

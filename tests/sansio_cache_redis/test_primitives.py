@@ -3,6 +3,7 @@
 How the machines meet losses and duplicates is explored in `tests/test_exploration.py`.
 """
 
+import pickle
 from functools import partial
 
 import anyio
@@ -14,9 +15,12 @@ from sansio_cache import (
     CacheConnectionError,
     CacheTimeoutError,
     ConfigurationError,
+    Exact,
     InvalidKeyError,
+    InvalidTtlError,
     LockLostError,
     NoEntryError,
+    NotStoredError,
     Policy,
     SerializationError,
     UnknownOutcomeError,
@@ -299,6 +303,49 @@ async def test_a_variant_and_what_it_is_tied_to_live_longer_together(world):
     assert 490 < (await cache.lookup("k", type=str)).remaining_s <= 500
     assert 490 < await cache.ttl("k") <= 500
     world.trace.fills.clear()
+
+
+# Storing.
+
+
+@runs()
+async def test_a_set_that_is_strict_says_why_it_stored_nothing(world):
+    cache = world.cache
+    assert await cache.set("k", 1, strict=True) is True
+    with cache.before(FillCells, lambda: world.raw.delete("k")), pytest.raises(NotStoredError) as overtaken:
+        await cache.set("k", 1, strict=True)
+    with cache.refusing(FailureKind.OUT_OF_MEMORY, FillCells), pytest.raises(NotStoredError) as failed:
+        await cache.set("k", 1, strict=True)
+    with pytest.raises(NotStoredError) as outlived:
+        await cache.set("k", 1, ttl=0, strict=True)
+
+    reasons = [raised.value.reason for raised in (overtaken, failed, outlived)]
+    assert reasons == ["overtaken", "store_error", "outlived"]
+    again = pickle.loads(pickle.dumps(outlived.value))
+    assert (str(again), again.reason) == (str(outlived.value), "outlived")
+    world.take_log()
+
+
+@runs(enabled=False)
+async def test_a_set_that_is_strict_says_that_the_cache_is_switched_off(world):
+    with pytest.raises(NotStoredError) as raised:
+        await world.cache.set("k", 1, strict=True)
+    assert raised.value.reason == "disabled"
+
+
+@runs()
+async def test_an_exact_time_to_live_has_no_jitter(world):
+    cache = world.cache
+    await cache.set("k", 1, ttl=Exact(100))
+    await cache.get_or_load("l", loading(1), ttl=Exact(100), policy=Policy(stale_for_s=50))
+    assert await cache.add("m", 1, ttl=Exact(100))
+
+    lives = {key: world.trace.fills[world.raw.cell(key).filled_by][0] for key in "klm"}
+    assert lives == {"k": 100_000, "l": 150_000, "m": 100_000}
+    assert await cache.set("k", 1, ttl=Exact(0)) is False
+    assert await cache.get("k") is None
+    with pytest.raises(InvalidTtlError):
+        await cache.add("n", 1, ttl=Exact(0))
 
 
 # Adding.

@@ -41,6 +41,7 @@ from sansio_cache_runtime.results import (
     loaded,
     read,
     ready,
+    refuse_unstored,
     removed,
     renewed,
     stored,
@@ -462,6 +463,7 @@ class Cache(Primitives):
         ttl: AnyTtl | None = None,
         tags: Iterable[str] = (),
         type: Any = None,
+        strict: bool = False,
     ) -> bool:
         """Store a value. True if it was stored.
 
@@ -478,15 +480,20 @@ class Cache(Primitives):
                 it, the key is invalidated; it is never more than ten years.
             tags: What else it depends on, by name. Invalidated after this call began, they take it away.
             type: What the value is stored as; readers give the same type.
+            strict: Raise where nothing was stored, and say why, instead of giving False.
 
         Raises:
             InvalidKeyError: The key cannot be one.
             InvalidTtlError: The ttl is no number, or NaN.
             SerializationError: The value would not come back equal, or is too large.
             ConfigurationError: Values of the type cannot be stored so that they come back equal.
+            NotStoredError: Nothing was stored, and `strict` asks to be told: its `reason` says why.
         """
         _, step = self._requests.set_many({self.key.resolve(key): value}, ttl, tags, type, OperationName.SET)
-        return stored((key,), self._driver.run(step))[key]
+        outcome = self._driver.run(step)
+        if strict:
+            refuse_unstored(key, outcome, is_disabled=self._requests.is_disabled)
+        return stored((key,), outcome)[key]
 
     def set_many(
         self,
