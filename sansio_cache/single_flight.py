@@ -36,6 +36,8 @@ from sansio_cache.step import Loaded, Raised, Step
 
 Ticket = int
 """What a driver makes before it calls, one for each operation that shares or leads a load."""
+_SHARED: Final = (Loaded, Raised)
+"""What a load may come to that others can have."""
 MOST_RESTING: Final = 10_000
 """How many loads may rest at once."""
 _LOOKED_AT: Final = 2
@@ -186,15 +188,16 @@ class SingleFlight:
         if load is None:  # over, or forgotten: then who followed it waits all the same
             return step.outcome is not None and number <= self._last
         if step.outcome is not None:
-            outcome = step.outcome if isinstance(step.outcome, Loaded | Raised) else None
+            outcome = step.outcome if isinstance(step.outcome, _SHARED) else None
             self._end(number, load, outcome, step.rests_until_s)
             return True
         if load.phase is Phase.ENDED:  # its ticket was given up while it still had something to give back
             return False
-        if isinstance(step.command, Compute | ComputeMany):
+        kind = type(step.command)  # each step of a miss comes here, and `isinstance` takes a while
+        if kind is Compute or kind is ComputeMany:
             load.phase = Phase.LOADING
             load.began = self._arrivals
-        elif isinstance(step.command, FillCells):
+        elif kind is FillCells:
             load.phase = Phase.FILLING
         return False
 

@@ -93,6 +93,7 @@ from sansio_cache.step import (
 from sansio_cache.tags import VARIANT_OF, Versions, tag_keys
 
 _NAME: Final = OperationName.GET_OR_LOAD
+_WITH_LIFE: Final = (Fresh, Absent)
 RANDOM_BYTES: Final = 24
 """How many random bytes a request is given, for everything that it may have to draw."""
 
@@ -311,7 +312,7 @@ def unstorable(name: str, value: Any, refusal: SerializationError) -> Unstorable
 
 def has_life(given: Any) -> bool:
     """Whether what a loader gave has something left to live."""
-    return not (isinstance(given, Fresh | Absent) and given.ttl == 0)
+    return not (isinstance(given, _WITH_LIFE) and given.ttl == 0)
 
 
 def compute(

@@ -45,6 +45,8 @@ from sansio_cache_runtime.loaders import (
 from sansio_cache_runtime.recorder import Recorder
 
 _CLEAN_UP_S: Final = 1.0
+_PERFORMED: Final = frozenset({Compute, ComputeMany, ShareLoad, Sleep, AcquireLeases, ReleaseLeases})
+"""The commands that are not just for the backend. A set: `isinstance` of all that are takes 5 % of a miss."""
 
 
 class Driver(DriverBase[LoopEvent, AnyioBackend]):
@@ -108,13 +110,12 @@ class Driver(DriverBase[LoopEvent, AnyioBackend]):
                     await take_turn()  # nothing else may wait, where the store is not asked
                 if (command := step.command) is None:
                     break
-                if isinstance(command, StoreCommand) and not isinstance(
-                    command, AcquireLeases | ReleaseLeases
-                ):
-                    event: Event = await self._backend.answer(command)
+                asked: Any = command
+                if type(command) not in _PERFORMED:
+                    event: Event = await self._backend.answer(asked)
                 else:
                     call = call or Call(loader, None)
-                    event = await self._perform(command, call)
+                    event = await self._perform(asked, call)
                 step = step.state.receive(event)
                 if step.load_id is not None:
                     self._observe(step)
