@@ -313,7 +313,8 @@ def test_a_driver_handles_every_command_that_is_not_the_store_s(module):
     matched = commands_matched_in(module)
 
     assert matched <= every
-    assert {each.__name__ for each in module._PERFORMED} == matched
+    performed = getattr(module, "_PERFORMED", module.PERFORMED)
+    assert {each.__name__ for each in performed} == matched
     assert matched - the_store_s == every - the_store_s == {"Compute", "ComputeMany", "ShareLoad", "Sleep"}
 
 

@@ -37,7 +37,7 @@ from sansio_cache_runtime.anyio.loaders import call_loader
 from sansio_cache_runtime.anyio.turns import take_turn
 from sansio_cache_runtime.anyio.workers import Workers
 from sansio_cache_runtime.backend import AnyioBackend
-from sansio_cache_runtime.driver_base import Call, DriverBase
+from sansio_cache_runtime.driver_base import PERFORMED, Call, DriverBase
 from sansio_cache_runtime.loaders import (
     forget_loads,
     refuse_recursion,
@@ -45,8 +45,7 @@ from sansio_cache_runtime.loaders import (
 from sansio_cache_runtime.recorder import Recorder
 
 _CLEAN_UP_S: Final = 1.0
-_PERFORMED: Final = frozenset({Compute, ComputeMany, ShareLoad, Sleep, AcquireLeases, ReleaseLeases})
-"""The commands that are not just for the backend. A set: `isinstance` of all that are takes 5 % of a miss."""
+_PERFORMED: Final = PERFORMED | {ReleaseLeases}
 
 
 class Driver(DriverBase[LoopEvent, AnyioBackend]):

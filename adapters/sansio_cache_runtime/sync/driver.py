@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from threading import get_ident
-from typing import Any, Final, assert_never
+from typing import Any, assert_never
 
 from sansio_cache.budget import StoreTimeouts
 from sansio_cache.commands import (
@@ -29,7 +29,7 @@ from sansio_cache.part import Recovery
 from sansio_cache.single_flight import Following
 from sansio_cache.step import Outcome, Step
 from sansio_cache_runtime.backend import SyncBackend
-from sansio_cache_runtime.driver_base import Call, DriverBase
+from sansio_cache_runtime.driver_base import PERFORMED, Call, DriverBase
 from sansio_cache_runtime.loaders import (
     call_blocking,
     forget_loads,
@@ -41,9 +41,6 @@ from sansio_cache_runtime.sync.background import Background
 from sansio_cache_runtime.sync.event import ThreadEvent
 from sansio_cache_runtime.sync.lease_renewer import LeaseRenewer
 from sansio_cache_runtime.sync.workers import Workers
-
-_PERFORMED: Final = frozenset({Compute, ComputeMany, ShareLoad, Sleep, AcquireLeases})
-"""The commands that are not just for the backend. A set: `isinstance` of all that are takes 5 % of a miss."""
 
 
 class Driver(DriverBase[ThreadEvent, SyncBackend]):
@@ -106,7 +103,7 @@ class Driver(DriverBase[ThreadEvent, SyncBackend]):
                 if (command := step.command) is None:
                     break
                 asked: Any = command
-                if type(command) not in _PERFORMED:
+                if type(command) not in PERFORMED:
                     event: Event = self._backend.perform(asked)
                 else:
                     call = call or Call(loader, None)
@@ -144,8 +141,7 @@ class Driver(DriverBase[ThreadEvent, SyncBackend]):
 
     def _release_held(self) -> None:
         """Give back the leases of loaders that run. Bounded, as every store command is."""
-        release = self.held_by_loaders()
-        if release is not None and not self._coordinator.is_out:
+        if (release := self.held_by_loaders()) is not None and not self._coordinator.is_out:
             self._backend.perform(release)
 
     def _give_back(self, step: Step) -> None:
