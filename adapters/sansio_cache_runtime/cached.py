@@ -92,13 +92,25 @@ class DecoratedFunction(Generic[C]):
         return self.__qualname__  # by its name, as functions are
 
     @property
+    def __globals__(self) -> dict[str, Any]:
+        """Where frameworks look up the names in annotations."""
+        found: dict[str, Any] = getattr(self._plan.function, "__globals__", {})
+        return found
+
+    @property
     def __signature__(self) -> inspect.Signature:
         signature = self._plan.signature
         parameters = list(signature.parameters.values())[len(self._receiver) :]
         return signature.replace(parameters=parameters)
 
     def _of(self, instance: Any, owner: Any) -> Self:
-        """The function as an instance or a class has it."""
+        """The function as an instance or a class has it.
+
+        Raises:
+            ConfigurationError: A `classmethod` was put around it, which hides it from Python 3.13 on.
+        """
+        if instance is not None and instance is owner:  # as `classmethod` asks, up to Python 3.12
+            raise ConfigurationError(f"put cached() above @classmethod, and not below it: {self._plan.name}")
         receiver = owner if self._is_of_class else instance
         if receiver is None or self._is_static:
             return self

@@ -7,8 +7,9 @@
 7)`. A field is a parameter, or an attribute of one (`{self.id}`), and is the whole of its part but for text
 before and after it.
 
-*A name*, or nothing, is a template without fields. The key is `{name}:call:{function}:{hash}` then, of the
-arguments with their defaults, by type and value: 1, True, 1.0 and "1" are four calls.
+*A name*, or that of the function where nothing is given, is a template without fields. The key is
+`{name}:call:{module}.{function}:{hash}` then, of the arguments with their defaults, by type and value: 1,
+True, 1.0 and "1" are four calls.
 
 What can be said when a function is decorated is said then: a parameter that is nowhere in the key would
 make one entry of several calls.
@@ -31,6 +32,7 @@ from sansio_cache.errors import ConfigurationError, InvalidKeyError, Serializati
 from sansio_cache.keys import Key, KeyBuilder
 from sansio_cache.loader import Absent, Fresh
 from sansio_cache.policy import Policy
+from sansio_cache.signals import let_through
 from sansio_cache_runtime.request_builder import AnyTtl, listed
 
 _MOST_KNOWN: Final = 1024
@@ -124,7 +126,8 @@ class CallPlan:
             raise
         digest = hashlib.sha256(encoded).hexdigest()[:_DIGITS]
         assert self.entity is not None
-        return keys.build(self.entity, "call", self.function.__qualname__, digest)
+        place = f"{self.function.__module__}.{self.function.__qualname__}"
+        return keys.build(self.entity, "call", place, digest)
 
     def _refuse_untold(self, name: str, value: Any) -> None:
         try:
@@ -222,7 +225,7 @@ def plan_calls(
     if "cls" in parameters and next(iter(parameters)) == "cls" and not isinstance(decorated, classmethod):
         raise ConfigurationError(f"put cached() above @classmethod, and not below it: {name}")
     ignored = _ignored(name, ignore, parameters)
-    text = f"{function.__module__}.{name}" if template is None else template
+    text = name.rpartition(".")[2] if template is None else template
     if not isinstance(text, str) or not text:
         raise ConfigurationError(
             f"cached() takes a template as 'user:{{id}}', or a name; got {template!r:.80}"
@@ -305,16 +308,29 @@ def _check_parameters(
 def _check_annotation(name: str, parameter: str, function: Any) -> None:
     """Refuse a parameter declared as what has no stable text. What is not known yet, the call tells."""
     declared = getattr(function, "__annotations__", {}).get(parameter)
-    if isinstance(declared, str):
-        declared = function.__globals__.get(declared, getattr(_builtins(function), declared, None))
-    if isinstance(declared, type) and not issubclass(declared, _STABLE):
+    holder = types.SimpleNamespace(__annotations__={parameter: declared})
+    try:
+        hints = get_type_hints(holder, globalns=getattr(function, "__globals__", {}))
+    except Exception as error:  # noqa: BLE001 - a class that comes later, or what is no type
+        let_through(error)
+        return
+    unstable = _unstable(hints.get(parameter))
+    if unstable is not None:
         raise ConfigurationError(
-            f"parameter {parameter!r} of {name} is a {declared.__name__}, which has no text that "
+            f"parameter {parameter!r} of {name} is a {unstable.__name__}, which has no text that "
             f"tells one from every other: name a part of it, as in {{{parameter}.id}}, or leave the "
             f"template out"
         )
 
 
-def _builtins(function: Any) -> Any:
-    found = function.__globals__.get("__builtins__")
-    return types.SimpleNamespace(**found) if isinstance(found, dict) else found
+def _unstable(declared: Any) -> type | None:
+    """The class, among those of a declared type, whose values have no stable text.
+
+    None has none either, and is refused by the call: a parameter that may be None mostly is not.
+    """
+    if get_origin(declared) in (Union, types.UnionType):
+        members = (each for each in get_args(declared) if each is not types.NoneType)
+        return next((found for each in members if (found := _unstable(each)) is not None), None)
+    cls = get_origin(declared) or declared
+    is_known = isinstance(cls, type) and (cls is bool or not issubclass(cls, _STABLE))
+    return cls if is_known else None

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import inspect
 import pickle
+import sys
+import typing
 from typing import Any
 
 import anyio
@@ -342,3 +344,46 @@ def test_nothing_of_a_batch_is_left_running_where_one_call_fails(backend):
 
     anyio.run(main, backend=backend)
     assert sorted(ended) in ([], [1, 2])  # or they had not begun
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 13), reason="class methods do not ask what they are around there")
+def test_below_a_class_method_it_is_refused_whatever_the_receiver_is_called(cache):
+    class Shop:
+        @classmethod
+        @cache.cached("item:{id}", ignore=["kind"])
+        def item(kind, id: int) -> int:  # noqa: N804 - the name would be known
+            return id
+
+    with pytest.raises(
+        ConfigurationError, match=r"put cached\(\) above @classmethod, and not below it: .*item"
+    ):
+        _ = Shop.item
+
+
+def test_without_a_template_the_pattern_of_the_name_takes_calls_away(cache, calls):
+    @cache.cached()
+    def item(id: int) -> int:
+        calls.append(id)
+        return id
+
+    assert item(7) == item(7) == 7
+    assert cache.delete_pattern(cache.key.pattern("item")).deleted == 1
+    item(7)
+    assert calls == [7, 7]
+
+
+def test_frameworks_find_the_names_of_annotations_where_the_function_finds_them(user):
+    assert user.__globals__ is globals()
+    assert typing.get_type_hints(user.__wrapped__) == {"id": int, "return": User}
+
+
+def test_none_is_nothing_to_a_decorated_function(cache, calls):
+    @cache.cached("nobody:{id}")
+    def nobody(id: int) -> User | None:
+        calls.append(id)
+        return None
+
+    assert nobody(1) is nobody(1) is None
+    assert calls == [1]
+    assert cache.get("nobody:1", "default", type=User) == "default"
+    assert nobody.many([1, 2]) == {}

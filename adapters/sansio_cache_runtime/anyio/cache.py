@@ -901,7 +901,8 @@ class Cache(Primitives):
 
         Args:
             template: The key of a call, part by part, with its parameters as fields. Without fields it is a
-                name: `user` makes `user:call:...`, of all arguments by their types and values.
+                name: `user` makes `user:call:...`, of all arguments by their types and values. Where not
+                given it is the function's name.
             ttl: How long values stay fresh: seconds, a timedelta, a tier or a policy.
             tags: What else they depend on, by name.
             policy: In place of the cache's policy.
