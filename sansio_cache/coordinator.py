@@ -216,11 +216,15 @@ class Coordinator:
     """Whether some part is to be probed, or told of invalidations."""
     bypassed: frozenset[str] = attrs.field(default=frozenset(), init=False)
     """Tags, by their keys, whose removal the store has not been told of yet."""
+    foreign: frozenset[str] = attrs.field(default=frozenset(), init=False)
+    """Keys under which entries of others are known to be stored."""
+    may_glance_at_all: bool = attrs.field(init=False)
+    """Whether `may_glance` is true of every key: mostly, and the question is asked for every read."""
     _parts: dict[str, Part] = attrs.field(factory=dict, init=False)
     _tickets: Iterator[Ticket] = attrs.field(factory=itertools.count, init=False)
 
     def __attrs_post_init__(self) -> None:
-        self.must_ask = self.is_disabled
+        self._settle()
 
     # Loads.
 
@@ -343,6 +347,10 @@ class Coordinator:
             return MissReason.STORE_ERROR
         return MissReason.BYPASSED if key in part.pending else None
 
+    def may_glance(self, *keys: str) -> bool:
+        """Whether reads of these keys and tags may be answered at the first look: see `glance.py`."""
+        return not self.must_ask and self.foreign.isdisjoint(keys)
+
     def skip_write(self, keys: Iterable[str]) -> MissReason | None:
         """Why a write of these keys is not to wait for the store; None where it is to ask it.
 
@@ -381,6 +389,7 @@ class Coordinator:
     def expect_notices(self) -> None:
         """There are notices to be heeded, which cannot be just now: until then every read asks, and heeds."""
         self.must_ask = True
+        self.may_glance_at_all = False
         self.needs_recovery = not self.is_disabled
 
     def heed(self, notices: Iterable[Notice], now_s: float) -> list[Change]:
@@ -555,6 +564,9 @@ class Coordinator:
         tags = [part.pending.tags for part in parts if part.pending.tags]
         # Mostly no copy: there may be thousands, and this is done at every call in an outage.
         self.bypassed = tags[0] if len(tags) == 1 else frozenset().union(*tags)
+        foreign = [part.foreign_keys for part in parts if part.foreign]
+        self.foreign = foreign[0] if len(foreign) == 1 else frozenset().union(*foreign)
+        self.may_glance_at_all = not (self.must_ask or self.foreign)
 
     # The explorer's.
 

@@ -41,7 +41,7 @@ _VALUE: Final = int(Kind.VALUE)
 NOTHING: Final = 2
 """What an entry is, beside the two that are in `codec.py`: the answer that there is nothing."""
 _MAX_LOAD_MS: Final = 2**32 - 1
-_COPIED_BYTES: Final = 16_384
+COPIED_BYTES: Final = 16_384
 """A payload up to this is sliced out: that is quicker than a view of it."""
 MAX_TAGS: Final = 127
 """How many tags a caller may name. A variant may have as many of the other's entry, and the tie to that: a
@@ -155,7 +155,7 @@ def seal(
     kind = NOTHING if payload is None else codec.kind
     header = _BODY.pack(key_check(key), codec.fingerprint, kind, len(versions), load_ms)
     if versions:
-        header += b"".join(_packed(tag, version) for tag, version in versions)
+        header += b"".join(version + packed_name(tag) for tag, version in versions)
     return header + (payload or b"")
 
 
@@ -168,9 +168,10 @@ def retagged(body: bytes, other: bytes) -> bytes | None:
     return head + other[BODY_HEADER_BYTES : unpacked[1]] + body[BODY_HEADER_BYTES:]
 
 
-def _packed(tag: str, version: bytes) -> bytes:
+def packed_name(tag: str) -> bytes:
+    """What follows the version of a tag in an entry."""
     name = tag.encode()
-    return version + _LENGTH.pack(len(name)) + name
+    return _LENGTH.pack(len(name)) + name
 
 
 def _unpacked(body: bytes) -> tuple[dict[str, bytes], int] | None:
@@ -255,8 +256,8 @@ def examine(
         return ABSENT
     body = cell.body
     if not versions and body.startswith(_stamp(key, codec.stamp)):  # as nearly always
-        payload = (body if len(body) < _COPIED_BYTES else memoryview(body))[BODY_HEADER_BYTES:]
-        if len(payload) <= codec.max_value_bytes:
+        payload = (body if len(body) < COPIED_BYTES else memoryview(body))[BODY_HEADER_BYTES:]
+        if BODY_HEADER_BYTES <= len(body) <= BODY_HEADER_BYTES + codec.max_value_bytes:
             try:
                 value = codec.decoder.decode(payload)
             except Exception as error:  # noqa: BLE001 - `Codec.decode` says below what to make of it

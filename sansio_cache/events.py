@@ -8,11 +8,11 @@ far as it is known. It decides freshness only; safety compares ids, never times.
 from __future__ import annotations
 
 from enum import IntEnum, StrEnum
-from typing import Any
+from typing import Any, TypeAlias
 
 from msgspec import Struct
 
-from sansio_cache.cell import Cell, Foreign
+from sansio_cache.cell import Cell, Foreign, parse_cell
 from sansio_cache.keys import ONE_PART
 
 
@@ -118,25 +118,47 @@ class FillResult(IntEnum):
         return self is not FillResult.REFUSED
 
 
+Stored: TypeAlias = bytes | Cell | Foreign | None
+"""What a store has for a key: the bytes of it, or the cell where it keeps cells; None where there is no key.
+
+Bytes are not decoded before somebody has to know more than `glance` looks at.
+"""
+
+
+def cell_of(stored: Stored) -> Cell | Foreign | None:
+    """The cell that is stored. Never raises: what is not a cell is foreign (S12)."""
+    return parse_cell(stored) if isinstance(stored, bytes) else stored
+
+
 class CellRead(Struct, frozen=True, gc=False):
-    """The cell as it is; None where the key does not exist.
+    """What the key holds, as it is stored.
 
     `versions` are those of the tags asked for, here and below: in their order, empty where there is none.
     """
 
     now_s: float
-    cell: Cell | Foreign | None
+    stored: Stored
     server_ms: int | None
     versions: tuple[bytes, ...] = ()
+
+    @property
+    def cell(self) -> Cell | Foreign | None:
+        """The cell; None where the key does not exist."""
+        return cell_of(self.stored)
 
 
 class CellsRead(Struct, frozen=True):
-    """The cells, in the order of the keys asked for."""
+    """What the keys hold, in the order in which they were asked for."""
 
     now_s: float
-    cells: tuple[Cell | Foreign | None, ...]
+    stored: tuple[Stored, ...]
     server_ms: int | None
     versions: tuple[bytes, ...] = ()
+
+    @property
+    def cells(self) -> tuple[Cell | Foreign | None, ...]:
+        """The cells, in the same order."""
+        return tuple(map(cell_of, self.stored))
 
 
 class CellInspected(Struct, frozen=True):

@@ -120,6 +120,8 @@ class Part:
     """Entries with another key's check, with the ticket of whoever has a second look."""
     foreign: dict[Doubt, None] = attrs.field(factory=dict)
     """Entries of other keys that are known to be stored there, the newest last."""
+    foreign_keys: frozenset[str] = frozenset()
+    """The keys under which they are."""
     is_patient: bool = False
     """Whether the recovery waits for refused keys only to become due: whoever has more to do takes over."""
 
@@ -179,6 +181,7 @@ class Part:
         self.foreign[doubt] = None
         if len(self.foreign) > MOST_FOREIGN:
             del self.foreign[next(iter(self.foreign))]
+        self.foreign_keys = frozenset(each.key for each in self.foreign)
         self.doubts.pop(doubt, None)
         return not self.doubts
 
@@ -334,3 +337,4 @@ class Part:
         self.is_patient = snapshot.is_patient
         self.doubts = dict(snapshot.doubts)
         self.foreign = dict.fromkeys(snapshot.foreign)
+        self.foreign_keys = frozenset(each.key for each in self.foreign)

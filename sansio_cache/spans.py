@@ -45,6 +45,7 @@ from sansio_cache.step import (
     Locked,
     LockRenewed,
     Looked,
+    ManyFound,
     ManyHeld,
     ManyInvalidated,
     ManyLoaded,
@@ -172,6 +173,8 @@ def result_of(outcome: Outcome, stated: Collection[type[Notice]]) -> Result:  # 
             return Result.TIMED_OUT
         case Abandoned():
             return Result.ABANDONED
+        case ManyFound():
+            return Result.HIT
         case ManyRead():
             if Missed not in stated:
                 return Result.HIT

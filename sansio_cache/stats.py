@@ -9,7 +9,7 @@ these. Entities are bounded in number; what comes later is counted together.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final, Self
 
@@ -18,6 +18,7 @@ import attrs
 from sansio_cache.entry import MissReason
 from sansio_cache.events import FailureKind
 from sansio_cache.frozen import FrozenMapping
+from sansio_cache.glance import Glance, GlanceMany
 from sansio_cache.keys import entity_of
 from sansio_cache.notices import (
     Ended,
@@ -52,7 +53,7 @@ from sansio_cache.notices import (
 OTHERS: Final = "%others"
 """Under what name those entities are counted together for which there is no room. No entity has this name."""
 _MOST_ENTITIES: Final = 100
-_MOST_KNOWN: Final = 1024
+_MOST_KNOWN: Final = 24_576
 
 _NOTHING: Final[Mapping[Any, Any]] = FrozenMapping({})
 
@@ -409,7 +410,11 @@ class StatsFold:
     _internal: _Counts = attrs.field(factory=_Counts, init=False)
     """What is about no entity: tags, and patterns of several."""
     _by_key: dict[str, _Counts] = attrs.field(factory=dict, init=False)
-    """The counts of the keys that were used last: to look a key's entity up takes as long as counting."""
+    """The counts of the keys that were used: to look a key's entity up takes as long as counting.
+
+    When it is full it stays as it is, until eight times as many keys as it holds were not in it.
+    """
+    _in_vain: int = attrs.field(default=0, init=False)
     _errors: Counter[FailureKind] = attrs.field(factory=Counter, init=False)
     _gave_up: Counter[FailureKind] = attrs.field(factory=Counter, init=False)
     _latency: dict[OperationName, list[int]] = attrs.field(factory=dict, init=False)
@@ -445,17 +450,35 @@ class StatsFold:
             else:
                 self._record(notice)
 
+    def record_hits(self, glances: deque[tuple[Glance | GlanceMany, float]]) -> None:
+        """Count operations that were hits at the first look, as their notices would be counted.
+
+        Args:
+            glances: Each with when it was over, on the driver's clock. They are taken out one by one.
+        """
+        by_key, latency = self._by_key, self._latency
+        while glances:
+            glance, now_s = glances.popleft()
+            keys = (glance.command.key,) if isinstance(glance, Glance) else glance.command.keys
+            for key in keys:
+                (by_key.get(key) or self._of(key)).hits += 1
+            buckets = latency.get(glance.operation) or self._buckets_of(glance.operation)
+            took_us = max(int((now_s - glance.started_s) * 1e6), 0)
+            buckets[_BUCKET_OF[took_us] if took_us < len(_BUCKET_OF) else _bucket(took_us)] += 1
+            buckets[_BUCKETS] += took_us
+
     def _ended(self, notice: Ended) -> None:
         operation = notice.operation
         if operation is OperationName.REFRESH or notice.result is Result.ABANDONED:
             return  # nobody has waited for it, or it came to nothing
-        buckets = self._latency.get(operation)
-        if buckets is None:
-            buckets = self._latency[operation] = [0] * (_BUCKETS + 1)
+        buckets = self._latency.get(operation) or self._buckets_of(operation)
         took_us = max(int(notice.took_s * 1e6), 0)
         bucket = _BUCKET_OF[took_us] if took_us < len(_BUCKET_OF) else _bucket(took_us)
         buckets[bucket] += 1
         buckets[_BUCKETS] += took_us
+
+    def _buckets_of(self, operation: OperationName) -> list[int]:
+        return self._latency.setdefault(operation, [0] * (_BUCKETS + 1))
 
     def _of(self, key: str) -> _Counts:
         """The counts of a key's entity."""
@@ -469,7 +492,11 @@ class StatsFold:
             else:
                 counts = self._others
         if len(self._by_key) >= _MOST_KNOWN:
+            self._in_vain += 1
+            if self._in_vain < 8 * _MOST_KNOWN:
+                return counts
             self._by_key.clear()
+        self._in_vain = 0
         self._by_key[key] = counts
         return counts
 

@@ -101,6 +101,12 @@ class ManyRead(Struct, frozen=True):
     values: tuple[Value | Missing, ...]
 
 
+class ManyFound(Struct, frozen=True, gc=False):
+    """A value for each key, in order: all of them were there."""
+
+    values: tuple[Any, ...]
+
+
 class ManyLoaded(Struct, frozen=True):
     """What there is for each key, in order, `Missing` where there is nothing to be had."""
 
@@ -244,6 +250,7 @@ Outcome = (
     | TookTooLong
     | Abandoned
     | ManyRead
+    | ManyFound
     | ManyLoaded
     | ManyStored
     | ManyHeld

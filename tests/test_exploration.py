@@ -47,6 +47,7 @@ from sansio_cache.commands import AcquireLease, DeleteKeys, HoldCells, Mode
 from sansio_cache.coordinator import Coordinator
 from sansio_cache.events import HoldsTaken, LeaseGranted
 from sansio_cache.exploring.configuration import WARM, Configuration, Fault
+from sansio_cache.exploring.glancing import Kinds
 from sansio_cache.exploring.invariants import Invariant
 from sansio_cache.exploring.moves import Moves
 from sansio_cache.exploring.process import Floor
@@ -97,6 +98,7 @@ def test_no_interleaving_breaks_an_invariant(case: Case):
     assert configuration.count is update
     assert configuration.begin_mutation is begin
     assert configuration.end_mutation is end
+    assert configuration.glances in (None, Kinds())
 
     timed = explored(configuration)
     EXPLORED.append(timed)
@@ -106,6 +108,21 @@ def test_no_interleaving_breaks_an_invariant(case: Case):
     assert found.is_closed
     assert found.states >= case.at_least
     assert {fault for fault in configuration.faults if not found.fired[fault]} == set()
+
+
+SMALL = tuple(case for case in QUICK if case.at_least <= 350 and not case.configuration.probes)
+
+
+@pytest.mark.parametrize("case", _named(QUICK + NIGHTLY if IS_NIGHTLY else SMALL))
+def test_reads_that_look_first_lead_to_the_same_worlds(case: Case):
+    """A glance before the machine adds nothing, and leaves nothing out: there are as many worlds."""
+    plain = explore(case.configuration)
+    glancing = explore(attrs.evolve(case.configuration, glances=Kinds()))
+
+    assert glancing.counterexample is None, f"\n{glancing.counterexample}"
+    assert glancing.is_closed
+    assert glancing.states == plain.states
+    assert glancing.fired == plain.fired
 
 
 @pytest.mark.parametrize("variant", [pytest.param(each, id=each.configuration.name) for each in VARIANTS])

@@ -7,8 +7,9 @@ from typing import Any, Final
 
 import attrs
 
-from sansio_cache.cell import FOREIGN, Cell, Foreign, parse_cell
+from sansio_cache.cell import FOREIGN, Cell, Foreign
 from sansio_cache.commands import Capture
+from sansio_cache.events import Stored, cell_of
 from sansio_cache.tags import NO_VERSION, VERSION_BYTES
 
 ARRAY: Final = (list, tuple)
@@ -71,15 +72,18 @@ def statuses_from(replies: Sequence[Any], clock: ServerClock, now_s: float) -> l
     return statuses
 
 
-def cell_from(raw: Any) -> Cell | Foreign | None:
-    """The cell in the reply to a read."""
-    if raw is None:
-        return None
-    if isinstance(raw, bytes):
-        return parse_cell(raw)
+def stored_from(raw: Any) -> Stored:
+    """What a key holds, by the reply to a read."""
+    if raw is None or isinstance(raw, bytes):
+        return raw
     if isinstance(raw, Exception):  # WRONGTYPE: the key is no string; or it is too large
         return FOREIGN
     raise WireError
+
+
+def cell_from(raw: Any) -> Cell | Foreign | None:
+    """The cell in the reply to a read."""
+    return cell_of(stored_from(raw))
 
 
 def value_from(raw: Any) -> Cell:

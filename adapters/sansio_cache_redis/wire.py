@@ -14,15 +14,6 @@ from typing import Any, Final, Generic, TypeVar, assert_never
 import attrs
 from redis.exceptions import InvalidResponse, NoPermissionError, NoScriptError
 
-from sansio_cache.cell import (
-    FOREIGN,
-    HEADER,
-    HEADER_BYTES,
-    LAST_KIND,
-    MAGIC,
-    Cell,
-    Foreign,
-)
 from sansio_cache.commands import (
     AcquireLease,
     AcquireLeases,
@@ -71,6 +62,7 @@ from sansio_cache.events import (
 )
 from sansio_cache.keys import ONE_PART
 from sansio_cache.signals import let_through
+from sansio_cache.tags import VERSION_BYTES
 from sansio_cache_redis.calls import Args, capture_calls, number, script_call, wake_channel
 from sansio_cache_redis.errors import TooLargeError, classify
 from sansio_cache_redis.primitive_scripts import PRIMITIVES
@@ -86,11 +78,11 @@ from sansio_cache_redis.replies import (
     ServerClock,
     WireError,
     captured_from,
-    cell_from,
     grant_from,
     integer_from,
     items_from,
     statuses_from,
+    stored_from,
     text_from,
     value_from,
     version_from,
@@ -247,6 +239,13 @@ class EventReader:
         if isinstance(replies, BaseException):
             return self.failure(replies)
         now_s = self._clock()
+        if isinstance(command, ReadCell) and type(raw := replies[0]) in _PLAIN:
+            # A hit is nothing but this: what `decode` says, without a call of it.
+            versions = tuple(replies[1:]) if command.tags else ()
+            if not versions or all(type(each) is bytes and len(each) == VERSION_BYTES for each in versions):
+                offset_ms = self._server_clock.offset_ms
+                server_ms = None if offset_ms is None else int(now_s * 1000) + offset_ms
+                return CellRead(now_s, raw, server_ms, versions)
         try:
             event = decode(command, replies, self._server_clock, now_s)
         except Exception as error:  # noqa: BLE001 - a fault of ours must not leave the caller waiting for ever
@@ -326,18 +325,6 @@ def decode(command: StoreCommand, replies: Sequence[Any], clock: ServerClock, no
     One error among the replies makes the whole command fail: all of them may be repeated.
     """
     try:
-        if isinstance(command, ReadCell) and not command.tags and type(raw := replies[0]) in _PLAIN:
-            # A hit is nothing but this: what `now_ms` and `parse_cell` say, without a call of either.
-            offset_ms = clock.offset_ms
-            server_ms = None if offset_ms is None else int(now_s * 1000) + offset_ms
-            if raw is None:
-                return CellRead(now_s, None, server_ms)
-            cell: Cell | Foreign = FOREIGN
-            if len(raw) >= HEADER_BYTES:
-                magic, kind, grant, lease_deadline_ms, soft_ms, filled_by = HEADER.unpack_from(raw)
-                if magic == MAGIC and kind <= LAST_KIND:
-                    cell = Cell(kind, grant, lease_deadline_ms, soft_ms, filled_by, raw[HEADER_BYTES:])
-            return CellRead(now_s, cell, server_ms)
         asked = replies
         if isinstance(
             command, DeleteKeys
@@ -358,15 +345,18 @@ def _decode(  # noqa: C901 - one case a command
 ) -> StoreEvent:
     match command:
         case ReadCell():
-            return CellRead(
-                now_s, cell_from(replies[0]), clock.now_ms(now_s), tuple(map(version_from, replies[1:]))
-            )
+            versions = tuple(map(version_from, replies[1:]))
+            return CellRead(now_s, stored_from(replies[0]), clock.now_ms(now_s), versions)
         case ReadCells(tags=tags):
             parts, versions = _and_versions(replies, len(tags))
-            cells = tuple(cell_from(raw) for part in parts for raw in items_from(part))
-            if len(cells) != len(command.keys):
+            stored = [
+                each if type(each) in _PLAIN else stored_from(each)
+                for part in parts
+                for each in items_from(part)
+            ]
+            if len(stored) != len(command.keys):
                 raise WireError
-            return CellsRead(now_s, cells, clock.now_ms(now_s), versions)
+            return CellsRead(now_s, tuple(stored), clock.now_ms(now_s), versions)
         case ReadTags():
             return TagsRead(now_s, tuple(map(version_from, replies)), clock.now_ms(now_s))
         case AcquireLease(nonce=nonce, capture=capture):

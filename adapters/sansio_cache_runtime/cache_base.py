@@ -101,7 +101,9 @@ class CacheBase:
         is_disabled = not (config.enabled and config.redis.enabled)
         self._coordinator = Coordinator(is_disabled=is_disabled, waits=_waits, number=next(_numbers))
         self._recorder = Recorder(config.namespace)
-        self._requests = PrimitiveRequests(config, self._coordinator, clock=clock, entropy=entropy)
+        self._requests = PrimitiveRequests(
+            config, self._coordinator, hearing=self._recorder.subscribers, clock=clock, entropy=entropy
+        )
         self._is_closed = False
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -36,8 +36,10 @@ from sansio_cache.events import (
     Interrupted,
     ShareAnswer,
     SharingTimedOut,
+    StoreEvent,
     Woke,
 )
+from sansio_cache.glance import Glance, GlanceMany
 from sansio_cache.notices import Notice, RefreshSkipped, SkipReason, StoreGaveUp
 from sansio_cache.part import Recovery
 from sansio_cache.signals import let_through
@@ -170,6 +172,7 @@ class DriverBase(ABC, Generic[E, B]):
         self._make_event = make_event
         self._who = who
         self._is_closed = False
+        self._closing = make_event()
         self._random = int.from_bytes(os.urandom(8))
         self._lock = process_lock()
         self._is_inside = asking_inside(self._lock)
@@ -255,6 +258,14 @@ class DriverBase(ABC, Generic[E, B]):
             return False
         self._note((RefreshSkipped(outside.key, SkipReason.REBOUND, name),))
         return True
+
+    def _glanced(self, glance: Glance | GlanceMany, read: StoreEvent) -> Outcome | Step:
+        """What a read comes to at the first look; where it takes more, its machine gets the same event."""
+        outcome = glance.at(read)
+        if outcome is None:
+            return glance.first_step().state.receive(read)
+        self._recorder.glanced(glance, read.now_s)
+        return outcome
 
     def _observe(self, step: Step) -> None:
         """Take in how far an operation is, before its command is performed."""
@@ -382,6 +393,13 @@ class DriverBase(ABC, Generic[E, B]):
         if call.ticket is not None:
             self._coordinator.wake(call.ticket)
         return Woke(self._clock(), is_circle)
+
+    def _begin_closing(self) -> None:
+        """Refuse calls from now on, and end the sleep of those that are under way."""
+        self._is_closed = True
+        self._closing.set()
+        for watch in list(self._watches):
+            watch.wake()
 
     def _give_up(self, ticket: Ticket) -> None:
         """Undo what a ticket began, if there is something left of it."""

@@ -29,8 +29,9 @@ from sansio_cache.signals import let_through
 from sansio_cache.step import Step
 from sansio_cache.strategies import CacheAside, Strategy, check_strategy, policy_under, stores_writes
 from sansio_cache.tags import tag_keys
+from sansio_cache_runtime.known import MOST_KEYS, Known
 from sansio_cache_runtime.mutation import HeldKeys, gone_and_carried
-from sansio_cache_runtime.request_builder import AnyTtl, Id, RequestBuilder, listed, remembering
+from sansio_cache_runtime.request_builder import AnyTtl, Id, RequestBuilder, listed
 from sansio_cache_runtime.results import WriteResult
 
 T = TypeVar("T")
@@ -93,7 +94,7 @@ class EntityPlan:
         eq=False,
         repr=False,
         default=attrs.Factory(
-            lambda plan: remembering(partial(plan.requests.keys.build, plan.name)), takes_self=True
+            lambda plan: Known(partial(plan.requests.keys.build, plan.name), MOST_KEYS), takes_self=True
         ),
     )
 

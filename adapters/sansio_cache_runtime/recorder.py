@@ -31,6 +31,7 @@ from sansio_cache.coordinator import (
     Trusted,
 )
 from sansio_cache.events import FailureKind
+from sansio_cache.glance import Glance, GlanceMany
 from sansio_cache.keys import entity_of
 from sansio_cache.notices import (
     Ended,
@@ -63,6 +64,8 @@ class Recorder:
         self._is_closed = False
         self._fold = StatsFold()
         self._uncounted: deque[Sequence[Notice]] = deque()
+        self._glances: deque[tuple[Glance | GlanceMany, float]] = deque()
+        """What was a hit at the first look, and when that was over."""
         self._is_counting = False
         self._counting = process_lock()
         self._warned: dict[str, object] = {}
@@ -101,6 +104,14 @@ class Recorder:
                 if isinstance(notice, Unstorable | RefreshSkipped | Unasked):
                     self._warn(notice)
         return True
+
+    def glanced(self, glance: Glance | GlanceMany, now_s: float) -> None:
+        """Take in that an operation was a hit at the first look, at `now_s`. Nobody has asked to be told."""
+        glances = self._glances
+        glances.append((glance, now_s))
+        if len(glances) > _MOST_UNCOUNTED and not self._is_counting:
+            with self._counting:
+                self._count()
 
     def log(self, change: Change) -> None:
         """Log what the coordinator has found. What fails while a cache is being closed is no news."""
@@ -223,6 +234,8 @@ class Recorder:
             self._is_counting = True
             while self._uncounted:
                 self._fold.record(self._uncounted.popleft())
+            if self._glances:
+                self._fold.record_hits(self._glances)
         finally:  # also where Ctrl-C strikes: or nothing would ever be counted again
             self._is_counting = False
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 from uuid import UUID
 
 import attrs
@@ -17,10 +17,20 @@ import attrs
 from sansio_cache.budget import StoreTimeouts
 from sansio_cache.cell import NONCE_BYTES
 from sansio_cache.codec import Codec, codec_for
+from sansio_cache.commands import ReadCell, ReadCells
 from sansio_cache.config import CacheConfig
 from sansio_cache.coordinator import Coordinator
-from sansio_cache.entry import MAX_TAGS, MissReason
+from sansio_cache.entry import MAX_TAGS, MissReason, key_check
 from sansio_cache.errors import ConfigurationError, InvalidKeyError, SerializationError
+from sansio_cache.glance import (
+    NO_NAMED_TAGS,
+    Beginning,
+    Glance,
+    GlanceMany,
+    NamedTags,
+    named_tags,
+    stamp_of,
+)
 from sansio_cache.keys import Key
 from sansio_cache.notices import OperationName
 from sansio_cache.operations.batch import LoadManyRequest, nothing_to_load
@@ -40,6 +50,7 @@ from sansio_cache.step import Completed, ManyHeld, Step, ended
 from sansio_cache.tags import tag_keys
 from sansio_cache.ttl import NO_JITTER, STATIC, Exact, Ttl, life_s
 from sansio_cache_runtime.entropy import ENTROPY
+from sansio_cache_runtime.known import MOST_KEYS, Known
 from sansio_cache_runtime.loaders import refuse_uncallable
 from sansio_cache_runtime.models import codec_of_models
 
@@ -51,7 +62,11 @@ AnyTtl = Ttl | Exact | Policy
 Id = str | int | UUID
 """What tells one thing of an entity from another."""
 
-_MOST_KNOWN = 1024
+_GET: Final = OperationName.GET
+_GET_MANY: Final = OperationName.GET_MANY
+_GET_OR_LOAD: Final = OperationName.GET_OR_LOAD
+_GET_OR_LOAD_MANY: Final = OperationName.GET_OR_LOAD_MANY
+"""Looking a member of an enumeration up takes as long as making what it goes into."""
 _LONGEST_VALUE_MS = round(STATIC.ttl_s * 1000)
 """What a mutation's tags are kept for at least, twice over. A value that lives longer ends with them."""
 
@@ -68,24 +83,21 @@ class Entropy(Protocol):
         ...
 
 
-class _Known(dict[Any, T]):
-    """What was made of what was used last: keys and tags from texts, codecs from types."""
+class Hearing(Protocol):
+    """Who may want to be told of what reads do."""
 
-    def __init__(self, make: Callable[[Any], T]) -> None:
-        super().__init__()
-        self._make = make
-
-    def __missing__(self, given: Any) -> T:
-        made = self._make(given)
-        if len(self) >= _MOST_KNOWN:
-            self.clear()
-        self[given] = made
-        return made
+    @property
+    def wants_hits(self) -> bool:
+        """Whether somebody is to be told of hits, or of operations from begin to end."""
+        ...
 
 
-def remembering(make: Callable[[Any], T]) -> Mapping[Any, T]:
-    """What is made of things, of which those that were used last are kept."""
-    return _Known(make)
+@attrs.frozen
+class _Nobody:
+    wants_hits: bool = False
+
+
+_NOBODY: Final = _Nobody()
 
 
 class RequestBuilder:
@@ -96,10 +108,12 @@ class RequestBuilder:
         config: CacheConfig,
         coordinator: Coordinator,
         *,
+        hearing: Hearing = _NOBODY,
         clock: Callable[[], float] = time.monotonic,
         entropy: Entropy | None = None,
     ) -> None:
         self._coordinator = coordinator
+        self._hearing = hearing
         self.clock = clock
         self._entropy: Entropy = entropy or ENTROPY
         self._draw = self._entropy.randbytes
@@ -112,43 +126,57 @@ class RequestBuilder:
         self.policy = config.effective_policy
         self._raises = self.policy.on_read_error == "raise"
         self.timeouts = StoreTimeouts(config.redis.operation_timeout_s)
+        self._operation_s = self.timeouts.operation_s
         self.keys = config.keys
-        self._known_keys = _Known(self.keys.resolve)
-        self._known_tags = _Known(self.keys.tag)
-        self._codecs = _Known(self._codec_of)
-        self._exact_policies = _Known(self._exact)
+        # The keys that were used are kept: making one costs as much as the rest of a read.
+        self._texts = Known(self._resolved, MOST_KEYS)
+        self._built = Known(self._resolved, MOST_KEYS)
+        self._known_tags = Known(self.keys.tag)
+        self._named = Known(self._named_of)
+        self._policies = Known(self._policy_of)
+        self._codecs = Known(self._codec_of)
+        self._exact_policies = Known(self._exact)
 
     @property
     def is_disabled(self) -> bool:
         """Whether the cache is switched off, and nothing is told to anybody."""
         return self._coordinator.is_disabled
 
-    # Operations.
+    # Operations. A read that may be answered at the first look begins with a glance.
 
-    def get(self, key: str, type: Any) -> Step:
+    def get(self, key: str, type: Any) -> Beginning:
         """Begin a get."""
-        # The keys that were used last are kept: making one costs as much as the rest of this.
-        full = self._known_keys[key] if key.__class__ is str else self.keys.resolve(key)
-        coordinator = self._coordinator
-        request = ReadRequest(
-            full, self.codec(type), self.timeouts, self.clock(), self._raises, coordinator.bypassed
-        )
-        return get(request, skip=coordinator.skip(full) if coordinator.must_ask else None)
+        full, check = self._texts[key] if key.__class__ is str else self._known(key)
+        codec, now_s, coordinator = self.codec(type), self.clock(), self._coordinator
+        if self._hearing.wants_hits or not (coordinator.may_glance_at_all or coordinator.may_glance(full)):
+            skip = coordinator.skip(full) if coordinator.must_ask else None
+            return get(self._read_request(full, codec, now_s), skip=skip)
+        command = ReadCell(full, self._operation_s)
+        return Glance(command, codec, check + codec.stamp, _GET, now_s, self._begin_get)
 
-    def get_many(self, keys: Iterable[str], type: Any) -> tuple[Sequence[str], Step]:
+    def _begin_get(self, glance: Glance) -> Step:
+        return get(self._read_request(glance.command.key, glance.codec, glance.started_s))
+
+    def _read_request(self, full: str, codec: Codec[Any], now_s: float) -> ReadRequest:
+        return ReadRequest(full, codec, self.timeouts, now_s, self._raises, self._coordinator.bypassed)
+
+    def get_many(self, keys: Iterable[str], type: Any) -> tuple[Sequence[str], Beginning]:
         """Begin to read many keys; also gives the keys as the caller wrote them, once each."""
-        resolved = self.resolve_all(keys)
-        fulls = tuple(resolved.values())
-        request = ReadManyRequest(
-            fulls,
-            self.codec(type),
-            self._chunk,
-            self.timeouts,
-            self.clock(),
-            self._raises,
-            self._coordinator.bypassed,
-        )
-        return tuple(resolved), get_many(request, skip=self._skip_any(fulls))
+        known = self._known_all(keys)
+        fulls, checks = zip(*known.values(), strict=True) if known else ((), ())
+        codec, now_s = self.codec(type), self.clock()
+        if not known or not self._may_glance(fulls):
+            request = self._read_many_request(fulls, codec, now_s)
+            return tuple(known), get_many(request, skip=self._skip_any(fulls))
+        command = ReadCells(fulls, self._chunk, self._operation_s)
+        return tuple(known), GlanceMany(command, codec, checks, _GET_MANY, now_s, self._begin_get_many)
+
+    def _begin_get_many(self, glance: GlanceMany) -> Step:
+        return get_many(self._read_many_request(glance.command.keys, glance.codec, glance.started_s))
+
+    def _read_many_request(self, fulls: tuple[str, ...], codec: Codec[Any], now_s: float) -> ReadManyRequest:
+        bypassed = self._coordinator.bypassed
+        return ReadManyRequest(fulls, codec, self._chunk, self.timeouts, now_s, self._raises, bypassed)
 
     def get_or_load(
         self,
@@ -158,25 +186,38 @@ class RequestBuilder:
         ttl: AnyTtl | None,
         tags: Iterable[str],
         policy: Policy | None,
-    ) -> Step:
+    ) -> Beginning:
         """Begin a get-or-load."""
-        full = self._known_keys[key] if key.__class__ is str else self.keys.resolve(key)
+        full, check = self._texts[key] if key.__class__ is str else self._known(key)
         if not callable(loader):
             refuse_uncallable(loader)
-        names = () if tags == () else self.tag_names(tags)
-        coordinator = self._coordinator
-        request = LoadRequest(
-            full,
-            self.codec(type),
-            self.policy if ttl is None and policy is None else self.chosen_policy(ttl, policy),
-            self._draw(RANDOM_BYTES),
-            self.timeouts,
-            self.clock(),
-            names,
-            coordinator.bypassed,
+        named = NO_NAMED_TAGS if tags == () else self._tags_named(tags)
+        codec = self.codec(type)
+        chosen = self.policy if ttl is None and policy is None else self.chosen_policy(ttl, policy)
+        now_s, coordinator = self.clock(), self._coordinator
+        if (
+            self._hearing.wants_hits
+            or chosen.refreshes_early
+            or not (coordinator.may_glance_at_all or coordinator.may_glance(full, *named.keys))
+        ):
+            skip = self._skip_any((full, *named.keys)) if coordinator.must_ask else None
+            return get_or_load(self._load_request(full, codec, chosen, now_s, named), skip=skip)
+        stamp = check + (stamp_of(codec, named) if named.names else codec.stamp)
+        command = ReadCell(full, self._operation_s, named.keys)
+        return Glance(command, codec, stamp, _GET_OR_LOAD, now_s, self._begin_load, chosen, named)
+
+    def _begin_load(self, glance: Glance) -> Step:
+        policy = glance.policy
+        assert policy is not None
+        return get_or_load(
+            self._load_request(glance.command.key, glance.codec, policy, glance.started_s, glance.tags)
         )
-        skip = self._skip_any((full, *tag_keys(full, names))) if coordinator.must_ask else None
-        return get_or_load(request, skip=skip)
+
+    def _load_request(
+        self, full: str, codec: Codec[Any], policy: Policy, now_s: float, named: NamedTags
+    ) -> LoadRequest:
+        drawn, bypassed = self._draw(RANDOM_BYTES), self._coordinator.bypassed
+        return LoadRequest(full, codec, policy, drawn, self.timeouts, now_s, named.names, bypassed)
 
     def get_or_load_many(
         self,
@@ -186,28 +227,48 @@ class RequestBuilder:
         ttl: AnyTtl | None,
         tags: Iterable[str],
         policy: Policy | None,
-    ) -> tuple[Sequence[str], Step]:
+    ) -> tuple[Sequence[str], Beginning]:
         """Begin a get-or-load of many keys; also gives the keys as the caller wrote them, once each."""
-        resolved = self.resolve_all(keys)
+        known = self._known_all(keys)
         refuse_uncallable(loader)
-        tag_names = self.tag_names(tags)
-        fulls = tuple(resolved.values())
-        codec, chosen = self.codec(type), self.chosen_policy(ttl, policy)
-        if not fulls:
+        named = self._tags_named(tags)
+        codec, chosen, now_s = self.codec(type), self.chosen_policy(ttl, policy), self.clock()
+        if not known:
             return (), nothing_to_load()
-        each = LoadRequest(
-            fulls[0],
-            codec,
-            chosen,
-            self._draw(RANDOM_BYTES),
-            self.timeouts,
-            self.clock(),
-            tag_names,
-            self._coordinator.bypassed,
+        names = tuple(known)
+        fulls, checks = zip(*known.values(), strict=True)
+        if not self._may_glance((*fulls, *named.keys)):
+            request = self._load_many_request(fulls, names, codec, chosen, now_s, named)
+            return names, load_many(request, skip=self._skip_any((*fulls, *named.keys)))
+        command = ReadCells(fulls, self._chunk, self._operation_s, named.keys)
+        begin = self._begin_load_many
+        return names, GlanceMany(
+            command, codec, checks, _GET_OR_LOAD_MANY, now_s, begin, names, chosen, named
         )
-        request = LoadManyRequest(fulls, tuple(resolved), self._chunk, each)
-        skip = self._skip_any((*fulls, *tag_keys(self.keys.root, tag_names)))
-        return tuple(resolved), load_many(request, skip=skip)
+
+    def _begin_load_many(self, glance: GlanceMany) -> Step:
+        policy = glance.policy
+        assert policy is not None
+        fulls, names = glance.command.keys, glance.names
+        return load_many(
+            self._load_many_request(fulls, names, glance.codec, policy, glance.started_s, glance.tags)
+        )
+
+    def _load_many_request(
+        self,
+        fulls: tuple[str, ...],
+        names: tuple[str, ...],
+        codec: Codec[Any],
+        policy: Policy,
+        now_s: float,
+        named: NamedTags,
+    ) -> LoadManyRequest:
+        each = self._load_request(fulls[0], codec, policy, now_s, named)
+        return LoadManyRequest(fulls, names, self._chunk, each)
+
+    def _may_glance(self, keys: Iterable[str]) -> bool:
+        """Whether a read of these keys and tags may be answered at the first look."""
+        return not self._hearing.wants_hits and self._coordinator.may_glance(*keys)
 
     def set_many(
         self,
@@ -368,6 +429,23 @@ class RequestBuilder:
             raise error.of(key) from error.__cause__
         return Item(key, codec, payload, *policy.expiry_ms(draw))
 
+    def _tags_named(self, tags: Iterable[str]) -> NamedTags:
+        """The tags of a call. Those used are kept, as calls name the same ones again and again."""
+        if isinstance(tags, list | tuple) and len(tags) == 1 and type(tags[0]) is str:
+            return self._named[tags[0]]
+        given = tuple(listed("tags= takes", "tag", tags))
+        # With their classes: a text may equal a name as the cache uses it inside, and mean another tag.
+        kinds = (*map(type, given), None)
+        try:
+            return self._named[kinds + given]
+        except TypeError:  # one cannot be hashed, and is no tag
+            return self._named_of(kinds + given)
+
+    def _named_of(self, given: str | tuple[Any, ...]) -> NamedTags:
+        """The tag of a text; or the tags of a call, after their classes and None."""
+        names = self.tag_names((given,) if isinstance(given, str) else given[len(given) // 2 + 1 :])
+        return named_tags(names, tag_keys(self.keys.root, names)) if names else NO_NAMED_TAGS
+
     def tag_names(self, tags: Iterable[str]) -> tuple[str, ...]:
         """The names of tags, as cells hold them, once each."""
         names = tuple(dict.fromkeys(map(self._tag, listed("tags= takes", "tag", tags))))
@@ -404,8 +482,18 @@ class RequestBuilder:
         if isinstance(ttl, Exact):
             given = self._exact_policies[ttl.ttl_s]
             return given if policy is None else attrs.evolve(policy, ttl=given.ttl, jitter=NO_JITTER)
-        chosen = policy or self.policy
-        return chosen if ttl is None else chosen.with_ttl(ttl)
+        if ttl is None:
+            return policy or self.policy
+        if policy is not None:
+            return policy.with_ttl(ttl)
+        try:
+            return self._policies[ttl.__class__, ttl]
+        except TypeError:  # it cannot be hashed, and is no time to live
+            return self.policy.with_ttl(ttl)
+
+    def _policy_of(self, kind_and_ttl: tuple[Any, Ttl]) -> Policy:
+        """The cache's policy with another time to live: made once for each, as it takes as long as a hit."""
+        return self.policy.with_ttl(kind_and_ttl[1])
 
     def _exact(self, ttl_s: float) -> Policy:
         """How an entry is kept that lives for exactly so long. Those used last are kept: one costs a read."""
@@ -423,10 +511,20 @@ class RequestBuilder:
 
     def resolve_all(self, keys: Iterable[str]) -> dict[str, Key]:
         """Full keys by the keys as the caller wrote them, once each."""
-        resolved: dict[str, Key] = {}
-        for key in self.some("key", keys):
-            resolved[key] = self._known_keys[key] if key.__class__ is str else self.keys.resolve(key)
-        return resolved
+        return {name: full for name, (full, _) in self._known_all(keys).items()}
+
+    def _known_all(self, keys: Iterable[str]) -> dict[str, tuple[Key, bytes]]:
+        """The same, each with what it is known by in entries."""
+        texts, known = self._texts, self._known
+        return {key: texts[key] if key.__class__ is str else known(key) for key in self.some("key", keys)}
+
+    def _known(self, key: str) -> tuple[Key, bytes]:
+        """The full key of what is no plain text, with what it is known by in entries."""
+        return self._built[key] if key.__class__ is Key else self._resolved(key)
+
+    def _resolved(self, key: str) -> tuple[Key, bytes]:
+        full = self.keys.resolve(key)
+        return full, key_check(full)
 
 
 def listed(verb: str, what: str, given: Iterable[Any]) -> Iterable[Any]:

@@ -24,6 +24,7 @@ from sansio_cache.step import (
     Loaded,
     Locked,
     Looked,
+    ManyFound,
     ManyInvalidated,
     ManyLoaded,
     ManyRead,
@@ -126,6 +127,8 @@ def found(names: Iterable[Any], outcome: Outcome) -> dict[Any, Any]:
     """What the readers of many keys give: what there is, by the keys as the caller wrote them."""
     if isinstance(outcome, Raised):
         raise outcome.error
+    if isinstance(outcome, ManyFound):
+        return dict(zip(names, outcome.values, strict=True))
     _raise_failure(outcome)
     assert isinstance(outcome, ManyRead | ManyLoaded)
     pairs = zip(names, outcome.values, strict=True)

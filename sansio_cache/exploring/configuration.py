@@ -16,7 +16,9 @@ from sansio_cache.cell import NONCE_BYTES, Cell, Kind, Tag
 from sansio_cache.codec import Codec, codec_for
 from sansio_cache.coordinator import Coordinator
 from sansio_cache.entry import MissReason, seal
+from sansio_cache.exploring.glancing import Kinds, glancing
 from sansio_cache.exploring.invariants import ALL, Invariant
+from sansio_cache.glance import NO_NAMED_TAGS, named_tags
 from sansio_cache.loader import Fresh
 from sansio_cache.memory_store import Kept, MemoryStore
 from sansio_cache.notices import OperationName
@@ -115,6 +117,13 @@ class Deed(Enum):
     __hash__ = object.__hash__
 
 
+_OPERATIONS: Final = {
+    Deed.GET: OperationName.GET,
+    Deed.LOAD: OperationName.GET_OR_LOAD,
+    Deed.LOAD_MANY: OperationName.GET_OR_LOAD_MANY,
+}
+
+
 @attrs.frozen(eq=False)
 class Act:
     """One thing that a worker does. Each is made once, and compared by its identity.
@@ -156,6 +165,11 @@ class Act:
     def is_read(self) -> bool:
         """Whether it returns a value to be judged."""
         return self.deed in (Deed.LOAD, Deed.LOAD_MANY, Deed.GET, Deed.UPDATE, Deed.TOUCH)
+
+    @property
+    def may_refresh(self) -> bool:
+        """Whether it may begin a refresh in the background."""
+        return self.deed is Deed.LOAD
 
     @property
     def heeds_tag(self) -> bool:
@@ -263,6 +277,7 @@ class Configuration:
         request: What a get-or-load is asked for, or a wrong one.
         load, load_batch, remove, store_values, store_new, count, begin_mutation, end_mutation: Begin an
             operation, or a wrong one.
+        glances: How reads look before their machines do, or a wrong way; None where they do not.
     """
 
     name: str
@@ -293,6 +308,7 @@ class Configuration:
     store_new: Callable[..., Step] = add
     count: Callable[..., Step] = update
     end_mutation: Callable[..., Step] = end
+    glances: Kinds | None = None
 
     @property
     def acts(self) -> tuple[Act, ...]:
@@ -314,8 +330,23 @@ class Configuration:
 
     # The requests of operations.
 
-    def read(self, act: Act, nonce: bytes, skip: MissReason | None, bypassed: frozenset[str]) -> Step:
-        """The first step of a read."""
+    def read(
+        self,
+        act: Act,
+        nonce: bytes,
+        skip: MissReason | None,
+        bypassed: frozenset[str],
+        *,
+        may_glance: bool = False,
+    ) -> Step:
+        """The first step of a read; it looks first where it may."""
+        if self.glances is None or not may_glance or (act.may_refresh and self.policy.refreshes_early):
+            return self._read(act, nonce, skip, bypassed)
+        tags = named_tags(act.tags, act.tag_keys) if act.tagged else NO_NAMED_TAGS
+        begun = self._read(act, nonce, None, bypassed)
+        return glancing(self.glances, _OPERATIONS[act.deed], act.codec, tags, self.policy, begun, NOW_S)
+
+    def _read(self, act: Act, nonce: bytes, skip: MissReason | None, bypassed: frozenset[str]) -> Step:
         if act.deed is Deed.TOUCH:
             longer = Longer(HARD_TTL_MS, HARD_TTL_MS, nonce)
             looking = LookRequest(act.keys[0], act.codec, TIMEOUTS, NOW_S, bypassed=bypassed, longer=longer)

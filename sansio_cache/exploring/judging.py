@@ -14,6 +14,7 @@ from sansio_cache.step import (
     Abandoned,
     Loaded,
     Looked,
+    ManyFound,
     ManyLoaded,
     Missing,
     Outcome,
@@ -68,6 +69,8 @@ def _version(value: Any) -> int:
 
 def _versions(act: Act, outcome: Outcome) -> list[tuple[int, int]]:
     """What a read returned: for each key that has a value, its place and the version."""
+    if isinstance(outcome, ManyFound):
+        return [(place, int(value)) for place, value in zip(act.places, outcome.values, strict=True)]
     if isinstance(outcome, ManyLoaded):
         pairs = zip(act.places, outcome.values, strict=True)
         return [(place, _version(each.value)) for place, each in pairs if isinstance(each, Value)]

@@ -29,6 +29,8 @@ NAMELESS: Final = b"nameless"
 _CONSTANTS: Final = frozenset({NO_GRANT, LONG_AGO})
 _WHOLE: Final = (Act, Budget, Codec, StoreTimeouts, Policy)
 """Values that mention no id."""
+_NO_IDS: Final = frozenset({"checks"})
+"""Fields that look as if they did."""
 _LENGTH_BYTES: Final = 2
 
 T = TypeVar("T")
@@ -89,7 +91,7 @@ def _field_names(cls: type[Any]) -> tuple[str, ...]:
         if issubclass(cls, _WHOLE):
             pass
         elif issubclass(cls, Struct):
-            names = cls.__struct_fields__
+            names = tuple(field for field in cls.__struct_fields__ if field not in _NO_IDS)
         elif attrs.has(cls):
             names = tuple(field.name for field in attrs.fields(cls))
         _fields[cls] = names

@@ -109,8 +109,10 @@ class Running(Driving):
         if skip is None and act.is_without_store:
             skip = MissReason.STORE_ERROR
         bypassed = self.coordinator.bypassed
+        may_glance = not act.is_without_store and self.coordinator.may_glance(*act.keys, *act.tag_keys)
         self.workers[i] = replace(worker, floor=floor, own_floor=self._own_floor(floor))
-        self._take(i, self.configuration.read(act, self._nonce(i), skip, bypassed), Stage.RUNNING)
+        step = self.configuration.read(act, self._nonce(i), skip, bypassed, may_glance=may_glance)
+        self._take(i, step, Stage.RUNNING)
 
     # Moves.
 

@@ -26,11 +26,12 @@ from sansio_cache.commands import (
     TouchCell,
 )
 from sansio_cache.coordinator import Change, Coordinator
-from sansio_cache.entry import MissReason
+from sansio_cache.entry import BODY_HEADER_BYTES, TAGS_AT, MissReason
 from sansio_cache.events import (
     AcquireReply,
     CellRead,
     CellsFilled,
+    CellsRead,
     CellSwapped,
     Computed,
     ComputeFailed,
@@ -46,7 +47,8 @@ from sansio_cache.events import (
     Woke,
 )
 from sansio_cache.exploring.configuration import CODEC, FAR_MS, HARD_TTL_MS, KEY, LAPSED_MS, TIMEOUTS
-from sansio_cache.exploring.naming import replace, tags_of
+from sansio_cache.exploring.naming import payload_of, replace, tags_of
+from sansio_cache.glance import Glance, GlanceMany
 from sansio_cache.loader import Absent
 from sansio_cache.memory_store import MemoryStore
 from sansio_cache.notices import InvalidationFailed, Notice, OperationName
@@ -70,6 +72,7 @@ from sansio_cache.single_flight import Following, Load, LoadName, Phase, SingleF
 from sansio_cache.step import (
     Abandoned,
     Loaded,
+    ManyFound,
     ManyHeld,
     ManyInvalidated,
     ManyStored,
@@ -84,6 +87,75 @@ from sansio_cache.step import (
 )
 from sansio_cache.tags import NO_VERSION, VERSION_BYTES, Versions, is_tag_key, tag_key
 from sansio_cache.waits import Waiter, Waits
+
+# Glances.
+
+
+class BlindToExpiry(Glance):
+    """A glance that does not look at the soft expiry."""
+
+    def at(self, event: Event) -> Value | None:
+        return super().at(_without_expiry(event))
+
+
+class ManyBlindToExpiry(GlanceMany):
+    """The same at many keys."""
+
+    def at(self, event: Event) -> ManyFound | None:
+        return super().at(_without_expiry(event))
+
+
+class BlindToTags(Glance):
+    """A glance that takes the versions in the entry for those of now."""
+
+    def at(self, event: Event) -> Value | None:
+        return super().at(_with_versions_of_entries(event))
+
+
+class ManyBlindToTags(GlanceMany):
+    """The same at many keys."""
+
+    def at(self, event: Event) -> ManyFound | None:
+        return super().at(_with_versions_of_entries(event))
+
+
+class BlindToUnnamedTags(Glance):
+    """A glance that skips the tags that an entry has besides those that are named."""
+
+    def at(self, event: Event) -> Value | None:
+        if not isinstance(event, CellRead) or not isinstance(event.cell, Cell) or not event.cell.body:
+            return super().at(event)
+        body = event.cell.body
+        untagged = body[:TAGS_AT] + b"\0" + body[TAGS_AT + 1 : BODY_HEADER_BYTES] + payload_of(body)
+        return super().at(replace(event, stored=replace(event.cell, body=untagged)))
+
+
+def _without_expiry(event: Event) -> Event:
+    if isinstance(event, CellRead) and isinstance(event.cell, Cell):
+        return replace(event, stored=replace(event.cell, soft_ms=0))
+    if isinstance(event, CellsRead):
+        cells = (replace(cell, soft_ms=0) if isinstance(cell, Cell) else cell for cell in event.cells)
+        return replace(event, stored=tuple(cells))
+    return event
+
+
+def _with_versions_of_entries(event: Event) -> Event:
+    if not isinstance(event, CellRead | CellsRead) or not event.versions:
+        return event
+    cells = (event.cell,) if isinstance(event, CellRead) else event.cells
+    for cell in cells:
+        if isinstance(cell, Cell) and cell.body:
+            return replace(event, versions=tuple(version for _, _, version in tags_of(cell.body)))
+    return event
+
+
+@attrs.define
+class GlancingCoordinator(Coordinator):
+    """A process whose reads look first, also where it knows more than the store."""
+
+    def may_glance(self, *keys: str) -> bool:
+        return True
+
 
 # Stores.
 
@@ -976,7 +1048,7 @@ def _as_expired(state: State, event: Event) -> Event:
     if isinstance(state, LoadReading) and isinstance(event, CellRead) and isinstance(event.cell, Cell):
         is_readable = event.cell.body[8:16] == state.request.codec.fingerprint
         if not is_readable:
-            return replace(event, cell=replace(event.cell, soft_ms=LAPSED_MS))
+            return replace(event, stored=replace(event.cell, soft_ms=LAPSED_MS))
     return event
 
 

@@ -37,6 +37,7 @@ from sansio_cache.spans import Subject, result_of, subject_of
 from sansio_cache.step import (
     Abandoned,
     Completed,
+    ManyFound,
     ManyHeld,
     ManyInvalidated,
     ManyLoaded,
@@ -124,6 +125,7 @@ def test_what_no_user_has_begun_is_about_nothing(step):
         (Unavailable(FailureKind.TIMEOUT), {Missed}, Result.UNAVAILABLE),
         (TookTooLong(1.0), {Missed}, Result.TIMED_OUT),
         (Abandoned(), {Missed}, Result.ABANDONED),
+        (ManyFound((7,)), {Hit}, Result.HIT),
         (ManyRead(()), {Hit}, Result.HIT),
         (ManyRead(()), {Hit, Missed}, Result.PARTIAL),
         (ManyRead(()), {Missed}, Result.MISSING),

@@ -182,9 +182,20 @@ def test_an_entity_for_which_a_place_is_kept_is_there_from_the_start_and_after_a
 
 def test_the_keys_that_are_remembered_by_their_entity_are_bounded():
     fold = StatsFold()
-    fold.record(Hit(f"shop:user:{number}") for number in range(5_000))
-    assert len(fold._by_key) <= 1024
-    assert fold.snapshot().entities["user"].redis_hits == 5_000
+    for number in range(300_000):
+        fold.record([Hit(f"shop:user:{number}")])
+    assert len(fold._by_key) <= 24_576
+    assert "shop:user:0" not in fold._by_key, "what is not used any more makes room"
+    assert fold.snapshot().entities["user"].redis_hits == 300_000
+
+
+def test_of_more_keys_in_turn_than_are_remembered_some_are():
+    fold = StatsFold()
+    for number in range(30_000):
+        fold.record([Hit(f"shop:user:{number}")])
+    remembered = set(fold._by_key)
+    fold.record(Hit(f"shop:user:{number}") for number in range(15_000))
+    assert set(fold._by_key) == remembered, "it does not begin anew with each key that it does not hold"
 
 
 def test_totals_and_the_hit_rate_count_stale_answers_as_answers():

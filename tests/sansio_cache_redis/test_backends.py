@@ -8,17 +8,20 @@ import anyio
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from redis.exceptions import ResponseError
 
-from sansio_cache.cell import HEADER_BYTES, MAGIC, Kind, parse_cell
-from sansio_cache.commands import NO_TAGS, ONE_PART, DeleteKeys, HoldCells, Ping, ReadCell
+from sansio_cache.cell import HEADER_BYTES, MAGIC, Kind
+from sansio_cache.commands import NO_TAGS, ONE_PART, DeleteKeys, HoldCells, Ping, ReadCell, ReadTags
 from sansio_cache.config import CacheConfig, RedisConfig
 from sansio_cache.events import CellRead, FailureKind, HoldsTaken, KeysDeleted, Ponged, StoreFailed
 from sansio_cache.health import Health
+from sansio_cache.tags import VERSION_BYTES
 from sansio_cache_redis import wire
 from sansio_cache_redis.backend import anyio as backend_anyio
 from sansio_cache_redis.backend import sync as backend_sync
+from sansio_cache_redis.reasons import Where
 from sansio_cache_redis.replies import ServerClock
-from sansio_cache_redis.wire import decode
+from sansio_cache_redis.wire import EventReader, decode
 from sansio_cache_runtime.sync.background import Background
 from support.proxy import HOLD, FaultProxy, Proxy, Relay, command
 from support.runtimes import until
@@ -321,7 +324,7 @@ def test_a_fault_in_decoding_is_an_event_and_breaks_no_connection(runtime, redis
                 assert isinstance(await backend.answer(Ping(PATIENT_S)), Ponged)
                 with monkeypatch.context() as patched:
                     patched.setattr(wire, "decode", fail)
-                    event = await backend.answer(ReadCell("ns:k", PATIENT_S))
+                    event = await backend.answer(ReadTags(("ns:%t:k",), PATIENT_S))
                 assert isinstance(event, StoreFailed)
                 assert event.kind is FailureKind.OTHER
                 assert isinstance(await backend.answer(ReadCell("ns:k", PATIENT_S)), CellRead)
@@ -356,6 +359,25 @@ def test_under_asyncio_a_read_is_a_future_and_no_coroutine(redis_url):
     st.none() | st.integers(0, 10**13),
 )
 def test_a_plain_read_says_what_the_parts_say_that_it_does_without(raw, offset_ms):
-    clock = ServerClock(offset_ms)
-    event = decode(ReadCell("ns:k", 1.0), [raw], clock, 7.5)
-    assert event == CellRead(7.5, parse_cell(raw), clock.now_ms(7.5))
+    clock, command = ServerClock(offset_ms), ReadCell("ns:k", 1.0)
+    reader = EventReader(lambda: 7.5, clock, lambda: None, Where("there"))
+    assert reader.read(command, [raw]) == decode(command, [raw], clock, 7.5)
+    assert reader.read(command, [raw]) == CellRead(7.5, raw, clock.now_ms(7.5))
+
+
+@given(
+    st.none() | st.binary(max_size=3),
+    st.lists(
+        st.none()
+        | st.binary(max_size=VERSION_BYTES + 1)
+        | st.binary(min_size=VERSION_BYTES, max_size=VERSION_BYTES)
+        | st.just(ResponseError("WRONGTYPE x"))
+        | st.just(7),
+        max_size=3,
+    ),
+)
+def test_a_read_with_tags_says_what_the_parts_say_that_it_does_without(raw, versions):
+    clock = ServerClock(5)
+    command = ReadCell("ns:k", 1.0, tuple(f"ns:%t:{number}" for number in range(len(versions))))
+    reader = EventReader(lambda: 7.5, clock, lambda: None, Where("there"))
+    assert reader.read(command, [raw, *versions]) == decode(command, [raw, *versions], clock, 7.5)

@@ -18,11 +18,12 @@ from weakref import WeakSet, finalize
 
 from sansio_cache.config import CacheConfig, CacheOptions
 from sansio_cache.errors import CacheClosedError
+from sansio_cache.glance import Beginning
 from sansio_cache.health import Health
 from sansio_cache.loader import Absent, Form, Fresh, LoadContext, Storable
 from sansio_cache.notices import OperationName
 from sansio_cache.policy import Policy
-from sansio_cache.step import Loaded, ManyHeld, Outcome, Step, Value
+from sansio_cache.step import Loaded, ManyHeld, Outcome, Value
 from sansio_cache.strategies import Strategy
 from sansio_cache_runtime.anyio.background import Background
 from sansio_cache_runtime.anyio.bindings import Bindings
@@ -946,7 +947,7 @@ class Cache(Primitives):
 
     # Inside.
 
-    async def _run(self, step: Step, loader: Callable[..., Any] | None = None) -> Outcome:
+    async def _run(self, step: Beginning, loader: Callable[..., Any] | None = None) -> Outcome:
         return await self._bound().run(step, loader)
 
     def _in_background(self) -> Background:

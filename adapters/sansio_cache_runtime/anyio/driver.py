@@ -27,6 +27,7 @@ from sansio_cache.commands import (
 from sansio_cache.coordinator import Coordinator, interrupted
 from sansio_cache.errors import CacheClosedError
 from sansio_cache.events import Event, FailureKind, StoreFailed
+from sansio_cache.glance import Beginning
 from sansio_cache.part import Recovery
 from sansio_cache.single_flight import Following
 from sansio_cache.step import Outcome, Step
@@ -75,15 +76,14 @@ class Driver(DriverBase[LoopEvent, AnyioBackend]):
         self._background = background
         self._workers = Workers(background)
         self._lease_renewer = LeaseRenewer(clock, background, self.run)
-        self._closing = LoopEvent()
 
     async def run(
-        self, step: Step, loader: Callable[..., Any] | None = None, call: Call | None = None
+        self, step: Beginning, loader: Callable[..., Any] | None = None, call: Call | None = None
     ) -> Outcome:
         """Run an operation to its end.
 
         Args:
-            step: Its first step.
+            step: What it begins with.
             loader: The caller's.
             call: Under whose ticket the operation was begun, where it was.
 
@@ -93,6 +93,16 @@ class Driver(DriverBase[LoopEvent, AnyioBackend]):
         """
         if self._is_closed:
             raise CacheClosedError("the cache is closed: make another")
+        begun: Step | Outcome = (
+            step
+            if isinstance(step, Step)
+            else self._glanced(
+                step, await self._backend.answer(step.command)
+            )  # mostly a hit, and that is all
+        )
+        return await self._go_on(begun, loader, call) if isinstance(begun, Step) else begun
+
+    async def _go_on(self, step: Step, loader: Callable[..., Any] | None, call: Call | None) -> Outcome:
         coordinator, recorder = self._coordinator, self._recorder
         if recorder.subscribers.wants_hits:
             call = self._follow(step, loader, call)
@@ -134,10 +144,7 @@ class Driver(DriverBase[LoopEvent, AnyioBackend]):
 
     async def close(self) -> None:
         """End the background tasks; what they hold is given back while there is a store to take it."""
-        self._is_closed = True
-        self._closing.set()
-        for watch in list(self._watches):
-            watch.wake()
+        self._begin_closing()
         self._lease_renewer.close()
         if self._backend.listener is not None:
             self._backend.listener.close(wait=False)

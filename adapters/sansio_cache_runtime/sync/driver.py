@@ -25,6 +25,7 @@ from sansio_cache.commands import (
 from sansio_cache.coordinator import Coordinator, interrupted
 from sansio_cache.errors import CacheClosedError
 from sansio_cache.events import Event
+from sansio_cache.glance import Beginning
 from sansio_cache.part import Recovery
 from sansio_cache.single_flight import Following
 from sansio_cache.step import Outcome, Step
@@ -70,13 +71,14 @@ class Driver(DriverBase[ThreadEvent, SyncBackend]):
         self._lease_renewer = LeaseRenewer(
             clock, background, lambda command: self._backend.perform(command), self._note
         )
-        self._closing = ThreadEvent()
 
-    def run(self, step: Step, loader: Callable[..., Any] | None = None, call: Call | None = None) -> Outcome:
+    def run(
+        self, step: Beginning, loader: Callable[..., Any] | None = None, call: Call | None = None
+    ) -> Outcome:
         """Run an operation to its end.
 
         Args:
-            step: Its first step.
+            step: What it begins with.
             loader: The caller's.
             call: Under whose ticket the operation was begun, where it was.
 
@@ -88,6 +90,14 @@ class Driver(DriverBase[ThreadEvent, SyncBackend]):
             begin_in_child()  # which makes this driver anew
         if self._is_closed:
             raise CacheClosedError("the cache is closed: make another")
+        begun: Step | Outcome = (
+            step
+            if isinstance(step, Step)
+            else self._glanced(step, self._backend.perform(step.command))  # mostly a hit, and that is all
+        )
+        return self._go_on(begun, loader, call) if isinstance(begun, Step) else begun
+
+    def _go_on(self, step: Step, loader: Callable[..., Any] | None, call: Call | None) -> Outcome:
         coordinator, recorder = self._coordinator, self._recorder
         if recorder.subscribers.wants_hits:
             call = self._follow(step, loader, call)
@@ -127,10 +137,7 @@ class Driver(DriverBase[ThreadEvent, SyncBackend]):
 
     def close(self) -> None:
         """End the background threads."""
-        self._is_closed = True
-        self._closing.set()
-        for watch in list(self._watches):
-            watch.wake()
+        self._begin_closing()
         self._release_held()
         self._background.stop()
         self._workers.close()

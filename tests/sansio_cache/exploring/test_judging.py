@@ -11,7 +11,7 @@ from sansio_cache.exploring.invariants import Invariant
 from sansio_cache.exploring.judging import judged_fill, judged_read
 from sansio_cache.exploring.naming import grant_of
 from sansio_cache.exploring.process import Worker
-from sansio_cache.step import OVER, Loaded, ManyLoaded, Missing, Step, Value
+from sansio_cache.step import OVER, Loaded, ManyFound, ManyLoaded, Missing, Step, Value
 
 READ = Act(Deed.LOAD)
 READ_MANY = Act(Deed.LOAD_MANY, (0, 1))
@@ -81,3 +81,8 @@ def filling(*versions):
 )
 def test_a_reader_stores_only_what_it_has_loaded_under_its_grant(worker, step, broken):
     assert [invariant for invariant, _ in judged_fill(worker, step)] == broken
+
+
+def test_what_a_batch_has_found_at_the_first_look_is_judged_key_by_key():
+    assert judged(READ_MANY, ManyFound((2, 3)), (3, 3, 0, 0)) == [Invariant.S1_READ]
+    assert judged(READ_MANY, ManyFound((3, 3)), (3, 3, 0, 0)) == []
