@@ -316,6 +316,11 @@ async def test_writers_that_take_ids_are_given_them(world):
     assert rows == {7: "Ada", 8: "Grace", 9: "Hopper"}
     assert await names.get_many([7, 8, 9]) == rows
 
+    last = {}  # whose `update` is built in, and does not say what it takes
+    things = world.cache.entity("thing", dict[str, int], id="id", writer=last.update)
+    await things.write({"id": 7})
+    assert last == {"id": 7}
+
 
 # Ids.
 
