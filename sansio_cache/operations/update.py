@@ -17,7 +17,7 @@ from typing import Any, assert_never
 
 import attrs
 
-from sansio_cache.backoff import pause_s
+from sansio_cache.backoff import contended_pause_s
 from sansio_cache.budget import Budget, StoreTimeouts
 from sansio_cache.codec import Codec
 from sansio_cache.commands import Compute, Sleep
@@ -232,7 +232,7 @@ class UpdateSwapping(AsksStore):
                 left_s = request.started_s + request.wait_s - now_s
                 if left_s <= 0:
                     return request.end(TookTooLong(now_s - request.started_s), now_s, refused)
-                pause = min(pause_s(request.seed, self.turn, left_s), left_s)
+                pause = min(contended_pause_s(request.seed, self.turn), left_s)
                 return Step(UpdatePausing(request, self.turn), Sleep(pause), notices=(refused,))
             case CellSwapped(now_s=now_s):
                 return request.end(self.outcome, now_s, Stored(request.key))

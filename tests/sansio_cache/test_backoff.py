@@ -11,10 +11,12 @@ from sansio_cache.backoff import (
     FIRST_PAUSE_S,
     LASTING_S,
     LONGEST_CONNECT_PAUSE_S,
+    LONGEST_CONTENDED_S,
     LONGEST_PAUSE_S,
     PATIENCE_S,
     Connecting,
     connect_pause_s,
+    contended_pause_s,
     pause_s,
     watched_pause_s,
 )
@@ -117,3 +119,12 @@ def test_another_begins_beside_one_that_takes_too_long_and_a_third_after_twice_a
     assert not connecting.is_worth_waiting_for(5.0, 1, 5.0 + PATIENCE_S)
     assert connecting.is_worth_waiting_for(5.0, 2, 5.0 + 1.9 * PATIENCE_S)
     assert not connecting.is_worth_waiting_for(5.0, 2, 5.0 + 2 * PATIENCE_S)
+
+
+@pytest.mark.parametrize("turn", [0, 3, 10, 100])
+def test_who_was_overtaken_pauses_for_anything_up_to_twice_as_long_each_time(turn):
+    longest_s = min(FIRST_PAUSE_S * 2.0 ** min(turn, 20), LONGEST_CONTENDED_S)
+    pauses = [contended_pause_s(seed, turn) for seed in range(200)]
+
+    assert 0 <= min(pauses) < longest_s / 4
+    assert longest_s / 2 < max(pauses) <= longest_s
