@@ -62,6 +62,10 @@ def _frozen_mapping(given: Mapping[Any, Any]) -> Mapping[Any, Any]:
     return FrozenMapping(given)
 
 
+_REFRESH: Final = OperationName.REFRESH
+_ABANDONED: Final = Result.ABANDONED
+"""Looking a member of an enumeration up takes as long as counting."""
+
 _GLOB: Final = frozenset("*?[\\")
 _BUCKETS: Final = 4 * 62
 """More than there is to be counted: the last ones are for tens of thousands of years."""
@@ -463,16 +467,20 @@ class StatsFold:
             for key in keys:
                 (by_key.get(key) or self._of(key)).hits += 1
             buckets = latency.get(glance.operation) or self._buckets_of(glance.operation)
-            took_us = max(int((now_s - glance.started_s) * 1e6), 0)
+            took_us = int((now_s - glance.started_s) * 1e6)
+            if took_us < 0:
+                took_us = 0
             buckets[_BUCKET_OF[took_us] if took_us < len(_BUCKET_OF) else _bucket(took_us)] += 1
             buckets[_BUCKETS] += took_us
 
     def _ended(self, notice: Ended) -> None:
         operation = notice.operation
-        if operation is OperationName.REFRESH or notice.result is Result.ABANDONED:
+        if operation is _REFRESH or notice.result is _ABANDONED:
             return  # nobody has waited for it, or it came to nothing
         buckets = self._latency.get(operation) or self._buckets_of(operation)
-        took_us = max(int(notice.took_s * 1e6), 0)
+        took_us = int(notice.took_s * 1e6)
+        if took_us < 0:  # a clock may go back
+            took_us = 0
         bucket = _BUCKET_OF[took_us] if took_us < len(_BUCKET_OF) else _bucket(took_us)
         buckets[bucket] += 1
         buckets[_BUCKETS] += took_us
