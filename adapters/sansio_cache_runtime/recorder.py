@@ -223,6 +223,7 @@ class Recorder:
         self._counting = process_lock()
         self._is_counting = False
         self._uncounted.clear()
+        self._glances.clear()
         self._fold = self._fold.successor()
         self.subscribers.after_fork()
 

@@ -213,6 +213,14 @@ def test_a_process_that_was_forked_while_another_thread_counted_counts_in_the_ch
     assert recorder.snapshot().redis_hits == 1
 
 
+def test_hits_at_the_first_look_that_were_not_counted_yet_are_the_parents():
+    with Cache.from_url("memory://", namespace="shop") as cache:
+        cache.set("a", 1)
+        cache.get("a")  # counted when somebody asks
+        cache._recorder.after_fork()
+        assert cache.stats() == CacheStats()
+
+
 @pytest.mark.parametrize("cls", [Cache, anyio_package.Cache])
 def test_a_declared_entity_is_in_the_statistics_from_the_start(cls):
     cache = cls.from_url("memory://", namespace="shop")
