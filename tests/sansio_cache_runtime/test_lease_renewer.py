@@ -1,17 +1,21 @@
 """The lease renewer: it renews while there is something to renew, and is not there when there is not."""
 
 import gc
+import sys
 import threading
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
+from functools import partial
 from weakref import ref
 
+import anyio
 import pytest
 
 from sansio_cache import Policy
 from sansio_cache.commands import Lease, Renewal, RenewLeases
 from sansio_cache.events import FailureKind, LeasesRenewed, StoreFailed
 from sansio_cache.notices import LeaseLost, StoreErrored
+from sansio_cache_redis import anyio as anyio_colour
 from sansio_cache_redis.sync import Cache
 from sansio_cache_runtime.anyio.lease_renewer import LeaseRenewer as TimerRenewer
 from sansio_cache_runtime.loaders import Running
@@ -405,3 +409,57 @@ def test_a_renewer_that_is_dropped_does_not_live_as_long_as_its_timer():
     gc.collect()
     assert alive() is None
     wake()
+
+
+# What loads leave behind.
+
+LONG_LEASE = Policy(lease_s=3600, max_lease_s=3600)
+
+
+def blocks():
+    """How many pieces of memory the interpreter has given out."""
+    gc.collect()
+    return sys.getallocatedblocks()
+
+
+def grown_on_threads():
+    with Cache.from_url("memory://", namespace="n", policy=LONG_LEASE) as cache:
+
+        def load_some(count):
+            for number in range(count):
+                cache.invalidate(key := f"k{number % 10}")
+                cache.get_or_load(key, lambda: 1)
+            return blocks()
+
+        before = load_some(200)
+        return load_some(1_500) - before
+
+
+async def grown_in_a_loop():
+    async def one():
+        return 1
+
+    async with anyio_colour.Cache.from_url("memory://", namespace="n", policy=LONG_LEASE) as cache:
+
+        async def load_some(count):
+            for number in range(count):
+                await cache.invalidate(key := f"k{number % 10}")
+                await cache.get_or_load(key, one)
+            return blocks()
+
+        before = await load_some(200)
+        return await load_some(1_500) - before
+
+
+@pytest.mark.parametrize(
+    "grown",
+    [
+        grown_on_threads,
+        partial(anyio.run, grown_in_a_loop, backend="asyncio"),
+        partial(anyio.run, grown_in_a_loop, backend="trio"),
+    ],
+    ids=["threads", "asyncio", "trio"],
+)
+def test_loads_that_are_over_leave_nothing_that_grows(grown):
+    """Leases of an hour are due after twenty minutes: none of these loads waits for that."""
+    assert grown() < 1_000, "less than one piece a load; a renewal that is kept has several"
