@@ -6,7 +6,7 @@ import json
 import sys
 import threading
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import trio
@@ -17,6 +17,9 @@ from sansio_cache_redis import sync as cache_sync
 VALUE = {"id": 1, "name": "a name", "tags": ["a", "b", "c"], "text": "x" * 120}
 BATCH = [f"b{number}" for number in range(100)]
 FRESH = itertools.count()
+TAGS = ("users",)
+MANY = [f"i{number}" for number in range(20_000)]
+IN_TURN = itertools.cycle(MANY)
 
 
 def timed(operations: int, work: Callable[[], object]) -> float:
@@ -81,7 +84,10 @@ def threads_cases(url: str, name: str) -> dict[str, Callable[[], float]]:
     cases = {
         "get hit, 1": lambda: alone(3000, lambda: cache.get("k")),
         "get_or_load hit, 1": lambda: alone(3000, lambda: cache.get_or_load("k", load)),
+        "tagged hit, 1": lambda: alone(2000, lambda: cache.get_or_load("t", load, tags=TAGS)),
+        "hit with ttl=, 1": lambda: alone(2000, lambda: cache.get_or_load("k", load, ttl=300)),
         "get hit, 8": lambda: timed(4000, lambda: on_threads(8, 500, lambda: cache.get("k"))),
+        "get hit, 32": lambda: timed(6400, lambda: on_threads(32, 200, lambda: cache.get("k"))),
         "miss, 1": lambda: alone(600, miss),
         "set, 1": lambda: alone(1000, lambda: cache.set("s", VALUE)),
         "get_many of 100": lambda: alone(150, lambda: cache.get_many(BATCH)),
@@ -91,11 +97,14 @@ def threads_cases(url: str, name: str) -> dict[str, Callable[[], float]]:
 
 
 def loop_cases(url: str, name: str, runner: Callable[[Callable[[], Awaitable[Any]]], Any]) -> dict[str, Any]:
-    def case(tasks: int, calls: int, call: Callable[[Any], Awaitable[Any]]) -> Callable[[], float]:
+    def case(
+        tasks: int, calls: int, call: Callable[[Any], Awaitable[Any]], keys: Sequence[str] = BATCH
+    ) -> Callable[[], float]:
         async def main() -> float:
             async with cache_anyio.Cache.from_url(url, namespace=f"{name}{next(FRESH)}") as cache:
                 await cache.set("k", VALUE)
-                await cache.set_many(dict.fromkeys(BATCH, VALUE))
+                for first in range(0, len(keys), 1000):
+                    await cache.set_many(dict.fromkeys(keys[first : first + 1000], VALUE))
                 best = float("inf")
 
                 async def work() -> None:
@@ -123,6 +132,10 @@ def loop_cases(url: str, name: str, runner: Callable[[Callable[[], Awaitable[Any
         "get hit, 1": case(1, 2000, lambda cache: cache.get("k")),
         "get hit, 50": case(50, 150, lambda cache: cache.get("k")),
         "get_or_load hit, 50": case(50, 150, lambda cache: cache.get_or_load("k", load_here)),
+        "tagged hit, 50": case(50, 150, lambda cache: cache.get_or_load("t", load_here, tags=TAGS)),
+        "hit with ttl=, 50": case(50, 150, lambda cache: cache.get_or_load("k", load_here, ttl=300)),
+        "get hit of 20,000 keys in turn, 50": case(50, 400, lambda cache: cache.get(next(IN_TURN)), MANY),
+        "get hit, 500": case(500, 15, lambda cache: cache.get("k")),
         "miss, 50": case(50, 20, lambda cache: cache.get_or_load(f"m{next(FRESH)}", load_here)),
         "set, 50": case(50, 30, lambda cache: cache.set("s", VALUE)),
         "get_many of 100": case(1, 150, lambda cache: cache.get_many(BATCH)),
