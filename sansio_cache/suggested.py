@@ -10,6 +10,7 @@ from decimal import Decimal
 from functools import reduce
 from itertools import islice
 from operator import or_
+from types import GenericAlias
 from typing import Any, Final, get_args
 
 import attrs
@@ -21,7 +22,6 @@ from sansio_cache.schema import mapped_class
 _MOST_LOOKED_AT: Final = 100
 _DEEPEST: Final = 8
 _LONGEST_TUPLE: Final = 8
-_DICT: Final[Any] = dict
 _PLAIN: Final = frozenset(
     {
         *(type(None), bool, int, float, str, bytes),
@@ -42,14 +42,14 @@ def type_of(value: Any, depth: int = 0) -> Any:
         return None
     if cls is tuple and 0 < len(value) <= _LONGEST_TUPLE:
         parts = tuple(type_of(each, depth + 1) for each in value)
-        return None if None in parts else cls[parts]
+        return None if None in parts else GenericAlias(cls, parts)
     if cls in (list, tuple, set, frozenset):
         part = _one_type(value, depth)
-        return None if part is None else cls[part, ...] if cls is tuple else cls[part]
+        return None if part is None else GenericAlias(cls, (part, ...) if cls is tuple else part)
     named = mapping_of(value) if cls is dict or (is_row(value) and not _is_declared(cls)) else None
     if named is not None:
         key, part = _one_type(named, depth), _one_type(named.values(), depth)
-        return None if key is None or part is None else _DICT[key, part]
+        return None if key is None or part is None else GenericAlias(dict, (key, part))
     return cls if _is_declared(cls) else None
 
 
