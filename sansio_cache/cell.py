@@ -9,7 +9,8 @@ Layout, big-endian, times on the server's clock::
     offset  size  field
          0     1  magic 0xC5: the format; another layout would use another byte
          1     1  kind: 0 empty (leased, no value), 1 value, 2 held by a writer
-         2    16  grant (a fencing token): client nonce (8) + server microseconds (8); zero = no lease
+         2    16  grant (a fencing token): client nonce (8) + place in its batch (1) + server
+                  microseconds (7); zero = no lease
         18     8  lease deadline, ms
         26     8  soft expiry, ms; zero = fresh for as long as the key lives
         34    16  filled_by: the grant under which the value was stored
@@ -93,8 +94,21 @@ def make_grant(nonce: bytes, server_us: int) -> bytes:
 
 
 def grant_us(grant: bytes) -> int:
-    """The server's clock in microseconds when a grant was issued; 0 for none."""
-    return int.from_bytes(grant[NONCE_BYTES:])
+    """When a grant was issued, in microseconds of the server's clock; 0 for none.
+
+    Keys whose grants one step of the server issues share that moment and the nonce: the place of each among
+    them, in the byte before, makes their ids differ.
+    """
+    return int.from_bytes(grant[NONCE_BYTES + 1 :])
+
+
+def issued_cell(kind: int, grant: bytes, lease_ms: int) -> Cell:
+    """The cell as the grant of a lease or a hold leaves it, where there is no value beneath.
+
+    All of it follows from the grant and from what was asked for, so that a store that can compare need not be
+    asked what it holds.
+    """
+    return Cell(kind, grant, grant_us(grant) // 1000 + lease_ms)
 
 
 def is_granted_to(grant: bytes, lease_id: bytes) -> bool:

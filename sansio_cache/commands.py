@@ -16,6 +16,7 @@ from typing import Any
 
 from msgspec import Struct
 
+from sansio_cache.cell import Kind
 from sansio_cache.keys import ONE_PART
 
 
@@ -37,13 +38,23 @@ class Lease(Struct, frozen=True):
 
 
 class Fill(Struct, frozen=True):
-    """One value to store under a grant. Times to live are milliseconds; soft 0 means none."""
+    """One value to store under a grant. Times to live are milliseconds; soft 0 means none.
+
+    `kind` and `lease_ms` are what the grant was issued with. A store that can compare then stores the value
+    where the cell is exactly as the grant has left it, and where it is not, answers `CHANGED`. Others judge
+    by the grant alone.
+    """
 
     key: str
     grant: bytes
     hard_ttl_ms: int
     soft_ttl_ms: int
     body: bytes
+    kind: int = Kind.EMPTY
+    """That of the cell without the value: empty, or held by a writer."""
+    lease_ms: int = 0
+    """How long the lease was to last; 0 where the cell is known to be otherwise by now, as the lease was
+    renewed or there is a value beneath: then the grant alone decides."""
 
 
 class ReadCell(Struct, frozen=True, gc=False):

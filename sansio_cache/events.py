@@ -111,11 +111,14 @@ class FillResult(IntEnum):
     REFUSED = 0
     STORED = 1
     ALREADY_STORED = 2
+    CHANGED = 3
+    """The cell is not as the grant has left it, and the store has done nothing: a renewal, a writer, an
+    invalidation, or this very fill before. To be asked again without `lease_ms`, which decides."""
 
     @property
     def is_accepted(self) -> bool:
         """Whether the value is, or was, in the cell under this very grant."""
-        return self is not FillResult.REFUSED
+        return self is FillResult.STORED or self is FillResult.ALREADY_STORED
 
 
 Stored: TypeAlias = bytes | Cell | Foreign | None

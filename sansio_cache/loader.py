@@ -11,7 +11,7 @@
 from __future__ import annotations
 
 from types import FunctionType, UnionType
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeAlias, TypeVar, _SpecialForm
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, Protocol, TypeAlias, TypeVar, _SpecialForm
 
 import attrs
 
@@ -92,3 +92,11 @@ class LoadContext:
 
     key: str
     previous: Any = attrs.field(default=None, hash=False)
+
+
+_WITH_LIFE: Final = (Fresh, Absent)
+
+
+def has_life(given: Any) -> bool:
+    """Whether what a loader gave has something left to live."""
+    return not (isinstance(given, _WITH_LIFE) and given.ttl == 0)

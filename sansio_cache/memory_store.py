@@ -58,6 +58,8 @@ class MemoryStore(StoreRules):
     max_entries: float = math.inf
     max_bytes: int = 64 * 2**20
     issued_us: int = 0
+    compares: bool = False
+    """Whether it fills as a server does that can compare. In memory it saves nothing: the simulations do."""
     size_bytes: int = attrs.field(default=0, init=False)
     _kept: OrderedDict[str, Kept] = attrs.field(factory=OrderedDict, init=False)
 

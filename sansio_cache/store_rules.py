@@ -25,6 +25,7 @@ from sansio_cache.cell import (
     Tag,
     grant_us,
     is_granted_to,
+    issued_cell,
     make_grant,
 )
 from sansio_cache.commands import (
@@ -97,6 +98,10 @@ class StoreRules(ABC):
     """Answers the store commands, on whatever keeps the cells."""
 
     __slots__ = ()
+
+    compares = False
+    """Whether it stores a value without a look at its grant where the cell is exactly as that has left it.
+    For a server that is one plain command, and no script."""
 
     def answer(self, command: StoreCommand, now_s: float, now_ms: int) -> StoreEvent:  # noqa: C901
         """Do what a command asks. One case a command.
@@ -216,12 +221,19 @@ class StoreRules(ABC):
 
     def _fill(self, fill: Fill, now_ms: int) -> FillResult:
         cell = self._read(fill.key, now_ms)
+        if self.compares and fill.lease_ms:
+            if cell != issued_cell(fill.kind, fill.grant, fill.lease_ms):
+                return FillResult.CHANGED
+            return self._store(fill, now_ms)
         if not isinstance(cell, Cell):
             return FillResult.REFUSED
         if cell.kind == Kind.VALUE and cell.filled_by == fill.grant:
             return FillResult.ALREADY_STORED
         if cell.grant != fill.grant:
             return FillResult.REFUSED
+        return self._store(fill, now_ms)
+
+    def _store(self, fill: Fill, now_ms: int) -> FillResult:
         soft_ms = now_ms + fill.soft_ttl_ms if fill.soft_ttl_ms else 0
         value = Cell(Kind.VALUE, NO_GRANT, 0, soft_ms, fill.grant, fill.body)
         self._keep(fill.key, value, now_ms + fill.hard_ttl_ms)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
+import msgspec
+
 from sansio_cache.cell import NONCE_BYTES
 from sansio_cache.commands import Capture
 from sansio_cache_redis.primitive_scripts import UNLOCK
@@ -18,12 +20,31 @@ EVERY_KEY: Final = b""
 """A message that concerns all keys of its channel."""
 
 
+SEVERAL: Final = b"%*"
+"""What a message about several keys begins with. No key does."""
+
+
 def wake_channel(key: str) -> bytes:
     """The Pub/Sub channel that tells waiters of a key's namespace which key has changed.
 
     A namespace holds no colon, so that it may stand for any of its keys.
     """
     return f"{key.partition(':')[0]}:%wake".encode()
+
+
+def about(keys: Sequence[bytes]) -> bytes:
+    """The message that keys of a channel have changed."""
+    return keys[0] if len(keys) == 1 else SEVERAL + msgspec.msgpack.encode(keys)
+
+
+def keys_of(message: bytes) -> list[bytes]:
+    """The keys that a message is about."""
+    if not message.startswith(SEVERAL):
+        return [message]
+    try:
+        return msgspec.msgpack.decode(message[len(SEVERAL) :], type=list[bytes])
+    except msgspec.MsgspecError:  # another version's, or another program's
+        return []
 
 
 def number(value: int) -> bytes:

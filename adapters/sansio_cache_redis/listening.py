@@ -2,9 +2,9 @@
 
 One Pub/Sub connection for a cache, on a thread of its own, opened by the first waiter and closed when
 nobody has waited for some time. All keys of a namespace share one Pub/Sub channel, and a message carries the
-key. The order is subscribe, re-check, wait: who begins to watch is woken when the subscription stands, so
-that nothing that came before it is missed (fault 25). A message that is lost all the same (fault 24) costs
-one fall-back interval of the waiter, and while there is no subscription waiters poll.
+key, or several. The order is subscribe, re-check, wait: who begins to watch is woken when the subscription
+stands, so that nothing that came before it is missed (fault 25). A message that is lost all the same
+(fault 24) costs one fall-back interval of the waiter, and while there is no subscription waiters poll.
 
 Whether it can be relied on is tested, as a waiter that is told nothing would sleep for ten times as long as
 one that polls. Before it subscribes, the connection publishes to its own channel, and nobody is woken by
@@ -26,7 +26,7 @@ from typing import Any, Final
 
 from redis.exceptions import ResponseError
 
-from sansio_cache_redis.calls import EVERY_KEY, wake_channel
+from sansio_cache_redis.calls import EVERY_KEY, keys_of, wake_channel
 from sansio_cache_redis.connections.opener import StartThread
 from sansio_cache_runtime.process import is_inside, process_lock
 from sansio_cache_runtime.sync.event import ThreadCondition, ThreadEvent
@@ -186,9 +186,11 @@ class Listener:
         for wake in wakes:
             wake()
 
-    def _tell(self, key: bytes) -> None:
+    def _tell(self, message: bytes) -> None:
         with self._lock:
-            concerned = self._watches.values() if key == EVERY_KEY else [self._watches.get(key, {})]
+            is_about_all = message == EVERY_KEY
+            some = (self._watches.get(key, {}) for key in keys_of(message))
+            concerned = self._watches.values() if is_about_all else some
             wakes = [wake for watches in concerned for wake in watches.values()]
         for wake in wakes:
             wake()

@@ -7,7 +7,30 @@ from __future__ import annotations
 
 from typing import Final
 
-from sansio_cache_redis.scripts import CLOCK, HEADER, LEASED_CELL, Script
+from sansio_cache_redis.scripts import CLOCK, Script
+
+# What a cell begins with, in the order of `sansio_cache.cell`.
+_HEADER: Final = """
+local zero = string.rep('\\0', 16)
+local function u64(text, at) return (struct.unpack('>I8', text, at)) end
+local function header(kind, grant, deadline, soft, filled_by)
+  return string.char(0xC5, kind) .. grant .. struct.pack('>I8I8', deadline, soft) .. filled_by
+end
+local function is_cell(v)
+  return type(v) == 'string' and #v >= 50 and v:byte(1) == 0xC5 and v:byte(2) <= 2
+end
+"""
+
+# The first 50 bytes are enough to see whose lease it is; false where there is none or it is not a cell.
+_LEASED_CELL: Final = """
+local function leased_cell(lease_id)
+  local v = redis.pcall('GETRANGE', KEYS[1], 0, 49)
+  if not is_cell(v) then return false end
+  local grant = v:sub(3, 18)
+  if grant == zero or grant:sub(1, #lease_id) ~= lease_id then return false end
+  return v
+end
+"""
 
 # Whether the first 67 bytes of a cell begin a value, and not only the answer that there is nothing.
 _IS_VALUE: Final = """
@@ -32,7 +55,7 @@ return {1, us, v, redis.call('PTTL', KEYS[1])}
 CLAIM: Final = Script(
     "claim",
     CLOCK
-    + HEADER
+    + _HEADER
     + _IS_VALUE
     + """
 local nonce, hold_ms = ARGV[1], tonumber(ARGV[2])
@@ -55,7 +78,7 @@ return {1, us, grant}
 SWAP: Final = Script(
     "swap",
     CLOCK
-    + HEADER
+    + _HEADER
     + _IS_VALUE
     + """
 local version, nonce, hard_ttl, soft_ttl = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
@@ -96,7 +119,7 @@ return {1, us, grant}
 TOUCH: Final = Script(
     "touch",
     CLOCK
-    + HEADER
+    + _HEADER
     + _IS_VALUE
     + """
 local v = redis.pcall('GETRANGE', KEYS[1], 0, 71)
@@ -105,7 +128,8 @@ local soft, left = u64(v, 27), redis.call('PTTL', KEYS[1])
 if soft > 0 and soft <= now then return {0, us} end
 local fresh_until = soft
 if soft == 0 then fresh_until = now + left end
-local filled = math.floor(u64(v, 43) / 1000)
+-- The byte before the microseconds is the place of a key in its batch.
+local filled = math.floor((struct.unpack('>I7', v, 44)) / 1000)
 local longer = math.min(now + ARGV[2] - fresh_until, filled + ARGV[3] - (now + left))
 if longer > 0 then
   if soft > 0 then redis.call('SETRANGE', KEYS[1], 26, struct.pack('>I8', soft + longer)) end
@@ -119,7 +143,7 @@ return {1, us}
 LOCK: Final = Script(
     "lock",
     CLOCK
-    + HEADER
+    + _HEADER
     + """
 local nonce, lease_ms = ARGV[1], tonumber(ARGV[2])
 local v = redis.pcall('GETRANGE', KEYS[1], 0, 49)
@@ -144,8 +168,8 @@ return {1, us, grant}
 UNLOCK: Final = Script(
     "unlock",
     CLOCK
-    + HEADER
-    + LEASED_CELL
+    + _HEADER
+    + _LEASED_CELL
     + """
 local v = leased_cell(ARGV[1])
 if not v then return {0, us} end

@@ -4,27 +4,41 @@
 their replies into one event. Error replies are values: the core decides what follows. Scripts go out as
 EVALSHA; where the server does not know one (it was restarted, flushed, failed over, or has evicted it:
 faults 6 and 7) that command, and only that, is sent again as EVAL.
+
+A value is stored without a script where the server can compare (`SET key value IFEQ cell`: Valkey 8.1,
+Redis 8.4; https://valkey.io/commands/set). The cell that the grant has left follows from the grant, and is
+not read first. Whether the server can is asked together with the first fill after a connection was opened, by
+a command that is refused in either case: the server behind an address may be another one from then on. One
+that does not know the option says so, nothing is done, and that fill goes through the script.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, Final, Generic, TypeVar, assert_never
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Final, TypeVar, assert_never
 
-import attrs
-from redis.exceptions import InvalidResponse, NoPermissionError, NoScriptError
+from redis.exceptions import InvalidResponse, NoPermissionError, ResponseError
 
+from sansio_cache.cell import (
+    HEADER,
+    MAGIC,
+    NO_GRANT,
+    Kind,
+    format_cell,
+    issued_cell,
+)
 from sansio_cache.commands import (
     AcquireLease,
     AcquireLeases,
     ClaimCell,
     DeleteKeys,
     ExpireCells,
-    Fill,
     FillCells,
     FreeLock,
     HoldCells,
     InspectCell,
+    LeaseRequest,
+    Mode,
     Ping,
     ReadCell,
     ReadCells,
@@ -60,10 +74,17 @@ from sansio_cache.events import (
     TagsRead,
     WriterFound,
 )
-from sansio_cache.keys import ONE_PART
 from sansio_cache.signals import let_through
-from sansio_cache.tags import VERSION_BYTES
-from sansio_cache_redis.calls import Args, capture_calls, number, script_call, wake_channel
+from sansio_cache_redis.calls import (
+    EVALSHA,
+    Args,
+    about,
+    capture_calls,
+    number,
+    script_call,
+    wake_channel,
+)
+from sansio_cache_redis.dialect import Dialect
 from sansio_cache_redis.errors import TooLargeError, classify
 from sansio_cache_redis.primitive_scripts import PRIMITIVES
 from sansio_cache_redis.primitive_wire import (
@@ -72,7 +93,6 @@ from sansio_cache_redis.primitive_wire import (
     encode_removal,
     removed_from,
 )
-from sansio_cache_redis.reasons import Where, reason_of
 from sansio_cache_redis.replies import (
     ARRAY,
     ServerClock,
@@ -87,9 +107,19 @@ from sansio_cache_redis.replies import (
     value_from,
     version_from,
 )
-from sansio_cache_redis.scripts import ACQUIRE, ALL, EXPIRE, FILL, HOLD, RELEASE, RENEW
+from sansio_cache_redis.scripts import (
+    ACQUIRE,
+    ALL,
+    EXPIRE,
+    FILL,
+    HOLD,
+    MOST_KEYS,
+    RELEASE,
+    RENEW,
+    Script,
+)
 
-E = TypeVar("E")
+T = TypeVar("T")
 
 _BY_SHA: Final = {script.sha: script for script in (*ALL, *PRIMITIVES)}
 
@@ -97,6 +127,10 @@ _BY_SHA: Final = {script.sha: script for script in (*ALL, *PRIMITIVES)}
 TIME: Final[Args] = (b"TIME",)
 _MOST_BESIDES_BYTES: Final = 4 * 2**20
 """A cell may carry 255 tags of up to 16,000 bytes each."""
+_LARGE_BYTES: Final = 16_384
+"""A value that is larger goes with the script's text, which is next to nothing beside it. With the digest it
+would have to be sent twice where the server does not know that."""
+_MODES: Final = {mode: mode.value.encode() for mode in Mode}
 _PLAIN: Final = (bytes, type(None))
 
 
@@ -123,47 +157,80 @@ def tell_time(reply: Any, on_time: Callable[[int], object]) -> None:
     on_time(server_us)
 
 
-def _get(key: str) -> Args:
+def _call_many(script: Script, keys: Sequence[str], *args: bytes) -> Args:
+    return (EVALSHA, script.sha, number(len(keys)), *(key.encode() for key in keys), *args)
+
+
+def in_chunks(parts: tuple[T, ...]) -> Iterator[tuple[T, ...]]:
+    """As many as a script may take at once, so that it does not keep the server for long."""
+    if len(parts) <= MOST_KEYS:
+        return iter((parts,))
+    return (parts[first : first + MOST_KEYS] for first in range(0, len(parts), MOST_KEYS))
+
+
+def read_one(key: str) -> Args:
+    """The command that reads a key."""
     return (b"GET", key.encode())
 
 
-def _fill(fill: Fill) -> Args:
-    key, ttls = fill.key, (number(fill.hard_ttl_ms), number(fill.soft_ttl_ms))
-    return script_call(FILL, key, fill.grant, *ttls, fill.body, wake_channel(key))
+def acquire_many(requests: tuple[LeaseRequest, ...], nonce: bytes, lease_ms: int) -> Args:
+    """The command that asks for some leases at once: no more than go into a script."""
+    refused = (argument for each in requests for argument in (each.seen, _MODES[each.mode]))
+    return _call_many(ACQUIRE, [each.key for each in requests], nonce, number(lease_ms), *refused)
 
 
-def encode(command: StoreCommand) -> list[Args]:  # noqa: C901 - one case a command
-    """The Redis commands that a semantic command stands for."""
+def _fills(command: FillCells, dialect: Dialect) -> list[Args]:
+    """One command for each fill; behind them a message about those that were compared, or the question."""
+    fills, tags = command.fills, map(read_one, command.tags)
+    compares = dialect.compares
+    compared: list[bytes] = []
+    commands: list[Args] = []
+    for fill in fills:
+        key, ttl = fill.key.encode(), number(fill.hard_ttl_ms)
+        soft_ms = dialect.soft_ms(fill)
+        cell = HEADER.pack(MAGIC, Kind.VALUE, NO_GRANT, 0, soft_ms, fill.grant) + fill.body
+        if compares and fill.lease_ms:
+            left = format_cell(issued_cell(fill.kind, fill.grant, fill.lease_ms))
+            commands.append((b"SET", key, cell, b"IFEQ", left, b"PX", ttl))
+            compared.append(key)
+            continue
+        args = (b"1", key, fill.grant, cell, ttl, wake_channel(fill.key))
+        is_large = len(cell) > _LARGE_BYTES
+        commands.append((b"EVAL", FILL.source, *args) if is_large else (EVALSHA, FILL.sha, *args))
+    if compared:
+        commands.append((b"PUBLISH", wake_channel(fills[0].key), about(compared)))
+    elif compares is None:
+        commands.append((b"SET", fills[0].key.encode(), b"", b"IFEQ", b"", b"PX", b"0"))
+    # The tags after the fills: whoever shares the value is to know that they still held then.
+    return [*commands, *tags]
+
+
+def encode(command: StoreCommand, dialect: Dialect) -> list[Args]:  # noqa: C901 - one case a command
+    """The Redis commands that a semantic command stands for, to a server that understands this."""
     if isinstance(command, ReadCell):  # nearly always: a pattern takes three times as long to match
         read = (b"GET", command.key.encode())
-        return [read, *map(_get, command.tags)] if command.tags else [read]
+        return [read, *map(read_one, command.tags)] if command.tags else [read]
     match command:
         case ReadCells(keys=keys, chunk=chunk, tags=tags):
             chunks = (keys[first : first + chunk] for first in range(0, len(keys), chunk))
-            return [*((b"MGET", *(key.encode() for key in part)) for part in chunks), *map(_get, tags)]
+            return [*((b"MGET", *(key.encode() for key in part)) for part in chunks), *map(read_one, tags)]
         case ReadTags(tags=tags):
-            return [*map(_get, tags)]
+            return [*map(read_one, tags)]
         case AcquireLease(key=key, nonce=nonce, lease_ms=lease_ms, seen=seen, mode=mode):
-            acquire = script_call(ACQUIRE, key, nonce, number(lease_ms), seen, mode.value.encode())
+            acquire = script_call(ACQUIRE, key, nonce, number(lease_ms), seen, _MODES[mode])
             return [*capture_calls(command.capture, nonce), acquire] if command.capture.tags else [acquire]
         case AcquireLeases(lease_requests=lease_requests, nonce=nonce, lease_ms=lease_ms, capture=capture):
-            acquires = (
-                script_call(ACQUIRE, each.key, nonce, number(lease_ms), each.seen, each.mode.value.encode())
-                for each in lease_requests
-            )
+            acquires = (acquire_many(chunk, nonce, lease_ms) for chunk in in_chunks(lease_requests))
             return [*capture_calls(capture, nonce), *acquires]
-        case FillCells(fills=fills, tags=tags):
-            # The tags after the fills: whoever shares the value is to know that they still held then.
-            return [*map(_fill, fills), *map(_get, tags)]
+        case FillCells():
+            return _fills(command, dialect)
         case RenewLeases(leases=leases, lease_ms=lease_ms):
             return [script_call(RENEW, each.key, each.lease_id, number(lease_ms)) for each in leases]
         case ReleaseLeases(leases=leases):
             return [script_call(RELEASE, each.key, each.lease_id, wake_channel(each.key)) for each in leases]
         case HoldCells(keys=keys, nonce=nonce, hold_ms=hold_ms, capture=capture):
-            return [
-                *capture_calls(capture, nonce),
-                *(script_call(HOLD, key, nonce, number(hold_ms)) for key in keys),
-            ]
+            holds = (_call_many(HOLD, chunk, nonce, number(hold_ms)) for chunk in in_chunks(keys))
+            return [*capture_calls(capture, nonce), *holds]
         case ExpireCells(keys=keys):
             return [script_call(EXPIRE, key, wake_channel(key)) for key in keys]
         case InspectCell() | ClaimCell() | SwapCell() | TouchCell() | TakeLock() | FreeLock():
@@ -180,151 +247,18 @@ def encode(command: StoreCommand) -> list[Args]:  # noqa: C901 - one case a comm
 
 
 def as_eval(args: Args) -> Args:
-    """A command with a script's digest, with its text instead."""
-    return (b"EVAL", _BY_SHA[args[1]].source, *args[2:])
+    """A command with a script's digest, with its text instead; another one as it is."""
+    return (b"EVAL", _BY_SHA[args[1]].source, *args[2:]) if args[0] == EVALSHA else args
 
 
-def unknown_scripts(replies: Sequence[Any]) -> list[int]:
-    """The places of the commands to send again, as the server does not know their scripts."""
-    return [place for place, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
-
-
-FIRST_REPLICA_S: Final = 0.1
-LONGEST_REPLICA_S: Final = 5.0
-"""After a replica's refusal the connections are closed, as another may lead to the new primary. Where it does
-not, they stay open for so long, in seconds, and then for twice as long: what can be read there is read."""
-
-
-@attrs.frozen
-class Again(Generic[E]):
-    """What is read where some of the commands have to be sent once more, in another form.
-
-    Args:
-        commands: What to send.
-        read: Reads what comes back of them.
-    """
-
-    commands: Sequence[Args]
-    read: Callable[[list[Any] | BaseException], E]
-
-
-class EventReader:
-    """Makes events of what came back from a server, or of the failure in its place.
-
-    Args:
-        clock: The local monotonic clock, in seconds.
-        server_clock: The server's, as far as it is known.
-        distrust: Closes the connections; called where a reply says that they had better be.
-        where: Where the server is, for messages.
-    """
-
-    def __init__(
-        self,
-        clock: Callable[[], float],
-        server_clock: ServerClock,
-        distrust: Callable[[], object],
-        where: Where,
-    ) -> None:
-        self._where = where
-        self._clock = clock
-        self._server_clock = server_clock
-        self._distrust = distrust
-        self._replica_due_s = -LONGEST_REPLICA_S
-        self._replica_pause_s = FIRST_REPLICA_S
-
-    def read(
-        self, command: StoreCommand, replies: list[Any] | BaseException
-    ) -> StoreEvent | Again[StoreEvent]:
-        """The event that replies amount to; or what to send once more, before there is one. Never raises."""
-        if isinstance(replies, BaseException):
-            return self.failure(replies)
-        now_s = self._clock()
-        if isinstance(command, ReadCell) and type(raw := replies[0]) in _PLAIN:
-            # A hit is nothing but this: what `decode` says, without a call of it.
-            versions = tuple(replies[1:]) if command.tags else ()
-            if not versions or all(type(each) is bytes and len(each) == VERSION_BYTES for each in versions):
-                offset_ms = self._server_clock.offset_ms
-                server_ms = None if offset_ms is None else int(now_s * 1000) + offset_ms
-                return CellRead(now_s, raw, server_ms, versions)
-        try:
-            event = decode(command, replies, self._server_clock, now_s)
-        except Exception as error:  # noqa: BLE001 - a fault of ours must not leave the caller waiting for ever
-            let_through(error)
-            return StoreFailed(now_s, FailureKind.OTHER)
-        if isinstance(event, StoreFailed):
-            if NoScriptError in map(type, replies):
-                return self._with_texts(command, replies)
-            if isinstance(command, ReadCells) and TooLargeError in map(type, replies):
-                return self._one_by_one(command, replies)
-            if event.kind is FailureKind.MISPAIRED or (
-                event.kind is FailureKind.READ_ONLY and self._may_look_for_primary(now_s)
-            ):
-                self._distrust()
-            return self._with_reason(event, replies)
-        return event
-
-    def _may_look_for_primary(self, now_s: float) -> bool:
-        """Whether it is time to look for another connection; the next time is later then."""
-        if now_s < self._replica_due_s:
-            return False
-        is_new = now_s >= self._replica_due_s + LONGEST_REPLICA_S
-        pause_s = FIRST_REPLICA_S if is_new else min(2 * self._replica_pause_s, LONGEST_REPLICA_S)
-        self._replica_pause_s, self._replica_due_s = pause_s, now_s + pause_s
-        return True
-
-    def _with_reason(self, event: StoreFailed, replies: list[Any]) -> StoreFailed:
-        """Say why: the first error reply, where it is one that has made the command fail."""
-        error = next((each for each in replies if isinstance(each, Exception)), None)
-        if error is None or classify(error) is not event.kind:
-            return event
-        return StoreFailed(event.now_s, event.kind, event.part, *reason_of(error, self._where))
-
-    def failure(self, error: BaseException) -> StoreFailed:
-        """The event of a failure."""
-        return StoreFailed(self._clock(), classify(error), ONE_PART, *reason_of(error, self._where))
-
-    def _one_by_one(self, command: ReadCells, replies: list[Any]) -> Again[StoreEvent]:
-        """Read the cells of a chunk one by one, where one of them is too large: the others are there."""
-        chunks = [place for place, reply in enumerate(replies) if isinstance(reply, TooLargeError)]
-        chunk = command.chunk
-        keys = [command.keys[place * chunk : (place + 1) * chunk] for place in chunks]
-
-        def read(answers: list[Any] | BaseException) -> StoreEvent:
-            if isinstance(answers, BaseException):
-                return self.failure(answers)
-            rest = iter(answers)
-            for place, part in zip(chunks, keys, strict=True):
-                replies[place] = [next(rest) for _ in part]
-            event = self.read(command, replies)
-            assert not isinstance(event, Again)
-            return event
-
-        return Again([_get(key) for part in keys for key in part], read)
-
-    def _with_texts(self, command: StoreCommand, replies: list[Any]) -> Again[StoreEvent]:
-        """Send those scripts as texts that the server does not know."""
-        commands, unknown = encode(command), unknown_scripts(replies)
-
-        def read(answers: list[Any] | BaseException) -> StoreEvent:
-            if isinstance(answers, BaseException):
-                return self.failure(answers)
-            if NoScriptError in map(type, answers):  # no server says so of a text
-                return StoreFailed(self._clock(), FailureKind.OTHER)
-            for place, answer in zip(unknown, answers, strict=True):
-                replies[place] = answer
-            event = self.read(command, replies)
-            assert not isinstance(event, Again)
-            return event
-
-        return Again([as_eval(commands[place]) for place in unknown], read)
-
-
-def decode(command: StoreCommand, replies: Sequence[Any], clock: ServerClock, now_s: float) -> StoreEvent:
+def decode(command: StoreCommand, replies: Sequence[Any], dialect: Dialect, now_s: float) -> StoreEvent:
     """The event that a command's replies amount to. Never raises (S12).
 
     One error among the replies makes the whole command fail: all of them may be repeated.
     """
     try:
+        if isinstance(command, FillCells):
+            replies = _without_extra(command, replies, dialect)
         asked = replies
         if isinstance(
             command, DeleteKeys
@@ -333,7 +267,7 @@ def decode(command: StoreCommand, replies: Sequence[Any], clock: ServerClock, no
         for reply in asked:
             if isinstance(reply, Exception) and not _is_harmless(command, reply):
                 return StoreFailed(now_s, classify(reply))
-        return _decode(command, replies, clock, now_s)
+        return _decode(command, replies, dialect, now_s)
     except (WireError, ValueError, TypeError, LookupError, AttributeError, OverflowError) as error:
         let_through(error)
         # A reply of the wrong shape answers another command, or comes from no Redis.
@@ -362,26 +296,37 @@ def _decode(  # noqa: C901 - one case a command
         case AcquireLease(nonce=nonce, capture=capture):
             is_plain = len(replies) == 1 and not capture.tags
             versions = () if is_plain else captured_from(replies[:-1], capture, clock, now_s)
-            return _acquired(nonce, replies[-1], versions, clock, now_s)
-        case AcquireLeases(nonce=nonce, capture=capture):
+            if isinstance(replies[-1], TooLargeError):  # a value that this process does not read
+                return ForeignFound(now_s)
+            server_ms, answer = _answered(replies[-1], 1, clock, now_s)
+            return _acquired(nonce, answer, versions, server_ms, now_s)
+        case AcquireLeases(lease_requests=requests, nonce=nonce, capture=capture):
             count = len(capture.tags)
             versions = captured_from(replies[:count], capture, clock, now_s)
-            answers = tuple(_acquired(nonce, reply, (), clock, now_s) for reply in replies[count:])
-            return LeasesAnswered(now_s, answers, versions)
-        case FillCells(tags=tags):
-            fills, versions = _and_versions(replies, len(tags))
-            return CellsFilled(now_s, tuple(map(FillResult, statuses_from(fills, clock, now_s))), versions)
+            answers: list[AcquireReply] = []
+            for reply, chunk in zip(replies[count:], in_chunks(requests), strict=True):
+                server_ms, *each = _answered(reply, len(chunk), clock, now_s)
+                answers += (_acquired(nonce, answer, (), server_ms, now_s) for answer in each)
+            return LeasesAnswered(now_s, tuple(answers), versions)
+        case FillCells(fills=fills, tags=tags):
+            results, versions = _and_versions(replies, len(tags))
+            if len(results) != len(fills):
+                raise WireError
+            return CellsFilled(now_s, tuple(map(_filled, results)), versions)
         case RenewLeases():
             return LeasesRenewed(now_s, tuple(map(bool, statuses_from(replies, clock, now_s))))
         case ReleaseLeases():
-            statuses_from(replies, clock, now_s)
+            for reply in replies:
+                integer_from(*items_from(reply, 1))
             return LeasesReleased(now_s)
-        case HoldCells(nonce=nonce, capture=capture):
+        case HoldCells(keys=keys, nonce=nonce, capture=capture):
             count = len(capture.tags)
             versions = captured_from(replies[:count], capture, clock, now_s)
-            statuses_from(replies[count:], clock, now_s)
-            grants = tuple(grant_from(reply[2], nonce) for reply in replies[count:])
-            return HoldsTaken(now_s, grants, versions)
+            grants: list[bytes] = []
+            for reply, part in zip(replies[count:], in_chunks(keys), strict=True):
+                _, *each = _timed(reply, len(part), clock, now_s)
+                grants += (grant_from(grant, nonce) for grant in each)
+            return HoldsTaken(now_s, tuple(grants), versions)
         case ExpireCells():
             return CellsExpired(now_s, sum(statuses_from(replies, clock, now_s)))
         case InspectCell() | ClaimCell() | SwapCell() | TouchCell() | TakeLock() | FreeLock():
@@ -403,30 +348,77 @@ def _decode(  # noqa: C901 - one case a command
 
 
 def _acquired(
-    nonce: bytes, reply: Any, versions: tuple[bytes, ...], clock: ServerClock, now_s: float
+    nonce: bytes, reply: Any, versions: tuple[bytes, ...], server_ms: int, now_s: float
 ) -> AcquireReply:
     if isinstance(reply, TooLargeError):  # a value that this process does not read
         return ForeignFound(now_s)
-    if not (isinstance(reply, ARRAY) and isinstance(reply[1], int)):
+    if isinstance(reply, bytes):
+        return LeaseGranted(now_s, grant_from(reply, nonce), None, server_ms, versions)
+    if not isinstance(reply, ARRAY):
         raise WireError
-    server_ms = clock.learn(reply[1], now_s)
     match reply[0]:
-        case b"L":
-            return LeaseGranted(now_s, grant_from(reply[2], nonce), None, server_ms, versions)
         case b"R":
-            return LeaseGranted(now_s, grant_from(reply[2], nonce), value_from(reply[3]), server_ms, versions)
+            return LeaseGranted(now_s, grant_from(reply[1], nonce), value_from(reply[2]), server_ms, versions)
         case b"H":
-            return FreshFound(now_s, value_from(reply[2]), server_ms, versions)
+            return FreshFound(now_s, value_from(reply[1]), server_ms, versions)
         case b"S":
-            return LeaseDenied(now_s, integer_from(reply[2]), value_from(reply[3]), server_ms, versions)
+            return LeaseDenied(now_s, integer_from(reply[1]), value_from(reply[2]), server_ms, versions)
         case b"W":
-            return LeaseDenied(now_s, integer_from(reply[2]), None, server_ms, versions)
+            return LeaseDenied(now_s, integer_from(reply[1]), None, server_ms, versions)
         case b"T":
-            return WriterFound(now_s, integer_from(reply[2]))
+            return WriterFound(now_s, integer_from(reply[1]))
         case b"X":
             return ForeignFound(now_s)
         case _:
             raise WireError
+
+
+def _timed(reply: Any, count: int, clock: ServerClock, now_s: float) -> list[Any]:
+    """The answer of a script that tells the time: that in milliseconds, and so many others."""
+    server_us, *answers = items_from(reply, count + 1)
+    return [clock.learn(integer_from(server_us), now_s), *answers]
+
+
+def _answered(reply: Any, count: int, clock: ServerClock, now_s: float) -> list[Any]:
+    """The answer of an acquire about so many keys: the time in milliseconds, and what is said of each."""
+    letter, *timed = items_from(reply, count + 2)
+    if letter != b"A":
+        raise WireError
+    return _timed(timed, count, clock, now_s)
+
+
+def _filled(reply: Any) -> FillResult:
+    """What became of a fill: by script an array, by comparing a text or nothing."""
+    if isinstance(reply, ARRAY):
+        return FillResult(*reply)
+    if reply == b"OK" or reply is True:  # as a client of redis-py's has it
+        return FillResult.STORED
+    if reply is None or isinstance(reply, Exception):  # that is WRONGTYPE: the key is no string
+        return FillResult.CHANGED
+    raise WireError
+
+
+def _without_extra(command: FillCells, replies: Sequence[Any], dialect: Dialect) -> Sequence[Any]:
+    """The replies to fills and to reads of tags; learn from that to the question."""
+    count = len(command.fills)
+    if len(replies) == count + len(command.tags):
+        extra = None
+    else:
+        extra = replies[count]
+        replies = (*replies[:count], *replies[count + 1 :])
+    if dialect.compares is None and isinstance(extra, Exception):
+        if "invalid expire" in str(extra):
+            dialect.compares = True
+        elif is_unknown_option(extra):
+            dialect.compares = False
+    return replies
+
+
+def is_unknown_option(reply: Any) -> bool:
+    """Whether a server does not know an option."""
+    return (
+        isinstance(reply, ResponseError) and classify(reply) is FailureKind.OTHER and "syntax" in str(reply)
+    )
 
 
 def _and_versions(replies: Sequence[Any], tags: int) -> tuple[Sequence[Any], tuple[bytes, ...]]:
@@ -439,7 +431,7 @@ def _and_versions(replies: Sequence[Any], tags: int) -> tuple[Sequence[Any], tup
 def _is_harmless(command: StoreCommand, error: Exception) -> bool:
     """A key that is no string is foreign, and so is a giant; a server that forbids the probe does serve."""
     if isinstance(error, TooLargeError):
-        return not isinstance(command, ReadCells)
+        return not isinstance(command, ReadCells | AcquireLeases)
     return str(error).startswith("WRONGTYPE") or (
         isinstance(command, Ping) and isinstance(error, NoPermissionError)
     )

@@ -43,6 +43,7 @@ from sansio_cache.operations.load_many import load_many
 from sansio_cache.operations.loading import RANDOM_BYTES, LoadRequest
 from sansio_cache.operations.mutate import EndRequest, MutateRequest, begin, end
 from sansio_cache.operations.readiness import wait_ready
+from sansio_cache.operations.renewal import unrenewed_hold_ms
 from sansio_cache.operations.set_many import Item, SetRequest, set_many
 from sansio_cache.policy import Policy
 from sansio_cache.schema import without_none
@@ -372,8 +373,9 @@ class RequestBuilder:
         self, keys: tuple[str, ...], tags: tuple[str, ...], held: ManyHeld, items: Iterable[Item]
     ) -> Step:
         """Begin the end of a mutation."""
-        now_s = self.clock()
-        request = EndRequest(keys, held.grants, tuple(items), self.timeouts, now_s, tags, held.versions)
+        now_s, timeouts = self.clock(), self.timeouts
+        hold_ms = unrenewed_hold_ms(held.renewal, self.policy.max_lease_s, now_s)
+        request = EndRequest(keys, held.grants, tuple(items), timeouts, now_s, tags, held.versions, hold_ms)
         return end(request, skip=self._coordinator.skip_write((*keys, *tags)))
 
     def item(self, key: str, value: Any, ttl: AnyTtl | None, type: Any) -> Item | None:

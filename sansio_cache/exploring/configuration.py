@@ -264,6 +264,7 @@ class Configuration:
         load_s: How long loads say that they took.
         renewals: Run the renewal machines.
         probes: Whether the breaker stays open until a probe, which is a move, has been answered.
+        compares: Whether the store fills by comparing first, as a server does that can.
         sets_race: Whether others commit between a set's call and its hold, against what `set` asks for.
         most_owners: How many callers may be told that they have added an entry.
         loads: How often the loader runs for a key in all, where that is certain (L2).
@@ -289,6 +290,7 @@ class Configuration:
     load_s: float = 0.0
     renewals: bool = False
     probes: bool = False
+    compares: bool = False
     sets_race: bool = False
     most_owners: int | None = None
     loads: int | None = None
@@ -405,7 +407,7 @@ class Configuration:
         self, act: Act, grants: tuple[bytes, ...] | None, items: tuple[Item, ...], skip: MissReason | None
     ) -> Step:
         """The first step of a mutation's end."""
-        request = EndRequest(act.keys, grants, items, TIMEOUTS, NOW_S, act.tag_keys)
+        request = EndRequest(act.keys, grants, items, TIMEOUTS, NOW_S, act.tag_keys, hold_ms=LEASE_MS)
         return self.end_mutation(request, skip=skip)
 
     def stored(self, start: Start) -> tuple[tuple[str, Kept], ...]:

@@ -73,7 +73,8 @@ class Served(NamedTuple):
 
 def perform(configuration: Configuration, stored: Stored, command: StoreCommand, label: int) -> Ran:
     """Perform a request; the first id that it issues has this label."""
-    store = configuration.store(clock=lambda: NOW_S, issued_us=FIRST_US + label - 1)
+    issued_us = FIRST_US + label - 1
+    store = configuration.store(clock=lambda: NOW_S, issued_us=issued_us, compares=configuration.compares)
     for key, kept in stored:
         store.plant(key, kept.cell, kept.expires_ms)
     event = store.perform(command)

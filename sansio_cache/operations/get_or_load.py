@@ -372,7 +372,9 @@ class LoadAcquiring(AsksStore, Struct, frozen=True):
                     finding = self._with_stale(stale, current, server_ms)
                 variant = (VariantStored(request.name),) if request.variant_of else ()
                 waited = self._waited(now_s) if self.turns else ()
-                return compute(request, load_id, grant, current, finding, now_s, *variant, *waited)
+                notices = (*variant, *waited)
+                is_empty = stale is None
+                return compute(request, load_id, grant, current, finding, now_s, *notices, is_empty=is_empty)
             case LeaseDenied(now_s=now_s, left_ms=left_ms, stale=stale, server_ms=server_ms):
                 finding = self._with_stale(stale, request.versions(event.versions), server_ms)
                 if finding.stale is not None and request.policy.is_stale_served_at_once:

@@ -57,6 +57,7 @@ from sansio_cache.events import (
     DeleteAnswer,
     Event,
     FillAnswer,
+    FillResult,
     Interrupted,
     KeysDeleted,
     LeasesAnswered,
@@ -67,13 +68,7 @@ from sansio_cache.events import (
     StoreFailed,
     Woke,
 )
-from sansio_cache.notices import (
-    FillRefused,
-    LoadFailed,
-    Missed,
-    Notice,
-    Stored,
-)
+from sansio_cache.notices import LoadFailed, Missed, Notice
 from sansio_cache.operations.batch import (
     Acquisition,
     Batch,
@@ -86,6 +81,7 @@ from sansio_cache.operations.batch import (
     untold,
 )
 from sansio_cache.operations.checking import LoadManyChecking
+from sansio_cache.operations.filling import to_be_judged, told
 from sansio_cache.operations.get_many import unchecked_tags
 from sansio_cache.operations.triage import triage_answers, triage_cells, triage_values
 from sansio_cache.step import (
@@ -405,10 +401,10 @@ class LoadManyFilling(AsksStore):
         fills = self.fills
         match event:
             case CellsFilled(now_s=now_s, results=results) if len(results) == len(self.chunk):
-                notices = (
-                    Stored(each.key, len(each.body)) if result.is_accepted else FillRefused(each.key)
-                    for each, result in zip(self.chunk, results, strict=True)
-                )
+                notices = told(self.chunk, results)
+                if FillResult.CHANGED in results:
+                    chunk, budget = to_be_judged(self.chunk, results), self.budget.at(now_s)
+                    return evolve(self, chunk=chunk, budget=budget).ask(*notices)
                 return fill(fills, now_s, *notices)
             case CellsFilled():
                 raise unexpected(self, event)

@@ -27,7 +27,7 @@ from msgspec import Struct
 
 from sansio_cache.backoff import draw_at
 from sansio_cache.budget import Budget, StoreTimeouts
-from sansio_cache.cell import NO_GRANT, NONCE_BYTES, Cell
+from sansio_cache.cell import NO_GRANT, NONCE_BYTES, Cell, Kind
 from sansio_cache.codec import Codec
 from sansio_cache.commands import (
     NO_TAGS,
@@ -43,7 +43,7 @@ from sansio_cache.commands import (
     Renewal,
 )
 from sansio_cache.entry import MissReason, Servable, copy_of, seal, tags_of, variant_key
-from sansio_cache.errors import ProtocolError, SerializationError
+from sansio_cache.errors import ProtocolError
 from sansio_cache.events import (
     CellsFilled,
     ComputeAnswer,
@@ -59,7 +59,7 @@ from sansio_cache.events import (
     ReleaseAnswer,
     StoreFailed,
 )
-from sansio_cache.loader import Absent, Fresh, is_nothing
+from sansio_cache.loader import Absent, Fresh, has_life
 from sansio_cache.notices import (
     Ended,
     FillRefused,
@@ -72,9 +72,10 @@ from sansio_cache.notices import (
     RefreshFailed,
     StaleServed,
     Stored,
-    Unstorable,
 )
 from sansio_cache.notices import Loaded as LoadedNotice
+from sansio_cache.operations.filling import encoded, to_be_judged, unstorable
+from sansio_cache.operations.renewal import renewed_after_s, unrenewed_ms
 from sansio_cache.policy import Policy
 from sansio_cache.step import (
     OVER,
@@ -93,7 +94,6 @@ from sansio_cache.step import (
 from sansio_cache.tags import VARIANT_OF, Versions, tag_keys
 
 _NAME: Final = OperationName.GET_OR_LOAD
-_WITH_LIFE: Final = (Fresh, Absent)
 RANDOM_BYTES: Final = 24
 """How many random bytes a request is given, for everything that it may have to draw."""
 
@@ -189,8 +189,8 @@ class LoadRequest(Struct, frozen=True):
     def renewal(self, leases: tuple[Lease, ...], now_s: float) -> Renewal:
         """What keeps leases alive while the loader runs, from now on."""
         policy = self.policy
-        until_s = now_s + policy.max_lease_s
-        return Renewal(leases, policy.lease_ms, until_s, self.timeouts.operation_s, policy.lease_ms / 3000)
+        until_s, pause_s = now_s + policy.max_lease_s, renewed_after_s(policy.lease_ms)
+        return Renewal(leases, policy.lease_ms, until_s, self.timeouts.operation_s, pause_s)
 
     def variant_for(self, other: Cell) -> LoadRequest | None:
         """The same for the variant of another version's entry; None where nothing can be kept there.
@@ -290,31 +290,6 @@ class Finding(Struct, frozen=True):
         return () if self.counted else (StaleServed(key),)
 
 
-def encoded(codec: Codec[Any], given: Any) -> tuple[Any, bytes | None, SerializationError | None]:
-    """What a loader gave as its caller gets it, its payload, and why it cannot be stored.
-
-    Nothing is stored, without a payload. What cannot be stored is its caller's as it is.
-    """
-    if is_nothing(given):
-        return None, None, None
-    value = given.value if isinstance(given, Fresh) else given
-    try:
-        stored = codec.encode(value)
-    except SerializationError as error:
-        return value, None, error
-    return stored.value, stored.payload, None
-
-
-def unstorable(name: str, value: Any, refusal: SerializationError) -> Unstorable:
-    """The notice that a value cannot be stored."""
-    return Unstorable(name, type(value).__name__, str(refusal))
-
-
-def has_life(given: Any) -> bool:
-    """Whether what a loader gave has something left to live."""
-    return not (isinstance(given, _WITH_LIFE) and given.ttl == 0)
-
-
 def compute(
     request: LoadRequest,
     load_id: int | None,
@@ -323,11 +298,15 @@ def compute(
     finding: Finding,
     now_s: float,
     *notices: Notice,
+    is_empty: bool = False,
 ) -> Step:
-    """Call the loader; with a grant, keep it alive meanwhile."""
+    """Call the loader; with a grant, keep it alive meanwhile.
+
+    `is_empty` is whether there is nothing in the cell but the grant.
+    """
     key = request.variant or request.name
     renewal = None if grant is None else request.renewal((Lease(key, grant),), now_s)
-    state = LoadComputing(request, load_id, grant, versions, finding, now_s)
+    state = LoadComputing(request, load_id, grant, versions, finding, now_s, is_empty)
     name = request.name if request.variant else ""
     # Decoded anew: the reader who was served it may have changed his copy.
     previous = None if finding.previous is None else copy_of(finding.previous, request.codec)
@@ -347,6 +326,7 @@ class LoadComputing(Struct, frozen=True):
     versions: Versions
     finding: Finding
     began_s: float
+    is_empty: bool = False
 
     def receive(self, event: Event) -> Step:
         """Store the value under the grant, or give the grant back."""
@@ -395,7 +375,8 @@ class LoadComputing(Struct, frozen=True):
             return remove(request, self.load_id, outcome, now_s, *missed, loaded, outlived)
         key = request.variant or request.name
         body = seal(key, request.codec, payload, took_s, self.versions)
-        fill = Fill(key, self.grant, *request.expiry_ms(given), body)
+        lease_ms = unrenewed_ms(request.policy.lease_ms, took_s) if self.is_empty else 0
+        fill = Fill(key, self.grant, *request.expiry_ms(given), body, Kind.EMPTY, lease_ms)
         budget = request.budget(now_s)
         filling = LoadFilling(request, self.load_id, fill, self.versions, outcome, budget)
         return filling.ask(*missed, loaded)
@@ -438,6 +419,9 @@ class LoadFilling(AsksStore, Struct, frozen=True):
         request = self.request
         name = request.name
         match event:
+            case CellsFilled(now_s=now_s, results=(FillResult.CHANGED,) as results):
+                fills, budget = to_be_judged((self.fill,), results), self.budget.at(now_s)
+                return evolve(self, fill=fills[0], budget=budget).ask()
             case CellsFilled(now_s=now_s, results=(result,), versions=versions):
                 if result is FillResult.REFUSED:
                     return self._end(self.outcome, now_s, FillRefused(name))

@@ -28,18 +28,16 @@ from sansio_cache.events import (
     CellsFilled,
     Event,
     FillAnswer,
+    FillResult,
     HoldAnswer,
     HoldsTaken,
     Interrupted,
     StoreFailed,
 )
-from sansio_cache.notices import (
-    FillRefused,
-    Notice,
-    OperationName,
-    Stored,
-)
+from sansio_cache.notices import Notice, OperationName
+from sansio_cache.operations.filling import to_be_judged, told
 from sansio_cache.operations.invalidate import InvalidateRequest, invalidate, void
+from sansio_cache.operations.renewal import renewed_after_s
 from sansio_cache.operations.set_many import Item
 from sansio_cache.step import AsksStore, ManyHeld, Step, ended, evolve, gave_up, unexpected
 from sansio_cache.tags import Versions, tag_keys
@@ -81,6 +79,8 @@ class EndRequest:
     """The keys of tags to invalidate."""
     versions: Versions = ()
     """The tags that the values carry, as they were when the block began."""
+    hold_ms: int = 0
+    """How long the holds were to last; 0 where they may have been renewed."""
 
 
 def begin(request: MutateRequest, *, skip: MissReason | None = None) -> Step:
@@ -102,7 +102,9 @@ def end(request: EndRequest, *, skip: MissReason | None = None) -> Step:
     now_s = request.started_s
     grants = dict(zip(request.keys, request.grants or (), strict=False))
     fills = tuple(
-        item.under(grants[item.key], request.versions) for item in request.items if item.key in grants
+        item.under(grants[item.key], request.versions, request.hold_ms)
+        for item in request.items
+        if item.key in grants
     )
     if not fills:
         return _remove(request, request.keys, now_s)
@@ -153,9 +155,8 @@ class MutateHolding(AsksStore):
                 pairs = zip(request.keys, grants, strict=True)
                 leases = tuple(Lease(key, grant) for key, grant in pairs)
                 until_s = now_s + request.max_hold_s
-                renewal = Renewal(
-                    leases, request.hold_ms, until_s, request.timeouts.operation_s, request.hold_ms / 3000
-                )
+                pause_s = renewed_after_s(request.hold_ms)
+                renewal = Renewal(leases, request.hold_ms, until_s, request.timeouts.operation_s, pause_s)
                 tied = tuple(zip(request.value_tags, versions, strict=True))
                 return ended(ManyHeld(grants, renewal, tied))
             case HoldsTaken():
@@ -178,6 +179,8 @@ class MutateFilling(AsksStore):
     request: EndRequest
     fills: tuple[Fill, ...]
     budget: Budget
+    stored: tuple[str, ...] = ()
+    """The keys of those that are stored already."""
 
     def ask(self, *notices: Notice) -> Step:
         """The step that waits in this state."""
@@ -191,14 +194,12 @@ class MutateFilling(AsksStore):
         request = self.request
         match event:
             case CellsFilled(now_s=now_s, results=results) if len(results) == len(self.fills):
-                stored: set[str] = set()
-                notices: list[Notice] = []
-                for fill, result in zip(self.fills, results, strict=True):
-                    if result.is_accepted:
-                        stored.add(fill.key)
-                        notices.append(Stored(fill.key, len(fill.body)))
-                    else:
-                        notices.append(FillRefused(fill.key))
+                pairs = zip(self.fills, results, strict=True)
+                stored = (*self.stored, *(fill.key for fill, result in pairs if result.is_accepted))
+                notices = told(self.fills, results)
+                if FillResult.CHANGED in results:
+                    fills, budget = to_be_judged(self.fills, results), self.budget.at(now_s)
+                    return evolve(self, fills=fills, budget=budget, stored=stored).ask(*notices)
                 rest = tuple(key for key in request.keys if key not in stored)
                 return _remove(request, rest, now_s, *notices)
             case CellsFilled():

@@ -111,7 +111,8 @@ class RefreshAcquiring(AsksStore):
                 started = RefreshStarted(request.name, is_early)
                 captured = request.versions(versions)
                 finding = Finding(previous=self._still_there(stale, captured, server_ms))
-                return compute(request, load_id, grant, captured, finding, now_s, started)
+                is_empty = stale is None
+                return compute(request, load_id, grant, captured, finding, now_s, started, is_empty=is_empty)
             case LeaseDenied(now_s=now_s, left_ms=left_ms):
                 rest_s = min(left_ms / 1000, request.policy.retry_after_s)
                 return evolve(ended(Completed(), load_id=load_id), rests_until_s=now_s + rest_s)

@@ -29,6 +29,23 @@ from sansio_cache.notices import LeaseLost, LeaseOutgrown, Notice, StoreErrored
 from sansio_cache.step import Abandoned, Completed, Step, ended, evolve, unexpected
 
 
+def renewed_after_s(lease_ms: int) -> float:
+    """How long a lease is left alone before it is renewed, in seconds."""
+    return lease_ms / 3000
+
+
+def unrenewed_ms(lease_ms: int, took_s: float) -> int:
+    """How long a lease was to last that is so old, in milliseconds; 0 where it may have been renewed."""
+    return lease_ms if took_s < renewed_after_s(lease_ms) else 0
+
+
+def unrenewed_hold_ms(renewal: Renewal | None, longest_s: float, now_s: float) -> int:
+    """The same of holds that are renewed for so long at most; 0 where there are none."""
+    if renewal is None:
+        return 0
+    return unrenewed_ms(renewal.lease_ms, longest_s - (renewal.until_s - now_s))
+
+
 @attrs.frozen
 class RenewalPausing:
     """Lets a third of the lease pass.

@@ -20,6 +20,7 @@ from typing import Any, assert_never
 import attrs
 
 from sansio_cache.budget import Budget, StoreTimeouts
+from sansio_cache.cell import Kind
 from sansio_cache.codec import Codec
 from sansio_cache.commands import NO_TAGS, Capture, Fill, FillCells, HoldCells
 from sansio_cache.entry import MissReason, seal
@@ -35,14 +36,13 @@ from sansio_cache.events import (
 )
 from sansio_cache.notices import (
     Ended,
-    FillRefused,
     InvalidationFailed,
     Notice,
     OperationName,
-    Stored,
 )
+from sansio_cache.operations.filling import to_be_judged, told
 from sansio_cache.operations.invalidate import void
-from sansio_cache.step import AsksStore, ManyStored, Step, ended, gave_up, unexpected
+from sansio_cache.step import AsksStore, ManyStored, Step, ended, evolve, gave_up, unexpected
 from sansio_cache.tags import Versions, tag_keys
 
 
@@ -59,10 +59,13 @@ class Item:
     soft_ttl_ms: int
     """0: the value is fresh for as long as it is there."""
 
-    def under(self, grant: bytes, versions: Versions = ()) -> Fill:
-        """The fill of this value under a grant, tied to tags as they were before."""
+    def under(self, grant: bytes, versions: Versions = (), hold_ms: int = 0) -> Fill:
+        """The fill of this value under a hold's grant, tied to tags as they were before.
+
+        `hold_ms` is how long the hold was to last, 0 where it may have been renewed.
+        """
         body = seal(self.key, self.codec, self.payload, 0.0, versions)
-        return Fill(self.key, grant, self.hard_ttl_ms, self.soft_ttl_ms, body)
+        return Fill(self.key, grant, self.hard_ttl_ms, self.soft_ttl_ms, body, Kind.HOLD, hold_ms)
 
 
 @attrs.frozen
@@ -165,7 +168,8 @@ class SetHolding(AsksStore):
             ) and len(versions) == len(self.request.tags):
                 tied = self.tied or tuple(zip(self.request.tags, versions, strict=True))
                 pairs = zip(self.items, grants, strict=True)
-                fills = tuple(item.under(grant, tied) for item, grant in pairs)
+                hold_ms = self.request.hold_ms
+                fills = tuple(item.under(grant, tied, hold_ms) for item, grant in pairs)
                 budget = self.request.timeouts.from_now(now_s)
                 return SetFilling(self.request, self.done, fills, budget, tied).ask()
             case HoldsTaken():
@@ -190,6 +194,8 @@ class SetFilling(AsksStore):
     fills: tuple[Fill, ...]
     budget: Budget
     tied: Versions = ()
+    compared: tuple[FillResult, ...] = ()
+    """What the store has found by comparing, where it has found some changed: those are asked for again."""
 
     def ask(self, *notices: Notice) -> Step:
         """The step that waits in this state."""
@@ -203,10 +209,16 @@ class SetFilling(AsksStore):
         request = self.request
         match event:
             case CellsFilled(now_s=now_s, results=results) if len(results) == len(self.fills):
-                done = (*self.done, *results)
-                notices = tuple(
-                    Stored(fill.key, len(fill.body)) if result.is_accepted else FillRefused(fill.key)
-                    for fill, result in zip(self.fills, results, strict=True)
+                notices = told(self.fills, results)
+                if FillResult.CHANGED in results:
+                    fills, budget = to_be_judged(self.fills, results), self.budget.at(now_s)
+                    return evolve(self, fills=fills, budget=budget, compared=results).ask(*notices)
+                judged = iter(results)
+                compared = self.compared or results
+                changed = FillResult.CHANGED
+                done = (
+                    *self.done,
+                    *(next(judged) if each is changed else each for each in compared),
                 )
                 if len(done) < len(request.items):
                     return _hold_next(request, done, self.tied, now_s, *notices)

@@ -12,7 +12,7 @@ from typing import Any, assert_never
 from msgspec import Struct
 from msgspec.structs import replace
 
-from sansio_cache.cell import NO_GRANT, Cell, Foreign
+from sansio_cache.cell import NO_GRANT, Cell, Foreign, Kind
 from sansio_cache.commands import Fill, Lease, Mode
 from sansio_cache.entry import (
     MissReason,
@@ -34,10 +34,12 @@ from sansio_cache.events import (
     LeaseGranted,
     WriterFound,
 )
-from sansio_cache.loader import is_nothing
+from sansio_cache.loader import has_life, is_nothing
 from sansio_cache.notices import Hit, Loaded, Missed, Notice, Outlived, Unasked, VariantStored
 from sansio_cache.operations.batch import Batch, Fills, Want, Wants, held
-from sansio_cache.operations.loading import MOST_REFUSALS, encoded, has_life, unstorable
+from sansio_cache.operations.filling import encoded, unstorable
+from sansio_cache.operations.loading import MOST_REFUSALS
+from sansio_cache.operations.renewal import unrenewed_ms
 from sansio_cache.step import Missing, Raised, Value
 from sansio_cache.tags import Versions
 
@@ -226,6 +228,7 @@ def triage_values(
     gone: list[str] = []
     refused: SerializationError | None = None
     asked = 0
+    lease_ms = unrenewed_ms(request.each.policy.lease_ms, took_s)
     for want in wants:
         if not want.counted:
             notices += batch.as_miss(want)
@@ -251,7 +254,9 @@ def triage_values(
             gone.append(key)
         elif is_storable and lives:
             body = seal(key, request.each.codec, payload, took_s, want.tied(versions))
-            fills.append(Fill(key, want.grant, *request.each.expiry_ms(given[name], want.place), body))
+            ttls_ms = request.each.expiry_ms(given[name], want.place)
+            left_ms = 0 if want.replaces else lease_ms
+            fills.append(Fill(key, want.grant, *ttls_ms, body, Kind.EMPTY, left_ms))
         else:
             unfilled.append(Lease(key, want.grant))
     if len(given) > asked:

@@ -44,9 +44,18 @@ from sansio_cache.events import (
     LeaseGranted,
     LeasesAnswered,
     LoadLed,
+    StoreFailed,
     Woke,
 )
-from sansio_cache.exploring.configuration import CODEC, FAR_MS, HARD_TTL_MS, KEY, LAPSED_MS, TIMEOUTS
+from sansio_cache.exploring.configuration import (
+    CODEC,
+    FAR_MS,
+    FIRST_US,
+    HARD_TTL_MS,
+    KEY,
+    LAPSED_MS,
+    TIMEOUTS,
+)
 from sansio_cache.exploring.naming import payload_of, replace, tags_of
 from sansio_cache.glance import Glance, GlanceMany
 from sansio_cache.loader import Absent
@@ -229,6 +238,39 @@ class GrantOfClient(MemoryStore):
 
     def _grant(self, nonce: bytes, now_ms: int) -> bytes:
         return make_grant(nonce, 0)
+
+
+class CellsOfClients(GrantOfClient):
+    """No script: SET NX stores an empty cell with the client's grant, which SET IFEQ fills."""
+
+    def _grant(self, nonce: bytes, now_ms: int) -> bytes:
+        return make_grant(nonce, FIRST_US)
+
+
+class CellsWithoutGrant(MemoryStore):
+    """No script: SET NX stores an empty cell, which is the same for everybody, and SET IFEQ fills it."""
+
+    def _grant(self, nonce: bytes, now_ms: int) -> bytes:
+        return make_grant(b"anybody!", FIRST_US)
+
+
+class HoldsOfFixedBytes(MemoryStore):
+    """No script: a hold is a plain SET of the same bytes for everybody, and SET IFEQ fills it."""
+
+    def _hold(self, key: str, nonce: bytes, hold_ms: int, now_ms: int) -> bytes:
+        return super()._hold(key, b"anybody!", hold_ms, now_ms)
+
+    def _grant(self, nonce: bytes, now_ms: int) -> bytes:
+        return make_grant(nonce, FIRST_US) if nonce == b"anybody!" else super()._grant(nonce, now_ms)
+
+
+class HoldsAndFills(CellsOfClients):
+    """A set is one trip: a hold of the client's and its fill, one behind the other."""
+
+    def _fill(self, fill: Fill, now_ms: int) -> FillResult:
+        if fill.kind == Kind.HOLD:
+            self._hold(fill.key, fill.grant[:NONCE_BYTES], fill.lease_ms, now_ms)
+        return super()._fill(fill, now_ms)
 
 
 class CarelessRelease(MemoryStore):
@@ -704,7 +746,7 @@ class StampedOnceCoordinator(Coordinator):
 class LoneSetting:
     """Waits for a lone SET."""
 
-    request: SetRequest
+    command: FillCells
 
     def receive(self, event: Event) -> Step:
         """End, or try again: a SET is idempotent, is it not?"""
@@ -712,13 +754,23 @@ class LoneSetting:
             return ended(ManyStored(event.results))
         if isinstance(event, Interrupted):
             return ended(Abandoned())
-        return lone_set(self.request)
+        return Step(self, self.command)
+
+
+def _in_one_trip(*fills: Fill) -> Step:
+    command = FillCells(fills, TIMEOUTS.operation_s)
+    return Step(LoneSetting(command), command)
 
 
 def lone_set(request: SetRequest, *, skip: MissReason | None = None) -> Step:
     """Store without a hold."""
-    fills = tuple(item.under(UNCONDITIONAL) for item in request.items)
-    return Step(LoneSetting(request), FillCells(fills, TIMEOUTS.operation_s))
+    return _in_one_trip(*(item.under(UNCONDITIONAL) for item in request.items))
+
+
+def set_in_one_trip(request: SetRequest, *, skip: MissReason | None = None) -> Step:
+    """Store under a hold whose answer is not waited for, as its grant is the client's."""
+    grant = make_grant(request.nonce, FIRST_US)
+    return _in_one_trip(*(item.under(grant, (), request.hold_ms) for item in request.items))
 
 
 @attrs.frozen
@@ -908,6 +960,29 @@ def _forgetful(step: Step) -> Step:
 
 
 @attrs.frozen
+class Redrawing:
+    """A get-or-load that draws another nonce for each attempt to get the lease."""
+
+    state: State
+
+    def receive(self, event: Event) -> Step:
+        """Forget the nonce of an attempt that has failed."""
+        state = self.state
+        if isinstance(event, StoreFailed) and isinstance(state, LoadAcquiring):
+            drawn = state.request.random_bytes
+            another = drawn[: NONCE_BYTES - 1] + b"r" + drawn[NONCE_BYTES:]
+            state = replace(state, request=replace(state.request, random_bytes=another))
+        step = state.receive(event)
+        return step if step.command is None else replace(step, state=Redrawing(step.state))
+
+
+def load_redrawing(request: LoadRequest, *, skip: MissReason | None = None) -> Step:
+    """Begin a get-or-load whose grants are random per attempt."""
+    step = get_or_load(request, skip=skip)
+    return replace(step, state=Redrawing(step.state))
+
+
+@attrs.frozen
 class CachingFailure:
     """A get-or-load that stores something where the loader raised."""
 
@@ -1024,6 +1099,18 @@ def _as_captured(state: State, event: Event) -> Event:
     if isinstance(state, LoadFilling) and isinstance(event, CellsFilled):
         return replace(event, versions=tuple(version for _, version in state.versions))
     return event
+
+
+def _as_presumed(state: State, event: Event) -> Event:
+    if isinstance(event, CellsFilled):
+        changed, stored = FillResult.CHANGED, FillResult.ALREADY_STORED
+        return replace(event, results=tuple(stored if each is changed else each for each in event.results))
+    return event
+
+
+def load_presuming(request: LoadRequest, *, skip: MissReason | None = None) -> Step:
+    """Begin a get-or-load that takes a cell which has changed for one that holds its value already."""
+    return _believing(get_or_load(request, skip=skip), _as_presumed)
 
 
 def load_sharing_tagged(request: LoadRequest, *, skip: MissReason | None = None) -> Step:

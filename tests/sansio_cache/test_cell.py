@@ -14,7 +14,9 @@ from sansio_cache.cell import (
     Cell,
     Kind,
     format_cell,
+    grant_us,
     is_granted_to,
+    issued_cell,
     make_grant,
     parse_cell,
 )
@@ -79,3 +81,12 @@ def test_a_grant_is_the_clients_nonce_and_the_servers_microseconds():
 def test_a_lease_is_claimed_by_its_grant_or_by_its_nonce_and_nobodys_by_none(grant, lease_id, is_ours):
     """S5."""
     assert is_granted_to(grant, lease_id) is is_ours
+
+
+def test_a_grant_says_when_it_was_issued_whatever_its_place_among_others():
+    """S3: those that one step issues have the same nonce and the same moment."""
+    alone = make_grant(b"nonce---", 1_700_000_000_123_456)
+    third = alone[:8] + b"\3" + alone[9:]
+    assert grant_us(alone) == grant_us(third) == 1_700_000_000_123_456
+    assert third != alone
+    assert issued_cell(Kind.HOLD, third, 5_000) == Cell(Kind.HOLD, third, 1_700_000_005_123)

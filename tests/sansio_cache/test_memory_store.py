@@ -97,8 +97,8 @@ class Stage:
     def acquire(self, nonce=MINE, *, seen=NO_GRANT, mode=Mode.KEEP, lease_ms=5_000, key=KEY):
         return self.store.perform(AcquireLease(key, nonce, lease_ms, seen, mode, 1.0))
 
-    def fill(self, grant, body=b"body", *, hard_ms=60_000, soft_ms=0, key=KEY):
-        event = self.store.perform(FillCells((Fill(key, grant, hard_ms, soft_ms, body),), 1.0))
+    def fill(self, grant, body=b"body", *, hard_ms=60_000, soft_ms=0, key=KEY, lease=()):
+        event = self.store.perform(FillCells((Fill(key, grant, hard_ms, soft_ms, body, *lease),), 1.0))
         return event.results[0]
 
     def renew(self, lease_id, lease_ms=5_000):
@@ -1045,3 +1045,65 @@ def test_a_wrong_store_is_caught(wrong):
     )
     with pytest.raises((AssertionError, StopIteration)):
         run_state_machine_as_test(Wrong, settings=once)
+
+
+LEASE, HOLD = (Kind.EMPTY, 5_000), (Kind.HOLD, 5_000)
+
+
+class TestAStoreThatCompares:
+    """It stores into the very cell that a grant has left; of any other it says so, and does nothing (S2)."""
+
+    def stage(self):
+        return Stage(compares=True)
+
+    def test_stores_into_a_lease_as_it_was_granted(self):
+        stage = self.stage()
+        grant = stage.acquire().grant
+        assert stage.fill(grant, soft_ms=1_000, lease=LEASE) is FillResult.STORED
+        stored = Cell(Kind.VALUE, soft_ms=NOW_MS + 1_000, filled_by=grant, body=b"body")
+        assert (stage.cell, stage.expires_ms) == (stored, NOW_MS + 60_000)
+
+    def test_says_of_its_own_repetition_that_the_cell_has_changed_and_then_that_it_is_stored(self):
+        stage = self.stage()
+        grant = stage.acquire().grant
+        stage.fill(grant, lease=LEASE)
+        assert stage.fill(grant, b"another", lease=LEASE) is FillResult.CHANGED
+        assert stage.fill(grant, b"another") is FillResult.ALREADY_STORED
+        assert stage.cell.body == b"body"
+
+    @pytest.mark.parametrize("lease", [HOLD, (Kind.EMPTY, 4_999)], ids=str)
+    def test_tells_a_lease_from_a_hold_and_from_one_for_another_time(self, lease):
+        stage = self.stage()
+        grant = stage.acquire().grant
+        assert stage.fill(grant, lease=lease) is FillResult.CHANGED
+        assert stage.fill(grant, lease=LEASE) is FillResult.STORED
+
+    def test_judges_a_lease_that_was_renewed_by_its_grant(self):
+        stage = self.stage()
+        grant = stage.acquire().grant
+        stage.clock.now_s += 1.0
+        assert stage.renew(grant)
+        assert stage.fill(grant, lease=LEASE) is FillResult.CHANGED
+        assert stage.fill(grant) is FillResult.STORED
+
+    @pytest.mark.parametrize("there", [None, FOREIGN, Cell(Kind.HOLD, EARLIER, LATER_MS)], ids=repr)
+    def test_does_nothing_to_a_cell_that_was_voided(self, there):
+        stage = self.stage()
+        grant = stage.acquire().grant
+        stage.plant(there)
+        assert stage.fill(grant, lease=LEASE) is FillResult.CHANGED
+        assert stage.fill(grant) is FillResult.REFUSED
+        assert stage.cell == there
+
+    def test_does_not_compare_where_a_value_lies_beneath_the_lease(self):
+        stage = self.stage().plant(Cell(Kind.VALUE, soft_ms=1, filled_by=EARLIER, body=b"old"))
+        grant = stage.acquire().grant
+        assert stage.fill(grant, lease=LEASE) is FillResult.CHANGED
+        assert stage.fill(grant) is FillResult.STORED
+
+
+def test_a_store_that_does_not_compare_judges_by_the_grant_alone():
+    stage = Stage()
+    grant = stage.acquire().grant
+    stage.renew(grant, 9_000)
+    assert stage.fill(grant, lease=LEASE) is FillResult.STORED

@@ -16,12 +16,13 @@ from sansio_cache.config import CacheConfig, RedisConfig
 from sansio_cache.events import CellRead, FailureKind, HoldsTaken, KeysDeleted, Ponged, StoreFailed
 from sansio_cache.health import Health
 from sansio_cache.tags import VERSION_BYTES
-from sansio_cache_redis import wire
+from sansio_cache_redis import reading
 from sansio_cache_redis.backend import anyio as backend_anyio
 from sansio_cache_redis.backend import sync as backend_sync
+from sansio_cache_redis.dialect import Dialect
+from sansio_cache_redis.reading import EventReader
 from sansio_cache_redis.reasons import Where
-from sansio_cache_redis.replies import ServerClock
-from sansio_cache_redis.wire import EventReader, decode
+from sansio_cache_redis.wire import decode
 from sansio_cache_runtime.sync.background import Background
 from support.proxy import HOLD, FaultProxy, Proxy, Relay, command
 from support.runtimes import until
@@ -287,8 +288,8 @@ def test_for_a_cancelled_caller_nothing_is_decoded(runtime, redis_server, monkey
         decoded.append(asked)
         return event(self, asked, replies)
 
-    event = wire.EventReader.read
-    monkeypatch.setattr(wire.EventReader, "read", noting)
+    event = reading.EventReader.read
+    monkeypatch.setattr(reading.EventReader, "read", noting)
     with FaultProxy("127.0.0.1", redis_server.port) as proxy:
 
         async def main():
@@ -323,7 +324,7 @@ def test_a_fault_in_decoding_is_an_event_and_breaks_no_connection(runtime, redis
             async with opened(runtime, proxy.url) as backend:
                 assert isinstance(await backend.answer(Ping(PATIENT_S)), Ponged)
                 with monkeypatch.context() as patched:
-                    patched.setattr(wire, "decode", fail)
+                    patched.setattr(reading, "decode", fail)
                     event = await backend.answer(ReadTags(("ns:%t:k",), PATIENT_S))
                 assert isinstance(event, StoreFailed)
                 assert event.kind is FailureKind.OTHER
@@ -359,7 +360,7 @@ def test_under_asyncio_a_read_is_a_future_and_no_coroutine(redis_url):
     st.none() | st.integers(0, 10**13),
 )
 def test_a_plain_read_says_what_the_parts_say_that_it_does_without(raw, offset_ms):
-    clock, command = ServerClock(offset_ms), ReadCell("ns:k", 1.0)
+    clock, command = Dialect(offset_ms, clock=lambda: 7.5), ReadCell("ns:k", 1.0)
     reader = EventReader(lambda: 7.5, clock, lambda: None, Where("there"))
     assert reader.read(command, [raw]) == decode(command, [raw], clock, 7.5)
     assert reader.read(command, [raw]) == CellRead(7.5, raw, clock.now_ms(7.5))
@@ -377,7 +378,7 @@ def test_a_plain_read_says_what_the_parts_say_that_it_does_without(raw, offset_m
     ),
 )
 def test_a_read_with_tags_says_what_the_parts_say_that_it_does_without(raw, versions):
-    clock = ServerClock(5)
+    clock = Dialect(5, clock=lambda: 7.5)
     command = ReadCell("ns:k", 1.0, tuple(f"ns:%t:{number}" for number in range(len(versions))))
     reader = EventReader(lambda: 7.5, clock, lambda: None, Where("there"))
     assert reader.read(command, [raw, *versions]) == decode(command, [raw, *versions], clock, 7.5)

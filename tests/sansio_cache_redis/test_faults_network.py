@@ -13,13 +13,14 @@ from sansio_cache import Policy
 from sansio_cache.commands import AcquireLease, FillCells
 from sansio_cache.entry import MissReason
 from sansio_cache.events import CellsFilled, FailureKind, FillResult, LeaseGranted
-from sansio_cache_redis.scripts import ACQUIRE, FILL, HOLD, RELEASE
+from sansio_cache_redis.scripts import ACQUIRE, HOLD, RELEASE
 from support.faulty import (
     PATIENT,
     Loader,
     Subject,
     cell_of,
     eventually,
+    filling,
     in_thread,
     load_scripts,
     on_every_runtime,
@@ -38,16 +39,18 @@ from support.proxy import (
     parse_request,
 )
 from support.proxy import HOLD as HOLD_BACK
-from support.servers import Server
+from support.servers import Server, can_compare
 
 # Short, as a test waits until such a lease has lapsed; not so short that a slow machine loses one.
 BRIEF = Policy(lease_s=0.4, max_lease_s=60.0)
 
+NOT_STORED = ([FillResult.REFUSED], None)
+"""What a fill is answered that stores nothing: by the script, and by comparing."""
 STEPS: dict[str, Predicate] = {
     "read": command("GET"),
     "read of many": command("MGET"),
     "acquire": script(ACQUIRE),
-    "fill": script(FILL),
+    "fill": filling,
     "hold": script(HOLD),
     "release": script(RELEASE),
     "removal": command("UNLINK"),
@@ -160,21 +163,27 @@ def test_an_acquire_whose_reply_was_lost_gets_the_same_grant_again(
 
 
 @on_every_runtime
+@pytest.mark.parametrize("is_known", [False, True], ids=["first", "later"])
 def test_a_fill_whose_reply_was_lost_is_told_that_it_is_stored_already(
-    runtime: str, proxy: FaultProxy, namespace: str
+    runtime: str, is_known: bool, proxy: FaultProxy, redis_client: redis.Redis, namespace: str
 ) -> None:
     """Fault 2, S2."""
 
     async def main() -> None:
         async with opened(runtime, proxy.url, namespace, **PATIENT) as cache:
+            if is_known:  # whether the server compares, which is asked with the first fill
+                assert await cache.set("first", 1)
             recorder = cache.record()
-            rule = proxy.on(script(FILL), DROP_REPLY)
+            rule = proxy.on(filling, DROP_REPLY)
             assert await cache.get_or_load("k", Loader("v")) == "v"
             assert rule.fired == 1
-            assert len(recorder.of(FillCells)) == 2
-            [filled] = recorder.of(CellsFilled)
+            # By comparing, the cell is seen to have changed: then the script says how.
+            *compared, filled = recorder.of(CellsFilled)
             assert filled.results == (FillResult.ALREADY_STORED,)
-            assert cache.stats().stored == 1
+            assert {each.results for each in compared} <= {(FillResult.CHANGED,)}
+            assert len(recorder.of(FillCells)) == 2 + len(compared)
+            assert bool(compared) == (is_known and can_compare(redis_client))
+            assert cache.stats().stored == 1 + is_known
             assert cache.stats().lost_leases == 0
             assert await cache.get("k") == "v"
 
@@ -183,25 +192,29 @@ def test_a_fill_whose_reply_was_lost_is_told_that_it_is_stored_already(
 
 @pytest.mark.timing
 @on_every_runtime
+@pytest.mark.parametrize("is_known", [False, True], ids=["first", "later"])
 def test_late_duplicates_of_a_load_bring_nothing_back_after_an_invalidation(
-    runtime: str, proxy: FaultProxy, redis_client: redis.Redis, namespace: str
+    runtime: str, is_known: bool, proxy: FaultProxy, redis_client: redis.Redis, namespace: str
 ) -> None:
     """Fault 3, S1 and S3: the late acquire gets a new grant, so the late fill is refused."""
 
     async def main() -> None:
         async with opened(runtime, proxy.url, namespace, policy=BRIEF, **PATIENT) as cache:
+            if is_known:  # whether the server compares, which is asked with the first fill
+                assert await cache.set("first", 1)
             acquire = proxy.on(script(ACQUIRE), DUPLICATE_LATER)
-            fill = proxy.on(script(FILL), DUPLICATE_LATER)
+            fill = proxy.on(filling, DUPLICATE_LATER)
             assert await cache.get_or_load("k", Loader("old")) == "old"
             assert (acquire.fired, fill.fired) == (1, 1)
             assert (await cache.invalidate("k")).done == 1
 
             granted, filled = await in_thread(proxy.replay)
             words, _ = parse_request(proxy.remembered[1]) or ([], 0)
-            assert granted[0] == b"L"
-            assert granted[2] != words[4]
-            assert granted[2][:8] == words[4][:8]
-            assert filled[0] == FillResult.REFUSED
+            assert granted[0] == b"A"
+            grant = words[4][2:18] if words[0] == b"SET" else words[4]
+            assert granted[2] != grant
+            assert granted[2][:8] == grant[:8]
+            assert filled in NOT_STORED
             assert await cache.get("k") is None
 
             # Nobody is behind the duplicate's lease: it holds others up no longer than it lasts (L3).
@@ -211,22 +224,25 @@ def test_late_duplicates_of_a_load_bring_nothing_back_after_an_invalidation(
             assert await cache.get("k") == "new"
 
             found, filled = await in_thread(proxy.replay)
-            assert (found[0], filled[0]) == (b"H", FillResult.REFUSED)
+            assert (found[2][0], filled in NOT_STORED) == (b"H", True)
             assert await cache.get("k") == "new"
 
     run_on(runtime, main)
 
 
 @on_every_runtime
+@pytest.mark.parametrize("is_known", [False, True], ids=["first", "later"])
 def test_a_late_fill_is_refused_while_another_load_is_in_flight(
-    runtime: str, proxy: FaultProxy, namespace: str
+    runtime: str, is_known: bool, proxy: FaultProxy, namespace: str
 ) -> None:
     """Fault 3, S2 and S5: the cell belongs to the grant that it holds, and to no older one."""
 
     async def main() -> None:
         async with opened(runtime, proxy.url, namespace, **PATIENT) as cache:
+            if is_known:  # whether the server compares, which is asked with the first fill
+                assert await cache.set("first", 1)
             acquire = proxy.on(script(ACQUIRE), DUPLICATE_LATER)
-            fill = proxy.on(script(FILL), DUPLICATE_LATER)
+            fill = proxy.on(filling, DUPLICATE_LATER)
             assert await cache.get_or_load("k", Loader("old")) == "old"
             await cache.invalidate("k")
             loader = Loader("new", gated=1)
@@ -236,9 +252,9 @@ def test_a_late_fill_is_refused_while_another_load_is_in_flight(
                 denied, filled = await in_thread(proxy.replay)
                 loader.open()
             assert (acquire.fired, fill.fired) == (1, 1)
-            assert denied[0] == b"W"
-            assert filled[0] == FillResult.REFUSED
-            assert cache.stats().stored == 2
+            assert denied[2][0] == b"W"
+            assert filled in NOT_STORED
+            assert cache.stats().stored == 2 + is_known
             assert await cache.get("k") == "new"
 
     run_on(runtime, main)
@@ -246,8 +262,9 @@ def test_a_late_fill_is_refused_while_another_load_is_in_flight(
 
 @pytest.mark.timing
 @on_every_runtime
+@pytest.mark.parametrize("is_known", [False, True], ids=["first", "later"])
 def test_late_duplicates_of_a_set_bring_nothing_back_after_an_invalidation(
-    runtime: str, proxy: FaultProxy, redis_client: redis.Redis, namespace: str
+    runtime: str, is_known: bool, proxy: FaultProxy, redis_client: redis.Redis, namespace: str
 ) -> None:
     """Fault 3: a set is a hold and a fill. Late, the hold stops others from storing for as long as it
     lasts, and the fill is refused; a lone SET would bring the old value back.
@@ -255,13 +272,15 @@ def test_late_duplicates_of_a_set_bring_nothing_back_after_an_invalidation(
 
     async def main() -> None:
         async with opened(runtime, proxy.url, namespace, policy=BRIEF, **PATIENT) as cache:
+            if is_known:  # whether the server compares, which is asked with the first fill
+                assert await cache.set("first", 1)
             hold = proxy.on(script(HOLD), DUPLICATE_LATER)
-            fill = proxy.on(script(FILL), DUPLICATE_LATER)
+            fill = proxy.on(filling, DUPLICATE_LATER)
             assert await cache.set("k", "old")
             assert (hold.fired, fill.fired) == (1, 1)
             assert (await cache.invalidate("k")).done == 1
             held, filled = await in_thread(proxy.replay)
-            assert (held[0], filled[0]) == (1, FillResult.REFUSED)
+            assert (len(held), filled in NOT_STORED) == (2, True)
             assert await cache.get("k") is None
 
             async def is_stored() -> bool:
@@ -270,7 +289,7 @@ def test_late_duplicates_of_a_set_bring_nothing_back_after_an_invalidation(
 
             await eventually(is_stored)
             [_, filled] = await in_thread(proxy.replay)
-            assert filled[0] == FillResult.REFUSED
+            assert filled in NOT_STORED
             assert await cache.get("k") in (None, "new")
 
     run_on(runtime, main)
@@ -472,7 +491,7 @@ def test_a_reply_that_answers_another_command_is_an_error_and_the_connection_is_
             pass_on = relay.from_upstream
 
             def from_upstream(data: bytes) -> None:
-                if not self.swapped and data.startswith(b"*3\r\n$1\r\nL\r\n"):
+                if not self.swapped and data.startswith(b"*3\r\n$1\r\nA\r\n"):
                     self.swapped += 1
                     data = reply + b"\r\n"
                 pass_on(data)

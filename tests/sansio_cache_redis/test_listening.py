@@ -12,7 +12,7 @@ import pytest
 from redis.exceptions import NoPermissionError
 
 from sansio_cache import Policy, backoff
-from sansio_cache.cell import NO_GRANT
+from sansio_cache.cell import NO_GRANT, Kind
 from sansio_cache.codec import codec_for
 from sansio_cache.commands import Fill, FillCells, Sleep, Watch
 from sansio_cache.entry import seal, variant_key
@@ -164,6 +164,34 @@ async def test_a_batch_of_many_keys_is_told_of_the_last_one_too(world, monkeypat
         with anyio.fail_after(GIVE_UP_S):
             await until(lambda: found)
     assert found == [{key: key for key in keys}]
+
+
+@runs(ON_SERVER, compare=None, policy=Policy(wait_s=LONG_S))
+async def test_who_waits_for_one_of_many_keys_that_are_stored_by_comparing_is_told(world, monkeypatch):
+    """L4: where the server compares, one message names all of them."""
+    monkeypatch.setattr(backoff, "FALL_BACK_S", LONG_S)
+    first = Fill(world.raw.full("first"), world.raw.lease("first"), 600_000, 0, b"")
+    world.raw.perform(FillCells((first,), 10.0))  # asks whether it does
+    grants = {key: world.raw.lease(key) for key in ("a", "ü", "c")}
+    found = {}
+
+    async def wait(key):
+        found[key] = await world.cache.get_or_load(key, never)
+
+    async with anyio.create_task_group() as tasks:
+        for key in ("ü", "c"):
+            tasks.start_soon(wait, key)
+        await until(
+            lambda: world.cache.driver._backend.listener.is_live and world.trace.count("AcquireLease") >= 4
+        )
+        fills = tuple(
+            Fill(world.raw.full(key), grant, 600_000, 0, world.raw.body(key, key), Kind.EMPTY, 600_000)
+            for key, grant in grants.items()
+        )
+        assert set(world.raw.perform(FillCells(fills, 10.0)).results) == {FillResult.STORED}
+        with anyio.fail_after(GIVE_UP_S):
+            await until(lambda: len(found) == 2)
+    assert found == {"ü": "ü", "c": "c"}
 
 
 # The subscription.

@@ -10,7 +10,7 @@ from sansio_cache_redis.connections.pace import SWEEP_S, Pace
 from sansio_cache_redis.connections.redispy import reply_reader
 from sansio_cache_redis.connections.unfinished import BULK_BYTES
 from sansio_cache_redis.errors import OverloadedError
-from sansio_cache_redis.wire import Again
+from sansio_cache_redis.reading import Again
 
 PATIENT_S = 60.0
 

@@ -23,7 +23,7 @@ import sansio_cache_redis.sync
 from sansio_cache.cell import Cell, parse_cell
 from sansio_cache.commands import Ping, StoreCommand
 from sansio_cache.stats import CacheStats
-from sansio_cache_redis.scripts import ALL, Script
+from sansio_cache_redis.scripts import ALL, FILL, Script
 from support.proxy import Predicate
 from support.stores import Recording
 
@@ -247,6 +247,12 @@ def script(wanted: Script) -> Predicate:
     """A predicate for the calls of one script, by digest or by text."""
     names = {b"EVALSHA": wanted.sha, b"EVAL": wanted.text.encode()}
     return lambda words: names.get(words[0].upper(), b"") == words[1] if len(words) > 1 else False
+
+
+def filling(words: list[bytes]) -> bool:
+    """A predicate for fills, by comparing or by script; not for the question whether the server compares."""
+    compares = words[0].upper() == b"SET" and b"IFEQ" in words and words[-1] != b"0"
+    return compares or script(FILL)(words)
 
 
 def cell_of(client: redis.Redis, key: str) -> Cell | None:

@@ -169,6 +169,15 @@ def wait_until(condition: Callable[[], object], *, timeout_s: float = 10.0) -> N
         time.sleep(0.005)
 
 
+def can_compare(client: redis.Redis) -> bool:
+    """Whether a server takes SET with IFEQ: Valkey from 8.1 on, Redis from 8.4 on."""
+    try:
+        client.execute_command("SET", f"absent:{uuid4().hex}", b"", "IFEQ", b"")
+    except redis.ResponseError:
+        return False
+    return True
+
+
 class PortReservation:
     """A free loopback port, kept free for one listener until released.
 

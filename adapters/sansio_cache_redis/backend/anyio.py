@@ -26,9 +26,9 @@ from sansio_cache_redis.connections.settings import (
     check_client,
     where_of,
 )
+from sansio_cache_redis.dialect import Dialect
 from sansio_cache_redis.health import OPENING_S, PROBES_S, Trips, probes
 from sansio_cache_redis.listening import Listener
-from sansio_cache_redis.replies import ServerClock
 from sansio_cache_redis.topology.single import SingleServer
 from sansio_cache_redis.wire import TIME, encode, longest_cell_bytes
 from sansio_cache_runtime.anyio.loops import is_under_trio
@@ -58,7 +58,9 @@ class RedisBackend(BaseBackend[Connections]):
         try:
             # The replies are read where they come in: under asyncio no coroutine stands between them and the
             # caller.
-            return self.connections.ask(encode(command), command.timeout_s, partial(self._read, command))
+            return self.connections.ask(
+                encode(command, self._dialect), command.timeout_s, partial(self._read, command)
+            )
         except Exception as error:  # noqa: BLE001 - whatever it is: the business never sees the cache fail
             return self._failed(error)
 
@@ -111,18 +113,14 @@ def make_backend_in_running_loop(
     Raises:
         ConfigurationError: The client, the URL, or an option in it, cannot be used here.
     """
-    server_clock = ServerClock()
-
-    def on_time(server_us: int) -> None:
-        server_clock.learn(server_us, clock())
-
+    dialect = Dialect(clock=clock)
     connect = _trio_connections if is_under_trio() else _asyncio_connections
-    connections = connect(config, client, on_time)
+    connections = connect(config, client, dialect.greet)
     listener = None
     if client is None:
         listener = Listener(blocking_factory(config.redis), config.namespace, start_thread)
     where = where_of(config.redis, client)
-    return RedisBackend(config, SingleServer(connections), clock, server_clock, listener, where)
+    return RedisBackend(config, SingleServer(connections), clock, dialect, listener, where)
 
 
 def _timing(config: RedisConfig) -> Timing:

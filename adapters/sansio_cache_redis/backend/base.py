@@ -13,11 +13,11 @@ from sansio_cache.health import Health
 from sansio_cache.keys import ONE_PART
 from sansio_cache.signals import let_through
 from sansio_cache_redis.calls import Args
+from sansio_cache_redis.dialect import Dialect
 from sansio_cache_redis.health import judge, too_far
+from sansio_cache_redis.reading import EventReader
 from sansio_cache_redis.reasons import Where, reason_of
-from sansio_cache_redis.replies import ServerClock
 from sansio_cache_redis.topology.single import C, SingleServer
-from sansio_cache_redis.wire import EventReader
 from sansio_cache_runtime.backend import Listener
 
 
@@ -28,7 +28,7 @@ class BaseBackend(Generic[C]):
         config: Of the cache.
         server: Where the keys go.
         clock: The local monotonic clock, in seconds.
-        server_clock: The server's, as far as it is known.
+        dialect: What the server understands, and its clock, as far as they are known.
         listener: Tells waiters of changes; None where they have to look for themselves.
         where: Where the server is, for messages.
     """
@@ -38,7 +38,7 @@ class BaseBackend(Generic[C]):
         config: CacheConfig,
         server: SingleServer[C],
         clock: Callable[[], float],
-        server_clock: ServerClock,
+        dialect: Dialect,
         listener: Listener | None,
         where: Where,
     ) -> None:
@@ -50,7 +50,8 @@ class BaseBackend(Generic[C]):
         self._server = server
         self.connections = server.connections
         """Where commands go."""
-        self._events = EventReader(clock, server_clock, partial(server.reset, ONE_PART), where)
+        self._dialect = dialect
+        self._events = EventReader(clock, dialect, partial(server.reset, ONE_PART), where)
         self._read = self._events.read
         """Makes an event of a command and of what came back. Never raises; it may close the connections, also
         those that the replies have come in on."""

@@ -16,11 +16,12 @@ from sansio_cache_redis.connections.client import ClientConnections
 from sansio_cache_redis.connections.opener import StartThread
 from sansio_cache_redis.connections.settings import blocking_factory, check_client, where_of
 from sansio_cache_redis.connections.threads import ThreadsConnections
+from sansio_cache_redis.dialect import Dialect
 from sansio_cache_redis.health import OPENING_S, PROBES_S, Trips, probes
 from sansio_cache_redis.listening import Listener
-from sansio_cache_redis.replies import ServerClock
+from sansio_cache_redis.reading import Again
 from sansio_cache_redis.topology.single import SingleServer
-from sansio_cache_redis.wire import TIME, Again, encode, longest_cell_bytes
+from sansio_cache_redis.wire import TIME, encode, longest_cell_bytes
 
 
 class RedisBackend(BaseBackend[ThreadsConnections | ClientConnections]):
@@ -29,7 +30,9 @@ class RedisBackend(BaseBackend[ThreadsConnections | ClientConnections]):
     def perform(self, command: StoreCommand) -> StoreEvent:
         """Do what is asked; a failure is an event."""
         try:
-            answer = self._read(command, self.connections.execute(encode(command), command.timeout_s))
+            answer = self._read(
+                command, self.connections.execute(encode(command, self._dialect), command.timeout_s)
+            )
             if isinstance(answer, Again):
                 return answer.read(self.connections.execute(answer.commands, command.timeout_s))
         except Exception as error:  # noqa: BLE001 - whatever it is: the business never sees the cache fail
@@ -73,11 +76,11 @@ def make_backend(
     Raises:
         ConfigurationError: The client, the URL, or an option in it, cannot be used.
     """
-    server_clock = ServerClock()
+    dialect = Dialect(clock=clock)
     if client is not None:
         check_client(client, blocking=True)
         where = where_of(config.redis, client)
-        return RedisBackend(config, SingleServer(ClientConnections(client)), clock, server_clock, None, where)
+        return RedisBackend(config, SingleServer(ClientConnections(client)), clock, dialect, None, where)
     where = where_of(config.redis, None)
     make_connection = blocking_factory(config.redis)
     connections = ThreadsConnections(
@@ -86,8 +89,8 @@ def make_backend(
         max_connections=config.redis.max_connections,
         silence_s=config.redis.silence_s,
         opening_timeout_s=config.redis.connect_timeout_s,
-        on_time=lambda server_us: server_clock.learn(server_us, clock()),
+        on_time=dialect.greet,
         longest_value_bytes=longest_cell_bytes(config.max_value_bytes),
     )
     listener = Listener(make_connection, config.namespace, start_thread)
-    return RedisBackend(config, SingleServer(connections), clock, server_clock, listener, where)
+    return RedisBackend(config, SingleServer(connections), clock, dialect, listener, where)

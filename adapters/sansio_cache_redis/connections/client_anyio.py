@@ -29,7 +29,7 @@ from sansio_cache_redis.connections.client import (
 )
 from sansio_cache_redis.connections.multiplexed import R, Read
 from sansio_cache_redis.errors import OverloadedError
-from sansio_cache_redis.wire import Again
+from sansio_cache_redis.reading import Again
 
 _TRIO_THREADS: Final = 40
 """How many calls of a client may run at once under trio. Its pool bounds them as well."""

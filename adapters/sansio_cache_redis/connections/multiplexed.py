@@ -47,7 +47,7 @@ from sansio_cache_redis.connections.pace import UNLIMITED, Pace, Seen
 from sansio_cache_redis.connections.redispy import NOT_ENOUGH_DATA, pack
 from sansio_cache_redis.connections.unfinished import BULK_BYTES, UnfinishedReply
 from sansio_cache_redis.errors import OverloadedError, OwnResetError, TooLargeError, as_failure, fresh
-from sansio_cache_redis.wire import Again
+from sansio_cache_redis.reading import Again
 
 UPLOAD_BYTES_PER_S: Final = 1048576
 """What is large may take as long as this takes to send it, besides the time of every call."""

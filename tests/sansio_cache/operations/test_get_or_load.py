@@ -8,7 +8,7 @@ from unittest.mock import ANY
 import pytest
 
 from sansio_cache.backoff import pause_s, watched_pause_s
-from sansio_cache.cell import FOREIGN, NO_GRANT, make_grant
+from sansio_cache.cell import FOREIGN, NO_GRANT, Kind, make_grant
 from sansio_cache.codec import codec_for
 from sansio_cache.commands import (
     NO_TAGS,
@@ -107,6 +107,7 @@ ABSENT = CellRead(0.0, None, NOW_MS)
 LED = LoadLed(0.0, 4)
 GRANTED = LeaseGranted(0.0, GRANT, None, NOW_MS)
 STORED = CellsFilled(0.0, (FillResult.STORED,))
+LEASED = (Kind.EMPTY, 5_000)
 RELEASED = LeasesReleased(0.0)
 BROKEN = RuntimeError("database")
 DONE = Ended(OperationName.GET_OR_LOAD, 0.0)
@@ -753,7 +754,7 @@ class TestNamedTags:
         assert script.command == acquire(capture=self.CAPTURE)
         script.give(LeaseGranted(0.0, GRANT, None, NOW_MS, (V1, V2)), Computed(0.0, 7))
         body = seal(KEY, INTS, b"7", 0.0, (("t:a", V1), ("t:b", V2)))
-        assert script.command == FillCells((Fill(KEY, GRANT, 60_000, 0, body),), 0.25, TAG_KEYS)
+        assert script.command == FillCells((Fill(KEY, GRANT, 60_000, 0, body, *LEASED),), 0.25, TAG_KEYS)
 
     def test_the_capture_outlives_twice_the_longest_entry_that_jitter_and_staleness_may_make(self):
         script = begun(tags=TAGS, jitter=Jitter(0.1, 0.2), stale_for_s=10)
@@ -929,7 +930,7 @@ class TestVariantOfAnotherVersionsEntry:
         assert (script.command.key, script.command.name) == (self.VARIANT, KEY)
         script.give(Computed(0.0, 7))
         body = seal(self.VARIANT, INTS, b"7", 0.0, self.VARIANT_OF)
-        assert script.command == FillCells((Fill(self.VARIANT, GRANT, 60_000, 0, body),), 0.25)
+        assert script.command == FillCells((Fill(self.VARIANT, GRANT, 60_000, 0, body, *LEASED),), 0.25)
         script.give(STORED)
         assert script.outcome.value == 7
         assert script.notices[1:] == [

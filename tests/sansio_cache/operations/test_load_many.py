@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sansio_cache.backoff import pause_s, watched_pause_s
-from sansio_cache.cell import FOREIGN, NO_GRANT, make_grant
+from sansio_cache.cell import FOREIGN, NO_GRANT, Kind, make_grant
 from sansio_cache.codec import codec_for
 from sansio_cache.commands import (
     NO_TAGS,
@@ -86,6 +86,7 @@ from sansio_cache.step import (
     TookTooLong,
     Unavailable,
     Value,
+    evolve,
 )
 from sansio_cache.ttl import Jitter
 from support.machines import (
@@ -167,6 +168,7 @@ def balance(script):
 
 
 STORED = FillResult.STORED
+LEASED = (Kind.EMPTY, 5_000)
 NOTHING = cells(None, None, None)
 ALL_GRANTED = answers(granted(A), granted(B), granted(C))
 
@@ -319,7 +321,7 @@ class TestTags:
         script.give(answers(granted(A), versions=(V1,)), answers(granted(B), versions=(V3,)))
         script.give(Computed(0.0, {"a": 1, "b": 2}))
         tied = (("t:a", V1),)
-        fill = Fill(A, GRANTS[A], 60_000, 0, seal(A, INTS, b"1", 0.0, tied))
+        fill = Fill(A, GRANTS[A], 60_000, 0, seal(A, INTS, b"1", 0.0, tied), *LEASED)
         assert script.command == FillCells((fill,), 0.25)
         script.give(filled(STORED))
         assert script.command.fills[0].body == seal(B, INTS, b"2", 0.0, tied)
@@ -483,9 +485,29 @@ class TestComputing:
         assert script.command == ReleaseLeases(leases(*KEYS), 0.25)
         assert script.give(RELEASED).outcome == values(None, None, None)
 
+    def test_what_a_store_that_compares_has_found_changed_is_asked_for_again_by_its_grant(self):
+        script = self.script().give(Computed(0.0, {"a": 1, "b": 2, "c": 3}))
+        fills = script.command.fills
+        assert {(fill.kind, fill.lease_ms) for fill in fills} == {LEASED}
+        script.give(filled(FillResult.CHANGED, STORED, FillResult.CHANGED))
+        again = tuple(evolve(fill, lease_ms=0) for fill in (fills[0], fills[2]))
+        assert script.command == FillCells(again, 0.25)
+        script.give(filled(FillResult.REFUSED, FillResult.ALREADY_STORED))
+        assert script.outcome == values(1, 2, 3)
+        told = [(type(each), each.key) for each in script.notices if isinstance(each, Stored | FillRefused)]
+        assert told == [(Stored, B), (FillRefused, A), (Stored, C)]
+
+    def test_the_value_beneath_a_lease_and_a_renewal_are_changes_that_are_known(self):
+        stale = value_cell(1, A, soft_ms=1)
+        script = begun(KEYS[:2]).give(cells(None, None), answers(granted(A, stale), granted(B)))
+        left_ms = [fill.lease_ms for fill in script.give(Computed(0.0, {"a": 1, "b": 2})).command.fills]
+        assert left_ms == [0, 5_000]
+        script = self.script().give(Computed(2.0, {"a": 1, "b": 2, "c": 3}))
+        assert [fill.lease_ms for fill in script.command.fills] == [0, 0, 0]
+
     def test_an_absence_is_stored_as_one(self):
         script = self.script((A,), negative_ttl=10).give(Computed(0.5, {"a": Absent()}))
-        fill = Fill(A, GRANTS[A], 10_000, 0, seal(A, INTS, None, 0.5))
+        fill = Fill(A, GRANTS[A], 10_000, 0, seal(A, INTS, None, 0.5), *LEASED)
         assert script.command == FillCells((fill,), 0.25)
         assert script.give(filled(STORED)).outcome == values(None)
 
@@ -735,7 +757,7 @@ class TestVariantOfAnotherVersionsEntry:
         assert set(script.command.keys) == {A, self.PLACE}, "the loader is to ask for neither"
         script.give(Computed(0.0, {"a": 1}))
         body = seal(self.PLACE, INTS, b"1", 0.0, (("", THEIRS),))
-        assert script.command == FillCells((Fill(self.PLACE, GRANTS[A], 60_000, 0, body),), 0.25)
+        assert script.command == FillCells((Fill(self.PLACE, GRANTS[A], 60_000, 0, body, *LEASED),), 0.25)
         assert script.give(filled(STORED)).outcome == values(1)
         assert VariantStored(A) in script.notices
 

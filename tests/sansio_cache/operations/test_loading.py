@@ -6,7 +6,7 @@ from unittest.mock import ANY
 
 import pytest
 
-from sansio_cache.cell import make_grant
+from sansio_cache.cell import Kind, make_grant
 from sansio_cache.codec import codec_for
 from sansio_cache.commands import (
     NO_TAGS,
@@ -53,7 +53,7 @@ from sansio_cache.notices import (
 from sansio_cache.notices import Loaded as LoadedNotice
 from sansio_cache.operations.loading import RANDOM_BYTES, Finding, LoadRequest, compute
 from sansio_cache.operations.renewal import renew
-from sansio_cache.step import Abandoned, Loaded, Raised, Value
+from sansio_cache.step import Abandoned, Loaded, Raised, Value, evolve
 from sansio_cache.ttl import NO_JITTER, Jitter
 from support.machines import GRANT, INTS, KEY, THEIRS, Script, absent_cell, draw, load_request, value_cell
 
@@ -68,9 +68,10 @@ STALE = Servable(6, False, STALE_CELL)
 RELEASE = ReleaseLeases((Lease(KEY, GRANT),), 0.25)
 
 
-def begun(*, grant=GRANT, versions=(), finding=None, **changes):
+def begun(*, grant=GRANT, versions=(), finding=None, is_empty=False, **changes):
     request = load_request(**changes)
-    return Script(compute(request, 4, grant, versions, finding or Finding(), 0.0))
+    step = compute(request, 4, grant, versions, finding or Finding(), 0.0, is_empty=is_empty)
+    return Script(step)
 
 
 def filled(given, **changes):
@@ -337,6 +338,35 @@ class TestFilling:
         script = begun().give(Computed(0.0, 7))
         with pytest.raises(ProtocolError):
             script.give(CellsFilled(0.0, results))
+
+
+class TestAStoreThatCompares:
+    """A lease that nothing but a renewal can have changed is filled without a look at it."""
+
+    @pytest.mark.parametrize(
+        ("took_s", "lease_ms"), [(0.0, 5_000), (1.6, 5_000), (1.7, 0), (9.0, 0)], ids=str
+    )
+    def test_is_told_what_the_lease_was_as_long_as_it_cannot_have_been_renewed(self, took_s, lease_ms):
+        script = begun(is_empty=True).give(Computed(took_s, 7))
+        [fill] = script.command.fills
+        assert (fill.kind, fill.lease_ms) == (Kind.EMPTY, lease_ms)
+
+    def test_is_not_where_there_is_a_value_beneath(self):
+        [fill] = begun(is_empty=False).give(Computed(0.0, 7)).command.fills
+        assert fill.lease_ms == 0
+
+    def test_and_finds_a_change_is_asked_again_by_the_grant(self):
+        script = begun(is_empty=True).give(Computed(0.0, 7))
+        [fill] = script.command.fills
+        script.give(CellsFilled(0.1, (FillResult.CHANGED,)))
+        assert script.command == FillCells((evolve(fill, lease_ms=0),), pytest.approx(0.15))
+        assert script.give(STORED).outcome == Loaded(7, b"7", accepted=True)
+
+    def test_and_does_so_twice_breaks_the_contract(self):
+        changed = CellsFilled(0.0, (FillResult.CHANGED,))
+        script = begun(is_empty=True).give(Computed(0.0, 7), changed)
+        with pytest.raises(ProtocolError):
+            script.give(changed)
 
 
 class TestTags:

@@ -33,7 +33,7 @@ from sansio_cache.notices import (
 )
 from sansio_cache.operations.get import ReadRequest, get
 from sansio_cache.operations.mutate import EndRequest, MutateRequest, begin, end
-from sansio_cache.operations.renewal import renew
+from sansio_cache.operations.renewal import renew, unrenewed_hold_ms
 from sansio_cache.operations.set_many import Item
 from sansio_cache.step import Abandoned, ManyHeld, ManyInvalidated, Missing
 from support.machines import NONCE, TEXTS, TIMEOUTS, Clock, Process, Script
@@ -50,8 +50,8 @@ def begun(keys=KEYS, *, value_tags=(), **options):
     return Script(begin(request, **options))
 
 
-def ending(*items, keys=KEYS, grants=(G1, G2), tags=(), versions=()):
-    return Script(end(EndRequest(keys, grants, items, TIMEOUTS, 1.0, tags, versions)))
+def ending(*items, keys=KEYS, grants=(G1, G2), tags=(), versions=(), hold_ms=0):
+    return Script(end(EndRequest(keys, grants, items, TIMEOUTS, 1.0, tags, versions, hold_ms)))
 
 
 def test_it_begins_with_a_hold_on_every_key_and_renews_them_until_the_longest_time():
@@ -94,6 +94,17 @@ def test_nothing_to_hold_asks_nothing(keys, skip):
     assert script.command is None
     assert script.outcome == ManyHeld(None, None)
     assert script.notices == []
+
+
+def test_what_a_store_that_compares_has_found_changed_is_asked_for_again_by_its_grant():
+    """S6: what is refused then is removed, and what was stored at first stays."""
+    script = ending(A, B, hold_ms=3_000)
+    assert script.command == FillCells((A.under(G1, (), 3_000), B.under(G2, (), 3_000)), 0.25)
+    script.give(CellsFilled(1.05, (FillResult.STORED, FillResult.CHANGED)))
+    assert script.command == FillCells((B.under(G2),), pytest.approx(0.2))
+    script.give(CellsFilled(1.1, (FillResult.REFUSED,)))
+    assert script.command == DeleteKeys(("shop:b",), pytest.approx(0.15))
+    assert [type(notice) for notice in script.notices] == [Stored, FillRefused]
 
 
 def test_at_the_end_what_was_set_is_stored_and_the_rest_is_removed():
@@ -275,3 +286,10 @@ class TestTagsThatTheValuesCarry:
         process.run(end(request))
         reading = get(ReadRequest("shop:a", TEXTS, TIMEOUTS, clock()))
         assert process.run(reading).step.outcome == Missing()
+
+
+@pytest.mark.parametrize(("now_s", "hold_ms"), [(2.0, 3_000), (2.9, 3_000), (3.1, 0), (70.0, 0)])
+def test_a_hold_is_as_it_was_granted_until_it_is_first_renewed(now_s, hold_ms):
+    held = begun().give(HoldsTaken(2.0, (G1, G2))).outcome
+    assert unrenewed_hold_ms(held.renewal, 60.0, now_s) == hold_ms
+    assert unrenewed_hold_ms(None, 60.0, now_s) == 0

@@ -6,7 +6,7 @@ from unittest.mock import ANY
 
 import pytest
 
-from sansio_cache.cell import make_grant
+from sansio_cache.cell import Kind, make_grant
 from sansio_cache.commands import Capture, DeleteKeys, Fill, FillCells, HoldCells
 from sansio_cache.entry import MissReason, seal
 from sansio_cache.errors import ProtocolError
@@ -51,7 +51,7 @@ def test_a_value_is_held_and_then_filled_under_the_holds_grant():
     assert script.command == HoldCells(("shop:s",), NONCE, 5_000, 0.25)
     script.give(HoldsTaken(1.0, (G1,)))
     body = seal("shop:s", INTS, b"7", 0.0)
-    assert script.command == FillCells((Fill("shop:s", G1, 90_000, 60_000, body),), 0.25)
+    assert script.command == FillCells((Fill("shop:s", G1, 90_000, 60_000, body, Kind.HOLD, 5_000),), 0.25)
     script.give(CellsFilled(1.5, (FillResult.STORED,)))
     assert script.outcome == ManyStored((FillResult.STORED,))
     assert script.notices == [Stored("shop:s", ANY), Ended(OperationName.SET_MANY, 0.5)]
@@ -59,7 +59,7 @@ def test_a_value_is_held_and_then_filled_under_the_holds_grant():
 
 def test_many_values_go_a_chunk_at_a_time():
     script = Script(set_many(request(A, B, C))).give(HoldsTaken(1.0, (G1, G2)))
-    assert script.command == FillCells((A.under(G1), B.under(G2)), 0.25)
+    assert script.command == FillCells((A.under(G1, (), 5_000), B.under(G2, (), 5_000)), 0.25)
     script.give(CellsFilled(1.0, (FillResult.ALREADY_STORED, FillResult.REFUSED)))
     assert script.command == HoldCells(("shop:c",), NONCE, 5_000, 0.25)
     script.give(HoldsTaken(1.0, (G3,)), CellsFilled(1.0, (FillResult.STORED,)))
@@ -76,9 +76,30 @@ def test_hold_and_fill_are_each_retried_within_a_budget():
     script = Script(set_many(request(A))).give(StoreFailed(1.0, FailureKind.TIMEOUT))
     assert script.command == HoldCells(("shop:a",), NONCE, 5_000, 0.25)  # with the same nonce (S3)
     script.give(HoldsTaken(1.0, (G1,)), StoreFailed(1.0, FailureKind.TIMEOUT))
-    assert script.command == FillCells((A.under(G1),), 0.25)
+    assert script.command == FillCells((A.under(G1, (), 5_000),), 0.25)
     script.give(CellsFilled(1.0, (FillResult.ALREADY_STORED,)))
     assert script.outcome == ManyStored((FillResult.ALREADY_STORED,))
+
+
+def test_what_a_store_that_compares_has_found_changed_is_asked_for_again_by_its_grant():
+    """S2: the hold may have been renewed, or the value stored by an attempt whose reply was lost."""
+    script = Script(set_many(request(A, B, C, chunk=3))).give(HoldsTaken(1.0, (G1, G2, G3)))
+    script.give(CellsFilled(1.1, (FillResult.CHANGED, FillResult.STORED, FillResult.CHANGED)))
+    assert script.command == FillCells((A.under(G1), C.under(G3)), pytest.approx(0.15))
+    assert [notice.key for notice in script.notices] == ["shop:b"]
+    script.give(CellsFilled(1.2, (FillResult.ALREADY_STORED, FillResult.REFUSED)))
+    assert script.outcome == ManyStored((FillResult.ALREADY_STORED, FillResult.STORED, FillResult.REFUSED))
+    assert [(type(each), each.key) for each in script.notices[1:3]] == [
+        (Stored, "shop:a"),
+        (FillRefused, "shop:c"),
+    ]
+
+
+def test_a_store_that_compares_what_it_is_to_judge_breaks_the_contract():
+    script = Script(set_many(request(A))).give(HoldsTaken(1.0, (G1,)))
+    script.give(CellsFilled(1.0, (FillResult.CHANGED,)))
+    with pytest.raises(ProtocolError, match="lease_ms"):
+        script.give(CellsFilled(1.0, (FillResult.CHANGED,)))
 
 
 def test_a_hold_that_fails_for_good_is_reported_to_be_pending():
@@ -164,7 +185,7 @@ class TestTags:
         assert script.command == HoldCells(("shop:a", "shop:s"), NONCE, 5_000, 0.25, self.CAPTURE)
         script.give(HoldsTaken(1.0, (G1, G2), (V1, V2)))
         tied = (("t:a", V1), ("g:user", V2))
-        assert script.command == FillCells((A.under(G1, tied), SOFT.under(G2, tied)), 0.25)
+        assert script.command == FillCells((A.under(G1, tied, 5_000), SOFT.under(G2, tied, 5_000)), 0.25)
         assert script.command.fills[0].body == seal("shop:a", TEXTS, b'"a"', 0.0, tied)
 
     def test_the_versions_of_the_first_chunk_stand_for_all_of_them(self):
@@ -172,7 +193,7 @@ class TestTags:
         script.give(HoldsTaken(1.0, (G1,), (V1, V2)), CellsFilled(1.0, (FillResult.STORED,)))
         assert script.command == HoldCells(("shop:s",), NONCE, 5_000, 0.25, self.CAPTURE)
         script.give(HoldsTaken(1.0, (G2,), (V3, V2)))
-        assert script.command == FillCells((SOFT.under(G2, (("t:a", V1), ("g:user", V2))),), 0.25)
+        assert script.command == FillCells((SOFT.under(G2, (("t:a", V1), ("g:user", V2)), 5_000),), 0.25)
 
     @pytest.mark.parametrize("chunk", [1, 2])
     def test_a_tag_that_is_invalidated_after_the_call_began_takes_all_the_values_with_it(self, chunk):
