@@ -253,3 +253,24 @@ def test_who_subscribes_in_the_middle_of_an_operation_hears_its_end_alone():
         assert heard[-1].result is None
         cache.get("user:1")
         assert heard[-1].result is Result.HIT
+
+
+def test_the_primitives_begin_and_end_as_well():
+    with cache_sync.Cache.from_url("memory://", namespace="spans") as cache:
+        tracer = Tracer(cache)
+        cache.add("a:1", 1)
+        cache.add("a:1", 1)
+        cache.swap("a:1", 2, version=cache.lookup("a:1").version)
+        cache.update("a:1", lambda value: value + 1)
+        with cache.lock("night", lease_s=5):
+            pass
+        assert len(list(cache.scan("*"))) == 1
+    assert [each[0::3] for each in tracer.told()] == [
+        ("add", "stored"),
+        ("add", "refused"),
+        ("lookup", "hit"),
+        ("swap", "stored"),
+        ("update", "stored"),
+        ("lock", "done"),
+        ("scan", "done"),
+    ]
