@@ -128,13 +128,15 @@ class DecoratedFunction(Generic[C]):
 
     def _call(
         self, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> tuple[C, Policy, Any, Key, Callable[[], Any]]:
-        """All of a call: the cache, the policy, the type, the key, and the loader."""
+    ) -> tuple[C, Policy, Any, Key, Callable[..., Any], tuple[Any, ...]]:
+        """All of a call: the cache, the policy, the type, the key, the loader, and its arguments."""
         cache, policy, declared = self._bound()
         if self._receiver:
             args = (*self._receiver, *args)
         key = self._plan.key(cache.key, args, kwargs)  # type: ignore[attr-defined]
-        return cache, policy, declared, key, functools.partial(self._plan.function, *args, **kwargs)
+        function = self._plan.function
+        load = functools.partial(function, **kwargs) if kwargs else function
+        return cache, policy, declared, key, load, args
 
     def _keys(self, calls: Iterable[Any]) -> tuple[C, Policy, Any, dict[str, Any]]:
         """The same of many calls: their arguments, by their keys."""

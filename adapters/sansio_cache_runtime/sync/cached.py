@@ -70,8 +70,8 @@ class CachedFunction(DecoratedFunction[CallsOf], Generic[P, R]):
             InvalidKeyError: An argument has no text, or no form, that tells it from every other.
             Exception: What the function raises, unchanged.
         """
-        cache, policy, declared, key, load = self._call(args, kwargs)
-        value: R = cache.get_or_load(key, load, type=declared, policy=policy, tags=self._plan.tags)
+        cache, policy, declared, key, load, given = self._call(args, kwargs)
+        value: R = cache.get_or_load(key, load, *given, type=declared, policy=policy, tags=self._plan.tags)
         return value
 
     @overload
@@ -98,7 +98,7 @@ class CachedFunction(DecoratedFunction[CallsOf], Generic[P, R]):
 
     def invalidate(self, *args: P.args, **kwargs: P.kwargs) -> InvalidateResult:
         """Remove what was cached of a call: see `Cache.invalidate`."""
-        cache, _, _, key, _ = self._call(args, kwargs)
+        cache, _, _, key, *_ = self._call(args, kwargs)
         result: InvalidateResult = cache.invalidate(key)
         return result
 
@@ -109,7 +109,7 @@ class CachedFunction(DecoratedFunction[CallsOf], Generic[P, R]):
 
     def invalidating(self, *args: P.args, **kwargs: P.kwargs) -> AbstractContextManager[None]:
         """Remove what was cached of a call when the block has ended: see `Cache.invalidating`."""
-        cache, _, _, key, _ = self._call(args, kwargs)
+        cache, _, _, key, *_ = self._call(args, kwargs)
         block: AbstractContextManager[None] = cache.invalidating(key)
         return block
 
