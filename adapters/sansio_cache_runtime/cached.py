@@ -130,7 +130,10 @@ class DecoratedFunction(Generic[C]):
         self, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[C, Policy, Any, Key, Callable[..., Any], tuple[Any, ...]]:
         """All of a call: the cache, the policy, the type, the key, the loader, and its arguments."""
-        cache, policy, declared = self._bound()
+        settings = self._settings
+        if settings is None or settings[0] is not self._bond.cache:
+            settings = self._bound()
+        cache, policy, declared = settings
         if self._receiver:
             args = (*self._receiver, *args)
         key = self._plan.key(cache.key, args, kwargs)  # type: ignore[attr-defined]

@@ -83,7 +83,7 @@ class CachedFunction(DecoratedFunction[CallsOf], Generic[P, R]):
         """
         cache, policy, declared, key, load, given = self._call(args, kwargs)
         value: R = await cache.get_or_load(
-            key, load, *given, type=declared, policy=policy, tags=self._plan.tags
+            key, load, *given, type=declared, ttl=policy, tags=self._plan.tags
         )
         return value
 
@@ -142,7 +142,7 @@ class CachedFunction(DecoratedFunction[CallsOf], Generic[P, R]):
                 {key: partial(self._plan.function, *self._receiver, given[key]) for key in keys}
             )
 
-        found = await cache.get_or_load_many(given, load, type=declared, policy=policy, tags=self._plan.tags)
+        found = await cache.get_or_load_many(given, load, type=declared, ttl=policy, tags=self._plan.tags)
         return {given[key]: value for key, value in found.items()}
 
 

@@ -71,7 +71,7 @@ class CachedFunction(DecoratedFunction[CallsOf], Generic[P, R]):
             Exception: What the function raises, unchanged.
         """
         cache, policy, declared, key, load, given = self._call(args, kwargs)
-        value: R = cache.get_or_load(key, load, *given, type=declared, policy=policy, tags=self._plan.tags)
+        value: R = cache.get_or_load(key, load, *given, type=declared, ttl=policy, tags=self._plan.tags)
         return value
 
     @overload
@@ -127,7 +127,7 @@ class CachedFunction(DecoratedFunction[CallsOf], Generic[P, R]):
         def load(keys: list[str]) -> dict[str, Any]:
             return {key: self._plan.function(*self._receiver, given[key]) for key in keys}
 
-        found = cache.get_or_load_many(given, load, type=declared, policy=policy, tags=self._plan.tags)
+        found = cache.get_or_load_many(given, load, type=declared, ttl=policy, tags=self._plan.tags)
         return {given[key]: value for key, value in found.items()}
 
 
