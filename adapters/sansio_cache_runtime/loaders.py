@@ -172,8 +172,10 @@ def bound(loader: Callable[..., Any], command: Compute | ComputeMany) -> Callabl
     """The loader with what it is to be told."""
     if isinstance(command, ComputeMany):
         return partial(loader, list(command.names))
-    if isinstance(loader, FunctionType) and not loader.__code__.co_argcount:  # as most do: it takes nothing
-        return loader
+    if isinstance(loader, FunctionType):
+        code = loader.__code__
+        if not code.co_argcount and not code.co_flags & CO_VARARGS:  # as most do: it takes nothing
+            return loader
     if takes_context(loader):
         return partial(loader, LoadContext(command.name or command.key, command.previous))
     return loader

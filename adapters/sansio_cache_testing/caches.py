@@ -138,12 +138,13 @@ class CacheInWorld(CacheBase):
     def without_store(self) -> Iterator[None]:
         """Have the cache do nothing while the block runs: its loaders alone answer."""
         coordinator = self._coordinator
-        before = coordinator.is_disabled, coordinator.must_ask
+        before = coordinator.is_disabled, coordinator.must_ask, coordinator.may_glance_at_all
         coordinator.is_disabled = coordinator.must_ask = True
+        coordinator.may_glance_at_all = False
         try:
             yield
         finally:
-            coordinator.is_disabled, coordinator.must_ask = before
+            coordinator.is_disabled, coordinator.must_ask, coordinator.may_glance_at_all = before
 
     @property
     def is_told(self) -> bool:

@@ -13,10 +13,12 @@ import anyio.lowlevel
 import anyio.to_thread
 import pytest
 
+from sansio_cache.commands import Compute
+from sansio_cache.loader import LoadContext
 from sansio_cache_redis.anyio import Cache
 from sansio_cache_runtime.anyio import loaders, threads
 from sansio_cache_runtime.anyio.loaders import call_loader
-from sansio_cache_runtime.loaders import is_coroutine_function, takes_context
+from sansio_cache_runtime.loaders import bound, is_coroutine_function, takes_context
 from support.faulty import GIVE_UP_S, eventually
 
 LIBRARIES = ["asyncio", "trio"]
@@ -426,3 +428,18 @@ def test_what_a_handler_raises_while_a_loader_s_parameters_are_read_goes_on(kind
             takes_context(Loader())
     finally:
         signal.signal(signal.SIGUSR1, before)
+
+
+def test_a_wrapper_that_takes_anything_is_told_what_the_loader_in_it_takes():
+    @functools.wraps(told)
+    def wrapper(*args):
+        return told(*args)
+
+    command = Compute("n:k", None, "before")
+    assert bound(wrapper, command)() == LoadContext("n:k", "before")
+    assert bound(lambda *args: args, command)() == ()
+    assert bound(lambda: 7, command)() == 7
+
+
+def told(context):
+    return context

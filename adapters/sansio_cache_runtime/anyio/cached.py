@@ -82,9 +82,7 @@ class CachedFunction(DecoratedFunction[CallsOf], Generic[P, R]):
             Exception: What the function raises, unchanged.
         """
         cache, policy, declared, key, load, given = self._call(args, kwargs)
-        value: R = await cache.get_or_load(
-            key, load, *given, type=declared, ttl=policy, tags=self._plan.tags
-        )
+        value: R = await cache.get_or_load(key, load, *given, type=declared, ttl=policy, tags=self._plan.tags)
         return value
 
     @overload

@@ -157,13 +157,14 @@ def test_of_the_answers_each_key_goes_one_way_and_every_grant_is_kept(wants, dat
 def test_of_the_values_every_grant_is_filled_or_given_back(wants, given_values):
     """S13: and each key has an answer."""
     found = triage_values(batch(), wants, (), given_values, 0.5)
+    fills = found.fills
     held = [(key_of(want), want.grant) for want in wants if want.grant is not None]
-    filled = [(fill.key, fill.grant) for fill in found.fills]
-    unfilled = [(lease.key, lease.lease_id) for lease in found.unfilled]
-    gone = [(lease.key, lease.lease_id) for lease in found.gone]
+    filled = [(fill.key, fill.grant) for fill in fills.todo]
+    unfilled = [(lease.key, lease.lease_id) for lease in fills.unfilled]
+    gone = [(key, GRANT) for key in fills.gone]
     assert sorted(filled + unfilled + gone) == sorted(held)
     for want in wants:
-        name, value = NAMES[want.place], found.batch.values[want.place]
+        name, value = NAMES[want.place], fills.batch.values[want.place]
         given_ = given_values.get(name, Absent())
         plain = given_.value if isinstance(given_, Fresh) else given_
         assert value == (Missing() if isinstance(plain, Absent) else Value(plain))
