@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Iterable
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, Final, Generic, Self, TypeVar
 
 from sansio_cache.errors import ConfigurationError
 from sansio_cache.keys import Key
@@ -18,6 +18,9 @@ from sansio_cache_runtime.call_plan import CallPlan, plan_calls
 from sansio_cache_runtime.request_builder import AnyTtl, RequestBuilder, listed
 
 C = TypeVar("C")
+
+_MOST_KNOWN: Final = 1024
+"""So many keys of calls are remembered for each function."""
 
 
 class Bond(Generic[C]):
@@ -83,7 +86,7 @@ class DecoratedFunction(Generic[C]):
         self._is_static = isinstance(decorated, staticmethod)
         self._is_of_class = isinstance(decorated, classmethod)
         self._receiver: tuple[Any, ...] = ()
-        self._settings: tuple[C, Policy, Any] | None = None
+        self._settings: tuple[C, Policy, Any, dict[tuple[Any, ...], Key]] | None = None
 
     def __repr__(self) -> str:
         return f"<cached {self._plan.name}>"
@@ -119,11 +122,12 @@ class DecoratedFunction(Generic[C]):
         own._receiver = (receiver,)
         return own
 
-    def _bound(self) -> tuple[C, Policy, Any]:
-        """What all calls share: the cache, the policy and the type."""
+    def _bound(self) -> tuple[C, Policy, Any, dict[tuple[Any, ...], Key]]:
+        """What all calls share: the cache, the policy, the type, and the keys that were made last."""
         settings = self._settings
         if settings is None or settings[0] is not self._bond.cache:
-            settings = self._settings = (*self._bond.bound(self._plan), self._plan.type)
+            cache, policy = self._bond.bound(self._plan)
+            settings = self._settings = (cache, policy, self._plan.type, {})
         return settings
 
     def _call(
@@ -133,10 +137,20 @@ class DecoratedFunction(Generic[C]):
         settings = self._settings
         if settings is None or settings[0] is not self._bond.cache:
             settings = self._bound()
-        cache, policy, declared = settings
+        cache, policy, declared, known = settings
         if self._receiver:
             args = (*self._receiver, *args)
-        key = self._plan.key(cache.key, args, kwargs)  # type: ignore[attr-defined]
+        is_plain = not kwargs
+        for each in args:  # a generator takes a tenth of a hit
+            if type(each) is not int and type(each) is not str:
+                is_plain = False
+        key = known.get(args) if is_plain else None
+        if key is None:
+            key = self._plan.key(cache.key, args, kwargs)  # type: ignore[attr-defined]
+            if is_plain:
+                if len(known) >= _MOST_KNOWN:
+                    known.clear()
+                known[args] = key
         function = self._plan.function
         load = functools.partial(function, **kwargs) if kwargs else function
         return cache, policy, declared, key, load, args
@@ -146,7 +160,8 @@ class DecoratedFunction(Generic[C]):
         given: dict[str, Any] = {}
         for each in listed("many() takes", "argument", calls):
             given[self._call((each,), {})[3]] = each
-        return (*self._bound(), given)
+        cache, policy, declared, _ = self._bound()
+        return cache, policy, declared, given
 
 
 def decorating(

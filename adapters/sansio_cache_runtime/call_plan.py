@@ -35,7 +35,6 @@ from sansio_cache.policy import Policy
 from sansio_cache.signals import let_through
 from sansio_cache_runtime.request_builder import AnyTtl, listed
 
-_MOST_KNOWN: Final = 1024
 _DIGITS: Final = 32
 _RECEIVERS: Final = ("self", "cls")
 _STABLE: Final = (str, int, UUID)
@@ -81,7 +80,6 @@ class CallPlan:
     tags: tuple[str, ...]
     _type: Any = attrs.field(default=None, init=False)
     _has_type: bool = attrs.field(default=False, init=False)
-    _known: dict[tuple[Any, ...], Key] = attrs.field(factory=dict, init=False)
 
     def key(self, keys: KeyBuilder, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Key:
         """The key of a call.
@@ -90,21 +88,10 @@ class CallPlan:
             TypeError: The function does not take these arguments.
             InvalidKeyError: An argument has no text that tells it from every other.
         """
-        is_plain = not kwargs
-        for each in args:  # a generator takes a tenth of a hit
-            if type(each) is not int and type(each) is not str:
-                is_plain = False
-        known = self._known.get((keys.namespace, *args)) if is_plain else None
-        if known is not None:
-            return known
         call = self.signature.bind(*args, **kwargs)
         call.apply_defaults()
-        key = self._built(keys, call.arguments) if self.entity is None else self._hashed(keys, call.arguments)
-        if is_plain:
-            if len(self._known) >= _MOST_KNOWN:
-                self._known.clear()
-            self._known[(keys.namespace, *args)] = key
-        return key
+        make = self._built if self.entity is None else self._hashed
+        return make(keys, call.arguments)
 
     def _built(self, keys: KeyBuilder, arguments: Mapping[str, Any]) -> Key:
         components: list[Any] = []
