@@ -59,6 +59,14 @@ class Again(Generic[E]):
     read: Callable[[list[Any] | BaseException], E]
 
 
+def _are_versions(replies: tuple[Any, ...]) -> bool:
+    # No generator: one that is dropped before its end runs once more, and an interrupt in that is lost.
+    for each in replies:  # noqa: SIM110
+        if type(each) is not bytes or len(each) != VERSION_BYTES:
+            return False
+    return True
+
+
 class EventReader:
     """Makes events of what came back from a server, or of the failure in its place.
 
@@ -93,7 +101,7 @@ class EventReader:
         if isinstance(command, ReadCell) and type(raw := replies[0]) in _PLAIN:
             # A hit is nothing but this: what `decode` says, without a call of it.
             versions = tuple(replies[1:]) if command.tags else ()
-            if not versions or all(type(each) is bytes and len(each) == VERSION_BYTES for each in versions):
+            if not versions or _are_versions(versions):
                 offset_ms = self._dialect.offset_ms
                 server_ms = None if offset_ms is None else int(now_s * 1000) + offset_ms
                 return CellRead(now_s, raw, server_ms, versions)

@@ -342,11 +342,14 @@ class Configuration:
         may_glance: bool = False,
     ) -> Step:
         """The first step of a read; it looks first where it may."""
-        if self.glances is None or not may_glance or (act.may_refresh and self.policy.refreshes_early):
+        operation = _OPERATIONS.get(act.deed)
+        if self.glances is None or operation is None or not may_glance:
+            return self._read(act, nonce, skip, bypassed)
+        if act.may_refresh and self.policy.refreshes_early:
             return self._read(act, nonce, skip, bypassed)
         tags = named_tags(act.tags, act.tag_keys) if act.tagged else NO_NAMED_TAGS
         begun = self._read(act, nonce, None, bypassed)
-        return glancing(self.glances, _OPERATIONS[act.deed], act.codec, tags, self.policy, begun, NOW_S)
+        return glancing(self.glances, operation, act.codec, tags, self.policy, begun, NOW_S)
 
     def _read(self, act: Act, nonce: bytes, skip: MissReason | None, bypassed: frozenset[str]) -> Step:
         if act.deed is Deed.TOUCH:
