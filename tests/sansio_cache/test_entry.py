@@ -21,6 +21,7 @@ from sansio_cache.entry import (
     key_check,
     seal,
     variant_key,
+    weigh,
 )
 from sansio_cache.keys import KeyBuilder
 from sansio_cache.tags import NO_VERSION, VARIANT_OF
@@ -325,3 +326,9 @@ def test_another_copy_through_a_hook_is_none_where_the_hook_changes_its_mind():
     cell = value_cell("seven", codec=TEXTS)
     assert copy_of(cell, codec) == 7
     assert copy_of(cell, codec) is None
+
+
+def test_what_is_stored_for_another_key_is_worth_nothing_to_one_who_only_looks():
+    cell = value_cell(1, "n:another")
+    assert weigh(cell, KEY, 0) == Unservable(MissReason.KEY_CHECK, cell.filled_by)
+    assert weigh(value_cell(1, KEY), KEY, 0).fresh

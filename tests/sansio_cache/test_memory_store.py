@@ -38,6 +38,7 @@ from sansio_cache.commands import (
     ReleaseLeases,
     RenewLeases,
     ScanKeys,
+    SwapCell,
 )
 from sansio_cache.events import (
     CellRead,
@@ -1003,7 +1004,7 @@ class ExpiresAndProlongs(MemoryStore):
         expired = super()._expire(key, now_ms)
         if expired:
             kept = self._kept[key]
-            self._keep(key, kept.cell, kept.expires_ms + 1)
+            self._keep(key, kept.cell, kept.expires_ms + 60_000)
         return expired
 
 
@@ -1107,3 +1108,13 @@ def test_a_store_that_does_not_compare_judges_by_the_grant_alone():
     grant = stage.acquire().grant
     stage.renew(grant, 9_000)
     assert stage.fill(grant, lease=LEASE) is FillResult.STORED
+
+
+def test_a_swap_of_a_value_larger_than_the_store_is_refused_and_the_old_one_stays():
+    store = MemoryStore(lambda: 1.0, max_bytes=2_000)
+    granted = store.perform(AcquireLease("n:k", b"nonce--1", 1_000, NO_GRANT, Mode.KEEP, 1.0))
+    store.perform(FillCells((Fill("n:k", granted.grant, 60_000, 0, b"old" * 30),), 1.0))
+    before = store.dump()
+    swapped = store.perform(SwapCell("n:k", granted.grant, b"nonce--2", 0, 0, b"x" * 4_000, 1.0))
+    assert swapped == StoreFailed(1.0, FailureKind.OUT_OF_MEMORY)
+    assert store.dump() == before

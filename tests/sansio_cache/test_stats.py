@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import deque
 from random import Random
 
 import attrs
@@ -12,8 +13,11 @@ from hypothesis import strategies as st
 
 from sansio_cache import CacheStats, EntityStats, Histogram, Sizes
 from sansio_cache.cell import FOREIGN
+from sansio_cache.codec import codec_for
+from sansio_cache.commands import ReadCell
 from sansio_cache.entry import MissReason
 from sansio_cache.events import FailureKind
+from sansio_cache.glance import Glance
 from sansio_cache.loader import Absent, Fresh
 from sansio_cache.memory_store import MemoryStore
 from sansio_cache.notices import (
@@ -550,3 +554,14 @@ def test_the_counters_are_plain_data_that_can_be_made_json_of():
     assert plain["latency"] != {}
     assert plain["entities"] == {"a": stats.entities["a"].as_dict(), "b": stats.entities["b"].as_dict()}
     assert plain["entities"]["a"]["stored_size"]["sum_bytes"] == stats.entities["a"].stored_size.sum_bytes > 0
+
+
+def test_a_hit_at_the_first_look_whose_clock_went_back_took_no_time():
+    command = ReadCell("n:user:1", 1.0)
+    glance = Glance(command, codec_for(None, 1_000), b"", OperationName.GET, 5.0, lambda _: None)
+    fold = StatsFold()
+    fold.record_hits(deque([(glance, 4.0), (glance, 5.5)]))
+    stats = fold.snapshot()
+    assert stats.redis_hits == 2
+    assert stats.latency[OperationName.GET].count == 2
+    assert stats.latency[OperationName.GET].sum_s == 0.5

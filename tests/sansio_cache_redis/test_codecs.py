@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from decimal import Decimal
 
+import msgspec
 import pydantic
 import pytest
 
@@ -127,3 +128,18 @@ async def test_what_a_codec_cannot_read_again_is_not_stored(world):
     assert await world.cache.get_or_load("k", loading("x"), type=str) == "x"
     assert world.cache.stats().unstorable == 1
     assert f"a loaded value is not cached: {world.namespace}:k: value" in "".join(world.take_log())
+
+
+class Validating(Broken):
+    def decode(self, payload, max_bytes):
+        raise msgspec.ValidationError("of another type")
+
+
+@runs(codecs={str: Validating()})
+async def test_what_a_codec_finds_invalid_that_it_has_written_is_not_stored(world):
+    with pytest.raises(SerializationError):
+        await world.cache.set("k", "x", type=str)
+    assert await world.cache.get_or_load("k", loading("x"), type=str) == "x"
+    assert world.cache.stats().unstorable == 1
+    [warned] = world.take_log()
+    assert "a loaded value is not cached" in warned

@@ -88,3 +88,13 @@ def test_a_text_that_is_no_schedule_is_refused(text):
 def test_a_program_that_is_another_than_before_is_told_apart():
     with pytest.raises(NotReplayedError, match="choice 0 was option 5, and there are 2"):
         run(Schedule((5,)), [1, 1])
+
+
+def test_a_program_that_meets_fewer_choices_than_before_is_told_apart():
+    schedule = Schedule((0, 0, 1))
+    run(schedule, [1, 1])
+    with pytest.raises(NotReplayedError, match="there were 3 choices, and 1 now"):
+        schedule.check_followed()
+    whole = Schedule((1,))
+    run(whole, [1, 1])
+    whole.check_followed()

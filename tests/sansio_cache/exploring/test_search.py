@@ -6,8 +6,12 @@ import attrs
 import pytest
 
 from explorations.configurations import (
+    ADDER,
+    ADDER_THEN_INVALIDATOR,
+    ALL_BUT_LAST,
     ANYTHING,
     BATCH,
+    COUNTER,
     CROSSED,
     DUPLICATES,
     EXPIRER,
@@ -31,7 +35,9 @@ from explorations.configurations import (
     TAGGED_READER,
     TEXT_READER,
     TIME,
+    TOUCHER,
     TWICE_READER,
+    UPDATER,
     any_number,
 )
 from explorations.variants import VARIANTS
@@ -95,6 +101,19 @@ SMALL = (
         processes=((MUTATOR_WITH_VALUE,),),
         renewals=True,
         faults=INTERRUPTIONS | LOSSES | DUPLICATES,
+    ),
+    Configuration(
+        name="2 add", processes=((ADDER,), (ADDER_THEN_INVALIDATOR,)), most_owners=2, faults=LOSSES
+    ),
+    Configuration(
+        name="2 count",
+        processes=((COUNTER,), (COUNTER,)),
+        starts=(Start.FRESH,),
+        faults={Fault.REPLY_LOST: 1, Fault.DUPLICATE: 1},
+        invariants=ALL_BUT_LAST,
+    ),
+    Configuration(
+        name="1 updates, 1 touches", processes=((UPDATER,), (TOUCHER,)), starts=WARM, faults=DUPLICATES
     ),
     Configuration(name="1 sets", processes=((SETTER,), (INVALIDATOR,)), faults=LOSSES),
     Configuration(
@@ -164,7 +183,39 @@ WRONG = {
     each.configuration.name: each
     for each in VARIANTS
     if int(each.configuration.name.split()[0])
-    in {1, 4, 5, 6, 7, 9, 10, 12, 13, 14, 15, 16, 18, 19, 20, 22, 24, 29, 30, 31, 32, 34, 35, 36, 37, 38, 40}
+    in {
+        1,
+        4,
+        5,
+        6,
+        7,
+        9,
+        10,
+        12,
+        13,
+        14,
+        15,
+        16,
+        18,
+        19,
+        20,
+        22,
+        24,
+        29,
+        30,
+        31,
+        32,
+        34,
+        35,
+        36,
+        37,
+        38,
+        40,
+        51,
+        52,
+        53,
+        56,
+    }
 }
 
 
