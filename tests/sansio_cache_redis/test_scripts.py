@@ -119,7 +119,8 @@ class Pair:
         self.grants = []
         # The server's version of a tag for each of memory's, and the other way round.
         self.versions = {b"": b""}, {b"": b""}
-        # The first fill asks whether it can.
+        # A hold's answer says what time it is there; the first fill asks whether the server can compare.
+        self.server.perform(HoldCells(("ns:a",), b"first---", 1_000, TIMEOUT_S))
         self.server.perform(FillCells((Fill("ns:a", NO_GRANT, 1, 0, b""),), TIMEOUT_S))
         client.flushall()
 
