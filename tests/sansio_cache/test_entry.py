@@ -332,3 +332,4 @@ def test_what_is_stored_for_another_key_is_worth_nothing_to_one_who_only_looks()
     cell = value_cell(1, "n:another")
     assert weigh(cell, KEY, 0) == Unservable(MissReason.KEY_CHECK, cell.filled_by)
     assert weigh(value_cell(1, KEY), KEY, 0).fresh
+    assert weigh(body_cell(b"short"), KEY, 0) == Unservable(MissReason.CORRUPT, THEIRS)
