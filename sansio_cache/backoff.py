@@ -11,6 +11,8 @@ from typing import Final
 
 import attrs
 
+from sansio_cache.commands import Sleep, Watch
+
 FIRST_PAUSE_S: Final = 0.005
 LONGEST_PAUSE_S: Final = 0.1
 FALL_BACK_S: Final = 1.0
@@ -39,6 +41,23 @@ def watched_pause_s(seed: int, turn: int, left_s: float) -> float:
     """The seconds to sleep at most for one who will be told, in case the message is lost (L4)."""
     longest = FALL_BACK_S * (0.75 + draw_at(seed, turn) / 4)
     return min(longest, max(left_s, 0.0) + _MARGIN_S)
+
+
+def watching(
+    keys: tuple[str, ...], load_id: int | bytes, seed: int, turn: int, left_s: float, longest_s: float
+) -> Sleep:
+    """The sleep of one who waits for others on the given turn (from 0): told, or polling where nobody tells.
+
+    Args:
+        keys: What is watched.
+        load_id: Who waits, as `Watch` has it.
+        seed: By which waiters do not look together.
+        turn: How often was waited before.
+        left_s: What the holder's lease has to run.
+        longest_s: How long is waited at most.
+    """
+    longest = min(watched_pause_s(seed, turn, left_s), longest_s)
+    return Sleep(min(pause_s(seed, turn, left_s), longest_s), Watch(keys, load_id, longest))
 
 
 def pause_s(seed: int, turn: int, left_s: float) -> float:

@@ -330,9 +330,12 @@ def unavailable(failure: StoreFailed) -> Unavailable:
     return Unavailable(failure.kind, failure.reason, failure.cause)
 
 
-def unknown(failure: StoreFailed) -> Unknown | Unavailable:
-    """The outcome of an operation whose last attempt failed: whether it was done is to be known."""
-    if failure.kind.is_refusal:
+def unknown(failure: StoreFailed, *, was_unsure: bool) -> Unknown | Unavailable:
+    """The outcome of an operation whose last attempt failed: whether it was done is to be known.
+
+    It is not where that attempt may have been done, or one before it, of which nobody was sure.
+    """
+    if failure.kind.is_refusal and not was_unsure:
         return unavailable(failure)
     return Unknown(failure.kind, failure.reason, failure.cause)
 

@@ -146,23 +146,35 @@ class EventReader:
         """The event of a failure."""
         return StoreFailed(self._clock(), classify(error), ONE_PART, *reason_of(error, self._where))
 
+    def _again(
+        self, command: StoreCommand, commands: Sequence[Args], whole: Callable[[list[Any]], list[Any]]
+    ) -> Again[StoreEvent]:
+        """Send commands once more, and read all of it: `whole` puts what came then in its places."""
+
+        def read(answers: list[Any] | BaseException) -> StoreEvent:
+            if isinstance(answers, BaseException):
+                return self.failure(answers)
+            if NoScriptError in map(type, answers):  # no server says so of a text
+                return StoreFailed(self._clock(), FailureKind.OTHER)
+            event = self.read(command, whole(answers))
+            assert not isinstance(event, Again)
+            return event
+
+        return Again(commands, read)
+
     def _one_by_one(self, command: ReadCells, replies: list[Any]) -> Again[StoreEvent]:
         """Read the cells of a chunk one by one, where one of them is too large: the others are there."""
         chunks = [place for place, reply in enumerate(replies) if isinstance(reply, TooLargeError)]
         chunk = command.chunk
         keys = [command.keys[place * chunk : (place + 1) * chunk] for place in chunks]
 
-        def read(answers: list[Any] | BaseException) -> StoreEvent:
-            if isinstance(answers, BaseException):
-                return self.failure(answers)
+        def whole(answers: list[Any]) -> list[Any]:
             rest = iter(answers)
             for place, part in zip(chunks, keys, strict=True):
                 replies[place] = [next(rest) for _ in part]
-            event = self.read(command, replies)
-            assert not isinstance(event, Again)
-            return event
+            return replies
 
-        return Again([read_one(key) for part in keys for key in part], read)
+        return self._again(command, [read_one(key) for part in keys for key in part], whole)
 
     def _acquire_one_by_one(self, command: AcquireLeases, replies: list[Any]) -> Again[StoreEvent]:
         """Ask for the leases of a chunk one by one, where a value is too large: the others are there.
@@ -174,20 +186,16 @@ class EventReader:
         large = [place for place in range(len(chunks)) if isinstance(replies[first + place], TooLargeError)]
         requests = [each for place in large for each in chunks[place]]
 
-        def read(answers: list[Any] | BaseException) -> StoreEvent:
-            if isinstance(answers, BaseException):
-                return self.failure(answers)
+        def whole(answers: list[Any]) -> list[Any]:
             time, *rest = answers
             for place in large:
                 count = len(chunks[place])
                 replies[first + place], rest = _joined(time, rest[:count]), rest[count:]
-            event = self.read(command, replies)
-            assert not isinstance(event, Again)
-            return event
+            return replies
 
         # With their texts: what is asked for once more is not asked for a third time.
         acquires = (acquire_many((each,), command.nonce, command.lease_ms) for each in requests)
-        return Again([TIME, *map(as_eval, acquires)], read)
+        return self._again(command, [TIME, *map(as_eval, acquires)], whole)
 
     def _by_script(self, command: FillCells) -> list[Args]:
         """The fills by script."""
@@ -197,15 +205,7 @@ class EventReader:
     def _without_comparing(self, command: FillCells) -> Again[StoreEvent]:
         """Fill by script, as the server has turned out not to compare. The next fill asks it again."""
         self._dialect.forget()
-
-        def read(answers: list[Any] | BaseException) -> StoreEvent:
-            if isinstance(answers, BaseException):
-                return self.failure(answers)
-            event = self.read(command, answers)
-            assert not isinstance(event, Again)
-            return event
-
-        return Again([as_eval(each) for each in self._by_script(command)], read)
+        return self._again(command, [as_eval(each) for each in self._by_script(command)], list)
 
     def _with_texts(self, command: StoreCommand, replies: list[Any]) -> Again[StoreEvent]:
         """Send those scripts as texts that the server does not know."""
@@ -215,18 +215,12 @@ class EventReader:
         else:
             commands = encode(command, self._dialect)
 
-        def read(answers: list[Any] | BaseException) -> StoreEvent:
-            if isinstance(answers, BaseException):
-                return self.failure(answers)
-            if NoScriptError in map(type, answers):  # no server says so of a text
-                return StoreFailed(self._clock(), FailureKind.OTHER)
+        def whole(answers: list[Any]) -> list[Any]:
             for place, answer in zip(unknown, answers, strict=True):
                 replies[place] = answer
-            event = self.read(command, replies)
-            assert not isinstance(event, Again)
-            return event
+            return replies
 
-        return Again([as_eval(commands[place]) for place in unknown], read)
+        return self._again(command, [as_eval(commands[place]) for place in unknown], whole)
 
 
 def _joined(time: Any, replies: list[Any]) -> Any:

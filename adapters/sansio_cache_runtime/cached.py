@@ -9,18 +9,16 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Iterable
-from typing import Any, Final, Generic, Self, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 from sansio_cache.errors import ConfigurationError
-from sansio_cache.keys import Key
+from sansio_cache.keys import Key, KeyBuilder
 from sansio_cache.policy import Policy
 from sansio_cache_runtime.call_plan import CallPlan, plan_calls
+from sansio_cache_runtime.known import Known
 from sansio_cache_runtime.request_builder import AnyTtl, RequestBuilder, listed
 
 C = TypeVar("C")
-
-_MOST_KNOWN: Final = 1024
-"""So many keys of calls are remembered for each function."""
 
 
 class Bond(Generic[C]):
@@ -86,7 +84,7 @@ class DecoratedFunction(Generic[C]):
         self._is_static = isinstance(decorated, staticmethod)
         self._is_of_class = isinstance(decorated, classmethod)
         self._receiver: tuple[Any, ...] = ()
-        self._settings: tuple[C, Policy, Any, dict[tuple[Any, ...], Key]] | None = None
+        self._settings: tuple[C, Policy, Any, Known[Key]] | None = None
 
     def __repr__(self) -> str:
         return f"<cached {self._plan.name}>"
@@ -122,12 +120,14 @@ class DecoratedFunction(Generic[C]):
         own._receiver = (receiver,)
         return own
 
-    def _bound(self) -> tuple[C, Policy, Any, dict[tuple[Any, ...], Key]]:
-        """What all calls share: the cache, the policy, the type, and the keys that were made last."""
+    def _bound(self) -> tuple[C, Policy, Any, Known[Key]]:
+        """What all calls share: the cache, the policy, the type, and the keys by plain arguments."""
         settings = self._settings
         if settings is None or settings[0] is not self._bond.cache:
             cache, policy = self._bond.bound(self._plan)
-            settings = self._settings = (cache, policy, self._plan.type, {})
+            keys: KeyBuilder = cache.key  # type: ignore[attr-defined]
+            known = Known(lambda args: self._plan.key(keys, args, {}))
+            settings = self._settings = (cache, policy, self._plan.type, known)
         return settings
 
     def _call(
@@ -144,13 +144,7 @@ class DecoratedFunction(Generic[C]):
         for each in args:  # a generator takes a tenth of a hit
             if type(each) is not int and type(each) is not str:
                 is_plain = False
-        key = known.get(args) if is_plain else None
-        if key is None:
-            key = self._plan.key(cache.key, args, kwargs)  # type: ignore[attr-defined]
-            if is_plain:
-                if len(known) >= _MOST_KNOWN:
-                    known.clear()
-                known[args] = key
+        key = known[args] if is_plain else self._plan.key(cache.key, args, kwargs)  # type: ignore[attr-defined]
         function = self._plan.function
         load = functools.partial(function, **kwargs) if kwargs else function
         return cache, policy, declared, key, load, args

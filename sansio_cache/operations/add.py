@@ -24,7 +24,7 @@ from typing import assert_never
 
 import attrs
 
-from sansio_cache.backoff import pause_s, watched_pause_s
+from sansio_cache.backoff import watching
 from sansio_cache.budget import Budget, StoreTimeouts
 from sansio_cache.commands import (
     NO_TAGS,
@@ -34,8 +34,6 @@ from sansio_cache.commands import (
     FillCells,
     Lease,
     ReleaseLeases,
-    Sleep,
-    Watch,
 )
 from sansio_cache.entry import MissReason
 from sansio_cache.events import (
@@ -167,10 +165,8 @@ class AddClaiming(AsksStore):
         left_to_wait_s = request.started_s + request.wait_s - now_s
         if left_to_wait_s <= 0:
             return request.end(TookTooLong(now_s - request.started_s), now_s)
-        pause = min(pause_s(request.seed, self.turn, left_s), left_to_wait_s)
-        longest = min(watched_pause_s(request.seed, self.turn, left_s), left_to_wait_s)
-        watch = Watch((request.key,), request.nonce, longest)
-        return Step(AddWaiting(self, now_s), Sleep(pause, watch))
+        sleep = watching((request.key,), request.nonce, request.seed, self.turn, left_s, left_to_wait_s)
+        return Step(AddWaiting(self, now_s), sleep)
 
 
 @attrs.frozen
@@ -239,7 +235,7 @@ class AddFilling(AsksStore):
                 unsure = evolve(self, is_unsure=self.is_unsure or not event.kind.is_refusal)
                 if (again := unsure.retry(event)) is not None:
                     return again
-                outcome = Unknown(event.kind, event.reason, event.cause) if self.is_unsure else unknown(event)
+                outcome = unknown(event, was_unsure=self.is_unsure)
                 if isinstance(outcome, Unknown):
                     return request.end(outcome, now_s, *gave_up(event))
                 budget = request.timeouts.from_now(now_s)

@@ -36,11 +36,11 @@ from typing import Final, assert_never
 import attrs
 from msgspec import Struct
 
-from sansio_cache.backoff import pause_s, watched_pause_s
+from sansio_cache.backoff import watching
 from sansio_cache.budget import Budget
 from sansio_cache.cell import NO_GRANT, Cell, Foreign
 from sansio_cache.codecs.value_codec import Undecodable
-from sansio_cache.commands import Mode, ReadCell, ShareLoad, Sleep, Watch
+from sansio_cache.commands import Mode, ReadCell, ShareLoad
 from sansio_cache.entry import ABSENT, MissReason, Servable, Unchecked, Unservable, Verdict, examine, is_fresh
 from sansio_cache.events import (
     AcquireAnswer,
@@ -405,10 +405,8 @@ class LoadAcquiring(AsksStore, Struct, frozen=True):
             if request.policy.on_wait_timeout == "raise" and not is_circle:
                 return _too_long(request, self.load_id, finding, now_s, *self._waited(now_s))
             return self._compute_without_lease(now_s)
-        pause = min(pause_s(request.seed, self.turns, left_s), left_to_wait_s)
-        longest = min(watched_pause_s(request.seed, self.turns, left_s), left_to_wait_s)
-        watch = Watch((request.key,), self.load_id, longest)
-        return Step(LoadWaiting(self), Sleep(pause, watch), load_id=self.load_id)
+        sleep = watching((request.key,), self.load_id, request.seed, self.turns, left_s, left_to_wait_s)
+        return Step(LoadWaiting(self), sleep, load_id=self.load_id)
 
     def _with_stale(self, stale: Cell | None, current: Versions, server_ms: int) -> Finding:
         """What is known with the value that is in the way of the lease."""

@@ -30,7 +30,7 @@ from typing import assert_never
 import attrs
 from msgspec.structs import replace
 
-from sansio_cache.backoff import pause_s, watched_pause_s
+from sansio_cache.backoff import watching
 from sansio_cache.budget import Budget
 from sansio_cache.cell import Cell, Foreign
 from sansio_cache.commands import (
@@ -43,8 +43,6 @@ from sansio_cache.commands import (
     LeaseRequest,
     ReadCells,
     ReleaseLeases,
-    Sleep,
-    Watch,
 )
 from sansio_cache.entry import MissReason, Verdict, examine
 from sansio_cache.events import (
@@ -118,13 +116,11 @@ def _wait(batch: Batch, now_s: float, *notices: Notice, is_circle: bool = False)
     left_s = 0.0 if is_circle else max(request.each.started_s + policy.wait_s - now_s, 0.0)
     if left_s > 0:
         keys = tuple(batch.key(want) for want in batch.waiting)
-        seed, lease_s = request.each.seed, batch.left_ms / 1000
-        pause = min(pause_s(seed, batch.turns, lease_s), left_s)
-        longest = min(watched_pause_s(seed, batch.turns, lease_s), left_s)
-        watch = Watch(keys, request.each.random_bytes, longest)
+        load_id, seed = request.each.random_bytes, request.each.seed
+        sleep = watching(keys, load_id, seed, batch.turns, batch.left_ms / 1000, left_s)
         since_s = batch.since_s if batch.turns else now_s
         state = LoadManyWaiting(evolve(batch, turns=batch.turns + 1, since_s=since_s))
-        return Step(state, Sleep(pause, watch), notices=notices, load_id=request.each.random_bytes)
+        return Step(state, sleep, notices=notices, load_id=load_id)
     wants, batch = batch.waiting, evolve(batch, waiting=())
     values: dict[int, Value | Missing] = {}
     served: list[Notice] = []

@@ -18,9 +18,9 @@ from typing import assert_never
 
 import attrs
 
-from sansio_cache.backoff import pause_s, watched_pause_s
+from sansio_cache.backoff import watching
 from sansio_cache.budget import Budget, StoreTimeouts
-from sansio_cache.commands import FreeLock, Lease, RenewLeases, Sleep, TakeLock, Watch
+from sansio_cache.commands import FreeLock, Lease, RenewLeases, TakeLock
 from sansio_cache.entry import MissReason
 from sansio_cache.events import (
     Event,
@@ -133,11 +133,9 @@ class LockTaking(AsksStore):
                 left_to_wait_s = request.started_s + request.wait_s - now_s
                 if left_to_wait_s <= 0:
                     return request.end(TookTooLong(now_s - request.started_s), now_s)
-                left_s = left_ms / 1000
-                pause = min(pause_s(request.seed, self.turn, left_s), left_to_wait_s)
-                longest = min(watched_pause_s(request.seed, self.turn, left_s), left_to_wait_s)
-                watch = Watch((request.key,), request.nonce, longest)
-                return Step(LockWaiting(self, now_s), Sleep(pause, watch))
+                who, left_s = (request.nonce, request.seed, self.turn), left_ms / 1000
+                sleep = watching((request.key,), *who, left_s, left_to_wait_s)
+                return Step(LockWaiting(self, now_s), sleep)
             case StoreFailed(now_s=now_s):
                 return self.retry(event) or request.end(unavailable(event), now_s, *gave_up(event))
             case Interrupted(now_s=now_s):

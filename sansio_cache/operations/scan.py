@@ -139,7 +139,7 @@ class ScanReading(AsksStore):
                 )
                 if tags:
                     budget = request.timeouts.from_now(now_s)
-                    return ScanChecking(self, event, tags, budget).ask()
+                    return ScanChecking(self, event, verdicts, tags, budget).ask()
                 return _end(request, self.cursor, self.keys, verdicts, now_s)
             case CellsRead():
                 raise unexpected(self, event)
@@ -160,6 +160,8 @@ class ScanChecking(AsksStore):
 
     reading: ScanReading
     found: CellsRead
+    verdicts: tuple[Verdict, ...]
+    """What the cells are worth, as far as that is known without the tags."""
     tags: tuple[str, ...]
     budget: Budget
 
@@ -177,12 +179,12 @@ class ScanChecking(AsksStore):
             case TagsRead(now_s=now_s, versions=versions) if len(versions) == len(self.tags):
                 current = dict(known(reading.keys[0], self.tags, versions, reading.bypassed))
                 verdicts = []
-                for cell, key in zip(found.cells, reading.keys, strict=True):
-                    verdict = weigh(cell, key, found.server_ms)
+                for cell, key, verdict in zip(found.cells, reading.keys, self.verdicts, strict=True):
                     if isinstance(verdict, Unchecked):
                         own = tuple((tag, current[tag]) for tag in verdict.tags)
-                        verdict = weigh(cell, key, found.server_ms, own)
-                    verdicts.append(verdict)
+                        verdicts.append(weigh(cell, key, found.server_ms, own))
+                    else:
+                        verdicts.append(verdict)
                 return _end(reading.request, reading.cursor, reading.keys, tuple(verdicts), now_s)
             case TagsRead():
                 raise unexpected(self, event)

@@ -118,7 +118,7 @@ class SwapSwapping(AsksStore):
             case StoreFailed(now_s=now_s):
                 unsure = evolve(self, is_unsure=self.is_unsure or not event.kind.is_refusal)
                 failed = InvalidationFailed((request.key,), was_tried=False)
-                outcome = Unknown(event.kind, event.reason, event.cause) if self.is_unsure else unknown(event)
+                outcome = unknown(event, was_unsure=self.is_unsure)
                 return unsure.retry(event) or self._end(outcome, now_s, *gave_up(event), failed)
             case Interrupted(now_s=now_s):
                 return void((request.key,), request.timeouts, now_s)

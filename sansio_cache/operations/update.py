@@ -238,7 +238,7 @@ class UpdateSwapping(AsksStore):
                 return request.end(self.outcome, now_s, Stored(request.key))
             case StoreFailed(now_s=now_s):
                 unsure = evolve(self, is_unsure=self.is_unsure or not event.kind.is_refusal)
-                outcome = Unknown(event.kind, event.reason, event.cause) if self.is_unsure else unknown(event)
+                outcome = unknown(event, was_unsure=self.is_unsure)
                 return unsure.retry(event) or request.end(outcome, now_s, *gave_up(event))
             case Interrupted():
                 return ended(Abandoned())
