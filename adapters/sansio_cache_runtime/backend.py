@@ -20,6 +20,7 @@ from typing import Protocol
 from sansio_cache.commands import StoreCommand
 from sansio_cache.events import StoreEvent
 from sansio_cache.health import Health
+from sansio_cache.keys import ONE_PART
 
 
 class Listener(Protocol):
@@ -41,6 +42,25 @@ class Listener(Protocol):
     def close(self, *, wait: bool) -> None:
         """End; with `wait`, not before its thread has."""
         ...
+
+
+class OnePart:
+    """What backends have in common that are one part, without connections and without a listener."""
+
+    listener: Listener | None = None
+
+    def part_of(self, key: str) -> str:  # noqa: ARG002
+        """All keys are in one part."""
+        return ONE_PART
+
+    def suspect(self, part: str) -> None:
+        """There is no connection that could be at fault."""
+
+    def trust(self, part: str) -> None:
+        """Nor one to be used again."""
+
+    def distrust(self, part: str) -> None:
+        """There is no connection that could be at fault."""
 
 
 class SyncBackend(Protocol):

@@ -30,10 +30,9 @@ from sansio_cache.config import CacheConfig
 from sansio_cache.errors import ConfigurationError
 from sansio_cache.events import FailureKind, StoreEvent, StoreFailed
 from sansio_cache.health import Health
-from sansio_cache.keys import ONE_PART
 from sansio_cache.memory_store import MemoryStore
 from sansio_cache.url import read_url
-from sansio_cache_runtime.backend import Listener
+from sansio_cache_runtime.backend import OnePart
 from sansio_cache_runtime.process import at_begin_in_child, process_lock
 
 
@@ -155,26 +154,11 @@ def memory_for(config: CacheConfig, clock: Callable[[], float] = time.monotonic)
     return memory
 
 
-class MemoryBackend:
+class MemoryBackend(OnePart):
     """What the backends of both colours have in common. Waiters poll: there is no listener."""
-
-    listener: Listener | None = None
 
     def __init__(self, memory: SharedMemory) -> None:
         self.memory = memory
-
-    def part_of(self, key: str) -> str:  # noqa: ARG002
-        """The memory is one part."""
-        return ONE_PART
-
-    def suspect(self, part: str) -> None:
-        """There is no connection that could be at fault."""
-
-    def trust(self, part: str) -> None:
-        """Nor one to be used again."""
-
-    def distrust(self, part: str) -> None:
-        """There is no connection that could be at fault."""
 
     def _health(self) -> Health:
         """It is there, and within its limits."""

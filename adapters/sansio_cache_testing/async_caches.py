@@ -7,45 +7,22 @@ from typing import Any
 from sansio_cache.commands import StoreCommand
 from sansio_cache.events import StoreEvent
 from sansio_cache.health import Health
-from sansio_cache.keys import ONE_PART
 from sansio_cache.part import Recovery
 from sansio_cache.step import Step
 from sansio_cache_redis.anyio import Cache
 from sansio_cache_runtime.anyio.driver import Driver
-from sansio_cache_runtime.backend import Listener
 from sansio_cache_runtime.driver_base import Call
-from sansio_cache_testing.caches import CacheInWorld
-from sansio_cache_testing.faults import FaultyStore
+from sansio_cache_testing.caches import CacheInWorld, WorldStore
 from sansio_cache_testing.loops import LoopScheduler, strand
 
 
-class AsyncWorldBackend:
-    """The store of a world, as a backend for event loops. Each command is a point."""
-
-    listener: Listener | None = None
-
-    def __init__(self, scheduler: LoopScheduler, store: FaultyStore, prefix: str) -> None:
-        self.scheduler = scheduler
-        self._store = store
-        self._prefix = prefix
-
-    def part_of(self, key: str) -> str:  # noqa: ARG002
-        """It is one part."""
-        return ONE_PART
+class AsyncWorldBackend(WorldStore[LoopScheduler]):
+    """The store of a world, as a backend for event loops."""
 
     async def answer(self, command: StoreCommand) -> StoreEvent:
         """Do what is asked, when it is the caller's turn."""
         await self.scheduler.point(f"is about to ask the cache ({type(command).__name__})")
-        return self._store.perform(command, self.scheduler.who, self._prefix)
-
-    def suspect(self, part: str) -> None:
-        """There is no connection that could be at fault."""
-
-    def trust(self, part: str) -> None:
-        """Nor one to be used again."""
-
-    def distrust(self, part: str) -> None:
-        """There is no connection that could be at fault."""
+        return self._answer(command)
 
     async def health(self) -> Health:
         """It is there."""

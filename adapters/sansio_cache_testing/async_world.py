@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
-from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
@@ -85,9 +84,7 @@ class AsyncWorld(WorldBase[LoopScheduler, AsyncWorldCache]):
             name: What it is called in diagrams; the function's name where not given.
             may_be_stale: Whether a value that was true at any time will do, as with `stale_for_s`.
         """
-        reader = Reader(self._name(call, name), partial(call, *args), may_be_stale)
-        self._readers.append(reader)
-        self._recording.start(reader.name, lambda: self._read(reader))
+        self._declare_reader(partial(call, *args), self._name(call, name), may_be_stale=may_be_stale)
 
     def writer(self, call: Callable[..., Awaitable[Any]], *args: Any, name: str | None = None) -> None:
         """Declare a function that writes, to run at the same time as the others.
@@ -97,9 +94,7 @@ class AsyncWorld(WorldBase[LoopScheduler, AsyncWorldCache]):
             args: Its arguments.
             name: What it is called in diagrams; the function's name where not given.
         """
-        writer = Writer(self._name(call, name), partial(call, *args))
-        self._writers.append(writer)
-        self._recording.start(writer.name, lambda: self._write(writer))
+        self._declare_writer(partial(call, *args), self._name(call, name))
 
     def start(self, call: Callable[..., Awaitable[Any]], *args: Any, name: str | None = None) -> None:
         """Run a function at the same time as the others; what it gives is not judged."""
@@ -134,12 +129,6 @@ class AsyncWorld(WorldBase[LoopScheduler, AsyncWorldCache]):
         for cache in self._caches:
             await cache.aclose()
 
-    def _who(self) -> str:
-        return self._recording.who
-
-    def _is_told(self, cache: AsyncWorldCache) -> bool:
-        return cache.is_told
-
     async def _read(self, reader: Reader) -> None:
         await self._recording.point("has not begun")
         self._begins(reader)
@@ -152,8 +141,7 @@ class AsyncWorld(WorldBase[LoopScheduler, AsyncWorldCache]):
 
     async def _stale_reads(self) -> AsyncIterator[Finding]:
         for reader in self._readers:
-            states = range(reader.first, reader.last + 1)
-            ideals = [await self._without_cache(reader, state) for state in states]
+            ideals = await self._ideals(reader, range(reader.first, reader.last + 1))
             finding = stale_read(reader, ideals, self._database, self._recording.steps)
             if finding is not None:
                 yield finding
@@ -163,20 +151,19 @@ class AsyncWorld(WorldBase[LoopScheduler, AsyncWorldCache]):
             return
         for reader in self._readers:
             steps = list(self._recording.steps)
-            with self._seeing(None):
+            with self._unrecorded():
                 seen = await _result(reader.call)
-            newest = self._database.newest
-            first = 0 if reader.may_be_stale else newest
-            ideals = [await self._without_cache(reader, state) for state in range(first, newest + 1)]
+            ideals = await self._ideals(reader, self._allowed_in_the_end(reader))
             finding = wrong_in_the_end(reader, seen, ideals, self._database, steps)
             if finding is not None:
                 yield finding
 
-    async def _without_cache(self, reader: Reader, state: int) -> Result:
-        with self._seeing(state), ExitStack() as stack:
-            for cache in self._caches:
-                stack.enter_context(cache.without_store())
-            return await _result(reader.call)
+    async def _ideals(self, reader: Reader, states: range) -> list[Result]:
+        ideals = []
+        for state in states:
+            with self._without_cache(state):
+                ideals.append(await _result(reader.call))
+        return ideals
 
 
 async def _result(call: Callable[[], Awaitable[Any]]) -> Result:

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from sansio_cache.commands import Renewal, StoreCommand
 from sansio_cache.coordinator import renewing
 from sansio_cache.events import StoreEvent
 from sansio_cache.health import Health
-from sansio_cache.keys import ONE_PART
 from sansio_cache_redis.sync import Cache
-from sansio_cache_runtime.backend import Listener
+from sansio_cache_runtime.backend import OnePart
 from sansio_cache_runtime.cache_base import CacheBase
 from sansio_cache_runtime.loaders import Running
 from sansio_cache_runtime.sync.driver import Driver
@@ -20,34 +19,28 @@ from sansio_cache_testing.faults import FaultyStore
 from sansio_cache_testing.scheduling import Recording
 from sansio_cache_testing.threads import ThreadScheduler, WorldEvent
 
+S = TypeVar("S", bound=Recording)
 
-class WorldBackend:
-    """The store of a world, as a backend for threads. Each command is a point."""
 
-    listener: Listener | None = None
+class WorldStore(OnePart, Generic[S]):
+    """The store of a world, as the backends of both colours have it. Each command is a point."""
 
-    def __init__(self, scheduler: ThreadScheduler, store: FaultyStore, prefix: str) -> None:
+    def __init__(self, scheduler: S, store: FaultyStore, prefix: str) -> None:
         self.scheduler = scheduler
         self._store = store
         self._prefix = prefix
 
-    def part_of(self, key: str) -> str:  # noqa: ARG002
-        """It is one part."""
-        return ONE_PART
+    def _answer(self, command: StoreCommand) -> StoreEvent:
+        return self._store.perform(command, self.scheduler.who, self._prefix)
+
+
+class WorldBackend(WorldStore[ThreadScheduler]):
+    """The store of a world, as a backend for threads."""
 
     def perform(self, command: StoreCommand) -> StoreEvent:
         """Do what is asked, when it is the caller's turn."""
         self.scheduler.point(f"is about to ask the cache ({type(command).__name__})")
-        return self._store.perform(command, self.scheduler.who, self._prefix)
-
-    def suspect(self, part: str) -> None:
-        """There is no connection that could be at fault."""
-
-    def trust(self, part: str) -> None:
-        """Nor one to be used again."""
-
-    def distrust(self, part: str) -> None:
-        """There is no connection that could be at fault."""
+        return self._answer(command)
 
     def health(self) -> Health:
         """It is there."""
@@ -130,7 +123,7 @@ class CacheInWorld(CacheBase):
         """Have the world record what the cache would log."""
 
         def write(level: int, text: str, *words: object, exc_info: object = None) -> None:  # noqa: ARG001
-            recording.note("log", text % words)
+            recording.note(text % words, who="log")
 
         self._recorder.write = write
 

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
-from sansio_cache.cell import NO_GRANT, Cell, Kind, parse_cell
+from sansio_cache.cell import NO_GRANT, Cell, Kind
 from sansio_cache.commands import (
     NO_TAGS,
     AcquireLease,
@@ -93,8 +93,7 @@ class _Rules:
     def _read(self, key: str = _KEY) -> Cell | None:
         event = self.perform(ReadCell(key, _TIMEOUT_S))
         assert isinstance(event, CellRead), f"a read is answered by CellRead; got {event}"
-        cell: Any = event.cell
-        cell = parse_cell(cell) if isinstance(cell, bytes) else cell
+        cell = event.cell
         assert cell is None or isinstance(cell, Cell)
         return cell
 

@@ -26,9 +26,8 @@ State = Mapping[tuple[int, Hashable], Any]
 class Database:
     """All states that the tables of a world were in."""
 
-    def __init__(self, recording: Recording, who: Callable[[], str]) -> None:
+    def __init__(self, recording: Recording) -> None:
         self.recording = recording
-        self.who = who
         self.states: list[State] = [{}]
         self.seen: int | None = None
         """The state that is to be looked at instead of the newest, where there is one."""
@@ -50,7 +49,7 @@ class Database:
         """Make the next state. None removes a row."""
         state = {**self.states[-1], **changes}
         self.states.append({key: value for key, value in state.items() if value is not None})
-        self.recording.note(self.who(), what, DATABASE)
+        self.recording.note(what, DATABASE)
         self.commits.append(len(self.recording.steps) - 1)
 
     def plant(self, table: int, rows: Mapping[Any, Any]) -> None:
@@ -71,9 +70,7 @@ class Table(Generic[K, V]):
     def look(self, key: K) -> V | None:
         """A row as it is now."""
         value: V | None = self.database.state.get((self.number, key))
-        self.database.recording.note(
-            self.database.who(), f"reads {self.name} {key!r}: {shorten(value)}", DATABASE
-        )
+        self.database.recording.note(f"reads {self.name} {key!r}: {shorten(value)}", DATABASE)
         return value
 
     def look_behind(self, key: K) -> V | None:
@@ -86,9 +83,7 @@ class Table(Generic[K, V]):
         value: V | None = database.states[self._behind].get((self.number, key))
         behind = database.newest - self._behind
         late = f", {behind} commits behind" if behind else ""
-        database.recording.note(
-            database.who(), f"reads {self.name} {key!r} on the replica: {shorten(value)}{late}", DATABASE
-        )
+        database.recording.note(f"reads {self.name} {key!r} on the replica: {shorten(value)}{late}", DATABASE)
         return value
 
     def put(self, changes: Mapping[K, V | None]) -> None:
@@ -107,7 +102,6 @@ class Table(Generic[K, V]):
             if table == self.number and (keeps is None or keeps(key, value))  # type: ignore[arg-type]
         }
         self.database.recording.note(
-            self.database.who(),
             f"reads every {self.name}: {shorten(found)}"
             if keeps is None
             else f"looks for a {self.name}: {shorten(found)}",
@@ -132,7 +126,7 @@ class Transaction(Generic[K, V]):
         value: V | None = self.changes.get(key, self._state.get((self.table.number, key)))
         database = self.table.database
         what = f"reads {self.table.name} {key!r} in its transaction: {shorten(value)}"
-        database.recording.note(database.who(), what, DATABASE)
+        database.recording.note(what, DATABASE)
         return value
 
     def write(self, key: K, value: V | None) -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Callable, Sequence
+from typing import Any, Final
 
 import attrs
 
@@ -58,15 +58,24 @@ class Recording:
         """Whether what happens is not to be recorded: somebody looks what the database alone would give."""
         self._count = 0
 
+    @property
+    def who(self) -> str:
+        """Who runs."""
+        raise NotImplementedError
+
+    def start(self, name: str, job: Callable[[], Any]) -> object:
+        """Add a participant."""
+        raise NotImplementedError
+
     def pick(self, count: int, *, is_free: bool = False) -> int:
         """Have one of several options chosen; the first where nobody schedules."""
         if count < 2 or self.is_resting:
             return 0
         return self.chooser.choose(count, is_free=is_free)
 
-    def note(self, who: str, what: str, whom: str = "") -> None:
-        """Record a step."""
-        self.add(Step(who, what, whom, place_of_caller()))
+    def note(self, what: str, whom: str = "", *, who: str = "") -> None:
+        """Record a step of who runs, or of somebody else."""
+        self.add(Step(who or self.who, what, whom, place_of_caller()))
 
     def add(self, step: Step) -> None:
         """Record a step that is made already."""

@@ -25,7 +25,7 @@ from sansio_cache.commands import (
     ScanKeys,
     StoreCommand,
 )
-from sansio_cache.entry import NOTHING
+from sansio_cache.entry import is_nothing
 from sansio_cache.events import (
     CellRead,
     CellsFilled,
@@ -42,7 +42,6 @@ from sansio_cache.exploring.naming import payload_of
 CACHE: Final = "cache"
 DATABASE: Final = "database"
 _MOST_CHARACTERS: Final = 48
-_KIND_AT: Final = 16
 _INTERNAL: Final = {"%t:": "tag", "%g:": "generation"}
 _NOT_THE_PROGRAM: Final = frozenset(
     {
@@ -214,7 +213,7 @@ def _cell(cell: object) -> str:
 
 
 def _payload(body: bytes) -> str:
-    if body[_KIND_AT] == NOTHING:
+    if is_nothing(body):
         return "known to be nothing"
     text = payload_of(body).decode("utf-8", "replace")
     return text if len(text) <= _MOST_CHARACTERS else f"{text[: _MOST_CHARACTERS - 1]}…"

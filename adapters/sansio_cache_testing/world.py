@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from math import inf
 from typing import Any, Final, Generic, TypeVar
 
@@ -20,7 +21,7 @@ from sansio_cache.config import CacheConfig
 from sansio_cache.errors import ConfigurationError
 from sansio_cache.exploring.schedules import Chooser, Schedule
 from sansio_cache.memory_store import MemoryStore
-from sansio_cache_testing.caches import WorldBackend, WorldCache
+from sansio_cache_testing.caches import CacheInWorld, WorldBackend, WorldCache
 from sansio_cache_testing.database import Database, Table
 from sansio_cache_testing.faults import FaultyStore, StoreFault
 from sansio_cache_testing.judging import Finding, Reader, Result, Writer, stale_read, wrong_in_the_end
@@ -30,7 +31,7 @@ from sansio_cache_testing.steps import Step
 from sansio_cache_testing.threads import ThreadScheduler
 
 R = TypeVar("R", bound=Recording)
-C = TypeVar("C")
+C = TypeVar("C", bound=CacheInWorld)
 
 NAMESPACE: Final = "world"
 _NEVER_FULL: Final = 2**40
@@ -52,7 +53,7 @@ class WorldBase(Generic[R, C]):
 
     def __init__(self, recording: R, faults: Iterable[StoreFault]) -> None:
         self._recording = recording
-        self._database = Database(recording, lambda: self._who())
+        self._database = Database(recording)
         memory = MemoryStore(self._now, _NEVER_FULL, _NEVER_FULL)
         self._store = FaultyStore(memory, recording, tuple(faults))
         self._caches: list[C] = []
@@ -83,9 +84,6 @@ class WorldBase(Generic[R, C]):
     def _now(self) -> float:
         return self._recording.clock()
 
-    def _who(self) -> str:
-        raise NotImplementedError
-
     def _config(self, namespace: str, options: dict[str, Any]) -> CacheConfig:
         if "url" in options:
             raise ConfigurationError("a cache of a world has the world's store: leave url out")
@@ -109,6 +107,22 @@ class WorldBase(Generic[R, C]):
 
     # A run.
 
+    def _declare_reader(self, call: Callable[[], Any], name: str, *, may_be_stale: bool) -> None:
+        reader = Reader(name, call, may_be_stale)
+        self._readers.append(reader)
+        self._recording.start(name, partial(self._read, reader))
+
+    def _declare_writer(self, call: Callable[[], Any], name: str) -> None:
+        writer = Writer(name, call)
+        self._writers.append(writer)
+        self._recording.start(name, partial(self._write, writer))
+
+    def _read(self, reader: Reader) -> Any:
+        raise NotImplementedError
+
+    def _write(self, writer: Writer) -> Any:
+        raise NotImplementedError
+
     def _begins(self, reader: Reader) -> None:
         """Note what a reader may see at the least."""
         self._complete()
@@ -130,21 +144,35 @@ class WorldBase(Generic[R, C]):
 
     def _complete(self) -> None:
         """A write is complete when it has returned and the store knows of all that the caches were told."""
-        if all(self._is_told(cache) for cache in self._caches):
+        if all(cache.is_told for cache in self._caches):
             for writer in self._writers:
                 writer.is_complete = writer.is_complete or writer.has_returned
 
-    def _is_told(self, cache: C) -> bool:
-        raise NotImplementedError
-
     @contextmanager
-    def _seeing(self, state: int | None) -> Iterator[None]:
-        """Have the database stand at a state, and record nothing, while the block runs."""
-        self._database.seen, self._recording.is_mute = state, True
+    def _unrecorded(self) -> Iterator[None]:
+        """Record nothing while the block runs."""
+        self._recording.is_mute = True
         try:
             yield
         finally:
-            self._database.seen, self._recording.is_mute = None, False
+            self._recording.is_mute = False
+
+    @contextmanager
+    def _without_cache(self, state: int) -> Iterator[None]:
+        """Have the database stand at a state, and the caches do nothing, while the block runs."""
+        with self._unrecorded(), ExitStack() as stack:
+            for cache in self._caches:
+                stack.enter_context(cache.without_store())
+            self._database.seen = state
+            try:
+                yield
+            finally:
+                self._database.seen = None
+
+    def _allowed_in_the_end(self, reader: Reader) -> range:
+        """The states that a reader may see when all is done."""
+        newest = self._database.newest
+        return range(0 if reader.may_be_stale else newest, newest + 1)
 
 
 class World(WorldBase[ThreadScheduler, WorldCache]):
@@ -215,9 +243,7 @@ class World(WorldBase[ThreadScheduler, WorldCache]):
             name: What it is called in diagrams; the function's name where not given.
             may_be_stale: Whether a value that was true at any time will do, as with `stale_for_s`.
         """
-        reader = Reader(self._name(call, name), lambda: call(*args), may_be_stale)
-        self._readers.append(reader)
-        self._recording.start(reader.name, lambda: self._read(reader))
+        self._declare_reader(partial(call, *args), self._name(call, name), may_be_stale=may_be_stale)
 
     def writer(self, call: Callable[..., Any], *args: Any, name: str | None = None) -> None:
         """Declare a function that writes, to run at the same time as the others.
@@ -227,13 +253,11 @@ class World(WorldBase[ThreadScheduler, WorldCache]):
             args: Its arguments.
             name: What it is called in diagrams; the function's name where not given.
         """
-        writer = Writer(self._name(call, name), lambda: call(*args))
-        self._writers.append(writer)
-        self._recording.start(writer.name, lambda: self._write(writer))
+        self._declare_writer(partial(call, *args), self._name(call, name))
 
     def start(self, call: Callable[..., Any], *args: Any, name: str | None = None) -> None:
         """Run a function at the same time as the others; what it gives is not judged."""
-        self._recording.start(self._name(call, name), lambda: call(*args))
+        self._recording.start(self._name(call, name), partial(call, *args))
 
     def run(self) -> list[Finding]:
         """Run what was declared, and judge it: what was wrong, nothing where all is well.
@@ -253,12 +277,6 @@ class World(WorldBase[ThreadScheduler, WorldCache]):
         """End what still runs. `check` does so."""
         self._recording.abandon()
 
-    def _who(self) -> str:
-        return self._recording.who
-
-    def _is_told(self, cache: WorldCache) -> bool:
-        return cache.is_told
-
     def _read(self, reader: Reader) -> None:
         self._begins(reader)
         self._ends(reader, _result(reader.call))
@@ -269,7 +287,7 @@ class World(WorldBase[ThreadScheduler, WorldCache]):
 
     def _stale_reads(self) -> Iterator[Finding]:
         for reader in self._readers:
-            ideals = [self._without_cache(reader, state) for state in range(reader.first, reader.last + 1)]
+            ideals = self._ideals(reader, range(reader.first, reader.last + 1))
             finding = stale_read(reader, ideals, self._database, self._recording.steps)
             if finding is not None:
                 yield finding
@@ -279,20 +297,19 @@ class World(WorldBase[ThreadScheduler, WorldCache]):
             return
         for reader in self._readers:
             steps = list(self._recording.steps)
-            with self._seeing(None):
+            with self._unrecorded():
                 seen = _result(reader.call)
-            newest = self._database.newest
-            first = 0 if reader.may_be_stale else newest
-            ideals = [self._without_cache(reader, state) for state in range(first, newest + 1)]
+            ideals = self._ideals(reader, self._allowed_in_the_end(reader))
             finding = wrong_in_the_end(reader, seen, ideals, self._database, steps)
             if finding is not None:
                 yield finding
 
-    def _without_cache(self, reader: Reader, state: int) -> Result:
-        with self._seeing(state), ExitStack() as stack:
-            for cache in self._caches:
-                stack.enter_context(cache.without_store())
-            return _result(reader.call)
+    def _ideals(self, reader: Reader, states: range) -> list[Result]:
+        ideals = []
+        for state in states:
+            with self._without_cache(state):
+                ideals.append(_result(reader.call))
+        return ideals
 
 
 def _result(call: Callable[[], Any]) -> Result:
