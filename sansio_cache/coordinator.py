@@ -66,6 +66,7 @@ from sansio_cache.operations.second_look import Doubt
 from sansio_cache.part import Part, PartSnapshot, Recovery
 from sansio_cache.pending_invalidations import PendingInvalidations
 from sansio_cache.single_flight import Following, SingleFlight, SingleFlightSnapshot, Ticket
+from sansio_cache.stats import PartStats
 from sansio_cache.step import Loaded, Outcome, Step, evolve
 from sansio_cache.tags import is_tag_key
 from sansio_cache.ttl import MAX_TTL_S
@@ -369,6 +370,13 @@ class Coordinator:
     def is_out(self) -> bool:
         """Whether the store, or a part of it, does not serve, and calls do without it."""
         return any(part.breaker.is_open for part in tuple(self._parts.values()))
+
+    def part_stats(self) -> dict[str, PartStats]:
+        """How the parts of the store are, by name; those of which there is nothing to say may be missing."""
+        return {
+            name: PartStats(is_open=part.breaker.is_open, pending_invalidations=len(part.pending))
+            for name, part in tuple(self._parts.items())
+        }
 
     @property
     def pending_invalidations(self) -> int:

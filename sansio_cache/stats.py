@@ -19,7 +19,7 @@ from sansio_cache.entry import MissReason
 from sansio_cache.events import FailureKind
 from sansio_cache.frozen import FrozenMapping
 from sansio_cache.glance import Glance, GlanceMany
-from sansio_cache.keys import entity_of
+from sansio_cache.keys import ONE_PART, entity_of
 from sansio_cache.notices import (
     Ended,
     FillRefused,
@@ -284,7 +284,7 @@ class EntityStats:
 def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {str(each): _plain(part) for each, part in value.items()}
-    return value.as_dict() if isinstance(value, Histogram | Sizes | EntityStats) else value
+    return value.as_dict() if isinstance(value, _WITH_PARTS) else value
 
 
 _EMPTY: Final = (Histogram(), EntityStats())
@@ -292,6 +292,8 @@ _EMPTY: Final = (Histogram(), EntityStats())
 
 def _change(later: Any, earlier: Any) -> Any:
     """What happened between two figures; of mappings, only that of which something did."""
+    if isinstance(later, CacheState):
+        return later
     if not isinstance(later, Mapping):
         return later - earlier
     changes = {
@@ -302,8 +304,60 @@ def _change(later: Any, earlier: Any) -> Any:
 
 
 @attrs.frozen(kw_only=True)
+class PartStats:
+    """What is the matter with one part of the store, as this process knows it.
+
+    Attributes:
+        is_open: Whether its circuit breaker is open: the part does not serve, and reads do without it.
+        pending_invalidations: How many invalidations it has not been told of yet.
+    """
+
+    is_open: bool = False
+    pending_invalidations: int = 0
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data."""
+        return attrs.asdict(self)
+
+
+@attrs.frozen(kw_only=True)
+class CacheState:
+    """How a cache is at one moment: nothing of it was counted, and none of it adds up.
+
+    Attributes:
+        parts: The parts of the store, by name; that of a single server is empty.
+        connections: Connections to the store that are open, but for those of a client of yours.
+        loads: Loads under way in this process.
+        refreshes_running: Refreshes in the background that are under way.
+        refreshes_waiting: Those that wait for a thread.
+    """
+
+    parts: Mapping[str, PartStats] = attrs.field(
+        default=FrozenMapping({ONE_PART: PartStats()}), converter=_frozen_mapping, hash=False
+    )
+    connections: int = 0
+    loads: int = 0
+    refreshes_running: int = 0
+    refreshes_waiting: int = 0
+
+    @property
+    def is_open(self) -> bool:
+        """Whether some part of the store does not serve."""
+        return any(part.is_open for part in self.parts.values())
+
+    @property
+    def pending_invalidations(self) -> int:
+        """How many invalidations the store has not been told of yet."""
+        return sum(part.pending_invalidations for part in self.parts.values())
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data: each field by its name, and the parts by theirs."""
+        return {name: _plain(getattr(self, name)) for name in attrs.fields_dict(type(self))}
+
+
+@attrs.frozen(kw_only=True)
 class CacheStats(EntityStats):
-    """A snapshot of the counters. `later - earlier` is what happened in between.
+    """A snapshot of the counters. `later - earlier` is what happened in between, and how it was in the end.
 
     Attributes:
         errors: Attempts that failed, by kind.
@@ -311,6 +365,8 @@ class CacheStats(EntityStats):
         latency: How long operations took, by name.
         entities: What is counted by key, by entity: the part of the key after the namespace. At most a
             hundred of them; the others are counted together under `OTHERS`.
+        state: How the cache was when the snapshot was made. It was not counted, so two snapshots that differ
+            in nothing else are equal.
     """
 
     errors: Mapping[FailureKind, int] = attrs.field(default=_NOTHING, converter=_frozen_mapping, hash=False)
@@ -319,7 +375,11 @@ class CacheStats(EntityStats):
         default=_NOTHING, converter=_frozen_mapping, hash=False
     )
     entities: Mapping[str, EntityStats] = attrs.field(default=_NOTHING, converter=_frozen_mapping, hash=False)
+    state: CacheState = attrs.field(default=CacheState(), eq=False)
 
+
+_WITH_PARTS: Final = (Histogram, Sizes, EntityStats, PartStats, CacheState)
+"""What is made plain data of by itself."""
 
 _COUNTED: Final[Mapping[type[Notice], str]] = {
     StaleServed: "stale_hits",

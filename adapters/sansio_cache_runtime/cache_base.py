@@ -10,9 +10,10 @@ import itertools
 import math
 import time
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
-from typing import Any, Final, TypeVar, overload
+from typing import Any, Final, Protocol, TypeVar, overload
 
 import attrs
 
@@ -20,9 +21,9 @@ from sansio_cache.config import CacheConfig
 from sansio_cache.coordinator import Coordinator
 from sansio_cache.errors import CacheClosedError, ConfigurationError
 from sansio_cache.health import Health
-from sansio_cache.keys import KeyBuilder
+from sansio_cache.keys import ONE_PART, KeyBuilder
 from sansio_cache.notices import Notice
-from sansio_cache.stats import CacheStats
+from sansio_cache.stats import CacheState, CacheStats, PartStats
 from sansio_cache.waits import Waits
 from sansio_cache_runtime.primitive_requests import PrimitiveRequests
 from sansio_cache_runtime.recorder import Recorder
@@ -85,7 +86,26 @@ def warn_of_dropped(namespace: str, count: int, close: str, block: str) -> None:
         )
 
 
-class CacheBase:
+class RunningDriver(Protocol):
+    """A driver of either colour, as far as it matters here."""
+
+    @property
+    def open_connections(self) -> int:
+        """How many connections to the store are open."""
+        ...
+
+    @property
+    def parts(self) -> Iterable[str]:
+        """The parts of the store that it knows of."""
+        ...
+
+    @property
+    def refreshes(self) -> tuple[int, int]:
+        """How many refreshes are under way, and how many wait for a thread."""
+        ...
+
+
+class CacheBase(ABC):
     """The state of a cache, and what needs no driving."""
 
     _stays_with: str = "a backend of yours"
@@ -131,7 +151,24 @@ class CacheBase:
 
     def stats(self) -> CacheStats:
         """The counters as they are now; the difference of two is what happened in between."""
-        return self._recorder.snapshot()
+        return attrs.evolve(self._recorder.snapshot(), state=self._state())
+
+    def _state(self) -> CacheState:
+        """How the cache is now."""
+        drivers = tuple(self._drivers())
+        parts = [part for driver in drivers for part in driver.parts] or [ONE_PART]
+        running, waiting = zip((0, 0), *(driver.refreshes for driver in drivers), strict=True)
+        return CacheState(
+            parts=dict.fromkeys(parts, PartStats()) | self._coordinator.part_stats(),
+            connections=sum(driver.open_connections for driver in drivers),
+            loads=len(self._coordinator.single_flight),
+            refreshes_running=sum(running),
+            refreshes_waiting=sum(waiting),
+        )
+
+    @abstractmethod
+    def _drivers(self) -> Iterable[RunningDriver]:
+        """The drivers that this process has of the cache: one, or one for each event loop."""
 
     @overload
     def subscribe(

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from typing import Any, Final, Generic, Protocol, TypeVar
 
 from msgspec import Struct
@@ -40,6 +40,7 @@ from sansio_cache.events import (
     Woke,
 )
 from sansio_cache.glance import Glance, GlanceMany
+from sansio_cache.keys import ONE_PART
 from sansio_cache.notices import Notice, RefreshSkipped, SkipReason, StoreGaveUp
 from sansio_cache.part import Recovery
 from sansio_cache.signals import let_through
@@ -77,6 +78,20 @@ class Ending(Protocol):
 
     def is_set(self) -> bool:
         """Whether it has."""
+        ...
+
+
+class Busy(Protocol):
+    """What runs refreshes."""
+
+    @property
+    def running(self) -> int:
+        """How many are under way."""
+        ...
+
+    @property
+    def waiting(self) -> int:
+        """How many wait for a thread."""
         ...
 
 
@@ -184,6 +199,7 @@ class DriverBase(ABC, Generic[E, B]):
         """By the tickets of loads that are led, which thread does."""
         self._watches: set[Watch] = set()
         self._lease_renewer: LeaseRenewerBase
+        self._busy: Busy
 
     def _note(self, notices: Sequence[Notice]) -> None:
         """Take in what an operation states: count it, heed it, and see to the store if it needs that."""
@@ -341,6 +357,16 @@ class DriverBase(ABC, Generic[E, B]):
     def open_connections(self) -> int:
         """How many connections to the store are open, where the backend says so."""
         return int(getattr(self._backend, "open_connections", 0))
+
+    @property
+    def parts(self) -> Iterable[str]:
+        """The parts of the store that its backend knows of."""
+        return tuple(getattr(self._backend, "parts", (ONE_PART,)))
+
+    @property
+    def refreshes(self) -> tuple[int, int]:
+        """How many refreshes in the background are under way, and how many wait for a thread."""
+        return self._busy.running, self._busy.waiting
 
     def held_by_loaders(self) -> ReleaseLeases | None:
         """What gives back the leases of loaders that run, as the cache is closed; None where there are none.

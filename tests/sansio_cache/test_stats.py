@@ -62,7 +62,7 @@ from sansio_cache.operations.invalidate import InvalidateRequest, invalidate
 from sansio_cache.operations.load_many import load_many
 from sansio_cache.operations.set_many import Item, SetRequest, set_many
 from sansio_cache.policy import Policy
-from sansio_cache.stats import OTHERS, StatsFold
+from sansio_cache.stats import OTHERS, CacheState, PartStats, StatsFold
 from sansio_cache.ttl import NO_JITTER
 from support.machines import INTS, NONCE, TEXTS, TIMEOUTS, Clock, Fault, Process, load_request
 
@@ -565,3 +565,20 @@ def test_a_hit_at_the_first_look_whose_clock_went_back_took_no_time():
     assert stats.redis_hits == 2
     assert stats.latency[OperationName.GET].count == 2
     assert stats.latency[OperationName.GET].sum_s == 0.5
+
+
+def test_what_was_not_counted_is_no_difference_and_the_later_one_stands():
+    out = CacheState(parts={"a": PartStats(is_open=True, pending_invalidations=2)}, connections=3)
+    now = CacheStats(redis_hits=1, state=out)
+    assert now == CacheStats(redis_hits=1)
+    assert (now - CacheStats()).state == out
+    assert (CacheStats() - now).state == CacheState()
+    assert (out.is_open, out.pending_invalidations) == (True, 2)
+    assert not CacheState().is_open
+    assert out.as_dict() == {
+        "parts": {"a": {"is_open": True, "pending_invalidations": 2}},
+        "connections": 3,
+        "loads": 0,
+        "refreshes_running": 0,
+        "refreshes_waiting": 0,
+    }

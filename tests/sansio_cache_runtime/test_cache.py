@@ -6,11 +6,12 @@ import threading
 import anyio
 import pytest
 
-from sansio_cache import CacheConfig
+from sansio_cache import CacheConfig, Policy
 from sansio_cache.commands import Sleep, Watch
 from sansio_cache.errors import CacheClosedError, ConfigurationError
 from sansio_cache.events import FailureKind, LoadNotShared, LoadShared, StoreFailed
 from sansio_cache.notices import InvalidationFailed
+from sansio_cache.stats import PartStats
 from sansio_cache_runtime.anyio import cache as cache_anyio
 from sansio_cache_runtime.anyio.memory import AnyioMemoryBackend
 from sansio_cache_runtime.driver_base import Call
@@ -18,6 +19,7 @@ from sansio_cache_runtime.loaders import own_copy, takes_context
 from sansio_cache_runtime.memory import SharedMemory, SyncMemoryBackend
 from sansio_cache_runtime.sync import cache as cache_sync
 from support.faulty import GIVE_UP_S, eventually
+from support.runtimes import EVERYWHERE, ON_MEMORY, PATIENT, loading, runs, until
 from support.servers import wait_until
 
 on_both_loops = pytest.mark.parametrize("loop", ["asyncio", "trio"])
@@ -225,3 +227,53 @@ def test_an_invalidation_is_pending_though_a_subscriber_ends_its_task(loop):
             assert (await cache.health()).pending_invalidations == 1
 
     anyio.run(main, backend=loop)
+
+
+# How it is now, in the statistics.
+
+
+@runs(on=EVERYWHERE, compare=None, **PATIENT)
+async def test_the_statistics_say_how_the_cache_is(world):
+    cache = world.cache
+    before = cache.stats().state
+    assert (before.parts, before.connections, before.loads) == ({"": PartStats()}, 0, 0)
+    during = []
+
+    async def load():
+        during.append(cache.stats().state)
+        return 1
+
+    await cache.get_or_load("a", load)
+    assert [state.loads for state in during] == [1]
+    assert (during[0].connections > 0) == world.place.has_server
+    assert cache.stats().state.loads == 0
+
+    with cache.refusing(FailureKind.CONNECTION):
+        await cache.get("a")
+        await cache.invalidate("a", "b")
+        out = cache.stats()
+        assert out.state.parts == {"": PartStats(is_open=True, pending_invalidations=2)}
+        assert out.state.is_open
+        assert out.state.pending_invalidations == 2
+    await until(lambda: not cache.stats().state.is_open)
+    await until(lambda: cache.stats().state.pending_invalidations == 0)
+    assert out.as_dict()["state"]["parts"] == {"": {"is_open": True, "pending_invalidations": 2}}
+    world.take_log()
+
+
+@runs(on=ON_MEMORY, compare=None)
+async def test_the_statistics_say_how_many_refreshes_run(world):
+    cache, policy = world.cache, Policy(ttl=60, stale_for_s=60)
+    await cache.get_or_load("a", loading(1), policy=policy)
+    await cache.expire("a")
+    may_end = anyio.Event()
+
+    async def load():
+        await may_end.wait()
+        return 2
+
+    assert await cache.get_or_load("a", load, policy=policy) == 1
+    await until(lambda: cache.stats().state.refreshes_running == 1)
+    await until(lambda: cache.stats().state.refreshes_waiting == 0)
+    may_end.set()
+    await until(lambda: cache.stats().state.refreshes_running == 0)

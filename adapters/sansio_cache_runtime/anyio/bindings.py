@@ -99,6 +99,11 @@ class Bindings:
             self.last = binding
         return binding
 
+    @property
+    def drivers(self) -> list[Driver]:
+        """Those of all loops."""
+        return [binding.driver for binding in list(self._bindings.values())]
+
     def begin_in_child(self) -> None:
         """Begin anew in a forked process: the loops are the parent's, and so are their connections."""
         self._lock = process_lock()

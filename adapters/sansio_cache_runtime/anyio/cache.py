@@ -977,6 +977,9 @@ class Cache(Primitives):
         finally:
             await self._bindings.leave()
 
+    def _drivers(self) -> Iterable[Driver]:
+        return self._bindings.drivers
+
     def _make_driver(self, backend: AnyioBackend, background: Background) -> Driver:
         self._coordinator.part_of = backend.part_of
         self._recorder.know_place(getattr(backend, "place", ""))

@@ -74,7 +74,7 @@ class Driver(DriverBase[LoopEvent, AnyioBackend]):
     ) -> None:
         super().__init__(backend, coordinator, recorder, timeouts, clock, LoopEvent, int, endings)
         self._background = background
-        self._workers = Workers(background)
+        self._busy = self._workers = Workers(background)
         self._lease_renewer = LeaseRenewer(clock, background, self.run)
 
     async def run(

@@ -25,16 +25,22 @@ class Workers:
     def __init__(self, background: Background, *, most_running: int = MOST_RUNNING) -> None:
         self._background = background
         self._most_running = most_running
-        self._running = 0
+        self.running = 0
+        """How many jobs are under way."""
+
+    @property
+    def waiting(self) -> int:
+        """None: a task waits for no thread."""
+        return 0
 
     def submit(self, job: Job, at_end: Callable[[], object]) -> bool:
         """Have a job run, in a copy of the caller's context, and call `at_end`. False if it is not taken."""
-        if self._running >= self._most_running:
+        if self.running >= self._most_running:
             return False
-        self._running += 1
+        self.running += 1
         self._background.start(job, partial(self._end, at_end))
         return True
 
     def _end(self, at_end: Callable[[], object]) -> None:
-        self._running -= 1
+        self.running -= 1
         at_end()

@@ -905,6 +905,9 @@ class Cache(Primitives):
                 self._backend.close()
                 self._assemble()
 
+    def _drivers(self) -> Iterable[Driver]:
+        return (self._driver,)
+
     def _assemble(self) -> None:
         """Make the parts that hold locks, threads and connections."""
         background = self._background = Background()

@@ -67,7 +67,7 @@ class Driver(DriverBase[ThreadEvent, SyncBackend]):
     ) -> None:
         super().__init__(backend, coordinator, recorder, timeouts, clock, ThreadEvent, get_ident)
         self._background = background
-        self._workers = Workers(background)
+        self._busy = self._workers = Workers(background)
         self._lease_renewer = LeaseRenewer(
             clock, background, lambda command: self._backend.perform(command), self._note
         )

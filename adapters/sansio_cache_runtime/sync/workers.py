@@ -47,6 +47,16 @@ class Workers:
         self._idle = 0
         self._is_closed = False
 
+    @property
+    def running(self) -> int:
+        """How many jobs are under way."""
+        return max(self._threads - self._idle, 0)
+
+    @property
+    def waiting(self) -> int:
+        """How many jobs wait for a thread."""
+        return len(self._jobs)
+
     def has_room(self) -> bool:
         """Whether a job would be taken."""
         return not self._is_closed and len(self._jobs) < self._most_waiting
