@@ -185,6 +185,41 @@ async def _open_aiocache(address: Address) -> AsyncIterator[Peer]:
             await each.close()
 
 
+@asynccontextmanager
+async def _open_glide(address: Address) -> AsyncIterator[Peer]:
+    from glide import ExpirySet, ExpiryType, GlideClient, GlideClientConfiguration, NodeAddress
+
+    configuration = GlideClientConfiguration(
+        [NodeAddress("127.0.0.1", address.port)], database_id=address.db, request_timeout=5_000
+    )
+    client = await GlideClient.create(configuration)
+    expiry = ExpirySet(ExpiryType.SEC, TTL_S)
+
+    async def get(key: str) -> Any:
+        found = await client.get(key)
+        return None if found is None else json.loads(found)
+
+    async def put(key: str, value: Any) -> Any:
+        return await client.set(key, dumps(value), expiry=expiry)
+
+    async def get_or_load(key: str, loader: Loader) -> Any:
+        found = await client.get(key)
+        if found is not None:
+            return json.loads(found)
+        value = await loader()
+        await client.set(key, dumps(value), expiry=expiry)
+        return value
+
+    async def get_many(keys: list[str]) -> dict[str, Any]:
+        found = zip(keys, await client.mget(list(keys)), strict=True)
+        return {key: json.loads(value) for key, value in found if value is not None}
+
+    try:
+        yield Peer(get=get, set=put, get_or_load=get_or_load, get_many=get_many)
+    finally:
+        await client.close()
+
+
 _UNGUARDED = "no guard: every caller that misses loads"
 
 ASYNC = (
@@ -226,6 +261,17 @@ ASYNC = (
         package="aiocache",
         has_unix=False,
         note=f"blocking pool of {POOL}",
+    ),
+    Contender(
+        name="valkey-glide",
+        runtime="asyncio",
+        db=11,
+        open=_open_glide,
+        codec="json",
+        package="glide",
+        has_unix=False,
+        unguarded=_UNGUARDED,
+        note="a client in Rust",
     ),
 )
 DEFAULT_POOL = Contender(

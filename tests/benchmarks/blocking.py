@@ -137,6 +137,38 @@ def _open_django(address: Address) -> Iterator[Peer]:
         cache._cache.get_client().connection_pool.disconnect()
 
 
+@contextmanager
+def _open_glide(address: Address) -> Iterator[Peer]:
+    from glide_sync import ExpirySet, ExpiryType, GlideClient, GlideClientConfiguration, NodeAddress
+
+    configuration = GlideClientConfiguration(
+        [NodeAddress("127.0.0.1", address.port)], database_id=address.db, request_timeout=5_000
+    )
+    expiry = ExpirySet(ExpiryType.SEC, TTL_S)
+    with closing(GlideClient.create(configuration)) as client:
+
+        def get(key: str) -> Any:
+            found = client.get(key)
+            return None if found is None else json.loads(found)
+
+        def put(key: str, value: Any) -> Any:
+            return client.set(key, dumps(value), expiry=expiry)
+
+        def get_or_load(key: str, loader: Callable[[], Any]) -> Any:
+            found = client.get(key)
+            if found is not None:
+                return json.loads(found)
+            value = loader()
+            client.set(key, dumps(value), expiry=expiry)
+            return value
+
+        def get_many(keys: list[str]) -> dict[str, Any]:
+            found = zip(keys, client.mget(list(keys)), strict=True)
+            return {key: json.loads(value) for key, value in found if value is not None}
+
+        yield Peer(get=get, set=put, get_or_load=get_or_load, get_many=get_many)
+
+
 _UNGUARDED = "no guard: every caller that misses loads"
 
 THREADS = (
@@ -167,5 +199,16 @@ THREADS = (
         package="django.core.cache.backends.redis",
         prefix=":1:",
         unguarded=_UNGUARDED,
+    ),
+    Contender(
+        name="valkey-glide-sync",
+        runtime="threads",
+        db=12,
+        open=_open_glide,
+        codec="json",
+        package="glide_sync",
+        has_unix=False,
+        unguarded=_UNGUARDED,
+        note="a client in Rust",
     ),
 )

@@ -1,6 +1,14 @@
 """All cases, in the order in which they run and are shown."""
 
-from benchmarks import cases_counts, cases_curves, cases_freshness, cases_rates, cases_stress, cases_waiting
+from benchmarks import (
+    cases_counts,
+    cases_curves,
+    cases_freshness,
+    cases_rates,
+    cases_server_cpu,
+    cases_stress,
+    cases_waiting,
+)
 from benchmarks.case import Case
 
 CASES: tuple[Case, ...] = (
@@ -9,5 +17,6 @@ CASES: tuple[Case, ...] = (
     *cases_stress.CASES,
     *cases_waiting.CASES,
     *cases_counts.CASES,
+    *cases_server_cpu.CASES,
     *cases_curves.CASES,
 )

@@ -20,6 +20,8 @@ DISTRIBUTIONS = (
     "aiocache",
     "dogpile.cache",
     "Django",
+    "valkey-glide",
+    "valkey-glide-sync",
 )
 ONLY_RATIOS = "Only ratios within one run are meant: absolute figures are of that machine at that minute."
 
