@@ -14,6 +14,7 @@ from sansio_cache_redis.scripts import CAPTURE, RELEASE, Script
 
 Args = tuple[bytes, ...]
 """One Redis command: its name and arguments."""
+TIME: Final[Args] = (b"TIME",)
 EVALSHA: Final = b"EVALSHA"
 """What asks for a script, which the server may not know. Where one of a batch does, the first does."""
 EVERY_KEY: Final = b""

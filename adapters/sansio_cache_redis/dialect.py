@@ -1,14 +1,18 @@
-"""What is known of the server that answers: its clock, and what it understands."""
+"""What is known of the server that answers: its clock, what it understands, and what it says of itself."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import attrs
+from redis.exceptions import RedisError
 
 from sansio_cache.cell import grant_us
 from sansio_cache.commands import Fill
-from sansio_cache_redis.replies import ServerClock
+from sansio_cache_redis.errors import as_opening_failure
+from sansio_cache_redis.facts import Facts, facts_from, greeted, refuse_unfit
+from sansio_cache_redis.replies import ServerClock, tell_time
 
 
 @attrs.define
@@ -22,10 +26,35 @@ class Dialect(ServerClock):
     compares: bool | None = None
     """Whether SET takes IFEQ; None where that is to be asked."""
 
-    def greet(self, server_us: int) -> None:
-        """A connection has opened, and its server has said what time it is. It may be another server."""
+    facts: Facts = attrs.field(factory=Facts, init=False)
+    """What the server has said of itself as the latest connection opened."""
+
+    def greet(self, replies: Sequence[Any]) -> None:
+        """A connection has opened, and this is what its server has said. It may be another server.
+
+        Raises:
+            RedisError: Nothing is to be asked there.
+        """
+        facts = greeted(replies)
+        tell_time(replies[0], lambda server_us: self.learn(server_us, self.clock()))
+        self._meet(facts)
+
+    def introduce(self, info: Any) -> None:
+        """This is what the server says of itself that a client of the user's is connected to.
+
+        Raises:
+            RedisError: Nothing is to be asked there.
+        """
+        facts = facts_from(None, info)
+        try:
+            refuse_unfit(facts)
+        except RedisError as error:
+            raise as_opening_failure(error) from error
+        self._meet(facts)
+
+    def _meet(self, facts: Facts) -> None:
         self.forget()
-        self.learn(server_us, self.clock())
+        self.facts = facts
 
     def forget(self) -> None:
         """Ask anew what the server understands, with the next fill."""

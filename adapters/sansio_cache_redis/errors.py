@@ -48,6 +48,10 @@ class TooLargeError(ResponseError):
     """In the place of a reply: the value is larger than a value may be, and was not read."""
 
 
+class NotADataServerError(RedisConnectionError):
+    """What answers keeps no data: it is a sentinel."""
+
+
 class HandshakeError(RedisConnectionError):
     """The server has refused a connection that could be opened; the cause says how."""
 

@@ -18,10 +18,10 @@ from redis.exceptions import NoScriptError, RedisError
 from sansio_cache.cell import NO_GRANT
 from sansio_cache.config import RedisConfig
 from sansio_cache.health import Health
-from sansio_cache_redis.calls import Args, number
+from sansio_cache_redis.calls import TIME, Args, number
 from sansio_cache_redis.reasons import said
+from sansio_cache_redis.replies import tell_time
 from sansio_cache_redis.scripts import ACQUIRE, RELEASE, RENEW
-from sansio_cache_redis.wire import TIME, tell_time
 
 OLDEST_SERVER: Final = (7, 0)
 LEAST_VALUES: Final = 16

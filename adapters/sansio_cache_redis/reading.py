@@ -16,12 +16,11 @@ from sansio_cache.events import CellRead, FailureKind, StoreEvent, StoreFailed
 from sansio_cache.keys import ONE_PART
 from sansio_cache.signals import let_through
 from sansio_cache.tags import VERSION_BYTES
-from sansio_cache_redis.calls import Args
+from sansio_cache_redis.calls import TIME, Args
 from sansio_cache_redis.dialect import Dialect
 from sansio_cache_redis.errors import TooLargeError, classify
 from sansio_cache_redis.reasons import Where, reason_of
 from sansio_cache_redis.wire import (
-    TIME,
     acquire_many,
     as_eval,
     decode,

@@ -26,7 +26,12 @@ from redis.exceptions import (
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from sansio_cache_redis.errors import ERRORS, ClosedWhileOpeningError, HandshakeError
+from sansio_cache_redis.errors import (
+    ERRORS,
+    ClosedWhileOpeningError,
+    HandshakeError,
+    NotADataServerError,
+)
 
 _MOST_CAUSES: Final = 8
 _MOST_WORDS: Final = 8
@@ -100,6 +105,11 @@ def reason_of(error: BaseException, where: Where) -> tuple[str, Exception | None
             f"{place} closed the connection as it was opened: it may speak TLS (then the URL begins with "
             "rediss://), have no room for more clients (maxclients), or be no Redis"
         ), _clean(known[-1])
+    if any(isinstance(each, NotADataServerError) for each in known):
+        return (
+            f"{place} is a sentinel and keeps no data: its URL begins with redis+sentinel:// and names the "
+            "service, as in redis+sentinel://host:26379/mymaster"
+        ), None
     for each in known:
         if isinstance(each, ssl.SSLError):
             return _of_tls(each, place), _clean(each)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import attrs
+from redis.exceptions import InvalidResponse, NoPermissionError
 
 from sansio_cache.cell import FOREIGN, Cell, Foreign
 from sansio_cache.commands import Capture
 from sansio_cache.events import Stored, cell_of
+from sansio_cache.signals import let_through
 from sansio_cache.tags import NO_VERSION, VERSION_BYTES
 
 ARRAY: Final = (list, tuple)
@@ -37,6 +39,24 @@ class ServerClock:
     def now_ms(self, now_s: float) -> int | None:
         """The server's time in milliseconds, None where it is not known yet."""
         return None if self.offset_ms is None else int(now_s * 1000) + self.offset_ms
+
+
+def tell_time(reply: Any, on_time: Callable[[int], object]) -> None:
+    """Tell the server's time in microseconds, from the reply to TIME; an error reply is raised.
+
+    Where TIME is forbidden the connection is good all the same; what has a soft expiry counts as expired.
+    """
+    if isinstance(reply, NoPermissionError):
+        return
+    if isinstance(reply, Exception):
+        raise reply
+    try:
+        seconds, microseconds = items_from(reply, 2)
+        server_us = int(seconds) * 1_000_000 + int(microseconds)
+    except (WireError, TypeError, ValueError) as error:
+        let_through(error)
+        raise InvalidResponse("TIME does not give the time") from None
+    on_time(server_us)
 
 
 def captured_from(

@@ -14,10 +14,10 @@ that does not know the option says so, nothing is done, and that fill goes throu
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Final, TypeVar, assert_never
 
-from redis.exceptions import InvalidResponse, NoPermissionError, ResponseError
+from redis.exceptions import NoPermissionError, ResponseError
 
 from sansio_cache.cell import (
     HEADER,
@@ -77,6 +77,7 @@ from sansio_cache.events import (
 from sansio_cache.signals import let_through
 from sansio_cache_redis.calls import (
     EVALSHA,
+    TIME,
     Args,
     about,
     capture_calls,
@@ -124,7 +125,6 @@ T = TypeVar("T")
 _BY_SHA: Final = {script.sha: script for script in (*ALL, *PRIMITIVES)}
 
 
-TIME: Final[Args] = (b"TIME",)
 _MOST_BESIDES_BYTES: Final = 4 * 2**20
 """A cell may carry 255 tags of up to 16,000 bytes each."""
 _LARGE_BYTES: Final = 16_384
@@ -137,24 +137,6 @@ _PLAIN: Final = (bytes, type(None))
 def longest_cell_bytes(max_value_bytes: int) -> int:
     """How long a cell may be whose value may be so long: with all of its tags."""
     return max_value_bytes + _MOST_BESIDES_BYTES
-
-
-def tell_time(reply: Any, on_time: Callable[[int], object]) -> None:
-    """Tell the server's time in microseconds, from the reply to TIME; an error reply is raised.
-
-    Where TIME is forbidden the connection is good all the same; what has a soft expiry counts as expired.
-    """
-    if isinstance(reply, NoPermissionError):
-        return
-    if isinstance(reply, Exception):
-        raise reply
-    try:
-        seconds, microseconds = items_from(reply, 2)
-        server_us = int(seconds) * 1_000_000 + int(microseconds)
-    except (WireError, TypeError, ValueError) as error:
-        let_through(error)
-        raise InvalidResponse("TIME does not give the time") from None
-    on_time(server_us)
 
 
 def _call_many(script: Script, keys: Sequence[str], *args: bytes) -> Args:

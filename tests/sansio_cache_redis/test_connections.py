@@ -36,7 +36,9 @@ from sansio_cache_redis.connections.redispy import pack
 from sansio_cache_redis.connections.settings import asyncio_factory, blocking_factory
 from sansio_cache_redis.connections.threads import ThreadsConnections
 from sansio_cache_redis.connections.trio import TrioConnections
+from sansio_cache_redis.dialect import Dialect
 from sansio_cache_redis.errors import ERRORS
+from sansio_cache_redis.facts import facts_from
 from sansio_cache_runtime.sync.background import Background
 from support.proxy import DROP_REPLY, DROP_REQUEST, HOLD, Ending, FaultProxy, Proxy, Relay, command
 from support.runtimes import ON_CLIENT, runs, until
@@ -80,7 +82,7 @@ def make(runtime, url, **options):
     """The connections of a runtime to a server."""
     config = RedisConfig(url=url)
     learned = []
-    options = {"max_connections": 4, "on_time": learned.append, **options}
+    options = {"max_connections": 4, "on_greeted": learned.append, **options}
     if runtime == "sync":
         options = {"silence_s": 0.1, "opening_timeout_s": 5, **options}
         beneath = ThreadsConnections(blocking_factory(config), Background().start, **options)
@@ -131,9 +133,11 @@ def test_the_servers_time_is_learned_when_a_connection_opens(runtime, redis_url,
             await connections.execute((b"PING",))
             return connections.learned
 
-    [learned_us] = run(runtime, main)
+    [replies] = run(runtime, main)
+    learned = Dialect(clock=time.monotonic)
+    learned.greet(replies)
     seconds, _ = redis_client.time()
-    assert seconds - 60 <= learned_us // 1_000_000 <= seconds
+    assert seconds - 60 <= learned.now_ms(time.monotonic()) // 1_000 <= seconds
 
 
 @each_runtime
@@ -775,21 +779,48 @@ def test_trio_waits_while_tls_wants_the_other_direction(redis_url):
 @asynccontextmanager
 async def users_connections(runtime, url, **options):
     """The connections of a client of the user's."""
+    facts = []
     if runtime == "asyncio":
         client = redis.asyncio.Redis.from_url(url, **options)
-        beneath = AsyncioClientConnections(client)
+        beneath = AsyncioClientConnections(client, facts.append)
         try:
-            yield Connections(runtime, beneath, [])
+            yield Connections(runtime, beneath, facts)
         finally:
             with anyio.CancelScope(shield=True):
                 await beneath.aclose()
                 await client.aclose()
         return
     with closing(redis.Redis.from_url(url, **options)) as client:
-        beneath = ClientConnections(client) if runtime == "sync" else TrioClientConnections(client)
-        made = Connections(runtime, beneath, [])
+        kind = ClientConnections if runtime == "sync" else TrioClientConnections
+        beneath = kind(client, facts.append)
+        made = Connections(runtime, beneath, facts)
         yield made
         await made.aclose()
+
+
+@each_runtime
+@pytest.mark.parametrize("protocol", [2, 3])
+def test_the_server_of_a_users_client_is_asked_what_it_is_now_and_then_and_after_a_failure(
+    runtime, protocol, fresh_server
+):
+    async def main():
+        async with users_connections(runtime, fresh_server.url, protocol=protocol) as connections:
+            for _ in range(2):
+                await connections.execute((b"ECHO", b"1"))
+            assert len(connections.learned) == 1
+            while len(connections.learned) < 2:
+                assert await connections.execute((b"ECHO", b"2")) == [b"2"]
+                await anyio.sleep(0.02)
+            fresh_server.kill()
+            with pytest.raises(ERRORS):
+                await connections.execute((b"ECHO", b"1"))
+            fresh_server.restart()
+            assert await connections.execute((b"ECHO", b"2")) == [b"2"]
+            assert len(connections.learned) == 3
+            return connections.learned
+
+    first, second, third = (facts_from(None, told).run_id for told in run(runtime, main))
+    assert first == second != third
 
 
 @each_runtime

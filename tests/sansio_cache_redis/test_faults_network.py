@@ -321,7 +321,7 @@ def test_a_replica_s_refusal_is_tried_again_on_a_new_connection(
 
 
 @on_every_runtime
-def test_beside_writes_that_a_replica_refuses_its_entries_are_read_and_few_connections_are_opened(
+def test_a_replica_that_stays_one_is_asked_for_few_connections(
     runtime: str, fresh_server: Server, namespace: str
 ) -> None:
     """Fault 16: another connection may lead to the new primary, so it is tried, with pauses in between."""
@@ -332,7 +332,6 @@ def test_beside_writes_that_a_replica_refuses_its_entries_are_read_and_few_conne
             assert await cache.set("kept", "v")
             raw.replicaof("127.0.0.1", "1")
             before = raw.info("stats")["total_connections_received"]
-            hits = 0
 
             async def write(number: int) -> None:
                 for turn in range(20):
@@ -342,36 +341,30 @@ def test_beside_writes_that_a_replica_refuses_its_entries_are_read_and_few_conne
             async with anyio.create_task_group() as group:
                 for number in range(5):
                     group.start_soon(write, number)
-                for _ in range(100):
-                    hits += await cache.get("kept") == "v"
-            assert hits >= 95, "but for what was asked as a connection was closed"
-            assert not cache.is_out
-            assert set(cache.stats().gave_up) <= {FailureKind.READ_ONLY, FailureKind.RESET}
+            assert cache.is_out
+            assert set(cache.stats().gave_up) <= {FailureKind.HANDSHAKE, FailureKind.READ_ONLY}
             assert raw.info("stats")["total_connections_received"] - before <= 30
 
     run_on(runtime, main)
 
 
 @on_every_runtime
-def test_a_server_that_stays_a_replica_is_read_and_not_written(
+def test_nothing_is_read_from_a_server_that_has_become_a_replica(
     runtime: str, fresh_server: Server, namespace: str
 ) -> None:
-    """Fault 16, with a real replica: reads go on, loads are not stored, nothing is an outage."""
+    """Fault 16 and 21, with a real replica: it may be behind by any time, so it is no store at all."""
     raw = fresh_server.client()
 
     async def main() -> None:
         async with opened(runtime, fresh_server.url, namespace, **PATIENT) as cache:
             assert await cache.set("kept", "v")
             raw.replicaof("127.0.0.1", "1")
-            assert await cache.get("kept") == "v"
             assert await cache.get_or_load("k", Loader("loaded")) == "loaded"
-            assert await cache.set("other", 1) is False
-            assert (await cache.invalidate("kept")).remembered == 1
             assert await cache.get("kept") is None
-            assert not cache.is_out
-            assert cache.stats().gave_up == {FailureKind.READ_ONLY: 3}
+            assert cache.is_out
+            assert (await cache.invalidate("kept")).remembered == 1
             raw.replicaof("NO", "ONE")
-            await eventually(lambda: cache.remembered == 0)
+            await eventually(lambda: cache.remembered == 0 and not cache.is_out)
             assert raw.exists(f"{namespace}:kept") == 0
             assert await cache.set("kept", "w")
             assert await cache.get("kept") == "w"

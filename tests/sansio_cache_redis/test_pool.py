@@ -67,7 +67,7 @@ class FakeConnections(MultiplexedConnections):
     """Opens what it is given, when it is told to."""
 
     def __init__(self, *, max_connections=4, count=1):
-        super().__init__(pytest.fail, max_connections=max_connections, timing=TIMING, on_time=pytest.fail)
+        super().__init__(pytest.fail, max_connections=max_connections, timing=TIMING, on_greeted=pytest.fail)
         self.openings = 0
         self.to_open = []
         self.jobs = []

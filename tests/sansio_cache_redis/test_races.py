@@ -38,7 +38,7 @@ def test_all_callers_of_a_connection_that_is_closed_as_it_opens_come_to_an_end(r
             asyncio_factory(RedisConfig(url=redis_url)),
             max_connections=4,
             timing=Timing(opening_s=5.0, call_s=0.2, silence_s=0.1),
-            on_time=lambda _: asyncio.get_running_loop().call_soon(connections.reset),
+            on_greeted=lambda _: asyncio.get_running_loop().call_soon(connections.reset),
         )
         calls = [asyncio.ensure_future(connections.ask([(b"PING",)], 0.2, as_they_are)) for _ in range(20)]
         done, hanging = await asyncio.wait(calls, timeout=10)

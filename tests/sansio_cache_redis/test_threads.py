@@ -16,13 +16,14 @@ from sansio_cache_redis.connections.settings import blocking_factory
 from sansio_cache_redis.connections.threads import ThreadsConnections
 from sansio_cache_redis.connections.unfinished import BULK_BYTES
 from sansio_cache_redis.errors import ExhaustedError, OverloadedError, OwnResetError, TooLargeError
+from sansio_cache_redis.facts import GREETING
 from sansio_cache_redis.scripts import ACQUIRE, RELEASE
 from sansio_cache_runtime.sync.background import Background
 from support.servers import wait_until
 
 LONG_S = 20.0
 SHORT_S = 0.15
-TIME_REPLY = b"*2\r\n$1\r\n1\r\n$1\r\n2\r\n"
+GREETED = b"*2\r\n$1\r\n1\r\n$1\r\n2\r\n" + b"-ERR refused\r\n" * 3
 PING = (b"PING",)
 
 
@@ -33,7 +34,7 @@ class Peer:
         self.sock = sock
         self._unread = bytearray()
         sock.settimeout(LONG_S)
-        sock.sendall(TIME_REPLY)
+        sock.sendall(GREETED)
 
     def asked(self, *commands):
         """Wait until these commands have come in, and no others before them."""
@@ -42,8 +43,8 @@ class Peer:
             data = self.sock.recv(65536)
             assert data, "the connection was closed"
             self._unread += data
-            if self._unread.startswith(pack([(b"TIME",)])):
-                del self._unread[: len(pack([(b"TIME",)]))]
+            if self._unread.startswith(pack(GREETING)):
+                del self._unread[: len(pack(GREETING))]
         assert bytes(self._unread[: len(wanted)]) == wanted
         del self._unread[: len(wanted)]
 
@@ -73,7 +74,7 @@ class Played:
             max_connections=most,
             silence_s=60.0,
             opening_timeout_s=LONG_S,
-            on_time=lambda _: None,
+            on_greeted=lambda _: None,
             longest_value_bytes=2**20,
         )
         self._make_redispy = blocking_factory(RedisConfig())

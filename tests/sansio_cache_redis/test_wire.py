@@ -67,12 +67,12 @@ from sansio_cache_redis.errors import (
 )
 from sansio_cache_redis.reading import LONGEST_REPLICA_S, EventReader, unknown_scripts
 from sansio_cache_redis.reasons import Where
+from sansio_cache_redis.replies import tell_time
 from sansio_cache_redis.scripts import ACQUIRE, ALL, CAPTURE, EXPIRE, FILL, HOLD, MOST_KEYS, RELEASE, RENEW
 from sansio_cache_redis.wire import (
     as_eval,
     decode,
     encode,
-    tell_time,
 )
 
 pytestmark = pytest.mark.servers
@@ -287,7 +287,7 @@ def test_whether_the_server_compares_is_asked_with_the_first_fill():
     ]
     assert decode(STORE_T, [[1], KNOWN, V1, V2], dialect, NOW_S).versions == (V1, V2)
     assert dialect.compares is True
-    dialect.greet(US)
+    dialect.greet([[b"%d" % (US // 10**6), b"%d" % (US % 10**6)], None, None, None])
     assert dialect.compares is None, "the server may be another one"
     assert dialect.now_ms(NOW_S) == MS
     decode(STORE_T, [[1], SYNTAX, V1, V2], dialect, NOW_S)

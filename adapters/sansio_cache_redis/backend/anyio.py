@@ -15,7 +15,7 @@ from sansio_cache.errors import ConfigurationError
 from sansio_cache.events import StoreEvent
 from sansio_cache.health import Health
 from sansio_cache_redis.backend.base import BaseBackend
-from sansio_cache_redis.calls import Args
+from sansio_cache_redis.calls import TIME, Args
 from sansio_cache_redis.connections.multiplexed import R, Read, Replies, as_they_are
 from sansio_cache_redis.connections.opener import StartThread
 from sansio_cache_redis.connections.pool import Timing
@@ -30,7 +30,7 @@ from sansio_cache_redis.dialect import Dialect
 from sansio_cache_redis.health import OPENING_S, PROBES_S, Trips, probes
 from sansio_cache_redis.listening import Listener
 from sansio_cache_redis.topology.single import SingleServer
-from sansio_cache_redis.wire import TIME, encode, longest_cell_bytes
+from sansio_cache_redis.wire import encode, longest_cell_bytes
 from sansio_cache_runtime.anyio.loops import is_under_trio
 
 
@@ -115,7 +115,7 @@ def make_backend_in_running_loop(
     """
     dialect = Dialect(clock=clock)
     connect = _trio_connections if is_under_trio() else _asyncio_connections
-    connections = connect(config, client, dialect.greet)
+    connections = connect(config, client, dialect)
     listener = None
     if client is None:
         listener = Listener(blocking_factory(config.redis), config.namespace, start_thread)
@@ -132,22 +132,20 @@ def _timing(config: RedisConfig) -> Timing:
 # Imported where they are used: who runs one of the two event loops need not have the other.
 
 
-def _asyncio_connections(
-    config: CacheConfig, client: Any | None, on_time: Callable[[int], object]
-) -> Connections:
+def _asyncio_connections(config: CacheConfig, client: Any | None, dialect: Dialect) -> Connections:
     from sansio_cache_redis.connections.asyncio import AsyncioConnections
     from sansio_cache_redis.connections.client_anyio import AsyncioClientConnections
 
     if client is not None:
         check_client(client, blocking=False)
         _refuse_another_loop(client)
-        return AsyncioClientConnections(client)
+        return AsyncioClientConnections(client, dialect.introduce)
     return AsyncioConnections(
         asyncio_factory(config.redis),
         max_connections=config.redis.max_connections,
         timing=_timing(config.redis),
         longest_value_bytes=longest_cell_bytes(config.max_value_bytes),
-        on_time=on_time,
+        on_greeted=dialect.greet,
     )
 
 
@@ -170,19 +168,17 @@ def _refuse_another_loop(client: Any) -> None:
 _loops_of_clients: Final[WeakKeyDictionary[Any, WeakSet[asyncio.AbstractEventLoop]]] = WeakKeyDictionary()
 
 
-def _trio_connections(
-    config: CacheConfig, client: Any | None, on_time: Callable[[int], object]
-) -> Connections:
+def _trio_connections(config: CacheConfig, client: Any | None, dialect: Dialect) -> Connections:
     from sansio_cache_redis.connections.client_anyio import TrioClientConnections
     from sansio_cache_redis.connections.trio import TrioConnections
 
     if client is not None:
         check_client(client, blocking=True)
-        return TrioClientConnections(client)
+        return TrioClientConnections(client, dialect.introduce)
     return TrioConnections(
         blocking_factory(config.redis),
         max_connections=config.redis.max_connections,
         timing=_timing(config.redis),
         longest_value_bytes=longest_cell_bytes(config.max_value_bytes),
-        on_time=on_time,
+        on_greeted=dialect.greet,
     )

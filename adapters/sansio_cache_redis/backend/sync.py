@@ -12,6 +12,7 @@ from sansio_cache.events import StoreEvent
 from sansio_cache.health import Health
 from sansio_cache.signals import let_through
 from sansio_cache_redis.backend.base import BaseBackend
+from sansio_cache_redis.calls import TIME
 from sansio_cache_redis.connections.client import ClientConnections
 from sansio_cache_redis.connections.opener import StartThread
 from sansio_cache_redis.connections.settings import blocking_factory, check_client, where_of
@@ -21,7 +22,7 @@ from sansio_cache_redis.health import OPENING_S, PROBES_S, Trips, probes
 from sansio_cache_redis.listening import Listener
 from sansio_cache_redis.reading import Again
 from sansio_cache_redis.topology.single import SingleServer
-from sansio_cache_redis.wire import TIME, encode, longest_cell_bytes
+from sansio_cache_redis.wire import encode, longest_cell_bytes
 
 
 class RedisBackend(BaseBackend[ThreadsConnections | ClientConnections]):
@@ -80,7 +81,9 @@ def make_backend(
     if client is not None:
         check_client(client, blocking=True)
         where = where_of(config.redis, client)
-        return RedisBackend(config, SingleServer(ClientConnections(client)), clock, dialect, None, where)
+        return RedisBackend(
+            config, SingleServer(ClientConnections(client, dialect.introduce)), clock, dialect, None, where
+        )
     where = where_of(config.redis, None)
     make_connection = blocking_factory(config.redis)
     connections = ThreadsConnections(
@@ -89,7 +92,7 @@ def make_backend(
         max_connections=config.redis.max_connections,
         silence_s=config.redis.silence_s,
         opening_timeout_s=config.redis.connect_timeout_s,
-        on_time=dialect.greet,
+        on_greeted=dialect.greet,
         longest_value_bytes=longest_cell_bytes(config.max_value_bytes),
     )
     listener = Listener(make_connection, config.namespace, start_thread)

@@ -10,7 +10,7 @@ Python 3.11, redis-py loses one in ten inside its time-outs).
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
 from time import monotonic
 from typing import Any
@@ -200,7 +200,8 @@ class AsyncioConnections(MultiplexedConnections[_AsyncioConnection]):
         make_connection: Makes an asyncio connection of redis-py that is not open yet.
         max_connections: How many may be open at once.
         timing: How long they may take.
-        on_time: Told the server's time, in microseconds, when a connection opens.
+        on_greeted: Told the replies to the `GREETING` when a connection opens. It raises where that is not
+            to be used.
         longest_value_bytes: A reply that announces a longer value is not read on.
     """
 
@@ -210,14 +211,14 @@ class AsyncioConnections(MultiplexedConnections[_AsyncioConnection]):
         *,
         max_connections: int,
         timing: Timing,
-        on_time: Callable[[int], object],
+        on_greeted: Callable[[Sequence[Any]], object],
         longest_value_bytes: int = 1 << 30,
     ) -> None:
         super().__init__(
             make_connection,
             max_connections=max_connections,
             timing=timing,
-            on_time=on_time,
+            on_greeted=on_greeted,
             longest_value_bytes=longest_value_bytes,
         )
         self._loop = asyncio.get_running_loop()

@@ -12,7 +12,7 @@ is this program's own affair, and no outage.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from time import monotonic
 from typing import Any, Final, Protocol
@@ -22,11 +22,14 @@ from redis.exceptions import MaxConnectionsError
 
 from sansio_cache.signals import let_through
 from sansio_cache_redis.calls import Args
-from sansio_cache_redis.errors import ExhaustedError
+from sansio_cache_redis.errors import ERRORS, ExhaustedError
+from sansio_cache_redis.facts import INFO
 from sansio_cache_runtime.sync.event import ThreadEvent
 
 LOOK_S: Final = 0.01
 """How often who stands in line looks whether another part of the program has given a connection back."""
+_INTRODUCED_S: Final = 1.0
+"""For how long it is believed that the server is the same."""
 _NONE_LEFT: Final = "No connection available."
 """What redis-py's pools that wait say where they have waited in vain."""
 
@@ -98,11 +101,52 @@ def filled(pipeline: Any, commands: Sequence[Args]) -> Any:
     return pipeline
 
 
-class ClientConnections:
-    """The connections of a blocking client, for threads."""
+class Introduction:
+    """What the server of a pool says of itself, which nobody is told as a connection opens there.
 
-    def __init__(self, client: Any) -> None:
+    It is asked for with the first call, with the first after one that has failed, and with one in a second: a
+    pool opens a connection anew without a word, where it finds one closed.
+
+    Args:
+        on_told: Told it. It raises where nothing is to be asked there.
+    """
+
+    def __init__(self, on_told: Callable[[Any], object]) -> None:
+        self._on_told = on_told
+        self._due_s = 0.0
+
+    def begin(self, commands: Sequence[Args]) -> Sequence[Args]:
+        """What to send in the place of these commands."""
+        return [INFO, *commands] if monotonic() >= self._due_s else commands
+
+    def end(self, replies: list[Any], commands: Sequence[Args]) -> list[Any]:
+        """The replies to the commands alone.
+
+        Raises:
+            RedisError: Nothing is to be asked there.
+        """
+        if len(replies) > len(commands):
+            told, *replies = replies
+            self._on_told(told)
+            self._due_s = monotonic() + _INTRODUCED_S
+        return replies
+
+    def forget(self) -> None:
+        """A call has failed: it may be another server by now."""
+        self._due_s = 0.0
+
+
+class ClientConnections:
+    """The connections of a blocking client, for threads.
+
+    Args:
+        client: The user's.
+        on_told: As `Introduction` has it.
+    """
+
+    def __init__(self, client: Any, on_told: Callable[[Any], object]) -> None:
         self._client = client
+        self._introduction = Introduction(on_told)
         self.line = Line(client)
 
     def execute(self, commands: Sequence[Args], timeout_s: float, caller: object = None) -> list[Any]:
@@ -140,11 +184,16 @@ class ClientConnections:
         """Leave the client to its owner."""
 
     def _ask(self, commands: Sequence[Args], caller: object) -> list[Any]:
+        introduction = self._introduction
         try:
             self.line.enter(caller)
+            asked = introduction.begin(commands)
             with self._client.pipeline(transaction=False) as pipeline:
-                replies: list[Any] = filled(pipeline, commands).execute(raise_on_error=False)
-                return replies
+                replies = filled(pipeline, asked).execute(raise_on_error=False)
+            return introduction.end(replies, commands)
+        except ERRORS:
+            introduction.forget()
+            raise
         finally:
             self.line.leave(caller)
 

@@ -22,13 +22,14 @@ from sansio_cache_redis.calls import Args
 from sansio_cache_redis.connections.client import (
     LOOK_S,
     ClientConnections,
+    Introduction,
     Line,
     exhausted,
     filled,
     is_exhausted,
 )
 from sansio_cache_redis.connections.multiplexed import R, Read
-from sansio_cache_redis.errors import OverloadedError
+from sansio_cache_redis.errors import ERRORS, OverloadedError
 from sansio_cache_redis.reading import Again
 
 _TRIO_THREADS: Final = 40
@@ -61,8 +62,8 @@ def _too_late(line: Line, caller: object, timeout_s: float) -> Exception:
 class TrioClientConnections:
     """The connections of a blocking client, for the tasks of one trio run: on worker threads."""
 
-    def __init__(self, client: Any) -> None:
-        self._blocking = ClientConnections(client)
+    def __init__(self, client: Any, on_told: Callable[[Any], object]) -> None:
+        self._blocking = ClientConnections(client, on_told)
         # Of its own: loaders may hold all of trio's usual ones.
         self._threads = anyio.CapacityLimiter(_TRIO_THREADS)
 
@@ -93,8 +94,9 @@ class TrioClientConnections:
 class AsyncioClientConnections:
     """The connections of an asyncio client: each batch is a task of its own, which is never cancelled."""
 
-    def __init__(self, client: Any) -> None:
+    def __init__(self, client: Any, on_told: Callable[[Any], object]) -> None:
         self._client = client
+        self._introduction = Introduction(on_told)
         self._line = Line(client)
         self._tasks: set[asyncio.Task[list[Any]]] = set()
         self._resetting: asyncio.Task[list[Any]] | None = None
@@ -144,11 +146,16 @@ class AsyncioClientConnections:
             has_waited = True
 
     async def _ask(self, commands: Sequence[Args], caller: object) -> list[Any]:
+        introduction = self._introduction
         try:
             self._line.enter(caller)
+            asked = introduction.begin(commands)
             async with self._client.pipeline(transaction=False) as pipeline:
-                replies: list[Any] = await filled(pipeline, commands).execute(raise_on_error=False)
-                return replies
+                replies = await filled(pipeline, asked).execute(raise_on_error=False)
+            return introduction.end(replies, commands)
+        except ERRORS:
+            introduction.forget()
+            raise
         finally:
             self._line.leave(caller)
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import random
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import attrs
@@ -23,7 +23,7 @@ from sansio_cache.backoff import Connecting
 from sansio_cache_redis.connections.redispy import pack
 from sansio_cache_redis.connections.wires import Wire, blocking_wire
 from sansio_cache_redis.errors import ExhaustedError, as_opening_failure
-from sansio_cache_redis.wire import TIME, tell_time
+from sansio_cache_redis.facts import GREETING
 from sansio_cache_runtime.sync.event import ThreadEvent
 
 StartThread = Callable[[Callable[[], object], str], bool]
@@ -59,7 +59,8 @@ class Opener:
     Args:
         make_connection: Makes a connection of redis-py that is not open yet.
         start_thread: Starts the thread that opens one.
-        on_time: Told the server's time, in microseconds, when a connection opens.
+        on_greeted: Told the replies to the `GREETING` when a connection opens. It raises where that is not
+            to be used.
         on_open: Told at the end of each opening, to see to a connection that nobody has waited for.
         longest_value_bytes: A reply that announces a longer value is not read on.
         longest_s: How long shaking hands may take in the end. The first is given less: one that hangs for
@@ -68,7 +69,7 @@ class Opener:
 
     _make_connection: Callable[[], Any]
     _start_thread: StartThread
-    _on_time: Callable[[int], object]
+    _on_greeted: Callable[[Sequence[Any]], object]
     _on_open: Callable[[Opening], object]
     _longest_value_bytes: int
     _longest_s: float
@@ -151,7 +152,7 @@ class Opener:
             redispy.connect()
             wire = blocking_wire(redispy, self._longest_value_bytes)
             asked_s = time.monotonic()
-            self._ask_time(wire, timeout_s)
+            self._greet(wire, timeout_s)
             self._opened_s = time.monotonic()
             opening.answered_after_s = self._opened_s - asked_s
             self.last_failure = None
@@ -172,12 +173,12 @@ class Opener:
         if not opening.is_reserved:
             self._on_open(opening)
 
-    def _ask_time(self, wire: Wire, timeout_s: float) -> None:
+    def _greet(self, wire: Wire, timeout_s: float) -> None:
         until_s = time.monotonic() + timeout_s
-        wire.write(pack([TIME]))
+        wire.write(pack(GREETING))
         replies: list[Any] = []
-        while not replies and time.monotonic() < until_s:
-            replies = wire.read(until_s)
-        if not replies:
+        while len(replies) < len(GREETING) and time.monotonic() < until_s:
+            replies += wire.read(until_s)
+        if len(replies) < len(GREETING):
             raise RedisTimeoutError("no reply in time")
-        tell_time(replies[0], self._on_time)
+        self._on_greeted(replies)

@@ -36,7 +36,7 @@ from sansio_cache_redis.connections.pace import UNLIMITED, Pace
 from sansio_cache_redis.connections.redispy import pack, pack_one
 from sansio_cache_redis.connections.unfinished import BULK_BYTES
 from sansio_cache_redis.errors import OverloadedError, OwnResetError
-from sansio_cache_redis.wire import TIME, tell_time
+from sansio_cache_redis.facts import GREETING
 
 _LANE_S: Final = 0.05
 """How long what is large waits for a connection of its own, where another is open."""
@@ -69,7 +69,8 @@ class MultiplexedConnections(ABC, Generic[C]):
         make_connection: Makes a connection of redis-py that is not open yet.
         max_connections: How many may be open at once.
         timing: How long they may take.
-        on_time: Told the server's time, in microseconds, when a connection opens.
+        on_greeted: Told the replies to the `GREETING` when a connection opens. It raises where that is not
+            to be used.
         longest_value_bytes: A reply that announces a longer value is not read on: `TooLargeError` stands in
             its place.
     """
@@ -80,14 +81,14 @@ class MultiplexedConnections(ABC, Generic[C]):
         *,
         max_connections: int,
         timing: Timing,
-        on_time: Callable[[int], object],
+        on_greeted: Callable[[Sequence[Any]], object],
         longest_value_bytes: int = 1 << 30,
     ) -> None:
         self._open: list[C] = []
         self._make_connection = make_connection
         self._max_connections = max_connections
         self._timing = timing
-        self._on_time = on_time
+        self._on_greeted = on_greeted
         self._longest_value_bytes = longest_value_bytes
         self._large = LargeValues()
         """Those that were not read."""
@@ -182,12 +183,12 @@ class MultiplexedConnections(ABC, Generic[C]):
         return await answer
 
     async def _admit(self, connection: C) -> None:
-        """Ask a new connection for the server's time; where it answers, it serves all from then on."""
+        """Ask on a new connection who is there; where that answers, it serves all from then on."""
         started_s = monotonic()
-        replies: Replies = await connection.ask([TIME], self._timing.opening_s, as_they_are)
+        replies: Replies = await connection.ask(GREETING, self._timing.opening_s, as_they_are)
         if isinstance(replies, BaseException):
             raise replies
-        tell_time(replies[0], self._on_time)
+        self._on_greeted(replies)
         now_s = monotonic()
         # It is the same server, which is not asked for more only because it is asked in another way.
         most_pending = min((each.most_pending for each in self), default=UNLIMITED)

@@ -59,7 +59,8 @@ class ThreadsConnections:
         max_connections: How many lanes there may be.
         silence_s: How long a connection may say nothing, while something is asked on it, before another is
             tried.
-        on_time: Told the server's time, in microseconds, when a connection opens.
+        on_greeted: Told the replies to the `GREETING` when a connection opens. It raises where that is not
+            to be used.
         opening_timeout_s: How long a connection may take to open in the background.
         longest_value_bytes: A reply that announces a longer value is not read on: `TooLargeError` stands in
             its place.
@@ -72,7 +73,7 @@ class ThreadsConnections:
         *,
         max_connections: int,
         silence_s: float,
-        on_time: Callable[[int], object],
+        on_greeted: Callable[[Sequence[Any]], object],
         opening_timeout_s: float,
         longest_value_bytes: int = 1 << 30,
     ) -> None:
@@ -81,7 +82,7 @@ class ThreadsConnections:
         self._silence_s = silence_s
         self._lanes = Lanes(max_connections, silence_s)
         self._opener = Opener(
-            make_connection, start_thread, on_time, self._put, longest_value_bytes, opening_timeout_s
+            make_connection, start_thread, on_greeted, self._put, longest_value_bytes, opening_timeout_s
         )
         self._large = LargeValues()
         self._inside: dict[int, Call] = {}

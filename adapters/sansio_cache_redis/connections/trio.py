@@ -323,7 +323,8 @@ class TrioConnections(MultiplexedConnections[_TrioConnection]):
         make_connection: Makes a blocking connection of redis-py that is not open yet.
         max_connections: How many may be open at once.
         timing: How long they may take.
-        on_time: Told the server's time, in microseconds, when a connection opens.
+        on_greeted: Told the replies to the `GREETING` when a connection opens. It raises where that is not
+            to be used.
         longest_value_bytes: A reply that announces a longer value is not read on.
     """
 
@@ -333,14 +334,14 @@ class TrioConnections(MultiplexedConnections[_TrioConnection]):
         *,
         max_connections: int,
         timing: Timing,
-        on_time: Callable[[int], object],
+        on_greeted: Callable[[Sequence[Any]], object],
         longest_value_bytes: int = 1 << 30,
     ) -> None:
         super().__init__(
             make_connection,
             max_connections=max_connections,
             timing=timing,
-            on_time=on_time,
+            on_greeted=on_greeted,
             longest_value_bytes=longest_value_bytes,
         )
         self._openings: list[_Opening] = []
