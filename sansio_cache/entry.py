@@ -82,7 +82,7 @@ class Servable(Struct, frozen=True, gc=False):
     @property
     def load_ms(self) -> int:
         """How long its load took."""
-        return int.from_bytes(self.cell.body[18:22])
+        return load_ms_of(self.cell)
 
 
 class Unservable(Struct, frozen=True, gc=False):
@@ -301,6 +301,41 @@ def tags_of(cell: Cell) -> tuple[str, ...]:
     """The names of an entry's tags, whatever its schema."""
     unpacked = _unpacked(cell.body)
     return () if unpacked is None else tuple(tag for tag in unpacked[0] if tag != VARIANT_OF)[:MAX_TAGS]
+
+
+def load_ms_of(cell: Cell) -> int:
+    """How long the load of a value took, in milliseconds. Its body has a header."""
+    return int.from_bytes(cell.body[18:22])
+
+
+class Contents(Struct, frozen=True):
+    """What a body says, as it stands there: for those who look at an entry and do not want its value.
+
+    Attributes:
+        key_check: The digest of the key that it was stored for; see `key_check`.
+        fingerprint: Of the type that it was stored as.
+        kind: 1 a value in JSON, 2 the answer that there is nothing, 3 a value of another codec.
+        load_ms: How long its load took.
+        versions: Its tags, with their versions before the load.
+        payload: The encoded value.
+    """
+
+    key_check: bytes
+    fingerprint: bytes
+    kind: int
+    load_ms: int
+    versions: Versions
+    payload: bytes
+
+
+def contents_of(body: bytes) -> Contents | None:
+    """What a body says; None where that is nonsense. Whether a reader may have it says `weigh`."""
+    unpacked = _unpacked(body) if len(body) >= BODY_HEADER_BYTES else None
+    if unpacked is None:
+        return None
+    check, fingerprint, kind, _, load_ms = _BODY.unpack_from(body)
+    tags, at = unpacked
+    return Contents(check, fingerprint, kind, load_ms, tuple(tags.items()), body[at:])
 
 
 def copy_of(cell: Cell, codec: Codec[Any]) -> Any:

@@ -69,7 +69,9 @@ _ESCAPED: Final = re.compile(
     r"[:%{}*?\[\]^\\\x00-\x20\x7f-\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]"
 )
 
-_INTERNAL_MARKERS: Final = ("%t:", "%g:", "%w:", "%s:", "%l:")
+LOCK_MARKER: Final = "%l:"
+QUEUE_MARKER: Final = "%w:"
+_INTERNAL_MARKERS: Final = ("%t:", "%g:", QUEUE_MARKER, "%s:", LOCK_MARKER)
 
 _MARKER_LENGTH: Final = 2
 """That of `%t`: no component can be one, as an escape has two digits."""
@@ -395,7 +397,7 @@ class KeyBuilder:
         Raises:
             InvalidKeyError: It is empty or not a str, int or UUID, or too long.
         """
-        return self._fitting(f"{_root_of(self, 'lock')}%l:{_component('a lock', name)}")
+        return self._fitting(f"{_root_of(self, 'lock')}{LOCK_MARKER}{_component('a lock', name)}")
 
     def _tag_name(self, name: str) -> TagName:
         if len(self._fitting(tag_key(self._root, name))) > _MAX_TAG:

@@ -7,11 +7,7 @@ from typing import Final
 import attrs
 
 from sansio_cache import NO_JITTER, Jitter, Policy
-
-MEMORY_SCHEME: Final = "memory://"
-RUNTIMES: Final = ("threads", "asyncio", "trio")
-MOST_READERS: Final = 200
-MOST_PROCESSES: Final = 16
+from sansio_cache_cli.options import MEMORY_SCHEME
 
 _LONG_TTL_S: Final = 600.0
 _PAUSE_S: Final = 0.02

@@ -273,14 +273,6 @@ def test_a_server_that_is_not_there_is_an_error_without_the_password(monkeypatch
     assert "secret" not in printed.out + printed.err
 
 
-@pytest.mark.parametrize("args", [["--help"], ["demo", "--help"], ["health", "--help"]])
-def test_every_help_text_has_examples(capsys, args):
-    assert main(args) == 0
-    text = capsys.readouterr().out
-    assert "examples:\n  sansio-cache " in text
-    assert max(map(len, text.splitlines())) <= 90
-
-
 def test_the_version_is_that_of_the_package(capsys):
     assert main(["--version"]) == 0
     assert capsys.readouterr().out.startswith("sansio-cache 0.")

@@ -1,0 +1,141 @@
+"""Checking: asks a server for the facts, and shows what `verdicts.py` says about them."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+from typing import Any
+
+import attrs
+
+from sansio_cache_cli.failures import FOUND, OK, CommandError
+from sansio_cache_cli.lives import lives_of
+from sansio_cache_cli.output import Screen, print_json
+from sansio_cache_cli.sampling import take_sample, without_ttl
+from sansio_cache_cli.server import Server
+from sansio_cache_cli.server_info import ServerInfo
+from sansio_cache_cli.verdicts import ClockOffset, Facts, Level, Verdict, Wanted, verdicts, worst
+from sansio_cache_cli.words import printable
+from sansio_cache_redis.calls import wake_channel
+from sansio_cache_redis.sync import Cache
+
+_TRIPS = 5
+wall_clock: Callable[[], float] = time.time
+"""This machine's, in seconds since 1970."""
+_MOST_SEEN = 20_000
+_STYLES = {Level.OK: "green", Level.NOTE: "cyan", Level.WARNING: "yellow", Level.PROBLEM: "bold red"}
+
+
+def check(options: argparse.Namespace) -> int:
+    """Check a server and a namespace; returns the exit status."""
+    with Server(options.url, options.namespace, options.timeout) as server:
+        found = verdicts(
+            facts_of(server, options.namespace, options.sample, options.seconds),
+            Wanted(
+                durable=options.durable,
+                most_clock_offset_s=options.most_clock_offset,
+                least_hit_rate=options.least_hit_rate,
+            ),
+        )
+    level = worst(found)
+    is_bad = level is Level.PROBLEM or (options.strict and level is Level.WARNING)
+    if options.json:
+        print_json({"ok": not is_bad, "worst": level, "verdicts": [attrs.asdict(each) for each in found]})
+    else:
+        _show(found)
+    return FOUND if is_bad else OK
+
+
+def _show(found: list[Verdict]) -> None:
+    screen = Screen()
+    for each in found:
+        level = (f"{each.level:<8}", _STYLES[each.level])
+        screen.say(level, (f"{each.name:<12}", "bold"), printable(each.said))
+        if each.remedy:
+            screen.say(" " * 20, ("do: ", "dim"), printable(each.remedy))
+
+
+def facts_of(
+    server: Server,
+    namespace: str,
+    limit: int,
+    seconds: float,
+) -> Facts:
+    """Ask for the facts.
+
+    Args:
+        server: It is open.
+        namespace: Whose keys are looked at.
+        limit: How many of them at most.
+        seconds: How long at most.
+    """
+    latency_s, clock = _trips(server)
+    (info,) = server.ask((b"INFO",))
+    with Cache.from_config(server.config) as cache:
+        health = cache.health()
+    facts = Facts(
+        place=server.where.place,
+        namespace=namespace,
+        latency_s=latency_s,
+        health=health,
+        may_wake=_may_wake(server, namespace),
+        info=ServerInfo.parse(info),
+        clock=clock,
+        lives=None,
+    )
+    keys = server.config.keys
+    try:
+        sample = take_sample(server, keys.everything(), limit, seconds)
+        strangers = _strangers(server, keys.root.encode())
+    except CommandError:
+        return facts  # what is refused is among the problems of its health
+    return attrs.evolve(
+        facts,
+        lives=lives_of(sample.entries),
+        keys=sample.count,
+        persistent=sample.persistent,
+        is_whole=sample.is_whole,
+        internal=dict(sample.internal),
+        strangers=strangers,
+    )
+
+
+def _trips(server: Server) -> tuple[float, ClockOffset | None]:
+    """How long the shortest of some round trips took, and how far off the server's clock was in that one."""
+    best_s = float("inf")
+    best: float | None = None
+    for _ in range(_TRIPS):
+        began_s, wall_s = time.monotonic(), wall_clock()
+        (reply,) = server.ask((b"TIME",))
+        took_s = time.monotonic() - began_s
+        if took_s < best_s:
+            best_s = took_s
+            if not isinstance(reply, Exception):
+                best = int(reply[0]) + int(reply[1]) / 1e6 - (wall_s + took_s / 2)
+    return best_s, None if best is None else ClockOffset(offset_s=best, uncertain_s=best_s / 2)
+
+
+def _may_wake(server: Server, namespace: str) -> bool:
+    """Whether the user may publish and subscribe to what wakes those who wait: nobody waits for this key."""
+    channel = wake_channel(namespace)
+    replies: list[Any] = server.ask((b"PUBLISH", channel, f"{namespace}:%t:check".encode()))
+    replies += server.ask((b"SUBSCRIBE", channel))
+    if not isinstance(replies[-1], Exception):
+        replies += server.ask((b"UNSUBSCRIBE", channel))
+    return not any(isinstance(reply, Exception) for reply in replies)
+
+
+def _strangers(server: Server, root: bytes) -> int:
+    """How many keys outside of a namespace have no time to live, of the first that are found.
+
+    A user of the cache alone may not ask for their times to live; then none is counted.
+    """
+    seen = persistent = 0
+    for page in server.scan("*"):
+        seen += len(page)
+        others = [key for key in page if not key.startswith(root)]
+        persistent += len(without_ttl(server, others))
+        if seen >= _MOST_SEEN:
+            break
+    return persistent

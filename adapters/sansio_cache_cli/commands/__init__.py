@@ -1,0 +1,17 @@
+"""The subcommands: a module each, which says what options it has and what it does.
+
+A module has `DESCRIPTION`, `EXAMPLES`, `add_arguments(parser)` and `run(options)`, which returns the exit
+status. It imports nothing at the top that takes long: `--help` needs none of it.
+"""
+
+from typing import Final
+
+COMMANDS: Final = {
+    "demo": "run many readers and a writer on a real database, and count",
+    "health": "check whether a server has what the cache needs",
+    "check": "verify a server and a namespace: a verdict a line",
+    "ttl": "show how long the entries of a namespace live, and whether they expire together",
+    "keys": "list the keys of a namespace",
+    "inspect": "decode one key: state, age, tags, grant, payload",
+}
+"""What each does, by name, in the order of the help text. The module has the name with `_` for `-`."""

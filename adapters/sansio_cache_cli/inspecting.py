@@ -1,0 +1,103 @@
+"""Inspecting one key at the server; what its bytes mean says `decoding.py`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import Any
+
+from redis.exceptions import NoPermissionError
+
+from sansio_cache import KeyBuilder
+from sansio_cache.cell import Cell, parse_cell
+from sansio_cache.inspection import CellState, Inspection, inspect
+from sansio_cache.tags import NO_VERSION, VARIANT_OF, Versions, tag_key
+from sansio_cache_cli.decoding import payload_text, plain, sentences
+from sansio_cache_cli.failures import FOUND, MISUSED, OK, CommandError
+from sansio_cache_cli.output import Screen, print_json
+from sansio_cache_cli.server import Server
+from sansio_cache_cli.words import printable
+
+
+def show_key(options: argparse.Namespace) -> int:
+    """Show what a key is; returns the exit status."""
+    key = full_key(options.key, options.namespace)
+    with Server(options.url, key.partition(":")[0], options.timeout) as server:
+        found, current = look(server, key, options.most_bytes)
+    if options.payload:
+        if found.contents is None:
+            raise CommandError(f"{printable(key)} has no payload: it is {found.state}")
+        sys.stdout.buffer.write(found.contents.payload)
+        return OK
+    if options.json:
+        print_json(plain(found, current))
+    else:
+        _show(found, current)
+    return FOUND if found.state is CellState.NONE else OK
+
+
+def full_key(text: str, namespace: str | None) -> str:
+    """The whole name of a key that was given whole, or inside a namespace."""
+    if namespace is None:
+        if not text.partition(":")[2]:
+            raise CommandError(
+                f"{printable(text)!r} is no whole key: give it as redis-cli shows it, such as shop:user:1, "
+                "or give --namespace",
+                MISUSED,
+            )
+        return text
+    root = KeyBuilder(namespace).root
+    return text if text.startswith(root) else root + text
+
+
+def look(server: Server, key: str, most_bytes: int) -> tuple[Inspection, Versions]:
+    """What a key is, and the current versions of the tags that its entry has."""
+    name = key.encode(errors="surrogateescape")
+    time, raw, left_ms, length = server.ask(
+        (b"TIME",), (b"GETRANGE", name, b"0", b"%d" % (most_bytes - 1)), (b"PTTL", name), (b"STRLEN", name)
+    )
+    for command, reply in (("TIME", time), ("PTTL", left_ms)):
+        if isinstance(reply, Exception):
+            raise server.refusal(command, reply, "inspect")
+    if isinstance(raw, NoPermissionError):
+        raise server.refusal("GETRANGE", raw, "inspect")
+    server_ms = int(time[0]) * 1000 + int(time[1]) // 1000
+    is_there = left_ms != -2
+    head = (b"" if isinstance(raw, Exception) else bytes(raw)) if is_there else None
+    size = length if isinstance(length, int) else None  # a user of the cache alone may not ask
+    first = inspect(key, head, left_ms=left_ms, server_ms=server_ms, size_bytes=size)
+    if first.contents is None or not first.contents.versions:
+        return first, ()
+    current = _versions(server, key, [tag for tag, _ in first.contents.versions])
+    found = inspect(key, head, left_ms=left_ms, server_ms=server_ms, size_bytes=size, versions=current)
+    return found, current
+
+
+def _versions(server: Server, key: str, tags: list[str]) -> Versions:
+    replies = server.ask(*((b"GET", _holder_of(key, tag).encode()) for tag in tags))
+    return tuple((tag, _version(tag, reply)) for tag, reply in zip(tags, replies, strict=True))
+
+
+def _holder_of(key: str, tag: str) -> str:
+    """The key that says the version of a tag; of a variant's tie, the key that it is a variant of."""
+    if tag != VARIANT_OF:
+        return tag_key(key, tag)
+    namespace, _, _, rest = key.split(":", 3) if key.count(":") >= 3 else (key, "", "", "")
+    return f"{namespace}:{rest}"
+
+
+def _version(tag: str, reply: Any) -> bytes:
+    if not isinstance(reply, bytes):
+        return NO_VERSION
+    if tag != VARIANT_OF:
+        return reply
+    cell = parse_cell(reply)
+    return cell.filled_by if isinstance(cell, Cell) else NO_VERSION
+
+
+def _show(found: Inspection, current: Versions) -> None:
+    screen = Screen()
+    for name, said in sentences(found, current):
+        screen.say((f"{name:<10}", "bold"), printable(said))
+    for line in payload_text(found).splitlines():
+        screen.say("  ", printable(line))

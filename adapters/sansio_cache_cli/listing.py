@@ -1,0 +1,54 @@
+"""Listing keys."""
+
+from __future__ import annotations
+
+import argparse
+
+from sansio_cache.inspection import Inspection
+from sansio_cache_cli.failures import FOUND, OK, CommandError
+from sansio_cache_cli.output import Screen, print_json
+from sansio_cache_cli.sampling import look_at, no_such_namespace
+from sansio_cache_cli.server import Server
+from sansio_cache_cli.words import printable, span
+
+_STATE_WIDTH = 10
+_LIFE_WIDTH = 12
+
+
+def list_keys(options: argparse.Namespace) -> int:
+    """List the keys of a namespace that match a pattern; returns the exit status."""
+    screen, listed = Screen(), 0
+    with Server(options.url, options.namespace, options.timeout) as server:
+        keys = server.config.keys
+        seen: set[bytes] = set()
+        for page in server.scan(keys.glob(options.pattern)):
+            new = [key for key in dict.fromkeys(page) if key not in seen]
+            seen.update(new)
+            for found in look_at(server, new):
+                if keys.is_internal(found.key) and not options.internal:
+                    continue
+                if listed == options.most:
+                    if not options.json:
+                        screen.say((f"… and more: these are the first {listed:,}, --most takes more", "dim"))
+                    return OK
+                listed += 1
+                _list(found, screen, is_json=options.json)
+        if listed:
+            return OK
+        if options.pattern == "*" or not any(any(page) for page in server.scan(keys.everything())):
+            raise no_such_namespace(server, options.namespace)
+        raise CommandError(
+            f"no key of the namespace {options.namespace!r} matches {printable(options.pattern)!r}: a "
+            "pattern is a Redis glob inside the namespace, such as 'user:*'",
+            FOUND,
+        )
+
+
+def _list(found: Inspection, screen: Screen, *, is_json: bool) -> None:
+    if is_json:
+        left_s = None if found.left_ms is None else found.left_ms / 1000
+        print_json({"key": found.key, "state": str(found.state), "expires_in_s": left_s})
+        return
+    life = "no ttl" if found.left_ms is None else span(found.left_ms / 1000)
+    style = "bold red" if found.left_ms is None else ""
+    screen.say(f"{found.state:<{_STATE_WIDTH}}", (f"{life:>{_LIFE_WIDTH}}  ", style), printable(found.key))

@@ -1,0 +1,136 @@
+"""Sampling: a look at many keys of a namespace, with no more than the cache itself may do at the server.
+
+SCAN finds keys in no order that has to do with their names or ages, so the first are a fair sample.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from typing import Final
+
+import attrs
+
+from sansio_cache.inspection import Inspection, inspect
+from sansio_cache_cli.failures import CommandError
+from sansio_cache_cli.server import Server
+from sansio_cache_redis.calls import Args
+
+HEAD_BYTES: Final = 512
+"""So much of each key is read: the header, and mostly all of the tags."""
+_GONE_MS: Final = -2
+_NO_TTL_MS: Final = -1
+_MARKER: Final = slice(0, 3)
+_MOST_NAMESPACES: Final = 8
+_MOST_FOREIGN_KEYS: Final = 20_000
+
+
+@attrs.frozen(kw_only=True)
+class Sample:
+    """What was found in a namespace.
+
+    Attributes:
+        entries: The keys that are not the cache's own records, as they were when they were looked at.
+        persistent: The names of those keys that have no time to live, of all that were gone through.
+        internal: How many records of the cache itself were found, by marker, such as `%t:` for tags.
+        count: How many keys were gone through, without the cache's own records.
+        is_whole: Whether that is the whole namespace.
+    """
+
+    entries: tuple[Inspection, ...]
+    persistent: tuple[str, ...]
+    internal: Counter[str]
+    count: int
+    is_whole: bool
+
+
+def take_sample(server: Server, pattern: str, limit: int, seconds: float) -> Sample:
+    """Look at the first keys that match a full pattern; of the others, only whether they have a time to live.
+
+    Args:
+        server: Where they are.
+        pattern: A full Redis glob.
+        limit: How many keys to look at, at most.
+        seconds: How long to go through keys, at most.
+
+    Raises:
+        CommandError: The server does not answer, or refuses to say.
+    """
+    until_s = time.monotonic() + seconds
+    is_internal = server.config.keys.is_internal
+    entries: dict[str, Inspection] = {}  # SCAN may find a key twice
+    persistent: dict[str, None] = {}
+    internal: Counter[str] = Counter()
+    count = 0
+    is_whole = True
+    for page in server.scan(pattern):
+        names = [key.decode(errors="replace") for key in page]
+        internal.update(name.partition(":")[2][_MARKER] for name in names if is_internal(name))
+        own = [key for key, name in zip(page, names, strict=True) if not is_internal(name)]
+        count += len(own)
+        if len(entries) < limit:
+            found = look_at(server, own)
+            entries.update((each.key, each) for each in found[: limit - len(entries)])
+            persistent.update((each.key, None) for each in found if each.left_ms is None)
+        else:
+            persistent.update((name, None) for name in without_ttl(server, own))
+        if time.monotonic() > until_s:
+            is_whole = False
+            break
+    return Sample(
+        entries=tuple(entries.values()),
+        persistent=tuple(persistent),
+        internal=internal,
+        count=max(count, len(entries)),
+        is_whole=is_whole,
+    )
+
+
+def without_ttl(server: Server, keys: list[bytes]) -> list[str]:
+    """The names of those keys that have no time to live, as far as the user may ask."""
+    if not keys:
+        return []
+    replies = server.ask(*((b"PTTL", key) for key in keys))
+    return [
+        key.decode(errors="replace") for key, reply in zip(keys, replies, strict=True) if reply == _NO_TTL_MS
+    ]
+
+
+def look_at(server: Server, keys: list[bytes]) -> list[Inspection]:
+    """Look at keys at once; those that are gone are left out."""
+    if not keys:
+        return []
+    commands: list[Args] = [(b"TIME",)]
+    for key in keys:
+        commands += [(b"GETRANGE", key, b"0", b"%d" % (HEAD_BYTES - 1)), (b"PTTL", key)]
+    (seconds, microseconds), *replies = server.ask(*commands)
+    server_ms = int(seconds) * 1000 + int(microseconds) // 1000
+    found = []
+    for key, raw, left_ms in zip(keys, replies[::2], replies[1::2], strict=True):
+        if isinstance(left_ms, Exception):
+            raise server.refusal("PTTL", left_ms, "a look at keys")
+        if left_ms == _GONE_MS:
+            continue
+        head = b"" if isinstance(raw, Exception) else bytes(raw)  # it is no string: a foreign key
+        found.append(
+            inspect(
+                key.decode(errors="replace"),
+                head,
+                left_ms=left_ms,
+                server_ms=server_ms,
+                size_bytes=len(head) + (len(head) == HEAD_BYTES),
+            )
+        )
+    return found
+
+
+def no_such_namespace(server: Server, namespace: str) -> CommandError:
+    """The line for a namespace without keys, with those that there are."""
+    found: Counter[str] = Counter()
+    for page in server.scan("*"):
+        found.update(key.partition(b":")[0].decode(errors="replace") for key in page if b":" in key)
+        if found.total() >= _MOST_FOREIGN_KEYS:
+            break
+    names = ", ".join(f"{name} ({count:,})" for name, count in found.most_common(_MOST_NAMESPACES))
+    others = f"there are keys of {names}" if names else "the database is empty, or another one is meant"
+    return CommandError(f"no key of the namespace {namespace!r} is at {server.where.place}: {others}")

@@ -1,0 +1,141 @@
+"""The server, for subcommands that look at it past the cache: one connection, commands in batches.
+
+It is opened as the cache opens its own, with the options of the URL. What cannot be asked is said in the
+words of the cache: where the server is, and no password.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from types import TracebackType
+from typing import Any, Final, Self
+
+from redis.exceptions import NoPermissionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from sansio_cache import CacheConfig
+from sansio_cache.url import MEMORY, read_url
+from sansio_cache_cli.failures import MISUSED, CommandError
+from sansio_cache_redis.calls import Args
+from sansio_cache_redis.connections.redispy import pack
+from sansio_cache_redis.connections.settings import blocking_factory, where_of
+from sansio_cache_redis.connections.wires import Wire, blocking_wire
+from sansio_cache_redis.errors import ERRORS, as_opening_failure
+from sansio_cache_redis.reasons import reason_of, said
+
+_LONGEST_REPLY_BYTES: Final = 64 * 2**20
+
+
+class Server:
+    """One connection to a server; a context manager.
+
+    Args:
+        url: Where it is.
+        namespace: Of the cache, or any.
+        timeout_s: How long it may take for an answer, in seconds.
+
+    Raises:
+        ConfigurationError: The URL cannot be used.
+        CommandError: It is no server's.
+    """
+
+    def __init__(self, url: str, namespace: str, timeout_s: float) -> None:
+        if read_url(url).scheme == MEMORY:
+            raise CommandError(
+                "memory:// is the memory of the process that has it: give the URL of a server, redis://…",
+                MISUSED,
+            )
+        self.config = CacheConfig.from_options(
+            namespace=namespace, url=url, connect_timeout_s=timeout_s, operation_timeout_s=timeout_s
+        )
+        self._timeout_s = timeout_s
+        self.where = where_of(self.config.redis, None)
+        self._connection = blocking_factory(self.config.redis)()
+        self._wire: Wire | None = None
+
+    def __enter__(self) -> Self:
+        try:
+            self._connection.connect()
+        except ERRORS as error:
+            raise self._failure(as_opening_failure(error)) from None
+        self._wire = blocking_wire(self._connection, _LONGEST_REPLY_BYTES)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._wire is not None:
+            self._wire.close()
+        self._connection.disconnect()
+
+    def ask(self, *commands: Args) -> list[Any]:
+        """Send commands together; returns their replies, error replies as values.
+
+        Raises:
+            CommandError: The server does not answer.
+        """
+        replies: list[Any] = []
+        until_s = time.monotonic() + self._timeout_s
+        self.send(*commands)
+        while len(replies) < len(commands):
+            came = self.receive(until_s)
+            if not came and time.monotonic() > until_s:
+                raise self._failure(RedisTimeoutError())
+            replies += came
+        return replies
+
+    def asked(self, command: Args, purpose: str) -> Any:
+        """The reply to one command.
+
+        Raises:
+            CommandError: The server does not answer, or refuses it.
+        """
+        (reply,) = self.ask(command)
+        if isinstance(reply, Exception):
+            raise self.refusal(command[0].decode(), reply, purpose)
+        return reply
+
+    def send(self, *commands: Args) -> None:
+        """Send commands, whose replies come by `receive`."""
+        assert self._wire is not None
+        try:
+            self._wire.write(pack(commands))
+        except ERRORS as error:
+            raise self._failure(error) from None
+
+    def receive(self, until_s: float) -> list[Any]:
+        """What comes until a moment on the monotonic clock: nothing, or some replies."""
+        assert self._wire is not None
+        try:
+            return self._wire.read(until_s)
+        except ERRORS as error:
+            raise self._failure(error) from None
+
+    def refusal(self, name: str, error: Exception, purpose: str) -> CommandError:
+        """The line for a command that the server refuses."""
+        if isinstance(error, NoPermissionError):
+            return CommandError(
+                f"{self.where.place} does not permit the user of the URL {name}, which {purpose} needs: "
+                f"ACL SETUSER <user> +{name.lower()}, or give the URL of another user"
+            )
+        return CommandError(f"{self.where.place} refuses {name}, which {purpose} needs: {said(error)}")
+
+    def clock_ms(self) -> int:
+        """The server's clock, in milliseconds."""
+        seconds, microseconds = self.asked((b"TIME",), "the age of an entry")
+        return int(seconds) * 1000 + int(microseconds) // 1000
+
+    def scan(self, pattern: str, *, count: int = 1000) -> Iterator[list[bytes]]:
+        """The names of the keys that match a full pattern, page by page; a page may be empty."""
+        cursor = b"0"
+        while True:
+            command = (b"SCAN", cursor, b"MATCH", pattern.encode(), b"COUNT", b"%d" % count)
+            cursor, keys = self.asked(command, "to find keys")
+            yield [bytes(key) for key in keys]
+            if cursor == b"0":
+                return
+
+    def _failure(self, error: BaseException) -> CommandError:
+        reason, _ = reason_of(error, self.where)
+        return CommandError(f"the server cannot be asked: {reason}")

@@ -1,0 +1,57 @@
+"""What the tests of the command share: a server with 50,000 keys, and a command run in this process."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+
+import attrs
+import pytest
+
+from sansio_cache_cli.main import main
+from support.keyspaces import fill_namespace
+from support.servers import Server
+
+KEYS = 50_000
+
+
+@pytest.fixture(autouse=True)
+def no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test is told by the environment where a server is."""
+    for name in ("SANSIO_CACHE_REDIS_URL", "SANSIO_CACHE_NAMESPACE"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(scope="session")
+def full_server() -> Iterator[Server]:
+    """A server with 50,000 entries of the namespace `shop`, for tests that leave them there."""
+    with Server.start(args=["--maxmemory", "1gb", "--maxmemory-policy", "allkeys-lfu"]) as server:
+        fill_namespace(server.client(), "shop", KEYS)
+        yield server
+
+
+@attrs.frozen
+class Ran:
+    """What a command has done: its exit status, and what it printed."""
+
+    status: int
+    out: str
+    err: str
+
+    def json(self) -> dict[str, object]:
+        """The one object that was printed."""
+        return json.loads(self.out)
+
+
+@pytest.fixture
+def run(capfd: pytest.CaptureFixture[str]) -> Callable[..., Ran]:
+    """Run the command in this process."""
+
+    def run_command(*arguments: str) -> Ran:
+        capfd.readouterr()
+        status = main(list(arguments))
+        printed = capfd.readouterr()
+        assert "Traceback" not in printed.err
+        return Ran(status, printed.out, printed.err)
+
+    return run_command
