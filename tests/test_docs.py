@@ -435,7 +435,14 @@ def test_the_documented_permissions_are_enough(guarded_server: Server) -> None:
         health = cache.health()
     assert health.ok, health.problems
     denied = {str(entry["object"]) for entry in guarded_server.client().acl_log()}
-    assert denied <= {"info", "hello", "command|info", "client|setinfo", "publish", "subscribe"}  # the page says what is lost
+    assert denied <= {
+        "info",
+        "hello",
+        "command|info",
+        "client|setinfo",
+        "publish",
+        "subscribe",
+    }  # the page says what is lost
 
 
 @pytest.mark.servers

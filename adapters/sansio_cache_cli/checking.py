@@ -9,10 +9,11 @@ from typing import Any
 
 import attrs
 
+from sansio_cache.url import read_url
 from sansio_cache_cli.failures import FOUND, OK, CommandError
 from sansio_cache_cli.lives import lives_of
 from sansio_cache_cli.output import Screen, print_json
-from sansio_cache_cli.sampling import take_sample, without_ttl
+from sansio_cache_cli.sampling import take_sample
 from sansio_cache_cli.server import Server
 from sansio_cache_cli.server_info import ServerInfo
 from sansio_cache_cli.verdicts import ClockOffset, Facts, Level, Verdict, Wanted, verdicts, worst
@@ -23,7 +24,6 @@ from sansio_cache_redis.sync import Cache
 _TRIPS = 5
 wall_clock: Callable[[], float] = time.time
 """This machine's, in seconds since 1970."""
-_MOST_SEEN = 20_000
 _STYLES = {Level.OK: "green", Level.NOTE: "cyan", Level.WARNING: "yellow", Level.PROBLEM: "bold red"}
 
 
@@ -84,10 +84,10 @@ def facts_of(
         clock=clock,
         lives=None,
     )
-    keys = server.config.keys
+    # Of the database the server knows how many there are; whose they are it does not know.
+    persistent = facts.info.persistent_keys(read_url(server.config.redis.url).database) if facts.info else 0
     try:
-        sample = take_sample(server, keys.everything(), limit, seconds)
-        strangers = _strangers(server, keys.root.encode())
+        sample = take_sample(server, server.config.keys.everything(), limit, seconds)
     except CommandError:
         return facts  # what is refused is among the problems of its health
     return attrs.evolve(
@@ -97,7 +97,7 @@ def facts_of(
         persistent=sample.persistent,
         is_whole=sample.is_whole,
         internal=dict(sample.internal),
-        strangers=strangers,
+        strangers=max(persistent - len(sample.persistent) - sample.internal_persistent, 0),
     )
 
 
@@ -124,18 +124,3 @@ def _may_wake(server: Server, namespace: str) -> bool:
     if not isinstance(replies[-1], Exception):
         replies += server.ask((b"UNSUBSCRIBE", channel))
     return not any(isinstance(reply, Exception) for reply in replies)
-
-
-def _strangers(server: Server, root: bytes) -> int:
-    """How many keys outside of a namespace have no time to live, of the first that are found.
-
-    A user of the cache alone may not ask for their times to live; then none is counted.
-    """
-    seen = persistent = 0
-    for page in server.scan("*"):
-        seen += len(page)
-        others = [key for key in page if not key.startswith(root)]
-        persistent += len(without_ttl(server, others))
-        if seen >= _MOST_SEEN:
-            break
-    return persistent

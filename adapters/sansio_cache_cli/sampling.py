@@ -33,6 +33,7 @@ class Sample:
         entries: The keys that are not the cache's own records, as they were when they were looked at.
         persistent: The names of those keys that have no time to live, of all that were gone through.
         internal: How many records of the cache itself were found, by marker, such as `%t:` for tags.
+        internal_persistent: How many of them have no time to live, as queues of writes have none.
         count: How many keys were gone through, without the cache's own records.
         is_whole: Whether that is the whole namespace.
     """
@@ -40,6 +41,7 @@ class Sample:
     entries: tuple[Inspection, ...]
     persistent: tuple[str, ...]
     internal: Counter[str]
+    internal_persistent: int
     count: int
     is_whole: bool
 
@@ -61,12 +63,15 @@ def take_sample(server: Server, pattern: str, limit: int, seconds: float) -> Sam
     entries: dict[str, Inspection] = {}  # SCAN may find a key twice
     persistent: dict[str, None] = {}
     internal: Counter[str] = Counter()
-    count = 0
+    count = internal_persistent = 0
     is_whole = True
     for page in server.scan(pattern):
         names = [key.decode(errors="replace") for key in page]
         internal.update(name.partition(":")[2][_MARKER] for name in names if is_internal(name))
-        own = [key for key, name in zip(page, names, strict=True) if not is_internal(name)]
+        pairs = list(zip(page, names, strict=True))
+        own = [key for key, name in pairs if not is_internal(name)]
+        records = [key for key, name in pairs if is_internal(name)]
+        internal_persistent += len(without_ttl(server, records))
         count += len(own)
         if len(entries) < limit:
             found = look_at(server, own)
@@ -81,6 +86,7 @@ def take_sample(server: Server, pattern: str, limit: int, seconds: float) -> Sam
         entries=tuple(entries.values()),
         persistent=tuple(persistent),
         internal=internal,
+        internal_persistent=internal_persistent,
         count=max(count, len(entries)),
         is_whole=is_whole,
     )

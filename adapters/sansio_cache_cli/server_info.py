@@ -41,6 +41,12 @@ class ServerInfo:
         """A field that counts, 0 where it is not there."""
         return int(self.number(name) or 0)
 
+    def persistent_keys(self, database: int) -> int:
+        """How many keys of a database have no time to live."""
+        pairs = (each.partition("=") for each in self.text(f"db{database}").split(","))
+        counts = {name: int(count) for name, _, count in pairs if count.isdecimal()}
+        return counts.get("keys", 0) - counts.get("expires", 0)
+
     @property
     def hit_rate(self) -> float | None:
         """The share of reads that found their key, in percent, of all programs since the server started."""

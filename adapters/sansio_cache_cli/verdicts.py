@@ -87,8 +87,7 @@ class Facts:
         persistent: The names of those that have no time to live.
         is_whole: Whether these are all the keys of the namespace.
         internal: How many records of the cache itself were found, by marker.
-        strangers: How many keys of others, outside of the namespace, have no time to live, of those that
-            were looked at.
+        strangers: How many other keys of the database have no time to live.
     """
 
     place: str
@@ -193,8 +192,8 @@ def _memory(facts: Facts, wanted: Wanted) -> Iterator[Verdict]:
         yield Verdict(
             "eviction",
             Level.WARNING,
-            f"{said}: it may evict any key, and {facts.strangers:,} keys of other programs, of those looked "
-            "at, have no time to live: they may be meant to stay",
+            f"{said}: it may evict any key, and {facts.strangers:,} keys of other programs have no time to "
+            "live: they may be meant to stay",
             "CONFIG SET maxmemory-policy volatile-lfu, or give the cache a server of its own",
         )
     elif evicts and locks:
@@ -305,7 +304,8 @@ def _keys(facts: Facts) -> Iterator[Verdict]:
     yield _without_ttl(facts)
     if lives.lives:
         shortest, longest = lives.lives[0].from_s, lives.lives[-1].to_s
-        said = f"from {exact(shortest)} to {exact(longest)}; {lives.together:,} expire in the same second at most"
+        times = f"from {exact(shortest)} to {exact(longest)}"
+        said = f"{times}; {lives.together:,} expire in the same second at most"
         if lives.together >= max(_LEAST_TOGETHER, _TOGETHER_SHARE * lives.values):
             yield Verdict(
                 "jitter",

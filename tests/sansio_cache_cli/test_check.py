@@ -15,8 +15,29 @@ from sansio_cache_cli.server_info import ServerInfo
 from sansio_cache_cli.verdicts import ClockOffset, Facts, Level, Verdict, Wanted, verdicts, worst
 from support.servers import Server
 
-COMMANDS = ("get", "mget", "set", "getrange", "setrange", "pttl", "pexpire", "unlink", "scan", "time", "evalsha", "eval")
-CACHE_RULES = ("on", ">secret-pw", "resetkeys", "~shop:*", "resetchannels", "-@all", *(f"+{name}" for name in COMMANDS))
+COMMANDS = (
+    "get",
+    "mget",
+    "set",
+    "getrange",
+    "setrange",
+    "pttl",
+    "pexpire",
+    "unlink",
+    "scan",
+    "time",
+    "evalsha",
+    "eval",
+)
+CACHE_RULES = (
+    "on",
+    ">secret-pw",
+    "resetkeys",
+    "~shop:*",
+    "resetchannels",
+    "-@all",
+    *(f"+{name}" for name in COMMANDS),
+)
 WANTED = Wanted()
 
 
@@ -244,6 +265,7 @@ def test_a_hit_rate_is_too_low_only_where_one_was_asked_for(least, level):
 
 def test_entries_that_expire_together_are_a_warning():
     assert said_of("jitter") == []
+
     def entry(number, life_ms):
         grant = make_grant(b"nonce---", 1_000_000_000)
         raw = format_cell(Cell(Kind.VALUE, filled_by=grant, body=bytes(22)))
