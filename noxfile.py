@@ -73,9 +73,12 @@ def consumers(session: nox.Session) -> None:
 
 @nox.session
 def docs(session: nox.Session) -> None:
-    """The documentation, with warnings as errors; its examples are run by the tests."""
+    """The documentation, with warnings as errors: links, names in code, words. The tests run its examples."""
     session.install(".", *_group("docs"))
-    session.run("sphinx-build", "-W", "-q", "-b", "html", "docs", "docs/_build/html")
+    session.run(
+        "codespell", "README.md", "CHANGELOG.md", "CONTRIBUTING.md", "docs", "sansio_cache", "adapters"
+    )
+    session.run("sphinx-build", "-n", "-W", "-q", "-b", "html", "docs", "docs/_build/html")
 
 
 @nox.session

@@ -21,12 +21,30 @@ copyright = "the sansio-cache authors"
 release = installed("sansio-cache")
 version = release
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "machine_tables"]
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "sphinx_copybutton",
+    "code_links",
+    "descriptions",
+    "machine_tables",
+]
 exclude_patterns = ["_build"]
-nitpicky = False
+nitpicky = True
+# Only names of this project have to be found: the build asks no other site.
+nitpick_ignore_regex = [
+    ("py:.*", r"(?!sansio_cache).*"),
+    ("py:.*", r"sansio_cache\w*(\.\w+)*\.([A-Z]|IdT|T_co)"),  # variables of types
+    # What a class of the API is made of, and nobody calls.
+    ("py:class", r"sansio_cache_testing\.rows\.Replica"),
+    ("py:class", r"sansio_cache_runtime\.sync\.background\.Background"),
+    ("py:class", r"sansio_cache\.exploring\.(schedules\.Chooser|glancing\.Kinds)"),
+    ("py:class", r"sansio_cache\.waits\.Waits"),
+]
 
 myst_heading_anchors = 3
-myst_enable_extensions = ["colon_fence", "deflist"]
+myst_enable_extensions = ["attrs_block", "colon_fence", "deflist"]
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "description"
@@ -37,6 +55,14 @@ default_role = "literal"
 
 html_theme = "furo"
 html_title = f"sansio-cache {release}"
+html_short_title = "sansio-cache"
+html_static_path = ["_static"]
+html_css_files = ["custom.css"]
+html_logo = "_static/logo.svg"
+html_favicon = "_static/logo.svg"
+html_theme_options = {"navigation_with_keys": True, "top_of_page_buttons": []}
+# A console's prompt is not copied.
+copybutton_prompt_text = "$ "
 html_copy_source = False
 
 

@@ -162,7 +162,7 @@ class RedisConfig:
 
     @property
     def place(self) -> str:
-        """Where the store is, for messages and logs: `host:port`, or the path of a socket. No secret."""
+        """Where the store is, for messages and logs. That is host and port, or the path of a socket."""
         return read_url(self.url).place
 
     @property

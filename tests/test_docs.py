@@ -6,9 +6,11 @@ import gc
 import importlib
 import inspect
 import re
+import subprocess
 import sys
 import types
 from collections.abc import Callable, Iterator
+from importlib.metadata import metadata
 from pathlib import Path
 from typing import Any, get_args
 
@@ -16,7 +18,9 @@ import anyio
 import attrs
 import pytest
 import redis
+from readme_renderer.markdown import render
 
+import sansio_cache
 from consumers.__main__ import PAGES as PROGRAMS
 from consumers.__main__ import program_of
 from sansio_cache import NO_JITTER, CacheConfig, CacheStats, Jitter, Policy, ProtocolError, RedisConfig
@@ -35,7 +39,7 @@ PAGES = [ROOT / "README.md", *(page for page in sorted(DOCS.rglob("*.md")) if "_
 SERVER_URL = "redis://localhost:6379"
 KNOWN_BLOCKS = {"python", "console", "text"}
 """Anything else, `py` or nothing for one, might be Python that nobody runs."""
-MOST_NOT_RUN = 3
+MOST_NOT_RUN = 0
 
 
 def compiled(block: Block, page: Path, replaced: dict[str, str]) -> types.CodeType:
@@ -167,6 +171,45 @@ def test_a_block_marked_as_not_run_is_not_run_and_all_others_are() -> None:
     assert run_page(Path("page.md"), text, None, {}) == 1
 
 
+# The page of the wheel.
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+SITE = "https://sansio-cache.readthedocs.io/en/latest/"
+SOURCE = "https://github.com/sansio-cache/sansio-cache/blob/main/"
+
+
+def test_each_block_of_the_readme_runs_as_it_is_pasted(tmp_path: Path) -> None:
+    blocks = [block for block in blocks_of(README) if block.language == "python"]
+    assert len(blocks) == 2
+    for number, block in enumerate(blocks):
+        program = tmp_path / f"pasted_{number}.py"
+        program.write_text(block.code, encoding="utf-8")
+        done = subprocess.run([sys.executable, "-W", "error", program], capture_output=True, check=False)
+        assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_every_link_of_the_readme_leads_to_a_page_from_wherever_it_is_shown() -> None:
+    links = re.findall(r"\]\(([^)]+)\)", README)
+    assert len(links) > 10
+    for link in links:
+        if link.startswith(SITE):
+            page, _, anchor = link.removeprefix(SITE).partition("#")
+            path = DOCS / (page.removesuffix(".html") or "index")
+            headings = re.findall(r"^#+ (.+)$", path.with_suffix(".md").read_text("utf-8"), re.MULTILINE)
+            assert not anchor or anchor in {re.sub(r"\W+", "-", heading.lower()) for heading in headings}
+        else:
+            assert link.startswith(SOURCE), link
+            assert (ROOT / link.removeprefix(SOURCE)).exists(), link
+
+
+def test_an_index_of_packages_shows_the_readme_as_it_is_meant() -> None:
+    assert metadata("sansio-cache")["Description-Content-Type"] == "text/markdown"
+    page = render(README) or ""
+    assert page.count("<pre") == len(blocks_of(README))
+    text = re.sub(r"<pre.*?</pre>|<code.*?</code>", "", page, flags=re.DOTALL)
+    assert not re.search(r"\]\(|\*\*|^#|```", text, re.MULTILINE), "Markdown that was not understood"
+
+
 # The pages say everything that there is.
 
 
@@ -180,8 +223,21 @@ def test_a_concept_begins_with_two_lines_and_then_with_what_goes_wrong_without_i
     assert heading == "## Without it"
 
 
+def _page(page: str) -> str:
+    return (DOCS / page).read_text(encoding="utf-8")
+
+
 def _named(page: str) -> str:
-    return (DOCS / "concepts" / page).read_text(encoding="utf-8")
+    return _page(f"concepts/{page}")
+
+
+def _extension(name: str) -> types.ModuleType:
+    """A module of the build of the pages."""
+    sys.path.insert(0, str(DOCS / "_ext"))
+    try:
+        return importlib.import_module(name)
+    finally:
+        sys.path.remove(str(DOCS / "_ext"))
 
 
 def _rows(text: str, name: str) -> list[str]:
@@ -233,18 +289,70 @@ def test_the_guide_to_backends_has_every_store_command_and_every_answer() -> Non
     assert sorted([*answers, "StoreFailed"]) == sorted(event.__name__ for event in get_args(StoreEvent))
 
 
+def _texts_of_the_packages() -> str:
+    """All texts in the code, a line each; `…` stands for what is put into them."""
+    texts = []
+    for path in [*(ROOT / "sansio_cache").rglob("*.py"), *(ROOT / "adapters").rglob("*.py")]:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.JoinedStr):
+                parts = [part.value if isinstance(part, ast.Constant) else "…" for part in node.values]
+                texts.append("".join(map(str, parts)))
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                texts.append(re.sub(r"\{\w*\}|%[sd]|%\.\d[fg]", "…", node.value))
+    return "\n".join(texts)
+
+
+def test_the_messages_on_the_page_of_errors_are_those_that_are_raised() -> None:
+    known = _texts_of_the_packages()
+    rows = re.findall(r"^\| `(.+?)` \| .+ \| .+ \|$", _page("errors.md"), re.MULTILINE)
+    assert len(rows) > 35
+    wrong = [row for row in rows if not re.search(re.escape(row).replace("…", ".*?"), known)]
+    assert wrong == []
+
+
+def test_the_page_of_errors_has_every_error() -> None:
+    errors = {
+        name
+        for name, cls in vars(sansio_cache).items()
+        if isinstance(cls, type) and issubclass(cls, sansio_cache.CacheError)
+    }
+    assert set(re.findall(r"autoexception:: sansio_cache\.(\w+)", _page("errors.md"))) == errors
+
+
+# Public names.
+
+
+@pytest.fixture(scope="module")
+def names() -> types.ModuleType:
+    """The module that lists the public names for the build of the pages."""
+    return _extension("public_names")
+
+
+def test_every_public_name_has_a_docstring(names: types.ModuleType) -> None:
+    public = [*names.exported()]
+    public += [member for name in public for member in names.members(name)]
+    assert len(public) > 200
+    assert names.undocumented(public) == []
+
+
+def test_a_public_name_without_a_docstring_or_a_place_is_found(
+    names: types.ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bare = types.ModuleType("bare_module")
+    exec("class Told:\n    'Told.'\n    def method(self): ...\ndef untold(): ...", bare.__dict__)
+    monkeypatch.setitem(sys.modules, bare.__name__, bare)
+    public = ["bare_module.Told", "bare_module.Told.method", "bare_module.untold"]
+    assert names.undocumented(public) == public[1:]
+    assert names.without_a_place(public, public[:2]) == public[2:]
+
+
 # The generated tables.
 
 
 @pytest.fixture(scope="module")
-def machines() -> Iterator[types.ModuleType]:
+def machines() -> types.ModuleType:
     """The module that explores the machines for the page on design."""
-    sys.path.insert(0, str(DOCS / "_ext"))
-    try:
-        yield importlib.import_module("machines")
-    finally:
-        sys.path.remove(str(DOCS / "_ext"))
-        sys.modules.pop("machines", None)
+    return _extension("machines")
 
 
 def test_the_page_on_design_has_a_table_for_every_machine(machines: types.ModuleType) -> None:
