@@ -13,5 +13,7 @@ COMMANDS: Final = {
     "ttl": "show how long the entries of a namespace live, and whether they expire together",
     "keys": "list the keys of a namespace",
     "inspect": "decode one key: state, age, tags, grant, payload",
+    "purge": "remove the keys of a namespace that match a pattern",
+    "load": "ask a server, or a web page of yours, by many callers at once, and measure",
 }
 """What each does, by name, in the order of the help text. The module has the name with `_` for `-`."""
