@@ -9,11 +9,12 @@ from sansio_cache_cli import options as given
 
 DESCRIPTION: Final = """\
 Many callers ask for a few entries at once, for a bounded time: through get_or_load on a
-server, whose entries expire meanwhile, or by HTTP from a web page of yours. Shows how long
-calls took, and how often an entry was loaded each time it expired: 1 where nothing is wrong.
+server, whose entries expire meanwhile, or by HTTP from a web page of yours. Shows how
+long calls took, and how often an entry was loaded each time it expired: 1 where nothing
+is wrong.
 
-Only this machine is asked, unless --allow-remote is given: it is a load test. On a server
-the keys live in a namespace of this run, which is cleared at the end.
+Only this machine is asked, unless --allow-remote is given: it is a load test. On a
+server the keys live in a namespace of this run, which is cleared at the end.
 The exit code is 1 if a call failed.
 """
 EXAMPLES: Final = """\
