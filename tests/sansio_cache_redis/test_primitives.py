@@ -308,7 +308,7 @@ async def test_a_variant_and_what_it_is_tied_to_live_longer_together(world):
 # Storing.
 
 
-@runs()
+@runs(compare="store")  # what failed is told in the background, before the last set or after it
 async def test_a_set_that_is_strict_says_why_it_stored_nothing(world):
     cache = world.cache
     assert await cache.set("k", 1, strict=True) is True

@@ -194,7 +194,7 @@ class Cyclic:
 def test_finalisers_call_the_cache_wherever_the_collector_runs(url, namespace):
     """Also inside the interpreter's own functions: a context variable that is set, say."""
     raised = []
-    with Cache.from_url(url, namespace=namespace, policy=PATIENTLY) as cache:
+    with Cache.from_url(url, namespace=namespace, policy=PATIENTLY, **PATIENT) as cache:
         cache.wait_ready()
 
         def at_end():
