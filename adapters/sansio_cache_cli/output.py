@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import msgspec
 from rich import box
-from rich.console import Console
+from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
@@ -37,8 +37,8 @@ class Screen(Console):
         """Print a line: texts, or pairs of a text and its style. Only a terminal breaks it."""
         self.print(Text.assemble(*parts), soft_wrap=not self.is_terminal)
 
-    def rows(self, rows: Table) -> None:
-        """Print a table; where there is no terminal, as wide as it is."""
+    def rows(self, rows: Table | Group) -> None:
+        """Print a table, or several; where there is no terminal, as wide as it is."""
         if self.is_terminal:
             self.print(rows)
         else:

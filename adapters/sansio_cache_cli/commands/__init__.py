@@ -12,6 +12,7 @@ COMMANDS: Final = {
     "check": "verify a server and a namespace: a verdict a line",
     "ttl": "show how long the entries of a namespace live, and whether they expire together",
     "keys": "list the keys of a namespace",
+    "top": "show a server, and the programs on it, as they do",
     "inspect": "decode one key: state, age, tags, grant, payload",
     "purge": "remove the keys of a namespace that match a pattern",
     "load": "ask a server, or a web page of yours, by many callers at once, and measure",

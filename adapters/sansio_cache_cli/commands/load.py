@@ -20,7 +20,7 @@ The exit code is 1 if a call failed.
 EXAMPLES: Final = """\
 examples:
   sansio-cache load --url redis://localhost:6379
-  sansio-cache load --url redis://localhost:6379 --callers 64 --seconds 30 --ttl 2 --load-ms 50
+  sansio-cache load --url redis://localhost:6379 --callers 64 --seconds 30 --load-ms 50
   sansio-cache load --http 'http://localhost:8000/users/{n}' --keys 50
 """
 
