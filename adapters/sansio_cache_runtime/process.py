@@ -58,7 +58,7 @@ def make_mark() -> Mark:
 MARK: Final = make_mark()
 _beginnings: Final[list[Callable[[], object]]] = []
 _lock = threading.RLock()
-_beginning = threading.Lock()
+_beginning = threading.RLock()
 
 
 def process_lock() -> threading.RLock:
@@ -85,7 +85,10 @@ def at_begin_in_child(begin: Callable[[], object]) -> None:
 
 
 def begin_in_child() -> None:
-    """Begin anew where this is a child that has not yet."""
+    """Begin anew where this is a child that has not yet.
+
+    A handler may call a cache meanwhile: then it begins all of it anew by itself, and nothing is left to do.
+    """
     global _lock
     with _beginning:
         if MARK[0]:
@@ -93,8 +96,17 @@ def begin_in_child() -> None:
         _lock = threading.RLock()
         for begin in _beginnings:
             begin()
+            if MARK[0]:
+                return
         MARK[0] = 1
 
 
+def _forked() -> None:
+    """Python has forked: a thread that is not here may have been about to begin anew."""
+    global _beginning
+    _beginning = threading.RLock()
+    begin_in_child()
+
+
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=begin_in_child)
+    os.register_at_fork(after_in_child=_forked)
