@@ -197,10 +197,10 @@ class EntityStats:
         stale_hits: Requests answered with a value past its soft expiry.
         misses: Other requests, by reason.
         loads: Calls of a loader that returned, with a lease or without.
-        loads_without_lease: Those of them whose value was not to be stored.
+        loads_without_lease: Loads whose value was not to be stored.
         load_failures: Calls of a loader that raised.
         refreshes: Refreshes in the background that were begun under a lease.
-        refresh_failures: Those of them whose loader raised.
+        refresh_failures: Refreshes whose loader raised.
         refreshes_skipped: Refreshes that were not begun, as too many were under way; or not begun, or not
             stored, as a name outside their loader was bound to something else by then.
         variants_stored: Loads for a variant of an entry of another program version.
@@ -308,8 +308,8 @@ class PartStats:
     """What is the matter with one part of the store, as this process knows it.
 
     Attributes:
-        is_open: Whether its circuit breaker is open: the part does not serve, and reads do without it.
-        pending_invalidations: How many invalidations it has not been told of yet.
+        is_open: Whether the circuit breaker is open: the part does not serve, and reads do without it.
+        pending_invalidations: How many invalidations the store has not been told of yet.
     """
 
     is_open: bool = False
@@ -327,16 +327,16 @@ class CacheState:
     Attributes:
         parts: The parts of the store, by name; that of a single server is empty.
         connections: Connections to the store that are open, but for those of a client of yours.
-        loads: Loads under way in this process.
+        loads_running: Loads under way in this process.
         refreshes_running: Refreshes in the background that are under way.
-        refreshes_waiting: Those that wait for a thread.
+        refreshes_waiting: Refreshes in the background that wait for a thread.
     """
 
     parts: Mapping[str, PartStats] = attrs.field(
         default=FrozenMapping({ONE_PART: PartStats()}), converter=_frozen_mapping, hash=False
     )
     connections: int = 0
-    loads: int = 0
+    loads_running: int = 0
     refreshes_running: int = 0
     refreshes_waiting: int = 0
 

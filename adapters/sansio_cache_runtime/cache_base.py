@@ -161,7 +161,7 @@ class CacheBase(ABC):
         return CacheState(
             parts=dict.fromkeys(parts, PartStats()) | self._coordinator.part_stats(),
             connections=sum(driver.open_connections for driver in drivers),
-            loads=len(self._coordinator.single_flight),
+            loads_running=len(self._coordinator.single_flight),
             refreshes_running=sum(running),
             refreshes_waiting=sum(waiting),
         )

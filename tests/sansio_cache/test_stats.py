@@ -578,7 +578,7 @@ def test_what_was_not_counted_is_no_difference_and_the_later_one_stands():
     assert out.as_dict() == {
         "parts": {"a": {"is_open": True, "pending_invalidations": 2}},
         "connections": 3,
-        "loads": 0,
+        "loads_running": 0,
         "refreshes_running": 0,
         "refreshes_waiting": 0,
     }

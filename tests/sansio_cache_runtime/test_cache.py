@@ -236,7 +236,7 @@ def test_an_invalidation_is_pending_though_a_subscriber_ends_its_task(loop):
 async def test_the_statistics_say_how_the_cache_is(world):
     cache = world.cache
     before = cache.stats().state
-    assert (before.parts, before.connections, before.loads) == ({"": PartStats()}, 0, 0)
+    assert (before.parts, before.connections, before.loads_running) == ({"": PartStats()}, 0, 0)
     during = []
 
     async def load():
@@ -244,9 +244,9 @@ async def test_the_statistics_say_how_the_cache_is(world):
         return 1
 
     await cache.get_or_load("a", load)
-    assert [state.loads for state in during] == [1]
+    assert [state.loads_running for state in during] == [1]
     assert (during[0].connections > 0) == world.place.has_server
-    assert cache.stats().state.loads == 0
+    assert cache.stats().state.loads_running == 0
 
     with cache.refusing(FailureKind.CONNECTION):
         await cache.get("a")
