@@ -22,15 +22,25 @@ from sansio_cache.errors import ConfigurationError
 MEMORY: Final = "memory"
 _TLS: Final = "rediss"
 _UNIX: Final = "unix"
-_SCHEMES: Final = ("redis", _TLS, _UNIX, MEMORY)
+SENTINEL: Final = "redis+sentinel"
+_SENTINEL_TLS: Final = "rediss+sentinel"
+_SENTINELS: Final = {SENTINEL: "redis", _SENTINEL_TLS: _TLS}
+"""What redis-py is told of the server that sentinels name, by the scheme of the URL."""
+_SCHEMES: Final = ("redis", _TLS, _UNIX, MEMORY, *_SENTINELS)
 _DEFAULT_PORT: Final = 6379
+_SENTINEL_PORT: Final = 26_379
 _MAX_PORT: Final = 65_535
 _EXAMPLE: Final = "redis://user:password@localhost:6379/0"
+_SENTINEL_EXAMPLE: Final = "redis+sentinel://host-1:26379,host-2:26379/mymaster/0"
 _HOST: Final = re.compile(r"[\w.-]+")
 _IPV6: Final = re.compile(r"\[[0-9A-Fa-f:.]+(%[\w.-]+)?\]")
 _OPTION: Final = re.compile(r"[A-Za-z_]\w*")
 _BEFORE_THE_OPTIONS: Final = ("host", "port", "path")
 _CREDENTIALS: Final = ("username", "password")
+_OF_SENTINELS: Final = "sentinel_"
+"""What the names of options begin with that are for the connections to sentinels."""
+_SERVICE: Final = re.compile(r"[\w.-]+", re.ASCII)
+"""As Redis has it: https://redis.io/docs/latest/operate/oss_and_stack/management/sentinel"""
 
 
 @attrs.frozen
@@ -38,11 +48,15 @@ class StoreUrl:
     """What a URL says.
 
     Attributes:
-        scheme: ``redis``, ``rediss``, ``unix`` or ``memory``.
+        scheme: ``redis``, ``rediss``, ``unix`` or ``memory``. With sentinels, that of the server they name.
         place: Where the store is, for messages and logs: ``host:port``, or the path of a socket. No secret.
         database: The number of the database.
         text: The URL as redis-py is given it. It may hold a password.
         name: Of a store in memory; empty for one that a cache has to itself.
+        service: What sentinels call the server; empty where none are meant.
+        seeds: Where these sentinels are, each ``host:port``.
+        sentinel_options: What is for the connections to sentinels, as redis-py calls it. It may hold a
+            password.
     """
 
     scheme: str
@@ -50,6 +64,15 @@ class StoreUrl:
     database: int = 0
     text: str = attrs.field(default="", repr=False)
     name: str = ""
+    service: str = ""
+    seeds: tuple[str, ...] = ()
+    sentinel_options: tuple[tuple[str, str], ...] = attrs.field(default=(), repr=False)
+
+
+def host_and_port(address: str) -> tuple[str, int]:
+    """The host and the port of an address."""
+    host, _, port = address.rpartition(":")
+    return host.removeprefix("[").removesuffix("]"), int(port)
 
 
 def redact_url(url: str) -> str:
@@ -81,7 +104,8 @@ def read_url(url: str) -> StoreUrl:
     scheme = scheme.lower()
     if not separator or scheme not in _SCHEMES:
         raise ConfigurationError(
-            "cannot use the URL of the store: it must begin with redis://, rediss://, unix:// or memory://"
+            "cannot use the URL of the store: it must begin with redis://, rediss://, unix:// or memory://; "
+            "or, for sentinels, with redis+sentinel:// or rediss+sentinel://"
         )
     if scheme == MEMORY:
         return _memory(rest)
@@ -93,14 +117,27 @@ def read_url(url: str) -> StoreUrl:
             scheme, "it holds an `@` behind a `?`: in a user name or password write `?` as %3F and `@` as %40"
         )
     credentials, socket_or_host, path = _parts(scheme, before)
-    place = socket_or_host if scheme == _UNIX else _host_and_port(scheme, socket_or_host)
+    hosts = socket_or_host.split(",") if scheme in _SENTINELS else [socket_or_host]
+    places = hosts if scheme == _UNIX else [_host_and_port(scheme, each) for each in hosts]
     options = _options(scheme, query, has_credentials=bool(credentials))
+    service = ""
+    seeds: tuple[str, ...] = ()
+    sentinel_options: tuple[tuple[str, str], ...] = ()
+    if scheme in _SENTINELS:
+        service, path = _service(scheme, path)
+        options, sentinel_options = _parted(scheme, options)
+        seeds = tuple(dict.fromkeys(places))
     database = _database(scheme, path, options)
+    scheme = _SENTINELS.get(scheme, scheme)
+    place = places[0]
     # A `+` is a space to who reads options as forms write them.
     behind = "".join(f"&{name}={value.replace('+', '%2B')}" for name, value in options.items())
     if "db" not in options:
         behind = f"&db={database}{behind}"
-    return StoreUrl(scheme, place, database, f"{scheme}://{credentials}{place}?{behind[1:]}")
+    text = f"{scheme}://{credentials}{place}?{behind[1:]}"
+    if service:
+        place = f"{service} ({', '.join(seeds)})"
+    return StoreUrl(scheme, place, database, text, "", service, seeds, sentinel_options)
 
 
 def _refusal(scheme: str, why: str) -> ConfigurationError:
@@ -141,6 +178,37 @@ def _parts(scheme: str, before: str) -> tuple[str, str, str]:
     return credentials + at, place, path
 
 
+def _service(scheme: str, path: str) -> tuple[str, str]:
+    """The name of a service, and the path behind it."""
+    service, _, rest = path.partition("/")
+    if not _SERVICE.fullmatch(service) or _number(service):
+        raise _refusal(
+            scheme,
+            f"behind the hosts stands the name that sentinels have for the server, as in {_SENTINEL_EXAMPLE}",
+        )
+    return service, rest
+
+
+def _parted(scheme: str, options: Mapping[str, str]) -> tuple[dict[str, str], tuple[tuple[str, str], ...]]:
+    """The options that are for the server, and those that are for sentinels."""
+    own = {name: value for name, value in options.items() if not name.startswith(_OF_SENTINELS)}
+    theirs = {
+        name.removeprefix(_OF_SENTINELS): value.replace("+", "%2B")
+        for name, value in options.items()
+        if name.startswith(_OF_SENTINELS)
+    }
+    for name in theirs:
+        if name not in (*_CREDENTIALS, "tls") and not name.startswith("ssl_"):
+            raise _refusal(
+                scheme,
+                f"the option {_OF_SENTINELS + name!r} is none: those for sentinels are sentinel_username, "
+                "sentinel_password, sentinel_tls and sentinel_ssl_…",
+            )
+    if theirs.get("tls", "no") not in ("yes", "no"):
+        raise _refusal(scheme, "the option 'sentinel_tls' is yes or no")
+    return own, tuple(theirs.items())
+
+
 def _host_and_port(scheme: str, place: str) -> str:
     host, colon, port = place.rpartition(":") if ":" in place and not place.endswith("]") else (place, "", "")
     if not host:
@@ -157,7 +225,8 @@ def _host_and_port(scheme: str, place: str) -> str:
             f"the port is a number from 1 to {_MAX_PORT}; where a password stands there, `@` and the host "
             f"are missing, as in {_EXAMPLE}",
         )
-    return f"{host}:{int(port) if port else _DEFAULT_PORT}"
+    usual = _SENTINEL_PORT if scheme in _SENTINELS else _DEFAULT_PORT
+    return f"{host}:{int(port) if port else usual}"
 
 
 def _options(scheme: str, query: str, *, has_credentials: bool) -> dict[str, str]:
@@ -175,7 +244,7 @@ def _options(scheme: str, query: str, *, has_credentials: bool) -> dict[str, str
             raise _refusal(scheme, f"{shown} stands before the `?`, as in {_EXAMPLE}")
         if name in _CREDENTIALS and has_credentials:
             raise _refusal(scheme, f"{shown} stands before the host as well: say it once")
-        if name.startswith("ssl") and scheme != _TLS:
+        if name.startswith("ssl") and scheme not in (_TLS, _SENTINEL_TLS):
             raise _refusal(scheme, f"{shown} is for TLS: begin with rediss://")
         options[name] = value
     return options

@@ -52,6 +52,10 @@ class NotADataServerError(RedisConnectionError):
     """What answers keeps no data: it is a sentinel."""
 
 
+class NoPrimaryError(RedisConnectionError):
+    """No sentinel says where the primary is; the text says why, and holds no secret."""
+
+
 class HandshakeError(RedisConnectionError):
     """The server has refused a connection that could be opened; the cause says how."""
 

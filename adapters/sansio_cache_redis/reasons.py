@@ -30,6 +30,7 @@ from sansio_cache_redis.errors import (
     ERRORS,
     ClosedWhileOpeningError,
     HandshakeError,
+    NoPrimaryError,
     NotADataServerError,
 )
 
@@ -110,6 +111,9 @@ def reason_of(error: BaseException, where: Where) -> tuple[str, Exception | None
             f"{place} is a sentinel and keeps no data: its URL begins with redis+sentinel:// and names the "
             "service, as in redis+sentinel://host:26379/mymaster"
         ), None
+    for each in known:
+        if isinstance(each, NoPrimaryError):
+            return str(each), _clean(known[-1])
     for each in known:
         if isinstance(each, ssl.SSLError):
             return _of_tls(each, place), _clean(each)

@@ -43,8 +43,9 @@ class Cache(runtime.Cache):
         """A cache on a server, or in this process's memory.
 
         Args:
-            url: `redis://…`, `rediss://…` (TLS), `unix://…`, `memory://` (a store of its own) or
-                `memory://name` (one that all caches of this process with that name share).
+            url: `redis://…`, `rediss://…` (TLS), `unix://…`, `redis+sentinel://host,host/service/0` or
+                `rediss+sentinel://…`, `memory://` (a store of its own) or `memory://name` (one that all
+                caches of this process with that name share).
             namespace: The first part of every key.
             clock: For tests, with `memory://` only: gives the time in seconds, and never goes back. Entries
                 expire by it; the system's monotonic clock where not given.
@@ -65,6 +66,9 @@ class Cache(runtime.Cache):
         On threads a `redis.Redis`; under asyncio a `redis.asyncio.Redis`; under trio, where that cannot run,
         a blocking `redis.Redis`, which is driven on worker threads. Its own time-outs and retries apply;
         make it with a short `socket_timeout` and without retries.
+
+        Of a `Sentinel` of redis-py's, or a client of its `master_for`, only the settings are used, wherever
+        it is given: connections are the cache's own.
 
         Raises:
             ConfigurationError: The client, or an option, cannot be used.

@@ -5,7 +5,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from sansio_cache import CacheConfig, ConfigurationError, RedisConfig
-from sansio_cache.url import read_url
+from sansio_cache.url import host_and_port, read_url
 
 SECRET = "hunter2"
 
@@ -40,6 +40,11 @@ SECRET = "hunter2"
         ("memory://", "memory", "memory", 0),
         ("memory://name", "memory", "memory", 0),
         ("MEMORY://name/", "memory", "memory", 0),
+        ("redis+sentinel://h/mymaster", "redis", "mymaster (h:26379)", 0),
+        ("redis+sentinel://h/my.master-1/", "redis", "my.master-1 (h:26379)", 0),
+        ("redis+sentinel://:pw@a:1,b,[::1]:2,a:1/m_1/3", "redis", "m_1 (a:1, b:26379, [::1]:2)", 3),
+        ("rediss+sentinel://h/m?ssl_cert_reqs=none&db=2", "rediss", "m (h:26379)", 2),
+        ("REDIS+Sentinel://h/m?sentinel_tls=yes&sentinel_ssl_cert_reqs=none", "redis", "m (h:26379)", 0),
     ],
 )
 def test_what_a_url_says_is_understood(url, scheme, place, database):
@@ -113,6 +118,19 @@ def test_what_a_url_says_is_understood(url, scheme, place, database):
         ("unix://user:p/w@/run/redis.sock", "write `@` as %40, `/` as %2F"),
         ("unix:///s?db=x", "the option 'db' is the number of a database"),
         ("unix:///s#1", "a raw `#`"),
+        ("redis+sentinel://h", "the name that sentinels have for the server, as in redis.sentinel://host-1"),
+        ("redis+sentinel://h/", "the name that sentinels have for the server"),
+        ("redis+sentinel://h/0", "the name that sentinels have for the server"),
+        ("redis+sentinel://h/my master", "a space or an invisible character"),
+        ("redis+sentinel://h/my%20master", "the name that sentinels have for the server"),
+        ("redis+sentinel://h/m/x", "the path is the number of a database"),
+        ("redis+sentinel://h/m/1/2", "the path is the number of a database"),
+        ("redis+sentinel://a,,b/m", "it names no host"),
+        ("redis+sentinel:///m", "it names no host"),
+        ("redis+sentinel://a,b:x/m", "the port is a number"),
+        ("redis+sentinel://h/m?ssl_cert_reqs=none", "'ssl_cert_reqs' is for TLS"),
+        ("redis+sentinel://h/m?sentinel_db=1", "the option 'sentinel_db' is none: those for sentinels are"),
+        ("redis+sentinel://h/m?sentinel_tls=true", "the option 'sentinel_tls' is yes or no"),
         ("memory:///a", "a name follows two, as in memory://sessions"),
         ("memory:////a/", "a name follows two, as in memory://sessions"),
         ("memory://a/b", "it takes a name and nothing else"),
@@ -140,13 +158,27 @@ def test_what_redis_py_is_given_has_one_reading():
     assert read_url("redis://h/3/?client_name=a+b").text == "redis://h:6379?db=3&client_name=a%2Bb"
     assert read_url("unix://u:p@/s?db=1").text == "unix://u:p@/s?db=1"
     assert "pw" not in repr(read_url("redis://:pw@h"))
+    read = read_url("redis+sentinel://:pw@a,b/m/1?sentinel_password=pw+2&client_name=c")
+    assert read.text == "redis://:pw@a:26379?db=1&client_name=c"
+    assert (read.service, read.seeds) == ("m", ("a:26379", "b:26379"))
+    assert read.sentinel_options == (("password", "pw%2B2"),)
+    assert "pw" not in repr(read)
+
+
+@pytest.mark.parametrize(
+    ("address", "host", "port"), [("h:1", "h", 1), ("[::1]:6379", "::1", 6379), ("10.0.0.1:2", "10.0.0.1", 2)]
+)
+def test_an_address_is_a_host_and_a_port(address, host, port):
+    assert host_and_port(address) == (host, port)
 
 
 pieces = st.text(alphabet="@:/?#[]=&%+ 0", max_size=5)
 
 
 @given(
-    st.sampled_from(["redis://", "REDISS://", "unix://", "unix:///", "memory://", "http://", ""]),
+    st.sampled_from(
+        ["redis://", "REDISS://", "redis+sentinel://", "unix://", "unix:///", "memory://", "http://", ""]
+    ),
     pieces,
     pieces,
 )
@@ -169,7 +201,7 @@ def test_no_refusal_shows_a_piece_of_a_password(start, before, after):
             refused = error
         if refused is None:
             # In the other two, what stands where a host stands is one.
-            assert not rest.endswith("@host:6379/0") or read.place in {"host:6379", f"/{rest}"}
+            assert not rest.endswith("@host:6379/0") or read.place in {"host:6379", f"/{rest}"}, read.place
         else:
             assert SECRET not in str(refused).replace(f"the option '{SECRET}'", "")
             assert refused.__cause__ is refused.__context__ is None

@@ -20,8 +20,6 @@ from sansio_cache_redis.connections.multiplexed import R, Read, Replies, as_they
 from sansio_cache_redis.connections.opener import StartThread
 from sansio_cache_redis.connections.pool import Timing
 from sansio_cache_redis.connections.settings import (
-    asyncio_factory,
-    blocking_factory,
     check_any_client,
     check_client,
     where_of,
@@ -30,8 +28,9 @@ from sansio_cache_redis.dialect import Dialect
 from sansio_cache_redis.health import OPENING_S, PROBES_S, Trips, probes
 from sansio_cache_redis.listening import Listener
 from sansio_cache_redis.topology.single import SingleServer
+from sansio_cache_redis.topology.ways import Way, way_to
 from sansio_cache_redis.wire import encode, longest_cell_bytes
-from sansio_cache_runtime.anyio.loops import is_under_trio
+from sansio_cache_runtime.anyio.loops import is_under_trio, reach_running_loop
 
 
 class Connections(Protocol):
@@ -83,6 +82,7 @@ class RedisBackend(BaseBackend[Connections]):
         """Close what is open, for good."""
         if self.listener is not None:
             self.listener.close(wait=False)
+        self._server.close(wait=False)
         await self.connections.aclose()
 
 
@@ -92,10 +92,11 @@ def check(config: CacheConfig, client: Any | None) -> None:
     Raises:
         ConfigurationError: The client, the URL, or an option in it, cannot be used.
     """
-    if client is None:
-        asyncio_factory(config.redis)
-    else:
+    way = way_to(config.redis, client, lambda *_: False)
+    if way is None:
         check_any_client(client)
+    else:
+        way.asyncio()
 
 
 def make_backend_in_running_loop(
@@ -115,12 +116,15 @@ def make_backend_in_running_loop(
     """
     dialect = Dialect(clock=clock)
     connect = _trio_connections if is_under_trio() else _asyncio_connections
-    connections = connect(config, client, dialect)
-    listener = None
-    if client is None:
-        listener = Listener(blocking_factory(config.redis), config.namespace, start_thread)
-    where = where_of(config.redis, client)
-    return RedisBackend(config, SingleServer(connections), clock, dialect, listener, where)
+    way = way_to(config.redis, client, start_thread)
+    connections = connect(config, client, way, dialect)
+    if way is None:
+        server, where = SingleServer(connections), where_of(config.redis, client)
+        return RedisBackend(config, server, clock, dialect, None, where)
+    listener = Listener(way.blocking(), config.namespace, start_thread)
+    server = SingleServer(connections, way)
+    way.on_switch = partial(reach_running_loop(), server.move)
+    return RedisBackend(config, server, clock, dialect, listener, way.where)
 
 
 def _timing(config: RedisConfig) -> Timing:
@@ -132,16 +136,18 @@ def _timing(config: RedisConfig) -> Timing:
 # Imported where they are used: who runs one of the two event loops need not have the other.
 
 
-def _asyncio_connections(config: CacheConfig, client: Any | None, dialect: Dialect) -> Connections:
+def _asyncio_connections(
+    config: CacheConfig, client: Any | None, way: Way | None, dialect: Dialect
+) -> Connections:
     from sansio_cache_redis.connections.asyncio import AsyncioConnections
     from sansio_cache_redis.connections.client_anyio import AsyncioClientConnections
 
-    if client is not None:
+    if way is None:
         check_client(client, blocking=False)
         _refuse_another_loop(client)
         return AsyncioClientConnections(client, dialect.introduce)
     return AsyncioConnections(
-        asyncio_factory(config.redis),
+        way.asyncio(),
         max_connections=config.redis.max_connections,
         timing=_timing(config.redis),
         longest_value_bytes=longest_cell_bytes(config.max_value_bytes),
@@ -168,15 +174,17 @@ def _refuse_another_loop(client: Any) -> None:
 _loops_of_clients: Final[WeakKeyDictionary[Any, WeakSet[asyncio.AbstractEventLoop]]] = WeakKeyDictionary()
 
 
-def _trio_connections(config: CacheConfig, client: Any | None, dialect: Dialect) -> Connections:
+def _trio_connections(
+    config: CacheConfig, client: Any | None, way: Way | None, dialect: Dialect
+) -> Connections:
     from sansio_cache_redis.connections.client_anyio import TrioClientConnections
     from sansio_cache_redis.connections.trio import TrioConnections
 
-    if client is not None:
+    if way is None:
         check_client(client, blocking=True)
         return TrioClientConnections(client, dialect.introduce)
     return TrioConnections(
-        blocking_factory(config.redis),
+        way.blocking(),
         max_connections=config.redis.max_connections,
         timing=_timing(config.redis),
         longest_value_bytes=longest_cell_bytes(config.max_value_bytes),

@@ -90,5 +90,5 @@ class BaseBackend(Generic[C]):
             let_through(error)
             problem = f"what answers at {self.place} is no Redis: its answers make no sense"
             return Health(ok=False, problems=(problem,), latency_s=latency_s)
-        warnings = (*health.warnings, *too_far(latency_s, self._config.redis))
+        warnings = (*health.warnings, *self._server.warnings(), *too_far(latency_s, self._config.redis))
         return attrs.evolve(health, latency_s=latency_s, warnings=warnings)

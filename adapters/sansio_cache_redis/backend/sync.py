@@ -15,13 +15,14 @@ from sansio_cache_redis.backend.base import BaseBackend
 from sansio_cache_redis.calls import TIME
 from sansio_cache_redis.connections.client import ClientConnections
 from sansio_cache_redis.connections.opener import StartThread
-from sansio_cache_redis.connections.settings import blocking_factory, check_client, where_of
+from sansio_cache_redis.connections.settings import check_client, where_of
 from sansio_cache_redis.connections.threads import ThreadsConnections
 from sansio_cache_redis.dialect import Dialect
 from sansio_cache_redis.health import OPENING_S, PROBES_S, Trips, probes
 from sansio_cache_redis.listening import Listener
 from sansio_cache_redis.reading import Again
 from sansio_cache_redis.topology.single import SingleServer
+from sansio_cache_redis.topology.ways import way_to
 from sansio_cache_redis.wire import encode, longest_cell_bytes
 
 
@@ -60,6 +61,7 @@ class RedisBackend(BaseBackend[ThreadsConnections | ClientConnections]):
         """Close what is open, for good."""
         if self.listener is not None:
             self.listener.close(wait=True)
+        self._server.close(wait=True)
         self.connections.close()
 
 
@@ -78,14 +80,14 @@ def make_backend(
         ConfigurationError: The client, the URL, or an option in it, cannot be used.
     """
     dialect = Dialect(clock=clock)
-    if client is not None:
+    way = way_to(config.redis, client, start_thread)
+    if way is None:
         check_client(client, blocking=True)
         where = where_of(config.redis, client)
         return RedisBackend(
             config, SingleServer(ClientConnections(client, dialect.introduce)), clock, dialect, None, where
         )
-    where = where_of(config.redis, None)
-    make_connection = blocking_factory(config.redis)
+    make_connection = way.blocking()
     connections = ThreadsConnections(
         make_connection,
         start_thread,
@@ -96,4 +98,6 @@ def make_backend(
         longest_value_bytes=longest_cell_bytes(config.max_value_bytes),
     )
     listener = Listener(make_connection, config.namespace, start_thread)
-    return RedisBackend(config, SingleServer(connections), clock, dialect, listener, where)
+    server: SingleServer[ThreadsConnections | ClientConnections] = SingleServer(connections, way)
+    way.on_switch = server.move
+    return RedisBackend(config, server, clock, dialect, listener, way.where)

@@ -204,6 +204,10 @@ class MultiplexedConnections(ABC, Generic[C]):
         for other in list(self):
             self.relieve(other)
 
+    def open_soon(self) -> None:
+        """Have a connection opened, also where nobody asks for one."""
+        self._open_soon()
+
     def reset(self) -> None:
         """Close the connections that are open. What others have asked on them is asked again on another."""
         self._close_for_others(self._all(), "the connection was closed")

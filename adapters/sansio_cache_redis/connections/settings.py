@@ -87,7 +87,7 @@ def refuse_no_client(client: Any, options: Mapping[str, Any]) -> None:
         raise ConfigurationError("from_client takes no url: the client knows where its server is")
 
 
-def _arguments(config: RedisConfig, parse: Callable[[str], Any]) -> tuple[Any, dict[str, Any]]:
+def arguments_of(config: RedisConfig, parse: Callable[[str], Any]) -> tuple[Any, dict[str, Any]]:
     """The class of connection and its keyword arguments, for a URL."""
     url = read_url(config.url)
     try:
@@ -101,13 +101,17 @@ def _arguments(config: RedisConfig, parse: Callable[[str], Any]) -> tuple[Any, d
         if name in arguments:
             raise ConfigurationError(f"the URL option {name} cannot be used: {why}")
     connection_class = arguments.pop("connection_class", None)
-    arguments |= {
-        "socket_timeout": config.connect_timeout_s,
-        "socket_connect_timeout": min(config.connect_timeout_s, _LONGEST_SYN_S),
+    return connection_class, arguments | own_arguments(config.connect_timeout_s)
+
+
+def own_arguments(timeout_s: float) -> dict[str, Any]:
+    """What a cache says to redis-py of any connection, however it is made."""
+    return {
+        "socket_timeout": timeout_s,
+        "socket_connect_timeout": min(timeout_s, _LONGEST_SYN_S),
         "maint_notifications_config": MaintNotificationsConfig(enabled=False),
         "protocol": 2,
     }
-    return connection_class, arguments
 
 
 def _factory(make: Callable[..., Any], arguments: dict[str, Any], url: str) -> Callable[[], Any]:
@@ -151,10 +155,18 @@ def blocking_factory(config: RedisConfig) -> Callable[[], Any]:
     Raises:
         ConfigurationError: The URL, or an option in it, cannot be used.
     """
-    found, arguments = _arguments(config, parse_url)
-    arguments["retry"] = Retry(NoBackoff(), 0)
-    arguments["command_packer"] = Packer()
-    make = _factory(found or redis.Connection, arguments, config.url)
+    found, arguments = arguments_of(config, parse_url)
+    return blocking_made_by(found or redis.Connection, arguments, config.url)
+
+
+def blocking_made_by(made_by: Callable[..., Any], arguments: dict[str, Any], url: str) -> Callable[[], Any]:
+    """A function that makes blocking connections, of a class and of arguments for it.
+
+    Raises:
+        ConfigurationError: The class does not take the arguments.
+    """
+    own = {"retry": Retry(NoBackoff(), 0), "command_packer": Packer()}
+    make = _factory(made_by, arguments | own, url)
 
     def make_known() -> Any:
         connection = make()
@@ -186,9 +198,17 @@ def asyncio_factory(config: RedisConfig) -> Callable[[], Any]:
     Raises:
         ConfigurationError: The URL, or an option in it, cannot be used.
     """
-    found, arguments = _arguments(config, asyncio_connection.parse_url)
-    arguments["retry"] = AsyncRetry(NoBackoff(), 0)
-    return _factory(found or asyncio_connection.Connection, arguments, config.url)
+    found, arguments = arguments_of(config, asyncio_connection.parse_url)
+    return asyncio_made_by(found or asyncio_connection.Connection, arguments, config.url)
+
+
+def asyncio_made_by(made_by: Callable[..., Any], arguments: dict[str, Any], url: str) -> Callable[[], Any]:
+    """A function that makes asyncio connections, of a class and of arguments for it.
+
+    Raises:
+        ConfigurationError: The class does not take the arguments.
+    """
+    return _factory(made_by, arguments | {"retry": AsyncRetry(NoBackoff(), 0)}, url)
 
 
 def where_of(config: RedisConfig, client: Any | None) -> Where:
@@ -213,9 +233,18 @@ def check_any_client(client: Any) -> None:
         raise ConfigurationError("a cluster client is not supported yet: pass a client of one primary")
     if not isinstance(client, redis.Redis | redis.asyncio.Redis):
         raise ConfigurationError(f"from_client takes a client of redis-py; got {type(client).__name__}")
-    if client.connection_pool.connection_kwargs.get("decode_responses"):
+    refuse_decoding(client.connection_pool.connection_kwargs, "client")
+
+
+def refuse_decoding(arguments: Mapping[str, Any], what: str) -> None:
+    """Refuse settings that make texts of replies.
+
+    Raises:
+        ConfigurationError: They do.
+    """
+    if arguments.get("decode_responses"):
         raise ConfigurationError(
-            "the client has decode_responses=True, and cells are bytes: pass a client without it"
+            f"the {what} has decode_responses=True, and cells are bytes: pass a {what} without it"
         )
 
 

@@ -137,6 +137,12 @@ class ThreadsConnections:
             if call.lane.driver is call:
                 self._leave(call)
 
+    def open_soon(self) -> None:
+        """Have a connection opened, also where nobody asks for one."""
+        with self._lock:
+            opening = self._opener.open()
+        self._opener.begin(opening)
+
     def reset(self) -> None:
         """Close every connection: those at rest now, others when their driver is done."""
         with self._lock:
@@ -366,12 +372,10 @@ class ThreadsConnections:
 
     def _serve_others(self, lane: Lane, call: Call) -> None:
         """Take in what is due to others, as long as it comes at once."""
-        wire = lane.wire
         until_s = monotonic() + _SLOW_S
-        while wire is not None and lane.due and not wire.is_writing:
+        while (wire := lane.wire) is not None and lane.due and not wire.is_writing:
             if not self._take_in(lane, wire, call, until_s) and monotonic() >= until_s:
                 return
-            wire = lane.wire
 
     def _take_in(self, lane: Lane, wire: Wire, call: Call, until_s: float) -> bool:
         """Wait for something to come, and hand it out; whether whole replies did."""
@@ -490,8 +494,7 @@ class ThreadsConnections:
             call.opening = None
         self._opener.begin(opening)
         if not opening.done.wait(max(call.deadline_s - now_s, 0.0)):
-            last_failure = self._opener.last_failure
-            if last_failure is not None:  # it pauses
+            if (last_failure := self._opener.last_failure) is not None:  # it pauses
                 raise fresh(last_failure)
             raise RedisTimeoutError("no connection in time")
         if opening.failure is not None:

@@ -15,15 +15,26 @@ class _Resettable(Protocol):
     def reset(self) -> None: ...
 
 
+class _Closable(Protocol):
+    def warnings(self) -> tuple[str, ...]: ...
+
+    def close(self, *, wait: bool) -> None: ...
+
+
 C = TypeVar("C", bound=_Resettable)
 
 
 class SingleServer(Generic[C]):
-    """A primary that stands for itself, or whatever a client of the user's is connected to."""
+    """One primary, found in whatever way, or whatever a client of the user's is connected to.
 
-    def __init__(self, connections: C) -> None:
+    Args:
+        connections: Where every key goes.
+        way: How the primary is found; None where that is a client's affair.
+    """
+
+    def __init__(self, connections: C, way: _Closable | None = None) -> None:
         self.connections = connections
-        """Where every key goes."""
+        self._way = way
 
     def part_of(self, key: str) -> str:  # noqa: ARG002
         """The part that a key is in."""
@@ -32,6 +43,20 @@ class SingleServer(Generic[C]):
     def reset(self, part: str) -> None:  # noqa: ARG002
         """Close the connections to a part; others are opened when they are needed."""
         self.connections.reset()
+
+    def move(self) -> None:
+        """The primary is another one: close the connections, and open one to it, whoever needs it."""
+        self.connections.reset()
+        getattr(self.connections, "open_soon", int)()
+
+    def warnings(self) -> tuple[str, ...]:
+        """What will hurt about the way to it, a sentence each."""
+        return () if self._way is None else self._way.warnings()
+
+    def close(self, *, wait: bool) -> None:
+        """End what runs to find the primary."""
+        if self._way is not None:
+            self._way.close(wait=wait)
 
     def set_aside(self, part: str) -> None:  # noqa: ARG002
         """Ask nothing on the open connections to a part until `take_back`.
