@@ -84,6 +84,10 @@ def at_begin_in_child(begin: Callable[[], object]) -> None:
     _beginnings.append(begin)
 
 
+def _has_begun() -> bool:
+    return bool(MARK[0])
+
+
 def begin_in_child() -> None:
     """Begin anew where this is a child that has not yet.
 
@@ -91,12 +95,12 @@ def begin_in_child() -> None:
     """
     global _lock
     with _beginning:
-        if MARK[0]:
+        if _has_begun():
             return
         _lock = threading.RLock()
         for begin in _beginnings:
             begin()
-            if MARK[0]:
+            if _has_begun():
                 return
         MARK[0] = 1
 
