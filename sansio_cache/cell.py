@@ -36,6 +36,7 @@ NO_GRANT: Final = bytes(GRANT_BYTES)
 HEADER: Final = struct.Struct(">BB16sQQ16s")
 """All but the body: magic, kind, grant, lease deadline, soft expiry, filled_by."""
 HEADER_BYTES: Final = HEADER.size
+FILLED_BY_AT: Final = HEADER_BYTES - GRANT_BYTES
 _unpack = HEADER.unpack_from
 
 

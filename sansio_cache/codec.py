@@ -16,7 +16,8 @@ plain JSON that is a list of many small dicts).
 
 *Fingerprint.* Eight bytes over the structure of the type, and over the codec of its values where that is not
 JSON, stored with each entry. Another fingerprint is a miss, so a deployment that changes a class, or chooses
-another codec, never reads the old shape as the new. What is in it for JSON says `schema.py`.
+another codec, never reads the old shape as the new. What is in it for JSON says `schema.py`. That entries are
+signed is in it as well: who does not know of it takes no signature for a part of a payload.
 
 *Migration.* A type may have a hook that makes its values from JSON payloads of other fingerprints. What the
 hook returns is treated as what a loader returns: round trip or refuse. So a hook cannot bring in a value that
@@ -46,6 +47,7 @@ from sansio_cache.roundtrip import kind_of
 from sansio_cache.rows import mapping_of, tuple_of, with_rows
 from sansio_cache.schema import FINGERPRINT_BYTES, mapped_advice, name_of
 from sansio_cache.signals import let_through
+from sansio_cache.signing import Signer
 from sansio_cache.suggested import is_model, mapped_in, shown, type_of
 
 T = TypeVar("T")
@@ -120,6 +122,8 @@ class Codec(Generic[T]):
     """What an entry says that it is."""
     raises: bool = attrs.field(default=False, repr=False)
     """Whether a caller is to know that what its loader gave cannot be stored."""
+    signer: Signer | None = attrs.field(default=None, repr=False)
+    """What signs and verifies entries; None where they are not signed."""
     stamp: bytes = attrs.field(init=False, eq=False, repr=False)
     """What follows the key's check in an entry without tags that this codec can read."""
 
@@ -263,6 +267,7 @@ def codec_for(
     form: ValueCodec[Any] | None = None,
     *,
     raises: bool = False,
+    signer: Signer | None = None,
 ) -> Codec[Any]:
     """The codec of a type.
 
@@ -273,17 +278,33 @@ def codec_for(
         migrate: makes values of the type from payloads that were stored under another fingerprint.
         form: encodes the values; None for JSON.
         raises: whether a caller is to know that what its loader gave cannot be stored.
+        signer: signs and verifies entries; None where they are not signed.
 
     Raises:
         ConfigurationError: msgspec cannot keep every value of the type as it is.
     """
     try:
-        return _kept_codec(type, max_value_bytes, migrate, form, raises)  # type: ignore[arg-type]
+        return _kept_codec(type, max_value_bytes, migrate, form, raises, signer)  # type: ignore[arg-type]
     except TypeError:  # unhashable, as Annotated with a list is
-        return _build(type, max_value_bytes, migrate, form, raises)
+        return _build(type, max_value_bytes, migrate, form, raises, signer)
 
 
 def _build(
+    type: Any,
+    max_value_bytes: int,
+    migrate: Migration | None,
+    form: ValueCodec[Any] | None,
+    raises: bool,
+    signer: Signer | None,
+) -> Codec[Any]:
+    codec = _unsigned(type, max_value_bytes, migrate, form, raises)
+    if signer is None:
+        return codec
+    fingerprint = hashlib.sha256(b"sansio-cache signed 1\0" + codec.fingerprint).digest()[:FINGERPRINT_BYTES]
+    return attrs.evolve(codec, fingerprint=fingerprint, signer=signer)
+
+
+def _unsigned(
     type: Any, max_value_bytes: int, migrate: Migration | None, form: ValueCodec[Any] | None, raises: bool
 ) -> Codec[Any]:
     if form is None:

@@ -186,7 +186,7 @@ class ClaimCell(Struct, frozen=True):
     """Take a key for a writer, if no value is there. Answered by `HoldsTaken`, `ValueFound` or `WriterFound`.
 
     The answer that there is nothing is no value, and neither is another's lease: both go. What is foreign
-    counts as a value.
+    counts as a value. The value that `refused` names is none: nobody can read it.
     """
 
     key: str
@@ -194,6 +194,8 @@ class ClaimCell(Struct, frozen=True):
     hold_ms: int
     timeout_s: float
     capture: Capture = NO_TAGS
+    refused: bytes = b""
+    """The `filled_by` of a value; empty for none."""
 
 
 class SwapCell(Struct, frozen=True):
@@ -212,6 +214,9 @@ class SwapCell(Struct, frozen=True):
     body: bytes
     """Without tags."""
     timeout_s: float
+    fill_id: bytes = b""
+    """The id of the new value, where it has to be known before: the nonce, and a time at which the store has
+    shown the other. Empty where the store issues it."""
 
 
 class TouchCell(Struct, frozen=True):

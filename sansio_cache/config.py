@@ -8,7 +8,7 @@ one place where the core looks at the environment, and only because it was asked
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
 from functools import partial
 from inspect import iscoroutinefunction
@@ -34,6 +34,7 @@ from sansio_cache.frozen import FrozenMapping
 from sansio_cache.keys import KeyBuilder
 from sansio_cache.policy import Policy, instance, one_of
 from sansio_cache.schema import name_of, without_none
+from sansio_cache.signing import Signer, own_secrets
 from sansio_cache.ttl import Ttl, ttl_seconds
 from sansio_cache.url import read_url, redact_url
 
@@ -48,6 +49,9 @@ Migrations: TypeAlias = Mapping[Any, Migration]
 
 Codecs: TypeAlias = Mapping[Any, ValueCodec[Any]]
 """Codecs by the type whose values they encode."""
+
+SigningKeys: TypeAlias = Sequence[str | bytes]
+"""Keys that entries are signed with: the first one signs, all verify."""
 
 
 def _shown(value: object) -> str:
@@ -187,6 +191,7 @@ class CacheOptions(TypedDict, total=False):
     migrations: Migrations
     codecs: Codecs
     on_unstorable: Literal["log", "raise"]
+    signing_keys: SigningKeys
     connect_timeout_s: float
     operation_timeout_s: float
     attempt_timeout_s: float | None
@@ -219,6 +224,8 @@ class CacheConfig:
         on_unstorable: What becomes of a loader's value that would not come back from the store as it is:
             `"log"` gives it to the caller, uncached, and logs the key and what is wrong with it; `"raise"`
             raises SerializationError, for tests and continuous integration.
+        signing_keys: Keys, of 16 bytes or more each, that entries are signed with: the first one signs, all
+            verify. What is not signed by one of them is a miss. Empty: entries are not signed.
 
     Raises:
         ConfigurationError: A value is out of range or contradicts another.
@@ -239,6 +246,7 @@ class CacheConfig:
     migrations: Migrations = attrs.field(factory=dict, converter=_own_migrations, hash=False, repr=False)
     codecs: Codecs = attrs.field(factory=dict, converter=_own_codecs, hash=False)
     on_unstorable: Literal["log", "raise"] = attrs.field(default="log", validator=one_of("log", "raise"))
+    signing_keys: SigningKeys = attrs.field(default=(), converter=own_secrets, repr=False)
 
     def __attrs_post_init__(self) -> None:
         _ = self.keys  # the namespace is checked where keys are made
@@ -259,6 +267,15 @@ class CacheConfig:
     def effective_policy(self) -> Policy:
         """The policy, with `default_ttl` where that is given."""
         return self.policy if self.default_ttl is None else self.policy.with_ttl(self.default_ttl)
+
+    @property
+    def signer(self) -> Signer | None:
+        """What signs and verifies entries; None where they are not signed."""
+        if not self.signing_keys:
+            return None
+        policy = self.effective_policy
+        late_ms = math.ceil(policy.max_lease_s * 1000)
+        return Signer(own_secrets(self.signing_keys), policy.max_life_ms, late_ms)
 
     def migration_for(self, type: Any) -> Migration | None:
         """The hook that makes values of a type from what was stored as something else, if there is one."""
@@ -297,8 +314,8 @@ class CacheConfig:
 
         `SANSIO_CACHE_NAMESPACE`, `SANSIO_CACHE_ENABLED`, `SANSIO_CACHE_DEFAULT_TTL` (seconds) and so on
         for the fields of this class; `SANSIO_CACHE_REDIS_URL`, `SANSIO_CACHE_REDIS_ENABLED`, … for those
-        of `RedisConfig`. An empty variable counts as not set. A policy, migrations or codecs cannot be given
-        this way.
+        of `RedisConfig`. An empty variable counts as not set. `SANSIO_CACHE_SIGNING_KEYS` has keys with
+        commas between them. A policy, migrations or codecs cannot be given this way.
 
         Args:
             environ: In place of the process's environment.
@@ -364,7 +381,8 @@ def _from_variables(cls: type, prefix: str, environ: Mapping[str, str]) -> dict[
                 _check_field(cls, name, values[name])
             except ValueError as error:
                 # No other message is passed on: it may quote the value, and that may be a password.
-                what = str(error) if name == "url" else f"{name} {_WANTED[hints[name]]}"
+                says_it = name in ("url", "signing_keys")
+                what = str(error) if says_it else f"{name} {_WANTED[hints[name]]}"
                 raise ConfigurationError(f"{variable}: {what}") from None
     return values
 
@@ -376,6 +394,8 @@ def _parse(hint: Any, text: str) -> Any:
         return text.lower() in _TRUE
     if hint in (int, int | None):
         return int(text)
+    if hint == SigningKeys:
+        return [key.strip() for key in text.split(",") if key.strip()]
     if hint is str or get_origin(hint) is Literal:
         return text
     return float(text)
@@ -386,6 +406,8 @@ def _check_field(cls: type, name: str, value: Any) -> None:
         KeyBuilder(value)
     elif name == "default_ttl":
         ttl_seconds(value)
+    elif name == "signing_keys":
+        own_secrets(value)
     attribute = attrs.fields_dict(cls)[name]
     if attribute.validator is not None:
         attribute.validator(None, attribute, value)

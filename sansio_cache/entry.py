@@ -9,18 +9,21 @@ The store never looks into a body. It holds::
         17     1  how many tags it has
         18     4  how long the load took, ms (for early refresh)
         22     -  for each tag: its version (16), the length of its name (2), its name
+         -    24  where entries are signed: the signature (see `signing.py`)
          -     -  payload
 
-With the 50 bytes of the header that makes 72 bytes without tags. `examine` turns a cell into a verdict; bad
-*stored* data is never an exception, it is a miss with a reason (S12).
+With the 50 bytes of the header that makes 72 bytes without tags, 96 with a signature. `examine` turns a cell
+into a verdict; bad *stored* data is never an exception, it is a miss with a reason (S12).
 """
 
 from __future__ import annotations
 
 import struct
+from collections.abc import Mapping
 from enum import StrEnum
 from functools import lru_cache
 from hashlib import blake2b
+from types import MappingProxyType
 from typing import Any, ClassVar, Final, Literal
 
 from msgspec import Struct
@@ -29,6 +32,7 @@ from sansio_cache.cell import NO_GRANT, Cell, Foreign, Kind, grant_us
 from sansio_cache.codec import JSON, Codec
 from sansio_cache.codecs.value_codec import Undecodable
 from sansio_cache.signals import let_through
+from sansio_cache.signing import SIGNATURE_BYTES, Signer, is_outlived, signed_life_s
 from sansio_cache.tags import VARIANT_OF, VERSION_BYTES, Versions
 
 _BODY: Final = struct.Struct(">8s8sBBI")
@@ -40,6 +44,7 @@ _LENGTH: Final = struct.Struct(">H")
 _VALUE: Final = int(Kind.VALUE)
 NOTHING: Final = 2
 """What an entry is, beside the two that are in `codec.py`: the answer that there is nothing."""
+_NO_TAGS: Final[Mapping[str, bytes]] = MappingProxyType({})
 _MAX_LOAD_MS: Final = 2**32 - 1
 COPIED_BYTES: Final = 16_384
 """A payload up to this is sliced out: that is quicker than a view of it."""
@@ -57,6 +62,7 @@ class MissReason(StrEnum):
     SCHEMA = "schema"
     TAG = "tag"
     KEY_CHECK = "key_check"
+    SIGNATURE = "signature"
     FOREIGN = "foreign"
     STORE_ERROR = "store_error"
     BYPASSED = "bypassed"
@@ -141,6 +147,8 @@ def seal(
     payload: bytes | None,
     load_s: float,
     versions: Versions = (),
+    grant: bytes = NO_GRANT,
+    hard_ttl_ms: int = 0,
 ) -> bytes:
     """The body of an entry.
 
@@ -150,13 +158,42 @@ def seal(
         payload: The encoded value; None for the answer that there is none.
         load_s: How long the load took, in seconds.
         versions: The entry's tags, as they were before the load.
+        grant: What it is stored under, and
+        hard_ttl_ms: how long it is kept. Both are for its signature, where it has one.
     """
     load_ms = min(max(int(load_s * 1000), 0), _MAX_LOAD_MS)
     kind = NOTHING if payload is None else codec.kind
     header = _BODY.pack(key_check(key), codec.fingerprint, kind, len(versions), load_ms)
     if versions:
         header += b"".join(version + packed_name(tag) for tag, version in versions)
+    if codec.signer is not None:
+        life_s = codec.signer.life_s(hard_ttl_ms + load_ms)
+        header += codec.signer.signature(key, grant, header, payload or b"", life_s)
     return header + (payload or b"")
+
+
+def seal_instead(
+    of: Cell, key: str, codec: Codec[Any], payload: bytes, grant: bytes, hard_ttl_ms: int
+) -> bytes:
+    """The body of a signed entry that takes the place of another, without the tags, which the store gives it.
+
+    Args:
+        of: The cell of the other, which was verified.
+        key: The full key.
+        codec: What the payload was encoded with.
+        payload: The encoded value.
+        grant: What it is stored under.
+        hard_ttl_ms: How long it is kept; 0 for as long as the other would have been.
+    """
+    unpacked = _unpacked(of.body)
+    assert codec.signer is not None, "others take a place without a look at it"
+    assert unpacked is not None, "it was verified"
+    tags, at = of.body[BODY_HEADER_BYTES : unpacked[1]], unpacked[1]
+    count = of.body[TAGS_AT]
+    head = _BODY.pack(key_check(key), codec.fingerprint, codec.kind, count, 0)
+    life_s = codec.signer.life_s(hard_ttl_ms) if hard_ttl_ms else signed_life_s(of.body, at)
+    signature = codec.signer.signature(key, grant, head + tags, payload, life_s)
+    return head[:TAGS_AT] + b"\0" + head[TAGS_AT + 1 :] + signature + payload
 
 
 def retagged(body: bytes, other: bytes) -> bytes | None:
@@ -174,8 +211,10 @@ def packed_name(tag: str) -> bytes:
     return _LENGTH.pack(len(name)) + name
 
 
-def _unpacked(body: bytes) -> tuple[dict[str, bytes], int] | None:
+def _unpacked(body: bytes) -> tuple[Mapping[str, bytes], int] | None:
     """The tags of a body with their versions, and where its payload begins; None where that is nonsense."""
+    if not body[TAGS_AT]:  # a dict less that has to be collected, which costs more than all the rest
+        return _NO_TAGS, BODY_HEADER_BYTES
     tags: dict[str, bytes] = {}
     at = BODY_HEADER_BYTES
     for _ in range(body[TAGS_AT]):
@@ -198,7 +237,13 @@ def is_nothing(body: bytes) -> bool:
     return body[_KIND_AT] == NOTHING
 
 
-def weigh(cell: Cell | Foreign | None, key: str, server_ms: int | None, versions: Versions = ()) -> Verdict:
+def weigh(
+    cell: Cell | Foreign | None,
+    key: str,
+    server_ms: int | None,
+    versions: Versions = (),
+    signer: Signer | None = None,
+) -> Verdict:
     """Decide what a cell is worth to one who does not want its value: as `examine`, of whatever type it is.
 
     Args:
@@ -206,6 +251,7 @@ def weigh(cell: Cell | Foreign | None, key: str, server_ms: int | None, versions
         key: The full key.
         server_ms: The server's clock in milliseconds, as in `examine`.
         versions: The tags that are known, with their current versions.
+        signer: Verifies entries, where they are signed.
 
     Returns:
         A verdict whose value is None.
@@ -219,10 +265,33 @@ def weigh(cell: Cell | Foreign | None, key: str, server_ms: int | None, versions
         return Unservable(MissReason.CORRUPT, cell.filled_by)
     if not body.startswith(_stamp(key, b"")[:_CHECK_BYTES]):
         return Unservable(MissReason.KEY_CHECK, cell.filled_by)
+    if signer is not None and not _is_signed(signer, key, cell, server_ms):
+        return Unservable(MissReason.SIGNATURE, cell.filled_by)
     checked = _check(body, versions, cell.filled_by)
     if not isinstance(checked, int):
         return checked
-    return Servable(None, is_fresh(cell, server_ms), cell, is_nothing(body))
+    return Servable(None, _is_fresh_to(signer, cell, server_ms), cell, is_nothing(body))
+
+
+def _is_fresh_to(signer: Signer | None, cell: Cell, server_ms: int | None) -> bool:
+    """As `is_fresh`. A signature limits the age, which nobody knows without the server's clock."""
+    return is_fresh(cell, server_ms) and (signer is None or server_ms is not None)
+
+
+def _is_signed(signer: Signer, key: str, cell: Cell, server_ms: int | None) -> bool:
+    """Whether somebody has signed this entry who knows a key, for this name and fill, not too long ago."""
+    unpacked = _unpacked(cell.body)
+    if unpacked is None:
+        return False
+    life_ms = signer.verified_life_ms(key, cell.filled_by, cell.body, unpacked[1])
+    return life_ms is not None and not is_outlived(cell.filled_by, life_ms, server_ms)
+
+
+def longest_life_ms(cell: Cell) -> int:
+    """How long an entry may live in all, by its signature, which was verified."""
+    unpacked = _unpacked(cell.body)
+    assert unpacked is not None, "it was verified"
+    return signed_life_s(cell.body, unpacked[1]) * 1000
 
 
 def stored_for_another(cell: Cell | Foreign | None, key: str) -> bytes | None:
@@ -255,7 +324,7 @@ def examine(
     if cell is None or cell.kind != _VALUE:
         return ABSENT
     body = cell.body
-    if not versions and body.startswith(_stamp(key, codec.stamp)):  # as nearly always
+    if not versions and codec.signer is None and body.startswith(_stamp(key, codec.stamp)):  # nearly always
         payload = (body if len(body) < COPIED_BYTES else memoryview(body))[BODY_HEADER_BYTES:]
         if BODY_HEADER_BYTES <= len(body) <= BODY_HEADER_BYTES + codec.max_value_bytes:
             try:
@@ -271,24 +340,26 @@ def examine(
 def _examine_closely(
     cell: Cell, key: str, codec: Codec[Any], server_ms: int | None, versions: Versions
 ) -> Verdict:
-    """The same for an entry with tags, of another schema, or without a value."""
+    """The same for an entry with tags, of another schema, without a value, or that has to be signed."""
     body = cell.body
     if len(body) < BODY_HEADER_BYTES:
         return Unservable(MissReason.CORRUPT, cell.filled_by)
     if not body.startswith(_stamp(key, codec.stamp)[:_CHECK_BYTES]):
         return Unservable(MissReason.KEY_CHECK, cell.filled_by)
+    if codec.signer is not None and not _is_signed(codec.signer, key, cell, server_ms):
+        return Unservable(MissReason.SIGNATURE, cell.filled_by)
     is_own = body[8:16] == codec.fingerprint
     if not is_own and codec.hook is None:
         return Unservable(MissReason.SCHEMA, cell.filled_by)
     at = _check(body, versions, cell.filled_by)
     if not isinstance(at, int):
         return at
-    fresh = is_fresh(cell, server_ms)
+    fresh = _is_fresh_to(codec.signer, cell, server_ms)
     if body[_KIND_AT] == NOTHING:
         return Servable(None, fresh, cell, is_absent=True)
     if body[_KIND_AT] != (codec.kind if is_own else JSON):  # hooks are given JSON, and nothing else
         return Unservable(MissReason.SCHEMA, cell.filled_by)
-    payload = memoryview(body)[at:]
+    payload = memoryview(body)[at if codec.signer is None else at + SIGNATURE_BYTES :]
     try:
         value = codec.decode(payload) if is_own else codec.migrate(payload)
     except Undecodable:
@@ -342,7 +413,7 @@ def copy_of(cell: Cell, codec: Codec[Any]) -> Any:
     """Another copy of a value that was found to be servable; None where there is none."""
     unpacked = _unpacked(cell.body)
     assert unpacked is not None, "examine() has seen it"
-    payload = cell.body[unpacked[1] :]
+    payload = cell.body[unpacked[1] if codec.signer is None else unpacked[1] + SIGNATURE_BYTES :]
     if cell.body[_KIND_AT] == NOTHING:
         return None
     try:

@@ -24,6 +24,9 @@ The bytes are compared where they lie, undecoded::
 
 An entry whose tags stand in another order, or that has others, is left to the machine. A store that keeps
 cells and not their bytes gives these: the body is looked at in the same way.
+
+Of entries that are signed the signature is verified and taken out, and the rest is looked at. `glances` says
+which kind of glance a cache needs.
 """
 
 from __future__ import annotations
@@ -33,8 +36,9 @@ from struct import Struct as Layout
 from typing import Any, Final
 
 from msgspec import Struct
+from msgspec.structs import replace
 
-from sansio_cache.cell import HEADER_BYTES, MAGIC, Cell, Kind
+from sansio_cache.cell import FILLED_BY_AT, HEADER_BYTES, MAGIC, Cell, Kind
 from sansio_cache.codec import Codec
 from sansio_cache.commands import ReadCell, ReadCells
 from sansio_cache.entry import BODY_HEADER_BYTES, COPIED_BYTES, packed_name
@@ -42,6 +46,7 @@ from sansio_cache.events import CellRead, CellsRead, Event, Stored
 from sansio_cache.notices import OperationName
 from sansio_cache.policy import Policy
 from sansio_cache.signals import let_through
+from sansio_cache.signing import SIGNATURE_BYTES, is_outlived
 from sansio_cache.step import ManyFound, Step, Value
 from sansio_cache.tags import VERSION_BYTES
 
@@ -231,6 +236,64 @@ class GlanceMany(Struct, frozen=True, gc=False):
     def first_step(self) -> Step:
         """Where the machine begins."""
         return self.begin(self)
+
+
+class SignedGlance(Glance, frozen=True, gc=False):
+    """The same where entries are signed."""
+
+    def at(self, event: Event) -> Value | None:
+        """The outcome, where the event is a plain hit that is signed."""
+        if not isinstance(event, CellRead):
+            return None
+        verified = _verified(event.stored, self.command.key, self, event)
+        if verified is None:
+            return None
+        return Glance.at(self, CellRead(event.now_s, verified, event.server_ms, event.versions))
+
+
+class SignedGlanceMany(GlanceMany, frozen=True, gc=False):
+    """The same where entries are signed."""
+
+    def at(self, event: Event) -> ManyFound | None:
+        """The outcome, where the event is a plain hit of each key that is signed."""
+        if not isinstance(event, CellsRead) or len(event.stored) != len(self.checks):
+            return None
+        verified: list[Stored] = []
+        for stored, key in zip(event.stored, self.command.keys, strict=True):
+            each = _verified(stored, key, self, event)
+            if each is None:
+                return None
+            verified.append(each)
+        return GlanceMany.at(self, CellsRead(event.now_s, tuple(verified), event.server_ms, event.versions))
+
+
+def _verified(
+    stored: Stored, key: str, glance: Glance | GlanceMany, read: CellRead | CellsRead
+) -> bytes | Cell | None:
+    """A value without its signature, where that is good; None where the machine has to see it.
+
+    The signature is looked for behind the tags that the caller names, where an entry with others has none.
+    """
+    if isinstance(stored, bytes):
+        filled_by, body = stored[FILLED_BY_AT:HEADER_BYTES], stored[HEADER_BYTES:]
+    elif isinstance(stored, Cell):
+        filled_by, body = stored.filled_by, stored.body
+    else:
+        return None
+    signer, server_ms = glance.codec.signer, read.server_ms
+    assert signer is not None, "others have no signatures to be verified"
+    packed = glance.tags.packed
+    at = BODY_HEADER_BYTES + (sum(VERSION_BYTES + len(name) for name in packed) if packed else 0)
+    life_ms = signer.verified_life_ms(key, filled_by, body, at)
+    if life_ms is None or server_ms is None or is_outlived(filled_by, life_ms, server_ms):
+        return None
+    rest = body[:at] + body[at + SIGNATURE_BYTES :]
+    return stored[:HEADER_BYTES] + rest if isinstance(stored, bytes) else replace(stored, body=rest)
+
+
+def glances(*, are_signed: bool) -> tuple[type[Glance], type[GlanceMany]]:
+    """What one key, and many, are looked at with."""
+    return (SignedGlance, SignedGlanceMany) if are_signed else (Glance, GlanceMany)
 
 
 Beginning = Step | Glance | GlanceMany

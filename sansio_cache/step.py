@@ -28,6 +28,7 @@ import attrs
 from msgspec import Struct, structs
 
 from sansio_cache.budget import Budget
+from sansio_cache.cell import Cell
 from sansio_cache.commands import Command, Renewal
 from sansio_cache.entry import MissReason
 from sansio_cache.errors import ProtocolError
@@ -160,6 +161,10 @@ class Looked(Struct, frozen=True):
 
     lookup: Lookup[Any]
     touched: bool = False
+    cell: Cell | None = None
+    """The cell of the entry; where it has a variant, not that of the variant."""
+    server_ms: int = 0
+    """When it was looked at, on the server's clock."""
 
 
 class PageFound(Struct, frozen=True):

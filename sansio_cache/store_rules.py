@@ -269,7 +269,9 @@ class StoreRules(ABC):
     def _claim(self, claim: ClaimCell, now_ms: int) -> bytes | int | None:
         """The grant of a hold; how long another writer's lasts; None where there is a value."""
         cell = self._read(claim.key, now_ms)
-        if isinstance(cell, Foreign) or (cell is not None and _is_value(cell)):
+        if isinstance(cell, Foreign):
+            return None
+        if cell is not None and _is_value(cell) and cell.filled_by != claim.refused:
             return None
         if cell is not None and cell.kind == Kind.HOLD:
             left_ms = cell.lease_deadline_ms - now_ms
@@ -286,7 +288,7 @@ class StoreRules(ABC):
         body = retagged(swap.body, cell.body)
         if cell.filled_by != swap.version or not _is_fresh(cell, now_ms) or body is None:
             return None
-        version = self._grant(swap.nonce, now_ms)
+        version = swap.fill_id or self._grant(swap.nonce, now_ms)
         soft_ms, expires_ms = cell.soft_ms, self._expires_ms(swap.key)
         if swap.hard_ttl_ms:
             soft_ms = now_ms + swap.soft_ttl_ms if swap.soft_ttl_ms else 0

@@ -51,7 +51,7 @@ return {1, us, v, redis.call('PTTL', KEYS[1])}
 """,
 )
 
-# A hold where there is no value. ARGV: nonce, hold_ms
+# A hold where there is no value. ARGV: nonce, hold_ms, filled_by of a value that is none, or nothing
 CLAIM: Final = Script(
     "claim",
     CLOCK
@@ -61,7 +61,7 @@ CLAIM: Final = Script(
 local nonce, hold_ms = ARGV[1], tonumber(ARGV[2])
 local v = redis.pcall('GETRANGE', KEYS[1], 0, 71)
 if v ~= '' then
-  if not is_cell(v) or is_value(v) then return {0, us} end
+  if not is_cell(v) or (is_value(v) and v:sub(35, 50) ~= ARGV[3]) then return {0, us} end
   if v:byte(2) == 2 then
     local grant, left = v:sub(3, 18), u64(v, 19) - now
     if grant:sub(1, 8) == nonce then return {1, us, grant} end
@@ -74,7 +74,8 @@ return {1, us, grant}
 """,
 )
 
-# ARGV: version, nonce, hard_ttl_ms (0: as it was), soft_ttl_ms (0: none), body without tags, channel
+# ARGV: version, nonce, hard_ttl_ms (0: as it was), soft_ttl_ms (0: none), body without tags, channel, the id
+# of the new value, or nothing
 SWAP: Final = Script(
     "swap",
     CLOCK
@@ -100,7 +101,8 @@ if count > 0 then
   tags = redis.call('GETRANGE', KEYS[1], 72, at - 1)
   if #tags < at - 72 then return {0, us} end
 end
-local body, grant = ARGV[5], nonce .. struct.pack('>I8', us)
+local body, grant = ARGV[5], ARGV[7]
+if grant == '' then grant = nonce .. struct.pack('>I8', us) end
 body = body:sub(1, 17) .. string.char(count) .. body:sub(19, 22) .. tags .. body:sub(23)
 if hard_ttl > 0 then
   soft = 0

@@ -51,10 +51,11 @@ def encode_primitive(command: Primitive) -> list[Args]:
         case InspectCell(key=key):
             return [script_call(INSPECT, key)]
         case ClaimCell(key=key, nonce=nonce, hold_ms=hold_ms, capture=capture):
-            return [*capture_calls(capture, nonce), script_call(CLAIM, key, nonce, number(hold_ms))]
+            claim = script_call(CLAIM, key, nonce, number(hold_ms), command.refused)
+            return [*capture_calls(capture, nonce), claim]
         case SwapCell(key=key, version=version, nonce=nonce, body=body):
             ttls = (number(command.hard_ttl_ms), number(command.soft_ttl_ms))
-            return [script_call(SWAP, key, version, nonce, *ttls, body, wake_channel(key))]
+            return [script_call(SWAP, key, version, nonce, *ttls, body, wake_channel(key), command.fill_id)]
         case TouchCell(key=key, version=version, ttl_ms=ttl_ms, max_life_ms=max_life_ms, capture=capture):
             touch = script_call(TOUCH, key, version, number(ttl_ms), number(max_life_ms))
             return [*capture_calls(capture, command.nonce), touch]

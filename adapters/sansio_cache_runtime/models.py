@@ -1,4 +1,4 @@
-"""Which types are made of pydantic models: those are encoded by pydantic, without being asked for.
+"""Which codec a type has: the one that was chosen, pydantic's for types made of its models, or else JSON.
 
 Pydantic is never imported here: where nobody else has imported it, no type can have a model in it.
 """
@@ -10,7 +10,23 @@ from collections.abc import Iterable
 from dataclasses import is_dataclass
 from typing import Any, get_args, get_origin, get_type_hints
 
+from sansio_cache.codec import Codec, codec_for
 from sansio_cache.codecs.value_codec import ValueCodec
+from sansio_cache.config import CacheConfig
+from sansio_cache.schema import without_none
+from sansio_cache.signing import Signer
+
+
+def codec_of(config: CacheConfig, signer: Signer | None, type: Any) -> Codec[Any]:
+    """The codec of a type, or of it and None, in a cache.
+
+    Raises:
+        ConfigurationError: Its values cannot be stored so that they come back equal.
+    """
+    declared = without_none(type)
+    form = config.codec_of(declared) or codec_of_models(declared)
+    migration, raises = config.migration_for(declared), config.on_unstorable == "raise"
+    return codec_for(declared, config.max_value_bytes, migration, form, raises=raises, signer=signer)
 
 
 def codec_of_models(type: Any) -> ValueCodec[Any] | None:

@@ -67,6 +67,7 @@ class PrimitiveRequests(RequestBuilder):
             self._raises,
             self._coordinator.bypassed,
             longer,
+            self.signer,
         )
         return look(request, skip=self._skip_any((full,)))
 
@@ -139,7 +140,7 @@ class PrimitiveRequests(RequestBuilder):
         if coordinator.is_disabled:
             return nothing_found()
         request = PatternRequest(self.keys, glob, self._chunk, self.timeouts, self.clock())
-        return scan(request, cursor, coordinator.bypassed)
+        return scan(request, cursor, coordinator.bypassed, self.signer)
 
     def _drawn(self) -> tuple[bytes, int]:
         """A nonce, and a seed."""

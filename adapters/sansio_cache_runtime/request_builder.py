@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, Final, Protocol, TypeVar
 from uuid import UUID
 
@@ -16,7 +17,7 @@ import attrs
 
 from sansio_cache.budget import StoreTimeouts
 from sansio_cache.cell import NONCE_BYTES
-from sansio_cache.codec import Codec, codec_for
+from sansio_cache.codec import Codec
 from sansio_cache.commands import ReadCell, ReadCells
 from sansio_cache.config import CacheConfig
 from sansio_cache.coordinator import Coordinator
@@ -28,6 +29,7 @@ from sansio_cache.glance import (
     Glance,
     GlanceMany,
     NamedTags,
+    glances,
     named_tags,
     stamp_of,
 )
@@ -46,14 +48,13 @@ from sansio_cache.operations.readiness import wait_ready
 from sansio_cache.operations.renewal import unrenewed_hold_ms
 from sansio_cache.operations.set_many import Item, SetRequest, set_many
 from sansio_cache.policy import Policy
-from sansio_cache.schema import without_none
 from sansio_cache.step import Completed, ManyHeld, Step, ended
 from sansio_cache.tags import tag_keys
 from sansio_cache.ttl import NO_JITTER, STATIC, Exact, Ttl, life_s
 from sansio_cache_runtime.entropy import ENTROPY
 from sansio_cache_runtime.known import MOST_KEYS, Known
 from sansio_cache_runtime.loaders import refuse_uncallable
-from sansio_cache_runtime.models import codec_of_models
+from sansio_cache_runtime.models import codec_of
 
 T = TypeVar("T")
 
@@ -118,10 +119,6 @@ class RequestBuilder:
         self.clock = clock
         self._entropy: Entropy = entropy or ENTROPY
         self._draw = self._entropy.randbytes
-        self._max_value_bytes = config.max_value_bytes
-        self._migration_for = config.migration_for
-        self._form_of = config.codec_of
-        self._raises_unstorable = config.on_unstorable == "raise"
         self._chunk = config.chunk_keys
         self._max_batch_keys = config.max_batch_keys
         self.policy = config.effective_policy
@@ -135,7 +132,10 @@ class RequestBuilder:
         self._known_tags = Known(self.keys.tag)
         self._named = Known(self._named_of)
         self._policies = Known(self._policy_of)
+        self.signer = config.signer
+        self._codec_of = partial(codec_of, config, self.signer)
         self._codecs = Known(self._codec_of)
+        self._glance, self._glance_many = glances(are_signed=self.signer is not None)
         self._exact_policies = Known(self._exact)
 
     @property
@@ -153,7 +153,7 @@ class RequestBuilder:
             skip = coordinator.skip(full) if coordinator.must_ask else None
             return get(self._read_request(full, codec, now_s), skip=skip)
         command = ReadCell(full, self._operation_s)
-        return Glance(command, codec, check + codec.stamp, _GET, now_s, self._begin_get)
+        return self._glance(command, codec, check + codec.stamp, _GET, now_s, self._begin_get)
 
     def _begin_get(self, glance: Glance) -> Step:
         return get(self._read_request(glance.command.key, glance.codec, glance.started_s))
@@ -170,7 +170,8 @@ class RequestBuilder:
             request = self._read_many_request(fulls, codec, now_s)
             return tuple(known), get_many(request, skip=self._skip_any(fulls))
         command = ReadCells(fulls, self._chunk, self._operation_s)
-        return tuple(known), GlanceMany(command, codec, checks, _GET_MANY, now_s, self._begin_get_many)
+        begin = self._begin_get_many
+        return tuple(known), self._glance_many(command, codec, checks, _GET_MANY, now_s, begin)
 
     def _begin_get_many(self, glance: GlanceMany) -> Step:
         return get_many(self._read_many_request(glance.command.keys, glance.codec, glance.started_s))
@@ -205,7 +206,7 @@ class RequestBuilder:
             return get_or_load(self._load_request(full, codec, chosen, now_s, named), skip=skip)
         stamp = check + (stamp_of(codec, named) if named.names else codec.stamp)
         command = ReadCell(full, self._operation_s, named.keys)
-        return Glance(command, codec, stamp, _GET_OR_LOAD, now_s, self._begin_load, chosen, named)
+        return self._glance(command, codec, stamp, _GET_OR_LOAD, now_s, self._begin_load, chosen, named)
 
     def _begin_load(self, glance: Glance) -> Step:
         policy = glance.policy
@@ -243,7 +244,7 @@ class RequestBuilder:
             return names, load_many(request, skip=self._skip_any((*fulls, *named.keys)))
         command = ReadCells(fulls, self._chunk, self._operation_s, named.keys)
         begin = self._begin_load_many
-        return names, GlanceMany(
+        return names, self._glance_many(
             command, codec, checks, _GET_OR_LOAD_MANY, now_s, begin, names, chosen, named
         )
 
@@ -412,14 +413,6 @@ class RequestBuilder:
             return self._codecs[type]
         except TypeError:  # it cannot be hashed
             return self._codec_of(type)
-
-    def _codec_of(self, type: Any) -> Codec[Any]:
-        declared = without_none(type)
-        if declared is not type:
-            return self.codec(declared)
-        form = self._form_of(type) or codec_of_models(type)
-        migration = self._migration_for(type)
-        return codec_for(type, self._max_value_bytes, migration, form, raises=self._raises_unstorable)
 
     def _item(self, key: str, value: Any, codec: Codec[Any], policy: Policy) -> Item:
         draw = self._entropy.random()

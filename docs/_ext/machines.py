@@ -108,6 +108,7 @@ from sansio_cache.operations.second_look import Doubt, look_again
 from sansio_cache.operations.set_many import Item, SetRequest, set_many
 from sansio_cache.operations.swap import SwapRequest, swap
 from sansio_cache.operations.update import UpdateRequest, update
+from sansio_cache.signing import Signer
 from sansio_cache.step import Step
 from sansio_cache.tags import VARIANT_OF, tag_keys
 
@@ -131,6 +132,7 @@ def _refuse(_: Any) -> Any:
     raise ValueError
 
 
+_SIGNED = codec_for(int, 1_000, signer=Signer((b"a key of 16 bytes",), 60_000, 60_000))
 _HOOKED = codec_for(int, 1_000, _refuse)
 _ERROR = ValueError("the loader's")
 
@@ -140,7 +142,7 @@ def _value(codec: Any, payload: bytes | None, key: str, tags: tuple[str, ...], *
     versions = tuple((tag, _VERSION) for tag in tags)
     if ":%s:" in key:
         versions = (*versions, (VARIANT_OF, _THEIRS))
-    body = seal(key, codec, payload, 0.0, versions)
+    body = seal(key, codec, payload, 0.0, versions, _THEIRS)
     return Cell(Kind.VALUE, filled_by=_THEIRS, soft_ms=soft_ms, body=body)
 
 
@@ -216,7 +218,8 @@ def _answers(command: Command, now_s: float) -> Iterator[tuple[str, Event]]:  # 
                 alike = tuple(cells[words] for cells in kinds)
                 yield f"{words}, for each", CellsRead(now_s, alike, _NOW_MS, _versions(tags))
         case InspectCell(key=key):
-            for words, cell in _cells(key, ()).items():
+            signed = {"a value that is signed": _value(_SIGNED, b"1", key, ())}
+            for words, cell in (_cells(key, ()) | signed).items():
                 yield words, CellInspected(now_s, cell, 60_000, _NOW_MS)
         case ClaimCell(capture=capture):
             yield "", HoldsTaken(now_s, (_GRANT,), _versions(capture.tags))
@@ -379,6 +382,7 @@ def _found() -> Servable:
 _KEYS = (_KEY, _OTHER)
 _NAMES = ("user:1", "user:2")
 _ITEMS = tuple(Item(key, _INT, b"1", 1_000, 0) for key in _KEYS)
+_SIGNED_ITEM = Item(_KEY, _SIGNED, b"1", 1_000, 0)
 _LEASES = tuple(Lease(key, _GRANT) for key in _KEYS)
 _TAG_KEYS = tag_keys(_KEY, (_TAG,))
 
@@ -418,8 +422,12 @@ MACHINES: dict[str, Callable[[], list[Step]]] = {
         for codec in (_INT, None)
         for longer in (None, Longer(1_000, 60_000, _NONCE))
     ],
-    "add": lambda: [add(AddRequest(_ITEMS[0], _NONCE, 1, 5_000, 30.0, _TIMEOUTS, 0.0))],
-    "swap": lambda: [swap(SwapRequest(_ITEMS[0], _VERSION, _NONCE, _TIMEOUTS, 0.0))],
+    "add": lambda: [
+        add(AddRequest(item, _NONCE, 1, 5_000, 30.0, _TIMEOUTS, 0.0)) for item in (_ITEMS[0], _SIGNED_ITEM)
+    ],
+    "swap": lambda: [
+        swap(SwapRequest(item, _THEIRS, _NONCE, _TIMEOUTS, 0.0)) for item in (_ITEMS[0], _SIGNED_ITEM)
+    ],
     "update": lambda: [
         update(UpdateRequest(_KEY, codec, 0, 0, _NONCE, 1, 30.0, _TIMEOUTS, 0.0, amount))
         for codec, amount in ((_INT, None), (_INT, 1), (_STR, 1))

@@ -1,7 +1,8 @@
 """Add: store a value where there is none, and know whether that was oneself.
 
     AddClaiming --HoldsTaken--> AddFilling --CellsFilled--> done: it is ours
-       | ValueFound --> done: it is not
+       | ValueFound --> done: it is not; or, where entries are signed, AddVerifying --CellInspected-->
+       |                done, or, as nobody who knows a key has made it, AddClaiming: it is none
        | WriterFound --> AddWaiting --Woke--> AddClaiming
 
 As `set`, but for its beginning: the store gives a hold only where there is no value. The answer that there is
@@ -26,22 +27,26 @@ import attrs
 
 from sansio_cache.backoff import watching
 from sansio_cache.budget import Budget, StoreTimeouts
+from sansio_cache.cell import Foreign, Kind
 from sansio_cache.commands import (
     NO_TAGS,
     Capture,
     ClaimCell,
     Fill,
     FillCells,
+    InspectCell,
     Lease,
     ReleaseLeases,
 )
-from sansio_cache.entry import MissReason
+from sansio_cache.entry import MissReason, Unservable, weigh
 from sansio_cache.events import (
+    CellInspected,
     CellsFilled,
     ClaimAnswer,
     Event,
     FillAnswer,
     HoldsTaken,
+    InspectAnswer,
     Interrupted,
     LeasesReleased,
     ReleaseAnswer,
@@ -51,7 +56,7 @@ from sansio_cache.events import (
     Woke,
     WriterFound,
 )
-from sansio_cache.notices import Ended, FillRefused, Notice, OperationName, Stored, Waited
+from sansio_cache.notices import Ended, FillRefused, Missed, Notice, OperationName, Stored, Waited
 from sansio_cache.operations.set_many import Item
 from sansio_cache.step import (
     Abandoned,
@@ -119,19 +124,22 @@ def add(request: AddRequest, *, skip: MissReason | None = None) -> Step:
 class AddClaiming(AsksStore):
     """Waits for a hold, or to hear that there is a value.
 
-    Next: AddClaiming | AddFilling | AddWaiting | AddReleasing | done
+    Next: AddClaiming | AddFilling | AddWaiting | AddVerifying | AddReleasing | done
     """
 
     request: AddRequest
     turn: int
     """How often it was waited before."""
     budget: Budget
+    refused: bytes = b""
+    """The `filled_by` of a value that nobody has signed who knows a key; empty for none."""
 
     def ask(self, *notices: Notice) -> Step:
         """The step that waits in this state."""
         request = self.request
         timeout_s = self.budget.timeout_s
-        command = ClaimCell(request.key, request.nonce, request.hold_ms, timeout_s, request.capture)
+        who = (request.key, request.nonce, request.hold_ms)
+        command = ClaimCell(*who, timeout_s, request.capture, self.refused)
         return Step(self, command, notices=notices)
 
     def receive(self, event: Event) -> Step:
@@ -147,6 +155,8 @@ class AddClaiming(AsksStore):
                 return AddFilling(request, fill, request.timeouts.from_now(now_s)).ask()
             case HoldsTaken():
                 raise unexpected(self, event)
+            case ValueFound(now_s=now_s) if request.item.codec.signer is not None:
+                return AddVerifying(self, request.timeouts.from_now(now_s)).ask()
             case ValueFound(now_s=now_s):
                 return request.end(Added(False), now_s)
             case WriterFound(now_s=now_s, left_ms=left_ms):
@@ -167,6 +177,50 @@ class AddClaiming(AsksStore):
             return request.end(TookTooLong(now_s - request.started_s), now_s)
         sleep = watching((request.key,), request.nonce, request.seed, self.turn, left_s, left_to_wait_s)
         return Step(AddWaiting(self, now_s), sleep)
+
+
+@attrs.frozen
+class AddVerifying(AsksStore):
+    """Waits for the value that was found, as it counts only where it is signed.
+
+    Next: AddVerifying | AddClaiming | done
+    """
+
+    claiming: AddClaiming
+    budget: Budget
+
+    def ask(self, *notices: Notice) -> Step:
+        """The step that waits in this state."""
+        command = InspectCell(self.claiming.request.key, self.budget.timeout_s)
+        return Step(self, command, notices=notices)
+
+    def receive(self, event: Event) -> Step:
+        """End, or take its place."""
+        if not isinstance(event, InspectAnswer):
+            raise unexpected(self, event)
+        claiming = self.claiming
+        request = claiming.request
+        match event:
+            case CellInspected(now_s=now_s, cell=cell, server_ms=server_ms):
+                if isinstance(cell, Foreign):
+                    return request.end(Added(False), now_s)
+                is_value = cell is not None and cell.kind == Kind.VALUE
+                verdict = weigh(cell, request.key, server_ms, (), request.item.codec.signer)
+                is_forged = is_value and isinstance(verdict, Unservable)
+                if is_value and not is_forged:
+                    return request.end(Added(False), now_s)
+                if now_s >= request.started_s + request.wait_s:
+                    return request.end(TookTooLong(now_s - request.started_s), now_s)
+                # It is gone by now, or is to go.
+                refused = b"" if cell is None else cell.filled_by
+                again = evolve(claiming, refused=refused, budget=request.timeouts.from_now(now_s))
+                return again.ask(*((Missed(request.key, MissReason.SIGNATURE),) if is_forged else ()))
+            case StoreFailed(now_s=now_s):
+                return self.retry(event) or request.end(unavailable(event), now_s, *gave_up(event))
+            case Interrupted():
+                return ended(Abandoned())
+            case _:
+                assert_never(event)
 
 
 @attrs.frozen

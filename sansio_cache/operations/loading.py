@@ -374,9 +374,10 @@ class LoadComputing(Struct, frozen=True):
                 return self._without_fill(outcome, now_s, *missed, loaded, outlived)
             return remove(request, self.load_id, outcome, now_s, *missed, loaded, outlived)
         key = request.variant or request.name
-        body = seal(key, request.codec, payload, took_s, self.versions)
+        ttls = request.expiry_ms(given)
+        body = seal(key, request.codec, payload, took_s, self.versions, self.grant, ttls[0])
         lease_ms = unrenewed_ms(request.policy.lease_ms, took_s) if self.is_empty else 0
-        fill = Fill(key, self.grant, *request.expiry_ms(given), body, Kind.EMPTY, lease_ms)
+        fill = Fill(key, self.grant, *ttls, body, Kind.EMPTY, lease_ms)
         budget = request.budget(now_s)
         filling = LoadFilling(request, self.load_id, fill, self.versions, outcome, budget)
         return filling.ask(*missed, loaded)

@@ -31,6 +31,7 @@ from sansio_cache.entry import (
     Verdict,
     examine,
     is_fresh,
+    longest_life_ms,
     tags_of,
     variant_key,
     weigh,
@@ -49,6 +50,7 @@ from sansio_cache.events import (
 from sansio_cache.keys import TagName
 from sansio_cache.lookup import NO_ENTRY, EntryState, Lookup
 from sansio_cache.notices import Ended, Hit, Missed, Notice, OperationName, Touched
+from sansio_cache.signing import Signer
 from sansio_cache.step import (
     Abandoned,
     AsksStore,
@@ -94,6 +96,13 @@ class LookRequest:
     """Keys of tags whose removal the store has not been told of yet."""
     longer: Longer | None = None
     """How much longer it is to live where it is fresh."""
+    signer: Signer | None = None
+    """What verifies entries, where they are signed and no value is wanted."""
+
+    @property
+    def is_signed(self) -> bool:
+        """Whether entries are signed."""
+        return self.signer is not None or (self.codec is not None and self.codec.signer is not None)
 
     def end(self, outcome: Outcome, now_s: float, *notices: Notice) -> Step:
         """The last step."""
@@ -162,7 +171,7 @@ class LookInspecting(AsksStore):
         """What the cell is worth, for these versions of its tags."""
         codec = self.request.codec
         if codec is None:
-            return weigh(found.cell, self.key, server_ms, versions)
+            return weigh(found.cell, self.key, server_ms, versions, self.request.signer)
         return examine(found.cell, self.key, codec, server_ms, versions)
 
     def decide(self, found: CellInspected, verdict: Verdict, now_s: float) -> Step:
@@ -204,12 +213,16 @@ class LookInspecting(AsksStore):
         if not servable.fresh:
             return request.end(Looked(lookup), now_s, Missed(request.key, MissReason.EXPIRED))
         if servable.is_absent or request.longer is None:
-            return request.end(Looked(lookup), now_s, Hit(request.key))
+            looked = Looked(lookup, cell=self.main or cell, server_ms=found.server_ms)
+            return request.end(looked, now_s, Hit(request.key))
         cells = [(self.key, cell.filled_by)]
         if self.main is not None:
             cells.append((request.key, self.main.filled_by))
-        budget = request.timeouts.from_now(now_s)
-        return LookTouching(request, request.longer, lookup, tuple(cells), names, budget).ask()
+        longer, budget = request.longer, request.timeouts.from_now(now_s)
+        if request.is_signed:  # past that, nobody would believe it
+            longest_ms = min(longest_life_ms(each) for each in (cell, self.main or cell))
+            longer = evolve(longer, max_life_ms=min(longer.max_life_ms, longest_ms))
+        return LookTouching(request, longer, lookup, tuple(cells), names, budget).ask()
 
 
 def state_of(verdict: Verdict) -> EntryState:

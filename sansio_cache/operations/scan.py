@@ -32,6 +32,7 @@ from sansio_cache.lookup import EntryState
 from sansio_cache.notices import Ended, Notice, OperationName
 from sansio_cache.operations.delete_pattern import PatternRequest
 from sansio_cache.operations.lookup import state_of
+from sansio_cache.signing import Signer
 from sansio_cache.step import (
     Abandoned,
     AsksStore,
@@ -45,9 +46,19 @@ from sansio_cache.step import (
 from sansio_cache.tags import known, tag_keys
 
 
-def scan(request: PatternRequest, cursor: int, bypassed: frozenset[str] = frozenset()) -> Step:
-    """Begin to find a page. `bypassed` are keys of tags whose removal the store was not told of yet."""
-    return ScanPaging(request, cursor, bypassed, request.timeouts.from_now(request.started_s)).ask()
+def scan(
+    request: PatternRequest,
+    cursor: int,
+    bypassed: frozenset[str] = frozenset(),
+    signer: Signer | None = None,
+) -> Step:
+    """Begin to find a page.
+
+    `bypassed` are keys of tags whose removal the store was not told of yet. `signer` verifies entries, where
+    they are signed.
+    """
+    budget = request.timeouts.from_now(request.started_s)
+    return ScanPaging(request, cursor, bypassed, budget, signer).ask()
 
 
 def nothing_found() -> Step:
@@ -79,6 +90,7 @@ class ScanPaging(AsksStore):
     cursor: int
     bypassed: frozenset[str]
     budget: Budget
+    signer: Signer | None
 
     def ask(self, *notices: Notice) -> Step:
         """The step that waits in this state."""
@@ -97,7 +109,7 @@ class ScanPaging(AsksStore):
                 if not keys:
                     return _end(request, cursor, (), (), now_s)
                 budget = request.timeouts.from_now(now_s)
-                return ScanReading(request, cursor, self.bypassed, keys, budget).ask()
+                return ScanReading(request, cursor, self.bypassed, keys, budget, self.signer).ask()
             case StoreFailed():
                 return self.retry(event) or _fail(request, event)
             case Interrupted():
@@ -118,6 +130,7 @@ class ScanReading(AsksStore):
     bypassed: frozenset[str]
     keys: tuple[str, ...]
     budget: Budget
+    signer: Signer | None
 
     def ask(self, *notices: Notice) -> Step:
         """The step that waits in this state."""
@@ -131,7 +144,8 @@ class ScanReading(AsksStore):
         match event:
             case CellsRead(now_s=now_s, cells=cells) if len(cells) == len(self.keys):
                 pairs = zip(cells, self.keys, strict=True)
-                verdicts = tuple(weigh(cell, key, event.server_ms) for cell, key in pairs)
+                server_ms, signer = event.server_ms, self.signer
+                verdicts = tuple(weigh(cell, key, server_ms, (), signer) for cell, key in pairs)
                 tags = tuple(
                     dict.fromkeys(
                         tag for each in verdicts if isinstance(each, Unchecked) for tag in each.tags
@@ -182,7 +196,7 @@ class ScanChecking(AsksStore):
                 for cell, key, verdict in zip(found.cells, reading.keys, self.verdicts, strict=True):
                     if isinstance(verdict, Unchecked):
                         own = tuple((tag, current[tag]) for tag in verdict.tags)
-                        verdicts.append(weigh(cell, key, found.server_ms, own))
+                        verdicts.append(weigh(cell, key, found.server_ms, own, reading.signer))
                     else:
                         verdicts.append(verdict)
                 return _end(reading.request, reading.cursor, reading.keys, tuple(verdicts), now_s)

@@ -64,7 +64,7 @@ class Item:
 
         `hold_ms` is how long the hold was to last, 0 where it may have been renewed.
         """
-        body = seal(self.key, self.codec, self.payload, 0.0, versions)
+        body = seal(self.key, self.codec, self.payload, 0.0, versions, grant, self.hard_ttl_ms)
         return Fill(self.key, grant, self.hard_ttl_ms, self.soft_ttl_ms, body, Kind.HOLD, hold_ms)
 
 

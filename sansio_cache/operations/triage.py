@@ -253,8 +253,9 @@ def triage_values(
         if is_storable and not lives and want.replaces:
             gone.append(key)
         elif is_storable and lives:
-            body = seal(key, request.each.codec, payload, took_s, want.tied(versions))
             ttls_ms = request.each.expiry_ms(given[name], want.place)
+            tied = want.tied(versions)
+            body = seal(key, request.each.codec, payload, took_s, tied, want.grant, ttls_ms[0])
             left_ms = 0 if want.replaces else lease_ms
             fills.append(Fill(key, want.grant, *ttls_ms, body, Kind.EMPTY, left_ms))
         else:

@@ -19,6 +19,7 @@ import attrs
 
 from sansio_cache.backoff import contended_pause_s
 from sansio_cache.budget import Budget, StoreTimeouts
+from sansio_cache.cell import Cell
 from sansio_cache.codec import Codec
 from sansio_cache.commands import Compute, Sleep
 from sansio_cache.entry import MissReason
@@ -147,7 +148,9 @@ class UpdateLooking:
         if not lookup.is_fresh:
             return self._end(Missing(), now_s, *notices)
         assert lookup.version is not None
-        computing = UpdateComputing(request, self.turn, lookup.version)
+        is_signed = request.codec.signer is not None
+        seen = (outcome.cell, outcome.server_ms) if is_signed else (None, 0)
+        computing = UpdateComputing(request, self.turn, lookup.version, *seen)
         if request.amount is None:
             command = Compute(request.key, None, lookup.value, request.key)
             return Step(computing, command, notices=notices)
@@ -171,6 +174,10 @@ class UpdateComputing:
     turn: int
     version: bytes
     """The id of the value that it is given."""
+    of: Cell | None = None
+    """The cell of that value, where entries are signed."""
+    seen_ms: int = 0
+    """When the store has shown it, on the server's clock."""
 
     def receive(self, event: Event) -> Step:
         """Store what it gives."""
@@ -195,7 +202,8 @@ class UpdateComputing:
         except SerializationError as error:
             return request.end(Raised(error), now_s, *notices)
         item = Item(request.key, request.codec, encoded.payload, request.hard_ttl_ms, request.soft_ttl_ms)
-        swap = SwapRequest(item, self.version, request.nonce, request.timeouts, now_s)
+        seen = (self.of, self.seen_ms)
+        swap = SwapRequest(item, self.version, request.nonce, request.timeouts, now_s, *seen)
         budget = request.timeouts.from_now(now_s)
         return UpdateSwapping(request, self.turn, swap, Updated(encoded.value), budget).ask(*notices)
 

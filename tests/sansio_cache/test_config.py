@@ -223,6 +223,7 @@ VARIABLES = {
     "SANSIO_CACHE_MEMORY_MAX_ENTRIES": "4",
     "SANSIO_CACHE_MEMORY_MAX_BYTES": "5",
     "SANSIO_CACHE_ON_UNSTORABLE": "raise",
+    "SANSIO_CACHE_SIGNING_KEYS": "the new key of the shop, the old key of the shop",
     "SANSIO_CACHE_REDIS_ENABLED": "No",
     "SANSIO_CACHE_REDIS_URL": URL,
     "SANSIO_CACHE_REDIS_CONNECT_TIMEOUT_S": "6",
@@ -245,6 +246,7 @@ class TestFromEnv:
             memory_max_entries=4,
             memory_max_bytes=5,
             on_unstorable="raise",
+            signing_keys=[b"the new key of the shop", "the old key of the shop"],
             redis=RedisConfig(
                 enabled=False,
                 url=URL,

@@ -90,6 +90,7 @@ from support.machines import (
     INTS,
     KEY,
     NONCE,
+    SIGNED,
     TEXTS,
     THEIRS,
     TIMEOUTS,
@@ -178,6 +179,10 @@ def primitives():
         yield update(UpdateRequest(KEY, INTS, 0, 0, NONCE, 1, 30.0, TIMEOUTS, 0.0, amount))
     yield update(UpdateRequest(KEY, TEXTS, 0, 0, NONCE, 1, 30.0, TIMEOUTS, 0.0, 1))
     yield swap(SwapRequest(item, V1, NONCE, TIMEOUTS, 0.0))
+    signed = Item(KEY, SIGNED, b"7", 60_000, 0)
+    yield add(AddRequest(signed, NONCE, 1, 5_000, 30.0, TIMEOUTS, 0.0))
+    yield swap(SwapRequest(signed, THEIRS, NONCE, TIMEOUTS, 0.0))
+    yield update(UpdateRequest(KEY, SIGNED, 0, 0, NONCE, 1, 30.0, TIMEOUTS, 0.0, 1))
     for skip in (MissReason.STORE_ERROR, MissReason.BYPASSED):
         yield add(AddRequest(item, NONCE, 1, 5_000, 30.0, TIMEOUTS, 0.0), skip=skip)
         yield swap(SwapRequest(item, V1, NONCE, TIMEOUTS, 0.0), skip=skip)
@@ -223,7 +228,8 @@ def events_at(now_s):
     yield from (HoldsTaken(now_s, (GRANT,) * count, ()) for count in (0, 1, 2))
     yield from (HoldsTaken(now_s, (GRANT,) * count, (V1,)) for count in (1, 2))
     yield CellsExpired(now_s, 1)
-    yield from (CellInspected(now_s, cell, 500, 1_000) for cell in (*cells, absent_cell(soft_ms=1)))
+    inspected = (*cells, absent_cell(soft_ms=1), value_cell(7, codec=SIGNED))
+    yield from (CellInspected(now_s, cell, 500, 1_000) for cell in inspected)
     yield ValueFound(now_s)
     yield from (CellSwapped(now_s, version) for version in (None, V1))
     yield from (CellTouched(now_s, touched) for touched in (False, True))

@@ -27,6 +27,7 @@ from sansio_cache.memory_store import MemoryStore
 from sansio_cache.notices import Notice
 from sansio_cache.operations.loading import LoadRequest
 from sansio_cache.policy import Policy
+from sansio_cache.signing import Signer
 from sansio_cache.single_flight import Following, Ticket
 from sansio_cache.step import Outcome, Step
 from sansio_cache.tags import Versions
@@ -35,6 +36,10 @@ from sansio_cache.ttl import NO_JITTER
 KEY: Final = "shop:user:1"
 INTS: Final = codec_for(int, 1_000)
 TEXTS: Final = codec_for(str, 1_000)
+SIGNED: Final = codec_for(
+    int, 1_000, signer=Signer((b"a key of 16 bytes", b"an older key, too"), 60_000, 5_000)
+)
+"""What is signed by the first of its keys lives for 60 s from its load on, or for its own life and 5 s."""
 TIMEOUTS: Final = StoreTimeouts()
 """100 ms an attempt, 250 ms an operation, three attempts."""
 NONCE: Final = b"nonce-01"
@@ -57,7 +62,7 @@ def value_cell(
     load_s: float = 0.0,
 ) -> Cell:
     """A cell that holds a value which readers of `key` can read."""
-    body = seal(key, codec, codec.encode(value).payload, load_s, versions)
+    body = seal(key, codec, codec.encode(value).payload, load_s, versions, filled_by, 60_000)
     return Cell(Kind.VALUE, NO_GRANT, 0, soft_ms, filled_by, body)
 
 

@@ -1,8 +1,9 @@
 """Add, event by event; what callers see is in `test_primitives.py`."""
 
-from sansio_cache.commands import ClaimCell, FillCells, Lease, ReleaseLeases, Sleep
+from sansio_cache.commands import ClaimCell, FillCells, InspectCell, Lease, ReleaseLeases, Sleep
 from sansio_cache.entry import MissReason
 from sansio_cache.events import (
+    CellInspected,
     CellsFilled,
     FailureKind,
     FillResult,
@@ -10,19 +11,20 @@ from sansio_cache.events import (
     Interrupted,
     LeasesReleased,
     StoreFailed,
+    ValueFound,
     Woke,
     WriterFound,
 )
 from sansio_cache.operations.add import AddRequest, add
 from sansio_cache.operations.set_many import Item
 from sansio_cache.step import Abandoned, Added, Refused, TookTooLong, Unavailable, Unknown
-from support.machines import GRANT, INTS, KEY, NONCE, TIMEOUTS, Script
+from support.machines import GRANT, INTS, KEY, NONCE, SIGNED, THEIRS, TIMEOUTS, Script, value_cell
 
 HELD = HoldsTaken(0.0, (GRANT,))
 
 
-def adding(wait_s=30.0):
-    item = Item(KEY, INTS, b"7", 60_000, 0)
+def adding(wait_s=30.0, codec=INTS):
+    item = Item(KEY, codec, b"7", 60_000, 0)
     return Script(add(AddRequest(item, NONCE, 1, 5_000, wait_s, TIMEOUTS, 0.0)))
 
 
@@ -39,6 +41,22 @@ def test_who_has_waited_for_long_enough_asks_no_more():
     script = adding().give(WriterFound(0.0, 5_000))
     assert isinstance(script.command, Sleep)
     script.give(Woke(31.0), WriterFound(31.0, 5_000))
+    assert script.outcome == TookTooLong(31.0)
+
+
+def test_a_value_that_nobody_has_signed_is_none():
+    script = adding(codec=SIGNED).give(ValueFound(0.0))
+    assert isinstance(script.command, InspectCell)
+    script.give(CellInspected(0.0, value_cell(7), 500, 1_000))
+    assert script.command == ClaimCell(KEY, NONCE, 5_000, TIMEOUTS.operation_s, refused=THEIRS)
+    script.give(ValueFound(0.0), CellInspected(0.0, None, 0, 1_000))
+    assert script.command == ClaimCell(KEY, NONCE, 5_000, TIMEOUTS.operation_s)
+    script.give(ValueFound(0.0), CellInspected(0.0, value_cell(7, codec=SIGNED), 500, 1_000))
+    assert script.outcome == Added(False)
+
+
+def test_who_meets_one_forged_value_after_the_other_gives_up():
+    script = adding(codec=SIGNED).give(ValueFound(31.0), CellInspected(31.0, value_cell(7), 500, 1_000))
     assert script.outcome == TookTooLong(31.0)
 
 
