@@ -35,6 +35,7 @@ from sansio_cache.notices import (
     SoftExpired,
     StaleServed,
     StoreAnswered,
+    StoreAsked,
     Stored,
     StoreErrored,
     StoreGaveUp,
@@ -112,6 +113,9 @@ def describe(notice: Notice) -> str:  # noqa: C901 - one case for each notice is
             return f"went on without the store ({_words(kind)})"
         case StoreAnswered():
             return "the store serves again"
+        case StoreAsked(command=command, took_s=took_s, failure=failure):
+            came = "answered" if failure is None else f"failed ({_words(failure)})"
+            return f"the store was asked ({command}) and {came} after {_span(took_s)}"
         case Invalidated(keys=keys):
             return f"removed {_keys(len(keys))} on request"
         case SoftExpired(keys=keys):

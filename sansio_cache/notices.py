@@ -291,6 +291,30 @@ class StoreAnswered(Struct, frozen=True):
     part: str = ONE_PART
 
 
+class StoreAsked(Struct, frozen=True, gc=False):
+    """A command of the store is over. This is told to those alone who name it.
+
+    It is told in the thread or task that has asked. One that was interrupted is not told of.
+    """
+
+    command: str
+    """The class of it, such as `ReadCell`."""
+    words: tuple[str, ...]
+    """What the server was asked, such as `GET`, one word for each; nothing where there is no server."""
+    took_s: float
+    part: str
+    """Which part of the store was asked."""
+    failure: FailureKind | None = None
+    system: str = ""
+    """What kind of server it is: `redis`; empty where there is none."""
+    host: str = ""
+    """Where it is, as the cache was told; the path of a socket."""
+    port: int = 0
+    """0 for a socket."""
+    database: str = ""
+    """Its number."""
+
+
 class Invalidated(Struct, frozen=True):
     """Keys were removed from the store."""
 
@@ -388,6 +412,7 @@ Notice = (
     | StoreErrored
     | StoreGaveUp
     | StoreAnswered
+    | StoreAsked
     | Invalidated
     | SoftExpired
     | InvalidationFailed

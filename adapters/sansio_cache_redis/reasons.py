@@ -86,10 +86,20 @@ class Where:
     Attributes:
         place: `host:port`, or the path of a socket.
         is_tls: Whether it is spoken to by TLS.
+        database: The number of the database, as a text.
     """
 
     place: str
     is_tls: bool = False
+    database: str = "0"
+
+    @property
+    def address(self) -> tuple[str, str, int, str]:
+        """The same in parts, for those who are told of commands: system, host, port, database."""
+        host, colon, port = self.place.rpartition(":")
+        if not (colon and port.isdecimal()):
+            return "redis", self.place, 0, self.database
+        return "redis", host.removeprefix("[").removesuffix("]"), int(port), self.database
 
 
 def reason_of(error: BaseException, where: Where) -> tuple[str, Exception | None]:

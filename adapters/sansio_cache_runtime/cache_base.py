@@ -89,6 +89,10 @@ def warn_of_dropped(namespace: str, count: int, close: str, block: str) -> None:
 class RunningDriver(Protocol):
     """A driver of either colour, as far as it matters here."""
 
+    def observe(self) -> None:
+        """Have commands told of, or not any more."""
+        ...
+
     @property
     def open_connections(self) -> int:
         """How many connections to the store are open."""
@@ -100,7 +104,7 @@ class RunningDriver(Protocol):
         ...
 
     @property
-    def refreshes(self) -> tuple[int, int]:
+    def refresh_counts(self) -> tuple[int, int]:
         """How many refreshes are under way, and how many wait for a thread."""
         ...
 
@@ -157,7 +161,7 @@ class CacheBase(ABC):
         """How the cache is now."""
         drivers = tuple(self._drivers())
         parts = [part for driver in drivers for part in driver.parts] or [ONE_PART]
-        running, waiting = zip((0, 0), *(driver.refreshes for driver in drivers), strict=True)
+        running, waiting = zip((0, 0), *(driver.refresh_counts for driver in drivers), strict=True)
         return CacheState(
             parts=dict.fromkeys(parts, PartStats()) | self._coordinator.part_stats(),
             connections=sum(driver.open_connections for driver in drivers),
@@ -165,6 +169,11 @@ class CacheBase(ABC):
             refreshes_running=sum(running),
             refreshes_waiting=sum(waiting),
         )
+
+    def _observe(self) -> None:
+        """Have commands told of in all drivers, where somebody wants to be told."""
+        for driver in self._drivers():
+            driver.observe()
 
     @abstractmethod
     def _drivers(self) -> Iterable[RunningDriver]:
@@ -188,8 +197,9 @@ class CacheBase(ABC):
 
         Args:
             subscriber: A plain function of one notice; see `sansio_cache.notices`. No notice holds a value.
-            kinds: The classes of notices that it is told of; None for all. Where nobody asks for `Hit`,
-                `Began` or `Ended`, hits cost what they cost without a subscriber.
+            kinds: The classes of notices that it is told of; None for all but `StoreAsked`. Where nobody
+                asks for `Hit`, `Began`, `Ended` or `StoreAsked`, hits cost what they cost without a
+                subscriber.
 
         Returns:
             A function that ends the subscription; calling it again does nothing.
@@ -199,7 +209,14 @@ class CacheBase(ABC):
                 holds something else than classes of notices.
         """
         check_subscriber(subscriber)
-        return self._recorder.subscribers.subscribe(subscriber, check_kinds(kinds))
+        unsubscribe = self._recorder.subscribers.subscribe(subscriber, check_kinds(kinds))
+        self._observe()
+
+        def end() -> None:
+            unsubscribe()
+            self._observe()
+
+        return end
 
     def explain(self) -> AbstractContextManager[Explanation]:
         """Collect what this cache's calls in the block do, as an explanation that can be read.

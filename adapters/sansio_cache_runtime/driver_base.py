@@ -58,6 +58,7 @@ from sansio_cache_runtime.loaders import (
     own_copy,
     refuse_recursion,
 )
+from sansio_cache_runtime.observed import Observed
 from sansio_cache_runtime.outside_names import OutsideNames, outside_names
 from sansio_cache_runtime.process import asking_inside, process_lock
 from sansio_cache_runtime.recorder import Recorder
@@ -200,6 +201,17 @@ class DriverBase(ABC, Generic[E, B]):
         self._watches: set[Watch] = set()
         self._lease_renewer: LeaseRenewerBase
         self._busy: Busy
+
+    def observe(self) -> None:
+        """Have commands told of, or not any more, as somebody wants to be told of them."""
+        backend: Any = self._backend
+        if self._recorder.subscribers.wants_commands == isinstance(backend, Observed):
+            return
+        if isinstance(backend, Observed):
+            self._backend = backend.beneath
+        else:
+            backend = Observed(backend, self._recorder.subscribers, self._clock)
+            self._backend = backend
 
     def _note(self, notices: Sequence[Notice]) -> None:
         """Take in what an operation states: count it, heed it, and see to the store if it needs that."""
@@ -364,7 +376,7 @@ class DriverBase(ABC, Generic[E, B]):
         return tuple(getattr(self._backend, "parts", (ONE_PART,)))
 
     @property
-    def refreshes(self) -> tuple[int, int]:
+    def refresh_counts(self) -> tuple[int, int]:
         """How many refreshes in the background are under way, and how many wait for a thread."""
         return self._busy.running, self._busy.waiting
 

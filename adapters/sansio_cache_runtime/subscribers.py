@@ -18,7 +18,7 @@ import attrs
 
 from sansio_cache.describe import describe
 from sansio_cache.errors import ConfigurationError
-from sansio_cache.notices import Began, Ended, Hit, Notice
+from sansio_cache.notices import Began, Ended, Hit, Notice, StoreAsked
 from sansio_cache.signals import let_through
 from sansio_cache_runtime.blocks import block
 from sansio_cache_runtime.context import set_safely
@@ -34,9 +34,12 @@ Subscriber = Callable[[Any], object]
 Kinds = frozenset[type[Notice]]
 """Classes of notices."""
 
-_ALL: Final[Kinds] = frozenset(get_args(Notice))
+_KNOWN: Final[Kinds] = frozenset(get_args(Notice))
+_ALL: Final[Kinds] = _KNOWN - {StoreAsked}
+"""What is told to those who name nothing: commands are many, and each costs a look at the clock."""
 _OF_HITS: Final[Kinds] = frozenset({Began, Hit, Ended})
 """What is told of a hit."""
+_NOT_EXPLAINED: Final = (Began, StoreAsked)
 
 
 @attrs.define(eq=False)
@@ -104,6 +107,8 @@ class Subscribers:
         """Whether there is anybody to tell: all that a cache without one pays for."""
         self.wants_hits = False
         """Whether somebody is to be told of hits, or of operations from begin to end: mostly not."""
+        self.wants_commands = False
+        """Whether somebody is to be told of commands of the store."""
 
     def subscribe(self, subscriber: Subscriber, kinds: Kinds = _ALL) -> Callable[[], None]:
         """Tell a function of every notice of these kinds; call what is given back to end that."""
@@ -138,7 +143,7 @@ class Subscribers:
         """Tell everybody. What a subscriber raises is logged once; only what ends a program goes on."""
         for explaining in _told.get():
             if explaining.subscribers is self and not explaining.is_over:
-                told = [notice for notice in notices if not isinstance(notice, Began)]
+                told = [notice for notice in notices if not isinstance(notice, _NOT_EXPLAINED)]
                 explaining.explanation.notices.extend(told)
         if not self._subscribers or self._kinds.isdisjoint(map(type, notices)):
             return
@@ -176,6 +181,7 @@ class Subscribers:
     def _settle(self) -> None:
         self._kinds = frozenset().union(*(each.kinds for each in self._subscribers))
         self.wants_hits = self._explanations > 0 or not self._kinds.isdisjoint(_OF_HITS)
+        self.wants_commands = StoreAsked in self._kinds
         self.is_there = bool(self._subscribers or self._explanations)
 
 
@@ -194,7 +200,7 @@ def check_kinds(kinds: Any) -> Kinds:
         return _ALL
     given = (kinds,) if isinstance(kinds, type) or not isinstance(kinds, Iterable) else tuple(kinds)
     for kind in given:
-        if kind not in _ALL:
+        if kind not in _KNOWN:
             raise ConfigurationError(
                 "kinds= takes classes of sansio_cache.notices, as in kinds=[Missed, Loaded]; got "
                 f"{kind!r:.80}"

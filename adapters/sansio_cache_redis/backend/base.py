@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, Generic
+from typing import Any, Final, Generic
 
 import attrs
 
+from sansio_cache.commands import ReadCell, StoreCommand
 from sansio_cache.config import CacheConfig
 from sansio_cache.health import Health
 from sansio_cache.keys import ONE_PART
@@ -18,7 +19,10 @@ from sansio_cache_redis.health import judge, too_far
 from sansio_cache_redis.reading import EventReader
 from sansio_cache_redis.reasons import Where, reason_of
 from sansio_cache_redis.topology.single import C, SingleServer
+from sansio_cache_redis.wire import encode
 from sansio_cache_runtime.backend import Listener
+
+_READ: Final = ("GET",)
 
 
 class BaseBackend(Generic[C]):
@@ -45,6 +49,8 @@ class BaseBackend(Generic[C]):
         self._where = where
         self.place = where.place
         """Where the server is, for messages: `host:port`, or the path of a socket."""
+        self.address = where.address
+        """The same for those who are told of commands."""
         self.listener: Listener | None = listener
         self._config = config
         self._server = server
@@ -60,6 +66,12 @@ class BaseBackend(Generic[C]):
     def open_connections(self) -> int:
         """How many connections are open, but for those of a client of the user's."""
         return int(getattr(self.connections, "count", 0))
+
+    def words_of(self, command: StoreCommand) -> tuple[str, ...]:
+        """What the server is asked for a command: one word for each."""
+        if isinstance(command, ReadCell):  # as mostly
+            return _READ
+        return tuple(args[0].decode() for args in encode(command, self._dialect))
 
     def part_of(self, key: str) -> str:
         """The part of the store that a key is in: what can fail alone."""

@@ -215,10 +215,11 @@ def where_of(config: RedisConfig, client: Any | None) -> Where:
     """Where the server is, for messages: that of a client of the user's, where there is one."""
     if client is None:
         url = read_url(config.url)
-        return Where(url.place, url.scheme == "rediss")
+        return Where(url.place, url.scheme == "rediss", str(url.database))
     settings = client.connection_pool.connection_kwargs
     path = settings.get("path")
-    return Where(str(path) if path else f"{settings.get('host', 'localhost')}:{settings.get('port', 6379)}")
+    place = str(path) if path else f"{settings.get('host', 'localhost')}:{settings.get('port', 6379)}"
+    return Where(place, database=str(settings.get("db") or 0))
 
 
 def check_any_client(client: Any) -> None:

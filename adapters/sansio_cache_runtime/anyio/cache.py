@@ -983,7 +983,7 @@ class Cache(Primitives):
     def _make_driver(self, backend: AnyioBackend, background: Background) -> Driver:
         self._coordinator.part_of = backend.part_of
         self._recorder.know_place(getattr(backend, "place", ""))
-        return self._driver_class(
+        driver = self._driver_class(
             backend,
             self._coordinator,
             self._recorder,
@@ -992,6 +992,8 @@ class Cache(Primitives):
             self._requests.clock,
             self._endings,
         )
+        driver.observe()
+        return driver
 
     def _after_fork(self) -> None:
         """In the child: no loop of the parent runs here, and its connections are the parent's."""

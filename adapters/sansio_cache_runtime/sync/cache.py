@@ -923,6 +923,7 @@ class Cache(Primitives):
             self._requests.timeouts,
             self._requests.clock,
         )
+        self._driver.observe()
 
     def _after_fork(self) -> None:
         """In the child: no thread of the parent is here, and its connections are the parent's."""

@@ -1,0 +1,68 @@
+"""Observed: a backend that tells subscribers of each command. Of both colours.
+
+It is in the place of a backend only while somebody wants to be told: nobody else pays for looks at the clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from sansio_cache.commands import StoreCommand
+from sansio_cache.events import StoreEvent, StoreFailed
+from sansio_cache.notices import StoreAsked
+from sansio_cache_runtime.subscribers import Subscribers
+
+
+class Observed:
+    """Is the backend that it wraps, but that its commands are told of.
+
+    Args:
+        beneath: The backend.
+        subscribers: Whom to tell.
+        clock: Monotonic, in seconds.
+    """
+
+    def __init__(self, beneath: Any, subscribers: Subscribers, clock: Callable[[], float]) -> None:
+        self.beneath = beneath
+        self._subscribers = subscribers
+        self._clock = clock
+        self._words: Callable[[StoreCommand], tuple[str, ...]] = getattr(beneath, "words_of", _no_words)
+        self._address: tuple[str, str, int, str] = getattr(beneath, "address", ("", "", 0, ""))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.beneath, name)
+
+    def perform(self, command: StoreCommand) -> StoreEvent:
+        """Do what is asked, for threads."""
+        began_s = self._clock()
+        event: StoreEvent = self.beneath.perform(command)
+        self._tell(command, event, self._clock() - began_s)
+        return event
+
+    async def answer(self, command: StoreCommand) -> StoreEvent:
+        """Do what is asked, for an event loop."""
+        began_s = self._clock()
+        event: StoreEvent = await self.beneath.answer(command)
+        self._tell(command, event, self._clock() - began_s)
+        return event
+
+    def _tell(self, command: StoreCommand, event: StoreEvent, took_s: float) -> None:
+        failure = event.kind if isinstance(event, StoreFailed) else None
+        part = event.part if isinstance(event, StoreFailed) else self.beneath.part_of(_key_of(command))
+        told = StoreAsked(type(command).__name__, self._words(command), took_s, part, failure, *self._address)
+        self._subscribers.tell((told,))
+
+
+def _no_words(command: StoreCommand) -> tuple[str, ...]:  # noqa: ARG001
+    return ()
+
+
+def _key_of(command: Any) -> str:
+    """A key that a command is about, by which its part is found."""
+    for name in ("key", "keys", "leases", "lease_requests", "fills"):
+        found = getattr(command, name, None)
+        if found:
+            first = found if isinstance(found, str) else found[0]
+            return first if isinstance(first, str) else str(getattr(first, "key", ""))
+    return ""
