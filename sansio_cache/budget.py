@@ -10,9 +10,14 @@ retry.
 
 from __future__ import annotations
 
+from typing import Final
+
 from msgspec import Struct
 
-from sansio_cache.events import StoreFailed
+from sansio_cache.events import FailureKind, StoreFailed
+
+MOST_REDIRECTS: Final = 6
+"""How often one step may ask again because a key was elsewhere."""
 
 
 class StoreTimeouts(Struct, frozen=True):
@@ -37,17 +42,19 @@ class Budget(Struct, frozen=True, gc=False):
     """The seconds that the attempt may take which begins now."""
     attempts: int
     """How many attempts are left, this one included."""
+    redirects: int = MOST_REDIRECTS
+    """How often it may be told that it has asked in the wrong place: nothing was done then."""
 
     def at(self, now_s: float) -> Budget:
         """The same for an attempt that begins at `now_s`, and not when the budget was made."""
         timeout_s = max(min(self.timeout_s, self.deadline_s - now_s), 0.0)
-        return Budget(self.deadline_s, timeout_s, self.attempts)
+        return Budget(self.deadline_s, timeout_s, self.attempts, self.redirects)
 
     def after(self, failure: StoreFailed) -> Budget | None:
         """The budget for another attempt that begins at once, or None."""
-        if not failure.kind.is_retryable or self.attempts <= 1:
+        now_s, attempts, redirects = failure.now_s, self.attempts - 1, self.redirects
+        if failure.kind is FailureKind.MOVED:
+            attempts, redirects = self.attempts, self.redirects - 1
+        if not failure.kind.is_retryable or attempts < 1 or redirects < 0 or now_s >= self.deadline_s:
             return None
-        now_s = failure.now_s
-        if now_s >= self.deadline_s:
-            return None
-        return Budget(self.deadline_s, min(self.timeout_s, self.deadline_s - now_s), self.attempts - 1)
+        return Budget(self.deadline_s, min(self.timeout_s, self.deadline_s - now_s), attempts, redirects)

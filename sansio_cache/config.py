@@ -36,7 +36,7 @@ from sansio_cache.policy import Policy, instance, one_of
 from sansio_cache.schema import name_of, without_none
 from sansio_cache.signing import Signer, own_secrets
 from sansio_cache.ttl import Ttl, ttl_seconds
-from sansio_cache.url import read_url, redact_url
+from sansio_cache.url import AddressMap, read_url, redact_url
 
 C = TypeVar("C")
 
@@ -77,6 +77,14 @@ def _limit(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
     if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
         raise ConfigurationError(
             f"{attribute.name} is None, for no limit, or a whole number from 1; got {_shown(value)}"
+        )
+
+
+def _address_map(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
+    if value is not None and not callable(value):
+        raise ConfigurationError(
+            f"{attribute.name} is a function of a host and a port that gives a host and a port, or None; got "
+            f"{_shown(value)}"
         )
 
 
@@ -145,7 +153,10 @@ class RedisConfig:
             the store. The one time-out that has to be set for a server that is further away.
         attempt_timeout_s: How long a connection may say nothing, while something is asked on it, before
             another is tried. None: two fifths of `operation_timeout_s`.
-        max_connections: How many connections may be open at once.
+        max_connections: How many connections may be open at once; in a cluster, to each of its nodes.
+        address_map: Of a cluster whose nodes know themselves by addresses that cannot be reached from here: a
+            function that is given the host and the port which the cluster has for a node, and gives those
+            under which it can be reached. It is called from any thread.
     """
 
     enabled: bool = attrs.field(default=True, validator=_boolean)
@@ -156,6 +167,7 @@ class RedisConfig:
         default=None, validator=attrs.validators.optional(_positive)
     )
     max_connections: int = attrs.field(default=4, validator=_count)
+    address_map: AddressMap | None = attrs.field(default=None, validator=_address_map, repr=False)
 
     def __attrs_post_init__(self) -> None:
         if self.silence_s > self.operation_timeout_s:
@@ -196,6 +208,7 @@ class CacheOptions(TypedDict, total=False):
     operation_timeout_s: float
     attempt_timeout_s: float | None
     max_connections: int
+    address_map: AddressMap | None
 
 
 @attrs.frozen(kw_only=True)
@@ -374,7 +387,7 @@ def _from_variables(cls: type, prefix: str, environ: Mapping[str, str]) -> dict[
     for name in attrs.fields_dict(cls):
         variable = f"{prefix}{name.upper()}"
         text = environ.get(variable, "").strip()
-        if text and hints[name] not in (RedisConfig, Policy, Migrations, Codecs):
+        if text and hints[name] not in (RedisConfig, Policy, Migrations, Codecs, AddressMap | None):
             try:
                 values[name] = _parse(hints[name], text)
                 # Validate alone, so that the error can name the variable.

@@ -35,6 +35,9 @@ class FailureKind(StrEnum):
     is no Redis."""
     MISPAIRED = "mispaired"
     """A reply that answers another command: the connection is not to be trusted (S9)."""
+    MOVED = "moved"
+    """The key is not at the part of the store that was asked, which has done nothing. Worth one more try, as
+    by now it is known where it is."""
     RESET = "reset"
     """The cache has closed the connection itself, as another reply on it was not to be trusted."""
     OVERLOADED = "overloaded"
@@ -92,6 +95,7 @@ _REFUSALS = frozenset(
         FailureKind.READ_ONLY,
         FailureKind.UNAVAILABLE,
         FailureKind.AUTHENTICATION,
+        FailureKind.MOVED,
     }
 )
 _RETRYABLE = frozenset(
@@ -100,6 +104,7 @@ _RETRYABLE = frozenset(
         FailureKind.CONNECTION,
         FailureKind.READ_ONLY,
         FailureKind.MISPAIRED,
+        FailureKind.MOVED,
         FailureKind.RESET,
     }
 )

@@ -12,8 +12,8 @@ database should be may be a piece of a password that holds a raw ``/``, ``?``, `
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from typing import Final
+from collections.abc import Callable, Mapping
+from typing import Final, TypeAlias
 
 import attrs
 
@@ -26,7 +26,19 @@ SENTINEL: Final = "redis+sentinel"
 _SENTINEL_TLS: Final = "rediss+sentinel"
 _SENTINELS: Final = {SENTINEL: "redis", _SENTINEL_TLS: _TLS}
 """What redis-py is told of the server that sentinels name, by the scheme of the URL."""
-_SCHEMES: Final = ("redis", _TLS, _UNIX, MEMORY, *_SENTINELS)
+CLUSTER: Final = "redis+cluster"
+_CLUSTER_TLS: Final = "rediss+cluster"
+_CLUSTERS: Final = {CLUSTER: "redis", _CLUSTER_TLS: _TLS}
+"""What redis-py is told of the nodes of a cluster, by the scheme of the cluster's URL."""
+_ALIASES: Final = {
+    "valkey": "redis",
+    "valkeys": _TLS,
+    "valkey+cluster": CLUSTER,
+    "valkeys+cluster": _CLUSTER_TLS,
+    "valkey+sentinel": SENTINEL,
+    "valkeys+sentinel": _SENTINEL_TLS,
+}
+_SCHEMES: Final = ("redis", _TLS, _UNIX, MEMORY, *_SENTINELS, *_CLUSTERS)
 _DEFAULT_PORT: Final = 6379
 _SENTINEL_PORT: Final = 26_379
 _MAX_PORT: Final = 65_535
@@ -42,19 +54,23 @@ _OF_SENTINELS: Final = "sentinel_"
 _SERVICE: Final = re.compile(r"[\w.-]+", re.ASCII)
 """As Redis has it: https://redis.io/docs/latest/operate/oss_and_stack/management/sentinel"""
 
+AddressMap: TypeAlias = Callable[[str, int], tuple[str, int]]
+"""Gives the host and port under which a node can be reached, of those that a cluster has for it."""
+
 
 @attrs.frozen
 class StoreUrl:
     """What a URL says.
 
     Attributes:
-        scheme: ``redis``, ``rediss``, ``unix`` or ``memory``. With sentinels, that of the server they name.
+        scheme: ``redis``, ``rediss``, ``unix`` or ``memory``. Of sentinels and of a cluster, that of the
+            servers that they name.
         place: Where the store is, for messages and logs: ``host:port``, or the path of a socket. No secret.
         database: The number of the database.
         text: The URL as redis-py is given it. It may hold a password.
         name: Of a store in memory; empty for one that a cache has to itself.
         service: What sentinels call the server; empty where none are meant.
-        seeds: Where these sentinels are, each ``host:port``.
+        seeds: Where these sentinels are, or the nodes that the URL of a cluster names, each ``host:port``.
         sentinel_options: What is for the connections to sentinels, as redis-py calls it. It may hold a
             password.
     """
@@ -68,11 +84,10 @@ class StoreUrl:
     seeds: tuple[str, ...] = ()
     sentinel_options: tuple[tuple[str, str], ...] = attrs.field(default=(), repr=False)
 
-
-def host_and_port(address: str) -> tuple[str, int]:
-    """The host and the port of an address."""
-    host, _, port = address.rpartition(":")
-    return host.removeprefix("[").removesuffix("]"), int(port)
+    @property
+    def is_cluster(self) -> bool:
+        """Whether a cluster is meant."""
+        return bool(self.seeds) and not self.service
 
 
 def redact_url(url: str) -> str:
@@ -85,6 +100,17 @@ def redact_url(url: str) -> str:
         return f"{scheme}://***"
     secret, _, host = place.rpartition("@")
     return f"{scheme}://{'***@' if secret else ''}{host}"
+
+
+def address_of(host: str, port: int) -> str:
+    """Where a server is, as one text: `host:port`, an IPv6 address in brackets."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def host_and_port(address: str) -> tuple[str, int]:
+    """The host and the port of an address."""
+    host, _, port = address.rpartition(":")
+    return host.removeprefix("[").removesuffix("]"), int(port)
 
 
 def read_url(url: str) -> StoreUrl:
@@ -101,11 +127,12 @@ def read_url(url: str) -> StoreUrl:
             "the URL holds a space or an invisible character: remove it; in a password write it as %20"
         )
     scheme, separator, rest = url.partition("://")
-    scheme = scheme.lower()
+    scheme = _ALIASES.get(scheme.lower(), scheme.lower())
     if not separator or scheme not in _SCHEMES:
         raise ConfigurationError(
             "cannot use the URL of the store: it must begin with redis://, rediss://, unix:// or memory://; "
-            "or, for sentinels, with redis+sentinel:// or rediss+sentinel://"
+            "or, for sentinels, with redis+sentinel:// or rediss+sentinel://, and for a cluster with "
+            "redis+cluster:// or rediss+cluster://"
         )
     if scheme == MEMORY:
         return _memory(rest)
@@ -117,7 +144,8 @@ def read_url(url: str) -> StoreUrl:
             scheme, "it holds an `@` behind a `?`: in a user name or password write `?` as %3F and `@` as %40"
         )
     credentials, socket_or_host, path = _parts(scheme, before)
-    hosts = socket_or_host.split(",") if scheme in _SENTINELS else [socket_or_host]
+    has_many = scheme in _SENTINELS or scheme in _CLUSTERS
+    hosts = socket_or_host.split(",") if has_many else [socket_or_host]
     places = hosts if scheme == _UNIX else [_host_and_port(scheme, each) for each in hosts]
     options = _options(scheme, query, has_credentials=bool(credentials))
     service = ""
@@ -128,7 +156,11 @@ def read_url(url: str) -> StoreUrl:
         options, sentinel_options = _parted(scheme, options)
         seeds = tuple(dict.fromkeys(places))
     database = _database(scheme, path, options)
-    scheme = _SENTINELS.get(scheme, scheme)
+    if scheme in _CLUSTERS:
+        if database:
+            raise _refusal(scheme, "a cluster has database 0 only: leave the number out")
+        seeds = tuple(dict.fromkeys(places))
+    scheme = _SENTINELS.get(scheme, _CLUSTERS.get(scheme, scheme))
     place = places[0]
     # A `+` is a space to who reads options as forms write them.
     behind = "".join(f"&{name}={value.replace('+', '%2B')}" for name, value in options.items())
@@ -137,6 +169,8 @@ def read_url(url: str) -> StoreUrl:
     text = f"{scheme}://{credentials}{place}?{behind[1:]}"
     if service:
         place = f"{service} ({', '.join(seeds)})"
+    elif seeds:
+        place = ", ".join(seeds)
     return StoreUrl(scheme, place, database, text, "", service, seeds, sentinel_options)
 
 
@@ -244,8 +278,9 @@ def _options(scheme: str, query: str, *, has_credentials: bool) -> dict[str, str
             raise _refusal(scheme, f"{shown} stands before the `?`, as in {_EXAMPLE}")
         if name in _CREDENTIALS and has_credentials:
             raise _refusal(scheme, f"{shown} stands before the host as well: say it once")
-        if name.startswith("ssl") and scheme not in (_TLS, _SENTINEL_TLS):
-            raise _refusal(scheme, f"{shown} is for TLS: begin with rediss://")
+        if name.startswith("ssl") and scheme not in (_TLS, _SENTINEL_TLS, _CLUSTER_TLS):
+            begin = _CLUSTER_TLS if scheme == CLUSTER else _TLS
+            raise _refusal(scheme, f"{shown} is for TLS: begin with {begin}://")
         options[name] = value
     return options
 

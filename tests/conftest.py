@@ -9,6 +9,7 @@ import pytest
 import redis
 from hypothesis import settings
 
+from support.clusters import ClusterServers
 from support.servers import ExternalServer, Server, ServerNotFoundError, connect, find_server, version_of
 
 pytest_plugins = ["explorations.plugin"]
@@ -46,6 +47,13 @@ def redis_url(request: pytest.FixtureRequest) -> str:
         return found.url
     server: Server = request.getfixturevalue("redis_server")
     return server.url
+
+
+@pytest.fixture(scope="session")
+def cluster_servers() -> Iterator[ClusterServers]:
+    """The cluster of three nodes that tests share: leave it as it is, keep to keys of your `namespace`."""
+    with ClusterServers.start() as servers:
+        yield servers
 
 
 @pytest.fixture

@@ -19,6 +19,11 @@ from typing import Any, Self, Unpack
 
 from sansio_cache.config import CacheConfig, CacheOptions
 from sansio_cache_redis.backend.anyio import check, make_backend_in_running_loop
+from sansio_cache_redis.backend.cluster_anyio import (
+    make_cluster_backend_in_running_loop,
+    make_plain_backend_in_running_loop,
+)
+from sansio_cache_redis.connections.cluster_settings import cluster_settings
 from sansio_cache_redis.connections.settings import check_clock, refuse_no_client, uses_memory
 from sansio_cache_runtime.anyio import cache as runtime
 from sansio_cache_runtime.anyio.memory import AnyioMemoryBackend
@@ -78,7 +83,8 @@ class Cache(runtime.Cache):
         """
         refuse_no_client(client, options)
         config = CacheConfig.from_options(namespace=namespace, **options)
-        check(config, client)  # refuses what it cannot use here, and not in the first call
+        if cluster_settings(config.redis, client) is None:
+            check(config, client)  # refuses what it cannot use here, and not in the first call
         cache = cls(config, partial(_on_redis, config, client))
         cache._stays_with = "a client of yours"
         return cache
@@ -93,7 +99,8 @@ class Cache(runtime.Cache):
         check_config(config)
         if uses_memory(config.redis.url):
             return cls._in_memory(config, time.monotonic)
-        check(config, None)
+        if cluster_settings(config.redis, None) is None:
+            check(config, None)
         cache = cls(config, partial(_on_redis, config, None))
         cache._stays_with = ""
         return cache
@@ -107,4 +114,9 @@ class Cache(runtime.Cache):
 
 
 def _on_redis(config: CacheConfig, client: Any) -> AnyioBackend:
-    return make_backend_in_running_loop(config, client, time.monotonic, Background().start)
+    settings, start_thread = cluster_settings(config.redis, client), Background().start
+    if settings is not None:
+        return make_cluster_backend_in_running_loop(config, settings, time.monotonic, start_thread)
+    if client is None:
+        return make_plain_backend_in_running_loop(config, time.monotonic, start_thread)
+    return make_backend_in_running_loop(config, client, time.monotonic, start_thread)

@@ -25,7 +25,16 @@ class Dialect(ServerClock):
     clock: Callable[[], float] = attrs.field(kw_only=True)
     compares: bool | None = None
     """Whether SET takes IFEQ; None where that is to be asked."""
+    is_cluster: bool = False
+    """Whether a command may name keys of one slot only: then each names one key."""
+    owns: Callable[[str], bool] | None = None
+    """Whether a key is in one of the node's slots, where that is a question."""
+    probe: bytes = b""
+    """A key to find out with whether a node of a cluster serves: in one of its slots. Empty where that is not
+    a matter of keys."""
 
+    on_facts: Callable[[Facts], object] = bool
+    """Told what the server says of itself, each time that it does."""
     facts: Facts = attrs.field(factory=Facts, init=False)
     """What the server has said of itself as the latest connection opened."""
 
@@ -55,6 +64,7 @@ class Dialect(ServerClock):
     def _meet(self, facts: Facts) -> None:
         self.forget()
         self.facts = facts
+        self.on_facts(facts)
 
     def forget(self) -> None:
         """Ask anew what the server understands, with the next fill."""

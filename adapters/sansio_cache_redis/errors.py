@@ -6,8 +6,10 @@ import errno
 from typing import Final, TypeVar
 
 from redis.exceptions import (
+    AskError,
     AuthenticationError,
     BusyLoadingError,
+    ClusterCrossSlotError,
     ClusterDownError,
     MasterDownError,
     MaxConnectionsError,
@@ -16,6 +18,7 @@ from redis.exceptions import (
     ReadOnlyError,
     RedisError,
     ResponseError,
+    TryAgainError,
 )
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
@@ -121,6 +124,9 @@ _BY_CLASS: Final[tuple[tuple[type[Exception], FailureKind], ...]] = (
     (HandshakeError, FailureKind.HANDSHAKE),
     (RedisTimeoutError, FailureKind.TIMEOUT),
     (TimeoutError, FailureKind.TIMEOUT),
+    (AskError, FailureKind.MOVED),  # and so is MovedError, which derives from it
+    (TryAgainError, FailureKind.MOVED),
+    (ClusterCrossSlotError, FailureKind.MOVED),
     (BusyLoadingError, FailureKind.UNAVAILABLE),
     (MasterDownError, FailureKind.UNAVAILABLE),
     (ClusterDownError, FailureKind.UNAVAILABLE),
@@ -133,6 +139,10 @@ _BY_CLASS: Final[tuple[tuple[type[Exception], FailureKind], ...]] = (
     (EOFError, FailureKind.CONNECTION),
 )
 _BY_WORD: Final = {
+    "MOVED": FailureKind.MOVED,
+    "ASK": FailureKind.MOVED,
+    "TRYAGAIN": FailureKind.MOVED,
+    "CROSSSLOT": FailureKind.MOVED,
     "LOADING": FailureKind.UNAVAILABLE,
     "BUSY": FailureKind.UNAVAILABLE,
     "MASTERDOWN": FailureKind.UNAVAILABLE,

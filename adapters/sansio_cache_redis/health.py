@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from redis.exceptions import NoScriptError, RedisError
@@ -32,13 +32,26 @@ there is a pause before the next."""
 PROBES_S: Final = 1.0
 """How long the answers to all the probes may take after that, in seconds."""
 _LEASE_MS: Final = 1000
+_MOST_TRIES: Final = 200_000
+"""How many keys are tried for one of a node's: a slot of all takes 16,384 in the middle."""
 _SCRIPTS: Final = "scripts, which leases need"
 
 
-def probes(namespace: str) -> list[tuple[str, Args]]:
-    """What to ask the server: what each probe is for, and the command."""
+def probes(namespace: str, owns: Callable[[str], bool] | None = None) -> list[tuple[str, Args]]:
+    """What to ask the server: what each probe is for, and the command.
+
+    Args:
+        namespace: Of the cache.
+        owns: Whether a key is one of this server's, where there are others.
+    """
     nonce = os.urandom(8)  # two callers at once must not meet each other's lease
-    key = f"{namespace}:%t:health:{nonce.hex()}".encode()
+    name = f"{namespace}:%t:health:{nonce.hex()}"
+    for _ in range(_MOST_TRIES if owns is not None and not owns(name) else 0):
+        nonce = os.urandom(8)
+        name = f"{namespace}:%t:health:{nonce.hex()}"
+        if owns is not None and owns(name):
+            break
+    key = name.encode()
     return [
         ("reading", (b"GET", key)),
         ("reading many keys", (b"MGET", key)),

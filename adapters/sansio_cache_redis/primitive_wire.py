@@ -99,19 +99,28 @@ def decode_primitive(
             assert_never(command)
 
 
-def encode_removal(command: DeleteKeys) -> list[Args]:
+def encode_removal(command: DeleteKeys, *, one_by_one: bool = False) -> list[Args]:
     """The Redis commands of a removal, and of the look before it."""
     keys = command.keys
     # Those who wait for a load that this has voided are told, of many keys with one message for all.
     told = keys[0].encode() if len(keys) == 1 else EVERY_KEY
     look = [(b"GETRANGE", keys[0].encode(), b"0", _LOOKED_AT)] if command.looks else []
-    unlink = (b"UNLINK", *(key.encode() for key in keys))
-    return [*look, unlink, (b"PUBLISH", wake_channel(keys[0]), told)]
+    names = tuple(key.encode() for key in keys)
+    unlinks = [(b"UNLINK", name) for name in names] if one_by_one else [(b"UNLINK", *names)]
+    return [*look, *unlinks, (b"PUBLISH", wake_channel(keys[0]), told)]
 
 
-def removed_from(command: DeleteKeys, replies: Sequence[Any], now_s: float) -> KeysDeleted:
+def removals(command: DeleteKeys, replies: Sequence[Any], *, one_by_one: bool) -> Sequence[Any]:
+    """The replies to a removal: without that to the look before it, and to the message behind it."""
+    first = int(command.looks)
+    return replies[first : first + (len(command.keys) if one_by_one else 1)]
+
+
+def removed_from(
+    command: DeleteKeys, replies: Sequence[Any], now_s: float, *, one_by_one: bool = False
+) -> KeysDeleted:
     """The event of a removal."""
-    count = integer_from(replies[command.looks])
+    count = sum(map(integer_from, removals(command, replies, one_by_one=one_by_one)))
     return KeysDeleted(now_s, count, _existed(replies[0], count) if command.looks else None)
 
 

@@ -31,6 +31,8 @@ from sansio_cache_redis.wire import (
 )
 
 E = TypeVar("E")
+OnFailure = Callable[[StoreFailed, StoreCommand | None, Sequence[Any]], object]
+"""Who is told of a failure, with the command, where that is known, and the replies, where there are any."""
 _PLAIN: Final = (bytes, type(None))
 
 
@@ -58,6 +60,32 @@ class Again(Generic[E]):
     read: Callable[[list[Any] | BaseException], E]
 
 
+ASKING: Final[Args] = (b"ASKING",)
+
+
+def behind_asking(commands: Sequence[Args]) -> list[Args]:
+    """Commands to a node that takes a slot over, each of which has to be allowed by itself.
+
+    Scripts go as texts: the node may not know them, and a second time would have to be allowed as well.
+    """
+    return [each for args in commands for each in (ASKING, as_eval(args))]
+
+
+def reading_behind_asking(
+    read: Callable[[list[Any] | BaseException], StoreEvent | Again[StoreEvent]],
+) -> Callable[[list[Any] | BaseException], StoreEvent | Again[StoreEvent]]:
+    """Reads the replies to such commands as `read` does those to the commands themselves."""
+
+    def read_on(replies: list[Any] | BaseException) -> StoreEvent | Again[StoreEvent]:
+        answer = read(replies if isinstance(replies, BaseException) else replies[1::2])
+        if not isinstance(answer, Again):
+            return answer
+        rest: Any = reading_behind_asking(answer.read)
+        return Again(behind_asking(answer.commands), rest)
+
+    return read_on
+
+
 def _are_versions(replies: tuple[Any, ...]) -> bool:
     # No generator: one that is dropped before its end runs once more, and an interrupt in that is lost.
     for each in replies:  # noqa: SIM110
@@ -74,6 +102,8 @@ class EventReader:
         dialect: What the server understands, and its clock, as far as they are known.
         distrust: Closes the connections; called where a reply says that they had better be.
         where: Where the server is, for messages.
+        part: Which part of the store it is.
+        on_failure: Told of each failure, with the command and the replies, where there are any.
     """
 
     def __init__(
@@ -82,8 +112,12 @@ class EventReader:
         dialect: Dialect,
         distrust: Callable[[], object],
         where: Where,
+        part: str = ONE_PART,
+        on_failure: OnFailure | None = None,
     ) -> None:
         self._where = where
+        self._part = part
+        self._on_failure = on_failure
         self._clock = clock
         self._dialect = dialect
         self._distrust = distrust
@@ -122,8 +156,13 @@ class EventReader:
                 event.kind is FailureKind.READ_ONLY and self._may_look_for_primary(now_s)
             ):
                 self._distrust()
-            return self._with_reason(event, replies)
+            return self._told(self._with_reason(event, replies), command, replies)
         return event
+
+    def _told(self, failed: StoreFailed, command: StoreCommand | None, replies: Sequence[Any]) -> StoreFailed:
+        if self._on_failure is not None:
+            self._on_failure(failed, command, replies)
+        return failed
 
     def _may_look_for_primary(self, now_s: float) -> bool:
         """Whether it is time to look for another connection; the next time is later then."""
@@ -138,12 +177,13 @@ class EventReader:
         """Say why: the first error reply, where it is one that has made the command fail."""
         error = next((each for each in replies if isinstance(each, Exception)), None)
         if error is None or classify(error) is not event.kind:
-            return event
-        return StoreFailed(event.now_s, event.kind, event.part, *reason_of(error, self._where))
+            return StoreFailed(event.now_s, event.kind, self._part)
+        return StoreFailed(event.now_s, event.kind, self._part, *reason_of(error, self._where))
 
     def failure(self, error: BaseException) -> StoreFailed:
         """The event of a failure."""
-        return StoreFailed(self._clock(), classify(error), ONE_PART, *reason_of(error, self._where))
+        reason, cause = reason_of(error, self._where)
+        return self._told(StoreFailed(self._clock(), classify(error), self._part, reason, cause), None, ())
 
     def _again(
         self, command: StoreCommand, commands: Sequence[Args], whole: Callable[[list[Any]], list[Any]]
@@ -181,7 +221,7 @@ class EventReader:
         Those that were granted are granted again, as the nonce is the same.
         """
         first = len(command.capture.tags)
-        chunks = list(in_chunks(command.lease_requests))
+        chunks = list(in_chunks(command.lease_requests, self._dialect))
         large = [place for place in range(len(chunks)) if isinstance(replies[first + place], TooLargeError)]
         requests = [each for place in large for each in chunks[place]]
 

@@ -16,7 +16,9 @@ from functools import partial
 from typing import Any, Self, Unpack
 
 from sansio_cache.config import CacheConfig, CacheOptions
+from sansio_cache_redis.backend.cluster_sync import make_cluster_backend, make_plain_backend
 from sansio_cache_redis.backend.sync import make_backend
+from sansio_cache_redis.connections.cluster_settings import cluster_settings
 from sansio_cache_redis.connections.settings import check_clock, refuse_no_client, uses_memory
 from sansio_cache_runtime.backend import SyncBackend
 from sansio_cache_runtime.cache_base import check_config
@@ -102,4 +104,9 @@ class Cache(runtime.Cache):
 
 
 def _on_redis(config: CacheConfig, client: Any, background: Background) -> SyncBackend:
+    settings = cluster_settings(config.redis, client)
+    if settings is not None:
+        return make_cluster_backend(config, settings, time.monotonic, background.start)
+    if client is None:
+        return make_plain_backend(config, time.monotonic, background.start)
     return make_backend(config, client, time.monotonic, background.start)

@@ -92,6 +92,7 @@ from sansio_cache_redis.primitive_wire import (
     decode_primitive,
     encode_primitive,
     encode_removal,
+    removals,
     removed_from,
 )
 from sansio_cache_redis.replies import (
@@ -143,11 +144,12 @@ def _call_many(script: Script, keys: Sequence[str], *args: bytes) -> Args:
     return (EVALSHA, script.sha, number(len(keys)), *(key.encode() for key in keys), *args)
 
 
-def in_chunks(parts: tuple[T, ...]) -> Iterator[tuple[T, ...]]:
+def in_chunks(parts: tuple[T, ...], dialect: Dialect) -> Iterator[tuple[T, ...]]:
     """As many as a script may take at once, so that it does not keep the server for long."""
-    if len(parts) <= MOST_KEYS:
-        return iter((parts,))
-    return (parts[first : first + MOST_KEYS] for first in range(0, len(parts), MOST_KEYS))
+    most = 1 if dialect.is_cluster else MOST_KEYS
+    if len(parts) <= most:
+        return iter((parts,)) if parts else iter(())
+    return (parts[first : first + most] for first in range(0, len(parts), most))
 
 
 def read_one(key: str) -> Args:
@@ -193,6 +195,8 @@ def encode(command: StoreCommand, dialect: Dialect) -> list[Args]:  # noqa: C901
         read = (b"GET", command.key.encode())
         return [read, *map(read_one, command.tags)] if command.tags else [read]
     match command:
+        case ReadCells(keys=keys, tags=tags) if dialect.is_cluster:
+            return [*map(read_one, keys), *map(read_one, tags)]
         case ReadCells(keys=keys, chunk=chunk, tags=tags):
             chunks = (keys[first : first + chunk] for first in range(0, len(keys), chunk))
             return [*((b"MGET", *(key.encode() for key in part)) for part in chunks), *map(read_one, tags)]
@@ -202,7 +206,7 @@ def encode(command: StoreCommand, dialect: Dialect) -> list[Args]:  # noqa: C901
             acquire = script_call(ACQUIRE, key, nonce, number(lease_ms), seen, _MODES[mode])
             return [*capture_calls(command.capture, nonce), acquire] if command.capture.tags else [acquire]
         case AcquireLeases(lease_requests=lease_requests, nonce=nonce, lease_ms=lease_ms, capture=capture):
-            acquires = (acquire_many(chunk, nonce, lease_ms) for chunk in in_chunks(lease_requests))
+            acquires = (acquire_many(chunk, nonce, lease_ms) for chunk in in_chunks(lease_requests, dialect))
             return [*capture_calls(capture, nonce), *acquires]
         case FillCells():
             return _fills(command, dialect)
@@ -211,16 +215,19 @@ def encode(command: StoreCommand, dialect: Dialect) -> list[Args]:  # noqa: C901
         case ReleaseLeases(leases=leases):
             return [script_call(RELEASE, each.key, each.lease_id, wake_channel(each.key)) for each in leases]
         case HoldCells(keys=keys, nonce=nonce, hold_ms=hold_ms, capture=capture):
-            holds = (_call_many(HOLD, chunk, nonce, number(hold_ms)) for chunk in in_chunks(keys))
+            holds = (_call_many(HOLD, chunk, nonce, number(hold_ms)) for chunk in in_chunks(keys, dialect))
             return [*capture_calls(capture, nonce), *holds]
         case ExpireCells(keys=keys):
             return [script_call(EXPIRE, key, wake_channel(key)) for key in keys]
         case InspectCell() | ClaimCell() | SwapCell() | TouchCell() | TakeLock() | FreeLock():
             return encode_primitive(command)
         case DeleteKeys():
-            return encode_removal(command)
+            return encode_removal(command, one_by_one=dialect.is_cluster)
         case ScanKeys(pattern=pattern, cursor=cursor, count=count):
             return [(b"SCAN", number(cursor), b"MATCH", pattern.encode(), b"COUNT", number(count))]
+        case Ping() if dialect.probe:
+            # Of a cluster that is down, a node answers everything but what is about keys.
+            return [TIME, (b"GET", dialect.probe)]
         case Ping():
             # TIME is answered by servers that serve nothing else (LOADING, MASTERDOWN); PING is not.
             return [TIME, (b"PING",)]
@@ -245,9 +252,9 @@ def decode(command: StoreCommand, replies: Sequence[Any], dialect: Dialect, now_
         if isinstance(
             command, DeleteKeys
         ):  # that nobody could be told is no failure, nor that it did not look
-            asked = replies[command.looks : command.looks + 1]
+            asked = removals(command, replies, one_by_one=dialect.is_cluster)
         for reply in asked:
-            if isinstance(reply, Exception) and not _is_harmless(command, reply):
+            if isinstance(reply, Exception) and not _is_harmless(command, reply, dialect):
                 return StoreFailed(now_s, classify(reply))
         return _decode(command, replies, dialect, now_s)
     except (WireError, ValueError, TypeError, LookupError, AttributeError, OverflowError) as error:
@@ -257,7 +264,7 @@ def decode(command: StoreCommand, replies: Sequence[Any], dialect: Dialect, now_
 
 
 def _decode(  # noqa: C901 - one case a command
-    command: StoreCommand, replies: Sequence[Any], clock: ServerClock, now_s: float
+    command: StoreCommand, replies: Sequence[Any], clock: Dialect, now_s: float
 ) -> StoreEvent:
     match command:
         case ReadCell():
@@ -265,6 +272,7 @@ def _decode(  # noqa: C901 - one case a command
             return CellRead(now_s, stored_from(replies[0]), clock.now_ms(now_s), versions)
         case ReadCells(tags=tags):
             parts, versions = _and_versions(replies, len(tags))
+            parts = (parts,) if clock.is_cluster else parts
             stored = [
                 each if type(each) in _PLAIN else stored_from(each)
                 for part in parts
@@ -286,7 +294,7 @@ def _decode(  # noqa: C901 - one case a command
             count = len(capture.tags)
             versions = captured_from(replies[:count], capture, clock, now_s)
             answers: list[AcquireReply] = []
-            for reply, chunk in zip(replies[count:], in_chunks(requests), strict=True):
+            for reply, chunk in zip(replies[count:], in_chunks(requests, clock), strict=True):
                 server_ms, *each = _answered(reply, len(chunk), clock, now_s)
                 answers += (_acquired(nonce, answer, (), server_ms, now_s) for answer in each)
             return LeasesAnswered(now_s, tuple(answers), versions)
@@ -305,7 +313,7 @@ def _decode(  # noqa: C901 - one case a command
             count = len(capture.tags)
             versions = captured_from(replies[:count], capture, clock, now_s)
             grants: list[bytes] = []
-            for reply, part in zip(replies[count:], in_chunks(keys), strict=True):
+            for reply, part in zip(replies[count:], in_chunks(keys, clock), strict=True):
                 _, *each = _timed(reply, len(part), clock, now_s)
                 grants += (grant_from(grant, nonce) for grant in each)
             return HoldsTaken(now_s, tuple(grants), versions)
@@ -314,7 +322,7 @@ def _decode(  # noqa: C901 - one case a command
         case InspectCell() | ClaimCell() | SwapCell() | TouchCell() | TakeLock() | FreeLock():
             return decode_primitive(command, replies, clock, now_s)
         case DeleteKeys():
-            return removed_from(command, replies, now_s)
+            return removed_from(command, replies, now_s, one_by_one=clock.is_cluster)
         case ScanKeys():
             cursor, keys = items_from(replies[0], 2)
             # A name that is not UTF-8 is not one of ours.
@@ -410,10 +418,11 @@ def _and_versions(replies: Sequence[Any], tags: int) -> tuple[Sequence[Any], tup
     return replies[:-tags], tuple(map(version_from, replies[-tags:]))
 
 
-def _is_harmless(command: StoreCommand, error: Exception) -> bool:
+def _is_harmless(command: StoreCommand, error: Exception, dialect: Dialect) -> bool:
     """A key that is no string is foreign, and so is a giant; a server that forbids the probe does serve."""
     if isinstance(error, TooLargeError):
-        return not isinstance(command, ReadCells | AcquireLeases)
+        many = AcquireLeases if dialect.is_cluster else (ReadCells, AcquireLeases)
+        return not isinstance(command, many)
     return str(error).startswith("WRONGTYPE") or (
         isinstance(command, Ping) and isinstance(error, NoPermissionError)
     )

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sansio_cache.budget import Budget, StoreTimeouts
+from sansio_cache.budget import MOST_REDIRECTS, Budget, StoreTimeouts
 from sansio_cache.events import FailureKind, StoreFailed
 
 TIMEOUT = FailureKind.TIMEOUT
@@ -48,6 +48,7 @@ def test_only_what_may_fare_better_at_once_is_retried(kind):
         FailureKind.CONNECTION,
         FailureKind.READ_ONLY,
         FailureKind.MISPAIRED,
+        FailureKind.MOVED,
         FailureKind.RESET,
     }
     budget = Budget(11.0, 0.5, 3).after(StoreFailed(10.0, kind))
@@ -67,3 +68,12 @@ def test_attempts_never_take_longer_together_than_the_operation_may(shares, atte
             break
         budget = following
     assert now_s <= operation_s + 1e-9
+
+
+def test_being_sent_elsewhere_takes_no_attempt_and_does_not_go_on_for_ever():
+    budget, moved = Budget(11.0, 0.5, 1), StoreFailed(10.0, FailureKind.MOVED)
+    for _ in range(MOST_REDIRECTS):
+        budget = budget.after(moved)
+        assert budget.attempts == 1
+    assert budget.after(moved) is None
+    assert Budget(11.0, 0.5, 1).after(StoreFailed(11.0, FailureKind.MOVED)) is None, "nor past its time"

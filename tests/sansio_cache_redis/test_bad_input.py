@@ -522,11 +522,12 @@ def test_a_client_of_the_other_kind_is_refused_in_the_first_call(backend, client
 
 
 @both
-@pytest.mark.parametrize("module", [redis, redis.asyncio], ids=["redis", "redis.asyncio"])
-def test_a_cluster_client_is_refused(kind, module):
-    client = object.__new__(module.RedisCluster)
-    with pytest.raises(ConfigurationError, match="not supported yet"):
-        kind.from_client(client, namespace="n")
+def test_a_cluster_client_that_decodes_is_refused(kind):
+    client = redis.asyncio.RedisCluster(host="127.0.0.1", port=7000, decode_responses=True)
+    cache = None
+    with pytest.raises(ConfigurationError, match="decode_responses"):
+        cache = kind.from_client(client, namespace="n")
+    assert cache is None
 
 
 # Secrets.

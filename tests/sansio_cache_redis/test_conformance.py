@@ -34,6 +34,7 @@ from sansio_cache.events import FillResult
 from sansio_cache.ttl import NO_JITTER
 from support.runtimes import (
     EVERYWHERE,
+    ON_CLUSTER,
     ON_SERVER,
     THIRD_PARTY,
     WAYS_IN,
@@ -51,7 +52,7 @@ from support.servers import can_compare
 
 pytestmark = pytest.mark.servers
 
-runs = partial(runs_in, EVERYWHERE + THIRD_PARTY)
+runs = partial(runs_in, EVERYWHERE + THIRD_PARTY + ON_CLUSTER)
 
 # A stale value is not served at once: callers wait for the fresh one, and have it where that fails.
 STALE = Policy(ttl=0.05, jitter=NO_JITTER, stale_for_s=600, on_wait_timeout="stale", wait_s=0.05)
@@ -71,7 +72,7 @@ def plant(world, key, value, *, type=None, body=None, full=None):
 # Reading and writing, one method after the other.
 
 
-@runs_in(EVERYWHERE + THIRD_PARTY + WAYS_IN)
+@runs_in(EVERYWHERE + THIRD_PARTY + WAYS_IN + ON_CLUSTER)
 async def test_a_value_that_was_set_is_read_back(world):
     assert await world.cache.get("user:1") is None
     assert await world.cache.set("user:1", {"name": "Ada", "tags": [1, 2.5, None, True]}) is True
@@ -80,7 +81,7 @@ async def test_a_value_that_was_set_is_read_back(world):
     assert is_free(world.raw.cell("user:1"))
 
 
-@runs_in(EVERYWHERE + THIRD_PARTY + WAYS_IN)
+@runs_in(EVERYWHERE + THIRD_PARTY + WAYS_IN + ON_CLUSTER)
 async def test_a_miss_loads_and_stores_and_the_next_call_is_a_hit(world):
     calls = []
 
@@ -91,7 +92,7 @@ async def test_a_miss_loads_and_stores_and_the_next_call_is_a_hit(world):
     assert is_free(world.raw.cell("user:1"))
 
 
-@runs_in(EVERYWHERE + THIRD_PARTY + WAYS_IN)
+@runs_in(EVERYWHERE + THIRD_PARTY + WAYS_IN + ON_CLUSTER)
 async def test_batches_are_written_read_and_invalidated(world):
     values = {f"user:{n}": n for n in range(30)}
 
@@ -104,7 +105,7 @@ async def test_batches_are_written_read_and_invalidated(world):
     assert world.raw.read() == {}
 
 
-@runs_in(EVERYWHERE + THIRD_PARTY + WAYS_IN)
+@runs_in(EVERYWHERE + THIRD_PARTY + WAYS_IN + ON_CLUSTER)
 async def test_the_store_is_ready_and_healthy(world):
     await world.cache.wait_ready()
     health = await world.cache.health()

@@ -74,9 +74,12 @@ from sansio_cache.stats import CacheStats
 from sansio_cache.tags import VERSION_BYTES, is_tag_key
 from sansio_cache_redis import anyio as cache_anyio
 from sansio_cache_redis import sync as cache_sync
+from sansio_cache_redis.backend.cluster_sync import make_cluster_backend
 from sansio_cache_redis.backend.sync import make_backend
+from sansio_cache_redis.connections.cluster_settings import cluster_settings
 from sansio_cache_runtime.memory import SharedMemory
 from sansio_cache_runtime.subscribers import Explanation
+from sansio_cache_runtime.sync.background import Background
 from support.servers import connect
 from support.stores import Recording, Wrapping
 from support.tls import TlsProxy
@@ -146,6 +149,7 @@ THIRD_PARTY: Final = _places("sqlite")
 ON_MEMORY: Final = _places("memory")
 ON_SERVER: Final = _places("server")
 ON_CLIENT: Final = _places("client")
+ON_CLUSTER: Final = _places("cluster")
 WAYS_IN: Final = _places("unix", "tls", "client")
 """A unix socket, TLS, and a client that the user brings."""
 REFERENCE: Final = Place("sync", "memory")
@@ -379,6 +383,40 @@ class ServerRaw(Raw):
 
     def ttl_ms(self, key: str) -> int:
         return int(self._client.pttl(self.full(key)))
+
+
+class ClusterRaw(ServerRaw):
+    """A cluster, through a client of redis-py's."""
+
+    def __init__(self, namespace: str, client: redis.RedisCluster, url: str) -> None:
+        Raw.__init__(self, namespace)
+        self._client = client
+        config = CacheConfig.from_options(namespace=namespace, url=url, **PATIENT)
+        settings = cluster_settings(config.redis, None)
+        assert settings is not None
+        self._store: Any = make_cluster_backend(config, settings, time.monotonic, Background().start)
+
+    def read(self) -> dict[str, Cell | Foreign | Tag]:
+        names = self._client.scan_iter(f"{self._namespace}:*", count=10_000)
+        fulls = (name.decode() for name in names)
+        found = {full.removeprefix(f"{self._namespace}:"): self._read(full) for full in fulls}
+        return {key: kept for key, kept in found.items() if kept is not None}
+
+    def _read(self, full: str) -> Cell | Foreign | Tag | None:
+        try:
+            raw = self._client.get(full)
+        except redis.ResponseError:
+            return FOREIGN
+        is_tag = raw is not None and is_tag_key(full) and len(raw) == VERSION_BYTES
+        return Tag(raw) if is_tag else None if raw is None else parse_cell(raw)
+
+    def now_ms(self) -> int:
+        times = self._client.time(target_nodes=redis.RedisCluster.PRIMARIES).values()
+        return max(int(seconds) * 1000 + int(microseconds) // 1000 for seconds, microseconds in times)
+
+    def close(self) -> None:
+        self._store.close()
+        self._client.close()
 
 
 class SqliteRaw(Raw):
@@ -962,6 +1000,10 @@ def run_in(
             url = "memory://"  # of a cache that is switched off: it asks no store
             path = str(Path(stack.enter_context(TemporaryDirectory())) / "cache.sqlite")
             raw = SqliteRaw(namespace, path, stack.enter_context(closing(SqliteBackend(path))))
+        elif place.store == "cluster":
+            url = ask("cluster_servers").url
+            client_of_all = ask("cluster_servers").client()
+            raw = stack.enter_context(closing(ClusterRaw(namespace, client_of_all, url)))
         else:
             url = ask("redis_url")
             raw = ServerRaw(namespace, stack.enter_context(closing(connect(url))))

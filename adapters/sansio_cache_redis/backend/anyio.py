@@ -27,6 +27,7 @@ from sansio_cache_redis.connections.settings import (
 from sansio_cache_redis.dialect import Dialect
 from sansio_cache_redis.health import OPENING_S, PROBES_S, Trips, probes
 from sansio_cache_redis.listening import Listener
+from sansio_cache_redis.reading import behind_asking, reading_behind_asking
 from sansio_cache_redis.topology.single import SingleServer
 from sansio_cache_redis.topology.ways import Way, way_to
 from sansio_cache_redis.wire import encode, longest_cell_bytes
@@ -63,12 +64,21 @@ class RedisBackend(BaseBackend[Connections]):
         except Exception as error:  # noqa: BLE001 - whatever it is: the business never sees the cache fail
             return self._failed(error)
 
+    def answer_behind_asking(self, command: StoreCommand) -> Awaitable[StoreEvent]:
+        """The same at the node of a cluster that takes the slot of the command's keys over."""
+        try:
+            commands = behind_asking(encode(command, self._dialect))
+            read = reading_behind_asking(partial(self._read, command))
+            return self.connections.ask(commands, command.timeout_s, read)
+        except Exception as error:  # noqa: BLE001 - whatever it is: the business never sees the cache fail
+            return self._failed(error)
+
     async def _failed(self, error: Exception) -> StoreEvent:
         return self._events.failure(error)
 
     async def health(self) -> Health:
         """How the server is. Never raises for it."""
-        asked = probes(self._config.namespace)
+        asked = probes(self._config.namespace, self._dialect.owns)
         trips = Trips(time.monotonic())
         # The first opens a connection, where there is none.
         replies: Replies = await self.connections.ask([TIME], OPENING_S, as_they_are)
@@ -100,7 +110,11 @@ def check(config: CacheConfig, client: Any | None) -> None:
 
 
 def make_backend_in_running_loop(
-    config: CacheConfig, client: Any | None, clock: Callable[[], float], start_thread: StartThread
+    config: CacheConfig,
+    client: Any | None,
+    clock: Callable[[], float],
+    start_thread: StartThread,
+    kind: type[RedisBackend] = RedisBackend,
 ) -> RedisBackend:
     """A backend for the tasks of the event loop that runs, of asyncio or trio. Nothing is connected yet.
 
@@ -110,6 +124,7 @@ def make_backend_in_running_loop(
             a `redis.Redis`.
         clock: The local monotonic clock, in seconds.
         start_thread: Starts a thread for a job, with a name; False where there is none to be had.
+        kind: Its class.
 
     Raises:
         ConfigurationError: The client, the URL, or an option in it, cannot be used here.
@@ -124,7 +139,7 @@ def make_backend_in_running_loop(
     listener = Listener(way.blocking(), config.namespace, start_thread)
     server = SingleServer(connections, way)
     way.on_switch = partial(reach_running_loop(), server.move)
-    return RedisBackend(config, server, clock, dialect, listener, way.where)
+    return kind(config, server, clock, dialect, listener, way.where)
 
 
 def _timing(config: RedisConfig) -> Timing:
@@ -139,15 +154,23 @@ def _timing(config: RedisConfig) -> Timing:
 def _asyncio_connections(
     config: CacheConfig, client: Any | None, way: Way | None, dialect: Dialect
 ) -> Connections:
-    from sansio_cache_redis.connections.asyncio import AsyncioConnections
     from sansio_cache_redis.connections.client_anyio import AsyncioClientConnections
 
     if way is None:
         check_client(client, blocking=False)
         _refuse_another_loop(client)
         return AsyncioClientConnections(client, dialect.introduce)
+    return asyncio_connections(config, way.asyncio(), dialect)
+
+
+def asyncio_connections(
+    config: CacheConfig, make_connection: Callable[[], Any], dialect: Dialect
+) -> Connections:
+    """The connections of the tasks of one event loop of asyncio to one server. None is open yet."""
+    from sansio_cache_redis.connections.asyncio import AsyncioConnections
+
     return AsyncioConnections(
-        way.asyncio(),
+        make_connection,
         max_connections=config.redis.max_connections,
         timing=_timing(config.redis),
         longest_value_bytes=longest_cell_bytes(config.max_value_bytes),
@@ -178,13 +201,21 @@ def _trio_connections(
     config: CacheConfig, client: Any | None, way: Way | None, dialect: Dialect
 ) -> Connections:
     from sansio_cache_redis.connections.client_anyio import TrioClientConnections
-    from sansio_cache_redis.connections.trio import TrioConnections
 
     if way is None:
         check_client(client, blocking=True)
         return TrioClientConnections(client, dialect.introduce)
+    return trio_connections(config, way.blocking(), dialect)
+
+
+def trio_connections(
+    config: CacheConfig, make_connection: Callable[[], Any], dialect: Dialect
+) -> Connections:
+    """The connections of the tasks of one trio run to one server. None is open yet."""
+    from sansio_cache_redis.connections.trio import TrioConnections
+
     return TrioConnections(
-        way.blocking(),
+        make_connection,
         max_connections=config.redis.max_connections,
         timing=_timing(config.redis),
         longest_value_bytes=longest_cell_bytes(config.max_value_bytes),

@@ -16,7 +16,7 @@ from sansio_cache.signals import let_through
 from sansio_cache_redis.calls import Args
 from sansio_cache_redis.dialect import Dialect
 from sansio_cache_redis.health import judge, too_far
-from sansio_cache_redis.reading import EventReader
+from sansio_cache_redis.reading import EventReader, OnFailure
 from sansio_cache_redis.reasons import Where, reason_of
 from sansio_cache_redis.topology.single import C, SingleServer
 from sansio_cache_redis.wire import encode
@@ -35,6 +35,8 @@ class BaseBackend(Generic[C]):
         dialect: What the server understands, and its clock, as far as they are known.
         listener: Tells waiters of changes; None where they have to look for themselves.
         where: Where the server is, for messages.
+        part: Which part of the store it is, where it is a node of several.
+        on_failure: Told of each failure: see `EventReader`.
     """
 
     def __init__(
@@ -45,7 +47,11 @@ class BaseBackend(Generic[C]):
         dialect: Dialect,
         listener: Listener | None,
         where: Where,
+        part: str = ONE_PART,
+        on_failure: OnFailure | None = None,
     ) -> None:
+        on_failure = on_failure or getattr(self, "on_failure", None)
+        dialect.on_facts = getattr(self, "on_facts", dialect.on_facts)
         self._where = where
         self.place = where.place
         """Where the server is, for messages: `host:port`, or the path of a socket."""
@@ -57,7 +63,7 @@ class BaseBackend(Generic[C]):
         self.connections = server.connections
         """Where commands go."""
         self._dialect = dialect
-        self._events = EventReader(clock, dialect, partial(server.reset, ONE_PART), where)
+        self._events = EventReader(clock, dialect, partial(server.reset, ONE_PART), where, part, on_failure)
         self._read = self._events.read
         """Makes an event of a command and of what came back. Never raises; it may close the connections, also
         those that the replies have come in on."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from sansio_cache.commands import StoreCommand
@@ -12,7 +13,7 @@ from sansio_cache.events import StoreEvent
 from sansio_cache.health import Health
 from sansio_cache.signals import let_through
 from sansio_cache_redis.backend.base import BaseBackend
-from sansio_cache_redis.calls import TIME
+from sansio_cache_redis.calls import TIME, Args
 from sansio_cache_redis.connections.client import ClientConnections
 from sansio_cache_redis.connections.opener import StartThread
 from sansio_cache_redis.connections.settings import check_client, where_of
@@ -20,7 +21,7 @@ from sansio_cache_redis.connections.threads import ThreadsConnections
 from sansio_cache_redis.dialect import Dialect
 from sansio_cache_redis.health import OPENING_S, PROBES_S, Trips, probes
 from sansio_cache_redis.listening import Listener
-from sansio_cache_redis.reading import Again
+from sansio_cache_redis.reading import Again, behind_asking, reading_behind_asking
 from sansio_cache_redis.topology.single import SingleServer
 from sansio_cache_redis.topology.ways import way_to
 from sansio_cache_redis.wire import encode, longest_cell_bytes
@@ -42,9 +43,22 @@ class RedisBackend(BaseBackend[ThreadsConnections | ClientConnections]):
             return self._events.failure(error)
         return answer
 
+    def perform_behind_asking(self, command: StoreCommand) -> StoreEvent:
+        """The same at the node of a cluster that takes the slot of the command's keys over."""
+        read = reading_behind_asking(partial(self._read, command))
+        try:
+            commands: Sequence[Args] = behind_asking(encode(command, self._dialect))
+            answer = read(self.connections.execute(commands, command.timeout_s))
+            if isinstance(answer, Again):
+                return answer.read(self.connections.execute(answer.commands, command.timeout_s))
+        except Exception as error:  # noqa: BLE001 - whatever it is: the business never sees the cache fail
+            let_through(error)
+            return self._events.failure(error)
+        return answer
+
     def health(self) -> Health:
         """How the server is. Never raises for it."""
-        asked = probes(self._config.namespace)
+        asked = probes(self._config.namespace, self._dialect.owns)
         replies: list[Any] | BaseException
         trips = Trips(time.monotonic())
         try:
@@ -66,7 +80,11 @@ class RedisBackend(BaseBackend[ThreadsConnections | ClientConnections]):
 
 
 def make_backend(
-    config: CacheConfig, client: Any | None, clock: Callable[[], float], start_thread: StartThread
+    config: CacheConfig,
+    client: Any | None,
+    clock: Callable[[], float],
+    start_thread: StartThread,
+    kind: type[RedisBackend] = RedisBackend,
 ) -> RedisBackend:
     """A backend for the threads of this process. Nothing is connected yet.
 
@@ -75,6 +93,7 @@ def make_backend(
         client: A `redis.Redis` that the user owns.
         clock: The local monotonic clock, in seconds.
         start_thread: Starts a thread for a job, with a name; False where there is none to be had.
+        kind: Its class, where there is no client.
 
     Raises:
         ConfigurationError: The client, the URL, or an option in it, cannot be used.
@@ -88,7 +107,18 @@ def make_backend(
             config, SingleServer(ClientConnections(client, dialect.introduce)), clock, dialect, None, where
         )
     make_connection = way.blocking()
-    connections = ThreadsConnections(
+    connections = open_connections(config, make_connection, start_thread, dialect)
+    listener = Listener(make_connection, config.namespace, start_thread)
+    server: SingleServer[ThreadsConnections | ClientConnections] = SingleServer(connections, way)
+    way.on_switch = server.move
+    return kind(config, server, clock, dialect, listener, way.where)
+
+
+def open_connections(
+    config: CacheConfig, make_connection: Callable[[], Any], start_thread: StartThread, dialect: Dialect
+) -> ThreadsConnections:
+    """The connections of the threads of this process to one server. None is open yet."""
+    return ThreadsConnections(
         make_connection,
         start_thread,
         max_connections=config.redis.max_connections,
@@ -97,7 +127,3 @@ def make_backend(
         on_greeted=dialect.greet,
         longest_value_bytes=longest_cell_bytes(config.max_value_bytes),
     )
-    listener = Listener(make_connection, config.namespace, start_thread)
-    server: SingleServer[ThreadsConnections | ClientConnections] = SingleServer(connections, way)
-    way.on_switch = server.move
-    return RedisBackend(config, server, clock, dialect, listener, way.where)

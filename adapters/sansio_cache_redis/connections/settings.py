@@ -30,7 +30,7 @@ from redis.retry import Retry
 
 from sansio_cache.config import RedisConfig
 from sansio_cache.errors import ConfigurationError
-from sansio_cache.url import MEMORY, read_url, redact_url
+from sansio_cache.url import MEMORY, host_and_port, read_url, redact_url
 from sansio_cache_redis.connections.redispy import pack_one
 from sansio_cache_redis.reasons import Where
 from sansio_cache_runtime.process import at_begin_in_child
@@ -114,6 +114,14 @@ def own_arguments(timeout_s: float) -> dict[str, Any]:
     }
 
 
+def arguments_at(address: str) -> dict[str, Any]:
+    """The arguments of a connection that say where it leads to."""
+    if not address:
+        return {}
+    host, port = host_and_port(address)
+    return {"host": host, "port": port}
+
+
 def _factory(make: Callable[..., Any], arguments: dict[str, Any], url: str) -> Callable[[], Any]:
     def connect() -> Any:
         return make(**arguments)
@@ -149,14 +157,18 @@ def _as_bytes(argument: Any) -> bytes:
     return bytes(argument) if isinstance(argument, bytes | bytearray | memoryview) else str(argument).encode()
 
 
-def blocking_factory(config: RedisConfig) -> Callable[[], Any]:
+def blocking_factory(config: RedisConfig, address: str = "") -> Callable[[], Any]:
     """A function that makes redis-py's blocking connections, not yet open.
+
+    Args:
+        config: What the user has said.
+        address: `host:port`, where it is not that of the URL.
 
     Raises:
         ConfigurationError: The URL, or an option in it, cannot be used.
     """
     found, arguments = arguments_of(config, parse_url)
-    return blocking_made_by(found or redis.Connection, arguments, config.url)
+    return blocking_made_by(found or redis.Connection, arguments | arguments_at(address), config.url)
 
 
 def blocking_made_by(made_by: Callable[..., Any], arguments: dict[str, Any], url: str) -> Callable[[], Any]:
@@ -192,14 +204,19 @@ def _begin_in_child() -> None:
 at_begin_in_child(_begin_in_child)
 
 
-def asyncio_factory(config: RedisConfig) -> Callable[[], Any]:
+def asyncio_factory(config: RedisConfig, address: str = "") -> Callable[[], Any]:
     """A function that makes redis-py's asyncio connections, not yet open.
+
+    Args:
+        config: What the user has said.
+        address: `host:port`, where it is not that of the URL.
 
     Raises:
         ConfigurationError: The URL, or an option in it, cannot be used.
     """
     found, arguments = arguments_of(config, asyncio_connection.parse_url)
-    return asyncio_made_by(found or asyncio_connection.Connection, arguments, config.url)
+    made_by = found or asyncio_connection.Connection
+    return asyncio_made_by(made_by, arguments | arguments_at(address), config.url)
 
 
 def asyncio_made_by(made_by: Callable[..., Any], arguments: dict[str, Any], url: str) -> Callable[[], Any]:
@@ -230,8 +247,6 @@ def check_any_client(client: Any) -> None:
     """
     if isinstance(client, type):
         raise ConfigurationError(f"from_client takes a client, not its class {client.__name__}")
-    if isinstance(client, redis.RedisCluster | redis.asyncio.RedisCluster):
-        raise ConfigurationError("a cluster client is not supported yet: pass a client of one primary")
     if not isinstance(client, redis.Redis | redis.asyncio.Redis):
         raise ConfigurationError(f"from_client takes a client of redis-py; got {type(client).__name__}")
     refuse_decoding(client.connection_pool.connection_kwargs, "client")

@@ -1,0 +1,140 @@
+"""The backend of a cluster for asyncio and trio: answers in one event loop. Mirrors `cluster_sync.py`."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from time import monotonic
+
+from msgspec.structs import replace
+
+from sansio_cache.commands import StoreCommand
+from sansio_cache.config import CacheConfig
+from sansio_cache.events import StoreEvent
+from sansio_cache.health import Health
+from sansio_cache_redis.backend.anyio import (
+    RedisBackend,
+    asyncio_connections,
+    make_backend_in_running_loop,
+    trio_connections,
+)
+from sansio_cache_redis.backend.cluster_base import BEHIND_ASKING, ClusterBase, MayBecomeCluster, NodeSettings
+from sansio_cache_redis.connections.cluster_settings import ClusterSettings, settings_of_seed
+from sansio_cache_redis.connections.opener import StartThread
+from sansio_cache_redis.topology.cluster import Cluster
+from sansio_cache_redis.topology.scatter import Piece
+from sansio_cache_redis.topology.single import SingleServer
+from sansio_cache_runtime.anyio.event import LoopEvent
+from sansio_cache_runtime.anyio.loops import is_under_trio
+
+
+class ClusterBackend(ClusterBase[RedisBackend]):
+    """A cluster of Redis, or Valkey, for the tasks of one event loop."""
+
+    def answer(self, command: StoreCommand) -> Awaitable[StoreEvent]:
+        """Do what is asked; a failure is an event. To be awaited once, and at once."""
+        node = self._plain(command)
+        return self._answer(command) if node is None else node.answer(command)
+
+    async def _answer(self, command: StoreCommand) -> StoreEvent:
+        until_s = monotonic() + command.timeout_s
+        if not (self.cluster.is_known or await self._is_known_in(command.timeout_s)):
+            return self._unknown()
+        pieces = self._pieces(command)
+        if not isinstance(pieces, list):
+            return pieces
+        return self._gathered(command, pieces, await self._answer_all(pieces, until_s))
+
+    async def _answer_all(self, pieces: Sequence[Piece], until_s: float) -> list[StoreEvent]:
+        return [await self._answer_one(piece, until_s) for piece in pieces]
+
+    def _answer_one(self, piece: Piece, until_s: float) -> Awaitable[StoreEvent]:
+        command = replace(piece.command, timeout_s=max(until_s - monotonic(), 0.0))
+        if piece.address.startswith(BEHIND_ASKING):
+            return self.node(piece.address[len(BEHIND_ASKING) :]).answer_behind_asking(command)
+        return self.node(piece.address).answer(command)
+
+    async def _is_known_in(self, timeout_s: float) -> bool:
+        """Whether it is known who owns which slot, after a while at most."""
+        is_over = LoopEvent()
+        self.keeper.tell(is_over)
+        await is_over.wait(timeout_s)
+        return self.cluster.is_known
+
+    async def health(self) -> Health:
+        """How the nodes are. Never raises for them."""
+        if not (self.cluster.is_known or await self._is_known_in(self._config.redis.connect_timeout_s)):
+            return self._health_unknown()
+        return self._healths({address: await self.node(address).health() for address in self._owners()})
+
+    async def aclose(self) -> None:
+        """Close what is open, for good."""
+        if self.listener is not None:
+            self.listener.close(wait=False)
+        self.keeper.close()
+        for node in tuple(self._nodes.values()):
+            await node.aclose()
+
+
+class PlainBackend(MayBecomeCluster[ClusterBackend], RedisBackend):
+    """A server by a plain URL, for the tasks of one event loop."""
+
+    async def health(self) -> Health:
+        """How the server is, or the cluster that it turns out to be in. Never raises for it."""
+        health = await super().health()
+        return health if self.beyond is None else await self.beyond.health()
+
+    async def aclose(self) -> None:
+        """Close what is open, for good."""
+        if self.beyond is not None:
+            await self.beyond.aclose()
+        await super().aclose()
+
+
+def make_plain_backend_in_running_loop(
+    config: CacheConfig, clock: Callable[[], float], start_thread: StartThread
+) -> PlainBackend:
+    """A backend for the tasks of the event loop that runs, of a server that may be in a cluster.
+
+    Args:
+        config: Of the cache. It says where the server is.
+        clock: The local monotonic clock, in seconds.
+        start_thread: Starts a thread for a job, with a name; False where there is none to be had.
+
+    Raises:
+        ConfigurationError: The URL, or an option in it, cannot be used here.
+    """
+    backend = make_backend_in_running_loop(config, None, clock, start_thread, PlainBackend)
+    assert isinstance(backend, PlainBackend)
+    settings = settings_of_seed(config.redis)
+    if settings is not None:
+        make = partial(make_cluster_backend_in_running_loop, config, settings, clock, start_thread)
+        backend.make_cluster = make
+    return backend
+
+
+def make_cluster_backend_in_running_loop(
+    config: CacheConfig, settings: ClusterSettings, clock: Callable[[], float], start_thread: StartThread
+) -> ClusterBackend:
+    """A backend for the tasks of the event loop that runs, of asyncio or trio. Nothing is connected yet.
+
+    Args:
+        config: Of the cache.
+        settings: How the cluster is reached.
+        clock: The local monotonic clock, in seconds.
+        start_thread: Starts a thread for a job, with a name; False where there is none to be had.
+    """
+    is_trio = is_under_trio()
+
+    def make_node(node: NodeSettings) -> RedisBackend:
+        if is_trio:
+            connections = trio_connections(config, settings.blocking(node.address), node.dialect)
+        else:
+            connections = asyncio_connections(config, settings.asyncio(node.address), node.dialect)
+        server = SingleServer(connections)
+        return RedisBackend(
+            config, server, clock, node.dialect, None, node.where, node.address, node.on_failure
+        )
+
+    cluster = Cluster(settings.seeds, settings.address_map)
+    return ClusterBackend(config, settings, cluster, make_node, start_thread, clock)

@@ -1,0 +1,379 @@
+"""What the backends of a cluster share: its nodes, where a command goes, and what follows from a failure.
+
+Each node is a backend of its own, with its connections, its clock and what it understands. A command about
+one key goes to the owner of its slot as it is: a hit knows of the cluster only that. What concerns several
+nodes is scattered and gathered. Where a node answers that a key is elsewhere, that is learned here, and the
+core asks again; `Cluster` says where.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from time import monotonic
+from typing import Any, Final, Generic, Protocol, TypeVar
+
+import attrs
+from redis.exceptions import AskError, MovedError
+
+from sansio_cache.commands import Ping, ReadCell, ScanKeys, StoreCommand
+from sansio_cache.config import CacheConfig
+from sansio_cache.events import FailureKind, KeysFound, Ponged, StoreEvent, StoreFailed
+from sansio_cache.health import Health
+from sansio_cache.keys import ONE_PART
+from sansio_cache_redis.calls import EVALSHA, Args
+from sansio_cache_redis.connections.cluster_settings import ClusterSettings
+from sansio_cache_redis.connections.opener import StartThread
+from sansio_cache_redis.dialect import Dialect
+from sansio_cache_redis.facts import CLUSTER, Facts
+from sansio_cache_redis.listening import Listener as WakeListener
+from sansio_cache_redis.reading import OnFailure
+from sansio_cache_redis.reasons import Where, reason_of
+from sansio_cache_redis.topology.cluster import NO_OWNER, Cluster
+from sansio_cache_redis.topology.keeper import MapKeeper
+from sansio_cache_redis.topology.scatter import Piece, gather, scatter
+from sansio_cache_redis.topology.slots import NOBODY, SLOTS, slot_of
+from sansio_cache_redis.wire import encode
+from sansio_cache_runtime.backend import Listener
+from sansio_cache_runtime.process import process_lock
+
+_MOST_PROBED: Final = 200_000
+"""How many names are tried for a key in one of a node's slots: one slot of all takes 16,384 in the middle."""
+BEHIND_ASKING: Final = "?"
+"""What the address of a node begins with that is to be asked behind ASKING."""
+_TURNED: Final = ("perform", "answer", "suspect", "trust", "distrust", "health")
+"""What a backend of one server leaves to that of the cluster."""
+_CURSORS: Final = 1 << 64
+"""Cursors of nodes are below this; which node is being scanned stands above it."""
+
+
+class NodeBackend(Protocol):
+    """The backend of one node, as far as it matters to both colours."""
+
+    @property
+    def open_connections(self) -> int:
+        """How many connections are open."""
+        ...
+
+    def suspect(self, part: str) -> None:
+        """Set its connections aside."""
+        ...
+
+    def trust(self, part: str) -> None:
+        """Use them again."""
+        ...
+
+    def distrust(self, part: str) -> None:
+        """Close them."""
+        ...
+
+
+N = TypeVar("N", bound=NodeBackend)
+K = TypeVar("K", bound="ClusterBase[Any]")
+
+
+@attrs.frozen
+class NodeSettings:
+    """What the backend of a node is made of.
+
+    Attributes:
+        address: Where it is.
+        dialect: What it understands; its clock.
+        on_failure: To be told of what fails there.
+        where: Where it is, for messages.
+    """
+
+    address: str
+    dialect: Dialect
+    on_failure: OnFailure
+    where: Where
+
+
+class ClusterBase(Generic[N]):
+    """The part of a backend of a cluster that neither waits nor does I/O.
+
+    Args:
+        config: Of the cache.
+        settings: How the cluster is reached.
+        cluster: What is known of it.
+        make_node: Makes the backend of a node.
+        start_thread: Starts the threads that fetch the map and that listen.
+        clock: The local monotonic clock, in seconds.
+    """
+
+    def __init__(
+        self,
+        config: CacheConfig,
+        settings: ClusterSettings,
+        cluster: Cluster,
+        make_node: Callable[[NodeSettings], N],
+        start_thread: StartThread,
+        clock: Callable[[], float],
+    ) -> None:
+        self.place = settings.where.place
+        """Where the cluster is, for messages."""
+        self.is_out: Callable[[str], bool] = _is_never
+        """Whether a part is known not to serve. A cache says so; then nobody waits for it."""
+        self.cluster = cluster
+        self._config = config
+        self._make_node = make_node
+        self._clock = clock
+        self._where = settings.where
+        self._settings = settings
+        self._nodes: dict[str, N] = {}
+        self._dialects: dict[str, Dialect] = {}
+        self._lock = process_lock()
+        self._listened = 0
+        self.keeper = MapKeeper(
+            cluster, lambda address: settings.blocking(address)(), start_thread, self._forget_probes
+        )
+        self.listener: Listener | None = WakeListener(self._connection_to_any, config.namespace, start_thread)
+        """Tells waiters of changes."""
+
+    @property
+    def open_connections(self) -> int:
+        """How many connections are open, to all nodes together."""
+        return sum(node.open_connections for node in tuple(self._nodes.values()))
+
+    def part_of(self, key: str) -> str:
+        """The part of the store that a key is in: the node that owns its slot."""
+        return self.cluster.part_of(key)
+
+    def suspect(self, part: str) -> None:
+        """A reply may have belonged to another key: ask on fresh connections next."""
+        if (node := self._nodes.get(part)) is not None:
+            node.suspect(ONE_PART)
+
+    def trust(self, part: str) -> None:
+        """It did not."""
+        if (node := self._nodes.get(part)) is not None:
+            node.trust(ONE_PART)
+
+    def distrust(self, part: str) -> None:
+        """A reply belonged to another key: close the connections to the node. Of `ONE_PART`, to all."""
+        for address, node in tuple(self._nodes.items()):
+            if part in (ONE_PART, address):
+                node.distrust(ONE_PART)
+
+    def _connection_to_any(self) -> Any:
+        """A connection to a node that serves, not open yet: what one publishes, all nodes pass on."""
+        cluster = self.cluster
+        nodes = [each for each in self._owners() or self.cluster.seeds if each not in cluster.failing]
+        self._listened += 1
+        chosen = nodes or list(cluster.seeds)
+        return self._settings.blocking(chosen[self._listened % len(chosen)])()
+
+    # Where commands go.
+
+    def node(self, address: str) -> N:
+        """The backend of a node."""
+        node = self._nodes.get(address)
+        if node is None:
+            with self._lock:
+                node = self._nodes.get(address)
+                if node is None:
+                    dialect = Dialect(clock=self._clock, is_cluster=True, owns=self._owning(address))
+                    self._dialects[address] = dialect
+                    on_failure = self._failed_at(address)
+                    where = Where(address, self._where.is_tls)
+                    node = self._make_node(NodeSettings(address, dialect, on_failure, where))
+                    self._nodes[address] = node
+        return node
+
+    def _owning(self, address: str) -> Callable[[str], bool]:
+        return lambda key: self.cluster.owner(key) == address
+
+    def _owners(self) -> list[str]:
+        """The addresses of the nodes that own slots."""
+        return sorted(self.cluster.nodes - {NOBODY})
+
+    def _plain(self, command: StoreCommand) -> N | None:
+        """The node of a read that concerns nobody else, as nearly all do; None where it takes more."""
+        cluster = self.cluster
+        if type(command) is ReadCell and not (command.tags or cluster.asking):
+            return self._nodes.get(cluster.owners[slot_of(command.key)])
+        return None
+
+    def _pieces(self, command: StoreCommand) -> list[Piece] | StoreEvent:
+        """What each node is asked of a command; or the answer, where nobody has to be asked."""
+        now_s = self._clock()
+        if isinstance(command, Ping):
+            return self._probe(command, now_s)
+        if isinstance(command, ScanKeys):
+            return self._page(command, now_s)
+        pieces = scatter(command, self._address_of if self.cluster.asking else self.cluster.owner)
+        for piece in pieces:
+            if piece.address == NOBODY:
+                self.keeper.look()
+                reason = f"no node of the cluster of {self.place} serves the slots of some keys"
+                return StoreFailed(now_s, FailureKind.UNAVAILABLE, NO_OWNER, reason)
+        return pieces
+
+    def _address_of(self, key: str) -> str:
+        """The node that has a key: behind ASKING where it begins with that."""
+        elsewhere = self.cluster.asked_at(key, self._clock())
+        return self.cluster.owner(key) if elsewhere is None else f"{BEHIND_ASKING}{elsewhere}"
+
+    def _probe(self, command: Ping, now_s: float) -> list[Piece] | StoreEvent:
+        """What finds out whether a part serves. One that is no more has nothing left that could fail."""
+        cluster, part = self.cluster, command.part
+        if part == NO_OWNER:
+            cluster.want()
+            self.keeper.look()
+            if NOBODY in cluster.nodes:
+                return StoreFailed(now_s, FailureKind.UNAVAILABLE, part)
+            return Ponged(now_s)
+        if part == ONE_PART:
+            return Ponged(now_s)  # the map is known by now
+        if part not in cluster.nodes:
+            cluster.answered(part)
+            return Ponged(now_s)
+        dialect = self._dialects[self._known(part)]
+        if not dialect.probe:
+            dialect.probe = self._probe_of(part)
+        return [Piece(part, command, (), ())]
+
+    def _known(self, address: str) -> str:
+        self.node(address)
+        return address
+
+    def _probe_of(self, address: str) -> bytes:
+        """A key of the namespace that is in one of a node's slots, and that nothing is stored under."""
+        owners = self.cluster.owners
+        for number in range(_MOST_PROBED):
+            key = f"{self._config.namespace}:%t:probe:{number}"
+            if owners[slot_of(key)] == address:
+                return key.encode()
+        return b""
+
+    def _forget_probes(self) -> None:
+        """There is a new map: what was in a node's slots may be elsewhere."""
+        for dialect in tuple(self._dialects.values()):
+            dialect.probe = b""
+
+    def _page(self, command: ScanKeys, now_s: float) -> list[Piece] | StoreEvent:
+        """The node whose keys are scanned now: one after the other, in the order of their addresses."""
+        nodes = self._owners()
+        place, cursor = divmod(command.cursor, _CURSORS)
+        if place >= len(nodes):
+            return KeysFound(now_s, 0, ())
+        page = ScanKeys(command.pattern, cursor, command.count, command.timeout_s)
+        return [Piece(nodes[place], page, (place, len(nodes)), ())]
+
+    def _gathered(
+        self, command: StoreCommand, pieces: Sequence[Piece], events: Sequence[StoreEvent]
+    ) -> StoreEvent:
+        """The answer to a command, from those of the nodes."""
+        if isinstance(command, ScanKeys) and isinstance(events[0], KeysFound):
+            place, count = pieces[0].keys
+            cursor = events[0].cursor
+            if cursor:
+                cursor += place * _CURSORS
+            elif place + 1 < count:
+                cursor = (place + 1) * _CURSORS
+            return KeysFound(events[0].now_s, cursor, events[0].keys)
+        if isinstance(command, Ping) and isinstance(events[0], Ponged):
+            self.cluster.answered(command.part)
+        return events[0] if len(pieces) == 1 else gather(command, pieces, events)
+
+    # Health.
+
+    def _health_unknown(self) -> Health:
+        """How the cluster is, where no node has said who owns which slot."""
+        failure = self._unknown()
+        return Health(ok=False, problems=(f"the cluster cannot be asked: {failure.reason}",))
+
+    def _healths(self, healths: Mapping[str, Health]) -> Health:
+        """How the cluster is, by how its nodes are."""
+        each = list(healths.values())
+        problems = [f"{address}: {said}" for address, one in healths.items() for said in one.problems]
+        if NOBODY in self.cluster.nodes:
+            count = len(self.cluster.slots_of(NOBODY))
+            problems.append(f"{count} of {SLOTS} slots have no owner: keys in them are not cached")
+        limits = [one.maxmemory_bytes for one in each if one.maxmemory_bytes is not None]
+        server = next((one.server for one in each if one.server), "")
+        return Health(
+            ok=not problems,
+            problems=tuple(problems),
+            warnings=tuple(dict.fromkeys(said for one in each for said in one.warnings)),
+            server=f"{server}, a cluster of {len(each)} nodes that own slots" if server else "",
+            latency_s=max((one.latency_s for one in each), default=0.0),
+            maxmemory_bytes=None if len(limits) < len(each) else (0 if 0 in limits else sum(limits)),
+            eviction_policy=next((one.eviction_policy for one in each if one.eviction_policy), ""),
+        )
+
+    # What commands have met.
+
+    def _unknown(self) -> StoreFailed:
+        """No node has said who owns which slot."""
+        failure = self.keeper.failure
+        self.keeper.look()
+        if failure is None:
+            reason = f"no node of {self.place} has said in time which node has which keys"
+            return StoreFailed(self._clock(), FailureKind.TIMEOUT, ONE_PART, reason)
+        reason, cause = reason_of(failure, self._where)
+        return StoreFailed(self._clock(), FailureKind.CONNECTION, ONE_PART, reason, cause)
+
+    def _failed_at(self, address: str) -> OnFailure:
+        def failed(event: StoreFailed, command: StoreCommand | None, replies: Sequence[Any]) -> None:
+            cluster = self.cluster
+            if event.kind is FailureKind.MOVED:
+                commands = () if command is None else encode(command, self._dialects[address])
+                for place, reply in enumerate(replies):
+                    key = key_in(commands[place]) if place < len(commands) else None
+                    if isinstance(reply, MovedError):
+                        cluster.moved(reply.slot_id, reply.host, reply.port, address, key)
+                    elif isinstance(reply, AskError) and key is not None:
+                        cluster.ask(key, reply.host, reply.port, address, self._clock())
+                    else:
+                        cluster.want()
+            elif event.kind.is_outage or event.kind is FailureKind.READ_ONLY:
+                cluster.failed(address, monotonic())
+            else:
+                return
+            self.keeper.look()
+
+        return failed
+
+
+class MayBecomeCluster(Generic[K]):
+    """What the backends of one server share, by a plain URL, that may turn out to be a node of a cluster.
+
+    As a connection to it opens it says so, and else by its first answer to what is elsewhere. From then on
+    all that is asked goes to the cluster. Its own connections stay open until the end, and are not used.
+    """
+
+    beyond: K | None = None
+    """The backend of the cluster, once there is one."""
+    make_cluster: Callable[[], K] | None = None
+    """Makes it; None where what is known of this server does not do for one."""
+
+    def part_of(self, key: str) -> str:
+        """The part of the store that a key is in."""
+        return ONE_PART if self.beyond is None else self.beyond.part_of(key)
+
+    def on_failure(self, event: StoreFailed, *_: object) -> None:
+        """Something has failed at the server: that a key is elsewhere is what nodes of a cluster say only."""
+        if event.kind is FailureKind.MOVED:
+            self._meet_cluster()
+
+    def on_facts(self, facts: Facts) -> None:
+        """The server has said what it is."""
+        if facts.mode == CLUSTER:
+            self._meet_cluster()
+
+    def _meet_cluster(self) -> None:
+        if self.beyond is None and self.make_cluster is not None:
+            cluster = self.beyond = self.make_cluster()
+            for name in _TURNED:  # of its own, and not by a look at `beyond`: every hit comes here
+                if hasattr(cluster, name):
+                    self.__dict__[name] = getattr(cluster, name)
+
+
+def key_in(args: Args) -> str:
+    """The key that a Redis command names."""
+    at = 3 if args[0] in (EVALSHA, b"EVAL") else 1
+    return args[at].decode(errors="replace") if len(args) > at else ""
+
+
+def _is_never(_: str) -> bool:
+    return False

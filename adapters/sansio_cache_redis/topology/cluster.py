@@ -1,0 +1,218 @@
+"""A cluster, as one process knows it: who owns which slot, where a command goes, and whom to ask. No I/O.
+
+    unknown --a node's map--> known --MOVED, a node that fails--> wanted anew --a node's map--> known
+
+*Whom to ask.* A key goes to the owner of its slot. MOVED is believed at once, for that slot, and the whole
+map is wanted anew; ASK concerns one key, whose next attempt goes to the node that it names, behind ASKING.
+Neither is a failure of the store: nothing was done, and the command is asked again.
+
+*The map* is fetched by one, however many want it, and no more often than every `LEAST_PAUSE_S`: nodes take
+turns, those last that have failed. Where none of them has one to give, what is known stays: redirections
+correct it slot by slot. While a node that owns slots fails, the map is looked at again and again: a replica
+may have taken over.
+
+*Parts.* What fails alone is a node, with all slots that it owns. Slots without an owner are a part of their
+own, and so is everything while nothing is known.
+
+Threads call this at once. Each method leaves it in order at every moment, without a lock: what two of them do
+at the same time is what one after the other would have done.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+import attrs
+
+from sansio_cache.keys import ONE_PART
+from sansio_cache.url import AddressMap
+from sansio_cache_redis.topology.slots import (
+    NOBODY,
+    SLOTS,
+    MapError,
+    moved_to,
+    read_slots,
+    slot_of,
+)
+
+NO_OWNER: Final = "slots without an owner"
+"""The part of keys whose slots nobody owns."""
+LEAST_PAUSE_S: Final = 0.1
+"""How long after a map was fetched, or could not be, another is."""
+WATCH_PAUSE_S: Final = 0.2
+"""How often the map is looked at while a node fails that owns slots, in seconds."""
+LONG_WATCH_PAUSE_S: Final = 1.0
+"""The same after it has failed for `LONG_S`."""
+LONG_S: Final = 30.0
+_ASKING_S: Final = 0.3
+"""How long a key that was answered with ASK is looked for where that said. It stays there while its slot
+moves, as the node that gives the slot up takes no new keys; and once it has moved it is the other's."""
+_MOST_ASKED: Final = 10_000
+
+
+@attrs.define(eq=False)
+class Cluster:
+    """What is known of a cluster.
+
+    Args:
+        seeds: The addresses that the user has named.
+        address_map: Gives the address under which a node can be reached, of that which it has for others.
+    """
+
+    seeds: Sequence[str]
+    address_map: AddressMap | None = None
+    owners: list[str] = attrs.field(factory=lambda: [NOBODY] * SLOTS, init=False)
+    """The address of the owner of each slot."""
+    nodes: frozenset[str] = attrs.field(default=frozenset(), init=False)
+    """The owners, once each."""
+    is_known: bool = attrs.field(default=False, init=False)
+    """Whether any node has given a map yet."""
+    asking: dict[str, tuple[str, float]] = attrs.field(factory=dict, init=False)
+    """By key, where its next attempt goes behind ASKING, and until when that holds."""
+    changes: int = attrs.field(default=0, init=False)
+    """How often an owner has changed."""
+    failing: dict[str, float] = attrs.field(factory=dict, init=False)
+    """By the address of a node that fails, since when, on the monotonic clock."""
+    _is_wanted: bool = attrs.field(default=True, init=False)
+    _tried_s: float = attrs.field(default=-LEAST_PAUSE_S, init=False)
+    _turn: int = attrs.field(default=0, init=False)
+
+    # Where keys go.
+
+    def owner(self, key: str) -> str:
+        """The address of the owner of a key's slot; `NOBODY` where there is none, or nothing is known."""
+        return self.owners[slot_of(key)]
+
+    def part_of(self, key: str) -> str:
+        """The part that a key is in: what fails alone."""
+        if not self.is_known:
+            return ONE_PART
+        return self.owners[slot_of(key)] or NO_OWNER
+
+    def asked_at(self, key: str, now_s: float) -> str | None:
+        """Where a key goes behind ASKING; None where it goes to its owner."""
+        found = self.asking.get(key)
+        if found is not None and found[1] < now_s:
+            self.asking.pop(key, None)
+            return None
+        return None if found is None else found[0]
+
+    def slots_of(self, address: str) -> list[int]:
+        """The slots that a node owns."""
+        return [slot for slot, owner in enumerate(self.owners) if owner == address]
+
+    # What commands have met.
+
+    def moved(self, slot: int, host: str, port: int, asked: str, key: str | None = None) -> None:
+        """A node has answered that another owns the slot, that of a key."""
+        self._is_wanted = True
+        if key is not None:
+            self.asking.pop(key, None)
+        try:
+            owner = moved_to(host, port, asked, self.address_map)
+        except MapError:
+            return
+        if not 0 <= slot < SLOTS or self.owners[slot] == owner:
+            return
+        owners = list(self.owners)
+        owners[slot] = owner
+        self._take(owners)
+
+    def ask(self, key: str, host: str, port: int, asked: str, now_s: float) -> None:
+        """A node has answered that a key is at another while its slot moves."""
+        try:
+            target = moved_to(host, port, asked, self.address_map)
+        except MapError:
+            return
+        asking = {each: kept for each, kept in tuple(self.asking.items()) if kept[1] >= now_s}
+        self.asking = {} if len(asking) >= _MOST_ASKED else asking
+        self.asking[key] = (target, now_s + _ASKING_S)
+
+    def failed(self, address: str, now_s: float) -> None:
+        """A node does not serve: another may own its slots by now, or soon."""
+        self.failing.setdefault(address, now_s)
+        self._is_wanted = True
+
+    def answered(self, address: str) -> None:
+        """A node serves again."""
+        self.failing.pop(address, None)
+
+    def want(self) -> None:
+        """The map may be out of date."""
+        self._is_wanted = True
+
+    # The map.
+
+    @property
+    def is_wanted(self) -> bool:
+        """Whether a map is to be fetched: what is known may be wrong, or soon."""
+        return self._is_wanted or not self.is_known or self._is_watching
+
+    @property
+    def _is_watching(self) -> bool:
+        """Whether a node fails that owns slots, or slots have no owner."""
+        return any(address in self.nodes for address in tuple(self.failing)) or NOBODY in self.nodes
+
+    def pause_s(self, now_s: float) -> float:
+        """How long to wait before a map is fetched; only where one is wanted."""
+        pause_s = LEAST_PAUSE_S
+        if self.is_known and not self._is_wanted:
+            since_s = min(self.failing.values(), default=now_s)
+            pause_s = WATCH_PAUSE_S if now_s - since_s < LONG_S else LONG_WATCH_PAUSE_S
+        return max(self._tried_s + pause_s - now_s, 0.0)
+
+    def candidates(self, now_s: float) -> list[str]:
+        """Whom to ask for the map, one after the other: those last that fail."""
+        self._tried_s = now_s
+        self._is_wanted = False
+        known = sorted(self.nodes - {NOBODY})
+        self._turn += 1
+        turn = self._turn % len(known) if known else 0
+        everybody = dict.fromkeys((*known[turn:], *known[:turn], *self.seeds))
+        failing = self.failing
+        return sorted(everybody, key=failing.__contains__)
+
+    def take(self, reply: object, asked: str) -> bool:
+        """Take in what a node has answered to CLUSTER SLOTS.
+
+        Returns:
+            Whether it is a map of the slots, and any of them has an owner. What is no map is passed over:
+            then another node is to be asked.
+        """
+        try:
+            owners = read_slots(reply, asked, self.address_map)
+        except MapError:
+            return False
+        if not any(owners):
+            return False
+        self._take(owners)
+        self.is_known = True
+        return True
+
+    def take_single(self, asked: str) -> None:
+        """A node has answered that it is no cluster: then it has all keys, as it will say if that changes."""
+        self._take([asked] * SLOTS)
+        self.is_known = True
+
+    def _take(self, owners: list[str]) -> None:
+        self.changes += owners != self.owners
+        self.owners = owners
+        nodes = frozenset(owners)
+        self.nodes = nodes
+        for address in tuple(self.failing):
+            if address not in nodes and address not in self.seeds:
+                self.failing.pop(address, None)
+
+
+def spread(owners: Sequence[str], keys: Iterable[str]) -> dict[str, list[int]]:
+    """The places of keys, by the owners of their slots."""
+    found: dict[str, list[int]] = {}
+    for place, key in enumerate(keys):
+        owner = owners[slot_of(key)]
+        places = found.get(owner)
+        if places is None:
+            found[owner] = [place]
+        else:
+            places.append(place)
+    return found

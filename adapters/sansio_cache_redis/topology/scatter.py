@@ -1,0 +1,199 @@
+"""Scatter: a command about several keys, as commands to the nodes that have them; and one answer of theirs.
+
+Each node is asked for its own keys and tags only, all at the same time. That needs no order between nodes:
+every version of a tag that a read compares is read after that read has begun, every version that is stored is
+captured before the loader begins, and those that are read again after a fill are read after nobody may join
+the load any more. Whatever came before one of these is known to it, on whichever node it was.
+
+No I/O here. A node that has failed is a value; what an answer without it is worth is decided by `gather`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Final, TypeVar, cast
+
+import attrs
+from msgspec.structs import replace
+
+from sansio_cache.commands import (
+    AcquireLease,
+    AcquireLeases,
+    Capture,
+    ClaimCell,
+    DeleteKeys,
+    ExpireCells,
+    FillCells,
+    FreeLock,
+    HoldCells,
+    InspectCell,
+    ReadCell,
+    ReadCells,
+    ReadTags,
+    ReleaseLeases,
+    RenewLeases,
+    StoreCommand,
+    SwapCell,
+    TakeLock,
+    TouchCell,
+)
+from sansio_cache.events import (
+    CellsExpired,
+    CellsFilled,
+    CellsRead,
+    HoldsTaken,
+    KeysDeleted,
+    LeasesAnswered,
+    LeasesRenewed,
+    StoreEvent,
+    StoreFailed,
+    TagsRead,
+)
+
+T = TypeVar("T")
+
+Captures = AcquireLease | AcquireLeases | HoldCells | ClaimCell | TouchCell
+_CAPTURES: Final = (AcquireLease, AcquireLeases, HoldCells, ClaimCell, TouchCell)
+_OF_ONE_KEY: Final = (ReadCell, InspectCell, AcquireLease, ClaimCell, SwapCell, TouchCell, TakeLock)
+_OF_KEYS: Final = (ReadCells, HoldCells, DeleteKeys, ExpireCells)
+
+
+@attrs.frozen
+class Piece:
+    """What one node is asked of a command.
+
+    Attributes:
+        address: The node.
+        command: What it is asked.
+        keys: Which keys of the command those are, by their places in it.
+        tags: The same of its tags.
+    """
+
+    address: str
+    command: StoreCommand
+    keys: tuple[int, ...]
+    tags: tuple[int, ...]
+
+
+def keys_and_tags(command: StoreCommand) -> tuple[Sequence[str], tuple[str, ...]]:
+    """The keys of the cells that a command is about, and those of the tags that it reads or captures."""
+    keys: Sequence[str] = ()
+    tags: tuple[str, ...] = ()
+    if isinstance(command, _OF_ONE_KEY):
+        keys = (command.key,)
+    elif isinstance(command, _OF_KEYS):
+        keys = command.keys
+    elif isinstance(command, AcquireLeases):
+        keys = [each.key for each in command.lease_requests]
+    elif isinstance(command, FillCells):
+        keys = [each.key for each in command.fills]
+    elif isinstance(command, RenewLeases | ReleaseLeases):
+        keys = [each.key for each in command.leases]
+    elif isinstance(command, FreeLock):
+        keys = (command.lock.key,)
+    if isinstance(command, ReadCell | ReadCells | ReadTags | FillCells):
+        tags = command.tags
+    elif isinstance(command, _CAPTURES):
+        tags = command.capture.tags
+    return keys, tags
+
+
+def scatter(command: StoreCommand, address_of: Callable[[str], str]) -> list[Piece]:
+    """What each node is asked of a command. One piece is the command itself.
+
+    Args:
+        command: Not one about the store as a whole: no scan, and no probe.
+        address_of: Gives the node that has a key.
+    """
+    keys, tags = keys_and_tags(command)
+    found: dict[str, tuple[list[int], list[int]]] = {}
+    for place, key in enumerate(keys):
+        found.setdefault(address_of(key), ([], []))[0].append(place)
+    for place, tag in enumerate(tags):
+        found.setdefault(address_of(tag), ([], []))[1].append(place)
+    if len(found) == 1:
+        [address] = found
+        return [Piece(address, command, tuple(range(len(keys))), tuple(range(len(tags))))]
+    return [
+        Piece(address, _part(command, its_keys, [tags[each] for each in its_tags]), *map(tuple, its))
+        for address, its in found.items()
+        for its_keys, its_tags in (its,)
+    ]
+
+
+def _part(command: StoreCommand, keys: Sequence[int], tags: Iterable[str]) -> StoreCommand:
+    """A command about some of its keys and tags."""
+    named = tuple(tags)
+    if isinstance(command, ReadTags) or (not keys and isinstance(command, ReadCell | ReadCells | FillCells)):
+        return ReadTags(named, command.timeout_s)
+    changes: dict[str, Any] = {}
+    if isinstance(command, ReadCell | ReadCells | FillCells):
+        changes["tags"] = named
+    elif isinstance(command, _CAPTURES):
+        capture = Capture(named, command.capture.ttl_ms)
+        if not keys:
+            return HoldCells((), command.nonce, 0, command.timeout_s, capture)
+        changes["capture"] = capture
+    if isinstance(command, _OF_KEYS):
+        changes["keys"] = tuple(command.keys[each] for each in keys)
+    elif isinstance(command, AcquireLeases):
+        changes["lease_requests"] = tuple(command.lease_requests[each] for each in keys)
+    elif isinstance(command, FillCells):
+        changes["fills"] = tuple(command.fills[each] for each in keys)
+    elif isinstance(command, RenewLeases | ReleaseLeases):
+        changes["leases"] = tuple(command.leases[each] for each in keys)
+    return replace(command, **changes)
+
+
+def gather(command: StoreCommand, pieces: Sequence[Piece], events: Sequence[StoreEvent]) -> StoreEvent:
+    """The answer to a command, from those to its pieces."""
+    for event in events:
+        if isinstance(event, StoreFailed):
+            return event
+    keys, tags = keys_and_tags(command)
+    both = list(zip(pieces, events, strict=True))
+    # An answer that makes no use of versions has none.
+    versions = _placed(len(tags), ((piece.tags, getattr(event, "versions", ())) for piece, event in both))
+    answered = [(piece.keys, cast("Any", event)) for piece, event in both if piece.keys]
+    now_s = max(event.now_s for event in events)
+
+    def each(name: str) -> tuple[Any, ...]:
+        return _placed(len(keys), ((places, getattr(event, name)) for places, event in answered))
+
+    if isinstance(command, ReadTags):
+        return TagsRead(now_s, versions, _latest(events))
+    if isinstance(command, ReadCells):
+        return CellsRead(now_s, each("stored"), _latest(event for _, event in answered), versions)
+    if isinstance(command, AcquireLeases):
+        return LeasesAnswered(now_s, each("answers"), versions)
+    if isinstance(command, FillCells):
+        return CellsFilled(now_s, each("results"), versions)
+    if isinstance(command, RenewLeases):
+        return LeasesRenewed(now_s, each("renewed"))
+    if isinstance(command, HoldCells):
+        return HoldsTaken(now_s, each("grants"), versions)
+    if isinstance(command, ExpireCells):
+        return CellsExpired(now_s, sum(event.count for _, event in answered))
+    if isinstance(command, DeleteKeys):
+        return KeysDeleted(now_s, sum(event.count for _, event in answered))
+    _, only = answered[0]  # of one key; or what all have answered alike
+    changes: dict[str, Any] = {"now_s": now_s}
+    if hasattr(only, "versions"):
+        changes["versions"] = versions
+    answer: StoreEvent = replace(only, **changes)
+    return answer
+
+
+def _placed(count: int, some: Iterable[tuple[Sequence[int], Sequence[T]]]) -> tuple[T, ...]:
+    """What came in pieces, each in its place."""
+    found: list[Any] = [None] * count
+    for places, values in some:
+        for place, value in zip(places, values, strict=bool(values)):
+            found[place] = value
+    return tuple(found)
+
+
+def _latest(events: Iterable[Any]) -> int | None:
+    """The latest of the nodes' clocks, in milliseconds: by none of them is a value fresh that is stale."""
+    times = [event.server_ms for event in events]
+    return None if None in times else max(times, default=None)

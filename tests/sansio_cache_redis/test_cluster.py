@@ -1,0 +1,215 @@
+"""A cluster as one process knows it: where keys go, what redirections teach, when a map is fetched."""
+
+import pytest
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from sansio_cache.keys import ONE_PART
+from sansio_cache_redis.topology.cluster import (
+    LEAST_PAUSE_S,
+    LONG_S,
+    LONG_WATCH_PAUSE_S,
+    NO_OWNER,
+    WATCH_PAUSE_S,
+    Cluster,
+)
+from sansio_cache_redis.topology.slots import NOBODY, SLOTS, slot_of
+
+A, B, C, SEED = "a:7001", "b:7002", "c:7003", "seed:7000"
+HALF = SLOTS // 2
+KEY = "ns:user:1"
+
+
+def map_of(first=A, second=B):
+    def node(address):
+        host, _, port = address.rpartition(":")
+        return [host.encode(), int(port), b"id"]
+
+    return [[0, HALF - 1, node(first)], [HALF, SLOTS - 1, node(second)]]
+
+
+def known(*owners, now_s=0.0):
+    cluster = Cluster([SEED])
+    cluster.candidates(now_s)
+    assert cluster.take(map_of(*owners), SEED)
+    return cluster
+
+
+def test_before_anything_is_known_all_is_one_part_and_a_map_is_wanted_at_once():
+    cluster = Cluster([SEED])
+    assert cluster.part_of(KEY) == ONE_PART
+    assert cluster.owner(KEY) == NOBODY
+    assert cluster.is_wanted
+    assert cluster.pause_s(0.0) == 0.0
+    assert cluster.candidates(0.0) == [SEED]
+
+
+def test_a_key_is_in_the_part_of_its_slots_owner():
+    cluster = known()
+    assert {cluster.part_of(f"ns:{number}") for number in range(100)} == {A, B}
+    assert cluster.part_of(KEY) == cluster.owner(KEY) == cluster.owners[slot_of(KEY)]
+    assert not cluster.is_wanted
+
+
+def test_keys_whose_slots_nobody_owns_are_a_part_of_their_own():
+    cluster = Cluster([SEED])
+    cluster.take([[slot_of(KEY) + 1, SLOTS - 1, [b"a", 7001]]], SEED)
+    assert cluster.part_of(KEY) == NO_OWNER
+    assert cluster.is_wanted, "somebody may own them soon"
+
+
+def test_moved_is_believed_at_once_for_its_slot_and_the_map_is_wanted():
+    cluster = known()
+    owner = cluster.owner(KEY)
+    changes = cluster.changes
+    cluster.moved(slot_of(KEY), "c", 7003, owner)
+
+    assert cluster.owner(KEY) == C
+    assert C in cluster.nodes
+    assert cluster.owners.count(C) == 1
+    assert cluster.is_wanted
+    assert cluster.changes == changes + 1
+
+
+def test_moved_to_nowhere_is_where_it_was_answered_and_what_is_no_slot_is_passed_over():
+    cluster = known()
+    cluster.moved(5, "", 7009, "a:7001")
+    assert cluster.owners[5] == "a:7009"
+    for slot, port in ((SLOTS, 7001), (-1, 7001), (6, 70_000)):
+        cluster.moved(slot, "c", port, A)
+    assert C not in cluster.nodes
+
+
+def test_a_key_is_asked_elsewhere_for_a_moment_and_until_it_is_said_to_be_moved():
+    cluster = known()
+    cluster.ask(KEY, "c", 7003, A, 10.0)
+    assert cluster.asked_at("ns:other", 10.0) is None
+    assert cluster.asked_at(KEY, 10.1) == C
+    assert cluster.asked_at(KEY, 10.2) == C, "a batch asks several times until it knows of all of its keys"
+    assert cluster.owner(KEY) != C, "the slot has not moved yet"
+    assert cluster.asked_at(KEY, 11.5) is None
+    assert cluster.asking == {}
+
+    cluster.ask(KEY, "c", 7003, A, 10.0)
+    cluster.moved(slot_of(KEY), "b", 7002, C, KEY)
+    assert cluster.asked_at(KEY, 10.0) is None
+    cluster.ask(KEY, "c", 70_000, A, 10.0)
+    assert cluster.asking == {}
+
+
+def test_keys_that_are_asked_elsewhere_are_few():
+    cluster = known()
+    for number in range(10_001):
+        cluster.ask(f"ns:{number}", "c", 7003, A, 1.0)
+    assert cluster.asked_at("ns:10000", 1.0) == C
+    assert len(cluster.asking) < 10_000
+
+
+def test_a_map_is_fetched_no_more_often_than_every_so_often():
+    cluster = known(now_s=1.0)
+    cluster.want()
+    assert cluster.is_wanted
+    assert cluster.pause_s(1.0) == pytest.approx(LEAST_PAUSE_S)
+    assert cluster.pause_s(1.0 + LEAST_PAUSE_S) == 0.0
+    cluster.candidates(2.0)
+    assert not cluster.is_wanted, "it is being fetched"
+
+
+def test_while_a_node_fails_that_owns_slots_the_map_is_looked_at_again_and_again():
+    cluster = known(now_s=1.0)
+    cluster.failed(A, 1.0)
+    assert cluster.is_wanted
+    cluster.candidates(2.0)
+    cluster.take(map_of(), B)
+    assert cluster.is_wanted, "nobody has taken over yet"
+    assert cluster.pause_s(2.0) == pytest.approx(WATCH_PAUSE_S)
+    assert cluster.pause_s(1.0 + LONG_S) == 0.0
+    cluster.candidates(1.0 + LONG_S)
+    assert cluster.pause_s(1.0 + LONG_S) == pytest.approx(LONG_WATCH_PAUSE_S)
+
+    cluster.take(map_of(first=C), B)
+    assert not cluster.is_wanted, "another owns its slots, so that it does not matter"
+    assert cluster.failing == {}
+
+
+def test_a_node_that_answers_again_is_watched_no_more():
+    cluster = known()
+    cluster.failed(A, 1.0)
+    cluster.candidates(1.0)
+    cluster.answered(A)
+    assert not cluster.is_wanted
+
+
+def test_those_that_fail_are_asked_last_and_the_others_take_turns():
+    cluster = known()
+    firsts = {cluster.candidates(1.0)[0] for _ in range(4)}
+    assert firsts == {A, B}
+    cluster.failed(A, 1.0)
+    for _ in range(4):
+        assert cluster.candidates(1.0) == [B, SEED, A]
+
+
+def test_a_map_that_contradicts_itself_or_is_empty_changes_nothing():
+    cluster = known()
+    before = cluster.owners
+    assert not cluster.take([[0, 5, [b"a", 7001]], [5, 9, [b"b", 7002]]], A)
+    assert not cluster.take([], A)
+    assert not cluster.take(b"nonsense", A)
+    assert cluster.owners == before
+
+
+def test_a_server_that_is_no_cluster_has_all_keys():
+    cluster = Cluster([SEED])
+    cluster.take_single(SEED)
+    assert cluster.is_known
+    assert cluster.part_of(KEY) == SEED
+    assert cluster.take(map_of(), SEED), "and it may be one later"
+
+
+class Redirections(RuleBasedStateMachine):
+    """Whatever nodes answer, in whatever order: every key goes somewhere, and what is said agrees."""
+
+    def __init__(self):
+        super().__init__()
+        self.cluster = Cluster([SEED])
+        self.now_s = 0.0
+
+    @rule(first=st.sampled_from([A, B, C]), second=st.sampled_from([A, B, C]))
+    def map_comes(self, first, second):
+        self.cluster.candidates(self.now_s)
+        assert self.cluster.take(map_of(first, second), A)
+
+    @rule(slot=st.integers(0, SLOTS - 1), node=st.sampled_from([A, B, C]))
+    def moved(self, slot, node):
+        host, _, port = node.rpartition(":")
+        self.cluster.moved(slot, host, int(port), A)
+        assert self.cluster.owners[slot] == node
+
+    @rule(node=st.sampled_from([A, B, C, SEED]), seconds=st.floats(0, 60))
+    def fails(self, node, seconds):
+        self.now_s += seconds
+        self.cluster.failed(node, self.now_s)
+        assert self.cluster.is_wanted
+
+    @rule(node=st.sampled_from([A, B, C]))
+    def answers(self, node):
+        self.cluster.answered(node)
+
+    @rule()
+    def nonsense(self):
+        before = self.cluster.owners
+        assert not self.cluster.take([[0, 0, [b"h", -1]]], A)
+        assert self.cluster.owners is before
+
+    @invariant()
+    def agrees(self):
+        cluster = self.cluster
+        assert len(cluster.owners) == SLOTS
+        assert cluster.nodes == (frozenset(cluster.owners) if cluster.changes else frozenset())
+        assert sorted(cluster.nodes - {NOBODY}) == sorted(
+            set(Cluster.candidates(cluster, self.now_s)) - {SEED}
+        )
+        assert cluster.pause_s(self.now_s) <= LONG_WATCH_PAUSE_S + 0.001
+
+
+TestRedirections = Redirections.TestCase

@@ -1,0 +1,198 @@
+"""Caches on real clusters: ways in, slots that move, nodes that fail. Each on three runtimes.
+
+The conformance suite runs on a cluster as well; here is what only a cluster can do.
+"""
+
+from contextlib import aclosing, closing
+
+import anyio
+import pytest
+import redis
+import redis.asyncio
+
+from sansio_cache_redis import anyio as cache_anyio
+from sansio_cache_redis import sync as cache_sync
+from support.clusters import ClusterServers, slot_of
+from support.runtimes import ON_CLUSTER, PATIENT, CacheUnderTest, loading, never, runs
+
+pytestmark = pytest.mark.servers
+
+MANY = [f"k{number}" for number in range(60)]
+RUNTIMES = pytest.mark.parametrize("runtime", ["sync", "asyncio", "trio"])
+
+
+def run(runtime, main):
+    anyio.run(main, backend="trio" if runtime == "trio" else "asyncio")
+
+
+def opened(runtime, url, namespace, **options):
+    kind = cache_sync.Cache if runtime == "sync" else cache_anyio.Cache
+    return CacheUnderTest(
+        kind.from_url(url, namespace=namespace, **PATIENT, **options), is_sync=runtime == "sync"
+    )
+
+
+@runs(ON_CLUSTER, compare=None)
+async def test_a_batch_goes_over_all_nodes(world):
+    calls = []
+
+    async def load(keys):
+        calls.append(sorted(keys))
+        return {key: key.upper() for key in keys}
+
+    assert await world.cache.get_or_load_many(MANY, load) == {key: key.upper() for key in MANY}
+    assert await world.cache.get_or_load_many(MANY, load) == {key: key.upper() for key in MANY}
+    assert await world.cache.get_many(MANY) == {key: key.upper() for key in MANY}
+    assert calls == [sorted(MANY)]
+    assert len({world.cache.driver._backend._store.part_of(world.raw.full(key)) for key in MANY}) == 3
+
+
+@runs(ON_CLUSTER, compare=None)
+async def test_tags_hold_wherever_they_are(world):
+    tags = [f"tag{number}" for number in range(12)]
+    await world.cache.get_or_load("user:1", loading("old"), tags=tags)
+    for tag in tags:
+        await world.cache.set_many(dict.fromkeys(MANY, "old"), tags=tags)
+        assert len(await world.cache.get_many(MANY)) == len(MANY)
+        assert await world.cache.get_or_load("user:1", never, tags=tags) in {"old", "new"}
+        await world.cache.invalidate(tags=[tag])
+        assert await world.cache.get_many(MANY) == {}
+        assert await world.cache.get("user:1") is None
+        assert await world.cache.get_or_load("user:1", loading("new"), tags=tags) == "new"
+
+
+@runs(ON_CLUSTER, compare=None)
+async def test_a_scan_and_a_removal_by_pattern_find_the_keys_of_all_nodes(world):
+    await world.cache.set_many(dict.fromkeys(MANY, 1))
+    await world.cache.set("other", 1)
+
+    assert len(await world.cache.scan("k*")) == len(MANY)
+    removed = await world.cache.delete_pattern("k*")
+
+    assert (removed.deleted, removed.complete) == (len(MANY), True)
+    assert await world.cache.get("other") == 1
+
+
+@RUNTIMES
+@pytest.mark.parametrize("colour", ["blocking", "asyncio"])
+def test_a_cluster_client_gives_its_settings(cluster_servers, namespace, runtime, colour):
+    async def main():
+        kind = cache_sync.Cache if runtime == "sync" else cache_anyio.Cache
+        port = cluster_servers.primaries[0].port
+        if colour == "blocking":
+            client = cluster_servers.client()
+        else:
+            client = redis.asyncio.RedisCluster(host="127.0.0.1", port=port)
+        made = kind.from_client(client, namespace=namespace, **PATIENT)
+        cache = CacheUnderTest(made, is_sync=runtime == "sync")
+        async with aclosing(cache):
+            assert await cache.get_or_load_many(MANY, lambda keys: dict.fromkeys(keys, 1)) == dict.fromkeys(
+                MANY, 1
+            )
+        if colour == "blocking":
+            assert client.get(f"{namespace}:k1") is not None, "it is not closed"
+            client.close()
+
+    run(runtime, main)
+
+
+def test_health_says_that_it_is_a_cluster(cluster_servers, namespace):
+    with cache_sync.Cache.from_url(cluster_servers.url, namespace=namespace, **PATIENT) as cache:
+        cache.wait_ready()
+        health = cache.health()
+    assert health.ok
+    assert health.server.endswith("a cluster of 3 nodes that own slots")
+
+
+def test_the_addresses_of_nodes_can_be_mapped(cluster_servers, namespace):
+    asked = []
+
+    def mapped(host, port):
+        asked.append((host, port))
+        return "localhost", port
+
+    url = f"redis+cluster://127.0.0.1:{cluster_servers.primaries[1].port}"
+    with cache_sync.Cache.from_url(url, namespace=namespace, address_map=mapped, **PATIENT) as cache:
+        assert cache.get_or_load_many(MANY, lambda keys: dict.fromkeys(keys, 1)) == dict.fromkeys(MANY, 1)
+        assert {cache._backend.part_of(f"{namespace}:{key}") for key in MANY} == {
+            f"localhost:{each.port}" for each in cluster_servers.primaries
+        }
+    assert set(asked) == {("127.0.0.1", each.port) for each in cluster_servers.primaries}
+
+
+@pytest.fixture
+def own_cluster():
+    """A cluster of this test alone."""
+    with ClusterServers.start(3) as servers:
+        yield servers
+
+
+@RUNTIMES
+def test_keys_are_found_while_their_slot_moves_and_after_it(own_cluster, namespace, runtime):
+    """By ASK and by MOVED; what is removed meanwhile stays removed, wherever it is."""
+    slot = slot_of(f"{namespace}:{{x}}")
+    source = own_cluster.owner_of(f"{namespace}:{{x}}")
+    target = next(each for each in own_cluster.primaries if each is not source)
+    keys = of_one_slot(namespace, slot)
+
+    async def main():
+        cache = opened(runtime, own_cluster.url, namespace)
+        async with aclosing(cache):
+            await cache.set_many(dict.fromkeys(keys, "old"))
+            errors = cache.stats().gave_up
+            with own_cluster.moving(slot, source, target):
+                assert await cache.get_many(keys) == dict.fromkeys(keys, "old"), "none has moved yet"
+                assert await cache.get_or_load("new:" + keys[0], loading("new")) == "new"
+                source.client().execute_command(
+                    "MIGRATE", "127.0.0.1", target.port, "", 0, 5000, "KEYS", f"{namespace}:{keys[0]}"
+                )
+                assert await cache.get(keys[0]) == "old", "it is where ASK says"
+                assert await cache.get(keys[1]) == "old"
+                await cache.invalidate(keys[0], keys[1])
+                assert await cache.get_many(keys[:2]) == {}
+                assert await cache.get_or_load(keys[0], loading("new")) == "new"
+                assert await cache.get_or_load(keys[1], loading("new")) == "new"
+                assert await cache.set_many({keys[2]: "new"})
+                assert await cache.get_or_load(keys[0], never) == "new"
+            assert await cache.get_many(keys) == dict.fromkeys(keys, "old") | dict.fromkeys(keys[:3], "new")
+            assert cache.stats().gave_up == errors
+
+    run(runtime, main)
+
+
+def of_one_slot(namespace, slot):
+    return [
+        key for key in (f"one:{number}" for number in range(200_000)) if slot_of(f"{namespace}:{key}") == slot
+    ][:4]
+
+
+def test_of_what_is_closed_nothing_is_left(cluster_servers, namespace):
+    with closing(cache_sync.Cache.from_url(cluster_servers.url, namespace=namespace, **PATIENT)) as cache:
+        cache.set_many(dict.fromkeys(MANY, 1))
+        assert cache._driver.open_connections >= 3
+    assert cache._driver.open_connections == 0
+
+
+@RUNTIMES
+def test_a_plain_url_that_meets_a_cluster_works_as_one(cluster_servers, namespace, runtime):
+    async def main():
+        cache = opened(runtime, cluster_servers.primaries[2].url, namespace)
+        async with aclosing(cache):
+            assert await cache.get_or_load_many(MANY, lambda keys: dict.fromkeys(keys, 1)) == dict.fromkeys(
+                MANY, 1
+            )
+            assert await cache.get_many(MANY) == dict.fromkeys(MANY, 1)
+            for key in MANY[:12]:
+                assert await cache.get_or_load(key, never) == 1
+            assert (await cache.invalidate(*MANY[:12])).remembered == 0
+            assert len(await cache.get_many(MANY)) == len(MANY) - 12
+            assert "cluster of 3 nodes" in (await cache.health()).server
+            assert (await cache.clear()).deleted == len(MANY) - 12
+            assert cache.stats().gave_up == {}
+
+    run(runtime, main)
+
+
+def test_health_is_the_first_to_meet_a_cluster(cluster_servers, namespace):
+    with cache_sync.Cache.from_url(cluster_servers.primaries[0].url, namespace=namespace) as cache:
+        assert cache.health().server.endswith("a cluster of 3 nodes that own slots")

@@ -1,0 +1,145 @@
+"""Real clusters for the tests: primaries, each with a replica if wanted, on loopback; and how slots move."""
+
+import random
+import subprocess
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any, Final, Self
+
+import redis
+from redis.crc import key_slot
+
+from support.servers import Server, ServerDiedError, wait_until
+
+SLOTS: Final = 16_384
+_PORTS: Final = range(20_000, 30_000)
+"""Below those that the system gives out, and so are those of the bus, which are 10,000 higher: mostly."""
+NODE_TIMEOUT_MS: Final = 1_000
+"""After which silence the others take a node for failed."""
+
+
+def slot_of(key: str) -> int:
+    return key_slot(key.encode())
+
+
+class ClusterServers:
+    """A cluster of our own; a context manager that stops it. Start one with `ClusterServers.start()`."""
+
+    def __init__(self, stack: ExitStack, primaries: Sequence[Server], replicas: Sequence[Server]) -> None:
+        self._stack = stack
+        self.primaries = list(primaries)
+        self.replicas = list(replicas)
+
+    @classmethod
+    def start(cls, primaries: int = 3, *, replicas: bool = False, args: Sequence[str] = ()) -> Self:
+        """Start a cluster, and wait until every node takes it for whole."""
+        with ExitStack() as stack:
+            count = primaries * (2 if replicas else 1)
+            nodes = [stack.enter_context(_start_node(args)) for _ in range(count)]
+            servers = cls(stack, nodes[:primaries], nodes[primaries:])
+            servers._join()
+            servers._stack = stack.pop_all()
+            return servers
+        raise AssertionError
+
+    def _join(self) -> None:
+        nodes = [*self.primaries, *self.replicas]
+        width = SLOTS // len(self.primaries)
+        for place, server in enumerate(nodes):
+            client = server.client()
+            client.execute_command("CLUSTER", "SET-CONFIG-EPOCH", place + 1)
+            if place < len(self.primaries):
+                last = SLOTS - 1 if place == len(self.primaries) - 1 else (place + 1) * width - 1
+                client.execute_command("CLUSTER", "ADDSLOTSRANGE", place * width, last)
+            for other in nodes[:place]:
+                client.execute_command("CLUSTER", "MEET", "127.0.0.1", other.port)
+        wait_until(lambda: all(self._knows(each, len(nodes)) for each in nodes), timeout_s=30.0)
+        for primary, replica in zip(self.primaries, self.replicas, strict=False):
+            replica.client().execute_command("CLUSTER", "REPLICATE", self.id_of(primary))
+        wait_until(lambda: all(self._is_whole(each, len(nodes)) for each in nodes), timeout_s=30.0)
+
+    def _knows(self, server: Server, count: int) -> bool:
+        info: Any = server.client().execute_command("CLUSTER INFO")
+        return int(info["cluster_known_nodes"]) == count and "handshake" not in self._nodes_text(server)
+
+    def _nodes_text(self, server: Server) -> str:
+        with server._raw_connection() as connection:
+            connection.sendall(b"CLUSTER NODES\r\n")
+            data = b""
+            while not data.endswith(b"\n\r\n"):
+                data += connection.recv(65536)
+        return data.decode()
+
+    def _is_whole(self, server: Server, count: int) -> bool:
+        info: Any = server.client().execute_command("CLUSTER INFO")
+        if info["cluster_state"] != "ok" or int(info["cluster_size"]) != len(self.primaries):
+            return False
+        if server in self.replicas:
+            found: Any = server.client().info("replication")
+            return found["role"] == "slave" and found["master_link_status"] == "up"
+        return self._nodes_text(server).count("slave") == len(self.replicas)
+
+    # Who is who.
+
+    @property
+    def url(self) -> str:
+        """A URL of the cluster, which names all nodes."""
+        nodes = [*self.primaries, *self.replicas]
+        return "redis+cluster://" + ",".join(f"127.0.0.1:{each.port}" for each in nodes)
+
+    def id_of(self, server: Server) -> str:
+        return str(server.client().execute_command("CLUSTER", "MYID").decode())
+
+    def owner_of(self, key: str) -> Server:
+        """The primary that has a key, as the cluster was made."""
+        return self.primaries[min(slot_of(key) // (SLOTS // len(self.primaries)), len(self.primaries) - 1)]
+
+    def key_on(self, server: Server, namespace: str, prefix: str = "k") -> str:
+        """A key, without the namespace, that a primary has as the cluster was made."""
+        return next(self.keys_on(server, namespace, prefix))
+
+    def keys_on(self, server: Server, namespace: str, prefix: str = "k") -> Iterator[str]:
+        for number in range(100_000):
+            key = f"{prefix}{number}"
+            if self.owner_of(f"{namespace}:{key}") is server:
+                yield key
+
+    def client(self) -> redis.RedisCluster:
+        """A client of redis-py's; to be closed."""
+        return redis.RedisCluster(host="127.0.0.1", port=self.primaries[0].port)
+
+    # What happens to it.
+
+    @contextmanager
+    def moving(self, slot: int, source: Server, target: Server) -> Iterator[None]:
+        """A slot is moving while the block runs; it has moved at its end. Keys move with `move_keys`."""
+        source_id, target_id = self.id_of(source), self.id_of(target)
+        target.client().execute_command("CLUSTER", "SETSLOT", slot, "IMPORTING", source_id)
+        source.client().execute_command("CLUSTER", "SETSLOT", slot, "MIGRATING", target_id)
+        yield
+        self.move_keys(slot, source, target)
+        for node in (target, source, *(each for each in self.primaries if each not in (source, target))):
+            node.client().execute_command("CLUSTER", "SETSLOT", slot, "NODE", target_id)
+
+    def move_keys(self, slot: int, source: Server, target: Server) -> None:
+        """Move the keys of a slot that moves."""
+        client = source.client()
+        while keys := client.execute_command("CLUSTER", "GETKEYSINSLOT", slot, 100):
+            client.execute_command("MIGRATE", "127.0.0.1", target.port, "", 0, 5000, "KEYS", *keys)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._stack.close()
+
+
+def _start_node(args: Sequence[str]) -> Server:
+    options = ["--cluster-enabled", "yes", "--cluster-node-timeout", str(NODE_TIMEOUT_MS), *args]
+    for _ in range(20):
+        port = random.choice(_PORTS)
+        try:
+            return Server.start(port=port, args=options)
+        except (OSError, ServerDiedError, subprocess.SubprocessError):
+            continue
+    raise ServerDiedError("no port was free for a node of a cluster")
