@@ -13,6 +13,7 @@ COMMANDS: Final = {
     "ttl": "show how long the entries of a namespace live, and whether they expire together",
     "keys": "list the keys of a namespace",
     "top": "show a server, and the programs on it, as they do",
+    "monitor": "show what is done in a namespace, decoded, as it is done",
     "inspect": "decode one key: state, age, tags, grant, payload",
     "purge": "remove the keys of a namespace that match a pattern",
     "load": "ask a server, or a web page of yours, by many callers at once, and measure",
