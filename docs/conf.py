@@ -29,6 +29,7 @@ extensions = [
     "code_links",
     "descriptions",
     "machine_tables",
+    "drawings",
 ]
 exclude_patterns = ["_build"]
 nitpicky = True

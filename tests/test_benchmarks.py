@@ -78,6 +78,7 @@ def _check_figures(group: Group, row: Row) -> None:
     if row.role == OURS_ROLE:
         assert row.figures.get("wrong", 0) == 0, f"{where} answered with another key's value"
         assert row.figures.get("errors", 0) == 0, f"{where}: {row.note}"
+        assert row.figures.get("stale", 0) == 0, f"{where} answered with what was there before a write"
 
 
 @pytest.mark.filterwarnings("default")
@@ -166,7 +167,7 @@ def test_the_command_draws_a_picture_and_a_page_or_says_what_it_lacks(tmp_path: 
     else:
         assert done.returncode == 0, done.stderr
         assert (tmp_path / "memory-store-hit.png").read_bytes().startswith(b"\x89PNG")
-        assert "![memory store hit](memory-store-hit.png)" in (tmp_path / "benchmarks.md").read_text()
+        assert "![memory store hit](memory-store-hit.png)" in (tmp_path / "memory-store-hit.md").read_text()
 
 
 def test_a_pattern_that_finds_no_case_is_an_error():

@@ -5,6 +5,7 @@ import enum
 import gc
 import importlib
 import inspect
+import json
 import re
 import subprocess
 import sys
@@ -18,7 +19,6 @@ import anyio
 import attrs
 import pytest
 import redis
-from readme_renderer.markdown import render
 
 import sansio_cache
 from consumers.__main__ import PAGES as PROGRAMS
@@ -203,6 +203,8 @@ def test_every_link_of_the_readme_leads_to_a_page_from_wherever_it_is_shown() ->
 
 
 def test_an_index_of_packages_shows_the_readme_as_it_is_meant() -> None:
+    from readme_renderer.markdown import render
+
     assert metadata("sansio-cache")["Description-Content-Type"] == "text/markdown"
     page = render(README) or ""
     assert page.count("<pre") == len(blocks_of(README))
@@ -287,6 +289,17 @@ def test_the_guide_to_backends_has_every_store_command_and_every_answer() -> Non
     assert [name for name, found in rows.items() if len(found) != 1] == []
     answers = [word for [row] in rows.values() for word in re.findall(r"`(\w+)`", row.split(" | ")[2])]
     assert sorted([*answers, "StoreFailed"]) == sorted(event.__name__ for event in get_args(StoreEvent))
+
+
+def test_the_figures_of_the_comparison_stand_on_the_pages_that_it_names() -> None:
+    compared = 0
+    for line in _page("comparison.md").splitlines():
+        if matched := re.fullmatch(r"\| .+? \|(.+)\| \[.+?\]\((benchmarks/.+?\.md)\) \|", line):
+            figures = [cell.strip() for cell in matched[1].split("|") if cell.strip()]
+            page = _page(matched[2])
+            assert [figure for figure in figures if f" {figure} |" not in page] == [], line
+            compared += len(figures)
+    assert compared > 25
 
 
 def _texts_of_the_packages() -> str:
@@ -443,7 +456,93 @@ def test_a_table_reads_as_it_should(machines: types.ModuleType) -> None:
     assert "| **GetReading** `ReadCell` | CellRead (no key) | *done: Missing* | Missed |" in table
     assert "|  | CellRead (a fresh value) | *done: Value* | Hit |" in table
     assert "|  | Interrupted | *done: Abandoned* |  |" in table
-    assert machines.as_diagram("get").startswith("GetReading  --> GetChecking, done: Missing, done: Value")
+
+
+# The pictures.
+
+PICTURES = r'<svg .*? viewBox="0 0 (?P<width>[\d.]+) (?P<height>[\d.]+)".*?</svg>'
+
+
+@pytest.fixture(scope="module")
+def pictures() -> types.ModuleType:
+    """The module that draws."""
+    return _extension("pictures")
+
+
+@pytest.fixture(scope="module")
+def drawn_machines(machines: types.ModuleType) -> dict[str, str]:
+    """The picture of each machine, by its name."""
+    directives = _extension("machine_tables")
+    return {name: directives.picture_of(name) for name in machines.MACHINES}
+
+
+def test_a_picture_of_a_machine_names_all_its_states_commands_and_ends(
+    machines: types.ModuleType, drawn_machines: dict[str, str]
+) -> None:
+    for name, svg in drawn_machines.items():
+        words = set(re.findall(r"\w+", " ".join(re.findall(r"<text[^>]*>([^<]*)", svg))))
+        for row in machines.explore(name):
+            assert {row.state, row.command, *re.findall(r"[A-Z]\w+", row.result)} <= words, (name, row)
+
+
+def _places(svg: str) -> Iterator[tuple[float, float]]:
+    """The corners of everything in a picture, as far as letters are not wider than they may be."""
+    for box in re.findall(r'<rect x="([\d.]+)" y="([\d.]+)" width="([\d.]+)" height="([\d.]+)"', svg):
+        x, y, width, height = map(float, box)
+        yield from ((x, y), (x + width, y + height))
+    for x, y, size, at, said in re.findall(
+        r'<text x="([\d.]+)" y="([\d.]+)" font-size="([\d.]+)" text-anchor="(\w+)"[^>]*>([^<]*)', svg
+    ):
+        long = float(size) / 12 * 6.4 * len(said)
+        left = float(x) - {"start": 0, "middle": long / 2, "end": long}[at]
+        yield from ((left, float(y) - float(size)), (left + long, float(y)))
+    for path in re.findall(r'<path d="M([-\d.]+) ([-\d.]+)', svg):
+        yield float(path[0]), float(path[1])
+    for x in re.findall(r"H([-\d.]+)", svg):
+        yield float(x), 0
+
+
+def _is_whole(svg: str) -> bool:
+    matched = re.fullmatch(PICTURES, svg, re.DOTALL)
+    assert matched is not None
+    width, height = float(matched["width"]), float(matched["height"])
+    return all(0 <= x <= width and 0 <= y <= height for x, y in _places(svg))
+
+
+def test_nothing_of_a_picture_of_a_machine_is_cut_off(drawn_machines: dict[str, str]) -> None:
+    assert [name for name, svg in drawn_machines.items() if not _is_whole(svg)] == []
+
+
+def test_nothing_of_a_timeline_or_a_chart_is_cut_off(pictures: types.ModuleType) -> None:
+    assert _is_whole(pictures.timeline(["a", "b"], [["long words " * 9, ""], ["", "! it goes wrong"]]))
+    assert _is_whole(pictures.queries("by hand", [0, 4_000, 3], 0.1))
+    assert _is_whole(pictures.bars("hits", [("sansio-cache, asyncio", 4.63, True), ("redis-py", 1.0, False)]))
+
+
+def test_what_is_cut_off_of_a_picture_is_found(pictures: types.ModuleType) -> None:
+    picture = pictures.Picture("too long", height=20)
+    picture.text(300, 12, "thirty letters, and then more")
+    assert not _is_whole(picture.svg())
+
+
+def test_the_steps_of_the_story_ask_the_database_less_and_less_and_never_give_what_is_stale() -> None:
+    figures = json.loads((DOCS / "_figures" / "story.json").read_text(encoding="utf-8"))
+    steps = {step["name"]: step for step in figures["steps"]}
+    assert re.findall(r"^```\{queries\} (.+)$", _page("story.md"), re.MULTILINE) == list(steps)
+    totals = [step["queries"] for step in steps.values()]
+    assert totals == sorted(set(totals), reverse=True)
+    assert all(step["queries"] == sum(step["counts"]) for step in steps.values())
+    assert [steps[name]["stale"] for name in ("invalidate", "batch")] == [0, 0]
+    rows = re.findall(r"^\| \[.+?\]\(.+?\) \| ([\d,]+) \|", _page("story.md"), re.MULTILINE)
+    assert rows == [f"{total:,}" for total in totals]
+
+
+@pytest.mark.timing
+def test_the_figures_of_the_story_can_be_taken_again(redis_url: str) -> None:
+    from benchmarks import story
+
+    [step] = story.figures(redis_url, 1.5, ["no cache"])
+    assert step["requests"] == step["queries"] == sum(step["counts"]) > 0
 
 
 # The list of permissions in the page on security.

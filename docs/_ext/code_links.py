@@ -22,7 +22,20 @@ _OWNERS = (
 )
 """Whose members are meant where only a member is named; those before win."""
 _PREFIXES = ("cache.", "cache.key.", "key.", "users.", "Cache.", "self.")
-_NOT_MEANT = {"set", "list", "key", "lock", "update", "bytes", "type", "int", "str", "dict", "namespace"}
+_NOT_MEANT = {
+    "entity",
+    "set",
+    "list",
+    "key",
+    "lock",
+    "update",
+    "bytes",
+    "type",
+    "int",
+    "str",
+    "dict",
+    "namespace",
+}
 """Words that are as often something of Python's: links only where they are called, or on a cache."""
 _OTHERS = {*dir(builtins), "Database", "User", "Report", "main", "load", "get_user", "Entry"} - {"set"}
 """Names of the examples, and of Python."""

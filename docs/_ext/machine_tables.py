@@ -1,25 +1,46 @@
-"""The directive `machine`: a state diagram and the table of transitions of one machine, from its code."""
+"""The directive `machine`: a picture of the states, and the table of transitions, of one machine, from its code."""
 
 from typing import Any
 
+import pictures
 from docutils import nodes
-from machines import MACHINES, as_diagram, as_markdown
+from machines import MACHINES, as_markdown, explore
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
 
+def drawn(svg: str) -> nodes.raw:
+    """A picture as a part of the page."""
+    return nodes.raw("", f'<figure class="drawn">{svg}</figure>', format="html")
+
+
+def picture_of(name: str) -> str:
+    """The picture of a machine."""
+    following: dict[str, list[str]] = {}
+    commands: dict[str, list[str]] = {}
+    for each in explore(name):
+        for value, found in ((each.result, following), (each.command, commands)):
+            known = found.setdefault(each.state, [])
+            if value not in known:
+                known.append(value)
+    return pictures.machine(name, following, commands)
+
+
 class MachineDirective(SphinxDirective):
-    """`{machine} get_or_load` writes down what the states of that module do."""
+    """`{machine} get_or_load` draws and writes down what the states of that module do."""
 
     required_arguments = 1
 
     def run(self) -> list[nodes.Node]:
-        """The nodes of the diagram and of the table."""
+        """The nodes of the picture and of the table."""
         name = self.arguments[0]
         if name not in MACHINES:
             raise self.error(f"no machine is called {name}: {', '.join(MACHINES)}")
-        text = f"```text\n{as_diagram(name)}```\n\n{as_markdown(name)}"
-        return self.parse_text_to_nodes(text)
+        parts = self.parse_text_to_nodes(as_markdown(name))
+        for table in parts:
+            if isinstance(table, nodes.table):
+                table["classes"].append("machine")
+        return [drawn(picture_of(name)), *parts]
 
 
 def setup(app: Sphinx) -> dict[str, Any]:

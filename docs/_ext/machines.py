@@ -575,19 +575,3 @@ def _failures_last(event: str) -> int:
 
 def _marked(result: str) -> str:
     return f"*{result}*" if result.startswith("done") else f"**{result}**"
-
-
-def as_diagram(machine: str) -> str:
-    """The states of a machine, and what may follow each, as lines of plain text."""
-    following: dict[str, list[str]] = {}
-    for each in explore(machine):
-        found = following.setdefault(each.state, [])
-        if each.result not in found:
-            found.append(each.result)
-    width = max(map(len, following))
-    lines = []
-    for state, found in following.items():
-        ahead = sorted((name for name in found if name != state), key=lambda name: name.startswith("done"))
-        again = ["(again)"] if state in found else []
-        lines.append(f"{state:<{width}} --> {', '.join([*ahead, *again])}")
-    return "\n".join(lines) + "\n"

@@ -29,7 +29,7 @@ def _arguments(given: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--json", metavar="FILE", type=Path, help="write everything there")
     parser.add_argument(
-        "--charts", metavar="DIR", type=Path, help="draw pictures, and a page with them, there"
+        "--charts", metavar="DIR", type=Path, help="draw a picture, and write a page, of each case there"
     )
     parser.add_argument("--list", action="store_true", help="name the cases, and do nothing")
     arguments = parser.parse_args(given)

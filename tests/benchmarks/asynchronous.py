@@ -23,6 +23,7 @@ async def _open_ours(address: Address) -> AsyncIterator[Peer]:
             get=cache.get,
             set=cache.set,
             get_or_load=cache.get_or_load,
+            invalidate=cache.invalidate,
             guarded=cache.get_or_load,
             get_many=cache.get_many,
             get_or_load_many=cache.get_or_load_many,
@@ -76,6 +77,7 @@ def _on_redis(client: redis.asyncio.Redis) -> Peer:
         get=get,
         set=put,
         get_or_load=get_or_load,
+        invalidate=client.delete,
         get_many=get_many,
         get_or_load_many=get_or_load_many,
         delete_pattern=delete_pattern,
@@ -130,6 +132,7 @@ async def _open_cashews(address: Address) -> AsyncIterator[Peer]:
             get=cache.get,
             set=put,
             get_or_load=get_or_load,
+            invalidate=cache.delete,
             guarded=guarded,
             get_many=get_many,
             delete_pattern=cache.delete_match,
@@ -176,6 +179,7 @@ async def _open_aiocache(address: Address) -> AsyncIterator[Peer]:
             get=cache.get,
             set=put,
             get_or_load=get_or_load,
+            invalidate=cache.delete,
             guarded=guarded,
             get_many=get_many,
             delete_pattern=delete_pattern,
@@ -215,7 +219,13 @@ async def _open_glide(address: Address) -> AsyncIterator[Peer]:
         return {key: json.loads(value) for key, value in found if value is not None}
 
     try:
-        yield Peer(get=get, set=put, get_or_load=get_or_load, get_many=get_many)
+        yield Peer(
+            get=get,
+            set=put,
+            get_or_load=get_or_load,
+            invalidate=lambda key: client.delete([key]),
+            get_many=get_many,
+        )
     finally:
         await client.close()
 

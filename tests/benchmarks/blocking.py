@@ -20,6 +20,7 @@ def _open_ours(address: Address) -> Iterator[Peer]:
             get=cache.get,
             set=cache.set,
             get_or_load=cache.get_or_load,
+            invalidate=cache.invalidate,
             guarded=cache.get_or_load,
             get_many=cache.get_many,
             get_or_load_many=cache.get_or_load_many,
@@ -76,6 +77,7 @@ def _open_redis(address: Address) -> Iterator[Peer]:
             get=get,
             set=put,
             get_or_load=get_or_load,
+            invalidate=client.delete,
             get_many=get_many,
             get_or_load_many=get_or_load_many,
             delete_pattern=delete_pattern,
@@ -107,6 +109,7 @@ def _open_dogpile(address: Address) -> Iterator[Peer]:
             get=region.get,
             set=region.set,
             get_or_load=region.get_or_create,
+            invalidate=region.delete,
             guarded=region.get_or_create,
             get_many=get_many,
         )
@@ -132,7 +135,13 @@ def _open_django(address: Address) -> Iterator[Peer]:
 
     cache = RedisCache(address.url, {"TIMEOUT": TTL_S, "OPTIONS": {"serializer": JsonSerializer}})
     try:
-        yield Peer(get=cache.get, set=cache.set, get_or_load=cache.get_or_set, get_many=cache.get_many)
+        yield Peer(
+            get=cache.get,
+            set=cache.set,
+            get_or_load=cache.get_or_set,
+            invalidate=cache.delete,
+            get_many=cache.get_many,
+        )
     finally:
         cache._cache.get_client().connection_pool.disconnect()
 
@@ -166,7 +175,13 @@ def _open_glide(address: Address) -> Iterator[Peer]:
             found = zip(keys, client.mget(list(keys)), strict=True)
             return {key: json.loads(value) for key, value in found if value is not None}
 
-        yield Peer(get=get, set=put, get_or_load=get_or_load, get_many=get_many)
+        yield Peer(
+            get=get,
+            set=put,
+            get_or_load=get_or_load,
+            invalidate=lambda key: client.delete([key]),
+            get_many=get_many,
+        )
 
 
 _UNGUARDED = "no guard: every caller that misses loads"

@@ -1,6 +1,8 @@
-"""The pictures, and the page of the documentation that shows them."""
+"""The pictures, and the pages of the documentation that show them: one for each case."""
 
+import json
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +10,9 @@ from benchmarks.case import Case
 from benchmarks.machine import ONLY_RATIOS, in_one_line
 from benchmarks.results import OWN, Group, where_slower
 
-PAGE = "benchmarks.md"
+HEADLINE = "headline.json"
+"""What the first page shows: hits of many callers at once, times redis-py."""
+_HEADLINE_CASE, _HEADLINE_CONDITIONS = "get hit", ("tcp, 2 kB, 50 callers", "tcp, 2 kB, 8 threads")
 _INCHES = 9.0
 _COLOURS = {
     "sansio-cache": "#1f5fbf",
@@ -32,7 +36,7 @@ _OTHER = "#a8a8a8"
 def draw(
     cases: Sequence[Case], groups: Sequence[Group], machine: dict[str, Any], directory: Path
 ) -> list[Path]:
-    """A picture of each case, and a page with them; says what was written.
+    """A picture and a page of each case that was run; says what was written.
 
     Raises:
         ModuleNotFoundError: matplotlib is not installed.
@@ -41,18 +45,34 @@ def draw(
 
     mpl.use("Agg")
     directory.mkdir(parents=True, exist_ok=True)
-    foot = f"{in_one_line(machine)}\n{ONLY_RATIOS}"
-    pictures = []
+    day = datetime.now(UTC).date().isoformat()
+    foot = f"{day}. {in_one_line(machine)}\n{ONLY_RATIOS}"
+    written = []
     for case in cases:
         found = [group for group in groups if group.case == case.name]
         if found:
             path = directory / f"{case.name.replace(' ', '-')}.png"
             draw_one = _draw_curve if found[0].curve else _draw_bars
             draw_one(case, found, foot, path)
-            pictures.append((case, path))
-    page = directory / PAGE
-    page.write_text(_page(pictures, groups, foot))
-    return [path for _, path in pictures] + [page]
+            page = path.with_suffix(".md")
+            page.write_text(_page(case, found, foot, path.name))
+            written += [path, page]
+    headline = _headline(groups)
+    if headline:
+        written.append(directory / HEADLINE)
+        written[-1].write_text(json.dumps({"day": day, "charts": headline}, indent=1) + "\n")
+    return written
+
+
+def _headline(groups: Sequence[Group]) -> dict[str, dict[str, float]]:
+    """Throughput in hits, times redis-py, of those who took part."""
+    return {
+        group.said_conditions: {
+            row.who: round(row.figures["ratio"], 2) for row in group.rows if row.role != OWN
+        }
+        for group in groups
+        if group.case == _HEADLINE_CASE and group.said_conditions in _HEADLINE_CONDITIONS
+    }
 
 
 def _save(figure: Any, foot: str, path: Path) -> None:
@@ -129,31 +149,18 @@ def _draw_curve(case: Case, groups: list[Group], foot: str, path: Path) -> None:
     _save(figure, foot, path)
 
 
-def _page(pictures: list[tuple[Case, Path]], groups: Sequence[Group], foot: str) -> str:
-    lines = [
-        "---",
-        "orphan: true",
-        "---",
-        "",
-        "# Figures of one run",
-        "",
-        f"*{foot.replace(chr(10), ' ')}*",
-        "",
-    ]
-    lines += ["## Where another is faster", ""]
+def _page(case: Case, groups: Sequence[Group], foot: str, picture: str) -> str:
+    lines = [f"# {case.name}", "", case.about, "", f"![{case.name}]({picture})", ""]
     lost = where_slower(groups)
     if lost:
+        lines += ["## Where another is faster", ""]
         lines += ["| case | under | who | times sansio-cache |", "| --- | --- | --- | ---: |"]
         for each in lost:
             lines.append(
                 f"| {each.case} | {each.conditions} | {each.other} | {each.times:.2f} ({each.ours}) |"
             )
-    else:
-        lines.append("Nothing in this run was faster than sansio-cache at the same job.")
-    for case, path in pictures:
-        found = [group for group in groups if group.case == case.name]
-        lines += ["", f"## {case.name}", "", case.about, "", f"![{case.name}]({path.name})", ""]
-        lines += _markdown(found)
+        lines += [""]
+    lines += ["## Figures", "", *_markdown(groups), "", f"*{foot.replace(chr(10), ' ')}*"]
     return "\n".join(lines) + "\n"
 
 

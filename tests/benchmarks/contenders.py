@@ -42,6 +42,7 @@ class Peer:
     get: Callable[[str], Any]
     set: Callable[[str, Any], Any]
     get_or_load: Callable[[str, Callable[[], Any]], Any]
+    invalidate: Callable[[str], Any]
     guarded: Callable[[str, Callable[[], Any]], Any] | None = None
     """get_or_load with the promise of one load at a time in all processes."""
     get_many: Callable[[list[str]], Any] | None = None
