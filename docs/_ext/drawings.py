@@ -1,4 +1,4 @@
-"""Directives that draw: who does what in turn, what a database was asked, and how fast the library is beside others."""
+"""Directives that draw who does what in turn, what a database was asked, and how fast others are."""
 
 import json
 from pathlib import Path

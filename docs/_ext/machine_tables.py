@@ -1,4 +1,4 @@
-"""The directive `machine`: a picture of the states, and the table of transitions, of one machine, from its code."""
+"""The directive `machine`: a picture of the states and the table of transitions of one, from its code."""
 
 from typing import Any
 

@@ -1,8 +1,8 @@
 """Pictures as SVG, in the colours of the page: machines, timelines of two parties, and queries over time.
 
-They are written into the page, so that they follow its light and dark colours. A picture is 430 units wide: on a
-phone, where 360 pixels are left, its smallest letters have 9 pixels. Sphinx is not imported here: the tests use
-this module too.
+They are written into the page, so they follow its light and dark colours. A picture is 430 units wide: on
+a phone, where 360 pixels are left, its smallest letters have 9 pixels. Sphinx is not imported here: the tests
+use this module too.
 """
 
 import textwrap
@@ -29,7 +29,8 @@ class Picture:
     ) -> None:
         """A line of text; `at` says what `x` is of it: its start, middle or end."""
         self.parts.append(
-            f'<text x="{x:g}" y="{y:g}" font-size="{size:g}" text-anchor="{at}" class="{style}">{escape(said)}</text>'
+            f'<text x="{x:g}" y="{y:g}" font-size="{size:g}" text-anchor="{at}" class="{style}">'
+            f"{escape(said)}</text>"
         )
 
     def box(self, x: float, y: float, width: float, height: float, style: str = "box") -> None:

@@ -3,8 +3,8 @@
     python -P -m benchmarks.story FILE.json        in tests/, with PYTHONPATH=tests; a minute
 
 Forty readers in two processes ask all the time for one of eight reports, and a writer changes one every half
-second. A query takes 50 ms beside its own work, as if the database were elsewhere. Each step runs for as long as
-the others, and what is counted is what the database was asked.
+second. A query takes 50 ms beside its own work, as if the database were elsewhere. Each step runs for as long
+as the others, and what is counted is what the database was asked.
 """
 
 import json
