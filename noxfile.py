@@ -16,6 +16,7 @@ PACKAGES = (
     "sansio_cache_redis",
     "sansio_cache_cli",
     "sansio_cache_pydantic",
+    "sansio_cache_opentelemetry",
     "sansio_cache_prometheus",
     "sansio_cache_testing",
 )

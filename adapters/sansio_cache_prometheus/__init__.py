@@ -20,7 +20,7 @@ from sansio_cache.errors import ConfigurationError
 if TYPE_CHECKING:
     from prometheus_client.registry import CollectorRegistry
 
-    from sansio_cache_prometheus.sources import Source
+    from sansio_cache_runtime.sources import Source
 
 __all__ = ["alert_rules", "dashboard", "export"]
 

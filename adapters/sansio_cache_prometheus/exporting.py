@@ -26,7 +26,7 @@ from sansio_cache.measures import Measure, MeasureKind, Point, measures
 from sansio_cache.stats import CacheStats
 from sansio_cache_prometheus.naming import full_name, help_of, label_names, uppers
 from sansio_cache_prometheus.sharing import Publisher
-from sansio_cache_prometheus.sources import Source, Sources, added_up, check_source
+from sansio_cache_runtime.sources import Source, Sources, added_up, check_source
 
 _lock: Final = Lock()
 _collectors: Final[WeakKeyDictionary[CollectorRegistry, CacheCollector]] = WeakKeyDictionary()
@@ -36,7 +36,7 @@ _publishers: Final[list[Publisher]] = []
 
 def export_to(cache: Source, registry: CollectorRegistry | None, interval_s: float) -> Callable[[], None]:
     """See `export`."""
-    check_source(cache)
+    check_source(cache, "export")
     if isinstance(interval_s, bool) or not isinstance(interval_s, int | float) or not interval_s > 0:
         raise ConfigurationError(
             f"interval_s is a number of seconds, as in interval_s=1.0; got {interval_s!r:.40}"

@@ -28,7 +28,7 @@ from prometheus_client import values
 from sansio_cache.measures import Labels, Measure, MeasureKind
 from sansio_cache.signals import let_through
 from sansio_cache_prometheus.naming import full_name, help_of, uppers
-from sansio_cache_prometheus.sources import Source, Sources, added_up
+from sansio_cache_runtime.sources import Source, Sources, added_up
 
 logger: Final = logging.getLogger("sansio_cache")
 _STOP_S: Final = 1.0

@@ -14,6 +14,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from typing import Any, Final, Protocol, TypeVar, overload
+from weakref import WeakMethod
 
 import attrs
 
@@ -212,9 +213,12 @@ class CacheBase(ABC):
         unsubscribe = self._recorder.subscribers.subscribe(subscriber, check_kinds(kinds))
         self._observe()
 
+        observe = WeakMethod(self._observe)  # who may end it does not keep the cache alive
+
         def end() -> None:
             unsubscribe()
-            self._observe()
+            if (observe_again := observe()) is not None:
+                observe_again()
 
         return end
 

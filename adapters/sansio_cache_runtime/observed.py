@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from sansio_cache.commands import StoreCommand
+from sansio_cache.commands import ReadCell, StoreCommand
 from sansio_cache.events import StoreEvent, StoreFailed
 from sansio_cache.notices import StoreAsked
 from sansio_cache_runtime.subscribers import Subscribers
@@ -25,8 +25,9 @@ class Observed:
 
     def __init__(self, beneath: Any, subscribers: Subscribers, clock: Callable[[], float]) -> None:
         self.beneath = beneath
-        self._subscribers = subscribers
         self._clock = clock
+        self._tell = subscribers.tell_command
+        self._part_of: Callable[[str], str] = beneath.part_of
         self._words: Callable[[StoreCommand], tuple[str, ...]] = getattr(beneath, "words_of", _no_words)
         self._address: tuple[str, str, int, str] = getattr(beneath, "address", ("", "", 0, ""))
 
@@ -37,21 +38,24 @@ class Observed:
         """Do what is asked, for threads."""
         began_s = self._clock()
         event: StoreEvent = self.beneath.perform(command)
-        self._tell(command, event, self._clock() - began_s)
+        self._over(command, event, self._clock() - began_s)
         return event
 
     async def answer(self, command: StoreCommand) -> StoreEvent:
         """Do what is asked, for an event loop."""
         began_s = self._clock()
         event: StoreEvent = await self.beneath.answer(command)
-        self._tell(command, event, self._clock() - began_s)
+        self._over(command, event, self._clock() - began_s)
         return event
 
-    def _tell(self, command: StoreCommand, event: StoreEvent, took_s: float) -> None:
-        failure = event.kind if isinstance(event, StoreFailed) else None
-        part = event.part if isinstance(event, StoreFailed) else self.beneath.part_of(_key_of(command))
-        told = StoreAsked(type(command).__name__, self._words(command), took_s, part, failure, *self._address)
-        self._subscribers.tell((told,))
+    def _over(self, command: StoreCommand, event: StoreEvent, took_s: float) -> None:
+        failure = None
+        if isinstance(event, StoreFailed):
+            failure, part = event.kind, event.part
+        else:
+            part = self._part_of(command.key if isinstance(command, ReadCell) else _key_of(command))
+        words = self._words(command)
+        self._tell(StoreAsked(type(command).__name__, words, took_s, part, failure, *self._address))
 
 
 def _no_words(command: StoreCommand) -> tuple[str, ...]:  # noqa: ARG001

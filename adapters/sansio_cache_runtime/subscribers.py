@@ -39,7 +39,6 @@ _ALL: Final[Kinds] = _KNOWN - {StoreAsked}
 """What is told to those who name nothing: commands are many, and each costs a look at the clock."""
 _OF_HITS: Final[Kinds] = frozenset({Began, Hit, Ended})
 """What is told of a hit."""
-_NOT_EXPLAINED: Final = (Began, StoreAsked)
 
 
 @attrs.define(eq=False)
@@ -107,6 +106,7 @@ class Subscribers:
         """Whether there is anybody to tell: all that a cache without one pays for."""
         self.wants_hits = False
         """Whether somebody is to be told of hits, or of operations from begin to end: mostly not."""
+        self._of_commands: tuple[_Subscription, ...] = ()
         self.wants_commands = False
         """Whether somebody is to be told of commands of the store."""
 
@@ -143,7 +143,7 @@ class Subscribers:
         """Tell everybody. What a subscriber raises is logged once; only what ends a program goes on."""
         for explaining in _told.get():
             if explaining.subscribers is self and not explaining.is_over:
-                told = [notice for notice in notices if not isinstance(notice, _NOT_EXPLAINED)]
+                told = [notice for notice in notices if not isinstance(notice, Began)]
                 explaining.explanation.notices.extend(told)
         if not self._subscribers or self._kinds.isdisjoint(map(type, notices)):
             return
@@ -157,6 +157,15 @@ class Subscribers:
                     except Exception as error:  # noqa: BLE001 - it is none of the caller's business
                         let_through(error)
                         self._failed(subscription, error)
+
+    def tell_command(self, asked: StoreAsked) -> None:
+        """The same of a command of the store. With every hit: so nothing is looked at but who names it."""
+        for subscription in self._of_commands:
+            try:
+                subscription.subscriber(asked)
+            except Exception as error:  # noqa: BLE001 - it is none of the caller's business
+                let_through(error)
+                self._failed(subscription, error)
 
     def after_fork(self) -> None:
         """A lock that another thread held when the process forked is never released."""
@@ -181,7 +190,8 @@ class Subscribers:
     def _settle(self) -> None:
         self._kinds = frozenset().union(*(each.kinds for each in self._subscribers))
         self.wants_hits = self._explanations > 0 or not self._kinds.isdisjoint(_OF_HITS)
-        self.wants_commands = StoreAsked in self._kinds
+        self._of_commands = tuple(each for each in self._subscribers if StoreAsked in each.kinds)
+        self.wants_commands = bool(self._of_commands)
         self.is_there = bool(self._subscribers or self._explanations)
 
 

@@ -32,14 +32,18 @@ class Source(Protocol):
         ...
 
 
-def check_source(cache: Any) -> None:
+def check_source(cache: Any, name: str) -> None:
     """Refuse what is no cache.
+
+    Args:
+        cache: What was given.
+        name: Of the function that it was given to.
 
     Raises:
         ConfigurationError: It is something else.
     """
     if not (callable(getattr(cache, "stats", None)) and isinstance(getattr(cache, "key", None), KeyBuilder)):
-        raise ConfigurationError(f"export takes a cache; got {type(cache).__name__}")
+        raise ConfigurationError(f"{name} takes a cache; got {type(cache).__name__}")
 
 
 class Sources:
