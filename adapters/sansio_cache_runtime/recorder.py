@@ -16,7 +16,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Any, Final
 
 from sansio_cache.coordinator import (
     Change,
@@ -37,14 +37,16 @@ from sansio_cache.notices import (
     Ended,
     Hit,
     Notice,
+    RefreshFailed,
     RefreshSkipped,
     SkipReason,
     Unasked,
     Unstorable,
 )
 from sansio_cache.stats import CacheStats, StatsFold
+from sansio_cache_runtime.operation_log import NOT_LOGGED, OperationLog, fields_of, operations
 from sansio_cache_runtime.process import process_lock
-from sansio_cache_runtime.subscribers import Subscribers
+from sansio_cache_runtime.subscribers import Subscribers, check_kinds
 from sansio_cache_runtime.tracebacks import textless
 
 logger: Final = logging.getLogger("sansio_cache")
@@ -61,6 +63,7 @@ class Recorder:
     def __init__(self, namespace: str) -> None:
         self._namespace = namespace
         self._at = ""
+        self._place = ""
         self._is_closed = False
         self._fold = StatsFold()
         self._uncounted: deque[Sequence[Notice]] = deque()
@@ -72,6 +75,9 @@ class Recorder:
         self._refresh_rests: dict[str, float] = {}
         self.subscribers = Subscribers(namespace)
         """Who is told of notices."""
+        self._end_of_log: Callable[[], None] | None = None
+        """Ends the log of operations, while it is written."""
+        self.is_followed()
 
     write: Callable[..., None] = staticmethod(logger.log)
     """Takes what is to be logged; a simulation has it elsewhere."""
@@ -79,17 +85,37 @@ class Recorder:
     def know_place(self, place: str) -> None:
         """Where the store is, for the log: `host:port`, or the path of a socket; empty where nobody knows."""
         self._at = f" at {place}" if place else ""
+        self._place = place
 
     def know(self, pattern: str) -> None:
         """Keep a place in the statistics for the entity whose keys match a pattern."""
         with self._counting:
             self._fold.know(entity_of(pattern))
 
+    def is_followed(self) -> bool:
+        """Whether operations are followed from begin to end.
+
+        The level of the log may have been changed since: it is looked at with operations that are no hits,
+        and with some hits.
+        """
+        if operations.isEnabledFor(logging.DEBUG) is (self._end_of_log is None):
+            self._log_operations()
+        return self.subscribers.wants_hits
+
+    def _log_operations(self) -> None:
+        if self._end_of_log is None:
+            log = OperationLog(self._namespace)
+            self._end_of_log = self.subscribers.subscribe(log.hear, check_kinds(None) - set(NOT_LOGGED))
+        else:
+            end, self._end_of_log = self._end_of_log, None
+            end()
+
     def note(self, notices: Sequence[Notice]) -> bool:
         """Take notices in. False where they say no more than that an operation was a hit."""
         uncounted = self._uncounted
         uncounted.append(notices)
         if len(uncounted) > _MOST_UNCOUNTED and not self._is_counting:
+            self.is_followed()
             with self._counting:
                 self._count()
         subscribers = self.subscribers
@@ -110,6 +136,7 @@ class Recorder:
         glances = self._glances
         glances.append((glance, now_s))
         if len(glances) > _MOST_UNCOUNTED and not self._is_counting:
+            self.is_followed()
             with self._counting:
                 self._count()
 
@@ -122,9 +149,12 @@ class Recorder:
                     "the store%s does not serve (%s); loaders run without it until it does",
                     self._at,
                     _why(kind, reason),
+                    about=change,
                 )
             case OutageEnded(lasted_s=lasted_s):
-                self._log(logging.WARNING, "the store%s serves again after %.1f s", self._at, lasted_s)
+                self._log(
+                    logging.WARNING, "the store%s serves again after %.1f s", self._at, lasted_s, about=change
+                )
             case RefusalBegan(kind=kind, reason=reason) if kind.is_local:
                 self._log(
                     logging.WARNING,
@@ -132,6 +162,7 @@ class Recorder:
                     "outage, and others are served; stats().gave_up counts them",
                     self._at,
                     _why(kind, reason),
+                    about=change,
                 )
             case RefusalBegan(kind=kind, reason=reason):
                 self._log(
@@ -139,6 +170,7 @@ class Recorder:
                     "the store%s refuses (%s); health() says what is missing",
                     self._at,
                     _why(kind, reason),
+                    about=change,
                 )
             case InvalidationsForgotten(limit=limit):
                 self._log(
@@ -147,6 +179,7 @@ class Recorder:
                     "entries may be served until they expire",
                     limit,
                     self._at,
+                    about=change,
                 )
             case InvalidationsRefused(kind=kind, count=count):
                 self._log(
@@ -156,6 +189,7 @@ class Recorder:
                     self._at,
                     kind.value,
                     count,
+                    about=change,
                 )
             case InvalidationsGivenUp(count=count):
                 self._log(
@@ -164,6 +198,7 @@ class Recorder:
                     "expired",
                     count,
                     self._at,
+                    about=change,
                 )
             case Suspected() | Trusted():
                 pass  # only that it was, or that nothing came of it
@@ -173,6 +208,7 @@ class Recorder:
                     "a reply of the store%s belonged to another key: its connections are closed, and others "
                     "are opened",
                     self._at,
+                    about=change,
                 )
 
     def refresh_failed(self, key: str, error: Exception, now_s: float) -> None:
@@ -194,6 +230,7 @@ class Recorder:
             "a refresh in the background failed with %s, of the key %s; what is there is served meanwhile",
             kind,
             key,
+            about=RefreshFailed(key, kind),
             error=error,
         )
 
@@ -243,7 +280,9 @@ class Recorder:
     def _warn(self, notice: Unstorable | RefreshSkipped | Unasked) -> None:
         match notice:
             case Unstorable(key=key, why=why):
-                self._warn_once(f"unstorable {why}", "a loaded value is not cached: %s: %s", key, why)
+                self._warn_once(
+                    f"unstorable {why}", "a loaded value is not cached: %s: %s", key, why, about=notice
+                )
             case RefreshSkipped(key=key, reason=SkipReason.REBOUND, name=name):
                 self._warn_once(
                     f"rebound {name}",
@@ -252,6 +291,7 @@ class Recorder:
                     key,
                     name,
                     name,
+                    about=notice,
                 )
             case RefreshSkipped():
                 pass
@@ -260,17 +300,28 @@ class Recorder:
                     "unasked",
                     "a loader gave values for %d keys that it was not asked for: they are dropped",
                     count,
+                    about=notice,
                 )
 
-    def _warn_once(self, kind: str, text: str, *words: object) -> None:
+    def _warn_once(self, kind: str, text: str, *words: object, about: Notice | Change) -> None:
         mine = object()
         if len(self._warned) < _MOST_WARNINGS and self._warned.setdefault(kind, mine) is mine:
-            self._log(logging.WARNING, text, *words)
+            self._log(logging.WARNING, text, *words, about=about)
 
-    def _log(self, level: int, text: str, *words: object, error: Exception | None = None) -> None:
+    def _log(
+        self,
+        level: int,
+        text: str,
+        *words: object,
+        about: Notice | Change | None = None,
+        error: Exception | None = None,
+    ) -> None:
         if not self._is_closed:
+            fields: dict[str, Any] = {"cache_name": self._namespace, "cache_place": self._place}
+            if about is not None:
+                fields |= fields_of(self._namespace, about)
             traceback = None if error is None else textless(error)
-            self.write(level, f"cache %s: {text}", self._namespace, *words, exc_info=traceback)
+            self.write(level, f"cache %s: {text}", self._namespace, *words, exc_info=traceback, extra=fields)
 
 
 def _why(kind: FailureKind, reason: str) -> str:

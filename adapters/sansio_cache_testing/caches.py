@@ -122,7 +122,7 @@ class CacheInWorld(CacheBase):
     def log_to(self, recording: Recording) -> None:
         """Have the world record what the cache would log."""
 
-        def write(level: int, text: str, *words: object, exc_info: object = None) -> None:  # noqa: ARG001
+        def write(level: int, text: str, *words: object, **_: object) -> None:  # noqa: ARG001
             recording.note(text % words, who="log")
 
         self._recorder.write = write

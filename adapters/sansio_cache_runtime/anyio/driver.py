@@ -104,7 +104,7 @@ class Driver(DriverBase[LoopEvent, AnyioBackend]):
 
     async def _go_on(self, step: Step, loader: Callable[..., Any] | None, call: Call | None) -> Outcome:
         coordinator, recorder = self._coordinator, self._recorder
-        if recorder.subscribers.wants_hits:
+        if recorder.is_followed():
             call = self._follow(step, loader, call)
         try:
             while True:
