@@ -47,7 +47,6 @@ class Meters:
 
     def __init__(self, meter: Meter) -> None:
         self._sources = Sources()
-        self._lock = Lock()
         self._found: dict[str, Measure] = {}
         self.measuring: WeakSet[Measuring] = WeakSet()
         """Who keeps what is to be recorded."""
@@ -107,11 +106,11 @@ class Meters:
         if name == self._first:
             for measuring in list(self.measuring):
                 measuring.record_all()
-        with self._lock:
-            if name == self._first or not self._found:
-                found = added_up(each for _, each in self._sources.read())
-                self._found = {measure.name: measure for measure in found}
-            measure = self._found.get(name)
+        found = self._found
+        if name == self._first or not found:
+            together = added_up(each for _, each in self._sources.read())
+            self._found = found = {measure.name: measure for measure in together}
+        measure = found.get(name)
         for point in () if measure is None else measure.points:
             attributes: Attributes = {naming.OF_LABELS[label]: value for label, value in point.labels}
             yield point.value, point.buckets, attributes

@@ -80,6 +80,7 @@ _FAILED: Final = frozenset({Result.FAILED, Result.UNAVAILABLE, Result.TIMED_OUT}
 _HITS: Final = frozenset({Result.HIT, Result.STALE})
 _MISSES: Final = frozenset({Result.SHARED, Result.LOADED, Result.MISSING, Result.FAILED})
 _MAY_REFRESH: Final = frozenset({OperationName.GET_OR_LOAD, OperationName.GET_OR_LOAD_MANY})
+_MOST_LOADS: Final = 1_000
 _WORD: Final = re.compile("(?<=[a-z])(?=[A-Z])")
 _last_ended: Final[ContextVar[tuple[int, SpanContext] | None]] = ContextVar(
     "sansio_cache_last_span", default=None
@@ -113,6 +114,8 @@ class Tracing:
         self._namespace = namespace
         self._names_keys = names_keys
         self._open: dict[int, _Open] = {}
+        self._loads: dict[str, SpanContext] = {}
+        """Who has loaded a key last, of the keys that were loaded last: those who share it link to him."""
 
     def hear(self, notice: Notice) -> None:
         """Take a notice in."""
@@ -196,6 +199,11 @@ class Tracing:
         opened = self._open.get(number)
         return opened.span if opened is not None and opened.span.is_recording() else None
 
+    def _remember(self, key: str, context: SpanContext) -> None:
+        if len(self._loads) >= _MOST_LOADS:
+            self._loads.clear()
+        self._loads[key] = context
+
     def _happened(self, notice: Notice) -> None:
         span = self._here()
         if span is None:
@@ -206,7 +214,10 @@ class Tracing:
                 attributes[naming.MISS_REASON] = reason.value
             case Waited(waited_s=waited_s):
                 attributes["cache.waited_s"] = waited_s
-            case Loaded(leased=leased, took_s=took_s):
+            case LoadShared(key=key) if key in self._loads:
+                span.add_link(self._loads[key])
+            case Loaded(key=key, leased=leased, took_s=took_s):
+                self._remember(key, span.get_span_context())
                 attributes |= {"cache.load.leased": leased, "cache.load.took_s": took_s}
             case LoadFailed(error=error):
                 attributes[naming.ERROR_TYPE] = error

@@ -159,7 +159,6 @@ class Publisher:
     def begin_in_child(self) -> None:
         """No thread of the parent is here, and one may have held the lock."""
         self._lock = threading.Lock()
-        self._sources.begin_in_child()
         self._thread = None
         self.start()
 
@@ -175,8 +174,9 @@ def _make_whole(kind: MeasureKind) -> None:
     read, of any process.
     """
     name = f"gauge_{_MODE}" if kind is MeasureKind.GAUGE else kind.value
-    path = Path(os.environ["PROMETHEUS_MULTIPROC_DIR"]) / f"{name}_{os.getpid()}.db"
-    if path.exists():
+    directory = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
+    path = Path(directory or "") / f"{name}_{os.getpid()}.db"
+    if not directory or path.exists():
         return
     made = path.with_suffix(f".{threading.get_ident()}")
     with made.open("wb") as file:

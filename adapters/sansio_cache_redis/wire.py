@@ -235,6 +235,16 @@ def encode(command: StoreCommand, dialect: Dialect) -> list[Args]:  # noqa: C901
             assert_never(command)
 
 
+_READ: Final = ("GET",)
+
+
+def words_of(command: StoreCommand, dialect: Dialect) -> tuple[str, ...]:
+    """What a server is asked for a command: the first word of each of its Redis commands."""
+    if isinstance(command, ReadCell) and not command.tags:  # as mostly
+        return _READ
+    return tuple(args[0].decode() for args in encode(command, dialect))
+
+
 def as_eval(args: Args) -> Args:
     """A command with a script's digest, with its text instead; another one as it is."""
     return (b"EVAL", _BY_SHA[args[1]].source, *args[2:]) if args[0] == EVALSHA else args

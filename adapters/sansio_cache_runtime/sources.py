@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
-from threading import Lock
 from typing import Any, Final, Protocol
 from weakref import WeakSet
 
@@ -15,6 +14,7 @@ from sansio_cache.keys import KeyBuilder
 from sansio_cache.measures import Labels, Measure, Point, measures
 from sansio_cache.signals import let_through
 from sansio_cache.stats import CacheStats
+from sansio_cache_runtime.process import process_lock
 
 logger: Final = logging.getLogger("sansio_cache")
 
@@ -55,26 +55,21 @@ class Sources:
     def __init__(self) -> None:
         self._caches: WeakSet[Source] = WeakSet()
         self._failed: WeakSet[Source] = WeakSet()
-        self._lock = Lock()
 
     def add(self, cache: Source) -> None:
         """Ask this one, too."""
-        with self._lock:
+        with process_lock():
             self._caches.add(cache)
 
     def discard(self, cache: Source) -> None:
         """Ask it no more."""
-        with self._lock:
+        with process_lock():
             self._caches.discard(cache)
-
-    def begin_in_child(self) -> None:
-        """Another thread of the parent may have held the lock."""
-        self._lock = Lock()
 
     def read(self) -> list[tuple[Source, tuple[Measure, ...]]]:
         """What each of them says, its points labelled with its namespace."""
         found = []
-        with self._lock:
+        with process_lock():  # it is another one after a fork
             caches = list(self._caches)
         for cache in caches:
             try:

@@ -21,7 +21,7 @@ from sansio_cache.notices import StoreAsked
 from sansio_cache_opentelemetry import instrument
 from sansio_cache_redis import anyio as cache_anyio
 from sansio_cache_redis import sync as cache_sync
-from support.runtimes import EVERYWHERE, PATIENT, in_parallel, loading, never, runs, until
+from support.runtimes import EVERYWHERE, PATIENT, in_parallel, loading, never, runs, together, until
 from support.servers import wait_until
 
 ON_LOOPS = tuple(place for place in EVERYWHERE if place.runtime != "sync")
@@ -155,6 +155,24 @@ async def test_a_request_that_waited_for_the_load_of_another_process_says_so(wor
     with traced.inside():
         assert await world.cache.get_or_load("user:1", never) == 1
     assert traced.tree() == [("request", None), ("get_or_load", "request"), ("read", "get_or_load")]
+
+
+@runs(compare=None, **PATIENT)
+async def test_who_shares_the_load_of_another_caller_links_to_it(world):
+    traced = Traced(world.cache.cache)
+
+    async def ask(number):
+        with traced.inside(f"request {number}"):
+            return await world.cache.get_or_load("user:1", traced.query(1))
+
+    assert await together(world, "user:1", 3, ask) == [1, 1, 1]
+    operations = [span for span in traced.spans if span.name == "get_or_load"]
+    [leader] = [span for span in operations if span.attributes["cache.result"] == "loaded"]
+    followers = [span for span in operations if span is not leader]
+    assert {span.attributes["cache.result"] for span in followers} == {"shared"}
+    for span in followers:
+        assert [link.context.span_id for link in span.links] == [leader.context.span_id]
+        assert "load_shared" in events_of(span)
 
 
 @runs(compare=None, **PATIENT)

@@ -10,6 +10,8 @@ import pytest
 import redis
 import redis.asyncio
 
+from sansio_cache.notices import StoreAsked
+from sansio_cache.stats import PartStats
 from sansio_cache_redis import anyio as cache_anyio
 from sansio_cache_redis import sync as cache_sync
 from support.clusters import ClusterServers, slot_of
@@ -196,3 +198,19 @@ def test_a_plain_url_that_meets_a_cluster_works_as_one(cluster_servers, namespac
 def test_health_is_the_first_to_meet_a_cluster(cluster_servers, namespace):
     with cache_sync.Cache.from_url(cluster_servers.primaries[0].url, namespace=namespace) as cache:
         assert cache.health().server.endswith("a cluster of 3 nodes that own slots")
+
+
+@runs(ON_CLUSTER, compare=None)
+async def test_statistics_and_commands_tell_of_each_node(world):
+    heard = []
+    await world.cache.get_many(MANY)
+    world.cache.subscribe(heard.append, kinds=StoreAsked)
+    for key in MANY:
+        await world.cache.get(key)
+
+    parts = world.cache.stats().state.parts
+    assert len(parts) == 3
+    assert set(parts.values()) == {PartStats()}
+    assert {asked.part for asked in heard} == set(parts)
+    assert {asked.words for asked in heard} == {("GET",)}
+    assert {asked.system for asked in heard} == {"redis"}

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, Final, Generic
+from typing import Any, Generic
 
 import attrs
 
-from sansio_cache.commands import ReadCell, StoreCommand
+from sansio_cache.commands import StoreCommand
 from sansio_cache.config import CacheConfig
 from sansio_cache.health import Health
 from sansio_cache.keys import ONE_PART
@@ -19,10 +19,8 @@ from sansio_cache_redis.health import judge, too_far
 from sansio_cache_redis.reading import EventReader, OnFailure
 from sansio_cache_redis.reasons import Where, reason_of
 from sansio_cache_redis.topology.single import C, SingleServer
-from sansio_cache_redis.wire import encode
+from sansio_cache_redis.wire import words_of
 from sansio_cache_runtime.backend import Listener
-
-_READ: Final = ("GET",)
 
 
 class BaseBackend(Generic[C]):
@@ -75,9 +73,7 @@ class BaseBackend(Generic[C]):
 
     def words_of(self, command: StoreCommand) -> tuple[str, ...]:
         """What the server is asked for a command: one word for each."""
-        if isinstance(command, ReadCell):  # as mostly
-            return _READ
-        return tuple(args[0].decode() for args in encode(command, self._dialect))
+        return words_of(command, self._dialect)
 
     def part_of(self, key: str) -> str:
         """The part of the store that a key is in: what can fail alone."""

@@ -32,7 +32,7 @@ from sansio_cache_redis.topology.cluster import NO_OWNER, Cluster
 from sansio_cache_redis.topology.keeper import MapKeeper
 from sansio_cache_redis.topology.scatter import Piece, gather, scatter
 from sansio_cache_redis.topology.slots import NOBODY, SLOTS, slot_of
-from sansio_cache_redis.wire import encode
+from sansio_cache_redis.wire import encode, words_of
 from sansio_cache_runtime.backend import Listener
 from sansio_cache_runtime.process import process_lock
 
@@ -111,6 +111,8 @@ class ClusterBase(Generic[N]):
     ) -> None:
         self.place = settings.where.place
         """Where the cluster is, for messages."""
+        self.address = settings.where.address
+        """The same for those who are told of commands."""
         self.is_out: Callable[[str], bool] = _is_never
         """Whether a part is known not to serve. A cache says so; then nobody waits for it."""
         self.cluster = cluster
@@ -133,6 +135,16 @@ class ClusterBase(Generic[N]):
     def open_connections(self) -> int:
         """How many connections are open, to all nodes together."""
         return sum(node.open_connections for node in tuple(self._nodes.values()))
+
+    @property
+    def parts(self) -> Sequence[str]:
+        """The parts of the store: the nodes that own slots."""
+        return self._owners() or (ONE_PART,)
+
+    def words_of(self, command: StoreCommand) -> tuple[str, ...]:
+        """What the nodes are asked for a command: one word for each, as if there were one node."""
+        dialect = next(iter(tuple(self._dialects.values())), None)
+        return words_of(command, dialect or Dialect(clock=self._clock, is_cluster=True))
 
     def part_of(self, key: str) -> str:
         """The part of the store that a key is in: the node that owns its slot."""
@@ -346,6 +358,11 @@ class MayBecomeCluster(Generic[K]):
     """The backend of the cluster, once there is one."""
     make_cluster: Callable[[], K] | None = None
     """Makes it; None where what is known of this server does not do for one."""
+
+    @property
+    def parts(self) -> Sequence[str]:
+        """The parts of the store."""
+        return (ONE_PART,) if self.beyond is None else self.beyond.parts
 
     def part_of(self, key: str) -> str:
         """The part of the store that a key is in."""
