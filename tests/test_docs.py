@@ -102,7 +102,7 @@ def _runs() -> Iterator[Any]:
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_a_page_on_a_kind_of_program_opens_with_it_and_says_what_it_promises(name: str) -> None:
     text = PROGRAMS[name].read_text(encoding="utf-8")
-    opening, _, rest = text.partition("```python")
+    opening, _, rest = re.sub(r"```\{index\}.*?```\n\n", "", text, flags=re.DOTALL).partition("```python")
     assert len(opening.strip().splitlines()) <= 3, "a title, and one sentence"
     promises = rest.partition("```\n")[2].strip()
     assert promises.startswith("What it promises:\n\n- ")
@@ -139,6 +139,15 @@ def test_every_block_says_what_it_is(page: Path) -> None:
     for block in blocks_of(page.read_text(encoding="utf-8")):
         is_directive = block.language.startswith("{") and not block.language.startswith("{code")
         assert is_directive or block.language in KNOWN_BLOCKS, f"line {block.line}: {block.language!r}"
+
+
+def test_examples_are_short() -> None:
+    """But for whole programs: those that pages open with, and those that stand on the core."""
+    programs = {*PROGRAMS.values(), *DOCS.glob("howto/use-*.md"), *DOCS.glob("howto/write-a-*.md")}
+    for page in {*PAGES} - programs:
+        for block in blocks_of(page.read_text(encoding="utf-8")):
+            lines = [line for line in block.code.splitlines() if line.strip()]
+            assert block.language != "python" or len(lines) <= 20, f"{page}, line {block.line}"
 
 
 def test_few_examples_are_not_run() -> None:
@@ -300,6 +309,50 @@ def test_the_figures_of_the_comparison_stand_on_the_pages_that_it_names() -> Non
             assert [figure for figure in figures if f" {figure} |" not in page] == [], line
             compared += len(figures)
     assert compared > 25
+
+
+def test_every_line_of_the_recipe_names_what_does_it_and_a_test_that_there_is(
+    names: types.ModuleType,
+) -> None:
+    rows = re.findall(
+        r"^\| .+ \| (`.+`) \| `(.+)::(.+)` \|$", _page("howto/from-the-recipe.md"), re.MULTILINE
+    )
+    assert len(rows) > 25
+    homes = {"Cache": "sansio_cache_redis.sync.Cache", "Entity": "sansio_cache_runtime.sync.entity.Entity"}
+    for apis, file, test in rows:
+        assert f"def {test}(" in (ROOT / "tests" / file).read_text(encoding="utf-8"), test
+        for api in re.findall(r"`([^`]+)`", apis):
+            if api.startswith("sansio-cache "):
+                assert f"| `{api.split()[1]}` |" in _page("reference/command.md")
+            else:
+                owner, _, rest = api.partition(".")
+                assert names.found(f"{homes.get(owner, f'sansio_cache.{owner}')}{'.' * bool(rest)}{rest}"), (
+                    api
+                )
+
+
+SEARCHED = {
+    "decorator": "howto/cache-functions.md",
+    "pydantic": "concepts/codecs.md",
+    "stampede": "concepts/leases.md",
+    "lock": "concepts/locks.md",
+    "invalidate": "concepts/writing.md",
+    "flask": "howto/use-with-flask.md",
+    "django": "howto/use-with-django.md",
+    "ttl": "concepts/time-to-live.md",
+    "timeout": "concepts/failure.md",
+}
+
+
+def test_what_people_search_for_is_what_one_page_says_that_it_is_about() -> None:
+    """The search puts such a page first."""
+    found: dict[str, list[str]] = {}
+    for page in PAGES:
+        for words in re.findall(r"^```\{index\} (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE):
+            for word in words.split(","):
+                assert word.strip().startswith("! "), page
+                found.setdefault(word.strip(" !").lower(), []).append(str(page.relative_to(DOCS)))
+    assert {word: found.get(word) for word in SEARCHED} == {word: [page] for word, page in SEARCHED.items()}
 
 
 def _texts_of_the_packages() -> str:
