@@ -96,7 +96,7 @@ def _by_entity(stats: CacheStats) -> Iterator[Measure]:
                     for reason in MissReason
                 )
                 yield Measure(name, MeasureKind.COUNTER, meanings[name], reasons)
-            case Histogram() | Sizes():
+            case _:  # a distribution
                 by_entity.setdefault(NO_ENTITY, type(total)())  # nothing of that is about none
                 labelled: dict[Labels, Any] = {(("entity", each),): one for each, one in by_entity.items()}
                 bounds = _SIZE_BOUNDS_BYTES if isinstance(total, Sizes) else _TIME_BOUNDS_S

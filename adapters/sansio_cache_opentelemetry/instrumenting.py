@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
+from weakref import WeakKeyDictionary
 
 from opentelemetry import metrics as metrics_api
 from opentelemetry import trace as trace_api
@@ -21,7 +22,7 @@ from sansio_cache_opentelemetry.tracing import HEARD as TRACED
 from sansio_cache_opentelemetry.tracing import Tracing
 from sansio_cache_runtime.sources import check_source
 
-_SCOPE = "sansio_cache"
+_SCOPE: Final = "sansio_cache"
 
 
 class Instrumented(Protocol):
@@ -60,15 +61,36 @@ def instrument_cache(
     if traces:
         provider = tracer_provider or trace_api.get_tracer_provider()
         tracing = Tracing(provider.get_tracer(_SCOPE, __version__), cache.key.namespace, names_keys=keys)
-        ends.append(cache.subscribe(tracing.hear, kinds=TRACED))
-        ends.append(cache.subscribe(tracing.hear_command, kinds=StoreAsked))
+        heard = cache.subscribe(tracing.hear, kinds=TRACED)
+        commands = cache.subscribe(tracing.hear_command, kinds=StoreAsked)
+        ends.append(_instead(_traced, cache, (heard, commands)))
     if metrics:
         meters = meters_of(meter_provider or metrics_api.get_meter_provider(), _SCOPE, __version__)
         measuring = Measuring(meters, cache.key.namespace)
         meters.measuring.add(measuring)
-        ends.append(meters.add(cache))
-        ends.append(cache.subscribe(measuring.hear, kinds=MEASURED))
-        ends.append(cache.subscribe(measuring.hear_command, kinds=StoreAsked))
+        heard = cache.subscribe(measuring.hear, kinds=MEASURED)
+        commands = cache.subscribe(measuring.hear_command, kinds=StoreAsked)
+        ends.append(_instead(_measured, cache, (heard, commands, meters.add(cache))))
+
+    def end() -> None:
+        for each in ends:
+            each()
+
+    return end
+
+
+_Ends = tuple[Callable[[], None], ...]
+_traced: Final[WeakKeyDictionary[Instrumented, _Ends]] = WeakKeyDictionary()
+_measured: Final[WeakKeyDictionary[Instrumented, _Ends]] = WeakKeyDictionary()
+
+
+def _instead(
+    known: WeakKeyDictionary[Instrumented, _Ends], cache: Instrumented, ends: _Ends
+) -> Callable[[], None]:
+    """Remember what ends it, and end what was there before: nothing is to be told of twice."""
+    for each in known.get(cache, ()):
+        each()
+    known[cache] = ends
 
     def end() -> None:
         for each in ends:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from functools import partial
 from threading import Lock
 from typing import Any, Final
@@ -183,8 +184,10 @@ class Measuring:
             self._record(durations)
 
     def _record(self, durations: _Durations) -> None:
-        kept = durations.kept
-        taken = [kept.popleft() for _ in range(len(kept))]
+        kept, taken = durations.kept, list[float]()
+        with suppress(IndexError):  # another thread takes them as well
+            for _ in range(len(kept)):
+                taken.append(kept.popleft())
         if taken:
             record_together(self._meters.duration, taken, durations.attributes)
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import re
 import time
-from contextvars import ContextVar
+from contextvars import ContextVar, copy_context
 from typing import Any, Final
 
 import attrs
@@ -100,6 +100,13 @@ class _Open:
     """What is current in it."""
 
 
+def _make_current(context: Context) -> None:
+    """Make a context the current one, also in a finaliser: see `sansio_cache_runtime.context`."""
+    kept = copy_context()
+    context_api.attach(context)
+    del kept
+
+
 class Tracing:
     """Makes spans of what a cache tells.
 
@@ -155,7 +162,7 @@ class Tracing:
         )
         within = context_api.set_value(_HERE, began.id, trace_api.set_span_in_context(span, parent))
         self._open[began.id] = _Open(span, before, within)
-        context_api.attach(within)
+        _make_current(within)
 
     def _of(self, began: Began) -> Attributes:
         attributes: Attributes = {
@@ -180,7 +187,7 @@ class Tracing:
         span, result = opened.span, ended.result
         if context_api.get_current() is opened.within:
             # Not by a token: the two ends of a mutation may be in two contexts.
-            context_api.attach(opened.before)
+            _make_current(opened.before)
         if ended.operation in _MAY_REFRESH:
             set_safely(_last_ended, (ended.id, span.get_span_context()))
         if result is not None:

@@ -10,16 +10,19 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import logging
 import statistics
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final
 
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
+from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
 from prometheus_client import CollectorRegistry
 
 from sansio_cache.notices import Loaded
@@ -60,8 +63,9 @@ def opentelemetry_metrics(cache: Any) -> Callable[[], object]:
     return instrument(cache, traces=False, meter_provider=provider)
 
 
-def opentelemetry_traces(cache: Any) -> Callable[[], object]:
-    provider = TracerProvider(shutdown_on_exit=False)
+def opentelemetry_traces(cache: Any, share: float = 1.0) -> Callable[[], object]:
+    sampler = ParentBased(TraceIdRatioBased(share))
+    provider = TracerProvider(sampler=sampler, shutdown_on_exit=False)
     provider.add_span_processor(BatchSpanProcessor(Dropping(), max_queue_size=100_000))
     end = instrument(cache, metrics=False, tracer_provider=provider)
 
@@ -72,12 +76,29 @@ def opentelemetry_traces(cache: Any) -> Callable[[], object]:
     return stop
 
 
+def operations_logged(cache: Any) -> Callable[[], object]:
+    operations = logging.getLogger("sansio_cache.operations")
+    operations.propagate = False
+    operations.addHandler(handler := logging.NullHandler())
+    operations.setLevel(logging.DEBUG)
+    cache._recorder.is_followed()
+
+    def stop() -> None:
+        operations.setLevel(logging.NOTSET)
+        operations.removeHandler(handler)
+        cache._recorder.is_followed()
+
+    return stop
+
+
 VARIANTS: Final = {
     "nobody": nobody,
     "a subscriber to loads": subscribed_to_loads,
     "Prometheus": prometheus,
     "OpenTelemetry, metrics": opentelemetry_metrics,
-    "OpenTelemetry, traces": opentelemetry_traces,
+    "OpenTelemetry, traces, 1 % recorded": partial(opentelemetry_traces, share=0.01),
+    "OpenTelemetry, traces, all recorded": opentelemetry_traces,
+    "the log of operations": operations_logged,
 }
 
 

@@ -1,6 +1,7 @@
 """Metrics, by a reader in memory: what the statistics say, and how long commands take."""
 
 import gc
+import threading
 
 import pytest
 from opentelemetry.sdk.metrics import MeterProvider
@@ -8,10 +9,10 @@ from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
 from sansio_cache.events import FailureKind
 from sansio_cache.measures import MeasureKind, measures
-from sansio_cache.notices import Loaded, Stored
+from sansio_cache.notices import Loaded, StoreAsked, Stored
 from sansio_cache.stats import OTHERS, CacheStats
 from sansio_cache_opentelemetry import instrument
-from sansio_cache_opentelemetry.measuring import DURATION, meters_of
+from sansio_cache_opentelemetry.measuring import DURATION, Measuring, meters_of
 from sansio_cache_redis import sync as cache_sync
 from support.runtimes import EVERYWHERE, ON_SERVER, PATIENT, loading, runs, until
 
@@ -176,6 +177,29 @@ def test_a_cache_is_measured_until_that_is_ended_or_it_is_gone():
     del cache
     gc.collect()
     assert again.read() == {}
+
+
+def test_durations_that_threads_record_at_the_same_time_are_counted_once_each():
+    """One of them may find that another has taken what it was about to take."""
+    reader = InMemoryMetricReader()
+    provider = MeterProvider([reader], shutdown_on_exit=False)
+    measuring = Measuring(meters_of(provider, "m", "1"), "n")
+    asked = StoreAsked("ReadCell", ("GET",), 0.001, "", None, "redis", "h", 1, "0")
+    each = 20_000
+
+    def work():
+        for _ in range(each):
+            measuring.hear_command(asked)
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    measuring.record_all()
+    [scope] = reader.get_metrics_data().resource_metrics[0].scope_metrics
+    [metric] = [metric for metric in scope.metrics if metric.name == DURATION]
+    assert metric.data.data_points[0].count == 4 * each
 
 
 class Broken:

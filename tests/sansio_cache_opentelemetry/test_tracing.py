@@ -352,6 +352,17 @@ def test_what_was_ended_is_told_no_more():
         assert not cache._recorder.subscribers.is_there
 
 
+def test_a_cache_that_is_instrumented_again_is_told_of_once():
+    with cache_sync.Cache.from_url("memory://", namespace="n") as cache:
+        before, now = Traced(cache), Traced(cache)
+        cache.get("user:1")
+        assert before.spans == ()
+        assert len(now.spans) == 2
+        before.end()
+        cache.get("user:1")
+        assert len(now.spans) == 4
+
+
 class Raising:
     """A tracer of a provider that is broken."""
 

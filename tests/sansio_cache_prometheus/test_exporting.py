@@ -12,6 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from sansio_cache import ConfigurationError, Policy
 from sansio_cache.events import FailureKind
+from sansio_cache.notices import Loaded, Missed
 from sansio_cache_prometheus import export
 from sansio_cache_redis import anyio as cache_anyio
 from sansio_cache_redis import sync as cache_sync
@@ -161,6 +162,32 @@ def test_what_begins_with_another_name_is_left_to_others():
         assert ("requests_total", ()) in page(registry)
         with pytest.raises(ValueError, match="Duplicated"):
             Counter("sansio_cache_redis_hits", "Another's.", registry=registry)
+
+
+def calls_in(function):
+    """How many functions of Python are called in it."""
+    calls = []
+    sys.setprofile(lambda frame, event, argument: calls.append(event))
+    try:
+        function()
+    finally:
+        sys.setprofile(None)
+    return calls.count("call")
+
+
+@pytest.mark.parametrize("look_on", ["export", "subscribe to what is no hit"])
+def test_who_looks_on_adds_nothing_to_a_hit(look_on):
+    with memory("n") as cache:
+        cache.set("user:1", 1)
+        cache.get("user:1")  # what a key comes to is remembered
+        cache.stats()
+        alone = calls_in(lambda: cache.get("user:1"))
+        if look_on == "export":
+            export(cache, registry=CollectorRegistry())
+        else:
+            cache.subscribe(print, kinds=[Loaded, Missed])
+        cache.stats()
+        assert calls_in(lambda: cache.get("user:1")) == alone > 5
 
 
 class Failing:

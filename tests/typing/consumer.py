@@ -17,6 +17,8 @@ from sansio_cache import (
     WriteThrough,
 )
 from sansio_cache.notices import Hit, Loaded, Missed, Notice
+from sansio_cache_opentelemetry import instrument
+from sansio_cache_prometheus import alert_rules, dashboard, export
 from sansio_cache_redis import Explanation
 from sansio_cache_redis import anyio as async_cache
 from sansio_cache_redis import sync as sync_cache
@@ -412,3 +414,12 @@ async def asynchronous(cache: async_cache.Cache) -> None:
     assert_type(users, AsyncEntity[User])
     assert_type(await users.get(1), User | None)
     assert_type(await users.get_or_load(1), User)
+
+
+def look_on(blocking: sync_cache.Cache, asynchronous: async_cache.Cache) -> None:
+    """What exports statistics takes caches of both colours."""
+    assert_type(export(blocking), Callable[[], None])
+    assert_type(export(asynchronous, interval_s=5), Callable[[], None])
+    assert_type(instrument(blocking, traces=False), Callable[[], None])
+    assert_type(instrument(asynchronous, keys=False), Callable[[], None])
+    assert_type(dashboard() + alert_rules(), str)
