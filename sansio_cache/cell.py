@@ -62,6 +62,9 @@ class Cell(Struct, frozen=True, gc=False):
 class Foreign(Struct, frozen=True):
     """A key that holds something which is not a cell of this format."""
 
+    is_unreached: bool = False
+    """Whether nobody knows what it holds, as the part of the store has failed that it is in."""
+
 
 class Tag(Struct, frozen=True):
     """The key of a tag, which holds its version. To a reader of cells it is foreign (see `tags.py`)."""
@@ -70,6 +73,7 @@ class Tag(Struct, frozen=True):
 
 
 FOREIGN: Final = Foreign()
+UNREACHED: Final = Foreign(is_unreached=True)
 LAST_KIND: Final = int(max(Kind))
 
 

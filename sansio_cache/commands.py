@@ -274,6 +274,8 @@ class DeleteKeys(Struct, frozen=True):
     keys: tuple[str, ...]
     timeout_s: float
     looks: bool = False
+    insists: bool = False
+    """Whether a part of the store is to be told that is known not to serve, as it may hear of it late."""
 
 
 class ScanKeys(Struct, frozen=True):

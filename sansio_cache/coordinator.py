@@ -341,12 +341,34 @@ class Coordinator:
             return MissReason.DISABLED
         if not self.needs_recovery:
             return None
-        part = self._parts.get(self.part_of(key))
-        if part is None:
-            return None
-        if part.breaker.is_open:
+        if self.is_part_out(self.part_of(key)):
             return MissReason.STORE_ERROR
-        return MissReason.BYPASSED if key in part.pending else None
+        return MissReason.BYPASSED if self._is_pending(key) else None
+
+    def skip_many(self, keys: Sequence[str], tags: Sequence[str] = ()) -> MissReason | None:
+        """Why a read of these keys, which depend on these tags, is not to ask the store; None where it is to.
+
+        Where some are to be bypassed, all are: it is rare, and short. Where some are in a part that does not
+        serve, the others are asked for: a store of several parts answers for that one at once.
+        """
+        if self.is_disabled:
+            return MissReason.DISABLED
+        if not self.needs_recovery:
+            return None
+        if any(map(self._is_pending, keys)) or any(map(self._is_pending, tags)):
+            return MissReason.BYPASSED
+        is_out = any(self.is_part_out(self.part_of(tag)) for tag in tags)
+        is_out = is_out or all(self.is_part_out(self.part_of(key)) for key in keys)
+        return MissReason.STORE_ERROR if is_out and keys else None
+
+    def is_part_out(self, part: str) -> bool:
+        """Whether a part does not serve, as far as is known. Any thread may ask."""
+        known = self._parts.get(part)
+        return known is not None and known.breaker.is_open
+
+    def _is_pending(self, key: str) -> bool:
+        """Whether an invalidation of a key is pending: of whichever part, as a key may move to another."""
+        return any(key in part.pending for part in tuple(self._parts.values()))
 
     def may_glance(self, *keys: str) -> bool:
         """Whether reads of these keys and tags may be answered at the first look: see `glance.py`."""
@@ -355,15 +377,15 @@ class Coordinator:
     def skip_write(self, keys: Iterable[str]) -> MissReason | None:
         """Why a write of these keys is not to wait for the store; None where it is to ask it.
 
-        What is pending is no reason: to be told of a write is always safe.
+        What is pending is no reason: to be told of a write is always safe. Where some are in a part that does
+        not serve, the others are written.
         """
         if self.is_disabled:
             return MissReason.DISABLED
         if self.needs_recovery:
-            for key in keys:
-                part = self._parts.get(self.part_of(key))
-                if part is not None and part.breaker.is_open:
-                    return MissReason.STORE_ERROR
+            parts = {self.part_of(key) for key in keys}
+            if parts and all(map(self.is_part_out, parts)):
+                return MissReason.STORE_ERROR
         return None
 
     @property

@@ -125,6 +125,7 @@ def is_fresh(cell: Cell, server_ms: int | None) -> bool:
 
 ABSENT: Final = Unservable(MissReason.ABSENT)
 _FOREIGN: Final = Unservable(MissReason.FOREIGN)
+_UNREACHED: Final = Unservable(MissReason.STORE_ERROR)
 
 
 def key_check(key: str) -> bytes:
@@ -257,7 +258,7 @@ def weigh(
         A verdict whose value is None.
     """
     if isinstance(cell, Foreign):
-        return _FOREIGN
+        return _UNREACHED if cell.is_unreached else _FOREIGN
     if cell is None or cell.kind != _VALUE:
         return ABSENT
     body = cell.body
@@ -320,7 +321,7 @@ def examine(
             entry without one of them was stored by somebody who did not name it, and is refused.
     """
     if isinstance(cell, Foreign):
-        return _FOREIGN
+        return _UNREACHED if cell.is_unreached else _FOREIGN
     if cell is None or cell.kind != _VALUE:
         return ABSENT
     body = cell.body

@@ -119,6 +119,8 @@ class FillResult(IntEnum):
     CHANGED = 3
     """The cell is not as the grant has left it, and the store has done nothing: a renewal, a writer, an
     invalidation, or this very fill before. To be asked again without `lease_ms`, which decides."""
+    UNKNOWN = 4
+    """The part of the store has failed that the key is in."""
 
     @property
     def is_accepted(self) -> bool:
@@ -156,12 +158,17 @@ class CellRead(Struct, frozen=True, gc=False):
 
 
 class CellsRead(Struct, frozen=True):
-    """What the keys hold, in the order in which they were asked for."""
+    """What the keys hold, in the order in which they were asked for.
+
+    Of those in a part of the store that has failed it is `UNREACHED`. `failures` are those parts', here and
+    below: where all have failed that were asked, the answer is `StoreFailed`.
+    """
 
     now_s: float
     stored: tuple[Stored, ...]
     server_ms: int | None
     versions: tuple[bytes, ...] = ()
+    failures: tuple[StoreFailed, ...] = ()
 
     @property
     def cells(self) -> tuple[Cell | Foreign | None, ...]:
@@ -232,11 +239,15 @@ AcquireReply = LeaseGranted | LeaseDenied | FreshFound | WriterFound | ForeignFo
 
 
 class LeasesAnswered(Struct, frozen=True):
-    """What each of many lease requests was answered, in order; the versions are here, not in the answers."""
+    """What each of many lease requests was answered, in order; the versions are here, not in the answers.
+
+    A key in a part that has failed is to be loaded, and not stored: the answer is `ForeignFound`.
+    """
 
     now_s: float
     answers: tuple[AcquireReply, ...]
     versions: tuple[bytes, ...] = ()
+    failures: tuple[StoreFailed, ...] = ()
 
 
 class CellsFilled(Struct, frozen=True):
@@ -245,6 +256,7 @@ class CellsFilled(Struct, frozen=True):
     now_s: float
     results: tuple[FillResult, ...]
     versions: tuple[bytes, ...] = ()
+    failures: tuple[StoreFailed, ...] = ()
 
 
 class LeasesRenewed(Struct, frozen=True):
@@ -261,11 +273,16 @@ class LeasesReleased(Struct, frozen=True):
 
 
 class HoldsTaken(Struct, frozen=True):
-    """The grants of the holds, in the order of the keys."""
+    """The grants of the holds, in the order of the keys.
+
+    `missed` are the places of keys in parts that have failed: for each there is a grant that no cell has.
+    """
 
     now_s: float
     grants: tuple[bytes, ...]
     versions: tuple[bytes, ...] = ()
+    missed: tuple[int, ...] = ()
+    failures: tuple[StoreFailed, ...] = ()
 
 
 class ValueFound(Struct, frozen=True):
@@ -289,29 +306,35 @@ class CellTouched(Struct, frozen=True):
 
 
 class CellsExpired(Struct, frozen=True):
-    """The values are stale now; `count` of them were there."""
+    """The values are stale now; `count` of them were there. Not those `left`, whose parts have failed."""
 
     now_s: float
     count: int
+    left: tuple[str, ...] = ()
+    failures: tuple[StoreFailed, ...] = ()
 
 
 class KeysDeleted(Struct, frozen=True):
     """The keys are gone; `count` of them existed.
 
-    `existed` is whether a value was among what went, where that was asked for and is known.
+    `existed` is whether a value was among what went, where that was asked for and is known. Those `left` are
+    not gone, as far as is known: their parts have failed.
     """
 
     now_s: float
     count: int
     existed: bool | None = None
+    left: tuple[str, ...] = ()
+    failures: tuple[StoreFailed, ...] = ()
 
 
 class KeysFound(Struct, frozen=True):
-    """One page of a scan. Cursor 0: there is no further page."""
+    """One page of a scan. Cursor 0: there is no further page. `failures`: there was more to be found."""
 
     now_s: float
     cursor: int
     keys: tuple[str, ...]
+    failures: tuple[StoreFailed, ...] = ()
 
 
 class Ponged(Struct, frozen=True):

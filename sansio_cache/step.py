@@ -330,6 +330,16 @@ def gave_up(failure: StoreFailed) -> tuple[StoreErrored, StoreGaveUp]:
     return StoreErrored(kind, part), StoreGaveUp(kind, part, failure.reason)
 
 
+def went_without(failures: tuple[StoreFailed, ...]) -> tuple[Notice, ...]:
+    """The notices of an operation that goes on without several parts of the store."""
+    return tuple(notice for failure in failures for notice in gave_up(failure))
+
+
+def saying(failures: tuple[StoreFailed, ...], step: Step) -> Step:
+    """A step that comes of an answer without several parts of the store, with the notices of that."""
+    return evolve(step, notices=(*went_without(failures), *step.notices)) if failures else step
+
+
 def unavailable(failure: StoreFailed) -> Unavailable:
     """The outcome of an operation whose caller is to know of a failure."""
     return Unavailable(failure.kind, failure.reason, failure.cause)
@@ -372,6 +382,11 @@ class AsksStore:
     def ask(self, *notices: Notice) -> Step:
         """The step that waits in this state."""
         raise NotImplementedError
+
+    def retry_parts(self, failures: tuple[StoreFailed, ...]) -> Step | None:
+        """The same where some parts of the store have failed, and others have answered."""
+        again = next((each for each in failures if each.kind.is_retryable), None)
+        return None if again is None else self.retry(again)
 
     def retry(self, failure: StoreFailed) -> Step | None:
         """The same command once more, or None where it is pointless or the budget is spent."""

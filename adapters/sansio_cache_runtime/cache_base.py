@@ -37,6 +37,15 @@ N = TypeVar("N", bound=Notice)
 Kinds = Iterable[type[Notice]] | type[Notice]
 """Classes of notices, or one."""
 
+
+class PartedBackend(Protocol):
+    """A backend of either colour, as far as it matters here."""
+
+    def part_of(self, key: str) -> str:
+        """The part of the store that a key is in."""
+        ...
+
+
 _waits: Final = Waits()
 """Which loads of this process wait for which, whichever cache they are of."""
 _numbers: Final = itertools.count(1)
@@ -233,6 +242,13 @@ class CacheBase(ABC):
         its context; not of others that run at the same time.
         """
         return self._recorder.subscribers.explain()
+
+    def _know(self, backend: PartedBackend) -> None:
+        """Get to know a backend, and let it know which of its parts do not serve."""
+        self._coordinator.part_of = backend.part_of
+        self._recorder.know_place(getattr(backend, "place", ""))
+        if hasattr(backend, "is_out"):  # one of several parts has it
+            backend.is_out = self._coordinator.is_part_out
 
     def _check_open(self) -> None:
         if self._is_closed:

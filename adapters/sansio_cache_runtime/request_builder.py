@@ -168,7 +168,7 @@ class RequestBuilder:
         codec, now_s = self.codec(type), self.clock()
         if not known or not self._may_glance(fulls):
             request = self._read_many_request(fulls, codec, now_s)
-            return tuple(known), get_many(request, skip=self._skip_any(fulls))
+            return tuple(known), get_many(request, skip=self._skip_many(fulls, ()))
         command = ReadCells(fulls, self._chunk, self._operation_s)
         begin = self._begin_get_many
         return tuple(known), self._glance_many(command, codec, checks, _GET_MANY, now_s, begin)
@@ -241,7 +241,7 @@ class RequestBuilder:
         fulls, checks = zip(*known.values(), strict=True)
         if not self._may_glance((*fulls, *named.keys)):
             request = self._load_many_request(fulls, names, codec, chosen, now_s, named)
-            return names, load_many(request, skip=self._skip_any((*fulls, *named.keys)))
+            return names, load_many(request, skip=self._skip_many(fulls, named.keys))
         command = ReadCells(fulls, self._chunk, self._operation_s, named.keys)
         begin = self._begin_load_many
         return names, self._glance_many(
@@ -460,6 +460,10 @@ class RequestBuilder:
         if not self._coordinator.must_ask:
             return None
         return next((reason for key in keys if (reason := self._coordinator.skip(key)) is not None), None)
+
+    def _skip_many(self, keys: Sequence[str], tags: Sequence[str]) -> MissReason | None:
+        """The same of a batch, of which some keys may be served where others are not."""
+        return self._coordinator.skip_many(keys, tags) if self._coordinator.must_ask else None
 
     def chosen_policy(self, ttl: AnyTtl | None, policy: Policy | None) -> Policy:
         """How an entry is kept: as the call says, or as the cache does.

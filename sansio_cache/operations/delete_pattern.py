@@ -44,6 +44,7 @@ from sansio_cache.step import (
     ended,
     evolve,
     gave_up,
+    saying,
     unexpected,
 )
 
@@ -73,6 +74,13 @@ class Tally:
 
     matched: int = 0
     deleted: int = 0
+    complete: bool = True
+    """Whether no part of the store has failed, which may have more of them."""
+
+    def after(self, failures: tuple[StoreFailed, ...], *, matched: int = 0, deleted: int = 0) -> Tally:
+        """The same with some more, where so many parts have failed."""
+        is_complete = self.complete and not failures
+        return Tally(self.matched + matched, self.deleted + deleted, is_complete)
 
 
 def delete_pattern(request: PatternRequest, *, skip: bool = False) -> Step:
@@ -91,7 +99,7 @@ def _go_on(request: PatternRequest, cursor: int, tally: Tally, now_s: float) -> 
     progress = PatternProgressed(request.pattern, tally.matched, tally.deleted)
     if cursor:
         return _scan(request, cursor, tally, now_s, progress)
-    return _finish(request, tally, True, now_s, progress)
+    return _finish(request, tally, tally.complete, now_s, progress)
 
 
 def _finish(request: PatternRequest, tally: Tally, complete: bool, now_s: float, *notices: Notice) -> Step:
@@ -134,10 +142,12 @@ class PatternScanning(AsksStore):
         request = self.request
         match event:
             case KeysFound(now_s=now_s, cursor=cursor, keys=found):
+                if again := self.retry_parts(event.failures):
+                    return again
                 keys = tuple(key for key in dict.fromkeys(found) if request.may_remove(key))
-                tally = evolve(self.tally, matched=self.tally.matched + len(keys))
+                tally = self.tally.after(event.failures, matched=len(keys))
                 if request.dry_run or not keys:
-                    return _go_on(request, cursor, tally, now_s)
+                    return saying(event.failures, _go_on(request, cursor, tally, now_s))
                 budget = request.timeouts.from_now(now_s)
                 return PatternDeleting(request, cursor, tally, keys, budget).ask()
             case StoreFailed():
@@ -173,8 +183,11 @@ class PatternDeleting(AsksStore):
             raise unexpected(self, event)
         match event:
             case KeysDeleted(now_s=now_s, count=count):
-                tally = evolve(self.tally, deleted=self.tally.deleted + count)
-                return _go_on(self.request, self.cursor, tally, now_s)
+                so_far = self.tally.after((), deleted=count)
+                if again := evolve(self, keys=event.left, tally=so_far).retry_parts(event.failures):
+                    return again
+                tally = self.tally.after(event.failures, deleted=count)
+                return saying(event.failures, _go_on(self.request, self.cursor, tally, now_s))
             case StoreFailed():
                 return self.retry(event) or _break_off(self.request, self.tally, event)
             case Interrupted():

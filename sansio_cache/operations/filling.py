@@ -55,5 +55,5 @@ def told(fills: tuple[Fill, ...], results: tuple[FillResult, ...]) -> tuple[Noti
     return tuple(
         Stored(each.key, len(each.body)) if result.is_accepted else FillRefused(each.key)
         for each, result in zip(fills, results, strict=True)
-        if result is not FillResult.CHANGED
+        if result is not FillResult.CHANGED and result is not FillResult.UNKNOWN
     )

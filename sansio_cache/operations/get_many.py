@@ -49,6 +49,7 @@ from sansio_cache.step import (
     gave_up,
     unavailable,
     unexpected,
+    went_without,
 )
 from sansio_cache.tags import Versions, known, tag_keys
 
@@ -86,10 +87,10 @@ class ReadManyRequest:
         outcome = unavailable(failure)
         return self.give_up(MissReason.STORE_ERROR, outcome, failure.now_s, *gave_up(failure))
 
-    def finish(self, verdicts: tuple[Verdict, ...], now_s: float) -> Step:
+    def finish(self, verdicts: tuple[Verdict, ...], now_s: float, *before: Notice) -> Step:
         """The last step: what each key's cell is worth."""
         values: list[Value | Missing] = []
-        notices: list[Notice] = []
+        notices: list[Notice] = list(before)
         for key, verdict in zip(self.keys, verdicts, strict=True):
             value: Value | Missing = Missing()
             notice: Notice
@@ -144,15 +145,21 @@ class GetManyReading(AsksStore):
         request = self.request
         match event:
             case CellsRead(now_s=now_s, cells=cells, server_ms=server_ms) if len(cells) == len(request.keys):
+                failures = event.failures
+                if again := self.retry_parts(failures):
+                    return again
+                if failures and request.raises:
+                    return request.fail(failures[0])
+                without = went_without(failures)
                 verdicts = tuple(
                     examine(cell, key, request.codec, server_ms)
                     for key, cell in zip(request.keys, cells, strict=True)
                 )
                 tags = unchecked_tags(verdicts)
                 if not tags:
-                    return request.finish(verdicts, now_s)
+                    return request.finish(verdicts, now_s, *without)
                 budget = request.timeouts.from_now(now_s)
-                return GetManyChecking(request, cells, verdicts, tags, budget).ask()
+                return GetManyChecking(request, cells, verdicts, tags, budget).ask(*without)
             case CellsRead():
                 raise unexpected(self, event)
             case StoreFailed():

@@ -50,6 +50,7 @@ from sansio_cache.step import (
     evolve,
     gave_up,
     unexpected,
+    went_without,
 )
 
 
@@ -101,10 +102,22 @@ def void(keys: tuple[str, ...], timeouts: StoreTimeouts, now_s: float) -> Step:
 
 
 def _delete_next(
-    request: InvalidateRequest, done: int, abandoned: bool, budget: Budget, *notices: Notice
+    request: InvalidateRequest,
+    done: int,
+    abandoned: bool,
+    budget: Budget,
+    *notices: Notice,
+    left: tuple[str, ...] = (),
 ) -> Step:
     keys = request.keys[done : done + request.chunk]
-    return InvalidateDeleting(request, done, keys, abandoned, budget).ask(*notices)
+    return InvalidateDeleting(request, done, keys, abandoned, budget, left=left).ask(*notices)
+
+
+def _without(keys: tuple[str, ...], left: tuple[str, ...]) -> tuple[str, ...]:
+    if not left:
+        return keys
+    those = frozenset(left)
+    return tuple(key for key in keys if key not in those)
 
 
 @attrs.frozen
@@ -121,6 +134,8 @@ class InvalidateDeleting(AsksStore):
     budget: Budget
     is_unsure: bool = False
     """Whether an attempt was made of which nobody knows what came of it."""
+    left: tuple[str, ...] = ()
+    """Keys whose part of the store has failed."""
 
     def ask(self, *notices: Notice) -> Step:
         """The step that waits in this state."""
@@ -136,16 +151,31 @@ class InvalidateDeleting(AsksStore):
             raise unexpected(self, event)
         match event:
             case KeysDeleted(now_s=now_s) | CellsExpired(now_s=now_s):
-                done = self.done + len(self.keys)
-                removed = SoftExpired(self.keys) if request.soft else Invalidated(self.keys)
+                if again := evolve(self, is_unsure=True).retry_parts(event.failures):
+                    return again
+                gone = _without(self.keys, event.left)
+                done, left = self.done + len(self.keys), (*self.left, *event.left)
+                said: tuple[Notice, ...] = went_without(event.failures)
+                if event.left:
+                    said = (*said, InvalidationFailed(event.left))
+                if gone:
+                    said = (*said, SoftExpired(gone) if request.soft else Invalidated(gone))
                 if done < len(request.keys):
                     budget = request.timeouts.from_now(now_s)
-                    return _delete_next(request, done, self.abandoned, budget, removed)
-                outcome = ManyInvalidated(request.keys, (), existed=self._existed(event))
-                return self._end(outcome, now_s, removed)
+                    return _delete_next(request, done, self.abandoned, budget, *said, left=left)
+                why = event.failures[0] if event.failures else None
+                outcome = ManyInvalidated(
+                    _without(request.keys, left),
+                    left,
+                    why.reason if why else "",
+                    why.cause if why else None,
+                    existed=self._existed(event),
+                )
+                return self._end(outcome, now_s, *said)
             case StoreFailed(now_s=now_s):
                 failed = request.keys[self.done :]
-                told = ManyInvalidated(request.keys[: self.done], failed, event.reason, event.cause)
+                all_left = (*self.left, *failed)
+                told = ManyInvalidated(_without(request.keys, all_left), all_left, event.reason, event.cause)
                 notices = (*gave_up(event), InvalidationFailed(failed))
                 unsure = evolve(self, is_unsure=True)
                 return unsure.retry(event) or self._end(told, now_s, *notices)

@@ -97,8 +97,10 @@ from sansio_cache.step import (
     ended,
     evolve,
     gave_up,
+    saying,
     unavailable,
     unexpected,
+    went_without,
 )
 from sansio_cache.tags import Versions
 
@@ -178,7 +180,11 @@ class LoadManyReading(AsksStore):
         batch = self.batch
         match event:
             case CellsRead(now_s=now_s, cells=cells, server_ms=server_ms) if len(cells) == len(self.wants):
-                each = batch.request.each
+                each, failures = batch.request.each, event.failures
+                if again := self.retry_parts(failures):
+                    return again
+                if failures and each.policy.on_read_error == "raise":
+                    return self.give_up(failures[0])
                 named = each.versions(event.versions)
                 verdicts = tuple(
                     examine(cell, batch.key(want), each.codec, server_ms, want.tied(named))
@@ -186,9 +192,9 @@ class LoadManyReading(AsksStore):
                 )
                 tags = unchecked_tags(verdicts)
                 if not tags:
-                    return self.decide(cells, verdicts, server_ms, now_s)
+                    return saying(failures, self.decide(cells, verdicts, server_ms, now_s))
                 budget = batch.request.each.budget(now_s)
-                return LoadManyChecking(self, cells, verdicts, named, tags, budget).ask()
+                return saying(failures, LoadManyChecking(self, cells, verdicts, named, tags, budget).ask())
             case CellsRead():
                 raise unexpected(self, event)
             case StoreFailed():
@@ -268,6 +274,10 @@ class LoadManyAcquiring(AsksStore):
         acquisition, batch = self.acquisition, self.acquisition.batch
         match event:
             case LeasesAnswered(now_s=now_s, answers=answers) if len(answers) == len(self.chunk):
+                if again := self.retry_parts(event.failures):
+                    return again
+                if event.failures and batch.request.each.policy.on_read_error == "raise":
+                    return self._give_up(event.failures[0])
                 versions = batch.request.each.versions(event.versions)
                 found = triage_answers(batch, self.chunk, answers, versions, now_s)
                 further = Acquisition(
@@ -277,7 +287,7 @@ class LoadManyAcquiring(AsksStore):
                     (*acquisition.alone, *found.alone),
                     acquisition.versions or versions,  # the oldest capture was before everything
                 )
-                return acquire(further, now_s, *found.notices)
+                return saying(event.failures, acquire(further, now_s, *found.notices))
             case LeasesAnswered():
                 raise unexpected(self, event)
             case StoreFailed():
@@ -397,7 +407,9 @@ class LoadManyFilling(AsksStore):
         fills = self.fills
         match event:
             case CellsFilled(now_s=now_s, results=results) if len(results) == len(self.chunk):
-                notices = told(self.chunk, results)
+                if again := self.retry_parts(event.failures):
+                    return again
+                notices = (*went_without(event.failures), *told(self.chunk, results))
                 if FillResult.CHANGED in results:
                     chunk, budget = to_be_judged(self.chunk, results), self.budget.at(now_s)
                     return evolve(self, chunk=chunk, budget=budget).ask(*notices)
@@ -476,8 +488,10 @@ class LoadManyReleasing(AsksStore):
         match event:
             case LeasesReleased(now_s=now_s):
                 return _over(self.batch, self.outcome, now_s)
-            case KeysDeleted(now_s=now_s):
-                return release(self.batch, self.leases, self.outcome, now_s)
+            case KeysDeleted(now_s=now_s, left=left, failures=failures):
+                notices = (*went_without(failures), *untold(left))
+                again = self.retry_parts(failures)
+                return again or release(self.batch, self.leases, self.outcome, now_s, *notices)
             case StoreFailed(now_s=now_s):
                 said: tuple[Notice, ...] = (*gave_up(event), *untold(self.gone))
                 leases = self.leases if self.gone else ()

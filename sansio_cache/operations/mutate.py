@@ -39,7 +39,7 @@ from sansio_cache.operations.filling import to_be_judged, told
 from sansio_cache.operations.invalidate import InvalidateRequest, invalidate, void
 from sansio_cache.operations.renewal import renewed_after_s
 from sansio_cache.operations.set_many import Item
-from sansio_cache.step import AsksStore, ManyHeld, Step, ended, evolve, gave_up, unexpected
+from sansio_cache.step import AsksStore, ManyHeld, Step, ended, evolve, gave_up, unexpected, went_without
 from sansio_cache.tags import Versions, tag_keys
 
 
@@ -152,13 +152,16 @@ class MutateHolding(AsksStore):
             case HoldsTaken(now_s=now_s, grants=grants, versions=versions) if len(grants) == len(
                 request.keys
             ) and len(versions) == len(request.value_tags):
+                if again := self.retry_parts(event.failures):
+                    return again
                 pairs = zip(request.keys, grants, strict=True)
                 leases = tuple(Lease(key, grant) for key, grant in pairs)
                 until_s = now_s + request.max_hold_s
                 pause_s = renewed_after_s(request.hold_ms)
                 renewal = Renewal(leases, request.hold_ms, until_s, request.timeouts.operation_s, pause_s)
                 tied = tuple(zip(request.value_tags, versions, strict=True))
-                return ended(ManyHeld(grants, renewal, tied))
+                # What could not be held is removed at the end, as its fill will be refused.
+                return ended(ManyHeld(grants, renewal, tied), *went_without(event.failures))
             case HoldsTaken():
                 raise unexpected(self, event)
             case StoreFailed():
@@ -194,9 +197,11 @@ class MutateFilling(AsksStore):
         request = self.request
         match event:
             case CellsFilled(now_s=now_s, results=results) if len(results) == len(self.fills):
+                if again := self.retry_parts(event.failures):
+                    return again
                 pairs = zip(self.fills, results, strict=True)
                 stored = (*self.stored, *(fill.key for fill, result in pairs if result.is_accepted))
-                notices = told(self.fills, results)
+                notices = (*went_without(event.failures), *told(self.fills, results))
                 if FillResult.CHANGED in results:
                     fills, budget = to_be_judged(self.fills, results), self.budget.at(now_s)
                     return evolve(self, fills=fills, budget=budget, stored=stored).ask(*notices)

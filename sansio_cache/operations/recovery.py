@@ -177,13 +177,19 @@ class RecoveryDeleting:
 
     def ask(self, now_s: float, *notices: Notice) -> Step:
         """The step that waits in this state."""
-        return Step(self, DeleteKeys(self.keys, self.request.timeout_s(now_s)), notices=notices)
+        command = DeleteKeys(self.keys, self.request.timeout_s(now_s), insists=True)
+        return Step(self, command, notices=notices)
 
     def receive(self, event: Event) -> Step:
         """Tell what is left, or end."""
         if not isinstance(event, DeleteAnswer):
             raise unexpected(self, event)
         match event:
+            case KeysDeleted(left=left, failures=failures) if left:
+                gone = tuple(key for key in self.keys if key not in left)
+                rest = evolve(self, keys=left, told=(*self.told, *gone), is_probed=True)
+                step = rest.receive(failures[0])
+                return evolve(step, notices=(Invalidated(gone), *step.notices)) if gone else step
             case KeysDeleted(now_s=now_s):
                 answered = () if self.is_probed else (StoreAnswered(self.request.part),)
                 after = evolve(self, told=(*self.told, *self.keys), is_probed=True)

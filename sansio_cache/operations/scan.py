@@ -104,6 +104,8 @@ class ScanPaging(AsksStore):
             raise unexpected(self, event)
         request = self.request
         match event:
+            case KeysFound(failures=failures) if failures:
+                return self.retry_parts(failures) or _fail(request, failures[0])
             case KeysFound(now_s=now_s, cursor=cursor, keys=found):
                 keys = tuple(key for key in dict.fromkeys(found) if request.may_remove(key))
                 if not keys:
@@ -142,6 +144,8 @@ class ScanReading(AsksStore):
             raise unexpected(self, event)
         request = self.request
         match event:
+            case CellsRead(failures=failures) if failures:
+                return self.retry_parts(failures) or _fail(request, failures[0])
             case CellsRead(now_s=now_s, cells=cells) if len(cells) == len(self.keys):
                 pairs = zip(cells, self.keys, strict=True)
                 server_ms, signer = event.server_ms, self.signer

@@ -42,7 +42,7 @@ from sansio_cache.notices import (
 )
 from sansio_cache.operations.filling import to_be_judged, told
 from sansio_cache.operations.invalidate import void
-from sansio_cache.step import AsksStore, ManyStored, Step, ended, evolve, gave_up, unexpected
+from sansio_cache.step import AsksStore, ManyStored, Step, ended, evolve, gave_up, unexpected, went_without
 from sansio_cache.tags import Versions, tag_keys
 
 
@@ -131,6 +131,11 @@ def _give_up(
     )
 
 
+def untried(keys: tuple[str, ...]) -> tuple[InvalidationFailed, ...]:
+    """The notice that keys are pending, as nobody knows what they hold."""
+    return (InvalidationFailed(keys, was_tried=False),) if keys else ()
+
+
 def _void(request: SetRequest, done: tuple[FillResult, ...], now_s: float) -> Step:
     keys = tuple(item.key for item in request.items[len(done) :])
     return void(keys, request.timeouts, now_s)
@@ -166,12 +171,17 @@ class SetHolding(AsksStore):
             case HoldsTaken(now_s=now_s, grants=grants, versions=versions) if len(grants) == len(
                 self.items
             ) and len(versions) == len(self.request.tags):
+                if again := self.retry_parts(event.failures):
+                    return again
+                # What could not be held may still have its old value.
+                missed = tuple(self.items[place].key for place in event.missed)
+                notices = (*went_without(event.failures), *untried(missed))
                 tied = self.tied or tuple(zip(self.request.tags, versions, strict=True))
                 pairs = zip(self.items, grants, strict=True)
                 hold_ms = self.request.hold_ms
                 fills = tuple(item.under(grant, tied, hold_ms) for item, grant in pairs)
                 budget = self.request.timeouts.from_now(now_s)
-                return SetFilling(self.request, self.done, fills, budget, tied).ask()
+                return SetFilling(self.request, self.done, fills, budget, tied).ask(*notices)
             case HoldsTaken():
                 raise unexpected(self, event)
             case StoreFailed():
@@ -209,7 +219,12 @@ class SetFilling(AsksStore):
         request = self.request
         match event:
             case CellsFilled(now_s=now_s, results=results) if len(results) == len(self.fills):
-                notices = told(self.fills, results)
+                if again := self.retry_parts(event.failures):
+                    return again
+                pairs = zip(self.fills, results, strict=True)
+                unknown = tuple(fill.key for fill, result in pairs if result is FillResult.UNKNOWN)
+                without = (*went_without(event.failures), *untried(unknown))
+                notices = (*without, *told(self.fills, results))
                 if FillResult.CHANGED in results:
                     fills, budget = to_be_judged(self.fills, results), self.budget.at(now_s)
                     return evolve(self, fills=fills, budget=budget, compared=results).ask(*notices)
@@ -223,7 +238,8 @@ class SetFilling(AsksStore):
                 if len(done) < len(request.items):
                     return _hold_next(request, done, self.tied, now_s, *notices)
                 over = Ended(request.operation, now_s - request.started_s)
-                return ended(ManyStored(done), *notices, over)
+                stored = tuple(None if each is FillResult.UNKNOWN else each for each in done)
+                return ended(ManyStored(stored), *notices, over)
             case CellsFilled():
                 raise unexpected(self, event)
             case StoreFailed():

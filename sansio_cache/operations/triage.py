@@ -102,7 +102,7 @@ def triage_cells(
                 ready.append(replace(want, stale=stale))
             case Servable():
                 ready.append(missed(want, MissReason.EXPIRED))
-            case Unservable(reason=MissReason.FOREIGN as reason):
+            case Unservable(reason=(MissReason.FOREIGN | MissReason.STORE_ERROR) as reason):
                 alone.append(missed(want, reason))
             case Unservable(reason=MissReason.SCHEMA, seen=seen) if (
                 not want.variant_of and isinstance(cell, Cell) and is_fresh(cell, server_ms)

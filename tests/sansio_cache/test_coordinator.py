@@ -369,7 +369,7 @@ class TestRecovery:
         script = Script(recovery.step)
         assert isinstance(script.command, Sleep)
         assert script.give(Woke(8.0)).command == Ping(0.25)
-        assert script.give(Ponged(8.0)).command == DeleteKeys(("b", "a"), 0.25)
+        assert script.give(Ponged(8.0)).command == DeleteKeys(("b", "a"), 0.25, insists=True)
         script.give(KeysDeleted(8.0, 2))
         assert coordinator.heed(script.notices, 8.0) == [OutageEnded(ONE_PART, 1.0)]
         assert coordinator.skip("a") is MissReason.BYPASSED
@@ -469,10 +469,40 @@ class TestRefusedKeys:
         coordinator = two_parts()
         coordinator.heed([gave_up("a"), InvalidationFailed((B,))], NOW_S)
         assert coordinator.skip_write((B,)) is None, "to be told of a write is always safe"
-        assert coordinator.skip_write((B, A)) is MissReason.STORE_ERROR
+        assert coordinator.skip_write((A, TAG_A)) is MissReason.STORE_ERROR
+        assert coordinator.skip_write((B, A)) is None, "one of them is to be written"
         assert coordinator.skip_write(("c:1",)) is None
+        assert coordinator.skip_write(()) is None
         assert Coordinator().skip_write((A,)) is None
         assert Coordinator(is_disabled=True).skip_write((A,)) is MissReason.DISABLED
+
+
+class TestBatches:
+    """What a batch does of which some keys are in a part that does not serve, or are pending."""
+
+    def test_it_is_asked_for_what_is_served_but_where_every_key_depends_on_what_is_not(self):
+        coordinator = two_parts()
+        assert coordinator.skip_many((A, B)) is None
+        coordinator.heed([gave_up("a")], NOW_S)
+        assert coordinator.is_part_out("a")
+        assert not coordinator.is_part_out("b")
+        assert coordinator.skip_many((A, B)) is None
+        assert coordinator.skip_many((A,)) is MissReason.STORE_ERROR
+        assert coordinator.skip_many((B,), (TAG_A,)) is MissReason.STORE_ERROR
+        assert coordinator.skip_many(()) is None
+
+    def test_what_is_pending_is_bypassed_whichever_part_it_is_in_by_now(self):
+        coordinator = two_parts()
+        coordinator.heed([InvalidationFailed((A,)), InvalidationFailed((TAG_A,))], NOW_S)
+        coordinator.part_of = lambda _: "b"
+        assert coordinator.skip(A) is MissReason.BYPASSED
+        assert coordinator.skip(B) is None
+        assert coordinator.skip_many((B, A)) is MissReason.BYPASSED
+        assert coordinator.skip_many((B,), (TAG_A,)) is MissReason.BYPASSED
+        assert coordinator.skip_many((B,)) is None
+
+    def test_a_cache_that_is_switched_off_asks_for_nothing(self):
+        assert Coordinator(is_disabled=True).skip_many((A,)) is MissReason.DISABLED
 
 
 class TestTheEnd:

@@ -46,7 +46,7 @@ class ClusterBackend(ClusterBase[RedisBackend]):
         return self._gathered(command, pieces, await self._answer_all(pieces, until_s))
 
     async def _answer_all(self, pieces: Sequence[Piece], until_s: float) -> list[StoreEvent]:
-        return [await self._answer_one(piece, until_s) for piece in pieces]
+        return [self._unasked(piece) or await self._answer_one(piece, until_s) for piece in pieces]
 
     def _answer_one(self, piece: Piece, until_s: float) -> Awaitable[StoreEvent]:
         command = replace(piece.command, timeout_s=max(until_s - monotonic(), 0.0))

@@ -15,7 +15,7 @@ from typing import Any, Final, Generic, Protocol, TypeVar
 import attrs
 from redis.exceptions import AskError, MovedError
 
-from sansio_cache.commands import Ping, ReadCell, ScanKeys, StoreCommand
+from sansio_cache.commands import DeleteKeys, Ping, ReadCell, ScanKeys, StoreCommand
 from sansio_cache.config import CacheConfig
 from sansio_cache.events import FailureKind, KeysFound, Ponged, StoreEvent, StoreFailed
 from sansio_cache.health import Health
@@ -86,6 +86,10 @@ class NodeSettings:
     dialect: Dialect
     on_failure: OnFailure
     where: Where
+
+
+def _is_never(_: str) -> bool:
+    return False
 
 
 class ClusterBase(Generic[N]):
@@ -212,13 +216,20 @@ class ClusterBase(Generic[N]):
             return self._probe(command, now_s)
         if isinstance(command, ScanKeys):
             return self._page(command, now_s)
-        pieces = scatter(command, self._address_of if self.cluster.asking else self.cluster.owner)
-        for piece in pieces:
-            if piece.address == NOBODY:
-                self.keeper.look()
-                reason = f"no node of the cluster of {self.place} serves the slots of some keys"
-                return StoreFailed(now_s, FailureKind.UNAVAILABLE, NO_OWNER, reason)
-        return pieces
+        return scatter(command, self._address_of if self.cluster.asking else self.cluster.owner)
+
+    def _unasked(self, piece: Piece) -> StoreFailed | None:
+        """What a node answers that is not asked: there is none, or it is known not to serve."""
+        command, address = piece.command, piece.address
+        if address == NOBODY:
+            self.keeper.look()
+            reason = f"no node of the cluster of {self.place} serves the slots of some keys"
+            return StoreFailed(self._clock(), FailureKind.UNAVAILABLE, NO_OWNER, reason)
+        is_asked = isinstance(command, Ping) or (isinstance(command, DeleteKeys) and command.insists)
+        if is_asked or not self.is_out(address):
+            return None
+        reason = f"{address} does not serve, and is not asked until it does"
+        return StoreFailed(self._clock(), FailureKind.UNAVAILABLE, address, reason)
 
     def _address_of(self, key: str) -> str:
         """The node that has a key: behind ASKING where it begins with that."""
@@ -275,14 +286,8 @@ class ClusterBase(Generic[N]):
         self, command: StoreCommand, pieces: Sequence[Piece], events: Sequence[StoreEvent]
     ) -> StoreEvent:
         """The answer to a command, from those of the nodes."""
-        if isinstance(command, ScanKeys) and isinstance(events[0], KeysFound):
-            place, count = pieces[0].keys
-            cursor = events[0].cursor
-            if cursor:
-                cursor += place * _CURSORS
-            elif place + 1 < count:
-                cursor = (place + 1) * _CURSORS
-            return KeysFound(events[0].now_s, cursor, events[0].keys)
+        if isinstance(command, ScanKeys):
+            return _page_of(pieces[0], events[0])
         if isinstance(command, Ping) and isinstance(events[0], Ponged):
             self.cluster.answered(command.part)
         return events[0] if len(pieces) == 1 else gather(command, pieces, events)
@@ -356,6 +361,8 @@ class MayBecomeCluster(Generic[K]):
 
     beyond: K | None = None
     """The backend of the cluster, once there is one."""
+    is_out: Callable[[str], bool] = staticmethod(_is_never)
+    """As `ClusterBase` has it."""
     make_cluster: Callable[[], K] | None = None
     """Makes it; None where what is known of this server does not do for one."""
 
@@ -380,17 +387,27 @@ class MayBecomeCluster(Generic[K]):
 
     def _meet_cluster(self) -> None:
         if self.beyond is None and self.make_cluster is not None:
-            cluster = self.beyond = self.make_cluster()
+            cluster = self.make_cluster()
+            cluster.is_out = lambda part: self.is_out(part)
+            self.beyond = cluster
             for name in _TURNED:  # of its own, and not by a look at `beyond`: every hit comes here
                 if hasattr(cluster, name):
                     self.__dict__[name] = getattr(cluster, name)
+
+
+def _page_of(piece: Piece, event: StoreEvent) -> StoreEvent:
+    """The page of a scan that a node has answered: its cursor says which node that was."""
+    place, count = piece.keys
+    following = (place + 1) * _CURSORS if place + 1 < count else 0
+    if isinstance(event, KeysFound):
+        cursor = event.cursor + place * _CURSORS if event.cursor else following
+        return KeysFound(event.now_s, cursor, event.keys)
+    if isinstance(event, StoreFailed) and count > 1:  # the other nodes have theirs
+        return KeysFound(event.now_s, following, (), (event,))
+    return event
 
 
 def key_in(args: Args) -> str:
     """The key that a Redis command names."""
     at = 3 if args[0] in (EVALSHA, b"EVAL") else 1
     return args[at].decode(errors="replace") if len(args) > at else ""
-
-
-def _is_never(_: str) -> bool:
-    return False

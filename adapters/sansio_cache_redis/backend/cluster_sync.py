@@ -45,6 +45,9 @@ class ClusterBackend(ClusterBase[RedisBackend]):
         return [self._perform_one(piece, until_s) for piece in pieces]
 
     def _perform_one(self, piece: Piece, until_s: float) -> StoreEvent:
+        unasked = self._unasked(piece)
+        if unasked is not None:
+            return unasked
         command = replace(piece.command, timeout_s=max(until_s - monotonic(), 0.0))
         if piece.address.startswith(BEHIND_ASKING):
             return self.node(piece.address[len(BEHIND_ASKING) :]).perform_behind_asking(command)

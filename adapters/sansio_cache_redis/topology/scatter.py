@@ -16,6 +16,7 @@ from typing import Any, Final, TypeVar, cast
 import attrs
 from msgspec.structs import replace
 
+from sansio_cache.cell import GRANT_BYTES, NONCE_BYTES, UNREACHED
 from sansio_cache.commands import (
     AcquireLease,
     AcquireLeases,
@@ -41,6 +42,8 @@ from sansio_cache.events import (
     CellsExpired,
     CellsFilled,
     CellsRead,
+    FillResult,
+    ForeignFound,
     HoldsTaken,
     KeysDeleted,
     LeasesAnswered,
@@ -145,37 +148,66 @@ def _part(command: StoreCommand, keys: Sequence[int], tags: Iterable[str]) -> St
     return replace(command, **changes)
 
 
+_SPLIT: Final = (
+    ReadCells,
+    AcquireLeases,
+    FillCells,
+    HoldCells,
+    RenewLeases,
+    ReleaseLeases,
+    ExpireCells,
+    DeleteKeys,
+)
+"""What is worth something without some of the nodes. All others are about one key, or about tags alone."""
+
+
 def gather(command: StoreCommand, pieces: Sequence[Piece], events: Sequence[StoreEvent]) -> StoreEvent:
-    """The answer to a command, from those to its pieces."""
-    for event in events:
-        if isinstance(event, StoreFailed):
-            return event
+    """The answer to a command, from those to its pieces.
+
+    Nothing is known where all nodes have failed, or one that has a tag: every key depends on all tags.
+    """
+    failures = tuple(event for event in events if isinstance(event, StoreFailed))
+    if failures:
+        lost = [piece for piece, event in zip(pieces, events, strict=True) if isinstance(event, StoreFailed)]
+        is_worthless = len(failures) == len(events) or any(piece.tags for piece in lost)
+        if is_worthless or not isinstance(command, _SPLIT):
+            return failures[0]
     keys, tags = keys_and_tags(command)
-    both = list(zip(pieces, events, strict=True))
+    both = [
+        (piece, event)
+        for piece, event in zip(pieces, events, strict=True)
+        if not isinstance(event, StoreFailed)
+    ]
     # An answer that makes no use of versions has none.
     versions = _placed(len(tags), ((piece.tags, getattr(event, "versions", ())) for piece, event in both))
     answered = [(piece.keys, cast("Any", event)) for piece, event in both if piece.keys]
     now_s = max(event.now_s for event in events)
+    reached = frozenset(place for places, _ in answered for place in places)
+    missed = tuple(place for place in range(len(keys)) if place not in reached) if failures else ()
 
-    def each(name: str) -> tuple[Any, ...]:
-        return _placed(len(keys), ((places, getattr(event, name)) for places, event in answered))
+    def each(name: str, otherwise: Any = None) -> tuple[Any, ...]:
+        return _placed(len(keys), ((places, getattr(event, name)) for places, event in answered), otherwise)
 
     if isinstance(command, ReadTags):
         return TagsRead(now_s, versions, _latest(events))
     if isinstance(command, ReadCells):
-        return CellsRead(now_s, each("stored"), _latest(event for _, event in answered), versions)
+        server_ms = _latest(event for _, event in answered)
+        return CellsRead(now_s, each("stored", UNREACHED), server_ms, versions, failures)
     if isinstance(command, AcquireLeases):
-        return LeasesAnswered(now_s, each("answers"), versions)
+        return LeasesAnswered(now_s, each("answers", ForeignFound(now_s)), versions, failures)
     if isinstance(command, FillCells):
-        return CellsFilled(now_s, each("results"), versions)
+        return CellsFilled(now_s, each("results", FillResult.UNKNOWN), versions, failures)
     if isinstance(command, RenewLeases):
-        return LeasesRenewed(now_s, each("renewed"))
+        return LeasesRenewed(now_s, each("renewed", otherwise=True))  # as far as is known
     if isinstance(command, HoldCells):
-        return HoldsTaken(now_s, each("grants"), versions)
+        # No store has issued this at any time.
+        none = command.nonce + bytes(GRANT_BYTES - NONCE_BYTES)
+        return HoldsTaken(now_s, each("grants", none), versions, missed, failures)
+    left = tuple(keys[place] for place in missed)
     if isinstance(command, ExpireCells):
-        return CellsExpired(now_s, sum(event.count for _, event in answered))
+        return CellsExpired(now_s, sum(event.count for _, event in answered), left, failures)
     if isinstance(command, DeleteKeys):
-        return KeysDeleted(now_s, sum(event.count for _, event in answered))
+        return KeysDeleted(now_s, sum(event.count for _, event in answered), None, left, failures)
     _, only = answered[0]  # of one key; or what all have answered alike
     changes: dict[str, Any] = {"now_s": now_s}
     if hasattr(only, "versions"):
@@ -184,9 +216,11 @@ def gather(command: StoreCommand, pieces: Sequence[Piece], events: Sequence[Stor
     return answer
 
 
-def _placed(count: int, some: Iterable[tuple[Sequence[int], Sequence[T]]]) -> tuple[T, ...]:
+def _placed(
+    count: int, some: Iterable[tuple[Sequence[int], Sequence[T]]], otherwise: Any = None
+) -> tuple[T, ...]:
     """What came in pieces, each in its place."""
-    found: list[Any] = [None] * count
+    found: list[Any] = [otherwise] * count
     for places, values in some:
         for place, value in zip(places, values, strict=bool(values)):
             found[place] = value

@@ -981,8 +981,7 @@ class Cache(Primitives):
         return self._bindings.drivers
 
     def _make_driver(self, backend: AnyioBackend, background: Background) -> Driver:
-        self._coordinator.part_of = backend.part_of
-        self._recorder.know_place(getattr(backend, "place", ""))
+        self._know(backend)
         driver = self._driver_class(
             backend,
             self._coordinator,

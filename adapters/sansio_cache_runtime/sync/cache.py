@@ -912,8 +912,7 @@ class Cache(Primitives):
         """Make the parts that hold locks, threads and connections."""
         background = self._background = Background()
         self._backend = self._make_backend(background)
-        self._coordinator.part_of = self._backend.part_of
-        self._recorder.know_place(getattr(self._backend, "place", ""))
+        self._know(self._backend)
         self._driver_class.__init__(  # in place: a call that has taken it goes on with what this process has
             self._driver,
             self._backend,

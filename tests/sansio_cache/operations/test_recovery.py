@@ -32,7 +32,7 @@ def test_a_store_that_answers_is_told_the_pending_keys():
     script.give(Woke(1.0))
     assert script.command == Ping(0.25)
     script.give(Ponged(1.0))
-    assert script.command == DeleteKeys(KEYS, 0.25)
+    assert script.command == DeleteKeys(KEYS, 0.25, insists=True)
     script.give(KeysDeleted(1.0, 0))
     assert script.outcome == Recovered(KEYS)
     assert script.notices == [StoreAnswered(), Invalidated(KEYS)]
@@ -63,9 +63,9 @@ def test_a_caller_who_does_it_pauses_for_nothing_and_waits_no_longer_than_it_may
     script = Script(recover_now(request(until_s=1.3), 1.0))
     assert script.command == Ping(0.25)
     script.give(Ponged(1.1))
-    assert script.command == DeleteKeys(KEYS, pytest.approx(0.2))
+    assert script.command == DeleteKeys(KEYS, pytest.approx(0.2), insists=True)
     script.give(StoreFailed(1.2, PERMISSION))
-    assert script.command == DeleteKeys(KEYS[:1], pytest.approx(0.1))
+    assert script.command == DeleteKeys(KEYS[:1], pytest.approx(0.1), insists=True)
     script.give(KeysDeleted(1.3, 1))
     assert script.outcome == Recovered(KEYS[:1]), "the other stays pending"
 
@@ -78,7 +78,7 @@ def test_a_caller_whose_time_is_spent_by_the_probe_tells_nothing():
 
 def test_what_is_told_at_once_is_told_without_a_probe_and_says_that_the_store_serves():
     script = Script(tell(request(), 1.0))
-    assert script.command == DeleteKeys(KEYS, 0.25)
+    assert script.command == DeleteKeys(KEYS, 0.25, insists=True)
     script.give(KeysDeleted(1.0, 1))
     assert script.outcome == Recovered(KEYS)
     assert script.notices == [StoreAnswered(), Invalidated(KEYS)]
