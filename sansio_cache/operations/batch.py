@@ -13,7 +13,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from sansio_cache.cell import NO_GRANT
-from sansio_cache.commands import Fill, Lease, Mode
+from sansio_cache.commands import ComputeMany, Fill, Lease, Mode
 from sansio_cache.entry import MissReason, Servable, variant_key
 from sansio_cache.notices import Ended, InvalidationFailed, Missed, Notice, OperationName, StaleServed, Waited
 from sansio_cache.operations.loading import LoadRequest
@@ -93,6 +93,17 @@ class Batch(Struct, frozen=True):
         """The key of the cell."""
         name = self.request.keys[want.place]
         return variant_key(name, self.request.each.codec.fingerprint) if want.variant_of else name
+
+    def compute(self, wants: Wants, now_s: float) -> ComputeMany:
+        """What calls the loader for some of the keys, and keeps their leases alive from now on."""
+        request = self.request
+        leases = held(self, wants)
+        renewal = request.each.renewal(leases, now_s) if leases else None
+        # Both are marked as being loaded: what was asked for, and where it lies.
+        keys = [request.keys[want.place] for want in wants]
+        keys += [self.key(want) for want in wants if want.variant_of]
+        names = tuple([request.names[want.place] for want in wants])
+        return ComputeMany(tuple(keys), names, renewal)
 
     def with_values(self, found: Mapping[int, Value | Missing]) -> Batch:
         """The same with some of the values."""

@@ -149,7 +149,7 @@ class PatternScanning(AsksStore):
                 if request.dry_run or not keys:
                     return saying(event.failures, _go_on(request, cursor, tally, now_s))
                 budget = request.timeouts.from_now(now_s)
-                return PatternDeleting(request, cursor, tally, keys, budget).ask()
+                return saying(event.failures, PatternDeleting(request, cursor, tally, keys, budget).ask())
             case StoreFailed():
                 return self.retry(event) or _break_off(request, self.tally, event)
             case Interrupted():

@@ -35,7 +35,6 @@ from sansio_cache.budget import Budget
 from sansio_cache.cell import Cell, Foreign
 from sansio_cache.commands import (
     AcquireLeases,
-    ComputeMany,
     DeleteKeys,
     Fill,
     FillCells,
@@ -319,15 +318,9 @@ def load(batch: Batch, wants: Wants, versions: Versions, now_s: float, *notices:
     if not wants:
         return finish(batch, now_s, *notices)
     request = batch.request
-    leases = held(batch, wants)
-    renewal = request.each.renewal(leases, now_s) if leases else None
-    # Both are marked as being loaded: what was asked for, and where it lies.
-    keys = [request.keys[want.place] for want in wants]
-    keys += [batch.key(want) for want in wants if want.variant_of]
-    names = tuple([request.names[want.place] for want in wants])
     state = LoadManyComputing(batch, wants, versions, now_s)
     waited = [n for want in wants for n in batch.as_waited(want, now_s)] if batch.turns else ()
-    command = ComputeMany(tuple(keys), names, renewal)
+    command = batch.compute(wants, now_s)
     return Step(state, command, notices=(*notices, *waited), load_id=request.each.random_bytes)
 
 

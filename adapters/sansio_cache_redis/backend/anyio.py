@@ -16,7 +16,7 @@ from sansio_cache.events import StoreEvent
 from sansio_cache.health import Health
 from sansio_cache_redis.backend.base import BaseBackend
 from sansio_cache_redis.calls import TIME, Args
-from sansio_cache_redis.connections.multiplexed import R, Read, Replies, as_they_are
+from sansio_cache_redis.connections.multiplexed import Caller, R, Read, Replies, as_they_are
 from sansio_cache_redis.connections.opener import StartThread
 from sansio_cache_redis.connections.pool import Timing
 from sansio_cache_redis.connections.settings import (
@@ -64,14 +64,24 @@ class RedisBackend(BaseBackend[Connections]):
         except Exception as error:  # noqa: BLE001 - whatever it is: the business never sees the cache fail
             return self._failed(error)
 
-    def answer_behind_asking(self, command: StoreCommand) -> Awaitable[StoreEvent]:
-        """The same at the node of a cluster that takes the slot of the command's keys over."""
+    def answer_for(self, caller: Caller, command: StoreCommand, *, is_asking: bool) -> None:
+        """The same for who asks other nodes of a cluster at the same time; it is handed the event.
+
+        Args:
+            caller: Who is handed the event.
+            command: What is asked.
+            is_asking: Whether this node only takes the slot of the command's keys over.
+        """
         try:
-            commands = behind_asking(encode(command, self._dialect))
-            read = reading_behind_asking(partial(self._read, command))
-            return self.connections.ask(commands, command.timeout_s, read)
+            commands = encode(command, self._dialect)
         except Exception as error:  # noqa: BLE001 - whatever it is: the business never sees the cache fail
-            return self._failed(error)
+            caller.set_result(self._events.failure(error))
+            return
+        read: Read[StoreEvent] = partial(self._read, command)
+        if is_asking:
+            commands, read = behind_asking(commands), reading_behind_asking(read)
+        connections: Any = self.connections
+        connections.ask_for(caller, commands, command.timeout_s, read)
 
     async def _failed(self, error: Exception) -> StoreEvent:
         return self._events.failure(error)

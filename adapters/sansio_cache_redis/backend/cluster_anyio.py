@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from time import monotonic
+from typing import Any
 
 from msgspec.structs import replace
 
@@ -20,6 +21,7 @@ from sansio_cache_redis.backend.anyio import (
 )
 from sansio_cache_redis.backend.cluster_base import BEHIND_ASKING, ClusterBase, MayBecomeCluster, NodeSettings
 from sansio_cache_redis.connections.cluster_settings import ClusterSettings, settings_of_seed
+from sansio_cache_redis.connections.multiplexed import Gathering
 from sansio_cache_redis.connections.opener import StartThread
 from sansio_cache_redis.topology.cluster import Cluster
 from sansio_cache_redis.topology.scatter import Piece
@@ -30,6 +32,13 @@ from sansio_cache_runtime.anyio.loops import is_under_trio
 
 class ClusterBackend(ClusterBase[RedisBackend]):
     """A cluster of Redis, or Valkey, for the tasks of one event loop."""
+
+    async def _wait_for(self, gathering: Gathering) -> list[StoreEvent]:
+        for node in self._nodes.values():  # any of them knows how tasks wait here
+            connections: Any = node.connections
+            answers: list[StoreEvent] = await connections.wait_for(gathering)
+            return answers
+        return gathering.answers  # nobody was asked
 
     def answer(self, command: StoreCommand) -> Awaitable[StoreEvent]:
         """Do what is asked; a failure is an event. To be awaited once, and at once."""
@@ -46,13 +55,16 @@ class ClusterBackend(ClusterBase[RedisBackend]):
         return self._gathered(command, pieces, await self._answer_all(pieces, until_s))
 
     async def _answer_all(self, pieces: Sequence[Piece], until_s: float) -> list[StoreEvent]:
-        return [self._unasked(piece) or await self._answer_one(piece, until_s) for piece in pieces]
-
-    def _answer_one(self, piece: Piece, until_s: float) -> Awaitable[StoreEvent]:
-        command = replace(piece.command, timeout_s=max(until_s - monotonic(), 0.0))
-        if piece.address.startswith(BEHIND_ASKING):
-            return self.node(piece.address[len(BEHIND_ASKING) :]).answer_behind_asking(command)
-        return self.node(piece.address).answer(command)
+        gathering = Gathering(len(pieces))
+        for place, piece in enumerate(pieces):
+            caller, unasked = gathering.part(place), self._unasked(piece)
+            if unasked is not None:
+                caller.set_result(unasked)
+                continue
+            command = replace(piece.command, timeout_s=max(until_s - monotonic(), 0.0))
+            node = self.node(piece.address.removeprefix(BEHIND_ASKING))
+            node.answer_for(caller, command, is_asking=piece.address.startswith(BEHIND_ASKING))
+        return await self._wait_for(gathering)
 
     async def _is_known_in(self, timeout_s: float) -> bool:
         """Whether it is known who owns which slot, after a while at most."""

@@ -6,25 +6,79 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from time import monotonic
 
+import attrs
 from msgspec.structs import replace
 
 from sansio_cache.commands import StoreCommand
 from sansio_cache.config import CacheConfig
 from sansio_cache.events import StoreEvent
 from sansio_cache.health import Health
+from sansio_cache.signals import let_through
 from sansio_cache_redis.backend.cluster_base import BEHIND_ASKING, ClusterBase, MayBecomeCluster, NodeSettings
 from sansio_cache_redis.backend.sync import RedisBackend, make_backend, open_connections
 from sansio_cache_redis.connections.client import ClientConnections
 from sansio_cache_redis.connections.cluster_settings import ClusterSettings, settings_of_seed
+from sansio_cache_redis.connections.lanes import Call
 from sansio_cache_redis.connections.opener import StartThread
+from sansio_cache_redis.connections.scattering import SLICE_S, ScatteringConnections
 from sansio_cache_redis.connections.threads import ThreadsConnections
+from sansio_cache_redis.reading import Again
 from sansio_cache_redis.topology.cluster import Cluster
 from sansio_cache_redis.topology.scatter import Piece
 from sansio_cache_redis.topology.single import SingleServer
+from sansio_cache_redis.wire import encode
 from sansio_cache_runtime.sync.event import ThreadEvent
 
 
-class ClusterBackend(ClusterBase[RedisBackend]):
+class NodeBackend(RedisBackend):
+    """A node of a cluster, for callers who ask others at the same time."""
+
+    connections: ScatteringConnections
+
+    def begin(self, command: StoreCommand) -> _Asked | StoreEvent:
+        """Ask, and wait later."""
+        try:
+            call = self.connections.begin(encode(command, self._dialect), command.timeout_s)
+        except Exception as error:  # noqa: BLE001 - whatever it is: the business never sees the cache fail
+            let_through(error)
+            return self._events.failure(error)
+        return self.perform(command) if call is None else _Asked(self, command, call)
+
+    def end(self, command: StoreCommand, call: Call) -> StoreEvent:
+        """The event of what was asked, whose wait is over."""
+        try:
+            answer = self._read(command, self.connections.replies(call))
+            while isinstance(answer, Again):
+                left_s = max(call.deadline_s - monotonic(), 0.0)
+                answer = answer.read(self.connections.execute(answer.commands, left_s))
+        except Exception as error:  # noqa: BLE001 - whatever it is: the business never sees the cache fail
+            let_through(error)
+            return self._events.failure(error)
+        return answer
+
+
+@attrs.frozen(eq=False)
+class _Asked:
+    """What one node was asked, and is waited for."""
+
+    node: NodeBackend
+    command: StoreCommand
+    call: Call
+
+    def go_on(self, until_s: float) -> bool:
+        """Wait, until a moment on the monotonic clock at most; whether that is over."""
+        return self.node.connections.go_on(self.call, until_s)
+
+    def end(self) -> None:
+        """Leave the line, however it went."""
+        self.node.connections.end(self.call)
+
+    def event(self) -> StoreEvent:
+        """What came of it."""
+        return self.node.end(self.command, self.call)
+
+
+class ClusterBackend(ClusterBase[NodeBackend]):
     """A cluster of Redis, or Valkey, for any number of threads."""
 
     def perform(self, command: StoreCommand) -> StoreEvent:
@@ -42,16 +96,26 @@ class ClusterBackend(ClusterBase[RedisBackend]):
         return self._gathered(command, pieces, self._perform_all(pieces, until_s))
 
     def _perform_all(self, pieces: Sequence[Piece], until_s: float) -> list[StoreEvent]:
-        return [self._perform_one(piece, until_s) for piece in pieces]
+        asked: list[_Asked | StoreEvent] = []
+        try:
+            asked += [self._begin(piece, until_s) for piece in pieces]
+            waiting = [each for each in asked if isinstance(each, _Asked)]
+            while waiting:
+                waiting = [each for each in waiting if not each.go_on(monotonic() + SLICE_S)]
+        finally:
+            for each in asked:
+                if isinstance(each, _Asked):
+                    each.end()
+        return [each.event() if isinstance(each, _Asked) else each for each in asked]
 
-    def _perform_one(self, piece: Piece, until_s: float) -> StoreEvent:
+    def _begin(self, piece: Piece, until_s: float) -> _Asked | StoreEvent:
         unasked = self._unasked(piece)
         if unasked is not None:
             return unasked
         command = replace(piece.command, timeout_s=max(until_s - monotonic(), 0.0))
         if piece.address.startswith(BEHIND_ASKING):
             return self.node(piece.address[len(BEHIND_ASKING) :]).perform_behind_asking(command)
-        return self.node(piece.address).perform(command)
+        return self.node(piece.address).begin(command)
 
     def _is_known_in(self, timeout_s: float) -> bool:
         """Whether it is known who owns which slot, after a while at most."""
@@ -123,11 +187,13 @@ def make_cluster_backend(
         start_thread: Starts a thread for a job, with a name; False where there is none to be had.
     """
 
-    def make_node(node: NodeSettings) -> RedisBackend:
+    def make_node(node: NodeSettings) -> NodeBackend:
         make_connection = settings.blocking(node.address)
-        connections = open_connections(config, make_connection, start_thread, node.dialect)
+        connections = open_connections(
+            config, make_connection, start_thread, node.dialect, ScatteringConnections
+        )
         server = SingleServer[ThreadsConnections | ClientConnections](connections)
-        return RedisBackend(
+        return NodeBackend(
             config, server, clock, node.dialect, None, node.where, node.address, node.on_failure
         )
 

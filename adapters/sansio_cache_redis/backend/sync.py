@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from sansio_cache.commands import StoreCommand
 from sansio_cache.config import CacheConfig
@@ -25,6 +25,8 @@ from sansio_cache_redis.reading import Again, behind_asking, reading_behind_aski
 from sansio_cache_redis.topology.single import SingleServer
 from sansio_cache_redis.topology.ways import way_to
 from sansio_cache_redis.wire import encode, longest_cell_bytes
+
+T = TypeVar("T", bound=ThreadsConnections)
 
 
 class RedisBackend(BaseBackend[ThreadsConnections | ClientConnections]):
@@ -107,7 +109,7 @@ def make_backend(
             config, SingleServer(ClientConnections(client, dialect.introduce)), clock, dialect, None, where
         )
     make_connection = way.blocking()
-    connections = open_connections(config, make_connection, start_thread, dialect)
+    connections = open_connections(config, make_connection, start_thread, dialect, ThreadsConnections)
     listener = Listener(make_connection, config.namespace, start_thread)
     server: SingleServer[ThreadsConnections | ClientConnections] = SingleServer(connections, way)
     way.on_switch = server.move
@@ -115,10 +117,14 @@ def make_backend(
 
 
 def open_connections(
-    config: CacheConfig, make_connection: Callable[[], Any], start_thread: StartThread, dialect: Dialect
-) -> ThreadsConnections:
+    config: CacheConfig,
+    make_connection: Callable[[], Any],
+    start_thread: StartThread,
+    dialect: Dialect,
+    kind: type[T],
+) -> T:
     """The connections of the threads of this process to one server. None is open yet."""
-    return ThreadsConnections(
+    return kind(
         make_connection,
         start_thread,
         max_connections=config.redis.max_connections,

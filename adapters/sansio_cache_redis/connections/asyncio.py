@@ -19,7 +19,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from sansio_cache_redis.connections.multiplexed import MultiplexedConnection
+from sansio_cache_redis.connections.multiplexed import Gathering, MultiplexedConnection
 from sansio_cache_redis.connections.pace import SWEEP_S, Pace
 from sansio_cache_redis.connections.pool import MultiplexedConnections, Timing
 from sansio_cache_redis.connections.redispy import (
@@ -245,6 +245,13 @@ class AsyncioConnections(MultiplexedConnections[_AsyncioConnection]):
             connection.close(OwnResetError("the cache was closed"))
         for _ in range(3):  # the transport closes its socket in the next turn, TLS in the one after
             await asyncio.sleep(0)
+
+    async def wait_for(self, gathering: Gathering) -> list[Any]:
+        """Wait for what was asked for; the answers, in their places."""
+        if gathering.left:
+            gathering.caller = self._loop.create_future()
+            await gathering.caller
+        return gathering.answers
 
     def _start(self, job: Coroutine[Any, Any, object]) -> None:
         if self._loop.is_closed():  # nobody can be told any more

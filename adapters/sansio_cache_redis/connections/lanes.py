@@ -45,6 +45,7 @@ _LATE_S: Final = 0.02
 """Who wakes up so much too late waits so long once more: those who serve were held up as well."""
 UPLOAD_BYTES_PER_S: Final = 1_048_576
 """An upload may go on for as long as it is no slower."""
+FOREVER_S: Final = float("inf")
 _FAR: Final = 2.0
 """A connection may be silent for so many times as long as a first reply usually takes: it may be far away."""
 _DEAD: Final = 2.5

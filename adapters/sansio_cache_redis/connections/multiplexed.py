@@ -116,6 +116,53 @@ class _Gone:
 
 _GONE: Final = _Gone()
 
+
+class Gathering:
+    """Who waits for answers on several connections, maybe to several servers: until all of them are there.
+
+    Args:
+        count: How many.
+    """
+
+    def __init__(self, count: int) -> None:
+        self.answers: list[Any] = [None] * count
+        self.left = count
+        """How many have not come."""
+        self.caller: Caller | None = None
+        """Who waits, once there is somebody, and something to wait for."""
+
+    def part(self, place: int) -> Caller:
+        """Who is handed the answer of a place."""
+        return _Part(self, place)
+
+    def take(self, place: int, answer: Any) -> None:
+        """An answer has come."""
+        self.answers[place] = answer
+        self.left -= 1
+        if not (self.left or self.caller is None or self.caller.done()):
+            self.caller.set_result(self.answers)
+
+
+class _Part:
+    """In the place of a caller that waits for other answers as well."""
+
+    def __init__(self, gathering: Gathering, place: int) -> None:
+        self._gathering = gathering
+        self._place = place
+
+    def done(self) -> bool:
+        """Whether it waits no more."""
+        caller = self._gathering.caller
+        return caller is not None and caller.done()
+
+    def set_result(self, result: Any, /) -> None:
+        """Hand it one of its answers."""
+        self._gathering.take(self._place, result)
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        raise AssertionError
+
+
 Pending = tuple[Caller, int, Read[Any], float, float, Sequence[Args], int]
 """Who, how many replies, how to read them, timeout_s, when it was asked on the connection's clock, what, and
 how many bytes that is.
@@ -219,7 +266,12 @@ class MultiplexedConnection(ABC):
         self._is_swept = False
 
     def ask(
-        self, commands: Sequence[Args], timeout_s: float, read: Read[R], packed: bytes | None = None
+        self,
+        commands: Sequence[Args],
+        timeout_s: float,
+        read: Read[R],
+        packed: bytes | None = None,
+        caller: Caller | None = None,
     ) -> Awaitable[R]:
         """Send commands together; the future that is given back gets what `read` makes of the replies.
 
@@ -228,6 +280,7 @@ class MultiplexedConnection(ABC):
             timeout_s: How long that may take, the wait for its turn included.
             read: Makes what the caller gets of the replies.
             packed: The commands as they go over the wire, where they are packed already.
+            caller: Who gets it, where there is somebody.
 
         Raises:
             Exception: Nothing was sent: the connection is closed, or a command cannot be packed.
@@ -236,7 +289,7 @@ class MultiplexedConnection(ABC):
             raise fresh(self.failure)
         wanted = len(commands)
         data = pack(commands) if packed is None else packed
-        caller = self._make_caller()
+        caller = caller or self._make_caller()
         pending = self._pending
         is_alone = not (pending or self._is_crowded)
         size_bytes = len(data)

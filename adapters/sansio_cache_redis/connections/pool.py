@@ -24,6 +24,8 @@ from sansio_cache.backoff import Connecting
 from sansio_cache_redis.calls import Args, nonces_given_back
 from sansio_cache_redis.connections.large import REST_S, LargeValues
 from sansio_cache_redis.connections.multiplexed import (
+    Caller,
+    Gathering,
     Homeless,
     MultiplexedConnection,
     R,
@@ -117,6 +119,35 @@ class MultiplexedConnections(ABC, Generic[C]):
                 if connection.is_free:
                     return connection.ask(commands, timeout_s, read, data)
         return self._ask_aside(commands, timeout_s, read, data)
+
+    def ask_for(self, caller: Caller, commands: Sequence[Args], timeout_s: float, read: Read[Any]) -> None:
+        """The same for who waits for other answers as well: it is handed what comes of it, maybe at once."""
+        try:
+            data = pack(commands)
+            if len(data) <= BULK_BYTES and not (self._is_choosy and self._has_its_place(commands)):
+                for connection in self._open:
+                    if connection.is_free:
+                        # By its name: one that waits by itself is not what is wanted.
+                        MultiplexedConnection.ask(connection, commands, timeout_s, read, data, caller)
+                        return
+        except Exception as error:  # noqa: BLE001 - whatever it is, it comes in the place of the replies
+            caller.set_result(read_failure(read, error))
+            return
+        self._start(self._ask_later(caller, commands, timeout_s, read, data))
+
+    async def _ask_later(
+        self, caller: Caller, commands: Sequence[Args], timeout_s: float, read: Read[Any], data: bytes
+    ) -> None:
+        try:
+            answer = await self._ask_aside(commands, timeout_s, read, data)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it comes in the place of the replies
+            answer = read_failure(read, error)
+        if not caller.done():
+            caller.set_result(answer)
+
+    @abstractmethod
+    async def wait_for(self, gathering: Gathering) -> list[Any]:
+        """Wait for what was asked for; the answers, in their places."""
 
     def _ask_aside(
         self, commands: Sequence[Args], timeout_s: float, read: Read[R], data: bytes

@@ -30,7 +30,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from sansio_cache.signals import let_through
 from sansio_cache_redis.calls import Args, nonces_given_back
 from sansio_cache_redis.connections.aside import Aside
-from sansio_cache_redis.connections.lanes import UPLOAD_BYTES_PER_S, Call, Lane, Lanes
+from sansio_cache_redis.connections.lanes import FOREVER_S, UPLOAD_BYTES_PER_S, Call, Lane, Lanes
 from sansio_cache_redis.connections.large import REST_S, LargeValues
 from sansio_cache_redis.connections.opener import Opener, Opening, StartThread
 from sansio_cache_redis.connections.redispy import pack, pack_one
@@ -324,8 +324,8 @@ class ThreadsConnections:
             self._lose(lane, call, None)
             raise
 
-    def _advance(self, lane: Lane, call: Call, now_s: float) -> None:
-        """Send what is to be sent, and take in what comes next."""
+    def _advance(self, lane: Lane, call: Call, now_s: float, until_s: float = FOREVER_S) -> None:
+        """Send what is to be sent, and take in what comes next: until then, if nothing comes."""
         if lane.due and lane.is_stuck(now_s):
             self._give_up(lane, call)
         wire = self._wire_of(lane, call, now_s)
@@ -335,7 +335,7 @@ class ThreadsConnections:
             not lane.due or lane.has_room(call, lane.due_count, now_s)
         ):
             self._send(lane, wire, call, now_s)
-        until_s = call.deadline_s
+        until_s = min(until_s, call.deadline_s)
         if lane.due:
             silent_s = lane.silent_at_s()
             if now_s >= silent_s:

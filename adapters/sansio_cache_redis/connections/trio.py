@@ -20,7 +20,14 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from sansio_cache_redis.calls import Args
-from sansio_cache_redis.connections.multiplexed import MultiplexedConnection, R, Read, read_failure
+from sansio_cache_redis.connections.multiplexed import (
+    Caller,
+    Gathering,
+    MultiplexedConnection,
+    R,
+    Read,
+    read_failure,
+)
 from sansio_cache_redis.connections.pace import SWEEP_S, Pace
 from sansio_cache_redis.connections.pool import MultiplexedConnections, Timing
 from sansio_cache_redis.connections.redispy import (
@@ -98,12 +105,17 @@ class _TrioConnection(MultiplexedConnection):
 
     @trio.lowlevel.enable_ki_protection  # a call that is pending must be waiting when its answer comes
     async def ask(
-        self, commands: Sequence[Args], timeout_s: float, read: Read[R], packed: bytes | None = None
+        self,
+        commands: Sequence[Args],
+        timeout_s: float,
+        read: Read[R],
+        packed: bytes | None = None,
+        caller: Caller | None = None,
     ) -> R:
         """Send commands together, and wait for what `read` makes of the replies, or of why none was sent."""
         try:
             # By its name: `super()` takes longer than all the rest here.
-            answer = MultiplexedConnection.ask(self, commands, timeout_s, read, packed)
+            answer = MultiplexedConnection.ask(self, commands, timeout_s, read, packed, caller)
         except Exception as error:  # noqa: BLE001 - whatever it is, it comes in the place of the replies
             return read_failure(read, error)
         return await answer
@@ -377,6 +389,14 @@ class TrioConnections(MultiplexedConnections[_TrioConnection]):
             with trio.move_on_after(_LAST_S, shield=True):
                 await self._closed.wait()
             self._close()
+
+    @trio.lowlevel.enable_ki_protection  # a call that is pending must be waiting when its answer comes
+    async def wait_for(self, gathering: Gathering) -> list[Any]:
+        """Wait for what was asked for; the answers, in their places."""
+        if gathering.left:
+            gathering.caller = _Call()
+            await gathering.caller
+        return gathering.answers
 
     def _start(self, job: Coroutine[Any, Any, object]) -> None:
         async def run() -> None:
