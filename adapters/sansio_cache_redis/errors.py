@@ -138,6 +138,8 @@ _BY_CLASS: Final[tuple[tuple[type[Exception], FailureKind], ...]] = (
     (OSError, FailureKind.CONNECTION),
     (EOFError, FailureKind.CONNECTION),
 )
+_NOT_SERVED: Final = "slot not served"
+"""What a node says with CLUSTERDOWN where nobody owns a slot, and all else goes on."""
 _BY_WORD: Final = {
     "MOVED": FailureKind.MOVED,
     "ASK": FailureKind.MOVED,
@@ -171,6 +173,8 @@ def classify(error: BaseException) -> FailureKind:
     for each in (error, error.__cause__, error.__context__):
         if isinstance(each, OSError) and each.errno in _OF_THIS_PROCESS:
             return FailureKind.EXHAUSTED
+    if isinstance(error, ClusterDownError) and _NOT_SERVED in str(error):
+        return FailureKind.MOVED  # to nobody, as the next attempt will find
     for kind, failure in _BY_CLASS:
         if isinstance(error, kind):
             return failure

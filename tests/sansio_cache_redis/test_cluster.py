@@ -71,6 +71,16 @@ def test_moved_is_believed_at_once_for_its_slot_and_the_map_is_wanted():
     assert cluster.changes == changes + 1
 
 
+def test_a_slot_that_is_said_to_have_no_owner_has_none_until_a_map_says_otherwise():
+    cluster = known()
+    cluster.disowned(KEY)
+    assert cluster.part_of(KEY) == NO_OWNER
+    assert cluster.owners.count(NOBODY) == 1
+    assert cluster.is_wanted
+    cluster.take(map_of(), A)
+    assert cluster.part_of(KEY) in {A, B}
+
+
 def test_moved_to_nowhere_is_where_it_was_answered_and_what_is_no_slot_is_passed_over():
     cluster = known()
     cluster.moved(5, "", 7009, "a:7001")

@@ -15,7 +15,7 @@ from sansio_cache.stats import PartStats
 from sansio_cache_redis import anyio as cache_anyio
 from sansio_cache_redis import sync as cache_sync
 from support.clusters import ClusterServers, slot_of
-from support.runtimes import ON_CLUSTER, PATIENT, CacheUnderTest, loading, never, runs
+from support.runtimes import ON_CLUSTER, PATIENT, CacheUnderTest, loading, never, runs, until
 
 pytestmark = pytest.mark.servers
 
@@ -214,3 +214,174 @@ async def test_statistics_and_commands_tell_of_each_node(world):
     assert {asked.part for asked in heard} == set(parts)
     assert {asked.words for asked in heard} == {("GET",)}
     assert {asked.system for asked in heard} == {"redis"}
+
+
+# What fails. A cluster that serves what it can, healed by each test.
+
+SHORT = {"operation_timeout_s": 1.0, "attempt_timeout_s": 0.5}
+NODE_LOSS = ("--cluster-require-full-coverage", "no")
+
+
+@pytest.fixture(scope="module")
+def loose_cluster():
+    """A cluster whose nodes go on where others fail: leave it as it was."""
+    with ClusterServers.start(3, args=NODE_LOSS) as servers:
+        yield servers
+
+
+def loose(runtime, url, namespace, **options):
+    kind = cache_sync.Cache if runtime == "sync" else cache_anyio.Cache
+    made = kind.from_url(url, namespace=namespace, **(SHORT | options))
+    return CacheUnderTest(made, is_sync=runtime == "sync")
+
+
+def parted(servers, namespace, dead):
+    """The keys that a node has, and all others."""
+    lost = [key for key in MANY if servers.owner_of(f"{namespace}:{key}") is dead]
+    return lost, [key for key in MANY if key not in lost]
+
+
+@RUNTIMES
+def test_a_node_that_dies_costs_its_own_keys_only_and_is_used_again_when_it_is_back(
+    loose_cluster, namespace, runtime
+):
+    dead = loose_cluster.primaries[1]
+    lost, kept = parted(loose_cluster, namespace, dead)
+    assert lost
+    assert kept
+
+    async def main():
+        cache = loose(runtime, loose_cluster.url, namespace)
+        async with aclosing(cache):
+            await cache.get_or_load_many(MANY, lambda keys: dict.fromkeys(keys, "old"))
+            dead.kill()
+            try:
+                loaded = []
+
+                def load(keys):
+                    loaded.append(sorted(keys))
+                    return dict.fromkeys(keys, "new")
+
+                given = await cache.get_or_load_many(MANY, load)
+                assert given == dict.fromkeys(kept, "old") | dict.fromkeys(lost, "new")
+                assert loaded == [sorted(lost)], "the others are served"
+                assert await cache.get_many(MANY) == dict.fromkeys(kept, "old")
+                assert await cache.get(kept[0]) == "old"
+                assert await cache.get(lost[0]) is None
+                assert await cache.get_or_load(lost[0], loading("new")) == "new"
+                result = await cache.invalidate(kept[0], lost[0])
+                assert (result.done, result.remembered) == (1, 1)
+                await cache.set_many({kept[1]: "set", lost[1]: "set"})
+                assert await cache.get(kept[1]) == "set"
+                removed = await cache.delete_pattern("k*")
+                assert not removed.complete
+                assert await cache.get_many(kept) == {}
+                assert (await cache.health()).bypassing
+            finally:
+                dead.restart()
+            await until(lambda: not cache.cache._coordinator.is_out)
+            await until(lambda: cache.cache._coordinator.pending_invalidations == 0)
+            assert await cache.get_or_load_many(MANY, lambda keys: dict.fromkeys(keys, 1)) == dict.fromkeys(
+                MANY, 1
+            )
+            assert await cache.get_many(MANY) == dict.fromkeys(MANY, 1)
+
+    run(runtime, main)
+
+
+@RUNTIMES
+def test_where_no_node_answers_loaders_do(namespace, runtime):
+    async def main():
+        cache = loose(runtime, "redis+cluster://127.0.0.1:1,127.0.0.1:2", namespace, operation_timeout_s=0.5)
+        async with aclosing(cache):
+            assert await cache.get_or_load("a", loading("new")) == "new"
+            assert await cache.get_or_load_many(["a", "b"], lambda keys: dict.fromkeys(keys, 1)) == {
+                "a": 1,
+                "b": 1,
+            }
+            assert await cache.get("a") is None
+            assert (await cache.invalidate("a")).remembered == 1
+            health = await cache.health()
+            assert not health.ok
+            assert "refuses connections" in health.problems[0]
+
+    run(runtime, main)
+
+
+@RUNTIMES
+def test_one_seed_that_answers_is_enough(cluster_servers, namespace, runtime):
+    async def main():
+        url = f"redis+cluster://127.0.0.1:1,127.0.0.1:2,127.0.0.1:{cluster_servers.primaries[2].port}"
+        cache = opened(runtime, url, namespace)
+        async with aclosing(cache):
+            assert await cache.set("a", 1)
+            assert await cache.get("a") == 1
+
+    run(runtime, main)
+
+
+@RUNTIMES
+def test_a_cluster_url_that_leads_to_a_single_server_works(redis_url, namespace, runtime):
+    async def main():
+        url = redis_url.replace("redis://", "redis+cluster://")
+        cache = opened(runtime, url, namespace)
+        async with aclosing(cache):
+            await cache.set_many(dict.fromkeys(MANY, 1))
+            assert await cache.get_many(MANY) == dict.fromkeys(MANY, 1)
+            assert (await cache.clear()).deleted == len(MANY)
+
+    run(runtime, main)
+
+
+@RUNTIMES
+def test_keys_whose_slot_nobody_owns_are_loaded_and_all_others_served(loose_cluster, namespace, runtime):
+    lost = MANY[0]
+    kept = [key for key in MANY if slot_of(f"{namespace}:{key}") != slot_of(f"{namespace}:{lost}")]
+    slot, owner = slot_of(f"{namespace}:{lost}"), loose_cluster.owner_of(f"{namespace}:{lost}")
+
+    async def main():
+        cache = loose(runtime, loose_cluster.url, namespace)
+        async with aclosing(cache):
+            for each in loose_cluster.primaries:
+                each.client().execute_command("CLUSTER", "DELSLOTS", slot)
+            try:
+                assert await cache.get_or_load(lost, loading("new")) == "new"
+                given = await cache.get_or_load_many([lost, *kept], lambda keys: dict.fromkeys(keys, 1))
+                assert given == dict.fromkeys([lost, *kept], 1)
+                assert await cache.get_many([lost, *kept]) == dict.fromkeys(kept, 1)
+                assert any("no owner" in each for each in (await cache.health()).problems)
+            finally:
+                owner.client().execute_command("CLUSTER", "ADDSLOTS", slot)
+            await until(lambda: not cache.cache._coordinator.is_out)
+            assert await cache.get_or_load(lost, loading("new")) == "new"
+            assert await cache.get_or_load(lost, never) == "new"
+
+    run(runtime, main)
+
+
+@RUNTIMES
+def test_a_wrong_password_at_one_node_is_that_nodes_failure(loose_cluster, namespace, runtime):
+    refusing = loose_cluster.primaries[2]
+    lost, kept = parted(loose_cluster, namespace, refusing)
+
+    async def main():
+        refusing.client().config_set("requirepass", "other")
+        cache = loose(runtime, loose_cluster.url, namespace)
+        try:
+            async with aclosing(cache):
+                assert await cache.get_or_load_many(
+                    MANY, lambda keys: dict.fromkeys(keys, 1)
+                ) == dict.fromkeys(MANY, 1)
+                assert await cache.get_many(MANY) == dict.fromkeys(kept, 1)
+                health = await cache.health()
+                assert not health.ok
+                assert all(str(refusing.port) in problem for problem in health.problems)
+                assert not cache.cache._coordinator.is_part_out(
+                    f"127.0.0.1:{loose_cluster.primaries[0].port}"
+                )
+        finally:
+            client = refusing.client(password="other")
+            client.config_set("requirepass", "")
+        assert lost
+
+    run(runtime, main)

@@ -13,7 +13,7 @@ from time import monotonic
 from typing import Any, Final, Generic, Protocol, TypeVar
 
 import attrs
-from redis.exceptions import AskError, MovedError
+from redis.exceptions import AskError, ClusterDownError, MovedError
 
 from sansio_cache.commands import DeleteKeys, Ping, ReadCell, ScanKeys, StoreCommand
 from sansio_cache.config import CacheConfig
@@ -24,6 +24,7 @@ from sansio_cache_redis.calls import EVALSHA, Args
 from sansio_cache_redis.connections.cluster_settings import ClusterSettings
 from sansio_cache_redis.connections.opener import StartThread
 from sansio_cache_redis.dialect import Dialect
+from sansio_cache_redis.errors import classify
 from sansio_cache_redis.facts import CLUSTER, Facts
 from sansio_cache_redis.listening import Listener as WakeListener
 from sansio_cache_redis.reading import OnFailure
@@ -327,8 +328,12 @@ class ClusterBase(Generic[N]):
         if failure is None:
             reason = f"no node of {self.place} has said in time which node has which keys"
             return StoreFailed(self._clock(), FailureKind.TIMEOUT, ONE_PART, reason)
-        reason, cause = reason_of(failure, self._where)
-        return StoreFailed(self._clock(), FailureKind.CONNECTION, ONE_PART, reason, cause)
+        address, error = failure
+        kind = classify(error)
+        reason, cause = reason_of(error, Where(address, self._where.is_tls))
+        return StoreFailed(
+            self._clock(), kind if kind.is_outage else FailureKind.UNAVAILABLE, ONE_PART, reason, cause
+        )
 
     def _failed_at(self, address: str) -> OnFailure:
         def failed(event: StoreFailed, command: StoreCommand | None, replies: Sequence[Any]) -> None:
@@ -341,6 +346,8 @@ class ClusterBase(Generic[N]):
                         cluster.moved(reply.slot_id, reply.host, reply.port, address, key)
                     elif isinstance(reply, AskError) and key is not None:
                         cluster.ask(key, reply.host, reply.port, address, self._clock())
+                    elif isinstance(reply, ClusterDownError) and key is not None:
+                        cluster.disowned(key)
                     else:
                         cluster.want()
             elif event.kind.is_outage or event.kind is FailureKind.READ_ONLY:

@@ -119,6 +119,13 @@ class Cluster:
         owners[slot] = owner
         self._take(owners)
 
+    def disowned(self, key: str) -> None:
+        """A node has answered that nobody owns the slot of a key."""
+        owners = list(self.owners)
+        owners[slot_of(key)] = NOBODY
+        self._take(owners)
+        self._is_wanted = True
+
     def ask(self, key: str, host: str, port: int, asked: str, now_s: float) -> None:
         """A node has answered that a key is at another while its slot moves."""
         try:

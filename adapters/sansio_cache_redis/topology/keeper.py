@@ -15,6 +15,7 @@ from redis.exceptions import ResponseError
 
 from sansio_cache.signals import let_through
 from sansio_cache_redis.connections.opener import StartThread
+from sansio_cache_redis.errors import as_opening_failure
 from sansio_cache_redis.topology.cluster import Cluster
 from sansio_cache_runtime.process import process_lock
 from sansio_cache_runtime.sync.event import ThreadEvent
@@ -58,8 +59,8 @@ class MapKeeper:
         self._is_running = False
         self._waiting: list[Waiter] = []
         self._is_over = ThreadEvent()
-        self.failure: Exception | None = None
-        """Why no node had a map to give, the last time; None where one had."""
+        self.failure: tuple[str, Exception] | None = None
+        """Whom was asked last, and why it had no map to give; None where one had."""
 
     def look(self) -> None:
         """See to it that a map is fetched, if one is wanted."""
@@ -134,7 +135,7 @@ class MapKeeper:
             return self._cluster.take(reply, address)
         except Exception as error:  # noqa: BLE001 - another node is asked
             let_through(error)
-            self.failure = error
+            self.failure = address, as_opening_failure(error)
             return False
         finally:
             if redispy is not None:
