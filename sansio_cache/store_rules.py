@@ -341,9 +341,9 @@ class StoreRules(ABC):
 
     def _expire(self, key: str, now_ms: int) -> bool:
         cell = self._read(key, now_ms)
-        if not isinstance(cell, Cell) or cell.kind == Kind.HOLD:
+        if not isinstance(cell, Cell):
             return False
-        if cell.kind == Kind.EMPTY:
+        if cell.kind != Kind.VALUE:  # who loads, or writes, may have an older value
             self._drop(key)
             return False
         soft_ms = min(cell.soft_ms or now_ms, now_ms)

@@ -171,14 +171,15 @@ return answers
 """,
 )
 
-# Makes a value stale at once. ARGV: channel
+# Makes a value stale at once, and voids what is to be stored. ARGV: channel
 EXPIRE: Final = Script(
     "expire",
     CLOCK
     + """
 local v = redis.pcall('GETRANGE', KEYS[1], 0, 49)
-if type(v) ~= 'string' or #v < 50 or v:byte(1) ~= 0xC5 or v:byte(2) > 1 then return {0, us} end
-if v:byte(2) == 1 then
+if type(v) ~= 'string' or #v < 50 or v:byte(1) ~= 0xC5 or v:byte(2) > 2 then return {0, us} end
+local is_value = v:byte(2) == 1
+if is_value then
   local soft = struct.unpack('>I8', v, 27)
   if soft == 0 or soft > now then soft = now end
   redis.call('SETRANGE', KEYS[1], 2, string.rep('\\0', 24) .. struct.pack('>I8', soft))
@@ -186,7 +187,7 @@ else
   redis.call('UNLINK', KEYS[1])
 end
 redis.pcall('PUBLISH', ARGV[1], KEYS[1])
-return {v:byte(2), us}
+return {is_value and 1 or 0, us}
 """,
 )
 

@@ -206,6 +206,23 @@ QUICK: Final = (
         faults=TIME | DUPLICATES | LOSSES,
         invariants=ALL_BUT_LAST,
     ),
+    _case(
+        "1 mutates with a value, 1 expires, 1 reader; time, lost replies",
+        2_000,
+        *_alone(MUTATOR_WITH_VALUE, EXPIRER, READER),
+        policy=STALE_AT_LAST,
+        starts=WARM,
+        faults=TIME | any_number(Fault.REPLY_LOST),
+        invariants=ALL_BUT_LAST,
+    ),
+    _case(
+        "1 sets, 1 adds, 1 expires; time, duplicates",
+        500,
+        *_alone(SETTER, ADDER, EXPIRER),
+        policy=STALE_AT_LAST,
+        faults=TIME | DUPLICATES,
+        invariants=ALL_BUT_LAST,
+    ),
     # Loaders that ask for other keys: none waits for itself.
     _case("2 loaders that need each other, in 1 process", 250, (OUTER, CROSSED), all_end=True),
     _case("2 loaders that need each other, and a reader", 2_000, (OUTER, CROSSED, READER), all_end=True),
@@ -966,6 +983,15 @@ QUICK: Final = (
 )
 
 NIGHTLY: Final = (
+    _case(
+        "1 mutates with a value, 1 expires, 1 reader; time, duplicates, losses",
+        80_000,
+        *_alone(MUTATOR_WITH_VALUE, EXPIRER, READER),
+        policy=STALE_AT_LAST,
+        starts=WARM,
+        faults=TIME | DUPLICATES | LOSSES,
+        invariants=ALL_BUT_LAST,
+    ),
     _case(
         "2 loaders that need each other, 1 invalidates; time",
         15_000,

@@ -453,6 +453,16 @@ class SparingExpiry(MemoryStore):
         return is_there
 
 
+class ExpiryBesideWriters(MemoryStore):
+    """A soft expiry leaves a writer's hold in place, and so the value that is older."""
+
+    def _expire(self, key: str, now_ms: int) -> bool:
+        cell = self._read(key, now_ms)
+        if isinstance(cell, Cell) and cell.kind == Kind.HOLD:
+            return False
+        return super()._expire(key, now_ms)
+
+
 class AddsAtOnce(MemoryStore):
     """Knows an add in one step, a SET NX."""
 
@@ -735,7 +745,7 @@ class StampedOnceCoordinator(Coordinator):
         self, recovery: Recovery, outcome: Outcome, timeouts: StoreTimeouts, now_s: float
     ) -> Recovery | None:
         newest = dict(self.snapshot().parts[0].pending)
-        keys = {key: newest[key] for key in recovery.keys}
+        keys = {key: newest[key] for key in recovery.keys if key in newest}
         return super().next_recovery(attrs.evolve(recovery, keys=keys), outcome, timeouts, now_s)
 
 

@@ -58,6 +58,7 @@ from explorations.mistakes import (
     CredulousSingleFlight,
     DeafCoordinator,
     EternalLease,
+    ExpiryBesideWriters,
     ForgetfulCoordinator,
     ForgetfulFill,
     GenerousAcquire,
@@ -514,6 +515,15 @@ VARIANTS: Final = (
         starts=(Start.STALE,),
     ),
     # Batches, and variants of entries.
+    _variant(
+        "31 a soft expiry that leaves a writer's hold in place",
+        Invariant.S1_CELL,
+        (MUTATOR_WITH_VALUE,),
+        (EXPIRER,),
+        judged=S1,
+        store=ExpiryBesideWriters,
+        policy=STALE_AT_LAST,
+    ),
     _variant(
         "32 a batch that waits with grants in hand",
         Invariant.ALL_END,
