@@ -20,8 +20,19 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
+    from sansio_cache.exploring.configuration import Act, Configuration, Deed, Fault, Start
     from sansio_cache.exploring.history import History, Read, Violation, Write
+    from sansio_cache.exploring.invariants import Invariant
     from sansio_cache.exploring.schedules import Schedule
+    from sansio_cache.exploring.search import Exploration, explore
+    from sansio_cache.exploring.simulating import (
+        SHIPPED,
+        Liveness,
+        Rates,
+        Simulated,
+        SimulatedFault,
+        Simulation,
+    )
     from sansio_cache_testing.async_world import AsyncWorld
     from sansio_cache_testing.faults import StoreFault
     from sansio_cache_testing.interleavings import (
@@ -35,6 +46,7 @@ if TYPE_CHECKING:
     from sansio_cache_testing.judging import Finding
     from sansio_cache_testing.outages import async_null_cache, failing, null_cache
     from sansio_cache_testing.scheduling import DeadlockError, WorldError
+    from sansio_cache_testing.simulating import SimulationError, simulate
     from sansio_cache_testing.steps import Place, Step
     from sansio_cache_testing.world import World
 
@@ -42,6 +54,12 @@ if TYPE_CHECKING:
 _HOMES: Final = {
     "sansio_cache.exploring.history": ("History", "Read", "Violation", "Write"),
     "sansio_cache.exploring.schedules": ("Schedule",),
+    "sansio_cache.exploring.search": ("Exploration", "explore"),
+    "sansio_cache.exploring.configuration": ("Act", "Configuration", "Deed", "Fault", "Start"),
+    "sansio_cache.exploring.invariants": ("Invariant",),
+    "sansio_cache.exploring.simulating": (
+        *("SHIPPED", "Liveness", "Rates", "Simulated", "SimulatedFault", "Simulation"),
+    ),
     "sansio_cache_testing.async_world": ("AsyncWorld",),
     "sansio_cache_testing.outages": ("async_null_cache", "failing", "null_cache"),
     "sansio_cache_testing.faults": ("StoreFault",),
@@ -50,6 +68,7 @@ _HOMES: Final = {
         *("check", "check_interleavings", "replay"),
     ),
     "sansio_cache_testing.judging": ("Finding",),
+    "sansio_cache_testing.simulating": ("SimulationError", "simulate"),
     "sansio_cache_testing.scheduling": ("DeadlockError", "WorldError"),
     "sansio_cache_testing.steps": ("Place", "Step"),
     "sansio_cache_testing.world": ("World",),
@@ -57,16 +76,30 @@ _HOMES: Final = {
 _HOME_OF: Final = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "SHIPPED",
+    "Act",
     "AsyncWorld",
+    "Configuration",
     "DeadlockError",
+    "Deed",
+    "Exploration",
     "Explored",
+    "Fault",
     "Finding",
     "History",
     "InterleavingError",
+    "Invariant",
+    "Liveness",
     "Place",
+    "Rates",
     "Read",
     "ScenarioError",
     "Schedule",
+    "Simulated",
+    "SimulatedFault",
+    "Simulation",
+    "SimulationError",
+    "Start",
     "Step",
     "StoreFault",
     "Violation",
@@ -76,9 +109,11 @@ __all__ = [
     "async_null_cache",
     "check",
     "check_interleavings",
+    "explore",
     "failing",
     "null_cache",
     "replay",
+    "simulate",
 ]
 
 

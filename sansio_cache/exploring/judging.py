@@ -51,14 +51,18 @@ def judged_read(configuration: Configuration, worker: Worker, outcome: Outcome) 
 def judged_fill(worker: Worker, step: Step) -> Iterator[Broken]:
     """S4, S7 and S13, where a reader asks to store a value."""
     command = step.command
-    if not isinstance(command, FillCells) or not worker.acts[0].is_read:
-        return
+    if isinstance(command, FillCells) and worker.acts[0].is_read:
+        yield from judged_store(command, frozenset(worker.looked_under), has_failed=worker.has_failed)
+
+
+def judged_store(command: FillCells, looked_under: frozenset[bytes], *, has_failed: bool) -> Iterator[Broken]:
+    """The same of a request to store, by the grants and versions that were told before its loader looked."""
     tied = (version for fill in command.fills for _, name, version in tags_of(fill.body) if name)
-    if worker.has_failed:
+    if has_failed:
         yield Invariant.S13, "it asks to store a value"
-    if not {fill.grant for fill in command.fills} <= set(worker.looked_under):
+    if not {fill.grant for fill in command.fills} <= looked_under:
         yield Invariant.S4, "it asks to store a value"
-    if not set(tied) <= set(worker.looked_under):
+    if not looked_under.issuperset(tied):
         yield Invariant.S7_LOAD, "it asks to store a value"
 
 

@@ -82,9 +82,9 @@ def perform(configuration: Configuration, stored: Stored, command: StoreCommand,
     return Ran(
         after,
         event,
-        _issued(stored, command, event),
-        _filled(command, event),
-        _judged(dict(stored), dict(after), command),
+        issued_ids(stored, command, event),
+        filled_ids(command, event),
+        judged_request(dict(stored), dict(after), command),
     )
 
 
@@ -190,7 +190,8 @@ def _clipped(kept: Kept) -> Kept:
     return Kept(cell, min(kept.expires_ms, FAR_MS))
 
 
-def _issued(before: Stored, command: StoreCommand, event: StoreEvent) -> tuple[bytes, ...]:
+def issued_ids(before: Stored, command: StoreCommand, event: StoreEvent) -> tuple[bytes, ...]:
+    """The ids that were issued, and were not there before."""
     if not isinstance(command, Issuing):
         return ()
     held = frozenset(_named(before))
@@ -217,14 +218,15 @@ def _named(stored: Stored) -> list[bytes]:
     ]
 
 
-def _filled(command: StoreCommand, event: StoreEvent) -> tuple[bytes, ...]:
+def filled_ids(command: StoreCommand, event: StoreEvent) -> tuple[bytes, ...]:
+    """The grants under which something was stored."""
     if not isinstance(command, FillCells) or not isinstance(event, CellsFilled):
         return ()
     pairs = zip(command.fills, event.results, strict=True)
     return tuple(fill.grant for fill, result in pairs if result is FillResult.STORED)
 
 
-def _judged(
+def judged_request(
     before: dict[str, Kept], after: dict[str, Kept], command: StoreCommand
 ) -> tuple[Invariant, str] | None:
     """What one request may do to cells: S2, S5, S13."""

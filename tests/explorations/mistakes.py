@@ -54,6 +54,7 @@ from sansio_cache.exploring.configuration import (
     HARD_TTL_MS,
     KEY,
     LAPSED_MS,
+    TEXT,
     TIMEOUTS,
 )
 from sansio_cache.exploring.naming import payload_of, replace, tags_of
@@ -623,7 +624,9 @@ class SingleFlightThatSharesHits(SingleFlight):
     def observe(self, step: Step) -> bool:
         if step.load_id is not None and isinstance(step.outcome, Value):
             value = step.outcome.value
-            step = replace(step, outcome=Loaded(value, CODEC.encode(value).payload, accepted=True))
+            codec = TEXT if isinstance(value, str) else CODEC
+            payload = None if value is None else codec.encode(value).payload
+            step = replace(step, outcome=Loaded(value, payload, accepted=True))
         return super().observe(step)
 
 
@@ -719,8 +722,7 @@ class DeafCoordinator(Coordinator):
     def next_recovery(
         self, recovery: Recovery, outcome: Outcome, timeouts: StoreTimeouts, now_s: float
     ) -> Recovery | None:
-        [part] = self.snapshot().parts
-        if part.telling == recovery.ticket:
+        if any(part.telling == recovery.ticket for part in self.snapshot().parts):
             outcome = Recovered(tuple(recovery.keys))
         return super().next_recovery(recovery, outcome, timeouts, now_s)
 
@@ -744,8 +746,8 @@ class StampedOnceCoordinator(Coordinator):
     def next_recovery(
         self, recovery: Recovery, outcome: Outcome, timeouts: StoreTimeouts, now_s: float
     ) -> Recovery | None:
-        newest = dict(self.snapshot().parts[0].pending)
-        keys = {key: newest[key] for key in recovery.keys if key in newest}
+        newest = {key: stamp for part in self.snapshot().parts for key, stamp in part.pending}
+        keys = {key: newest.get(key, stamp) for key, stamp in recovery.keys.items()}
         return super().next_recovery(attrs.evolve(recovery, keys=keys), outcome, timeouts, now_s)
 
 
