@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import observers
 from benchmarks.asynchronous import ASYNC
 from benchmarks.blocking import THREADS
 from benchmarks.case import Case
@@ -172,3 +173,12 @@ def test_the_command_draws_a_picture_and_a_page_or_says_what_it_lacks(tmp_path: 
 
 def test_a_pattern_that_finds_no_case_is_an_error():
     assert _run("--only", "no such case").returncode == 1
+
+
+def test_what_it_costs_to_look_on_is_measured_of_everybody(monkeypatch, capsys):
+    for name in ("TASKS", "CALLS", "ALONE"):
+        monkeypatch.setattr(observers, name, 2)
+    observers.main(["--rounds", "1"])
+    rows = [line.split(" | ") for line in capsys.readouterr().out.splitlines()[2:]]
+    assert [row[0].removeprefix("| ") for row in rows] == [*observers.VARIANTS, "nobody, again"]
+    assert all(float(each.rstrip(" |")) > 0 for row in rows for each in row[1:])
