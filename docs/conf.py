@@ -59,6 +59,7 @@ html_title = f"sansio-cache {release}"
 html_short_title = "sansio-cache"
 html_static_path = ["_static"]
 html_css_files = ["custom.css"]
+html_js_files = ["tables.js"]
 html_search_scorer = str(Path(__file__).parent / "scorer.js")
 html_logo = "_static/logo.svg"
 html_favicon = "_static/logo.svg"

@@ -97,7 +97,7 @@ def link(app: Sphinx, tree: nodes.document, page: str) -> None:
         known.update(targets(places))
     for node in list(_literals(tree)):
         target = target_of(node.astext(), known)
-        if target is None or (places[target].docname == page and page.startswith("reference/")):
+        if target is None:
             continue
         place = places[target]
         uri = app.builder.get_relative_uri(page, place.docname) + f"#{place.node_id}"
