@@ -410,6 +410,7 @@ def test_a_public_name_without_a_docstring_or_a_place_is_found(
     public = ["bare_module.Told", "bare_module.Told.method", "bare_module.untold"]
     assert names.undocumented(public) == public[1:]
     assert names.without_a_place(public, public[:2]) == public[2:]
+    assert names.without_a_place(["sansio_cache.Policy"], ["sansio_cache.policy.Policy"]) == []
 
 
 # The generated tables.

@@ -68,6 +68,14 @@ def undocumented(names: Iterable[str]) -> list[str]:
 
 
 def without_a_place(names: Iterable[str], places: Iterable[str]) -> list[str]:
-    """Those that the reference does not have, of these places in it."""
+    """Those that the reference does not have, of these places in it, by this or by the name of their home."""
     known = set(places)
-    return [name for name in names if name not in known]
+    return [name for name in names if name not in known and _at_home(name) not in known]
+
+
+def _at_home(name: str) -> str | None:
+    """The full name of something where it was defined."""
+    thing = found(name)
+    thing = thing.fget if isinstance(thing, property) else thing
+    home, qualified = getattr(thing, "__module__", None), getattr(thing, "__qualname__", None)
+    return f"{home}.{qualified}" if home and qualified else None
