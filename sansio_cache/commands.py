@@ -294,6 +294,148 @@ class Ping(Struct, frozen=True):
     part: str = ONE_PART
 
 
+class Append(Struct, frozen=True):
+    """One write to queue, under the grant of a hold on its key."""
+
+    key: str
+    grant: bytes
+    body: bytes
+    """The value, sealed as in a cell."""
+    tags: tuple[str, ...] = ()
+    """The keys of tags that are to go when it is applied."""
+
+
+class AppendEntries(Struct, frozen=True):
+    """Queue writes of one partition, each under the grant of its hold. Answered by `EntriesAppended`.
+
+    A write that this grant has queued already is not queued again. With `replicas`, so many of them are to
+    have it before the answer, for which `wait_ms` are waited.
+    """
+
+    root: str
+    """What the keys of the partition begin with."""
+    appends: tuple[Append, ...]
+    most: int
+    """How many entries the partition may hold: nothing is appended where it holds so many."""
+    partitions: int
+    """How many there are: refused where the queue is known to have another number of them."""
+    timeout_s: float
+    replicas: int = 0
+    wait_ms: int = 0
+
+
+class PeekEntries(Struct, frozen=True):
+    """The newest entry of each key that is not settled yet. Answered by `EntriesFound`, one a key."""
+
+    root: str
+    keys: tuple[str, ...]
+    timeout_s: float
+
+
+class TakeEntries(Struct, frozen=True):
+    """Deliver entries to the consumer that has the partition's lease. Answered by `EntriesTaken`.
+
+    First those that were delivered before, whoever had them, and then new ones.
+    """
+
+    root: str
+    grant: bytes
+    """That of the lease."""
+    after: int
+    """Only entries with higher tokens."""
+    count: int
+    """How many at most."""
+    most_bytes: int
+    """No more are added when their values are as long as this together."""
+    timeout_s: float
+
+
+class Verdict(Struct, frozen=True):
+    """What became of an entry: it is applied, or overtaken; or given up, or to be queued anew."""
+
+    token: int
+    key: str
+    reason: str = ""
+    """Why it is given up: a letter is made of it. Empty where it is not."""
+    found: int = 0
+    """The token that the database has, where that is higher than any of the stream: the stream goes on from
+    there, and the entry is appended anew. 0 where it is not."""
+
+
+class SettleEntries(Struct, frozen=True):
+    """Take entries out of a partition, for the consumer that has its lease. Answered by `EntriesSettled`."""
+
+    root: str
+    grant: bytes
+    verdicts: tuple[Verdict, ...]
+    timeout_s: float
+
+
+class AttendQueue(Struct, frozen=True):
+    """A consumer says that it is there, for `ttl_ms`, or with 0 that it goes. Answered by `QueueAttended`."""
+
+    root: str
+    """That of the first partition."""
+    member: bytes
+    ttl_ms: int
+    timeout_s: float
+
+
+class MeasureQueue(Struct, frozen=True):
+    """How much is in a partition. Answered by `QueueMeasured`.
+
+    With `partitions`, an empty one takes this for the number of partitions that the queue has.
+    """
+
+    root: str
+    timeout_s: float
+    partitions: int = 0
+
+
+class ReadLetters(Struct, frozen=True):
+    """The dead letters of a partition, a page of them, oldest first. Answered by `EntriesFound`."""
+
+    root: str
+    after: int
+    """Only letters with higher numbers."""
+    count: int
+    timeout_s: float
+
+
+class ReplayLetter(Struct, frozen=True):
+    """Queue the write of a letter anew, where no later one of its key was queued since.
+
+    Answered by `EntriesAppended`.
+    """
+
+    root: str
+    letter: int
+    key: str
+    nonce: bytes
+    timeout_s: float
+
+
+class DropLetters(Struct, frozen=True):
+    """Forget letters. Answered by `KeysDeleted`."""
+
+    root: str
+    letters: tuple[int, ...]
+    timeout_s: float
+
+
+QueueCommand = (
+    AppendEntries
+    | PeekEntries
+    | TakeEntries
+    | SettleEntries
+    | AttendQueue
+    | MeasureQueue
+    | ReadLetters
+    | ReplayLetter
+    | DropLetters
+)
+
+
 class Renewal(Struct, frozen=True):
     """Keep leases or holds alive: what the machine in `operations/renewal.py` is to do.
 
@@ -400,5 +542,6 @@ StoreCommand = (
     | DeleteKeys
     | ScanKeys
     | Ping
+    | QueueCommand
 )
 Command = StoreCommand | Compute | ComputeMany | ShareLoad | Sleep

@@ -25,6 +25,8 @@ from sansio_cache.notices import (
     Missed,
     Notice,
     Outlived,
+    PartitionLost,
+    PartitionTaken,
     PatternDeleted,
     PatternProgressed,
     RefreshFailed,
@@ -45,6 +47,10 @@ from sansio_cache.notices import (
     Unstorable,
     VariantStored,
     Waited,
+    WriteDead,
+    WriteQueued,
+    WriterFailed,
+    WritesApplied,
 )
 
 
@@ -128,6 +134,19 @@ def describe(notice: Notice) -> str:  # noqa: C901 - one case for each notice is
             return f"found {_keys(matched)} so far, and removed {deleted}"
         case PatternDeleted(pattern=pattern, count=count):
             return f"removed {_keys(count)} that matched {pattern}"
+        case WriteQueued():
+            return "queued, to be written to the database"
+        case WritesApplied(keys=keys, coalesced=coalesced, took_s=took_s):
+            left_out = f", {coalesced} older writes of them left out" if coalesced else ""
+            return f"wrote {_keys(len(keys))} to the database in {_span(took_s)}{left_out}"
+        case WriterFailed(count=count, error=error):
+            return f"the writer raised {error} for {_keys(count)}: tried again, or given up"
+        case WriteDead(reason=reason):
+            return f"given up, and kept as a dead letter: {reason}"
+        case PartitionTaken():
+            return "took the lease of a partition"
+        case PartitionLost():
+            return "lost the lease of a partition, or gave it to another consumer"
         case Ended(operation=operation, took_s=took_s):
             return f"{operation} took {_span(took_s)}"
         case _:

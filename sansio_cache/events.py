@@ -14,6 +14,7 @@ from msgspec import Struct
 
 from sansio_cache.cell import Cell, Foreign, parse_cell
 from sansio_cache.keys import ONE_PART
+from sansio_cache.queues import QueueEntry
 
 
 class FailureKind(StrEnum):
@@ -411,6 +412,77 @@ class Woke(Struct, frozen=True):
     is_circle: bool = False
 
 
+class Appended(StrEnum):
+    """Whether a partition has taken writes at all."""
+
+    TAKEN = "taken"
+    FULL = "full"
+    """It holds as many entries as it may: nothing was appended."""
+    PARTED = "parted"
+    """The queue has another number of partitions: nothing was appended."""
+
+
+class EntriesAppended(Struct, frozen=True):
+    """The tokens of what was queued, in order: 0 where the hold was gone, or the letter.
+
+    Of a letter that cannot be replayed, as a later write was queued since, it is -1. `backlog` is how many
+    entries the partition holds; with `PARTED`, how many partitions there are. `replicas` is how many have it.
+    """
+
+    now_s: float
+    tokens: tuple[int, ...]
+    backlog: int = 0
+    how: Appended = Appended.TAKEN
+    replicas: int = 0
+
+
+class EntriesFound(Struct, frozen=True):
+    """Entries, or letters; None for a key that has no entry."""
+
+    now_s: float
+    entries: tuple[QueueEntry | None, ...]
+
+
+class EntriesTaken(Struct, frozen=True):
+    """What was delivered, oldest first. The partition holds `backlog` entries, these included.
+
+    Without `is_ours` the lease is another's, and nothing was delivered.
+    """
+
+    now_s: float
+    entries: tuple[QueueEntry, ...]
+    backlog: int = 0
+    is_ours: bool = True
+
+
+class EntriesSettled(Struct, frozen=True):
+    """The entries are out of the partition; without `is_ours` the lease is another's, and they are not."""
+
+    now_s: float
+    is_ours: bool = True
+
+
+class QueueAttended(Struct, frozen=True):
+    """So many consumers are there."""
+
+    now_s: float
+    members: int
+
+
+class QueueMeasured(Struct, frozen=True):
+    """A partition holds `backlog` entries and `letters`; `oldest` is the token of the first entry, or 0.
+
+    `partitions` is how many the queue is known to have, 0 where that is not known.
+    """
+
+    now_s: float
+    backlog: int
+    oldest: int
+    letters: int
+    partitions: int
+    server_ms: int
+
+
 class StoreFailed(Struct, frozen=True):
     """This attempt failed; whether the store did what was asked is unknown. `part` is where it failed.
 
@@ -453,6 +525,12 @@ ExpireAnswer = CellsExpired | StoreFailed | Interrupted
 DeleteAnswer = KeysDeleted | StoreFailed | Interrupted
 ScanAnswer = KeysFound | StoreFailed | Interrupted
 PingAnswer = Ponged | StoreFailed | Interrupted
+AppendAnswer = EntriesAppended | StoreFailed | Interrupted
+FindAnswer = EntriesFound | StoreFailed | Interrupted
+TakeAnswer = EntriesTaken | StoreFailed | Interrupted
+SettleAnswer = EntriesSettled | StoreFailed | Interrupted
+AttendAnswer = QueueAttended | StoreFailed | Interrupted
+MeasureAnswer = QueueMeasured | StoreFailed | Interrupted
 ComputeAnswer = Computed | ComputeFailed | Interrupted
 ShareAnswer = LoadLed | LoadShared | LoadErrorShared | LoadNotShared | SharingTimedOut | Interrupted
 SleepAnswer = Woke | Interrupted
@@ -479,6 +557,12 @@ StoreEvent = (
     | KeysDeleted
     | KeysFound
     | Ponged
+    | EntriesAppended
+    | EntriesFound
+    | EntriesTaken
+    | EntriesSettled
+    | QueueAttended
+    | QueueMeasured
     | StoreFailed
 )
 Event = StoreEvent | ComputeAnswer | ShareAnswer | SleepAnswer

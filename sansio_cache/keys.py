@@ -399,6 +399,16 @@ class KeyBuilder:
         """
         return self._fitting(f"{_root_of(self, 'lock')}{LOCK_MARKER}{_component('a lock', name)}")
 
+    def queue(self, name: Component) -> str:
+        """Return the name of a queue as it stands in its keys, which no key, pattern or deletion reaches.
+
+        Raises:
+            InvalidKeyError: It is empty or not a str, int or UUID, or too long.
+        """
+        part = _component("a queue", name)
+        self._fitting(f"{_root_of(self, 'queue')}%w:{{{part}:000}}:stream")
+        return part
+
     def _tag_name(self, name: str) -> TagName:
         if len(self._fitting(tag_key(self._root, name))) > _MAX_TAG:
             raise InvalidKeyError(f"a tag is at most {_MAX_TAG} characters; got {len(name)}")

@@ -26,6 +26,7 @@ from sansio_cache.cell import Cell, Foreign, Tag, make_grant
 from sansio_cache.commands import Fill, ScanKeys, StoreCommand
 from sansio_cache.events import StoreEvent
 from sansio_cache.patterns import glob_match
+from sansio_cache.queue_rules import Partition
 from sansio_cache.store_rules import StoreRules
 
 ENTRY_OVERHEAD_BYTES: Final = 512
@@ -62,6 +63,8 @@ class MemoryStore(StoreRules):
     """Whether it fills as a server does that can compare. In memory it saves nothing: the simulations do."""
     size_bytes: int = attrs.field(default=0, init=False)
     _kept: OrderedDict[str, Kept] = attrs.field(factory=OrderedDict, init=False)
+    queues: dict[str, Partition] = attrs.field(factory=dict, init=False)
+    """The partitions of queues, by their roots. They are not evicted: what may be in one is limited."""
 
     def __len__(self) -> int:
         return len(self._kept)
@@ -72,6 +75,12 @@ class MemoryStore(StoreRules):
         return self.answer(command, now_s, int(now_s * 1000))
 
     # The dictionary beneath.
+
+    def _partition(self, root: str) -> Partition:
+        partition = self.queues.get(root)
+        if partition is None:
+            partition = self.queues[root] = Partition()
+        return partition
 
     def _grant(self, nonce: bytes, now_ms: int) -> bytes:
         self.issued_us = max(now_ms * 1000, self.issued_us + 1)

@@ -37,6 +37,7 @@ class OperationName(StrEnum):
     UPDATE = "update"
     LOCK = "lock"
     SCAN = "scan"
+    ENQUEUE = "enqueue"
     REFRESH = "refresh"
     """That of nobody: a reader's operation has begun it in the background."""
 
@@ -360,6 +361,50 @@ class PatternDeleted(Struct, frozen=True):
     count: int
 
 
+class WriteQueued(Struct, frozen=True):
+    """A write was left to its queue."""
+
+    key: str
+
+
+class WritesApplied(Struct, frozen=True):
+    """The writer of a queue has committed the newest writes of `keys`, `coalesced` older ones left out.
+
+    The writer took `took_s`.
+    """
+
+    keys: tuple[str, ...]
+    coalesced: int
+    took_s: float
+
+
+class WriterFailed(Struct, frozen=True):
+    """The writer of a queue has raised, for `count` keys: `error` is the name of the exception's class."""
+
+    queue: str
+    count: int
+    error: str
+
+
+class WriteDead(Struct, frozen=True):
+    """A queued write was given up, and is a dead letter: readers do not see it until it is replayed."""
+
+    key: str
+    reason: str
+
+
+class PartitionTaken(Struct, frozen=True):
+    """This consumer has the lease of a partition, whose keys begin with `root`."""
+
+    root: str
+
+
+class PartitionLost(Struct, frozen=True):
+    """This consumer has lost the lease of a partition, or has given it to another."""
+
+    root: str
+
+
 class Ended(Struct, frozen=True, gc=False):
     """An operation is over, after `took_s` seconds on the driver's clock.
 
@@ -419,5 +464,11 @@ Notice = (
     | InvalidationRefused
     | PatternProgressed
     | PatternDeleted
+    | WriteQueued
+    | WritesApplied
+    | WriterFailed
+    | WriteDead
+    | PartitionTaken
+    | PartitionLost
     | Ended
 )

@@ -27,6 +27,7 @@ from sansio_cache.notices import (
 from sansio_cache.operations.add import AddRequest
 from sansio_cache.operations.batch import LoadManyRequest
 from sansio_cache.operations.delete_pattern import PatternRequest
+from sansio_cache.operations.enqueue import EnqueueRequest, ReplayRequest
 from sansio_cache.operations.get import ReadRequest
 from sansio_cache.operations.get_many import ReadManyRequest
 from sansio_cache.operations.invalidate import InvalidateRequest
@@ -56,7 +57,10 @@ from sansio_cache.step import (
     NotANumber,
     Outcome,
     PageFound,
+    Parted,
     PatternRemoved,
+    QueueAnswered,
+    Queued,
     Raised,
     Recovered,
     Refused,
@@ -86,7 +90,7 @@ class Subject(Struct, frozen=True):
     """The full keys; a full pattern; nothing where that is not known."""
 
 
-def subject_of(step: Step) -> Subject | None:
+def subject_of(step: Step) -> Subject | None:  # noqa: C901 - one case a request
     """What an operation is about, by its first step.
 
     None where it is none of a user's, nor a refresh; and for the end of a mutation, which has begun before.
@@ -121,6 +125,10 @@ def subject_of(step: Step) -> Subject | None:
             return Subject(OperationName.UPDATE, (key,))
         case LockRequest(key=key):
             return Subject(OperationName.LOCK, (key,))
+        case EnqueueRequest(items=queued):
+            return Subject(OperationName.ENQUEUE, tuple(item.key for item in queued))
+        case ReplayRequest(key=key):
+            return Subject(OperationName.ENQUEUE, (key,))
         case _:
             return _subject_of_the_end(step)
 
@@ -190,7 +198,13 @@ def result_of(outcome: Outcome, stated: Collection[type[Notice]]) -> Result:  # 
             return Result.PENDING if failed else Result.DONE
         case PatternRemoved(complete=complete):
             return Result.DONE if complete else Result.PARTIAL
-        case ManyHeld() | Completed() | Recovered() | PageFound() | Locked() | LockRenewed():
+        case Queued(is_told=is_told):
+            return Result.STORED if is_told else Result.PENDING
+        case Parted():
+            return Result.REFUSED
+        case (
+            ManyHeld() | QueueAnswered() | Completed() | Recovered() | PageFound() | Locked() | LockRenewed()
+        ):
             return Result.DONE
         case _:
             assert_never(outcome)

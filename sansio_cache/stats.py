@@ -48,6 +48,10 @@ from sansio_cache.notices import (
     Unstorable,
     VariantStored,
     Waited,
+    WriteDead,
+    WriteQueued,
+    WriterFailed,
+    WritesApplied,
 )
 
 OTHERS: Final = "%others"
@@ -215,6 +219,11 @@ class EntityStats:
         soft_expired: Keys whose values were made stale on request.
         failed_invalidations: Keys that the store could not be told of in time.
         refused_invalidations: How often the store refused to be told of one of them later.
+        writes_queued: Writes that were left to a queue.
+        writes_applied: Queued writes that this process has written to the database: the newest of each key.
+        writes_coalesced: Older ones of these keys, which were left out.
+        writes_dead: Queued writes that were given up, and are dead letters.
+        writer_failures: How often the writer of a queue has raised.
         load_time: How long loaders took that returned; of a batch, once for each of its keys.
         wait_time: How long requests waited for the loads of others.
         stored_size: How large the stored entries were.
@@ -241,6 +250,11 @@ class EntityStats:
     soft_expired: int = 0
     failed_invalidations: int = 0
     refused_invalidations: int = 0
+    writes_queued: int = 0
+    writes_applied: int = 0
+    writes_coalesced: int = 0
+    writes_dead: int = 0
+    writer_failures: int = 0
     load_time: Histogram = Histogram()
     wait_time: Histogram = Histogram()
     stored_size: Sizes = Sizes()
@@ -393,6 +407,8 @@ _COUNTED: Final[Mapping[type[Notice], str]] = {
     LeaseOutgrown: "outgrown_leases",
     Unstorable: "unstorable",
     Outlived: "outlived",
+    WriteQueued: "writes_queued",
+    WriteDead: "writes_dead",
 }
 """Notices of one key that are counted one by one."""
 
@@ -594,6 +610,12 @@ class StatsFold:
                 self._of(key).stored_size.add(size_bytes)
             case PatternDeleted(pattern=pattern, count=count):
                 self._of_pattern(pattern).counts["invalidated"] += count
+            case WritesApplied(keys=keys, coalesced=coalesced):
+                for key in keys:
+                    self._of(key).counts["writes_applied"] += 1
+                self._of(keys[0]).counts["writes_coalesced"] += coalesced
+            case WriterFailed(queue=queue):
+                self._of(queue).counts["writer_failures"] += 1
             case StoreErrored(kind=kind):
                 self._errors[kind] += 1
             case StoreGaveUp(kind=kind):

@@ -32,7 +32,15 @@ from sansio_cache.cell import Cell
 from sansio_cache.commands import Command, Renewal
 from sansio_cache.entry import MissReason
 from sansio_cache.errors import ProtocolError
-from sansio_cache.events import Event, FailureKind, FillResult, StoreFailed
+from sansio_cache.events import (
+    EntriesFound,
+    Event,
+    FailureKind,
+    FillResult,
+    KeysDeleted,
+    QueueMeasured,
+    StoreFailed,
+)
 from sansio_cache.lookup import EntryState, Lookup
 from sansio_cache.notices import Notice, StoreErrored, StoreGaveUp
 from sansio_cache.tags import Versions
@@ -229,6 +237,31 @@ class Unknown(Struct, frozen=True):
     cause: Exception | None = None
 
 
+class Queued(Struct, frozen=True):
+    """The tokens of writes that are queued, in order; of a letter 0 where it is gone, -1 where superseded.
+
+    Without `is_told` the store could not be told that the old values are gone: they are pending.
+    Without `is_confirmed` not as many replicas have the writes as were asked for.
+    """
+
+    tokens: tuple[int, ...]
+    is_told: bool = True
+    is_confirmed: bool = True
+
+
+class Parted(Struct, frozen=True):
+    """A queue has another number of `partitions` than is wanted, and `backlog` entries in them."""
+
+    partitions: int
+    backlog: int = 0
+
+
+class QueueAnswered(Struct, frozen=True):
+    """What is known of a partition of a queue."""
+
+    answer: EntriesFound | QueueMeasured | KeysDeleted
+
+
 class Completed(Struct, frozen=True):
     """A background machine has done what there was to do."""
 
@@ -271,6 +304,9 @@ Outcome = (
     | LockRenewed
     | Refused
     | Unknown
+    | Queued
+    | Parted
+    | QueueAnswered
     | Completed
     | Recovered
 )

@@ -11,7 +11,7 @@ A store of one's own derives from `StoreRules` and says how a key is looked up, 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Final, assert_never
+from typing import Final
 
 from msgspec.structs import replace
 
@@ -44,6 +44,7 @@ from sansio_cache.commands import (
     LeaseRequest,
     Mode,
     Ping,
+    QueueCommand,
     ReadCell,
     ReadCells,
     ReadTags,
@@ -84,6 +85,7 @@ from sansio_cache.events import (
     ValueFound,
     WriterFound,
 )
+from sansio_cache.queue_rules import Partition
 from sansio_cache.tags import NO_VERSION
 
 LONGEST_LEASE_MS: Final = 86_400_000
@@ -185,7 +187,21 @@ class StoreRules(ABC):
             case Ping():
                 return Ponged(now_s)
             case _:
-                assert_never(command)
+                return self._queued(command, now_s, now_ms)
+
+    def _queued(self, command: QueueCommand, now_s: float, now_ms: int) -> StoreEvent:
+        partition = self._partition(command.root)
+        if partition is None:
+            return StoreFailed(now_s, FailureKind.OTHER, reason="this store keeps no queues")
+        return partition.answer(command, self, now_s, now_ms)
+
+    def cell(self, key: str, now_ms: int) -> Cell | Foreign | None:
+        """What a key holds, for the rules of queues."""
+        return self._read(key, now_ms)
+
+    def drop(self, key: str) -> None:
+        """Remove a key, if it is there, for the rules of queues."""
+        self._drop(key)
 
     # What the scripts do, one method each.
 
@@ -412,6 +428,10 @@ class StoreRules(ABC):
     @abstractmethod
     def _grant(self, nonce: bytes, now_ms: int) -> bytes:
         """A new grant, as `make_grant` makes it: its microseconds never repeat and never go back (S3)."""
+
+    def _partition(self, root: str) -> Partition | None:  # noqa: ARG002
+        """A partition of a queue, made where it is new; None where the store has no queues."""
+        return None
 
     def _has_room(self, fills: tuple[Fill, ...]) -> bool:  # noqa: ARG002
         """Whether values of this size can be kept at all."""

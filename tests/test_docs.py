@@ -460,8 +460,8 @@ def test_the_tables_have_every_state_of_every_machine(machines: types.ModuleType
 
 
 def _next_of(state: type) -> set[str]:
-    """The successors that the docstring of a state names in its last line."""
-    last = inspect.cleandoc(state.__doc__ or "").splitlines()[-1]
+    """The successors that the docstring of a state names in its last paragraph."""
+    last = " ".join(inspect.cleandoc(state.__doc__ or "").split("\n\n")[-1].split())
     assert last.startswith("Next: "), state
     return set(last.removeprefix("Next: ").split(" | "))
 

@@ -15,7 +15,7 @@ that does not know the option says so, nothing is done, and that fill goes throu
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, Final, TypeVar, assert_never
+from typing import Any, Final, TypeVar
 
 from redis.exceptions import NoPermissionError, ResponseError
 
@@ -95,6 +95,8 @@ from sansio_cache_redis.primitive_wire import (
     removals,
     removed_from,
 )
+from sansio_cache_redis.queue_scripts import QUEUES
+from sansio_cache_redis.queue_wire import decode_queue, encode_queue
 from sansio_cache_redis.replies import (
     ARRAY,
     ServerClock,
@@ -123,7 +125,7 @@ from sansio_cache_redis.scripts import (
 
 T = TypeVar("T")
 
-_BY_SHA: Final = {script.sha: script for script in (*ALL, *PRIMITIVES)}
+_BY_SHA: Final = {script.sha: script for script in (*ALL, *PRIMITIVES, *QUEUES)}
 
 
 _MOST_BESIDES_BYTES: Final = 4 * 2**20
@@ -232,7 +234,7 @@ def encode(command: StoreCommand, dialect: Dialect) -> list[Args]:  # noqa: C901
             # TIME is answered by servers that serve nothing else (LOADING, MASTERDOWN); PING is not.
             return [TIME, (b"PING",)]
         case _:
-            assert_never(command)
+            return encode_queue(command)
 
 
 _READ: Final = ("GET",)
@@ -344,7 +346,7 @@ def _decode(  # noqa: C901 - one case a command
                 clock.learn(int(seconds) * 1_000_000 + int(microseconds), now_s)
             return Ponged(now_s)
         case _:
-            assert_never(command)
+            return decode_queue(command, replies, clock, now_s)
 
 
 def _acquired(

@@ -21,35 +21,45 @@ from sansio_cache.codec import Codec, codec_for
 from sansio_cache.commands import (
     AcquireLease,
     AcquireLeases,
+    AppendEntries,
+    AttendQueue,
     ClaimCell,
     Command,
     Compute,
     ComputeMany,
     DeleteKeys,
+    DropLetters,
     ExpireCells,
     FillCells,
     FreeLock,
     HoldCells,
     InspectCell,
     Lease,
+    MeasureQueue,
+    PeekEntries,
     Ping,
     ReadCell,
     ReadCells,
+    ReadLetters,
     ReadTags,
     ReleaseLeases,
     Renewal,
     RenewLeases,
+    ReplayLetter,
     ScanKeys,
+    SettleEntries,
     ShareLoad,
     Sleep,
     StoreCommand,
     SwapCell,
+    TakeEntries,
     TakeLock,
     TouchCell,
 )
 from sansio_cache.entry import MissReason, Servable, examine, seal
 from sansio_cache.events import (
     AcquireReply,
+    Appended,
     CellInspected,
     CellRead,
     CellsExpired,
@@ -59,6 +69,10 @@ from sansio_cache.events import (
     CellTouched,
     Computed,
     ComputeFailed,
+    EntriesAppended,
+    EntriesFound,
+    EntriesSettled,
+    EntriesTaken,
     Event,
     FailureKind,
     FillResult,
@@ -78,6 +92,8 @@ from sansio_cache.events import (
     LoadNotShared,
     LoadShared,
     Ponged,
+    QueueAttended,
+    QueueMeasured,
     SharingTimedOut,
     StoreFailed,
     TagsRead,
@@ -89,16 +105,21 @@ from sansio_cache.loader import Absent, Fresh
 from sansio_cache.notices import Ended, OperationName
 from sansio_cache.operations.add import AddRequest, add
 from sansio_cache.operations.batch import LoadManyRequest
+from sansio_cache.operations.batching import Failing, Holding, Piece, Unit
+from sansio_cache.operations.consume import Consumer, consume
 from sansio_cache.operations.delete_pattern import PatternRequest, delete_pattern
+from sansio_cache.operations.enqueue import EnqueueRequest, QueuedItem, ReplayRequest, enqueue, replay
 from sansio_cache.operations.get import ReadRequest, get
 from sansio_cache.operations.get_many import ReadManyRequest, get_many
 from sansio_cache.operations.get_or_load import get_or_load
+from sansio_cache.operations.in_hand import ConsumeRequest, InHand
 from sansio_cache.operations.invalidate import InvalidateRequest, invalidate
 from sansio_cache.operations.load_many import load_many
 from sansio_cache.operations.loading import Finding, LoadRequest, compute
 from sansio_cache.operations.lock import LockRequest, free, keep, take
 from sansio_cache.operations.lookup import Longer, LookRequest, look
 from sansio_cache.operations.mutate import EndRequest, MutateRequest, begin, end
+from sansio_cache.operations.queue import AgreeRequest, agree, ask
 from sansio_cache.operations.readiness import wait_ready
 from sansio_cache.operations.recovery import RecoveryRequest, recover, rest
 from sansio_cache.operations.refresh import refresh
@@ -108,6 +129,7 @@ from sansio_cache.operations.second_look import Doubt, look_again
 from sansio_cache.operations.set_many import Item, SetRequest, set_many
 from sansio_cache.operations.swap import SwapRequest, swap
 from sansio_cache.operations.update import UpdateRequest, update
+from sansio_cache.queues import QueueEntry, Turn, TurnEnd, root_of
 from sansio_cache.signing import Signer
 from sansio_cache.step import Step
 from sansio_cache.tags import VARIANT_OF, tag_keys
@@ -277,6 +299,41 @@ def _answers(command: Command, now_s: float) -> Iterator[tuple[str, Event]]:  # 
             yield "empty page, the last", KeysFound(now_s, 0, ())
         case Ping():
             yield "", Ponged(now_s)
+        case AppendEntries(appends=appends):
+            yield "all", EntriesAppended(now_s, (5,) * len(appends))
+            yield "a hold was another's", EntriesAppended(now_s, (5,) * (len(appends) - 1) + (0,))
+            yield "the partition is full", EntriesAppended(now_s, (), 9, Appended.FULL)
+            yield "another number of partitions", EntriesAppended(now_s, (), 4, Appended.PARTED)
+        case ReplayLetter():
+            yield "queued anew", EntriesAppended(now_s, (5,))
+            yield "gone", EntriesAppended(now_s, (0,))
+            yield "superseded", EntriesAppended(now_s, (-1,))
+        case PeekEntries(keys=keys):
+            yield "", EntriesFound(now_s, (None,) * len(keys))
+        case ReadLetters():
+            yield "", EntriesFound(now_s, (_ENTRY,))
+        case DropLetters(letters=letters):
+            yield "", KeysDeleted(now_s, len(letters))
+        case MeasureQueue():
+            yield "", QueueMeasured(now_s, 0, 0, 0, 2, _NOW_MS)
+            yield "another number, and nothing in it", QueueMeasured(now_s, 0, 0, 0, 3, _NOW_MS)
+            yield "another number, and entries", QueueMeasured(now_s, 1, 5, 0, 3, _NOW_MS)
+        case TakeEntries():
+            yield "some", EntriesTaken(now_s, (_ENTRY, replace(_ENTRY, token=6, key=_KEYS[1])), 2)
+            yield "more than go into a batch", EntriesTaken(now_s, (_ENTRY,), 2)
+            yield "one that cannot be read", EntriesTaken(now_s, (replace(_ENTRY, body=b"?"),), 1)
+            yield "none", EntriesTaken(now_s, ())
+            yield "the lease is another's", EntriesTaken(now_s, (), is_ours=False)
+        case SettleEntries():
+            yield "", EntriesSettled(now_s)
+            yield "the lease is another's", EntriesSettled(now_s, is_ours=False)
+        case AttendQueue():
+            yield "alone", QueueAttended(now_s, 1)
+            yield "one of two", QueueAttended(now_s, 2)
+        case Compute(previous=Turn()):
+            yield "go on", Computed(now_s, TurnEnd())
+            yield "end", Computed(now_s, TurnEnd(is_over=True))
+            yield "", ComputeFailed(now_s, _ERROR)
         case Compute():
             yield "can be stored", Computed(now_s, 1)
             yield "Fresh", Computed(now_s, Fresh(1, ttl=1))
@@ -386,6 +443,21 @@ _SIGNED_ITEM = Item(_KEY, _SIGNED, b"1", 1_000, 0)
 _LEASES = tuple(Lease(key, _GRANT) for key in _KEYS)
 _TAG_KEYS = tag_keys(_KEY, (_TAG,))
 
+_ROOT = root_of("shop:", "orders", 0)
+_ENTRY = QueueEntry(5, _KEY, seal(_KEY, _INT, b"1", 0.0), (), 1)
+_QUEUED = tuple(QueuedItem(key, seal(key, _INT, b"1", 0.0)) for key in _KEYS)
+
+
+_HOLDINGS = Holding(0, _GRANT), Holding(1, _GRANT)
+_PARKED = Unit((Piece(_KEY, 5, 1, failed=1),), 1, LATE_S)
+
+
+def _consuming(partitions: int) -> ConsumeRequest:
+    failing = Failing(2, 0.1, 1.0)
+    limits = 5_000, 9, 10**6, 0.2, failing, _TIMEOUTS, 0.0
+    return ConsumeRequest("shop:", "orders", partitions, _INT, _NONCE, 1, *limits)
+
+
 MACHINES: dict[str, Callable[[], list[Step]]] = {
     "get": lambda: [
         get(ReadRequest(_KEY, codec, _TIMEOUTS, 0.0, raises))
@@ -441,10 +513,34 @@ MACHINES: dict[str, Callable[[], list[Step]]] = {
     "recovery": lambda: [recover(RecoveryRequest("", _KEYS, _TIMEOUTS), 0.05), rest(2.0)],
     "second_look": lambda: [look_again(Doubt("shop:user:1", _GRANT.hex()), 0.25)],
     "readiness": lambda: [wait_ready(5.0, 0.0)],
+    "enqueue": lambda: [
+        *(
+            enqueue(EnqueueRequest(_ROOT, items, (), _NONCE, 1, 5_000, 9, 2, 30.0, _TIMEOUTS, 0.0))
+            for items in (_QUEUED, _QUEUED[:1])
+        ),
+        replay(ReplayRequest(_ROOT, 1, _KEY, (), _NONCE, _TIMEOUTS, 0.0)),
+    ],
+    "queue": lambda: [
+        *(
+            ask(question, _TIMEOUTS, 0.0)
+            for question in (
+                PeekEntries(_ROOT, (_KEY,), 1.0),
+                ReadLetters(_ROOT, 0, 9, 1.0),
+                DropLetters(_ROOT, (1,), 1.0),
+            )
+        ),
+        agree(AgreeRequest("shop:", "orders", 2, _TIMEOUTS, 0.0)),
+    ],
+    "consume": lambda: [
+        consume(_consuming(1)),
+        # With more than its share; and with a write that has failed.
+        Consumer(_consuming(2), _HOLDINGS, members=2, attends_s=1.0).go_on(0.0),
+        Consumer(_consuming(1), (Holding(0, _GRANT, parked=(_PARKED,)),), attends_s=2 * LATE_S).go_on(0.0),
+    ],
 }
 """For each machine, by its module of `sansio_cache.operations`, the steps that it may begin with."""
 
-BESIDE = {"get_or_load": ("checking",), "load_many": ("checking",)}
+BESIDE = {"get_or_load": ("checking",), "load_many": ("checking",), "consume": ("leave",)}
 """The modules that hold some of a machine's states besides its own; each state is of one machine only."""
 
 
@@ -529,6 +625,11 @@ def _folded(state: Any) -> Any:
         return state.attempts if isinstance(state, Budget) else type(state)
     if isinstance(state, Cell):
         return ("Cell", state.kind, state.body[8:16])  # its type's fingerprint
+    if isinstance(state, InHand):
+        parked = any(each.parked for each in state.holdings)
+        due = any(each.due(LATE_S)[0] for each in state.holdings)
+        attends = state.attends_s > 0, state.members > 1, state.is_over
+        return ("InHand", len(state.holdings), parked, due, *attends, state.tried, state.visited)
     if isinstance(state, tuple):
         kinds = {_folded(part) for part in state if _names_of(type(part))}
         return ("tuple", len(state), frozenset(kinds))

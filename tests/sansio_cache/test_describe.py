@@ -29,6 +29,8 @@ from sansio_cache.notices import (
     Notice,
     OperationName,
     Outlived,
+    PartitionLost,
+    PartitionTaken,
     PatternDeleted,
     PatternProgressed,
     RefreshFailed,
@@ -46,6 +48,10 @@ from sansio_cache.notices import (
     Unstorable,
     VariantStored,
     Waited,
+    WriteDead,
+    WriteQueued,
+    WriterFailed,
+    WritesApplied,
 )
 
 KINDS = get_args(Notice)
@@ -64,6 +70,16 @@ KINDS = get_args(Notice)
             InvalidationRefused(("k",), FailureKind.PERMISSION),
             "the store refuses to remove 1 key (permission): pending",
         ),
+        (WriteQueued("k"), "queued, to be written to the database"),
+        (WritesApplied(("k",), 0, 0.002), "wrote 1 key to the database in 2 ms"),
+        (
+            WritesApplied(("k", "l"), 3, 0.002),
+            "wrote 2 keys to the database in 2 ms, 3 older writes of them left out",
+        ),
+        (WriterFailed("q", 2, "KeyError"), "the writer raised KeyError for 2 keys: tried again, or given up"),
+        (WriteDead("k", "poison"), "given up, and kept as a dead letter: poison"),
+        (PartitionTaken("q"), "took the lease of a partition"),
+        (PartitionLost("q"), "lost the lease of a partition, or gave it to another consumer"),
         (Waited("k", 0.012), "waited 12 ms for another's load"),
         (LoadShared("k"), "answered with the load of another caller in this process"),
         (RefreshStarted("k", True), "a refresh began in the background, before the value expired"),

@@ -36,6 +36,8 @@ from sansio_cache.notices import (
     Missed,
     OperationName,
     Outlived,
+    PartitionLost,
+    PartitionTaken,
     PatternDeleted,
     PatternProgressed,
     RefreshFailed,
@@ -53,6 +55,10 @@ from sansio_cache.notices import (
     Unstorable,
     VariantStored,
     Waited,
+    WriteDead,
+    WriteQueued,
+    WriterFailed,
+    WritesApplied,
 )
 from sansio_cache.operations.batch import LoadManyRequest
 from sansio_cache.operations.get import ReadRequest, get
@@ -102,6 +108,12 @@ def folded(*notices):
         (SoftExpired(("k", "l")), CacheStats(soft_expired=2)),
         (InvalidationFailed(("k", "l")), CacheStats(failed_invalidations=2)),
         (InvalidationRefused(("k", "l"), FailureKind.PERMISSION), CacheStats(refused_invalidations=2)),
+        (WriteQueued("k"), CacheStats(writes_queued=1)),
+        (WritesApplied(("k", "l"), 3, 0.1), CacheStats(writes_applied=2, writes_coalesced=3)),
+        (WriterFailed("n:%w:{q:0}", 2, "ValueError"), CacheStats(writer_failures=1)),
+        (WriteDead("k", "poison"), CacheStats(writes_dead=1)),
+        (PartitionTaken("n:%w:{q:0}"), CacheStats()),
+        (PartitionLost("n:%w:{q:0}"), CacheStats()),
         (StoreErrored(FailureKind.TIMEOUT), CacheStats(errors={FailureKind.TIMEOUT: 1})),
         (StoreGaveUp(FailureKind.TIMEOUT), CacheStats(gave_up={FailureKind.TIMEOUT: 1})),
         # It shows again as FillRefused, and the pages of a pattern add up; the breaker alone takes an answer
@@ -501,8 +513,10 @@ def test_the_random_traffic_meets_everything_that_there_is_to_count():
     for other in ("misses", "errors", "gave_up", "latency", "entities"):
         assert figures.pop(other)
     idle = {name for name, figure in figures.items() if figure == 0}
-    # Renewals do not run here, it is drivers who skip a refresh, and a memory store refuses nothing.
-    assert idle == {"outgrown_leases", "refreshes_skipped", "refused_invalidations"}
+    # Renewals do not run here, it is drivers who skip a refresh, and a memory store refuses nothing; nobody
+    # queues a write.
+    queued = {"writes_queued", "writes_applied", "writes_coalesced", "writes_dead", "writer_failures"}
+    assert idle == {"outgrown_leases", "refreshes_skipped", "refused_invalidations"} | queued
     assert Unasked in kinds
 
 

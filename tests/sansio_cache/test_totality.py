@@ -21,12 +21,14 @@ from msgspec import Struct
 
 from sansio_cache import commands, events, notices, operations
 from sansio_cache import step as steps
+from sansio_cache.budget import StoreTimeouts
 from sansio_cache.cell import FOREIGN, make_grant
 from sansio_cache.codec import codec_for
 from sansio_cache.commands import Lease, Renewal
 from sansio_cache.entry import MissReason, Servable, variant_key
 from sansio_cache.errors import ProtocolError
 from sansio_cache.events import (
+    Appended,
     CellInspected,
     CellRead,
     CellsExpired,
@@ -36,6 +38,10 @@ from sansio_cache.events import (
     CellTouched,
     Computed,
     ComputeFailed,
+    EntriesAppended,
+    EntriesFound,
+    EntriesSettled,
+    EntriesTaken,
     FailureKind,
     FillResult,
     ForeignFound,
@@ -54,6 +60,8 @@ from sansio_cache.events import (
     LoadNotShared,
     LoadShared,
     Ponged,
+    QueueAttended,
+    QueueMeasured,
     SharingTimedOut,
     StoreFailed,
     TagsRead,
@@ -66,7 +74,10 @@ from sansio_cache.loader import Absent, Fresh
 from sansio_cache.notices import OperationName
 from sansio_cache.operations.add import AddRequest, add
 from sansio_cache.operations.batch import LoadManyRequest
+from sansio_cache.operations.batching import Failing, Holding
+from sansio_cache.operations.consume import Consumer, ConsumeRequest, consume
 from sansio_cache.operations.delete_pattern import PatternRequest, delete_pattern
+from sansio_cache.operations.enqueue import EnqueueRequest, QueuedItem, ReplayRequest, enqueue, replay
 from sansio_cache.operations.get import ReadRequest, get
 from sansio_cache.operations.get_many import ReadManyRequest, get_many
 from sansio_cache.operations.get_or_load import get_or_load
@@ -75,6 +86,7 @@ from sansio_cache.operations.load_many import load_many
 from sansio_cache.operations.lock import LockRequest, free, keep, take
 from sansio_cache.operations.lookup import Longer, LookRequest, look
 from sansio_cache.operations.mutate import EndRequest, MutateRequest, begin, end
+from sansio_cache.operations.queue import AgreeRequest, agree, ask
 from sansio_cache.operations.readiness import ReadinessPinging, wait_ready
 from sansio_cache.operations.recovery import RecoveryRequest, recover, rest, tell
 from sansio_cache.operations.refresh import refresh
@@ -84,6 +96,7 @@ from sansio_cache.operations.second_look import Doubt, look_again
 from sansio_cache.operations.set_many import Item, SetRequest, set_many
 from sansio_cache.operations.swap import SwapRequest, swap
 from sansio_cache.operations.update import UpdateRequest, update
+from sansio_cache.queues import QueueEntry, TurnEnd, root_of
 from sansio_cache.step import OVER, ManyHeld, Step
 from support.machines import (
     GRANT,
@@ -160,6 +173,7 @@ def beginnings():
     yield look_again(Doubt(KEY, THEIRS.hex()), 0.25)
     yield wait_ready(5.0, 0.0)
     yield from primitives()
+    yield from queues()
     yield renew(Renewal((Lease("shop:a", GRANT), Lease("shop:b", GRANT)), 5_000, 60.0, 0.1, 5 / 3))
 
 
@@ -193,6 +207,55 @@ def primitives():
     yield free(Lease("shop:%l:a", GRANT), TIMEOUTS, 0.0)
     yield scan(PatternRequest(KeyBuilder("shop"), "shop:*", 500, TIMEOUTS, 0.0), 0)
     yield nothing_found()
+
+
+ROOT = root_of("shop:", "orders", 0)
+BODY, BODY_3 = value_cell(7).body, value_cell(7, "shop:user:3").body
+
+
+def queues():
+    """The first steps of those that concern a queue."""
+    for count in (1, 2):
+        items = tuple(QueuedItem(key, BODY) for key in KEYS[:count])
+        request = EnqueueRequest(ROOT, items, TAG_KEYS, NONCE, 1, 5_000, 9, 1, 30.0, TIMEOUTS, 0.0)
+        yield enqueue(request)
+    yield enqueue(request, skip=MissReason.STORE_ERROR)
+    yield replay(ReplayRequest(ROOT, 1, KEY, TAG_KEYS, NONCE, TIMEOUTS, 0.0))
+    yield ask(commands.PeekEntries(ROOT, (KEY,), 1.0), TIMEOUTS, 0.0)
+    yield ask(commands.ReadLetters(ROOT, 0, 9, 1.0), TIMEOUTS, 0.0)
+    yield ask(commands.DropLetters(ROOT, (1,), 1.0), TIMEOUTS, 0.0)
+    yield agree(AgreeRequest("shop:", "orders", 2, TIMEOUTS, 0.0))
+    failing = Failing(2, 0.1, 0.1)
+    request = ConsumeRequest(
+        "shop:", "orders", 1, INTS, NONCE, 1, 5_000, 9, 10**6, 0.2, failing, StoreTimeouts(attempts=2), 0.0
+    )
+    yield consume(request)
+    too_many = Holding(0, GRANT), Holding(1, GRANT)
+    yield Consumer(request, too_many, attends_s=50.0).go_on(0.0)
+
+
+def entries_at(now_s):
+    """What may be answered about a queue."""
+    entry = QueueEntry(5, KEY, BODY, TAG_KEYS, 1)
+    yield EntriesAppended(now_s, ())
+    yield from (EntriesAppended(now_s, (token,)) for token in (5, 0, -1))
+    yield from (EntriesAppended(now_s, tokens) for tokens in ((5, 6), (5, 0), (0, 0)))
+    yield from (EntriesAppended(now_s, (), 2, how) for how in (Appended.FULL, Appended.PARTED))
+    yield from (EntriesFound(now_s, (found,)) for found in (None, entry))
+    unreadable = QueueEntry(6, OTHER, b"?", (), 1)
+    for entries in (
+        (),
+        (entry,),
+        (unreadable,),
+        (entry, QueueEntry(7, OTHER, BODY), QueueEntry(8, KEY, BODY)),
+    ):
+        yield EntriesTaken(now_s, entries, 3)
+    yield EntriesTaken(now_s, (), is_ours=False)
+    yield from (EntriesSettled(now_s, is_ours) for is_ours in (True, False))
+    yield from (QueueAttended(now_s, members) for members in (0, 2))
+    yield from (QueueMeasured(now_s, backlog, 0, 0, 2, 1) for backlog in (0, 1))
+    yield from (QueueMeasured(now_s, backlog, 0, 0, 3, 1) for backlog in (0, 1))
+    yield from (Computed(now_s, TurnEnd({KEY: 9}, is_over=is_over)) for is_over in (False, True))
 
 
 def replies_at(now_s, versions=()):
@@ -237,6 +300,7 @@ def events_at(now_s):
     yield from (KeysDeleted(now_s, count, existed) for count, existed in ((0, False), (1, True)))
     yield from (KeysFound(now_s, cursor, keys) for cursor in (0, 9) for keys in ((), KEYS[:1], (KEY,)))
     yield Ponged(now_s)
+    yield from entries_at(now_s)
     yield Computed(now_s, 7)
     yield Computed(now_s, "unstorable as an int")
     yield from (Computed(now_s, given) for given in (Fresh(7, ttl=5), Fresh(7, ttl=0), Absent()))
@@ -254,7 +318,7 @@ def events_at(now_s):
     yield Interrupted(now_s)
 
 
-TELLS_TIME = LeaseDenied | LoadNotShared | SharingTimedOut | StoreFailed | Woke
+TELLS_TIME = EntriesSettled | LeaseDenied | LoadNotShared | SharingTimedOut | StoreFailed | Woke
 """Events by which a budget, a wait or a lease may be found to have run out."""
 EVENTS = (*events_at(0.0), *(event for event in events_at(100.0) if isinstance(event, TELLS_TIME)))
 COUNTERS = {"turns", "turn", "matched", "deleted"}
@@ -269,6 +333,7 @@ PARTS = {
     "origin",
     "claiming",
     "taking",
+    "left",
 }
 
 
@@ -277,9 +342,31 @@ def fields_of(state):
     return state.__struct_fields__ if isinstance(state, Struct) else attrs.fields_dict(type(state))
 
 
+def capped_consumer(consumer):
+    """The same of what a consumer has in hand: the events here deliver the same entries again and again."""
+    holdings = tuple(
+        attrs.evolve(each, taken=0, works=True, parked=tuple(map(capped_unit, each.parked[:1])))
+        for each in consumer.holdings
+    )
+    attends_s = 50.0 if consumer.attends_s > 0 else 0.0
+    return attrs.evolve(
+        consumer, holdings=holdings, failures=0, attends_s=attends_s, members=1, is_busy=False
+    )
+
+
+def capped_unit(unit):
+    pieces = tuple(attrs.evolve(piece, older=(), failed=min(piece.failed, 1)) for piece in unit.pieces[:2])
+    return attrs.evolve(
+        unit, pieces=pieces, attempts=min(unit.attempts, 2), due_s=float(unit.due_s > 0) * 1e9
+    )
+
+
 def capped(state):
     """The state with counters that have no bound at their cap; behaviour past it is the same."""
     changes = {}
+    for name, cap in (("consumer", capped_consumer), ("unit", capped_unit)):
+        if name in fields_of(state):
+            changes[name] = cap(getattr(state, name))
     for name in fields_of(state):
         if name in COUNTERS:
             changes[name] = min(getattr(state, name), 2)
@@ -407,6 +494,15 @@ ANSWERS = {
     commands.DeleteKeys: events.DeleteAnswer,
     commands.ScanKeys: events.ScanAnswer,
     commands.Ping: events.PingAnswer,
+    commands.AppendEntries: events.AppendAnswer,
+    commands.ReplayLetter: events.AppendAnswer,
+    commands.PeekEntries: events.FindAnswer,
+    commands.ReadLetters: events.FindAnswer,
+    commands.DropLetters: events.DeleteAnswer,
+    commands.TakeEntries: events.TakeAnswer,
+    commands.SettleEntries: events.SettleAnswer,
+    commands.AttendQueue: events.AttendAnswer,
+    commands.MeasureQueue: events.MeasureAnswer,
     commands.Compute: events.ComputeAnswer,
     commands.ComputeMany: events.ComputeAnswer,
     commands.ShareLoad: events.ShareAnswer,
