@@ -5,6 +5,7 @@ The caches that drive it are `sansio_cache_redis.sync.Cache`, for threads, and
 """
 
 from sansio_cache.config import CacheConfig, CacheOptions, RedisConfig
+from sansio_cache.distributions import Histogram, Sizes
 from sansio_cache.errors import (
     CacheClosedError,
     CacheConnectionError,
@@ -26,7 +27,7 @@ from sansio_cache.loader import Absent, Fresh, LoadContext
 from sansio_cache.lookup import EntryState, Lookup
 from sansio_cache.patterns import escape_glob
 from sansio_cache.policy import Policy
-from sansio_cache.stats import CacheStats, EntityStats, Histogram, Sizes
+from sansio_cache.stats import CacheStats, EntityStats
 from sansio_cache.strategies import CacheAside, RefreshAhead, WriteThrough
 from sansio_cache.ttl import COLD, HOT, MEDIUM, NO_JITTER, STATIC, Exact, Jitter, Tier
 

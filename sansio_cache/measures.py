@@ -16,10 +16,11 @@ from typing import Any, Final
 import attrs
 from msgspec import Struct
 
+from sansio_cache.distributions import Histogram, Sizes
 from sansio_cache.entry import MissReason
 from sansio_cache.events import FailureKind
 from sansio_cache.notices import OperationName
-from sansio_cache.stats import CacheState, CacheStats, EntityStats, Histogram, PartStats, Sizes
+from sansio_cache.stats import CacheState, CacheStats, EntityStats, PartStats
 
 NO_ENTITY: Final = ""
 """The label of what is about no entity: tags, and patterns that several match. It always exists."""

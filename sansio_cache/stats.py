@@ -15,9 +15,18 @@ from typing import Any, Final, Self
 
 import attrs
 
+from sansio_cache.distributions import (
+    BUCKET_OF,
+    BUCKETS,
+    NOTHING,
+    Histogram,
+    Sizes,
+    bucket_of,
+    filled,
+    frozen_mapping,
+)
 from sansio_cache.entry import MissReason
 from sansio_cache.events import FailureKind
-from sansio_cache.frozen import FrozenMapping
 from sansio_cache.glance import Glance, GlanceMany
 from sansio_cache.keys import ONE_PART, entity_of
 from sansio_cache.notices import (
@@ -59,137 +68,11 @@ OTHERS: Final = "%others"
 _MOST_ENTITIES: Final = 100
 _MOST_KNOWN: Final = 24_576
 
-_NOTHING: Final[Mapping[Any, Any]] = FrozenMapping({})
-
-
-def _frozen_mapping(given: Mapping[Any, Any]) -> Mapping[Any, Any]:
-    return FrozenMapping(given)
-
-
 _REFRESH: Final = OperationName.REFRESH
 _ABANDONED: Final = Result.ABANDONED
 """Looking a member of an enumeration up takes as long as counting."""
 
 _GLOB: Final = frozenset("*?[\\")
-_BUCKETS: Final = 4 * 62
-"""More than there is to be counted: the last ones are for tens of thousands of years."""
-
-
-def _bucket(measured: int) -> int:
-    """The bucket of a duration in microseconds, or of a size in bytes: four to each power of two."""
-    if measured < 4:
-        return measured
-    shift = measured.bit_length() - 3
-    return 4 * shift + (measured >> shift)
-
-
-_BUCKET_OF: Final = tuple(map(_bucket, range(4096)))
-"""The buckets of what hits take, in microseconds, as finding one takes as long as counting."""
-
-
-def _upper(bucket: int) -> int:
-    """The upper bound of a bucket."""
-    if bucket < 4:
-        return bucket + 1
-    shift, quarter = divmod(bucket, 4)
-    return (4 + quarter + 1) << (shift - 1)
-
-
-@attrs.frozen
-class _Distribution:
-    """Whole numbers in buckets whose bounds grow by at most a quarter, and their sum."""
-
-    buckets: Mapping[int, int] = attrs.field(default=_NOTHING, converter=_frozen_mapping, hash=False)
-    """The count of each bucket, by its number."""
-    sum: int = 0
-
-    @property
-    def count(self) -> int:
-        """How many were recorded."""
-        return sum(self.buckets.values())
-
-    def _bounds(self) -> list[tuple[int, int]]:
-        return [(_upper(bucket), self.buckets[bucket]) for bucket in sorted(self.buckets)]
-
-    def _percentile(self, percent: float) -> int:
-        wanted = self.count * percent / 100
-        seen = 0
-        for upper, count in self._bounds():
-            seen += count
-            if seen >= wanted:
-                return upper
-        return 0
-
-    def __sub__(self, earlier: Self) -> Self:
-        return type(self)(_difference(self.buckets, earlier.buckets), self.sum - earlier.sum)
-
-
-@attrs.frozen
-class Histogram(_Distribution):
-    """Durations in buckets whose bounds grow by at most a quarter.
-
-    `buckets` maps a bucket's number to its count; `bounds()` gives them with their upper bounds. `sum` is in
-    microseconds.
-    """
-
-    @property
-    def sum_s(self) -> float:
-        """All of them together, in seconds."""
-        return self.sum / 1e6
-
-    def bounds(self) -> list[tuple[float, int]]:
-        """The upper bound in seconds and the count of each bucket that is not empty, in order."""
-        return [(upper / 1e6, count) for upper, count in self._bounds()]
-
-    def percentile_s(self, percent: float) -> float:
-        """The duration in seconds that `percent` of the recorded ones do not exceed; 0 without any."""
-        return self._percentile(percent) / 1e6
-
-    def as_dict(self) -> dict[str, float]:
-        """Plain data: `count`, and in seconds `sum_s`, `p50_s`, `p99_s`."""
-        return {
-            "count": self.count,
-            "sum_s": self.sum_s,
-            "p50_s": self.percentile_s(50),
-            "p99_s": self.percentile_s(99),
-        }
-
-
-@attrs.frozen
-class Sizes(_Distribution):
-    """Sizes in bytes, in buckets as those of a `Histogram`. `sum` is in bytes."""
-
-    @property
-    def sum_bytes(self) -> int:
-        """All of them together."""
-        return self.sum
-
-    def bounds(self) -> list[tuple[int, int]]:
-        """The upper bound in bytes and the count of each bucket that is not empty, in order."""
-        return self._bounds()
-
-    def percentile_bytes(self, percent: float) -> int:
-        """The size that `percent` of the recorded ones do not exceed; 0 without any."""
-        return self._percentile(percent)
-
-    def as_dict(self) -> dict[str, int]:
-        """Plain data: `count`, and in bytes `sum_bytes`, `p50_bytes`, `p99_bytes`."""
-        return {
-            "count": self.count,
-            "sum_bytes": self.sum_bytes,
-            "p50_bytes": self.percentile_bytes(50),
-            "p99_bytes": self.percentile_bytes(99),
-        }
-
-
-def _filled(buckets: list[int]) -> dict[int, int]:
-    """The counts of those buckets that are not empty."""
-    return {bucket: count for bucket, count in enumerate(buckets) if count}
-
-
-def _difference(later: Mapping[Any, int], earlier: Mapping[Any, int]) -> dict[Any, int]:
-    changes = {key: count - earlier.get(key, 0) for key, count in later.items()}
-    return {key: count for key, count in changes.items() if count}
 
 
 @attrs.frozen(kw_only=True)
@@ -231,7 +114,7 @@ class EntityStats:
 
     redis_hits: int = 0
     stale_hits: int = 0
-    misses: Mapping[MissReason, int] = attrs.field(default=_NOTHING, converter=_frozen_mapping, hash=False)
+    misses: Mapping[MissReason, int] = attrs.field(default=NOTHING, converter=frozen_mapping, hash=False)
     loads: int = 0
     loads_without_lease: int = 0
     load_failures: int = 0
@@ -255,9 +138,9 @@ class EntityStats:
     writes_coalesced: int = 0
     writes_dead: int = 0
     writer_failures: int = 0
-    load_time: Histogram = Histogram()
-    wait_time: Histogram = Histogram()
-    stored_size: Sizes = Sizes()
+    load_time: Histogram = attrs.field(factory=Histogram)
+    wait_time: Histogram = attrs.field(factory=Histogram)
+    stored_size: Sizes = attrs.field(factory=Sizes)
 
     @property
     def redis_misses(self) -> int:
@@ -347,7 +230,7 @@ class CacheState:
     """
 
     parts: Mapping[str, PartStats] = attrs.field(
-        default=FrozenMapping({ONE_PART: PartStats()}), converter=_frozen_mapping, hash=False
+        default=frozen_mapping({ONE_PART: PartStats()}), converter=frozen_mapping, hash=False
     )
     connections: int = 0
     loads_running: int = 0
@@ -383,12 +266,12 @@ class CacheStats(EntityStats):
             in nothing else are equal.
     """
 
-    errors: Mapping[FailureKind, int] = attrs.field(default=_NOTHING, converter=_frozen_mapping, hash=False)
-    gave_up: Mapping[FailureKind, int] = attrs.field(default=_NOTHING, converter=_frozen_mapping, hash=False)
+    errors: Mapping[FailureKind, int] = attrs.field(default=NOTHING, converter=frozen_mapping, hash=False)
+    gave_up: Mapping[FailureKind, int] = attrs.field(default=NOTHING, converter=frozen_mapping, hash=False)
     latency: Mapping[OperationName, Histogram] = attrs.field(
-        default=_NOTHING, converter=_frozen_mapping, hash=False
+        default=NOTHING, converter=frozen_mapping, hash=False
     )
-    entities: Mapping[str, EntityStats] = attrs.field(default=_NOTHING, converter=_frozen_mapping, hash=False)
+    entities: Mapping[str, EntityStats] = attrs.field(default=NOTHING, converter=frozen_mapping, hash=False)
     state: CacheState = attrs.field(default=CacheState(), eq=False)
 
 
@@ -432,7 +315,7 @@ class _Measured:
 
     def add(self, measured: int) -> None:
         measured = max(measured, 0)  # a clock may go back
-        self.buckets[_bucket(measured)] += 1
+        self.buckets[bucket_of(measured)] += 1
         self.sum += measured
 
     def merge(self, other: _Measured) -> None:
@@ -546,8 +429,8 @@ class StatsFold:
             took_us = int((now_s - glance.started_s) * 1e6)
             if took_us < 0:
                 took_us = 0
-            buckets[_BUCKET_OF[took_us] if took_us < len(_BUCKET_OF) else _bucket(took_us)] += 1
-            buckets[_BUCKETS] += took_us
+            buckets[BUCKET_OF[took_us] if took_us < len(BUCKET_OF) else bucket_of(took_us)] += 1
+            buckets[BUCKETS] += took_us
 
     def _ended(self, notice: Ended) -> None:
         operation = notice.operation
@@ -557,12 +440,12 @@ class StatsFold:
         took_us = int(notice.took_s * 1e6)
         if took_us < 0:  # a clock may go back
             took_us = 0
-        bucket = _BUCKET_OF[took_us] if took_us < len(_BUCKET_OF) else _bucket(took_us)
+        bucket = BUCKET_OF[took_us] if took_us < len(BUCKET_OF) else bucket_of(took_us)
         buckets[bucket] += 1
-        buckets[_BUCKETS] += took_us
+        buckets[BUCKETS] += took_us
 
     def _buckets_of(self, operation: OperationName) -> list[int]:
-        return self._latency.setdefault(operation, [0] * (_BUCKETS + 1))
+        return self._latency.setdefault(operation, [0] * (BUCKETS + 1))
 
     def _of(self, key: str) -> _Counts:
         """The counts of a key's entity."""
@@ -645,7 +528,7 @@ class StatsFold:
             errors=self._errors,
             gave_up=self._gave_up,
             latency={
-                name: Histogram(_filled(buckets[:_BUCKETS]), buckets[_BUCKETS])
+                name: Histogram(filled(buckets[:BUCKETS]), buckets[BUCKETS])
                 for name, buckets in self._latency.items()
             },
             entities={

@@ -24,9 +24,10 @@ from weakref import ref
 import msgspec
 
 from sansio_cache.config import CacheConfig
+from sansio_cache.distributions import Histogram
 from sansio_cache.errors import ConfigurationError
 from sansio_cache.signals import let_through
-from sansio_cache.stats import CacheStats, Histogram
+from sansio_cache.stats import CacheStats
 from sansio_cache.url import MEMORY, read_url
 from sansio_cache_redis.connections.redispy import exchange_publicly, pack
 from sansio_cache_redis.connections.settings import blocking_factory, where_of

@@ -14,8 +14,8 @@ import pytest
 
 from sansio_cache import commands
 from sansio_cache_redis import anyio as redis_anyio
+from sansio_cache_redis import queue_wire, wire
 from sansio_cache_redis import sync as redis_sync
-from sansio_cache_redis import wire
 from sansio_cache_runtime.anyio import cache as cache_anyio
 from sansio_cache_runtime.anyio import driver as driver_anyio
 from sansio_cache_runtime.anyio import entity as entity_anyio
@@ -329,17 +329,22 @@ def _told_apart(node):
             return None
 
 
-def test_the_store_s_commands_are_all_encoded_and_decoded():
-    matched = {
-        function: {
+def _matched(module, *functions):
+    return [
+        {
             name
-            for node in ast.parse(Path(wire.__file__).read_text(encoding="utf-8")).body
+            for node in ast.parse(Path(module.__file__).read_text(encoding="utf-8")).body
             if isinstance(node, ast.FunctionDef) and node.name == function
             for each in ast.walk(node)
             if (name := _told_apart(each)) is not None
         }
-        for function in ("encode", "_decode")
-    }
+        for function in functions
+    ]
+
+
+def test_the_store_s_commands_are_all_encoded_and_decoded():
+    queues = {each.__name__ for each in typing.get_args(commands.QueueCommand)}
     the_store_s = {each.__name__ for each in typing.get_args(commands.StoreCommand)}
 
-    assert matched == {"encode": the_store_s, "_decode": the_store_s}
+    assert _matched(wire, "encode", "_decode") == [the_store_s - queues] * 2
+    assert _matched(queue_wire, "encode_queue", "decode_queue") == [queues] * 2

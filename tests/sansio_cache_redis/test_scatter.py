@@ -19,6 +19,7 @@ from sansio_cache.commands import (
     InspectCell,
     Lease,
     LeaseRequest,
+    MeasureQueue,
     Mode,
     ReadCell,
     ReadCells,
@@ -31,7 +32,9 @@ from sansio_cache.commands import (
 )
 from sansio_cache.events import FailureKind, LeaseGranted, StoreFailed
 from sansio_cache.memory_store import MemoryStore
+from sansio_cache.queues import hold_of, lease_of, root_of, stream_of
 from sansio_cache_redis.topology.scatter import gather, keys_and_tags, scatter
+from sansio_cache_redis.topology.slots import slot_of
 
 NODES = ("a", "b", "c")
 KEYS = tuple(f"n:{number}" for number in range(7))
@@ -181,3 +184,13 @@ def test_of_one_key_nothing_is_known_where_one_of_its_nodes_fails(command):
     failed = StoreFailed(1.0, FailureKind.TIMEOUT, "b")
     events = [LeaseGranted(1.0, GRANT, None, 1)] * (len(pieces) - 1) + [failed]
     assert gather(command, pieces, events) is failed
+
+
+def test_what_concerns_a_partition_of_a_queue_goes_to_the_node_that_has_all_of_it():
+    root = root_of("n:", "orders", 3)
+    question = MeasureQueue(root, T)
+    assert keys_and_tags(question) == ((root,), ())
+    assert [piece.command for piece in scatter(question, owner)] == [question]
+    assert {slot_of(key) for key in (stream_of(root), lease_of(root), hold_of(root, "n:{x}"))} == {
+        slot_of(root)
+    }

@@ -28,6 +28,7 @@ from sansio_cache.commands import (
     FreeLock,
     HoldCells,
     InspectCell,
+    QueueCommand,
     ReadCell,
     ReadCells,
     ReadTags,
@@ -94,6 +95,8 @@ def keys_and_tags(command: StoreCommand) -> tuple[Sequence[str], tuple[str, ...]
         keys = [each.key for each in command.leases]
     elif isinstance(command, FreeLock):
         keys = (command.lock.key,)
+    elif isinstance(command, QueueCommand):
+        keys = (command.root,)  # the part in braces is that of all keys of the partition
     if isinstance(command, ReadCell | ReadCells | ReadTags | FillCells):
         tags = command.tags
     elif isinstance(command, _CAPTURES):
