@@ -373,7 +373,7 @@ async def test_of_refreshes_in_an_event_loop_only_so_many_run_at_once(world):
     await refreshed(world, stored=5)
     assert gates[2].calls == []
 
-    await until(lambda: world.cache.driver._workers._running == 0)
+    await until(lambda: world.cache.driver._workers.running == 0)
     gates[2].open()
     assert await world.cache.get_or_load("k2", gates[2].load) == "old"
     await refreshed(world, stored=6)
@@ -383,7 +383,7 @@ async def test_of_refreshes_in_an_event_loop_only_so_many_run_at_once(world):
     world.raw.lease("k0")
     assert await world.cache.get_or_load("k0", never) == "new 0"
     assert await world.cache.get_or_load("k1", Gate(LookupError()).load) == "new 1"
-    await until(lambda: world.cache.driver._workers._running <= 1)
+    await until(lambda: world.cache.driver._workers.running <= 1)
     await world.cache.aclose()
     assert world.caches[0].stats().refreshes_skipped == 1
 

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from types import SimpleNamespace
 from uuid import uuid4
 
 import pytest
@@ -259,6 +260,7 @@ def test_no_answer_is_so_odd_that_health_raises(data):
     """As of a server that is none, or a client that has parsed what it did not understand."""
     backend = BaseBackend.__new__(BaseBackend)
     backend._where, backend.place, backend._config = Where("h:1"), "h:1", CacheConfig(namespace="n")
+    backend._server = SimpleNamespace(warnings=tuple)
     asked = probes("n")
     health = backend._judged(asked, [data.draw(odd) for _ in asked], 0.001)
     assert isinstance(health, Health)

@@ -355,7 +355,7 @@ def test_past_a_bound_an_event_loop_takes_no_refresh(loop):
 
         assert [workers.submit(job, int) for _ in range(3)] == [True, True, False]
         may_end.set()
-        await eventually(lambda: not workers._running)
+        await eventually(lambda: not workers.running)
         assert len(ended) == 2
         assert workers.submit(job, int)
         await eventually(lambda: len(ended) == 3)
