@@ -150,3 +150,13 @@ def bench(session: nox.Session) -> None:
     """Ratios against redis-py and other caches, in one run. Not a test: nothing depends on it."""
     session.install("-e", ".[cli]", *_group("test"), *_group("bench"))
     session.run("python", "-P", "-m", "benchmarks", *session.posargs, env={"PYTHONPATH": "tests"})
+
+
+@nox.session
+def frameworks(session: nox.Session) -> None:
+    """The suites of other projects, on their own backend and on the adapters of the tests.
+
+    It fetches them from the registry, and Litestar's from its repository. They take some six minutes.
+    """
+    session.install("-e", ".", *_group("suites"))
+    session.run("python", "-P", "-m", "frameworks", *session.posargs, env={"PYTHONPATH": "tests"})

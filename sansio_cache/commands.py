@@ -202,7 +202,8 @@ class SwapCell(Struct, frozen=True):
     """Replace a fresh value, if it is the very one that `version` names. Answered by `CellSwapped`.
 
     The new one gets an id of its own, made of `nonce`. It keeps the tags of the other with their versions,
-    and where `hard_ttl_ms` is 0 what that had left to live. Loads in flight are voided.
+    and where `hard_ttl_ms` is 0 what that had left to live. Where that is below 0 nothing takes its place: it
+    goes. Loads in flight are voided.
     """
 
     key: str

@@ -305,6 +305,9 @@ class StoreRules(ABC):
         if cell.filled_by != swap.version or not _is_fresh(cell, now_ms) or body is None:
             return None
         version = swap.fill_id or self._grant(swap.nonce, now_ms)
+        if swap.hard_ttl_ms < 0:
+            self._drop(swap.key)
+            return version
         soft_ms, expires_ms = cell.soft_ms, self._expires_ms(swap.key)
         if swap.hard_ttl_ms:
             soft_ms = now_ms + swap.soft_ttl_ms if swap.soft_ttl_ms else 0

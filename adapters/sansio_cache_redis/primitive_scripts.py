@@ -74,8 +74,8 @@ return {1, us, grant}
 """,
 )
 
-# ARGV: version, nonce, hard_ttl_ms (0: as it was), soft_ttl_ms (0: none), body without tags, channel, the id
-# of the new value, or nothing
+# ARGV: version, nonce, hard_ttl_ms (0: as it was, below: it goes), soft_ttl_ms (0: none), body without tags,
+# channel, the id of the new value, or nothing
 SWAP: Final = Script(
     "swap",
     CLOCK
@@ -104,6 +104,11 @@ end
 local body, grant = ARGV[5], ARGV[7]
 if grant == '' then grant = nonce .. struct.pack('>I8', us) end
 body = body:sub(1, 17) .. string.char(count) .. body:sub(19, 22) .. tags .. body:sub(23)
+if hard_ttl < 0 then
+  redis.call('UNLINK', KEYS[1])
+  redis.pcall('PUBLISH', ARGV[6], KEYS[1])
+  return {1, us, grant}
+end
 if hard_ttl > 0 then
   soft = 0
   if soft_ttl > 0 then soft = now + soft_ttl end

@@ -148,10 +148,14 @@ class PrimitiveRequests(RequestBuilder):
         return drawn[:NONCE_BYTES], int.from_bytes(drawn[NONCE_BYTES:])
 
     def _kept_ms(self, ttl: AnyTtl | None) -> tuple[int, int]:
-        """Hard and soft time to live of what replaces a value: 0 where it keeps what that had left."""
+        """Hard and soft time to live of what replaces a value.
+
+        0 where it keeps what that had left, below where nothing is left of its own.
+        """
         if ttl is None:
             return 0, 0
-        return self.chosen_policy(ttl, None).expiry_ms(self._entropy.random())
+        policy = self.kept_for(ttl)
+        return (-1, 0) if policy is None else policy.expiry_ms(self._entropy.random())
 
 
 def _check_seconds(name: str, given: Any, low: float, high: float) -> None:

@@ -288,7 +288,7 @@ class RequestBuilder:
         resolved = self.resolve_all(values)
         if len(set(resolved.values())) < len(resolved):
             raise InvalidKeyError("two of the keys name one entry, which can have one value only")
-        chosen, codec = self._kept_for(ttl), self.codec(type)
+        chosen, codec = self.kept_for(ttl), self.codec(type)
         if chosen is None:
             for key, full in resolved.items():  # what cannot be stored is refused, however long it is to live
                 self._item(full, values[key], codec, self.policy)
@@ -381,11 +381,11 @@ class RequestBuilder:
 
     def item(self, key: str, value: Any, ttl: AnyTtl | None, type: Any) -> Item | None:
         """One value to store; None where it has nothing left to live."""
-        codec, chosen = self.codec(type), self._kept_for(ttl)
+        codec, chosen = self.codec(type), self.kept_for(ttl)
         item = self._item(key, value, codec, chosen or self.policy)
         return None if chosen is None else item
 
-    def _kept_for(self, ttl: AnyTtl | None) -> Policy | None:
+    def kept_for(self, ttl: AnyTtl | None) -> Policy | None:
         """How a value is kept that is written; None where it has nothing left to live.
 
         Raises:

@@ -143,3 +143,35 @@ async def test_what_a_codec_finds_invalid_that_it_has_written_is_not_stored(worl
     assert world.cache.stats().unstorable == 1
     [warned] = world.take_log()
     assert "a loaded value is not cached" in warned
+
+
+@pytest.mark.parametrize(("type_", "value"), CASES, ids=["raw", "python", "compressed", "pydantic"])
+@runs(codecs=CODECS)
+async def test_every_primitive_gives_back_what_was_stored(world, type_, value):
+    """So an adapter for a framework, which stores what that has serialized, needs nothing else."""
+    cache = world.cache
+    assert await cache.add("k", value, type=type_, tags=["t"])
+    assert not await cache.add("k", value, type=type_)
+    found = await cache.lookup("k", type=type_)
+    assert (found.value, found.state, found.tags) == (value, "fresh", ("t",))
+    assert await cache.get("k", type=type_, renew=100) == value
+    version = await cache.swap("k", value, version=found.version, type=type_)
+    assert (await cache.lookup("k", type=type_)).version == version
+    assert await cache.update("k", lambda seen: seen, type=type_) == value
+    assert await cache.get_many(["k", "none"], type=type_) == {"k": value}
+    async with cache.mutate("m") as mutation:
+        mutation.set("m", value, type=type_)
+    assert await cache.get("m", type=type_) == value
+    seen = await cache.lookup("m", type=type_)
+    assert await cache.swap("m", value, version=seen.version, type=type_, ttl=0)
+    assert await cache.get("m", type=type_) is None
+    assert (await cache.invalidate("k")).existed is True
+
+
+@runs(codecs={None: PYTHON})
+async def test_numbers_are_counted_in_whatever_codec_they_are(world):
+    cache = world.cache
+    await cache.set("n", 1)
+    assert await cache.incr("n", 2) == 3
+    assert await cache.incr("n", 0.5) == 3.5
+    assert await cache.get("n") == 3.5

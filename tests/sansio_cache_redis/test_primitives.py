@@ -480,6 +480,42 @@ async def test_a_swap_replaces_the_very_value_that_was_seen(world):
 
 
 @runs()
+async def test_a_swap_with_nothing_left_to_live_removes_the_very_value_that_was_seen(world):
+    cache = world.cache
+    await cache.set("k", 1, tags=["users"])
+    seen = await cache.lookup("k")
+    later = await cache.swap("k", 2, version=seen.version)
+
+    assert await cache.swap("k", 3, version=seen.version, ttl=0) is None
+    assert await cache.get("k") == 2
+    assert await cache.swap("k", 3, version=later, ttl=0) is not None
+    assert world.raw.cell("k") is None
+    assert await cache.swap("k", 3, version=later, ttl=0) is None
+
+
+@runs()
+async def test_an_update_with_nothing_left_to_live_removes_what_it_was_given(world):
+    cache = world.cache
+    await cache.set("k", 1)
+    assert await cache.update("k", lambda value: value + 1, ttl=-5) == 2
+    assert world.raw.cell("k") is None
+    with pytest.raises(NoEntryError):
+        await cache.update("k", lambda value: value, ttl=0)
+
+
+@runs()
+async def test_a_removal_by_version_whose_answer_is_lost_is_unknown(world):
+    """Whether another has removed it cannot be told from the key that is gone."""
+    cache = world.cache
+    await cache.set("k", 1)
+    seen = await cache.lookup("k")
+    with cache.losing(SwapCell), pytest.raises(UnknownOutcomeError):
+        await cache.swap("k", 2, version=seen.version, ttl=0)
+    world.log.clear()
+    assert await cache.get("k") is None
+
+
+@runs()
 async def test_a_swap_does_not_bring_back_what_was_made_of_something_invalidated(world):
     cache = world.cache
     await cache.set("k", 1, tags=["users"])

@@ -323,8 +323,14 @@ STEPS = st.one_of(
     st.tuples(st.just("inspect"), keys),
     st.tuples(st.just("look and delete"), keys),
     st.tuples(st.just("claim"), keys, nonces, ttls, tags),
+    st.tuples(st.just("claim instead"), keys, nonces, ttls, numbers),
     st.tuples(
-        st.just("swap"), keys, numbers, nonces, st.sampled_from((0, *TTLS_MS)), st.sampled_from((0, 600_000))
+        st.sampled_from(("swap", "swap under an id")),
+        keys,
+        numbers,
+        nonces,
+        st.sampled_from((-1, 0, *TTLS_MS)),
+        st.sampled_from((0, 600_000)),
     ),
     st.tuples(st.just("touch"), keys, numbers, ttls, ttls, tags),
     st.tuples(st.just("take"), keys, nonces, ttls),
@@ -429,10 +435,16 @@ def take(pair, step):  # noqa: C901 - one case for each kind of step
             pair.ask(lambda _: DeleteKeys((key,), TIMEOUT_S, looks=True))
         case ("claim", key, nonce, hold_ms, tags):
             pair.ask(lambda _: ClaimCell(key, nonce, hold_ms, TIMEOUT_S, capturing(tags, 2 * hold_ms)))
-        case ("swap", key, number, nonce, hard_ms, soft_ms):
+        case ("claim instead", key, nonce, hold_ms, number):
+            pair.ask(
+                lambda place: ClaimCell(key, nonce, hold_ms, TIMEOUT_S, refused=pair.grant(number, place))
+            )
+        case (("swap" | "swap under an id") as how, key, number, nonce, hard_ms, soft_ms):
+            fill_id = b"" if how == "swap" else make_grant(nonce, 5)
+            ttls_ms = (hard_ms, soft_ms)
             pair.ask(
                 lambda place: SwapCell(
-                    key, pair.grant(number, place), nonce, hard_ms, soft_ms, SEALED, TIMEOUT_S
+                    key, pair.grant(number, place), nonce, *ttls_ms, SEALED, TIMEOUT_S, fill_id
                 )
             )
         case ("touch", key, number, ttl_ms, life_ms, tags):
@@ -552,6 +564,24 @@ BRANCHES = {
     "swap: what it had left to live": [
         ("plant", "ns:a", Kind.VALUE, None, 0, 600_000, NONCES[1], SEALED),
         ("swap", "ns:a", 0, NONCES[0], 0, 0),
+    ],
+    "swap: nothing takes the place of a value, and that once": [
+        ("plant", "ns:a", Kind.VALUE, None, 0, 600_000, NONCES[1], SEALED),
+        ("swap", "ns:a", 0, NONCES[0], -1, 0),
+        ("swap", "ns:a", 0, NONCES[0], -1, 0),
+        ("plant", "ns:b", Kind.VALUE, None, 0, -600_000, NONCES[1], SEALED),
+        ("swap", "ns:b", 1, NONCES[0], -1, 0),
+    ],
+    "swap: under an id that is known before": [
+        ("plant", "ns:a", Kind.VALUE, None, 0, 600_000, NONCES[1], TAGGED),
+        ("swap under an id", "ns:a", 0, NONCES[0], 0, 0),
+        ("swap under an id", "ns:a", 0, NONCES[0], 0, 0),
+    ],
+    "claim: instead of a value that is refused, and of no other": [
+        ("plant", "ns:a", Kind.VALUE, None, 0, 0, NONCES[1], SEALED),
+        ("plant", "ns:b", Kind.VALUE, None, 0, 0, NONCES[2], SEALED),
+        ("claim instead", "ns:a", NONCES[0], 300_000, 1),
+        ("claim instead", "ns:a", NONCES[0], 300_000, 0),
     ],
     "swap: without a soft expiry": [
         ("plant", "ns:a", Kind.VALUE, None, 0, 600_000, NONCES[1], SEALED),

@@ -166,7 +166,7 @@ class Primitives(CacheBase):
             value: What to store. Without a type, a plain JSON value.
             version: What `lookup` gave, or the last swap.
             ttl: How long it stays fresh: seconds, a timedelta, a tier or a policy; what the old value had
-                left where not given.
+                left where not given. Nothing, or less: the old value goes, and none takes its place.
             type: What the value is stored as.
 
         Raises:
@@ -203,7 +203,7 @@ class Primitives(CacheBase):
             function: Called with a copy of the value; it gives the new one.
             type: What the value is stored as.
             ttl: How long it stays fresh: seconds, a timedelta, a tier or a policy; what the old value had
-                left where not given.
+                left where not given. Nothing, or less: the old value goes, and none takes its place.
 
         Raises:
             InvalidKeyError: The key cannot be one.
