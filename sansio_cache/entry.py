@@ -389,6 +389,7 @@ class Contents(Struct, frozen=True):
         kind: 1 a value in JSON, 2 the answer that there is nothing, 3 a value of another codec.
         load_ms: How long its load took.
         versions: Its tags, with their versions before the load.
+        signature: What proves who has made it; empty where it is not asked for.
         payload: The encoded value.
     """
 
@@ -397,17 +398,24 @@ class Contents(Struct, frozen=True):
     kind: int
     load_ms: int
     versions: Versions
+    signature: bytes
     payload: bytes
 
 
-def contents_of(body: bytes) -> Contents | None:
-    """What a body says; None where that is nonsense. Whether a reader may have it says `weigh`."""
+def contents_of(body: bytes, *, is_signed: bool = False) -> Contents | None:
+    """What a body says; None where that is nonsense. Whether a reader may have it says `weigh`.
+
+    Args:
+        body: Of a cell.
+        is_signed: Whether a signature stands before the payload: a body does not say so itself.
+    """
     unpacked = _unpacked(body) if len(body) >= BODY_HEADER_BYTES else None
     if unpacked is None:
         return None
     check, fingerprint, kind, _, load_ms = _BODY.unpack_from(body)
     tags, at = unpacked
-    return Contents(check, fingerprint, kind, load_ms, tuple(tags.items()), body[at:])
+    begin = at + SIGNATURE_BYTES * is_signed
+    return Contents(check, fingerprint, kind, load_ms, tuple(tags.items()), body[at:begin], body[begin:])
 
 
 def copy_of(cell: Cell, codec: Codec[Any]) -> Any:

@@ -14,6 +14,7 @@ import attrs
 from sansio_cache.cell import GRANT_BYTES, NO_GRANT, Cell, Foreign, Kind, grant_us, parse_cell
 from sansio_cache.entry import Contents, MissReason, Servable, Unchecked, contents_of, load_ms_of, weigh
 from sansio_cache.keys import LOCK_MARKER
+from sansio_cache.signing import Signer
 from sansio_cache.tags import VERSION_BYTES, Versions, is_tag_key
 
 _NO_EXPIRY_MS = -1
@@ -113,6 +114,7 @@ def inspect(
     server_ms: int,
     versions: Versions | None = None,
     size_bytes: int | None = None,
+    signer: Signer | None = None,
 ) -> Inspection:
     """Say what a key is.
 
@@ -125,6 +127,7 @@ def inspect(
         versions: The tags of the entry with their current versions, `NO_VERSION` where there is none; None
             where they were not looked up.
         size_bytes: How long the whole string is, or may be, where `raw` is not all of it.
+        signer: Verifies entries that are signed, of which `raw` has to be all; None takes them as they are.
     """
     if raw is None:
         return Inspection(key=key, state=CellState.NONE)
@@ -149,7 +152,11 @@ def inspect(
         size_bytes=size,
     )
     is_cut = len(raw) < size
-    return common if cell.kind != Kind.VALUE else _valued(common, cell, server_ms, versions, is_cut=is_cut)
+    return (
+        common
+        if cell.kind != Kind.VALUE
+        else _valued(common, cell, server_ms, versions, is_cut=is_cut, signer=signer)
+    )
 
 
 def _unvalued(key: str, cell: Cell) -> CellState:
@@ -159,10 +166,16 @@ def _unvalued(key: str, cell: Cell) -> CellState:
 
 
 def _valued(
-    common: Inspection, cell: Cell, server_ms: int, versions: Versions | None, *, is_cut: bool
+    common: Inspection,
+    cell: Cell,
+    server_ms: int,
+    versions: Versions | None,
+    *,
+    is_cut: bool,
+    signer: Signer | None,
 ) -> Inspection:
-    contents = contents_of(cell.body)
-    verdict = weigh(cell, common.key, server_ms, versions or ())
+    contents = contents_of(cell.body, is_signed=signer is not None)
+    verdict = weigh(cell, common.key, server_ms, versions or (), signer)
     reason: MissReason | None = None
     if isinstance(verdict, Servable):
         fresh = CellState.NOTHING if verdict.is_absent else CellState.FRESH

@@ -10,8 +10,9 @@ from typing import Any, Final
 import msgspec
 
 from sansio_cache.codec import JSON
-from sansio_cache.entry import NOTHING
+from sansio_cache.entry import NOTHING, Contents
 from sansio_cache.inspection import CellState, Grant, Inspection
+from sansio_cache.signing import SIGNATURE_BYTES
 from sansio_cache.tags import VARIANT_OF, Versions
 from sansio_cache_cli.words import size, span
 
@@ -32,6 +33,7 @@ _MEANINGS: Final = {
 _REASONS: Final = {
     "tag": "one of its tags was invalidated",
     "corrupt": "its bytes make no sense",
+    "signature": "it is signed by no key that is known, or past the life that was signed",
     "key_check": "it was stored for another key, and copied or renamed",
 }
 _KINDS: Final = {JSON: "JSON", NOTHING: "nothing", 3: "of another codec than JSON"}
@@ -64,7 +66,8 @@ def sentences(found: Inspection, current: Versions = ()) -> list[tuple[str, str]
         said.append(("type", f"fingerprint {contents.fingerprint.hex()}{_untyped(contents.fingerprint)}"))
         said += [("tag", tag_text(tag, holds=holds)) for tag, holds in tags_of(found, current)]
         kind = _KINDS.get(contents.kind, f"kind {contents.kind}")
-        said.append(("payload", f"{kind}, {size(len(contents.payload))}"))
+        payload, signed = _payload(contents)
+        said.append(("payload", f"{kind}, {size(len(payload))}{signed}"))
     elif found.state is CellState.FOREIGN:
         said.append(("size", size(found.size_bytes)))
     return said
@@ -91,13 +94,36 @@ def payload_text(found: Inspection) -> str:
     contents = found.contents
     if contents is None or contents.kind == NOTHING:
         return ""
+    payload, _ = _payload(contents)
     if contents.kind == JSON:
         try:
-            return msgspec.json.format(contents.payload, indent=2).decode()
+            return msgspec.json.format(payload, indent=2).decode()
         except (msgspec.MsgspecError, UnicodeDecodeError):
             pass  # cut short, or nonsense
-    first = contents.payload[:_SHOWN_BYTES]
-    return first.hex(" ") + (" …" if len(contents.payload) > _SHOWN_BYTES else "")
+    return payload[:_SHOWN_BYTES].hex(" ") + (" …" if len(payload) > _SHOWN_BYTES else "")
+
+
+def _payload(contents: Contents) -> tuple[bytes, str]:
+    """The payload, and what is known of its signature.
+
+    An entry does not say whether it is signed. Where no key is known, JSON that begins after as many bytes as
+    a signature has is taken for a signed one's.
+    """
+    if contents.signature:
+        return contents.payload, ", signed"
+    if contents.kind == JSON and not _is_json(contents.payload):
+        rest = contents.payload[SIGNATURE_BYTES:]
+        if _is_json(rest):
+            return rest, ", signed as it seems; not verified, as $SANSIO_CACHE_SIGNING_KEYS has no key"
+    return contents.payload, ""
+
+
+def _is_json(payload: bytes) -> bool:
+    try:
+        msgspec.json.decode(payload, type=msgspec.Raw)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return False
+    return bool(payload)
 
 
 def plain(found: Inspection, current: Versions = ()) -> dict[str, Any]:
@@ -117,13 +143,14 @@ def plain(found: Inspection, current: Versions = ()) -> dict[str, Any]:
         "version": found.stored_by.id.hex() if found.stored_by else None,
     }
     if contents is not None:
+        payload, _ = _payload(contents)
         told |= {
             "load_s": contents.load_ms / 1000,
             "fingerprint": contents.fingerprint.hex(),
             "kind": _KINDS.get(contents.kind, str(contents.kind)),
             "tags": [{"tag": tag, "holds": holds} for tag, holds in tags_of(found, current)],
-            "payload_bytes": len(contents.payload),
-            "payload": _decoded(contents.kind, contents.payload),
+            "payload_bytes": len(payload),
+            "payload": _decoded(contents.kind, payload),
         }
     return told
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 import sys
+from functools import partial
 from typing import Any
 
-from redis.exceptions import NoPermissionError
+from redis.exceptions import MovedError, NoPermissionError
 
 from sansio_cache import KeyBuilder
 from sansio_cache.cell import Cell, parse_cell
@@ -56,21 +57,27 @@ def look(server: Server, key: str, most_bytes: int) -> tuple[Inspection, Version
     time, raw, left_ms, length = server.ask(
         (b"TIME",), (b"GETRANGE", name, b"0", b"%d" % (most_bytes - 1)), (b"PTTL", name), (b"STRLEN", name)
     )
+    if isinstance(raw, MovedError):
+        raise CommandError(f"{printable(key)} is on another node of the cluster: {raw.host}:{raw.port}")
+    if isinstance(raw, NoPermissionError):
+        raise server.refusal("GETRANGE", raw, "inspect")
     for command, reply in (("TIME", time), ("PTTL", left_ms)):
         if isinstance(reply, Exception):
             raise server.refusal(command, reply, "inspect")
-    if isinstance(raw, NoPermissionError):
-        raise server.refusal("GETRANGE", raw, "inspect")
     server_ms = int(time[0]) * 1000 + int(time[1]) // 1000
     is_there = left_ms != -2
     head = (b"" if isinstance(raw, Exception) else bytes(raw)) if is_there else None
     size = length if isinstance(length, int) else None  # a user of the cache alone may not ask
-    first = inspect(key, head, left_ms=left_ms, server_ms=server_ms, size_bytes=size)
+    is_whole = size is not None and head is not None and len(head) == size
+    signer = server.config.signer if is_whole else None
+    look_again = partial(
+        inspect, key, head, left_ms=left_ms, server_ms=server_ms, size_bytes=size, signer=signer
+    )
+    first = look_again()
     if first.contents is None or not first.contents.versions:
         return first, ()
     current = _versions(server, key, [tag for tag, _ in first.contents.versions])
-    found = inspect(key, head, left_ms=left_ms, server_ms=server_ms, size_bytes=size, versions=current)
-    return found, current
+    return look_again(versions=current), current
 
 
 def _versions(server: Server, key: str, tags: list[str]) -> Versions:

@@ -6,7 +6,7 @@ import ipaddress
 import socket
 from urllib.parse import SplitResult, urlsplit
 
-from sansio_cache.url import MEMORY, read_url
+from sansio_cache.url import MEMORY, host_and_port, read_url
 from sansio_cache_cli.failures import MISUSED, CommandError
 
 _REMEDY = "a load test asks this machine only: --allow-remote asks another of yours"
@@ -35,9 +35,10 @@ def check_store(url: str, *, allow_remote: bool) -> None:
     store = read_url(url)
     if allow_remote or store.scheme in (MEMORY, "unix"):
         return
-    host = store.place.rpartition(":")[0].strip("[]")
-    if not is_loopback(host):
-        raise CommandError(f"{store.place} is not this machine, and {_REMEDY}", MISUSED)
+    for place in store.seeds or (store.place,):
+        host, _ = host_and_port(place)
+        if not is_loopback(host):
+            raise CommandError(f"{place} is not this machine, and {_REMEDY}", MISUSED)
 
 
 def check_page(url: str, *, allow_remote: bool) -> SplitResult:

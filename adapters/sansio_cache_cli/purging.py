@@ -10,21 +10,23 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from sansio_cache.url import read_url
 from sansio_cache_cli.failures import MISUSED, OK, CommandError
 from sansio_cache_cli.output import Screen, print_json
 from sansio_cache_cli.sampling import no_such_namespace
-from sansio_cache_cli.server import Server
+from sansio_cache_cli.server import Server, config_of
 from sansio_cache_cli.words import printable
 from sansio_cache_redis.sync import Cache
 
 
 def purge(options: argparse.Namespace) -> int:
     """Remove the keys of a namespace that match a pattern; returns the exit status."""
-    with Server(options.url, options.namespace, options.timeout) as server:
-        is_there = any(any(page) for page in server.scan(server.config.keys.everything()))
-        if not is_there:
-            raise no_such_namespace(server, options.namespace)
-        config, place = server.config, server.where.place
+    store = read_url(options.url)
+    if not store.is_cluster:
+        with Server(options.url, options.namespace, options.timeout) as server:
+            if not any(any(page) for page in server.scan(server.config.keys.everything())):
+                raise no_such_namespace(server, options.namespace)
+    config, place = config_of(options.url, options.namespace, options.timeout), store.place
     with Cache.from_config(config) as cache:
         with _bar("counting", None) as move:
             counted = cache.delete_pattern(options.pattern, dry_run=True, progress=move)

@@ -6,6 +6,7 @@ words of the cache: where the server is, and no password.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
 from types import TracebackType
@@ -19,12 +20,33 @@ from sansio_cache.url import MEMORY, read_url
 from sansio_cache_cli.failures import MISUSED, CommandError
 from sansio_cache_redis.calls import Args
 from sansio_cache_redis.connections.redispy import pack
-from sansio_cache_redis.connections.settings import blocking_factory, where_of
 from sansio_cache_redis.connections.wires import Wire, blocking_wire
 from sansio_cache_redis.errors import ERRORS, as_opening_failure
 from sansio_cache_redis.reasons import reason_of, said
+from sansio_cache_redis.topology.ways import connecting
 
+_SIGNING_VARIABLE: Final = "SANSIO_CACHE_SIGNING_KEYS"
 _LONGEST_REPLY_BYTES: Final = 64 * 2**20
+
+
+def config_of(url: str, namespace: str, timeout_s: float) -> CacheConfig:
+    """The configuration of a cache that has time: nobody waits for a page.
+
+    Keys that entries are signed with come from the environment: arguments stand in the list of processes.
+
+    Raises:
+        ConfigurationError: The URL cannot be used.
+        InvalidKeyError: The namespace cannot be used.
+    """
+    signing_keys = os.environ.get(_SIGNING_VARIABLE, "")
+    known = CacheConfig.from_env({_SIGNING_VARIABLE: signing_keys}, namespace=namespace).signing_keys
+    return CacheConfig.from_options(
+        namespace=namespace,
+        url=url,
+        connect_timeout_s=timeout_s,
+        operation_timeout_s=timeout_s,
+        signing_keys=known,
+    )
 
 
 class Server:
@@ -41,17 +63,22 @@ class Server:
     """
 
     def __init__(self, url: str, namespace: str, timeout_s: float) -> None:
-        if read_url(url).scheme == MEMORY:
+        store = read_url(url)
+        if store.is_cluster:
+            raise CommandError(
+                "this looks at one server, and the URL names a cluster: give the URL of a node, "
+                f"redis://{store.seeds[0]}, one after the other",
+                MISUSED,
+            )
+        if store.scheme == MEMORY:
             raise CommandError(
                 "memory:// is the memory of the process that has it: give the URL of a server, redis://…",
                 MISUSED,
             )
-        self.config = CacheConfig.from_options(
-            namespace=namespace, url=url, connect_timeout_s=timeout_s, operation_timeout_s=timeout_s
-        )
+        self.config = config_of(url, namespace, timeout_s)
         self._timeout_s = timeout_s
-        self.where = where_of(self.config.redis, None)
-        self._connection = blocking_factory(self.config.redis)()
+        make_connection, self.where = connecting(self.config.redis)
+        self._connection = make_connection()
         self._wire: Wire | None = None
 
     def __enter__(self) -> Self:

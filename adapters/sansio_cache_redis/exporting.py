@@ -30,9 +30,9 @@ from sansio_cache.signals import let_through
 from sansio_cache.stats import CacheStats
 from sansio_cache.url import MEMORY, read_url
 from sansio_cache_redis.connections.redispy import exchange_publicly, pack
-from sansio_cache_redis.connections.settings import blocking_factory, where_of
 from sansio_cache_redis.errors import as_opening_failure
 from sansio_cache_redis.reasons import reason_of
+from sansio_cache_redis.topology.ways import connecting
 from sansio_cache_runtime.cache_base import CacheBase
 
 logger: Final = logging.getLogger("sansio_cache")
@@ -124,8 +124,7 @@ class StatsExport:
         self._every_s = every_s
         self._name = name
         self._channel = stats_channel(config.namespace)
-        self._make_connection = blocking_factory(config.redis)
-        self._where = where_of(config.redis, None)
+        self._make_connection, self._where = connecting(config.redis)
         self._is_over = threading.Event()
         self._has_failed = False
         self._thread = threading.Thread(target=self._run, name="sansio-cache-exporting", daemon=True)

@@ -17,5 +17,6 @@ COMMANDS: Final = {
     "inspect": "decode one key: state, age, tags, grant, payload",
     "purge": "remove the keys of a namespace that match a pattern",
     "load": "ask a server, or a web page of yours, by many callers at once, and measure",
+    "export-dashboard": "print a dashboard for Grafana, or rules for alerts",
 }
 """What each does, by name, in the order of the help text. The module has the name with `_` for `-`."""

@@ -6,8 +6,14 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from sansio_cache.config import RedisConfig
+from sansio_cache.url import read_url
 from sansio_cache_redis.connections.opener import StartThread
-from sansio_cache_redis.connections.sentinel import sentinel_settings
+from sansio_cache_redis.connections.sentinel import (
+    Sentinels,
+    blocking_to_primary,
+    find_primary,
+    sentinel_settings,
+)
 from sansio_cache_redis.connections.settings import asyncio_factory, blocking_factory, where_of
 from sansio_cache_redis.reasons import Where
 from sansio_cache_redis.topology.sentinel import SentinelWatch
@@ -63,6 +69,22 @@ class WayOfUrl:
 
     def close(self, *, wait: bool) -> None:
         """Nothing runs for it."""
+
+
+def connecting(config: RedisConfig) -> tuple[Callable[[], Any], Where]:
+    """A function that makes blocking connections for whoever needs one beside a cache, and where they lead.
+
+    Of sentinels that is the primary, found as each is opened; of a cluster the node that its URL names first.
+
+    Raises:
+        ConfigurationError: The URL, or an option in it, cannot be used.
+    """
+    sentinels = sentinel_settings(config, None)
+    if sentinels is not None:
+        known = Sentinels(sentinels)
+        return blocking_to_primary(sentinels, lambda: find_primary(sentinels, known)), sentinels.where
+    url = read_url(config.url)
+    return blocking_factory(config, url.seeds[0] if url.is_cluster else ""), where_of(config, None)
 
 
 def way_to(config: RedisConfig, client: Any | None, start_thread: StartThread) -> Way | None:

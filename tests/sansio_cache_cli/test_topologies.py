@@ -1,0 +1,88 @@
+"""The command at sentinels, at clusters, and where entries are signed."""
+
+from __future__ import annotations
+
+import pytest
+
+from sansio_cache_redis.exporting import export_stats, stats_channel
+from sansio_cache_redis.sync import Cache
+from support.clusters import ClusterServers
+from support.sentinels import Watched
+
+
+def test_at_sentinels_the_primary_is_looked_at(run):
+    with Watched() as watched, Cache.from_url(watched.url, namespace="shop") as cache:
+        cache.wait_ready(30)
+        assert cache.set("user:1", 1, strict=True)
+        arguments = ("--url", watched.url, "--namespace", "shop", "--json")
+        assert run("inspect", "user:1", *arguments).json()["payload"] == 1
+        found = run("check", *arguments).json()["verdicts"]
+        assert any("primary" in each["said"] for each in found if each["name"] == "server")
+        assert run("purge", "user:*", "--yes", *arguments).json()["removed"] == 1
+
+
+def test_no_sentinel_that_answers_is_one_line(run):
+    ran = run("check", "--url", "redis+sentinel://127.0.0.1:1/service/0", "--namespace", "shop")
+    assert (ran.status, len(ran.err.splitlines())) == (1, 1)
+    assert "sentinel" in ran.err
+
+
+@pytest.fixture
+def cluster(cluster_servers: ClusterServers, namespace):
+    with Cache.from_url(cluster_servers.url, namespace=namespace, operation_timeout_s=5) as cache:
+        cache.wait_ready(30)
+        yield cluster_servers, cache
+        cache.clear()
+
+
+def test_at_a_cluster_what_looks_at_one_server_says_which_url_to_give(run, cluster, namespace):
+    servers, cache = cluster
+    for command in (("check",), ("ttl",), ("keys", "*"), ("inspect", "a"), ("top",), ("monitor",)):
+        ran = run(*command, "--url", servers.url, "--namespace", namespace)
+        assert (ran.status, "give the URL of a node" in ran.err) == (2, True)
+    cache.set_many({f"k{number}": number for number in range(30)})
+    told = []
+    for node in servers.primaries:
+        ran = run("inspect", "k1", "--url", node.url, "--namespace", namespace, "--json")
+        told.append(ran.status)
+        assert ran.status == 0 or "is on another node of the cluster: 127.0.0.1:" in ran.err
+    assert sorted(told) == [0, 1, 1]
+    listed = [
+        run("keys", "*", "--url", node.url, "--namespace", namespace, "--json") for node in servers.primaries
+    ]
+    assert sum(ran.out.count("\n") for ran in listed) == 30
+
+
+def test_at_a_cluster_all_nodes_are_purged_and_loaded_and_programs_tell(run, cluster, namespace):
+    servers, cache = cluster
+    cache.set_many({f"k{number}": number for number in range(30)})
+    ran = run("purge", "*", "--yes", "--url", servers.url, "--namespace", namespace, "--json")
+    assert ran.json()["removed"] == 30
+    figures = run("load", "--url", servers.url, "--requests", "200", "--callers", "4", "--json").json()
+    assert (figures["requests"], figures["errors"]) == (200, {})
+    ear = servers.primaries[-1].client().pubsub()
+    ear.subscribe(stats_channel(namespace).decode())
+    with export_stats(cache, every_s=0.1):
+        messages = (ear.get_message(timeout=10) for _ in range(100))
+        assert any(message and message["type"] == "message" for message in messages)
+    ear.close()
+
+
+def test_a_signed_entry_is_verified_where_a_key_is_known_and_shown_where_none_is(
+    run, redis_url, namespace, monkeypatch
+):
+    keys = ["a-key-of-at-least-sixteen-bytes", "another-key-of-sixteen-bytes"]
+    with Cache.from_url(
+        redis_url, namespace=namespace, signing_keys=keys[:1], operation_timeout_s=5
+    ) as cache:
+        assert cache.set("a", {"x": 1}, strict=True)
+        arguments = ("inspect", "a", "--url", redis_url, "--namespace", namespace)
+        ran = run(*arguments)
+        assert "signed as it seems; not verified" in ran.out
+        assert '"x": 1' in ran.out
+        for known, state in ((keys[0], "fresh"), (keys[1], "refused")):
+            monkeypatch.setenv("SANSIO_CACHE_SIGNING_KEYS", known)
+            ran = run(*arguments, "--json")
+            assert (ran.json()["state"], ran.json()["payload"]) == (state, {"x": 1})
+            assert known not in run(*arguments).out
+        cache.clear()
