@@ -8,6 +8,8 @@ from collections.abc import Callable
 from typing import Any
 
 import attrs
+from rich.table import Table
+from rich.text import Text
 
 from sansio_cache.url import read_url
 from sansio_cache_cli.failures import FOUND, OK, CommandError
@@ -49,11 +51,20 @@ def check(options: argparse.Namespace) -> int:
 
 def _show(found: list[Verdict]) -> None:
     screen = Screen()
+    rows = Table.grid(padding=(0, 1))
     for each in found:
-        level = (f"{each.level:<8}", _STYLES[each.level])
-        screen.say(level, (f"{each.name:<12}", "bold"), printable(each.said))
+        level, name = (f"{each.level:<8}", _STYLES[each.level]), (f"{each.name:<12}", "bold")
+        said, remedy = printable(each.said), ("do: ", "dim")
+        rows.add_row(Text(*level), Text(*name), Text(said))
         if each.remedy:
-            screen.say(" " * 20, ("do: ", "dim"), printable(each.remedy))
+            rows.add_row("", "", Text.assemble(remedy, printable(each.remedy)))
+        if screen.is_terminal:
+            continue
+        screen.say(level, name, said)
+        if each.remedy:
+            screen.say(" " * 20, remedy, printable(each.remedy))
+    if screen.is_terminal:
+        screen.print(rows)
 
 
 def facts_of(

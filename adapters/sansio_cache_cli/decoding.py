@@ -6,6 +6,7 @@ What is in a store may be anybody's: all of it is made printable where it is pri
 from __future__ import annotations
 
 from typing import Any, Final
+from urllib.parse import unquote
 
 import msgspec
 
@@ -82,7 +83,8 @@ def tags_of(found: Inspection, current: Versions) -> list[tuple[str, bool | None
 
 def tag_text(tag: str, *, holds: bool | None) -> str:
     """A tag in words."""
-    kind, _, name = tag.partition(":")
+    kind, _, escaped = tag.partition(":")
+    name = unquote(escaped)
     shown = {"t": name, "g": f"generation of {name}"}.get(kind, tag)
     if tag == VARIANT_OF:
         shown = "variant of what another program version stored"

@@ -24,6 +24,7 @@ from sansio_cache.inspection import CellState, Inspection, inspect
 from sansio_cache.keys import KeyBuilder
 from sansio_cache.tags import NO_VERSION, Versions, is_tag_key, tag_key
 from sansio_cache_cli.monitored import Monitored
+from sansio_cache_cli.words import exact, size
 from sansio_cache_redis.primitive_scripts import PRIMITIVES
 from sansio_cache_redis.scripts import ALL
 
@@ -312,8 +313,8 @@ class Follower:
 
     def _fill_words(self, key: str, now_ms: int, raw: bytes) -> str:
         held = self._held.get(key)
-        life = f", for {(held.until_ms - now_ms) / 1000:g} s" if held and held.until_ms else ""
-        return f"{len(raw):,} bytes{life}"
+        life = f", for {exact((held.until_ms - now_ms) / 1000)}" if held and held.until_ms else ""
+        return f"{size(len(raw))}{life}"
 
     # Scripts.
 

@@ -7,7 +7,6 @@ comes in faster than it can be shown is dropped, and counted.
 from __future__ import annotations
 
 import argparse
-import sys
 import threading
 import time
 from collections import Counter, deque
@@ -52,7 +51,8 @@ def monitor(options: argparse.Namespace) -> int:
     ):
         shown = _Shown(options, str(watched.config.keys.glob(options.pattern)).encode())
         server_ms = asked.clock_ms()
-        print(_WARNING.format(seconds=options.seconds), file=sys.stderr, flush=True)
+        beside = Screen(stderr=True)
+        beside.say(_WARNING.format(seconds=options.seconds))
         watched.asked((b"MONITOR",), "monitor")
         began_s = time.monotonic()
         stream = _Stream(watched, options.namespace)
@@ -67,7 +67,7 @@ def monitor(options: argparse.Namespace) -> int:
             stream.stop()
         follower.settle()
         shown.show(follower.happened())
-        shown.sum_up(stream.dropped)
+        shown.sum_up(beside, stream.dropped)
     return OK
 
 
@@ -181,12 +181,11 @@ class _Shown:
             (f"  {printable(each.client)}", "dim"),
         )
 
-    def sum_up(self, dropped: int) -> None:
+    def sum_up(self, beside: Screen, dropped: int) -> None:
         """Say how much was shown of what, and what was not."""
         sums = ", ".join(f"{count:,} {what}" for what, count in self._counts.most_common()) or "nothing"
-        print(f"sansio-cache: {sums}", file=sys.stderr)
+        beside.say(f"sansio-cache: {sums}")
         if dropped:
-            print(
-                f"sansio-cache: {dropped:,} commands came faster than they could be shown, and are left out",
-                file=sys.stderr,
+            beside.say(
+                f"sansio-cache: {dropped:,} commands came faster than they could be shown, and are left out"
             )

@@ -30,8 +30,8 @@ def print_json(value: Any) -> None:
 class Screen(Console):
     """What is printed to. Nothing in a text is taken for markup, or coloured by itself."""
 
-    def __init__(self) -> None:
-        super().__init__(highlight=False, markup=False, emoji=False)
+    def __init__(self, *, stderr: bool = False) -> None:
+        super().__init__(stderr=stderr, highlight=False, markup=False, emoji=False)
 
     def say(self, *parts: str | Text | tuple[str, str]) -> None:
         """Print a line: texts, or pairs of a text and its style. Only a terminal breaks it."""

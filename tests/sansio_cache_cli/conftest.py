@@ -9,10 +9,8 @@ import attrs
 import pytest
 
 from sansio_cache_cli.main import main
-from support.keyspaces import fill_namespace
+from screens import shop
 from support.servers import Server
-
-KEYS = 50_000
 
 
 @pytest.fixture(autouse=True)
@@ -25,8 +23,7 @@ def no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="session")
 def full_server() -> Iterator[Server]:
     """A server with 50,000 entries of the namespace `shop`, for tests that leave them there."""
-    with Server.start(args=["--maxmemory", "1gb", "--maxmemory-policy", "allkeys-lfu"]) as server:
-        fill_namespace(server.client(), "shop", KEYS)
+    with shop() as server:
         yield server
 
 
