@@ -42,6 +42,7 @@ nitpick_ignore_regex = [
     ("py:class", r"sansio_cache_runtime\.sync\.background\.Background"),
     ("py:class", r"sansio_cache\.exploring\.(schedules\.Chooser|glancing\.Kinds)"),
     ("py:class", r"sansio_cache\.waits\.Waits"),
+    ("py:class", r"sansio_cache_runtime\.cache_base\.CacheBase"),
 ]
 
 myst_heading_anchors = 3

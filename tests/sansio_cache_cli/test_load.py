@@ -123,7 +123,7 @@ def test_a_server_that_is_not_there_is_one_line(run, monkeypatch):
 
 
 def test_ctrl_c_ends_it_with_what_was_measured_and_no_key(redis_url, redis_client):
-    arguments = ("load", "--url", redis_url, "--requests", "1000000", "--seconds", "300")
+    arguments = ("load", "--url", redis_url, "--requests", "1000000", "--seconds", "300", "--callers", "2")
     with Terminal(arguments) as terminal:
         terminal.wait_for(lambda text: "callers ━" in text and "0/1000000" not in text)
         terminal.type("\x03")

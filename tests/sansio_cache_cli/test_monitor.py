@@ -245,19 +245,6 @@ def test_events_are_an_object_a_line_for_programs_and_end_when_there_were_enough
     assert "1 miss, 1 grant, 1 fill" in ran.err
 
 
-def test_a_terminal_shows_events_until_ctrl_c(cache, redis_url, redis_client, namespace):
-    arguments = ("monitor", "--url", redis_url, "--namespace", namespace, "--seconds", "600")
-    with Terminal(arguments) as terminal:
-        wait_until(lambda: is_monitored(redis_client))
-        cache.get_or_load("user:1", lambda: 1)
-        terminal.wait_for(lambda text: " fill  " in text)
-        terminal.type("\x03")
-        assert terminal.end() == 0
-        assert "Traceback" not in terminal.text
-        assert "sansio-cache: 1 miss, 1 grant, 1 fill" in terminal.text
-    wait_until(lambda: not is_monitored(redis_client))
-
-
 def test_without_the_permission_it_is_one_line_with_what_to_grant(run, full_server):
     client = full_server.client()
     client.execute_command("ACL", "SETUSER", "watcher", "on", ">secret-pw", "~*", "&*", "+@all", "-monitor")

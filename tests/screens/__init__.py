@@ -81,8 +81,10 @@ def capture(name: str, server: Server) -> str:
                 text = _ended(["inspect", "user:7:profile"], lines=40, env=env)
             case "top":
                 text = _top(cache, env)
+                cache.delete_pattern("page:*")
             case "monitor":
                 text = _monitored(cache, client, env)
+                cache.delete("user:ada")
             case "purge":
                 text = _purged(env)
                 fill_namespace(client, "shop", range(0, KEYS, 5))
@@ -93,7 +95,7 @@ def capture(name: str, server: Server) -> str:
                     "health": ["health"],
                     "ttl": ["ttl"],
                     "keys": ["keys", "user:12*", "--most", "5"],
-                    "load": ["load", "--seconds", "1.5", "--callers", "8", "--url", server.url],
+                    "load": ["load", "--requests", "20000", "--ttl", "0.2", "--url", server.url],
                 }
                 text = _ended(arguments[name], lines=60, env=env)
     return text.replace(f"127.0.0.1:{server.port}", SHOWN_PLACE)
