@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 
 import promql_parser
 import pytest
@@ -135,3 +136,8 @@ def test_every_alert_says_how_bad_it_is_and_what_to_do(exported):
         assert set(rule["annotations"]) == {"summary", "description"}
         named = set(re.findall(r"\$labels\.(\w+)", " ".join(rule["annotations"].values())))
         assert named <= grouped_by(rule["expr"]), rule["alert"]
+
+
+def test_the_page_has_a_row_for_each_alert():
+    page = (Path(__file__).parents[2] / "docs" / "howto" / "monitor-with-prometheus.md").read_text()
+    assert re.findall(r"^\| `(SansioCache\w+)` \|", page, re.MULTILINE) == [rule["alert"] for rule in RULES]
