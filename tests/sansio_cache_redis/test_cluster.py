@@ -171,6 +171,7 @@ def test_a_map_that_contradicts_itself_or_is_empty_changes_nothing():
 def test_a_server_that_is_no_cluster_has_all_keys():
     cluster = Cluster([SEED])
     cluster.take_single(SEED)
+    assert cluster.only == SEED
     assert cluster.is_known
     assert cluster.part_of(KEY) == SEED
     assert cluster.take(map_of(), SEED), "and it may be one later"
@@ -215,6 +216,7 @@ class Redirections(RuleBasedStateMachine):
     def agrees(self):
         cluster = self.cluster
         assert len(cluster.owners) == SLOTS
+        assert cluster.only == (cluster.owners[0] if len(set(cluster.owners)) == 1 else "")
         assert cluster.nodes == (frozenset(cluster.owners) if cluster.changes else frozenset())
         assert sorted(cluster.nodes - {NOBODY}) == sorted(
             set(Cluster.candidates(cluster, self.now_s)) - {SEED}

@@ -9,13 +9,14 @@ core asks again; `Cluster` says where.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from time import monotonic
 from typing import Any, Final, Generic, Protocol, TypeVar
 
 import attrs
 from redis.exceptions import AskError, ClusterDownError, MovedError
 
-from sansio_cache.commands import DeleteKeys, Ping, ReadCell, ScanKeys, StoreCommand
+from sansio_cache.commands import DeleteKeys, Ping, ScanKeys, StoreCommand
 from sansio_cache.config import CacheConfig
 from sansio_cache.events import FailureKind, KeysFound, Ponged, StoreEvent, StoreFailed
 from sansio_cache.health import Health
@@ -103,6 +104,7 @@ class ClusterBase(Generic[N]):
         make_node: Makes the backend of a node.
         start_thread: Starts the threads that fetch the map and that listen.
         clock: The local monotonic clock, in seconds.
+        reach: Has something done where connections may be closed: in the event loop, where there is one.
     """
 
     def __init__(
@@ -113,7 +115,9 @@ class ClusterBase(Generic[N]):
         make_node: Callable[[NodeSettings], N],
         start_thread: StartThread,
         clock: Callable[[], float],
+        reach: Callable[[Callable[[], object]], object],
     ) -> None:
+        self._reach = reach
         self.place = settings.where.place
         """Where the cluster is, for messages."""
         self.address = settings.where.address
@@ -131,7 +135,7 @@ class ClusterBase(Generic[N]):
         self._lock = process_lock()
         self._listened = 0
         self.keeper = MapKeeper(
-            cluster, lambda address: settings.blocking(address)(), start_thread, self._forget_probes
+            cluster, lambda address: settings.blocking(address)(), start_thread, self._has_changed
         )
         self.listener: Listener | None = WakeListener(self._connection_to_any, config.namespace, start_thread)
         """Tells waiters of changes."""
@@ -203,13 +207,6 @@ class ClusterBase(Generic[N]):
         """The addresses of the nodes that own slots."""
         return sorted(self.cluster.nodes - {NOBODY})
 
-    def _plain(self, command: StoreCommand) -> N | None:
-        """The node of a read that concerns nobody else, as nearly all do; None where it takes more."""
-        cluster = self.cluster
-        if type(command) is ReadCell and not (command.tags or cluster.asking):
-            return self._nodes.get(cluster.owners[slot_of(command.key)])
-        return None
-
     def _pieces(self, command: StoreCommand) -> list[Piece] | StoreEvent:
         """What each node is asked of a command; or the answer, where nobody has to be asked."""
         now_s = self._clock()
@@ -269,10 +266,13 @@ class ClusterBase(Generic[N]):
                 return key.encode()
         return b""
 
-    def _forget_probes(self) -> None:
-        """There is a new map: what was in a node's slots may be elsewhere."""
+    def _has_changed(self) -> None:
+        """There is a new map: what was in a node's slots may be elsewhere. On the keeper's thread."""
         for dialect in tuple(self._dialects.values()):
             dialect.probe = b""
+        for address, node in tuple(self._nodes.items()):
+            if address not in self.cluster.nodes:
+                self._reach(partial(node.distrust, ONE_PART))  # it will not be asked again, or is asked anew
 
     def _page(self, command: ScanKeys, now_s: float) -> list[Piece] | StoreEvent:
         """The node whose keys are scanned now: one after the other, in the order of their addresses."""

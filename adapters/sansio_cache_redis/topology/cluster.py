@@ -66,6 +66,8 @@ class Cluster:
     """The address of the owner of each slot."""
     nodes: frozenset[str] = attrs.field(default=frozenset(), init=False)
     """The owners, once each."""
+    only: str = attrs.field(default="", init=False)
+    """The owner, where one has all slots: then it does not matter which slot a key is in."""
     is_known: bool = attrs.field(default=False, init=False)
     """Whether any node has given a map yet."""
     asking: dict[str, tuple[str, float]] = attrs.field(factory=dict, init=False)
@@ -204,8 +206,10 @@ class Cluster:
 
     def _take(self, owners: list[str]) -> None:
         self.changes += owners != self.owners
-        self.owners = owners
+        self.only = ""
         nodes = frozenset(owners)
+        self.only = owners[0] if len(nodes) == 1 else ""
+        self.owners = owners
         self.nodes = nodes
         for address in tuple(self.failing):
             if address not in nodes and address not in self.seeds:
