@@ -4,6 +4,7 @@ Each test runs in every place, and what it left there (commands, counters, store
 left on threads and memory: see `support.runtimes`.
 """
 
+import os
 import re
 import threading
 import traceback
@@ -52,7 +53,9 @@ from support.servers import can_compare
 
 pytestmark = pytest.mark.servers
 
-runs = partial(runs_in, EVERYWHERE + THIRD_PARTY + ON_CLUSTER)
+# On a cluster all of it in the night and on every server of the matrix, and a part of it in every run.
+THOROUGH = os.environ.get("SANSIO_CACHE_NIGHTLY") == "1"
+runs = partial(runs_in, EVERYWHERE + THIRD_PARTY + (ON_CLUSTER if THOROUGH else ()))
 
 # A stale value is not served at once: callers wait for the fresh one, and have it where that fails.
 STALE = Policy(ttl=0.05, jitter=NO_JITTER, stale_for_s=600, on_wait_timeout="stale", wait_s=0.05)
