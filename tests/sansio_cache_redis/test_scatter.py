@@ -194,3 +194,12 @@ def test_what_concerns_a_partition_of_a_queue_goes_to_the_node_that_has_all_of_i
     assert {slot_of(key) for key in (stream_of(root), lease_of(root), hold_of(root, "n:{x}"))} == {
         slot_of(root)
     }
+
+
+def test_a_command_about_a_queue_goes_to_the_node_that_has_its_partition():
+    root = root_of("n:", "orders", 3)
+    command = MeasureQueue(root, T)
+    [piece] = scatter(command, slot_of)
+    assert (piece.address, piece.command) == (slot_of(root), command)
+    keys = [stream_of(root), lease_of(root), hold_of(root, "n:user:7")]
+    assert {slot_of(key) for key in keys} == {slot_of(root)}
