@@ -145,6 +145,37 @@ def _on_server(session: nox.Session, server: str) -> None:
     )
 
 
+# At full size: so many simulated operations, sequences of commands a server, cancellations a backend.
+NIGHT = {
+    "SANSIO_CACHE_NIGHTLY": "1",
+    "SANSIO_CACHE_SIMULATE": "10000000",
+    "SANSIO_CACHE_EXAMPLES": "20000",
+    "SANSIO_CACHE_CANCELLATIONS": "100000",
+}
+
+
+@nox.session
+def nightly(session: nox.Session) -> None:
+    """What the tests explore, simulate, compare and cancel, at full size. Some hours on two cores.
+
+    `nox -s nightly -- 0.01` runs a hundredth of what is counted, to try it. Seeds are printed.
+    """
+    _install_tests(session)
+    share = float(session.posargs[0]) if session.posargs else 1.0
+    night = {name: str(max(int(int(count) * share), 1)) for name, count in NIGHT.items()}
+    shown = (*PARALLEL, "-rA", "--no-header")
+    session.run("pytest", *shown, "tests/test_exploration.py", env=night)
+    session.run("pytest", *shown, "tests/sansio_cache/exploring/test_simulating.py", env=night)
+    cancelling = ("tests/sansio_cache_redis/test_cancellation.py", "-k", "at_random")
+    session.run("pytest", *shown, *cancelling, env=night)
+    found = session.run("python", "-P", "-m", "support.servers", env={"PYTHONPATH": "tests"}, silent=True)
+    servers = [line.split()[1] for line in str(found).splitlines() if line.startswith("found ")]
+    for server in dict.fromkeys((*SERVERS_OF_WHEELS, *servers)):
+        session.log(f"memory and {server}, with the same commands")
+        compared = ("tests/sansio_cache_redis/test_scripts.py", "-k", "same_answers or branch")
+        session.run("pytest", "-rA", *compared, env=night | {"SANSIO_CACHE_TEST_SERVER": server})
+
+
 @nox.session
 def bench(session: nox.Session) -> None:
     """Ratios against redis-py and other caches, in one run. Not a test: nothing depends on it."""

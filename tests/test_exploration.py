@@ -9,7 +9,6 @@ the wrong protocols are printed move by move.
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Iterator
 
@@ -62,6 +61,7 @@ from sansio_cache.operations.loading import LoadRequest
 from sansio_cache.operations.mutate import begin, end
 from sansio_cache.operations.set_many import set_many
 from sansio_cache.operations.update import update
+from support.nightly import IS_NIGHTLY
 
 
 @pytest.fixture(autouse=True)
@@ -74,9 +74,6 @@ def untraced() -> Iterator[None]:
     sys.settrace(None)
     yield
     sys.settrace(trace)
-
-
-IS_NIGHTLY = os.environ.get("SANSIO_CACHE_NIGHTLY") == "1"
 
 
 def _named(cases):

@@ -6,6 +6,9 @@ the cancellation is seen by its caller.
 """
 
 import asyncio
+import itertools
+import random
+from collections import Counter
 from collections.abc import Iterator
 
 import anyio
@@ -14,6 +17,7 @@ import pytest
 
 from sansio_cache import Policy
 from sansio_cache_redis import anyio as cache_anyio
+from support.nightly import CANCELLATIONS, many
 from support.runtimes import PATIENT, Place, is_free, runs, until
 
 CANCELLABLE = tuple(
@@ -508,3 +512,91 @@ def test_an_invalidation_that_is_cancelled_over_and_over_is_remembered(
             assert await cache.get("k", "none") in ("none", "new")
 
     asyncio.run(main())
+
+
+# At random, of many operations at once, on connections that they share.
+
+
+COUNT = many(120, CANCELLATIONS)
+AT_ONCE = 40
+LONGEST_TICKS = 60
+
+
+GIVING_BACK = {load_that_fails, load_many_that_fails, load_many_with_tags_in_part}
+"""Which end with giving a lease back, and are shielded then."""
+
+
+async def cancelled_at_random(chances, operation, cache, key, tally):
+    """Run an operation, and cancel it after some turns of the loop: it must not go on as if it was not."""
+    ticks, completed, turns, cancelled_at = int(LONGEST_TICKS * chances.random() ** 3), False, 0, None
+    async with anyio.create_task_group() as tasks:
+        with anyio.CancelScope() as scope:
+
+            async def tick():
+                nonlocal turns, cancelled_at
+                while True:
+                    if turns == ticks:
+                        cancelled_at = turns
+                        scope.cancel()
+                    await anyio.lowlevel.checkpoint()
+                    turns += 1
+
+            tasks.start_soon(tick)
+            await operation(cache, key)
+            completed = True
+        tasks.cancel_scope.cancel()
+    if completed and cancelled_at is not None and operation not in GIVING_BACK:
+        assert turns - cancelled_at <= 2, "a cancellation was swallowed"
+    tally[completed] += 1
+
+
+@runs(CANCELLABLE, compare=None, **PATIENT)
+async def test_operations_cancelled_at_random_beside_each_other_leave_nothing_behind(world):
+    """Fault 28: S9, L7, B2."""
+    seed = random.SystemRandom().randrange(2**32)
+    print(f"seed {seed}")
+    chances, cache, tally = random.Random(seed), world.cache, Counter()
+    await cache.set("steady", "the steady value")
+    await cache.set("tagged", "the tagged value", tags=["steady"])
+    for turn in itertools.count(0, AT_ONCE):
+        if tally[False] >= COUNT:
+            break
+        keys = [f"k{turn + place}" for place in range(AT_ONCE)]
+        operations = [chances.choice(OPERATIONS) for _ in keys]
+        chosen = list(zip(keys, operations, strict=True))
+        await cache.set_many(
+            {key: "old" for key, operation in chosen if operation in INVALIDATING}, tags=["t"]
+        )
+        async with anyio.create_task_group() as tasks:
+            for key, operation in chosen:
+                tasks.start_soon(cancelled_at_random, chances, operation, cache, key, tally)
+
+        await until(lambda: len(cache.driver._coordinator.single_flight) == 0)
+        assert await cache.get("steady") == "the steady value"
+        found = await cache.get_many(keys)
+        for key, operation in chosen:
+            allowed = {f"loaded {key}"} if operation not in INVALIDATING else {"old"}
+            assert found.get(key) in {None, *allowed}, f"seed {seed}: {key} after {operation.__name__}"
+        left = world.raw.read()
+        leased = [name for name, cell in left.items() if not name.startswith("%") and not is_free(cell)]
+        assert leased == [], f"seed {seed}: leases are left on {leased}"
+        await cache.clear()
+        await cache.set("steady", "the steady value")
+        await cache.set("tagged", "the tagged value", tags=["steady"])
+    print(f"{tally[False]:,} cancelled, {tally[True]:,} not")
+    assert cache.stats().errors == {}
+
+
+def test_an_operation_that_swallows_its_cancellation_is_found():
+    """The negative control."""
+
+    async def deaf(cache, key):
+        with anyio.CancelScope(shield=True):
+            for _ in range(2 * LONGEST_TICKS):
+                await anyio.lowlevel.checkpoint()
+
+    async def run():
+        await cancelled_at_random(random.Random(1), deaf, None, "k", Counter())
+
+    with pytest.raises(AssertionError, match="a cancellation was swallowed"):
+        anyio.run(run)

@@ -82,6 +82,7 @@ from sansio_cache.memory_store import MemoryStore
 from sansio_cache_redis.backend.sync import make_backend
 from sansio_cache_redis.scripts import ALL, CAPTURE
 from sansio_cache_runtime.sync.background import Background
+from support.nightly import EXAMPLES, many
 from support.servers import Server, can_compare
 
 pytestmark = pytest.mark.servers
@@ -492,7 +493,7 @@ def client():
         yield client
 
 
-@settings(max_examples=250, deadline=None, print_blob=True)
+@settings(max_examples=many(250, EXAMPLES), deadline=None, print_blob=True)
 @given(steps=st.lists(STEPS, min_size=1, max_size=25), is_mixed=st.booleans())
 def test_a_sequence_of_commands_has_the_same_answers_in_memory_and_on_the_server(client, steps, is_mixed):
     """S2 to S5, for every script: the simulator's store and the real one are the same machine.

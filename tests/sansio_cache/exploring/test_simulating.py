@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import gc
-import os
 import random
 import sys
 
@@ -60,8 +59,9 @@ from sansio_cache.exploring.simulating.simulation import World
 from sansio_cache.exploring.simulating.timeline import Timeline
 from sansio_cache.memory_store import MemoryStore
 from sansio_cache.step import Abandoned, Missing, Value
+from support.nightly import IS_NIGHTLY, SIMULATE, many
 
-OPERATIONS = int(os.environ.get("SANSIO_CACHE_SIMULATE", "24000"))
+OPERATIONS = many(24_000, SIMULATE)
 A_SEED = 12_000
 
 
@@ -130,7 +130,7 @@ def test_what_is_broken_is_told_with_what_happened_to_the_key_before():
     assert found.broken.value in text
 
 
-NIGHTLY = pytest.mark.skipif(os.environ.get("SANSIO_CACHE_NIGHTLY") != "1", reason="for the night")
+NIGHTLY = pytest.mark.skipif(not IS_NIGHTLY, reason="for the night")
 
 
 @NIGHTLY

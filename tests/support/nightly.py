@@ -1,0 +1,19 @@
+"""How much is run: little with every run of the tests, and much in the night (`nox -s nightly`)."""
+
+import os
+from typing import Final
+
+IS_NIGHTLY: Final = os.environ.get("SANSIO_CACHE_NIGHTLY") == "1"
+
+
+def many(few: int, name: str) -> int:
+    """A few, or as many as the environment says under this name."""
+    return int(os.environ.get(name, few))
+
+
+EXAMPLES: Final = "SANSIO_CACHE_EXAMPLES"
+"""How many sequences of commands memory and a server are compared by."""
+CANCELLATIONS: Final = "SANSIO_CACHE_CANCELLATIONS"
+"""How many operations are cancelled at random, for each backend."""
+SIMULATE: Final = "SANSIO_CACHE_SIMULATE"
+"""How many operations are simulated."""
