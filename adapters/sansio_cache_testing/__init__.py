@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     )
     from sansio_cache_testing.judging import Finding
     from sansio_cache_testing.outages import async_null_cache, failing, null_cache
+    from sansio_cache_testing.recording import ManualClock, Recorded, RecordingDriver
     from sansio_cache_testing.scheduling import DeadlockError, WorldError
     from sansio_cache_testing.simulating import SimulationError, simulate
     from sansio_cache_testing.steps import Place, Step
@@ -69,6 +70,7 @@ _HOMES: Final = {
     ),
     "sansio_cache_testing.judging": ("Finding",),
     "sansio_cache_testing.simulating": ("SimulationError", "simulate"),
+    "sansio_cache_testing.recording": ("ManualClock", "Recorded", "RecordingDriver"),
     "sansio_cache_testing.scheduling": ("DeadlockError", "WorldError"),
     "sansio_cache_testing.steps": ("Place", "Step"),
     "sansio_cache_testing.world": ("World",),
@@ -90,9 +92,12 @@ __all__ = [
     "InterleavingError",
     "Invariant",
     "Liveness",
+    "ManualClock",
     "Place",
     "Rates",
     "Read",
+    "Recorded",
+    "RecordingDriver",
     "ScenarioError",
     "Schedule",
     "Simulated",
