@@ -28,7 +28,8 @@ SERVER_URL = "redis://localhost:6379"
 
 def program_of(page: Path) -> str:
     """What a page opens with."""
-    return blocks_of(page.read_text(encoding="utf-8"))[0].code
+    blocks = blocks_of(page.read_text(encoding="utf-8"))
+    return next(block.code for block in blocks if block.language == "python")
 
 
 def write(directory: Path, url: str) -> list[str]:
