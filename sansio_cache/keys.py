@@ -406,7 +406,7 @@ class KeyBuilder:
             InvalidKeyError: It is empty or not a str, int or UUID, or too long.
         """
         part = _component("a queue", name)
-        self._fitting(f"{_root_of(self, 'queue')}%w:{{{part}:000}}:stream")
+        self._fitting(f"{_root_of(self, 'queue')}{QUEUE_MARKER}{{{part}:000}}:stream")
         return part
 
     def _tag_name(self, name: str) -> TagName:

@@ -26,6 +26,7 @@ from sansio_cache.tags import NO_VERSION, Versions, is_tag_key, tag_key
 from sansio_cache_cli.monitored import Monitored
 from sansio_cache_cli.words import exact, size
 from sansio_cache_redis.primitive_scripts import PRIMITIVES
+from sansio_cache_redis.queue_scripts import QUEUES
 from sansio_cache_redis.scripts import ALL
 
 HEAD_BYTES: Final = 512
@@ -36,7 +37,10 @@ _MOST_WAITING: Final = 2_000
 _PATIENCE_MS: Final = 500
 _NO_TTL_MS: Final = -1
 _GONE_MS: Final = -2
-_SCRIPTS: Final = {script.sha: script.name for script in (*ALL, *PRIMITIVES)}
+_SCRIPTS: Final = {script.sha: script.name for script in (*ALL, *PRIMITIVES, *QUEUES)}
+_OF_QUEUES: Final = frozenset(script.name for script in QUEUES)
+_WORDS_OF_A_WRITE: Final = 4
+"""How many arguments the scripts of queues have for each write."""
 _REMOVALS: Final = frozenset({"UNLINK", "DEL", "GETDEL"})
 _OWNED: Final = frozenset({"fill", "renew", "release"})
 """Scripts that change what was granted to who asks for them, and nothing else."""
@@ -86,6 +90,10 @@ class What(StrEnum):
     LOCK = "lock"
     UNLOCK = "unlock"
     TAG = "tag version"
+    QUEUED = "queued"
+    QUEUE_REFUSED = "not queued"
+    APPLIED = "applied"
+    GIVEN_UP = "given up"
     OTHER = "other"
 
 
@@ -344,6 +352,8 @@ class Follower:
                 self._apply(command, key, args)
                 if command.name not in _LIVES or script.name == "touch":
                     script.changed[key] = command.name
+            elif command.name == "XACK":
+                script.changed[key] = command.name
 
     def _acquired(self, script: _Script, key: str, args: tuple[bytes, ...], command: Monitored) -> None:
         """The first thing that an acquire does: it has the lease where there is nothing."""
@@ -355,6 +365,9 @@ class Follower:
             script.changed.setdefault(key, "?")
 
     def _ended(self, script: _Script) -> None:
+        if script.name in _OF_QUEUES:
+            self._of_queue(script)
+            return
         for key in script.keys:
             change = script.changed.get(key)
             happening = Happening(script.at_ms, script.client, key, None)
@@ -376,6 +389,18 @@ class Follower:
                 if script.name == "capture" and not change and key not in self._held:
                     self._ask(key)
             self._out.append(happening)
+
+    def _of_queue(self, script: _Script) -> None:
+        """What a script has done to a queue: to each of the keys whose writes it is about."""
+        args = script.args
+        if script.name == "append":
+            for key, hold in zip(args[2::_WORDS_OF_A_WRITE], script.keys[3:], strict=False):
+                what = What.QUEUED if hold in script.changed else What.QUEUE_REFUSED
+                self._say(script.at_ms, script.client, self._text(key), what)
+        elif script.name == "settle" and "XACK" in script.changed.values():
+            for key, reason in zip(args[2::_WORDS_OF_A_WRITE], args[3::_WORDS_OF_A_WRITE], strict=False):
+                what = What.GIVEN_UP if reason else What.APPLIED
+                self._say(script.at_ms, script.client, self._text(key), what, self._text(reason))
 
     def _denied(self, key: str, now_ms: int) -> What:
         found = self._look(key, now_ms)

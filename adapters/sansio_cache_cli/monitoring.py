@@ -12,6 +12,7 @@ import time
 from collections import Counter, deque
 from typing import Final
 
+from sansio_cache.keys import QUEUE_MARKER
 from sansio_cache.patterns import glob_match
 from sansio_cache_cli.failures import OK, CommandError
 from sansio_cache_cli.following import Follower, Happening, What
@@ -41,6 +42,7 @@ _STYLES: Final = {
     What.HOLD: "magenta",
 }
 _WIDTH: Final = 13
+_QUEUE: Final = QUEUE_MARKER.encode()
 
 
 def monitor(options: argparse.Namespace) -> int:
@@ -160,7 +162,8 @@ class _Shown:
         for each in happened:
             key = each.key.encode(errors="surrogateescape")
             is_internal = key.partition(b":")[2].startswith(b"%")
-            if self.is_enough or (is_internal and not self._options.internal and each.what is What.TAG):
+            is_aside = each.what is What.TAG or key.partition(b":")[2].startswith(_QUEUE)
+            if self.is_enough or (is_internal and is_aside and not self._options.internal):
                 continue
             if (is_internal and self._options.internal) or glob_match(self._pattern, key):
                 self._show(each)

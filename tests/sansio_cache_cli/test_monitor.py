@@ -18,6 +18,7 @@ from sansio_cache_cli.following import Follower, What
 from sansio_cache_cli.monitored import Monitored, parse_line
 from sansio_cache_cli.monitoring import _follow, _Stream
 from sansio_cache_cli.server import Server as Connection
+from sansio_cache_redis.queue_scripts import APPEND, SETTLE
 from sansio_cache_redis.scripts import ACQUIRE, FILL, RELEASE
 from sansio_cache_redis.sync import Cache
 from support.servers import wait_until
@@ -322,6 +323,28 @@ def test_a_value_that_has_expired_by_the_servers_time_is_a_miss():
     fed.client("GET", b"ns:a", at_ms=NOW_MS + 4_999)
     fed.client("GET", b"ns:a", at_ms=NOW_MS + 5_000)
     assert fed.happened() == [(What.FILL, "ns:a"), (What.HIT, "ns:a"), (What.MISS, "ns:a")]
+
+
+def test_writes_that_are_queued_and_settled_are_told_by_their_keys():
+    fed, root = Fed(), b"ns:%w:{q:0}"
+    keys = [root + b":stream", root + b":pending", root + b":dead", root + b":h:ns:a", root + b":h:ns:b"]
+    writes = (b"ns:a", GRANT, b"body", b"", b"ns:b", GRANT, b"body", b"")
+    fed.client("EVALSHA", APPEND.sha, b"5", *keys, b"100", b"1", *writes)
+    fed.lua("XLEN", keys[0])
+    fed.lua("UNLINK", keys[3])
+    keys = [root + b":lease", root + b":stream", root + b":pending", root + b":letters", root + b":dead"]
+    verdicts = (b"7", b"ns:a", b"", b"0", b"8", b"ns:b", b"ValueError", b"0")
+    for is_mine in (False, True):
+        fed.client("EVALSHA", SETTLE.sha, b"5", *keys, GRANT, *verdicts)
+        fed.lua("GETRANGE", keys[0], b"0", b"17")
+        if is_mine:
+            fed.lua("XACK", keys[1], b"consumers", b"7-0")
+    assert fed.happened() == [
+        (What.QUEUED, "ns:a"),
+        (What.QUEUE_REFUSED, "ns:b"),
+        (What.APPLIED, "ns:a"),
+        (What.GIVEN_UP, "ns:b"),
+    ]
 
 
 def test_a_script_that_the_server_does_not_know_has_done_nothing():
