@@ -11,40 +11,35 @@ him, and looks like a hit from here.
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
-from collections.abc import Iterable, Sequence
-from enum import StrEnum
+from collections import deque
+from collections.abc import Iterable
 from hashlib import sha1
 from typing import Final
 
 import attrs
 
 from sansio_cache.cell import NO_GRANT, NONCE_BYTES, Cell, parse_cell
-from sansio_cache.inspection import CellState, Inspection, inspect
+from sansio_cache.inspection import CellState, Inspection
 from sansio_cache.keys import KeyBuilder
-from sansio_cache.tags import NO_VERSION, Versions, is_tag_key, tag_key
+from sansio_cache.tags import is_tag_key
+from sansio_cache_cli.followed_keys import HEAD_BYTES, LIVES, NO_TTL_MS, REMOVALS, FollowedKeys, Held
+from sansio_cache_cli.happenings import Happening, What
 from sansio_cache_cli.monitored import Monitored
 from sansio_cache_cli.words import exact, size
 from sansio_cache_redis.primitive_scripts import PRIMITIVES
 from sansio_cache_redis.queue_scripts import QUEUES
 from sansio_cache_redis.scripts import ALL
 
-HEAD_BYTES: Final = 512
-"""So much is kept of what a key holds: its header, and mostly all of its tags."""
 _QUESTION: Final = (b"0", b"%d" % (HEAD_BYTES - 1))
-_MOST_KEYS: Final = 100_000
 _MOST_WAITING: Final = 2_000
 _PATIENCE_MS: Final = 500
-_NO_TTL_MS: Final = -1
 _GONE_MS: Final = -2
 _SCRIPTS: Final = {script.sha: script.name for script in (*ALL, *PRIMITIVES, *QUEUES)}
 _OF_QUEUES: Final = frozenset(script.name for script in QUEUES)
 _WORDS_OF_A_WRITE: Final = 4
 """How many arguments the scripts of queues have for each write."""
-_REMOVALS: Final = frozenset({"UNLINK", "DEL", "GETDEL"})
 _OWNED: Final = frozenset({"fill", "renew", "release"})
 """Scripts that change what was granted to who asks for them, and nothing else."""
-_LIVES: Final = {"PEXPIRE": 1, "EXPIRE": 1000}
 _QUIET: Final = frozenset(
     {
         "EXISTS",
@@ -62,68 +57,6 @@ _QUIET: Final = frozenset(
     }
 )
 """Commands that change nothing, and are no reads of entries."""
-
-
-class What(StrEnum):
-    """What has happened."""
-
-    HIT = "hit"
-    STALE = "stale"
-    NOTHING = "hit: nothing"
-    MISS = "miss"
-    READ = "read"
-    GRANT = "grant"
-    WAIT = "wait"
-    FOUND = "found"
-    ACQUIRE = "acquire"
-    FILL = "fill"
-    FILL_REFUSED = "refused fill"
-    HOLD = "hold"
-    RENEWAL = "renewal"
-    LEASE_LOST = "lease lost"
-    RELEASE = "release"
-    INVALIDATION = "invalidation"
-    SOFT_EXPIRY = "soft expiry"
-    SWAP = "swap"
-    SWAP_REFUSED = "refused swap"
-    TOUCH = "touch"
-    LOCK = "lock"
-    UNLOCK = "unlock"
-    TAG = "tag version"
-    QUEUED = "queued"
-    QUEUE_REFUSED = "not queued"
-    APPLIED = "applied"
-    GIVEN_UP = "given up"
-    OTHER = "other"
-
-
-@attrs.define
-class Happening:
-    """Something that has happened to a key.
-
-    Attributes:
-        at_ms: When, in milliseconds of the server's clock.
-        client: Who has done it, by address.
-        key: The full name.
-        what: What it was; None while that is not known.
-        detail: More of it, in a few words.
-        nonce: Of an acquire, by which its grant is known.
-    """
-
-    at_ms: int
-    client: str
-    key: str
-    what: What | None
-    detail: str = ""
-    nonce: bytes = b""
-
-
-@attrs.frozen
-class _Held:
-    """What a key holds, None where it does not exist, and until when."""
-
-    raw: bytes | None
-    until_ms: int | None = None
 
 
 @attrs.define
@@ -153,13 +86,13 @@ class Follower:
     def __init__(self, namespace: str, *, asks: bool = True) -> None:
         self._root = KeyBuilder(namespace).root
         self._asks = asks
-        self._held: OrderedDict[str, _Held] = OrderedDict()
+        self._keyspace = FollowedKeys()
         self._script: _Script | None = None
         self._out: deque[Happening] = deque()
         self._open: dict[str, list[Happening]] = {}
         """By key, what waits until it is known what the key held."""
         self._asked: dict[str, None] = {}
-        self._answers: dict[str, _Held] = {}
+        self._answers: dict[str, Held] = {}
 
     # What goes in.
 
@@ -177,7 +110,7 @@ class Follower:
         elif command.name in ("GET", "MGET"):
             for key in self._keys(command.args):
                 self._read(command, key)
-        elif command.name in _REMOVALS:
+        elif command.name in REMOVALS:
             for key in self._keys(command.args):
                 self._apply(command, key, ())
                 self._say(command.at_ms, command.client, key, What.INVALIDATION, _tag_words(key))
@@ -199,7 +132,7 @@ class Follower:
 
     def forget(self) -> None:
         """What keys hold is not known any more: commands were lost, or everything was removed."""
-        self._held.clear()
+        self._keyspace.forget()
         self._answers.clear()
         self._asked.clear()
         for key in list(self._open):
@@ -227,10 +160,10 @@ class Follower:
             now_ms: The server's clock, as near as it is known.
         """
         if left_ms == _GONE_MS:
-            self._answers[key] = _Held(None)
+            self._answers[key] = Held(None)
         else:
-            until_ms = None if left_ms == _NO_TTL_MS else now_ms + left_ms
-            self._answers[key] = _Held(b"" if raw is None else raw, until_ms)
+            until_ms = None if left_ms == NO_TTL_MS else now_ms + left_ms
+            self._answers[key] = Held(b"" if raw is None else raw, until_ms)
 
     # What comes out.
 
@@ -261,32 +194,10 @@ class Follower:
         self._out.append(happening)
         return happening
 
-    def _look(self, key: str, now_ms: int) -> Inspection | None:
-        """What a key holds; None where that is not known."""
-        held = self._held.get(key)
-        if held is None:
-            return None
-        is_gone = held.until_ms is not None and held.until_ms <= now_ms
-        left_ms = _NO_TTL_MS if held.until_ms is None else held.until_ms - now_ms
-        raw = None if is_gone else held.raw
-        found = inspect(key, raw, left_ms=left_ms, server_ms=now_ms, size_bytes=_size(raw))
-        if found.state is not CellState.UNCHECKED or found.contents is None:
-            return found
-        versions = self._versions(key, [tag for tag, _ in found.contents.versions])
-        if versions is None:
-            return found
-        return inspect(key, raw, left_ms=left_ms, server_ms=now_ms, versions=versions)
-
-    def _versions(self, key: str, tags: Sequence[str]) -> Versions | None:
-        held = [(tag, self._held.get(tag_key(key, tag))) for tag in tags if tag]
-        if len(held) < len(tags) or any(each is None for _, each in held):
-            return None
-        return tuple((tag, (each.raw if each else None) or NO_VERSION) for tag, each in held)
-
     # Commands of clients.
 
     def _read(self, command: Monitored, key: str) -> None:
-        found = self._look(key, command.at_ms)
+        found = self._keyspace.look(key, command.at_ms)
         if found is None:
             self._ask(key)
         if is_tag_key(key):
@@ -311,8 +222,8 @@ class Follower:
     def _filled(self, command: Monitored, key: str, raw: bytes, left: bytes) -> None:
         cell = parse_cell(raw)
         grant = cell.filled_by if isinstance(cell, Cell) else NO_GRANT
-        found = self._look(key, command.at_ms)
-        held = self._held.get(key)
+        found = self._keyspace.look(key, command.at_ms)
+        held = self._keyspace.get(key)
         self._resolve(key, None, granted=grant[:NONCE_BYTES])
         if found is not None and (found.state is CellState.NONE or (held is not None and held.raw != left)):
             return  # refused: the fill script is asked next, which knows why
@@ -320,7 +231,7 @@ class Follower:
         self._say(command.at_ms, command.client, key, What.FILL, self._fill_words(key, command.at_ms, raw))
 
     def _fill_words(self, key: str, now_ms: int, raw: bytes) -> str:
-        held = self._held.get(key)
+        held = self._keyspace.get(key)
         life = f", for {exact((held.until_ms - now_ms) / 1000)}" if held and held.until_ms else ""
         return f"{size(len(raw))}{life}"
 
@@ -346,18 +257,18 @@ class Follower:
             args = command.args[1:]
             if command.name == "SET" and b"NX" in args:
                 self._acquired(script, key, args, command)
-            elif command.name in ("SET", "SETRANGE", *_REMOVALS, *_LIVES):
+            elif command.name in ("SET", "SETRANGE", *REMOVALS, *LIVES):
                 if script.name in _OWNED:
                     self._resolve(key, None, granted=script.args[0][:NONCE_BYTES])
                 self._apply(command, key, args)
-                if command.name not in _LIVES or script.name == "touch":
+                if command.name not in LIVES or script.name == "touch":
                     script.changed[key] = command.name
             elif command.name == "XACK":
                 script.changed[key] = command.name
 
     def _acquired(self, script: _Script, key: str, args: tuple[bytes, ...], command: Monitored) -> None:
         """The first thing that an acquire does: it has the lease where there is nothing."""
-        found = self._look(key, command.at_ms)
+        found = self._keyspace.look(key, command.at_ms)
         if found is not None and found.state is CellState.NONE:
             self._apply(command, key, args)
             script.changed[key] = "SET"
@@ -386,7 +297,7 @@ class Follower:
                 continue
             else:
                 happening.what, happening.detail = self._outcome(script, key, change)
-                if script.name == "capture" and not change and key not in self._held:
+                if script.name == "capture" and not change and self._keyspace.get(key) is None:
                     self._ask(key)
             self._out.append(happening)
 
@@ -403,7 +314,7 @@ class Follower:
                 self._say(script.at_ms, script.client, self._text(key), what, self._text(reason))
 
     def _denied(self, key: str, now_ms: int) -> What:
-        found = self._look(key, now_ms)
+        found = self._keyspace.look(key, now_ms)
         waits = found is not None and found.state in (CellState.LEASED, CellState.HELD, CellState.STALE)
         return What.WAIT if waits else What.FOUND
 
@@ -414,7 +325,7 @@ class Follower:
                 return What.FILL, self._fill_words(key, script.at_ms, script.args[1])
             case "fill":
                 self._resolve(key, None, granted=script.args[0][:NONCE_BYTES])
-                found = self._look(key, script.at_ms)
+                found = self._keyspace.look(key, script.at_ms)
                 again = found is not None and found.stored_by and found.stored_by.id == script.args[0]
                 return (What.FILL, "again") if again else (What.FILL_REFUSED, "")
             case "hold" | "claim":
@@ -438,34 +349,14 @@ class Follower:
             case _:
                 return What.OTHER, "a script"
 
-    # What keys hold.
-
     def _apply(self, command: Monitored, key: str, args: tuple[bytes, ...]) -> None:
-        """Follow a command that changes what a key holds; what is not known how to makes it unknown."""
-        held = self._held.get(key)
-        match command.name, args:
-            case "SET", (value, *options):
-                self._hold(key, _Held(value[:HEAD_BYTES], _until(options, command.at_ms)))
-            case (("UNLINK" | "DEL" | "GETDEL"), _):
-                self._hold(key, _Held(None))
-            case "SETRANGE", (offset, data) if held is not None and offset.isdigit():
-                at, raw = int(offset), held.raw or b""
-                changed = raw[:at].ljust(at, b"\0") + data + raw[at + len(data) :]
-                self._hold(key, _Held(changed[:HEAD_BYTES], held.until_ms))
-            case (("PEXPIRE" | "EXPIRE"), (life, *_)) if held is not None and life.isdigit():
-                until_ms = command.at_ms + int(life) * _LIVES[command.name]
-                self._hold(key, _Held(held.raw, until_ms))
-            case _:
-                self._held.pop(key, None)
+        """Follow a command that changes what a key holds."""
+        was_unknown = self._keyspace.get(key) is None
+        self._keyspace.apply(command, key, args)
         # After a removal, who fills, or gives back what he was granted, may still say what was before.
-        if key in self._open and key in self._held and held is None and command.name not in _REMOVALS:
+        is_known = self._keyspace.get(key) is not None
+        if key in self._open and was_unknown and is_known and command.name not in REMOVALS:
             self._resolve(key, None)
-
-    def _hold(self, key: str, held: _Held) -> None:
-        self._held[key] = held
-        self._held.move_to_end(key)
-        if len(self._held) > _MOST_KEYS:
-            self._held.popitem(last=False)
 
     # What is not known yet.
 
@@ -484,11 +375,11 @@ class Follower:
         held = self._answers.pop(key, None)
         if held is None:
             return
-        if key not in self._held:
-            self._hold(key, held)
+        if self._keyspace.get(key) is None:
+            self._keyspace.hold(key, held)
             self._resolve(key, held)
 
-    def _resolve(self, key: str, held: _Held | None, *, granted: bytes = b"") -> None:
+    def _resolve(self, key: str, held: Held | None, *, granted: bytes = b"") -> None:
         """Say of what has waited what it was.
 
         Args:
@@ -500,7 +391,7 @@ class Follower:
         if waiting is None:
             return
         now_ms = waiting[-1].at_ms
-        found = self._look(key, now_ms) if held is not None else None
+        found = self._keyspace.look(key, now_ms) if held is not None else None
         nonces = {granted} if granted else set()
         if found is not None:
             nonces |= {each.id[:NONCE_BYTES] for each in (found.lease, found.stored_by) if each is not None}
@@ -517,19 +408,6 @@ class Follower:
                 happening.what = What.ACQUIRE if happening.nonce else What.READ
             else:
                 happening.what = self._denied(key, now_ms) if happening.nonce else _read_as(found)
-
-
-def _size(raw: bytes | None) -> int:
-    """How long a string may be of which this is known: one that was cut is longer."""
-    return 0 if raw is None else len(raw) + (len(raw) == HEAD_BYTES)
-
-
-def _until(options: Sequence[bytes], now_ms: int) -> int | None:
-    words = [each.upper() for each in options]
-    for name, unit_ms in ((b"PX", 1), (b"EX", 1000)):
-        if name in words[:-1] and words[words.index(name) + 1].isdigit():
-            return now_ms + int(words[words.index(name) + 1]) * unit_ms
-    return None
 
 
 def _read_as(found: Inspection) -> What:

@@ -15,7 +15,8 @@ from typing import Final
 from sansio_cache.keys import QUEUE_MARKER
 from sansio_cache.patterns import glob_match
 from sansio_cache_cli.failures import OK, CommandError
-from sansio_cache_cli.following import Follower, Happening, What
+from sansio_cache_cli.following import Follower
+from sansio_cache_cli.happenings import Happening, What
 from sansio_cache_cli.monitored import Monitored, parse_line
 from sansio_cache_cli.output import Screen, print_json
 from sansio_cache_cli.server import Server

@@ -14,7 +14,8 @@ from sansio_cache import Absent, Policy
 from sansio_cache.cell import Cell, Kind, format_cell, make_grant
 from sansio_cache.codec import codec_for
 from sansio_cache.entry import seal
-from sansio_cache_cli.following import Follower, What
+from sansio_cache_cli.following import Follower
+from sansio_cache_cli.happenings import What
 from sansio_cache_cli.monitored import Monitored, parse_line
 from sansio_cache_cli.monitoring import _follow, _Stream
 from sansio_cache_cli.server import Server as Connection
