@@ -10,7 +10,7 @@ import attrs
 
 from sansio_cache.inspection import CellState, Inspection, inspect
 from sansio_cache.tags import NO_VERSION, Versions, tag_key
-from sansio_cache_cli.monitored import Monitored
+from sansio_cache_cli.monitored import Monitored, whole_number
 
 HEAD_BYTES: Final = 512
 """So much is kept of what a key holds: its header, and mostly all of its tags."""
@@ -72,12 +72,12 @@ class FollowedKeys:
                 self.hold(key, Held(value[:HEAD_BYTES], _until(options, command.at_ms)))
             case (("UNLINK" | "DEL" | "GETDEL"), _):
                 self.hold(key, Held(None))
-            case "SETRANGE", (offset, data) if held is not None and offset.isdigit():
-                at, raw = int(offset), held.raw or b""
+            case "SETRANGE", (offset, data) if held is not None and whole_number(offset) is not None:
+                at, raw = min(whole_number(offset) or 0, HEAD_BYTES), held.raw or b""
                 changed = raw[:at].ljust(at, b"\0") + data + raw[at + len(data) :]
                 self.hold(key, Held(changed[:HEAD_BYTES], held.until_ms))
-            case (("PEXPIRE" | "EXPIRE"), (life, *_)) if held is not None and life.isdigit():
-                until_ms = command.at_ms + int(life) * LIVES[command.name]
+            case (("PEXPIRE" | "EXPIRE"), (life, *_)) if held is not None and whole_number(life) is not None:
+                until_ms = command.at_ms + (whole_number(life) or 0) * LIVES[command.name]
                 self.hold(key, Held(held.raw, until_ms))
             case _:
                 self._held.pop(key, None)
@@ -98,6 +98,7 @@ def _size(raw: bytes | None) -> int:
 def _until(options: Sequence[bytes], now_ms: int) -> int | None:
     words = [each.upper() for each in options]
     for name, unit_ms in ((b"PX", 1), (b"EX", 1000)):
-        if name in words[:-1] and words[words.index(name) + 1].isdigit():
-            return now_ms + int(words[words.index(name) + 1]) * unit_ms
+        life = whole_number(words[words.index(name) + 1]) if name in words[:-1] else None
+        if life is not None:
+            return now_ms + life * unit_ms
     return None

@@ -24,7 +24,7 @@ from sansio_cache.keys import KeyBuilder
 from sansio_cache.tags import is_tag_key
 from sansio_cache_cli.followed_keys import HEAD_BYTES, LIVES, NO_TTL_MS, REMOVALS, FollowedKeys, Held
 from sansio_cache_cli.happenings import Happening, What
-from sansio_cache_cli.monitored import Monitored
+from sansio_cache_cli.monitored import Monitored, whole_number
 from sansio_cache_cli.words import exact, size
 from sansio_cache_redis.primitive_scripts import PRIMITIVES
 from sansio_cache_redis.queue_scripts import QUEUES
@@ -238,12 +238,12 @@ class Follower:
     # Scripts.
 
     def _begun(self, command: Monitored) -> _Script | None:
-        if len(command.args) < 2 or not command.args[1].isdigit():
+        count = whole_number(command.args[1]) if len(command.args) > 1 else None
+        if count is None:
             return None
         sha = command.args[0]
         if command.name == "EVAL":
             sha = sha1(sha, usedforsecurity=False).hexdigest().encode()
-        count = int(command.args[1])
         keys = tuple(self._keys(command.args[2 : 2 + count]))
         name = _SCRIPTS.get(sha.lower(), "")
         if not keys:

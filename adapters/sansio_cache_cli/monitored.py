@@ -16,6 +16,7 @@ _WORD: Final = re.compile(rb'"((?:[^"\\]|\\.)*)"', re.DOTALL)
 _ESCAPE: Final = re.compile(rb"\\(x[0-9a-fA-F]{2}|.)", re.DOTALL)
 _NAMED: Final = {b"n": b"\n", b"r": b"\r", b"t": b"\t", b"a": b"\a", b"b": b"\b"}
 _SCRIPT: Final = b"lua"
+_MOST_DIGITS: Final = 18
 
 
 @attrs.frozen
@@ -38,6 +39,11 @@ class Monitored:
     def is_of_script(self) -> bool:
         """Whether a script calls it."""
         return not self.client
+
+
+def whole_number(text: bytes) -> int | None:
+    """A number that an argument is; None where it is none that a server takes."""
+    return int(text) if text.isdigit() and len(text) <= _MOST_DIGITS else None
 
 
 def parse_line(line: bytes) -> Monitored | None:

@@ -11,6 +11,8 @@ import msgspec
 from sansio_cache_cli.server_info import ServerInfo, share
 from sansio_cache_redis.exporting import ProgramStats
 
+_MOST_PROGRAMS = 200
+_LONGEST = 256
 _SILENT_FOR = 3
 """A program that has not told for so many of its intervals is not shown."""
 
@@ -74,7 +76,9 @@ class Programs:
             told = msgspec.json.decode(message[2], type=ProgramStats)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, TypeError):
             return
-        self._told[(told.host, told.pid, told.name)] = (now_s, told)
+        who = (told.host, told.pid, told.name)
+        if (who in self._told or len(self._told) < _MOST_PROGRAMS) and max(map(len, who[::2])) < _LONGEST:
+            self._told[who] = (now_s, told)
 
     def at(self, now_s: float) -> list[ProgramStats]:
         """Those that still tell, by name."""

@@ -112,6 +112,16 @@ def test_what_makes_no_sense_is_passed_over(noise):
     assert programs.at(0.0) == []
 
 
+def test_who_publishes_without_end_fills_no_memory():
+    programs = Programs()
+    for pid in range(1_000):
+        programs.hear(message(told(pid=pid)), 0.0)
+    programs.hear(message(told("x" * 1_000_000)), 0.0)
+    assert len(programs.at(0.0)) == 200
+    programs.hear(message(told(pid=0, requests=7)), 1.0)
+    assert max(each.requests for each in programs.at(1.0)) == 7
+
+
 def test_rates_are_what_happened_between_two_looks_also_where_the_server_was_restarted():
     before = ServerInfo({"total_commands_processed": "100", "keyspace_hits": "50", "keyspace_misses": "0"})
     after = ServerInfo({"total_commands_processed": "300", "keyspace_hits": "53", "keyspace_misses": "1"})
