@@ -602,9 +602,9 @@ def test_the_figures_of_the_story_can_be_taken_again(redis_url: str) -> None:
 # The list of permissions in the page on security.
 
 
-def _documented_rules() -> list[str]:
-    [line] = [line for line in _named("security.md").splitlines() if line.startswith("ACL SETUSER ")]
-    return line.replace("~shop:", "~docs-acl:").split()[3:]
+def _documented_rules(page: str = "concepts/security.md") -> list[str]:
+    [line] = [line for line in _page(page).splitlines() if line.startswith("ACL SETUSER ")]
+    return re.sub("([~&])shop:", r"\1docs-acl:", line).split()[3:]
 
 
 COMMANDS = [rule[1:] for rule in _documented_rules() if rule.startswith("+")]
@@ -704,6 +704,17 @@ def test_the_documented_permissions_are_enough(guarded_server: Server) -> None:
         "publish",
         "subscribe",
     }  # the page says what is lost
+
+
+@pytest.mark.servers
+def test_the_user_of_the_check_list_is_refused_nothing(guarded_server: Server) -> None:
+    rules = [rule.replace(">PASSWORD", ">password") for rule in _documented_rules("howto/secure.md")]
+    assert {*_documented_rules()} < {*rules}
+    url = _as_user(guarded_server, rules)
+    assert _everything_works(guarded_server, url)
+    with Cache.from_url(url, namespace="docs-acl") as cache:
+        assert cache.health().ok
+    assert {str(entry["object"]) for entry in guarded_server.client().acl_log()} <= {"client|setinfo"}
 
 
 @pytest.mark.servers
