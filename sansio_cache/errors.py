@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 
 class CacheError(Exception):
     """Base of every error that this library raises on its own account.
@@ -32,14 +34,16 @@ class NotStoredError(CacheError):
         reason: `"store_error"`: the store is away; what it holds of the key is invalidated, or will be.
             `"overtaken"`: another write of the key came between. `"outlived"`: nothing of its time to live
             was left. `"disabled"`: the cache is switched off.
+        reasons: The same for each key that was not stored, as the caller wrote it.
     """
 
-    def __init__(self, message: str, reason: str) -> None:
+    def __init__(self, message: str, reason: str, reasons: Mapping[str, str] | None = None) -> None:
         super().__init__(message)
         self.reason = reason
+        self.reasons = dict(reasons or {})
 
-    def __reduce__(self) -> tuple[type[NotStoredError], tuple[str, str]]:
-        return type(self), (str(self), self.reason)
+    def __reduce__(self) -> tuple[type[NotStoredError], tuple[str, str, Mapping[str, str]]]:
+        return type(self), (str(self), self.reason, self.reasons)
 
 
 class NoEntryError(CacheError, LookupError):

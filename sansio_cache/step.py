@@ -143,7 +143,7 @@ class ManyInvalidated(Struct, frozen=True):
     """`done`: the keys that are gone from the store; `failed`: those that could not be removed.
 
     `reason` and `cause` are those of the failure. `existed`: whether a value was among what went, where that
-    was asked for and is known.
+    was asked for and is known. `instead`: they are gone as values could not be stored, for a failure.
     """
 
     done: tuple[str, ...]
@@ -151,6 +151,7 @@ class ManyInvalidated(Struct, frozen=True):
     reason: str = ""
     cause: Exception | None = None
     existed: bool | None = None
+    instead: bool = False
 
 
 class PatternRemoved(Struct, frozen=True):

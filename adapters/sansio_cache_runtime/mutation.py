@@ -35,6 +35,17 @@ class HeldKeys:
     they are gone or that their values are stored, and of how many it could not be told."""
     stored: int = attrs.field(default=0, init=False)
     """How many of the values that were set the store holds, once the block has ended."""
+    unstored: dict[Any, str] = attrs.field(factory=dict, init=False)
+    """Why the others were not stored, by the keys as the caller wrote them, once the block has ended.
+
+    `"overtaken"`: another writer came between. `"store_error"`: the store is away, or was as the block
+    began. `"outlived"`: nothing of its time to live was left. `"raised"`: the block raised. `"disabled"`: the
+    cache is switched off.
+    """
+    _given: dict[str, bool] = attrs.field(factory=dict, init=False)
+    """The keys whose values were set, and whether anything was left of their lives."""
+    _why: str = attrs.field(default="overtaken", init=False)
+    """Why a value is not stored that has a life."""
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -50,6 +61,9 @@ class HeldKeys:
         self._has_ended = True
         if raised:
             self._items.clear()
+            self._why = "raised"
+        elif held.grants is None:
+            self._why = "store_error"
         gone = (*self._tags, *self._unnamed)
         return self._requests.end(self.keys, gone, held, self._items.values())
 
@@ -65,7 +79,22 @@ class HeldKeys:
         self.result = InvalidateResult(count - failed, failed or int(bool(outcome.failed)))
         if count:
             self.stored = len(self._items.keys() - {*outcome.done, *outcome.failed})
+        self.unstored = {
+            name: self._reason(full, outcome)
+            for name, full in self._resolved.items()
+            if full in self._given and (not count or full in outcome.done or full in outcome.failed)
+        }
         told(self.result, outcome, raises=raises)
+
+    def _reason(self, full: Key, outcome: ManyInvalidated) -> str:
+        """Why a value is not stored."""
+        if self._requests.is_disabled:
+            return "disabled"
+        if not self._given[full]:
+            return "outlived"
+        if self._why != "raised" and (outcome.instead or full in outcome.failed):
+            return "store_error"
+        return self._why
 
     def _put(self, full: Key, value: Any, ttl: AnyTtl | None, type: Any) -> None:
         """Take in what is to be stored for a key.
@@ -78,6 +107,7 @@ class HeldKeys:
             raise CacheClosedError("the mutation has ended: set its values inside the block")
         self._items.pop(full, None)
         item = self._requests.item(full, value, ttl, type)
+        self._given[full] = item is not None
         if item is not None:
             self._items[full] = item
 

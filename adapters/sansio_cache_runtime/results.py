@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
-from typing import Any
+from typing import Any, Final
 
 import attrs
 
@@ -144,23 +144,37 @@ def stored(names: Iterable[Any], outcome: Outcome) -> dict[Any, bool]:
     return {name: result is not None and result.is_accepted for name, result in pairs}
 
 
-def refuse_unstored(key: Any, outcome: Outcome, *, is_disabled: bool) -> None:
-    """Say why a value was not stored.
+_WHY_NOT: Final = {
+    "outlived": "nothing is left of its time to live",
+    "disabled": "the cache is switched off",
+    "store_error": "the store is away. What it holds is invalidated, or will be",
+    "overtaken": "another write of it came between",
+}
+
+
+def refuse_unstored(names: Iterable[Any], outcome: Outcome, *, is_disabled: bool) -> None:
+    """Tell the caller, who asked for that, why values were not stored.
 
     Raises:
-        NotStoredError: It was not.
+        NotStoredError: One was not.
     """
-    if isinstance(outcome, ManyInvalidated):
-        raise NotStoredError(f"{key!r} was not stored: nothing is left of its time to live", "outlived")
-    assert isinstance(outcome, ManyStored)
-    [result] = outcome.results
+    reasons = why_not_stored(names, outcome, is_disabled=is_disabled)
+    if reasons:
+        name, reason = next(iter(reasons.items()))
+        others = f" ({len(reasons) - 1} more were not: see `reasons`)" if len(reasons) > 1 else ""
+        raise NotStoredError(f"{name!r} was not stored: {_WHY_NOT[reason]}{others}", reason, reasons)
+
+
+def why_not_stored(names: Iterable[Any], outcome: Outcome, *, is_disabled: bool) -> dict[Any, str]:
+    """Why values were not stored, by their keys; without those that were."""
     if is_disabled:
-        raise NotStoredError(f"{key!r} was not stored: the cache is switched off", "disabled")
-    if result is None:
-        text = f"{key!r} was not stored: the store is away. What it holds is invalidated, or will be"
-        raise NotStoredError(text, "store_error")
-    if not result.is_accepted:
-        raise NotStoredError(f"{key!r} was not stored: another write of it came between", "overtaken")
+        return dict.fromkeys(names, "disabled")
+    if isinstance(outcome, ManyInvalidated):
+        return dict.fromkeys(names, "outlived")
+    assert isinstance(outcome, ManyStored)
+    pairs = zip(names, outcome.results, strict=True)
+    unstored = ((name, result) for name, result in pairs if result is None or not result.is_accepted)
+    return {name: "store_error" if result is None else "overtaken" for name, result in unstored}
 
 
 def invalidated(outcome: Outcome, unnamed: Collection[str] = (), *, raises: bool) -> InvalidateResult:

@@ -69,6 +69,8 @@ class InvalidateRequest:
     """Whether values are to become stale, and not to go."""
     looks: bool = False
     """Whether the caller wants to know if a value was there. For one key."""
+    instead: bool = False
+    """Whether they go as values could not be stored, for a failure."""
 
     def over(self, now_s: float) -> tuple[Notice, ...]:
         """The notice that closes the operation, if it is one of the user's."""
@@ -195,4 +197,5 @@ class InvalidateDeleting(AsksStore):
     def _end(self, outcome: ManyInvalidated, now_s: float, *notices: Notice) -> Step:
         if self.abandoned:
             return ended(Abandoned(), *notices)
-        return ended(outcome, *notices, *self.request.over(now_s))
+        told = evolve(outcome, instead=True) if self.request.instead else outcome
+        return ended(told, *notices, *self.request.over(now_s))

@@ -117,10 +117,12 @@ def _remove(
     now_s: float,
     *notices: Notice,
     skip: MissReason | None = None,
+    instead: bool = False,
 ) -> Step:
     gone = (*keys, *request.tags)
     chunk = max(len(gone), 1)
-    deletion = InvalidateRequest(OperationName.MUTATE, gone, chunk, request.timeouts, request.started_s)
+    when = (request.timeouts, request.started_s)
+    deletion = InvalidateRequest(OperationName.MUTATE, gone, chunk, *when, instead=instead)
     step = invalidate(deletion, skip=skip, now_s=now_s)
     return evolve(step, notices=(*notices, *step.notices))
 
@@ -213,7 +215,8 @@ class MutateFilling(AsksStore):
                 # A removal would only wait once more: it is left to the background.
                 skip = MissReason.STORE_ERROR if kind.is_in_vain else None
                 again = self.retry(event)
-                return again or _remove(request, request.keys, now_s, *gave_up(event), skip=skip)
+                said = gave_up(event)
+                return again or _remove(request, request.keys, now_s, *said, skip=skip, instead=True)
             case Interrupted(now_s=now_s):
                 return void((*request.keys, *request.tags), request.timeouts, now_s)
             case _:

@@ -4,6 +4,7 @@ How the machines meet losses and duplicates is explored in `tests/test_explorati
 """
 
 import pickle
+from contextlib import suppress
 from functools import partial
 
 import anyio
@@ -31,6 +32,7 @@ from sansio_cache.commands import (
     ClaimCell,
     DeleteKeys,
     FillCells,
+    HoldCells,
     InspectCell,
     RenewLeases,
     SwapCell,
@@ -333,6 +335,60 @@ async def test_a_set_that_is_strict_says_that_the_cache_is_switched_off(world):
     assert raised.value.reason == "disabled"
 
 
+@runs(compare="store")  # as above
+async def test_a_batch_that_is_strict_says_of_each_key_why_it_was_not_stored(world):
+    cache = world.cache
+    assert await cache.set_many({"a": 1, "b": 2}, strict=True) == {"a": True, "b": True}
+    another = cache.before(FillCells, lambda: world.raw.delete("a"))
+    with another, pytest.raises(NotStoredError, match="'a' was not stored: another write") as overtaken:
+        await cache.set_many({"a": 3, "b": 4}, strict=True)
+    with cache.refusing(FailureKind.PERMISSION, FillCells), pytest.raises(NotStoredError) as away:
+        await cache.set_many({"a": 5, "b": 6}, strict=True)
+    with pytest.raises(NotStoredError, match=r"1 more were not: see `reasons`") as outlived:
+        await cache.set_many({"a": 7, "b": 8}, ttl=0, strict=True)
+    world.take_log()
+
+    assert (overtaken.value.reason, overtaken.value.reasons) == ("overtaken", {"a": "overtaken"})
+    assert away.value.reasons == {"a": "store_error", "b": "store_error"}
+    assert outlived.value.reasons == {"a": "outlived", "b": "outlived"}
+    assert pickle.loads(pickle.dumps(away.value)).reasons == away.value.reasons
+
+
+@runs(compare="store")  # as above
+async def test_a_mutation_says_of_each_value_why_it_was_not_stored(world):
+    cache = world.cache
+    async with cache.mutate("kept", "lost", "short", "unset") as mixed:
+        for key, ttl in (("kept", 60), ("lost", 60), ("short", 0)):
+            mixed.set(key, 1, ttl=ttl)
+        world.raw.delete("lost")
+    with suppress(ZeroDivisionError):
+        async with cache.mutate("k") as raised:
+            raised.set("k", 1)
+            raise ZeroDivisionError
+    with cache.refusing(FailureKind.PERMISSION, FillCells):
+        async with cache.mutate("k") as away:
+            away.set("k", 1)
+    with cache.refusing(FailureKind.PERMISSION, HoldCells):
+        async with cache.mutate("k") as unheld:
+            unheld.set("k", 1)
+    world.take_log()
+
+    assert (mixed.stored, mixed.unstored) == (1, {"lost": "overtaken", "short": "outlived"})
+    assert raised.unstored == {"k": "raised"}
+    assert away.unstored == {"k": "store_error"}
+    assert unheld.unstored == {"k": "store_error"}
+
+
+@runs(enabled=False)
+async def test_what_writes_many_says_that_the_cache_is_switched_off(world):
+    async with world.cache.mutate("k") as mutation:
+        mutation.set("k", 1)
+    assert (mutation.stored, mutation.unstored) == (0, {"k": "disabled"})
+    with pytest.raises(NotStoredError) as refused:
+        await world.cache.set_many({"a": 1}, strict=True)
+    assert refused.value.reasons == {"a": "disabled"}
+
+
 @runs()
 async def test_an_exact_time_to_live_has_no_jitter(world):
     cache = world.cache
@@ -511,7 +567,7 @@ async def test_a_removal_by_version_whose_answer_is_lost_is_unknown(world):
     seen = await cache.lookup("k")
     with cache.losing(SwapCell), pytest.raises(UnknownOutcomeError):
         await cache.swap("k", 2, version=seen.version, ttl=0)
-    world.log.clear()
+    world.take_log()
     assert await cache.get("k") is None
 
 

@@ -556,7 +556,7 @@ class Cache(Primitives):
         _, step = self._requests.set_many({self.key.resolve(key): value}, ttl, tags, type, OperationName.SET)
         outcome = await self._bound().run(step)
         if strict:
-            refuse_unstored(key, outcome, is_disabled=self._requests.is_disabled)
+            refuse_unstored((key,), outcome, is_disabled=self._requests.is_disabled)
         return stored((key,), outcome)[key]
 
     async def set_many(
@@ -566,17 +566,22 @@ class Cache(Primitives):
         ttl: AnyTtl | None = None,
         tags: Iterable[str] = (),
         type: Any = None,
+        strict: bool = False,
     ) -> dict[str, bool]:
         """Store values, in two round trips; says of each key whether it was stored: see `set`.
 
         Raises:
+            NotStoredError: With `strict`: a value was not stored; `reasons` says why, for each key.
             InvalidKeyError: A key cannot be one, or there are more than `max_batch_keys`.
             InvalidTtlError: The ttl is no number, or NaN.
             SerializationError: A value would not come back equal, or is too large; nothing is stored.
             ConfigurationError: Values of the type cannot be stored so that they come back equal.
         """
         names, step = self._requests.set_many(values, ttl, tags, type)
-        return stored(names, await self._bound().run(step))
+        outcome = await self._bound().run(step)
+        if strict:
+            refuse_unstored(names, outcome, is_disabled=self._requests.is_disabled)
+        return stored(names, outcome)
 
     async def invalidate(self, *keys: str, tags: Iterable[str] = ()) -> InvalidateResult:
         """Remove keys, and everything that has one of the tags; void every load of them that is in flight.
