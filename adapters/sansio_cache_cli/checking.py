@@ -14,11 +14,12 @@ from rich.text import Text
 from sansio_cache.url import read_url
 from sansio_cache_cli.failures import FOUND, OK, CommandError
 from sansio_cache_cli.lives import lives_of
+from sansio_cache_cli.nodes import open_servers
 from sansio_cache_cli.output import Screen, print_json
 from sansio_cache_cli.sampling import take_sample
 from sansio_cache_cli.server import Server
 from sansio_cache_cli.server_info import ServerInfo
-from sansio_cache_cli.verdicts import ClockOffset, Facts, Level, Verdict, Wanted, verdicts, worst
+from sansio_cache_cli.verdicts import ClockOffset, Facts, Level, Verdict, Wanted, together, verdicts, worst
 from sansio_cache_cli.words import printable
 from sansio_cache_redis.calls import wake_channel
 from sansio_cache_redis.sync import Cache
@@ -31,15 +32,18 @@ _STYLES = {Level.OK: "green", Level.NOTE: "cyan", Level.WARNING: "yellow", Level
 
 def check(options: argparse.Namespace) -> int:
     """Check a server and a namespace; returns the exit status."""
-    with Server(options.url, options.namespace, options.timeout) as server:
-        found = verdicts(
-            facts_of(server, options.namespace, options.sample, options.seconds),
-            Wanted(
-                durable=options.durable,
-                most_clock_offset_s=options.most_clock_offset,
-                least_hit_rate=options.least_hit_rate,
-            ),
-        )
+    wanted = Wanted(
+        durable=options.durable,
+        most_clock_offset_s=options.most_clock_offset,
+        least_hit_rate=options.least_hit_rate,
+    )
+    with open_servers(options.url, options.namespace, options.timeout) as servers:
+        share, seconds = -(-options.sample // len(servers)), options.seconds / len(servers)
+        by_place = {
+            server.where.place: verdicts(facts_of(server, options.namespace, share, seconds), wanted)
+            for server in servers
+        }
+    found = together(by_place)
     level = worst(found)
     is_bad = level is Level.PROBLEM or (options.strict and level is Level.WARNING)
     if options.json:

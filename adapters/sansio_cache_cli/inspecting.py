@@ -13,8 +13,10 @@ from sansio_cache import KeyBuilder
 from sansio_cache.cell import Cell, parse_cell
 from sansio_cache.inspection import CellState, Inspection, inspect
 from sansio_cache.tags import NO_VERSION, VARIANT_OF, Versions, tag_key
+from sansio_cache.url import read_url
 from sansio_cache_cli.decoding import payload_text, plain, sentences
 from sansio_cache_cli.failures import FOUND, MISUSED, OK, CommandError
+from sansio_cache_cli.nodes import owner_of
 from sansio_cache_cli.output import Screen, print_json
 from sansio_cache_cli.server import Server
 from sansio_cache_cli.words import printable
@@ -23,7 +25,10 @@ from sansio_cache_cli.words import printable
 def show_key(options: argparse.Namespace) -> int:
     """Show what a key is; returns the exit status."""
     key = full_key(options.key, options.namespace)
-    with Server(options.url, key.partition(":")[0], options.timeout) as server:
+    namespace, address = key.partition(":")[0], ""
+    if read_url(options.url).is_cluster:
+        address = owner_of(key, options.url, namespace, options.timeout)
+    with Server(options.url, namespace, options.timeout, address) as server:
         found, current = look(server, key, options.most_bytes)
     if options.payload:
         if found.contents is None:

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 from sansio_cache_cli.failures import FOUND, OK
 from sansio_cache_cli.lives import Bucket, Lives, lives_of, plain
+from sansio_cache_cli.nodes import open_servers
 from sansio_cache_cli.output import Screen, bar, print_json, table
-from sansio_cache_cli.sampling import Sample, no_such_namespace, take_sample
-from sansio_cache_cli.server import Server
+from sansio_cache_cli.sampling import Sample, no_such_namespace, take_samples
 from sansio_cache_cli.words import exact, printable
 
 _MOST_ENTITIES = 12
@@ -18,12 +18,11 @@ _MOST_NAMES = 5
 
 def show_lifetimes(options: argparse.Namespace) -> int:
     """Show how long the entries of a namespace live; returns the exit status."""
-    with Server(options.url, options.namespace, options.timeout) as server:
-        keys = server.config.keys
-        pattern = keys.glob(options.pattern)
-        sample = take_sample(server, pattern, options.sample, options.seconds)
+    with open_servers(options.url, options.namespace, options.timeout) as servers:
+        pattern = servers[0].config.keys.glob(options.pattern)
+        sample = take_samples(servers, pattern, options.sample, options.seconds)
         if not sample.entries:
-            raise no_such_namespace(server, options.namespace)
+            raise no_such_namespace(servers, options.namespace)
     lives = lives_of(sample.entries)
     if options.json:
         gone_through = {"keys": sample.count, "is_whole": sample.is_whole, "without_ttl": sample.persistent}

@@ -25,7 +25,7 @@ def purge(options: argparse.Namespace) -> int:
     if not store.is_cluster:
         with Server(options.url, options.namespace, options.timeout) as server:
             if not any(any(page) for page in server.scan(server.config.keys.everything())):
-                raise no_such_namespace(server, options.namespace)
+                raise no_such_namespace([server], options.namespace)
     config, place = config_of(options.url, options.namespace, options.timeout), store.place
     with Cache.from_config(config) as cache:
         with _bar("counting", None) as move:

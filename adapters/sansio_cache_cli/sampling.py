@@ -92,6 +92,24 @@ def take_sample(server: Server, pattern: str, limit: int, seconds: float) -> Sam
     )
 
 
+def take_samples(servers: list[Server], pattern: str, limit: int, seconds: float) -> Sample:
+    """Look at the keys of several servers, of each its share.
+
+    Raises:
+        CommandError: One does not answer, or refuses to say.
+    """
+    count = len(servers)
+    samples = [take_sample(each, pattern, -(-limit // count), seconds / count) for each in servers]
+    return Sample(
+        entries=tuple(entry for each in samples for entry in each.entries),
+        persistent=tuple(name for each in samples for name in each.persistent),
+        internal=sum((each.internal for each in samples), Counter[str]()),
+        internal_persistent=sum(each.internal_persistent for each in samples),
+        count=sum(each.count for each in samples),
+        is_whole=all(each.is_whole for each in samples),
+    )
+
+
 def without_ttl(server: Server, keys: list[bytes]) -> list[str]:
     """The names of those keys that have no time to live, as far as the user may ask."""
     if not keys:
@@ -130,13 +148,15 @@ def look_at(server: Server, keys: list[bytes]) -> list[Inspection]:
     return found
 
 
-def no_such_namespace(server: Server, namespace: str) -> CommandError:
+def no_such_namespace(servers: list[Server], namespace: str) -> CommandError:
     """The line for a namespace without keys, with those that there are."""
     found: Counter[str] = Counter()
-    for page in server.scan("*"):
-        found.update(key.partition(b":")[0].decode(errors="replace") for key in page if b":" in key)
-        if found.total() >= _MOST_FOREIGN_KEYS:
-            break
+    for server in servers:
+        for page in server.scan("*"):
+            found.update(key.partition(b":")[0].decode(errors="replace") for key in page if b":" in key)
+            if found.total() >= _MOST_FOREIGN_KEYS:
+                break
     names = ", ".join(f"{name} ({count:,})" for name, count in found.most_common(_MOST_NAMESPACES))
     others = f"there are keys of {names}" if names else "the database is empty, or another one is meant"
-    return CommandError(f"no key of the namespace {namespace!r} is at {server.where.place}: {others}")
+    places = ", ".join(server.where.place for server in servers)
+    return CommandError(f"no key of the namespace {namespace!r} is at {places}: {others}")

@@ -20,9 +20,10 @@ from sansio_cache.url import MEMORY, read_url
 from sansio_cache_cli.failures import MISUSED, CommandError
 from sansio_cache_redis.calls import Args
 from sansio_cache_redis.connections.redispy import pack
+from sansio_cache_redis.connections.settings import blocking_factory
 from sansio_cache_redis.connections.wires import Wire, blocking_wire
 from sansio_cache_redis.errors import ERRORS, as_opening_failure
-from sansio_cache_redis.reasons import reason_of, said
+from sansio_cache_redis.reasons import Where, reason_of, said
 from sansio_cache_redis.topology.ways import connecting
 
 _SIGNING_VARIABLE: Final = "SANSIO_CACHE_SIGNING_KEYS"
@@ -56,15 +57,16 @@ class Server:
         url: Where it is.
         namespace: Of the cache, or any.
         timeout_s: How long it may take for an answer, in seconds.
+        address: `host:port` of a node, where the URL names a cluster.
 
     Raises:
         ConfigurationError: The URL cannot be used.
-        CommandError: It is no server's.
+        CommandError: It is no server's, or a cluster's, and there is no address.
     """
 
-    def __init__(self, url: str, namespace: str, timeout_s: float) -> None:
+    def __init__(self, url: str, namespace: str, timeout_s: float, address: str = "") -> None:
         store = read_url(url)
-        if store.is_cluster:
+        if store.is_cluster and not address:
             raise CommandError(
                 "this looks at one server, and the URL names a cluster: give the URL of a node, "
                 f"redis://{store.seeds[0]}, one after the other",
@@ -77,7 +79,11 @@ class Server:
             )
         self.config = config_of(url, namespace, timeout_s)
         self._timeout_s = timeout_s
-        make_connection, self.where = connecting(self.config.redis)
+        if address:
+            make_connection = blocking_factory(self.config.redis, address)
+            self.where = Where(address, store.scheme == "rediss")
+        else:
+            make_connection, self.where = connecting(self.config.redis)
         self._connection = make_connection()
         self._wire: Wire | None = None
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from enum import StrEnum
 from typing import Final
 
@@ -116,6 +116,20 @@ def verdicts(facts: Facts, wanted: Wanted) -> list[Verdict]:
         *_hit_rate(facts, wanted),
         *_clock(facts, wanted),
         *_keys(facts),
+    ]
+
+
+def together(by_place: Mapping[str, Sequence[Verdict]]) -> list[Verdict]:
+    """The verdicts about several servers as one list: what is the same of all is said once."""
+    found: dict[Verdict, list[str]] = {}
+    for place, each_found in by_place.items():
+        for each in each_found:
+            found.setdefault(each, []).append(place)
+    return [
+        each
+        if len(places) == len(by_place) or places[0] in each.said
+        else attrs.evolve(each, said=f"{', '.join(places)}: {each.said}")
+        for each, places in found.items()
     ]
 
 

@@ -37,7 +37,7 @@ def cluster(cluster_servers: ClusterServers, namespace):
 
 def test_at_a_cluster_what_looks_at_one_server_says_which_url_to_give(run, cluster, namespace):
     servers, cache = cluster
-    for command in (("check",), ("ttl",), ("keys", "*"), ("inspect", "a"), ("top",), ("monitor",)):
+    for command in (("top",), ("monitor",)):
         ran = run(*command, "--url", servers.url, "--namespace", namespace)
         assert (ran.status, "give the URL of a node" in ran.err) == (2, True)
     cache.set_many({f"k{number}": number for number in range(30)})
@@ -51,6 +51,35 @@ def test_at_a_cluster_what_looks_at_one_server_says_which_url_to_give(run, clust
         run("keys", "*", "--url", node.url, "--namespace", namespace, "--json") for node in servers.primaries
     ]
     assert sum(ran.out.count("\n") for ran in listed) == 30
+
+
+def test_at_a_cluster_all_nodes_are_looked_at(run, cluster, namespace):
+    servers, cache = cluster
+    cache.set_many({f"k{number}": number for number in range(60)})
+    arguments = ("--url", servers.url, "--namespace", namespace)
+    listed = run("keys", "*", *arguments, "--json", "--most", "100").out.splitlines()
+    assert len(set(listed)) == len(listed) == 60
+    assert run("ttl", *arguments, "--json").json()["keys"] == 60
+    assert {run("inspect", f"k{number}", *arguments, "--json").json()["payload"] for number in range(3)} == {
+        0,
+        1,
+        2,
+    }
+    nodes = {node.url.removeprefix("redis://").partition("/")[0]: node for node in servers.primaries}
+    ran = run("check", *arguments, "--json")
+    pings = [each["said"] for each in ran.json()["verdicts"] if each["name"] == "ping"]
+    assert {said.split()[0] for said in pings} == set(nodes)
+    ran = run("keys", "nothing*", *arguments)
+    assert (ran.status, "matches" in ran.err) == (1, True)
+
+
+def test_at_a_cluster_without_a_node_that_answers_it_is_one_line(run):
+    ran = run(
+        "keys", "*", "--url", "redis+cluster://user:secret-pw@127.0.0.1:1,127.0.0.1:2", "--namespace", "a"
+    )
+    assert (ran.status, len(ran.err.splitlines())) == (1, 1)
+    assert "refuses connections" in ran.err
+    assert "secret" not in ran.err
 
 
 def test_at_a_cluster_all_nodes_are_purged_and_loaded_and_programs_tell(run, cluster, namespace):
