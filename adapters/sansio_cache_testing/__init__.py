@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from sansio_cache.exploring.configuration import Act, Configuration, Deed, Fault, Start
     from sansio_cache.exploring.history import History, Read, Violation, Write
     from sansio_cache.exploring.invariants import Invariant
+    from sansio_cache.exploring.logs import LoggedRead, LoggedWrite, StaleRead, find_stale_reads
     from sansio_cache.exploring.schedules import Schedule
     from sansio_cache.exploring.search import Exploration, explore
     from sansio_cache.exploring.simulating import (
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
 # Hypothesis imports this package in every program that has both, for its entry point: so it imports nothing.
 _HOMES: Final = {
     "sansio_cache.exploring.history": ("History", "Read", "Violation", "Write"),
+    "sansio_cache.exploring.logs": ("LoggedRead", "LoggedWrite", "StaleRead", "find_stale_reads"),
     "sansio_cache.exploring.schedules": ("Schedule",),
     "sansio_cache.exploring.search": ("Exploration", "explore"),
     "sansio_cache.exploring.configuration": ("Act", "Configuration", "Deed", "Fault", "Start"),
@@ -92,6 +94,8 @@ __all__ = [
     "InterleavingError",
     "Invariant",
     "Liveness",
+    "LoggedRead",
+    "LoggedWrite",
     "ManualClock",
     "Place",
     "Rates",
@@ -104,6 +108,7 @@ __all__ = [
     "SimulatedFault",
     "Simulation",
     "SimulationError",
+    "StaleRead",
     "Start",
     "Step",
     "StoreFault",
@@ -116,6 +121,7 @@ __all__ = [
     "check_interleavings",
     "explore",
     "failing",
+    "find_stale_reads",
     "null_cache",
     "replay",
     "simulate",
