@@ -160,8 +160,7 @@ class InvalidateDeleting(AsksStore):
                 said: tuple[Notice, ...] = went_without(event.failures)
                 if event.left:
                     said = (*said, InvalidationFailed(event.left))
-                if gone:
-                    said = (*said, SoftExpired(gone) if request.soft else Invalidated(gone))
+                said = (*said, SoftExpired(gone) if request.soft else Invalidated(gone))
                 if done < len(request.keys):
                     budget = request.timeouts.from_now(now_s)
                     return _delete_next(request, done, self.abandoned, budget, *said, left=left)

@@ -5,7 +5,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from sansio_cache import CacheConfig, ConfigurationError, RedisConfig
-from sansio_cache.url import host_and_port, read_url
+from sansio_cache.url import address_of, host_and_port, read_url
 
 SECRET = "hunter2"
 
@@ -231,3 +231,54 @@ def test_a_url_in_the_wrong_place_is_not_quoted():
         with pytest.raises(ValueError, match="got str") as raised:
             make()
         assert SECRET not in str(raised.value)
+
+
+CLUSTERS = [
+    ("redis+cluster://h", "redis", ("h:6379",)),
+    ("redis+cluster://a,b:7000,[::1]:7001", "redis", ("a:6379", "b:7000", "[::1]:7001")),
+    ("redis+cluster://a,a:6379", "redis", ("a:6379",)),
+    ("Redis+Cluster://user:p%40w@a,b/0?client_name=x", "redis", ("a:6379", "b:6379")),
+    ("rediss+cluster://a,b?ssl_cert_reqs=none", "rediss", ("a:6379", "b:6379")),
+    ("valkey+cluster://a,b", "redis", ("a:6379", "b:6379")),
+    ("valkeys+cluster://a", "rediss", ("a:6379",)),
+]
+
+
+@pytest.mark.parametrize(("text", "scheme", "seeds"), CLUSTERS)
+def test_the_url_of_a_cluster_names_some_of_its_nodes(text, scheme, seeds):
+    url = read_url(text)
+    assert (url.scheme, url.seeds, url.is_cluster, url.database) == (scheme, seeds, True, 0)
+    assert url.place == ", ".join(seeds)
+    assert url.text.startswith(f"{scheme}://")
+    assert seeds[0] in url.text
+    assert "p%40w" not in repr(url)
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("redis+cluster://", "it names no host"),
+        ("redis+cluster://a,,b", "it names no host"),
+        ("redis+cluster://a,b:port", "the port is a number"),
+        ("redis+cluster://a/1", "a cluster has database 0 only"),
+        ("redis+cluster://a?db=2", "a cluster has database 0 only"),
+        ("redis+cluster://a?ssl_cert_reqs=none", r"for TLS: begin with rediss\+cluster://"),
+        ("redis+cluster://a/b", "the path is the number of a database"),
+    ],
+)
+def test_the_url_of_a_cluster_that_says_what_cannot_be_is_refused(text, why):
+    with pytest.raises(ConfigurationError, match=why):
+        read_url(text)
+
+
+@pytest.mark.parametrize(
+    ("alias", "meant"), [("valkey://h:7000/3", "redis://h:7000/3"), ("valkeys://h", "rediss://h")]
+)
+def test_valkey_is_another_word_for_redis(alias, meant):
+    assert read_url(alias) == read_url(meant)
+    assert not read_url(alias).is_cluster
+
+
+@pytest.mark.parametrize("host", ["a", "127.0.0.1", "::1", "fe80::1%eth0"])
+def test_an_address_is_a_host_and_a_port_again(host):
+    assert host_and_port(address_of(host, 7000)) == (host, 7000)

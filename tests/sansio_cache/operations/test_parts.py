@@ -310,6 +310,16 @@ def test_a_removal_by_pattern_that_misses_a_part_is_incomplete_and_goes_on():
     assert (outcome.matched, outcome.complete) == (3, False)
 
 
+def test_a_page_of_which_a_part_was_missed_is_asked_for_again():
+    parts = Scanned(failing=()).filled()
+    parts.failures = (StoreFailed(NOW_S, FailureKind.CONNECTION, "d"),)
+    step = delete_pattern(scanning())
+    step = step.state.receive(parts.perform(step.command))
+    parts.failures = ()
+    outcome, _ = parts.run(step)
+    assert (outcome.deleted, outcome.complete) == (3, True)
+
+
 def test_a_scan_that_misses_a_part_says_so():
     parts = Scanned().filled()
     outcome, _ = parts.run(scan(scanning(), 0, frozenset()))
