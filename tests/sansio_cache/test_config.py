@@ -76,7 +76,10 @@ def test_what_makes_no_sense_is_refused_with_a_sentence(options, message):
         ({"attempt_timeout_s": "1"}, "attempt_timeout_s is a number above 0; got '1'"),
         ({"attempt_timeout_s": True}, "attempt_timeout_s is a number above 0; got True"),
         ({"max_connections": 0}, "max_connections is a whole number from 1; got 0"),
-        ({"address_map": 5}, "address_map is a function of a host and a port that gives a host and a port"),
+        (
+            {"address_map": 5},
+            "address_map is a function of a host and a port that gives a host and a port, or None; got 5",
+        ),
         (
             {"attempt_timeout_s": 0.3},
             (

@@ -15,7 +15,7 @@ def node(host, port=7001):
     return [host, port, b"id", []]
 
 
-@given(st.text(max_size=40))
+@given(st.text(max_size=40) | st.text("{}ab", max_size=8))
 def test_the_slot_of_a_key_is_that_of_redis(key):
     assert slot_of(key) == key_slot(key.encode())
     assert 0 <= slot_of(key) < SLOTS

@@ -58,7 +58,7 @@ class ScatteringConnections(ThreadsConnections):
             if opening is not None:
                 self._opener.begin(opening)
             if lane.driver is call and lane.wire is not None:
-                self._drive_until(lane, call, now_s)
+                self._send_first(lane, call, now_s)
         except ERRORS as error:
             let_through(error)
             call.failure = call.failure or error
@@ -100,6 +100,16 @@ class ScatteringConnections(ThreadsConnections):
             RedisError, OSError: The fate of the commands is unknown.
         """
         return call.result(monotonic())
+
+    def _send_first(self, lane: Lane, call: Call, now_s: float) -> None:
+        """Send what the caller asks, where nothing is in the way; else it is sent in its turn."""
+        try:
+            wire = self._wire_of(lane, call, now_s)
+            if wire is not None and not (lane.due or wire.is_writing):
+                self._send(lane, wire, call, now_s)
+        except BaseException as error:
+            self._lose(lane, call, error if isinstance(error, ERRORS) else None)
+            raise
 
     def _drive_until(self, lane: Lane, call: Call, until_s: float) -> None:
         """Serve the caller, and all that queue behind it, for some time."""
