@@ -16,7 +16,16 @@ from sansio_cache.stats import PartStats
 from sansio_cache_redis import anyio as cache_anyio
 from sansio_cache_redis import sync as cache_sync
 from support.clusters import ClusterServers, slot_of
-from support.runtimes import ON_CLUSTER, PATIENT, CacheUnderTest, loading, never, runs, until
+from support.runtimes import (
+    ON_CLUSTER,
+    PATIENT,
+    CacheUnderTest,
+    in_parallel,
+    loading,
+    never,
+    runs,
+    until,
+)
 
 pytestmark = pytest.mark.servers
 
@@ -504,5 +513,45 @@ def test_nobody_sees_an_error_in_a_failover_and_the_others_are_served_meanwhile(
                 assert database.stale == []
         if how == "frozen":
             old.kill()
+
+    run(runtime, main)
+
+
+@pytest.mark.parametrize("runtime", ["asyncio", "trio"])
+def test_who_is_cancelled_while_several_nodes_are_asked_leaves_no_reply_to_others(
+    cluster_servers, namespace, runtime
+):
+    async def main():
+        cache = opened(runtime, cluster_servers.url, namespace)
+        async with aclosing(cache):
+            await cache.set_many({key: key for key in MANY})
+            for turn in range(60):
+                async with anyio.create_task_group() as tasks:
+                    for first in range(4):
+                        tasks.start_soon(cache.get_many, MANY[first::4])
+                    for _ in range(turn % 5):
+                        await anyio.lowlevel.checkpoint()
+                    tasks.cancel_scope.cancel()
+                some = MANY[turn % 7 :: 3]
+                assert await cache.get_many(some) == {key: key for key in some}
+            assert cache.stats().gave_up == {}
+
+    run(runtime, main)
+
+
+@RUNTIMES
+def test_many_callers_of_batches_are_served_at_once(cluster_servers, namespace, runtime):
+    async def main():
+        cache = opened(runtime, cluster_servers.url, namespace)
+        async with aclosing(cache):
+            await cache.set_many({key: key for key in MANY})
+
+            async def ask(place):
+                some = MANY[place % 11 :: 2]
+                for _ in range(5):
+                    assert await cache.get_many(some) == {key: key for key in some}
+
+            await in_parallel(40, ask)
+            assert cache.stats().gave_up == {}
 
     run(runtime, main)
