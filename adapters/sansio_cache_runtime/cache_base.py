@@ -247,8 +247,9 @@ class CacheBase(ABC):
         """Get to know a backend, and let it know which of its parts do not serve."""
         self._coordinator.part_of = backend.part_of
         self._recorder.know_place(getattr(backend, "place", ""))
-        if hasattr(backend, "is_out"):  # one of several parts has it
-            backend.is_out = self._coordinator.is_part_out
+        if hasattr(backend, "is_out"):
+            of_several_parts: Any = backend
+            of_several_parts.is_out = self._coordinator.is_part_out
 
     def _check_open(self) -> None:
         if self._is_closed:

@@ -72,7 +72,8 @@ def cluster_settings(config: RedisConfig, client: Any | None) -> ClusterSettings
     url = read_url(config.url)
     if not url.is_cluster:
         return None
-    blocking_factory(config), asyncio_factory(config)  # refuses what cannot be used
+    for make_factory in (blocking_factory, asyncio_factory):
+        make_factory(config)  # refuses what cannot be used
     found = settings_of_seed(config)
     return None if found is None else attrs.evolve(found, seeds=url.seeds)
 
