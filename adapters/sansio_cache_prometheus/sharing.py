@@ -31,7 +31,7 @@ from sansio_cache_prometheus.naming import full_name, help_of, uppers
 from sansio_cache_runtime.sources import Source, Sources, added_up
 
 logger: Final = logging.getLogger("sansio_cache")
-_STOP_S: Final = 1.0
+_STOP_S: Final = 10.0
 _MODE: Final = "livesum"
 """What becomes of gauges: those of processes that live are added up."""
 _FILE_BYTES: Final = 1 << 16
