@@ -13,7 +13,7 @@ import pytest
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="the client's multiprocess mode is for forks")
 
 BEGIN = """
-import glob, os, shutil, signal, sys, threading, time, warnings
+import glob, os, shutil, sys, threading, time, traceback, warnings
 warnings.simplefilter("error")
 from prometheus_client import CollectorRegistry, Counter, generate_latest, multiprocess
 from prometheus_client.parser import text_string_to_metric_families
@@ -53,6 +53,8 @@ def child(run):
         try:
             run()
             status = 0
+        except BaseException:
+            traceback.print_exc()
         finally:
             os._exit(status)
     return number
