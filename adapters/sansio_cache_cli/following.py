@@ -238,17 +238,18 @@ class Follower:
     # Scripts.
 
     def _begun(self, command: Monitored) -> _Script | None:
-        count = whole_number(command.args[1]) if len(command.args) > 1 else None
-        if count is None:
-            return None
-        sha = command.args[0]
+        match command.args:
+            case (sha, number, *rest) if (count := whole_number(number)) is not None:
+                pass
+            case _:
+                return None
         if command.name == "EVAL":
             sha = sha1(sha, usedforsecurity=False).hexdigest().encode()
-        keys = tuple(self._keys(command.args[2 : 2 + count]))
+        keys = tuple(self._keys(rest[:count]))
         name = _SCRIPTS.get(sha.lower(), "")
         if not keys:
             return None
-        return _Script(name, command.client, command.at_ms, keys, command.args[2 + count :])
+        return _Script(name, command.client, command.at_ms, keys, tuple(rest[count:]))
 
     def _in_script(self, script: _Script, command: Monitored) -> None:
         """What a script calls. Its writes say what it has decided."""

@@ -77,7 +77,9 @@ class Programs:
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, TypeError):
             return
         who = (told.host, told.pid, told.name)
-        if (who in self._told or len(self._told) < _MOST_PROGRAMS) and max(map(len, who[::2])) < _LONGEST:
+        if (who in self._told or len(self._told) < _MOST_PROGRAMS) and len(told.host) + len(
+            told.name
+        ) < _LONGEST:
             self._told[who] = (now_s, told)
 
     def at(self, now_s: float) -> list[ProgramStats]:

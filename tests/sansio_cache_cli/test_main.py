@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sqlite3
@@ -284,6 +285,22 @@ def test_health_names_the_server_and_its_latency(redis_url, capsys):
     assert "health: ok" in text
     assert "server: " in text
     assert "latency: " in text
+
+
+def test_health_is_an_object_for_programs(redis_url, capsys):
+    assert main(["health", "--url", redis_url, "--json"]) == 0
+    health = json.loads(capsys.readouterr().out)
+    assert health["ok"] is True
+    assert health["latency_s"] > 0
+    assert main(["health", "--url", "redis://127.0.0.1:1", "--json"]) == 1
+    assert json.loads(capsys.readouterr().out)["problems"]
+
+
+def test_the_demo_is_an_object_for_programs_and_nothing_else(capsys):
+    assert main(["demo", *SMALL, "--requests", "2", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["problems"] == []
+    assert [each["phase"] for each in told["phases"]][:2] == ["no cache", "stampede"]
 
 
 def test_health_shows_the_memory_limit_and_what_will_hurt(capsys):

@@ -74,6 +74,7 @@ def cache(redis_url, namespace):
         cache.clear()
 
 
+@pytest.mark.servers
 def test_what_a_load_does_is_told_step_by_step_whatever_the_scripts_were_sent_as(
     watching, cache, redis_client
 ):
@@ -88,6 +89,7 @@ def test_what_a_load_does_is_told_step_by_step_whatever_the_scripts_were_sent_as
         ]
 
 
+@pytest.mark.servers
 def test_a_load_that_an_invalidation_overtakes_ends_in_a_refused_fill(watching, cache):
     for key in ("a", "b", "c"):
         cache.get_or_load(key, lambda key=key: cache.invalidate(key) and 1)
@@ -99,6 +101,7 @@ def test_a_load_that_an_invalidation_overtakes_ends_in_a_refused_fill(watching, 
         ]
 
 
+@pytest.mark.servers
 def test_what_was_stored_before_is_known_after_a_question(watching, cache, redis_client, namespace):
     cache.set_many({"a": 1, "b": 2, "c": 3})
     cache.get_or_load("none", Absent)
@@ -121,6 +124,7 @@ def test_what_was_stored_before_is_known_after_a_question(watching, cache, redis
     assert watching.happened() == [(What.INVALIDATION, "alien")]
 
 
+@pytest.mark.servers
 def test_writes_locks_tags_and_stale_values_have_their_names(watching, cache):
     cache.set("a", 1)
     with cache.mutate("a"):
