@@ -1,6 +1,6 @@
 """One server: every key goes to the same connections, which fail together.
 
-Sentinel and cluster will stand beside it, with the same three questions: where does a key go, what part
+A cluster (`cluster.py`) has an answer of its own to the same three questions: where does a key go, what part
 is that, and which connections belong to a part.
 """
 
