@@ -323,7 +323,7 @@ def test_every_line_of_the_recipe_names_what_does_it_and_a_test_that_there_is(
         assert f"def {test}(" in (ROOT / "tests" / file).read_text(encoding="utf-8"), test
         for api in re.findall(r"`([^`]+)`", apis):
             if api.startswith("sansio-cache "):
-                assert f"| `{api.split()[1]}` |" in _page("reference/command.md")
+                assert f"## {api.split()[1]}\n" in _page("reference/command.md")
             else:
                 owner, _, rest = api.partition(".")
                 assert names.found(f"{homes.get(owner, f'sansio_cache.{owner}')}{'.' * bool(rest)}{rest}"), (

@@ -140,9 +140,12 @@ def _arrows(
             else:
                 (down if there > here else up).append((here, there))
     for ways, edge, sign, pointing in ((down, _BOX_X + _BOX_WIDTH, 1, "left"), (up, _BOX_X, -1, "right")):
-        for lane, (here, there) in _lanes(ways):
+        lanes = list(_lanes(ways))
+        # As wide as there is room, where there are many.
+        wide = min(_LANE, (_BOX_X - 8) / (max((lane for lane, _ in lanes), default=0) + 1.2))
+        for lane, (here, there) in lanes:
             began, ended = places[order[here]], places[order[there]]
-            x = edge + sign * _LANE * (lane + 1.2)
+            x = edge + sign * wide * (lane + 1.2)
             # Out of the lower half of a box, and into the upper half of another.
             start = began[0] + began[1] * (0.62 + 0.05 * (lane % 6))
             end = ended[0] + ended[1] * (0.2 + 0.05 * (lane % 6))
