@@ -128,9 +128,11 @@ def test_a_policy_that_may_evict_a_lock_is_a_warning_and_strict_makes_it_fail(ru
 )
 def test_a_missing_permission_is_found(run, full_server, planted, missing, said):
     planted.acl_setuser("cache", enabled=True)  # it exists before its rules
-    planted.execute_command("ACL", "SETUSER", "cache", *(rule for rule in CACHE_RULES if rule != missing))
+    planted.execute_command(
+        "ACL", "SETUSER", "cache", *(rule for rule in CACHE_RULES if rule != missing), "~small:*"
+    )
     url = full_server.url.replace("redis://", "redis://cache:secret-pw@")
-    ran = check(run, full_server, url=url)
+    ran = check(run, full_server, url=url, namespace=SMALL)
     assert ran.status == 1
     problems = [each["said"] for each in ran.json()["verdicts"] if each["level"] == "problem"]
     assert any(said in problem for problem in problems)
@@ -150,11 +152,11 @@ def test_with_the_permissions_of_the_cache_alone_it_says_what_it_cannot_know(run
 @pytest.mark.parametrize(("off_s", "side"), [(-5.0, "ahead of"), (5.0, "behind")])
 def test_a_wrong_clock_is_found(run, full_server, monkeypatch, off_s, side):
     monkeypatch.setattr("sansio_cache_cli.checking.wall_clock", lambda: time.time() + off_s)
-    ran = check(run, full_server)
+    ran = check(run, full_server, namespace=SMALL)
     clock = verdict_of(ran, "clock")
     assert (ran.status, clock["level"]) == (1, "problem")
     assert f"{side} this machine's" in clock["said"]
-    assert check(run, full_server, "--most-clock-offset", "20").status == 0
+    assert check(run, full_server, "--most-clock-offset", "20", namespace=SMALL).status == 0
 
 
 def test_a_clock_that_was_set_back_is_found_by_the_values_it_left_in_the_future(run, full_server, planted):

@@ -167,11 +167,10 @@ def _purged(env: dict[str, str]) -> str:
 
 
 def shape(screen: str) -> list[str]:
-    """A screen without its figures: what must be the same whenever it is captured."""
-    lines = []
-    for line in screen.splitlines():
-        plain = _ID.sub("id", _SIDE.sub("beside", _BAR.sub("", line)))
-        plain = " ".join(_UNIT.sub("0 unit", _FIGURE.sub("0", plain)).split())
-        if plain and _GAVE_UP not in plain:
-            lines.append(plain)
-    return lines
+    """The words of a screen, without its figures: what must be the same whenever it is captured.
+
+    Where a line is broken depends on how long the figures in it are.
+    """
+    text = " ".join(line for line in screen.splitlines() if _GAVE_UP not in line)
+    text = " ".join(_ID.sub("id", _BAR.sub("", text)).split())
+    return _UNIT.sub("0 unit", _FIGURE.sub("0", _SIDE.sub("beside", text))).split()
