@@ -107,6 +107,20 @@ def grant_us(grant: bytes) -> int:
     return int.from_bytes(grant[NONCE_BYTES + 1 :])
 
 
+def above_floor(cell: Cell, floor_us: int) -> Cell | None:
+    """A cell as far as it can be trusted on a server that has gone back to what it was some time ago.
+
+    What was issued before the floor counts as gone: it may have been invalidated, or given up, since the
+    server was as it is now. That is the value, the lease, or both; None where nothing is left.
+    """
+    is_leased = grant_us(cell.grant) >= floor_us
+    if cell.kind == Kind.VALUE and grant_us(cell.filled_by) >= floor_us:
+        return cell if is_leased else Cell(cell.kind, NO_GRANT, 0, cell.soft_ms, cell.filled_by, cell.body)
+    if not is_leased:
+        return None
+    return cell if cell.kind != Kind.VALUE else Cell(Kind.EMPTY, cell.grant, cell.lease_deadline_ms)
+
+
 def issued_cell(kind: int, grant: bytes, lease_ms: int) -> Cell:
     """The cell as the grant of a lease or a hold leaves it, where there is no value beneath.
 

@@ -41,6 +41,7 @@ from sansio_cache.url import AddressMap, read_url, redact_url
 C = TypeVar("C")
 
 ENV_PREFIX: Final = "SANSIO_CACHE_"
+_LONGEST_PAUSE_S: Final = 3600.0
 _NEAR: Final = 0.6
 """How alike two names are that may have been confused, from 0 to 1."""
 
@@ -66,6 +67,14 @@ def _positive(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     if not is_number or not math.isfinite(value) or value <= 0:
         raise ConfigurationError(f"{attribute.name} is a number above 0; got {_shown(value)}")
+
+
+def _not_negative(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or not 0 <= value <= _LONGEST_PAUSE_S:
+        raise ConfigurationError(
+            f"{attribute.name} is seconds from 0 to {_LONGEST_PAUSE_S:g}; got {_shown(value)}"
+        )
 
 
 def _count(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
@@ -157,6 +166,12 @@ class RedisConfig:
         address_map: Of a cluster whose nodes know themselves by addresses that cannot be reached from here: a
             function that is given the host and the port which the cluster has for a node, and gives those
             under which it can be reached. It is called from any thread.
+        after_failover_s: How long reads do without the store after another one has taken its place (a replica
+            that was promoted, or the same server after a restart): in that time, processes tell it what they
+            have written lately. 0: not at all.
+        clock_skew_s: How far apart the clocks may be of servers that follow one another, or that of one
+            before and after a restart. Where a server was started with a snapshot, nothing is read that was
+            stored before its start, and so much longer.
     """
 
     enabled: bool = attrs.field(default=True, validator=_boolean)
@@ -168,6 +183,8 @@ class RedisConfig:
     )
     max_connections: int = attrs.field(default=4, validator=_count)
     address_map: AddressMap | None = attrs.field(default=None, validator=_address_map, repr=False)
+    after_failover_s: float = attrs.field(default=1.0, validator=_not_negative)
+    clock_skew_s: float = attrs.field(default=1.0, validator=_not_negative)
 
     def __attrs_post_init__(self) -> None:
         if self.silence_s > self.operation_timeout_s:
@@ -209,6 +226,8 @@ class CacheOptions(TypedDict, total=False):
     attempt_timeout_s: float | None
     max_connections: int
     address_map: AddressMap | None
+    after_failover_s: float
+    clock_skew_s: float
 
 
 @attrs.frozen(kw_only=True)

@@ -32,9 +32,21 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final, assert_never
 
 import attrs
-from msgspec import Struct
 
 from sansio_cache.budget import StoreTimeouts
+from sansio_cache.changes import (
+    Change,
+    Distrusted,
+    InvalidationsForgotten,
+    InvalidationsGivenUp,
+    InvalidationsRefused,
+    OutageBegan,
+    OutageEnded,
+    RefusalBegan,
+    StoreReplaced,
+    Suspected,
+    Trusted,
+)
 from sansio_cache.commands import Renewal, ShareLoad
 from sansio_cache.entry import MissReason
 from sansio_cache.events import (
@@ -55,6 +67,7 @@ from sansio_cache.notices import (
     InvalidationRefused,
     Missed,
     Notice,
+    PatternDeleted,
     RepliesCrossed,
     StoreAnswered,
     Stored,
@@ -71,6 +84,7 @@ from sansio_cache.step import Loaded, Outcome, Step, evolve
 from sansio_cache.tags import is_tag_key
 from sansio_cache.ttl import MAX_TTL_S
 from sansio_cache.waits import Waiting, Waits
+from sansio_cache.watched_writes import WatchesStore
 
 LONGEST_LIFE_S: Final = 2 * MAX_TTL_S + 86_400.0
 """How long an entry lives at most, in seconds, with the load that stores it.
@@ -89,90 +103,11 @@ _ALWAYS_HEEDED: Final = frozenset(
         StoreAnswered,
         InvalidationFailed,
         InvalidationRefused,
+        PatternDeleted,
         EntryForeign,
         RepliesCrossed,
     }
 )
-
-
-class OutageBegan(Struct, frozen=True):
-    """A part of the store does not serve: its reads do without it from now on. `reason` says why."""
-
-    part: str
-    kind: FailureKind
-    reason: str = ""
-
-
-class OutageEnded(Struct, frozen=True):
-    """A part of the store serves again, after `lasted_s` seconds."""
-
-    part: str
-    lasted_s: float
-
-
-class RefusalBegan(Struct, frozen=True):
-    """A part of the store refuses something, for the first time since it last did what was asked.
-
-    `reason` says what it answers.
-    """
-
-    part: str
-    kind: FailureKind
-    reason: str = ""
-
-
-class InvalidationsForgotten(Struct, frozen=True):
-    """More than `limit` invalidations wait for a part: the oldest are given up, for the first time."""
-
-    part: str
-    limit: int
-
-
-class InvalidationsRefused(Struct, frozen=True):
-    """The store refuses to be told of `count` invalidations, and not of others: for the first time."""
-
-    part: str
-    kind: FailureKind
-    count: int
-
-
-class InvalidationsGivenUp(Struct, frozen=True):
-    """`count` invalidations that the store refuses are given up: nothing older can still be alive."""
-
-    part: str
-    count: int
-
-
-class Suspected(Struct, frozen=True):
-    """A reply may have belonged to another key: the connections to a part are to be set aside for a while."""
-
-    part: str
-
-
-class Trusted(Struct, frozen=True):
-    """It did not: what was set aside can be used again."""
-
-    part: str
-
-
-class Distrusted(Struct, frozen=True):
-    """A reply belonged to another key: the connections to a part are not to be trusted any more (S9)."""
-
-    part: str
-
-
-Change = (
-    OutageBegan
-    | OutageEnded
-    | RefusalBegan
-    | InvalidationsForgotten
-    | InvalidationsRefused
-    | InvalidationsGivenUp
-    | Suspected
-    | Trusted
-    | Distrusted
-)
-"""What a driver is to know of what a coordinator has taken in."""
 
 
 @attrs.frozen
@@ -190,7 +125,7 @@ def one_part(_: str) -> str:
 
 
 @attrs.define
-class Coordinator:
+class Coordinator(WatchesStore):
     """What the operations of one process share.
 
     Args:
@@ -199,6 +134,8 @@ class Coordinator:
         most_pending: How many invalidations are kept for a part that cannot be told of them.
         longest_life_s: How long an entry and a lease of it live at most, in seconds. What the store refuses
             to be told of is given up after that.
+        after_failover_s: How long reads do without a part that another store answers for, in seconds: in that
+            time, other processes tell that store what they have written lately.
         single_flight: The loads under way.
         waits: Which loads wait for which; those of several coordinators may be in one.
         number: By which it is known there.
@@ -208,6 +145,7 @@ class Coordinator:
     part_of: Callable[[str], str] = one_part
     most_pending: int = 10_000
     longest_life_s: float = LONGEST_LIFE_S
+    after_failover_s: float = 1.0
     single_flight: SingleFlight = attrs.field(factory=SingleFlight)
     waits: Waits = attrs.field(factory=Waits)
     number: int = 0
@@ -321,6 +259,8 @@ class Coordinator:
             if part.has(ticket):
                 part.drop(ticket)
                 self._settle()
+        if ticket == self._watching:
+            self._watching = None
         if self.waits.waiting:
             self.waits.end((self.number, ticket))
         return self.single_flight.give_up(ticket)
@@ -329,6 +269,7 @@ class Coordinator:
         """Nobody of those is there any more who led loads or ran recoveries: in a forked process, say."""
         self.single_flight = self.single_flight.successor()
         self.waits.forget(self.number)
+        self._watching = None
         for part in self._parts.values():
             part.drop(None)
         self._settle()
@@ -343,7 +284,7 @@ class Coordinator:
             return None
         if self.is_part_out(self.part_of(key)):
             return MissReason.STORE_ERROR
-        return MissReason.BYPASSED if self._is_pending(key) else None
+        return MissReason.BYPASSED if self._is_bypassed(key) else None
 
     def skip_many(self, keys: Sequence[str], tags: Sequence[str] = ()) -> MissReason | None:
         """Why a read of these keys, which depend on these tags, is not to ask the store; None where it is to.
@@ -355,7 +296,7 @@ class Coordinator:
             return MissReason.DISABLED
         if not self.needs_recovery:
             return None
-        if any(map(self._is_pending, keys)) or any(map(self._is_pending, tags)):
+        if any(map(self._is_bypassed, keys)) or any(map(self._is_bypassed, tags)):
             return MissReason.BYPASSED
         is_out = any(self.is_part_out(self.part_of(tag)) for tag in tags)
         is_out = is_out or all(self.is_part_out(self.part_of(key)) for key in keys)
@@ -366,13 +307,29 @@ class Coordinator:
         known = self._parts.get(part)
         return known is not None and known.breaker.is_open
 
-    def _is_pending(self, key: str) -> bool:
-        """Whether an invalidation of a key is pending: of whichever part, as a key may move to another."""
-        return any(key in part.pending for part in tuple(self._parts.values()))
+    def _is_bypassed(self, key: str) -> bool:
+        """Whether an invalidation of a key is pending, of whichever part, as a key may move to another.
+
+        Or another store answers for its part, and may not have been told of everything.
+        """
+        if any(key in part.pending for part in tuple(self._parts.values())):
+            return True
+        part = self._parts.get(self.part_of(key))
+        return part is not None and part.is_unsettled
 
     def may_glance(self, *keys: str) -> bool:
         """Whether reads of these keys and tags may be answered at the first look: see `glance.py`."""
         return not self.must_ask and self.foreign.isdisjoint(keys)
+
+    def begin_write(self, keys: Iterable[str], now_s: float) -> MissReason | None:
+        """Remember a write that begins now; and why it is not to wait for the store, as `skip_write` says.
+
+        It is remembered before the store is asked: what that acknowledges may be lost with it at once.
+        """
+        if not self.is_disabled:
+            self.recent.add(keys, now_s)
+            self._want_watch()
+        return self.skip_write(keys)
 
     def skip_write(self, keys: Iterable[str]) -> MissReason | None:
         """Why a write of these keys is not to wait for the store; None where it is to ask it.
@@ -407,6 +364,8 @@ class Coordinator:
 
     def concerns(self, notices: Sequence[Notice]) -> bool:
         """Whether there is something among notices for `heed`."""
+        if self.must_watch:
+            return True
         kinds = set(map(type, notices))  # of a batch there are many
         if not kinds.isdisjoint(_ALWAYS_HEEDED) or (Stored in kinds and self._parts):
             return True
@@ -442,6 +401,8 @@ class Coordinator:
                         part.refusals -= _ENDED_BY_A_WRITE
                 case InvalidationFailed(keys=keys, was_tried=was_tried):
                     changes += self._keep_pending(keys, was_tried, now_s)
+                case PatternDeleted(pattern=pattern):
+                    self.recent.renew_pattern(pattern, now_s)
                 case InvalidationRefused(keys=keys, kind=kind):
                     changes += self._refused(keys, kind)
                 case Missed(reason=MissReason.KEY_CHECK) | EntryForeign() | RepliesCrossed():
@@ -451,6 +412,31 @@ class Coordinator:
         for name, part in self._parts.items():
             if part.pending.refused and (count := part.pending.give_up(now_s - self.longest_life_s)):
                 changes.append(InvalidationsGivenUp(name, count))
+            part.settle(now_s)
+        self._settle()
+        return changes
+
+    def opened(self, name: str, now_s: float, *, is_another: bool) -> list[Change]:
+        """A connection to a part has opened: what is pending is to be told at once.
+
+        Args:
+            name: The part.
+            now_s: The driver's clock.
+            is_another: Whether another store answers there than before: a replica that has taken over, or the
+                same server after another start. It may not have heard of what was acknowledged before.
+        """
+        changes: list[Change] = []
+        if is_another and not self.is_disabled:
+            part = self._part(name)
+            keys = [key for key in self.recent.keys(now_s) if self.part_of(key) == name]
+            patterns = self.recent.patterns(now_s)
+            until_s = now_s + self.after_failover_s if self.after_failover_s else 0.0
+            part.replay(keys, patterns, until_s, now_s)
+            told, is_incomplete = len(keys) + len(patterns), self.recent.has_overflowed(now_s)
+            changes.append(StoreReplaced(name, told, self.after_failover_s, is_incomplete))
+        found = self._parts.get(name)
+        if found is not None:
+            found.is_urgent = True
         self._settle()
         return changes
 
@@ -512,6 +498,8 @@ class Coordinator:
         Where the store was told of invalidations, those that have failed again meanwhile stay pending. None
         as well for whoever was given up: the part is another's.
         """
+        if recovery.ticket == self._watching:
+            return self._next_watch(recovery.ticket, timeouts, now_s)
         part = self._parts.get(recovery.part)
         following = None if part is None else part.after(recovery, outcome, timeouts, now_s)
         self._settle()

@@ -38,6 +38,7 @@ from sansio_cache.notices import (
     StaleServed,
     StoreAnswered,
     StoreAsked,
+    StoreChanged,
     Stored,
     StoreErrored,
     StoreGaveUp,
@@ -122,6 +123,8 @@ def describe(notice: Notice) -> str:  # noqa: C901 - one case for each notice is
         case StoreAsked(command=command, took_s=took_s, failure=failure):
             came = "answered" if failure is None else f"failed ({_words(failure)})"
             return f"the store was asked ({command}) and {came} after {_span(took_s)}"
+        case StoreChanged(told=told):
+            return f"another store answers than before, and is told again of {told} recent writes"
         case Invalidated(keys=keys):
             return f"removed {_keys(len(keys))} on request"
         case SoftExpired(keys=keys):

@@ -59,6 +59,7 @@ class MemoryStore(StoreRules):
     max_entries: float = math.inf
     max_bytes: int = 64 * 2**20
     issued_us: int = 0
+    floor_us: int = 0
     compares: bool = False
     """Whether it fills as a server does that can compare. In memory it saves nothing: the simulations do."""
     size_bytes: int = attrs.field(default=0, init=False)

@@ -316,6 +316,16 @@ class StoreAsked(Struct, frozen=True, gc=False):
     """Its number."""
 
 
+class StoreChanged(Struct, frozen=True):
+    """Another store answers for a part: another owner, or another run of its server.
+
+    `told` writes of this process are told again.
+    """
+
+    part: str
+    told: int
+
+
 class Invalidated(Struct, frozen=True):
     """Keys were removed from the store."""
 
@@ -458,6 +468,7 @@ Notice = (
     | StoreGaveUp
     | StoreAnswered
     | StoreAsked
+    | StoreChanged
     | Invalidated
     | SoftExpired
     | InvalidationFailed

@@ -7,11 +7,15 @@ told at once beside that, as far as the store takes it.
 *What is due is kept here*, and not by whoever runs it: the background may end with an event loop
 (`asyncio.run` for each task of a queue). A recovery that was given up, or that has come to no end long after
 it was due, is neglected: the next caller makes one attempt.
+
+*Another store.* Where a part has another owner, or its server was started anew, what this process has written
+lately is told again, at once; and as other processes do the same, reads do without the part for a moment. A
+pattern that is to be told again stands for keys that nobody knows: until it is, no key of the part is read.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import attrs
@@ -20,11 +24,12 @@ from sansio_cache.backoff import draw_at
 from sansio_cache.breaker import Breaker
 from sansio_cache.budget import StoreTimeouts
 from sansio_cache.events import FailureKind
+from sansio_cache.operations.delete_pattern import PatternRequest, delete_pattern
 from sansio_cache.operations.recovery import RecoveryRequest, recover, recover_now, rest, tell
 from sansio_cache.operations.second_look import Doubt, look_again
 from sansio_cache.pending_invalidations import PendingInvalidations, Refusal
 from sansio_cache.single_flight import Ticket
-from sansio_cache.step import Outcome, Recovered, Step
+from sansio_cache.step import Outcome, PatternRemoved, Recovered, Step
 
 MOST_TOLD: Final = 500
 """How many pending invalidations one recovery tells the store."""
@@ -56,6 +61,8 @@ class Recovery:
     keys: Mapping[str, int]
     seed: int = 0
     is_by_caller: bool = False
+    pattern: PatternRequest | None = None
+    """The pattern that the store is told, if it is one."""
 
 
 MOST_FOREIGN: Final = 1_000
@@ -86,6 +93,9 @@ class PartSnapshot:
     is_patient: bool = False
     doubts: tuple[tuple[Doubt, Ticket | None], ...] = ()
     foreign: tuple[Doubt, ...] = ()
+    patterns: tuple[PatternRequest, ...] = ()
+    settled_s: float = 0.0
+    is_urgent: bool = False
 
     @property
     def tickets(self) -> tuple[Ticket, ...]:
@@ -123,12 +133,37 @@ class Part:
     foreign_keys: frozenset[str] = frozenset()
     """The keys under which they are."""
     is_patient: bool = False
-    """Whether the recovery waits for refused keys only to become due: whoever has more to do takes over."""
+    """Whether the recovery only lets time pass: whoever has something to do takes over."""
+    patterns: tuple[PatternRequest, ...] = ()
+    """What is to be removed by pattern before anything is read."""
+    settled_s: float = 0.0
+    """Until when reads do without it, as another store answers for it, on the driver's clock; else 0."""
+    is_urgent: bool = False
+    """Whether a connection has opened since somebody has tried: it is to be told at once."""
 
     @property
     def needs_recovery(self) -> bool:
         """Whether it is not known to serve, or has not been told of everything."""
-        return self.breaker.is_open or len(self.pending) > 0 or bool(self.doubts)
+        return self.breaker.is_open or len(self.pending) > 0 or bool(self.doubts) or self.is_unsettled
+
+    @property
+    def is_unsettled(self) -> bool:
+        """Whether another store answers for it than before, and may not have been told of everything."""
+        return self.settled_s > 0 or bool(self.patterns)
+
+    def replay(
+        self, keys: Sequence[str], patterns: Sequence[PatternRequest], until_s: float, now_s: float
+    ) -> None:
+        """Another store answers for it: tell it all this, and read nothing before a moment in time."""
+        self.settled_s = until_s
+        known = {each.pattern for each in self.patterns}
+        self.patterns += tuple(each for each in patterns if each.pattern not in known)
+        self.pending.add(keys, now_s)
+
+    def settle(self, now_s: float) -> None:
+        """Let it be read again, where its moment is over."""
+        if 0 < self.settled_s <= now_s:
+            self.settled_s = 0.0
 
     @property
     def is_worth_keeping(self) -> bool:
@@ -187,6 +222,12 @@ class Part:
 
     def begin(self, ticket: Ticket, timeouts: StoreTimeouts, now_s: float, seed: int) -> Recovery | None:
         """What is to be run in the background; None where nothing is, or it is being run."""
+        self.settle(now_s)
+        if self.is_urgent and self.telling is None:
+            self.is_urgent = False
+            if self._is_due(now_s):
+                self.telling = ticket
+                return self._at_once(ticket, timeouts, now_s, seed)
         if (self.recovering is None or self.is_patient) and self._is_due(now_s):
             if self.recovering is None and self._is_neglected(timeouts, now_s):
                 return None
@@ -199,7 +240,30 @@ class Part:
             keys = self.pending.newest(MOST_TOLD)
             step = tell(RecoveryRequest(self.name, tuple(keys), timeouts), now_s)
             return Recovery(ticket, self.name, step, keys, seed)
+        if self.settled_s and self.recovering is None:
+            return self._let_settle(ticket, now_s, seed)
         return None
+
+    def _at_once(self, ticket: Ticket, timeouts: StoreTimeouts, now_s: float, seed: int) -> Recovery:
+        """Tell it something, or ask whether it serves, without a pause."""
+        keys = self.pending.newest(MOST_TOLD)
+        if not keys and self.patterns and not self.breaker.is_open:
+            return self._of_pattern(ticket, timeouts, now_s, seed)
+        request = RecoveryRequest(self.name, tuple(keys), timeouts)
+        step = tell(request, now_s) if keys else recover_now(request, now_s)
+        return Recovery(ticket, self.name, step, keys, seed)
+
+    def _of_pattern(self, ticket: Ticket, timeouts: StoreTimeouts, now_s: float, seed: int) -> Recovery:
+        """Remove what matches the first of the patterns."""
+        pattern = self.patterns[0]
+        request = attrs.evolve(pattern, timeouts=timeouts, started_s=now_s)
+        return Recovery(ticket, self.name, delete_pattern(request), {}, seed, pattern=pattern)
+
+    def _let_settle(self, ticket: Ticket, now_s: float, seed: int) -> Recovery:
+        """Let the moment pass in which nothing is read."""
+        self.recovering, self.is_patient = ticket, True
+        self.due_s = self.settled_s
+        return Recovery(ticket, self.name, rest(max(self.settled_s - now_s, 0.0)), {}, seed)
 
     def begin_neglected(
         self, ticket: Ticket, timeouts: StoreTimeouts, now_s: float, seed: int
@@ -210,6 +274,7 @@ class Part:
                 self.doubts[doubt] = ticket
                 look = look_again(doubt, timeouts.operation_s)
                 return Recovery(ticket, self.name, look, {}, seed, is_by_caller=True)
+        self.settle(now_s)
         if not (self._is_neglected(timeouts, now_s) and self._is_due(now_s)):
             return None
         self.recovering = ticket
@@ -235,12 +300,19 @@ class Part:
         ticket, has_failed, has_told = recovery.ticket, True, False
         if ticket not in (self.recovering, self.telling):
             return None
+        self.settle(now_s)
+        if isinstance(outcome, PatternRemoved):
+            has_failed, has_told = not outcome.complete, True
+            if outcome.complete:
+                self.patterns = tuple(each for each in self.patterns if each is not recovery.pattern)
         if isinstance(outcome, Recovered):
-            has_failed, has_told = outcome.failure is not None, bool(outcome.told)
+            has_failed = outcome.failure is not None
+            has_told = bool(outcome.told) or not recovery.keys
             self.pending.refuse({key: recovery.keys[key] for key in outcome.refused}, now_s)
             self.pending.forget({key: recovery.keys[key] for key in outcome.told})
         if ticket == self.telling:
-            if has_failed or not self.needs_recovery:
+            is_anothers = self.breaker.is_open or self.recovering is not None
+            if (has_failed and is_anothers) or not self.needs_recovery:
                 self._end_telling(now_s)
                 return None
             self.recovering, self.telling = ticket, None  # it serves: the rest is told at once
@@ -262,7 +334,9 @@ class Part:
         if not len(self.pending) or recovery.is_by_caller:
             self.recovering = self.due_s = None
             self.was_dropped = False
-            return None
+            if not self.settled_s or recovery.is_by_caller:
+                return None
+            return self._let_settle(recovery.ticket, now_s, recovery.seed)
         pause_s = min(max(self.pending.next_due_s - now_s, 0.0), LONGEST_PAUSE_S)
         self.due_s, self.is_patient = now_s + pause_s, True
         return Recovery(recovery.ticket, self.name, rest(pause_s), {}, recovery.seed)
@@ -274,7 +348,7 @@ class Part:
 
     def _is_due(self, now_s: float) -> bool:
         """Whether there is something to be asked, or told, that is not to be left alone for some time."""
-        return self.breaker.is_open or self.pending.is_due(now_s)
+        return self.breaker.is_open or self.pending.is_due(now_s) or bool(self.patterns)
 
     def _is_neglected(self, timeouts: StoreTimeouts, now_s: float) -> bool:
         """Whether the recovery is due, and nobody runs it in the background."""
@@ -291,6 +365,8 @@ class Part:
         request = RecoveryRequest(self.name, tuple(keys), timeouts)
         if goes_on and not self.breaker.is_open:
             self.due_s = now_s
+            if not keys and self.patterns:
+                return self._of_pattern(ticket, timeouts, now_s, seed)
             return Recovery(ticket, self.name, tell(request, now_s), keys, seed)
         pause_s = self._pause_s(seed)
         if self.was_dropped and self.due_s is not None:  # what is left of the pause that was given up
@@ -323,6 +399,9 @@ class Part:
             self.is_patient,
             tuple(self.doubts.items()),
             tuple(self.foreign),
+            self.patterns,
+            self.settled_s,
+            self.is_urgent,
         )
 
     def restore(self, snapshot: PartSnapshot) -> None:
@@ -335,6 +414,8 @@ class Part:
         self.due_s, self.tell_due_s = snapshot.due_s, snapshot.tell_due_s
         self.turn, self.tell_turn = snapshot.turns
         self.is_patient = snapshot.is_patient
+        self.patterns, self.settled_s = snapshot.patterns, snapshot.settled_s
+        self.is_urgent = snapshot.is_urgent
         self.doubts = dict(snapshot.doubts)
         self.foreign = dict.fromkeys(snapshot.foreign)
         self.foreign_keys = frozenset(each.key for each in self.foreign)

@@ -51,6 +51,7 @@ from sansio_cache.notices import (
     Result,
     SoftExpired,
     StaleServed,
+    StoreChanged,
     Stored,
     StoreErrored,
     StoreGaveUp,
@@ -259,6 +260,8 @@ class CacheStats(EntityStats):
     Attributes:
         errors: Attempts that failed, by kind.
         gave_up: Operations that did without the store, by kind of their last failure.
+        store_changes: How often another store was met than before: a failover, or a restart.
+        replayed: Writes of which such a store was told again.
         latency: How long operations took, by name.
         entities: What is counted by key, by entity: the part of the key after the namespace. At most a
             hundred of them; the others are counted together under `OTHERS`.
@@ -268,6 +271,8 @@ class CacheStats(EntityStats):
 
     errors: Mapping[FailureKind, int] = attrs.field(default=NOTHING, converter=frozen_mapping, hash=False)
     gave_up: Mapping[FailureKind, int] = attrs.field(default=NOTHING, converter=frozen_mapping, hash=False)
+    store_changes: int = 0
+    replayed: int = 0
     latency: Mapping[OperationName, Histogram] = attrs.field(
         default=NOTHING, converter=frozen_mapping, hash=False
     )
@@ -380,6 +385,8 @@ class StatsFold:
     _in_vain: int = attrs.field(default=0, init=False)
     _errors: Counter[FailureKind] = attrs.field(factory=Counter, init=False)
     _gave_up: Counter[FailureKind] = attrs.field(factory=Counter, init=False)
+    _store_changes: int = attrs.field(default=0, init=False)
+    _replayed: int = attrs.field(default=0, init=False)
     _latency: dict[OperationName, list[int]] = attrs.field(factory=dict, init=False)
     """How many durations each bucket holds, by operation; and then their sum in microseconds."""
 
@@ -467,7 +474,7 @@ class StatsFold:
         self._by_key[key] = counts
         return counts
 
-    def _record(self, notice: Notice) -> None:
+    def _record(self, notice: Notice) -> None:  # noqa: C901 - one case a kind
         counter = _COUNTED.get(type(notice))
         if counter is not None:
             self._of(notice.key).counts[counter] += 1  # type: ignore[union-attr]  # all of these have one
@@ -503,6 +510,9 @@ class StatsFold:
                 self._errors[kind] += 1
             case StoreGaveUp(kind=kind):
                 self._gave_up[kind] += 1
+            case StoreChanged(told=told):
+                self._store_changes += 1
+                self._replayed += told
             case _:
                 # What was in doubt shows as a miss by its key check, and LeaseLost again as FillRefused;
                 # PatternProgressed adds up to PatternDeleted; StoreAnswered is for the breaker.
@@ -527,6 +537,8 @@ class StatsFold:
         return CacheStats(
             errors=self._errors,
             gave_up=self._gave_up,
+            store_changes=self._store_changes,
+            replayed=self._replayed,
             latency={
                 name: Histogram(filled(buckets[:BUCKETS]), buckets[BUCKETS])
                 for name, buckets in self._latency.items()

@@ -23,6 +23,7 @@ from sansio_cache.cell import (
     Foreign,
     Kind,
     Tag,
+    above_floor,
     grant_us,
     is_granted_to,
     issued_cell,
@@ -101,6 +102,8 @@ class StoreRules(ABC):
 
     __slots__ = ()
 
+    floor_us = 0
+    """Ids of before this are not to be trusted, in microseconds of the store's clock: see `above_floor`."""
     compares = False
     """Whether it stores a value without a look at its grant where the cell is exactly as that has left it.
     For a server that is one plain command, and no script."""
@@ -237,6 +240,8 @@ class StoreRules(ABC):
 
     def _fill(self, fill: Fill, now_ms: int) -> FillResult:
         cell = self._read(fill.key, now_ms)
+        if grant_us(fill.grant) < self.floor_us:
+            return FillResult.REFUSED
         if self.compares and fill.lease_ms:
             if cell != issued_cell(fill.kind, fill.grant, fill.lease_ms):
                 return FillResult.CHANGED
@@ -265,8 +270,8 @@ class StoreRules(ABC):
         return True
 
     def _release(self, lease: Lease, now_ms: int) -> None:
-        cell = self._leased(lease, now_ms)
-        if cell is None:
+        cell = self._read_any(lease.key, now_ms)
+        if not isinstance(cell, Cell) or not is_granted_to(cell.grant, lease.lease_id):
             return
         if cell.kind == Kind.VALUE:
             freed = replace(cell, grant=NO_GRANT, lease_deadline_ms=0)
@@ -333,7 +338,7 @@ class StoreRules(ABC):
 
     def _take(self, take: TakeLock, now_ms: int) -> bytes | int | None:
         """The grant of a lock; how long another holds it; None where the key is not a lock's."""
-        cell = self._read(take.key, now_ms)
+        cell = self._read_any(take.key, now_ms)
         if isinstance(cell, Foreign):
             return None
         deadline_ms, last_us = now_ms + take.lease_ms, 0
@@ -354,12 +359,12 @@ class StoreRules(ABC):
         return grant
 
     def _free(self, lock: Lease, now_ms: int) -> None:
-        cell = self._leased(lock, now_ms)
-        if cell is not None:
+        cell = self._read_any(lock.key, now_ms)
+        if isinstance(cell, Cell) and is_granted_to(cell.grant, lock.lease_id):
             self._keep(lock.key, Cell(Kind.EMPTY, filled_by=cell.grant), now_ms + LOCK_KEPT_MS)
 
     def _expire(self, key: str, now_ms: int) -> bool:
-        cell = self._read(key, now_ms)
+        cell = self._read_any(key, now_ms)
         if not isinstance(cell, Cell):
             return False
         if cell.kind != Kind.VALUE:  # who loads, or writes, may have an older value
@@ -375,7 +380,8 @@ class StoreRules(ABC):
 
     def _version(self, tag: str, now_ms: int) -> bytes:
         kept = self._look(tag, now_ms)
-        return kept.version if isinstance(kept, Tag) else NO_VERSION
+        is_good = isinstance(kept, Tag) and grant_us(kept.version) >= self.floor_us
+        return kept.version if isinstance(kept, Tag) and is_good else NO_VERSION
 
     def _capture(self, capture: Capture, nonce: bytes, now_ms: int) -> tuple[bytes, ...]:
         return tuple(self._capture_one(tag, nonce, now_ms, now_ms + capture.ttl_ms) for tag in capture.tags)
@@ -384,9 +390,10 @@ class StoreRules(ABC):
         version = self._version(tag, now_ms)
         if version == NO_VERSION:
             version = self._grant(nonce, now_ms)
-        else:
-            until_ms = max(self._expires_ms(tag), until_ms)
-        self._keep(tag, Tag(version), until_ms)
+        elif self._expires_ms(tag) >= until_ms:
+            return version
+        # For half as long again: most captures then change nothing.
+        self._keep(tag, Tag(version), until_ms + (until_ms - now_ms) // 2)
         return version
 
     def _delete(self, key: str, now_ms: int) -> bool:
@@ -403,6 +410,13 @@ class StoreRules(ABC):
         return None
 
     def _read(self, key: str, now_ms: int) -> Cell | Foreign | None:
+        cell = self._look(key, now_ms)
+        if self.floor_us and isinstance(cell, Cell):
+            return above_floor(cell, self.floor_us)
+        return FOREIGN if isinstance(cell, Tag) else cell
+
+    def _read_any(self, key: str, now_ms: int) -> Cell | Foreign | None:
+        """A cell, be it too old to be trusted: of a lock, whose token goes up, or that is to be given up."""
         cell = self._look(key, now_ms)
         return FOREIGN if isinstance(cell, Tag) else cell
 

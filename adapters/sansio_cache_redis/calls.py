@@ -58,9 +58,9 @@ def script_call(script: Script, key: str, *args: bytes) -> Args:
     return (EVALSHA, script.sha, b"1", key.encode(), *args)
 
 
-def capture_calls(capture: Capture, nonce: bytes) -> list[Args]:
+def capture_calls(capture: Capture, nonce: bytes, floor: bytes) -> list[Args]:
     """What asks for the versions of tags."""
-    return [script_call(CAPTURE, tag, nonce, number(capture.ttl_ms)) for tag in capture.tags]
+    return [script_call(CAPTURE, tag, nonce, number(capture.ttl_ms), floor) for tag in capture.tags]
 
 
 _GIVE_BACK: Final = ((RELEASE.sha,), (UNLOCK.sha,))

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Final
 
 import attrs
 from redis.exceptions import RedisError
 
 from sansio_cache.cell import grant_us
 from sansio_cache.commands import Fill
+from sansio_cache_redis.calls import number
 from sansio_cache_redis.errors import as_opening_failure
 from sansio_cache_redis.facts import Facts, facts_from, greeted, refuse_unfit
 from sansio_cache_redis.replies import ServerClock, tell_time
+
+_PLAIN: Final = (bytes, type(None))
 
 
 @attrs.define
@@ -35,6 +38,16 @@ class Dialect(ServerClock):
 
     on_facts: Callable[[Facts], object] = bool
     """Told what the server says of itself, each time that it does."""
+    on_met: Callable[[bool], object] = attrs.field(default=bool, init=False)
+    """Called when a connection has opened: whether it leads to another store than the one before.
+
+    That is another run of a server; but not one that was started without data, where nothing is old."""
+    clock_skew_s: float = attrs.field(default=1.0, kw_only=True)
+    """As the configuration has it."""
+    floor: bytes = attrs.field(default=b"0", init=False)
+    """`floor_us`, as scripts get it."""
+    plain: tuple[type, ...] = attrs.field(default=_PLAIN, init=False)
+    """What a reply to a read may be to be taken as it is: nothing, where it has to be looked at."""
     facts: Facts = attrs.field(factory=Facts, init=False)
     """What the server has said of itself as the latest connection opened."""
 
@@ -63,12 +76,27 @@ class Dialect(ServerClock):
 
     def _meet(self, facts: Facts) -> None:
         self.forget()
-        self.facts = facts
+        before, self.facts = self.facts, facts
+        self.raise_floor(facts.floor_us(self.clock_skew_s))
+        is_another = bool(before.run_id and facts.run_id) and before.run_id != facts.run_id
+        self.on_met(is_another and not facts.began_empty)
         self.on_facts(facts)
+
+    def raise_floor(self, floor_us: int) -> None:
+        """Trust nothing of before. It is never lowered: what is too old may go on to another server."""
+        if floor_us > self.floor_us:
+            self.floor_us = floor_us
+            self.floor, self.plain = number(floor_us), ()
 
     def forget(self) -> None:
         """Ask anew what the server understands, with the next fill."""
         self.compares = None
+
+    def without_comparing(self) -> Dialect:
+        """The same of a server that does not compare."""
+        other = Dialect(self.offset_ms, clock=self.clock, compares=False)
+        other.raise_floor(self.floor_us)
+        return other
 
     def soft_ms(self, fill: Fill) -> int:
         """When a value is stale that is stored now, by the server's clock; 0 where it never is.

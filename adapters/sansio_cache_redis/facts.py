@@ -77,6 +77,12 @@ class Facts:
     heeds_replicas: bool = False
     missing: tuple[str, ...] = ()
 
+    @property
+    def began_empty(self) -> bool:
+        """Whether it was started without data, and has got none from another server: all is of this run."""
+        is_told = bool(self.run_id) and self.started_s is not None
+        return is_told and not (self.loaded_keys or self.has_log or self.replicated_bytes)
+
     def floor_us(self, skew_s: float) -> int:
         """Ids that were issued before this are not to be trusted, in microseconds of its clock; 0: all are.
 

@@ -56,9 +56,9 @@ def probes(namespace: str, owns: Callable[[str], bool] | None = None) -> list[tu
         ("reading", (b"GET", key)),
         ("reading many keys", (b"MGET", key)),
         ("the server's clock", TIME),
-        (_SCRIPTS, (b"EVAL", ACQUIRE.source, b"1", key, nonce, number(_LEASE_MS), NO_GRANT, b"keep")),
+        (_SCRIPTS, (b"EVAL", ACQUIRE.source, b"1", key, nonce, number(_LEASE_MS), b"0", NO_GRANT, b"keep")),
         # To more than it has, so that every command of the script runs.
-        (_SCRIPTS, (b"EVAL", RENEW.source, b"1", key, nonce, number(2 * _LEASE_MS))),
+        (_SCRIPTS, (b"EVAL", RENEW.source, b"1", key, nonce, number(2 * _LEASE_MS), b"0")),
         (_SCRIPTS, (b"EVALSHA", RELEASE.sha, b"1", key, nonce)),
         (_SCRIPTS, (b"EVAL", RELEASE.source, b"1", key, nonce)),
         ("invalidation", (b"UNLINK", key)),

@@ -51,18 +51,21 @@ return {1, us, v, redis.call('PTTL', KEYS[1])}
 """,
 )
 
-# A hold where there is no value. ARGV: nonce, hold_ms, filled_by of a value that is none, or nothing
+# A hold where there is no value. ARGV: nonce, hold_ms, filled_by of a value that is none, or nothing; floor
 CLAIM: Final = Script(
     "claim",
     CLOCK
     + _HEADER
     + _IS_VALUE
     + """
-local nonce, hold_ms = ARGV[1], tonumber(ARGV[2])
+local nonce, hold_ms, floor = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[4])
 local v = redis.pcall('GETRANGE', KEYS[1], 0, 71)
 if v ~= '' then
-  if not is_cell(v) or (is_value(v) and v:sub(35, 50) ~= ARGV[3]) then return {0, us} end
-  if v:byte(2) == 2 then
+  if not is_cell(v) then return {0, us} end
+  if is_value(v) and v:sub(35, 50) ~= ARGV[3] and (struct.unpack('>I7', v, 44)) >= floor then
+    return {0, us}
+  end
+  if v:byte(2) == 2 and (struct.unpack('>I7', v, 12)) >= floor then
     local grant, left = v:sub(3, 18), u64(v, 19) - now
     if grant:sub(1, 8) == nonce then return {1, us, grant} end
     if left > 0 and left <= 86400000 then return {2, us, left} end
@@ -75,7 +78,7 @@ return {1, us, grant}
 )
 
 # ARGV: version, nonce, hard_ttl_ms (0: as it was, below: it goes), soft_ttl_ms (0: none), body without tags,
-# channel, the id of the new value, or nothing
+# channel, the id of the new value, or nothing; floor
 SWAP: Final = Script(
     "swap",
     CLOCK
@@ -86,6 +89,7 @@ local version, nonce, hard_ttl, soft_ttl = ARGV[1], ARGV[2], tonumber(ARGV[3]), 
 local v = redis.pcall('GETRANGE', KEYS[1], 0, 71)
 if not is_cell(v) or not is_value(v) then return {0, us} end
 local filled_by = v:sub(35, 50)
+if (struct.unpack('>I7', v, 44)) < tonumber(ARGV[8]) then return {0, us} end
 if filled_by:sub(1, 8) == nonce then return {2, us, filled_by} end
 local soft = u64(v, 27)
 if filled_by ~= version or (soft > 0 and soft <= now) or #v < 72 then return {0, us} end
@@ -122,7 +126,7 @@ return {1, us, grant}
 """,
 )
 
-# ARGV: version, ttl_ms, max_life_ms
+# ARGV: version, ttl_ms, max_life_ms, floor
 TOUCH: Final = Script(
     "touch",
     CLOCK
@@ -131,6 +135,7 @@ TOUCH: Final = Script(
     + """
 local v = redis.pcall('GETRANGE', KEYS[1], 0, 71)
 if not is_cell(v) or not is_value(v) or v:sub(35, 50) ~= ARGV[1] then return {0, us} end
+if (struct.unpack('>I7', v, 44)) < tonumber(ARGV[4]) then return {0, us} end
 local soft, left = u64(v, 27), redis.call('PTTL', KEYS[1])
 if soft > 0 and soft <= now then return {0, us} end
 local fresh_until = soft

@@ -45,20 +45,21 @@ Primitive = InspectCell | ClaimCell | SwapCell | TouchCell | TakeLock | FreeLock
 _LOOKED_AT: Final = number(LOOKED_AT_BYTES - 1)
 
 
-def encode_primitive(command: Primitive) -> list[Args]:
-    """The Redis commands of a primitive."""
+def encode_primitive(command: Primitive, floor: bytes) -> list[Args]:
+    """The Redis commands of a primitive; `floor` is what is too old, as an argument."""
     match command:
         case InspectCell(key=key):
             return [script_call(INSPECT, key)]
         case ClaimCell(key=key, nonce=nonce, hold_ms=hold_ms, capture=capture):
-            claim = script_call(CLAIM, key, nonce, number(hold_ms), command.refused)
-            return [*capture_calls(capture, nonce), claim]
+            claim = script_call(CLAIM, key, nonce, number(hold_ms), command.refused, floor)
+            return [*capture_calls(capture, nonce, floor), claim]
         case SwapCell(key=key, version=version, nonce=nonce, body=body):
             ttls = (number(command.hard_ttl_ms), number(command.soft_ttl_ms))
-            return [script_call(SWAP, key, version, nonce, *ttls, body, wake_channel(key), command.fill_id)]
+            args = (version, nonce, *ttls, body, wake_channel(key), command.fill_id, floor)
+            return [script_call(SWAP, key, *args)]
         case TouchCell(key=key, version=version, ttl_ms=ttl_ms, max_life_ms=max_life_ms, capture=capture):
-            touch = script_call(TOUCH, key, version, number(ttl_ms), number(max_life_ms))
-            return [*capture_calls(capture, command.nonce), touch]
+            touch = script_call(TOUCH, key, version, number(ttl_ms), number(max_life_ms), floor)
+            return [*capture_calls(capture, command.nonce, floor), touch]
         case TakeLock(key=key, nonce=nonce, lease_ms=lease_ms):
             return [script_call(LOCK, key, nonce, number(lease_ms))]
         case FreeLock(lock=lock):
@@ -80,8 +81,8 @@ def decode_primitive(
     (status,) = statuses_from((reply,), clock, now_s)
     match command:
         case InspectCell():
-            cell = cell_from(reply[2]) if status == 1 else (FOREIGN if status else None)
-            left_ms = integer_from(reply[3]) if status == 1 else 0
+            cell = cell_from(reply[2], clock.floor_us) if status == 1 else (FOREIGN if status else None)
+            left_ms = integer_from(reply[3]) if status == 1 and cell is not None else 0
             return CellInspected(now_s, cell, left_ms, reply[1] // 1000)
         case ClaimCell(nonce=nonce) | TakeLock(nonce=nonce):
             if status == 1:

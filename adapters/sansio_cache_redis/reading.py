@@ -33,7 +33,6 @@ from sansio_cache_redis.wire import (
 E = TypeVar("E")
 OnFailure = Callable[[StoreFailed, StoreCommand | None, Sequence[Any]], object]
 """Who is told of a failure, with the command, where that is known, and the replies, where there are any."""
-_PLAIN: Final = (bytes, type(None))
 
 
 def unknown_scripts(replies: Sequence[Any]) -> list[int]:
@@ -125,19 +124,28 @@ class EventReader:
         self._replica_pause_s = FIRST_REPLICA_S
 
     def read(
-        self, command: StoreCommand, replies: list[Any] | BaseException
+        self, command: StoreCommand, replies: list[Any] | BaseException, floor_us: int | None = None
     ) -> StoreEvent | Again[StoreEvent]:
-        """The event that replies amount to; or what to send once more, before there is one. Never raises."""
+        """The event that replies amount to; or what to send once more, before there is one. Never raises.
+
+        Args:
+            command: What was asked.
+            replies: What came back.
+            floor_us: What the server was told is too old, where the command was made for that. As a
+                connection opens it may turn out to be more: then it is to be asked again.
+        """
         if isinstance(replies, BaseException):
             return self.failure(replies)
         now_s = self._clock()
-        if isinstance(command, ReadCell) and type(raw := replies[0]) in _PLAIN:
+        if isinstance(command, ReadCell) and type(raw := replies[0]) in self._dialect.plain:
             # A hit is nothing but this: what `decode` says, without a call of it.
             versions = tuple(replies[1:]) if command.tags else ()
             if not versions or _are_versions(versions):
                 offset_ms = self._dialect.offset_ms
                 server_ms = None if offset_ms is None else int(now_s * 1000) + offset_ms
                 return CellRead(now_s, raw, server_ms, versions)
+        if floor_us is not None and floor_us != self._dialect.floor_us:
+            return StoreFailed(now_s, FailureKind.RESET)
         try:
             event = decode(command, replies, self._dialect, now_s)
         except Exception as error:  # noqa: BLE001 - a fault of ours must not leave the caller waiting for ever
@@ -233,13 +241,13 @@ class EventReader:
             return replies
 
         # With their texts: what is asked for once more is not asked for a third time.
-        acquires = (acquire_many((each,), command.nonce, command.lease_ms) for each in requests)
+        floor = self._dialect.floor
+        acquires = (acquire_many((each,), command.nonce, command.lease_ms, floor) for each in requests)
         return self._again(command, [TIME, *map(as_eval, acquires)], whole)
 
     def _by_script(self, command: FillCells) -> list[Args]:
         """The fills by script."""
-        dialect = Dialect(self._dialect.offset_ms, clock=self._clock, compares=False)
-        return encode(command, dialect)
+        return encode(command, self._dialect.without_comparing())
 
     def _without_comparing(self, command: FillCells) -> Again[StoreEvent]:
         """Fill by script, as the server has turned out not to compare. The next fill asks it again."""

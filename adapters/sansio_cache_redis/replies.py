@@ -8,7 +8,7 @@ from typing import Any, Final
 import attrs
 from redis.exceptions import InvalidResponse, NoPermissionError
 
-from sansio_cache.cell import FOREIGN, Cell, Foreign
+from sansio_cache.cell import FOREIGN, Cell, Foreign, above_floor, grant_us, parse_cell
 from sansio_cache.commands import Capture
 from sansio_cache.events import Stored, cell_of
 from sansio_cache.signals import let_through
@@ -29,6 +29,8 @@ class ServerClock:
     """
 
     offset_ms: int | None = None
+    floor_us: int = attrs.field(default=0, init=False)
+    """What was issued before this counts as gone, in microseconds of the server's clock: see `facts.py`."""
 
     def learn(self, server_us: int, now_s: float) -> int:
         """Take the server's time from a reply that came in at `now_s`; returns it in milliseconds."""
@@ -72,12 +74,12 @@ def captured_from(
     return versions
 
 
-def version_from(raw: Any) -> bytes:
-    """A tag's version; none where the key is not there, or is something else."""
+def version_from(raw: Any, floor_us: int = 0) -> bytes:
+    """A tag's version; none where the key is not there, or is something else, or too old to be trusted."""
     if raw is None or isinstance(raw, Exception):
         return NO_VERSION
     if isinstance(raw, bytes):
-        return raw if len(raw) == VERSION_BYTES else NO_VERSION
+        return raw if len(raw) == VERSION_BYTES and grant_us(raw) >= floor_us else NO_VERSION
     raise WireError
 
 
@@ -92,18 +94,21 @@ def statuses_from(replies: Sequence[Any], clock: ServerClock, now_s: float) -> l
     return statuses
 
 
-def stored_from(raw: Any) -> Stored:
-    """What a key holds, by the reply to a read."""
+def stored_from(raw: Any, floor_us: int = 0) -> Stored:
+    """What a key holds, by the reply to a read, as far as it can be trusted."""
     if raw is None or isinstance(raw, bytes):
+        if floor_us and raw is not None:
+            cell = parse_cell(raw)
+            return above_floor(cell, floor_us) if isinstance(cell, Cell) else cell
         return raw
     if isinstance(raw, Exception):  # WRONGTYPE: the key is no string; or it is too large
         return FOREIGN
     raise WireError
 
 
-def cell_from(raw: Any) -> Cell | Foreign | None:
-    """The cell in the reply to a read."""
-    return cell_of(stored_from(raw))
+def cell_from(raw: Any, floor_us: int = 0) -> Cell | Foreign | None:
+    """The cell in the reply to a read, as far as it can be trusted."""
+    return cell_of(stored_from(raw, floor_us))
 
 
 def value_from(raw: Any) -> Cell:

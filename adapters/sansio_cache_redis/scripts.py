@@ -15,6 +15,9 @@ among the first, in microseconds.
 Who stores a value or gives a lease up tells those who wait for the key. That is a courtesy (`pcall`): where
 the server does not allow it, waiters poll.
 
+What was issued before the *floor* counts as gone: see `facts.py`. It comes as an argument, in microseconds,
+and is 0 nearly always.
+
 No shebang: a script that only removes keys must run while the server is out of memory (fault 13).
 """
 
@@ -60,14 +63,14 @@ MOST_KEYS: Final = 100
 """How many keys an acquire or a hold may take at once: that keeps the server for about 0.3 ms. A place is one
 byte of a grant."""
 
-# KEYS: any number. ARGV: nonce, lease_ms, then for each key: seen, mode ('keep' or 'drop').
+# KEYS: any number. ARGV: nonce, lease_ms, floor, then for each key: seen, mode ('keep' or 'drop').
 # Answers for each key: the grant where there is no value, or an array that begins with a letter.
 # Mostly there is nothing, and then one call does it all.
 ACQUIRE: Final = Script(
     "acquire",
     CLOCK
     + """
-local nonce, lease_ms, answers = ARGV[1], tonumber(ARGV[2]), {'A', us}
+local nonce, lease_ms, floor, answers = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), {'A', us}
 local lease = struct.pack('>I8', now + lease_ms) .. string.rep('\\0', 24)
 for i, key in ipairs(KEYS) do
   local grant = nonce .. struct.pack('>I1I7', i - 1, us)
@@ -80,12 +83,16 @@ for i, key in ipairs(KEYS) do
   elseif v and (#v < 50 or v:byte(1) ~= 0xC5 or v:byte(2) > 2) then
     answer = {'X'}
   elseif v then
-    local kind, held_by, keep = v:byte(2), v:sub(3, 18), ARGV[2 * i + 2] == 'keep'
+    local kind, held_by, keep = v:byte(2), v:sub(3, 18), ARGV[2 * i + 3] == 'keep'
     local deadline, soft = struct.unpack('>I8I8', v, 19)
     local is_held = held_by ~= string.rep('\\0', 16)
+    if floor > 0 then
+      is_held = is_held and (struct.unpack('>I7', v, 12)) >= floor
+      if kind == 2 and not is_held or kind == 1 and (struct.unpack('>I7', v, 44)) < floor then kind = 0 end
+    end
     if kind == 2 then
       answer = {'T', math.max(deadline - now, 0)}
-    elseif kind == 1 and (soft == 0 or now < soft) and v:sub(35, 50) ~= ARGV[2 * i + 1] then
+    elseif kind == 1 and (soft == 0 or now < soft) and v:sub(35, 50) ~= ARGV[2 * i + 2] then
       answer = {'H', v}
     elseif is_held and held_by:sub(1, 8) == nonce then
       answer = kind == 1 and {'R', held_by, v} or held_by
@@ -106,28 +113,30 @@ return answers
 """,
 )
 
-# ARGV: grant, the finished cell, hard_ttl_ms, channel
+# ARGV: grant, the finished cell, hard_ttl_ms, channel, floor
 FILL: Final = Script(
     "fill",
     """
 local v = redis.pcall('GETRANGE', KEYS[1], 0, 49)
 if type(v) ~= 'string' or #v < 50 or v:byte(1) ~= 0xC5 or v:byte(2) > 2 then return {0} end
-if v:byte(2) == 1 and v:sub(35, 50) == ARGV[1] then return {2} end
-if v:sub(3, 18) ~= ARGV[1] then return {0} end
+if v:byte(2) == 1 and v:sub(35, 50) == ARGV[1] and (struct.unpack('>I7', v, 44)) >= tonumber(ARGV[5]) then
+  return {2}
+end
+if v:sub(3, 18) ~= ARGV[1] or (struct.unpack('>I7', v, 12)) < tonumber(ARGV[5]) then return {0} end
 redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
 redis.pcall('PUBLISH', ARGV[4], KEYS[1])
 return {1}
 """,
 )
 
-# ARGV: grant, lease_ms
+# ARGV: grant, lease_ms, floor
 RENEW: Final = Script(
     "renew",
     CLOCK
     + LEASED
     + """
 local lease_ms = tonumber(ARGV[2])
-if not is_mine then return {0, us} end
+if not is_mine or (struct.unpack('>I7', v, 12)) < tonumber(ARGV[3]) then return {0, us} end
 redis.call('SETRANGE', KEYS[1], 18, struct.pack('>I8', now + lease_ms))
 if redis.call('PTTL', KEYS[1]) < lease_ms then redis.call('PEXPIRE', KEYS[1], lease_ms) end
 return {1, us}
@@ -150,16 +159,16 @@ return {1}
 """,
 )
 
-# KEYS: any number. ARGV: nonce, hold_ms. Answers with the grant of each key.
+# KEYS: any number. ARGV: nonce, hold_ms, floor. Answers with the grant of each key.
 HOLD: Final = Script(
     "hold",
     CLOCK
     + """
-local held, hold_ms, answers = '\\197\\2' .. ARGV[1], ARGV[2], {us}
+local held, hold_ms, floor, answers = '\\197\\2' .. ARGV[1], ARGV[2], tonumber(ARGV[3]), {us}
 local hold = struct.pack('>I8', now + hold_ms) .. string.rep('\\0', 24)
 for i, key in ipairs(KEYS) do
   local v = redis.pcall('GETRANGE', key, 0, 49)
-  if type(v) == 'string' and #v == 50 and v:sub(1, 10) == held then
+  if type(v) == 'string' and #v == 50 and v:sub(1, 10) == held and (struct.unpack('>I7', v, 12)) >= floor then
     answers[i + 1] = v:sub(3, 18)
   else
     local place = struct.pack('>I1I7', i - 1, us)
@@ -191,18 +200,20 @@ return {is_value and 1 or 0, us}
 """,
 )
 
-# The version of a tag. ARGV: nonce, ttl_ms
+# The version of a tag. ARGV: nonce, ttl_ms, floor. It is kept for half as long again as is asked for, and for
+# longer only where less than that is left: so most captures write nothing.
 CAPTURE: Final = Script(
     "capture",
     CLOCK
     + """
 local ttl_ms = tonumber(ARGV[2])
+local kept_ms = math.floor(ttl_ms * 3 / 2)
 local v = redis.pcall('GET', KEYS[1])
-if type(v) == 'string' and #v == 16 then
-  if redis.call('PTTL', KEYS[1]) < ttl_ms then redis.call('PEXPIRE', KEYS[1], ttl_ms) end
+if type(v) == 'string' and #v == 16 and (struct.unpack('>I7', v, 10)) >= tonumber(ARGV[3]) then
+  if redis.call('PTTL', KEYS[1]) < ttl_ms then redis.call('PEXPIRE', KEYS[1], kept_ms) end
 else
   v = ARGV[1] .. struct.pack('>I8', us)
-  redis.call('SET', KEYS[1], v, 'PX', ttl_ms)
+  redis.call('SET', KEYS[1], v, 'PX', kept_ms)
 end
 return {1, us, v}
 """,

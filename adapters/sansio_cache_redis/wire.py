@@ -25,6 +25,7 @@ from sansio_cache.cell import (
     NO_GRANT,
     Kind,
     format_cell,
+    grant_us,
     issued_cell,
 )
 from sansio_cache.commands import (
@@ -159,10 +160,10 @@ def read_one(key: str) -> Args:
     return (b"GET", key.encode())
 
 
-def acquire_many(requests: tuple[LeaseRequest, ...], nonce: bytes, lease_ms: int) -> Args:
+def acquire_many(requests: tuple[LeaseRequest, ...], nonce: bytes, lease_ms: int, floor: bytes) -> Args:
     """The command that asks for some leases at once: no more than go into a script."""
     refused = (argument for each in requests for argument in (each.seen, _MODES[each.mode]))
-    return _call_many(ACQUIRE, [each.key for each in requests], nonce, number(lease_ms), *refused)
+    return _call_many(ACQUIRE, [each.key for each in requests], nonce, number(lease_ms), floor, *refused)
 
 
 def _fills(command: FillCells, dialect: Dialect) -> list[Args]:
@@ -175,12 +176,12 @@ def _fills(command: FillCells, dialect: Dialect) -> list[Args]:
         key, ttl = fill.key.encode(), number(fill.hard_ttl_ms)
         soft_ms = dialect.soft_ms(fill)
         cell = HEADER.pack(MAGIC, Kind.VALUE, NO_GRANT, 0, soft_ms, fill.grant) + fill.body
-        if compares and fill.lease_ms:
+        if compares and fill.lease_ms and grant_us(fill.grant) >= dialect.floor_us:
             left = format_cell(issued_cell(fill.kind, fill.grant, fill.lease_ms))
             commands.append((b"SET", key, cell, b"IFEQ", left, b"PX", ttl))
             compared.append(key)
             continue
-        args = (b"1", key, fill.grant, cell, ttl, wake_channel(fill.key))
+        args = (b"1", key, fill.grant, cell, ttl, wake_channel(fill.key), dialect.floor)
         is_large = len(cell) > _LARGE_BYTES
         commands.append((b"EVAL", FILL.source, *args) if is_large else (EVALSHA, FILL.sha, *args))
     if compared:
@@ -196,6 +197,7 @@ def encode(command: StoreCommand, dialect: Dialect) -> list[Args]:  # noqa: C901
     if isinstance(command, ReadCell):  # nearly always: a pattern takes three times as long to match
         read = (b"GET", command.key.encode())
         return [read, *map(read_one, command.tags)] if command.tags else [read]
+    floor = dialect.floor
     match command:
         case ReadCells(keys=keys, tags=tags) if dialect.is_cluster:
             return [*map(read_one, keys), *map(read_one, tags)]
@@ -205,24 +207,28 @@ def encode(command: StoreCommand, dialect: Dialect) -> list[Args]:  # noqa: C901
         case ReadTags(tags=tags):
             return [*map(read_one, tags)]
         case AcquireLease(key=key, nonce=nonce, lease_ms=lease_ms, seen=seen, mode=mode):
-            acquire = script_call(ACQUIRE, key, nonce, number(lease_ms), seen, _MODES[mode])
-            return [*capture_calls(command.capture, nonce), acquire] if command.capture.tags else [acquire]
+            acquire = script_call(ACQUIRE, key, nonce, number(lease_ms), floor, seen, _MODES[mode])
+            if not command.capture.tags:
+                return [acquire]
+            return [*capture_calls(command.capture, nonce, floor), acquire]
         case AcquireLeases(lease_requests=lease_requests, nonce=nonce, lease_ms=lease_ms, capture=capture):
-            acquires = (acquire_many(chunk, nonce, lease_ms) for chunk in in_chunks(lease_requests, dialect))
-            return [*capture_calls(capture, nonce), *acquires]
+            some = in_chunks(lease_requests, dialect)
+            acquires = (acquire_many(chunk, nonce, lease_ms, floor) for chunk in some)
+            return [*capture_calls(capture, nonce, floor), *acquires]
         case FillCells():
             return _fills(command, dialect)
         case RenewLeases(leases=leases, lease_ms=lease_ms):
-            return [script_call(RENEW, each.key, each.lease_id, number(lease_ms)) for each in leases]
+            return [script_call(RENEW, each.key, each.lease_id, number(lease_ms), floor) for each in leases]
         case ReleaseLeases(leases=leases):
             return [script_call(RELEASE, each.key, each.lease_id, wake_channel(each.key)) for each in leases]
         case HoldCells(keys=keys, nonce=nonce, hold_ms=hold_ms, capture=capture):
-            holds = (_call_many(HOLD, chunk, nonce, number(hold_ms)) for chunk in in_chunks(keys, dialect))
-            return [*capture_calls(capture, nonce), *holds]
+            chunks_of_keys = in_chunks(keys, dialect)
+            holds = (_call_many(HOLD, chunk, nonce, number(hold_ms), floor) for chunk in chunks_of_keys)
+            return [*capture_calls(capture, nonce, floor), *holds]
         case ExpireCells(keys=keys):
             return [script_call(EXPIRE, key, wake_channel(key)) for key in keys]
         case InspectCell() | ClaimCell() | SwapCell() | TouchCell() | TakeLock() | FreeLock():
-            return encode_primitive(command)
+            return encode_primitive(command, floor)
         case DeleteKeys():
             return encode_removal(command, one_by_one=dialect.is_cluster)
         case ScanKeys(pattern=pattern, cursor=cursor, count=count):
@@ -280,13 +286,16 @@ def _decode(  # noqa: C901 - one case a command
 ) -> StoreEvent:
     match command:
         case ReadCell():
-            versions = tuple(map(version_from, replies[1:]))
-            return CellRead(now_s, stored_from(replies[0]), clock.now_ms(now_s), versions)
+            floor_us = clock.floor_us
+            versions = tuple(version_from(reply, floor_us) for reply in replies[1:])
+            return CellRead(now_s, stored_from(replies[0], floor_us), clock.now_ms(now_s), versions)
         case ReadCells(tags=tags):
-            parts, versions = _and_versions(replies, len(tags))
+            parts, versions = _and_versions(replies, len(tags), clock.floor_us)
             parts = (parts,) if clock.is_cluster else parts
+            floor_us = clock.floor_us
+            plain = () if floor_us else _PLAIN
             stored = [
-                each if type(each) in _PLAIN else stored_from(each)
+                each if type(each) in plain else stored_from(each, floor_us)
                 for part in parts
                 for each in items_from(part)
             ]
@@ -294,7 +303,8 @@ def _decode(  # noqa: C901 - one case a command
                 raise WireError
             return CellsRead(now_s, tuple(stored), clock.now_ms(now_s), versions)
         case ReadTags():
-            return TagsRead(now_s, tuple(map(version_from, replies)), clock.now_ms(now_s))
+            versions = tuple(version_from(reply, clock.floor_us) for reply in replies)
+            return TagsRead(now_s, versions, clock.now_ms(now_s))
         case AcquireLease(nonce=nonce, capture=capture):
             is_plain = len(replies) == 1 and not capture.tags
             versions = () if is_plain else captured_from(replies[:-1], capture, clock, now_s)
@@ -311,7 +321,7 @@ def _decode(  # noqa: C901 - one case a command
                 answers += (_acquired(nonce, answer, (), server_ms, now_s) for answer in each)
             return LeasesAnswered(now_s, tuple(answers), versions)
         case FillCells(fills=fills, tags=tags):
-            results, versions = _and_versions(replies, len(tags))
+            results, versions = _and_versions(replies, len(tags), clock.floor_us)
             if len(results) != len(fills):
                 raise WireError
             return CellsFilled(now_s, tuple(map(_filled, results)), versions)
@@ -423,11 +433,13 @@ def is_unknown_option(reply: Any) -> bool:
     )
 
 
-def _and_versions(replies: Sequence[Any], tags: int) -> tuple[Sequence[Any], tuple[bytes, ...]]:
+def _and_versions(
+    replies: Sequence[Any], tags: int, floor_us: int
+) -> tuple[Sequence[Any], tuple[bytes, ...]]:
     """Replies, parted from those to the reads of tags behind them."""
     if not tags:
         return replies, ()
-    return replies[:-tags], tuple(map(version_from, replies[-tags:]))
+    return replies[:-tags], tuple(version_from(reply, floor_us) for reply in replies[-tags:])
 
 
 def _is_harmless(command: StoreCommand, error: Exception, dialect: Dialect) -> bool:

@@ -24,6 +24,7 @@ from sansio_cache.errors import CacheClosedError, ConfigurationError
 from sansio_cache.health import Health
 from sansio_cache.keys import ONE_PART, KeyBuilder
 from sansio_cache.notices import Notice
+from sansio_cache.recent_writes import MOST_REMEMBERED, REMEMBERED_S
 from sansio_cache.stats import CacheState, CacheStats, PartStats
 from sansio_cache.waits import Waits
 from sansio_cache_runtime.primitive_requests import PrimitiveRequests
@@ -133,7 +134,12 @@ class CacheBase(ABC):
     ) -> None:
         self._config = config
         is_disabled = not (config.enabled and config.redis.enabled)
-        self._coordinator = Coordinator(is_disabled=is_disabled, waits=_waits, number=next(_numbers))
+        self._coordinator = Coordinator(
+            is_disabled=is_disabled,
+            after_failover_s=config.redis.after_failover_s,
+            waits=_waits,
+            number=next(_numbers),
+        )
         self._recorder = Recorder(config.namespace)
         self._requests = PrimitiveRequests(
             config, self._coordinator, hearing=self._recorder.subscribers, clock=clock, entropy=entropy
@@ -257,8 +263,16 @@ class CacheBase(ABC):
 
     def _health(self, health: Health) -> Health:
         """What a backend found, with what only this cache knows."""
+        warnings = health.warnings
+        if self._coordinator.recent.has_overflowed(self._requests.clock()):
+            warning = (
+                f"more than {MOST_REMEMBERED:,} keys were written within {REMEMBERED_S:.0f} s: a failover "
+                "now may bring old values of some of them back, until they expire"
+            )
+            warnings += (warning,)
         return attrs.evolve(
             health,
+            warnings=warnings,
             bypassing=self._coordinator.is_out,
             pending_invalidations=self._coordinator.pending_invalidations,
         )

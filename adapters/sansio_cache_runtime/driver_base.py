@@ -8,14 +8,19 @@ connection that is not to be trusted is closed.
 from __future__ import annotations
 
 import os
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from typing import Any, Final, Generic, Protocol, TypeVar
 
 from msgspec import Struct
 
 from sansio_cache.budget import StoreTimeouts
+from sansio_cache.changes import (
+    Distrusted,
+    Suspected,
+    Trusted,
+)
 from sansio_cache.commands import (
     AcquireLease,
     AcquireLeases,
@@ -26,9 +31,11 @@ from sansio_cache.commands import (
     Renewal,
     ShareLoad,
     Sleep,
-    StoreCommand,
 )
-from sansio_cache.coordinator import Coordinator, Distrusted, Suspected, Trusted, without_store
+from sansio_cache.coordinator import (
+    Coordinator,
+    without_store,
+)
 from sansio_cache.errors import CacheClosedError
 from sansio_cache.events import (
     Computed,
@@ -42,7 +49,6 @@ from sansio_cache.events import (
 from sansio_cache.glance import Glance, GlanceMany
 from sansio_cache.keys import ONE_PART
 from sansio_cache.notices import Notice, RefreshSkipped, SkipReason, StoreGaveUp
-from sansio_cache.part import Recovery
 from sansio_cache.signals import let_through
 from sansio_cache.single_flight import Following, Ticket
 from sansio_cache.step import Outcome, Raised, Step
@@ -52,7 +58,6 @@ from sansio_cache_runtime.lease_renewer_base import LeaseRenewerBase
 from sansio_cache_runtime.loaders import (
     Running,
     bound,
-    is_inside_callback,
     keys_around,
     mark,
     own_copy,
@@ -62,6 +67,7 @@ from sansio_cache_runtime.observed import Observed
 from sansio_cache_runtime.outside_names import OutsideNames, outside_names
 from sansio_cache_runtime.process import asking_inside, process_lock
 from sansio_cache_runtime.recorder import Recorder
+from sansio_cache_runtime.recovers import Recovers
 from sansio_cache_runtime.shared_errors import SharedError
 from sansio_cache_runtime.spans import Span, begin_span
 from sansio_cache_runtime.watching import Watch
@@ -155,7 +161,7 @@ class Call(Struct, eq=False):
         self.change.set()
 
 
-class DriverBase(ABC, Generic[E, B]):
+class DriverBase(Recovers, Generic[E, B]):
     """The state of a driver, and what it does at once.
 
     Args:
@@ -199,6 +205,10 @@ class DriverBase(ABC, Generic[E, B]):
         self._leaders: dict[Ticket, int] = {}
         """By the tickets of loads that are led, which thread does."""
         self._watches: set[Watch] = set()
+        tell_openings = getattr(backend, "tell_openings", None)
+        if tell_openings is not None:
+            tell_openings(self._opened)
+            coordinator.is_watchful = True
         self._lease_renewer: LeaseRenewerBase
         self._busy: Busy
 
@@ -246,6 +256,8 @@ class DriverBase(ABC, Generic[E, B]):
                     pass
         if self._coordinator.needs_recovery:
             self._recover_soon()
+        if self._coordinator.must_watch:
+            self._watch_soon()
 
     def _heed_again(self, step: Step) -> None:
         """Heed the last notices of an operation that was ended, maybe as they were being taken in.
@@ -504,60 +516,6 @@ class DriverBase(ABC, Generic[E, B]):
                 self._give_up(ticket)
                 raise
 
-    def _recover_soon(self) -> None:
-        """See to a part of the store that needs it, unless somebody does."""
-        ticket = self._coordinator.ticket()
-        try:
-            with self._lock:
-                recovery = self._coordinator.begin_recovery(
-                    ticket, self._timeouts, self._clock(), self._seed()
-                )
-            if recovery is not None and (self._is_closed or not self._start_recovery(recovery)):
-                self._give_up(ticket)  # the next notice tries again
-        except BaseException:
-            self._give_up(ticket)
-            raise
-
-    def _next_recovery(self, recovery: Recovery, outcome: Outcome) -> Recovery | None:
-        """What is to be run after a recovery; None where the part has recovered."""
-        with self._lock:
-            return self._coordinator.next_recovery(recovery, outcome, self._timeouts, self._clock())
-
-    def _neglected(self, step: Step) -> Iterator[Recovery]:
-        """What the caller who has come to this step is to do for the store by itself; mostly nothing.
-
-        That is before anything else, or after it, and not inside a loader, a subscriber or a handler: others
-        wait for these. Where an interrupt ends the loop over this, the ticket is given up.
-        """
-        command = step.command
-        has_begun = isinstance(command, StoreCommand | Sleep) and not isinstance(command, AcquireLeases)
-        has_begun = has_begun or getattr(command, "renewal", None) is not None
-        if has_begun or not self._coordinator.needs_recovery or self._is_closed:
-            return
-        if is_inside_callback() or self._is_inside():
-            return
-        ticket = self._coordinator.ticket()
-        try:
-            with self._lock:
-                now_s = self._clock()
-                recovery = self._coordinator.begin_neglected(ticket, self._timeouts, now_s, self._seed())
-            if recovery is not None:
-                yield recovery
-        except BaseException:  # GeneratorExit, where the loop over this is left
-            self._give_up(ticket)
-            raise
-
-    def last_recoveries(self) -> Sequence[Recovery]:
-        """What the store is to be told before the end; nothing where a handler closes the cache."""
-        if not self._coordinator.pending_invalidations or self._is_inside():
-            return ()
-        with self._lock:
-            return self._coordinator.begin_last(self._timeouts, self._clock())
-
-    def _seed(self) -> int:
-        """A number that no two processes share, by which their pauses differ."""
-        return self._random + os.getpid()
-
     def _go_on_without_store(self, step: Step) -> None:
         """Bring an interrupted operation to its end at once: what could not be removed is pending."""
         while step.command is not None:
@@ -572,7 +530,3 @@ class DriverBase(ABC, Generic[E, B]):
     @abstractmethod
     def _submit(self, step: Step, call: Call) -> bool:
         """Have a refresh run in the background, which ends its call; False where there is no room."""
-
-    @abstractmethod
-    def _start_recovery(self, recovery: Recovery) -> bool:
-        """Have a recovery run in the background, which gives its ticket up; False where it is not started."""

@@ -13,7 +13,9 @@ from contextvars import ContextVar
 from enum import Enum
 from typing import Any, Final
 
-from sansio_cache.coordinator import Change
+from sansio_cache.changes import (
+    Change,
+)
 from sansio_cache.describe import describe
 from sansio_cache.keys import entity_of
 from sansio_cache.notices import Began, Ended, Hit, Notice, PatternProgressed, Result

@@ -88,6 +88,7 @@ class PrimitiveRequests(RequestBuilder):
             self.clock(),
             names,
         )
+        self._coordinator.begin_write((full,), request.started_s)
         return add(request, skip=self._skip_any((full, *tag_keys(full, names))))
 
     def swap(self, key: str, value: Any, version: bytes, ttl: AnyTtl | None, type: Any) -> Step:
@@ -102,6 +103,7 @@ class PrimitiveRequests(RequestBuilder):
         refuse_nothing(value)
         item = Item(full, codec := self.codec(type), codec.encode(value).payload, *self._kept_ms(ttl))
         request = SwapRequest(item, version, self._nonce(), self.timeouts, self.clock())
+        self._coordinator.begin_write((full,), request.started_s)
         return swap(request, skip=self._skip_any((full,)))
 
     def update(self, key: str, ttl: AnyTtl | None, type: Any, amount: int | float | None = None) -> Step:
@@ -120,6 +122,7 @@ class PrimitiveRequests(RequestBuilder):
             amount,
             self._coordinator.bypassed,
         )
+        self._coordinator.begin_write((full,), request.started_s)
         return update(request, skip=self._skip_any((full,)))
 
     def lock(self, name: str, lease_s: float, wait_s: float | None) -> tuple[LockRequest, Step]:

@@ -18,7 +18,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from sansio_cache.coordinator import (
+from sansio_cache.changes import (
     Change,
     Distrusted,
     InvalidationsForgotten,
@@ -27,6 +27,7 @@ from sansio_cache.coordinator import (
     OutageBegan,
     OutageEnded,
     RefusalBegan,
+    StoreReplaced,
     Suspected,
     Trusted,
 )
@@ -199,6 +200,16 @@ class Recorder:
                     count,
                     self._at,
                     about=change,
+                )
+            case StoreReplaced(told=told, bypassed_s=bypassed_s, is_incomplete=is_incomplete):
+                self._log(
+                    logging.WARNING,
+                    "the store%s is another than before (a failover, or a restart): it is told again of %d "
+                    "recent writes%s, and reads do without it for %.1f s",
+                    self._at,
+                    told,
+                    ", which are not all of them" if is_incomplete else "",
+                    bypassed_s,
                 )
             case Suspected() | Trusted():
                 pass  # only that it was, or that nothing came of it

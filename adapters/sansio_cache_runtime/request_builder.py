@@ -304,7 +304,8 @@ class RequestBuilder:
             started_s=self.clock(),
             tags=self.tag_names(tags),
         )
-        return tuple(resolved), set_many(request, skip=self._coordinator.skip_write(resolved.values()))
+        skip = self._coordinator.begin_write(tuple(resolved.values()), request.started_s)
+        return tuple(resolved), set_many(request, skip=skip)
 
     def invalidate(self, keys: Iterable[str], tags: Iterable[str] = ()) -> Step:
         """Begin to remove keys, and to invalidate tags."""
@@ -336,6 +337,7 @@ class RequestBuilder:
         request = PatternRequest(
             self.keys, self.keys.glob(pattern), self._chunk, self.timeouts, self.clock(), dry_run
         )
+        self._coordinator.begin_pattern(request)
         return delete_pattern(request, skip=self._coordinator.is_disabled)
 
     def wait_ready(self, limit_s: float) -> Step:
@@ -349,7 +351,9 @@ class RequestBuilder:
     ) -> Step:
         now_s = self.clock()
         request = InvalidateRequest(operation, keys, self._chunk, self.timeouts, now_s, soft, looks)
-        return invalidate(request, skip=self._coordinator.skip_write(keys))
+        coordinator = self._coordinator
+        skip = coordinator.skip_write(keys) if soft else coordinator.begin_write(keys, now_s)
+        return invalidate(request, skip=skip)
 
     # Parts of a mutation.
 
@@ -368,7 +372,7 @@ class RequestBuilder:
             # How long the values will live is not known yet.
             2 * max(hard_ttl_ms, _LONGEST_VALUE_MS),
         )
-        return begin(request, skip=self._coordinator.skip_write(keys))
+        return begin(request, skip=self._coordinator.begin_write(keys, request.started_s))
 
     def end(
         self, keys: tuple[str, ...], tags: tuple[str, ...], held: ManyHeld, items: Iterable[Item]
@@ -377,7 +381,7 @@ class RequestBuilder:
         now_s, timeouts = self.clock(), self.timeouts
         hold_ms = unrenewed_hold_ms(held.renewal, self.policy.max_lease_s, now_s)
         request = EndRequest(keys, held.grants, tuple(items), timeouts, now_s, tags, held.versions, hold_ms)
-        return end(request, skip=self._coordinator.skip_write((*keys, *tags)))
+        return end(request, skip=self._coordinator.begin_write((*keys, *tags), now_s))
 
     def item(self, key: str, value: Any, ttl: AnyTtl | None, type: Any) -> Item | None:
         """One value to store; None where it has nothing left to live."""

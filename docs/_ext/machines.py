@@ -129,6 +129,7 @@ from sansio_cache.operations.second_look import Doubt, look_again
 from sansio_cache.operations.set_many import Item, SetRequest, set_many
 from sansio_cache.operations.swap import SwapRequest, swap
 from sansio_cache.operations.update import UpdateRequest, update
+from sansio_cache.operations.watching import watch
 from sansio_cache.queues import QueueEntry, Turn, TurnEnd, root_of
 from sansio_cache.signing import Signer
 from sansio_cache.step import Step
@@ -510,6 +511,7 @@ MACHINES: dict[str, Callable[[], list[Step]]] = {
         free(Lease("shop:%l:nightly", _GRANT), _TIMEOUTS, 0.0),
     ],
     "scan": lambda: [scan(PatternRequest(KeyBuilder("shop"), "shop:user:*", 500, _TIMEOUTS, 0.0), 0)],
+    "watching": lambda: [watch(("",), 0.25, 0.25)],
     "recovery": lambda: [recover(RecoveryRequest("", _KEYS, _TIMEOUTS), 0.05), rest(2.0)],
     "second_look": lambda: [look_again(Doubt("shop:user:1", _GRANT.hex()), 0.25)],
     "readiness": lambda: [wait_ready(5.0, 0.0)],

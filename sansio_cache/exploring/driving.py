@@ -20,6 +20,9 @@ from typing import Final
 
 import attrs
 
+from sansio_cache.changes import (
+    OutageBegan,
+)
 from sansio_cache.commands import (
     AcquireLease,
     AcquireLeases,
@@ -36,7 +39,10 @@ from sansio_cache.commands import (
     Sleep,
     StoreCommand,
 )
-from sansio_cache.coordinator import Coordinator, OutageBegan, renewing
+from sansio_cache.coordinator import (
+    Coordinator,
+    renewing,
+)
 from sansio_cache.events import (
     ComputeFailed,
     Event,

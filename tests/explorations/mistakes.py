@@ -12,6 +12,9 @@ import attrs
 
 from sansio_cache.budget import StoreTimeouts
 from sansio_cache.cell import NO_GRANT, NONCE_BYTES, Cell, Kind, Tag, make_grant
+from sansio_cache.changes import (
+    Change,
+)
 from sansio_cache.commands import (
     AcquireLease,
     ClaimCell,
@@ -25,7 +28,9 @@ from sansio_cache.commands import (
     SwapCell,
     TouchCell,
 )
-from sansio_cache.coordinator import Change, Coordinator
+from sansio_cache.coordinator import (
+    Coordinator,
+)
 from sansio_cache.entry import BODY_HEADER_BYTES, TAGS_AT, MissReason
 from sansio_cache.events import (
     AcquireReply,

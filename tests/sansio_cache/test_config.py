@@ -234,6 +234,8 @@ VARIABLES = {
     "SANSIO_CACHE_REDIS_OPERATION_TIMEOUT_S": "0.7",
     "SANSIO_CACHE_REDIS_ATTEMPT_TIMEOUT_S": "0.6",
     "SANSIO_CACHE_REDIS_MAX_CONNECTIONS": "9",
+    "SANSIO_CACHE_REDIS_AFTER_FAILOVER_S": "0.5",
+    "SANSIO_CACHE_REDIS_CLOCK_SKEW_S": "0",
 }
 
 
@@ -258,6 +260,8 @@ class TestFromEnv:
                 operation_timeout_s=0.7,
                 attempt_timeout_s=0.6,
                 max_connections=9,
+                after_failover_s=0.5,
+                clock_skew_s=0,
             ),
         )
         fields = {f"SANSIO_CACHE_{name.upper()}" for name in attrs.fields_dict(CacheConfig)}

@@ -12,9 +12,7 @@ from hypothesis import strategies as st
 
 from sansio_cache import Policy
 from sansio_cache import notices as all_notices
-from sansio_cache.commands import DeleteKeys, Ping, ReadCell, Sleep
-from sansio_cache.coordinator import (
-    Coordinator,
+from sansio_cache.changes import (
     Distrusted,
     InvalidationsForgotten,
     InvalidationsGivenUp,
@@ -22,8 +20,13 @@ from sansio_cache.coordinator import (
     OutageBegan,
     OutageEnded,
     RefusalBegan,
+    StoreReplaced,
     Suspected,
     Trusted,
+)
+from sansio_cache.commands import DeleteKeys, Ping, ReadCell, Sleep
+from sansio_cache.coordinator import (
+    Coordinator,
     interrupted,
     one_part,
     without_store,
@@ -41,7 +44,7 @@ from sansio_cache.events import (
     StoreFailed,
     Woke,
 )
-from sansio_cache.keys import ONE_PART
+from sansio_cache.keys import ONE_PART, KeyBuilder
 from sansio_cache.notices import (
     Ended,
     EntryForeign,
@@ -51,18 +54,20 @@ from sansio_cache.notices import (
     InvalidationRefused,
     Missed,
     OperationName,
+    PatternDeleted,
     RepliesCrossed,
     StoreAnswered,
     Stored,
     StoreErrored,
     StoreGaveUp,
 )
+from sansio_cache.operations.delete_pattern import PatternRequest
 from sansio_cache.operations.get import ReadRequest, get
 from sansio_cache.operations.invalidate import InvalidateRequest, invalidate
 from sansio_cache.operations.refresh import refresh
 from sansio_cache.part import MOST_DOUBTS, MOST_FOREIGN, MOST_TOLD
 from sansio_cache.single_flight import Following, Phase
-from sansio_cache.step import Abandoned, Completed, Loaded, Missing, Recovered, Step
+from sansio_cache.step import Abandoned, Completed, Loaded, Missing, PatternRemoved, Recovered, Step
 from sansio_cache.ttl import MAX_TTL_S
 from support.interrupts import strike
 from support.loads import ACCEPTED, RAISED, REFUSED, SCHEMA, computing, over, share
@@ -831,3 +836,119 @@ def test_a_recovery_that_was_forgotten_is_begun_again():
     assert coordinator.begin_recovery(coordinator.ticket(), TIMEOUTS, NOW_S) is None
     coordinator.forget_loads()
     assert coordinator.begin_recovery(coordinator.ticket(), TIMEOUTS, NOW_S) is not None
+
+
+class TestAnotherStore:
+    """A failover, or a restart: what was written lately is told again, and reads do without it (S1f)."""
+
+    PATTERN = PatternRequest(KeyBuilder("a"), "a:p:*", 500, TIMEOUTS, NOW_S)
+
+    def written(self, **changes):
+        coordinator = two_parts(**changes)
+        assert coordinator.begin_write((A, B, TAG_A), NOW_S) is None
+        coordinator.begin_pattern(self.PATTERN)
+        return coordinator
+
+    def test_what_was_written_to_the_part_is_told_again_and_nothing_is_read_there(self):
+        coordinator = self.written()
+        assert coordinator.opened("a", NOW_S, is_another=True) == [StoreReplaced("a", 3, 1.0)]
+        assert coordinator.must_ask
+        assert [coordinator.skip(key) for key in (A, "a:other", B)] == [
+            *(MissReason.BYPASSED, MissReason.BYPASSED),
+            None,
+        ]
+        assert coordinator.skip_write((A,)) is None, "writes go on"
+        recovery = coordinator.begin_recovery(0, TIMEOUTS, NOW_S)
+        assert recovery.step.command.keys == (TAG_A, A)
+        recovery = coordinator.next_recovery(recovery, told(recovery), TIMEOUTS, NOW_S)
+        assert recovery.pattern is self.PATTERN
+        recovery = coordinator.next_recovery(recovery, PatternRemoved(0, 0, True), TIMEOUTS, NOW_S)
+        assert recovery.step.command.duration_s == 1.0
+        assert coordinator.skip(A) is MissReason.BYPASSED
+        assert coordinator.next_recovery(recovery, Completed(), TIMEOUTS, NOW_S + 1) is None
+        assert coordinator.skip(A) is None
+        assert not coordinator.must_ask
+
+    def test_the_moment_ends_also_where_nothing_runs_in_the_background(self):
+        coordinator = two_parts()
+        coordinator.opened("a", NOW_S, is_another=True)
+        coordinator.heed((), NOW_S + 0.5)
+        assert coordinator.skip(A) is MissReason.BYPASSED
+        coordinator.heed((), NOW_S + 1.0)
+        assert coordinator.skip(A) is None
+
+    def test_without_such_a_moment_only_what_was_written_is_not_read(self):
+        coordinator = self.written(after_failover_s=0.0)
+        coordinator.recent.patterns(NOW_S + 100)
+        coordinator.opened("a", NOW_S, is_another=True)
+        assert coordinator.skip(A) is MissReason.BYPASSED
+        assert coordinator.skip("a:other") is None
+
+    def test_the_same_store_is_told_what_is_pending_at_once_and_nothing_else(self):
+        coordinator = self.written()
+        assert coordinator.opened("a", NOW_S, is_another=False) == []
+        assert not coordinator.needs_recovery
+        coordinator.heed([gave_up("a"), InvalidationFailed((A,))], NOW_S)
+        assert isinstance(coordinator.begin_recovery(0, TIMEOUTS, NOW_S).step.command, Sleep)
+        coordinator.opened("a", NOW_S, is_another=False)
+        recovery = coordinator.begin_recovery(1, TIMEOUTS, NOW_S)
+        assert recovery.step.command.keys == (A,)
+
+    def test_a_cache_that_is_switched_off_remembers_nothing(self):
+        coordinator = self.disabled()
+        assert coordinator.begin_write((A,), NOW_S) is MissReason.DISABLED
+        coordinator.begin_pattern(self.PATTERN)
+        assert coordinator.opened("a", NOW_S, is_another=True) == []
+        assert len(coordinator.recent) == 0
+        assert coordinator.begin_watch(0, TIMEOUTS, NOW_S) is None
+
+    def disabled(self):
+        return two_parts(is_disabled=True)
+
+    def test_what_was_only_looked_at_is_not_remembered(self):
+        coordinator = two_parts()
+        coordinator.begin_pattern(attrs.evolve(self.PATTERN, dry_run=True))
+        assert len(coordinator.recent) == 0
+
+    def test_a_pattern_is_remembered_from_the_end_of_its_removal_on(self):
+        coordinator = two_parts()
+        coordinator.begin_pattern(self.PATTERN)
+        deleted = (PatternDeleted("a:p:*", 3),)
+        assert coordinator.concerns(deleted)
+        coordinator.heed(deleted, NOW_S + 59)
+        assert coordinator.recent.patterns(NOW_S + 100) == [self.PATTERN]
+
+    def test_that_more_was_written_than_is_remembered_is_said(self):
+        coordinator = two_parts()
+        coordinator.recent.limit = 1
+        coordinator.begin_write((A, B), NOW_S)
+        assert coordinator.opened("a", NOW_S, is_another=True) == [StoreReplaced("a", 0, 1.0, True)]
+
+    def test_while_there_are_recent_writes_somebody_looks_whether_the_store_is_the_same(self):
+        coordinator = two_parts()
+        coordinator.is_watchful = True
+        assert not coordinator.must_watch
+        coordinator.begin_write((A, B), NOW_S)
+        assert coordinator.must_watch
+        assert coordinator.concerns((Hit(A),))
+        look = coordinator.begin_watch(0, TIMEOUTS, NOW_S)
+        assert not coordinator.must_watch
+        assert look.step.state.parts == ("a", "b")
+        assert coordinator.begin_watch(1, TIMEOUTS, NOW_S) is None, "somebody does"
+        coordinator.begin_pattern(self.PATTERN)
+        assert not coordinator.must_watch
+        coordinator.heed([gave_up("a")], NOW_S)
+        look = coordinator.next_recovery(look, Completed(), TIMEOUTS, NOW_S + 1)
+        assert look.step.state.parts == ("b",), "the other is seen to by its recovery"
+        assert coordinator.next_recovery(look, Completed(), TIMEOUTS, NOW_S + 60) is None
+        assert len(coordinator.recent) == 0
+
+    @pytest.mark.parametrize("end", [lambda each: each.give_up(0), lambda each: each.forget_loads()])
+    def test_where_who_looks_has_ended_the_next_write_has_another_look(self, end):
+        coordinator = two_parts()
+        coordinator.is_watchful = True
+        coordinator.begin_pattern(self.PATTERN)
+        assert coordinator.begin_watch(0, TIMEOUTS, NOW_S).step.state.parts == (ONE_PART,)
+        end(coordinator)
+        coordinator.begin_write((A,), NOW_S)
+        assert coordinator.must_watch

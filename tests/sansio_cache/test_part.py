@@ -5,8 +5,10 @@ from __future__ import annotations
 import attrs
 import pytest
 
-from sansio_cache.commands import DeleteKeys, Ping, Sleep
+from sansio_cache.commands import DeleteKeys, Ping, ScanKeys, Sleep
 from sansio_cache.events import FailureKind
+from sansio_cache.keys import KeyBuilder
+from sansio_cache.operations.delete_pattern import PatternRequest
 from sansio_cache.operations.second_look import Doubt
 from sansio_cache.part import (
     FIRST_PAUSE_S,
@@ -17,7 +19,7 @@ from sansio_cache.part import (
     Part,
 )
 from sansio_cache.pending_invalidations import LONGEST_REFUSAL_S, PendingInvalidations
-from sansio_cache.step import Abandoned, Completed, Recovered
+from sansio_cache.step import Abandoned, Completed, PatternRemoved, Recovered
 from support.machines import TIMEOUTS
 
 DOWN = FailureKind.CONNECTION
@@ -84,7 +86,7 @@ class TestProbing:
         recovery = begun(made)
         assert len(recovery.keys) == MOST_TOLD
         recovery = made.after(recovery, Recovered(tuple(recovery.keys)), TIMEOUTS, 1.0)
-        assert recovery.step.command == DeleteKeys((str(MOST_TOLD),), TIMEOUTS.operation_s)
+        assert recovery.step.command == DeleteKeys((str(MOST_TOLD),), TIMEOUTS.operation_s, insists=True)
         assert made.after(recovery, Recovered(tuple(recovery.keys)), TIMEOUTS, 1.0) is None
         assert not made.needs_recovery
 
@@ -104,7 +106,7 @@ class TestTelling:
         assert begun(made, YOURS) is None, "nothing was written since"
         written(made, "a", "b")
         telling = begun(made, YOURS)
-        assert telling.step.command == DeleteKeys(("b", "a", "old"), TIMEOUTS.operation_s)
+        assert telling.step.command == DeleteKeys(("b", "a", "old"), TIMEOUTS.operation_s, insists=True)
         assert begun(made, THEIRS) is None, "one at a time"
 
     def test_in_vain_it_is_tried_again_by_the_next_write_after_a_pause(self):
@@ -370,3 +372,105 @@ def test_a_snapshot_is_a_value_of_which_another_can_be_made():
     assert other.snapshot() == made.snapshot()
     assert hash(made.snapshot()) == hash(other.snapshot())
     assert attrs.asdict(other.snapshot())["turns"] == (3, 0)
+
+
+PATTERN = PatternRequest(KeyBuilder("shop"), "shop:p:*", 500, TIMEOUTS, 0.0)
+DONE = PatternRemoved(1, 1, True)
+
+
+class TestAnotherStore:
+    """What was written lately is told again at once, and for a moment nothing is read."""
+
+    def replaced(self, *keys, patterns=(), until_s=1.0):
+        made = part(is_out=False)
+        made.replay(keys, patterns, until_s, 0.0)
+        made.is_urgent = True
+        return made
+
+    def test_it_is_told_without_a_pause_keys_first(self):
+        made = self.replaced("a", "b", patterns=(PATTERN,))
+        assert made.needs_recovery
+        assert made.is_worth_keeping
+        first = begun(made)
+        assert first.step.command.keys == ("b", "a")
+        second = made.after(first, Recovered(("a", "b")), TIMEOUTS, 0.1)
+        assert second.pattern is PATTERN
+        assert isinstance(second.step.command, ScanKeys)
+        third = made.after(second, DONE, TIMEOUTS, 0.2)
+        assert pause_s(third) == pytest.approx(0.8), "until others have told it as well"
+        assert made.after(third, Completed(), TIMEOUTS, 1.0) is None
+        assert not made.needs_recovery
+        assert not made.is_worth_keeping
+
+    def test_a_pattern_alone_is_told_at_once_and_again_where_it_broke_off(self):
+        made = self.replaced(patterns=(PATTERN, PATTERN), until_s=0.0)
+        first = begun(made)
+        assert first.pattern is PATTERN
+        second = made.after(first, PatternRemoved(1, 0, False), TIMEOUTS, 0.1)
+        assert pause_s(second) >= FIRST_PAUSE_S, "it asks whether the store serves"
+        third = made.after(second, Recovered(), TIMEOUTS, 0.2)
+        assert third.pattern is PATTERN
+        assert made.after(third, DONE, TIMEOUTS, 0.3) is None
+        assert not made.needs_recovery
+
+    def test_the_same_pattern_is_told_once(self):
+        made = self.replaced(patterns=(PATTERN,))
+        made.replay((), (PATTERN,), 2.0, 0.5)
+        assert made.patterns == (PATTERN,)
+
+    def test_where_nothing_is_to_be_told_a_moment_passes(self):
+        made = self.replaced()
+        recovery = begun(made, now_s=0.25)
+        assert pause_s(recovery) == 0.75
+        assert begun(made, YOURS) is None
+        early = made.after(recovery, Completed(), TIMEOUTS, 0.5)
+        assert pause_s(early) == 0.5
+        assert made.after(early, Completed(), TIMEOUTS, 1.0) is None
+        assert not made.is_unsettled
+
+    def test_whoever_has_something_to_do_takes_over_from_who_lets_time_pass(self):
+        made = self.replaced()
+        resting = begun(made)
+        made.pending.add(["a"])
+        assert begun(made, YOURS) is not None
+        assert made.after(resting, Completed(), TIMEOUTS, 1.0) is None
+
+    def test_what_failed_is_tried_again_after_a_pause(self):
+        made = self.replaced("a")
+        again = made.after(begun(made), FAILED, TIMEOUTS, 0.1)
+        assert pause_s(again) >= FIRST_PAUSE_S
+        assert made.recovering == MINE
+
+    def test_in_an_outage_the_first_connection_is_used_to_tell_it_at_once(self):
+        made = part("a")
+        begun(made)
+        assert begun(made, YOURS) is None
+        made.is_urgent = True
+        telling = begun(made, YOURS)
+        assert telling.step.command.keys == ("a",)
+        made.is_urgent = True
+        assert begun(made, THEIRS) is None, "somebody does"
+
+    def test_in_an_outage_with_nothing_to_tell_it_is_asked_at_once(self):
+        made = part()
+        made.is_urgent = True
+        assert begun(made).step.command == Ping(TIMEOUTS.operation_s)
+        made.close()
+        made.is_urgent = True
+        assert begun(made, YOURS) is None, "there is nothing to be asked"
+
+    def test_a_caller_waits_for_no_moment_to_pass(self):
+        made = self.replaced("a")
+        made.is_urgent = False
+        begun(made)
+        made.drop(MINE)
+        recovery = made.begin_neglected(YOURS, TIMEOUTS, 0.2, 0)
+        assert made.after(recovery, Recovered(("a",)), TIMEOUTS, 0.3) is None
+        assert made.is_unsettled
+        made.settle(1.0)
+        assert not made.is_unsettled
+
+    def test_it_is_a_value(self):
+        made, other = self.replaced("a", patterns=(PATTERN,)), part(is_out=False)
+        other.restore(made.snapshot())
+        assert other.snapshot() == made.snapshot()

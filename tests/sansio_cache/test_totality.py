@@ -96,6 +96,7 @@ from sansio_cache.operations.second_look import Doubt, look_again
 from sansio_cache.operations.set_many import Item, SetRequest, set_many
 from sansio_cache.operations.swap import SwapRequest, swap
 from sansio_cache.operations.update import UpdateRequest, update
+from sansio_cache.operations.watching import WatchAsking, watch
 from sansio_cache.queues import QueueEntry, TurnEnd, root_of
 from sansio_cache.step import OVER, ManyHeld, Step
 from support.machines import (
@@ -166,6 +167,7 @@ def beginnings():
     yield recover(RecoveryRequest("", KEYS, TIMEOUTS), 0.05)
     yield rest(2.0)
     yield tell(RecoveryRequest("", KEYS[:1], TIMEOUTS), 0.0)
+    yield watch(("",), 0.25, 0.1)
     yield set_many(
         SetRequest(OperationName.SET, ITEMS, NONCE, 5_000, 2, TIMEOUTS, 0.0), skip=MissReason.STORE_ERROR
     )
@@ -469,8 +471,9 @@ def test_every_command_is_asked_every_event_taken_every_outcome_come_to_and_ever
     assert {type(step.command) for step in reached} - {type(None)} == union(commands.Command)
     assert {event for _, _, event in answered} == union(events.Event)
     assert {type(step.outcome) for step in reached} - {type(None)} == union(steps.Outcome) - {steps.ManyFound}
-    # A refresh is skipped by the driver, which knows how many are under way; it tells of beginnings as well.
-    given = union(notices.Notice) - {notices.RefreshSkipped, notices.Began}
+    # A refresh is skipped by the driver, which knows how many are under way; it tells of beginnings as well,
+    # and of another store that a connection has met.
+    given = union(notices.Notice) - {notices.RefreshSkipped, notices.Began, notices.StoreChanged}
     assert {type(notice) for step in reached for notice in step.notices} == given
 
 
@@ -539,7 +542,7 @@ def test_a_failure_is_told_with_the_part_of_the_store_where_it_was(kind, now_s):
             assert {(each.kind, each.part) for each in told} <= {(kind, "b")}
             if not told:
                 silent.add(type(state))
-    assert silent == {ReadinessPinging}  # it waits for just that to be over
+    assert silent == {ReadinessPinging, WatchAsking}  # one waits for just that to be over; one only looks
 
 
 def test_states_can_be_hashed_compared_and_shown():

@@ -284,9 +284,9 @@ def test_for_a_cancelled_caller_nothing_is_decoded(runtime, redis_server, monkey
     """Fault 28: nor may its reply make a stranger's connection suspect."""
     decoded = []
 
-    def noting(self, asked, replies):
+    def noting(self, asked, replies, floor_us=None):
         decoded.append(asked)
-        return event(self, asked, replies)
+        return event(self, asked, replies, floor_us)
 
     event = reading.EventReader.read
     monkeypatch.setattr(reading.EventReader, "read", noting)

@@ -1,5 +1,6 @@
 """What a server says of itself as a connection opens, and what follows from it."""
 
+import attrs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -94,6 +95,24 @@ def test_commands_that_a_service_leaves_out_are_named():
 )
 def test_what_was_issued_before_a_snapshot_was_loaded_is_not_to_be_trusted(facts, floor_us):
     assert facts.floor_us(0.5) == floor_us
+
+
+def test_a_run_that_has_begun_empty_holds_nothing_old():
+    began = Facts(run_id="a", started_s=1_000)
+    assert began.began_empty
+    for known in ({"loaded_keys": 1}, {"has_log": True}, {"replicated_bytes": 1}, {"run_id": ""}):
+        assert not attrs.evolve(began, **known).began_empty
+    assert not Facts(run_id="a").began_empty
+
+
+@pytest.mark.parametrize(("facts", "is_another"), [({}, False), ({"aof_enabled": 1}, True)])
+def test_another_run_is_another_store_where_it_may_hold_what_is_old(facts, is_another):
+    dialect, met = Dialect(clock=float), []
+    dialect.on_met = met.append
+    for run_id in ("a", "a", "b"):
+        told = info(run_id=run_id, server_time_usec=5_000_000, uptime_in_seconds=1, **facts)
+        dialect.greet([[b"1", b"1"], REFUSED, told, REFUSED])
+    assert met == [False, False, is_another]
 
 
 def test_the_start_is_the_same_whenever_it_is_asked_for():

@@ -180,6 +180,13 @@ class Pair:
         known = [*self.grants, (make_grant(b"unknown-", 1),) * 2]
         return known[number % len(known)][place]
 
+    def raise_floor(self):
+        """Let both trust nothing any more that was issued so far."""
+        seconds, microseconds = self.client.time()
+        self.server._dialect.raise_floor(seconds * 1_000_000 + microseconds + 1)
+        floor_us = max(int(self.memory.clock() * 1_000_000), self.memory.issued_us) + 1
+        self.memory.floor_us = self.memory.issued_us = floor_us
+
     def compare_all(self):
         """Compare everything that is stored."""
         mine, server = self.clocks()
@@ -353,6 +360,7 @@ STEPS = st.one_of(
         st.sampled_from(BODIES),
     ),
     st.tuples(st.just("forget scripts")),
+    st.tuples(st.just("start from a snapshot")),
 )
 
 
@@ -478,6 +486,8 @@ def take(pair, step):  # noqa: C901 - one case for each kind of step
             pair.plant(*cell)
         case ("forget scripts",):
             pair.client.script_flush()
+        case ("start from a snapshot",):
+            pair.raise_floor()
         case _:
             raise AssertionError(step)
 

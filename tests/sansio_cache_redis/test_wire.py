@@ -147,7 +147,7 @@ CAPTURE_TAGS = [
 ]
 TAKE_BOTH = [
     (
-        *(b"EVALSHA", ACQUIRE.sha, b"2", b"ns:a", b"ns:b", NONCE, b"5000"),
+        *(b"EVALSHA", ACQUIRE.sha, b"2", b"ns:a", b"ns:b", NONCE, b"5000", b"0"),
         *(NO_GRANT, b"keep", GRANT, b"drop"),
     )
 ]
@@ -183,18 +183,21 @@ def test_arguments_are_bytes(command):
         (READ_TAGS, GET_TAGS),
         (READ_T, [(b"GET", b"ns:k"), *GET_TAGS]),
         (READ_MANY_T, [(b"MGET", b"ns:a", b"ns:b"), (b"MGET", b"ns:c"), *GET_TAGS]),
-        (TAKE, [(b"EVALSHA", ACQUIRE.sha, b"1", b"ns:k", NONCE, b"5000", NO_GRANT, b"keep")]),
+        (TAKE, [(b"EVALSHA", ACQUIRE.sha, b"1", b"ns:k", NONCE, b"5000", b"0", NO_GRANT, b"keep")]),
         # Versions are captured before the grant: whatever is granted is younger than they are (S7).
         (
             TAKE_T,
-            [*CAPTURE_TAGS, (b"EVALSHA", ACQUIRE.sha, b"1", b"ns:k", NONCE, b"5000", NO_GRANT, b"drop")],
+            [
+                *CAPTURE_TAGS,
+                (b"EVALSHA", ACQUIRE.sha, b"1", b"ns:k", NONCE, b"5000", b"0", NO_GRANT, b"drop"),
+            ],
         ),
         (TAKE_MANY, TAKE_BOTH),
         (TAKE_MANY_T, [*CAPTURE_TAGS, *TAKE_BOTH]),
         # And read again after the fill: nobody shares a value whose tags had changed by then.
         (
             STORE_T,
-            [(b"EVALSHA", FILL.sha, b"1", b"ns:a", GRANT, STORED, b"1000", b"ns:%wake"), *GET_TAGS],
+            [(b"EVALSHA", FILL.sha, b"1", b"ns:a", GRANT, STORED, b"1000", b"ns:%wake", b"0"), *GET_TAGS],
         ),
         (KEEP_OUT_T, [*CAPTURE_TAGS, (b"EVALSHA", HOLD.sha, b"1", b"ns:a", NONCE, b"5000")]),
         (
@@ -207,7 +210,7 @@ def test_arguments_are_bytes(command):
         (
             STORE,
             [
-                (b"EVALSHA", FILL.sha, b"1", b"ns:a", GRANT, STORED, b"1000", b"ns:%wake"),
+                (b"EVALSHA", FILL.sha, b"1", b"ns:a", GRANT, STORED, b"1000", b"ns:%wake", b"0"),
                 (b"EVALSHA", FILL.sha, b"1", b"ns:b", GRANT, SOON_STALE, b"2000", b"ns:%wake"),
             ],
         ),
@@ -261,7 +264,7 @@ LEFT = [
 
 def test_where_the_server_compares_a_value_is_stored_where_the_cell_is_as_the_grant_has_left_it():
     stale = format_cell(Cell(Kind.VALUE, soft_ms=MS + 500, filled_by=GRANT, body=b"y"))
-    by_script = (b"EVALSHA", FILL.sha, b"1", b"ns:c", GRANT, STORED, b"1000", b"ns:%wake")
+    by_script = (b"EVALSHA", FILL.sha, b"1", b"ns:c", GRANT, STORED, b"1000", b"ns:%wake", b"0")
 
     encoded = encode(COMPARED, speaking(compares=True, offset_ms=MS - int(NOW_S * 1000)))
 
@@ -281,7 +284,7 @@ def test_whether_the_server_compares_is_asked_with_the_first_fill():
     first = encode(STORE_T, dialect)
 
     assert first == [
-        (b"EVALSHA", FILL.sha, b"1", b"ns:a", GRANT, STORED, b"1000", b"ns:%wake"),
+        (b"EVALSHA", FILL.sha, b"1", b"ns:a", GRANT, STORED, b"1000", b"ns:%wake", b"0"),
         (b"SET", b"ns:a", b"", b"IFEQ", b"", b"PX", b"0"),
         *GET_TAGS,
     ]

@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from sansio_cache.coordinator import (
+from sansio_cache.changes import (
     Distrusted,
     InvalidationsForgotten,
     OutageBegan,

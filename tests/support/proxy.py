@@ -150,6 +150,10 @@ class FaultProxy(Proxy):
         self._rules = ()
         self._connection_rules = ()
 
+    def lead_to(self, port: int) -> None:
+        """Lead connections that are opened from now on to another server on this machine."""
+        self._upstream = ("127.0.0.1", port)
+
     def far_away(self, lag_s: float) -> None:
         """From now on every byte takes so long, each way; bytes travel at the same time. 0: near again."""
         self._lag_s = lag_s

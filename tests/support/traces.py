@@ -36,8 +36,13 @@ import attrs
 
 from sansio_cache import Policy
 from sansio_cache.budget import StoreTimeouts
+from sansio_cache.changes import (
+    Change,
+)
 from sansio_cache.commands import Compute, DeleteKeys, ShareLoad, Sleep, StoreCommand
-from sansio_cache.coordinator import Change, Coordinator
+from sansio_cache.coordinator import (
+    Coordinator,
+)
 from sansio_cache.events import Event, FailureKind, StoreFailed, Woke
 from sansio_cache.exploring.configuration import (
     FIRST_US,

@@ -58,9 +58,8 @@ class RedisBackend(BaseBackend[Connections]):
         try:
             # The replies are read where they come in: under asyncio no coroutine stands between them and the
             # caller.
-            return self.connections.ask(
-                encode(command, self._dialect), command.timeout_s, partial(self._read, command)
-            )
+            read = partial(self._read, command, floor_us=self._dialect.floor_us)
+            return self.connections.ask(encode(command, self._dialect), command.timeout_s, read)
         except Exception as error:  # noqa: BLE001 - whatever it is: the business never sees the cache fail
             return self._failed(error)
 
@@ -139,7 +138,7 @@ def make_backend_in_running_loop(
     Raises:
         ConfigurationError: The client, the URL, or an option in it, cannot be used here.
     """
-    dialect = Dialect(clock=clock)
+    dialect = Dialect(clock=clock, clock_skew_s=config.redis.clock_skew_s)
     connect = _trio_connections if is_under_trio() else _asyncio_connections
     way = way_to(config.redis, client, start_thread)
     connections = connect(config, client, way, dialect)

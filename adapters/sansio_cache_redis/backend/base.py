@@ -61,6 +61,8 @@ class BaseBackend(Generic[C]):
         self.connections = server.connections
         """Where commands go."""
         self._dialect = dialect
+        self.told: Callable[[str, bool], object] | None = None
+        """Who is told of connections that have opened."""
         self._events = EventReader(clock, dialect, partial(server.reset, ONE_PART), where, part, on_failure)
         self._read = self._events.read
         """Makes an event of a command and of what came back. Never raises; it may close the connections, also
@@ -78,6 +80,16 @@ class BaseBackend(Generic[C]):
     def part_of(self, key: str) -> str:
         """The part of the store that a key is in: what can fail alone."""
         return self._server.part_of(key)
+
+    def tell_openings(self, told: Callable[[str, bool], object]) -> None:
+        """Have a function called whenever a connection has opened.
+
+        Args:
+            told: It is given the part, and whether another store answers for that than before. In the event
+                loop, or in the thread that opens connections.
+        """
+        self.told = told
+        self._dialect.on_met = partial(told, ONE_PART)
 
     def suspect(self, part: str) -> None:
         """A reply may have belonged to another key: ask on fresh connections next."""

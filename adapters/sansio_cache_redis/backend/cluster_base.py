@@ -134,6 +134,9 @@ class ClusterBase(Generic[N]):
         self._dialects: dict[str, Dialect] = {}
         self._lock = process_lock()
         self._listened = 0
+        self._told: Callable[[str, bool], object] = _is_told
+        self._before: Sequence[str] = ()
+        """Who had which slot by the last map."""
         self.keeper = MapKeeper(
             cluster, lambda address: settings.blocking(address)(), start_thread, self._has_changed
         )
@@ -158,6 +161,17 @@ class ClusterBase(Generic[N]):
     def part_of(self, key: str) -> str:
         """The part of the store that a key is in: the node that owns its slot."""
         return self.cluster.part_of(key)
+
+    def tell_openings(self, told: Callable[[str, bool], object]) -> None:
+        """Have a function called when a connection to a node has opened, and when another node has its slots.
+
+        Args:
+            told: It is given the part, and whether another store answers for that than before.
+        """
+        self._told = told
+
+    def _met(self, address: str, is_another: bool) -> None:
+        self._told(address, is_another)
 
     def suspect(self, part: str) -> None:
         """A reply may have belonged to another key: ask on fresh connections next."""
@@ -192,7 +206,10 @@ class ClusterBase(Generic[N]):
             with self._lock:
                 node = self._nodes.get(address)
                 if node is None:
-                    dialect = Dialect(clock=self._clock, is_cluster=True, owns=self._owning(address))
+                    skew_s = self._config.redis.clock_skew_s
+                    owns = self._owning(address)
+                    dialect = Dialect(clock=self._clock, is_cluster=True, owns=owns, clock_skew_s=skew_s)
+                    dialect.on_met = partial(self._met, address)
                     self._dialects[address] = dialect
                     on_failure = self._failed_at(address)
                     where = Where(address, self._where.is_tls)
@@ -273,6 +290,13 @@ class ClusterBase(Generic[N]):
         for address, node in tuple(self._nodes.items()):
             if address not in self.cluster.nodes:
                 self._reach(partial(node.distrust, ONE_PART))  # it will not be asked again, or is asked anew
+        before, owners = self._before, self.cluster.owners
+        self._before = owners
+        gone = set(before) - set(owners) - {NOBODY}
+        # Who has the slots of a node that is gone may not have heard of all its writes.
+        heirs = {new for old, new in zip(before, owners, strict=True) if old in gone} if gone else set()
+        for address in sorted(heirs - {NOBODY}):
+            self._reach(partial(self._told, address, True))
 
     def _page(self, command: ScanKeys, now_s: float) -> list[Piece] | StoreEvent:
         """The node whose keys are scanned now: one after the other, in the order of their addresses."""
@@ -396,6 +420,8 @@ class MayBecomeCluster(Generic[K]):
         if self.beyond is None and self.make_cluster is not None:
             cluster = self.make_cluster()
             cluster.is_out = lambda part: self.is_out(part)
+            if (told := getattr(self, "told", None)) is not None:
+                cluster.tell_openings(told)
             self.beyond = cluster
             for name in _TURNED:  # of its own, and not by a look at `beyond`: every hit comes here
                 if hasattr(cluster, name):
@@ -418,3 +444,7 @@ def key_in(args: Args) -> str:
     """The key that a Redis command names."""
     at = 3 if args[0] in (EVALSHA, b"EVAL") else 1
     return args[at].decode(errors="replace") if len(args) > at else ""
+
+
+def _is_told(_: str, __: bool) -> None:
+    """Nobody asks to be told."""

@@ -35,9 +35,9 @@ class RedisBackend(BaseBackend[ThreadsConnections | ClientConnections]):
     def perform(self, command: StoreCommand) -> StoreEvent:
         """Do what is asked; a failure is an event."""
         try:
-            answer = self._read(
-                command, self.connections.execute(encode(command, self._dialect), command.timeout_s)
-            )
+            floor_us = self._dialect.floor_us  # before it is encoded
+            replies = self.connections.execute(encode(command, self._dialect), command.timeout_s)
+            answer = self._read(command, replies, floor_us)
             if isinstance(answer, Again):
                 return answer.read(self.connections.execute(answer.commands, command.timeout_s))
         except Exception as error:  # noqa: BLE001 - whatever it is: the business never sees the cache fail
@@ -100,7 +100,7 @@ def make_backend(
     Raises:
         ConfigurationError: The client, the URL, or an option in it, cannot be used.
     """
-    dialect = Dialect(clock=clock)
+    dialect = Dialect(clock=clock, clock_skew_s=config.redis.clock_skew_s)
     way = way_to(config.redis, client, start_thread)
     if way is None:
         check_client(client, blocking=True)
