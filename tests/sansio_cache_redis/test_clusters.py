@@ -403,7 +403,7 @@ def test_a_wrong_password_at_one_node_is_that_nodes_failure(loose_cluster, names
 @pytest.fixture(scope="module")
 def replicated():
     """A cluster of three primaries, each with a replica. Each test takes another primary away."""
-    with ClusterServers.start(3, replicas=True) as servers:
+    with ClusterServers.start(3, replicas=True, args=NODE_LOSS) as servers:
         yield servers
 
 
@@ -478,7 +478,9 @@ def test_nobody_sees_an_error_in_a_failover_and_the_others_are_served_meanwhile(
         cache = loose(runtime, replicated.url, namespace, operation_timeout_s=0.5, attempt_timeout_s=0.25)
         async with aclosing(cache):
             await until(lambda: not has_taken_over(new))
-            await cache.set_many(dict.fromkeys(kept, "kept"))
+            while len(await cache.get_many(kept)) < len(kept):  # nodes have the failover before this to see
+                await cache.set_many(dict.fromkeys(kept, "kept"))
+                await anyio.sleep(0.01)
             database = Database(cache, [f"w{key}" for key in (*lost[:3], *kept[:3])])
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(database.write)
