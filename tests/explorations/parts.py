@@ -92,7 +92,7 @@ PARTED_COORDINATOR: Final = partial(Coordinator, part_of=part_of)
 class _TrustsItsPart(Coordinator):
     """A wrong one: it looks for pending invalidations where it thinks that the key is by now."""
 
-    def _is_pending(self, key: str) -> bool:
+    def _is_bypassed(self, key: str) -> bool:
         part = self._parts.get(FIRST)
         return part is not None and key in part.pending
 

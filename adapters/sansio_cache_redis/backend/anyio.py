@@ -76,7 +76,7 @@ class RedisBackend(BaseBackend[Connections]):
         except Exception as error:  # noqa: BLE001 - whatever it is: the business never sees the cache fail
             caller.set_result(self._events.failure(error))
             return
-        read: Read[StoreEvent] = partial(self._read, command)
+        read: Read[StoreEvent] = partial(self._read, command, floor_us=self._dialect.floor_us)
         if is_asking:
             commands, read = behind_asking(commands), reading_behind_asking(read)
         connections: Any = self.connections

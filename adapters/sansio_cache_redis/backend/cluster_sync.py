@@ -38,17 +38,18 @@ class NodeBackend(RedisBackend):
 
     def begin(self, command: StoreCommand) -> _Asked | StoreEvent:
         """Ask, and wait later."""
+        floor_us = self._dialect.floor_us  # before it is encoded
         try:
             call = self.connections.begin(encode(command, self._dialect), command.timeout_s)
         except Exception as error:  # noqa: BLE001 - whatever it is: the business never sees the cache fail
             let_through(error)
             return self._events.failure(error)
-        return self.perform(command) if call is None else _Asked(self, command, call)
+        return self.perform(command) if call is None else _Asked(self, command, call, floor_us)
 
-    def end(self, command: StoreCommand, call: Call) -> StoreEvent:
+    def end(self, command: StoreCommand, call: Call, floor_us: int) -> StoreEvent:
         """The event of what was asked, whose wait is over."""
         try:
-            answer = self._read(command, self.connections.replies(call))
+            answer = self._read(command, self.connections.replies(call), floor_us)
             while isinstance(answer, Again):
                 left_s = max(call.deadline_s - monotonic(), 0.0)
                 answer = answer.read(self.connections.execute(answer.commands, left_s))
@@ -65,6 +66,7 @@ class _Asked:
     node: NodeBackend
     command: StoreCommand
     call: Call
+    floor_us: int
 
     def go_on(self, until_s: float) -> bool:
         """Wait, until a moment on the monotonic clock at most; whether that is over."""
@@ -76,7 +78,7 @@ class _Asked:
 
     def event(self) -> StoreEvent:
         """What came of it."""
-        return self.node.end(self.command, self.call)
+        return self.node.end(self.command, self.call, self.floor_us)
 
 
 class ClusterBackend(ClusterBase[NodeBackend]):
