@@ -28,7 +28,7 @@ from sansio_cache.lookup import EntryState, Lookup
 from sansio_cache.patterns import escape_glob
 from sansio_cache.policy import Policy
 from sansio_cache.stats import CacheStats, EntityStats
-from sansio_cache.strategies import CacheAside, RefreshAhead, WriteThrough
+from sansio_cache.strategies import CacheAside, RefreshAhead, WriteBehind, WriteThrough
 from sansio_cache.ttl import COLD, HOT, MEDIUM, NO_JITTER, STATIC, Exact, Jitter, Tier
 
 __version__ = "0.1.0"
@@ -74,6 +74,7 @@ __all__ = [
     "Sizes",
     "Tier",
     "UnknownOutcomeError",
+    "WriteBehind",
     "WriteThrough",
     "escape_glob",
 ]

@@ -27,7 +27,7 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def _seconds(low: float, high: float) -> Any:
+def seconds(low: float, high: float) -> Any:
     """A validator: a number of seconds in a range."""
 
     def check(_: Any, attribute: attrs.Attribute[float], value: float) -> None:
@@ -109,20 +109,20 @@ class Policy:
 
     ttl: float = attrs.field(default=DEFAULT_TTL_S, converter=ttl_seconds)
     jitter: Jitter = attrs.field(default=Jitter(), validator=instance(Jitter))
-    stale_for_s: float = attrs.field(default=0.0, validator=_seconds(0, MAX_TTL_S))
+    stale_for_s: float = attrs.field(default=0.0, validator=seconds(0, MAX_TTL_S))
     refresh_at: float | None = attrs.field(default=None, validator=between(0, 1))
     xfetch_beta: float | None = attrs.field(default=None, validator=between(0, 1000))
     max_life_s: float | None = attrs.field(
-        default=None, validator=attrs.validators.optional(_seconds(0.001, MAX_TTL_S))
+        default=None, validator=attrs.validators.optional(seconds(0.001, MAX_TTL_S))
     )
     negative_ttl: float = attrs.field(default=60.0, converter=ttl_seconds)
-    lease_s: float = attrs.field(default=5.0, validator=_seconds(0.02, 3600))
-    max_lease_s: float = attrs.field(default=60.0, validator=_seconds(0.02, _LONGEST_WAIT_S))
-    wait_s: float = attrs.field(default=30.0, validator=_seconds(0, _LONGEST_WAIT_S))
+    lease_s: float = attrs.field(default=5.0, validator=seconds(0.02, 3600))
+    max_lease_s: float = attrs.field(default=60.0, validator=seconds(0.02, _LONGEST_WAIT_S))
+    wait_s: float = attrs.field(default=30.0, validator=seconds(0, _LONGEST_WAIT_S))
     on_wait_timeout: Literal["load", "stale", "raise"] = attrs.field(
         default="load", validator=one_of("load", "stale", "raise")
     )
-    retry_after_s: float = attrs.field(default=1.0, validator=_seconds(0, _LONGEST_WAIT_S))
+    retry_after_s: float = attrs.field(default=1.0, validator=seconds(0, _LONGEST_WAIT_S))
     on_read_error: Literal["load", "raise"] = attrs.field(default="load", validator=one_of("load", "raise"))
     on_invalidate_error: Literal["remember", "raise"] = attrs.field(
         default="remember", validator=one_of("remember", "raise")

@@ -11,21 +11,24 @@ strategy            a write, when the database has committed     a read of what 
 `CacheAside`        invalidates: the next reader loads           as the policy says
 `WriteThrough`      stores the value that was written            as the policy says
 `RefreshAhead`      invalidates: the next reader loads           has it refreshed in the background
+`WriteBehind`       is queued, and written to the database later  as the policy says
 ==================  ===========================================  =========================================
 
-A write is a mutation (`operations/mutate.py`) in all of them: the key is held, the writer commits, and then
-the key is settled. The order is the promise. Where the store is told before the commit, a reader in between
-can give it the old value. Stored without the hold's grant, a value can be older than another's (S1, S6).
+A write is a mutation (`operations/mutate.py`) in all of them but the last: the key is held, the writer
+commits, and then the key is settled. The order is the promise. Where the store is told before the commit, a
+reader in between can give it the old value. Stored without the hold's grant, a value can be older than
+another's (S1, S6).
 """
 
 from __future__ import annotations
 
-from typing import Any, Final, TypeAlias, assert_never
+from typing import Any, Final, Literal, TypeAlias, assert_never
 
 import attrs
 
 from sansio_cache.errors import ConfigurationError
-from sansio_cache.policy import Policy, between
+from sansio_cache.policy import Policy, between, one_of, seconds
+from sansio_cache.queues import MOST_PARTITIONS
 
 DEFAULT_REFRESH_AT: Final = 0.8
 """The share of its life after which an entry is refreshed ahead, where nothing else is said."""
@@ -74,7 +77,61 @@ class RefreshAhead:
             raise ConfigurationError("RefreshAhead takes at= or beta=, which both say when: give one")
 
 
-Strategy: TypeAlias = CacheAside | WriteThrough | RefreshAhead
+def _whole(low: int, high: int, *, or_none: bool = False) -> Any:
+    """A validator: a whole number in a range, or None where that is allowed."""
+
+    def check(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
+        if value is None and or_none:
+            return
+        if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+            raise ConfigurationError(
+                f"{attribute.name} is a whole number from {low} to {high:,}; got {value!r:.80}"
+            )
+
+    return check
+
+
+@attrs.frozen(kw_only=True)
+class WriteBehind:
+    """Readers load what is missing; a write is queued in the store, and written to the database later.
+
+    A write returns when it is queued. Readers get the queued value until the database has it. Consumers write
+    to the database, in batches and each key's newest value only. What can be lost, and when, says the page on
+    write-behind: it is as durable as the store is.
+
+    Args:
+        partitions: Into how many parts the keys are divided. Each is consumed by one consumer at a time.
+        batch: How many writes the writer is given at once, at most.
+        delay_s: How long a consumer pauses where there is little to do, in seconds: so long writes of a key
+            are gathered.
+        backlog: How many writes may be queued. With more, a writer waits.
+        wait_s: How long it waits for room, in seconds, before CacheTimeoutError is raised.
+        deliveries: How often a write is tried by itself before it becomes a dead letter. None tries for ever.
+        backoff_s: How long is paused after a write has failed, in seconds; twice as long after each time.
+        longest_backoff_s: How long that becomes at most.
+        lease_s: How long a consumer keeps its partitions without a sign of life, in seconds.
+        reads_in_outage: What a load does where the store cannot say what is queued: `"raise"` raises
+            CacheConnectionError; `"load"` gives what the database has, which may be older.
+
+    Raises:
+        ConfigurationError: One is out of range.
+    """
+
+    partitions: int = attrs.field(default=8, validator=_whole(1, MOST_PARTITIONS))
+    batch: int = attrs.field(default=200, validator=_whole(1, 10_000))
+    delay_s: float = attrs.field(default=0.2, validator=seconds(0.001, 3600))
+    backlog: int = attrs.field(default=100_000, validator=_whole(1, 10**9))
+    wait_s: float = attrs.field(default=5.0, validator=seconds(0, 86_400))
+    deliveries: int | None = attrs.field(default=20, validator=_whole(1, 10**6, or_none=True))
+    backoff_s: float = attrs.field(default=0.1, validator=seconds(0.001, 3600))
+    longest_backoff_s: float = attrs.field(default=30.0, validator=seconds(0.001, 86_400))
+    lease_s: float = attrs.field(default=10.0, validator=seconds(0.1, 3600))
+    reads_in_outage: Literal["raise", "load"] = attrs.field(
+        default="raise", validator=one_of("raise", "load")
+    )
+
+
+Strategy: TypeAlias = CacheAside | WriteThrough | RefreshAhead | WriteBehind
 """How one kind of thing is read and written. What a strategy decides is matched exhaustively."""
 
 
@@ -89,8 +146,8 @@ def check_strategy(strategy: Any) -> None:
     if isinstance(strategy, type) and issubclass(strategy, Strategy):
         raise ConfigurationError(f"strategy= takes a value: write {strategy.__name__}(), with parentheses")
     raise ConfigurationError(
-        "strategy= takes CacheAside(), WriteThrough() or RefreshAhead(at=…) of sansio_cache; got "
-        f"{strategy!r:.80}"
+        "strategy= takes CacheAside(), WriteThrough(), RefreshAhead(at=…) or WriteBehind() of sansio_cache; "
+        f"got {strategy!r:.80}"
     )
 
 
@@ -99,7 +156,7 @@ def stores_writes(strategy: Strategy) -> bool:
     match strategy:
         case WriteThrough():
             return True
-        case CacheAside() | RefreshAhead():
+        case CacheAside() | RefreshAhead() | WriteBehind():
             return False
         case _:
             assert_never(strategy)
@@ -112,7 +169,7 @@ def policy_under(strategy: Strategy, policy: Policy) -> Policy:
             return attrs.evolve(policy, refresh_at=DEFAULT_REFRESH_AT, xfetch_beta=None)
         case RefreshAhead(at=at, beta=beta):
             return attrs.evolve(policy, refresh_at=at, xfetch_beta=beta)
-        case CacheAside() | WriteThrough():
+        case CacheAside() | WriteThrough() | WriteBehind():
             return policy
         case _:
             assert_never(strategy)

@@ -27,10 +27,18 @@ from sansio_cache.policy import Policy
 from sansio_cache.schema import name_of
 from sansio_cache.signals import let_through
 from sansio_cache.step import Step
-from sansio_cache.strategies import CacheAside, Strategy, check_strategy, policy_under, stores_writes
+from sansio_cache.strategies import (
+    CacheAside,
+    Strategy,
+    WriteBehind,
+    check_strategy,
+    policy_under,
+    stores_writes,
+)
 from sansio_cache.tags import tag_keys
 from sansio_cache_runtime.known import MOST_KEYS, Known
 from sansio_cache_runtime.mutation import HeldKeys, gone_and_carried
+from sansio_cache_runtime.queue_plan import QueuePlan, WriterCalls, check_queue, plan_queue
 from sansio_cache_runtime.request_builder import AnyTtl, Id, RequestBuilder, listed
 from sansio_cache_runtime.results import WriteResult
 
@@ -107,6 +115,14 @@ class EntityPlan:
         said |= {"id": self.id, "loader": self.loader, "load_many": self.load_many, "writer": self.writer}
         said |= {"write_many": self.write_many, "tags": self.tags, "generations": bool(self.generation)}
         return said
+
+    def queue(self) -> QueuePlan:
+        """Plan the queue of an entity that writes behind."""
+        strategy = self.strategy
+        assert isinstance(strategy, WriteBehind)
+        id_of = partial(self.id_of, method="write")
+        calls = WriterCalls(self.writer, self.write_many, self.writer_takes_id, id_of)
+        return plan_queue(self.requests, self.name, self.type, strategy, self.unnamed, calls)
 
     # Keys and ids.
 
@@ -209,6 +225,16 @@ class EntityPlan:
         """What lists are."""
         of: Any = self.type
         return list[of]
+
+    def no_queue(self) -> ConfigurationError:
+        """The error for the queue of an entity that has none."""
+        return ConfigurationError(
+            f"the entity {self.name!r} has no queue: make it with strategy=WriteBehind()"
+        )
+
+    def by_key(self, values: Any) -> dict[Key, Any]:
+        """Values by their keys: see `values_of`."""
+        return {self.key(each): value for each, value in self.values_of(values).items()}
 
     def no_loader(self) -> ConfigurationError:
         """The error for a load without a loader."""
@@ -533,6 +559,9 @@ def plan_entity(
         raise ConfigurationError(
             f"the entity {name!r} is to write through, and has nothing to write with: pass writer=..."
         )
+    is_queued = isinstance(chosen, WriteBehind)
+    if is_queued:
+        check_queue(requests, name, id, writer or write_many)
     generation = (requests.keys.generation(name),) if generations else ()
     if not callable(tags):
         tags = requests.tag_names((*generation, *listed("tags= takes", "tag", tags)))
@@ -543,7 +572,7 @@ def plan_entity(
         policy=policy_under(chosen, requests.chosen_policy(ttl, policy)),
         strategy=chosen,
         id=id,
-        writer_takes_id=writer is not None and _takes_two(name, writer),
+        writer_takes_id=writer is not None and _takes_two(name, writer, is_queued=is_queued),
         tags=tags,
         generation=generation,
         lists=requests.keys.lists(name),
@@ -573,7 +602,7 @@ def _check_id(name: str, type: Any, id: Any) -> None:
         )
 
 
-def _takes_two(name: str, writer: Any) -> bool:
+def _takes_two(name: str, writer: Any, *, is_queued: bool) -> bool:
     """Whether a writer is called with the id and the value, as it cannot be called with the value alone.
 
     Raises:
@@ -584,9 +613,10 @@ def _takes_two(name: str, writer: Any) -> bool:
     except (TypeError, ValueError) as error:  # built in, and does not say
         let_through(error)
         return False
+    token = {"token": 0} if is_queued and "token" in parameters.parameters else {}
     for arguments in ((None,), (None, None)):
         try:
-            parameters.bind(*arguments)
+            parameters.bind(*arguments, **token)
         except TypeError as error:
             let_through(error)
         else:

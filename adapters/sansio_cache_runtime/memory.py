@@ -20,6 +20,7 @@ from sansio_cache.commands import (
     FillCells,
     FreeLock,
     HoldCells,
+    QueueCommand,
     ScanKeys,
     StoreCommand,
     SwapCell,
@@ -95,7 +96,9 @@ class SharedMemory:
             case FillCells(fills=fills):
                 self._gone.update(dict.fromkeys(fill.key for fill in fills))
             case ScanKeys() | ClaimCell() | SwapCell() | TouchCell() | TakeLock() | FreeLock():
-                # It could not say which keys there are, nor whose they are.
+                return StoreFailed(self.clock(), FailureKind.EXHAUSTED, reason=_INTERRUPTED)
+            case _ if isinstance(command, QueueCommand):
+                # It could not say which keys there are, nor whose they are, nor what is queued.
                 return StoreFailed(self.clock(), FailureKind.EXHAUSTED, reason=_INTERRUPTED)
             case _:
                 pass

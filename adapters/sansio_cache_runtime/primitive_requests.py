@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from sansio_cache.cell import NONCE_BYTES
 from sansio_cache.errors import ConfigurationError
 from sansio_cache.loader import LoadContext
 from sansio_cache.notices import OperationName
@@ -81,7 +80,7 @@ class PrimitiveRequests(RequestBuilder):
         refuse_nothing(value)
         request = AddRequest(
             self._item(full, value, self.codec(type), policy),
-            *self._drawn(),
+            *self.drawn(),
             policy.lease_ms,
             policy.wait_s,
             self.timeouts,
@@ -109,7 +108,7 @@ class PrimitiveRequests(RequestBuilder):
     def update(self, key: str, ttl: AnyTtl | None, type: Any, amount: int | float | None = None) -> Step:
         """Begin to change a value: by a function, or by an amount."""
         full = self.keys.resolve(key)
-        nonce, seed = self._drawn()
+        nonce, seed = self.drawn()
         request = UpdateRequest(
             full,
             self.codec(type),
@@ -131,7 +130,7 @@ class PrimitiveRequests(RequestBuilder):
         wait_s = self.policy.wait_s if wait_s is None else wait_s
         _check_seconds("wait_s", wait_s, 0.0, _LONGEST_WAIT_S)
         full = self.keys.lock(name)
-        nonce, seed = self._drawn()
+        nonce, seed = self.drawn()
         lease_ms = math.ceil(lease_s * 1000)
         request = LockRequest(full, nonce, seed, lease_ms, wait_s, self.timeouts, self.clock())
         return request, take(request, skip=self._skip_any((full,)))
@@ -144,11 +143,6 @@ class PrimitiveRequests(RequestBuilder):
             return nothing_found()
         request = PatternRequest(self.keys, glob, self._chunk, self.timeouts, self.clock())
         return scan(request, cursor, coordinator.bypassed, self.signer)
-
-    def _drawn(self) -> tuple[bytes, int]:
-        """A nonce, and a seed."""
-        drawn = self._draw(2 * NONCE_BYTES)
-        return drawn[:NONCE_BYTES], int.from_bytes(drawn[NONCE_BYTES:])
 
     def _kept_ms(self, ttl: AnyTtl | None) -> tuple[int, int]:
         """Hard and soft time to live of what replaces a value.

@@ -242,14 +242,14 @@ def added(outcome: Outcome) -> bool:
     """What `add` gives."""
     if isinstance(outcome, TookTooLong):
         raise CacheTimeoutError(f"another writer has held the key for {outcome.waited_s:.3g} s")
-    _raise_uncertain(outcome)
+    raise_uncertain(outcome)
     assert isinstance(outcome, Added)
     return outcome.is_ours
 
 
 def swapped(outcome: Outcome) -> bytes | None:
     """What `swap` gives."""
-    _raise_uncertain(outcome)
+    raise_uncertain(outcome)
     assert isinstance(outcome, Swapped)
     return outcome.version
 
@@ -268,7 +268,7 @@ def updated(outcome: Outcome, key: str) -> Any:
         case Raised(error=error):
             raise error
         case _:
-            _raise_uncertain(outcome)
+            raise_uncertain(outcome)
             raise AssertionError(f"{type(outcome).__name__} does not end an update")
 
 
@@ -278,7 +278,7 @@ def locked(outcome: Outcome, name: str) -> Locked:
         raise CacheTimeoutError(f"the lock {name!r} is still held by another after {outcome.waited_s:.3g} s")
     if isinstance(outcome, Missing):
         raise ConfigurationError(f"the key of the lock {name!r} holds what is no lock: remove it")
-    _raise_uncertain(outcome)
+    raise_uncertain(outcome)
     assert isinstance(outcome, Locked)
     return outcome
 
@@ -300,7 +300,7 @@ def _with(text: str, reason: str) -> str:
     return f"{text}: {reason}" if reason else text
 
 
-def _raise_uncertain(outcome: Outcome) -> None:
+def raise_uncertain(outcome: Outcome) -> None:
     """Raise where nothing can be said for certain.
 
     Raises:

@@ -3,7 +3,14 @@
 import attrs
 import pytest
 
-from sansio_cache import CacheAside, ConfigurationError, Policy, RefreshAhead, WriteThrough
+from sansio_cache import (
+    CacheAside,
+    ConfigurationError,
+    Policy,
+    RefreshAhead,
+    WriteBehind,
+    WriteThrough,
+)
 from sansio_cache.strategies import DEFAULT_REFRESH_AT, check_strategy, policy_under, stores_writes
 
 EARLY = Policy(xfetch_beta=2.0)
@@ -11,7 +18,13 @@ EARLY = Policy(xfetch_beta=2.0)
 
 @pytest.mark.parametrize(
     ("strategy", "stores"),
-    [(CacheAside(), False), (WriteThrough(), True), (RefreshAhead(), False), (RefreshAhead(at=0.5), False)],
+    [
+        (CacheAside(), False),
+        (WriteThrough(), True),
+        (RefreshAhead(), False),
+        (RefreshAhead(at=0.5), False),
+        (WriteBehind(), False),
+    ],
 )
 def test_only_write_through_stores_what_was_written(strategy, stores):
     assert stores_writes(strategy) is stores
@@ -55,7 +68,10 @@ def test_a_refresh_that_can_never_be_is_refused(arguments, says):
     [
         (WriteThrough, r"write WriteThrough\(\), with parentheses"),
         (RefreshAhead, r"write RefreshAhead\(\), with parentheses"),
-        ("write-through", r"strategy= takes CacheAside\(\), WriteThrough\(\) or .*; got 'write-through'"),
+        (
+            "write-through",
+            r"strategy= takes CacheAside\(\), .* or WriteBehind\(\) .*; got 'write-through'",
+        ),
         (str, "strategy= takes CacheAside"),
         (None, "got None"),
     ],
@@ -69,3 +85,24 @@ def test_strategies_are_values():
     check_strategy(RefreshAhead(at=0.5))
     assert RefreshAhead(at=0.5) == RefreshAhead(at=0.5) != RefreshAhead(beta=0.5)
     assert len({CacheAside(), CacheAside(), WriteThrough(), RefreshAhead()}) == 3
+
+
+def test_write_behind_keeps_what_the_policy_says_about_reads():
+    policy = Policy(refresh_at=0.5)
+    assert policy_under(WriteBehind(), policy) is policy
+    assert WriteBehind(deliveries=None).deliveries is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"partitions": 0}, "partitions is a whole number from 1 to 256"),
+        ({"batch": True}, "batch is a whole number"),
+        ({"deliveries": 0}, "deliveries is a whole number"),
+        ({"delay_s": 0}, "delay_s is seconds"),
+        ({"reads_in_outage": "guess"}, "reads_in_outage is one of raise, load"),
+    ],
+)
+def test_write_behind_refuses_what_is_out_of_range(arguments, said):
+    with pytest.raises(ConfigurationError, match=said):
+        WriteBehind(**arguments)

@@ -16,6 +16,7 @@ COMMANDS: Final = {
     "monitor": "show what is done in a namespace, decoded, as it is done",
     "inspect": "decode one key: state, age, tags, grant, payload",
     "purge": "remove the keys of a namespace that match a pattern",
+    "consume": "write behind: give what an entity has queued to its writer",
     "load": "ask a server, or a web page of yours, by many callers at once, and measure",
     "export-dashboard": "print a dashboard for Grafana, or rules for alerts",
 }

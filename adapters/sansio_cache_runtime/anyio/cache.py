@@ -834,7 +834,8 @@ class Cache(Primitives):
                 two. It returns when the database has committed.
             write_many: Called with a list of values; with a mapping of ids to values where there is no `id`.
             strategy: What becomes of a key that is written, and whether readers refresh ahead:
-                `CacheAside()`, which is the default, `WriteThrough()` or `RefreshAhead(at=…)`.
+                `CacheAside()`, which is the default, `WriteThrough()`, `RefreshAhead(at=…)` or
+                `WriteBehind()`, with which the entity has a `queue`.
             ttl: How long values stay fresh: seconds, a timedelta, a tier or a policy.
             policy: In place of the cache's policy.
             tags: What else they depend on, by name; or a function that gives the names for an id.

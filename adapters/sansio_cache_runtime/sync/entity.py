@@ -13,11 +13,12 @@ import builtins
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from functools import partial
-from typing import Any, Generic, TypeAlias, TypeVar, TypeVarTuple, overload
+from typing import Any, Final, Generic, TypeAlias, TypeVar, TypeVarTuple, overload
 
 from sansio_cache.keys import Key
 from sansio_cache.loader import Absent, Fresh
 from sansio_cache.step import Outcome
+from sansio_cache.strategies import WriteBehind
 from sansio_cache_runtime.entity import (
     EntityBatch,
     EntityMutation,
@@ -27,6 +28,7 @@ from sansio_cache_runtime.entity import (
 from sansio_cache_runtime.loaders import call_blocking
 from sansio_cache_runtime.request_builder import AnyTtl, Id
 from sansio_cache_runtime.results import InvalidateResult, WriteResult, invalidated
+from sansio_cache_runtime.sync.queue import Queue
 from sansio_cache_runtime.sync.typed import Given, GivenOrNothing, Typed
 from sansio_cache_runtime.travelling import entity_again
 
@@ -36,6 +38,8 @@ D = TypeVar("D")
 Q = TypeVar("Q", bound=str | Mapping[str, object])
 IdT = TypeVar("IdT", bound=Id)
 Ts = TypeVarTuple("Ts")
+
+_MISSING: Final = object()
 
 GivenById: TypeAlias = Mapping[Any, T | Fresh[T] | Absent | None]
 """What a loader of many things gives, by their ids."""
@@ -62,6 +66,13 @@ class Entity(Generic[T]):
         self._raises_not_told = raises
         self._loader = plan.loader or (self._load_one if plan.load_many else None)
         self._load_many = plan.load_many or (self._load_each if plan.loader else None)
+        self._queue: Queue[T] | None = None
+        if isinstance(plan.strategy, WriteBehind):
+            queue = self._queue = Queue(plan.queue(), cache, run)
+            self._look_first = partial(queue.look_first, plan.key)
+            self._look_first_many = partial(queue.look_first_many, plan.key)
+            self._loader = self._loader and partial(self._look_first, self._loader)
+            self._load_many = self._load_many and partial(self._look_first_many, self._load_many)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """An entity is made again from its cache, by pickle and by copy: see `Cache`."""
@@ -74,6 +85,17 @@ class Entity(Generic[T]):
         """The key of one thing."""
         return self._plan.key(id)
 
+    @property
+    def queue(self) -> Queue[T]:
+        """The queue of an entity that writes behind.
+
+        Raises:
+            ConfigurationError: It does not.
+        """
+        if self._queue is None:
+            raise self._plan.no_queue()
+        return self._queue
+
     def list_key(self, query: str | Mapping[str, object]) -> Key:
         """The key of the answer to a query."""
         return self._plan.list_key(query)
@@ -85,8 +107,18 @@ class Entity(Generic[T]):
     @overload
     def get(self, id: Id, default: D) -> T | D: ...
     def get(self, id: Id, default: Any = None) -> Any:
-        """The value of one thing, or the default: see `Cache.get`."""
-        return self._values.get(self._plan.key(id), default)
+        """The value of one thing, or the default: see `Cache.get`.
+
+        Of one that writes behind, a queued value counts.
+        """
+        if self._queue is None:
+            return self._values.get(self._plan.key(id), default)
+        key = self._plan.key(id)
+        found = self._values.get(key, _MISSING)
+        if found is not _MISSING:
+            return found
+        waiting = self._queue.peek((key,))
+        return waiting.get(key, default)
 
     @overload
     def get_many(self: Entity[S | None], ids: Iterable[IdT]) -> dict[IdT, S]: ...
@@ -96,6 +128,8 @@ class Entity(Generic[T]):
         """The values of those things that have one, by their ids, in one round trip: see `Cache.get_many`."""
         keys = self._plan.keys_by_id(ids)
         found = self._values.get_many(keys.values())
+        if self._queue is not None and (missing := [key for key in keys.values() if key not in found]):
+            found |= self._queue.peek(missing)
         return {each: found[key] for each, key in keys.items() if key in found}
 
     @overload
@@ -142,6 +176,9 @@ class Entity(Generic[T]):
         load: Any = self._loader if loader is None else loader
         if load is None:
             raise plan.no_loader()
+        if loader is not None and self._queue is not None:
+            plan.refuse(loader, "loader")
+            load = partial(self._look_first, loader)
         # Past the view, and without a call for what is always the same: that is a fifth of a hit.
         names = plan.static_tags if tags == () else None
         if names is None:
@@ -199,6 +236,8 @@ class Entity(Generic[T]):
         """
         plan = self._plan
         load_many = plan.loader_or(loader, self._load_many)
+        if loader is not None and self._queue is not None:
+            load_many = partial(self._look_first_many, loader)
         found: dict[Any, T] = {}
         for batch in plan.batches(ids, tags):
             load = partial(self._load_batch, batch, partial(load_many, *args))
@@ -271,6 +310,9 @@ class Entity(Generic[T]):
         value is stored (`WriteThrough`), or the key invalidated. Where it raises, the key is invalidated, as
         it may have committed; what it raises goes on. Lists are invalidated in any case.
 
+        With `WriteBehind` the value is queued, and the writer called later, by a consumer. When this returns,
+        no reader through the entity gets an older value.
+
         Args:
             given: The value; or its id, and the value.
             id: The id, where the value is given by itself and the entity does not know where values have it.
@@ -283,9 +325,15 @@ class Entity(Generic[T]):
             SerializationError: The value would not come back equal, and is to be stored; the writer has not
                 run.
             CacheConnectionError: The store could not be told, and the policy says to raise. The database has
-                the value, and what is to be told is remembered.
+                the value, and what is to be told is remembered. With `WriteBehind`: the store does not serve,
+                and nothing is queued.
+            CacheTimeoutError: With `WriteBehind`: the queue is full. Nothing is queued.
+            UnknownOutcomeError: With `WriteBehind`: an answer of the store was lost.
             Exception: What the writer raises, unchanged.
         """
+        if self._queue is not None:
+            which, value = self._plan.one_given("write", given, id)
+            return self._queue.write({self._plan.key(which): value}, tags)
         return self._write(self._plan.writing(given, id, tags, ttl))
 
     def write_many(
@@ -304,6 +352,8 @@ class Entity(Generic[T]):
             ttl: How long the values stay fresh, in place of what the entity says.
             tags: Names of tags to invalidate at the end.
         """
+        if self._queue is not None:
+            return self._queue.write(self._plan.by_key(values), tags)
         return self._write(self._plan.writing_many(values, tags, ttl))
 
     @overload
@@ -320,6 +370,8 @@ class Entity(Generic[T]):
         """
         plan = self._plan
         which, value = plan.one_given("set", given, None)
+        if self._queue is not None:
+            self._queue.settle([plan.key(which)])
         names, kept_for = plan.tags_of(which, tags), plan.kept(ttl)
         is_stored = self._values.set(plan.key(which), value, ttl=kept_for, tags=names)
         self._cache.invalidate(tags=(plan.lists,))
@@ -360,12 +412,16 @@ class Entity(Generic[T]):
                 m.set(User(7, "Ada"))
 
         At the end, what was set is stored as the entity says, and what was not is invalidated, and all lists.
+        With `WriteBehind` it begins when nothing is queued for them any more.
 
         Args:
             ids: What tells them from others of their kind.
             tags: Names of tags to invalidate at the end.
         """
-        return self._mutating(self._plan.mutation("mutate", ids, tags))
+        mutating = self._mutating(self._plan.mutation("mutate", ids, tags))
+        if self._queue is not None:
+            mutating = self._queue.after(self._plan.keys_of("mutate", ids), mutating)
+        return mutating
 
     # Inside.
 

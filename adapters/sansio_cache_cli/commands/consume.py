@@ -1,0 +1,47 @@
+"""`sansio-cache consume`: a process that writes behind what a program has queued."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Final
+
+from sansio_cache_cli import options as given
+
+DESCRIPTION: Final = """\
+Runs a consumer for an entity that writes behind: it writes what is queued to the
+database, with the writer that the entity was made with. Any number of such processes
+share the partitions of the queue, and take over what a dead one has left.
+
+SIGTERM and Ctrl-C end it: what is queued is waited for, for a while, and what is left
+then is told. Nothing of that is lost. The exit code is 0 where nothing is left, else 1.
+"""
+EXAMPLES: Final = """\
+examples:
+  sansio-cache consume shop.entities:users
+  sansio-cache consume shop.entities:users --workers 4 --drain 30
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `consume`."""
+    parser.add_argument(
+        "entity", metavar="MODULE:ENTITY", help="where the entity is, to be imported from here"
+    )
+    parser.add_argument(
+        "--workers", type=int, default=1, metavar="N", help="consumers in this process (default: 1)"
+    )
+    parser.add_argument(
+        "--drain",
+        type=given.seconds(0, 86_400),
+        default=10.0,
+        metavar="S",
+        help="seconds to wait at the end for what is queued (default: 10)",
+    )
+    given.add_json(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Consume until a signal comes."""
+    from sansio_cache_cli.consuming import consume
+
+    return consume(options.entity, options.workers, options.drain, as_json=options.json)

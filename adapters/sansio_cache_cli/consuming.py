@@ -1,0 +1,82 @@
+"""A consumer in a process of its own: finds the entity, and ends with a signal."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+import threading
+from importlib import import_module
+from typing import Any
+
+import anyio
+
+from sansio_cache_cli.failures import FOUND, MISUSED, OK, CommandError
+from sansio_cache_runtime.anyio.entity import Entity as AnyioEntity
+from sansio_cache_runtime.sync.entity import Entity
+
+
+def consume(place: str, workers: int, drain_s: float, *, as_json: bool) -> int:
+    """Consume the queue of an entity until a signal comes; whether nothing is left, as an exit code."""
+    entity = find_entity(place)
+    queue: Any = entity.queue
+    if workers < 1:
+        raise CommandError(f"--workers is 1 or more; got {workers}", MISUSED)
+    if isinstance(entity, AnyioEntity):
+        return anyio.run(_consume_in_loop, queue, workers, drain_s, as_json)
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    with queue.consumer(workers=workers, drain_s=0.0):
+        _began(queue, queue.backlog().queued, as_json=as_json)
+        while not stop.wait(0.5):
+            pass
+        left = queue.drain(drain_s)
+    return _ended(left.queued, as_json=as_json)
+
+
+async def _consume_in_loop(queue: Any, workers: int, drain_s: float, as_json: bool) -> int:
+    with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async with queue.consumer(workers=workers, drain_s=0.0):
+            _began(queue, (await queue.backlog()).queued, as_json=as_json)
+            async for _ in signals:
+                break
+            left = await queue.drain(drain_s)
+    return _ended(left.queued, as_json=as_json)
+
+
+def _began(queue: Any, queued: int, *, as_json: bool) -> None:
+    words = f"consuming {queue}: {queued} writes are queued"
+    print(json.dumps({"queued": queued}) if as_json else words, flush=True)
+
+
+def _ended(left: int, *, as_json: bool) -> int:
+    words = f"{left} writes are left for others" if left else "nothing is left"
+    print(json.dumps({"left": left}) if as_json else words, flush=True)
+    return FOUND if left else OK
+
+
+def find_entity(place: str) -> Entity[Any] | AnyioEntity[Any]:
+    """The entity at `module:name`, imported from the working directory as Python would.
+
+    Raises:
+        CommandError: There is none.
+    """
+    module_name, _, name = place.partition(":")
+    if not module_name or not name:
+        raise CommandError(
+            f"name the entity as MODULE:ENTITY, as in shop.entities:users; got {place}", MISUSED
+        )
+    sys.path.insert(0, "")
+    try:
+        found: Any = import_module(module_name)
+    except ModuleNotFoundError as error:
+        raise CommandError(f"there is no module {error.name!r} to be imported from here", MISUSED) from error
+    for part in name.split("."):
+        found = getattr(found, part, None)
+    if not isinstance(found, Entity | AnyioEntity):
+        raise CommandError(
+            f"{place} is no entity, but of class {type(found).__name__}: name what cache.entity(...) gave",
+            MISUSED,
+        )
+    return found

@@ -1,0 +1,92 @@
+"""`sansio-cache consume`: a process of its own that writes behind, and ends with a signal."""
+
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from contextlib import closing
+
+import pytest
+
+from sansio_cache_cli.main import main
+from support.servers import Server
+
+PROGRAM = """
+import sqlite3
+from dataclasses import dataclass
+
+from sansio_cache import WriteBehind
+from {package} import Cache
+
+
+@dataclass
+class User:
+    id: int
+    name: str
+
+
+def save(users, *, tokens):
+    with sqlite3.connect({database!r}) as db:
+        db.executemany(
+            "INSERT OR REPLACE INTO users VALUES (?, ?, ?)", [(u.id, u.name, tokens[u.id]) for u in users]
+        )
+
+
+cache = Cache.from_url({url!r}, namespace="consume")
+users = cache.entity("user", User, id="id", write_many=save, strategy=WriteBehind(delay_s=0.01))
+"""
+GIVE_UP_S = 60.0
+
+
+@pytest.fixture(params=["sync", "anyio"])
+def program(request, tmp_path):
+    """A server, a module of a program, and its database."""
+    database = str(tmp_path / "users.db")
+    with closing(sqlite3.connect(database)) as db, Server.start() as server:
+        db.execute("CREATE TABLE users (id INTEGER PRIMARY KEY, name TEXT, token INTEGER)")
+        names = {"package": f"sansio_cache_redis.{request.param}", "database": database, "url": server.url}
+        (tmp_path / "entities.py").write_text(PROGRAM.format(**names), encoding="utf-8")
+        names["package"] = "sansio_cache_redis.sync"
+        (tmp_path / "writing.py").write_text(
+            PROGRAM.format(**names)
+            + "\nusers.write_many([User(n, 'new') for n in range(50)])\ncache.close()\n",
+            encoding="utf-8",
+        )
+        yield tmp_path, db
+
+
+def rows(db):
+    return db.execute("SELECT count(*) FROM users").fetchone()[0]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_it_writes_what_is_queued_and_ends_with_a_signal(program, number):
+    where, db = program
+    command = [sys.executable, "-P", "-m", "sansio_cache_cli", "consume", "entities:users"]
+    subprocess.run([sys.executable, "writing.py"], cwd=where, check=True, timeout=GIVE_UP_S)
+    with subprocess.Popen(command, cwd=where, stdout=subprocess.PIPE, text=True) as consumer:
+        try:
+            assert consumer.stdout.readline().startswith("consuming <queue 'user'")
+            until_s = time.monotonic() + GIVE_UP_S
+            while rows(db) < 50 and time.monotonic() < until_s:
+                time.sleep(0.01)
+            assert rows(db) == 50
+            consumer.send_signal(number)
+            assert consumer.wait(GIVE_UP_S) == 0
+            assert consumer.stdout.read() == "nothing is left\n"
+        finally:
+            consumer.kill()
+
+
+@pytest.mark.parametrize(
+    ("place", "said"),
+    [
+        ("entities", "name the entity as MODULE:ENTITY"),
+        ("no_such_module_here:users", "there is no module 'no_such_module_here'"),
+        ("os:path", "os:path is no entity"),
+    ],
+)
+def test_what_is_no_entity_is_refused(capsys, place, said):
+    assert main(["consume", place]) == 2
+    assert said in capsys.readouterr().err

@@ -1,0 +1,484 @@
+"""Write-behind as callers see it: on threads, asyncio and trio, on memory and on a real server."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, closing
+from functools import partial
+from inspect import isawaitable
+from typing import Any
+from uuid import uuid4
+
+import anyio
+import anyio.to_thread
+import attrs
+import pytest
+
+from sansio_cache import (
+    CacheAside,
+    CacheConnectionError,
+    CacheTimeoutError,
+    ConfigurationError,
+    SerializationError,
+    UnknownOutcomeError,
+    WriteBehind,
+)
+from sansio_cache.commands import AppendEntries, DeleteKeys, PeekEntries, QueueCommand
+from sansio_cache.events import FailureKind, StoreFailed
+from sansio_cache_redis import anyio as cache_anyio
+from sansio_cache_redis import sync as cache_sync
+from support.runtimes import until
+from support.servers import Server
+from support.stores import Wrapping
+
+GIVE_UP_S = 30.0
+FAST = WriteBehind(partitions=2, delay_s=0.005, backoff_s=0.002, longest_backoff_s=0.01, deliveries=3)
+
+
+@attrs.frozen
+class User:
+    id: int
+    name: str
+
+
+class Database:
+    """A table that refuses a lower token than it has, as the page on write-behind has it."""
+
+    def __init__(self) -> None:
+        self._db = sqlite3.connect(":memory:", check_same_thread=False, isolation_level=None)
+        self._lock = threading.Lock()
+        self._db.execute("CREATE TABLE user (id INTEGER PRIMARY KEY, name TEXT, token INTEGER NOT NULL)")
+        self.poison: set[int] = set()
+        self.failures = 0
+        self.writes: list[list[int]] = []
+        self.gate = threading.Event()
+        self.gate.set()
+
+    def save(self, users: list[User], *, tokens: dict[int, int]) -> None:
+        self.gate.wait(GIVE_UP_S)
+        self.writes.append([user.id for user in users])
+        if self.failures:
+            self.failures -= 1
+            raise ConnectionError("the database is away")
+        if self.poison & {user.id for user in users}:
+            raise ValueError("poison")
+        with self._lock, self._db:
+            self._db.execute("BEGIN")
+            self._db.executemany(
+                "INSERT INTO user (id, name, token) VALUES (?, ?, ?) ON CONFLICT (id) DO UPDATE "
+                "SET name = excluded.name, token = excluded.token WHERE excluded.token > user.token",
+                [(user.id, user.name, tokens[user.id]) for user in users],
+            )
+
+    def load(self, id: int) -> User | None:
+        with self._lock:
+            row = self._db.execute("SELECT id, name FROM user WHERE id = ?", (id,)).fetchone()
+        return None if row is None else User(*row)
+
+    def load_many(self, ids: list[int]) -> dict[int, User]:
+        return {each: user for each in ids if (user := self.load(each)) is not None}
+
+
+class Facade:
+    """A thing of either colour, all of whose methods are awaited."""
+
+    def __init__(self, thing: Any, *, is_sync: bool) -> None:
+        self.thing, self.is_sync = thing, is_sync
+
+    def __getattr__(self, name: str) -> Callable[..., Awaitable[Any]]:
+        method = getattr(self.thing, name)
+
+        async def call(*args: Any, **named: Any) -> Any:
+            if self.is_sync:
+                return await anyio.to_thread.run_sync(partial(method, *args, **named))
+            answer = method(*args, **named)
+            return await answer if isawaitable(answer) else answer
+
+        return call
+
+    @asynccontextmanager
+    async def within(self, name: str, *args: Any, **named: Any) -> AsyncIterator[Any]:
+        manager = getattr(self.thing, name)(*args, **named)
+        if not self.is_sync:
+            async with manager as value:
+                yield value
+            return
+        value = await anyio.to_thread.run_sync(manager.__enter__)
+        yield value
+        with anyio.CancelScope(shield=True):
+            await anyio.to_thread.run_sync(manager.__exit__, None, None, None)
+
+
+class World:
+    def __init__(self, colour: str, url: str) -> None:
+        self.is_sync = colour == "sync"
+        self.url = url
+        self.namespace = f"q{uuid4().hex[:12]}"
+        self.database = Database()
+        kind: Any = cache_sync.Cache if self.is_sync else cache_anyio.Cache
+        self.cache = kind.from_url(url, namespace=self.namespace)
+        self.users, self.queue = self.entity()
+
+    def entity(self, strategy: Any = FAST, type: Any = User, **options: Any) -> tuple[Facade, Facade]:
+        database = self.database
+        said = {"id": "id", "loader": database.load, "load_many": database.load_many}
+        said |= {"write_many": database.save}
+        users = self.cache.entity("user", type, strategy=strategy, **{**said, **options})
+        return tuple(Facade(each, is_sync=self.is_sync) for each in (users, users.queue))  # type: ignore[return-value]
+
+    @asynccontextmanager
+    async def wrapped(self, wrapper: Callable[[Any], Any]) -> AsyncIterator[Any]:
+        """Put something before the backend."""
+        await self.queue.open()
+        driver = self.cache._driver if self.is_sync else self.cache._bound()
+        before = driver._backend
+        driver._backend = wrapper(before)
+        try:
+            yield driver._backend
+        finally:
+            driver._backend = before
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    with Server.start() as server:
+        yield server
+
+
+@pytest.fixture(params=["sync", "asyncio", "trio"])
+def colour(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(params=["memory", pytest.param("server", marks=pytest.mark.servers)])
+def running(request: pytest.FixtureRequest, colour: str, server: Server) -> Callable[..., None]:
+    """Runs a coroutine function of a world."""
+    url = f"memory://{uuid4().hex}" if request.param == "memory" else server.url
+
+    def run(test: Callable[[World], Awaitable[None]]) -> None:
+        async def main() -> None:
+            world = World(colour, url)
+            try:
+                with anyio.fail_after(2 * GIVE_UP_S):
+                    await test(world)
+            finally:
+                world.database.gate.set()
+                close = "close" if world.is_sync else "aclose"
+                await getattr(Facade(world.cache, is_sync=world.is_sync), close)()
+
+        anyio.run(main, backend="trio" if colour == "trio" else "asyncio")
+
+    return run
+
+
+def test_a_queued_write_is_what_every_reader_gets_until_it_is_applied_and_after(running):
+    async def test(world: World) -> None:
+        users, database = world.users, world.database
+        database.save([User(7, "old")], tokens={7: 1})
+        assert await users.get_or_load(7) == User(7, "old")
+
+        result = await users.write(User(7, "new"))
+
+        assert (result.done, result.stored, result.returned) == (1, 0, None)
+        assert database.load(7) == User(7, "old")
+        assert await users.get(7) == User(7, "new")
+        assert await users.get_many([7, 8]) == {7: User(7, "new")}
+        assert await users.get_or_load(7) == User(7, "new")
+        assert await users.get_or_load_many([7, 8]) == {7: User(7, "new")}
+        await users.invalidate(7)
+        assert await users.get_or_load(7, lambda which: User(which, "of another loader")) == User(7, "new")
+        async with world.queue.within("consumer"):
+            await users.invalidate(7)
+            assert (await world.queue.drain(GIVE_UP_S)).queued == 0
+        assert database.load(7) == User(7, "new")
+        assert await users.get_or_load(7) == User(7, "new")
+        stats = world.cache.stats()
+        assert (stats.writes_queued, stats.writes_applied) == (1, 1)
+
+    running(test)
+
+
+def test_many_writes_are_queued_together_and_the_newest_of_each_is_applied(running):
+    async def test(world: World) -> None:
+        await world.users.write_many([User(number, "first") for number in range(250)])
+        await world.users.write_many({number: User(number, "second") for number in range(100)})
+        backlog = await world.queue.backlog()
+        assert backlog.queued == 350 == sum(backlog.partitions)
+        assert len(backlog.partitions) == 2
+        assert backlog.oldest_s < GIVE_UP_S
+        seen: list[int] = []
+        async with world.queue.within("consumer", workers=2):
+            left = await world.queue.drain(GIVE_UP_S, progress=lambda each: seen.append(each.queued))
+        assert left.queued == seen[-1] == 0
+        assert {world.database.load(number).name for number in range(100)} == {"second"}
+        assert {world.database.load(number).name for number in range(100, 250)} == {"first"}
+        stats = world.cache.stats()
+        assert stats.writes_applied + stats.writes_coalesced == 350
+
+    running(test)
+
+
+def test_a_poison_write_becomes_a_letter_which_can_be_replayed_or_dropped(running):
+    async def test(world: World) -> None:
+        world.database.poison = {3, 4}
+        await world.users.write_many([User(number, "new") for number in range(10)])
+        async with world.queue.within("consumer"):
+            await world.queue.drain(GIVE_UP_S)
+        assert sorted(world.database.load_many(list(range(10)))) == [0, 1, 2, 5, 6, 7, 8, 9]
+        assert (await world.queue.backlog()).dead == 2
+        letters = {each.value.id: each for each in await world.queue.letters()}
+        assert letters[3].value == User(3, "new")
+        assert "ValueError" in letters[3].reason
+        assert await world.users.get(3) is None
+        assert world.cache.stats().writes_dead == 2
+
+        world.database.poison = set()
+        assert await world.queue.replay(letters[3])
+        assert not await world.queue.replay(letters[3])
+        assert await world.users.get(3) == User(3, "new")
+        await world.users.write(User(4, "later"))
+        assert not await world.queue.replay(letters[4])
+        [superseded] = await world.queue.letters()
+        assert superseded.is_superseded
+        assert await world.queue.drop(superseded, letters[3]) == 1
+        async with world.queue.within("consumer"):
+            await world.queue.drain(GIVE_UP_S)
+        assert world.database.load(3) == User(3, "new")
+        assert world.database.load(4) == User(4, "later")
+
+    running(test)
+
+
+def test_a_writer_that_fails_for_a_while_loses_nothing(running):
+    async def test(world: World) -> None:
+        world.database.failures = 2
+        await world.users.write_many([User(number, "new") for number in range(5)])
+        async with world.queue.within("consumer"):
+            await world.queue.drain(GIVE_UP_S)
+        assert len(world.database.load_many(list(range(5)))) == 5
+        assert world.cache.stats().writer_failures == 2
+
+    running(test)
+
+
+def test_a_full_queue_makes_writers_wait_and_then_raises_and_drops_nothing(running):
+    async def test(world: World) -> None:
+        users, queue = world.entity(attrs.evolve(FAST, partitions=1, backlog=2, wait_s=0.05))
+        for number in (1, 2):
+            await users.write(User(number, "new"))
+        with pytest.raises(CacheTimeoutError, match="the queue was full"):
+            await users.write(User(3, "new"))
+        assert (await queue.backlog()).queued == 2
+        users, queue = world.entity(attrs.evolve(FAST, partitions=1, backlog=2, wait_s=GIVE_UP_S))
+        async with queue.within("consumer"):
+            await users.write(User(3, "new"))
+            await queue.drain(GIVE_UP_S)
+        assert len(world.database.load_many([1, 2, 3])) == 3
+
+    running(test)
+
+
+def test_what_is_queued_is_written_before_a_mutation_or_a_set_of_the_same_key(running):
+    async def test(world: World) -> None:
+        users, queue = world.entity(attrs.evolve(FAST, wait_s=0.05))
+        await users.write(User(7, "queued"))
+        with pytest.raises(CacheTimeoutError, match="wait for the same keys"):
+            await users.set(User(7, "set"))
+        async with queue.within("consumer"):
+            users, _ = world.entity(attrs.evolve(FAST, wait_s=GIVE_UP_S))
+            async with users.within("mutate", 7):
+                assert world.database.load(7) == User(7, "queued")
+            await users.set(User(7, "queued"))
+        assert await users.get(7) == User(7, "queued")
+
+    running(test)
+
+
+def test_what_cannot_be_queued_is_refused_at_once(running):
+    async def test(world: World) -> None:
+        with pytest.raises(SerializationError):
+            await world.users.write(User(7, b"\xff"))  # type: ignore[arg-type]
+        with pytest.raises(ConfigurationError, match="None is none"):
+            await world.users.write(7, None)
+        assert (await world.queue.backlog()).queued == 0
+
+    running(test)
+
+
+def test_another_number_of_partitions_waits_until_the_queue_is_drained(running):
+    async def test(world: World) -> None:
+        await world.users.write(User(7, "new"))
+        users, _ = world.entity(attrs.evolve(FAST, partitions=4))
+        with pytest.raises(ConfigurationError, match="has 2 partitions with 1 writes"):
+            await users.write(User(8, "new"))
+        async with world.queue.within("consumer"):
+            await world.queue.drain(GIVE_UP_S)
+        await users.write(User(8, "new"))
+        with pytest.raises(ConfigurationError, match="has 4 partitions by now"):
+            await world.users.write(User(9, "new"))
+
+    running(test)
+
+
+def test_a_write_that_was_queued_as_another_type_is_given_up_and_read_by_nobody(running):
+    @attrs.frozen
+    class Renamed:
+        id: int
+        full_name: str
+
+    async def test(world: World) -> None:
+        await world.users.write(User(7, "new"))
+        users, queue = world.entity(type=Renamed)
+        with pytest.raises(CacheConnectionError, match="queued as another type"):
+            await users.get_or_load(7)
+        async with queue.within("consumer"):
+            await queue.drain(GIVE_UP_S)
+        [letter] = await queue.letters()
+        assert letter.value is None
+        assert "another type" in letter.reason
+
+    running(test)
+
+
+class Failing(Wrapping):
+    """Fails what a test names: the answer is lost where it is done first."""
+
+    def __init__(self, store: Any, *kinds: type, is_done: bool = False) -> None:
+        self._store, self._kinds, self._is_done = store, kinds, is_done
+
+    def perform(self, command: Any) -> Any:
+        if not isinstance(command, self._kinds):
+            return self._store.perform(command)
+        if self._is_done:
+            self._store.perform(command)
+        return StoreFailed(0.0, FailureKind.OTHER)
+
+    async def answer(self, command: Any) -> Any:
+        if not isinstance(command, self._kinds):
+            return await self._store.answer(command)
+        if self._is_done:
+            await self._store.answer(command)
+        return StoreFailed(0.0, FailureKind.OTHER)
+
+
+def test_a_write_whose_answer_is_lost_says_that_it_may_be_queued(running):
+    async def test(world: World) -> None:
+        async with world.wrapped(lambda store: Failing(store, AppendEntries, is_done=True)):
+            with pytest.raises(UnknownOutcomeError):
+                await world.users.write(User(7, "new"))
+        assert (await world.queue.backlog()).queued == 1
+
+    running(test)
+
+
+def test_a_write_whose_removal_is_lost_says_that_it_is_queued(running):
+    async def test(world: World) -> None:
+        async with world.wrapped(lambda store: Failing(store, DeleteKeys)):
+            with pytest.raises(UnknownOutcomeError, match="the write is queued"):
+                await world.users.write(User(7, "new"))
+        assert (await world.queue.backlog()).queued == 1
+
+    running(test)
+
+
+def test_where_the_store_cannot_say_what_is_queued_a_load_raises_unless_it_may_be_older(running):
+    async def test(world: World) -> None:
+        world.database.save([User(7, "old")], tokens={7: 1})
+        async with world.wrapped(lambda store: Failing(store, PeekEntries)):
+            with pytest.raises(CacheConnectionError):
+                await world.users.get_or_load(7)
+            users, _ = world.entity(attrs.evolve(FAST, reads_in_outage="load"))
+            assert await users.get_or_load(7) == User(7, "old")
+        async with world.wrapped(lambda store: Failing(store, *QueueCommand.__args__)):
+            for call in (
+                world.queue.backlog,
+                world.queue.letters,
+                partial(world.users.write, User(7, "new")),
+            ):
+                with pytest.raises((CacheConnectionError, UnknownOutcomeError)):
+                    await call()
+
+    running(test)
+
+
+def test_two_consumers_share_the_partitions(running):
+    async def test(world: World) -> None:
+        async with world.queue.within("consumer"), world.queue.within("consumer"):
+            for number in range(40):
+                await world.users.write(User(number, "new"))
+            await world.queue.drain(GIVE_UP_S)
+        assert len(world.database.load_many(list(range(40)))) == 40
+
+    running(test)
+
+
+def test_a_consumer_ends_with_its_cache(running):
+    async def test(world: World) -> None:
+        world.database.failures = 10**9
+        await world.users.write(User(7, "new"))
+        async with world.queue.within("consumer", drain_s=0.0):
+            await until(lambda: world.database.writes)
+        assert (await world.queue.backlog()).queued == 1
+
+    running(test)
+
+
+def test_an_entity_says_what_it_needs_to_write_behind():
+    with closing(cache_sync.Cache.from_url("memory://", namespace="q")) as cache:
+        with pytest.raises(ConfigurationError, match="nothing to write with"):
+            cache.entity("user", User, id="id", strategy=WriteBehind())
+        with pytest.raises(ConfigurationError, match="where its values have their ids"):
+            cache.entity("user", User, writer=print, strategy=WriteBehind())
+        with pytest.raises(ConfigurationError, match=r"strategy=WriteBehind\(\)"):
+            _ = cache.entity("user", User, strategy=CacheAside()).queue
+
+
+@pytest.mark.parametrize("takes", ["value", "id and value", "token"])
+def test_a_writer_of_one_is_called_for_each(takes: str):
+    calls: list[Any] = []
+    writers: dict[str, Callable[..., Any]] = {
+        "value": lambda user: calls.append((user.id, user.name, None)),
+        "id and value": lambda which, user: calls.append((which, user.name, None)),
+        "token": lambda user, token: calls.append((user.id, user.name, token)),
+    }
+    with closing(cache_sync.Cache.from_url("memory://", namespace="q")) as cache:
+        users = cache.entity("user", User, id="id", writer=writers[takes], strategy=FAST)
+        users.write(User(7, "new"))
+        with users.queue.consumer():
+            users.queue.drain(GIVE_UP_S)
+    [(which, name, token)] = calls
+    assert (which, name) == (7, "new")
+    assert (token is None) == (takes != "token")
+
+
+def test_a_token_that_the_database_has_is_met_by_a_higher_one():
+    """As after a failover that has lost tokens which were applied already."""
+    has: dict[int, tuple[str, int]] = {7: ("ahead", 2**52)}
+
+    def save(users: list[User], tokens: dict[int, int]) -> dict[int, int]:
+        for user in users:
+            if tokens[user.id] > has[user.id][1]:
+                has[user.id] = user.name, tokens[user.id]
+        return {user.id: has[user.id][1] for user in users}
+
+    with closing(cache_sync.Cache.from_url("memory://", namespace="q")) as cache:
+        users = cache.entity("user", User, id="id", write_many=save, strategy=FAST)
+        users.write(User(7, "new"))
+        with users.queue.consumer():
+            users.queue.drain(GIVE_UP_S)
+    assert has[7][0] == "new"
+    assert has[7][1] > 2**52
+
+
+@pytest.mark.servers
+def test_a_server_that_may_evict_what_is_queued_is_refused():
+    args = "--maxmemory", "64mb", "--maxmemory-policy", "allkeys-lru"
+    with (
+        Server.start(args=args) as evicting,
+        closing(cache_sync.Cache.from_url(evicting.url, namespace="q")) as cache,
+    ):
+        users = cache.entity("user", User, id="id", writer=print, strategy=FAST)
+        with pytest.raises(ConfigurationError, match="allkeys-lru"):
+            users.write(User(7, "new"))
