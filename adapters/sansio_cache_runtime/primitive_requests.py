@@ -144,6 +144,15 @@ class PrimitiveRequests(RequestBuilder):
         request = PatternRequest(self.keys, glob, self._chunk, self.timeouts, self.clock())
         return scan(request, cursor, coordinator.bypassed, self.signer)
 
+    def drawn(self) -> tuple[bytes, int]:
+        """A nonce, and a seed."""
+        drawn = self._draw(2 * NONCE_BYTES)
+        return drawn[:NONCE_BYTES], int.from_bytes(drawn[NONCE_BYTES:])
+
+    def skip_write(self, keys: Iterable[str]) -> MissReason | None:
+        """Why a write of these keys is not to wait for the store; None where it is to ask it."""
+        return self._coordinator.skip_write(keys)
+
     def _kept_ms(self, ttl: AnyTtl | None) -> tuple[int, int]:
         """Hard and soft time to live of what replaces a value.
 

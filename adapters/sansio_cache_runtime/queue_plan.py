@@ -37,6 +37,7 @@ from sansio_cache.signals import let_through
 from sansio_cache.step import Outcome, Parted, QueueAnswered, Queued, Refused, Step, TookTooLong
 from sansio_cache.strategies import WriteBehind
 from sansio_cache.tags import tag_keys
+from sansio_cache_runtime.primitive_requests import PrimitiveRequests
 from sansio_cache_runtime.request_builder import Id, RequestBuilder
 from sansio_cache_runtime.results import WriteResult, raise_uncertain
 
@@ -108,7 +109,7 @@ class QueuePlan:
         write: Writes some values, by a call for all of them or for each.
     """
 
-    requests: RequestBuilder
+    requests: PrimitiveRequests
     name: str
     part: str
     strategy: WriteBehind
@@ -374,6 +375,7 @@ def plan_queue(
     write: WriterCalls,
 ) -> QueuePlan:
     """Plan the queue of an entity; `lists` is the key of the tag of its lists."""
+    assert isinstance(requests, PrimitiveRequests)
     return QueuePlan(
         requests=requests,
         name=name,

@@ -407,15 +407,6 @@ class RequestBuilder:
     def _nonce(self) -> bytes:
         return self._draw(NONCE_BYTES)
 
-    def drawn(self) -> tuple[bytes, int]:
-        """A nonce, and a seed."""
-        drawn = self._draw(2 * NONCE_BYTES)
-        return drawn[:NONCE_BYTES], int.from_bytes(drawn[NONCE_BYTES:])
-
-    def skip_write(self, keys: Iterable[str]) -> MissReason | None:
-        """Why a write of these keys is not to wait for the store; None where it is to ask it."""
-        return self._coordinator.skip_write(keys)
-
     def codec(self, type: Any) -> Codec[Any]:
         """How values of a type are stored.
 

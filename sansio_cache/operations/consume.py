@@ -485,7 +485,7 @@ class ConsumeSettling(AsksForConsumer):
     """Waits for entries to be out of their partition.
 
     Next: ConsumeSettling | ConsumeVoiding | ConsumeLeasing | ConsumeResting | ConsumeReleasing
-        | ConsumeAttending | ConsumeTaking | ConsumeLeaving | ConsumeApplying
+        | ConsumeAttending | ConsumeTaking | ConsumeLeaving
     """
 
     consumer: Consumer
