@@ -6,6 +6,8 @@ import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from sansio_cache.cell import NONCE_BYTES
+from sansio_cache.entry import MissReason
 from sansio_cache.errors import ConfigurationError
 from sansio_cache.loader import LoadContext
 from sansio_cache.notices import OperationName
