@@ -54,6 +54,7 @@ from sansio_cache.single_flight import Following, Ticket
 from sansio_cache.step import Outcome, Raised, Step
 from sansio_cache_runtime.backend import Listener
 from sansio_cache_runtime.blocks import block
+from sansio_cache_runtime.crowd import Crowds
 from sansio_cache_runtime.lease_renewer_base import LeaseRenewerBase
 from sansio_cache_runtime.loaders import (
     Running,
@@ -209,6 +210,7 @@ class DriverBase(Recovers, Generic[E, B]):
         if tell_openings is not None:
             tell_openings(self._opened)
             coordinator.is_watchful = True
+        self.crowds = Crowds(make_event)
         self._lease_renewer: LeaseRenewerBase
         self._busy: Busy
 

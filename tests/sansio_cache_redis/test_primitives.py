@@ -41,7 +41,7 @@ from sansio_cache.commands import (
 )
 from sansio_cache.events import FailureKind
 from sansio_cache.ttl import NO_JITTER
-from support.runtimes import EVERYWHERE, THIRD_PARTY, in_parallel, is_free, loading, until
+from support.runtimes import EVERYWHERE, ON_SERVER, THIRD_PARTY, in_parallel, is_free, loading, until
 from support.runtimes import runs as runs_in
 
 pytestmark = pytest.mark.servers
@@ -533,6 +533,64 @@ async def test_a_swap_replaces_the_very_value_that_was_seen(world):
     assert 490 < await cache.ttl("k") <= 500
     await cache.invalidate(tags=["users"])
     assert await cache.get("k") is None
+
+
+@runs(compare=None)
+async def test_a_function_that_changes_the_same_value_does_not_wait_for_its_own_turn(world):
+    """It is overtaken by itself once, and begins anew."""
+    cache, inner = world.cache, []
+
+    async def change(value):
+        if not inner:
+            inner.append(await cache.incr("n"))
+        return value + 10
+
+    await cache.set("n", 0)
+    function = change
+    if cache.is_sync:
+
+        def function(value):
+            if not inner:
+                inner.append(cache.cache.incr("n"))
+            return value + 10
+
+    assert await cache.update("n", function) == 11
+    assert inner == [1]
+
+
+@runs(compare=None)
+async def test_one_who_gives_up_waiting_for_his_turn_lets_the_others_go_on(world):
+    cache, has_begun, go_on = world.cache, anyio.Event(), anyio.Event()
+    await cache.set("n", 0)
+
+    async def slowly(value):
+        has_begun.set()
+        await go_on.wait()
+        return value + 1
+
+    if cache.is_sync:  # its threads cannot be cancelled
+        return
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(cache.update, "n", slowly)
+        await has_begun.wait()
+        with anyio.move_on_after(0.01) as scope:
+            await cache.incr("n")
+        tasks.start_soon(cache.incr, "n")
+        go_on.set()
+    assert scope.cancelled_caught
+    assert await cache.get("n") == 2
+
+
+@runs_in(ON_SERVER, compare=None)
+async def test_five_hundred_who_count_at_once_are_all_counted(world):
+    """They take each other's place at first, and pause longer each time, at random: so it comes to an end."""
+    cache = world.cache
+    await cache.set("n", 0)
+
+    counts = await in_parallel(500, lambda _: cache.incr("n"))
+
+    assert sorted(counts) == list(range(1, 501)), "each is told a number of its own"
+    assert await cache.get("n") == 500
 
 
 @runs()

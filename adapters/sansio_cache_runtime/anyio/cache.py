@@ -38,6 +38,7 @@ from sansio_cache_runtime.backend import AnyioBackend
 from sansio_cache_runtime.blocks import async_block
 from sansio_cache_runtime.cache_base import made_config, warn_of_dropped
 from sansio_cache_runtime.cached import Bond, decorating
+from sansio_cache_runtime.crowd import Crowds
 from sansio_cache_runtime.driver_base import Call
 from sansio_cache_runtime.entity import IdOf, Tags, plan_entity
 from sansio_cache_runtime.loaders import bind, refuse_uncallable
@@ -955,6 +956,9 @@ class Cache(Primitives):
 
     async def _run(self, step: Beginning, loader: Callable[..., Any] | None = None) -> Outcome:
         return await self._bound().run(step, loader)
+
+    def _crowds(self) -> Crowds[LoopEvent]:
+        return self._bound().crowds
 
     def _in_background(self) -> Background:
         return self._bindings.bind().background

@@ -11,10 +11,13 @@ from typing import Any, TypeVar, overload
 from sansio_cache.lookup import EntryState, Lookup
 from sansio_cache.step import Outcome, Step
 from sansio_cache_runtime.anyio.background import Background
+from sansio_cache_runtime.anyio.event import LoopEvent
 from sansio_cache_runtime.anyio.locks import keeping
 from sansio_cache_runtime.blocks import async_block
 from sansio_cache_runtime.cache_base import CacheBase
+from sansio_cache_runtime.crowd import PATIENCE_S, Crowds
 from sansio_cache_runtime.held_lock import HeldLock, check_on_lost, held_lock
+from sansio_cache_runtime.loaders import is_inside_callback
 from sansio_cache_runtime.primitive_requests import applying, check_amount
 from sansio_cache_runtime.request_builder import AnyTtl
 from sansio_cache_runtime.results import (
@@ -222,8 +225,8 @@ class Primitives(CacheBase):
                 tried again, as it might be made twice.
             Exception: What the function raises, unchanged.
         """
-        step = self._requests.update(key, ttl, type)
-        return updated(await self._run(step, applying(function)), key)
+        change = applying(function)
+        return updated(await self._in_turn(key, lambda: self._requests.update(key, ttl, type), change), key)
 
     async def incr(self, key: str, amount: float = 1, *, type: Any = None, ttl: AnyTtl | None = None) -> Any:
         """Add to a number; the new one. As `update`, and as exact.
@@ -243,7 +246,7 @@ class Primitives(CacheBase):
             CacheError: As `update`.
         """
         check_amount(amount)
-        return updated(await self._run(self._requests.update(key, ttl, type, amount)), key)
+        return updated(await self._in_turn(key, lambda: self._requests.update(key, ttl, type, amount)), key)
 
     # Locks.
 
@@ -298,8 +301,30 @@ class Primitives(CacheBase):
 
     # Inside.
 
+    async def _in_turn(
+        self, key: str, begin: Callable[[], Step], loader: Callable[..., Any] | None = None
+    ) -> Outcome:
+        """Run what changes a value when those have had their turn who came before, from this process.
+
+        Not from inside of a function that does: that has its turn.
+        """
+        full, clock = self._requests.keys.resolve(key), self._requests.clock
+        if is_inside_callback():
+            return await self._run(begin(), loader)
+        until_s = clock() + self._requests.policy.wait_s
+        turn = self._crowds().join(full)
+        try:
+            while not await turn.event.wait(PATIENCE_S) and turn.must_wait() and clock() < until_s:
+                pass
+            return await self._run(begin(), loader)
+        finally:
+            turn.leave()
+
     async def _run(self, step: Step, loader: Callable[..., Any] | None = None) -> Outcome:
         raise NotImplementedError
 
     def _in_background(self) -> Background:
+        raise NotImplementedError
+
+    def _crowds(self) -> Crowds[LoopEvent]:
         raise NotImplementedError

@@ -27,6 +27,7 @@ from sansio_cache_runtime.backend import SyncBackend
 from sansio_cache_runtime.blocks import block
 from sansio_cache_runtime.cache_base import made_config, warn_of_dropped
 from sansio_cache_runtime.cached import Bond, decorating
+from sansio_cache_runtime.crowd import Crowds
 from sansio_cache_runtime.driver_base import Call
 from sansio_cache_runtime.entity import IdOf, Tags, plan_entity
 from sansio_cache_runtime.loaders import bind, refuse_coroutine_function, refuse_for_threads
@@ -51,6 +52,7 @@ from sansio_cache_runtime.sync.background import Background
 from sansio_cache_runtime.sync.cached import CachedFunction, Decorator
 from sansio_cache_runtime.sync.driver import Driver
 from sansio_cache_runtime.sync.entity import Entity, GivenById
+from sansio_cache_runtime.sync.event import ThreadEvent
 from sansio_cache_runtime.sync.primitives import Primitives
 from sansio_cache_runtime.sync.typed import Given, GivenMany, GivenOrNothing, Typed
 
@@ -893,6 +895,9 @@ class Cache(Primitives):
 
     def _run(self, step: Beginning, loader: Callable[..., Any] | None = None) -> Outcome:
         return self._driver.run(step, loader)
+
+    def _crowds(self) -> Crowds[ThreadEvent]:
+        return self._driver.crowds
 
     def _in_background(self) -> Background:
         return self._background

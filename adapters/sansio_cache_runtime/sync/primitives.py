@@ -12,8 +12,9 @@ from sansio_cache.lookup import EntryState, Lookup
 from sansio_cache.step import Outcome, Step
 from sansio_cache_runtime.blocks import block
 from sansio_cache_runtime.cache_base import CacheBase
+from sansio_cache_runtime.crowd import PATIENCE_S, Crowds
 from sansio_cache_runtime.held_lock import HeldLock, check_on_lost, held_lock
-from sansio_cache_runtime.loaders import refuse_coroutine_function
+from sansio_cache_runtime.loaders import is_inside_callback, refuse_coroutine_function
 from sansio_cache_runtime.primitive_requests import applying, check_amount
 from sansio_cache_runtime.request_builder import AnyTtl
 from sansio_cache_runtime.results import (
@@ -28,6 +29,7 @@ from sansio_cache_runtime.results import (
     updated,
 )
 from sansio_cache_runtime.sync.background import Background
+from sansio_cache_runtime.sync.event import ThreadEvent
 from sansio_cache_runtime.sync.locks import keeping
 
 T = TypeVar("T")
@@ -218,8 +220,8 @@ class Primitives(CacheBase):
             Exception: What the function raises, unchanged.
         """
         refuse_coroutine_function(function)
-        step = self._requests.update(key, ttl, type)
-        return updated(self._run(step, applying(function)), key)
+        change = applying(function)
+        return updated(self._in_turn(key, lambda: self._requests.update(key, ttl, type), change), key)
 
     def incr(self, key: str, amount: float = 1, *, type: Any = None, ttl: AnyTtl | None = None) -> Any:
         """Add to a number; the new one. As `update`, and as exact.
@@ -239,7 +241,7 @@ class Primitives(CacheBase):
             CacheError: As `update`.
         """
         check_amount(amount)
-        return updated(self._run(self._requests.update(key, ttl, type, amount)), key)
+        return updated(self._in_turn(key, lambda: self._requests.update(key, ttl, type, amount)), key)
 
     # Locks.
 
@@ -294,8 +296,30 @@ class Primitives(CacheBase):
 
     # Inside.
 
+    def _in_turn(
+        self, key: str, begin: Callable[[], Step], loader: Callable[..., Any] | None = None
+    ) -> Outcome:
+        """Run what changes a value when those have had their turn who came before, from this process.
+
+        Not from inside of a function that does: that has its turn.
+        """
+        full, clock = self._requests.keys.resolve(key), self._requests.clock
+        if is_inside_callback():
+            return self._run(begin(), loader)
+        until_s = clock() + self._requests.policy.wait_s
+        turn = self._crowds().join(full)
+        try:
+            while not turn.event.wait(PATIENCE_S) and turn.must_wait() and clock() < until_s:
+                pass
+            return self._run(begin(), loader)
+        finally:
+            turn.leave()
+
     def _run(self, step: Step, loader: Callable[..., Any] | None = None) -> Outcome:
         raise NotImplementedError
 
     def _in_background(self) -> Background:
+        raise NotImplementedError
+
+    def _crowds(self) -> Crowds[ThreadEvent]:
         raise NotImplementedError
