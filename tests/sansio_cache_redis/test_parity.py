@@ -193,6 +193,7 @@ WORDS = {
     r"\b_backend\.answer\b": "_backend.perform",
     r"\bcall_loader\b": "call_blocking",
     r"\b_bound\(\)": "_driver",
+    r"\bLoopEvent\b": "ThreadEvent",
     r"\bAwaitable\[(Outcome|T \| Fresh\[T\])\]": r"\1",
 }
 
