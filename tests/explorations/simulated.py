@@ -78,7 +78,6 @@ CAUGHT_SOON: Final = (
     "29 a refresh while another is at it",
     "30 a refresh that the value does not outlive",
     "30 a renewal that the value does not outlive",
-    "31 a soft expiry that leaves a writer's hold in place",
     "32 a batch that waits with grants in hand",
     "33 a variant of an entry that is not tied to it",
     "34 two versions of a program that replace each other's entries",

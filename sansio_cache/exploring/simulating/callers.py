@@ -77,7 +77,9 @@ class Caller(CallerBase):
         shared.say(f"{name}: is given {version}, began {self._began_s:.4f}", key)
         shared.oracle.judge(Read(name, key, version, self._began_s))
         # What is stale is a matter of the server's clock: a process that has not heard of a jump cannot know.
-        if key not in running.stale and self._learned_s > shared.server.jumped_s:
+        is_vague = key in running.missed and not isinstance(running.step.outcome, Loaded)
+        is_fresh = key not in running.stale and not is_vague
+        if is_fresh and self._learned_s > shared.server.jumped_s:
             shared.oracle.judge(Read(name, f"{key}{SOFT}", version, self._began_s - CLOCK_S))
 
     def _judge_one(self, name: str, key: str, running: Running, outcome: Outcome) -> None:

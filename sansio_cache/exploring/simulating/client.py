@@ -41,7 +41,7 @@ from sansio_cache.exploring.judging import judged_store
 from sansio_cache.exploring.simulating.network import Network
 from sansio_cache.exploring.simulating.oracle import Oracle, Told, Violated
 from sansio_cache.exploring.simulating.timeline import Random, Timeline
-from sansio_cache.notices import InvalidationFailed, Notice, StaleServed, VariantStored
+from sansio_cache.notices import InvalidationFailed, Missed, Notice, StaleServed, VariantStored
 from sansio_cache.part import Recovery
 from sansio_cache.single_flight import Following
 from sansio_cache.stats import StatsFold
@@ -104,6 +104,8 @@ class Running:
     """What it could not tell the store."""
     stale: set[str] = attrs.field(factory=set)
     """What it was served as stale."""
+    missed: set[str] = attrs.field(factory=set)
+    """What it was counted as a miss of: that it is served stale after all is not stated then."""
     judges: bool = False
     """Whether it is a read, whose fills are judged."""
 
@@ -419,6 +421,8 @@ class Client:
                 running.owes.update(notice.keys)
             elif isinstance(notice, StaleServed):
                 running.stale.add(notice.key)
+            elif isinstance(notice, Missed):
+                running.missed.add(notice.key)
             elif isinstance(notice, VariantStored):
                 self.variants()
         coordinator = self.coordinator

@@ -59,13 +59,13 @@ class Rates:
     duplicate: float = 0.03
     late: float = 0.004
     reordered: float = 0.05
-    crossed: float = 0.002
+    crossed: float = 0.01
     exhausted: float = 0.002
     wake_up_lost: float = 0.1
     cancelled: float = 0.03
     raising: float = 0.04
     slow_loader: float = 0.05
-    hung: float = 0.002
+    hung: float = 0.004
     accident_pause_s: float = 0.8
     """How long the server and the processes are left alone between two accidents, on average. 0 for ever."""
 
