@@ -11,7 +11,7 @@ strategy            a write, when the database has committed     a read of what 
 `CacheAside`        invalidates: the next reader loads           as the policy says
 `WriteThrough`      stores the value that was written            as the policy says
 `RefreshAhead`      invalidates: the next reader loads           has it refreshed in the background
-`WriteBehind`       is queued, and written to the database later  as the policy says
+`WriteBehind`       is queued; the database gets it later        as the policy says
 ==================  ===========================================  =========================================
 
 A write is a mutation (`operations/mutate.py`) in all of them but the last: the key is held, the writer

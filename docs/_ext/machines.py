@@ -511,7 +511,7 @@ MACHINES: dict[str, Callable[[], list[Step]]] = {
         free(Lease("shop:%l:nightly", _GRANT), _TIMEOUTS, 0.0),
     ],
     "scan": lambda: [scan(PatternRequest(KeyBuilder("shop"), "shop:user:*", 500, _TIMEOUTS, 0.0), 0)],
-    "watching": lambda: [watch(("",), 0.25, 0.25)],
+    "watching": lambda: [watch(("", "another"), 0.25, 0.25)],
     "recovery": lambda: [recover(RecoveryRequest("", _KEYS, _TIMEOUTS), 0.05), rest(2.0)],
     "second_look": lambda: [look_again(Doubt("shop:user:1", _GRANT.hex()), 0.25)],
     "readiness": lambda: [wait_ready(5.0, 0.0)],
