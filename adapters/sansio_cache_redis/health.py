@@ -104,7 +104,7 @@ def judge(asked: Sequence[tuple[str, Args]], replies: Sequence[Any], max_value_b
     return Health(
         ok=not problems,
         problems=tuple(dict.fromkeys(problems)),
-        warnings=tuple(_warnings(maxmemory_bytes, policy, facts.get("role", ""), max_value_bytes)),
+        warnings=(*_of_replicas(facts), *_warnings(maxmemory_bytes, policy, max_value_bytes)),
         server=server,
         maxmemory_bytes=maxmemory_bytes,
         eviction_policy=policy,
@@ -154,12 +154,22 @@ def _is_time(reply: Any) -> bool:
     return True
 
 
-def _warnings(maxmemory_bytes: int | None, policy: str, role: str, max_value_bytes: int) -> Iterator[str]:
-    if role == "slave":
+def _of_replicas(facts: Mapping[str, str]) -> Iterator[str]:
+    """What will hurt in a failover; a server tells `min_slaves_good_slaves` where it counts them."""
+    if facts.get("role") == "slave":
         yield (
             "the server is a replica, where no lease can be taken, so loaders run and nothing is stored: "
             "connect to its primary"
         )
+    if facts.get("connected_slaves", "0") not in ("0", "") and "min_slaves_good_slaves" not in facts:
+        yield (
+            "the server has replicas and takes writes without them (min-replicas-to-write is 0): where it is "
+            "cut off it goes on, and what it acknowledges then is lost in the failover. Set it to 1, with "
+            "min-replicas-max-lag 10"
+        )
+
+
+def _warnings(maxmemory_bytes: int | None, policy: str, max_value_bytes: int) -> Iterator[str]:
     if maxmemory_bytes == 0:
         yield (
             "the server has no memory limit, and grows until the machine is out of memory: set maxmemory, "

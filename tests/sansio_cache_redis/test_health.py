@@ -31,6 +31,7 @@ LARGEST_BYTES = 1000
 ENOUGH_BYTES = LEAST_VALUES * LARGEST_BYTES
 WORDS = {
     "replica": "is a replica",
+    "min-replicas": "min-replicas-to-write is 0",
     "unlimited": "no memory limit",
     "noeviction": "policy is noeviction",
     "volatile-ttl": "policy is volatile-ttl",
@@ -38,13 +39,19 @@ WORDS = {
 }
 
 
-def info(*, maxmemory="100000000", policy="allkeys-lfu", role="master", version="8.2.0"):
+def info(
+    *, maxmemory="100000000", policy="allkeys-lfu", role="master", version="8.2.0", replicas=0, heeded=None
+):
     """Replies to INFO, by section."""
     memory = {"used_memory": "1", "maxmemory": maxmemory, "maxmemory_policy": policy}
     return {
         b"server": {"redis_version": version, "os": "Linux: 6"},
         b"memory": {name: value for name, value in memory.items() if value is not None},
-        b"replication": {"role": role} if role else {},
+        b"replication": {
+            **({"role": role} if role else {}),
+            **({"connected_slaves": replicas} if replicas else {}),
+            **({} if heeded is None else {"min_slaves_good_slaves": heeded}),
+        },
     }
 
 
@@ -84,6 +91,8 @@ def warned_of(health: Health) -> set[str]:
         ({"maxmemory": str(ENOUGH_BYTES - 1)}, {"small"}),
         ({"maxmemory": "1", "policy": "noeviction"}, {"small", "noeviction"}),
         ({"role": "slave"}, {"replica"}),
+        ({"replicas": 2}, {"min-replicas"}),
+        ({"replicas": 2, "heeded": 1}, set()),
         # What a server does not tell is not held against it.
         ({"maxmemory": None, "policy": None, "role": None}, set()),
         ({"maxmemory": "", "policy": ""}, set()),

@@ -21,14 +21,15 @@ from sansio_cache_redis.sync import Cache
 from sansio_cache_redis.topology.sentinel import SentinelWatch
 from support.faulty import PATIENT, Subject, eventually, in_thread, on_every_runtime, opened, run_on
 from support.sentinels import SERVICE, PlayedSentinel, Watched
-from support.servers import Server, wait_until
+from support.servers import Server, connect, wait_until
 from support.tls import TlsProxy
 
 
 @pytest.fixture
 def replica(redis_server: Server) -> Iterator[Server]:
     """A replica of the server that all tests share."""
-    redis_server.client().config_set("repl-diskless-sync-delay", 0)
+    with connect(redis_server.url) as client:
+        client.config_set("repl-diskless-sync-delay", 0)
     with Server.start(args=["--replicaof", f"127.0.0.1 {redis_server.port}"]) as server:
         wait_until(lambda: server.client().info("replication").get("master_link_status") == "up")
         yield server
@@ -185,7 +186,7 @@ def test_a_switch_moves_the_connections_at_once_and_one_that_is_late_is_not_beli
             await eventually(lambda: _is(cache, "k", None))
             assert await cache.set("k", "new")
             assert await cache.get("k") == "new"
-            assert redis_server.client().exists(f"{namespace}:k") == 1, "it has the old one still"
+            assert in_database(redis_server, 0, namespace), "it has the old one still"
 
     played = (PlayedSentinel(redis_server.port), PlayedSentinel(redis_server.port))
     with Server.start() as other, played[0] as quick, played[1] as late:
@@ -335,7 +336,7 @@ def test_sentinels_and_servers_speak_tls_together_or_each_by_itself(
         async with opened(runtime, url, namespace, **PATIENT) as cache:
             assert await cache.set("k", 1)
             await eventually(lambda: sentinel.listeners)
-            assert redis_server.client().exists(f"{namespace}:k")
+            assert in_database(redis_server, 0, namespace)
 
     with ExitStack() as stack:
         data = stack.enter_context(TlsProxy(redis_server.port))
