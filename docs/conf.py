@@ -33,7 +33,7 @@ extensions = [
 ]
 exclude_patterns = ["_build"]
 nitpicky = True
-# The build asks no other site for names. Of those in signatures, the public ones have a place: see code_links.
+# The build asks no other site for names. Of those in signatures, public ones have a place: see code_links.
 nitpick_ignore_regex = [("py:.*", r"(?!sansio_cache).*"), ("py:class", ".*")]
 
 myst_heading_anchors = 3

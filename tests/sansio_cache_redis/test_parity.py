@@ -188,7 +188,6 @@ WORDS = {
     r"\basync_block\b": "block",
     r"\b(__)a(enter|exit)(__)\b": r"\1\2\3",
     r"\baclose\b": "close",
-    r"\bLoopEvent\b": "threading.Event",
     r"\bAnyio(Memory)?Backend\b": r"Sync\1Backend",
     r"\b_backend\.answer\b": "_backend.perform",
     r"\bcall_loader\b": "call_blocking",
