@@ -185,7 +185,7 @@ def test_dogpile_can_cache_on_it(url):
 
 @pytest.mark.servers
 def test_a_lock_of_dogpile_has_one_holder(url):
-    with Cache.from_url(url, namespace=f"mutex-{time.monotonic_ns()}") as cache:
+    with Cache.from_url(url, namespace=f"mutex-{time.monotonic_ns()}", **OPTIONS) as cache:
         one, other = Mutex(cache, "k", None), Mutex(cache, "k", 5.0)
         assert one.acquire()
         assert (one.locked(), other.acquire(wait=False)) == (True, False)

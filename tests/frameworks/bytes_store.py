@@ -11,8 +11,12 @@ from sansio_cache.ttl import MAX_TTL_S
 
 FOREVER: Final = Exact(MAX_TTL_S)
 """Every entry has a time to live. Ten years is the longest."""
-OPTIONS: Final[Any] = {"codecs": {bytes: RAW}}
-"""Of a cache whose values are bytes, with `type=bytes`."""
+OPTIONS: Final[Any] = {"codecs": {bytes: RAW}, "operation_timeout_s": 20.0}
+"""Of a cache whose values are bytes, with `type=bytes`.
+
+Patient: on a machine that is busy for longer than the usual 250 ms a write is not stored, and says so. That is
+right for a cache, and no business of these suites.
+"""
 
 
 def life(timeout: float | timedelta | None) -> Exact:
