@@ -14,8 +14,8 @@ FOREVER: Final = Exact(MAX_TTL_S)
 OPTIONS: Final[Any] = {"codecs": {bytes: RAW}, "operation_timeout_s": 20.0}
 """Of a cache whose values are bytes, with `type=bytes`.
 
-Patient: on a machine that is busy for longer than the usual 250 ms a write is not stored, and says so. That is
-right for a cache, and no business of these suites.
+Patient: on a machine that is busy for longer than the usual 250 ms a write is not stored, and says so. That
+is right for a cache, and no business of these suites.
 """
 
 
