@@ -400,13 +400,17 @@ _WANTED: Final[Mapping[Any, str]] = {
 }
 
 
+_NO_TEXTS: Final = frozenset({"redis", "policy", "migrations", "codecs", "address_map"})
+"""Fields that no variable can hold."""
+
+
 def _from_variables(cls: type, prefix: str, environ: Mapping[str, str]) -> dict[str, Any]:
     values: dict[str, Any] = {}
     hints = get_type_hints(cls)
     for name in attrs.fields_dict(cls):
         variable = f"{prefix}{name.upper()}"
         text = environ.get(variable, "").strip()
-        if text and hints[name] not in (RedisConfig, Policy, Migrations, Codecs, AddressMap | None):
+        if text and name not in _NO_TEXTS:
             try:
                 values[name] = _parse(hints[name], text)
                 # Validate alone, so that the error can name the variable.

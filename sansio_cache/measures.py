@@ -120,6 +120,8 @@ def _of_the_store(stats: CacheStats) -> Iterator[Measure]:
         counts = getattr(stats, name)
         points = tuple(Point((("kind", kind.value),), counts.get(kind, 0)) for kind in FailureKind)
         yield Measure(name, MeasureKind.COUNTER, meanings[name], points)
+    for name in ("store_changes", "replayed"):
+        yield Measure(name, MeasureKind.COUNTER, meanings[name], (Point((), float(getattr(stats, name))),))
     for name in attrs.fields_dict(PartStats):
         points = tuple(
             Point((("part", part),), float(getattr(each, name))) for part, each in stats.state.parts.items()

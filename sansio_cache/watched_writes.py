@@ -64,7 +64,8 @@ class WatchesStore:
     def _next_watch(self, ticket: Ticket, timeouts: StoreTimeouts, now_s: float) -> Recovery | None:
         if not self.recent.is_any(now_s):
             self._watching = None
-            self.recent.keys(now_s), self.recent.patterns(now_s)  # forgets them (B2)
+            self.recent.keys(now_s)  # forgets them (B2)
+            self.recent.patterns(now_s)
             return None
         # Parts that are out are seen to by their recovery.
         parts = {self.part_of(key) for key in self.recent.newest(MOST_WATCHED)} or {ONE_PART}

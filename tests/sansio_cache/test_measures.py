@@ -39,7 +39,7 @@ def folded(*notices):
 
 def test_everything_in_the_statistics_is_measured_under_its_own_name():
     names = set(by_name(CacheStats()))
-    counted = {*attrs.fields_dict(EntityStats), "errors", "gave_up"}
+    counted = {*attrs.fields_dict(EntityStats), "errors", "gave_up", "store_changes", "replayed"}
     now = {"breaker_open", *attrs.fields_dict(PartStats), *attrs.fields_dict(CacheState)} - {
         "is_open",
         "parts",

@@ -472,8 +472,9 @@ def test_every_command_is_asked_every_event_taken_every_outcome_come_to_and_ever
     assert {event for _, _, event in answered} == union(events.Event)
     assert {type(step.outcome) for step in reached} - {type(None)} == union(steps.Outcome) - {steps.ManyFound}
     # A refresh is skipped by the driver, which knows how many are under way; it tells of beginnings as well,
-    # and of another store that a connection has met.
-    given = union(notices.Notice) - {notices.RefreshSkipped, notices.Began, notices.StoreChanged}
+    # of each command, and of another store that a connection has met.
+    of_drivers = {notices.RefreshSkipped, notices.Began, notices.StoreAsked, notices.StoreChanged}
+    given = union(notices.Notice) - of_drivers
     assert {type(notice) for step in reached for notice in step.notices} == given
 
 
