@@ -96,6 +96,9 @@ class FakeConnections(MultiplexedConnections):
             raise errors.ConnectionError("refused")
         return self.admit(self.to_open.pop())
 
+    async def wait_for(self, gathering):
+        return gathering.answers
+
     def get(self, key=b"k", read=as_they_are):
         return self.ask([(b"GET", key)], PATIENT_S, read)
 
