@@ -481,6 +481,8 @@ class Trace:
     facts: list[Fact] = attrs.field(factory=list)
     fills: dict[bytes, tuple[int, float]] = attrs.field(factory=dict)
     """The hard time to live of each grant's value in milliseconds, and when it was sent."""
+    fills_of: dict[tuple[str, bytes], tuple[int, float]] = attrs.field(factory=dict)
+    """The same by key and grant."""
 
     def count(self, name: str) -> int:
         """How many commands of a kind were answered."""
@@ -498,6 +500,7 @@ class Trace:
         if isinstance(command, FillCells):
             for fill in command.fills:
                 self.fills[fill.grant] = (fill.hard_ttl_ms, time.monotonic())
+                self.fills_of[fill.key, fill.grant] = self.fills[fill.grant]
 
     def folded(self) -> list[Fact]:
         """The trace, in which a command that was repeated stands once: nobody knows how often one waits."""
@@ -918,7 +921,9 @@ class World:
         """Every value expires when its fill said (B1)."""
         for key, cell in self.raw.read().items():
             if isinstance(cell, Cell) and cell.filled_by in self.trace.fills:
-                hard_ttl_ms, sent_s = self.trace.fills[cell.filled_by]
+                # By its key as well: two nodes may issue one id in one microsecond, each for a key of its own.
+                fills, named = self.trace.fills_of, (self.raw.full(key), cell.filled_by)
+                hard_ttl_ms, sent_s = fills.get(named) or self.trace.fills[cell.filled_by]
                 age_ms = (time.monotonic() - sent_s) * 1000
                 assert hard_ttl_ms - age_ms - 100 <= self.raw.ttl_ms(key) <= hard_ttl_ms
 
