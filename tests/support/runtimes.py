@@ -921,7 +921,7 @@ class World:
         """Every value expires when its fill said (B1)."""
         for key, cell in self.raw.read().items():
             if isinstance(cell, Cell) and cell.filled_by in self.trace.fills:
-                # By its key as well: two nodes may issue one id in one microsecond, each for a key of its own.
+                # By its key as well: two nodes may issue one id in one microsecond, for a key each.
                 fills, named = self.trace.fills_of, (self.raw.full(key), cell.filled_by)
                 hard_ttl_ms, sent_s = fills.get(named) or self.trace.fills[cell.filled_by]
                 age_ms = (time.monotonic() - sent_s) * 1000
