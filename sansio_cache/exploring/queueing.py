@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Iterator, Mapping
-from typing import Any, TypeVar
+from typing import Any, TypeVar, assert_never
 
 import attrs
 
@@ -207,6 +207,8 @@ class Search:
                 return self.configuration.consume(request)
             case Role.REPLAY:
                 return ask(ReadLetters(ROOT, 0, 1, 1.0), TIMEOUTS, NOW_S)
+            case role:
+                assert_never(role)
 
     def version_of(self, i: int) -> int:
         """The version that a writer writes."""
@@ -259,6 +261,7 @@ class Search:
         step = worker.inner or worker.step
         assert step is not None
         command = step.command
+        assert command is not None, "a machine that has ended has no moves"
         match command:
             case Compute(previous=Turn(writes=())):
                 assert worker.step is not None
@@ -277,8 +280,6 @@ class Search:
             case Compute():
                 inner = ask(PeekEntries(ROOT, (KEY,), 1.0), TIMEOUTS, NOW_S)
                 yield from self._of_worker(world, i, attrs.evolve(worker, inner=inner))
-            case None:
-                raise AssertionError("a machine that has ended has no moves")
             case _:
                 yield from self._asking(world, i, worker, command)
 

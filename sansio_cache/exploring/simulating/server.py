@@ -256,12 +256,11 @@ class Server:
             return
         old = before[command.key].cell
         assert isinstance(old, Cell)
-        if old.filled_by == event.version:  # a retry
-            return
+        is_retry = old.filled_by == event.version
         was, now = int(payload_of(old.body)), int(payload_of(command.body))
-        if now != was + 1:
+        if not is_retry and now != was + 1:
             raise Violated(Invariant.EXACT, f"it was at {was}, and is at {now}", command.key)
-        self.swaps[command.nonce] += 1
+        self.swaps[command.nonce] += not is_retry
 
     # What becomes of it.
 

@@ -66,3 +66,11 @@ def test_what_is_left_in_the_cache_is_seen():
 def test_a_search_that_grows_too_large_says_so():
     with pytest.raises(AssertionError, match="more than 10 worlds"):
         explore_queue(QueueConfiguration(name="small", roles=(WRITER, CONSUMER)), most=10)
+
+
+def test_an_acknowledged_write_that_is_nowhere_is_lost():
+    search = Search(QueueConfiguration(name="small", roles=(CONSUMER,), queued=1))
+    world = search.beginning()
+    assert search._judged(world).broken is None
+    lost = attrs.evolve(world, acknowledged=((9, 2**60, frozenset()),))
+    assert search._judged(lost).broken is Broken.LOST
