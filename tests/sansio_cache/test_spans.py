@@ -25,6 +25,7 @@ from sansio_cache.notices import (
 )
 from sansio_cache.operations.batch import LoadManyRequest, nothing_to_load
 from sansio_cache.operations.delete_pattern import PatternRequest, delete_pattern
+from sansio_cache.operations.enqueue import EnqueueRequest, QueuedItem, ReplayRequest, enqueue, replay
 from sansio_cache.operations.get import ReadRequest, get
 from sansio_cache.operations.get_many import ReadManyRequest, get_many
 from sansio_cache.operations.get_or_load import get_or_load
@@ -45,7 +46,9 @@ from sansio_cache.step import (
     ManyStored,
     Missing,
     NotAMapping,
+    Parted,
     PatternRemoved,
+    Queued,
     Raised,
     Recovered,
     Step,
@@ -165,3 +168,13 @@ def test_the_entity_of_a_key_is_its_part_after_the_namespace(key, entity):
     assert entity_of(key) == entity
     assert Began(OperationName.GET, key, 1, "", 1).entity == entity
     assert Ended(OperationName.GET, 0.0, key=key).entity == entity
+
+
+def test_queued_writes_are_about_their_keys_and_are_stored_pending_or_refused():
+    items = tuple(QueuedItem(key, b"body") for key in ("n:a", "n:b"))
+    writing = enqueue(EnqueueRequest("n:%w:q", items, (), b"-nonce--", 0, 60_000, 9, 1, 1.0, TIMEOUTS, 0.0))
+    assert subject_of(writing) == Subject(OperationName.ENQUEUE, ("n:a", "n:b"))
+    again = replay(ReplayRequest("n:%w:q", 1, "n:a", (), b"-nonce--", TIMEOUTS, 0.0))
+    assert subject_of(again) == Subject(OperationName.ENQUEUE, ("n:a",))
+    results = [result_of(outcome, ()) for outcome in (Queued((1,)), Queued((1,), is_told=False), Parted(2))]
+    assert results == [Result.STORED, Result.PENDING, Result.REFUSED]
