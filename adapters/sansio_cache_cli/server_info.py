@@ -7,6 +7,8 @@ from typing import Any
 
 import attrs
 
+from sansio_cache_redis.facts import info_fields
+
 
 @attrs.frozen
 class ServerInfo:
@@ -23,8 +25,7 @@ class ServerInfo:
         """Read a reply; None where it is none, as where the user may not ask."""
         if not isinstance(reply, bytes):
             return None
-        lines = reply.decode(errors="replace").splitlines()
-        return cls(dict(line.split(":", 1) for line in lines if ":" in line))
+        return cls(info_fields(reply))
 
     def text(self, name: str) -> str:
         """A field, empty where it is not there."""

@@ -97,7 +97,7 @@ class Facts:
 
 def facts_from(hello: Any, info: Any, commands: Any = None) -> Facts:
     """The facts in replies to HELLO, `INFO` and COMMAND INFO. Never raises: what is refused is unknown."""
-    greeted, told = _pairs(hello), _lines(info)
+    greeted, told = _pairs(hello), info_fields(info)
     # Valkey gives a redis_version for compatibility's sake; its own tells the truth.
     name = "Valkey" if "valkey_version" in told or greeted.get("server") == "valkey" else "Redis"
     version = told.get("valkey_version") or greeted.get("version") or told.get("redis_version") or ""
@@ -154,7 +154,8 @@ def _pairs(reply: Any) -> Mapping[str, str]:
     return {}
 
 
-def _lines(reply: Any) -> Mapping[str, str]:
+def info_fields(reply: Any) -> Mapping[str, str]:
+    """The fields in a reply to INFO, by name; none where it is refused. Never raises."""
     if isinstance(reply, bytes):
         lines = reply.decode(errors="replace").splitlines()
         return dict(line.split(":", 1) for line in lines if ":" in line)

@@ -19,6 +19,7 @@ from sansio_cache.cell import NO_GRANT
 from sansio_cache.config import RedisConfig
 from sansio_cache.health import Health
 from sansio_cache_redis.calls import TIME, Args, number
+from sansio_cache_redis.facts import info_fields
 from sansio_cache_redis.reasons import said
 from sansio_cache_redis.replies import tell_time
 from sansio_cache_redis.scripts import ACQUIRE, RELEASE, RENEW
@@ -86,7 +87,7 @@ def judge(asked: Sequence[tuple[str, Args]], replies: Sequence[Any], max_value_b
     )
     for (purpose, args), reply in zip(asked, replies, strict=True):
         if args[0] == b"INFO":
-            facts.update(_facts(reply))  # nothing depends on it, so a refusal is no problem
+            facts.update(info_fields(reply))  # nothing depends on it, so a refusal is no problem
         elif isinstance(reply, Exception) and not isinstance(reply, NoScriptError):
             name = args[0].decode()
             problems.append(f"{name} is refused ({said(reply)}): {purpose} will not work")
@@ -202,12 +203,3 @@ def _version(facts: Mapping[str, str]) -> tuple[str, tuple[int, ...] | None]:
             numbers = facts[field].split(".")
             return f"{name} {facts[field]}", tuple(int(n) for n in numbers[:2] if n.isdecimal())
     return "", None
-
-
-def _facts(reply: Any) -> Mapping[str, str]:
-    if isinstance(reply, bytes):
-        lines = reply.decode(errors="replace").splitlines()
-        return dict(line.split(":", 1) for line in lines if ":" in line)
-    if isinstance(reply, Mapping):  # a client of the user's has parsed it
-        return {str(name): str(value) for name, value in reply.items()}
-    return {}
