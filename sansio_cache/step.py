@@ -382,16 +382,6 @@ def unavailable(failure: StoreFailed) -> Unavailable:
     return Unavailable(failure.kind, failure.reason, failure.cause)
 
 
-def unknown(failure: StoreFailed, *, was_unsure: bool) -> Unknown | Unavailable:
-    """The outcome of an operation whose last attempt failed: whether it was done is to be known.
-
-    It is not where that attempt may have been done, or one before it, of which nobody was sure.
-    """
-    if failure.kind.is_refusal and not was_unsure:
-        return unavailable(failure)
-    return Unknown(failure.kind, failure.reason, failure.cause)
-
-
 def evolve(value: T, **changes: Any) -> T:
     """The same value with some fields changed, be it a struct or an attrs class."""
     change: Any = structs.replace if isinstance(value, Struct) else attrs.evolve
@@ -431,3 +421,28 @@ class AsksStore:
         if budget is None:
             return None
         return evolve(self, budget=budget).ask(StoreErrored(failure.kind, failure.part))
+
+
+class AsksOnce(AsksStore):
+    """What states have in common whose command must not be done twice: they know whether it may have been.
+
+    Not a state of its own: the classes that derive from it declare the fields `budget` and `is_unsure`.
+    """
+
+    __slots__ = ()
+    is_unsure: bool
+    """Whether an attempt was made of which nobody knows what came of it."""
+
+    def retry(self, failure: StoreFailed) -> Step | None:
+        """The same command once more, which knows of this attempt; or None, as for others."""
+        unsure = evolve(self, is_unsure=self.is_unsure or not failure.kind.is_refusal)
+        return AsksStore.retry(unsure, failure)
+
+    def unknown(self, failure: StoreFailed) -> Unknown | Unavailable:
+        """The outcome where the last attempt has failed: whether it was done is to be known.
+
+        It is not where that attempt may have been done, or one before it, of which nobody was sure.
+        """
+        if failure.kind.is_refusal and not self.is_unsure:
+            return unavailable(failure)
+        return Unknown(failure.kind, failure.reason, failure.cause)

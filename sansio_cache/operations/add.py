@@ -61,6 +61,7 @@ from sansio_cache.operations.set_many import Item
 from sansio_cache.step import (
     Abandoned,
     Added,
+    AsksOnce,
     AsksStore,
     Outcome,
     Refused,
@@ -72,7 +73,6 @@ from sansio_cache.step import (
     gave_up,
     unavailable,
     unexpected,
-    unknown,
 )
 from sansio_cache.tags import tag_keys
 
@@ -253,7 +253,7 @@ class AddWaiting:
 
 
 @attrs.frozen
-class AddFilling(AsksStore):
+class AddFilling(AsksOnce):
     """Waits for the value to be stored.
 
     Next: AddFilling | AddReleasing | done
@@ -286,10 +286,9 @@ class AddFilling(AsksStore):
             case CellsFilled():
                 raise unexpected(self, event)
             case StoreFailed(now_s=now_s):
-                unsure = evolve(self, is_unsure=self.is_unsure or not event.kind.is_refusal)
-                if (again := unsure.retry(event)) is not None:
+                if (again := self.retry(event)) is not None:
                     return again
-                outcome = unknown(event, was_unsure=self.is_unsure)
+                outcome = self.unknown(event)
                 if isinstance(outcome, Unknown):
                     return request.end(outcome, now_s, *gave_up(event))
                 budget = request.timeouts.from_now(now_s)

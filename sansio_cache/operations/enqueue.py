@@ -63,6 +63,7 @@ from sansio_cache.operations.invalidate import void
 from sansio_cache.queues import hold_of
 from sansio_cache.step import (
     Abandoned,
+    AsksOnce,
     AsksStore,
     Outcome,
     Parted,
@@ -77,7 +78,6 @@ from sansio_cache.step import (
     gave_up,
     unavailable,
     unexpected,
-    unknown,
 )
 
 
@@ -222,7 +222,7 @@ def _end(request: EnqueueRequest, left: Left, outcome: Outcome, now_s: float, *n
 
 
 @attrs.frozen
-class EnqueueAppending(AsksStore):
+class EnqueueAppending(AsksOnce):
     """Waits for the writes to be queued.
 
     Next: EnqueueAppending | EnqueueRemoving | EnqueueWaiting | InvalidateDeleting | done
@@ -256,10 +256,9 @@ class EnqueueAppending(AsksStore):
             case EntriesAppended():
                 raise unexpected(self, event)
             case StoreFailed(now_s=now_s):
-                unsure = evolve(self, is_unsure=self.is_unsure or not event.kind.is_refusal)
-                if (again := unsure.retry(event)) is not None:
+                if (again := self.retry(event)) is not None:
                     return again
-                outcome = unknown(event, was_unsure=self.is_unsure)
+                outcome = self.unknown(event)
                 if isinstance(outcome, Unknown):
                     return _remove(request, request.gone, outcome, now_s, *gave_up(event))
                 return _end(request, self.left, outcome, now_s, *gave_up(event))
@@ -417,7 +416,7 @@ def replay(request: ReplayRequest) -> Step:
 
 
 @attrs.frozen
-class EnqueueReplaying(AsksStore):
+class EnqueueReplaying(AsksOnce):
     """Waits for a letter to be queued anew.
 
     Next: EnqueueReplaying | EnqueueRemoving | InvalidateDeleting | done
@@ -452,10 +451,9 @@ class EnqueueReplaying(AsksStore):
             case EntriesAppended():
                 raise unexpected(self, event)
             case StoreFailed(now_s=now_s):
-                unsure = evolve(self, is_unsure=self.is_unsure or not event.kind.is_refusal)
-                if (again := unsure.retry(event)) is not None:
+                if (again := self.retry(event)) is not None:
                     return again
-                outcome = unknown(event, was_unsure=self.is_unsure)
+                outcome = self.unknown(event)
                 if isinstance(outcome, Unknown):
                     return _remove(request, gone, outcome, now_s, *gave_up(event))
                 return request.end(outcome, now_s, *gave_up(event))

@@ -50,6 +50,7 @@ from sansio_cache.operations.invalidate import void
 from sansio_cache.operations.set_many import Item
 from sansio_cache.step import (
     Abandoned,
+    AsksOnce,
     AsksStore,
     Outcome,
     Refused,
@@ -61,7 +62,6 @@ from sansio_cache.step import (
     gave_up,
     unavailable,
     unexpected,
-    unknown,
 )
 
 
@@ -160,7 +160,7 @@ class SwapLooking(AsksStore):
 
 
 @attrs.frozen
-class SwapSwapping(AsksStore):
+class SwapSwapping(AsksOnce):
     """Waits for the value to be replaced.
 
     Next: SwapSwapping | InvalidateDeleting | done
@@ -189,10 +189,9 @@ class SwapSwapping(AsksStore):
             case CellSwapped(now_s=now_s, version=version):
                 return request.end(Swapped(version), now_s, Stored(request.key))
             case StoreFailed(now_s=now_s):
-                unsure = evolve(self, is_unsure=self.is_unsure or not event.kind.is_refusal)
                 failed = InvalidationFailed((request.key,), was_tried=False)
-                outcome = unknown(event, was_unsure=self.is_unsure)
-                return unsure.retry(event) or request.end(outcome, now_s, *gave_up(event), failed)
+                outcome = self.unknown(event)
+                return self.retry(event) or request.end(outcome, now_s, *gave_up(event), failed)
             case Interrupted(now_s=now_s):
                 return void((request.key,), request.timeouts, now_s)
             case _:

@@ -42,7 +42,7 @@ from sansio_cache.operations.set_many import Item
 from sansio_cache.operations.swap import SwapRequest
 from sansio_cache.step import (
     Abandoned,
-    AsksStore,
+    AsksOnce,
     Looked,
     Missing,
     NotANumber,
@@ -57,7 +57,6 @@ from sansio_cache.step import (
     evolve,
     gave_up,
     unexpected,
-    unknown,
 )
 
 
@@ -209,7 +208,7 @@ class UpdateComputing:
 
 
 @attrs.frozen
-class UpdateSwapping(AsksStore):
+class UpdateSwapping(AsksOnce):
     """Waits for the value to be replaced.
 
     Next: UpdateSwapping | UpdatePausing | done
@@ -245,9 +244,8 @@ class UpdateSwapping(AsksStore):
             case CellSwapped(now_s=now_s):
                 return request.end(self.outcome, now_s, Stored(request.key))
             case StoreFailed(now_s=now_s):
-                unsure = evolve(self, is_unsure=self.is_unsure or not event.kind.is_refusal)
-                outcome = unknown(event, was_unsure=self.is_unsure)
-                return unsure.retry(event) or request.end(outcome, now_s, *gave_up(event))
+                outcome = self.unknown(event)
+                return self.retry(event) or request.end(outcome, now_s, *gave_up(event))
             case Interrupted():
                 return ended(Abandoned())
             case _:
