@@ -16,11 +16,7 @@ from typing import Any, Final, Generic, Protocol, TypeVar
 from msgspec import Struct
 
 from sansio_cache.budget import StoreTimeouts
-from sansio_cache.changes import (
-    Distrusted,
-    Suspected,
-    Trusted,
-)
+from sansio_cache.changes import Distrusted, Suspected, Trusted
 from sansio_cache.commands import (
     AcquireLease,
     AcquireLeases,
@@ -32,10 +28,7 @@ from sansio_cache.commands import (
     ShareLoad,
     Sleep,
 )
-from sansio_cache.coordinator import (
-    Coordinator,
-    without_store,
-)
+from sansio_cache.coordinator import Coordinator, without_store
 from sansio_cache.errors import CacheClosedError
 from sansio_cache.events import (
     Computed,

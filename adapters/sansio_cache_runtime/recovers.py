@@ -11,13 +11,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 
 from sansio_cache.budget import StoreTimeouts
-from sansio_cache.changes import (
-    StoreReplaced,
-)
+from sansio_cache.changes import StoreReplaced
 from sansio_cache.commands import AcquireLeases, Sleep, StoreCommand
-from sansio_cache.coordinator import (
-    Coordinator,
-)
+from sansio_cache.coordinator import Coordinator
 from sansio_cache.notices import StoreChanged
 from sansio_cache.part import Recovery
 from sansio_cache.single_flight import Ticket
@@ -40,15 +36,8 @@ class Recovers(ABC):
 
     def _watch_soon(self) -> None:
         """Look now and then whether the store is the one that was written to, unless somebody does."""
-        ticket = self._coordinator.ticket()
-        try:
-            with self._lock:
-                look = self._coordinator.begin_watch(ticket, self._timeouts, self._clock())
-            if look is not None and (self._is_closed or not self._start_recovery(look)):
-                self._give_up(ticket)  # the next write tries again
-        except BaseException:
-            self._give_up(ticket)
-            raise
+        coordinator = self._coordinator
+        self._begin_soon(lambda ticket: coordinator.begin_watch(ticket, self._timeouts, self._clock()))
 
     def _opened(self, part: str, is_another: bool) -> None:
         """A connection to a part of the store has opened, which another store may answer for by now."""
@@ -65,14 +54,17 @@ class Recovers(ABC):
 
     def _recover_soon(self) -> None:
         """See to a part of the store that needs it, unless somebody does."""
+        begin = self._coordinator.begin_recovery
+        self._begin_soon(lambda ticket: begin(ticket, self._timeouts, self._clock(), self._seed()))
+
+    def _begin_soon(self, begin: Callable[[Ticket], Recovery | None]) -> None:
+        """Have what begins, if anything does, run in the background."""
         ticket = self._coordinator.ticket()
         try:
             with self._lock:
-                recovery = self._coordinator.begin_recovery(
-                    ticket, self._timeouts, self._clock(), self._seed()
-                )
+                recovery = begin(ticket)
             if recovery is not None and (self._is_closed or not self._start_recovery(recovery)):
-                self._give_up(ticket)  # the next notice tries again
+                self._give_up(ticket)  # the next notice, or write, tries again
         except BaseException:
             self._give_up(ticket)
             raise
