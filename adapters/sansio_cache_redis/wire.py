@@ -135,7 +135,6 @@ _LARGE_BYTES: Final = 16_384
 """A value that is larger goes with the script's text, which is next to nothing beside it. With the digest it
 would have to be sent twice where the server does not know that."""
 _MODES: Final = {mode: mode.value.encode() for mode in Mode}
-_PLAIN: Final = (bytes, type(None))
 
 
 def longest_cell_bytes(max_value_bytes: int) -> int:
@@ -293,7 +292,7 @@ def _decode(  # noqa: C901 - one case a command
             parts, versions = _and_versions(replies, len(tags), clock.floor_us)
             parts = (parts,) if clock.is_cluster else parts
             floor_us = clock.floor_us
-            plain = () if floor_us else _PLAIN
+            plain = clock.plain
             stored = [
                 each if type(each) in plain else stored_from(each, floor_us)
                 for part in parts
