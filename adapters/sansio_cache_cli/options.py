@@ -27,12 +27,8 @@ def add_url(parser: argparse.ArgumentParser) -> None:
 
 def add_timeout(parser: argparse.ArgumentParser) -> None:
     """`--timeout`."""
-    parser.add_argument(
-        "--timeout",
-        type=seconds(0.05, 600),
-        default=5.0,
-        metavar="S",
-        help="seconds that the server may take for an answer (default: 5)",
+    add_number(
+        parser, "--timeout", seconds(0.05, 600), 5.0, "S", "seconds that the server may take for an answer"
     )
 
 
@@ -53,23 +49,31 @@ def add_json(parser: argparse.ArgumentParser, what: str = "one JSON object") -> 
     parser.add_argument("--json", action="store_true", help=f"print {what}, for programs")
 
 
+def add_number(
+    to: argparse._ActionsContainer,
+    flag: str,
+    kind: Callable[[str], float],
+    default: float,
+    metavar: str,
+    about: str,
+) -> None:
+    """An argument that is a number: `about` says what it is, and its default stands behind that."""
+    shown = f"{default:g}" if isinstance(default, float) else default
+    to.add_argument(flag, type=kind, default=default, metavar=metavar, help=f"{about} (default: {shown})")
+
+
 def add_sample(parser: argparse.ArgumentParser) -> None:
     """How many keys are looked at."""
-    parser.add_argument(
+    add_number(
+        parser,
         "--sample",
-        type=whole(1, 100_000_000),
-        default=10_000,
-        metavar="N",
-        help="keys of the namespace to look into, the first that SCAN finds, which is in no order; "
-        "whether a key has a time to live is asked of all (default: 10000)",
+        whole(1, 100_000_000),
+        10_000,
+        "N",
+        "keys of the namespace to look into, the first that SCAN finds, which is in no order; "
+        "whether a key has a time to live is asked of all",
     )
-    parser.add_argument(
-        "--seconds",
-        type=seconds(0.1, 3600),
-        default=10.0,
-        metavar="S",
-        help="seconds to go through keys at most (default: 10)",
-    )
+    add_number(parser, "--seconds", seconds(0.1, 3600), 10.0, "S", "seconds to go through keys at most")
 
 
 def whole(low: int, high: int) -> Callable[[str], int]:

@@ -38,19 +38,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="what is on the server must stay: queues of writes, sessions. A policy that evicts, and a "
         "server that does not write to disk, are problems then",
     )
-    parser.add_argument(
+    given.add_number(
+        parser,
         "--most-clock-offset",
-        type=given.seconds(0.001, 86_400),
-        default=1.0,
-        metavar="S",
-        help="seconds that the server's clock may differ from this machine's (default: 1)",
+        given.seconds(0.001, 86_400),
+        1.0,
+        "S",
+        "seconds that the server's clock may differ from this machine's",
     )
-    parser.add_argument(
+    given.add_number(
+        parser,
         "--least-hit-rate",
-        type=given.percent,
-        default=0.0,
-        metavar="PERCENT",
-        help="a lower hit rate of the server is a problem (default: 0)",
+        given.percent,
+        0.0,
+        "PERCENT",
+        "a lower hit rate of the server is a problem",
     )
     given.add_sample(parser)
     given.add_timeout(parser)

@@ -27,15 +27,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "entity", metavar="MODULE:ENTITY", help="where the entity is, to be imported from here"
     )
-    parser.add_argument(
-        "--workers", type=int, default=1, metavar="N", help="consumers in this process (default: 1)"
-    )
-    parser.add_argument(
+    given.add_number(parser, "--workers", int, 1, "N", "consumers in this process")
+    given.add_number(
+        parser,
         "--drain",
-        type=given.seconds(0, 86_400),
-        default=10.0,
-        metavar="S",
-        help="seconds to wait at the end for what is queued (default: 10)",
+        given.seconds(0, 86_400),
+        10.0,
+        "S",
+        "seconds to wait at the end for what is queued",
     )
     given.add_json(parser)
 

@@ -45,13 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--runtime", choices=_RUNTIMES, default="threads", help="what readers run on (default: threads)"
     )
-    parser.add_argument(
-        "--readers",
-        type=given.whole(1, 200),
-        default=40,
-        metavar="N",
-        help="how many ask at once (default: 40)",
-    )
+    given.add_number(parser, "--readers", given.whole(1, 200), 40, "N", "how many ask at once")
     parser.add_argument(
         "--processes",
         type=given.whole(1, 16),
@@ -60,27 +54,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     given.add_json(parser)
     size = parser.add_argument_group("size of the job")
-    size.add_argument(
-        "--rows",
-        type=given.whole(8, 10_000_000),
-        default=300_000,
-        metavar="N",
-        help="orders in the database (default: 300000)",
-    )
-    size.add_argument(
+    given.add_number(size, "--rows", given.whole(8, 10_000_000), 300_000, "N", "orders in the database")
+    given.add_number(
+        size,
         "--requests",
-        type=given.whole(1, 100_000),
-        default=150,
-        metavar="N",
-        help="requests of each reader in a phase; a 30th of it without a cache. No phase takes longer "
-        "than 10 s (default: 150)",
+        given.whole(1, 100_000),
+        150,
+        "N",
+        "requests of each reader in a phase; a 30th of it without a cache. No phase takes longer than 10 s",
     )
-    size.add_argument(
+    given.add_number(
+        size,
         "--ttl",
-        type=given.seconds(0.05, 10),
-        default=0.5,
-        metavar="S",
-        help="seconds that entries live in the phases where they expire (default: 0.5)",
+        given.seconds(0.05, 10),
+        0.5,
+        "S",
+        "seconds that entries live in the phases where they expire",
     )
 
 

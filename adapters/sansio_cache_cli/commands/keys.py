@@ -25,13 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     given.add_url(parser)
     given.add_namespace(parser)
-    parser.add_argument(
-        "--most",
-        type=given.whole(1, 100_000_000),
-        default=1_000,
-        metavar="N",
-        help="keys to list at most (default: 1000)",
-    )
+    given.add_number(parser, "--most", given.whole(1, 100_000_000), 1_000, "N", "keys to list at most")
     parser.add_argument(
         "--internal", action="store_true", help="list the cache's own records as well: tags, locks, variants"
     )

@@ -35,48 +35,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--allow-remote", action="store_true", help="ask another machine than this one: one of your own"
     )
-    parser.add_argument(
-        "--callers",
-        type=given.whole(1, 200),
-        default=32,
-        metavar="N",
-        help="threads that ask at once (default: 32)",
+    given.add_number(parser, "--callers", given.whole(1, 200), 32, "N", "threads that ask at once")
+    given.add_number(
+        parser, "--requests", given.whole(1, 1_000_000), 100_000, "N", "requests in all, at most"
     )
-    parser.add_argument(
-        "--requests",
-        type=given.whole(1, 1_000_000),
-        default=100_000,
-        metavar="N",
-        help="requests in all, at most (default: 100000)",
+    given.add_number(parser, "--seconds", given.seconds(0.1, 300), 10.0, "S", "how long at most")
+    given.add_number(
+        parser, "--keys", given.whole(1, 100_000), 20, "N", "entries that are asked for, by chance"
     )
-    parser.add_argument(
-        "--seconds",
-        type=given.seconds(0.1, 300),
-        default=10.0,
-        metavar="S",
-        help="how long at most (default: 10)",
-    )
-    parser.add_argument(
-        "--keys",
-        type=given.whole(1, 100_000),
-        default=20,
-        metavar="N",
-        help="entries that are asked for, by chance (default: 20)",
-    )
-    parser.add_argument(
+    given.add_number(
+        parser,
         "--ttl",
-        type=given.seconds(0.05, 3600),
-        default=1.0,
-        metavar="S",
-        help="seconds that an entry lives; 10 to 20 %% are added (default: 1)",
+        given.seconds(0.05, 3600),
+        1.0,
+        "S",
+        "seconds that an entry lives; 10 to 20 %% are added",
     )
-    parser.add_argument(
-        "--load-ms",
-        type=given.whole(0, 10_000),
-        default=20,
-        metavar="MS",
-        help="milliseconds that a load takes (default: 20)",
-    )
+    given.add_number(parser, "--load-ms", given.whole(0, 10_000), 20, "MS", "milliseconds that a load takes")
     given.add_json(parser)
 
 

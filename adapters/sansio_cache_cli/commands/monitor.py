@@ -35,13 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     given.add_url(parser)
     given.add_namespace(parser)
-    parser.add_argument(
-        "--seconds",
-        type=given.seconds(0.1, 3600),
-        default=30.0,
-        metavar="S",
-        help="how long (default: 30)",
-    )
+    given.add_number(parser, "--seconds", given.seconds(0.1, 3600), 30.0, "S", "how long")
     parser.add_argument(
         "--most", type=given.whole(1, 10**9), metavar="N", help="events to show at most (default: all)"
     )

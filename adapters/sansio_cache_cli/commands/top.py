@@ -25,13 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `top`."""
     given.add_url(parser)
     given.add_namespace(parser)
-    parser.add_argument(
-        "--interval",
-        type=given.seconds(0.2, 60),
-        default=2.0,
-        metavar="S",
-        help="seconds between two looks (default: 2)",
-    )
+    given.add_number(parser, "--interval", given.seconds(0.2, 60), 2.0, "S", "seconds between two looks")
     parser.add_argument(
         "--count",
         type=given.whole(1, 1_000_000),
