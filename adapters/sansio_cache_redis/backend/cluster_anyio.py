@@ -24,7 +24,6 @@ from sansio_cache_redis.backend.cluster_base import BEHIND_ASKING, ClusterBase, 
 from sansio_cache_redis.connections.cluster_settings import ClusterSettings, settings_of_seed
 from sansio_cache_redis.connections.multiplexed import Gathering
 from sansio_cache_redis.connections.opener import StartThread
-from sansio_cache_redis.topology.cluster import Cluster
 from sansio_cache_redis.topology.scatter import Piece
 from sansio_cache_redis.topology.single import SingleServer
 from sansio_cache_runtime.anyio.event import LoopEvent
@@ -155,5 +154,4 @@ def make_cluster_backend_in_running_loop(
             config, server, clock, node.dialect, None, node.where, node.address, node.on_failure
         )
 
-    cluster = Cluster(settings.seeds, settings.address_map)
-    return ClusterBackend(config, settings, cluster, make_node, start_thread, clock, reach_running_loop())
+    return ClusterBackend(config, settings, make_node, start_thread, clock, reach_running_loop())

@@ -100,7 +100,6 @@ class ClusterBase(Generic[N]):
     Args:
         config: Of the cache.
         settings: How the cluster is reached.
-        cluster: What is known of it.
         make_node: Makes the backend of a node.
         start_thread: Starts the threads that fetch the map and that listen.
         clock: The local monotonic clock, in seconds.
@@ -111,7 +110,6 @@ class ClusterBase(Generic[N]):
         self,
         config: CacheConfig,
         settings: ClusterSettings,
-        cluster: Cluster,
         make_node: Callable[[NodeSettings], N],
         start_thread: StartThread,
         clock: Callable[[], float],
@@ -124,7 +122,8 @@ class ClusterBase(Generic[N]):
         """The same for those who are told of commands."""
         self.is_out: Callable[[str], bool] = _is_never
         """Whether a part is known not to serve. A cache says so; then nobody waits for it."""
-        self.cluster = cluster
+        self.cluster = cluster = Cluster(settings.seeds, settings.address_map)
+        """What is known of it."""
         self._config = config
         self._make_node = make_node
         self._clock = clock

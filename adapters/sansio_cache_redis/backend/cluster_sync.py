@@ -24,7 +24,6 @@ from sansio_cache_redis.connections.opener import StartThread
 from sansio_cache_redis.connections.scattering import SLICE_S, ScatteringConnections
 from sansio_cache_redis.connections.threads import ThreadsConnections
 from sansio_cache_redis.reading import Again
-from sansio_cache_redis.topology.cluster import Cluster
 from sansio_cache_redis.topology.scatter import Piece
 from sansio_cache_redis.topology.single import SingleServer
 from sansio_cache_redis.wire import encode
@@ -206,5 +205,4 @@ def make_cluster_backend(
             config, server, clock, node.dialect, None, node.where, node.address, node.on_failure
         )
 
-    cluster = Cluster(settings.seeds, settings.address_map)
-    return ClusterBackend(config, settings, cluster, make_node, start_thread, clock, lambda close: close())
+    return ClusterBackend(config, settings, make_node, start_thread, clock, lambda close: close())
