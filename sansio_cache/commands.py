@@ -11,8 +11,9 @@ All of them are idempotent in effect, so that an attempt whose fate is unknown m
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import Enum
-from typing import Any
+from typing import Any, Final
 
 from msgspec import Struct
 
@@ -546,3 +547,34 @@ StoreCommand = (
     | QueueCommand
 )
 Command = StoreCommand | Compute | ComputeMany | ShareLoad | Sleep
+
+_OF_ONE_KEY: Final = (ReadCell, InspectCell, AcquireLease, ClaimCell, SwapCell, TouchCell, TakeLock)
+OF_KEYS: Final = (ReadCells, HoldCells, DeleteKeys, ExpireCells)
+"""Those that are about `keys`."""
+CAPTURING: Final = (AcquireLease, AcquireLeases, HoldCells, ClaimCell, TouchCell)
+"""Those with a `capture`."""
+
+
+def keys_and_tags(command: StoreCommand) -> tuple[Sequence[str], tuple[str, ...]]:
+    """The keys of the cells that a command is about, and those of the tags that it reads or captures."""
+    keys: Sequence[str] = ()
+    tags: tuple[str, ...] = ()
+    if isinstance(command, _OF_ONE_KEY):
+        keys = (command.key,)
+    elif isinstance(command, OF_KEYS):
+        keys = command.keys
+    elif isinstance(command, AcquireLeases):
+        keys = [each.key for each in command.lease_requests]
+    elif isinstance(command, FillCells):
+        keys = [each.key for each in command.fills]
+    elif isinstance(command, RenewLeases | ReleaseLeases):
+        keys = [each.key for each in command.leases]
+    elif isinstance(command, FreeLock):
+        keys = (command.lock.key,)
+    elif isinstance(command, QueueCommand):
+        keys = (command.root,)  # the part in braces is that of all keys of the partition
+    if isinstance(command, ReadCell | ReadCells | ReadTags | FillCells):
+        tags = command.tags
+    elif isinstance(command, CAPTURING):
+        tags = command.capture.tags
+    return keys, tags

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from sansio_cache.commands import ReadCell, StoreCommand
+from sansio_cache.commands import ReadCell, StoreCommand, keys_and_tags
 from sansio_cache.events import StoreEvent, StoreFailed
 from sansio_cache.notices import StoreAsked
 from sansio_cache_runtime.subscribers import Subscribers
@@ -53,20 +53,11 @@ class Observed:
         if isinstance(event, StoreFailed):
             failure, part = event.kind, event.part
         else:
-            part = self._part_of(command.key if isinstance(command, ReadCell) else _key_of(command))
+            keys = (command.key,) if isinstance(command, ReadCell) else keys_and_tags(command)[0]
+            part = self._part_of(keys[0] if keys else "")
         words = self._words(command)
         self._tell(StoreAsked(type(command).__name__, words, took_s, part, failure, *self._address))
 
 
 def _no_words(command: StoreCommand) -> tuple[str, ...]:  # noqa: ARG001
     return ()
-
-
-def _key_of(command: Any) -> str:
-    """A key that a command is about, by which its part is found."""
-    for name in ("key", "keys", "leases", "lease_requests", "fills"):
-        found = getattr(command, name, None)
-        if found:
-            first = found if isinstance(found, str) else found[0]
-            return first if isinstance(first, str) else str(getattr(first, "key", ""))
-    return ""

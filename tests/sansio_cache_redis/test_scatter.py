@@ -29,11 +29,12 @@ from sansio_cache.commands import (
     SwapCell,
     TakeLock,
     TouchCell,
+    keys_and_tags,
 )
 from sansio_cache.events import FailureKind, LeaseGranted, StoreFailed
 from sansio_cache.memory_store import MemoryStore
 from sansio_cache.queues import hold_of, lease_of, root_of, stream_of
-from sansio_cache_redis.topology.scatter import gather, keys_and_tags, scatter
+from sansio_cache_redis.topology.scatter import gather, scatter
 from sansio_cache_redis.topology.slots import slot_of
 
 NODES = ("a", "b", "c")

@@ -18,6 +18,8 @@ from msgspec.structs import replace
 
 from sansio_cache.cell import GRANT_BYTES, NONCE_BYTES, UNREACHED
 from sansio_cache.commands import (
+    CAPTURING,
+    OF_KEYS,
     AcquireLease,
     AcquireLeases,
     Capture,
@@ -25,19 +27,15 @@ from sansio_cache.commands import (
     DeleteKeys,
     ExpireCells,
     FillCells,
-    FreeLock,
     HoldCells,
-    InspectCell,
-    QueueCommand,
     ReadCell,
     ReadCells,
     ReadTags,
     ReleaseLeases,
     RenewLeases,
     StoreCommand,
-    SwapCell,
-    TakeLock,
     TouchCell,
+    keys_and_tags,
 )
 from sansio_cache.events import (
     CellsExpired,
@@ -57,9 +55,6 @@ from sansio_cache.events import (
 T = TypeVar("T")
 
 Captures = AcquireLease | AcquireLeases | HoldCells | ClaimCell | TouchCell
-_CAPTURES: Final = (AcquireLease, AcquireLeases, HoldCells, ClaimCell, TouchCell)
-_OF_ONE_KEY: Final = (ReadCell, InspectCell, AcquireLease, ClaimCell, SwapCell, TouchCell, TakeLock)
-_OF_KEYS: Final = (ReadCells, HoldCells, DeleteKeys, ExpireCells)
 
 
 @attrs.frozen
@@ -77,31 +72,6 @@ class Piece:
     command: StoreCommand
     keys: tuple[int, ...]
     tags: tuple[int, ...]
-
-
-def keys_and_tags(command: StoreCommand) -> tuple[Sequence[str], tuple[str, ...]]:
-    """The keys of the cells that a command is about, and those of the tags that it reads or captures."""
-    keys: Sequence[str] = ()
-    tags: tuple[str, ...] = ()
-    if isinstance(command, _OF_ONE_KEY):
-        keys = (command.key,)
-    elif isinstance(command, _OF_KEYS):
-        keys = command.keys
-    elif isinstance(command, AcquireLeases):
-        keys = [each.key for each in command.lease_requests]
-    elif isinstance(command, FillCells):
-        keys = [each.key for each in command.fills]
-    elif isinstance(command, RenewLeases | ReleaseLeases):
-        keys = [each.key for each in command.leases]
-    elif isinstance(command, FreeLock):
-        keys = (command.lock.key,)
-    elif isinstance(command, QueueCommand):
-        keys = (command.root,)  # the part in braces is that of all keys of the partition
-    if isinstance(command, ReadCell | ReadCells | ReadTags | FillCells):
-        tags = command.tags
-    elif isinstance(command, _CAPTURES):
-        tags = command.capture.tags
-    return keys, tags
 
 
 def scatter(command: StoreCommand, address_of: Callable[[str], str]) -> list[Piece]:
@@ -135,12 +105,12 @@ def _part(command: StoreCommand, keys: Sequence[int], tags: Iterable[str]) -> St
     changes: dict[str, Any] = {}
     if isinstance(command, ReadCell | ReadCells | FillCells):
         changes["tags"] = named
-    elif isinstance(command, _CAPTURES):
+    elif isinstance(command, CAPTURING):
         capture = Capture(named, command.capture.ttl_ms)
         if not keys:
             return HoldCells((), command.nonce, 0, command.timeout_s, capture)
         changes["capture"] = capture
-    if isinstance(command, _OF_KEYS):
+    if isinstance(command, OF_KEYS):
         changes["keys"] = tuple(command.keys[each] for each in keys)
     elif isinstance(command, AcquireLeases):
         changes["lease_requests"] = tuple(command.lease_requests[each] for each in keys)

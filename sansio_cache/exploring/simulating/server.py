@@ -7,7 +7,7 @@ judged as the explorer judges it (S2, S3, S5, S13): by what was there before and
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Final
 
@@ -19,9 +19,7 @@ from sansio_cache.commands import (
     AcquireLeases,
     ClaimCell,
     DeleteKeys,
-    ExpireCells,
     FillCells,
-    FreeLock,
     HoldCells,
     InspectCell,
     Ping,
@@ -35,6 +33,7 @@ from sansio_cache.commands import (
     SwapCell,
     TakeLock,
     TouchCell,
+    keys_and_tags,
 )
 from sansio_cache.events import CellSwapped, FailureKind, HoldsTaken, StoreEvent, StoreFailed
 from sansio_cache.exploring.configuration import Configuration
@@ -58,36 +57,6 @@ COPY_EVERY_S: Final = 0.5
 """How often what the server holds is copied, to come back later."""
 LOST_S: Final = LIFE_S + MAX_LEASE_S + LEASE_S
 """How long what a failover has lost may show (S1f)."""
-
-
-def keys_of(command: StoreCommand) -> Iterator[str]:
-    """All keys that a command is about, tags included."""
-    match command:
-        case FillCells(fills=fills, tags=tags):
-            yield from (fill.key for fill in fills)
-            yield from tags
-        case ReleaseLeases(leases=leases) | RenewLeases(leases=leases):
-            yield from (lease.key for lease in leases)
-        case AcquireLeases(lease_requests=lease_requests, capture=capture):
-            yield from (each.key for each in lease_requests)
-            yield from capture.tags
-        case HoldCells(keys=keys, capture=capture):
-            yield from keys
-            yield from capture.tags
-        case AcquireLease(key=key, capture=capture) | ClaimCell(key=key, capture=capture):
-            yield key
-            yield from capture.tags
-        case TouchCell(key=key, capture=capture):
-            yield key
-            yield from capture.tags
-        case DeleteKeys(keys=keys) | ExpireCells(keys=keys):
-            yield from keys
-        case SwapCell(key=key) | TakeLock(key=key):
-            yield key
-        case FreeLock(lock=lock):
-            yield lock.key
-        case _:
-            return
 
 
 @attrs.define(eq=False)
@@ -176,8 +145,10 @@ class Server:
         answer(self.perform(command) if refused is None else StoreFailed(0.0, refused))
 
     def _refused(self, command: StoreCommand) -> FailureKind | None:
-        if self.denied and not isinstance(command, READS) and not self.denied.isdisjoint(keys_of(command)):
-            return FailureKind.PERMISSION
+        if self.denied and not isinstance(command, READS):
+            keys, tags = keys_and_tags(command)
+            if not self.denied.isdisjoint((*keys, *tags)):
+                return FailureKind.PERMISSION
         if self.refusal is None:
             return None
         harmless = _NO_MEMORY_NEEDED if self.refusal is FailureKind.OUT_OF_MEMORY else READS
@@ -193,7 +164,8 @@ class Server:
         kind = type(command)
         if kind in READS:
             return self.store.perform(command)
-        keys = tuple(keys_of(command))
+        cells, tags = keys_and_tags(command)
+        keys = (*cells, *tags)
         before = self._held(keys)
         event = self.store.perform(command)
         if kind in _ISSUING:

@@ -31,6 +31,7 @@ from sansio_cache.commands import (
     ReleaseLeases,
     SwapCell,
     TakeLock,
+    keys_and_tags,
 )
 from sansio_cache.coordinator import Coordinator, renewing
 from sansio_cache.events import ForeignFound
@@ -54,7 +55,6 @@ from sansio_cache.exploring.simulating.loaders import RowLoader
 from sansio_cache.exploring.simulating.oracle import Oracle, Told, Violated
 from sansio_cache.exploring.simulating.probing import version_of
 from sansio_cache.exploring.simulating.rows import COUNTER, LOCK_KEY, ROWS
-from sansio_cache.exploring.simulating.server import keys_of
 from sansio_cache.exploring.simulating.simulation import World
 from sansio_cache.exploring.simulating.timeline import Timeline
 from sansio_cache.memory_store import MemoryStore
@@ -405,6 +405,12 @@ def test_who_is_counted_once_was_counted_once(times, is_certain, is_right):
     else:
         with pytest.raises(Violated):
             judge_count(times, is_certain=is_certain)
+
+
+def keys_of(command):
+    """All that it names, tags behind the rest."""
+    keys, tags = keys_and_tags(command)
+    return (*keys, *tags)
 
 
 def test_the_keys_of_a_command_are_those_that_it_may_change():
