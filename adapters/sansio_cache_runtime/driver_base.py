@@ -203,7 +203,7 @@ class DriverBase(Recovers, Generic[E, B]):
         if tell_openings is not None:
             tell_openings(self._opened)
             coordinator.is_watchful = True
-        self.crowds = Crowds(make_event)
+        self.crowds = Crowds(lambda: self._make_event())
         self._lease_renewer: LeaseRenewerBase
         self._busy: Busy
 
