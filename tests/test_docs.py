@@ -536,8 +536,7 @@ def pictures() -> types.ModuleType:
 @pytest.fixture(scope="module")
 def drawn_machines(machines: types.ModuleType) -> dict[str, str]:
     """The picture of each machine, by its name."""
-    directives = _extension("machine_tables")
-    return {name: directives.picture_of(name) for name in machines.MACHINES}
+    return {name: machines.as_picture(name) for name in machines.MACHINES}
 
 
 def test_a_picture_of_a_machine_names_all_its_states_commands_and_ends(

@@ -2,9 +2,8 @@
 
 from typing import Any
 
-import pictures
 from docutils import nodes
-from machines import MACHINES, as_markdown, explore
+from machines import MACHINES, as_markdown, as_picture
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
@@ -12,18 +11,6 @@ from sphinx.util.docutils import SphinxDirective
 def drawn(svg: str) -> nodes.raw:
     """A picture as a part of the page."""
     return nodes.raw("", f'<figure class="drawn">{svg}</figure>', format="html")
-
-
-def picture_of(name: str) -> str:
-    """The picture of a machine."""
-    following: dict[str, list[str]] = {}
-    commands: dict[str, list[str]] = {}
-    for each in explore(name):
-        for value, found in ((each.result, following), (each.command, commands)):
-            known = found.setdefault(each.state, [])
-            if value not in known:
-                known.append(value)
-    return pictures.machine(name, following, commands)
 
 
 class MachineDirective(SphinxDirective):
@@ -40,7 +27,7 @@ class MachineDirective(SphinxDirective):
         for table in parts:
             if isinstance(table, nodes.table):
                 table["classes"].append("machine")
-        return [drawn(picture_of(name)), *parts]
+        return [drawn(as_picture(name)), *parts]
 
 
 def setup(app: Sphinx) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from typing import Any
 
 import attrs
 import msgspec
+import pictures
 from msgspec.structs import replace
 
 from sansio_cache import KeyBuilder, Policy
@@ -669,6 +670,18 @@ def as_markdown(machine: str) -> str:
             rows.append(f"| {shown} | {event} | {following} | {notices} |")
             shown = ""
     return "\n".join(rows) + "\n"
+
+
+def as_picture(machine: str) -> str:
+    """The picture of a machine's states, as SVG."""
+    following: dict[str, list[str]] = {}
+    commands: dict[str, list[str]] = {}
+    for each in explore(machine):
+        for value, found in ((each.result, following), (each.command, commands)):
+            known = found.setdefault(each.state, [])
+            if value not in known:
+                known.append(value)
+    return pictures.machine(machine, following, commands)
 
 
 def _failures_last(event: str) -> int:
