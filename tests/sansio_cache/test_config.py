@@ -75,6 +75,8 @@ def test_what_makes_no_sense_is_refused_with_a_sentence(options, message):
         ({"operation_timeout_s": math.inf}, "operation_timeout_s is a number above 0; got inf"),
         ({"attempt_timeout_s": "1"}, "attempt_timeout_s is a number above 0; got '1'"),
         ({"attempt_timeout_s": True}, "attempt_timeout_s is a number above 0; got True"),
+        ({"after_failover_s": -1}, "after_failover_s is seconds from 0 to 3600; got -1"),
+        ({"clock_skew_s": "1"}, "clock_skew_s is seconds from 0 to 3600; got '1'"),
         ({"max_connections": 0}, "max_connections is a whole number from 1; got 0"),
         (
             {"address_map": 5},
