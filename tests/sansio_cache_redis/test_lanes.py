@@ -1,5 +1,7 @@
 """Lanes: whose replies are due, what fits into a batch, and whether a server is silent or only slow."""
 
+import threading
+
 import attrs
 import pytest
 from redis import exceptions as errors
@@ -233,3 +235,41 @@ def test_a_connection_is_expected_to_be_as_far_away_as_its_first_answer():
     assert lanes[0].usual_s == 0.3
     lanes.give(lanes[1], object(), 0.1)
     assert lanes[1].usual_s == 0.3  # it is the same server, and was slower to another
+
+
+FAR_S = 1e6
+"""Later than any test waits."""
+
+
+def asleep(lane):
+    """A call that queues, and has gone to sleep for as long as it may."""
+    call = Call([PING], 0.0, FAR_S, FAR_S, 1, lane, [], turn=threading.Lock())
+    call.turn.acquire()
+    lane.queue.append(call)
+    sleeper = threading.Thread(target=call.sleep, args=(0.0,), daemon=True)
+    sleeper.start()
+    return call, sleeper
+
+
+def test_who_was_appointed_by_one_who_was_interrupted_before_it_could_wake_him_looks_by_himself(lane):
+    lane.driver = a_call(lane)
+    call, sleeper = asleep(lane)
+    lane.driver = call
+    sleeper.join(20)
+    assert not sleeper.is_alive()
+
+
+def test_who_queues_where_a_driver_was_interrupted_before_it_could_appoint_another_looks_by_himself(lane):
+    lane.driver = driver = a_call(lane)
+    _, sleeper = asleep(lane)
+    driver.is_gone = True
+    sleeper.join(20)
+    assert not sleeper.is_alive()
+
+
+def test_who_was_served_by_one_who_was_interrupted_before_it_could_wake_him_looks_by_himself(lane):
+    lane.driver = a_call(lane)
+    call, sleeper = asleep(lane)
+    call.replies = [b"PONG"]
+    sleeper.join(20)
+    assert not sleeper.is_alive()

@@ -43,6 +43,8 @@ _PART_OF_TIME: Final = 0.8
 """A batch may take so much of the time that its calls have, as far as can be told."""
 _LATE_S: Final = 0.02
 """Who wakes up so much too late waits so long once more: those who serve were held up as well."""
+_LOOK_S: Final = 0.05
+"""How often one who sleeps looks whether it was to be woken: an interrupt may have come in between."""
 UPLOAD_BYTES_PER_S: Final = 1_048_576
 """An upload may go on for as long as it is no slower."""
 FOREVER_S: Final = float("inf")
@@ -94,12 +96,22 @@ class Call(Struct, eq=False):
         self.deadline_s = self.limit_s + (wire.written_bytes - self.written_from) / UPLOAD_BYTES_PER_S
 
     def sleep(self, now_s: float) -> None:
-        """Sleep until served, or told to drive, or until the time is up. In the caller's thread."""
+        """Sleep until served, or told to drive, or until the time is up. In the caller's thread.
+
+        It looks by itself now and then: whoever was to wake it, or to appoint a driver, may have been
+        interrupted before that. It returns as well where nobody drives.
+        """
         turn = self.turn
-        if turn is None or turn.acquire(timeout=self.deadline_s - now_s):
+        if turn is None:
             return
-        if monotonic() - self.deadline_s > _LATE_S:
-            turn.acquire(timeout=_LATE_S)
+        while not turn.acquire(timeout=min(self.deadline_s - now_s, _LOOK_S)):
+            now_s = monotonic()
+            if self.lane.driver is self or self.is_over or self.lane.is_free():
+                return
+            if now_s >= self.deadline_s:
+                if now_s - self.deadline_s > _LATE_S:
+                    turn.acquire(timeout=_LATE_S)
+                return
 
     def wake(self) -> None:
         """Let the caller go on."""

@@ -124,9 +124,13 @@ class ThreadsConnections:
                     lane.queue.append(call)
             if opening is not None:
                 self._opener.begin(opening)
-            if lane.driver is not call:
+            while lane.driver is not call:
                 call.sleep(now_s)
                 lane, now_s = call.lane, monotonic()
+                if call.turn is None or call.is_over or now_s >= call.deadline_s:
+                    break
+                with self._lock:  # its driver may have been interrupted before it could appoint another
+                    lane.appoint()
             if lane.driver is call:
                 self._drive(lane, call, now_s)
             return call.replies if len(call.replies) == len(commands) else call.result(monotonic())
