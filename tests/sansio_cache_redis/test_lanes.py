@@ -246,30 +246,36 @@ def asleep(lane):
     call = Call([PING], 0.0, FAR_S, FAR_S, 1, lane, [], turn=threading.Lock())
     call.turn.acquire()
     lane.queue.append(call)
-    sleeper = threading.Thread(target=call.sleep, args=(0.0,), daemon=True)
+    said = []
+    sleeper = threading.Thread(target=lambda: said.append(call.sleep(0.0)), daemon=True)
     sleeper.start()
-    return call, sleeper
+
+    def woken():
+        sleeper.join(20)
+        [may_go_on] = said
+        return may_go_on
+
+    return call, woken
 
 
 def test_who_was_appointed_by_one_who_was_interrupted_before_it_could_wake_him_looks_by_himself(lane):
     lane.driver = a_call(lane)
-    call, sleeper = asleep(lane)
+    call, woken = asleep(lane)
     lane.driver = call
-    sleeper.join(20)
-    assert not sleeper.is_alive()
+    assert woken()
 
 
 def test_who_queues_where_a_driver_was_interrupted_before_it_could_appoint_another_looks_by_himself(lane):
     lane.driver = driver = a_call(lane)
-    _, sleeper = asleep(lane)
+    call, woken = asleep(lane)
     driver.is_gone = True
-    sleeper.join(20)
-    assert not sleeper.is_alive()
+    assert not woken()
+    lane.appoint()
+    assert lane.driver is call
 
 
 def test_who_was_served_by_one_who_was_interrupted_before_it_could_wake_him_looks_by_himself(lane):
     lane.driver = a_call(lane)
-    call, sleeper = asleep(lane)
+    call, woken = asleep(lane)
     call.replies = [b"PONG"]
-    sleeper.join(20)
-    assert not sleeper.is_alive()
+    assert woken()

@@ -43,7 +43,7 @@ _PART_OF_TIME: Final = 0.8
 """A batch may take so much of the time that its calls have, as far as can be told."""
 _LATE_S: Final = 0.02
 """Who wakes up so much too late waits so long once more: those who serve were held up as well."""
-_LOOK_S: Final = 0.05
+_FORGOTTEN_S: Final = 0.05
 """How often one who sleeps looks whether it was to be woken: an interrupt may have come in between."""
 UPLOAD_BYTES_PER_S: Final = 1_048_576
 """An upload may go on for as long as it is no slower."""
@@ -95,29 +95,40 @@ class Call(Struct, eq=False):
         """What the socket takes of something large is a sign of life, and takes its time."""
         self.deadline_s = self.limit_s + (wire.written_bytes - self.written_from) / UPLOAD_BYTES_PER_S
 
-    def sleep(self, now_s: float) -> None:
+    def sleep(self, now_s: float) -> bool:
         """Sleep until served, or told to drive, or until the time is up. In the caller's thread.
 
         It looks by itself now and then: whoever was to wake it, or to appoint a driver, may have been
-        interrupted before that. It returns as well where nobody drives.
+        interrupted before that.
+
+        Returns:
+            False where nobody drives: a driver has to be appointed.
         """
         turn = self.turn
         if turn is None:
-            return
-        while not turn.acquire(timeout=min(self.deadline_s - now_s, _LOOK_S)):
+            return True
+        while not turn.acquire(timeout=min(self.deadline_s - now_s, _FORGOTTEN_S)):
             now_s = monotonic()
-            if self.lane.driver is self or self.is_over or self.lane.is_free():
-                return
+            if self.lane.driver is self or self.is_over:
+                break
             if now_s >= self.deadline_s:
                 if now_s - self.deadline_s > _LATE_S:
                     turn.acquire(timeout=_LATE_S)
-                return
+                break
+            if self.lane.is_free():
+                return False
+        return True
 
     def wake(self) -> None:
         """Let the caller go on."""
         turn, self.turn = self.turn, None
         if turn is not None:
             turn.release()
+
+    def fail(self, failure: BaseException) -> None:
+        """Let the caller go on with a failure."""
+        self.failure = failure
+        self.wake()
 
     def result(self, now_s: float) -> list[Any]:
         """The replies, if they have come."""
@@ -265,8 +276,7 @@ class Lane:
                 elif self.has_room(other, 0, now_s):
                     break
                 else:
-                    other.failure = OverloadedError("the queue is longer than can be served in time")
-                    other.wake()
+                    other.fail(OverloadedError("the queue is longer than can be served in time"))
             queue.popleft()
         return batch
 

@@ -124,13 +124,11 @@ class ThreadsConnections:
                     lane.queue.append(call)
             if opening is not None:
                 self._opener.begin(opening)
-            while lane.driver is not call:
-                call.sleep(now_s)
+            if lane.driver is not call:
+                while not call.sleep(monotonic()):
+                    with self._lock:
+                        call.lane.appoint()
                 lane, now_s = call.lane, monotonic()
-                if call.turn is None or call.is_over or now_s >= call.deadline_s:
-                    break
-                with self._lock:  # its driver may have been interrupted before it could appoint another
-                    lane.appoint()
             if lane.driver is call:
                 self._drive(lane, call, now_s)
             return call.replies if len(call.replies) == len(commands) else call.result(monotonic())
@@ -274,13 +272,13 @@ class ThreadsConnections:
             if lane.wire is None and lane.queue:
                 queue, lane.queue = lane.queue, deque()
                 others = self._lanes.working(monotonic())
-                is_down = call.failure is not None and not isinstance(call.failure, RedisTimeoutError)
-                if is_down and not others:  # and not those who are only more patient than this one was
-                    for other in queue:
-                        other.failure = call.failure
-                        other.wake()
-                else:
+                failure = call.failure
+                if failure is None or isinstance(failure, RedisTimeoutError) or others:
+                    # Who queues may only be more patient than this one was.
                     (others[0] if others else lane).take_over(queue)
+                else:
+                    for other in queue:
+                        other.fail(failure)
             if lane.queue or lane.due:
                 lane.appoint()
         if wire is not None:
@@ -469,8 +467,7 @@ class ThreadsConnections:
         self._failed_s = monotonic()
         wire, calls = lane.drop()
         for each in calls:
-            each.failure = failure
-            each.wake()
+            each.fail(failure)
         close_all([wire])
         if wire is not None:
             self._opener.lost()
