@@ -179,6 +179,16 @@ def nightly(session: nox.Session) -> None:
 
 
 @nox.session
+def peers(session: nox.Session) -> None:
+    """The known failures of other caches, seen in them: ours goes through the same in every run of the tests.
+
+    Their newest releases are taken: where one fails here, its author may have mended it.
+    """
+    session.install("-e", ".", *_group("test"), *_group("peers"))
+    session.run("pytest", "tests/test_peers.py", "tests/peers/others.py", *session.posargs)
+
+
+@nox.session
 def bench(session: nox.Session) -> None:
     """Ratios against redis-py and other caches, in one run. Not a test: nothing depends on it."""
     session.install("-e", ".[cli]", *_group("test"), *_group("bench"))
