@@ -40,7 +40,9 @@ SHOWN_PLACE: Final = "localhost:6379"
 COLUMNS: Final = 100
 
 _FIGURE: Final = re.compile(r"\d[\d,.]*")
-_UNIT: Final = re.compile(r"\b0 (µs|ms|s|min|h|d|bytes?|KiB|MiB|GiB)\b")
+_ONE: Final = "0 (?:µs|ms|s|min|h|d|bytes?|KiB|MiB|GiB)"
+_UNIT: Final = re.compile(rf"\b{_ONE}(?: {_ONE})*\b")
+"""A figure with its unit, or several: how long a server is up is written as `1 min 7 s` after a minute."""
 _BAR: Final = re.compile(r"[█━╸╺─]+")
 _ID: Final = re.compile(r"\b[0-9a-f]{16,}\b")
 _SIDE: Final = re.compile(r"ahead of|behind")
