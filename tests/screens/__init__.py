@@ -46,8 +46,9 @@ _UNIT: Final = re.compile(rf"\b{_ONE}(?: {_ONE})*\b")
 _BAR: Final = re.compile(r"[█━╸╺─]+")
 _ID: Final = re.compile(r"\b[0-9a-f]{16,}\b")
 _SIDE: Final = re.compile(r"ahead of|behind")
-_GAVE_UP: Final = "did not answer in time"
-"""What a machine that is busy adds."""
+_GAVE_UP: Final = ("did not answer in time", "do without the store")
+"""What the command says, and the log, where the machine is so busy that calls give up."""
+_TRIES: Final = 10
 
 
 @contextmanager
@@ -64,7 +65,16 @@ def _told_where(server: Server) -> dict[str, str]:
 
 
 def capture(name: str, server: Server) -> str:
-    """The screen of one subcommand, with the line that asks for it."""
+    """The screen of one subcommand, with the line that asks for it: of a time when no call gave up."""
+    text = ""
+    for _ in range(_TRIES):
+        text = _captured(name, server)
+        if not any(said in " ".join(text.split()) for said in _GAVE_UP):
+            break
+    return text
+
+
+def _captured(name: str, server: Server) -> str:
     client, env = server.client(), _told_where(server)
     with ExitStack() as stack:
         cache = stack.enter_context(
@@ -173,6 +183,5 @@ def shape(screen: str) -> list[str]:
 
     Where a line is broken depends on how long the figures in it are.
     """
-    text = " ".join(line for line in screen.splitlines() if _GAVE_UP not in line)
-    text = " ".join(_ID.sub("id", _BAR.sub("", text)).split())
+    text = " ".join(_ID.sub("id", _BAR.sub("", screen)).split())
     return _UNIT.sub("0 unit", _FIGURE.sub("0", _SIDE.sub("beside", text))).split()
