@@ -7,6 +7,7 @@ few that are no matter of speed.
 import gc
 import importlib.util
 import json
+import logging
 import math
 import os
 import subprocess
@@ -182,3 +183,5 @@ def test_what_it_costs_to_look_on_is_measured_of_everybody(monkeypatch, capsys):
     rows = [line.split(" | ") for line in capsys.readouterr().out.splitlines()[2:]]
     assert [row[0].removeprefix("| ") for row in rows] == [*observers.VARIANTS, "nobody, again"]
     assert all(float(each.rstrip(" |")) > 0 for row in rows for each in row[1:])
+    operations = logging.getLogger("sansio_cache.operations")
+    assert (operations.level, operations.propagate, operations.handlers) == (logging.NOTSET, True, [])

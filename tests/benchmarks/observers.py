@@ -88,6 +88,7 @@ def operations_logged(cache: Any) -> Callable[[], object]:
     def stop() -> None:
         operations.setLevel(logging.NOTSET)
         operations.removeHandler(handler)
+        operations.propagate = True
         cache._recorder.is_followed()
 
     return stop
