@@ -78,7 +78,7 @@ for i, key in ipairs(KEYS) do
   local v = redis.pcall('SET', key, empty, 'PX', lease_ms, 'NX', 'GET')
   local answer = grant
   if type(v) == 'table' then
-    if not string.find(v.err, 'WRONGTYPE', 1, true) then return v end
+    if not string.find(v.err, 'WRONGTYPE') then return v end
     answer = {'X'}
   elseif v and (#v < 50 or v:byte(1) ~= 0xC5 or v:byte(2) > 2) then
     answer = {'X'}
