@@ -26,6 +26,10 @@ class ServerClock:
     """The server's clock, as the local monotonic one plus an offset learned from replies.
 
     It decides freshness only. A jump of either clock moves freshness, never correctness (B6).
+
+    The newest reply counts. Its time is from before it came in, so the clock is late by no more than it was
+    on its way: what has a soft expiry may count as fresh for so much longer. The largest offset of all would
+    be nearer in between, and would for ever be that of a server whose clock has been set back since.
     """
 
     offset_ms: int | None = None

@@ -18,7 +18,7 @@ from typing import Any, Final
 from sansio_cache_testing.scheduling import DeadlockError, Recording, WorldError, told
 from sansio_cache_testing.steps import is_of_the_program, place_of_caller
 
-STUCK_S: Final = 10.0
+STUCK_S: Final = 30.0
 """So long, in real time, may a thread run before it comes to a point. It decides nothing but an error."""
 
 

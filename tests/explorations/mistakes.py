@@ -917,19 +917,19 @@ def end_filling_anyway(request: EndRequest, *, skip: MissReason | None = None) -
 class ReadingAsLeader:
     """Leads a load from its very first read."""
 
-    request: LoadRequest
+    reading: State
     load_id: int
 
     def receive(self, event: Event) -> Step:
-        """A hit ends the load."""
+        """A hit ends the load; one read may lead to another."""
         if isinstance(event, Interrupted):
             return ended(Abandoned(), load_id=self.load_id)
-        assert isinstance(event, CellRead)
-        reading = get_or_load(self.request).state.receive(event)
-        if reading.outcome is not None:
-            return replace(reading, load_id=self.load_id)
-        assert isinstance(reading.command, ShareLoad)
-        return reading.state.receive(LoadLed(event.now_s, self.load_id))
+        step = self.reading.receive(event)
+        if step.outcome is not None:
+            return replace(step, load_id=self.load_id)
+        if isinstance(step.command, ShareLoad):
+            return step.state.receive(LoadLed(event.now_s, self.load_id))
+        return replace(step, state=ReadingAsLeader(step.state, self.load_id), load_id=self.load_id)
 
 
 @attrs.frozen
@@ -943,7 +943,8 @@ class JoiningFirst:
         """Lead with a read, or take what the leader has."""
         if isinstance(event, LoadLed):
             reading = get_or_load(self.request)
-            return Step(ReadingAsLeader(self.request, event.load_id), reading.command, load_id=event.load_id)
+            leading = ReadingAsLeader(reading.state, event.load_id)
+            return Step(leading, reading.command, load_id=event.load_id)
         return self.sharing.receive(event)
 
 

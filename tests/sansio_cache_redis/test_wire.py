@@ -67,7 +67,7 @@ from sansio_cache_redis.errors import (
 )
 from sansio_cache_redis.reading import LONGEST_REPLICA_S, EventReader, unknown_scripts
 from sansio_cache_redis.reasons import Where
-from sansio_cache_redis.replies import tell_time
+from sansio_cache_redis.replies import ServerClock, tell_time
 from sansio_cache_redis.scripts import ACQUIRE, ALL, CAPTURE, EXPIRE, FILL, HOLD, MOST_KEYS, RELEASE, RENEW
 from sansio_cache_redis.wire import (
     as_eval,
@@ -897,3 +897,15 @@ def test_what_a_handler_raises_while_the_time_is_read_is_no_bad_reply(kind):
             tell_time([Seconds(), b"0"], bool)
     finally:
         signal.signal(signal.SIGUSR1, before)
+
+
+def test_the_clock_of_the_server_is_what_the_newest_reply_says_also_where_it_was_set_back():
+    """B6: a reply is late by as long as it was on its way, and no later one has to make up for it."""
+    clock = ServerClock()
+    assert clock.now_ms(1.0) is None
+    clock.learn(2_000_000_000, 1.0)
+    assert clock.now_ms(1.5) == 2_000_500
+    clock.learn(2_000_900_000, 2.0)  # it was asked at the server, and came in 0.1 s later
+    assert clock.now_ms(2.0) == 2_000_900
+    clock.learn(1_000_000_000, 3.0)
+    assert clock.now_ms(4.0) == 1_001_000
