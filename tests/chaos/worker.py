@@ -25,7 +25,9 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import partial
+from itertools import islice
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import anyio
@@ -46,6 +48,8 @@ OWNED = 2  # so many keys of each process are written with `set`, by nobody else
 HUNG_S = 20.0
 ENDING_S = 6.0
 TOO_LONG = 3  # times the budget, and a second: on a machine that has more to do
+LOST_WAKEUP = "Exception ignored when trying to write to the signal wakeup fd"
+"""What Python says of a signal that comes as trio ends: it closes the socket before it takes it back."""
 STALL_S = 0.02  # who wakes so much later than he wanted was stopped, or had no processor
 OPERATION_S = 0.25
 WAIT_S = 1.0
@@ -80,7 +84,7 @@ CHOICES = [
 
 
 class TimeLimitError(Exception):
-    """What the handler of a signal raises, as limits on the time of a job do."""
+    """What the handler of a signal raises, as limits on the time of a job do: each has a number."""
 
 
 class DatabaseError(Exception):
@@ -103,6 +107,18 @@ def open_descriptors() -> dict[str, str]:
             target = str(each.readlink())
             found[each.name] = f"{target} {ends.get(target, '')}"
     return found
+
+
+def too_long_s(name: str) -> float:
+    """What a call may take at most on a machine that has more to do."""
+    return TOO_LONG * BUDGETS_S[name] + 1.0
+
+
+def frames_from(frame: FrameType | None) -> Iterator[str]:
+    """Where a frame is, and those that have called it."""
+    while frame is not None:
+        yield f"{frame.f_code.co_filename}:{frame.f_lineno} {frame.f_code.co_qualname}"
+        frame = frame.f_back
 
 
 class Straight:
@@ -174,13 +190,16 @@ class Process:
         self.is_limited = False
         self.main_call: int | None = None
         self.raised = 0
-        self.caught = 0
+        self.swallowed: dict[int, list[str]] = {}
+        """What the handler has raised and nobody has caught yet: where it struck, innermost first."""
         self.is_over = False
         self.is_done = False
         self.tasks_left: list[str] = []
         with Path(order["phase"]).open("rb") as file:
             self._phase = mmap.mmap(file.fileno(), 1, access=mmap.ACCESS_READ)
         self._said_hung: set[int] = set()
+        self._late: dict[int, str] = {}
+        """What all threads did when a call had taken too long already."""
         self._untold = False
         module: Any = sansio_cache_redis.sync if self.is_sync else sansio_cache_redis.anyio
         self.descriptors = open_descriptors()
@@ -388,7 +407,7 @@ class Process:
         except TimeLimitError:
             if self.mistake == mistakes.SWALLOWS:
                 return
-            if is_main:
+            if is_main:  # where it is another thread's copy of one of before, it is known by its number
                 raise
             self.counts["shared a load that was broken off"] += 1
         except CacheError as error:
@@ -406,8 +425,9 @@ class Process:
             self.counts[name] += 1
             self.longest[name] = max(self.longest.get(name, 0.0), took_s)
             self.counts[f"late {name}"] += took_s > 1.2 * BUDGETS_S[name]
-            if took_s > TOO_LONG * BUDGETS_S[name] + 1.0:
-                self.log.add(HUNG, f"{name} took {took_s:.2f} s", "")
+            stacks = self._late.pop(number, "")
+            if took_s > too_long_s(name):
+                self.log.add(HUNG, f"{name} took {took_s:.2f} s", stacks)
 
     def chosen(self, draw: random.Random) -> str:
         return draw.choice(CHOICES)
@@ -470,13 +490,13 @@ class Process:
             finally:
                 self.is_limited = False
                 signal.setitimer(signal.ITIMER_REAL, 0)
-        except TimeLimitError:
-            self.caught += 1
+        except TimeLimitError as error:
+            self.swallowed.pop(error.args[0], None)
             self.is_limited = False
             self.is_shielded = True
             self.calls.pop(self.main_call or 0, None)
 
-    def on_alarm(self, *_: object) -> None:
+    def on_alarm(self, _: int, frame: FrameType | None) -> None:
         if not self.is_limited:
             return
         if self.is_shielded:
@@ -484,11 +504,14 @@ class Process:
             return
         self.raised += 1
         self.counts["a handler raised"] += 1
-        raise TimeLimitError
+        self.swallowed[self.raised] = list(islice(frames_from(frame), 12))
+        raise TimeLimitError(self.raised)
 
     def on_unraisable(self, unraisable: Any) -> None:
-        if isinstance(unraisable.exc_value, TimeLimitError):
-            self.caught += 1  # it met a finaliser, and Python drops what those raise
+        if isinstance(unraisable.exc_value, TimeLimitError):  # in a finaliser: Python drops what those raise
+            self.swallowed.pop(unraisable.exc_value.args[0], None)
+        elif unraisable.err_msg == LOST_WAKEUP:
+            self.counts["signals as a loop ended"] += 1
         elif not (self.is_over and isinstance(unraisable.exc_value, CacheError)):
             said = "".join(traceback.format_exception(unraisable.exc_value))
             self.log.add(WRONG, f"unraisable in {unraisable.object!r:.200}: {said[-2000:]}")
@@ -522,6 +545,9 @@ class Process:
         while self.phase != Phase.STOP:
             if self.phase == Phase.QUIET:
                 time.sleep(0.01)
+                if caller == 0 and self.cache._coordinator.pending_invalidations:
+                    # There is no loop in which it could be told: it is the next call's to do.
+                    anyio.run(self.cache.get, "nothing")
                 continue
             anyio.run(self.call, draw, backend=draw.choice(["asyncio", "trio"]))
             self.counts["loops that ended"] += 1
@@ -535,7 +561,6 @@ class Process:
             **self.counts,
             "hits": stats.redis_hits,
             "raised by handlers": self.raised,
-            "caught": self.caught,
             "resident MiB": int(Path("/proc/self/statm").read_text().split()[1]) * mmap.PAGESIZE // 2**20,
         }
         self.log.add(COUNTS, {name: count for name, count in counts.items() if count}, self.longest)
@@ -547,7 +572,7 @@ class Process:
             "pending": coordinator.pending_invalidations,
             "out": int(coordinator.is_out),
             "calls": len(self.calls),
-            "swallowed": self.raised - self.caught,
+            "swallowed": list(self.swallowed.values()),
             "threads": sorted(thread.name for thread in threading.enumerate()),
             "descriptors": len(open_descriptors()),
         }
@@ -574,6 +599,10 @@ class Process:
                 if now_s - began_s > HUNG_S and number not in self._said_hung:
                     self._said_hung.add(number)
                     self.log.add(HUNG, f"{name} for {now_s - began_s:.0f} s", self.stacks())
+                if now_s - began_s > too_long_s(name) and number not in self._late:
+                    self._late[number] = self.stacks()
+                    if number not in self.calls:
+                        self._late.pop(number, None)
             if next(looks) % 4 == 0:
                 self.report()
             if self.phase != Phase.QUIET:
