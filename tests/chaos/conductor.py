@@ -30,7 +30,7 @@ from support.proxy import FaultProxy
 from support.servers import Server, program_named, wait_until
 
 RUNTIMES = ("sync", "asyncio", "trio", "per call", "loops", "forked")
-START_S = 60.0  # bounds a failure only
+START_S = 300.0  # bounds a failure only
 KEPT = 200  # findings of one sort that are kept to be shown
 
 

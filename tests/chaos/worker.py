@@ -12,12 +12,12 @@ import gc
 import itertools
 import json
 import logging
+import math
 import mmap
 import os
 import random
 import signal
 import sys
-import tempfile
 import threading
 import time
 import traceback
@@ -48,8 +48,7 @@ OWNED = 2  # so many keys of each process are written with `set`, by nobody else
 HUNG_S = 20.0
 ENDING_S = 6.0
 TOO_LONG = 3  # times the budget, and a second: on a machine that has more to do
-LOST_WAKEUP = "Exception ignored when trying to write to the signal wakeup fd"
-"""What Python says of a signal that comes as trio ends: it closes the socket before it takes it back."""
+LOOK_S = 0.025
 STALL_S = 0.02  # who wakes so much later than he wanted was stopped, or had no processor
 OPERATION_S = 0.25
 WAIT_S = 1.0
@@ -183,10 +182,11 @@ class Process:
             *(f"s{slot}_{number}" for slot in range(order["slots"]) for number in range(OWNED)),
         ]
         self.own_locks = {key: threading.Lock() for key in self.own}
-        self.calls: dict[int, tuple[str, float]] = {}
+        self.calls: dict[int, tuple[str, float, float]] = {}
         self.numbers = itertools.count(1)
         self.is_shielded = True  # in the main thread: no handler may raise, as it is not the cache that runs
-        self.stalled_s = 0.0
+        self._stalls = 0.0, math.inf
+        """For how long this process has stood still, and since when the thread that notices sleeps."""
         self.is_limited = False
         self.main_call: int | None = None
         self.raised = 0
@@ -395,9 +395,9 @@ class Process:
 
     @contextmanager
     def watched(self, name: str) -> Iterator[None]:
-        number, began_s, stalled_s = next(self.numbers), time.monotonic(), self.stalled_s
+        number, began_s, stalled_s = next(self.numbers), time.monotonic(), self.stalled_s()
         is_main = threading.current_thread() is threading.main_thread()
-        self.calls[number] = (name, began_s)
+        self.calls[number] = (name, began_s, stalled_s)
         if is_main:
             self.main_call, self.is_shielded = number, False
         try:
@@ -421,7 +421,7 @@ class Process:
             if is_main:
                 self.is_shielded = True
             self.calls.pop(number, None)
-            took_s = time.monotonic() - began_s - (self.stalled_s - stalled_s)
+            took_s = time.monotonic() - began_s - (self.stalled_s() - stalled_s)
             self.counts[name] += 1
             self.longest[name] = max(self.longest.get(name, 0.0), took_s)
             self.counts[f"late {name}"] += took_s > 1.2 * BUDGETS_S[name]
@@ -510,7 +510,8 @@ class Process:
     def on_unraisable(self, unraisable: Any) -> None:
         if isinstance(unraisable.exc_value, TimeLimitError):  # in a finaliser: Python drops what those raise
             self.swallowed.pop(unraisable.exc_value.args[0], None)
-        elif unraisable.err_msg == LOST_WAKEUP:
+        elif unraisable.object is None and isinstance(unraisable.exc_value, OSError):
+            # Trio closes the socket that signals wake it by before it tells Python not to write to it.
             self.counts["signals as a loop ended"] += 1
         elif not (self.is_over and isinstance(unraisable.exc_value, CacheError)):
             said = "".join(traceback.format_exception(unraisable.exc_value))
@@ -583,23 +584,32 @@ class Process:
         ours = ("MainThread", "watcher", "AnyIO", "Trio thread")
         return [name for name in names if not name.startswith(ours)]
 
+    def stalled_s(self) -> float:
+        """For how long this process has stood still so far, or had no processor.
+
+        Others may run before the thread that notices: what it is about to notice counts.
+        """
+        stalled_s, slept_s = self._stalls
+        over_s = time.monotonic() - slept_s - LOOK_S
+        return stalled_s + (over_s if over_s > STALL_S else 0.0)
+
     def watch(self) -> None:
         """Look for calls that do not end; say now and then what was counted, and what is left when quiet."""
         quiet_since_s: float | None = None
         looks = itertools.count()
         while not self.is_done:
             for _ in range(10):
-                slept_s = time.monotonic()
-                time.sleep(0.025)
-                over_s = time.monotonic() - slept_s - 0.025
-                self.stalled_s += over_s if over_s > STALL_S else 0.0
+                self._stalls = self._stalls[0], time.monotonic()
+                time.sleep(LOOK_S)
+                self._stalls = self.stalled_s(), math.inf
             now_s = time.monotonic()
             self.look_for_told()
-            for number, (name, began_s) in list(self.calls.items()):
+            for number, (name, began_s, stalled_s) in list(self.calls.items()):
                 if now_s - began_s > HUNG_S and number not in self._said_hung:
                     self._said_hung.add(number)
                     self.log.add(HUNG, f"{name} for {now_s - began_s:.0f} s", self.stacks())
-                if now_s - began_s > too_long_s(name) and number not in self._late:
+                took_s = now_s - began_s - (self.stalled_s() - stalled_s)
+                if took_s > too_long_s(name) and number not in self._late:
                     self._late[number] = self.stacks()
                     if number not in self.calls:
                         self._late.pop(number, None)
@@ -615,10 +625,9 @@ class Process:
                 self.log.add(LEFT, self.left())
 
     def stacks(self) -> str:
-        with tempfile.TemporaryFile() as file:
-            faulthandler.dump_traceback(file)
-            file.seek(0)
-            found = file.read().decode()
+        found = ""
+        for thread, frame in sys._current_frames().items():
+            found += f"\nthread {thread:x}, last call first:\n" + "\n".join(frames_from(frame))
         if loop := getattr(self, "loop", None):
             for task in asyncio.all_tasks(loop):
                 found += f"\n{task.get_name()}: " + "".join(map(str, task.get_stack()))
