@@ -187,6 +187,10 @@ class Process:
         self.is_shielded = True  # in the main thread: no handler may raise, as it is not the cache that runs
         self._stalls = 0.0, math.inf
         """For how long this process has stood still, and since when the thread that notices sleeps."""
+        self.starved_s = 0.0
+        """For how long a thread of this process, the one that waited longest, had to wait for a processor."""
+        self._starved: dict[str, int] = {}
+        self._looking = threading.Lock()
         self.is_limited = False
         self.main_call: int | None = None
         self.raised = 0
@@ -396,6 +400,7 @@ class Process:
     @contextmanager
     def watched(self, name: str) -> Iterator[None]:
         number, began_s, stalled_s = next(self.numbers), time.monotonic(), self.stalled_s()
+        starved_s = self.starved_s
         is_main = threading.current_thread() is threading.main_thread()
         self.calls[number] = (name, began_s, stalled_s)
         if is_main:
@@ -422,6 +427,9 @@ class Process:
                 self.is_shielded = True
             self.calls.pop(number, None)
             took_s = time.monotonic() - began_s - (self.stalled_s() - stalled_s)
+            if took_s > too_long_s(name):
+                self.look_at_processors()
+                took_s -= self.starved_s - starved_s
             self.counts[name] += 1
             self.longest[name] = max(self.longest.get(name, 0.0), took_s)
             self.counts[f"late {name}"] += took_s > 1.2 * BUDGETS_S[name]
@@ -593,6 +601,16 @@ class Process:
         over_s = time.monotonic() - slept_s - LOOK_S
         return stalled_s + (over_s if over_s > STALL_S else 0.0)
 
+    def look_at_processors(self) -> None:
+        """Take in how long threads have waited for a processor, where the system says so."""
+        with self._looking:
+            before, self._starved = self._starved, {}
+            for thread in Path("/proc/self/task").glob("*"):
+                with suppress(OSError, IndexError):
+                    self._starved[thread.name] = int((thread / "schedstat").read_text().split()[1])
+            waited_ns = [waited - before.get(thread, 0) for thread, waited in self._starved.items()]
+            self.starved_s += max(waited_ns, default=0) / 1e9
+
     def watch(self) -> None:
         """Look for calls that do not end; say now and then what was counted, and what is left when quiet."""
         quiet_since_s: float | None = None
@@ -603,6 +621,7 @@ class Process:
                 time.sleep(LOOK_S)
                 self._stalls = self.stalled_s(), math.inf
             now_s = time.monotonic()
+            self.look_at_processors()
             self.look_for_told()
             for number, (name, began_s, stalled_s) in list(self.calls.items()):
                 if now_s - began_s > HUNG_S and number not in self._said_hung:
