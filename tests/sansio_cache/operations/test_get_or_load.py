@@ -143,6 +143,22 @@ class TestReading:
         assert script.outcome == Value(7)
         assert script.notices == [Hit(KEY), Ended(OperationName.GET_OR_LOAD, 0.5)]
 
+    def test_a_hit_has_taken_as_long_as_since_it_began(self):
+        script = begun(started_s=2.0)
+        script.give(CellRead(2.5, FRESH, None))
+        assert script.notices == [Hit(KEY), Ended(OperationName.GET_OR_LOAD, 0.5)]
+
+    def test_who_names_other_tags_looks_for_another_load(self):
+        """25: what an entry is tied to is what the leader has named."""
+        named = []
+        for tags in ((), TAGS[:1], TAGS):
+            script = begun(tags=tags)
+            script.give(CellRead(0.0, None, NOW_MS, (V1, V2)[: len(tags)]))
+            assert isinstance(script.command, ShareLoad)
+            named.append(script.command.schema)
+        assert len(set(named)) == 3
+        assert named[0] == INTS.fingerprint
+
     @pytest.mark.parametrize(
         ("cell", "reason"),
         [
