@@ -3,6 +3,8 @@
 The conformance suite runs on a cluster as well; here is what only a cluster can do.
 """
 
+import threading
+import time
 from contextlib import aclosing, closing
 
 import anyio
@@ -11,11 +13,16 @@ import pytest
 import redis
 import redis.asyncio
 
+from sansio_cache import CacheConfig
 from sansio_cache.notices import StoreAsked
 from sansio_cache.stats import PartStats
 from sansio_cache_redis import anyio as cache_anyio
 from sansio_cache_redis import sync as cache_sync
+from sansio_cache_redis.backend.cluster_sync import make_cluster_backend
+from sansio_cache_redis.connections.cluster_settings import cluster_settings
+from sansio_cache_runtime.process import process_lock
 from support.clusters import ClusterServers, slot_of
+from support.faulty import GIVE_UP_S
 from support.runtimes import (
     ON_CLUSTER,
     PATIENT,
@@ -297,6 +304,29 @@ def test_a_node_that_dies_costs_its_own_keys_only_and_is_used_again_when_it_is_b
             assert await cache.get_many(MANY) == dict.fromkeys(MANY, 1)
 
     run(runtime, main)
+
+
+def test_what_a_node_needs_of_files_and_modules_keeps_no_other_waiting(namespace):
+    """The lock that all caches of a process share is held for microseconds; and a node has one backend."""
+    config = CacheConfig.from_options(namespace=namespace, url="redis+cluster://127.0.0.1:1")
+    settings = cluster_settings(config.redis, None)
+    backend = make_cluster_backend(config, settings, time.monotonic, lambda *_: False)
+    make, found = backend._make_node, []
+
+    def look():
+        with process_lock():
+            found.append(backend.node("127.0.0.1:1"))
+
+    def make_while_another_does(node):
+        backend._make_node = make
+        other = threading.Thread(target=look, daemon=True)
+        other.start()
+        other.join(GIVE_UP_S)
+        return make(node)
+
+    backend._make_node = make_while_another_does
+    assert [backend.node("127.0.0.1:1")] == found
+    backend.close()
 
 
 @RUNTIMES

@@ -201,20 +201,20 @@ class ClusterBase(Generic[N]):
     def node(self, address: str) -> N:
         """The backend of a node."""
         node = self._nodes.get(address)
-        if node is None:
-            with self._lock:
-                node = self._nodes.get(address)
-                if node is None:
-                    skew_s = self._config.redis.clock_skew_s
-                    owns = self._owning(address)
-                    dialect = Dialect(clock=self._clock, is_cluster=True, owns=owns, clock_skew_s=skew_s)
-                    dialect.on_met = partial(self._met, address)
-                    self._dialects[address] = dialect
-                    on_failure = self._failed_at(address)
-                    where = Where(address, self._where.is_tls)
-                    node = self._make_node(NodeSettings(address, dialect, on_failure, where))
-                    self._nodes[address] = node
-        return node
+        if node is not None:
+            return node
+        skew_s = self._config.redis.clock_skew_s
+        owns = self._owning(address)
+        dialect = Dialect(clock=self._clock, is_cluster=True, owns=owns, clock_skew_s=skew_s)
+        dialect.on_met = partial(self._met, address)
+        where = Where(address, self._where.is_tls)
+        # Outside of the lock: it may load modules.
+        made = self._make_node(NodeSettings(address, dialect, self._failed_at(address), where))
+        with self._lock:
+            if address not in self._nodes:  # of two that were made at once, the first one serves
+                self._dialects[address] = dialect
+                self._nodes[address] = made
+            return self._nodes[address]
 
     def _owning(self, address: str) -> Callable[[str], bool]:
         return lambda key: self.cluster.owner(key) == address
