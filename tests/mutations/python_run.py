@@ -102,7 +102,10 @@ def run(every: int, only: str | None) -> int:
         assert _passes(tests, None), f"the tests of {name} fail without a mutant"
         chosen = list(mutants(name, source))[::every]
         survivors: list[Mutant] = []
-        for mutant in chosen:
+        print(f"{name}: {len(chosen)} mutants", flush=True)
+        for number, mutant in enumerate(chosen, 1):
+            if number % 25 == 0:
+                print(f"  {number}, line {mutant.line}", flush=True)
             code = compile(mutant.tree, str(path), "exec")
             if _passes(tests, _Changed(f"sansio_cache.{name}", code)):
                 survivors.append(mutant)
