@@ -32,6 +32,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final, assert_never
 
 import attrs
+from msgspec import Struct
 
 from sansio_cache.budget import StoreTimeouts
 from sansio_cache.changes import (
@@ -110,8 +111,7 @@ _ALWAYS_HEEDED: Final = frozenset(
 )
 
 
-@attrs.frozen
-class CoordinatorSnapshot:
+class CoordinatorSnapshot(Struct, frozen=True):
     """All that a coordinator holds, as a value that can be compared and hashed."""
 
     single_flight: SingleFlightSnapshot

@@ -33,7 +33,6 @@ from __future__ import annotations
 
 from typing import Final, assert_never
 
-import attrs
 from msgspec import Struct
 
 from sansio_cache.backoff import watching
@@ -481,8 +480,7 @@ class LoadAcquiring(AsksStore, Struct, frozen=True):
         return again.ask()
 
 
-@attrs.frozen
-class LoadWaiting:
+class LoadWaiting(Struct, frozen=True):
     """Sleeps, as another process loads, until it is told or has slept long enough.
 
     Next: LoadAcquiring | LoadComputing | done

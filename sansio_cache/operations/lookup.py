@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from typing import Any, assert_never
 
-import attrs
+from msgspec import Struct
 
 from sansio_cache.budget import Budget, StoreTimeouts
 from sansio_cache.cell import Cell
@@ -67,8 +67,7 @@ from sansio_cache.step import (
 from sansio_cache.tags import TAG_MARKER, VARIANT_OF, Versions, known, tag_keys
 
 
-@attrs.frozen
-class Longer:
+class Longer(Struct, frozen=True):
     """How much longer an entry is to live."""
 
     ttl_ms: int
@@ -79,8 +78,7 @@ class Longer:
     """8 random bytes."""
 
 
-@attrs.frozen
-class LookRequest:
+class LookRequest(Struct, frozen=True):
     """What is to be looked at."""
 
     key: str
@@ -124,8 +122,7 @@ def look(request: LookRequest, *, skip: MissReason | None = None) -> Step:
     return LookInspecting(request, request.timeouts.from_now(request.started_s)).ask()
 
 
-@attrs.frozen
-class LookInspecting(AsksStore):
+class LookInspecting(AsksStore, Struct, frozen=True):
     """Waits for the cell, or for the variant of another program version's entry.
 
     Next: LookInspecting | LookChecking | LookTouching | done
@@ -243,8 +240,7 @@ def _as_written(name: str) -> str:
     return name[len(TAG_MARKER) :] if name.startswith(TAG_MARKER) else TagName(name)
 
 
-@attrs.frozen
-class LookChecking(AsksStore):
+class LookChecking(AsksStore, Struct, frozen=True):
     """Waits for the versions of the tags that the entry turned out to have.
 
     Next: LookChecking | LookTouching | done
@@ -282,8 +278,7 @@ class LookChecking(AsksStore):
                 assert_never(event)
 
 
-@attrs.frozen
-class LookTouching(AsksStore):
+class LookTouching(AsksStore, Struct, frozen=True):
     """Waits for the entry to live longer; for a variant, also for the entry that it is tied to.
 
     Next: LookTouching | done

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from typing import Any, assert_never
 
-import attrs
+from msgspec import Struct
 
 from sansio_cache.budget import Budget, StoreTimeouts
 from sansio_cache.cell import Kind
@@ -46,8 +46,7 @@ from sansio_cache.step import AsksStore, ManyStored, Step, ended, evolve, gave_u
 from sansio_cache.tags import Versions, tag_keys
 
 
-@attrs.frozen
-class Item:
+class Item(Struct, frozen=True):
     """One value to store."""
 
     key: str
@@ -68,8 +67,7 @@ class Item:
         return Fill(self.key, grant, self.hard_ttl_ms, self.soft_ttl_ms, body, Kind.HOLD, hold_ms)
 
 
-@attrs.frozen
-class SetRequest:
+class SetRequest(Struct, frozen=True):
     """What is to be stored."""
 
     operation: OperationName
@@ -141,8 +139,7 @@ def _void(request: SetRequest, done: tuple[FillResult, ...], now_s: float) -> St
     return void(keys, request.timeouts, now_s)
 
 
-@attrs.frozen
-class SetHolding(AsksStore):
+class SetHolding(AsksStore, Struct, frozen=True):
     """Waits for the holds of one chunk.
 
     Next: SetHolding | SetFilling | InvalidateDeleting | done
@@ -192,8 +189,7 @@ class SetHolding(AsksStore):
                 assert_never(event)
 
 
-@attrs.frozen
-class SetFilling(AsksStore):
+class SetFilling(AsksStore, Struct, frozen=True):
     """Waits for the values of one chunk to be stored.
 
     Next: SetFilling | SetHolding | InvalidateDeleting | done

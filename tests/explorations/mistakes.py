@@ -553,8 +553,7 @@ def add_at_once(request: AddRequest, *, skip: MissReason | None = None) -> Step:
     return AddFilling(request, fill, request.timeouts.from_now(request.started_s)).ask()
 
 
-@attrs.frozen
-class _Sure(UpdateSwapping):
+class _Sure(UpdateSwapping, frozen=True):
     """A swap that meets another version is a conflict, whatever came of the attempts before."""
 
     def receive(self, event: Event) -> Step:
@@ -566,7 +565,7 @@ class _Sure(UpdateSwapping):
 def _surely(step: Step) -> Step:
     state = step.state
     if type(state) is UpdateSwapping:
-        kept = {name: getattr(state, name) for name in attrs.fields_dict(UpdateSwapping)}
+        kept = {name: getattr(state, name) for name in UpdateSwapping.__struct_fields__}
         return replace(step, state=_Sure(**kept))
     if type(state) in (UpdateLooking, UpdatePausing):
         return replace(step, state=_Surely(state))
@@ -753,7 +752,7 @@ class StampedOnceCoordinator(Coordinator):
     ) -> Recovery | None:
         newest = {key: stamp for part in self.snapshot().parts for key, stamp in part.pending}
         keys = {key: newest.get(key, stamp) for key, stamp in recovery.keys.items()}
-        return super().next_recovery(attrs.evolve(recovery, keys=keys), outcome, timeouts, now_s)
+        return super().next_recovery(replace(recovery, keys=keys), outcome, timeouts, now_s)
 
 
 # Machines. Most are the shipped ones, but for one transition.
@@ -901,7 +900,7 @@ class FillingAnyway:
     def receive(self, event: Event) -> Step:
         """Fill once more, without a grant, where the fill was refused."""
         if isinstance(event, CellsFilled) and not all(each.is_accepted for each in event.results):
-            return end_with_a_late_fill(attrs.evolve(self.request, grants=None))
+            return end_with_a_late_fill(replace(self.request, grants=None))
         return self.filling.receive(event)
 
 
@@ -1179,13 +1178,13 @@ class CapturingLate:
 
 def set_capturing_late(request: SetRequest, *, skip: MissReason | None = None) -> Step:
     """Begin a set that asks for the versions of its tags when it holds the key already."""
-    step = set_many(attrs.evolve(request, tags=()))
+    step = set_many(replace(request, tags=()))
     return replace(step, state=CapturingLate(step.state, set_many(request)))
 
 
 def end_without_tags(request: EndRequest, *, skip: MissReason | None = None) -> Step:
     """End a mutation, and forget its tags."""
-    return end(attrs.evolve(request, tags=()))
+    return end(replace(request, tags=()))
 
 
 @attrs.frozen

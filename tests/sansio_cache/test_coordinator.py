@@ -5,10 +5,10 @@ What tickets promise is tested in `test_tickets.py`.
 
 from __future__ import annotations
 
-import attrs
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import astuple, replace
 
 from sansio_cache import Policy
 from sansio_cache import notices as all_notices
@@ -667,8 +667,8 @@ def test_a_part_fares_as_if_it_were_alone(happenings):
     apart = alone["a"].snapshot().parts + alone["b"].snapshot().parts
     # Here recoveries are begun and given up for whichever part comes first.
     timeless = {"due_s": None, "was_dropped": False}
-    assert [attrs.evolve(part, **timeless) for part in together.snapshot().parts] == [
-        attrs.evolve(part, **timeless) for part in apart
+    assert [replace(part, **timeless) for part in together.snapshot().parts] == [
+        replace(part, **timeless) for part in apart
     ]
 
 
@@ -813,7 +813,7 @@ def test_what_a_snapshot_says_of_a_part():
     coordinator.heed([gave_up("a"), gave_up("a", FailureKind.OTHER), InvalidationFailed((A,))], NOW_S)
     coordinator.begin_recovery(3, TIMEOUTS, NOW_S)
     [part] = coordinator.snapshot().parts
-    assert attrs.astuple(part)[:5] == ("a", NOW_S, ((A, 1),), (FailureKind.OTHER,), 3)
+    assert astuple(part)[:5] == ("a", NOW_S, ((A, 1),), (FailureKind.OTHER,), 3)
     assert part.due_s > NOW_S
 
 
@@ -907,7 +907,7 @@ class TestAnotherStore:
 
     def test_what_was_only_looked_at_is_not_remembered(self):
         coordinator = two_parts()
-        coordinator.begin_pattern(attrs.evolve(self.PATTERN, dry_run=True))
+        coordinator.begin_pattern(replace(self.PATTERN, dry_run=True))
         assert len(coordinator.recent) == 0
 
     def test_a_pattern_is_remembered_from_the_end_of_its_removal_on(self):

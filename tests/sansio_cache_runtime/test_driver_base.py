@@ -6,7 +6,6 @@ A driver that does nothing at all stands here for the real ones: what it is aske
 import threading
 from contextlib import contextmanager
 
-import attrs
 import pytest
 from msgspec.structs import replace
 
@@ -544,8 +543,8 @@ def test_notices_that_are_heeded_twice_do_no_harm(caplog):
     before = driver.coordinator.snapshot()
     driver._heed(notices)
     after = driver.coordinator.snapshot()
-    assert [attrs.evolve(part, pending=()) for part in after.parts] == [
-        attrs.evolve(part, pending=()) for part in before.parts
+    assert [replace(part, pending=()) for part in after.parts] == [
+        replace(part, pending=()) for part in before.parts
     ]
     assert [key for key, _ in after.parts[0].pending] == ["n:a"]
     assert len(caplog.records) == 1

@@ -348,7 +348,7 @@ def test_a_fill_and_a_swap_that_break_the_rules_are_found(world):
     server = world.server
     granted = server.perform(AcquireLease("n:a", b"nonce--1", 500, bytes(16), Mode.KEEP, 1.0))
     item = world.callers[0].calls.item(COUNTER, CODEC, 5)
-    fill = attrs.evolve(item, key="n:a").under(granted.grant)
+    fill = structs.replace(item, key="n:a").under(granted.grant)
     server.perform(FillCells((fill,), 1.0))
     server.store = MemoryStore(clock=server.clock)
     server.store.plant("n:a", Cell(Kind.EMPTY, granted.grant, 2**40), 2**40)
