@@ -14,6 +14,7 @@ from typing import Any, Final, Protocol, TypeVar
 from uuid import UUID
 
 import attrs
+from msgspec import Struct
 
 from sansio_cache.budget import StoreTimeouts
 from sansio_cache.cell import NONCE_BYTES
@@ -94,8 +95,7 @@ class Hearing(Protocol):
         ...
 
 
-@attrs.frozen
-class _Nobody:
+class _Nobody(Struct, frozen=True):
     wants_hits: bool = False
 
 

@@ -11,8 +11,8 @@ from contextlib import ExitStack
 from typing import Any
 
 import anyio
-import attrs
 import pytest
+from msgspec.structs import replace
 
 from sansio_cache.recent_writes import RecentWrites
 from sansio_cache_redis.facts import Facts
@@ -215,7 +215,7 @@ def test_a_healthy_replica_that_is_promoted_keeps_its_cache(
     """It has loaded a snapshot too, as it began to follow. A floor that does not know so would empty it."""
     if not counts_replication:
         floor_us = Facts.floor_us
-        forgetful = lambda self, skew_s: floor_us(attrs.evolve(self, replicated_bytes=0), skew_s)  # noqa: E731
+        forgetful = lambda self, skew_s: floor_us(replace(self, replicated_bytes=0), skew_s)  # noqa: E731
         monkeypatch.setattr(Facts, "floor_us", forgetful)
     with ExitStack() as stack:
         primary = stack.enter_context(Server.start(args=["--repl-diskless-sync-delay", "0"]))

@@ -13,7 +13,7 @@ from functools import partial
 from time import monotonic
 from typing import Any, Final, Generic, Protocol, TypeVar
 
-import attrs
+from msgspec import Struct
 from redis.exceptions import AskError, ClusterDownError, MovedError
 
 from sansio_cache.commands import DeleteKeys, Ping, ScanKeys, StoreCommand
@@ -73,8 +73,7 @@ N = TypeVar("N", bound=NodeBackend)
 K = TypeVar("K", bound="ClusterBase[Any]")
 
 
-@attrs.frozen
-class NodeSettings:
+class NodeSettings(Struct, frozen=True):
     """What the backend of a node is made of.
 
     Attributes:

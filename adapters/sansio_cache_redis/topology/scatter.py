@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, TypeVar, cast
 
-import attrs
+from msgspec import Struct
 from msgspec.structs import replace
 
 from sansio_cache.cell import GRANT_BYTES, NONCE_BYTES, UNREACHED
@@ -57,8 +57,7 @@ T = TypeVar("T")
 Captures = AcquireLease | AcquireLeases | HoldCells | ClaimCell | TouchCell
 
 
-@attrs.frozen
-class Piece:
+class Piece(Struct, frozen=True):
     """What one node is asked of a command.
 
     Attributes:
