@@ -380,7 +380,7 @@ def gave_up(failure: StoreFailed) -> tuple[StoreErrored, StoreGaveUp]:
 
 def went_without(failures: tuple[StoreFailed, ...]) -> tuple[Notice, ...]:
     """The notices of an operation that goes on without several parts of the store."""
-    return tuple(notice for failure in failures for notice in gave_up(failure))
+    return tuple(notice for failure in failures for notice in gave_up(failure)) if failures else ()
 
 
 def saying(failures: tuple[StoreFailed, ...], step: Step) -> Step:
@@ -423,6 +423,8 @@ class AsksStore:
 
     def retry_parts(self, failures: tuple[StoreFailed, ...]) -> Step | None:
         """The same where some parts of the store have failed, and others have answered."""
+        if not failures:  # as mostly
+            return None
         again = next((each for each in failures if each.kind.is_retryable), None)
         return None if again is None else self.retry(again)
 

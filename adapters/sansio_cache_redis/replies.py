@@ -71,6 +71,8 @@ def captured_from(
     """The versions of the tags that were captured, each with the server's clock."""
     if len(replies) != len(capture.tags):
         raise WireError
+    if not replies:  # as mostly
+        return ()
     statuses_from(replies, clock, now_s)
     versions = tuple(version_from(reply[2]) for reply in replies)
     if NO_VERSION in versions:

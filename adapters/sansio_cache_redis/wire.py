@@ -143,7 +143,7 @@ def longest_cell_bytes(max_value_bytes: int) -> int:
 
 
 def _call_many(script: Script, keys: Sequence[str], *args: bytes) -> Args:
-    return (EVALSHA, script.sha, number(len(keys)), *(key.encode() for key in keys), *args)
+    return (EVALSHA, script.sha, number(len(keys)), *[key.encode() for key in keys], *args)
 
 
 def in_chunks(parts: tuple[T, ...], dialect: Dialect) -> Iterator[tuple[T, ...]]:
@@ -201,8 +201,8 @@ def encode(command: StoreCommand, dialect: Dialect) -> list[Args]:  # noqa: C901
         case ReadCells(keys=keys, tags=tags) if dialect.is_cluster:
             return [*map(read_one, keys), *map(read_one, tags)]
         case ReadCells(keys=keys, chunk=chunk, tags=tags):
-            chunks = (keys[first : first + chunk] for first in range(0, len(keys), chunk))
-            return [*((b"MGET", *(key.encode() for key in part)) for part in chunks), *map(read_one, tags)]
+            parts = (keys[first : first + chunk] for first in range(0, len(keys), chunk))
+            return [*((b"MGET", *(key.encode() for key in part)) for part in parts), *map(read_one, tags)]
         case ReadTags(tags=tags):
             return [*map(read_one, tags)]
         case AcquireLease(key=key, nonce=nonce, lease_ms=lease_ms, seen=seen, mode=mode):
@@ -221,9 +221,9 @@ def encode(command: StoreCommand, dialect: Dialect) -> list[Args]:  # noqa: C901
         case ReleaseLeases(leases=leases):
             return [script_call(RELEASE, each.key, each.lease_id, wake_channel(each.key)) for each in leases]
         case HoldCells(keys=keys, nonce=nonce, hold_ms=hold_ms, capture=capture):
-            chunks_of_keys = in_chunks(keys, dialect)
-            holds = (_call_many(HOLD, chunk, nonce, number(hold_ms), floor) for chunk in chunks_of_keys)
-            return [*capture_calls(capture, nonce, floor), *holds]
+            chunks = in_chunks(keys, dialect)
+            holds = [_call_many(HOLD, chunk, nonce, number(hold_ms), floor) for chunk in chunks]
+            return [*capture_calls(capture, nonce, floor), *holds] if capture.tags else holds
         case ExpireCells(keys=keys):
             return [script_call(EXPIRE, key, wake_channel(key)) for key in keys]
         case InspectCell() | ClaimCell() | SwapCell() | TouchCell() | TakeLock() | FreeLock():
@@ -305,8 +305,7 @@ def _decode(  # noqa: C901 - one case a command
             versions = tuple(version_from(reply, clock.floor_us) for reply in replies)
             return TagsRead(now_s, versions, clock.now_ms(now_s))
         case AcquireLease(nonce=nonce, capture=capture):
-            is_plain = len(replies) == 1 and not capture.tags
-            versions = () if is_plain else captured_from(replies[:-1], capture, clock, now_s)
+            versions = captured_from(replies[:-1], capture, clock, now_s)
             if isinstance(replies[-1], TooLargeError):  # a value that this process does not read
                 return ForeignFound(now_s)
             server_ms, answer = _answered(replies[-1], 1, clock, now_s)

@@ -19,7 +19,6 @@ from sansio_cache.errors import CacheClosedError
 from sansio_cache.glance import Beginning
 from sansio_cache.health import Health
 from sansio_cache.loader import Absent, Form, Fresh, LoadContext, Storable
-from sansio_cache.notices import OperationName
 from sansio_cache.policy import Policy
 from sansio_cache.step import Loaded, ManyHeld, Outcome, Value
 from sansio_cache_runtime.backend import SyncBackend
@@ -494,7 +493,7 @@ class Cache(Primitives):
             ConfigurationError: Values of the type cannot be stored so that they come back equal.
             NotStoredError: Nothing was stored, and `strict` asks to be told: its `reason` says why.
         """
-        _, step = self._requests.set_many({self.key.resolve(key): value}, ttl, tags, type, OperationName.SET)
+        step = self._requests.set(key, value, ttl, tags, type)
         outcome = self._driver.run(step)
         if strict:
             refuse_unstored((key,), outcome, is_disabled=self._requests.is_disabled)
