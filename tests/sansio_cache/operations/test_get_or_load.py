@@ -526,12 +526,19 @@ class TestWaitingForAFreshValueFirst:
         assert script.outcome == Value(6)
         assert script.notices == [StaleServed(KEY), Waited(KEY, 30.0), Ended(OperationName.GET_OR_LOAD, 30.0)]
 
-    def test_who_has_waited_for_a_load_that_failed_has_waited_since_it_looked_for_one(self):
-        script = begun(**WAITING, started_s=2.0).give(
-            CellRead(2.5, STALE, NOW_MS), LoadErrorShared(3.0, BROKEN)
-        )
-        assert script.outcome == Value(6)
-        assert Waited(KEY, 0.5) in script.notices
+    @pytest.mark.parametrize(
+        "event",
+        [
+            LoadErrorShared(3.0, BROKEN),
+            LoadNotShared(3.0, 0),
+            LoadShared(3.0, b"7", None),
+            SharingTimedOut(3.0, 4),
+        ],
+        ids=lambda event: type(event).__name__,
+    )
+    def test_who_has_waited_has_waited_since_it_looked_for_a_load(self, event):
+        script = begun(**WAITING, started_s=2.0).give(CellRead(2.5, STALE, NOW_MS), event)
+        assert [each.waited_s for each in script.notices if isinstance(each, Waited)] == [0.5]
 
     def test_without_a_stale_value_the_loader_runs_when_the_time_is_over(self):
         script = begun(**WAITING, wait_s=0.0).give(ABSENT, LED, LeaseDenied(0.0, 500, None, NOW_MS))
