@@ -595,11 +595,19 @@ class Process:
     def stalled_s(self) -> float:
         """For how long this process has stood still so far, or had no processor.
 
-        Others may run before the thread that notices: what it is about to notice counts.
+        Others may run before the thread that notices: what it is about to notice counts. It does nothing
+        else, so that it sleeps whenever the process is stopped.
         """
         stalled_s, slept_s = self._stalls
         over_s = time.monotonic() - slept_s - LOOK_S
         return stalled_s + (over_s if over_s > STALL_S else 0.0)
+
+    def watch_for_stalls(self) -> None:
+        """Notice when the process stands still."""
+        while not self.is_done:
+            self._stalls = self._stalls[0], time.monotonic()
+            time.sleep(LOOK_S)
+            self._stalls = self.stalled_s(), math.inf
 
     def look_at_processors(self) -> None:
         """Take in how long threads have waited for a processor, where the system says so."""
@@ -616,10 +624,7 @@ class Process:
         quiet_since_s: float | None = None
         looks = itertools.count()
         while not self.is_done:
-            for _ in range(10):
-                self._stalls = self._stalls[0], time.monotonic()
-                time.sleep(LOOK_S)
-                self._stalls = self.stalled_s(), math.inf
+            time.sleep(10 * LOOK_S)
             now_s = time.monotonic()
             self.look_at_processors()
             self.look_for_told()
@@ -653,8 +658,12 @@ class Process:
         return found[:20_000]
 
     def run(self) -> None:
-        watcher = threading.Thread(target=self.watch, name="watcher", daemon=True)
-        watcher.start()
+        watchers = [
+            threading.Thread(target=watch, name="watcher", daemon=True)
+            for watch in (self.watch, self.watch_for_stalls)
+        ]
+        for watcher in watchers:
+            watcher.start()
         if self.is_sync:
             self.run_threads(self.call_on_a_thread)
             if not self.is_over:
@@ -668,7 +677,8 @@ class Process:
         else:
             anyio.run(self.run_tasks, backend=self.runtime)
         self.is_done = True
-        watcher.join()
+        for watcher in watchers:
+            watcher.join()
         self.report()
         gc.collect()
         self.database.close()
