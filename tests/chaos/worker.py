@@ -554,8 +554,9 @@ class Process:
         while self.phase != Phase.STOP:
             if self.phase == Phase.QUIET:
                 time.sleep(0.01)
-                if caller == 0 and self.cache._coordinator.pending_invalidations:
-                    # There is no loop in which it could be told: it is the next call's to do.
+                coordinator = self.cache._coordinator
+                if caller == 0 and (coordinator.pending_invalidations or coordinator.is_out):
+                    # There is no loop in which it could be told, or asked: that is the next call's to do.
                     anyio.run(self.cache.get, "nothing")
                 continue
             anyio.run(self.call, draw, backend=draw.choice(["asyncio", "trio"]))
