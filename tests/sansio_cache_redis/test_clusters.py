@@ -6,6 +6,7 @@ The conformance suite runs on a cluster as well; here is what only a cluster can
 import threading
 import time
 from contextlib import aclosing, closing
+from itertools import islice
 
 import anyio
 import anyio.lowlevel
@@ -22,7 +23,7 @@ from sansio_cache_redis.backend.cluster_sync import make_cluster_backend
 from sansio_cache_redis.connections.cluster_settings import cluster_settings
 from sansio_cache_runtime.process import process_lock
 from support.clusters import ClusterServers, slot_of
-from support.faulty import GIVE_UP_S
+from support.faulty import GIVE_UP_S, eventually
 from support.runtimes import (
     ON_CLUSTER,
     PATIENT,
@@ -175,6 +176,45 @@ def test_keys_are_found_while_their_slot_moves_and_after_it(own_cluster, namespa
                 assert await cache.get_or_load(keys[0], never) == "new"
             assert await cache.get_many(keys) == dict.fromkeys(keys, "old") | dict.fromkeys(keys[:3], "new")
             assert cache.stats().gave_up == errors
+
+    run(runtime, main)
+
+
+@RUNTIMES
+def test_what_a_snapshot_has_brought_back_is_not_served_by_who_gets_the_slot_either(
+    own_cluster, namespace, runtime
+):
+    """Neither while the slot moves, nor after it. The one who gets it has started without any snapshot."""
+    source, target, _ = own_cluster.primaries
+    [key, *_] = keys = list(islice(own_cluster.keys_on(source, namespace), 4))
+    raw = source.client()
+
+    async def main():
+        async with aclosing(opened(runtime, own_cluster.url, namespace)) as writer:
+            await writer.set_many(dict.fromkeys(keys, "old"))
+        async with aclosing(opened(runtime, own_cluster.url, namespace, after_failover_s=0)) as cache:
+            assert await cache.get_many(keys) == dict.fromkeys(keys, "old")
+            raw.save()
+            for each in keys:
+                raw.unlink(f"{namespace}:{each}")  # another process invalidates
+            source.kill()
+            source._launch()
+            await until(lambda: raw.execute_command("CLUSTER INFO")["cluster_state"] == "ok")
+            assert raw.exists(f"{namespace}:{key}")
+
+            async def is_known_to_be_old():
+                return await cache.get(key) is None
+
+            await eventually(is_known_to_be_old)
+            for each in keys:
+                slot = slot_of(f"{namespace}:{each}")
+                with own_cluster.moving(slot, source, target):
+                    own_cluster.move_keys(slot, source, target)
+                    assert await cache.get(each) is None
+                assert await cache.get(each) is None
+                assert target.client().exists(f"{namespace}:{each}")
+                assert await cache.get_or_load(each, loading("new")) == "new"
+                assert await cache.get(each) == "new"
 
     run(runtime, main)
 

@@ -30,16 +30,19 @@ from sansio_cache_redis.facts import CLUSTER, Facts
 from sansio_cache_redis.listening import Listener as WakeListener
 from sansio_cache_redis.reading import OnFailure
 from sansio_cache_redis.reasons import Where, reason_of
-from sansio_cache_redis.topology.cluster import NO_OWNER, Cluster
+from sansio_cache_redis.topology.cluster import NO_OWNER, Cluster, Moves
 from sansio_cache_redis.topology.keeper import MapKeeper
 from sansio_cache_redis.topology.scatter import Piece, gather, scatter
-from sansio_cache_redis.topology.slots import NOBODY, SLOTS, slot_of
+from sansio_cache_redis.topology.slots import NOBODY, SLOTS, MapError, slot_of
 from sansio_cache_redis.wire import encode, words_of
 from sansio_cache_runtime.backend import Listener
 from sansio_cache_runtime.process import process_lock
+from sansio_cache_runtime.sync.event import ThreadEvent
 
 _MOST_PROBED: Final = 200_000
 """How many names are tried for a key in one of a node's slots: one slot of all takes 16,384 in the middle."""
+_TOLD_IN_S: Final = 0.5
+"""How long keys wait at most with going to an heir until that is known, in seconds: a loop may have ended."""
 BEHIND_ASKING: Final = "?"
 """What the address of a node begins with that is to be asked behind ASKING."""
 _TURNED: Final = ("perform", "answer", "suspect", "trust", "distrust", "health")
@@ -133,8 +136,7 @@ class ClusterBase(Generic[N]):
         self._lock = process_lock()
         self._listened = 0
         self._told: Callable[[str, bool], object] = _is_told
-        self._before: Sequence[str] = ()
-        """Who had which slot by the last map."""
+        cluster.on_move = self._is_moving
         self.keeper = MapKeeper(
             cluster, lambda address: settings.blocking(address)(), start_thread, self._has_changed
         )
@@ -288,13 +290,27 @@ class ClusterBase(Generic[N]):
         for address, node in tuple(self._nodes.items()):
             if address not in self.cluster.nodes:
                 self._reach(partial(node.distrust, ONE_PART))  # it will not be asked again, or is asked anew
-        before, owners = self._before, self.cluster.owners
-        self._before = owners
-        gone = set(before) - set(owners) - {NOBODY}
-        # Who has the slots of a node that is gone may not have heard of all its writes.
-        heirs = {new for old, new in zip(before, owners, strict=True) if old in gone} if gone else set()
-        for address in sorted(heirs - {NOBODY}):
-            self._reach(partial(self._told, address, True))
+
+    def _is_moving(self, moves: Moves, heirs: frozenset[str]) -> None:
+        """Keys are about to go to other nodes than before. On the keeper's thread, or a caller's.
+
+        What a node has got from a snapshot moves with its slots, and does not get younger: so does its floor.
+        An heir may not have heard of all that was written to the node before it.
+        """
+        for old, new in moves:
+            dialect = self._dialects.get(old)
+            if dialect is not None and dialect.floor_us:
+                self._dialects[self._known(new)].raise_floor(dialect.floor_us)
+        for address in sorted(heirs):
+            is_told = ThreadEvent()
+            self._reach(partial(self._tell_of_heir, address, is_told))
+            is_told.wait(_TOLD_IN_S)
+
+    def _tell_of_heir(self, address: str, is_told: ThreadEvent) -> None:
+        try:
+            self._told(address, True)
+        finally:
+            is_told.set()
 
     def _page(self, command: ScanKeys, now_s: float) -> list[Piece] | StoreEvent:
         """The node whose keys are scanned now: one after the other, in the order of their addresses."""
@@ -351,6 +367,9 @@ class ClusterBase(Generic[N]):
             reason = f"no node of {self.place} has said in time which node has which keys"
             return StoreFailed(self._clock(), FailureKind.TIMEOUT, ONE_PART, reason)
         address, error = failure
+        if isinstance(error, MapError):
+            reason = f"what {address} says of who owns which slot cannot be used: {error}"
+            return StoreFailed(self._clock(), FailureKind.UNAVAILABLE, ONE_PART, reason)
         kind = classify(error)
         reason, cause = reason_of(error, Where(address, self._where.is_tls))
         return StoreFailed(
