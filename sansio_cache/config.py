@@ -181,7 +181,7 @@ class RedisConfig:
     )
     max_connections: int = attrs.field(default=4, validator=_count)
     address_map: AddressMap | None = attrs.field(default=None, validator=_address_map, repr=False)
-    after_failover_s: float = attrs.field(default=1.0, validator=_not_negative)
+    after_failover_s: float = attrs.field(default=0.5, validator=_not_negative)
     clock_skew_s: float = attrs.field(default=1.0, validator=_not_negative)
 
     def __attrs_post_init__(self) -> None:

@@ -145,7 +145,7 @@ class Coordinator(WatchesStore):
     part_of: Callable[[str], str] = one_part
     most_pending: int = 10_000
     longest_life_s: float = LONGEST_LIFE_S
-    after_failover_s: float = 1.0
+    after_failover_s: float = 0.5
     single_flight: SingleFlight = attrs.field(factory=SingleFlight)
     waits: Waits = attrs.field(factory=Waits)
     number: int = 0
