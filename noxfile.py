@@ -170,6 +170,8 @@ def nightly(session: nox.Session) -> None:
     session.run("pytest", *shown, "tests/sansio_cache/exploring/test_simulating.py", env=night)
     cancelling = ("tests/sansio_cache_redis/test_cancellation.py", "-k", "at_random")
     session.run("pytest", *shown, *cancelling, env=night)
+    # In one process: a minute of each fault, with callers of three runtimes, leaves little of two cores.
+    session.run("pytest", "-rA", "tests/sansio_cache_redis/test_cluster_histories.py", env=night)
     session.run("python", "-P", "-m", "mutations", "lua", env={"PYTHONPATH": "tests"})
     for module in MUTATED:
         options = ("python", "--only", module)

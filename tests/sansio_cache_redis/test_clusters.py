@@ -1,6 +1,7 @@
 """Caches on real clusters: ways in, slots that move, nodes that fail. Each on three runtimes.
 
-The conformance suite runs on a cluster as well; here is what only a cluster can do.
+The conformance suite runs on a cluster as well; here is what only a cluster can do. What becomes of histories
+in a failover, `test_cluster_histories.py` has.
 """
 
 import threading
@@ -463,129 +464,6 @@ def test_a_wrong_password_at_one_node_is_that_nodes_failure(loose_cluster, names
             client = refusing.client(password="other")
             client.config_set("requirepass", "")
         assert lost
-
-    run(runtime, main)
-
-
-# Failovers, with readers and writers at it.
-
-
-@pytest.fixture(scope="module")
-def replicated():
-    """A cluster of three primaries, each with a replica. Each test takes another primary away."""
-    with ClusterServers.start(3, replicas=True, args=NODE_LOSS) as servers:
-        yield servers
-
-
-class Database:
-    """A row for each key; a write is over when its invalidation is. Readers are held to that (S1)."""
-
-    def __init__(self, cache, keys):
-        self.cache = cache
-        self.rows = dict.fromkeys(keys, 0)
-        self.completed = dict.fromkeys(keys, 0)
-        self.errors, self.stale, self.reads = [], [], 0
-        self.is_over = False
-
-    async def write(self):
-        while not self.is_over:
-            for key in self.rows:
-                version = self.rows[key] = self.rows[key] + 1
-                try:
-                    result = await self.cache.invalidate(key)
-                except Exception as error:
-                    self.errors.append(error)
-                else:
-                    if not result.remembered:
-                        self.completed[key] = version
-                await anyio.sleep(0.002)
-
-    async def read(self):
-        async def load(key):
-            return self.rows[key]
-
-        while not self.is_over:
-            for key in self.rows:
-                least = self.completed[key]
-                try:
-                    found = await self.cache.get_or_load(key, load, key)
-                except Exception as error:
-                    self.errors.append(error)
-                else:
-                    self.reads += 1
-                    if found < least:
-                        self.stale.append((key, found, least))
-                await anyio.lowlevel.checkpoint()
-
-
-def has_taken_over(replica):
-    return replica.client().info("replication")["role"] == "master"
-
-
-@pytest.mark.parametrize(
-    ("runtime", "place", "how"),
-    [
-        ("sync", 0, "by command"),
-        ("asyncio", 1, "by command"),
-        ("trio", 2, "by command"),
-        ("sync", 0, "killed"),
-        ("asyncio", 1, "killed"),
-        ("trio", 2, "frozen"),
-    ],
-)
-def test_nobody_sees_an_error_in_a_failover_and_the_others_are_served_meanwhile(
-    replicated, namespace, runtime, place, how
-):
-    """By command first: then the replicas are the primaries, and these are killed."""
-    by_command = how == "by command"
-    old, new = replicated.primaries[place], replicated.replicas[place]
-    if not by_command:
-        old, new = new, old
-    home = replicated.primaries[place]
-    lost, kept = parted(replicated, namespace, home)
-
-    async def main():
-        cache = loose(runtime, replicated.url, namespace, operation_timeout_s=0.5, attempt_timeout_s=0.25)
-        async with aclosing(cache):
-            await until(lambda: not has_taken_over(new))
-            while len(await cache.get_many(kept)) < len(kept):  # nodes have the failover before this to see
-                await cache.set_many(dict.fromkeys(kept, "kept"))
-                await anyio.sleep(0.01)
-            database = Database(cache, [f"w{key}" for key in (*lost[:3], *kept[:3])])
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(database.write)
-                tasks.start_soon(database.read)
-                tasks.start_soon(database.read)
-                await until(lambda: database.reads > 50)
-                if by_command:
-                    await anyio.to_thread.run_sync(new.client().execute_command, "CLUSTER FAILOVER")
-                elif how == "killed":
-                    old.kill()
-                else:
-                    old.freeze()
-                hits = 0
-                for key in kept:
-                    hits += await cache.get(key) == "kept"
-                await until(lambda: has_taken_over(new))
-                promoted = f"127.0.0.1:{new.port}"
-                await until(
-                    lambda: (
-                        cache.cache._coordinator.part_of(f"{namespace}:{lost[0]}") == promoted
-                        and not cache.cache._coordinator.is_out
-                    )
-                )
-                reads = database.reads
-                await until(lambda: database.reads > reads + 50)
-                database.is_over = True
-            assert database.errors == []
-            assert hits >= 0.85 * len(kept)
-            assert database.stale == [], "what the replica has not heard of was told again"
-            # Read and stored again, once others have had their time to tell the new primary.
-            while await cache.get(lost[0]) != "new":
-                assert await cache.get_or_load(lost[0], loading("new")) == "new"
-                await anyio.sleep(0.01)
-        if how == "frozen":
-            old.kill()
 
     run(runtime, main)
 
