@@ -12,7 +12,7 @@ from typing import Any, Final
 import attrs
 
 from sansio_cache.budget import StoreTimeouts
-from sansio_cache.cell import NONCE_BYTES, Cell, Kind, Tag
+from sansio_cache.cell import NONCE_BYTES, Cell, Foreign, Kind, Tag, above_floor, grant_us
 from sansio_cache.codec import Codec, codec_for
 from sansio_cache.coordinator import Coordinator
 from sansio_cache.entry import MissReason, seal
@@ -223,6 +223,9 @@ class Fault(Enum):
     AGE = "8 half a lease passes"
     CRASH = "10 crash"
     GONE = "6, 12 a key is gone: restart, eviction, DEL"
+    SAVED = "42 a snapshot of the store is taken"
+    RESTART = "42 the store is started anew, with its snapshot"
+    PROMOTION = "16 a replica takes over that has heard of everything, and has loaded a snapshot once"
     INTERRUPTION = "28 interruption"
     RAISING = "loader raises"
     SHARING_TIMEOUT = "sharing times out"
@@ -234,6 +237,22 @@ class Fault(Enum):
 
 UNLIMITED: Final = 99
 """A budget that is never spent."""
+
+AFTER_ALL_US: Final = FIRST_US + 10**6
+"""The store's microsecond after all that it issues."""
+
+
+def floor_after(fault: Fault) -> int:
+    """What counts as gone after a fault, as it was issued before: all, after a restart with a snapshot."""
+    return AFTER_ALL_US if fault is Fault.RESTART else 0
+
+
+def trusted(cell: Cell | Foreign | Tag, floor_us: int) -> Cell | Foreign | Tag | None:
+    """What is left of what a store has kept, where all counts as gone that was issued before a moment."""
+    if isinstance(cell, Cell):
+        return above_floor(cell, floor_us)
+    return None if isinstance(cell, Tag) and grant_us(cell.version) < floor_us else cell
+
 
 Program = tuple[Act, ...]
 
@@ -271,6 +290,8 @@ class Configuration:
         most_loads: How often it runs at most.
         all_end: Whether it is certain that from every world all workers can come to an end (L1).
         invariants: What is checked.
+        floor_us: What was issued before it counts as gone after a restart, or a promotion; or a wrong floor.
+        trusted: What is left of a cell of before, by that floor; or a wrong rule.
         is_reduced: Whether worlds are renamed, pruned and taken modulo symmetry.
         is_eager: Whether what nobody can observe happens at once.
         store: The store, or a wrong one.
@@ -297,6 +318,8 @@ class Configuration:
     most_loads: int | None = None
     all_end: bool = False
     invariants: frozenset[Invariant] = ALL
+    floor_us: Callable[[Fault], int] = floor_after
+    trusted: Callable[[Cell | Foreign | Tag, int], Cell | Foreign | Tag | None] = trusted
     is_reduced: bool = True
     is_eager: bool = True
     store: type[MemoryStore] = MemoryStore

@@ -47,6 +47,7 @@ class Invariant(Enum):
     S7_CELL = "S7 a value older than the last invalidation of its tag can be served"
     S7_LOAD = "S7 a value is to be stored with a tag's version that was not known before its load"
     S13 = "S13 a load that raised wrote"
+    KEPT = "a store that has heard of everything has taken over, and what it holds counts as gone"
     EXACT = "a counter has lost an increment that was acknowledged, or has counted one twice"
     OWNERS = "two were told that they have added the same entry"
     BLOCKED = "L3 a touch has let a lease or a hold last longer"

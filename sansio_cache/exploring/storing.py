@@ -6,6 +6,7 @@ stands still and whose next microsecond is chosen so that a new id is one that n
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, Final, NamedTuple
 
 import attrs
@@ -37,6 +38,7 @@ from sansio_cache.exploring.configuration import (
     TAG_KEY,
     Act,
     Configuration,
+    Fault,
 )
 from sansio_cache.exploring.invariants import Invariant
 from sansio_cache.exploring.naming import payload_of, replace, tags_of
@@ -45,6 +47,8 @@ from sansio_cache.memory_store import Kept
 Stored = tuple[tuple[str, Kept], ...]
 """What a store keeps, by key."""
 
+_SAVED: Final = "saved "
+"""What the key begins with under which the snapshot of a cell is kept, beside the store's own."""
 _SCHEMA: Final = slice(8, 16)
 """Where in a body the fingerprint is of the type it was stored as."""
 Issuing = AcquireLease | AcquireLeases | HoldCells | ClaimCell | SwapCell
@@ -128,9 +132,38 @@ def _value(cells: dict[str, Kept], key: str) -> Cell | None:
     return kept.cell
 
 
+def own(stored: Stored) -> Stored:
+    """What the store holds itself: not its snapshot."""
+    return tuple((key, kept) for key, kept in stored if not key.startswith(_SAVED))
+
+
+def after_save(stored: Stored) -> Stored:
+    """A snapshot is taken, which replaces one of before."""
+    now = own(stored)
+    return tuple(sorted((*now, *((f"{_SAVED}{key}", kept) for key, kept in now))))
+
+
+def after_restart(configuration: Configuration, stored: Stored) -> Stored:
+    """The store comes back as its snapshot has it, as far as that can be trusted; or empty, without one."""
+    saved = ((key.removeprefix(_SAVED), kept) for key, kept in stored if key.startswith(_SAVED))
+    return _left(configuration, saved, Fault.RESTART)
+
+
+def after_promotion(configuration: Configuration, stored: Stored) -> Stored:
+    """A replica takes over that has all that the store has: as far as that can be trusted."""
+    return _left(configuration, own(stored), Fault.PROMOTION)
+
+
+def _left(configuration: Configuration, cells: Iterable[tuple[str, Kept]], fault: Fault) -> Stored:
+    """Cells without what counts as gone after a fault."""
+    floor_us = configuration.floor_us(fault)
+    found = ((key, configuration.trusted(kept.cell, floor_us), kept) for key, kept in cells)
+    return tuple((key, replace(kept, cell=cell)) for key, cell, kept in found if cell is not None)
+
+
 def is_leased(stored: Stored) -> bool:
     """Whether anybody holds a lease, or a key as a writer."""
-    return any(isinstance(kept.cell, Cell) and kept.cell.grant != NO_GRANT for _, kept in stored)
+    return any(isinstance(kept.cell, Cell) and kept.cell.grant != NO_GRANT for _, kept in own(stored))
 
 
 def outlived(stored: Stored) -> bool:

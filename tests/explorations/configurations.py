@@ -102,6 +102,7 @@ RAISING: Final = any_number(Fault.RAISING)
 CRASHES: Final = any_number(Fault.CRASH)
 IMPATIENCE: Final = any_number(Fault.IMPATIENCE)
 SHARING_TIMEOUTS: Final = any_number(Fault.SHARING_TIMEOUT)
+RESTARTS: Final = {Fault.SAVED: 1, Fault.RESTART: 1, Fault.PROMOTION: 1}
 ANYTHING: Final = TIME | LOSSES | DUPLICATES | INTERRUPTIONS | RAISING | CRASHES
 """Any number of any faults, in any order."""
 
@@ -980,6 +981,38 @@ QUICK: Final = (
         faults=ANYTHING,
         invariants=ALL_BUT_LEAK,
     ),
+    # A restart brings back what a snapshot has; a replica takes over that is up to date.
+    _case(
+        "2 readers in 1 process, 1 invalidates; a restart with a snapshot",
+        3_000,
+        (READER, READER),
+        (INVALIDATOR,),
+        starts=WARM,
+        faults=RESTARTS,
+        all_end=True,
+    ),
+    _case(
+        "1 reader with a tag, 1 gets, 1 invalidates the tag; a restart with a snapshot, duplicates",
+        1_000,
+        *_alone(TAGGED_READER, GETTER, TAG_INVALIDATOR),
+        starts=WARM,
+        faults=RESTARTS | {Fault.DUPLICATE: 1},
+    ),
+    _case(
+        "1 reader, 1 mutates with a value, 1 sets; a restart with a snapshot",
+        1_000,
+        *_alone(READER, MUTATOR_WITH_VALUE, SETTER),
+        starts=WARM,
+        faults=RESTARTS,
+    ),
+    _case(
+        "1 updates, 1 adds, 1 invalidates; a restart with a snapshot",
+        300,
+        *_alone(UPDATER, ADDER, INVALIDATOR),
+        starts=WARM,
+        faults=RESTARTS,
+        invariants=ALL_BUT_LAST,
+    ),
 )
 
 NIGHTLY: Final = (
@@ -1475,6 +1508,15 @@ NIGHTLY: Final = (
         *_alone(BATCH, BATCH, INVALIDATOR_OF_BOTH),
         compares=True,
         faults=TIME | DUPLICATES,
+    ),
+    _case(
+        "2 readers in 1 process, 1 reader, 1 invalidates; two restarts with snapshots, time",
+        10_000,
+        (READER, READER),
+        (READER,),
+        (INVALIDATOR,),
+        starts=WARM,
+        faults=TIME | {Fault.SAVED: 2, Fault.RESTART: 2, Fault.PROMOTION: 1},
     ),
 )
 

@@ -11,7 +11,7 @@ from typing import Any, Final
 import attrs
 
 from sansio_cache.budget import StoreTimeouts
-from sansio_cache.cell import NO_GRANT, NONCE_BYTES, Cell, Kind, Tag, make_grant
+from sansio_cache.cell import NO_GRANT, NONCE_BYTES, Cell, Foreign, Kind, Tag, make_grant
 from sansio_cache.changes import (
     Change,
 )
@@ -61,6 +61,7 @@ from sansio_cache.exploring.configuration import (
     LAPSED_MS,
     TEXT,
     TIMEOUTS,
+    trusted,
 )
 from sansio_cache.exploring.naming import payload_of, replace, tags_of
 from sansio_cache.glance import Glance, GlanceMany
@@ -1226,3 +1227,20 @@ def load_hoarding(request: LoadManyRequest, *, skip: MissReason | None = None) -
 def _still(wrapper: Any, step: Step, kind: type) -> Step:
     """The step with its state wrapped, as long as it is of that kind."""
     return replace(step, state=wrapper(step.state)) if isinstance(step.state, kind) else step
+
+
+# What is to be trusted after a restart with a snapshot.
+
+
+def trust_leases(cell: Cell | Foreign | Tag, floor_us: int) -> Cell | Foreign | Tag | None:
+    """Values of before are gone, and leases go on."""
+    left = trusted(cell, floor_us)
+    if isinstance(cell, Cell) and left is None and cell.grant != NO_GRANT:
+        return Cell(Kind.EMPTY, cell.grant, cell.lease_deadline_ms)
+    return left
+
+
+def trust_tags(cell: Cell | Foreign | Tag, floor_us: int) -> Cell | Foreign | Tag | None:
+    """The versions of tags go on, and so do the values that are tied to them."""
+    is_tied = isinstance(cell, Cell) and cell.kind == Kind.VALUE and bool(tags_of(cell.body))
+    return cell if isinstance(cell, Tag) or is_tied else trusted(cell, floor_us)
