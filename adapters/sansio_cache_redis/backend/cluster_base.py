@@ -16,7 +16,7 @@ from typing import Any, Final, Generic, Protocol, TypeVar
 from msgspec import Struct
 from redis.exceptions import AskError, ClusterDownError, MovedError
 
-from sansio_cache.commands import DeleteKeys, Ping, ScanKeys, StoreCommand
+from sansio_cache.commands import DeleteKeys, Ping, ReadCells, ScanKeys, StoreCommand
 from sansio_cache.config import CacheConfig
 from sansio_cache.events import FailureKind, KeysFound, Ponged, StoreEvent, StoreFailed
 from sansio_cache.health import Health
@@ -32,7 +32,7 @@ from sansio_cache_redis.reading import OnFailure
 from sansio_cache_redis.reasons import Where, reason_of
 from sansio_cache_redis.topology.cluster import NO_OWNER, Cluster, Moves
 from sansio_cache_redis.topology.keeper import MapKeeper
-from sansio_cache_redis.topology.scatter import Piece, gather, scatter
+from sansio_cache_redis.topology.scatter import Piece, gather, scatter, scatter_reads
 from sansio_cache_redis.topology.slots import NOBODY, SLOTS, MapError, slot_of
 from sansio_cache_redis.wire import encode, words_of
 from sansio_cache_runtime.backend import Listener
@@ -231,7 +231,11 @@ class ClusterBase(Generic[N]):
             return self._probe(command, now_s)
         if isinstance(command, ScanKeys):
             return self._page(command, now_s)
-        return scatter(command, self._address_of if self.cluster.asking else self.cluster.owner)
+        if self.cluster.asking:
+            return scatter(command, self._address_of)
+        if type(command) is ReadCells and not command.tags:
+            return scatter_reads(command, self.cluster.owners)
+        return scatter(command, self.cluster.owner)
 
     def _unasked(self, piece: Piece) -> StoreFailed | None:
         """What a node answers that is not asked: there is none, or it is known not to serve."""

@@ -25,7 +25,7 @@ at the same time is what one after the other would have done.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import attrs
@@ -113,6 +113,8 @@ class Cluster:
         """The part that a key is in: what fails alone."""
         if not self.is_known:
             return ONE_PART
+        if self.only and self._coming is None:
+            return self.only
         return (self._coming or self.owners)[slot_of(key)] or NO_OWNER
 
     def asked_at(self, key: str, now_s: float) -> str | None:
@@ -257,16 +259,3 @@ class Cluster:
             self.on_move(moves, heirs)
         finally:
             self._coming = None
-
-
-def spread(owners: Sequence[str], keys: Iterable[str]) -> dict[str, list[int]]:
-    """The places of keys, by the owners of their slots."""
-    found: dict[str, list[int]] = {}
-    for place, key in enumerate(keys):
-        owner = owners[slot_of(key)]
-        places = found.get(owner)
-        if places is None:
-            found[owner] = [place]
-        else:
-            places.append(place)
-    return found
