@@ -16,7 +16,7 @@ import pytest
 from sansio_cache.health import Health
 from sansio_cache_redis import anyio as cache_anyio
 from sansio_cache_redis import sync as cache_sync
-from support.clusters import ClusterServers, is_down, slot_of
+from support.clusters import SHORT_NODE_TIMEOUT_MS, ClusterServers, is_down, slot_of
 from support.faulty import eventually
 from support.proxy import FaultProxy, Refuse
 from support.runtimes import PATIENT, RUNTIMES, CacheUnderTest
@@ -121,7 +121,7 @@ def is_whole(servers: ClusterServers) -> bool:
 @pytest.fixture(scope="module")
 def servers() -> Iterator[ClusterServers]:
     """Three primaries, as they are by default: where one is gone, all of them refuse. Leave it as it was."""
-    with ClusterServers.start(3) as started:
+    with ClusterServers.start(3, node_timeout_ms=SHORT_NODE_TIMEOUT_MS) as started:
         yield started
 
 

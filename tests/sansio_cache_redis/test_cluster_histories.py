@@ -19,7 +19,7 @@ import redis
 
 from sansio_cache.recent_writes import RecentWrites
 from sansio_cache_redis.topology.slots import read_slots
-from support.clusters import ClusterServers
+from support.clusters import SHORT_NODE_TIMEOUT_MS, ClusterServers
 from support.histories import PATIENCE_S, Community
 from support.proxy import Proxy
 from support.runtimes import RUNTIMES
@@ -36,7 +36,9 @@ SECONDS: Final = 60.0 if NIGHTLY else 0.0
 def servers() -> Iterator[ClusterServers]:
     """A cluster that goes on where a node fails, and whose nodes can be cut off."""
     args = ("--cluster-require-full-coverage", "no", "--repl-diskless-sync-delay", "0")
-    with ClusterServers.start(3, replicas=True, args=args, is_divisible=True) as started:
+    with ClusterServers.start(
+        3, replicas=True, args=args, is_divisible=True, node_timeout_ms=SHORT_NODE_TIMEOUT_MS
+    ) as started:
         yield started
 
 

@@ -15,8 +15,10 @@ from support.servers import Server, ServerDiedError, wait_until
 SLOTS: Final = 16_384
 _PORTS: Final = range(20_000, 30_000)
 """Below those that the system gives out, and so are those of the bus, which are 10,000 higher: mostly."""
-NODE_TIMEOUT_MS: Final = 1_000
-"""After which silence the others take a node for failed."""
+NODE_TIMEOUT_MS: Final = 15_000
+"""After which silence the others take a node for failed: long, as machines have other things to do."""
+SHORT_NODE_TIMEOUT_MS: Final = 1_000
+"""The same where it is tested what becomes of that."""
 
 
 def slot_of(key: str) -> int:
@@ -40,6 +42,7 @@ class ClusterServers:
         replicas: bool = False,
         args: Sequence[str] = (),
         is_divisible: bool = False,
+        node_timeout_ms: int = NODE_TIMEOUT_MS,
     ) -> Self:
         """Start a cluster, and wait until every node takes it for whole.
 
@@ -49,10 +52,12 @@ class ClusterServers:
             args: More options of each node.
             is_divisible: Whether a node can be cut off from the others (`isolate`). Then nodes name each
                 other by the ports of proxies; `direct` gives those of the nodes.
+            node_timeout_ms: After which silence the others take a node for failed.
         """
         with ExitStack() as stack:
             count = primaries * (2 if replicas else 1)
-            started = [_start_node(args, stack, is_divisible) for _ in range(count)]
+            own = ("--cluster-node-timeout", str(node_timeout_ms), *args)
+            started = [_start_node(own, stack, is_divisible) for _ in range(count)]
             nodes = [server for server, _ in started]
             servers = cls(stack, nodes[:primaries], nodes[primaries:])
             servers._ways = {server: ways for server, ways in started if ways is not None}
@@ -72,10 +77,10 @@ class ClusterServers:
                 client.execute_command("CLUSTER", "ADDSLOTSRANGE", place * width, last)
             for other in nodes[:place]:
                 client.execute_command("CLUSTER", "MEET", "127.0.0.1", *self.announced(other))
-        wait_until(lambda: all(self._knows(each, len(nodes)) for each in nodes), timeout_s=30.0)
+        wait_until(lambda: all(self._knows(each, len(nodes)) for each in nodes), timeout_s=90.0)
         for primary, replica in zip(self.primaries, self.replicas, strict=False):
             replica.client().execute_command("CLUSTER", "REPLICATE", self.id_of(primary))
-        wait_until(lambda: all(self._is_whole(each, len(nodes)) for each in nodes), timeout_s=30.0)
+        wait_until(lambda: all(self._is_whole(each, len(nodes)) for each in nodes), timeout_s=90.0)
 
     def announced(self, server: Server) -> list[int]:
         """The ports under which others reach a node: of clients, and of the bus where it is not usual."""
@@ -150,7 +155,7 @@ class ClusterServers:
         spare, _ = _start_node((), self._stack, is_divisible=False)
         spare.client().execute_command("CLUSTER", "MEET", "127.0.0.1", *self.announced(self.primaries[0]))
         count = len(self.primaries) + len(self.replicas) + 1
-        wait_until(lambda: self._knows(spare, count) and not is_down(spare), timeout_s=30.0)
+        wait_until(lambda: self._knows(spare, count) and not is_down(spare), timeout_s=90.0)
         return spare
 
     # What happens to it.
@@ -203,7 +208,7 @@ def is_down(server: Server) -> bool:
 
 
 def _start_node(args: Sequence[str], stack: ExitStack, is_divisible: bool) -> tuple[Server, Ways | None]:
-    options = ["--cluster-enabled", "yes", "--cluster-node-timeout", str(NODE_TIMEOUT_MS), *args]
+    options = ["--cluster-enabled", "yes", *args]
     for _ in range(20):
         port = random.choice(_PORTS)
         try:
