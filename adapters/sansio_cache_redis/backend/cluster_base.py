@@ -133,6 +133,8 @@ class ClusterBase(Generic[N]):
         self._settings = settings
         self._nodes: dict[str, N] = {}
         self._dialects: dict[str, Dialect] = {}
+        self._floors_us: dict[str, int] = {}
+        """By the address of a node, what it has got of floors with slots of others."""
         self._lock = process_lock()
         self._listened = 0
         self._told: Callable[[str, bool], object] = _is_told
@@ -214,6 +216,7 @@ class ClusterBase(Generic[N]):
         with self._lock:
             if address not in self._nodes:  # of two that were made at once, the first one serves
                 self._dialects[address] = dialect
+                dialect.raise_floor(self._floors_us.get(address, 0))
                 self._nodes[address] = made
             return self._nodes[address]
 
@@ -302,9 +305,12 @@ class ClusterBase(Generic[N]):
         An heir may not have heard of all that was written to the node before it.
         """
         for old, new in moves:
-            dialect = self._dialects.get(old)
-            if dialect is not None and dialect.floor_us:
-                self._dialects[self._known(new)].raise_floor(dialect.floor_us)
+            before = self._dialects.get(old)
+            floor_us = max(self._floors_us.get(old, 0), before.floor_us if before is not None else 0)
+            if floor_us > self._floors_us.get(new, 0):
+                self._floors_us[new] = floor_us  # of a node that is still to be made as well
+                if (after := self._dialects.get(new)) is not None:
+                    after.raise_floor(floor_us)
         for address in sorted(heirs):
             is_told = ThreadEvent()
             self._reach(partial(self._tell_of_heir, address, is_told))
