@@ -166,7 +166,8 @@ def nightly(session: nox.Session) -> None:
     share = float(session.posargs[0]) if session.posargs else 1.0
     night = {name: str(max(int(int(count) * share), 1)) for name, count in NIGHT.items()}
     shown = (*PARALLEL, "-rA", "--no-header")
-    session.run("pytest", *shown, "tests/test_exploration.py", env=night)
+    for explorer in ("test_exploration", "test_lock_exploration", "test_queue_exploration"):
+        session.run("pytest", *shown, f"tests/{explorer}.py", env=night)
     session.run("pytest", *shown, "tests/sansio_cache/exploring/test_simulating.py", env=night)
     cancelling = ("tests/sansio_cache_redis/test_cancellation.py", "-k", "at_random")
     session.run("pytest", *shown, *cancelling, env=night)

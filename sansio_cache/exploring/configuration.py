@@ -34,6 +34,7 @@ from sansio_cache.operations.mutate import EndRequest, MutateRequest, begin, end
 from sansio_cache.operations.set_many import Item, SetRequest, set_many
 from sansio_cache.operations.update import UpdateRequest, update
 from sansio_cache.policy import Policy
+from sansio_cache.signing import Signer
 from sansio_cache.step import Step
 from sansio_cache.strategies import Strategy, stores_writes
 from sansio_cache.tags import tag_key
@@ -48,13 +49,23 @@ TAG_KEY: Final = tag_key(KEY, TAG)
 CODEC: Final[Codec[Any]] = codec_for(int, 64)
 TEXT: Final[Codec[Any]] = codec_for(str, 64)
 """What another version of the program stores the same as."""
-TIMEOUTS: Final = StoreTimeouts(attempts=2)
 LEASE_S: Final = 1.0
 LEASE_MS: Final = 1_000
 SOFT_TTL_MS: Final = LEASE_MS
 """A soft expiry as long as a lease: one jump of the clock passes both."""
 HARD_TTL_MS: Final = 10**7
+MAX_LIFE_MS: Final = 2 * HARD_TTL_MS
+"""How long an entry may live in all: who touches one asks for more."""
 WAIT_S: Final = 30.0
+SIGNED: Final[Codec[Any]] = codec_for(
+    int, 64, signer=Signer((b"a key of the program's own",), MAX_LIFE_MS, 0)
+)
+"""The same where entries are signed."""
+FORGED: Final[Codec[Any]] = attrs.evolve(SIGNED, signer=Signer((b"a key of a forger's own",), MAX_LIFE_MS, 0))
+"""As somebody stores it who may write to the store, and knows no key."""
+FORGED_VERSION: Final = 50
+FORGERS: Final = b"a forger" + bytes(8)
+TIMEOUTS: Final = StoreTimeouts(attempts=2)
 
 NOW_S: Final = 1_000.0
 """The one clock, of drivers and of the store, which stands still: times in the cell move instead."""
@@ -133,6 +144,7 @@ class Act:
         places: Of which keys, in this order.
         tagged: Whether it names the tag: an entry that it stores depends on it; a write invalidates it.
         is_text: Whether it is done by the other version of the program.
+        is_signed: Whether the program signs what it stores, and believes only what is signed.
         is_without_store: Whether it does not ask the store, as the breaker is open.
         is_outlived: Whether what its loader returns has nothing left to live.
         strategy: How it writes, where it writes as an entity does.
@@ -144,6 +156,7 @@ class Act:
     places: tuple[int, ...] = (0,)
     tagged: bool = False
     is_text: bool = False
+    is_signed: bool = False
     is_without_store: bool = False
     is_outlived: bool = False
     strategy: Strategy | None = None
@@ -199,6 +212,8 @@ class Act:
     @property
     def codec(self) -> Codec[Any]:
         """How values are stored."""
+        if self.is_signed:
+            return SIGNED
         return TEXT if self.is_text else CODEC
 
     def value(self, version: int) -> Any:
@@ -222,6 +237,7 @@ class Fault(Enum):
     LAPSE = "8 lease deadline passes, cell stays"
     AGE = "8 half a lease passes"
     CRASH = "10 crash"
+    FORGERY = "32 an entry that nobody has signed who knows a key"
     GONE = "6, 12 a key is gone: restart, eviction, DEL"
     SAVED = "42 a snapshot of the store is taken"
     RESTART = "42 the store is started anew, with its snapshot"
@@ -376,7 +392,7 @@ class Configuration:
 
     def _read(self, act: Act, nonce: bytes, skip: MissReason | None, bypassed: frozenset[str]) -> Step:
         if act.deed is Deed.TOUCH:
-            longer = Longer(HARD_TTL_MS, HARD_TTL_MS, nonce)
+            longer = Longer(2 * MAX_LIFE_MS, MAX_LIFE_MS, nonce)
             looking = LookRequest(act.keys[0], act.codec, TIMEOUTS, NOW_S, bypassed=bypassed, longer=longer)
             return look(looking, skip=skip)
         if act.deed is Deed.UPDATE:
@@ -447,10 +463,11 @@ class Configuration:
         if start is Start.STALE:
             soft_ms = LAPSED_MS
         until_ms = NEAR_MS if start is Start.ENDING else FAR_MS
+        codec = SIGNED if any(act.is_signed for act in self.acts) else CODEC
         kept = {}
         for place in self.places:
             key = KEYS[place]
-            body = seal(key, CODEC, CODEC.encode(0).payload, self.load_s, versions)
+            body = seal(key, codec, codec.encode(0).payload, self.load_s, versions, LONG_AGO, HARD_TTL_MS)
             kept[key] = Kept(Cell(Kind.VALUE, soft_ms=soft_ms, filled_by=LONG_AGO, body=body), until_ms)
         if is_tagged:
             kept[TAG_KEY] = Kept(Tag(LONG_AGO), FAR_MS)

@@ -209,7 +209,9 @@ class Moves:
         if self._counts_loads:
             worker = self.tables.names.processes.objects[process].workers[i]
             loads = world.loads + len(getattr(pending(worker), "names", (0,)))
-        turned = self._turn(world, p, process, i, what, world.version)
+        # What a counter has counted is known to those who were told, and nowhere else.
+        seen = (world.won,) * len(world.version) if self._has_counters else world.version
+        turned = self._turn(world, p, process, i, what, seen)
         out.append(self._after(Move(p, i, Action.LOOK), world, turned, loads=loads))
         budgets = self._spent(world, Fault.RAISING)
         if budgets is not None:
@@ -297,6 +299,7 @@ class Moves:
             (Fault.SAVED, facts.saved, None),
             (Fault.RESTART, facts.restarted, None),
             (Fault.PROMOTION, facts.promoted, None),
+            (Fault.FORGERY, facts.forged, None),
         ]
         for fault, store, key in accidents:
             budgets = self._spent(world, fault)

@@ -40,6 +40,7 @@ from sansio_cache.exploring.storing import (
     after_promotion,
     after_restart,
     after_save,
+    forged,
     is_leased,
     outlived,
     own,
@@ -115,6 +116,7 @@ class Facts(NamedTuple):
     saved: int | None
     restarted: int | None
     promoted: int | None
+    forged: int | None
 
 
 class Ending(NamedTuple):
@@ -175,9 +177,12 @@ class Tables:
         self.events = Interner()
         self.commands = Interner()
         self.timed_out = self.events.number(TIMED_OUT)
-        kinds = {False, *(act.is_text for act in configuration.acts)}
-        places = configuration.places
-        self._readings = [Act(Deed.LOAD, (place,), is_text=kind) for place in places for kind in kinds]
+        acts, places = configuration.acts, configuration.places
+        kinds = {False, *(act.is_text for act in acts)}
+        is_signed = any(act.is_signed for act in acts)
+        self._readings = [
+            Act(Deed.LOAD, (place,), is_text=kind, is_signed=is_signed) for place in places for kind in kinds
+        ]
         self._turns: dict[Any, Turned] = {}
         self._rans: dict[tuple[int, int, int], Ran] = {}
         self._menus: dict[int, Menu] = {}
@@ -266,7 +271,13 @@ class Tables:
             stored = self.names.stores.objects[store]
             found = (served(stored, act) for act in self._readings)
             gone = ((key, self.names.stores.number(without(stored, key))) for key, _ in own(stored))
-            others = (after_jump(stored), after_lapse(stored), after_half(stored), *self._lives(stored))
+            others = (
+                after_jump(stored),
+                after_lapse(stored),
+                after_half(stored),
+                *self._lives(stored),
+                self._forged(stored),
+            )
             changed = (None if each == stored else self.names.stores.number(each) for each in others)
             facts = self._facts[store] = Facts(
                 tuple(each for each in found if each is not None),
@@ -284,6 +295,9 @@ class Tables:
         yield after_save(stored) if Fault.SAVED in faults else stored
         yield after_restart(self.configuration, stored) if Fault.RESTART in faults else stored
         yield after_promotion(self.configuration, stored) if Fault.PROMOTION in faults else stored
+
+    def _forged(self, stored: Stored) -> Stored:
+        return forged(stored) if Fault.FORGERY in self.configuration.faults else stored
 
     def ending(self, process: int) -> Ending:
         """How far a process is."""

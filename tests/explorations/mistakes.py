@@ -31,9 +31,10 @@ from sansio_cache.commands import (
 from sansio_cache.coordinator import (
     Coordinator,
 )
-from sansio_cache.entry import BODY_HEADER_BYTES, TAGS_AT, MissReason
+from sansio_cache.entry import BODY_HEADER_BYTES, TAGS_AT, MissReason, seal
 from sansio_cache.events import (
     AcquireReply,
+    CellInspected,
     CellRead,
     CellsFilled,
     CellsRead,
@@ -59,6 +60,7 @@ from sansio_cache.exploring.configuration import (
     HARD_TTL_MS,
     KEY,
     LAPSED_MS,
+    SIGNED,
     TEXT,
     TIMEOUTS,
     trusted,
@@ -68,7 +70,7 @@ from sansio_cache.glance import Glance, GlanceMany
 from sansio_cache.loader import Absent
 from sansio_cache.memory_store import MemoryStore
 from sansio_cache.notices import InvalidationFailed, Notice, OperationName
-from sansio_cache.operations.add import AddFilling, AddRequest
+from sansio_cache.operations.add import AddFilling, AddRequest, add
 from sansio_cache.operations.batch import LoadManyRequest
 from sansio_cache.operations.get_or_load import LoadAcquiring, LoadReading, LoadSharing, get_or_load, share
 from sansio_cache.operations.invalidate import InvalidateRequest, invalidate
@@ -87,6 +89,7 @@ from sansio_cache.part import Recovery
 from sansio_cache.single_flight import Following, Load, LoadName, Phase, SingleFlight, Ticket
 from sansio_cache.step import (
     Abandoned,
+    Added,
     Loaded,
     ManyFound,
     ManyHeld,
@@ -95,8 +98,11 @@ from sansio_cache.step import (
     Outcome,
     Raised,
     Recovered,
+    Refused,
     State,
     Step,
+    Unavailable,
+    Unknown,
     Value,
     ended,
     evolve,
@@ -490,6 +496,16 @@ class GenerousClaim(MemoryStore):
         return self._hold(claim.key, claim.nonce, claim.hold_ms, now_ms)
 
 
+class ClaimsStale(MemoryStore):
+    """Who adds is given a hold where the value is stale."""
+
+    def _claim(self, claim: ClaimCell, now_ms: int) -> bytes | int | None:
+        cell = self._read(claim.key, now_ms)
+        if isinstance(cell, Cell) and 0 < cell.soft_ms <= now_ms:
+            return self._hold(claim.key, claim.nonce, claim.hold_ms, now_ms)
+        return super()._claim(claim, now_ms)
+
+
 class SwapsAnything(MemoryStore):
     """A swap does not look which value it replaces."""
 
@@ -508,6 +524,31 @@ class SwapsStale(MemoryStore):
         if kept is not None and isinstance(kept.cell, Cell) and kept.cell.kind == Kind.VALUE:
             self._keep(swap.key, replace(kept.cell, soft_ms=0), kept.expires_ms)
         return super()._swap(swap, now_ms)
+
+
+class SwapsSparing(MemoryStore):
+    """A swap leaves the lease of whoever loads in place."""
+
+    def _swap(self, swap: SwapCell, now_ms: int) -> bytes | None:
+        before = self._kept.get(swap.key)
+        version = super()._swap(swap, now_ms)
+        if version is not None and before is not None and isinstance(before.cell, Cell):
+            kept, old = self._kept[swap.key], before.cell
+            lease = {"grant": old.grant, "lease_deadline_ms": old.lease_deadline_ms}
+            self._keep(swap.key, replace(kept.cell, **lease), kept.expires_ms)
+        return version
+
+
+class SwapsRegardless(MemoryStore):
+    """A swap stores its value also where there is none any more."""
+
+    def _swap(self, swap: SwapCell, now_ms: int) -> bytes | None:
+        if self._read(swap.key, now_ms) is not None:
+            return super()._swap(swap, now_ms)
+        version = self._grant(swap.nonce, now_ms)
+        value = Cell(Kind.VALUE, filled_by=version, body=swap.body)
+        self._keep(swap.key, value, now_ms + swap.hard_ttl_ms)
+        return version
 
 
 class SwapsCapturing(MemoryStore):
@@ -548,6 +589,41 @@ class TouchesStale(MemoryStore):
         return super()._touch(touch, now_ms)
 
 
+class TouchesForEver(MemoryStore):
+    """A touch that does not look how long the entry has lived."""
+
+    def _touch(self, touch: TouchCell, now_ms: int) -> bool:
+        return super()._touch(replace(touch, max_life_ms=10 * touch.max_life_ms), now_ms)
+
+
+@attrs.frozen
+class Hopeful:
+    """An addition that takes some outcomes for the best."""
+
+    state: State
+    hopes: tuple[type[Outcome], ...]
+
+    def receive(self, event: Event) -> Step:
+        """Hope for the best."""
+        return _hopeful(self.state.receive(event), *self.hopes)
+
+
+def _hopeful(step: Step, *hopes: type[Outcome]) -> Step:
+    if step.command is not None:
+        return replace(step, state=Hopeful(step.state, hopes))
+    return replace(step, outcome=Added(True)) if isinstance(step.outcome, hopes) else step
+
+
+def add_hopefully(request: AddRequest, *, skip: MissReason | None = None) -> Step:
+    """An addition that is the caller's where the answer to its fill is lost."""
+    return _hopeful(add(request, skip=skip), Unknown)
+
+
+def add_failing_open(request: AddRequest, *, skip: MissReason | None = None) -> Step:
+    """An addition that is the caller's where the store does not serve."""
+    return _hopeful(add(request, skip=skip), Unavailable, Refused)
+
+
 def add_at_once(request: AddRequest, *, skip: MissReason | None = None) -> Step:
     """An add in one step: it asks for no hold."""
     fill = request.item.under(UNCONDITIONAL)
@@ -586,6 +662,19 @@ class _Surely:
 def count_repeating(request: UpdateRequest, *, skip: MissReason | None = None) -> Step:
     """Counting up, and once more where the answer was lost and another has counted since."""
     return _surely(update(request, skip=skip))
+
+
+def _as_signed(state: State, event: Event) -> Event:
+    if isinstance(event, CellInspected) and isinstance(event.cell, Cell) and event.cell.kind == Kind.VALUE:
+        cell = event.cell
+        body = seal(KEY, SIGNED, payload_of(cell.body), 0.0, (), cell.filled_by, HARD_TTL_MS)
+        return replace(event, cell=replace(cell, body=body))
+    return event
+
+
+def count_believing(request: UpdateRequest, *, skip: MissReason | None = None) -> Step:
+    """Counting up what nobody has signed who knows a key: the new value is signed."""
+    return _believing(update(request, skip=skip), _as_signed)
 
 
 # Requests.
