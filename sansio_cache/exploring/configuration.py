@@ -393,7 +393,9 @@ class Configuration:
     def _read(self, act: Act, nonce: bytes, skip: MissReason | None, bypassed: frozenset[str]) -> Step:
         if act.deed is Deed.TOUCH:
             longer = Longer(2 * MAX_LIFE_MS, MAX_LIFE_MS, nonce)
-            looking = LookRequest(act.keys[0], act.codec, TIMEOUTS, NOW_S, bypassed=bypassed, longer=longer)
+            looking = LookRequest(
+                act.keys[0], act.codec, TIMEOUTS, NOW_S, OperationName.TOUCH, bypassed=bypassed, longer=longer
+            )
             return look(looking, skip=skip)
         if act.deed is Deed.UPDATE:
             return update(self._update(act, nonce, None, bypassed), skip=skip)

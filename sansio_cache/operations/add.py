@@ -272,7 +272,7 @@ class AddFilling(AsksOnce, Struct, frozen=True):
         lease = Lease(request.key, self.fill.grant)
         match event:
             case CellsFilled(now_s=now_s, results=(result,)) if result.is_accepted:
-                return request.end(Added(True), now_s, Stored(request.key))
+                return request.end(Added(True), now_s, Stored(request.key, version=lease.lease_id))
             case CellsFilled(now_s=now_s, results=(_,)) if self.is_unsure:
                 return request.end(Unknown(None), now_s, FillRefused(request.key))
             case CellsFilled(now_s=now_s, results=(_,)):

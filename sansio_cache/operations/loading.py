@@ -421,7 +421,7 @@ class LoadFilling(AsksStore, Struct, frozen=True):
                 if versions or request.tags:
                     holds = holds and request.versions(versions) == self.versions
                 outcome = Loaded(self.outcome.value, self.outcome.payload, accepted=holds)
-                return self._end(outcome, now_s, Stored(name, len(self.fill.body)))
+                return self._end(outcome, now_s, Stored(name, len(self.fill.body), self.fill.grant))
             case CellsFilled():
                 raise unexpected(self, event)
             case StoreFailed(now_s=now_s, kind=kind):

@@ -184,7 +184,7 @@ class SwapSwapping(AsksOnce, Struct, frozen=True):
             case CellSwapped(now_s=now_s, version=None):
                 return request.end(Swapped(None), now_s, SwapRefused(request.key))
             case CellSwapped(now_s=now_s, version=version):
-                return request.end(Swapped(version), now_s, Stored(request.key))
+                return request.end(Swapped(version), now_s, Stored(request.key, version=version or b""))
             case StoreFailed(now_s=now_s):
                 failed = InvalidationFailed((request.key,), was_tried=False)
                 outcome = self.unknown(event)

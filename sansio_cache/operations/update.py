@@ -237,8 +237,8 @@ class UpdateSwapping(AsksOnce, Struct, frozen=True):
                     return request.end(TookTooLong(now_s - request.started_s), now_s, refused)
                 pause = min(contended_pause_s(request.seed, self.turn), left_s)
                 return Step(UpdatePausing(request, self.turn), Sleep(pause), notices=(refused,))
-            case CellSwapped(now_s=now_s):
-                return request.end(self.outcome, now_s, Stored(request.key))
+            case CellSwapped(now_s=now_s, version=version):
+                return request.end(self.outcome, now_s, Stored(request.key, version=version or b""))
             case StoreFailed(now_s=now_s):
                 outcome = self.unknown(event)
                 return self.retry(event) or request.end(outcome, now_s, *gave_up(event))

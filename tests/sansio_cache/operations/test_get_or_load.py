@@ -231,7 +231,7 @@ class TestAMissThatLoads:
         assert script.notices == [
             Missed(KEY, MissReason.ABSENT),
             LoadedNotice(KEY, True, 2.0),
-            Stored(KEY, ANY),
+            Stored(KEY, ANY, ANY),
             Ended(OperationName.GET_OR_LOAD, 3.0),
         ]
 
@@ -966,7 +966,7 @@ class TestVariantOfAnotherVersionsEntry:
         assert script.notices[1:] == [
             VariantStored(KEY),
             LoadedNotice(KEY, True, 0.0),
-            Stored(KEY, ANY),
+            Stored(KEY, ANY, ANY),
             DONE,
         ]
 
