@@ -327,7 +327,10 @@ class TestWaiting:
     def test_when_the_other_has_stored_its_value_it_is_taken(self):
         script = begun().give(ABSENT, LED, self.DENIED, Woke(1.0), FreshFound(1.0, FRESH, NOW_MS))
         assert script.outcome == Value(7)
-        assert script.notices[1:] == [Waited(KEY, 1.0), Ended(OperationName.GET_OR_LOAD, 1.0)]
+        assert script.notices[1:] == [
+            Waited(KEY, 1.0, FRESH.filled_by),
+            Ended(OperationName.GET_OR_LOAD, 1.0),
+        ]
 
     def test_when_the_other_gave_up_the_lease_is_ours(self):
         script = begun().give(ABSENT, LED, self.DENIED, Woke(1.0), LeaseGranted(1.0, GRANT, None, NOW_MS))
