@@ -146,7 +146,9 @@ def test_every_invariant_is_seen_to_break():
     [
         pytest.param(each, id=each.configuration.name)
         for each in VARIANTS
+        # Ids that are signed cannot be renamed.
         if each.configuration.store is MemoryStore
+        and not any(act.is_signed for act in each.configuration.acts)
     ],
 )
 def test_a_wrong_machine_is_caught_as_soon_among_renamed_worlds(variant: Variant):

@@ -37,6 +37,7 @@ from sansio_cache.loader import LoadContext
 
 PATIENT = {"attempt_timeout_s": 10.0, "operation_timeout_s": 20.0}
 GIVE_UP_S = 30.0
+LOCK_LEASE_S = 60.0  # what a machine that stands still for a while does not lose
 
 
 def say(message: Any) -> None:
@@ -188,11 +189,11 @@ class Called:
         if self._is_sync:
             await anyio.to_thread.run_sync(self._inside, name, work)
             return
-        async with self._cache.lock(name) as lock:
+        async with self._cache.lock(name, LOCK_LEASE_S) as lock:
             work(lock)
 
     def _inside(self, name: str, work: Callable[[Any], Any]) -> None:
-        with self._cache.lock(name) as lock:
+        with self._cache.lock(name, LOCK_LEASE_S) as lock:
             work(lock)
 
     @property
