@@ -183,7 +183,7 @@ class Search:
             case Stage.READY:
                 lease_ms = 1000 * self.configuration.lease_s
                 request = LockRequest(KEY, b"worker-%1d" % i, 0, lease_ms, 1e9, TIMEOUTS, world.now_s)
-                begun = attrs.evolve(worker, request=attrs.evolve(request, started_s=0.0))
+                begun = attrs.evolve(worker, request=evolve(request, started_s=0.0))
                 step = self.configuration.begin(request)
                 yield "begins", self._take_in(world, i, begun, Stage.TAKING, step), None
                 return
@@ -411,7 +411,7 @@ def _at(event: Any, now_s: float) -> Event:
 
 def _timeless(taking: LockTaking) -> LockTaking:
     budget = evolve(taking.budget, deadline_s=inf)
-    request = attrs.evolve(taking.request, started_s=0.0)
+    request = evolve(taking.request, started_s=0.0)
     return evolve(taking, turn=0, budget=budget, request=request)
 
 
