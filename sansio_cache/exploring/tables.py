@@ -113,10 +113,10 @@ class Facts(NamedTuple):
     jumped: int | None
     lapsed: int | None
     aged: int | None
+    forged: int | None
     saved: int | None
     restarted: int | None
     promoted: int | None
-    forged: int | None
 
 
 class Ending(NamedTuple):
@@ -275,8 +275,8 @@ class Tables:
                 after_jump(stored),
                 after_lapse(stored),
                 after_half(stored),
-                *self._lives(stored),
                 self._forged(stored),
+                *self._lives(stored),
             )
             changed = (None if each == stored else self.names.stores.number(each) for each in others)
             facts = self._facts[store] = Facts(
