@@ -385,15 +385,19 @@ class Process:
 
     async def set(self, key: str) -> None:
         """One writer at a time: of two that race the last one wins, and not the last commit."""
-        lock = self.own_locks[key]
-        while not lock.acquire(blocking=False):
-            await self.rest()
+        lock, is_held = self.own_locks[key], False
         try:
+            while not is_held:
+                with self.shielded():  # or a handler that raises right behind it would leave it locked
+                    is_held = lock.acquire(blocking=False)
+                if not is_held:
+                    await self.rest()
             version = self.commit(key)
             await self.facade.set(key, self.value(key, version))
             self.wrote({key: version})
         finally:
-            lock.release()
+            if is_held:
+                lock.release()
 
     # Callers.
 
