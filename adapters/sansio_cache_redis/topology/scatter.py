@@ -100,7 +100,7 @@ def scatter(command: StoreCommand, address_of: Callable[[str], str]) -> list[Pie
 
 
 def scatter_reads(command: ReadCells, owners: Sequence[str]) -> list[Piece]:
-    """The same of a batch that is read without tags, by the owners of slots: in half the time.
+    """The same of a batch that is read without tags, by the owners of slots, in one pass.
 
     Args:
         command: The batch.
