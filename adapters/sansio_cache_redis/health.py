@@ -15,10 +15,11 @@ from typing import Any, Final
 
 from redis.exceptions import NoScriptError, RedisError
 
+from sansio_cache.backoff import LONGEST_PAUSE_S
 from sansio_cache.cell import NO_GRANT
 from sansio_cache.config import RedisConfig
 from sansio_cache.health import Health
-from sansio_cache_redis.calls import TIME, Args, number
+from sansio_cache_redis.calls import TIME, Args, number, telling, wake_channel
 from sansio_cache_redis.facts import info_fields
 from sansio_cache_redis.reasons import said
 from sansio_cache_redis.replies import tell_time
@@ -36,14 +37,20 @@ _LEASE_MS: Final = 1000
 _MOST_TRIES: Final = 200_000
 """How many keys are tried for one of a node's: a slot of all takes 16,384 in the middle."""
 _SCRIPTS: Final = "scripts, which leases need"
+_WAKING: Final = "waking those who wait"
 
 
-def probes(namespace: str, owns: Callable[[str], bool] | None = None) -> list[tuple[str, Args]]:
+def probes(
+    namespace: str,
+    owns: Callable[[str], bool] | None = None,
+    channel_of: Callable[[str], bytes] = wake_channel,
+) -> list[tuple[str, Args]]:
     """What to ask the server: what each probe is for, and the command.
 
     Args:
         namespace: Of the cache.
         owns: Whether a key is one of this server's, where there are others.
+        channel_of: Gives the channel on which those are told who wait for a key.
     """
     nonce = os.urandom(8)  # two callers at once must not meet each other's lease
     name = f"{namespace}:%t:health:{nonce.hex()}"
@@ -64,6 +71,7 @@ def probes(namespace: str, owns: Callable[[str], bool] | None = None) -> list[tu
         (_SCRIPTS, (b"EVAL", RELEASE.source, b"1", key, nonce)),
         ("invalidation", (b"UNLINK", key)),
         ("deletion by pattern", (b"SCAN", b"0", b"MATCH", key, b"COUNT", b"1")),
+        *((_WAKING, args) for args in telling([name], channel_of)),  # nobody waits for this key
         # One section at a time: a server that is too old to know better takes no more, and is to say so.
         ("the server's version", (b"INFO", b"server")),
         ("the server's memory", (b"INFO", b"memory")),
@@ -80,6 +88,7 @@ def judge(asked: Sequence[tuple[str, Args]], replies: Sequence[Any], max_value_b
         max_value_bytes: The largest value that the cache stores.
     """
     problems: list[str] = []
+    warnings: list[str] = []
     facts: dict[str, str] = {}
     has_lease = not any(
         args[:2] == (b"EVAL", ACQUIRE.source) and isinstance(reply, Exception)
@@ -88,6 +97,9 @@ def judge(asked: Sequence[tuple[str, Args]], replies: Sequence[Any], max_value_b
     for (purpose, args), reply in zip(asked, replies, strict=True):
         if args[0] == b"INFO":
             facts.update(info_fields(reply))  # nothing depends on it, so a refusal is no problem
+        elif purpose == _WAKING:
+            if isinstance(reply, Exception):  # waiters look again by themselves
+                warnings.append(_without_waking(args[0].decode(), reply))
         elif isinstance(reply, Exception) and not isinstance(reply, NoScriptError):
             name = args[0].decode()
             problems.append(f"{name} is refused ({said(reply)}): {purpose} will not work")
@@ -105,7 +117,11 @@ def judge(asked: Sequence[tuple[str, Args]], replies: Sequence[Any], max_value_b
     return Health(
         ok=not problems,
         problems=tuple(dict.fromkeys(problems)),
-        warnings=(*_of_replicas(facts), *_warnings(maxmemory_bytes, policy, max_value_bytes)),
+        warnings=(
+            *dict.fromkeys(warnings),
+            *_of_replicas(facts),
+            *_warnings(maxmemory_bytes, policy, max_value_bytes),
+        ),
         server=server,
         maxmemory_bytes=maxmemory_bytes,
         eviction_policy=policy,
@@ -153,6 +169,13 @@ def _is_time(reply: Any) -> bool:
     except RedisError:
         return False
     return True
+
+
+def _without_waking(command: str, error: Exception) -> str:
+    return (
+        f"{command} is refused ({said(error)}): who waits for another process's load is not told when it has "
+        f"ended, and looks again every {LONGEST_PAUSE_S * 1000:.0f} ms"
+    )
 
 
 def _of_replicas(facts: Mapping[str, str]) -> Iterator[str]:

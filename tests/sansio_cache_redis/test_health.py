@@ -15,7 +15,7 @@ from redis.exceptions import InvalidResponse, NoPermissionError, ResponseError
 from sansio_cache import CacheConfig, RedisConfig
 from sansio_cache.health import Health
 from sansio_cache_redis.backend.base import BaseBackend
-from sansio_cache_redis.calls import TIME
+from sansio_cache_redis.calls import TIME, wake_channel
 from sansio_cache_redis.health import LEAST_VALUES, Trips, judge, probes, too_far
 from sansio_cache_redis.reasons import Where
 from sansio_cache_redis.replies import tell_time
@@ -139,6 +139,22 @@ def test_a_refused_info_is_neither_a_problem_nor_a_warning():
     assert judge(asked, replies, LARGEST_BYTES) == Health(ok=True)
 
 
+@pytest.mark.parametrize(
+    ("channel_of", "command"), [(wake_channel, "PUBLISH"), (str.encode, "SPUBLISH")], ids=["one", "cluster"]
+)
+def test_who_may_not_wake_those_who_wait_is_warned_of(channel_of, command):
+    """A server that does not know the command says so in other words: then waiters poll as well."""
+    asked = probes("shop", channel_of=channel_of)
+    refusal = ResponseError(f"unknown command '{command}', with args beginning with: ")
+    replies = [refusal if args[0] == command.encode() else [b"1", 1] for _, args in asked]
+
+    health = judge(asked, replies, LARGEST_BYTES)
+    assert (health.ok, health.problems) == (True, ())
+    [warning] = health.warnings
+    assert warning.startswith(f"{command} is refused (")
+    assert warning.endswith("is not told when it has ended, and looks again every 100 ms")
+
+
 @contextmanager
 def configured(server: Server, **settings: str) -> Iterator[None]:
     """Set up a server otherwise, and as it was again."""
@@ -210,7 +226,7 @@ def test_a_replica_is_warned_of_before_anything_is_lost(runtime, own_server, nam
 def test_a_user_who_may_not_ask_for_info_is_none_the_worse(runtime, own_server):
     name, namespace = f"u{uuid4().hex[:8]}", f"t{uuid4().hex[:12]}"
     own_server.client().execute_command(
-        "ACL", "SETUSER", name, "reset", "on", ">pw", f"~{namespace}:*", "+@all", "-info"
+        "ACL", "SETUSER", name, "reset", "on", ">pw", f"~{namespace}:*", "&*", "+@all", "-info"
     )
     url = own_server.url.replace("redis://", f"redis://{name}:pw@")
 

@@ -88,7 +88,7 @@ class RedisBackend(BaseBackend[Connections]):
 
     async def health(self) -> Health:
         """How the server is. Never raises for it."""
-        asked = probes(self._config.namespace, self._dialect.owns)
+        asked = probes(self._config.namespace, self._dialect.owns, self._dialect.channel_of)
         trips = Trips(time.monotonic())
         # The first opens a connection, where there is none.
         replies: Replies = await self.connections.ask([TIME], OPENING_S, as_they_are)

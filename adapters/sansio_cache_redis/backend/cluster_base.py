@@ -21,13 +21,14 @@ from sansio_cache.config import CacheConfig
 from sansio_cache.events import FailureKind, KeysFound, Ponged, StoreEvent, StoreFailed
 from sansio_cache.health import Health
 from sansio_cache.keys import ONE_PART
-from sansio_cache_redis.calls import EVALSHA, Args
+from sansio_cache_redis.calls import EVALSHA, Args, wake_channel
 from sansio_cache_redis.connections.cluster_settings import ClusterSettings
 from sansio_cache_redis.connections.opener import StartThread
 from sansio_cache_redis.dialect import Dialect
 from sansio_cache_redis.errors import classify
 from sansio_cache_redis.facts import CLUSTER, Facts
 from sansio_cache_redis.listening import Listener as WakeListener
+from sansio_cache_redis.listening_cluster import ClusterListener, ShardListener
 from sansio_cache_redis.reading import OnFailure
 from sansio_cache_redis.reasons import Where, reason_of
 from sansio_cache_redis.topology.cluster import NO_OWNER, Cluster, Moves
@@ -45,7 +46,7 @@ _TOLD_IN_S: Final = 0.5
 """How long keys wait at most with going to an heir until that is known, in seconds: a loop may have ended."""
 BEHIND_ASKING: Final = "?"
 """What the address of a node begins with that is to be asked behind ASKING."""
-_TURNED: Final = ("perform", "answer", "suspect", "trust", "distrust", "health")
+_TURNED: Final = ("perform", "answer", "suspect", "trust", "distrust", "health", "listener")
 """What a backend of one server leaves to that of the cluster."""
 _CURSORS: Final = 1 << 64
 """Cursors of nodes are below this; which node is being scanned stands above it."""
@@ -130,19 +131,25 @@ class ClusterBase(Generic[N]):
         self._make_node = make_node
         self._clock = clock
         self._where = settings.where
-        self._settings = settings
         self._nodes: dict[str, N] = {}
         self._dialects: dict[str, Dialect] = {}
         self._floors_us: dict[str, int] = {}
         """By the address of a node, what it has got of floors with slots of others."""
         self._lock = process_lock()
-        self._listened = 0
         self._told: Callable[[str, bool], object] = _is_told
         cluster.on_move = self._is_moving
-        self.keeper = MapKeeper(
-            cluster, lambda address: settings.blocking(address)(), start_thread, self._has_changed
+
+        def connecting(address: str) -> Any:
+            return settings.blocking(address)()
+
+        self.keeper = MapKeeper(cluster, connecting, start_thread, self._has_changed)
+        self.listener: Listener | None = ClusterListener(
+            cluster,
+            ShardListener(cluster, connecting, start_thread, self.keeper.look),
+            WakeListener(
+                lambda: connecting(cluster.only or cluster.seeds[0]), config.namespace, start_thread
+            ),
         )
-        self.listener: Listener | None = WakeListener(self._connection_to_any, config.namespace, start_thread)
         """Tells waiters of changes."""
 
     @property
@@ -158,7 +165,9 @@ class ClusterBase(Generic[N]):
     def words_of(self, command: StoreCommand) -> tuple[str, ...]:
         """What the nodes are asked for a command: one word for each, as if there were one node."""
         dialect = next(iter(tuple(self._dialects.values())), None)
-        return words_of(command, dialect or Dialect(clock=self._clock, is_cluster=True))
+        if dialect is None:
+            dialect = Dialect(clock=self._clock, is_cluster=True, channel_of=self._channel_of)
+        return words_of(command, dialect)
 
     def part_of(self, key: str) -> str:
         """The part of the store that a key is in: the node that owns its slot."""
@@ -191,13 +200,9 @@ class ClusterBase(Generic[N]):
             if part in (ONE_PART, address):
                 node.distrust(ONE_PART)
 
-    def _connection_to_any(self) -> Any:
-        """A connection to a node that serves, not open yet: what one publishes, all nodes pass on."""
-        cluster = self.cluster
-        nodes = [each for each in self._owners() or self.cluster.seeds if each not in cluster.failing]
-        self._listened += 1
-        chosen = nodes or list(cluster.seeds)
-        return self._settings.blocking(chosen[self._listened % len(chosen)])()
+    def _channel_of(self, key: str) -> bytes:
+        """The channel on which those are told who wait for a key: one of its slot, where there are slots."""
+        return wake_channel(key) if self.cluster.is_single else key.encode()
 
     # Where commands go.
 
@@ -206,9 +211,13 @@ class ClusterBase(Generic[N]):
         node = self._nodes.get(address)
         if node is not None:
             return node
-        skew_s = self._config.redis.clock_skew_s
-        owns = self._owning(address)
-        dialect = Dialect(clock=self._clock, is_cluster=True, owns=owns, clock_skew_s=skew_s)
+        dialect = Dialect(
+            clock=self._clock,
+            is_cluster=True,
+            owns=self._owning(address),
+            channel_of=self._channel_of,
+            clock_skew_s=self._config.redis.clock_skew_s,
+        )
         dialect.on_met = partial(self._met, address)
         where = Where(address, self._where.is_tls)
         # Outside of the lock: it may load modules.
@@ -445,6 +454,9 @@ class MayBecomeCluster(Generic[K]):
 
     def _meet_cluster(self) -> None:
         if self.beyond is None and self.make_cluster is not None:
+            listener: Listener | None = getattr(self, "listener", None)
+            if listener is not None:
+                listener.close(wait=False)  # who waits polls, and the next one hears of his key's slot
             cluster = self.make_cluster()
             cluster.is_out = lambda part: self.is_out(part)
             if (told := getattr(self, "told", None)) is not None:

@@ -82,6 +82,8 @@ class Cluster:
     """The owner, where one has all slots: then it does not matter which slot a key is in."""
     is_known: bool = attrs.field(default=False, init=False)
     """Whether any node has given a map yet."""
+    is_single: bool = attrs.field(default=False, init=False)
+    """Whether it is no cluster, but one server."""
     asking: dict[str, tuple[str, float]] = attrs.field(factory=dict, init=False)
     """By key, where its next attempt goes behind ASKING, and until when that holds.
 
@@ -218,11 +220,13 @@ class Cluster:
         owners = read_slots(reply, asked, self.address_map)
         if not any(owners):
             raise MapError("no slot has an owner")
+        self.is_single = False
         self._take(owners)
         self.is_known = True
 
     def take_single(self, asked: str) -> None:
         """A node has answered that it is no cluster: then it has all keys, as it will say if that changes."""
+        self.is_single = True
         self._take([asked] * SLOTS)
         self.is_known = True
 
