@@ -28,8 +28,11 @@ def slot_of(key: str) -> int:
 class ClusterServers:
     """A cluster of our own; a context manager that stops it. Start one with `ClusterServers.start()`."""
 
-    def __init__(self, stack: ExitStack, primaries: Sequence[Server], replicas: Sequence[Server]) -> None:
+    def __init__(
+        self, stack: ExitStack, primaries: Sequence[Server], replicas: Sequence[Server], host: str
+    ) -> None:
         self._stack = stack
+        self._host = host
         self.primaries = list(primaries)
         self.replicas = list(replicas)
         self._ways: dict[Server, Ways] = {}
@@ -43,6 +46,7 @@ class ClusterServers:
         args: Sequence[str] = (),
         is_divisible: bool = False,
         node_timeout_ms: int = NODE_TIMEOUT_MS,
+        host: str = "127.0.0.1",
     ) -> Self:
         """Start a cluster, and wait until every node takes it for whole.
 
@@ -53,13 +57,14 @@ class ClusterServers:
             is_divisible: Whether a node can be cut off from the others (`isolate`). Then nodes name each
                 other by the ports of proxies; `direct` gives those of the nodes.
             node_timeout_ms: After which silence the others take a node for failed.
+            host: The address of loopback under which nodes know each other.
         """
         with ExitStack() as stack:
             count = primaries * (2 if replicas else 1)
             own = ("--cluster-node-timeout", str(node_timeout_ms), *args)
             started = [_start_node(own, stack, is_divisible) for _ in range(count)]
             nodes = [server for server, _ in started]
-            servers = cls(stack, nodes[:primaries], nodes[primaries:])
+            servers = cls(stack, nodes[:primaries], nodes[primaries:], host)
             servers._ways = {server: ways for server, ways in started if ways is not None}
             servers._join()
             servers._stack = stack.pop_all()
@@ -76,7 +81,7 @@ class ClusterServers:
                 last = SLOTS - 1 if place == len(self.primaries) - 1 else (place + 1) * width - 1
                 client.execute_command("CLUSTER", "ADDSLOTSRANGE", place * width, last)
             for other in nodes[:place]:
-                client.execute_command("CLUSTER", "MEET", "127.0.0.1", *self.announced(other))
+                client.execute_command("CLUSTER", "MEET", self._host, *self.announced(other))
         wait_until(lambda: all(self._knows(each, len(nodes)) for each in nodes), timeout_s=90.0)
         for primary, replica in zip(self.primaries, self.replicas, strict=False):
             replica.client().execute_command("CLUSTER", "REPLICATE", self.id_of(primary))
@@ -114,7 +119,8 @@ class ClusterServers:
     def url(self) -> str:
         """A URL of the cluster, which names all nodes."""
         nodes = [*self.primaries, *self.replicas]
-        return "redis+cluster://" + ",".join(f"127.0.0.1:{each.port}" for each in nodes)
+        host = f"[{self._host}]" if ":" in self._host else self._host
+        return "redis+cluster://" + ",".join(f"{host}:{each.port}" for each in nodes)
 
     @property
     def announced_url(self) -> str:
