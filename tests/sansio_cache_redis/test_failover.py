@@ -4,6 +4,7 @@ A replica is cut off from its primary, which is told of writes and dies; then th
 at the same address: a proxy's. Nobody makes a call meanwhile but readers.
 """
 
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -195,6 +196,39 @@ def test_what_a_snapshot_brings_back_is_not_served(
 ) -> None:
     """Fault 42."""
     assert run_on(runtime, lambda: old_after_restart(runtime, namespace, fresh_server)) == []
+
+
+@pytest.mark.servers
+@on_every_runtime
+def test_where_the_clock_is_behind_the_start_from_a_snapshot_nothing_is_stored_and_health_says_so(
+    runtime: str, namespace: str, fresh_server: Server
+) -> None:
+    """As if it had been put back by an hour: what counts as gone lies so far in the future."""
+
+    async def main() -> None:
+        async with opened(runtime, fresh_server.url, namespace, **PATIENT) as cache:
+            assert await cache.set("k", "old")
+        await in_thread(fresh_server.client().save)
+        await in_thread(restart_from_snapshot, fresh_server)
+        async with opened(runtime, fresh_server.url, namespace, clock_skew_s=3600.0, **PATIENT) as cache:
+            assert await cache.get_or_load("k", lambda: "new") == "new"
+            assert await cache.get("k") is None
+            assert not await cache.set("k", "new")
+            health = await cache.health()
+            assert not health.ok
+            [problem] = health.problems
+            found = re.search(r"for (\d+) s from now on by its clock nothing is stored", problem)
+            assert found
+            assert 3000 < int(found[1]) <= 3601
+        async with opened(runtime, fresh_server.url, namespace, clock_skew_s=0.0, **PATIENT) as cache:
+            await eventually(lambda: is_well(cache))
+            assert await cache.set("k", "new")
+
+    run_on(runtime, main)
+
+
+async def is_well(cache: Subject) -> bool:
+    return bool((await cache.health()).ok)
 
 
 @pytest.mark.servers
