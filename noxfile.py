@@ -85,21 +85,27 @@ def docs(session: nox.Session) -> None:
 
 @nox.session
 def wheels(session: nox.Session) -> None:
-    """What the server decides, on each server that comes as a wheel: one that is missing is a failure."""
+    """What the server decides, on each server that comes as a wheel: one that is missing is a failure.
+
+    Each is one server here: Sentinel and clusters have Valkey 9.1 in every run, in `tests`.
+    """
     _install_tests(session)
     for server in SERVERS_OF_WHEELS:
-        _on_server(session, server)
+        _on_server(session, server, "servers and not without_server and not topology")
 
 
 @nox.session
 def servers(session: nox.Session) -> None:
-    """The same on every server: those of wheels must be there, those of the machine are taken if found."""
+    """What the server decides, on every server, each by itself, behind Sentinel and as a cluster.
+
+    Those of wheels must be there, those of the machine are taken if found. Some twenty minutes for each.
+    """
     _install_tests(session)
     found = session.run("python", "-P", "-m", "support.servers", env={"PYTHONPATH": "tests"}, silent=True)
     names = [line.split()[1] for line in str(found).splitlines() if line.startswith("found ")]
     session.log(str(found))
     for server in dict.fromkeys((*SERVERS_OF_WHEELS, *names)):
-        _on_server(session, server)
+        _on_server(session, server, "servers and not without_server", SANSIO_CACHE_TOPOLOGIES="all")
 
 
 @nox.session
@@ -134,14 +140,12 @@ def _install_tests(session: nox.Session) -> None:
     session.install("-e", ".[cli,testing]", *_group("test"), *_group("types"))
 
 
-def _on_server(session: nox.Session, server: str) -> None:
+def _on_server(session: nox.Session, server: str, marked: str, **env: str) -> None:
     session.log(f"on {server}")
     session.run(
-        "pytest",
-        *PARALLEL,
-        *("-m", "servers and not without_server"),
+        *("pytest", *PARALLEL, "-m", marked),
         *session.posargs,
-        env={"SANSIO_CACHE_TEST_SERVER": server},
+        env={"SANSIO_CACHE_TEST_SERVER": server} | env,
     )
 
 
@@ -190,6 +194,7 @@ def nightly(session: nox.Session) -> None:
             "same_answers or branch",
             env=night | {"SANSIO_CACHE_TEST_SERVER": server},
         )
+        _on_server(session, server, "servers and not without_server", SANSIO_CACHE_TOPOLOGIES="all")
 
 
 @nox.session

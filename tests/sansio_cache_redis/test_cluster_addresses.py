@@ -27,7 +27,7 @@ from support.faulty import (
 from support.servers import Server, wait_until
 from support.tls import TlsProxy
 
-pytestmark = pytest.mark.servers
+pytestmark = [pytest.mark.servers, pytest.mark.topology]
 
 MANY = [f"k{number}" for number in range(60)]
 

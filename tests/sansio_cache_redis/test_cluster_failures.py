@@ -22,7 +22,7 @@ from support.proxy import FaultProxy, Refuse
 from support.runtimes import PATIENT, RUNTIMES, CacheUnderTest
 from support.servers import wait_until
 
-pytestmark = pytest.mark.servers
+pytestmark = [pytest.mark.servers, pytest.mark.topology]
 
 KEYS = [f"k{number}" for number in range(24)]
 PATIENCE_S = 60.0

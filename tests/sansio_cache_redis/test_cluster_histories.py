@@ -25,7 +25,7 @@ from support.proxy import Proxy
 from support.runtimes import RUNTIMES
 from support.servers import Server, connect, wait_until
 
-pytestmark = pytest.mark.servers
+pytestmark = [pytest.mark.servers, pytest.mark.topology]
 
 NIGHTLY: Final = bool(os.environ.get("SANSIO_CACHE_NIGHTLY"))
 SECONDS: Final = 60.0 if NIGHTLY else 0.0

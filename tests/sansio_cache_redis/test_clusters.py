@@ -36,7 +36,7 @@ from support.runtimes import (
     until,
 )
 
-pytestmark = pytest.mark.servers
+pytestmark = [pytest.mark.servers, pytest.mark.topology]
 
 MANY = [f"k{number}" for number in range(60)]
 RUNTIMES = pytest.mark.parametrize("runtime", ["sync", "asyncio", "trio"])

@@ -119,6 +119,7 @@ async def stale_after_failover(runtime: str, namespace: str, pair: Pair) -> list
         return sorted(stale)
 
 
+@pytest.mark.topology
 @pytest.mark.servers
 @on_every_runtime
 def test_what_a_failover_has_lost_is_told_again_by_who_has_written_it(
@@ -127,6 +128,7 @@ def test_what_a_failover_has_lost_is_told_again_by_who_has_written_it(
     assert run_on(runtime, lambda: stale_after_failover(runtime, namespace, pair)) == []
 
 
+@pytest.mark.topology
 @pytest.mark.servers
 def test_without_being_told_again_readers_would_get_what_was_before(
     namespace: str, pair: Pair, monkeypatch: pytest.MonkeyPatch
@@ -241,6 +243,7 @@ def test_without_a_floor_a_snapshot_would_bring_back_what_was_invalidated(
     assert found == ["follower", "load", "tagged", "value"]
 
 
+@pytest.mark.topology
 @pytest.mark.servers
 @pytest.mark.parametrize("counts_replication", [True, False])
 def test_a_healthy_replica_that_is_promoted_keeps_its_cache(

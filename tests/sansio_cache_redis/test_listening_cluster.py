@@ -34,7 +34,7 @@ from support.faulty import (
 from support.sentinels import pack_reply
 from support.servers import connect, wait_until
 
-pytestmark = pytest.mark.servers
+pytestmark = [pytest.mark.servers, pytest.mark.topology]
 
 LONG_S = 3_600.0
 POLICY = Policy(wait_s=LONG_S, lease_s=LONG_S, max_lease_s=LONG_S)

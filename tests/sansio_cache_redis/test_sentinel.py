@@ -25,6 +25,8 @@ from support.sentinels import SERVICE, PlayedSentinel, Watched
 from support.servers import Server, connect, wait_until
 from support.tls import TlsProxy
 
+pytestmark = pytest.mark.topology
+
 
 @pytest.fixture
 def replica(redis_server: Server) -> Iterator[Server]:
