@@ -715,6 +715,7 @@ def test_the_documented_permissions_are_enough(guarded_server: Server) -> None:
         "hello",
         "command|info",
         "client|setinfo",
+        "ping",
         "publish",
         "subscribe",
     }  # the page says what is lost
