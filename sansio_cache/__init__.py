@@ -37,7 +37,13 @@ if TYPE_CHECKING:
     from sansio_cache.distributions import Histogram, Sizes
     from sansio_cache.lookup import EntryState, Lookup
     from sansio_cache.stats import CacheStats, EntityStats
-    from sansio_cache.strategies import CacheAside, RefreshAhead, WriteBehind, WriteThrough
+    from sansio_cache.strategies import (
+        AcknowledgedByReplicas,
+        CacheAside,
+        RefreshAhead,
+        WriteBehind,
+        WriteThrough,
+    )
 
 __version__ = "0.1.0"
 
@@ -45,7 +51,13 @@ _HOMES: Final = {
     "sansio_cache.distributions": ("Histogram", "Sizes"),
     "sansio_cache.lookup": ("EntryState", "Lookup"),
     "sansio_cache.stats": ("CacheStats", "EntityStats"),
-    "sansio_cache.strategies": ("CacheAside", "RefreshAhead", "WriteBehind", "WriteThrough"),
+    "sansio_cache.strategies": (
+        "AcknowledgedByReplicas",
+        "CacheAside",
+        "RefreshAhead",
+        "WriteBehind",
+        "WriteThrough",
+    ),
 }
 _HOME_OF: Final = {name: home for home, names in _HOMES.items() for name in names}
 
@@ -56,6 +68,7 @@ __all__ = [
     "NO_JITTER",
     "STATIC",
     "Absent",
+    "AcknowledgedByReplicas",
     "CacheAside",
     "CacheClosedError",
     "CacheConfig",

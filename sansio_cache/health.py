@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import attrs
+
+MEMORY: Final = "memory"
+"""The server's name where the store is in the process itself."""
 
 
 @attrs.frozen(kw_only=True)
@@ -19,6 +24,8 @@ class Health:
             it cannot be asked.
         eviction_policy: What the store does when it is full, by the name that Redis has for it; empty
             where it cannot be asked.
+        durability: What of queued writes the settings of the server can lose, in sentences; empty where that
+            cannot be asked. What is cached may be lost at any time.
         bypassing: Whether reads do without the server at the moment.
         pending_invalidations: Invalidations that the server has not been told of yet.
     """
@@ -30,5 +37,6 @@ class Health:
     latency_s: float = 0.0
     maxmemory_bytes: int | None = None
     eviction_policy: str = ""
+    durability: str = ""
     bypassing: bool = False
     pending_invalidations: int = 0

@@ -91,6 +91,36 @@ def _whole(low: int, high: int, *, or_none: bool = False) -> Any:
     return check
 
 
+@attrs.frozen
+class AcknowledgedByReplicas:
+    """A queued write is acknowledged once so many replicas of the server have it.
+
+    A failover to one of them does not lose it then. Writes wait for them on a connection of their own, those
+    that come at once together (https://redis.io/docs/latest/commands/wait/). Where fewer replicas have it in
+    time, the write raises UnknownOutcomeError: it is queued, and not to be repeated; a failover may lose it.
+    A replica has it in its memory, and writes it to its disk as its own settings say.
+
+    Args:
+        count: How many replicas, from 1 to 100.
+        within_s: How long they are waited for, in seconds, from 0.001 to 60.
+
+    Raises:
+        ConfigurationError: One is out of range.
+    """
+
+    count: int = attrs.field(validator=_whole(1, 100))
+    within_s: float = attrs.field(default=1.0, kw_only=True, validator=seconds(0.001, 60))
+
+
+def _how_durable(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
+    """A validator: nothing, or replicas."""
+    if value is not None and not isinstance(value, AcknowledgedByReplicas):
+        raise ConfigurationError(
+            f"{attribute.name} is None, or AcknowledgedByReplicas(1): how many replicas are to have a write "
+            f"before it is acknowledged; got {value!r:.80}"
+        )
+
+
 @attrs.frozen(kw_only=True)
 class WriteBehind:
     """Readers load what is missing; a write is queued in the store, and written to the database later.
@@ -112,6 +142,8 @@ class WriteBehind:
         lease_s: How long a consumer keeps its partitions without a sign of life, in seconds.
         reads_in_outage: What a load does where the store cannot say what is queued: `"raise"` raises
             CacheConnectionError; `"load"` gives what the database has, which may be older.
+        durability: `AcknowledgedByReplicas(1)`, where a failover must not lose what was acknowledged. None
+            acknowledges what the primary has: what that can lose says `Health.durability`.
 
     Raises:
         ConfigurationError: One is out of range.
@@ -129,6 +161,7 @@ class WriteBehind:
     reads_in_outage: Literal["raise", "load"] = attrs.field(
         default="raise", validator=one_of("raise", "load")
     )
+    durability: AcknowledgedByReplicas | None = attrs.field(default=None, validator=_how_durable)
 
 
 Strategy: TypeAlias = CacheAside | WriteThrough | RefreshAhead | WriteBehind

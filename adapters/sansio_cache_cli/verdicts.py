@@ -250,13 +250,13 @@ def _durability(facts: Facts, wanted: Wanted) -> Iterator[Verdict]:
             f"the last {failed[0]} could not be written: the server may refuse writes (MISCONF)",
             "look at its log and its disk",
         )
-    elif not has_aof and (wanted.durable or facts.internal.get(QUEUE_MARKER)):
-        yield Verdict(
-            "durability",
-            Level.PROBLEM if wanted.durable else Level.WARNING,
-            f"{said}: what is queued is lost when the server is",
-            "CONFIG SET appendonly yes",
-        )
+    elif wanted.durable or facts.internal.get(QUEUE_MARKER):
+        lost = facts.health.durability.rstrip(".") or said
+        if has_aof:
+            yield Verdict("durability", Level.OK, lost)
+        else:
+            level = Level.PROBLEM if wanted.durable else Level.WARNING
+            yield Verdict("durability", level, lost, "CONFIG SET appendonly yes")
     else:
         yield Verdict("durability", Level.OK, f"{said}; a cache needs none")
 

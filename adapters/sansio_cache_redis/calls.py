@@ -17,6 +17,8 @@ Args = tuple[bytes, ...]
 TIME: Final[Args] = (b"TIME",)
 EVALSHA: Final = b"EVALSHA"
 """What asks for a script, which the server may not know. Where one of a batch does, the first does."""
+WAIT: Final = b"WAIT"
+"""What ends commands that replicas are to have: such commands have a connection of their own."""
 EVERY_KEY: Final = b""
 """A message that concerns all keys of its channel."""
 

@@ -147,9 +147,9 @@ def refuse_unfit(facts: Facts) -> None:
 
 def _pairs(reply: Any) -> Mapping[str, str]:
     if isinstance(reply, Mapping):
-        return {_text(name): _text(value) for name, value in reply.items()}
+        return {text(name): text(value) for name, value in reply.items()}
     if isinstance(reply, list | tuple) and not len(reply) % 2:
-        return {_text(name): _text(value) for name, value in zip(reply[::2], reply[1::2], strict=True)}
+        return {text(name): text(value) for name, value in zip(reply[::2], reply[1::2], strict=True)}
     return {}
 
 
@@ -163,13 +163,14 @@ def info_fields(reply: Any) -> Mapping[str, str]:
     return {}
 
 
-def _text(value: Any) -> str:
+def text(value: Any) -> str:
+    """A text in a reply, whether or not a client of the user's has decoded it."""
     return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
 
 
 def _number(told: Mapping[str, str], name: str) -> int:
-    text = told.get(name, "")
-    return int(text) if text.isascii() and text.isdecimal() else 0
+    said = told.get(name, "")
+    return int(said) if said.isascii() and said.isdecimal() else 0
 
 
 def _started_s(told: Mapping[str, str]) -> int | None:

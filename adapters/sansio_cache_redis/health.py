@@ -3,7 +3,7 @@
 Every command of the protocol is tried once, on a key of the cache's own namespace that no built key can be.
 What the server refuses is named, with the feature that does not work without it. How the server is set up is
 read from INFO, which needs no permission to see its configuration; what works there, and yet will hurt, is
-a warning.
+a warning. What it can lose of queued writes is told in sentences.
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ from sansio_cache.backoff import LONGEST_PAUSE_S
 from sansio_cache.cell import NO_GRANT
 from sansio_cache.config import RedisConfig
 from sansio_cache.health import Health
+from sansio_cache.signals import let_through
 from sansio_cache_redis.calls import TIME, Args, number, telling, wake_channel
-from sansio_cache_redis.facts import info_fields
+from sansio_cache_redis.facts import info_fields, text
 from sansio_cache_redis.reasons import said
 from sansio_cache_redis.replies import tell_time
 from sansio_cache_redis.scripts import ACQUIRE, RELEASE, RENEW
@@ -36,6 +37,7 @@ PROBES_S: Final = 1.0
 _LEASE_MS: Final = 1000
 _MOST_TRIES: Final = 200_000
 """How many keys are tried for one of a node's: a slot of all takes 16,384 in the middle."""
+_FSYNC: Final[Args] = (b"CONFIG", b"GET", b"appendfsync")
 _SCRIPTS: Final = "scripts, which leases need"
 _WAKING: Final = "waking those who wait"
 _US: Final = 1_000_000
@@ -77,7 +79,20 @@ def probes(
         ("the server's version", (b"INFO", b"server")),
         ("the server's memory", (b"INFO", b"memory")),
         ("the server's role", (b"INFO", b"replication")),
+        ("what the server writes to its disk", (b"INFO", b"persistence")),
     ]
+
+
+def further_probes(replies: Sequence[Any]) -> list[tuple[str, Args]]:
+    """What to ask after that, in the same form: what only a server that writes a log is asked.
+
+    INFO does not tell how often that goes to the disk, and the configuration may be refused.
+
+    Args:
+        replies: Those to the probes.
+    """
+    has_log = any(info_fields(reply).get("aof_enabled") == "1" for reply in replies[-1:])
+    return [("how durable its log is", _FSYNC)] if has_log else []
 
 
 def judge(
@@ -106,6 +121,8 @@ def judge(
         elif purpose == _WAKING:
             if isinstance(reply, Exception):  # waiters look again by themselves
                 warnings.append(_without_waking(args[0].decode(), reply))
+        elif args == _FSYNC:
+            facts.update(_setting(reply))
         elif isinstance(reply, Exception) and not isinstance(reply, NoScriptError):
             name = args[0].decode()
             problems.append(f"{name} is refused ({said(reply)}): {purpose} will not work")
@@ -133,6 +150,7 @@ def judge(
         server=server,
         maxmemory_bytes=maxmemory_bytes,
         eviction_policy=policy,
+        durability=" ".join(_durability(facts)),
     )
 
 
@@ -219,6 +237,52 @@ def _of_replicas(facts: Mapping[str, str]) -> Iterator[str]:
             "the server has replicas and takes writes without them (min-replicas-to-write is 0): where it is "
             "cut off it goes on, and what it acknowledges then is lost in the failover. Set it to 1, with "
             "min-replicas-max-lag 10"
+        )
+
+
+def _setting(reply: Any) -> dict[str, str]:
+    """A setting of the server, by its name: nothing where it is refused."""
+    try:
+        pairs = reply.items() if isinstance(reply, Mapping) else zip(reply[::2], reply[1::2], strict=True)
+        return {text(name): text(value) for name, value in pairs}
+    except (TypeError, ValueError) as error:
+        let_through(error)
+        return {}
+
+
+_LOST: Final = {
+    "always": "nothing is lost where its process ends or its machine loses power",
+    "everysec": "nothing is lost where its process ends, and the last second where its machine loses power",
+    "no": "nothing is lost where its process ends, and where its machine loses power what the system had not "
+    "written yet, as a rule the last half minute",
+    "": "nothing is lost where its process ends; what is where its machine loses power cannot be said, as "
+    "CONFIG GET appendfsync is refused",
+}
+"""What of queued writes is lost, by how often the append-only file goes to the disk."""
+
+
+def _durability(facts: Mapping[str, str]) -> Iterator[str]:
+    """What of queued writes can be lost, a sentence each."""
+    log, replicas = facts.get("aof_enabled"), facts.get("connected_slaves", "")
+    if log == "1":
+        fsync = facts.get("appendfsync", "")
+        name = f"the append-only file is on (appendfsync {fsync})" if fsync else "the append-only file is on"
+        yield f"{name.capitalize()}: {_LOST.get(fsync, _LOST[''])}."
+    elif log == "0":
+        yield (
+            "The append-only file is off: where the server's process ends, all that is queued is lost, but "
+            "for what a snapshot has."
+        )
+    if replicas == "0":
+        yield "It has no replica: what is queued is lost with its disk."
+    elif replicas.isdecimal():
+        names = "1 replica, which receives" if replicas == "1" else f"{replicas} replicas, which receive"
+        yield f"It has {names} writes a moment later: a failover loses what the new primary had not received."
+        yield (
+            "It takes no writes while too few of them follow (min-replicas-to-write), which bounds that."
+            if "min_slaves_good_slaves" in facts
+            else "Cut off from them it goes on, and a failover loses what it acknowledges then "
+            "(min-replicas-to-write is 0)."
         )
 
 

@@ -50,7 +50,8 @@ for i = 1, #KEYS - 3 do
   end
 end
 if #fresh > 0 and backlog >= tonumber(ARGV[1]) then return {3, us, backlog} end
-if not agreed then redis.call('HSET', KEYS[2], '', ARGV[2]) end
+-- Where all of it was queued before, WAIT is about this.
+if not agreed or #fresh == 0 then redis.call('HSET', KEYS[2], '', ARGV[2]) end
 for n, i in ipairs(fresh) do
   local key, grant = ARGV[4 * i - 1], ARGV[4 * i]
   local token = append(KEYS[1], us + n - 1, 'k', key, 'v', ARGV[4 * i + 1], 't', ARGV[4 * i + 2])

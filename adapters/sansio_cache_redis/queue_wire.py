@@ -31,7 +31,7 @@ from sansio_cache.events import (
     StoreEvent,
 )
 from sansio_cache.queues import CRASHES, QueueEntry, hold_of, lease_of, stream_of
-from sansio_cache_redis.calls import EVALSHA, Args, number
+from sansio_cache_redis.calls import EVALSHA, WAIT, Args, number
 from sansio_cache_redis.queue_scripts import (
     APPEND,
     ATTEND,
@@ -64,7 +64,7 @@ def encode_queue(command: QueueCommand) -> list[Args]:
             append = _call(APPEND, keys, number(most), number(partitions), *args)
             if not command.replicas:
                 return [append]
-            return [append, (b"WAIT", number(command.replicas), number(command.wait_ms))]
+            return [append, (WAIT, number(command.replicas), number(command.wait_ms))]
         case PeekEntries(keys=names):
             return [_call(PEEK, _keys(root, "stream", "pending"), *(name.encode() for name in names))]
         case TakeEntries(grant=grant, after=after, count=count, most_bytes=most_bytes):
@@ -107,7 +107,7 @@ def decode_queue(
     match command:
         case AppendEntries() | ReplayLetter():
             backlog, how = integer_from(reply[2]), _HOW[status]
-            replicas = integer_from(replies[1]) if len(replies) > 1 else 0
+            replicas = _confirmed(replies[1:])
             tokens = tuple(map(int, items_from(reply[3]))) if how is Appended.TAKEN else ()
             count = len(command.appends) if isinstance(command, AppendEntries) else 1
             if how is Appended.TAKEN and len(tokens) != count:
@@ -135,6 +135,11 @@ def decode_queue(
             return KeysDeleted(now_s, integer_from(reply[2]))
         case _:
             assert_never(command)
+
+
+def _confirmed(replies: Sequence[Any]) -> int:
+    """How many replicas have it, by the reply to WAIT. Where that is refused, nobody knows of any."""
+    return next((each for each in replies if type(each) is int), 0)
 
 
 def _keys(root: str, *names: str) -> list[str]:

@@ -11,7 +11,7 @@ from typing import Any, Final, Generic, TypeVar
 from msgspec import Struct
 from redis.exceptions import NoScriptError
 
-from sansio_cache.commands import AcquireLeases, FillCells, ReadCell, ReadCells, StoreCommand
+from sansio_cache.commands import AcquireLeases, AppendEntries, FillCells, ReadCell, ReadCells, StoreCommand
 from sansio_cache.events import CellRead, FailureKind, StoreEvent, StoreFailed
 from sansio_cache.keys import ONE_PART
 from sansio_cache.signals import let_through
@@ -255,6 +255,8 @@ class EventReader:
 
     def _with_texts(self, command: StoreCommand, replies: list[Any]) -> Again[StoreEvent]:
         """Send those scripts as texts that the server does not know."""
+        if isinstance(command, AppendEntries):  # the replicas were asked before there was anything
+            return self._again(command, [as_eval(each) for each in encode(command, self._dialect)], list)
         unknown = unknown_scripts(replies)
         if isinstance(command, FillCells):
             commands: Sequence[Args] = self._by_script(command)

@@ -31,6 +31,7 @@ from sansio_cache.cell import (
 from sansio_cache.commands import (
     AcquireLease,
     AcquireLeases,
+    AppendEntries,
     ClaimCell,
     DeleteKeys,
     ExpireCells,
@@ -271,6 +272,8 @@ def decode(command: StoreCommand, replies: Sequence[Any], dialect: Dialect, now_
             command, DeleteKeys
         ):  # that nobody could be told is no failure, nor that it did not look
             asked = removals(command, replies, one_by_one=dialect.is_cluster)
+        elif isinstance(command, AppendEntries):  # it is queued, whatever the replicas
+            asked = replies[:1]
         for reply in asked:
             if isinstance(reply, Exception) and not _is_harmless(command, reply, dialect):
                 return StoreFailed(now_s, classify(reply))

@@ -30,7 +30,7 @@ from sansio_cache.commands import (
 from sansio_cache.config import CacheConfig
 from sansio_cache.errors import ConfigurationError
 from sansio_cache.events import FailureKind, StoreEvent, StoreFailed
-from sansio_cache.health import Health
+from sansio_cache.health import MEMORY, Health
 from sansio_cache.memory_store import MemoryStore
 from sansio_cache.url import read_url
 from sansio_cache_runtime.backend import OnePart
@@ -166,7 +166,11 @@ class MemoryBackend(OnePart):
     def _health(self) -> Health:
         """It is there, and within its limits."""
         return Health(
-            ok=True, server="memory", maxmemory_bytes=self.memory.store.max_bytes, eviction_policy="lru"
+            ok=True,
+            server=MEMORY,
+            maxmemory_bytes=self.memory.store.max_bytes,
+            eviction_policy="lru",
+            durability="What is queued is in the memory of this process, and lost when that ends.",
         )
 
 

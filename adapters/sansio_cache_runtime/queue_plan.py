@@ -26,7 +26,7 @@ from sansio_cache.errors import (
     UnknownOutcomeError,
 )
 from sansio_cache.events import EntriesFound, KeysDeleted, QueueMeasured
-from sansio_cache.health import Health
+from sansio_cache.health import MEMORY, Health
 from sansio_cache.keys import Key
 from sansio_cache.operations.batching import Failing
 from sansio_cache.operations.consume import consume
@@ -36,7 +36,7 @@ from sansio_cache.operations.queue import AgreeRequest, agree, ask
 from sansio_cache.queues import QueuedWrite, QueueEntry, place_of, root_of
 from sansio_cache.signals import let_through
 from sansio_cache.step import Outcome, Parted, QueueAnswered, Queued, Refused, Step, TookTooLong
-from sansio_cache.strategies import WriteBehind
+from sansio_cache.strategies import AcknowledgedByReplicas, WriteBehind
 from sansio_cache.tags import tag_keys
 from sansio_cache_runtime.primitive_requests import PrimitiveRequests
 from sansio_cache_runtime.request_builder import Id, RequestBuilder
@@ -147,9 +147,10 @@ class QueuePlan:
         most = math.ceil(strategy.backlog / strategy.partitions)
         limits = requests.policy.lease_ms, most, strategy.partitions, strategy.wait_s
         nonce, seed = requests.drawn()
-        return EnqueueRequest(
-            self.root(place), items, gone, nonce, seed, *limits, requests.timeouts, requests.clock()
-        )
+        times = requests.timeouts, requests.clock()
+        wanted = strategy.durability
+        replicas = (0, 0) if wanted is None else (wanted.count, math.ceil(wanted.within_s * 1000))
+        return EnqueueRequest(self.root(place), items, gone, nonce, seed, *limits, *times, *replicas)
 
     def _sealed(self, key: Key, value: Any) -> bytes:
         if value is None:
@@ -414,12 +415,19 @@ def check_queue(requests: RequestBuilder, name: str, id: object, writer: object)
 # What came of it.
 
 
-def check_eviction(name: str, health: Health) -> None:
-    """Refuse a store that may evict what is queued.
+def check_store(plan: QueuePlan, health: Health) -> None:
+    """Refuse a store that may evict what is queued, or cannot keep it as durably as was asked for.
 
     Raises:
-        ConfigurationError: Its eviction policy takes any key.
+        ConfigurationError: Its eviction policy takes any key; or it is the memory store, and replicas were
+            asked for.
     """
+    name = plan.name
+    if plan.strategy.durability is not None and health.server == MEMORY:
+        raise ConfigurationError(
+            f"the queue {name!r} is to be acknowledged by replicas, and the memory store has none: leave "
+            "durability= out, or use a server"
+        )
     if health.eviction_policy.startswith("allkeys"):
         raise ConfigurationError(
             f"the queue {name!r} cannot be kept by a server whose maxmemory-policy is "
@@ -444,23 +452,31 @@ def check_agreed(name: str, outcome: Outcome) -> None:
     raise_uncertain(outcome)
 
 
-def queued(outcomes: Iterable[Outcome], count: int) -> WriteResult:
+def queued(
+    outcomes: Iterable[Outcome], count: int, durability: AcknowledgedByReplicas | None = None
+) -> WriteResult:
     """What a call gives whose writes are queued.
 
     Raises:
         CacheTimeoutError: There was no room for them in time: they are not queued.
         CacheConnectionError: The store does not serve: they are not queued.
         UnknownOutcomeError: Whether they are queued, or whether readers may still see an older value, is not
-            known.
+            known; or fewer replicas have them than were asked for.
         ConfigurationError: The queue has another number of partitions by now.
     """
-    for outcome in outcomes:
+    for outcome in sorted(outcomes, key=_is_queued):
         match outcome:
             case Queued(is_told=False):
                 raise UnknownOutcomeError(
                     "the write is queued, and will be written to the database; but the store did not say "
                     "whether the old value is gone: until it is told, other processes may read that. Do not "
                     "repeat it"
+                )
+            case Queued(is_confirmed=False) if durability is not None:
+                replicas = "1 replica" if durability.count == 1 else f"{durability.count} replicas"
+                raise UnknownOutcomeError(
+                    "the write is queued, and will be written to the database unless a failover loses it: "
+                    f"fewer than {replicas} had it within {durability.within_s:g} s. Do not repeat it"
                 )
             case Queued():
                 pass
@@ -479,6 +495,11 @@ def queued(outcomes: Iterable[Outcome], count: int) -> WriteResult:
             case _:
                 raise_uncertain(outcome)
     return WriteResult(count, 0, 0, None)
+
+
+def _is_queued(outcome: Outcome) -> bool:
+    """Those that are come after those that are not: what is worse is told."""
+    return isinstance(outcome, Queued)
 
 
 def replayed(outcome: Outcome) -> bool:

@@ -232,7 +232,9 @@ class EnqueueAppending(AsksOnce, Struct, frozen=True):
 
     def ask(self, *notices: Notice) -> Step:
         """The step that waits in this state."""
-        request, timeout_s = self.request, self.budget.timeout_s
+        request = self.request
+        # Those who come while others are waited for wait for these first, and then for their own.
+        timeout_s = self.budget.timeout_s + 2 * request.replicas_ms / 1000
         limits = request.most, request.partitions, timeout_s, request.replicas, request.replicas_ms
         return Step(self, AppendEntries(request.root, self.appends, *limits), notices=notices)
 

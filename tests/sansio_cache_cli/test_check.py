@@ -259,6 +259,13 @@ def test_what_is_queued_wants_a_server_that_writes_to_disk(queues, durable, aof,
     assert found.level is level
 
 
+def test_what_is_queued_can_lose_what_its_health_says():
+    health = attrs.evolve(FACTS.health, durability="The append-only file is on: nothing is lost.")
+    facts = attrs.evolve(with_info(aof_enabled="1"), health=health)
+    [found] = said_of("durability", facts, Wanted(durable=True))
+    assert found.said == "The append-only file is on: nothing is lost"
+
+
 @pytest.mark.parametrize(("least", "level"), [(0.0, Level.OK), (90.0, Level.OK), (90.1, Level.PROBLEM)])
 def test_a_hit_rate_is_too_low_only_where_one_was_asked_for(least, level):
     facts = with_info(keyspace_hits="9", keyspace_misses="1")

@@ -64,7 +64,9 @@ def judged(sections, parsed=False, max_value_bytes=LARGEST_BYTES) -> Health:
     """The verdict on a server that does everything, and says so much of itself."""
     asked = probes("shop")
     replies = [
-        (sections[args[1]] if parsed else as_text(sections[args[1]])) if args[0] == b"INFO" else [b"1", 1]
+        (sections.get(args[1], {}) if parsed else as_text(sections.get(args[1], {})))
+        if args[0] == b"INFO"
+        else [b"1", 1]
         for _, args in asked
     ]
     return judge(asked, replies, max_value_bytes)

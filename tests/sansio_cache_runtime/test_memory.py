@@ -106,7 +106,13 @@ def test_a_store_is_one_part_with_limits_and_no_listener():
     backend = SyncMemoryBackend(SharedMemory(config("memory://", memory_max_bytes=10_000)))
     assert backend.listener is None
     assert backend.part_of("n:k") == ONE_PART
-    assert backend.health() == Health(ok=True, server="memory", maxmemory_bytes=10_000, eviction_policy="lru")
+    assert backend.health() == Health(
+        ok=True,
+        server="memory",
+        maxmemory_bytes=10_000,
+        eviction_policy="lru",
+        durability="What is queued is in the memory of this process, and lost when that ends.",
+    )
 
 
 def test_a_lock_that_another_thread_held_at_the_fork_is_not_waited_for():

@@ -16,6 +16,7 @@ from sansio_cache.events import StoreEvent
 from sansio_cache.health import Health
 from sansio_cache_redis.backend.base import BaseBackend
 from sansio_cache_redis.calls import TIME, Args
+from sansio_cache_redis.connections.confirming_anyio import LoopConfirming
 from sansio_cache_redis.connections.multiplexed import Caller, R, Read, Replies, as_they_are
 from sansio_cache_redis.connections.opener import StartThread
 from sansio_cache_redis.connections.pool import Timing
@@ -25,7 +26,7 @@ from sansio_cache_redis.connections.settings import (
     where_of,
 )
 from sansio_cache_redis.dialect import Dialect
-from sansio_cache_redis.health import OPENING_S, PROBES_S, Trips, probes
+from sansio_cache_redis.health import OPENING_S, PROBES_S, Trips, further_probes, probes
 from sansio_cache_redis.listening import Listener
 from sansio_cache_redis.reading import behind_asking, reading_behind_asking
 from sansio_cache_redis.topology.single import SingleServer
@@ -95,6 +96,10 @@ class RedisBackend(BaseBackend[Connections]):
         trips.ended(time.monotonic())
         if not isinstance(replies, BaseException):
             replies = await self.connections.ask([args for _, args in asked], PROBES_S, as_they_are)
+        if not isinstance(replies, BaseException) and (further := further_probes(replies)):
+            trips.ended(time.monotonic())
+            more: Replies = await self.connections.ask([args for _, args in further], PROBES_S, as_they_are)
+            asked, replies = asked + further, more if isinstance(more, BaseException) else replies + more
         trips.ended(time.monotonic())
         return self._judged(asked, replies, trips.shortest_s)
 
@@ -170,22 +175,27 @@ def _asyncio_connections(
         check_client(client, blocking=False)
         _refuse_another_loop(client)
         return AsyncioClientConnections(client, dialect.introduce)
-    return asyncio_connections(config, way.asyncio(), dialect)
+    return asyncio_connections(config, way.asyncio(), way.blocking(), dialect)
 
 
 def asyncio_connections(
-    config: CacheConfig, make_connection: Callable[[], Any], dialect: Dialect
+    config: CacheConfig,
+    make_connection: Callable[[], Any],
+    make_blocking: Callable[[], Any],
+    dialect: Dialect,
 ) -> Connections:
     """The connections of the tasks of one event loop of asyncio to one server. None is open yet."""
     from sansio_cache_redis.connections.asyncio import AsyncioConnections
 
-    return AsyncioConnections(
+    connections = AsyncioConnections(
         make_connection,
         max_connections=config.redis.max_connections,
         timing=_timing(config.redis),
         longest_value_bytes=longest_cell_bytes(config.max_value_bytes),
         on_greeted=dialect.greet,
     )
+    connections.confirming = LoopConfirming(make_blocking)
+    return connections
 
 
 def _refuse_another_loop(client: Any) -> None:
@@ -225,10 +235,12 @@ def trio_connections(
     """The connections of the tasks of one trio run to one server. None is open yet."""
     from sansio_cache_redis.connections.trio import TrioConnections
 
-    return TrioConnections(
+    connections = TrioConnections(
         make_connection,
         max_connections=config.redis.max_connections,
         timing=_timing(config.redis),
         longest_value_bytes=longest_cell_bytes(config.max_value_bytes),
         on_greeted=dialect.greet,
     )
+    connections.confirming = LoopConfirming(make_connection)
+    return connections

@@ -148,7 +148,9 @@ def make_cluster_backend_in_running_loop(
         if is_trio:
             connections = trio_connections(config, settings.blocking(node.address), node.dialect)
         else:
-            connections = asyncio_connections(config, settings.asyncio(node.address), node.dialect)
+            connections = asyncio_connections(
+                config, settings.asyncio(node.address), settings.blocking(node.address), node.dialect
+            )
         server = SingleServer(connections)
         return RedisBackend(
             config, server, clock, node.dialect, None, node.where, node.address, node.on_failure

@@ -373,6 +373,7 @@ class ClusterBase(Generic[N]):
             server=f"{server}, a cluster of {len(each)} nodes that own slots" if server else "",
             latency_s=max((one.latency_s for one in each), default=0.0),
             maxmemory_bytes=None if len(limits) < len(each) else (0 if 0 in limits else sum(limits)),
+            durability=_together({address: one.durability for address, one in healths.items()}),
             eviction_policy=next((one.eviction_policy for one in each if one.eviction_policy), ""),
         )
 
@@ -483,6 +484,14 @@ def key_in(args: Args) -> str:
     """The key that a Redis command names."""
     at = 3 if args[0] in (EVALSHA, b"EVAL") else 1
     return args[at].decode(errors="replace") if len(args) > at else ""
+
+
+def _together(by_address: Mapping[str, str]) -> str:
+    """What is said of each node: once, where that is the same."""
+    said = set(by_address.values())
+    if len(said) == 1:
+        return said.pop()
+    return " ".join(f"{address}: {each}" for address, each in by_address.items() if each)
 
 
 def _is_told(_: str, __: bool) -> None:

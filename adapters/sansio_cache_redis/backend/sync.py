@@ -15,11 +15,12 @@ from sansio_cache.signals import let_through
 from sansio_cache_redis.backend.base import BaseBackend
 from sansio_cache_redis.calls import TIME, Args
 from sansio_cache_redis.connections.client import ClientConnections
+from sansio_cache_redis.connections.confirming import Confirming
 from sansio_cache_redis.connections.opener import StartThread
 from sansio_cache_redis.connections.settings import check_client, where_of
 from sansio_cache_redis.connections.threads import ThreadsConnections
 from sansio_cache_redis.dialect import Dialect
-from sansio_cache_redis.health import OPENING_S, PROBES_S, Trips, probes
+from sansio_cache_redis.health import OPENING_S, PROBES_S, Trips, further_probes, probes
 from sansio_cache_redis.listening import Listener
 from sansio_cache_redis.reading import Again, behind_asking, reading_behind_asking
 from sansio_cache_redis.topology.single import SingleServer
@@ -67,6 +68,10 @@ class RedisBackend(BaseBackend[ThreadsConnections | ClientConnections]):
             self.connections.execute([TIME], OPENING_S)  # opens a connection, where there is none
             trips.ended(time.monotonic())
             replies = self.connections.execute([args for _, args in asked], PROBES_S)
+            if further := further_probes(replies):
+                trips.ended(time.monotonic())
+                asked += further
+                replies += self.connections.execute([args for _, args in further], PROBES_S)
         except Exception as error:  # noqa: BLE001 - it is what is told
             let_through(error)
             replies = error
@@ -124,7 +129,7 @@ def open_connections(
     kind: type[T],
 ) -> T:
     """The connections of the threads of this process to one server. None is open yet."""
-    return kind(
+    connections = kind(
         make_connection,
         start_thread,
         max_connections=config.redis.max_connections,
@@ -133,3 +138,5 @@ def open_connections(
         on_greeted=dialect.greet,
         longest_value_bytes=longest_cell_bytes(config.max_value_bytes),
     )
+    connections.confirming = Confirming(make_connection)
+    return connections

@@ -233,6 +233,7 @@ class AsyncioConnections(MultiplexedConnections[_AsyncioConnection]):
     async def aclose(self) -> None:
         """Close the connections, for good, and wait until they are."""
         self._is_closed = True
+        self._close_confirming()
         openings = list(self._openings)
         for opening in openings:
             opening.task.cancel()

@@ -22,6 +22,8 @@ from msgspec import Struct, structs
 
 from sansio_cache.backoff import Connecting
 from sansio_cache_redis.calls import Args, nonces_given_back
+from sansio_cache_redis.connections.confirming import is_confirmed
+from sansio_cache_redis.connections.confirming_anyio import LoopConfirming
 from sansio_cache_redis.connections.large import REST_S, LargeValues
 from sansio_cache_redis.connections.multiplexed import (
     Caller,
@@ -95,6 +97,8 @@ class MultiplexedConnections(ABC, Generic[C]):
         """Those that were not read."""
         self._is_choosy = False
         """Whether it may matter which connection a call goes over."""
+        self.confirming: LoopConfirming | None = None
+        """Where commands go that end with WAIT."""
         self._is_closed = False
         self._connecting = Connecting()
         self._opened_s: dict[C, float] = {}
@@ -112,7 +116,12 @@ class MultiplexedConnections(ABC, Generic[C]):
         Raises:
             Exception: Nothing was sent: a command cannot be packed, or there is no time left to answer it.
         """
-        data = pack_one(commands[0]) if len(commands) == 1 else pack(commands)
+        if len(commands) == 1:
+            data = pack_one(commands[0])
+        elif self.confirming is not None and is_confirmed(commands):
+            return self.confirming.ask(commands, timeout_s, read)
+        else:
+            data = pack(commands)
         if len(data) <= BULK_BYTES and not (self._is_choosy and self._has_its_place(commands)):
             for connection in self._open:
                 if connection.is_free:
@@ -133,6 +142,10 @@ class MultiplexedConnections(ABC, Generic[C]):
             caller.set_result(read_failure(read, error))
             return
         self._start(self._ask_later(caller, commands, timeout_s, read, data))
+
+    def _close_confirming(self) -> None:
+        if self.confirming is not None:
+            self.confirming.close()
 
     async def _ask_later(
         self, caller: Caller, commands: Sequence[Args], timeout_s: float, read: Read[Any], data: bytes
@@ -240,6 +253,8 @@ class MultiplexedConnections(ABC, Generic[C]):
 
     def reset(self) -> None:
         """Close the connections that are open. What others have asked on them is asked again on another."""
+        if self.confirming is not None:
+            self.confirming.reset()
         self._close_for_others(self._all(), "the connection was closed")
 
     def set_aside(self) -> None:

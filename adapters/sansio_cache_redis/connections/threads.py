@@ -30,6 +30,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from sansio_cache.signals import let_through
 from sansio_cache_redis.calls import Args, nonces_given_back
 from sansio_cache_redis.connections.aside import Aside
+from sansio_cache_redis.connections.confirming import Confirming, is_confirmed
 from sansio_cache_redis.connections.lanes import FOREVER_S, UPLOAD_BYTES_PER_S, Call, Lane, Lanes
 from sansio_cache_redis.connections.large import REST_S, LargeValues
 from sansio_cache_redis.connections.opener import Opener, Opening, StartThread
@@ -88,6 +89,8 @@ class ThreadsConnections:
         self._inside: dict[int, Call] = {}
         """By thread, the call that it is in."""
         self._aside = Aside(self._opener)
+        self.confirming: Confirming | None = None
+        """Where commands go that end with WAIT."""
         self._failed_s = 0.0
         self._is_closed = False
 
@@ -102,6 +105,8 @@ class ThreadsConnections:
         call = Call(commands, now_s, deadline_s, deadline_s, threading.get_ident(), self._lanes[0], [])
         args = commands[0]  # of most reads, and of one short command, there is nothing else to be asked
         if self._large.keys or (len(args) > 2 and (len(commands) > 1 or sum(map(len, args)) > BULK_BYTES)):
+            if self.confirming is not None and is_confirmed(commands):
+                return self.confirming.execute(commands, timeout_s)
             self._large.refuse_resting(commands, now_s)
             call.is_large = self._large.are_large(commands)
         if len(args) > 2 and args[1] == RELEASE.sha:
@@ -152,6 +157,8 @@ class ThreadsConnections:
             wires = [*self._lanes.reset(), *self._aside.drop()]
         close_all(wires)
         self._opener.lost()
+        if self.confirming is not None:
+            self.confirming.reset()
 
     def set_aside(self) -> None:
         """Ask nothing on the connections that are open until `take_back`: their replies may be others'.
@@ -177,6 +184,8 @@ class ThreadsConnections:
             self._is_closed = True
         self._opener.close()
         self.reset()
+        if self.confirming is not None:
+            self.confirming.close()
 
     @property
     def count(self) -> int:

@@ -370,6 +370,7 @@ class TrioConnections(MultiplexedConnections[_TrioConnection]):
     async def aclose(self) -> None:
         """Close the connections, for good, and wait until they are."""
         self._is_closed = True
+        self._close_confirming()
         for opening in list(self._openings):
             opening.scope.cancel()
             await opening.done.wait()

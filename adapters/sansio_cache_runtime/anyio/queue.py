@@ -27,7 +27,7 @@ from sansio_cache_runtime.queue_plan import (
     Letter,
     QueuePlan,
     check_agreed,
-    check_eviction,
+    check_store,
     dropped,
     queued,
     replayed,
@@ -227,7 +227,7 @@ class Queue(Generic[T]):
         """
         if self._is_open:
             return
-        check_eviction(self._plan.name, await self._cache.health())
+        check_store(self._plan, await self._cache.health())
         check_agreed(self._plan.name, await self._run(self._plan.agree()))
         self._is_open = True
 
@@ -235,7 +235,8 @@ class Queue(Generic[T]):
         """Queue values by their keys."""
         steps = self._plan.enqueue(values, tags)
         await self.open()
-        return queued([await self._run(step) for step in steps], len(values))
+        outcomes = [await self._run(step) for step in steps]
+        return queued(outcomes, len(values), self._plan.strategy.durability)
 
     async def look_first(self, key_of: KeyOf, load: Callable[..., Any], *args: Any) -> Any:
         """What is queued for the id that comes last; else what its loader gives."""

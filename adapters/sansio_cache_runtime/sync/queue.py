@@ -25,7 +25,7 @@ from sansio_cache_runtime.queue_plan import (
     Letter,
     QueuePlan,
     check_agreed,
-    check_eviction,
+    check_store,
     dropped,
     queued,
     replayed,
@@ -225,7 +225,7 @@ class Queue(Generic[T]):
         """
         if self._is_open:
             return
-        check_eviction(self._plan.name, self._cache.health())
+        check_store(self._plan, self._cache.health())
         check_agreed(self._plan.name, self._run(self._plan.agree()))
         self._is_open = True
 
@@ -233,7 +233,8 @@ class Queue(Generic[T]):
         """Queue values by their keys."""
         steps = self._plan.enqueue(values, tags)
         self.open()
-        return queued([self._run(step) for step in steps], len(values))
+        outcomes = [self._run(step) for step in steps]
+        return queued(outcomes, len(values), self._plan.strategy.durability)
 
     def look_first(self, key_of: KeyOf, load: Callable[..., Any], *args: Any) -> Any:
         """What is queued for the id that comes last; else what its loader gives."""

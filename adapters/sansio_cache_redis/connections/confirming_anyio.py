@@ -1,0 +1,58 @@
+"""Confirming, for the tasks of an event loop, in threads of its own. See `confirming.py`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, Final
+
+import anyio
+import anyio.to_thread
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from sansio_cache_redis.calls import Args
+from sansio_cache_redis.connections.confirming import Confirming, Replies
+from sansio_cache_redis.connections.multiplexed import R, Read
+from sansio_cache_redis.errors import ERRORS, as_failure
+from sansio_cache_redis.reading import Again
+
+_MOST_THREADS: Final = 16
+"""How many threads of an event loop wait at once: as many calls go out together then, at most."""
+
+
+class LoopConfirming:
+    """The connection for writes that are to be confirmed, for any number of tasks of one event loop.
+
+    Args:
+        make_connection: Makes a blocking connection of redis-py that is not open yet.
+    """
+
+    def __init__(self, make_connection: Callable[[], Any]) -> None:
+        self._confirming = Confirming(make_connection)
+        self._threads: anyio.CapacityLimiter | None = None
+        self.reset = self._confirming.reset
+        self.close = self._confirming.close
+
+    @property
+    def count(self) -> int:
+        """How many connections are open."""
+        return self._confirming.count
+
+    async def ask(self, commands: Sequence[Args], timeout_s: float, read: Read[R]) -> R:
+        """Send commands together, the last of which is WAIT; gives back what `read` makes of the replies."""
+        answer = read(await self._replies(commands, timeout_s))
+        if isinstance(answer, Again):
+            return answer.read(await self._replies(answer.commands, timeout_s))
+        return answer
+
+    async def _replies(self, commands: Sequence[Args], timeout_s: float) -> Replies:
+        if self._threads is None:  # of its own: loaders may hold all of the usual ones
+            self._threads = anyio.CapacityLimiter(_MOST_THREADS)
+        call = partial(self._confirming.execute, commands, timeout_s)
+        try:
+            with anyio.fail_after(timeout_s):
+                return await anyio.to_thread.run_sync(call, abandon_on_cancel=True, limiter=self._threads)
+        except TimeoutError:
+            return RedisTimeoutError("replicas were waited for on behalf of others for too long")
+        except ERRORS as error:
+            return as_failure(error)
