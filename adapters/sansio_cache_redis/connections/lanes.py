@@ -27,11 +27,12 @@ from msgspec import Struct
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
+from sansio_cache.signals import let_through
 from sansio_cache_redis.calls import Args
 from sansio_cache_redis.connections.opener import Opening
 from sansio_cache_redis.connections.unfinished import BULK_BYTES
-from sansio_cache_redis.connections.wires import Wire
-from sansio_cache_redis.errors import OverloadedError, fresh
+from sansio_cache_redis.connections.wires import Wire, close_all
+from sansio_cache_redis.errors import ERRORS, OverloadedError, fresh
 
 _MOST_COMMANDS: Final = 1000
 """How many commands go into one batch, so that its first caller does not wait for everybody's replies."""
@@ -218,6 +219,19 @@ class Lane:
     def is_dead(self, now_s: float) -> bool:
         """Whether it has been silent for too long to be still there."""
         return bool(self.due) and now_s - self.alive_s >= _DEAD * self._silence_s + self._owed_s()
+
+    def revive(self, now_s: float) -> bool:
+        """Take in what is due on a connection that nobody reads from; whether it has shown a sign of life."""
+        wire = self.wire
+        try:
+            while wire is not None and self.due and (replies := wire.read(now_s)):
+                self.received(replies, wire.read_s)
+        except ERRORS as error:
+            close_all([self.drop()[0]])
+            let_through(error)
+        if self.is_dead(now_s):
+            close_all([self.drop()[0]])
+        return self.wire is not None and not self.is_silent(now_s)
 
     def is_stuck(self, now_s: float) -> bool:
         """Whether a reply that nobody waits for any more comes slowly, before those of others."""

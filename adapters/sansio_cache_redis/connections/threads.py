@@ -211,7 +211,7 @@ class ThreadsConnections:
             if driver is None or driver.is_gone:  # as `is_free`, which costs a call
                 if not lane.due:
                     return lane, None
-                if lane.is_silent(now_s) and not self._revive(lane, now_s):
+                if lane.is_silent(now_s) and not lane.revive(now_s):
                     continue
             elif now_s - lane.since_s < _SLOW_S and not lane.is_bulky():
                 return lane, None
@@ -225,19 +225,6 @@ class ThreadsConnections:
         if working and (working[-1] is not self._lanes[0] or len(self._lanes) == 1):
             return working[-1], None
         return self._slow(working[-1] if working else None)
-
-    def _revive(self, lane: Lane, now_s: float) -> bool:
-        """Take in what is due on a connection that nobody reads from; whether it has shown a sign of life."""
-        wire = lane.wire
-        try:
-            while wire is not None and lane.due and (replies := wire.read(now_s)):
-                lane.received(replies, wire.read_s)
-        except ERRORS as error:
-            close_all([lane.drop()[0]])
-            let_through(error)
-        if lane.is_dead(now_s):
-            close_all([lane.drop()[0]])
-        return lane.wire is not None and not lane.is_silent(now_s)
 
     def _slow(self, working: Lane | None) -> tuple[Lane, Opening | None]:
         """The same where one more connection would be of use."""
