@@ -177,6 +177,8 @@ def nightly(session: nox.Session) -> None:
     session.run("pytest", *shown, *cancelling, env=night)
     # In one process: a minute of each fault, with callers of three runtimes, leaves little of two cores.
     session.run("pytest", "-rA", "tests/sansio_cache_redis/test_cluster_histories.py", env=night)
+    writes = ("--writes", str(max(int(10_000 * share), 400)), "--keys", str(max(int(500 * share), 20)))
+    session.run("python", "-P", "-m", "behind", *writes, env={"PYTHONPATH": "tests"})
     session.run("python", "-P", "-m", "mutations", "lua", env={"PYTHONPATH": "tests"})
     for module in MUTATED:
         options = ("python", "--only", module)
