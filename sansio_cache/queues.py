@@ -86,6 +86,11 @@ class TurnEnd(Struct, frozen=True):
     """Whether the consumer is to end."""
 
 
+def is_of_queue(key: str) -> bool:
+    """Whether a key is one of those that queues are kept in."""
+    return key.partition(":")[2].startswith(MARKER)
+
+
 def root_of(namespace_root: str, name: str, place: int) -> str:
     """What the keys of a partition begin with."""
     return f"{namespace_root}{MARKER}{{{name}:{place}}}"

@@ -27,11 +27,13 @@ from sansio_cache.events import (
     ValueFound,
     WriterFound,
 )
+from sansio_cache.queues import is_of_queue
 from sansio_cache.store_rules import LOOKED_AT_BYTES, had_value
 from sansio_cache.tags import is_tag_key
 from sansio_cache_redis.calls import Args, capture_calls, number, script_call, telling
 from sansio_cache_redis.errors import TooLargeError
 from sansio_cache_redis.primitive_scripts import CLAIM, INSPECT, LOCK, SWAP, TOUCH, UNLOCK
+from sansio_cache_redis.queue_scripts import LEASE
 from sansio_cache_redis.replies import (
     ServerClock,
     captured_from,
@@ -68,7 +70,7 @@ def encode_primitive(command: Primitive, floor: bytes, channel_of: Callable[[str
             touch = script_call(TOUCH, key, version, number(ttl_ms), number(max_life_ms), floor)
             return [*capture_calls(capture, command.nonce, floor), touch]
         case TakeLock(key=key, nonce=nonce, lease_ms=lease_ms):
-            return [script_call(LOCK, key, nonce, number(lease_ms))]
+            return [script_call(LEASE if is_of_queue(key) else LOCK, key, nonce, number(lease_ms))]
         case FreeLock(lock=lock):
             return [script_call(UNLOCK, lock.key, lock.lease_id, channel_of(lock.key))]
         case _:

@@ -3,13 +3,16 @@
 What holds for all texts says `scripts.py`. All keys of a script are of one partition, whose part in braces
 puts them into one slot of a cluster. Entries leave the stream by name, and never by a limit of its length:
 that would take along what nobody has applied.
+
+What a consumer asks for runs on a server that is out of memory: it is what makes room there.
 """
 
 from __future__ import annotations
 
 from typing import Final
 
-from sansio_cache_redis.scripts import CLOCK, Script
+from sansio_cache_redis.primitive_scripts import LOCK
+from sansio_cache_redis.scripts import CLOCK, WHEN_FULL, Script
 
 # Appends under a token of its own: the server's clock, or one more than the last. XADD refuses what is not
 # higher than that, and only then it is asked for.
@@ -84,7 +87,8 @@ return {1, us, found}
 # often it was delivered.
 TAKE: Final = Script(
     "take",
-    CLOCK
+    WHEN_FULL
+    + CLOCK
     + """
 local held = redis.pcall('GETRANGE', KEYS[1], 0, 17)
 if held ~= '\\197\\2' .. ARGV[1] then return {0, us} end
@@ -136,7 +140,8 @@ return {1, us, redis.call('XLEN', stream), taken}
 # KEYS: lease, stream, pending, letters, dead. ARGV: grant, then for each verdict: token, key, reason, found.
 SETTLE: Final = Script(
     "settle",
-    CLOCK
+    WHEN_FULL
+    + CLOCK
     + _APPEND
     + """
 local held = redis.pcall('GETRANGE', KEYS[1], 0, 17)
@@ -173,7 +178,8 @@ return {1, us}
 # KEYS: members. ARGV: member, ttl_ms
 ATTEND: Final = Script(
     "attend",
-    CLOCK
+    WHEN_FULL
+    + CLOCK
     + """
 local ttl = tonumber(ARGV[2])
 if ttl > 0 then redis.call('ZADD', KEYS[1], now + ttl, ARGV[1]) else redis.call('ZREM', KEYS[1], ARGV[1]) end
@@ -257,4 +263,7 @@ return {1, us, count}
 """,
 )
 
-QUEUES: Final = (APPEND, PEEK, TAKE, SETTLE, ATTEND, MEASURE, LETTERS, REPLAY, DROP)
+# As of any other lock. It is taken when the server is full, too.
+LEASE: Final = Script("lease", WHEN_FULL + LOCK.text)
+
+QUEUES: Final = (LEASE, APPEND, PEEK, TAKE, SETTLE, ATTEND, MEASURE, LETTERS, REPLAY, DROP)

@@ -18,7 +18,8 @@ the server does not allow it, waiters poll. A channel that is called like the ke
 What was issued before the *floor* counts as gone: see `facts.py`. It comes as an argument, in microseconds,
 and is 0 nearly always.
 
-No shebang: a script that only removes keys must run while the server is out of memory (fault 13).
+No shebang: a script that only removes keys must run while the server is out of memory (fault 13). What
+keeps a lease, or takes something out of a queue, writes a few bytes, and must run then as well: it says so.
 """
 
 from __future__ import annotations
@@ -46,6 +47,8 @@ class Script:
         object.__setattr__(self, "sha", digest.encode())
 
 
+WHEN_FULL: Final = "#!lua flags=allow-oom\n"
+"""What a script begins with that runs while the server is out of memory, though it writes."""
 CLOCK: Final = """
 local clock = redis.call('TIME')
 local us = clock[1] * 1000000 + clock[2]
@@ -133,7 +136,8 @@ return {1}
 # ARGV: grant, lease_ms, floor
 RENEW: Final = Script(
     "renew",
-    CLOCK
+    WHEN_FULL
+    + CLOCK
     + LEASED
     + """
 local lease_ms = tonumber(ARGV[2])

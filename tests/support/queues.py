@@ -39,11 +39,14 @@ class Database:
         self.poison: set[int] = set()
         self.failures = 0
         self.writes: list[list[int]] = []
+        self.waiting = 0
         self.gate = threading.Event()
         self.gate.set()
 
     def save(self, users: list[User], *, tokens: dict[int, int]) -> None:
+        self.waiting += 1
         self.gate.wait(GIVE_UP_S)
+        self.waiting -= 1
         self.writes.append([user.id for user in users])
         if self.failures:
             self.failures -= 1
