@@ -40,6 +40,11 @@ ASKED = attrs.evolve(FAST, durability=AcknowledgedByReplicas(1, within_s=GIVE_UP
 HASTY = attrs.evolve(FAST, durability=AcknowledgedByReplicas(1, within_s=0.02))
 
 
+def patient(url: str) -> cache_sync.Cache:
+    """A cache in which nothing is a question of time."""
+    return cache_sync.Cache.from_url(url, namespace=f"q{uuid4().hex[:8]}", operation_timeout_s=GIVE_UP_S)
+
+
 @attrs.frozen
 class Pair:
     """A server, and its one replica."""
@@ -155,7 +160,7 @@ def test_a_client_of_the_users_waits_on_a_connection_of_its_pool(colour: str, pa
         is_sync = colour == "sync"
         client: Any = (redis if is_sync else redis.asyncio).Redis.from_url(pair.primary.url)
         kind: Any = cache_sync.Cache if is_sync else cache_anyio.Cache
-        cache = kind.from_client(client, namespace=f"q{uuid4().hex[:8]}")
+        cache = kind.from_client(client, namespace=f"q{uuid4().hex[:8]}", operation_timeout_s=GIVE_UP_S)
         users = Facade(cache.entity("user", User, id="id", writer=print, strategy=ASKED), is_sync=is_sync)
         try:
             await users.write(User(7, "new"))
@@ -172,7 +177,7 @@ def test_where_wait_is_refused_nobody_knows_of_any_replica(pair: Pair):
         "writer", enabled=True, nopass=True, keys="*", channels="*", commands=["+@all", "-wait"]
     )
     url = pair.primary.url.replace("redis://", "redis://writer:any@")
-    with closing(cache_sync.Cache.from_url(url, namespace=f"q{uuid4().hex[:8]}")) as cache:
+    with closing(patient(url)) as cache:
         users = cache.entity("user", User, id="id", writer=print, strategy=ASKED)
         with pytest.raises(UnknownOutcomeError, match="the write is queued"):
             users.write(User(7, "new"))
@@ -181,10 +186,10 @@ def test_where_wait_is_refused_nobody_knows_of_any_replica(pair: Pair):
 
 def test_a_write_that_was_queued_before_is_not_confirmed_by_an_empty_connection(pair: Pair):
     """WAIT is about what its own connection has written: one that has written nothing is told of all."""
-    with closing(cache_sync.Cache.from_url(pair.primary.url, namespace=f"q{uuid4().hex[:8]}")) as cache:
+    with closing(patient(pair.primary.url)) as cache:
         backend: Any = cache._driver._backend
         root, nonce = f"{cache.key.namespace}:%w:{{user:0}}", b"n" * NONCE_BYTES
-        (grant,) = backend.perform(HoldCells((hold_of(root, "user:7"),), nonce, 10_000, 1.0)).grants
+        (grant,) = backend.perform(HoldCells((hold_of(root, "user:7"),), nonce, 60_000, GIVE_UP_S)).grants
         append = AppendEntries(root, (Append("user:7", grant, b"new"),), 10, 1, GIVE_UP_S, 1, 20)
         assert backend.perform(append).replicas == 1
         pair.replica.freeze()
@@ -337,7 +342,7 @@ def test_where_the_configuration_may_not_be_seen_health_says_so_and_nothing_is_w
         user = {"enabled": True, "nopass": True, "keys": "*", "channels": "*"}
         server.client().acl_setuser("plain", commands=["+@all", "-config"], **user)
         url = server.url.replace("redis://", "redis://plain:any@")
-        with closing(cache_sync.Cache.from_url(url, namespace="q")) as cache:
+        with closing(patient(url)) as cache:
             health = cache.health()
     assert health.ok
     assert "nothing is lost where its process ends; what is where its machine loses power cannot be said" in (
