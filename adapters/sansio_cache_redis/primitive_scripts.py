@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from sansio_cache_redis.scripts import CLOCK, Script
+from sansio_cache_redis.scripts import CLOCK, WHEN_FULL, Script
 
 # What a cell begins with, in the order of `sansio_cache.cell`.
 _HEADER: Final = """
@@ -191,4 +191,7 @@ return {1, us}
 """,
 )
 
-PRIMITIVES: Final = (INSPECT, CLAIM, SWAP, TOUCH, LOCK, UNLOCK)
+# That of a partition of a queue, for its consumer: it is taken when the server is full, too.
+LEASE: Final = Script("lease", WHEN_FULL + LOCK.text)
+
+PRIMITIVES: Final = (INSPECT, CLAIM, SWAP, TOUCH, LOCK, LEASE, UNLOCK)

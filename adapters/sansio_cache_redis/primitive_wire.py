@@ -32,8 +32,7 @@ from sansio_cache.store_rules import LOOKED_AT_BYTES, had_value
 from sansio_cache.tags import is_tag_key
 from sansio_cache_redis.calls import Args, capture_calls, number, script_call, telling
 from sansio_cache_redis.errors import TooLargeError
-from sansio_cache_redis.primitive_scripts import CLAIM, INSPECT, LOCK, SWAP, TOUCH, UNLOCK
-from sansio_cache_redis.queue_scripts import LEASE
+from sansio_cache_redis.primitive_scripts import CLAIM, INSPECT, LEASE, LOCK, SWAP, TOUCH, UNLOCK
 from sansio_cache_redis.replies import (
     ServerClock,
     captured_from,

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from typing import Final
 
-from sansio_cache_redis.primitive_scripts import LOCK
 from sansio_cache_redis.scripts import CLOCK, WHEN_FULL, Script
 
 # Appends under a token of its own: the server's clock, or one more than the last. XADD refuses what is not
@@ -263,7 +262,4 @@ return {1, us, count}
 """,
 )
 
-# As of any other lock. It is taken when the server is full, too.
-LEASE: Final = Script("lease", WHEN_FULL + LOCK.text)
-
-QUEUES: Final = (LEASE, APPEND, PEEK, TAKE, SETTLE, ATTEND, MEASURE, LETTERS, REPLAY, DROP)
+QUEUES: Final = (APPEND, PEEK, TAKE, SETTLE, ATTEND, MEASURE, LETTERS, REPLAY, DROP)
