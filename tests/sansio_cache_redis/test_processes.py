@@ -73,7 +73,7 @@ def test_a_holder_that_crashed_holds_others_up_for_the_rest_of_its_lease_and_no_
 ) -> None:
     """Fault 10, L3: kill -9 while it loads."""
     order = {"do": "hold", "runtime": runtime, "url": redis_url, "namespace": namespace}
-    worker.tell({**order, "key": "k", "value": "never seen", "lease_s": 0.5})
+    worker.tell({**order, "key": "k", "value": "never seen", "lease_s": 2.0})
     assert worker.answer() == "loading"
     worker.kill()
     left = cell_of(redis_client, f"{namespace}:k")
