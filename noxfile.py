@@ -85,21 +85,27 @@ def docs(session: nox.Session) -> None:
 
 @nox.session
 def wheels(session: nox.Session) -> None:
-    """What the server decides, on each server that comes as a wheel: one that is missing is a failure."""
+    """What the server decides, on each server that comes as a wheel: one that is missing is a failure.
+
+    Each is one server here: Sentinel and clusters have Valkey 9.1 in every run, in `tests`.
+    """
     _install_tests(session)
     for server in SERVERS_OF_WHEELS:
-        _on_server(session, server)
+        _on_server(session, server, "servers and not without_server and not topology")
 
 
 @nox.session
 def servers(session: nox.Session) -> None:
-    """The same on every server: those of wheels must be there, those of the machine are taken if found."""
+    """What the server decides, on every server, each by itself, behind Sentinel and as a cluster.
+
+    Those of wheels must be there, those of the machine are taken if found. Some twenty minutes for each.
+    """
     _install_tests(session)
     found = session.run("python", "-P", "-m", "support.servers", env={"PYTHONPATH": "tests"}, silent=True)
     names = [line.split()[1] for line in str(found).splitlines() if line.startswith("found ")]
     session.log(str(found))
     for server in dict.fromkeys((*SERVERS_OF_WHEELS, *names)):
-        _on_server(session, server)
+        _on_server(session, server, "servers and not without_server", SANSIO_CACHE_TOPOLOGIES="all")
 
 
 @nox.session
@@ -134,14 +140,12 @@ def _install_tests(session: nox.Session) -> None:
     session.install("-e", ".[cli,testing]", *_group("test"), *_group("types"))
 
 
-def _on_server(session: nox.Session, server: str) -> None:
+def _on_server(session: nox.Session, server: str, marked: str, **env: str) -> None:
     session.log(f"on {server}")
     session.run(
-        "pytest",
-        *PARALLEL,
-        *("-m", "servers and not without_server"),
+        *("pytest", *PARALLEL, "-m", marked),
         *session.posargs,
-        env={"SANSIO_CACHE_TEST_SERVER": server},
+        env={"SANSIO_CACHE_TEST_SERVER": server} | env,
     )
 
 
@@ -152,6 +156,8 @@ NIGHT = {
     "SANSIO_CACHE_EXAMPLES": "20000",
     "SANSIO_CACHE_CANCELLATIONS": "100000",
 }
+# Of these modules of the core each mutant is killed, or is on the list. Others can be run alone.
+MUTATED = ("breaker",)
 
 
 @nox.session
@@ -164,18 +170,31 @@ def nightly(session: nox.Session) -> None:
     share = float(session.posargs[0]) if session.posargs else 1.0
     night = {name: str(max(int(int(count) * share), 1)) for name, count in NIGHT.items()}
     shown = (*PARALLEL, "-rA", "--no-header")
-    session.run("pytest", *shown, "tests/test_exploration.py", env=night)
+    for explorer in ("test_exploration", "test_lock_exploration", "test_queue_exploration"):
+        session.run("pytest", *shown, f"tests/{explorer}.py", env=night)
     session.run("pytest", *shown, "tests/sansio_cache/exploring/test_simulating.py", env=night)
     cancelling = ("tests/sansio_cache_redis/test_cancellation.py", "-k", "at_random")
     session.run("pytest", *shown, *cancelling, env=night)
-    # It prints what is not reviewed: for the lines about a floor there are no sequences in it yet.
-    session.run("python", "-P", "-m", "mutations", env={"PYTHONPATH": "tests"}, success_codes=[0, 1])
+    # In one process: a minute of each fault, with callers of three runtimes, leaves little of two cores.
+    session.run("pytest", "-rA", "tests/sansio_cache_redis/test_cluster_histories.py", env=night)
+    session.run("python", "-P", "-m", "mutations", "lua", env={"PYTHONPATH": "tests"})
+    for module in MUTATED:
+        options = ("python", "--only", module)
+        session.run("python", "-P", "-m", "mutations", *options, env={"PYTHONPATH": "tests"})
     found = session.run("python", "-P", "-m", "support.servers", env={"PYTHONPATH": "tests"}, silent=True)
     servers = [line.split()[1] for line in str(found).splitlines() if line.startswith("found ")]
     for server in dict.fromkeys((*SERVERS_OF_WHEELS, *servers)):
         session.log(f"memory and {server}, with the same commands")
-        compared = ("tests/sansio_cache_redis/test_scripts.py", "-k", "same_answers or branch")
-        session.run("pytest", "-rA", *compared, env=night | {"SANSIO_CACHE_TEST_SERVER": server})
+        compared = [f"tests/sansio_cache_redis/{name}.py" for name in ("test_scripts", "test_queue_scripts")]
+        session.run(
+            "pytest",
+            "-rA",
+            *compared,
+            "-k",
+            "same_answers or branch",
+            env=night | {"SANSIO_CACHE_TEST_SERVER": server},
+        )
+        _on_server(session, server, "servers and not without_server", SANSIO_CACHE_TOPOLOGIES="all")
 
 
 @nox.session

@@ -8,10 +8,17 @@ from typing import Any
 from sphinx.application import Sphinx
 
 import sansio_cache.commands
+import sansio_cache_runtime.anyio.cache
+import sansio_cache_runtime.anyio.entity
+import sansio_cache_runtime.sync.cache
+import sansio_cache_runtime.sync.entity
 from sansio_cache.step import Step
 
-# A command may hold a step and a step a command; the module of commands has the name for type checkers only.
+# Some modules have names for type checkers only. A command may hold a step and a step a command.
 vars(sansio_cache.commands)["Step"] = Step
+# A cache imports entities with the first one.
+for runtime in (sansio_cache_runtime.sync, sansio_cache_runtime.anyio):
+    vars(runtime.cache)["Entity"] = runtime.entity.Entity
 
 sys.path.insert(0, str(Path(__file__).parent / "_ext"))
 

@@ -9,13 +9,12 @@ gated: an invalidation always tries.
 
 from __future__ import annotations
 
-import attrs
+from msgspec import Struct
 
 from sansio_cache.events import FailureKind
 
 
-@attrs.frozen
-class Breaker:
+class Breaker(Struct, frozen=True):
     """Closed (`open_since_s` None) or open. `kind` is the failure that opened it."""
 
     open_since_s: float | None = None

@@ -34,14 +34,14 @@ import types
 import typing
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, Final, Generic, Protocol, TypeAlias, TypeVar
+from typing import Any, Final, Generic, Protocol, TypeVar
 
 import attrs
 import msgspec
 
 from sansio_cache.codecs.json import UNTYPED_FINGERPRINT, JsonCodec
 from sansio_cache.codecs.python import PYTHON
-from sansio_cache.codecs.value_codec import Checked, Undecodable, ValueCodec
+from sansio_cache.codecs.value_codec import Checked, Migration, Undecodable, ValueCodec
 from sansio_cache.errors import ConfigurationError, SerializationError
 from sansio_cache.roundtrip import kind_of
 from sansio_cache.rows import mapping_of, tuple_of, with_rows
@@ -56,10 +56,6 @@ D = TypeVar("D", covariant=True)
 JSON: Final = 1
 CODED: Final = 3
 """What an entry is: a value in JSON; a value that a codec of another kind has encoded. 2 is in `entry.py`."""
-
-Migration: TypeAlias = Callable[[Any], Any]
-"""From a payload that was stored as another type, or as another shape of it, as plain JSON values; to a value
-of the type, or a mapping with its fields. It raises, whatever it likes, where it can make none."""
 
 
 class Decoder(Protocol[D]):
@@ -84,8 +80,7 @@ class Encoded(msgspec.Struct, Generic[T], frozen=True, eq=False):
         return hash(self.payload)
 
 
-@attrs.frozen
-class _Bounded(Generic[T]):
+class _Bounded(msgspec.Struct, Generic[T], frozen=True):
     """Decodes what is not JSON: the codec of the values, told the limit; and checks the class."""
 
     form: ValueCodec[T]

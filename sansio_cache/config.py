@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from difflib import get_close_matches
 from functools import partial
 from inspect import iscoroutinefunction
 from typing import (
@@ -27,8 +26,7 @@ from typing import (
 
 import attrs
 
-from sansio_cache.codec import Migration
-from sansio_cache.codecs.value_codec import ValueCodec
+from sansio_cache.codecs.value_codec import Migration, ValueCodec
 from sansio_cache.errors import ConfigurationError
 from sansio_cache.frozen import FrozenMapping
 from sansio_cache.keys import KeyBuilder
@@ -183,7 +181,7 @@ class RedisConfig:
     )
     max_connections: int = attrs.field(default=4, validator=_count)
     address_map: AddressMap | None = attrs.field(default=None, validator=_address_map, repr=False)
-    after_failover_s: float = attrs.field(default=1.0, validator=_not_negative)
+    after_failover_s: float = attrs.field(default=0.5, validator=_not_negative)
     clock_skew_s: float = attrs.field(default=1.0, validator=_not_negative)
 
     def __attrs_post_init__(self) -> None:
@@ -372,6 +370,8 @@ class CacheConfig:
 
 def _nearest(name: str, names: list[str]) -> str | None:
     """The name that may have been meant: one that is spelt alike, or has it as a part."""
+    from difflib import get_close_matches
+
     alike = get_close_matches(name, names, 1, _NEAR)
     return next(iter(alike), None) or next((each for each in names if name in each), None)
 

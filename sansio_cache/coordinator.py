@@ -32,6 +32,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final, assert_never
 
 import attrs
+from msgspec import Struct
 
 from sansio_cache.budget import StoreTimeouts
 from sansio_cache.changes import (
@@ -110,8 +111,7 @@ _ALWAYS_HEEDED: Final = frozenset(
 )
 
 
-@attrs.frozen
-class CoordinatorSnapshot:
+class CoordinatorSnapshot(Struct, frozen=True):
     """All that a coordinator holds, as a value that can be compared and hashed."""
 
     single_flight: SingleFlightSnapshot
@@ -145,7 +145,7 @@ class Coordinator(WatchesStore):
     part_of: Callable[[str], str] = one_part
     most_pending: int = 10_000
     longest_life_s: float = LONGEST_LIFE_S
-    after_failover_s: float = 1.0
+    after_failover_s: float = 0.5
     single_flight: SingleFlight = attrs.field(factory=SingleFlight)
     waits: Waits = attrs.field(factory=Waits)
     number: int = 0

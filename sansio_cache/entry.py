@@ -80,6 +80,9 @@ class Servable(Struct, frozen=True, gc=False):
     cell: Cell
     is_absent: bool = False
 
+    def __hash__(self) -> int:
+        return hash((self.fresh, self.cell, self.is_absent))  # the value may be a list or a dict
+
     @property
     def filled_ms(self) -> int:
         """When its load was granted, on the server's clock."""

@@ -143,6 +143,8 @@ class Waited(Struct, frozen=True):
 
     key: str
     waited_s: float
+    version: bytes = b""
+    """Which value another process had stored by then, as in `Stored`; empty where none had."""
 
 
 class LoadShared(Struct, frozen=True):
@@ -218,6 +220,8 @@ class Stored(Struct, frozen=True, gc=False):
 
     key: str
     size_bytes: int = 0
+    version: bytes = b""
+    """Which value it is: no other, of any process, has the same. `Lookup.version` says it as well."""
 
 
 class FillRefused(Struct, frozen=True):

@@ -19,6 +19,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 import attrs
+from msgspec import Struct
 
 from sansio_cache.backoff import draw_at
 from sansio_cache.breaker import Breaker
@@ -29,7 +30,7 @@ from sansio_cache.operations.recovery import RecoveryRequest, recover, recover_n
 from sansio_cache.operations.second_look import Doubt, look_again
 from sansio_cache.pending_invalidations import PendingInvalidations, Refusal
 from sansio_cache.single_flight import Ticket
-from sansio_cache.step import Outcome, PatternRemoved, Recovered, Step
+from sansio_cache.step import Outcome, PatternRemoved, Recovered, Step, evolve
 
 MOST_TOLD: Final = 500
 """How many pending invalidations one recovery tells the store."""
@@ -42,8 +43,7 @@ NEGLECTED_S: Final = 1.0
 """How much later than its commands take a recovery has ended that is run by somebody, in seconds."""
 
 
-@attrs.frozen
-class Recovery:
+class Recovery(Struct, frozen=True):
     """One attempt to find out whether a part serves, and to tell it what it missed: to be run.
 
     Args:
@@ -71,8 +71,7 @@ MOST_DOUBTS: Final = 100
 """How many entries wait for a second look at most."""
 
 
-@attrs.frozen
-class PartSnapshot:
+class PartSnapshot(Struct, frozen=True):
     """What is known of one part, as a value.
 
     Times, and numbers of attempts, decide only who asks the store next, and when.
@@ -256,7 +255,7 @@ class Part:
     def _of_pattern(self, ticket: Ticket, timeouts: StoreTimeouts, now_s: float, seed: int) -> Recovery:
         """Remove what matches the first of the patterns."""
         pattern = self.patterns[0]
-        request = attrs.evolve(pattern, timeouts=timeouts, started_s=now_s)
+        request = evolve(pattern, timeouts=timeouts, started_s=now_s)
         return Recovery(ticket, self.name, delete_pattern(request), {}, seed, pattern=pattern)
 
     def _let_settle(self, ticket: Ticket, now_s: float, seed: int) -> Recovery:

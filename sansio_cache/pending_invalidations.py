@@ -18,7 +18,9 @@ from itertools import islice
 from typing import Final
 
 import attrs
+from msgspec import Struct
 
+from sansio_cache.step import evolve
 from sansio_cache.tags import is_tag_key
 
 FIRST_REFUSAL_S: Final = 1.0
@@ -26,8 +28,7 @@ LONGEST_REFUSAL_S: Final = 300.0
 """A key that is refused is tried again after so many seconds, twice as many each time."""
 
 
-@attrs.frozen
-class Refusal:
+class Refusal(Struct, frozen=True):
     """What is known of a key that the store refuses.
 
     Args:
@@ -78,7 +79,7 @@ class PendingInvalidations:
             self._stamps[key] = self._last
             self._stamps.move_to_end(key)
             if key in self.refused:  # what was stored before this may live as long
-                self.refused[key] = attrs.evolve(self.refused[key], since_s=now_s)
+                self.refused[key] = evolve(self.refused[key], since_s=now_s)
         if len(self._stamps) > self.limit:
             dropped = list(islice(self._stamps, len(self._stamps) - self.limit))
             self.forgotten += len(dropped)

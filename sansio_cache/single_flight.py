@@ -55,8 +55,7 @@ class Phase(IntEnum):
     ENDED = 3
 
 
-@attrs.frozen
-class Following:
+class Following(Struct, frozen=True):
     """A caller's place in a load of another.
 
     Args:
@@ -82,8 +81,7 @@ class Load(Struct):
     outcome: Loaded | Raised | None = None
 
 
-@attrs.frozen
-class LoadSnapshot:
+class LoadSnapshot(Struct, frozen=True):
     """A `Load` as a value."""
 
     name: LoadName
@@ -93,8 +91,7 @@ class LoadSnapshot:
     outcome: Loaded | Raised | None
 
 
-@attrs.frozen
-class SingleFlightSnapshot:
+class SingleFlightSnapshot(Struct, frozen=True):
     """All that a `SingleFlight` holds, as a value that can be compared and hashed."""
 
     loads: tuple[tuple[int, LoadSnapshot], ...] = ()

@@ -456,6 +456,8 @@ class StatsFold:
 
     def _of(self, key: str) -> _Counts:
         """The counts of a key's entity."""
+        if (known := self._by_key.get(key)) is not None:
+            return known
         entity = entity_of(key)
         counts = self._entities.get(entity)
         if counts is None:
@@ -493,11 +495,13 @@ class StatsFold:
                 of_entity.counts["loads_without_lease"] += not leased
                 of_entity.load_time.add(int(took_s * 1e6))
             case Waited(key=key, waited_s=waited_s):
-                self._of(key).counts["waits"] += 1
-                self._of(key).wait_time.add(int(waited_s * 1e6))
+                of_entity = self._of(key)
+                of_entity.counts["waits"] += 1
+                of_entity.wait_time.add(int(waited_s * 1e6))
             case Stored(key=key, size_bytes=size_bytes):
-                self._of(key).counts["stored"] += 1
-                self._of(key).stored_size.add(size_bytes)
+                of_entity = self._of(key)
+                of_entity.counts["stored"] += 1
+                of_entity.stored_size.add(size_bytes)
             case PatternDeleted(pattern=pattern, count=count):
                 self._of_pattern(pattern).counts["invalidated"] += count
             case WritesApplied(keys=keys, coalesced=coalesced):

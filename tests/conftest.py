@@ -10,6 +10,7 @@ import redis
 from hypothesis import settings
 
 from support.clusters import ClusterServers
+from support.sentinels import SERVICE, Watched
 from support.servers import ExternalServer, Server, ServerNotFoundError, connect, find_server, version_of
 
 pytest_plugins = ["explorations.plugin"]
@@ -54,6 +55,14 @@ def cluster_servers() -> Iterator[ClusterServers]:
     """The cluster of three nodes that tests share: leave it as it is, keep to keys of your `namespace`."""
     with ClusterServers.start() as servers:
         yield servers
+
+
+@pytest.fixture(scope="session")
+def watched_servers() -> Iterator[Watched]:
+    """The primary, its replica and its sentinel that tests share: leave them, keep to your `namespace`."""
+    patient = f"sentinel down-after-milliseconds {SERVICE} 600000"  # a machine that is busy is no failure
+    with Watched(lines=[patient]) as watched:
+        yield watched
 
 
 @pytest.fixture

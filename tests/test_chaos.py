@@ -101,7 +101,7 @@ def test_every_other_mistake_is_found_in_the_process_that_makes_it(seed: int) ->
         return [each for each in said if said[each] not in found[MISTAKES[each]]]
 
     run = Run(
-        60.0,
+        240.0,  # bounds a failure only
         seed,
         runtimes=["sync"] * len(said),
         callers=2,

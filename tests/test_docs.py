@@ -30,6 +30,7 @@ from sansio_cache.entry import MissReason
 from sansio_cache.events import Event, FailureKind, Interrupted, StoreEvent
 from sansio_cache.notices import OperationName
 from sansio_cache_redis.sync import Cache
+from support.clusters import ClusterServers
 from support.pages import Block, blocks_of
 from support.servers import Server, wait_until
 
@@ -334,8 +335,12 @@ def test_every_line_of_the_recipe_names_what_does_it_and_a_test_that_there_is(
 def test_every_invariant_names_tests_that_there_are() -> None:
     rows = re.findall(r"^\| ([SLB]\d+f?) \| .+ \| (`.+`) \|$", _page("reference/invariants.md"), re.MULTILINE)
     promised = set(re.findall(r"\b(S\d+)\b", _page("promises.md")))
-    assert promised - {name for name, _ in rows} <= {"S14"}  # which is told of in the page on stale serving
-    assert len(rows) > 25
+    named = [name for name, _ in rows]
+    assert promised <= set(named)
+    letters = {"S": 16, "L": 7, "B": 6}  # so many of each there are, and S1f
+    assert sorted(named) == sorted(
+        ["S1f", *(f"{letter}{n}" for letter, most in letters.items() for n in range(1, most + 1))]
+    )
     for name, tests in rows:
         for file, test in re.findall(r"`(.+?)::(.+?)`", tests):
             assert f"def {test}(" in (ROOT / "tests" / file).read_text(encoding="utf-8"), (name, test)
@@ -710,6 +715,7 @@ def test_the_documented_permissions_are_enough(guarded_server: Server) -> None:
         "hello",
         "command|info",
         "client|setinfo",
+        "ping",
         "publish",
         "subscribe",
     }  # the page says what is lost
@@ -724,6 +730,44 @@ def test_the_user_of_the_check_list_is_refused_nothing(guarded_server: Server) -
     with Cache.from_url(url, namespace="docs-acl") as cache:
         assert cache.health().ok
     assert {str(entry["object"]) for entry in guarded_server.client().acl_log()} <= {"client|setinfo"}
+
+
+@pytest.mark.servers
+def test_the_user_of_the_check_list_is_refused_nothing_in_a_cluster(cluster_servers: ClusterServers) -> None:
+    said = re.search(r"In a cluster, put `(.+?)` in the place of `(.+?)`", _page("howto/secure.md"))
+    assert said
+    more, less = (each.split() for each in said.groups())
+    rules = [rule.replace(">PASSWORD", ">password") for rule in _documented_rules("howto/secure.md")]
+    assert {*less} < {*rules}
+    admins = [each.client() for each in cluster_servers.primaries]
+    for admin in admins:
+        rest = [rule for rule in rules if rule not in less]
+        admin.execute_command("ACL", "SETUSER", "shop", "reset", *rest, *more)
+        admin.execute_command("ACL", "LOG", "RESET")
+    url = cluster_servers.url.replace("redis+cluster://", "redis+cluster://shop:password@")
+    keys = [f"k{number}" for number in range(20)]
+    with Cache.from_url(url, namespace="docs-acl", operation_timeout_s=20) as cache:
+        assert cache.get_or_load_many(keys, lambda keys: dict.fromkeys(keys, 1), tags=["group"])
+        assert cache.get_many(keys) == dict.fromkeys(keys, 1)
+        assert cache.set("k1", 2)
+        assert cache.invalidate("k1", tags=["group"]).remembered == 0
+        listener: Any = cache._backend.listener
+        numbers = {key: listener.watch(key, lambda: None) for key in ("docs-acl:k1", "docs-acl:k2")}
+        wait_until(lambda: all(map(listener.hears, numbers)), timeout_s=30)
+        for key, number in numbers.items():
+            listener.unwatch(key, number)
+        wait_until(
+            lambda: not any(each.execute_command("PUBSUB SHARDCHANNELS docs-acl:*") for each in admins),
+            timeout_s=30,
+        )
+        health = cache.health()
+        assert health.ok, health.problems
+        assert not any("refused" in each for each in health.warnings)
+        assert cache.clear().complete
+    for admin in admins:
+        assert {str(entry["object"]) for entry in admin.acl_log()} <= {"client|setinfo"}
+        assert admin.execute_command("ACL", "DRYRUN", "shop", "ASKING") == b"OK", "no slot moves here"
+        admin.execute_command("ACL", "DELUSER", "shop")
 
 
 @pytest.mark.servers

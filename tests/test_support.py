@@ -199,6 +199,16 @@ class TestServer:
         with pytest.raises(RuntimeError, match="not running"):
             fresh_server.thaw()
 
+    def test_restarted_it_may_be_another_program(self, fresh_server: Server, tmp_path: Path) -> None:
+        usual = find_server()
+        assert isinstance(usual, ServerBinary)
+        other, has_run = tmp_path / "other", tmp_path / "has_run"
+        other.write_text(f'#!/bin/sh\ntouch {has_run}\nexec {usual.path} "$@"\n')
+        other.chmod(0o700)
+        fresh_server.restart(other)
+        assert has_run.exists()
+        assert fresh_server.client().ping()
+
     def test_killed_it_refuses_and_restarted_it_is_empty(self, fresh_server: Server) -> None:
         client = fresh_server.client()
         client.set("k", "v")
@@ -369,6 +379,16 @@ class TestFaultProxy:
         assert rule.fired == 2
         proxy.clear()
         assert client.incrby(namespace, 10) == 111
+
+    def test_a_port_that_a_program_which_is_starting_still_listens_at_is_waited_for(
+        self, proxy: FaultProxy, through: Connect
+    ) -> None:
+        """A child has what its parent had open until it runs its program."""
+        copy = os.dup(proxy._listener.fileno())  # type: ignore[union-attr]
+        threading.Timer(0.05, os.close, [copy]).start()
+        proxy.vanish()
+        proxy.appear()
+        assert through().ping()
 
     def test_refused_connections_leave_the_open_ones_alone(self, proxy: FaultProxy, through: Connect) -> None:
         before = through()

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import attrs
+from redis.exceptions import MovedError
 from rich.table import Table
 from rich.text import Text
 
@@ -89,12 +90,14 @@ def facts_of(
     (info,) = server.ask((b"INFO",))
     with Cache.from_config(server.config) as cache:
         health = cache.health()
+    in_cluster = read_url(server.config.redis.url).is_cluster
     facts = Facts(
         place=server.where.place,
         namespace=namespace,
         latency_s=latency_s,
         health=health,
-        may_wake=_may_wake(server, namespace),
+        may_wake=_may_wake(server, namespace, in_cluster=in_cluster),
+        in_cluster=in_cluster,
         info=ServerInfo.parse(info),
         clock=clock,
         lives=None,
@@ -131,11 +134,13 @@ def _trips(server: Server) -> tuple[float, ClockOffset | None]:
     return best_s, None if best is None else ClockOffset(offset_s=best, uncertain_s=best_s / 2)
 
 
-def _may_wake(server: Server, namespace: str) -> bool:
+def _may_wake(server: Server, namespace: str, *, in_cluster: bool) -> bool:
     """Whether the user may publish and subscribe to what wakes those who wait: nobody waits for this key."""
-    channel = wake_channel(namespace)
-    replies: list[Any] = server.ask((b"PUBLISH", channel, f"{namespace}:%t:check".encode()))
-    replies += server.ask((b"SUBSCRIBE", channel))
+    key = f"{namespace}:%t:check".encode()
+    channel, shard = (key, b"S") if in_cluster else (wake_channel(namespace), b"")
+    replies: list[Any] = server.ask((shard + b"PUBLISH", channel, key))
+    replies += server.ask((shard + b"SUBSCRIBE", channel))
     if not isinstance(replies[-1], Exception):
-        replies += server.ask((b"UNSUBSCRIBE", channel))
-    return not any(isinstance(reply, Exception) for reply in replies)
+        replies += server.ask((shard + b"UNSUBSCRIBE", channel))
+    # Who may, is told which node has the channel.
+    return not any(isinstance(reply, Exception) and not isinstance(reply, MovedError) for reply in replies)

@@ -49,6 +49,8 @@ _QUIET: Final = frozenset(
         "PTTL",
         "PUBLISH",
         "SCAN",
+        "SPUBLISH",
+        "SSUBSCRIBE",
         "STRLEN",
         "SUBSCRIBE",
         "TOUCH",

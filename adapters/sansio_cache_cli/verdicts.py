@@ -88,6 +88,7 @@ class Facts:
         is_whole: Whether these are all the keys of the namespace.
         internal: How many records of the cache itself were found, by marker.
         strangers: How many other keys of the database have no time to live.
+        in_cluster: Whether the server is a node of a cluster.
     """
 
     place: str
@@ -103,6 +104,7 @@ class Facts:
     is_whole: bool = True
     internal: dict[str, int] = attrs.field(factory=dict)
     strangers: int = 0
+    in_cluster: bool = False
 
 
 def verdicts(facts: Facts, wanted: Wanted) -> list[Verdict]:
@@ -152,11 +154,12 @@ def _permissions(facts: Facts) -> Iterator[Verdict]:
     if facts.may_wake:
         yield Verdict("wake-ups", Level.OK, "who waits for a load is told when it is there")
     else:
+        needed = "+spublish +ssubscribe +sunsubscribe" if facts.in_cluster else "+publish +subscribe"
         yield Verdict(
             "wake-ups",
             Level.NOTE,
             "the user of the URL may not publish and subscribe: who waits for a load polls",
-            f"ACL SETUSER <user> &{facts.namespace}:* +publish +subscribe",
+            f"ACL SETUSER <user> &{facts.namespace}:* {needed}",
         )
 
 

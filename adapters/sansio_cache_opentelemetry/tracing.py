@@ -9,6 +9,10 @@ A command is told of when it is over, and so its span is made then, with the tim
 A refresh in the background belongs to no request: whoever has caused it is over, and did not wait. It is the
 root of a trace, and links to the operation that has begun it. The context of that, as of any caller, is
 copied to where the refresh runs; so the last span that ended there is found without keeping any.
+
+Who takes what another process has loaded cannot link to it: a link is made of the ids of the other's span,
+and those would have to be stored with every entry. But both know the version of the entry, which no other
+has: it is an attribute of whoever stores one, and of whoever has waited for one. A hit does not say it.
 """
 
 from __future__ import annotations
@@ -211,6 +215,13 @@ class Tracing:
             self._loads.clear()
         self._loads[key] = context
 
+    @staticmethod
+    def _name_version(span: Span, version: bytes, attributes: Attributes) -> None:
+        """Say which value it was: an attribute of the span, to be searched for, and of the event."""
+        if version:
+            attributes[naming.ENTRY_VERSION] = version.hex()
+            span.set_attribute(naming.ENTRY_VERSION, version.hex())
+
     def _happened(self, notice: Notice) -> None:
         span = self._here()
         if span is None:
@@ -219,8 +230,9 @@ class Tracing:
         match notice:
             case Missed(reason=reason):
                 attributes[naming.MISS_REASON] = reason.value
-            case Waited(waited_s=waited_s):
+            case Waited(waited_s=waited_s, version=version):
                 attributes["cache.waited_s"] = waited_s
+                self._name_version(span, version, attributes)
             case LoadShared(key=key) if key in self._loads:
                 span.add_link(self._loads[key])
             case Loaded(key=key, leased=leased, took_s=took_s):
@@ -228,8 +240,9 @@ class Tracing:
                 attributes |= {"cache.load.leased": leased, "cache.load.took_s": took_s}
             case LoadFailed(error=error):
                 attributes[naming.ERROR_TYPE] = error
-            case Stored(size_bytes=size_bytes):
+            case Stored(size_bytes=size_bytes, version=version):
                 attributes["cache.item_size"] = size_bytes
+                self._name_version(span, version, attributes)
             case StoreGaveUp(kind=kind):
                 attributes[naming.ERROR_TYPE] = kind.value
             case Unstorable(kind=name):

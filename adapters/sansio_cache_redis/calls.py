@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import msgspec
@@ -21,6 +21,8 @@ EVERY_KEY: Final = b""
 """A message that concerns all keys of its channel."""
 
 
+TEST: Final = b"%"
+"""A message about no key: none can be called so."""
 SEVERAL: Final = b"%*"
 """What a message about several keys begins with. No key does."""
 
@@ -31,6 +33,28 @@ def wake_channel(key: str) -> bytes:
     A namespace holds no colon, so that it may stand for any of its keys.
     """
     return f"{key.partition(':')[0]}:%wake".encode()
+
+
+def telling(keys: Sequence[str], channel_of: Callable[[str], bytes], *, any_key: bool = False) -> list[Args]:
+    """The commands that tell those who wait for keys that these have changed.
+
+    A channel that is called like its key is told of that alone, within its slot of a cluster; of all others
+    each is told once.
+
+    Args:
+        keys: Which have changed.
+        channel_of: Gives the channel on which a key is watched.
+        any_key: Whether one message stands for all keys, where a channel is told of several.
+    """
+    found: dict[bytes, list[bytes]] = {}
+    for key in keys:
+        found.setdefault(channel_of(key), []).append(key.encode())
+    return [
+        (b"SPUBLISH", channel, channel)
+        if channel == names[0]
+        else (b"PUBLISH", channel, EVERY_KEY if any_key and len(names) > 1 else about(names))
+        for channel, names in found.items()
+    ]
 
 
 def about(keys: Sequence[bytes]) -> bytes:

@@ -10,7 +10,7 @@ from redis.exceptions import RedisError
 
 from sansio_cache.cell import grant_us
 from sansio_cache.commands import Fill
-from sansio_cache_redis.calls import number
+from sansio_cache_redis.calls import number, wake_channel
 from sansio_cache_redis.errors import as_opening_failure
 from sansio_cache_redis.facts import Facts, facts_from, greeted, refuse_unfit
 from sansio_cache_redis.replies import ServerClock, tell_time
@@ -36,6 +36,8 @@ class Dialect(ServerClock):
     """A key to find out with whether a node of a cluster serves: in one of its slots. Empty where that is not
     a matter of keys."""
 
+    channel_of: Callable[[str], bytes] = wake_channel
+    """Gives the Pub/Sub channel on which those are told who wait for a key."""
     on_facts: Callable[[Facts], object] = bool
     """Told what the server says of itself, each time that it does."""
     on_met: Callable[[bool], object] = attrs.field(default=bool, init=False)
@@ -94,7 +96,7 @@ class Dialect(ServerClock):
 
     def without_comparing(self) -> Dialect:
         """The same of a server that does not compare."""
-        other = Dialect(self.offset_ms, clock=self.clock, compares=False)
+        other = Dialect(self.offset_ms, clock=self.clock, compares=False, channel_of=self.channel_of)
         other.raise_floor(self.floor_us)
         return other
 

@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-import attrs
+from msgspec import Struct
 from redis.exceptions import ReadOnlyError
 
 from sansio_cache_redis.calls import TIME, Args
@@ -43,8 +43,7 @@ _ROLES: Final = {"master": PRIMARY, "slave": REPLICA}
 _US: Final = 1_000_000
 
 
-@attrs.frozen(kw_only=True)
-class Facts:
+class Facts(Struct, frozen=True, kw_only=True):
     """What a server has said of itself.
 
     Attributes:

@@ -15,10 +15,11 @@ from typing import Any, Final
 
 from redis.exceptions import NoScriptError, RedisError
 
+from sansio_cache.backoff import LONGEST_PAUSE_S
 from sansio_cache.cell import NO_GRANT
 from sansio_cache.config import RedisConfig
 from sansio_cache.health import Health
-from sansio_cache_redis.calls import TIME, Args, number
+from sansio_cache_redis.calls import TIME, Args, number, telling, wake_channel
 from sansio_cache_redis.facts import info_fields
 from sansio_cache_redis.reasons import said
 from sansio_cache_redis.replies import tell_time
@@ -36,14 +37,21 @@ _LEASE_MS: Final = 1000
 _MOST_TRIES: Final = 200_000
 """How many keys are tried for one of a node's: a slot of all takes 16,384 in the middle."""
 _SCRIPTS: Final = "scripts, which leases need"
+_WAKING: Final = "waking those who wait"
+_US: Final = 1_000_000
 
 
-def probes(namespace: str, owns: Callable[[str], bool] | None = None) -> list[tuple[str, Args]]:
+def probes(
+    namespace: str,
+    owns: Callable[[str], bool] | None = None,
+    channel_of: Callable[[str], bytes] = wake_channel,
+) -> list[tuple[str, Args]]:
     """What to ask the server: what each probe is for, and the command.
 
     Args:
         namespace: Of the cache.
         owns: Whether a key is one of this server's, where there are others.
+        channel_of: Gives the channel on which those are told who wait for a key.
     """
     nonce = os.urandom(8)  # two callers at once must not meet each other's lease
     name = f"{namespace}:%t:health:{nonce.hex()}"
@@ -64,6 +72,7 @@ def probes(namespace: str, owns: Callable[[str], bool] | None = None) -> list[tu
         (_SCRIPTS, (b"EVAL", RELEASE.source, b"1", key, nonce)),
         ("invalidation", (b"UNLINK", key)),
         ("deletion by pattern", (b"SCAN", b"0", b"MATCH", key, b"COUNT", b"1")),
+        *((_WAKING, args) for args in telling([name], channel_of)),  # nobody waits for this key
         # One section at a time: a server that is too old to know better takes no more, and is to say so.
         ("the server's version", (b"INFO", b"server")),
         ("the server's memory", (b"INFO", b"memory")),
@@ -71,15 +80,19 @@ def probes(namespace: str, owns: Callable[[str], bool] | None = None) -> list[tu
     ]
 
 
-def judge(asked: Sequence[tuple[str, Args]], replies: Sequence[Any], max_value_bytes: int) -> Health:
+def judge(
+    asked: Sequence[tuple[str, Args]], replies: Sequence[Any], max_value_bytes: int, floor_us: int = 0
+) -> Health:
     """What the replies to the probes say about the server. What only the cache knows is to be added.
 
     Args:
         asked: The probes.
         replies: A reply to each, error replies as values.
         max_value_bytes: The largest value that the cache stores.
+        floor_us: What was issued before this counts as gone: see `facts.py`.
     """
     problems: list[str] = []
+    warnings: list[str] = []
     facts: dict[str, str] = {}
     has_lease = not any(
         args[:2] == (b"EVAL", ACQUIRE.source) and isinstance(reply, Exception)
@@ -87,12 +100,19 @@ def judge(asked: Sequence[tuple[str, Args]], replies: Sequence[Any], max_value_b
     )
     for (purpose, args), reply in zip(asked, replies, strict=True):
         if args[0] == b"INFO":
-            facts.update(info_fields(reply))  # nothing depends on it, so a refusal is no problem
+            facts.update(info_fields(reply))
+            if isinstance(reply, Exception):  # nothing that is stored or read depends on it
+                warnings.append(_without_info(reply))
+        elif purpose == _WAKING:
+            if isinstance(reply, Exception):  # waiters look again by themselves
+                warnings.append(_without_waking(args[0].decode(), reply))
         elif isinstance(reply, Exception) and not isinstance(reply, NoScriptError):
             name = args[0].decode()
             problems.append(f"{name} is refused ({said(reply)}): {purpose} will not work")
         elif args == TIME and not _is_time(reply):
             problems.append(f"TIME does not give the time: {purpose} will not work")
+        elif args == TIME:
+            problems += _before_floor(reply, floor_us)
         elif has_lease and args[:2] == (b"EVAL", RENEW.source) and _begins_with_none(reply):
             problems.append("GETRANGE is refused inside scripts: nothing will be stored")
     server, version = _version(facts)
@@ -105,7 +125,11 @@ def judge(asked: Sequence[tuple[str, Args]], replies: Sequence[Any], max_value_b
     return Health(
         ok=not problems,
         problems=tuple(dict.fromkeys(problems)),
-        warnings=(*_of_replicas(facts), *_warnings(maxmemory_bytes, policy, max_value_bytes)),
+        warnings=(
+            *dict.fromkeys(warnings),
+            *_of_replicas(facts),
+            *_warnings(maxmemory_bytes, policy, max_value_bytes),
+        ),
         server=server,
         maxmemory_bytes=maxmemory_bytes,
         eviction_policy=policy,
@@ -153,6 +177,34 @@ def _is_time(reply: Any) -> bool:
     except RedisError:
         return False
     return True
+
+
+def _without_info(error: Exception) -> str:
+    return (
+        f"INFO is refused ({said(error)}): it is not known which version the server is, how its memory is "
+        "set up, and when another server answers, or this one was started from a snapshot. What a failover "
+        "has lost is not told again, and what a snapshot brings back is served. Allow the user +info"
+    )
+
+
+def _without_waking(command: str, error: Exception) -> str:
+    return (
+        f"{command} is refused ({said(error)}): who waits for another process's load is not told when it has "
+        f"ended, and looks again every {LONGEST_PAUSE_S * 1000:.0f} ms"
+    )
+
+
+def _before_floor(reply: Any, floor_us: int) -> Iterator[str]:
+    """The problem of a server whose clock says that it is earlier than its start from a snapshot."""
+    found: list[int] = []
+    tell_time(reply, found.append)
+    left_s = math.ceil((floor_us - found[0]) / _US)
+    if left_s > 0:
+        yield (
+            f"the server was started from a snapshot, and for {left_s} s from now on by its clock nothing is "
+            "stored and nothing of before is read: what was removed since the snapshot must not come back. "
+            "Where that is longer than clock_skew_s and a few seconds, its clock was put back: set it right"
+        )
 
 
 def _of_replicas(facts: Mapping[str, str]) -> Iterator[str]:

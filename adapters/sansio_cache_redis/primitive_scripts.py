@@ -110,7 +110,7 @@ if grant == '' then grant = nonce .. struct.pack('>I8', us) end
 body = body:sub(1, 17) .. string.char(count) .. body:sub(19, 22) .. tags .. body:sub(23)
 if hard_ttl < 0 then
   redis.call('UNLINK', KEYS[1])
-  redis.pcall('PUBLISH', ARGV[6], KEYS[1])
+  redis.pcall(ARGV[6] == KEYS[1] and 'SPUBLISH' or 'PUBLISH', ARGV[6], KEYS[1])
   return {1, us, grant}
 end
 if hard_ttl > 0 then
@@ -121,7 +121,7 @@ else
   if hard_ttl < 1 then return {0, us} end
 end
 redis.call('SET', KEYS[1], header(1, zero, 0, soft, grant) .. body, 'PX', hard_ttl)
-redis.pcall('PUBLISH', ARGV[6], KEYS[1])
+redis.pcall(ARGV[6] == KEYS[1] and 'SPUBLISH' or 'PUBLISH', ARGV[6], KEYS[1])
 return {1, us, grant}
 """,
 )
@@ -186,7 +186,7 @@ UNLOCK: Final = Script(
 local v = leased_cell(ARGV[1])
 if not v then return {0, us} end
 redis.call('SET', KEYS[1], header(0, zero, 0, 0, v:sub(3, 18)), 'PX', 604800000)
-redis.pcall('PUBLISH', ARGV[2], KEYS[1])
+redis.pcall(ARGV[2] == KEYS[1] and 'SPUBLISH' or 'PUBLISH', ARGV[2], KEYS[1])
 return {1, us}
 """,
 )

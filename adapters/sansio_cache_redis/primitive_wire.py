@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final, assert_never
 
 from sansio_cache.cell import FOREIGN, parse_cell
@@ -28,7 +28,8 @@ from sansio_cache.events import (
     WriterFound,
 )
 from sansio_cache.store_rules import LOOKED_AT_BYTES, had_value
-from sansio_cache_redis.calls import EVERY_KEY, Args, capture_calls, number, script_call, wake_channel
+from sansio_cache.tags import is_tag_key
+from sansio_cache_redis.calls import Args, capture_calls, number, script_call, telling
 from sansio_cache_redis.errors import TooLargeError
 from sansio_cache_redis.primitive_scripts import CLAIM, INSPECT, LOCK, SWAP, TOUCH, UNLOCK
 from sansio_cache_redis.replies import (
@@ -45,8 +46,14 @@ Primitive = InspectCell | ClaimCell | SwapCell | TouchCell | TakeLock | FreeLock
 _LOOKED_AT: Final = number(LOOKED_AT_BYTES - 1)
 
 
-def encode_primitive(command: Primitive, floor: bytes) -> list[Args]:
-    """The Redis commands of a primitive; `floor` is what is too old, as an argument."""
+def encode_primitive(command: Primitive, floor: bytes, channel_of: Callable[[str], bytes]) -> list[Args]:
+    """The Redis commands of a primitive.
+
+    Args:
+        command: What is asked for.
+        floor: What is too old, as an argument.
+        channel_of: Gives the channel on which those are told who wait for a key.
+    """
     match command:
         case InspectCell(key=key):
             return [script_call(INSPECT, key)]
@@ -55,7 +62,7 @@ def encode_primitive(command: Primitive, floor: bytes) -> list[Args]:
             return [*capture_calls(capture, nonce, floor), claim]
         case SwapCell(key=key, version=version, nonce=nonce, body=body):
             ttls = (number(command.hard_ttl_ms), number(command.soft_ttl_ms))
-            args = (version, nonce, *ttls, body, wake_channel(key), command.fill_id, floor)
+            args = (version, nonce, *ttls, body, channel_of(key), command.fill_id, floor)
             return [script_call(SWAP, key, *args)]
         case TouchCell(key=key, version=version, ttl_ms=ttl_ms, max_life_ms=max_life_ms, capture=capture):
             touch = script_call(TOUCH, key, version, number(ttl_ms), number(max_life_ms), floor)
@@ -63,7 +70,7 @@ def encode_primitive(command: Primitive, floor: bytes) -> list[Args]:
         case TakeLock(key=key, nonce=nonce, lease_ms=lease_ms):
             return [script_call(LOCK, key, nonce, number(lease_ms))]
         case FreeLock(lock=lock):
-            return [script_call(UNLOCK, lock.key, lock.lease_id, wake_channel(lock.key))]
+            return [script_call(UNLOCK, lock.key, lock.lease_id, channel_of(lock.key))]
         case _:
             assert_never(command)
 
@@ -100,15 +107,24 @@ def decode_primitive(
             assert_never(command)
 
 
-def encode_removal(command: DeleteKeys, *, one_by_one: bool = False) -> list[Args]:
-    """The Redis commands of a removal, and of the look before it."""
+def encode_removal(
+    command: DeleteKeys, channel_of: Callable[[str], bytes], *, one_by_one: bool = False
+) -> list[Args]:
+    """The Redis commands of a removal, and of the look before it.
+
+    Args:
+        command: What is asked for.
+        channel_of: Gives the channel on which those are told who wait for a key.
+        one_by_one: Whether each command may name one key.
+    """
     keys = command.keys
-    # Those who wait for a load that this has voided are told, of many keys with one message for all.
-    told = keys[0].encode() if len(keys) == 1 else EVERY_KEY
     look = [(b"GETRANGE", keys[0].encode(), b"0", _LOOKED_AT)] if command.looks else []
     names = tuple(key.encode() for key in keys)
     unlinks = [(b"UNLINK", name) for name in names] if one_by_one else [(b"UNLINK", *names)]
-    return [*look, *unlinks, (b"PUBLISH", wake_channel(keys[0]), told)]
+    # Those who wait for a load that this has voided; nobody waits for a tag. Where a channel is that of many
+    # keys, one message is about them all.
+    watched = [key for key in keys if not is_tag_key(key)]
+    return [*look, *unlinks, *telling(watched, channel_of, any_key=True)]
 
 
 def removals(command: DeleteKeys, replies: Sequence[Any], *, one_by_one: bool) -> Sequence[Any]:

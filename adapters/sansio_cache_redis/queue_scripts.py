@@ -17,7 +17,7 @@ _APPEND: Final = """
 local function append(stream, at, ...)
   local added = redis.pcall('XADD', stream, string.format('%.0f-0', at), ...)
   if type(added) == 'table' and added.err then
-    if not string.find(added.err, 'equal or smaller', 1, true) then return added end
+    if not string.find(added.err, 'equal or smaller') then return added end
     local about, last = redis.call('XINFO', 'STREAM', stream), '0-0'
     for i = 1, #about, 2 do
       if about[i] == 'last-generated-id' then last = about[i + 1] end
@@ -90,40 +90,43 @@ if held ~= '\\197\\2' .. ARGV[1] then return {0, us} end
 local stream, group, me = KEYS[2], 'consumers', 'consumer'
 local after, count, room = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 local taken = {}
-local function add(entries, deliveries)
-  for i, entry in ipairs(entries) do
-    taken[#taken + 1] = {entry[1], entry[2], deliveries[i]}
-    room = room - #entry[2][4]
+-- How many of the next entries there is room for: the last one may be longer than what is left.
+local function fitting(from, most)
+  local fit = 0
+  for i, entry in ipairs(redis.call('XRANGE', stream, from, '+', 'COUNT', most)) do
+    if room <= 0 then break end
+    fit, room = i, room - #entry[2][4]
   end
+  return fit
 end
 while #taken < count and room > 0 do
   local most = math.min(count - #taken, 16)
   local before = redis.pcall('XPENDING', stream, group, '(' .. after .. '-0', '+', most)
-  if before.err then
-    redis.call('XGROUP', 'CREATE', stream, group, '0', 'MKSTREAM')
-    before = {}
-  end
+  if before.err then redis.call('XGROUP', 'CREATE', stream, group, '0', 'MKSTREAM') end
   if #before == 0 then break end
   if #taken == 0 and before[1][4] >= tonumber(ARGV[5]) then
     before, count = {before[1]}, 1
   end
   local claim, deliveries = {'XCLAIM', stream, group, me, 0}, {}
-  for i, each in ipairs(before) do
-    claim[#claim + 1] = each[1]
-    deliveries[each[1]] = each[4] + 1
-    after = string.match(each[1], '^(%d+)')
+  for i = 1, math.max(fitting(before[1][1], #before), 1) do
+    local id = before[i][1]
+    claim[#claim + 1] = id
+    deliveries[id] = before[i][4] + 1
+    after = string.match(id, '^(%d+)')
   end
-  local entries, counts = redis.call(unpack(claim)), {}
-  for i, entry in ipairs(entries) do counts[i] = deliveries[entry[1]] end
-  add(entries, counts)
+  for _, entry in ipairs(redis.call(unpack(claim))) do
+    taken[#taken + 1] = {entry[1], entry[2], deliveries[entry[1]]}
+  end
 end
 while #taken < count and room > 0 do
-  local most = math.min(count - #taken, 16)
-  local read = redis.call('XREADGROUP', 'GROUP', group, me, 'COUNT', most, 'STREAMS', stream, '>')
+  local fit = fitting('(' .. after .. '-0', math.min(count - #taken, 16))
+  if fit == 0 then break end
+  local read = redis.call('XREADGROUP', 'GROUP', group, me, 'COUNT', fit, 'STREAMS', stream, '>')
   if not read then break end
-  local counts = {}
-  for i in ipairs(read[1][2]) do counts[i] = 1 end
-  add(read[1][2], counts)
+  for _, entry in ipairs(read[1][2]) do
+    taken[#taken + 1] = {entry[1], entry[2], 1}
+    after = string.match(entry[1], '^(%d+)')
+  end
 end
 return {1, us, redis.call('XLEN', stream), taken}
 """,
@@ -145,21 +148,21 @@ for at = 2, #ARGV, 4 do
   local newest = pending and tonumber(pending:sub(17)) or 0
   local entry = (reason ~= '' or found ~= '0') and redis.call('XRANGE', stream, id, id)[1]
   redis.pcall('XACK', stream, group, id)
-  if redis.call('XDEL', stream, id) == 0 then
-    entry = nil
-  elseif found ~= '0' then
-    redis.pcall('XSETID', stream, found .. '-0')
-    if newest == tonumber(token) then
-      local again = append(stream, us, unpack(entry[2]))
-      redis.call('HSET', KEYS[3], key, pending:sub(1, 16) .. again)
+  if redis.call('XDEL', stream, id) == 1 then
+    if found ~= '0' then
+      redis.pcall('XSETID', stream, found .. '-0')
+      if newest == tonumber(token) then
+        local again = append(stream, us, unpack(entry[2]))
+        redis.call('HSET', KEYS[3], key, pending:sub(1, 16) .. again)
+      end
+    else
+      if reason ~= '' then
+        local fields = entry[2]
+        append(KEYS[4], us, 'k', key, 'v', fields[4], 't', fields[6], 'i', token, 'r', reason)
+        if newest <= tonumber(token) then redis.call('HSET', KEYS[5], key, token) end
+      end
+      if newest <= tonumber(token) then redis.call('HDEL', KEYS[3], key) end
     end
-  else
-    if reason ~= '' then
-      local fields = entry[2]
-      append(KEYS[4], us, 'k', key, 'v', fields[4], 't', fields[6], 'i', token, 'r', reason)
-      if newest <= tonumber(token) then redis.call('HSET', KEYS[5], key, token) end
-    end
-    if newest <= tonumber(token) then redis.call('HDEL', KEYS[3], key) end
   end
 end
 return {1, us}

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Final, Generic, TypeVar
 
-import attrs
+from msgspec import Struct
 from redis.exceptions import NoScriptError
 
 from sansio_cache.commands import AcquireLeases, FillCells, ReadCell, ReadCells, StoreCommand
@@ -46,8 +46,7 @@ LONGEST_REPLICA_S: Final = 5.0
 not, they stay open for so long, in seconds, and then for twice as long: what can be read there is read."""
 
 
-@attrs.frozen
-class Again(Generic[E]):
+class Again(Struct, Generic[E], frozen=True):
     """What is read where some of the commands have to be sent once more, in another form.
 
     Args:

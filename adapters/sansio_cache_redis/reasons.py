@@ -16,7 +16,7 @@ import ssl
 from collections.abc import Iterator
 from typing import Final
 
-import attrs
+from msgspec import Struct
 from redis.exceptions import (
     AuthenticationError,
     InvalidResponse,
@@ -79,8 +79,7 @@ _BY_TEXT: Final = (
 )
 
 
-@attrs.frozen
-class Where:
+class Where(Struct, frozen=True):
     """Where a server is.
 
     Attributes:

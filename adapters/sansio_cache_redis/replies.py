@@ -26,6 +26,10 @@ class ServerClock:
     """The server's clock, as the local monotonic one plus an offset learned from replies.
 
     It decides freshness only. A jump of either clock moves freshness, never correctness (B6).
+
+    The newest reply counts. Its time is from before it came in, so the clock is late by no more than it was
+    on its way: what has a soft expiry may count as fresh for so much longer. The largest offset of all would
+    be nearer in between, and would for ever be that of a server whose clock has been set back since.
     """
 
     offset_ms: int | None = None
@@ -67,6 +71,8 @@ def captured_from(
     """The versions of the tags that were captured, each with the server's clock."""
     if len(replies) != len(capture.tags):
         raise WireError
+    if not replies:  # as mostly
+        return ()
     statuses_from(replies, clock, now_s)
     versions = tuple(version_from(reply[2]) for reply in replies)
     if NO_VERSION in versions:

@@ -13,7 +13,7 @@ Each answers with an array, which no other command's reply is like; where it ask
 among the first, in microseconds.
 
 Who stores a value or gives a lease up tells those who wait for the key. That is a courtesy (`pcall`): where
-the server does not allow it, waiters poll.
+the server does not allow it, waiters poll. A channel that is called like the key is one of the key's slot.
 
 What was issued before the *floor* counts as gone: see `facts.py`. It comes as an argument, in microseconds,
 and is 0 nearly always.
@@ -59,6 +59,7 @@ local is_mine = type(v) == 'string' and #v == 50 and v:byte(1) == 0xC5 and v:byt
   and v:sub(3, 2 + #ARGV[1]) == ARGV[1] and v:sub(3, 18) ~= string.rep('\\0', 16)
 """
 
+
 MOST_KEYS: Final = 100
 """How many keys an acquire or a hold may take at once: that keeps the server for about 0.3 ms. A place is one
 byte of a grant."""
@@ -78,7 +79,7 @@ for i, key in ipairs(KEYS) do
   local v = redis.pcall('SET', key, empty, 'PX', lease_ms, 'NX', 'GET')
   local answer = grant
   if type(v) == 'table' then
-    if not string.find(v.err, 'WRONGTYPE', 1, true) then return v end
+    if not string.find(v.err, 'WRONGTYPE') then return v end
     answer = {'X'}
   elseif v and (#v < 50 or v:byte(1) ~= 0xC5 or v:byte(2) > 2) then
     answer = {'X'}
@@ -124,7 +125,7 @@ if v:byte(2) == 1 and v:sub(35, 50) == ARGV[1] and (struct.unpack('>I7', v, 44))
 end
 if v:sub(3, 18) ~= ARGV[1] or (struct.unpack('>I7', v, 12)) < tonumber(ARGV[5]) then return {0} end
 redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
-redis.pcall('PUBLISH', ARGV[4], KEYS[1])
+redis.pcall(ARGV[4] == KEYS[1] and 'SPUBLISH' or 'PUBLISH', ARGV[4], KEYS[1])
 return {1}
 """,
 )
@@ -154,7 +155,7 @@ if v:byte(2) == 1 then
 else
   redis.call('UNLINK', KEYS[1])
 end
-redis.pcall('PUBLISH', ARGV[2], KEYS[1])
+redis.pcall(ARGV[2] == KEYS[1] and 'SPUBLISH' or 'PUBLISH', ARGV[2], KEYS[1])
 return {1}
 """,
 )
@@ -195,7 +196,7 @@ if is_value then
 else
   redis.call('UNLINK', KEYS[1])
 end
-redis.pcall('PUBLISH', ARGV[1], KEYS[1])
+redis.pcall(ARGV[1] == KEYS[1] and 'SPUBLISH' or 'PUBLISH', ARGV[1], KEYS[1])
 return {is_value and 1 or 0, us}
 """,
 )

@@ -80,11 +80,10 @@ from sansio_cache_redis.calls import (
     EVALSHA,
     TIME,
     Args,
-    about,
     capture_calls,
     number,
     script_call,
-    wake_channel,
+    telling,
 )
 from sansio_cache_redis.dialect import Dialect
 from sansio_cache_redis.errors import TooLargeError, classify
@@ -143,7 +142,7 @@ def longest_cell_bytes(max_value_bytes: int) -> int:
 
 
 def _call_many(script: Script, keys: Sequence[str], *args: bytes) -> Args:
-    return (EVALSHA, script.sha, number(len(keys)), *(key.encode() for key in keys), *args)
+    return (EVALSHA, script.sha, number(len(keys)), *[key.encode() for key in keys], *args)
 
 
 def in_chunks(parts: tuple[T, ...], dialect: Dialect) -> Iterator[tuple[T, ...]]:
@@ -166,10 +165,10 @@ def acquire_many(requests: tuple[LeaseRequest, ...], nonce: bytes, lease_ms: int
 
 
 def _fills(command: FillCells, dialect: Dialect) -> list[Args]:
-    """One command for each fill; behind them a message about those that were compared, or the question."""
+    """One command for each fill; behind them messages about those that were compared, or the question."""
     fills, tags = command.fills, map(read_one, command.tags)
     compares = dialect.compares
-    compared: list[bytes] = []
+    compared: list[str] = []
     commands: list[Args] = []
     for fill in fills:
         key, ttl = fill.key.encode(), number(fill.hard_ttl_ms)
@@ -178,13 +177,13 @@ def _fills(command: FillCells, dialect: Dialect) -> list[Args]:
         if compares and fill.lease_ms and grant_us(fill.grant) >= dialect.floor_us:
             left = format_cell(issued_cell(fill.kind, fill.grant, fill.lease_ms))
             commands.append((b"SET", key, cell, b"IFEQ", left, b"PX", ttl))
-            compared.append(key)
+            compared.append(fill.key)
             continue
-        args = (b"1", key, fill.grant, cell, ttl, wake_channel(fill.key), dialect.floor)
+        args = (b"1", key, fill.grant, cell, ttl, dialect.channel_of(fill.key), dialect.floor)
         is_large = len(cell) > _LARGE_BYTES
         commands.append((b"EVAL", FILL.source, *args) if is_large else (EVALSHA, FILL.sha, *args))
     if compared:
-        commands.append((b"PUBLISH", wake_channel(fills[0].key), about(compared)))
+        commands += telling(compared, dialect.channel_of)
     elif compares is None:
         commands.append((b"SET", fills[0].key.encode(), b"", b"IFEQ", b"", b"PX", b"0"))
     # The tags after the fills: whoever shares the value is to know that they still held then.
@@ -201,8 +200,8 @@ def encode(command: StoreCommand, dialect: Dialect) -> list[Args]:  # noqa: C901
         case ReadCells(keys=keys, tags=tags) if dialect.is_cluster:
             return [*map(read_one, keys), *map(read_one, tags)]
         case ReadCells(keys=keys, chunk=chunk, tags=tags):
-            chunks = (keys[first : first + chunk] for first in range(0, len(keys), chunk))
-            return [*((b"MGET", *(key.encode() for key in part)) for part in chunks), *map(read_one, tags)]
+            parts = (keys[first : first + chunk] for first in range(0, len(keys), chunk))
+            return [*((b"MGET", *(key.encode() for key in part)) for part in parts), *map(read_one, tags)]
         case ReadTags(tags=tags):
             return [*map(read_one, tags)]
         case AcquireLease(key=key, nonce=nonce, lease_ms=lease_ms, seen=seen, mode=mode):
@@ -219,17 +218,19 @@ def encode(command: StoreCommand, dialect: Dialect) -> list[Args]:  # noqa: C901
         case RenewLeases(leases=leases, lease_ms=lease_ms):
             return [script_call(RENEW, each.key, each.lease_id, number(lease_ms), floor) for each in leases]
         case ReleaseLeases(leases=leases):
-            return [script_call(RELEASE, each.key, each.lease_id, wake_channel(each.key)) for each in leases]
+            return [
+                script_call(RELEASE, each.key, each.lease_id, dialect.channel_of(each.key)) for each in leases
+            ]
         case HoldCells(keys=keys, nonce=nonce, hold_ms=hold_ms, capture=capture):
-            chunks_of_keys = in_chunks(keys, dialect)
-            holds = (_call_many(HOLD, chunk, nonce, number(hold_ms), floor) for chunk in chunks_of_keys)
-            return [*capture_calls(capture, nonce, floor), *holds]
+            chunks = in_chunks(keys, dialect)
+            holds = [_call_many(HOLD, chunk, nonce, number(hold_ms), floor) for chunk in chunks]
+            return [*capture_calls(capture, nonce, floor), *holds] if capture.tags else holds
         case ExpireCells(keys=keys):
-            return [script_call(EXPIRE, key, wake_channel(key)) for key in keys]
+            return [script_call(EXPIRE, key, dialect.channel_of(key)) for key in keys]
         case InspectCell() | ClaimCell() | SwapCell() | TouchCell() | TakeLock() | FreeLock():
-            return encode_primitive(command, floor)
+            return encode_primitive(command, floor, dialect.channel_of)
         case DeleteKeys():
-            return encode_removal(command, one_by_one=dialect.is_cluster)
+            return encode_removal(command, dialect.channel_of, one_by_one=dialect.is_cluster)
         case ScanKeys(pattern=pattern, cursor=cursor, count=count):
             return [(b"SCAN", number(cursor), b"MATCH", pattern.encode(), b"COUNT", number(count))]
         case Ping() if dialect.probe:
@@ -305,8 +306,7 @@ def _decode(  # noqa: C901 - one case a command
             versions = tuple(version_from(reply, clock.floor_us) for reply in replies)
             return TagsRead(now_s, versions, clock.now_ms(now_s))
         case AcquireLease(nonce=nonce, capture=capture):
-            is_plain = len(replies) == 1 and not capture.tags
-            versions = () if is_plain else captured_from(replies[:-1], capture, clock, now_s)
+            versions = captured_from(replies[:-1], capture, clock, now_s)
             if isinstance(replies[-1], TooLargeError):  # a value that this process does not read
                 return ForeignFound(now_s)
             server_ms, answer = _answered(replies[-1], 1, clock, now_s)
@@ -412,11 +412,11 @@ def _filled(reply: Any) -> FillResult:
 def _without_extra(command: FillCells, replies: Sequence[Any], dialect: Dialect) -> Sequence[Any]:
     """The replies to fills and to reads of tags; learn from that to the question."""
     count = len(command.fills)
-    if len(replies) == count + len(command.tags):
-        extra = None
-    else:
-        extra = replies[count]
-        replies = (*replies[:count], *replies[count + 1 :])
+    first_tag = len(replies) - len(command.tags)
+    if first_tag < count:
+        raise WireError
+    extra = replies[count] if first_tag > count else None
+    replies = (*replies[:count], *replies[first_tag:])
     if dialect.compares is None and isinstance(extra, Exception):
         if "invalid expire" in str(extra):
             dialect.compares = True

@@ -26,13 +26,16 @@ from sansio_cache.keys import ONE_PART
 class Listener(Protocol):
     """Tells waiters that a key has changed. For both colours: it may call from any thread."""
 
-    @property
-    def is_live(self) -> bool:
-        """Whether changes are heard at the moment. Where not, waiters had better look for themselves."""
+    def hears(self, key: str) -> bool:
+        """Whether changes of a key are heard at the moment. Where not, waiters had better look themselves."""
         ...
 
     def watch(self, key: str, wake: Callable[[], object]) -> int:
-        """Call `wake` whenever the key changes, and when `is_live` does; returns a number for `unwatch`."""
+        """Call `wake` whenever the key changes, and when it begins or ceases to be heard.
+
+        Returns:
+            A number for `unwatch`.
+        """
         ...
 
     def unwatch(self, key: str, number: int) -> None:

@@ -26,6 +26,7 @@ from typing import Annotated, Any, Final, Union, get_args, get_origin, get_type_
 from uuid import UUID
 
 import attrs
+from msgspec import Struct
 
 from sansio_cache.codecs import PYTHON
 from sansio_cache.errors import ConfigurationError, InvalidKeyError, SerializationError
@@ -42,8 +43,7 @@ _STABLE: Final = (str, int, UUID)
 _VARIADIC: Final = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
-@attrs.frozen
-class _Part:
+class _Part(Struct, frozen=True):
     """One part of a key: a text; or a field with texts before and after it."""
 
     before: str

@@ -146,10 +146,6 @@ class Call(Struct, eq=False):
     span: Span | None = None
     """As what it is followed, where somebody follows operations."""
 
-    def stated(self, step: Step) -> Sequence[Notice]:
-        """What a step states."""
-        return step.notices if self.span is None else self.span.taken(step)
-
     def wake(self) -> None:
         """Something that it watches has changed."""
         self.change.set()

@@ -19,6 +19,7 @@ from inspect import signature
 from typing import Any, Final, Generic, TypeVar, get_type_hints, overload
 
 import attrs
+from msgspec import Struct
 
 from sansio_cache.errors import ConfigurationError, InvalidKeyError
 from sansio_cache.keys import Key, TagName
@@ -494,8 +495,7 @@ class EntityMutation(HeldKeys, Generic[T]):
         self._put(full, value, plan.kept(ttl), self._type if type is None else type)
 
 
-@attrs.frozen
-class Writing:
+class Writing(Struct, frozen=True):
     """One write: its keys are held, the writer is called, and then they are settled.
 
     Args:

@@ -73,11 +73,13 @@ def fields_of(namespace: str, notice: Notice | Change) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """What any formatter can write: a `Key` as its text, a member of an enumeration as its value."""
+    """What any formatter can write: a `Key` as text, a member of an enumeration as its value, ids in hex."""
     if isinstance(value, Enum):
         return value.value
     if isinstance(value, str):
         return str.__str__(value)
+    if isinstance(value, bytes):
+        return value.hex()
     return [_plain(each) for each in value] if isinstance(value, tuple) else value
 
 

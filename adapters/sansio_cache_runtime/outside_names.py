@@ -25,7 +25,7 @@ from inspect import getattr_static
 from types import CellType, CodeType, FunctionType, MethodType
 from typing import Any, Final
 
-import attrs
+from msgspec import Struct
 
 _MOST_FUNCTIONS: Final = 32
 """How many functions are looked at for one loader."""
@@ -40,8 +40,7 @@ Place = CellType | dict[str, Any]
 """Where a name is bound."""
 
 
-@attrs.frozen
-class Names:
+class Names(Struct, frozen=True):
     """What some code does with names that are not its own, that of the functions inside it included."""
 
     read: frozenset[str]
@@ -83,8 +82,7 @@ _CACHED: Final = type(names_in)
 """What `functools.lru_cache` makes of a function."""
 
 
-@attrs.frozen(eq=False)
-class OutsideNames:
+class OutsideNames(Struct, frozen=True, eq=False):
     """What a loader named when its refresh was handed over.
 
     Args:

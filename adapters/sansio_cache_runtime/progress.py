@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import attrs
+from msgspec import Struct
 from msgspec.structs import replace
 
 from sansio_cache.errors import ConfigurationError
@@ -19,8 +19,7 @@ from sansio_cache.step import State, Step
 from sansio_cache_runtime.loaders import is_coroutine_function
 
 
-@attrs.frozen
-class _Reporting:
+class _Reporting(Struct, frozen=True):
     state: State
     progress: Callable[[int], object]
     dry_run: bool

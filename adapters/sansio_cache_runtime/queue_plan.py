@@ -12,6 +12,7 @@ from inspect import signature
 from typing import Any, Final, Generic, TypeVar
 
 import attrs
+from msgspec import Struct
 
 from sansio_cache.cell import NO_GRANT, NONCE_BYTES, Cell, Kind
 from sansio_cache.codec import Codec
@@ -78,8 +79,7 @@ class Letter(Generic[T]):
     _tags: tuple[str, ...] = attrs.field(repr=False)
 
 
-@attrs.frozen
-class Backlog:
+class Backlog(Struct, frozen=True):
     """What a queue holds.
 
     Attributes:

@@ -14,6 +14,7 @@ from typing import Any, Final, Protocol, TypeVar
 from uuid import UUID
 
 import attrs
+from msgspec import Struct
 
 from sansio_cache.budget import StoreTimeouts
 from sansio_cache.cell import NONCE_BYTES
@@ -94,8 +95,7 @@ class Hearing(Protocol):
         ...
 
 
-@attrs.frozen
-class _Nobody:
+class _Nobody(Struct, frozen=True):
     wants_hits: bool = False
 
 
@@ -272,13 +272,13 @@ class RequestBuilder:
         """Whether a read of these keys and tags may be answered at the first look."""
         return not self._hearing.wants_hits and self._coordinator.may_glance(*keys)
 
+    def set(self, key: str, value: Any, ttl: AnyTtl | None, tags: Iterable[str], type: Any) -> Step:
+        """Begin to store a value."""
+        full, _ = self._texts[key] if key.__class__ is str else self._known(key)
+        return self._store(OperationName.SET, {full: value}, ttl, tags, type)
+
     def set_many(
-        self,
-        values: Mapping[str, Any],
-        ttl: AnyTtl | None,
-        tags: Iterable[str],
-        type: Any,
-        operation: OperationName = OperationName.SET_MANY,
+        self, values: Mapping[str, Any], ttl: AnyTtl | None, tags: Iterable[str], type: Any
     ) -> tuple[Sequence[str], Step]:
         """Begin to store values; also gives the keys as the caller wrote them."""
         if not isinstance(values, Mapping):
@@ -286,26 +286,30 @@ class RequestBuilder:
                 f"set_many takes a mapping of keys to values; got {values.__class__.__name__}"
             )
         resolved = self.resolve_all(values)
-        if len(set(resolved.values())) < len(resolved):
+        by_key = {full: values[key] for key, full in resolved.items()}
+        if len(by_key) < len(resolved):
             raise InvalidKeyError("two of the keys name one entry, which can have one value only")
-        chosen, codec = self.kept_for(ttl), self.codec(type)
+        return tuple(resolved), self._store(OperationName.SET_MANY, by_key, ttl, tags, type)
+
+    def _store(
+        self, name: OperationName, values: dict[Key, Any], ttl: AnyTtl | None, tags: Iterable[str], type: Any
+    ) -> Step:
+        chosen, codec, keys = self.kept_for(ttl), self.codec(type), tuple(values)
+        policy = chosen or self.policy  # what cannot be stored is refused, however long it is to live
+        items = tuple(self._item(key, value, codec, policy) for key, value in values.items())
         if chosen is None:
-            for key, full in resolved.items():  # what cannot be stored is refused, however long it is to live
-                self._item(full, values[key], codec, self.policy)
-            return tuple(resolved), self._remove(operation, tuple(resolved.values()))
-        items = tuple(self._item(full, values[key], codec, chosen) for key, full in resolved.items())
+            return self._remove(name, keys)
         request = SetRequest(
-            operation=operation,
+            operation=name,
             items=items,
             nonce=self._nonce(),
             hold_ms=chosen.lease_ms,
             chunk=self._chunk,
             timeouts=self.timeouts,
             started_s=self.clock(),
-            tags=self.tag_names(tags),
+            tags=() if tags == () else self.tag_names(tags),
         )
-        skip = self._coordinator.begin_write(tuple(resolved.values()), request.started_s)
-        return tuple(resolved), set_many(request, skip=skip)
+        return set_many(request, skip=self._coordinator.begin_write(keys, request.started_s))
 
     def invalidate(self, keys: Iterable[str], tags: Iterable[str] = ()) -> Step:
         """Begin to remove keys, and to invalidate tags."""

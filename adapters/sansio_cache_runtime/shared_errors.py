@@ -18,7 +18,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Final, TypeVar
 
-import attrs
+from msgspec import Struct
 
 from sansio_cache.signals import let_through
 
@@ -35,8 +35,7 @@ E = TypeVar("E", bound=BaseException)
 Twin = Callable[[BaseException], BaseException]
 
 
-@attrs.frozen(eq=False)
-class SharedError:
+class SharedError(Struct, frozen=True, eq=False):
     """What a loader raised, kept apart from the object that its leader raises.
 
     Args:

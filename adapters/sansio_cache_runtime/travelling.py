@@ -7,11 +7,13 @@ original that closing one would take from the other.
 from __future__ import annotations
 
 import pickle
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sansio_cache.errors import ConfigurationError
 from sansio_cache.signals import let_through
-from sansio_cache_runtime.entity import EntityPlan
+
+if TYPE_CHECKING:
+    from sansio_cache_runtime.entity import EntityPlan
 
 
 def check_travels(what: str, *parts: object) -> None:

@@ -33,7 +33,7 @@ class Watch:
         new = [key for key in watch.keys if key not in self._numbers]
         for key in new:
             self._numbers[key] = listener.watch(key, self.wake)
-        if not listener.is_live:
+        if not all(map(listener.hears, watch.keys)):
             return sleep.duration_s
         return 0.0 if new else watch.longest_s
 

@@ -18,8 +18,10 @@ from typing import Any, Final
 from sansio_cache_testing.scheduling import DeadlockError, Recording, WorldError, told
 from sansio_cache_testing.steps import is_of_the_program, place_of_caller
 
-STUCK_S: Final = 10.0
+STUCK_S: Final = 30.0
 """So long, in real time, may a thread run before it comes to a point. It decides nothing but an error."""
+LOOKS: Final = 30
+"""How often it is looked meanwhile whether it has."""
 
 
 class _AbandonedError(BaseException):
@@ -242,7 +244,8 @@ class ThreadScheduler(Recording):
     def _resume(self, participant: Participant) -> None:
         self.count_step()
         participant.baton.release()
-        if not self.turn.acquire(timeout=STUCK_S):
+        # In many looks: on a machine that stands still, nobody looks either.
+        if not any(self.turn.acquire(timeout=STUCK_S / LOOKS) for _ in range(LOOKS)):
             self._stuck = participant
             raise WorldError(
                 f"{participant.name} does not come back: {_where(participant.thread)}. It blocks on "

@@ -492,9 +492,13 @@ MACHINES: dict[str, Callable[[], list[Step]]] = {
         for dry_run in (False, True)
     ],
     "lookup": lambda: [
-        look(LookRequest(_KEY, codec, _TIMEOUTS, 0.0, longer=longer, raises=longer is None))
+        look(LookRequest(_KEY, codec, _TIMEOUTS, 0.0, longer=longer, raises=longer is None, operation=asked))
         for codec in (_INT, None)
-        for longer in (None, Longer(1_000, 60_000, _NONCE))
+        for longer, asked in (
+            (None, OperationName.LOOKUP),
+            (Longer(1_000, 60_000, _NONCE), OperationName.LOOKUP),
+            (Longer(1_000, 60_000, _NONCE), OperationName.TOUCH),
+        )
     ],
     "add": lambda: [
         add(AddRequest(item, _NONCE, 1, 5_000, 30.0, _TIMEOUTS, 0.0)) for item in (_ITEMS[0], _SIGNED_ITEM)

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
+from collections.abc import Callable
+from typing import Any, Literal, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 T = TypeVar("T")
+
+Migration: TypeAlias = Callable[[Any], Any]
+"""From a payload that was stored as another type, or as another shape of it, as plain JSON values; to a value
+of the type, or a mapping with its fields. It raises, whatever it likes, where it can make none."""
 
 
 class Undecodable(Exception):  # noqa: N818 - an outcome of decoding, not an error that users see

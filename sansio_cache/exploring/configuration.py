@@ -12,7 +12,7 @@ from typing import Any, Final
 import attrs
 
 from sansio_cache.budget import StoreTimeouts
-from sansio_cache.cell import NONCE_BYTES, Cell, Kind, Tag
+from sansio_cache.cell import NONCE_BYTES, Cell, Foreign, Kind, Tag, above_floor, grant_us
 from sansio_cache.codec import Codec, codec_for
 from sansio_cache.coordinator import Coordinator
 from sansio_cache.entry import MissReason, seal
@@ -34,6 +34,7 @@ from sansio_cache.operations.mutate import EndRequest, MutateRequest, begin, end
 from sansio_cache.operations.set_many import Item, SetRequest, set_many
 from sansio_cache.operations.update import UpdateRequest, update
 from sansio_cache.policy import Policy
+from sansio_cache.signing import Signer
 from sansio_cache.step import Step
 from sansio_cache.strategies import Strategy, stores_writes
 from sansio_cache.tags import tag_key
@@ -48,13 +49,23 @@ TAG_KEY: Final = tag_key(KEY, TAG)
 CODEC: Final[Codec[Any]] = codec_for(int, 64)
 TEXT: Final[Codec[Any]] = codec_for(str, 64)
 """What another version of the program stores the same as."""
-TIMEOUTS: Final = StoreTimeouts(attempts=2)
 LEASE_S: Final = 1.0
 LEASE_MS: Final = 1_000
 SOFT_TTL_MS: Final = LEASE_MS
 """A soft expiry as long as a lease: one jump of the clock passes both."""
 HARD_TTL_MS: Final = 10**7
+MAX_LIFE_MS: Final = 2 * HARD_TTL_MS
+"""How long an entry may live in all: who touches one asks for more."""
 WAIT_S: Final = 30.0
+SIGNED: Final[Codec[Any]] = codec_for(
+    int, 64, signer=Signer((b"a key of the program's own",), MAX_LIFE_MS, 0)
+)
+"""The same where entries are signed."""
+FORGED: Final[Codec[Any]] = attrs.evolve(SIGNED, signer=Signer((b"a key of a forger's own",), MAX_LIFE_MS, 0))
+"""As somebody stores it who may write to the store, and knows no key."""
+FORGED_VERSION: Final = 50
+FORGERS: Final = b"a forger" + bytes(8)
+TIMEOUTS: Final = StoreTimeouts(attempts=2)
 
 NOW_S: Final = 1_000.0
 """The one clock, of drivers and of the store, which stands still: times in the cell move instead."""
@@ -133,6 +144,7 @@ class Act:
         places: Of which keys, in this order.
         tagged: Whether it names the tag: an entry that it stores depends on it; a write invalidates it.
         is_text: Whether it is done by the other version of the program.
+        is_signed: Whether the program signs what it stores, and believes only what is signed.
         is_without_store: Whether it does not ask the store, as the breaker is open.
         is_outlived: Whether what its loader returns has nothing left to live.
         strategy: How it writes, where it writes as an entity does.
@@ -144,6 +156,7 @@ class Act:
     places: tuple[int, ...] = (0,)
     tagged: bool = False
     is_text: bool = False
+    is_signed: bool = False
     is_without_store: bool = False
     is_outlived: bool = False
     strategy: Strategy | None = None
@@ -199,6 +212,8 @@ class Act:
     @property
     def codec(self) -> Codec[Any]:
         """How values are stored."""
+        if self.is_signed:
+            return SIGNED
         return TEXT if self.is_text else CODEC
 
     def value(self, version: int) -> Any:
@@ -222,7 +237,11 @@ class Fault(Enum):
     LAPSE = "8 lease deadline passes, cell stays"
     AGE = "8 half a lease passes"
     CRASH = "10 crash"
+    FORGERY = "32 an entry that nobody has signed who knows a key"
     GONE = "6, 12 a key is gone: restart, eviction, DEL"
+    SAVED = "42 a snapshot of the store is taken"
+    RESTART = "42 the store is started anew, with its snapshot"
+    PROMOTION = "16 a replica takes over that has heard of everything, and has loaded a snapshot once"
     INTERRUPTION = "28 interruption"
     RAISING = "loader raises"
     SHARING_TIMEOUT = "sharing times out"
@@ -234,6 +253,22 @@ class Fault(Enum):
 
 UNLIMITED: Final = 99
 """A budget that is never spent."""
+
+AFTER_ALL_US: Final = FIRST_US + 10**6
+"""The store's microsecond after all that it issues."""
+
+
+def floor_after(fault: Fault) -> int:
+    """What counts as gone after a fault, as it was issued before: all, after a restart with a snapshot."""
+    return AFTER_ALL_US if fault is Fault.RESTART else 0
+
+
+def trusted(cell: Cell | Foreign | Tag, floor_us: int) -> Cell | Foreign | Tag | None:
+    """What is left of what a store has kept, where all counts as gone that was issued before a moment."""
+    if isinstance(cell, Cell):
+        return above_floor(cell, floor_us)
+    return None if isinstance(cell, Tag) and grant_us(cell.version) < floor_us else cell
+
 
 Program = tuple[Act, ...]
 
@@ -271,6 +306,8 @@ class Configuration:
         most_loads: How often it runs at most.
         all_end: Whether it is certain that from every world all workers can come to an end (L1).
         invariants: What is checked.
+        floor_us: What was issued before it counts as gone after a restart, or a promotion; or a wrong floor.
+        trusted: What is left of a cell of before, by that floor; or a wrong rule.
         is_reduced: Whether worlds are renamed, pruned and taken modulo symmetry.
         is_eager: Whether what nobody can observe happens at once.
         store: The store, or a wrong one.
@@ -297,6 +334,8 @@ class Configuration:
     most_loads: int | None = None
     all_end: bool = False
     invariants: frozenset[Invariant] = ALL
+    floor_us: Callable[[Fault], int] = floor_after
+    trusted: Callable[[Cell | Foreign | Tag, int], Cell | Foreign | Tag | None] = trusted
     is_reduced: bool = True
     is_eager: bool = True
     store: type[MemoryStore] = MemoryStore
@@ -353,8 +392,10 @@ class Configuration:
 
     def _read(self, act: Act, nonce: bytes, skip: MissReason | None, bypassed: frozenset[str]) -> Step:
         if act.deed is Deed.TOUCH:
-            longer = Longer(HARD_TTL_MS, HARD_TTL_MS, nonce)
-            looking = LookRequest(act.keys[0], act.codec, TIMEOUTS, NOW_S, bypassed=bypassed, longer=longer)
+            longer = Longer(2 * MAX_LIFE_MS, MAX_LIFE_MS, nonce)
+            looking = LookRequest(
+                act.keys[0], act.codec, TIMEOUTS, NOW_S, OperationName.TOUCH, bypassed=bypassed, longer=longer
+            )
             return look(looking, skip=skip)
         if act.deed is Deed.UPDATE:
             return update(self._update(act, nonce, None, bypassed), skip=skip)
@@ -424,10 +465,11 @@ class Configuration:
         if start is Start.STALE:
             soft_ms = LAPSED_MS
         until_ms = NEAR_MS if start is Start.ENDING else FAR_MS
+        codec = SIGNED if any(act.is_signed for act in self.acts) else CODEC
         kept = {}
         for place in self.places:
             key = KEYS[place]
-            body = seal(key, CODEC, CODEC.encode(0).payload, self.load_s, versions)
+            body = seal(key, codec, codec.encode(0).payload, self.load_s, versions, LONG_AGO, HARD_TTL_MS)
             kept[key] = Kept(Cell(Kind.VALUE, soft_ms=soft_ms, filled_by=LONG_AGO, body=body), until_ms)
         if is_tagged:
             kept[TAG_KEY] = Kept(Tag(LONG_AGO), FAR_MS)

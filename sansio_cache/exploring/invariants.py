@@ -17,7 +17,8 @@ caller stores who does not name the tag does not depend on it. Beside that, the 
 been told before its loader looked.
 
 A counter has the number of increments that were acknowledged for its floor, and that of those that were begun
-for its ceiling. Of those who add an entry one at most is told that it is theirs, where nothing takes it away.
+for its ceiling; a loader that makes it anew knows of the former. Of those who add an entry one at most is
+told that it is theirs, where nothing takes it away.
 
 A soft expiry has a floor as well: what is older may be served as stale, but never as fresh.
 
@@ -47,9 +48,11 @@ class Invariant(Enum):
     S7_CELL = "S7 a value older than the last invalidation of its tag can be served"
     S7_LOAD = "S7 a value is to be stored with a tag's version that was not known before its load"
     S13 = "S13 a load that raised wrote"
+    KEPT = "a store that has heard of everything has taken over, and what it holds counts as gone"
     EXACT = "a counter has lost an increment that was acknowledged, or has counted one twice"
     OWNERS = "two were told that they have added the same entry"
     BLOCKED = "L3 a touch has let a lease or a hold last longer"
+    TOO_LONG = "S1f a touch has let an entry live past its longest life"
     LEAK = "B2 all have ended, and a lease is left"
     LEFT_BEHIND = "B2 a load is left without leader, a place in it without follower, or a follower untold"
     ENDED_EARLY = "L2 a load has ended while its leader was at it"

@@ -7,7 +7,7 @@ that it broke, if any.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from sansio_cache.exploring.configuration import UNLIMITED, Configuration, Deed, Fault
 from sansio_cache.exploring.invariants import Invariant
@@ -30,6 +30,9 @@ class Move(NamedTuple):
 
 
 Next = tuple[Move, World, Broken | None]
+
+EMPTIED: Final = Invariant.KEPT, "it was up to date"
+"""What is wrong with a promotion after which less is there."""
 
 
 class Moves:
@@ -206,7 +209,9 @@ class Moves:
         if self._counts_loads:
             worker = self.tables.names.processes.objects[process].workers[i]
             loads = world.loads + len(getattr(pending(worker), "names", (0,)))
-        turned = self._turn(world, p, process, i, what, world.version)
+        # What a counter has counted is known to those who were told, and nowhere else.
+        seen = (world.won,) * len(world.version) if self._has_counters else world.version
+        turned = self._turn(world, p, process, i, what, seen)
         out.append(self._after(Move(p, i, Action.LOOK), world, turned, loads=loads))
         budgets = self._spent(world, Fault.RAISING)
         if budgets is not None:
@@ -291,12 +296,17 @@ class Moves:
             (Fault.EXPIRY, facts.jumped, None),
             (Fault.LAPSE, facts.lapsed, None),
             (Fault.AGE, facts.aged, None),
+            (Fault.SAVED, facts.saved, None),
+            (Fault.RESTART, facts.restarted, None),
+            (Fault.PROMOTION, facts.promoted, None),
+            (Fault.FORGERY, facts.forged, None),
         ]
         for fault, store, key in accidents:
             budgets = self._spent(world, fault)
             if budgets is not None and store is not None:
                 move = Move(0, 0, Action.WORLD, fault, key)
-                out.append(self._after(move, world, turned, ran=Ran(store), budgets=budgets))
+                ran = Ran(store, broken=EMPTIED if fault is Fault.PROMOTION and facts.is_emptied else None)
+                out.append(self._after(move, world, turned, ran=ran, budgets=budgets))
 
     # What they are made of.
 

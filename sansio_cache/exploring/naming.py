@@ -20,9 +20,10 @@ from sansio_cache.budget import Budget, StoreTimeouts
 from sansio_cache.cell import GRANT_BYTES, NO_GRANT, NONCE_BYTES, make_grant
 from sansio_cache.codec import Codec
 from sansio_cache.entry import BODY_HEADER_BYTES, TAGS_AT
-from sansio_cache.exploring.configuration import FIRST_US, LONG_AGO, Act
+from sansio_cache.exploring.configuration import FIRST_US, LONG_AGO, SIGNED, Act
 from sansio_cache.operations.loading import RANDOM_BYTES
 from sansio_cache.policy import Policy
+from sansio_cache.signing import SIGNATURE_BYTES
 
 NAMELESS: Final = b"nameless"
 """The nonce of all ids that nobody outside the store can say."""
@@ -32,6 +33,8 @@ _WHOLE: Final = (Act, Budget, Codec, StoreTimeouts, Policy)
 _NO_IDS: Final = frozenset({"checks"})
 """Fields that look as if they did."""
 _LENGTH_BYTES: Final = 2
+FINGERPRINT: Final = slice(8, 16)
+"""Where in a body the fingerprint is of the type it was stored as."""
 
 T = TypeVar("T")
 NameOf = Callable[[bytes], bytes]
@@ -65,11 +68,11 @@ def tags_of(body: bytes) -> Iterator[tuple[int, str, bytes]]:
 
 
 def payload_of(body: bytes) -> bytes:
-    """What follows the tags."""
+    """What follows the tags, and the signature where there is one."""
     at = BODY_HEADER_BYTES
     for start, name, _ in tags_of(body):
         at = start + GRANT_BYTES + _LENGTH_BYTES + len(name)
-    return body[at:]
+    return body[at + SIGNATURE_BYTES :] if body[FINGERPRINT] == SIGNED.fingerprint else body[at:]
 
 
 def replace(value: T, **changes: Any) -> T:

@@ -19,7 +19,7 @@ from sansio_cache.exploring.configuration import NOW_S, Act
 from sansio_cache.exploring.naming import rewrite
 from sansio_cache.part import PartSnapshot
 from sansio_cache.single_flight import Following, LoadName, Phase, SingleFlightSnapshot
-from sansio_cache.step import Step
+from sansio_cache.step import Step, evolve
 
 NEVER_S: Final = NOW_S + 1.0
 """Later than now, which is all that matters."""
@@ -116,7 +116,7 @@ def frozen(workers: Sequence[Worker], callers: int, coordinator: CoordinatorSnap
     if shared.led:
         # Of an operation that is over nobody asks which load it has led.
         led = tuple(pair for pair in shared.led if _is_at_it(workers, pair[0]))
-        coordinator = attrs.evolve(coordinator, single_flight=attrs.evolve(shared, led=led))
+        coordinator = evolve(coordinator, single_flight=evolve(shared, led=led))
     kept = tuple(workers[place] for place in places)
     return _tidied(kept, renamed_tickets(coordinator, tickets), are_readers_left=are_readers_left)
 
@@ -126,12 +126,12 @@ def renamed_tickets(snapshot: CoordinatorSnapshot, tickets: Mapping[int, int]) -
     shared = snapshot.single_flight
     if shared.loads or shared.led:
         loads = tuple(
-            (number, attrs.evolve(load, followers=_renamed(load.followers, tickets)))
+            (number, evolve(load, followers=_renamed(load.followers, tickets)))
             for number, load in shared.loads
         )
-        shared = attrs.evolve(shared, loads=loads, led=_renamed(shared.led, tickets))
+        shared = evolve(shared, loads=loads, led=_renamed(shared.led, tickets))
     parts = tuple(
-        attrs.evolve(each, recovering=_of(each.recovering, tickets), telling=_of(each.telling, tickets))
+        evolve(each, recovering=_of(each.recovering, tickets), telling=_of(each.telling, tickets))
         for each in snapshot.parts
     )
     waits = tuple(
@@ -230,7 +230,7 @@ def _tidied(
         return None if began is None else sum(arrival <= began for arrival in arrivals)
 
     loads = tuple(
-        (load_ids[number], attrs.evolve(rewrite(load, None, tidy), began=as_of(load.began)))
+        (load_ids[number], evolve(rewrite(load, None, tidy), began=as_of(load.began)))
         for number, load in shared.loads
     )
     resting: tuple[tuple[LoadName, float], ...] = ()
@@ -252,9 +252,7 @@ def _restamped(
     workers: tuple[Worker, ...], parts: tuple[PartSnapshot, ...]
 ) -> tuple[tuple[Worker, ...], tuple[PartSnapshot, ...]]:
     """Number failures anew, from 1 and in order; leave out when the store is to be asked, and how often."""
-    parts = tuple(
-        attrs.evolve(part, due_s=None, tell_due_s=0.0, turns=(0, 0), was_dropped=False) for part in parts
-    )
+    parts = tuple(evolve(part, due_s=None, tell_due_s=0.0, turns=(0, 0), was_dropped=False) for part in parts)
     pairs = [pair for worker in workers for pair in worker.telling]
     pairs += [pair for part in parts for pair in part.pending]
     if not pairs:
@@ -266,8 +264,7 @@ def _restamped(
 
     return (
         tuple(
-            attrs.evolve(worker, telling=anew(worker.telling)) if worker.telling else worker
-            for worker in workers
+            evolve(worker, telling=anew(worker.telling)) if worker.telling else worker for worker in workers
         ),
-        tuple(attrs.evolve(part, pending=anew(part.pending)) for part in parts),
+        tuple(evolve(part, pending=anew(part.pending)) for part in parts),
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Mapping
 from enum import Enum
 from typing import Any, Final
@@ -128,15 +127,3 @@ class World:
     """Requests that may arrive once more."""
     spent: tuple[tuple[Fault, int], ...]
     broken: Broken | None = None
-
-
-@attrs.frozen
-class QueueExploration:
-    """What a search came to."""
-
-    name: str
-    states: int
-    fired: Counter[Fault]
-    broken: Broken | None
-    moves: tuple[str, ...]
-    """The shortest way to what is broken."""

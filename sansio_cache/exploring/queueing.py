@@ -19,8 +19,7 @@ and a request arrives once more, as often as the configuration says.
 
 from __future__ import annotations
 
-from collections import Counter, deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any, TypeVar, assert_never
 
 import attrs
@@ -57,6 +56,7 @@ from sansio_cache.events import (
     Woke,
 )
 from sansio_cache.exploring.configuration import PLAIN
+from sansio_cache.exploring.exhausting import Exhausted, exhaust
 from sansio_cache.exploring.queue_world import (
     CODEC,
     KEY,
@@ -68,7 +68,6 @@ from sansio_cache.exploring.queue_world import (
     Broken,
     Fault,
     QueueConfiguration,
-    QueueExploration,
     Role,
     Worker,
     World,
@@ -95,34 +94,9 @@ from sansio_cache.step import QueueAnswered, Queued, Step, Value, evolve
 E = TypeVar("E")
 
 
-def explore_queue(configuration: QueueConfiguration, most: int = 2_000_000) -> QueueExploration:
+def explore_queue(configuration: QueueConfiguration, most: int = 2_000_000) -> Exhausted:
     """Take all moves from all worlds, breadth first, until there is none left that was not seen."""
-    search = Search(configuration)
-    first = search.beginning()
-    came: dict[World, tuple[World, str] | None] = {first: None}
-    waiting = deque([first])
-    fired: Counter[Fault] = Counter()
-    while waiting:
-        world = waiting.popleft()
-        for text, after, fault in search.moves(world):
-            if fault is not None:
-                fired[fault] += 1
-            if after in came:
-                continue
-            came[after] = world, text
-            if after.broken is not None:
-                return QueueExploration(configuration.name, len(came), fired, after.broken, _way(came, after))
-            assert len(came) <= most, f"{configuration.name}: more than {most} worlds"
-            waiting.append(after)
-    return QueueExploration(configuration.name, len(came), fired, None, ())
-
-
-def _way(came: Mapping[World, tuple[World, str] | None], world: World) -> tuple[str, ...]:
-    texts: list[str] = []
-    while (before := came[world]) is not None:
-        world, text = before
-        texts.append(text)
-    return tuple(reversed(texts))
+    return exhaust(configuration.name, Search(configuration), most)
 
 
 class _Store(MemoryStore):

@@ -6,11 +6,12 @@ stands still and whose next microsecond is chosen so that a new id is one that n
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, Final, NamedTuple
 
 import attrs
 
-from sansio_cache.cell import NO_GRANT, Cell, Foreign, Kind, Tag, is_granted_to
+from sansio_cache.cell import NO_GRANT, Cell, Foreign, Kind, Tag, grant_us, is_granted_to
 from sansio_cache.commands import (
     AcquireLease,
     AcquireLeases,
@@ -23,11 +24,16 @@ from sansio_cache.commands import (
     SwapCell,
     TouchCell,
 )
-from sansio_cache.entry import variant_key
-from sansio_cache.events import CellsFilled, FillResult, StoreEvent
+from sansio_cache.entry import MissReason, Unservable, seal, variant_key, weigh
+from sansio_cache.events import CellsFilled, CellSwapped, FillResult, StoreEvent
 from sansio_cache.exploring.configuration import (
     FAR_MS,
     FIRST_US,
+    FORGED,
+    FORGED_VERSION,
+    FORGERS,
+    HARD_TTL_MS,
+    KEY,
     LAPSED_MS,
     LEASE_MS,
     NEAR_MS,
@@ -37,16 +43,17 @@ from sansio_cache.exploring.configuration import (
     TAG_KEY,
     Act,
     Configuration,
+    Fault,
 )
 from sansio_cache.exploring.invariants import Invariant
-from sansio_cache.exploring.naming import payload_of, replace, tags_of
+from sansio_cache.exploring.naming import FINGERPRINT, payload_of, replace, tags_of
 from sansio_cache.memory_store import Kept
 
 Stored = tuple[tuple[str, Kept], ...]
 """What a store keeps, by key."""
 
-_SCHEMA: Final = slice(8, 16)
-"""Where in a body the fingerprint is of the type it was stored as."""
+_SAVED: Final = "saved "
+"""What the key begins with under which the snapshot of a cell is kept, beside the store's own."""
 Issuing = AcquireLease | AcquireLeases | HoldCells | ClaimCell | SwapCell
 """What the store issues ids for."""
 
@@ -83,8 +90,8 @@ def perform(configuration: Configuration, stored: Stored, command: StoreCommand,
         after,
         event,
         issued_ids(stored, command, event),
-        filled_ids(command, event),
-        judged_request(dict(stored), dict(after), command),
+        filled_ids(stored, command, event),
+        judged_request(dict(stored), store.dump(), command),
     )
 
 
@@ -96,15 +103,15 @@ def served(stored: Stored, act: Act) -> Served | None:
     cells = dict(stored)
     key = act.keys[0]
     cell = _value(cells, key)
-    if cell is None:
+    if cell is None or not _is_believed(cell, key, act):
         return None
     variant_of = None
-    if cell.body[_SCHEMA] != act.codec.fingerprint:
+    if cell.body[FINGERPRINT] != act.codec.fingerprint:
         if cell.soft_ms and cell.soft_ms <= NOW_MS:
             return None
         variant_of = cell.filled_by
         cell = _value(cells, variant_key(key, act.codec.fingerprint))
-        if cell is None or cell.body[_SCHEMA] != act.codec.fingerprint:
+        if cell is None or cell.body[FINGERPRINT] != act.codec.fingerprint:
             return None
     is_tagged = False
     for _, name, version in tags_of(cell.body):
@@ -121,6 +128,12 @@ def served(stored: Stored, act: Act) -> Served | None:
     return Served(act.places[0], loaded, not 0 < cell.soft_ms <= NOW_MS, is_tagged)
 
 
+def _is_believed(cell: Cell, key: str, act: Act) -> bool:
+    """Whether somebody has signed it who knows a key, where that is asked for."""
+    verdict = weigh(cell, key, NOW_MS, (), act.codec.signer) if act.is_signed else None
+    return not (isinstance(verdict, Unservable) and verdict.reason is MissReason.SIGNATURE)
+
+
 def _value(cells: dict[str, Kept], key: str) -> Cell | None:
     kept = cells.get(key)
     if kept is None or not isinstance(kept.cell, Cell) or kept.cell.kind != Kind.VALUE:
@@ -128,9 +141,38 @@ def _value(cells: dict[str, Kept], key: str) -> Cell | None:
     return kept.cell
 
 
+def own(stored: Stored) -> Stored:
+    """What the store holds itself: not its snapshot."""
+    return tuple((key, kept) for key, kept in stored if not key.startswith(_SAVED))
+
+
+def after_save(stored: Stored) -> Stored:
+    """A snapshot is taken, which replaces one of before."""
+    now = own(stored)
+    return tuple(sorted((*now, *((f"{_SAVED}{key}", kept) for key, kept in now))))
+
+
+def after_restart(configuration: Configuration, stored: Stored) -> Stored:
+    """The store comes back as its snapshot has it, as far as that can be trusted; or empty, without one."""
+    saved = ((key.removeprefix(_SAVED), kept) for key, kept in stored if key.startswith(_SAVED))
+    return _left(configuration, saved, Fault.RESTART)
+
+
+def after_promotion(configuration: Configuration, stored: Stored) -> Stored:
+    """A replica takes over that has all that the store has: as far as that can be trusted."""
+    return _left(configuration, own(stored), Fault.PROMOTION)
+
+
+def _left(configuration: Configuration, cells: Iterable[tuple[str, Kept]], fault: Fault) -> Stored:
+    """Cells without what counts as gone after a fault."""
+    floor_us = configuration.floor_us(fault)
+    found = ((key, configuration.trusted(kept.cell, floor_us), kept) for key, kept in cells)
+    return tuple((key, replace(kept, cell=cell)) for key, cell, kept in found if cell is not None)
+
+
 def is_leased(stored: Stored) -> bool:
     """Whether anybody holds a lease, or a key as a writer."""
-    return any(isinstance(kept.cell, Cell) and kept.cell.grant != NO_GRANT for _, kept in stored)
+    return any(isinstance(kept.cell, Cell) and kept.cell.grant != NO_GRANT for _, kept in own(stored))
 
 
 def outlived(stored: Stored) -> bool:
@@ -143,6 +185,13 @@ def outlived(stored: Stored) -> bool:
 def without(stored: Stored, gone: str) -> Stored:
     """An eviction, or a DEL by any program."""
     return tuple((key, kept) for key, kept in stored if key != gone)
+
+
+def forged(stored: Stored) -> Stored:
+    """Somebody who knows no key puts an entry in the place of the first one."""
+    body = seal(KEY, FORGED, FORGED.encode(FORGED_VERSION).payload, 0.0, (), FORGERS, HARD_TTL_MS)
+    entry = Kept(Cell(Kind.VALUE, filled_by=FORGERS, body=body), FAR_MS)
+    return tuple(sorted({**dict(stored), KEY: entry}.items()))
 
 
 def after_jump(stored: Stored) -> Stored:
@@ -187,12 +236,14 @@ def _clipped(kept: Kept) -> Kept:
     cell = kept.cell
     if isinstance(cell, Cell) and 0 < cell.soft_ms <= NOW_MS:
         cell = replace(cell, soft_ms=LAPSED_MS)
+    if isinstance(cell, Cell) and cell.soft_ms > FAR_MS:
+        cell = replace(cell, soft_ms=FAR_MS)
     return Kept(cell, min(kept.expires_ms, FAR_MS))
 
 
 def issued_ids(before: Stored, command: StoreCommand, event: StoreEvent) -> tuple[bytes, ...]:
     """The ids that were issued, and were not there before."""
-    if not isinstance(command, Issuing):
+    if not isinstance(command, Issuing) or (isinstance(command, SwapCell) and command.fill_id):
         return ()
     held = frozenset(_named(before))
     if isinstance(command, SwapCell):
@@ -218,8 +269,11 @@ def _named(stored: Stored) -> list[bytes]:
     ]
 
 
-def filled_ids(command: StoreCommand, event: StoreEvent) -> tuple[bytes, ...]:
-    """The grants under which something was stored."""
+def filled_ids(before: Stored, command: StoreCommand, event: StoreEvent) -> tuple[bytes, ...]:
+    """The grants under which something was stored; for a signed value that was swapped, the id it brought."""
+    if isinstance(command, SwapCell) and isinstance(event, CellSwapped):
+        is_new = event.version == command.fill_id and command.fill_id not in filled_by(before)
+        return (command.fill_id,) if is_new else ()
     if not isinstance(command, FillCells) or not isinstance(event, CellsFilled):
         return ()
     pairs = zip(command.fills, event.results, strict=True)
@@ -241,6 +295,8 @@ def judged_request(
         old, new = before.get(command.key), after.get(command.key)
         if old != new and old is not None and isinstance(old.cell, Cell) and old.cell.kind != Kind.VALUE:
             return Invariant.BLOCKED, "a touch changed a cell without a value"
+        if old != new and new is not None and new.expires_ms > _longest_ms(new.cell, command):
+            return Invariant.TOO_LONG, f"until {new.expires_ms} ms"
     if isinstance(command, ReleaseLeases | RenewLeases):
         for lease in command.leases:
             old, new = before.get(lease.key), after.get(lease.key)
@@ -255,6 +311,11 @@ def judged_request(
             if isinstance(command, ReleaseLeases) and _has_lost_value(old.cell, new):
                 return Invariant.S13, "a release removed a value"
     return None
+
+
+def _longest_ms(cell: Any, touch: TouchCell) -> int:
+    """Until when an entry may live, however often it is touched."""
+    return grant_us(cell.filled_by) // 1000 + touch.max_life_ms
 
 
 def _has_lost_value(before: Cell, after: Kept | None) -> bool:

@@ -25,7 +25,7 @@ from sansio_cache.commands import (
     Sleep,
 )
 from sansio_cache.events import FailureKind, LeaseDenied, LeasesAnswered, StoreEvent, StoreFailed
-from sansio_cache.exploring.configuration import NOW_S, WAIT_S, Act, Configuration, Deed
+from sansio_cache.exploring.configuration import NOW_S, WAIT_S, Act, Configuration, Deed, Fault
 from sansio_cache.exploring.judging import Broken
 from sansio_cache.exploring.naming import Interner, label_of, replace
 from sansio_cache.exploring.process import Floor, Process, Stage, Worker, pending
@@ -33,11 +33,17 @@ from sansio_cache.exploring.running import Running, thawed
 from sansio_cache.exploring.storing import (
     Issuing,
     Served,
+    Stored,
     after_half,
     after_jump,
     after_lapse,
+    after_promotion,
+    after_restart,
+    after_save,
+    forged,
     is_leased,
     outlived,
+    own,
     perform,
     served,
     without,
@@ -100,11 +106,17 @@ class Facts(NamedTuple):
     served: tuple[Served, ...]
     is_leased: bool
     is_outlived: bool
+    is_emptied: bool
+    """Whether a promotion would leave less of it."""
     gone: tuple[tuple[str, int], ...]
     """For each key what the store is without it."""
     jumped: int | None
     lapsed: int | None
     aged: int | None
+    forged: int | None
+    saved: int | None
+    restarted: int | None
+    promoted: int | None
 
 
 class Ending(NamedTuple):
@@ -165,9 +177,12 @@ class Tables:
         self.events = Interner()
         self.commands = Interner()
         self.timed_out = self.events.number(TIMED_OUT)
-        kinds = {False, *(act.is_text for act in configuration.acts)}
-        places = configuration.places
-        self._readings = [Act(Deed.LOAD, (place,), is_text=kind) for place in places for kind in kinds]
+        acts, places = configuration.acts, configuration.places
+        kinds = {False, *(act.is_text for act in acts)}
+        is_signed = any(act.is_signed for act in acts)
+        self._readings = [
+            Act(Deed.LOAD, (place,), is_text=kind, is_signed=is_signed) for place in places for kind in kinds
+        ]
         self._turns: dict[Any, Turned] = {}
         self._rans: dict[tuple[int, int, int], Ran] = {}
         self._menus: dict[int, Menu] = {}
@@ -255,17 +270,34 @@ class Tables:
         if facts is None:
             stored = self.names.stores.objects[store]
             found = (served(stored, act) for act in self._readings)
-            gone = ((key, self.names.stores.number(without(stored, key))) for key, _ in stored)
-            others = (after_jump(stored), after_lapse(stored), after_half(stored))
+            gone = ((key, self.names.stores.number(without(stored, key))) for key, _ in own(stored))
+            others = (
+                after_jump(stored),
+                after_lapse(stored),
+                after_half(stored),
+                self._forged(stored),
+                *self._lives(stored),
+            )
             changed = (None if each == stored else self.names.stores.number(each) for each in others)
             facts = self._facts[store] = Facts(
                 tuple(each for each in found if each is not None),
                 is_leased(stored),
                 outlived(stored),
+                own(others[-1]) != own(stored),
                 tuple(gone),
                 *changed,
             )
         return facts
+
+    def _lives(self, stored: Stored) -> Iterator[Stored]:
+        """The store after a snapshot, a restart, a promotion, where these are among what may happen."""
+        faults = self.configuration.faults
+        yield after_save(stored) if Fault.SAVED in faults else stored
+        yield after_restart(self.configuration, stored) if Fault.RESTART in faults else stored
+        yield after_promotion(self.configuration, stored) if Fault.PROMOTION in faults else stored
+
+    def _forged(self, stored: Stored) -> Stored:
+        return forged(stored) if Fault.FORGERY in self.configuration.faults else stored
 
     def ending(self, process: int) -> Ending:
         """How far a process is."""

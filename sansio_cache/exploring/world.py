@@ -15,7 +15,7 @@ from typing import Any, Final, NamedTuple
 import attrs
 
 from sansio_cache.cell import NO_GRANT, NONCE_BYTES
-from sansio_cache.commands import FillCells, ReleaseLeases, RenewLeases, StoreCommand
+from sansio_cache.commands import FillCells, ReleaseLeases, RenewLeases, StoreCommand, SwapCell
 from sansio_cache.exploring.configuration import Configuration, Deed
 from sansio_cache.exploring.naming import NAMELESS, Interner, grant_of, rewrite
 from sansio_cache.exploring.process import Floor, Process, renamed_tickets
@@ -128,6 +128,8 @@ class Names:
         for request in old.requests:
             if isinstance(request, FillCells):
                 named |= {fill.grant for fill in request.fills}
+            elif isinstance(request, SwapCell):
+                named |= {request.fill_id}
         filled = old.filled & named
         return past if filled == old.filled else self.pasts.number(Past(old.requests, filled))
 

@@ -23,7 +23,7 @@ from __future__ import annotations
 
 from typing import assert_never
 
-import attrs
+from msgspec import Struct
 
 from sansio_cache.backoff import watching
 from sansio_cache.budget import Budget, StoreTimeouts
@@ -77,8 +77,7 @@ from sansio_cache.step import (
 from sansio_cache.tags import tag_keys
 
 
-@attrs.frozen
-class AddRequest:
+class AddRequest(Struct, frozen=True):
     """What is to be stored where there is nothing."""
 
     item: Item
@@ -120,8 +119,7 @@ def add(request: AddRequest, *, skip: MissReason | None = None) -> Step:
     return AddClaiming(request, 0, request.timeouts.from_now(now_s)).ask()
 
 
-@attrs.frozen
-class AddClaiming(AsksStore):
+class AddClaiming(AsksStore, Struct, frozen=True):
     """Waits for a hold, or to hear that there is a value.
 
     Next: AddClaiming | AddFilling | AddWaiting | AddVerifying | AddReleasing | done
@@ -179,8 +177,7 @@ class AddClaiming(AsksStore):
         return Step(AddWaiting(self, now_s), sleep)
 
 
-@attrs.frozen
-class AddVerifying(AsksStore):
+class AddVerifying(AsksStore, Struct, frozen=True):
     """Waits for the value that was found, as it counts only where it is signed.
 
     Next: AddVerifying | AddClaiming | done
@@ -223,8 +220,7 @@ class AddVerifying(AsksStore):
                 assert_never(event)
 
 
-@attrs.frozen
-class AddWaiting:
+class AddWaiting(Struct, frozen=True):
     """Sleeps, as another writer holds the key.
 
     Next: AddClaiming | done
@@ -252,8 +248,7 @@ class AddWaiting:
                 assert_never(event)
 
 
-@attrs.frozen
-class AddFilling(AsksOnce):
+class AddFilling(AsksOnce, Struct, frozen=True):
     """Waits for the value to be stored.
 
     Next: AddFilling | AddReleasing | done
@@ -277,7 +272,7 @@ class AddFilling(AsksOnce):
         lease = Lease(request.key, self.fill.grant)
         match event:
             case CellsFilled(now_s=now_s, results=(result,)) if result.is_accepted:
-                return request.end(Added(True), now_s, Stored(request.key))
+                return request.end(Added(True), now_s, Stored(request.key, version=lease.lease_id))
             case CellsFilled(now_s=now_s, results=(_,)) if self.is_unsure:
                 return request.end(Unknown(None), now_s, FillRefused(request.key))
             case CellsFilled(now_s=now_s, results=(_,)):
@@ -300,8 +295,7 @@ class AddFilling(AsksOnce):
                 assert_never(event)
 
 
-@attrs.frozen
-class AddReleasing(AsksStore):
+class AddReleasing(AsksStore, Struct, frozen=True):
     """Waits for the hold to be given back, of an operation that is interrupted, or refused.
 
     Next: AddReleasing | done

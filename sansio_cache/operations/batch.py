@@ -48,11 +48,6 @@ class Want(Struct, frozen=True):
     """Whether there is a value in the place of which it is loaded."""
     grant: bytes | None = None
 
-    def __hash__(self) -> int:  # but for the stale value, which may hold a list or a dict
-        return hash(
-            (self.place, self.variant_of, self.seen, self.mode, self.counted, self.refusals, self.grant)
-        )
-
     def tied(self, named: Versions) -> Versions:
         """What the entry must be tied to, with the tags that the caller has named."""
         return (*named, (VARIANT_OF, self.variant_of)) if self.variant_of else named
@@ -81,9 +76,6 @@ class Batch(Struct, frozen=True):
     """How long the first of the others' leases has left."""
     since_s: float = 0.0
     """When it began to wait, if it has."""
-
-    def __hash__(self) -> int:  # but for the values, which may hold a list or a dict
-        return hash((self.request, self.waiting, self.turns, self.left_ms, self.since_s))
 
     def name(self, want: Want) -> str:
         """The full key that was asked for."""

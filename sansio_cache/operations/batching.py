@@ -16,7 +16,7 @@ import math
 from collections.abc import Iterable
 from typing import Any, Final
 
-import attrs
+from msgspec import Struct
 
 from sansio_cache.backoff import draw_at
 from sansio_cache.cell import NO_GRANT, Cell, Kind
@@ -30,18 +30,20 @@ MOST_PARKED: Final = 2_000
 """How many keys of a partition may be parked; with more, no new entries are taken until some were tried."""
 
 
-@attrs.frozen
-class Piece:
+class Piece(Struct, frozen=True):
     """The writes of one key: the newest, which is applied, and those that it overtakes."""
 
     key: str
     token: int
-    value: Any = attrs.field(eq=False)
+    value: Any
     tags: tuple[str, ...] = ()
     older: tuple[int, ...] = ()
     """The tokens of those that it overtakes."""
     failed: int = 0
     """How often it has failed by itself."""
+
+    def __hash__(self) -> int:
+        return hash((self.key, self.token, self.tags, self.older, self.failed))  # the value may be a list
 
     def over(self, earlier: Piece) -> Piece:
         """The same with the writes that came before it."""
@@ -54,8 +56,7 @@ class Piece:
         return (*older, Verdict(self.token, self.key, reason, found))
 
 
-@attrs.frozen
-class Unit:
+class Unit(Struct, frozen=True):
     """Writes that the writer is given together."""
 
     pieces: tuple[Piece, ...]
@@ -82,8 +83,7 @@ class Unit:
         return evolve(self, pieces=self.pieces[:middle]), evolve(self, pieces=self.pieces[middle:])
 
 
-@attrs.frozen
-class Failing:
+class Failing(Struct, frozen=True):
     """What is done about a writer that fails."""
 
     deliveries: int | None
@@ -98,8 +98,7 @@ class Failing:
         return min(pause_s, self.longest_s) * (0.5 + draw_at(seed, attempts) / 2)
 
 
-@attrs.frozen
-class Holding:
+class Holding(Struct, frozen=True):
     """A partition whose lease a consumer has."""
 
     place: int

@@ -20,7 +20,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Protocol, assert_never
 
-import attrs
+from msgspec import Struct
 
 from sansio_cache.budget import Budget
 from sansio_cache.cell import Cell, Foreign
@@ -64,8 +64,7 @@ class LoadOrigin(Protocol):
         ...
 
 
-@attrs.frozen
-class LoadChecking(AsksStore):
+class LoadChecking(AsksStore, Struct, frozen=True):
     """Waits for the versions of tags that the caller has not named, and that the entry turned out to have.
 
     Next: LoadChecking | LoadReading | LoadSharing | LoadAcquiring | LoadComputing | done
@@ -133,8 +132,7 @@ class LoadManyOrigin(Protocol):
         ...
 
 
-@attrs.frozen
-class LoadManyChecking(AsksStore):
+class LoadManyChecking(AsksStore, Struct, frozen=True):
     """Waits for the versions of tags that entries turned out to have.
 
     Next: LoadManyChecking | LoadManyReading | LoadManyAcquiring | LoadManyComputing | done
@@ -142,7 +140,7 @@ class LoadManyChecking(AsksStore):
 
     reading: LoadManyOrigin
     cells: tuple[Cell | Foreign | None, ...]
-    verdicts: tuple[Verdict, ...] = attrs.field(hash=False)  # may hold a list or a dict
+    verdicts: tuple[Verdict, ...]
     named: Versions
     tags: tuple[str, ...]
     budget: Budget

@@ -26,7 +26,7 @@ from __future__ import annotations
 
 from typing import assert_never
 
-import attrs
+from msgspec import Struct
 
 from sansio_cache.budget import Budget
 from sansio_cache.commands import (
@@ -93,8 +93,7 @@ def consume(request: ConsumeRequest) -> Step:
     return Consumer(request).go_on(request.started_s)
 
 
-@attrs.frozen
-class Consumer(InHand):
+class Consumer(InHand, frozen=True):
     """What a consumer has in hand, and what it does next."""
 
     def go_on(self, now_s: float, *notices: Notice) -> Step:
@@ -165,8 +164,7 @@ class AsksForConsumer(AsksStore):
         return self.retry(event) or self.consumer.fail(event)
 
 
-@attrs.frozen
-class ConsumeAttending(AsksForConsumer):
+class ConsumeAttending(AsksForConsumer, Struct, frozen=True):
     """Waits to hear how many consumers there are.
 
     Next: ConsumeAttending | ConsumeLeasing | ConsumeResting | ConsumeRenewing | ConsumeReleasing | done
@@ -202,8 +200,7 @@ class ConsumeAttending(AsksForConsumer):
                 assert_never(event)
 
 
-@attrs.frozen
-class ConsumeRenewing(AsksForConsumer):
+class ConsumeRenewing(AsksForConsumer, Struct, frozen=True):
     """Waits for the leases to be renewed.
 
     Next: ConsumeRenewing | ConsumeLeasing | ConsumeResting | ConsumeReleasing | ConsumeTaking
@@ -237,8 +234,7 @@ class ConsumeRenewing(AsksForConsumer):
                 assert_never(event)
 
 
-@attrs.frozen
-class ConsumeLeasing(AsksStore):
+class ConsumeLeasing(AsksStore, Struct, frozen=True):
     """Waits for the lease of a partition.
 
     Next: ConsumeLeasing | ConsumeTaking | ConsumeResting | ConsumeReleasing | ConsumeAttending
@@ -277,8 +273,7 @@ class ConsumeLeasing(AsksStore):
                 assert_never(event)
 
 
-@attrs.frozen
-class ConsumeGivingBack(AsksForConsumer):
+class ConsumeGivingBack(AsksForConsumer, Struct, frozen=True):
     """Waits for the lease of a partition to be given back, of which another consumer has too few.
 
     Next: ConsumeGivingBack | ConsumeTaking | ConsumeResting | ConsumeReleasing | ConsumeAttending
@@ -307,8 +302,7 @@ class ConsumeGivingBack(AsksForConsumer):
                 assert_never(event)
 
 
-@attrs.frozen
-class ConsumeTaking(AsksForConsumer):
+class ConsumeTaking(AsksForConsumer, Struct, frozen=True):
     """Waits for the entries of a partition.
 
     Next: ConsumeTaking | ConsumeVoiding | ConsumeResting | ConsumeLeasing | ConsumeReleasing
@@ -359,8 +353,7 @@ class ConsumeTaking(AsksForConsumer):
         return consumer.go_on(now_s)
 
 
-@attrs.frozen
-class ConsumeApplying:
+class ConsumeApplying(Struct, frozen=True):
     """Waits for the user's writer, while the leases are renewed.
 
     Next: ConsumeApplying | ConsumeVoiding | ConsumeTaking | ConsumeReleasing | ConsumeAttending
@@ -443,8 +436,7 @@ def bury(
     return ConsumeVoiding(consumer, place, keys, verdicts, budget).ask(*notices)
 
 
-@attrs.frozen
-class ConsumeVoiding(AsksForConsumer):
+class ConsumeVoiding(AsksForConsumer, Struct, frozen=True):
     """Waits for the keys to be gone.
 
     Next: ConsumeVoiding | ConsumeSettling | ConsumeResting | ConsumeReleasing | ConsumeApplying
@@ -480,8 +472,7 @@ class ConsumeVoiding(AsksForConsumer):
                 assert_never(event)
 
 
-@attrs.frozen
-class ConsumeSettling(AsksForConsumer):
+class ConsumeSettling(AsksForConsumer, Struct, frozen=True):
     """Waits for entries to be out of their partition.
 
     Next: ConsumeSettling | ConsumeVoiding | ConsumeLeasing | ConsumeResting | ConsumeReleasing
@@ -522,8 +513,7 @@ class ConsumeSettling(AsksForConsumer):
                 assert_never(event)
 
 
-@attrs.frozen
-class ConsumeResting:
+class ConsumeResting(Struct, frozen=True):
     """Waits for time to pass, or to be told to end, while the leases are renewed.
 
     Next: ConsumeResting | ConsumeAttending | ConsumeLeaving | ConsumeTaking | ConsumeReleasing

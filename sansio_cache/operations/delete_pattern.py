@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from typing import assert_never
 
-import attrs
+from msgspec import Struct
 
 from sansio_cache.budget import Budget, StoreTimeouts
 from sansio_cache.commands import DeleteKeys, ScanKeys
@@ -49,8 +49,7 @@ from sansio_cache.step import (
 )
 
 
-@attrs.frozen
-class PatternRequest:
+class PatternRequest(Struct, frozen=True):
     """What is to be removed."""
 
     keys: KeyBuilder
@@ -68,8 +67,7 @@ class PatternRequest:
         return key.startswith(f"{self.keys.namespace}:") and not self.keys.is_internal(key)
 
 
-@attrs.frozen
-class Tally:
+class Tally(Struct, frozen=True):
     """How many keys have matched so far, and how many of them were removed."""
 
     matched: int = 0
@@ -116,8 +114,7 @@ def _break_off(request: PatternRequest, tally: Tally, failure: StoreFailed) -> S
     return _finish(request, tally, False, failure.now_s, *gave_up(failure))
 
 
-@attrs.frozen
-class PatternScanning(AsksStore):
+class PatternScanning(AsksStore, Struct, frozen=True):
     """Waits for a page of keys.
 
     Next: PatternScanning | PatternDeleting | done
@@ -158,8 +155,7 @@ class PatternScanning(AsksStore):
                 assert_never(event)
 
 
-@attrs.frozen
-class PatternDeleting(AsksStore):
+class PatternDeleting(AsksStore, Struct, frozen=True):
     """Waits for the keys of a page to be removed.
 
     Next: PatternDeleting | PatternScanning | done

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from typing import assert_never
 
-import attrs
+from msgspec import Struct
 
 from sansio_cache.backoff import pause_s
 from sansio_cache.budget import Budget, StoreTimeouts
@@ -81,8 +81,7 @@ from sansio_cache.step import (
 )
 
 
-@attrs.frozen
-class QueuedItem:
+class QueuedItem(Struct, frozen=True):
     """One write."""
 
     key: str
@@ -90,8 +89,7 @@ class QueuedItem:
     """The value, sealed as in a cell."""
 
 
-@attrs.frozen
-class EnqueueRequest:
+class EnqueueRequest(Struct, frozen=True):
     """What is to be written, all of it in one partition."""
 
     root: str
@@ -139,8 +137,7 @@ def enqueue(request: EnqueueRequest, *, skip: MissReason | None = None) -> Step:
     return EnqueueHolding(request, Left(request.items), request.timeouts.from_now(now_s)).ask()
 
 
-@attrs.frozen
-class Left:
+class Left(Struct, frozen=True):
     """How far the writes are."""
 
     items: tuple[QueuedItem, ...]
@@ -157,8 +154,7 @@ class Left:
         return Left(tuple(item for item, token in pairs if not token), (*self.done, *done), self.turn)
 
 
-@attrs.frozen
-class EnqueueHolding(AsksStore):
+class EnqueueHolding(AsksStore, Struct, frozen=True):
     """Waits for holds.
 
     Next: EnqueueHolding | EnqueueAppending | EnqueueReleasing | EnqueueRemoving | InvalidateDeleting | done
@@ -221,8 +217,7 @@ def _end(request: EnqueueRequest, left: Left, outcome: Outcome, now_s: float, *n
     return _remove(request, request.gone, partly, now_s, *notices)
 
 
-@attrs.frozen
-class EnqueueAppending(AsksOnce):
+class EnqueueAppending(AsksOnce, Struct, frozen=True):
     """Waits for the writes to be queued.
 
     Next: EnqueueAppending | EnqueueRemoving | EnqueueWaiting | InvalidateDeleting | done
@@ -292,8 +287,7 @@ class EnqueueAppending(AsksOnce):
         return Step(waiting, Sleep(pause_s(request.seed, left.turn, left_s)))
 
 
-@attrs.frozen
-class EnqueueWaiting:
+class EnqueueWaiting(Struct, frozen=True):
     """Sleeps, as the partition is full or another writes the same key.
 
     Next: EnqueueHolding | InvalidateDeleting | done
@@ -322,8 +316,7 @@ class EnqueueWaiting:
                 assert_never(event)
 
 
-@attrs.frozen
-class EnqueueRemoving(AsksStore):
+class EnqueueRemoving(AsksStore, Struct, frozen=True):
     """Waits for the keys to be gone: then the writes are acknowledged. What cannot be removed is pending.
 
     Next: EnqueueRemoving | done
@@ -362,8 +355,7 @@ class EnqueueRemoving(AsksStore):
         return self.request.end(outcome, now_s, *notices)
 
 
-@attrs.frozen
-class EnqueueReleasing(AsksStore):
+class EnqueueReleasing(AsksStore, Struct, frozen=True):
     """Waits for the holds to be given back, of a write that was interrupted before it was queued.
 
     Next: EnqueueReleasing | done
@@ -392,8 +384,7 @@ class EnqueueReleasing(AsksStore):
                 assert_never(event)
 
 
-@attrs.frozen
-class ReplayRequest:
+class ReplayRequest(Struct, frozen=True):
     """Which letter is to be queued anew."""
 
     root: str
@@ -415,8 +406,7 @@ def replay(request: ReplayRequest) -> Step:
     return EnqueueReplaying(request, request.timeouts.from_now(request.started_s)).ask()
 
 
-@attrs.frozen
-class EnqueueReplaying(AsksOnce):
+class EnqueueReplaying(AsksOnce, Struct, frozen=True):
     """Waits for a letter to be queued anew.
 
     Next: EnqueueReplaying | EnqueueRemoving | InvalidateDeleting | done

@@ -53,7 +53,7 @@ def to_be_judged(fills: tuple[Fill, ...], results: tuple[FillResult, ...]) -> tu
 def told(fills: tuple[Fill, ...], results: tuple[FillResult, ...]) -> tuple[Notice, ...]:
     """The notice of each fill on which the store has decided."""
     return tuple(
-        Stored(each.key, len(each.body)) if result.is_accepted else FillRefused(each.key)
+        Stored(each.key, len(each.body), each.grant) if result.is_accepted else FillRefused(each.key)
         for each, result in zip(fills, results, strict=True)
         if result is not FillResult.CHANGED and result is not FillResult.UNKNOWN
     )

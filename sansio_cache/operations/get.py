@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from typing import Any, Final, assert_never
 
-import attrs
 from msgspec import Struct
 
 from sansio_cache.budget import Budget, StoreTimeouts
@@ -171,8 +170,7 @@ class GetReading(AsksStore, Struct, frozen=True):
                 assert_never(verdict)
 
 
-@attrs.frozen
-class GetChecking(AsksStore):
+class GetChecking(AsksStore, Struct, frozen=True):
     """Waits for the versions of the tags that the entry turned out to have.
 
     Next: GetChecking | GetReading | done

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, assert_never
 
-import attrs
+from msgspec import Struct
 
 from sansio_cache.budget import Budget, StoreTimeouts
 from sansio_cache.cell import Cell, Foreign
@@ -54,8 +54,7 @@ from sansio_cache.step import (
 from sansio_cache.tags import Versions, known, tag_keys
 
 
-@attrs.frozen
-class ReadManyRequest:
+class ReadManyRequest(Struct, frozen=True):
     """What is asked for."""
 
     keys: tuple[str, ...]
@@ -123,8 +122,7 @@ def only_theirs(verdict: Unchecked, versions: Mapping[str, bytes]) -> Versions:
     return tuple((tag, versions[tag]) for tag in verdict.tags)
 
 
-@attrs.frozen
-class GetManyReading(AsksStore):
+class GetManyReading(AsksStore, Struct, frozen=True):
     """Waits for the cells.
 
     Next: GetManyReading | GetManyChecking | done
@@ -170,8 +168,7 @@ class GetManyReading(AsksStore):
                 assert_never(event)
 
 
-@attrs.frozen
-class GetManyChecking(AsksStore):
+class GetManyChecking(AsksStore, Struct, frozen=True):
     """Waits for the versions of the tags that the entries turned out to have.
 
     Next: GetManyChecking | done
@@ -179,7 +176,7 @@ class GetManyChecking(AsksStore):
 
     request: ReadManyRequest
     cells: tuple[Cell | Foreign | None, ...]
-    verdicts: tuple[Verdict, ...] = attrs.field(hash=False)  # may hold a list or a dict
+    verdicts: tuple[Verdict, ...]
     tags: tuple[str, ...]
     budget: Budget
 

@@ -33,7 +33,6 @@ from __future__ import annotations
 
 from typing import Final, assert_never
 
-import attrs
 from msgspec import Struct
 
 from sansio_cache.backoff import watching
@@ -436,9 +435,9 @@ class LoadAcquiring(AsksStore, Struct, frozen=True):
         """Act on the value that somebody has stored meanwhile."""
         request = self.request
         match verdict:
-            case Servable(value=value):
+            case Servable(value=value, cell=cell):
                 missed = self.finding.as_miss(request.name)
-                notices = (*missed, *self._waited(now_s), *request.done(now_s))
+                notices = (*missed, *self._waited(now_s, cell.filled_by), *request.done(now_s))
                 return ended(Value(value), *notices, load_id=self.load_id)
             case Unservable(reason=MissReason.SCHEMA) if not request.variant_of and isinstance(cell, Cell):
                 variant = request.variant_for(cell)
@@ -460,8 +459,8 @@ class LoadAcquiring(AsksStore, Struct, frozen=True):
             return _fail(self.request, self.load_id, self.finding, failure)
         return self._compute_without_lease(failure.now_s, *gave_up(failure))
 
-    def _waited(self, now_s: float) -> tuple[Waited, ...]:
-        return (Waited(self.request.name, now_s - self.since_s),) if self.turns else ()
+    def _waited(self, now_s: float, version: bytes = b"") -> tuple[Waited, ...]:
+        return (Waited(self.request.name, now_s - self.since_s, version),) if self.turns else ()
 
     def _compute_without_lease(self, now_s: float, *notices: Notice) -> Step:
         waited = self._waited(now_s)
@@ -481,8 +480,7 @@ class LoadAcquiring(AsksStore, Struct, frozen=True):
         return again.ask()
 
 
-@attrs.frozen
-class LoadWaiting:
+class LoadWaiting(Struct, frozen=True):
     """Sleeps, as another process loads, until it is told or has slept long enough.
 
     Next: LoadAcquiring | LoadComputing | done

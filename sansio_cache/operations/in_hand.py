@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any, Final, Self
 
-import attrs
+from msgspec import Struct
 
 from sansio_cache.budget import StoreTimeouts
 from sansio_cache.cell import NONCE_BYTES
@@ -20,8 +20,7 @@ _FOR_EVER_S: Final = 1e12
 _SHORTEST_REST_S: Final = 0.001
 
 
-@attrs.frozen
-class ConsumeRequest:
+class ConsumeRequest(Struct, frozen=True):
     """What is to be consumed, and how."""
 
     namespace_root: str
@@ -55,8 +54,7 @@ class ConsumeRequest:
         return Lease(lease_of(self.root(place)), self.member[:NONCE_BYTES])
 
 
-@attrs.frozen
-class InHand:
+class InHand(Struct, frozen=True):
     """What a consumer has in hand."""
 
     request: ConsumeRequest

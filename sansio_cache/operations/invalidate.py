@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from typing import assert_never
 
-import attrs
+from msgspec import Struct
 
 from sansio_cache.budget import Budget, StoreTimeouts
 from sansio_cache.commands import DeleteKeys, ExpireCells
@@ -54,8 +54,7 @@ from sansio_cache.step import (
 )
 
 
-@attrs.frozen
-class InvalidateRequest:
+class InvalidateRequest(Struct, frozen=True):
     """What is to be removed, or to be made stale."""
 
     operation: OperationName | None
@@ -122,8 +121,7 @@ def _without(keys: tuple[str, ...], left: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(key for key in keys if key not in those)
 
 
-@attrs.frozen
-class InvalidateDeleting(AsksStore):
+class InvalidateDeleting(AsksStore, Struct, frozen=True):
     """Waits for the keys of one chunk to be removed.
 
     Next: InvalidateDeleting | done

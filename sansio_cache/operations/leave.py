@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import assert_never
 
-import attrs
+from msgspec import Struct
 
 from sansio_cache.budget import Budget
 from sansio_cache.commands import AttendQueue, ReleaseLeases
@@ -37,8 +37,7 @@ from sansio_cache.step import (
 )
 
 
-@attrs.frozen
-class ConsumeLeaving(AsksStore):
+class ConsumeLeaving(AsksStore, Struct, frozen=True):
     """Waits for the others to know that this consumer goes.
 
     Next: ConsumeLeaving | ConsumeReleasing | done
@@ -82,8 +81,7 @@ def release(
     return ConsumeReleasing(request, places, outcome, request.timeouts.from_now(now_s)).ask(*notices)
 
 
-@attrs.frozen
-class ConsumeReleasing(AsksStore):
+class ConsumeReleasing(AsksStore, Struct, frozen=True):
     """Waits for the leases to be given back. Where that fails they lapse.
 
     Next: ConsumeReleasing | done

@@ -27,7 +27,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import assert_never
 
-import attrs
+from msgspec import Struct
 from msgspec.structs import replace
 
 from sansio_cache.backoff import watching
@@ -152,8 +152,7 @@ def load_many(request: LoadManyRequest, *, skip: MissReason | None = None) -> St
     return load(batch, counted, (), now_s, *missed)
 
 
-@attrs.frozen
-class LoadManyReading(AsksStore):
+class LoadManyReading(AsksStore, Struct, frozen=True):
     """Waits for the cells of some keys.
 
     Next: LoadManyReading | LoadManyChecking | LoadManyAcquiring | LoadManyComputing | done
@@ -242,8 +241,7 @@ def acquire(acquisition: Acquisition, now_s: float, *notices: Notice) -> Step:
     return LoadManyAcquiring(rest, chunk, budget).ask(*notices)
 
 
-@attrs.frozen
-class LoadManyAcquiring(AsksStore):
+class LoadManyAcquiring(AsksStore, Struct, frozen=True):
     """Waits for the leases of one chunk.
 
     Next: LoadManyAcquiring | LoadManyComputing | LoadManyWaiting | LoadManyReleasing | done
@@ -324,8 +322,7 @@ def load(batch: Batch, wants: Wants, versions: Versions, now_s: float, *notices:
     return Step(state, command, notices=(*notices, *waited), load_id=request.each.random_bytes)
 
 
-@attrs.frozen
-class LoadManyComputing:
+class LoadManyComputing(Struct, frozen=True):
     """Waits for the user's loader.
 
     Next: LoadManyFilling | LoadManyReleasing | LoadManyWaiting | LoadManyComputing | done
@@ -377,8 +374,7 @@ def fill(fills: Fills, now_s: float, *notices: Notice) -> Step:
     return LoadManyFilling(rest, chunk, request.each.budget(now_s)).ask(*notices)
 
 
-@attrs.frozen
-class LoadManyFilling(AsksStore):
+class LoadManyFilling(AsksStore, Struct, frozen=True):
     """Waits for the store to take the values of one chunk.
 
     Next: LoadManyFilling | LoadManyReleasing | LoadManyWaiting | LoadManyComputing | done
@@ -451,8 +447,7 @@ def _over(batch: Batch, outcome: Outcome | None, now_s: float, *notices: Notice)
     return batch.end(outcome, now_s, *notices)
 
 
-@attrs.frozen
-class LoadManyReleasing(AsksStore):
+class LoadManyReleasing(AsksStore, Struct, frozen=True):
     """Waits for the store to take leases back. Best effort: what cannot be given back lapses (L3).
 
     Before that, for values to be gone that were to be replaced by such with nothing left to live.
@@ -462,7 +457,7 @@ class LoadManyReleasing(AsksStore):
 
     batch: Batch
     leases: tuple[Lease, ...]
-    outcome: Outcome | None = attrs.field(hash=False)  # may hold a list or a dict
+    outcome: Outcome | None
     budget: Budget
     gone: tuple[str, ...] = ()
 
@@ -495,8 +490,7 @@ class LoadManyReleasing(AsksStore):
                 assert_never(event)
 
 
-@attrs.frozen
-class LoadManyWaiting:
+class LoadManyWaiting(Struct, frozen=True):
     """Sleeps, as others load, until it is told or has slept long enough; then reads again.
 
     Next: LoadManyReading | LoadManyComputing | done

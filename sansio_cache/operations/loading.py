@@ -22,7 +22,6 @@ from __future__ import annotations
 
 from typing import Any, Final, assert_never
 
-import attrs
 from msgspec import Struct
 
 from sansio_cache.backoff import draw_at
@@ -276,11 +275,6 @@ class Finding(Struct, frozen=True):
         """Whether a value is there that is being replaced."""
         return self.stale is not None or self.previous is not None
 
-    def __hash__(self) -> int:
-        return hash(
-            (self.seen, self.mode, self.storable, self.counted)
-        )  # the others may hold a list or a dict
-
     def as_miss(self, key: str) -> tuple[Notice, ...]:
         """The notice of a request that was not answered from the store, unless it was counted (B3)."""
         return () if self.counted else (Missed(key, MissReason.EXPIRED),)
@@ -403,10 +397,6 @@ class LoadFilling(AsksStore, Struct, frozen=True):
     outcome: Loaded
     budget: Budget
 
-    def __hash__(self) -> int:
-        # The outcome may hold a list or a dict; what it comes to is in the fill.
-        return hash((self.request, self.load_id, self.fill, self.versions, self.budget))
-
     def ask(self, *notices: Notice) -> Step:
         """The step that waits in this state."""
         tags = self.request.tag_keys if self.request.tags else ()
@@ -431,7 +421,7 @@ class LoadFilling(AsksStore, Struct, frozen=True):
                 if versions or request.tags:
                     holds = holds and request.versions(versions) == self.versions
                 outcome = Loaded(self.outcome.value, self.outcome.payload, accepted=holds)
-                return self._end(outcome, now_s, Stored(name, len(self.fill.body)))
+                return self._end(outcome, now_s, Stored(name, len(self.fill.body), self.fill.grant))
             case CellsFilled():
                 raise unexpected(self, event)
             case StoreFailed(now_s=now_s, kind=kind):
@@ -466,8 +456,7 @@ def remove(
     return LoadRemoving(request, load_id, outcome, request.budget(now_s)).ask(*notices)
 
 
-@attrs.frozen
-class LoadRemoving(AsksStore):
+class LoadRemoving(AsksStore, Struct, frozen=True):
     """Waits for a value to be gone that was to be replaced by one with nothing left to live.
 
     Next: LoadRemoving | done
@@ -475,7 +464,7 @@ class LoadRemoving(AsksStore):
 
     request: LoadRequest
     load_id: int | None
-    outcome: Outcome = attrs.field(hash=False)  # may hold a list or a dict
+    outcome: Outcome
     budget: Budget
 
     def ask(self, *notices: Notice) -> Step:
@@ -519,8 +508,7 @@ def release(
     return LoadReleasing(request, load_id, lease, outcome, budget, rest_s).ask(*notices)
 
 
-@attrs.frozen
-class LoadReleasing(AsksStore):
+class LoadReleasing(AsksStore, Struct, frozen=True):
     """Waits for the store to take the lease back; then the operation ends as `outcome` says.
 
     Best effort: a lease that cannot be given back lapses by itself (L3).
@@ -531,7 +519,7 @@ class LoadReleasing(AsksStore):
     request: LoadRequest
     load_id: int | None
     lease: Lease
-    outcome: Outcome = attrs.field(hash=False)  # may hold a list or a dict
+    outcome: Outcome
     budget: Budget
     rest_s: float = 0.0
 

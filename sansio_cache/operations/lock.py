@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from typing import assert_never
 
-import attrs
+from msgspec import Struct
 
 from sansio_cache.backoff import watching
 from sansio_cache.budget import Budget, StoreTimeouts
@@ -57,8 +57,7 @@ from sansio_cache.step import (
 )
 
 
-@attrs.frozen
-class LockRequest:
+class LockRequest(Struct, frozen=True):
     """Which lock is to be taken."""
 
     key: str
@@ -97,8 +96,7 @@ def free(lock: Lease, timeouts: StoreTimeouts, now_s: float) -> Step:
     return LockFreeing(lock, Completed(), timeouts.from_now(now_s)).ask()
 
 
-@attrs.frozen
-class LockTaking(AsksStore):
+class LockTaking(AsksStore, Struct, frozen=True):
     """Waits for the lock.
 
     Next: LockTaking | LockWaiting | LockFreeing | done
@@ -145,8 +143,7 @@ class LockTaking(AsksStore):
                 assert_never(event)
 
 
-@attrs.frozen
-class LockWaiting:
+class LockWaiting(Struct, frozen=True):
     """Sleeps, as another holds the lock, until it is told or has slept long enough.
 
     Next: LockTaking | done
@@ -174,8 +171,7 @@ class LockWaiting:
                 assert_never(event)
 
 
-@attrs.frozen
-class LockRenewing:
+class LockRenewing(Struct, frozen=True):
     """Waits for the store to extend the lease. Where it fails, it is asked again after the next pause.
 
     Next: done
@@ -203,8 +199,7 @@ class LockRenewing:
                 assert_never(event)
 
 
-@attrs.frozen
-class LockFreeing(AsksStore):
+class LockFreeing(AsksStore, Struct, frozen=True):
     """Waits for the lock to be given back. Where that fails its lease lapses.
 
     Next: LockFreeing | done

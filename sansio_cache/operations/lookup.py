@@ -4,6 +4,7 @@
        | an entry with tags           --> LookChecking --TagsRead--> the same
        | an entry of another version  --> LookInspecting its variant
     LookTouching --CellTouched--> LookTouching (the entry that a variant is tied to) ... --> done
+       ^ LookInspecting, for `touch`, where another has changed the value in between
 
 One who wants no value is told of an entry of any type. What is looked up counts as a request: a fresh value,
 and the answer that there is nothing, are hits. A stale value is shown, and counts as a miss.
@@ -15,9 +16,9 @@ before that; without them it would be a miss.
 
 from __future__ import annotations
 
-from typing import Any, assert_never
+from typing import Any, Final, assert_never
 
-import attrs
+from msgspec import Struct
 
 from sansio_cache.budget import Budget, StoreTimeouts
 from sansio_cache.cell import Cell
@@ -66,9 +67,10 @@ from sansio_cache.step import (
 )
 from sansio_cache.tags import TAG_MARKER, VARIANT_OF, Versions, known, tag_keys
 
+MOST_LOOKS: Final = 10
 
-@attrs.frozen
-class Longer:
+
+class Longer(Struct, frozen=True):
     """How much longer an entry is to live."""
 
     ttl_ms: int
@@ -79,8 +81,7 @@ class Longer:
     """8 random bytes."""
 
 
-@attrs.frozen
-class LookRequest:
+class LookRequest(Struct, frozen=True):
     """What is to be looked at."""
 
     key: str
@@ -98,6 +99,8 @@ class LookRequest:
     """How much longer it is to live where it is fresh."""
     signer: Signer | None = None
     """What verifies entries, where they are signed and no value is wanted."""
+    looks: int = MOST_LOOKS
+    """How often a touch may look: between its look and its touch others may have changed the value."""
 
     @property
     def is_signed(self) -> bool:
@@ -124,8 +127,7 @@ def look(request: LookRequest, *, skip: MissReason | None = None) -> Step:
     return LookInspecting(request, request.timeouts.from_now(request.started_s)).ask()
 
 
-@attrs.frozen
-class LookInspecting(AsksStore):
+class LookInspecting(AsksStore, Struct, frozen=True):
     """Waits for the cell, or for the variant of another program version's entry.
 
     Next: LookInspecting | LookChecking | LookTouching | done
@@ -243,8 +245,7 @@ def _as_written(name: str) -> str:
     return name[len(TAG_MARKER) :] if name.startswith(TAG_MARKER) else TagName(name)
 
 
-@attrs.frozen
-class LookChecking(AsksStore):
+class LookChecking(AsksStore, Struct, frozen=True):
     """Waits for the versions of the tags that the entry turned out to have.
 
     Next: LookChecking | LookTouching | done
@@ -282,11 +283,10 @@ class LookChecking(AsksStore):
                 assert_never(event)
 
 
-@attrs.frozen
-class LookTouching(AsksStore):
+class LookTouching(AsksStore, Struct, frozen=True):
     """Waits for the entry to live longer; for a variant, also for the entry that it is tied to.
 
-    Next: LookTouching | done
+    Next: LookTouching | LookInspecting | done
     """
 
     request: LookRequest
@@ -297,6 +297,11 @@ class LookTouching(AsksStore):
     tags: tuple[str, ...]
     """Their tags, by the names that cells have for them."""
     budget: Budget
+
+    @property
+    def is_about_touching(self) -> bool:
+        """Whether the caller asks for that alone. Who reads has a value, whatever others make of it."""
+        return self.request.operation is OperationName.TOUCH
 
     def ask(self, *notices: Notice) -> Step:
         """The step that waits in this state."""
@@ -317,6 +322,9 @@ class LookTouching(AsksStore):
                 return evolve(self, cells=self.cells[1:], budget=request.timeouts.from_now(now_s)).ask()
             case CellTouched(now_s=now_s, touched=True):
                 return request.end(Looked(self.lookup, True), now_s, hit, Touched(request.key))
+            case CellTouched(now_s=now_s) if self.is_about_touching and request.looks > 1:
+                again = evolve(request, looks=request.looks - 1)
+                return LookInspecting(again, request.timeouts.from_now(now_s)).ask()
             case CellTouched(now_s=now_s):
                 return request.end(Looked(self.lookup), now_s, hit)
             case StoreFailed(now_s=now_s):

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from typing import assert_never
 
-import attrs
+from msgspec import Struct
 
 from sansio_cache.budget import Budget, StoreTimeouts
 from sansio_cache.commands import Capture, Fill, FillCells, HoldCells, Lease, Renewal
@@ -43,8 +43,7 @@ from sansio_cache.step import AsksStore, ManyHeld, Step, ended, evolve, gave_up,
 from sansio_cache.tags import Versions, tag_keys
 
 
-@attrs.frozen
-class MutateRequest:
+class MutateRequest(Struct, frozen=True):
     """How a mutation begins."""
 
     keys: tuple[str, ...]
@@ -64,8 +63,7 @@ class MutateRequest:
     """How long these versions are kept at least."""
 
 
-@attrs.frozen
-class EndRequest:
+class EndRequest(Struct, frozen=True):
     """How a mutation ends."""
 
     keys: tuple[str, ...]
@@ -127,8 +125,7 @@ def _remove(
     return evolve(step, notices=(*notices, *step.notices))
 
 
-@attrs.frozen
-class MutateHolding(AsksStore):
+class MutateHolding(AsksStore, Struct, frozen=True):
     """Waits for the holds.
 
     Next: MutateHolding | InvalidateDeleting | done
@@ -174,8 +171,7 @@ class MutateHolding(AsksStore):
                 assert_never(event)
 
 
-@attrs.frozen
-class MutateFilling(AsksStore):
+class MutateFilling(AsksStore, Struct, frozen=True):
     """Waits for the values of a mutation to be stored.
 
     Next: MutateFilling | InvalidateDeleting | done

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from typing import Final, assert_never
 
-import attrs
+from msgspec import Struct
 
 from sansio_cache.budget import Budget, StoreTimeouts
 from sansio_cache.commands import DropLetters, MeasureQueue, PeekEntries, ReadLetters
@@ -56,8 +56,7 @@ def ask(question: Question, timeouts: StoreTimeouts, now_s: float) -> Step:
     return QueueAsking(question, timeouts.from_now(now_s)).ask()
 
 
-@attrs.frozen
-class QueueAsking(AsksStore):
+class QueueAsking(AsksStore, Struct, frozen=True):
     """Waits for the answer to a question.
 
     Next: QueueAsking | done
@@ -85,8 +84,7 @@ class QueueAsking(AsksStore):
                 raise unexpected(self, event)
 
 
-@attrs.frozen
-class AgreeRequest:
+class AgreeRequest(Struct, frozen=True):
     """How many partitions a queue is to have."""
 
     namespace_root: str
@@ -103,8 +101,7 @@ def agree(request: AgreeRequest) -> Step:
     return AgreeMeasuring(request, 0, request.partitions, budget).ask()
 
 
-@attrs.frozen
-class AgreeMeasuring(AsksStore):
+class AgreeMeasuring(AsksStore, Struct, frozen=True):
     """Waits to hear of one partition.
 
     Next: AgreeMeasuring | done

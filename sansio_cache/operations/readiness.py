@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from typing import Final, assert_never
 
-import attrs
+from msgspec import Struct
 
 from sansio_cache.commands import Ping, Sleep
 from sansio_cache.events import (
@@ -30,7 +30,7 @@ from sansio_cache.events import (
     Woke,
 )
 from sansio_cache.notices import StoreAnswered
-from sansio_cache.step import Abandoned, Completed, Step, ended, unavailable, unexpected
+from sansio_cache.step import Abandoned, Completed, Step, ended, evolve, unavailable, unexpected
 
 PROBE_S: Final = 1.0
 """How long one probe may take."""
@@ -39,8 +39,7 @@ LONGEST_PAUSE_S: Final = 2.0
 _SHORTEST_PROBE_S: Final = 0.001
 
 
-@attrs.frozen
-class ReadinessPinging:
+class ReadinessPinging(Struct, frozen=True):
     """Waits to hear whether the store serves.
 
     Next: ReadinessPausing | done
@@ -77,11 +76,10 @@ class ReadinessPinging:
             # The time may have ended in the middle of a try, which then knows nothing better.
             return ended(unavailable(met or failure))
         pause_s = min(self.pause_s, left_s - FIRST_PAUSE_S)
-        return Step(ReadinessPausing(attrs.evolve(self, met=met)), Sleep(pause_s))
+        return Step(ReadinessPausing(evolve(self, met=met)), Sleep(pause_s))
 
 
-@attrs.frozen
-class ReadinessPausing:
+class ReadinessPausing(Struct, frozen=True):
     """Lets some time pass before the store is asked again.
 
     Next: ReadinessPinging | done
@@ -96,7 +94,7 @@ class ReadinessPausing:
         match event:
             case Woke(now_s=now_s):
                 longer_s = min(2 * self.pinging.pause_s, LONGEST_PAUSE_S)
-                return attrs.evolve(self.pinging, pause_s=longer_s).ask(now_s)
+                return evolve(self.pinging, pause_s=longer_s).ask(now_s)
             case Interrupted():
                 return ended(Abandoned())
             case _:

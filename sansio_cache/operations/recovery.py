@@ -19,7 +19,7 @@ from __future__ import annotations
 import math
 from typing import Final, assert_never
 
-import attrs
+from msgspec import Struct
 
 from sansio_cache.budget import StoreTimeouts
 from sansio_cache.commands import DeleteKeys, Ping, Sleep
@@ -48,8 +48,7 @@ _OF_ONE_KEY: Final = frozenset({FailureKind.PERMISSION, FailureKind.OTHER})
 """Refusals that may concern one key and not the next."""
 
 
-@attrs.frozen
-class RecoveryRequest:
+class RecoveryRequest(Struct, frozen=True):
     """What is to be asked, and told."""
 
     part: str
@@ -95,8 +94,7 @@ def rest(pause_s: float) -> Step:
     return Step(RecoveryResting(), Sleep(pause_s))
 
 
-@attrs.frozen
-class RecoveryResting:
+class RecoveryResting(Struct, frozen=True):
     """Lets some time pass before somebody looks whether something is due.
 
     Next: done
@@ -109,8 +107,7 @@ class RecoveryResting:
         return ended(Abandoned() if isinstance(event, Interrupted) else Completed())
 
 
-@attrs.frozen
-class RecoveryPausing:
+class RecoveryPausing(Struct, frozen=True):
     """Lets some time pass before the store is asked.
 
     Next: RecoveryPinging | done
@@ -132,8 +129,7 @@ class RecoveryPausing:
                 assert_never(event)
 
 
-@attrs.frozen
-class RecoveryPinging:
+class RecoveryPinging(Struct, frozen=True):
     """Waits to hear whether the store serves.
 
     Next: RecoveryDeleting | done
@@ -159,8 +155,7 @@ class RecoveryPinging:
                 assert_never(event)
 
 
-@attrs.frozen
-class RecoveryDeleting:
+class RecoveryDeleting(Struct, frozen=True):
     """Waits for the keys of pending invalidations to be removed.
 
     Next: RecoveryDeleting | done

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from typing import assert_never
 
-import attrs
+from msgspec import Struct
 
 from sansio_cache.budget import Budget
 from sansio_cache.cell import Cell
@@ -56,15 +56,14 @@ def refresh(request: LoadRequest, found: Servable, now_s: float) -> Step:
     return Step(state, ShareLoad(request.key, schema, None, 0.0, now_s=now_s))
 
 
-@attrs.frozen
-class RefreshSharing:
+class RefreshSharing(Struct, frozen=True):
     """Waits to hear whether this process refreshes the key already.
 
     Next: RefreshAcquiring | done
     """
 
     request: LoadRequest
-    found: Servable = attrs.field(hash=False)  # may hold a list or a dict
+    found: Servable
 
     def receive(self, event: Event) -> Step:
         """Ask for the lease, or leave it to whoever is at it."""
@@ -82,8 +81,7 @@ class RefreshSharing:
                 assert_never(event)
 
 
-@attrs.frozen
-class RefreshAcquiring(AsksStore):
+class RefreshAcquiring(AsksStore, Struct, frozen=True):
     """Waits for the lease; the value stays readable.
 
     Next: RefreshAcquiring | LoadComputing | LoadReleasing | done
@@ -91,7 +89,7 @@ class RefreshAcquiring(AsksStore):
 
     request: LoadRequest
     load_id: int
-    found: Servable = attrs.field(hash=False)  # may hold a list or a dict
+    found: Servable
     budget: Budget
 
     def ask(self, *notices: Notice) -> Step:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from typing import assert_never
 
-import attrs
+from msgspec import Struct
 
 from sansio_cache.commands import Renewal, RenewLeases, Sleep
 from sansio_cache.events import (
@@ -46,8 +46,7 @@ def unrenewed_hold_ms(renewal: Renewal | None, longest_s: float, now_s: float) -
     return unrenewed_ms(renewal.lease_ms, longest_s - (renewal.until_s - now_s))
 
 
-@attrs.frozen
-class RenewalPausing:
+class RenewalPausing(Struct, frozen=True):
     """Lets a third of the lease pass.
 
     Next: RenewalRenewing | done
@@ -76,8 +75,7 @@ class RenewalPausing:
                 assert_never(event)
 
 
-@attrs.frozen
-class RenewalRenewing:
+class RenewalRenewing(Struct, frozen=True):
     """Waits for the store to extend the leases.
 
     Next: RenewalPausing | done

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import assert_never
 
-import attrs
+from msgspec import Struct
 
 from sansio_cache.budget import Budget
 from sansio_cache.commands import ReadCells, ReadTags, ScanKeys
@@ -79,8 +79,7 @@ def _fail(request: PatternRequest, failure: StoreFailed) -> Step:
     return ended(unavailable(failure), *gave_up(failure), over)
 
 
-@attrs.frozen
-class ScanPaging(AsksStore):
+class ScanPaging(AsksStore, Struct, frozen=True):
     """Waits for a page of keys.
 
     Next: ScanPaging | ScanReading | done
@@ -120,8 +119,7 @@ class ScanPaging(AsksStore):
                 assert_never(event)
 
 
-@attrs.frozen
-class ScanReading(AsksStore):
+class ScanReading(AsksStore, Struct, frozen=True):
     """Waits for the cells of a page.
 
     Next: ScanReading | ScanChecking | done
@@ -169,8 +167,7 @@ class ScanReading(AsksStore):
                 assert_never(event)
 
 
-@attrs.frozen
-class ScanChecking(AsksStore):
+class ScanChecking(AsksStore, Struct, frozen=True):
     """Waits for the versions of the tags of a page.
 
     Next: ScanChecking | done

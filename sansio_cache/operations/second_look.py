@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import assert_never
 
-import attrs
+from msgspec import Struct
 
 from sansio_cache.commands import ReadCell
 from sansio_cache.entry import stored_for_another
@@ -21,8 +21,7 @@ from sansio_cache.notices import EntryForeign, RepliesCrossed, StoreErrored
 from sansio_cache.step import Abandoned, Completed, Step, ended, unexpected
 
 
-@attrs.frozen
-class Doubt:
+class Doubt(Struct, frozen=True):
     """An entry of another key, as it was found under this one."""
 
     key: str
@@ -35,8 +34,7 @@ def look_again(doubt: Doubt, timeout_s: float) -> Step:
     return Step(SecondLooking(doubt), ReadCell(doubt.key, timeout_s))
 
 
-@attrs.frozen
-class SecondLooking:
+class SecondLooking(Struct, frozen=True):
     """Waits for the cell, on a fresh connection.
 
     Next: done

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from typing import Any, assert_never
 
-import attrs
+from msgspec import Struct
 
 from sansio_cache.budget import Budget, StoreTimeouts
 from sansio_cache.cell import Kind
@@ -46,8 +46,7 @@ from sansio_cache.step import AsksStore, ManyStored, Step, ended, evolve, gave_u
 from sansio_cache.tags import Versions, tag_keys
 
 
-@attrs.frozen
-class Item:
+class Item(Struct, frozen=True):
     """One value to store."""
 
     key: str
@@ -68,8 +67,7 @@ class Item:
         return Fill(self.key, grant, self.hard_ttl_ms, self.soft_ttl_ms, body, Kind.HOLD, hold_ms)
 
 
-@attrs.frozen
-class SetRequest:
+class SetRequest(Struct, frozen=True):
     """What is to be stored."""
 
     operation: OperationName
@@ -136,13 +134,19 @@ def untried(keys: tuple[str, ...]) -> tuple[InvalidationFailed, ...]:
     return (InvalidationFailed(keys, was_tried=False),) if keys else ()
 
 
+def _stored(done: tuple[FillResult, ...]) -> tuple[FillResult | None, ...]:
+    """What became of each value; None where the store could not be asked."""
+    if FillResult.UNKNOWN not in done:
+        return done
+    return tuple(None if each is FillResult.UNKNOWN else each for each in done)
+
+
 def _void(request: SetRequest, done: tuple[FillResult, ...], now_s: float) -> Step:
     keys = tuple(item.key for item in request.items[len(done) :])
     return void(keys, request.timeouts, now_s)
 
 
-@attrs.frozen
-class SetHolding(AsksStore):
+class SetHolding(AsksStore, Struct, frozen=True):
     """Waits for the holds of one chunk.
 
     Next: SetHolding | SetFilling | InvalidateDeleting | done
@@ -171,11 +175,13 @@ class SetHolding(AsksStore):
             case HoldsTaken(now_s=now_s, grants=grants, versions=versions) if len(grants) == len(
                 self.items
             ) and len(versions) == len(self.request.tags):
-                if again := self.retry_parts(event.failures):
-                    return again
-                # What could not be held may still have its old value.
-                missed = tuple(self.items[place].key for place in event.missed)
-                notices = (*went_without(event.failures), *untried(missed))
+                notices: tuple[Notice, ...] = ()
+                if event.failures:
+                    if again := self.retry_parts(event.failures):
+                        return again
+                    # What could not be held may still have its old value.
+                    missed = tuple(self.items[place].key for place in event.missed)
+                    notices = (*went_without(event.failures), *untried(missed))
                 tied = self.tied or tuple(zip(self.request.tags, versions, strict=True))
                 pairs = zip(self.items, grants, strict=True)
                 hold_ms = self.request.hold_ms
@@ -192,8 +198,7 @@ class SetHolding(AsksStore):
                 assert_never(event)
 
 
-@attrs.frozen
-class SetFilling(AsksStore):
+class SetFilling(AsksStore, Struct, frozen=True):
     """Waits for the values of one chunk to be stored.
 
     Next: SetFilling | SetHolding | InvalidateDeleting | done
@@ -219,27 +224,21 @@ class SetFilling(AsksStore):
         request = self.request
         match event:
             case CellsFilled(now_s=now_s, results=results) if len(results) == len(self.fills):
-                if again := self.retry_parts(event.failures):
-                    return again
-                pairs = zip(self.fills, results, strict=True)
-                unknown = tuple(fill.key for fill, result in pairs if result is FillResult.UNKNOWN)
-                without = (*went_without(event.failures), *untried(unknown))
-                notices = (*without, *told(self.fills, results))
+                notices = told(self.fills, results)
+                if event.failures:
+                    if again := self.retry_parts(event.failures):
+                        return again
+                    pairs = zip(self.fills, results, strict=True)
+                    unknown = tuple(fill.key for fill, result in pairs if result is FillResult.UNKNOWN)
+                    notices = (*went_without(event.failures), *untried(unknown), *notices)
                 if FillResult.CHANGED in results:
                     fills, budget = to_be_judged(self.fills, results), self.budget.at(now_s)
                     return evolve(self, fills=fills, budget=budget, compared=results).ask(*notices)
-                judged = iter(results)
-                compared = self.compared or results
-                changed = FillResult.CHANGED
-                done = (
-                    *self.done,
-                    *(next(judged) if each is changed else each for each in compared),
-                )
+                done = (*self.done, *self._judged(results))
                 if len(done) < len(request.items):
                     return _hold_next(request, done, self.tied, now_s, *notices)
                 over = Ended(request.operation, now_s - request.started_s)
-                stored = tuple(None if each is FillResult.UNKNOWN else each for each in done)
-                return ended(ManyStored(stored), *notices, over)
+                return ended(ManyStored(_stored(done)), *notices, over)
             case CellsFilled():
                 raise unexpected(self, event)
             case StoreFailed():
@@ -248,3 +247,10 @@ class SetFilling(AsksStore):
                 return _void(request, self.done, now_s)
             case _:
                 assert_never(event)
+
+    def _judged(self, results: tuple[FillResult, ...]) -> tuple[FillResult, ...]:
+        """What became of each fill: where the store was asked twice, what it has judged."""
+        if not self.compared:
+            return results
+        judged = iter(results)
+        return tuple(next(judged) if each is FillResult.CHANGED else each for each in self.compared)

@@ -23,7 +23,7 @@ from __future__ import annotations
 
 from typing import assert_never
 
-import attrs
+from msgspec import Struct
 
 from sansio_cache.budget import Budget, StoreTimeouts
 from sansio_cache.cell import Cell, Kind, make_grant
@@ -65,8 +65,7 @@ from sansio_cache.step import (
 )
 
 
-@attrs.frozen
-class SwapRequest:
+class SwapRequest(Struct, frozen=True):
     """What is to be replaced, and by what."""
 
     item: Item
@@ -120,8 +119,7 @@ def swap(request: SwapRequest, *, skip: MissReason | None = None) -> Step:
     return ended(Refused(skip), over)
 
 
-@attrs.frozen
-class SwapLooking(AsksStore):
+class SwapLooking(AsksStore, Struct, frozen=True):
     """Waits for the entry that is to be replaced, as the signature of the new one covers its tags.
 
     Next: SwapLooking | SwapSwapping | done
@@ -159,8 +157,7 @@ class SwapLooking(AsksStore):
                 assert_never(event)
 
 
-@attrs.frozen
-class SwapSwapping(AsksOnce):
+class SwapSwapping(AsksOnce, Struct, frozen=True):
     """Waits for the value to be replaced.
 
     Next: SwapSwapping | InvalidateDeleting | done
@@ -187,7 +184,7 @@ class SwapSwapping(AsksOnce):
             case CellSwapped(now_s=now_s, version=None):
                 return request.end(Swapped(None), now_s, SwapRefused(request.key))
             case CellSwapped(now_s=now_s, version=version):
-                return request.end(Swapped(version), now_s, Stored(request.key))
+                return request.end(Swapped(version), now_s, Stored(request.key, version=version or b""))
             case StoreFailed(now_s=now_s):
                 failed = InvalidationFailed((request.key,), was_tried=False)
                 outcome = self.unknown(event)

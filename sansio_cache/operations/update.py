@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from typing import Any, assert_never
 
-import attrs
+from msgspec import Struct
 
 from sansio_cache.backoff import contended_pause_s
 from sansio_cache.budget import Budget, StoreTimeouts
@@ -60,8 +60,7 @@ from sansio_cache.step import (
 )
 
 
-@attrs.frozen
-class UpdateRequest:
+class UpdateRequest(Struct, frozen=True):
     """What is to be changed, and how."""
 
     key: str
@@ -121,8 +120,7 @@ def _begin(request: UpdateRequest, turn: int, now_s: float, *notices: Notice) ->
     return Step(UpdateLooking(request, turn, state), step.command, notices=notices)
 
 
-@attrs.frozen
-class UpdateLooking:
+class UpdateLooking(Struct, frozen=True):
     """Looks at the value, as `lookup` does.
 
     Next: UpdateLooking | UpdateComputing | UpdateSwapping | done
@@ -162,8 +160,7 @@ class UpdateLooking:
         return self.request.end(outcome, now_s, *notices)
 
 
-@attrs.frozen
-class UpdateComputing:
+class UpdateComputing(Struct, frozen=True):
     """Waits for the function of the caller's.
 
     Next: UpdateSwapping | done
@@ -207,8 +204,7 @@ class UpdateComputing:
         return UpdateSwapping(request, self.turn, swap, Updated(encoded.value), budget).ask(*notices)
 
 
-@attrs.frozen
-class UpdateSwapping(AsksOnce):
+class UpdateSwapping(AsksOnce, Struct, frozen=True):
     """Waits for the value to be replaced.
 
     Next: UpdateSwapping | UpdatePausing | done
@@ -217,7 +213,7 @@ class UpdateSwapping(AsksOnce):
     request: UpdateRequest
     turn: int
     swap: SwapRequest
-    outcome: Updated = attrs.field(hash=False)
+    outcome: Updated
     budget: Budget
     is_unsure: bool = False
     """Whether an attempt was made of which nobody knows what came of it."""
@@ -241,8 +237,8 @@ class UpdateSwapping(AsksOnce):
                     return request.end(TookTooLong(now_s - request.started_s), now_s, refused)
                 pause = min(contended_pause_s(request.seed, self.turn), left_s)
                 return Step(UpdatePausing(request, self.turn), Sleep(pause), notices=(refused,))
-            case CellSwapped(now_s=now_s):
-                return request.end(self.outcome, now_s, Stored(request.key))
+            case CellSwapped(now_s=now_s, version=version):
+                return request.end(self.outcome, now_s, Stored(request.key, version=version or b""))
             case StoreFailed(now_s=now_s):
                 outcome = self.unknown(event)
                 return self.retry(event) or request.end(outcome, now_s, *gave_up(event))
@@ -252,8 +248,7 @@ class UpdateSwapping(AsksOnce):
                 assert_never(event)
 
 
-@attrs.frozen
-class UpdatePausing:
+class UpdatePausing(Struct, frozen=True):
     """Lets some time pass, as another was quicker.
 
     Next: UpdateLooking | done

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import assert_never
 
-import attrs
+from msgspec import Struct
 
 from sansio_cache.commands import Ping, Sleep
 from sansio_cache.events import Event, Interrupted, PingAnswer, Ponged, SleepAnswer, StoreFailed
@@ -24,8 +24,7 @@ def watch(parts: tuple[str, ...], pause_s: float, timeout_s: float) -> Step:
     return Step(WatchPausing(parts, timeout_s), Sleep(pause_s))
 
 
-@attrs.frozen
-class WatchPausing:
+class WatchPausing(Struct, frozen=True):
     """Lets some time pass.
 
     Next: WatchAsking | done
@@ -41,8 +40,7 @@ class WatchPausing:
         return ended(Abandoned()) if isinstance(event, Interrupted) else _look(self.parts, self.timeout_s)
 
 
-@attrs.frozen
-class WatchAsking:
+class WatchAsking(Struct, frozen=True):
     """Waits for a part to show a sign of life.
 
     Next: WatchAsking | done

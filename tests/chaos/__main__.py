@@ -9,6 +9,7 @@ import sys
 from chaos.conductor import RUNTIMES, Run
 from chaos.faults import INSIDE, KINDS
 from chaos.mistakes import MISTAKES
+from support.servers import KNOWN
 
 
 def options() -> argparse.Namespace:
@@ -22,6 +23,9 @@ def options() -> argparse.Namespace:
     parser.add_argument("--round", type=float, default=60.0, help="seconds of faults before each calm")
     parser.add_argument("--faults", nargs="*", help=f"only these: {', '.join(kind.name for kind in KINDS)}")
     parser.add_argument("--without", nargs="*", default=[], choices=["handlers", "finalisers", "cancelled"])
+    parser.add_argument(
+        "--servers", nargs="*", default=[], help=f"in turns, each time that it is started: {', '.join(KNOWN)}"
+    )
     parser.add_argument("--shown", type=int, default=3, help="how many findings of each sort are shown")
     parser.add_argument("--mistake", default="", choices=["", *MISTAKES], help="make the processes make it")
     return parser.parse_args()
@@ -40,6 +44,7 @@ def main() -> int:
         mistakes=[chosen.mistake] * len(chosen.runtimes),
         kinds=kinds,
         without=chosen.without,
+        servers=chosen.servers,
     )
     run.perform()
     print(f"{run.history.reads} values read, {run.history.writes} writes, {len(run.members)} processes")

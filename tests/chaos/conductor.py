@@ -15,6 +15,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from itertools import cycle, repeat
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +27,10 @@ from chaos.records import Phase, Tail
 from sansio_cache.cell import NO_GRANT, Cell, parse_cell
 from sansio_cache.exploring.history import History, Read, Write
 from support.proxy import FaultProxy
-from support.servers import Server, wait_until
+from support.servers import Server, program_named, wait_until
 
 RUNTIMES = ("sync", "asyncio", "trio", "per call", "loops", "forked")
-START_S = 60.0  # bounds a failure only
+START_S = 300.0  # bounds a failure only
 KEPT = 200  # findings of one sort that are kept to be shown
 
 
@@ -166,6 +167,8 @@ class Run:
         patience_s: How long a calm lasts at most until all have found values again, and are quiet.
         kinds: The faults.
         without: What does not happen inside the processes: "handlers", "finalisers", "cancelled".
+        servers: What the server is: the first, and each time that it is started again the next of them, in
+            turns. By default it is always the one of all tests.
         until: The run ends sooner once this holds of the findings.
     """
 
@@ -184,6 +187,7 @@ class Run:
         patience_s: float = 30.0,
         kinds: Sequence[Kind] = KINDS,
         without: Sequence[str] = (),
+        servers: Sequence[str] = (),
         until: Callable[[Findings], bool] = lambda findings: False,
     ) -> None:
         self.seconds = seconds
@@ -191,6 +195,7 @@ class Run:
         self.findings = Findings()
         self.history = History()
         self.happened: Counter[str] = Counter()
+        self.server_version = ""
         self.fired: Counter[str] = Counter()
         self.longest: dict[str, float] = {}
         self.members: list[Member] = []
@@ -204,6 +209,7 @@ class Run:
         self._patience_s = patience_s
         self._kinds = kinds
         self._without = without
+        self._programs = cycle(map(program_named, servers)) if servers else repeat(None)
         self._read_every_s = min(2.0, round_s / 10)
         self._until = until
         self._draw = random.Random(seed)
@@ -219,8 +225,12 @@ class Run:
             self._phase.set(Phase.RUN)
             self._database = stack.enter_context(Server.start())
             self._server = stack.enter_context(Server.start())
+            if (program := next(self._programs)) is not None:
+                self._server.restart(program)
+            self.server_version = self._server.version
             self._proxy = stack.enter_context(FaultProxy("127.0.0.1", self._server.port))
             self._lab = Lab(self._server, self._proxy, random.Random(f"{self.seed}:lab"))
+            self._lab.programs = self._programs
             self._lab.pids = lambda: [each.pid for each in self._alive()]
             self._lab.kill_one = self._kill_one
             stack.callback(self._kill_all)
@@ -349,10 +359,8 @@ class Run:
             if not self._is_quiet(member):
                 self.findings.add("left", f"{member.name} is quiet, and has {member.left}")
             elif member.left and member.left["swallowed"]:
-                swallowed = member.left["swallowed"]
-                self.findings.add(
-                    "wrong", f"{member.name}: exceptions of handlers were swallowed: {swallowed}"
-                )
+                struck = "\n".join(map("\n    from ".join, member.left["swallowed"]))
+                self.findings.add("wrong", f"{member.name}: exceptions of handlers were swallowed: {struck}")
         with suppress(TimeoutError):
             wait_until(lambda: not self._leases(), timeout_s=self._patience_s / 3)
         for lease in self._leases():

@@ -10,8 +10,10 @@ import random
 import signal
 import threading
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
+from itertools import repeat
+from pathlib import Path
 from typing import Any
 
 import attrs
@@ -47,6 +49,8 @@ class Lab:
         self.server = server
         self.proxy = proxy
         self.draw = draw
+        self.programs: Iterator[Path | None] = repeat(None)
+        """What the server is, each time that it is started again; None: what it was."""
         self.pids: Callable[[], list[int]] = list
         self.kill_one: Callable[[], bool] = bool
         self.done: Counter[str] = Counter()
@@ -139,6 +143,16 @@ def _configured(name: str, before: dict[str, str], after: dict[str, str]) -> Kin
     return Kind(name, begin, lane="server")
 
 
+NOT_COMPARED = "SET without IFEQ"
+
+
+def _compare_nothing(lab: Lab) -> End:
+    """Answer half of the fills as older servers do: in one fleet some store by scripts then, some without."""
+    some = sometimes(0.5, lab.draw, lambda words: b"IFEQ" in words)
+    rule = lab.proxy.on(some, Refuse("ERR syntax error"), times=None, name=NOT_COMPARED)
+    return lambda: lab.proxy.forget(rule)
+
+
 def _refuse(lab: Lab) -> End:
     lab.proxy.refuse_connections()
     lab.proxy.drop_all()
@@ -155,7 +169,7 @@ def _freeze(lab: Lab) -> End:
 def _kill(lab: Lab) -> End:
     lab.server.kill()
     lab.done["kill -9 of the server"] += 1
-    return lab.server.restart
+    return lambda: lab.server.restart(next(lab.programs))
 
 
 def _flap(lab: Lab) -> End:
@@ -235,6 +249,7 @@ KINDS = (
     _rule("READONLY", Refuse("READONLY You can't write against a read only replica."), 1.0, "EVALSHA"),
     _rule("MISCONF", Refuse("MISCONF Errors writing to the AOF file"), 1.0, "UNLINK"),
     _rule("NOPERM", Refuse("NOPERM this user has no permissions"), 0.1, "UNLINK"),
+    Kind(NOT_COMPARED, _compare_nothing),
     _rule("half-open subscription", HALF_OPEN, 1.0, "SUBSCRIBE", longest_s=3.0),
     _on_connect("slow handshake", Delay(0.7)),
     _on_connect("silent once connected", SILENCE),

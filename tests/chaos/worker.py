@@ -12,12 +12,12 @@ import gc
 import itertools
 import json
 import logging
+import math
 import mmap
 import os
 import random
 import signal
 import sys
-import tempfile
 import threading
 import time
 import traceback
@@ -25,7 +25,9 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import partial
+from itertools import islice
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import anyio
@@ -46,6 +48,7 @@ OWNED = 2  # so many keys of each process are written with `set`, by nobody else
 HUNG_S = 20.0
 ENDING_S = 6.0
 TOO_LONG = 3  # times the budget, and a second: on a machine that has more to do
+LOOK_S = 0.025
 STALL_S = 0.02  # who wakes so much later than he wanted was stopped, or had no processor
 OPERATION_S = 0.25
 WAIT_S = 1.0
@@ -80,7 +83,7 @@ CHOICES = [
 
 
 class TimeLimitError(Exception):
-    """What the handler of a signal raises, as limits on the time of a job do."""
+    """What the handler of a signal raises, as limits on the time of a job do: each has a number."""
 
 
 class DatabaseError(Exception):
@@ -103,6 +106,18 @@ def open_descriptors() -> dict[str, str]:
             target = str(each.readlink())
             found[each.name] = f"{target} {ends.get(target, '')}"
     return found
+
+
+def too_long_s(name: str) -> float:
+    """What a call may take at most on a machine that has more to do."""
+    return TOO_LONG * BUDGETS_S[name] + 1.0
+
+
+def frames_from(frame: FrameType | None) -> Iterator[str]:
+    """Where a frame is, and those that have called it."""
+    while frame is not None:
+        yield f"{frame.f_code.co_filename}:{frame.f_lineno} {frame.f_code.co_qualname}"
+        frame = frame.f_back
 
 
 class Straight:
@@ -167,20 +182,28 @@ class Process:
             *(f"s{slot}_{number}" for slot in range(order["slots"]) for number in range(OWNED)),
         ]
         self.own_locks = {key: threading.Lock() for key in self.own}
-        self.calls: dict[int, tuple[str, float]] = {}
+        self.calls: dict[int, tuple[str, float, float]] = {}
         self.numbers = itertools.count(1)
         self.is_shielded = True  # in the main thread: no handler may raise, as it is not the cache that runs
-        self.stalled_s = 0.0
+        self._stalls = 0.0, math.inf
+        """For how long this process has stood still, and since when the thread that notices sleeps."""
+        self.starved_s = 0.0
+        """For how long a thread of this process, the one that waited longest, had to wait for a processor."""
+        self._starved: dict[str, int] = {}
+        self._looking = threading.Lock()
         self.is_limited = False
         self.main_call: int | None = None
         self.raised = 0
-        self.caught = 0
+        self.swallowed: dict[int, list[str]] = {}
+        """What the handler has raised and nobody has caught yet: where it struck, innermost first."""
         self.is_over = False
         self.is_done = False
         self.tasks_left: list[str] = []
         with Path(order["phase"]).open("rb") as file:
             self._phase = mmap.mmap(file.fileno(), 1, access=mmap.ACCESS_READ)
         self._said_hung: set[int] = set()
+        self._late: dict[int, str] = {}
+        """What all threads did when a call had taken too long already."""
         self._untold = False
         module: Any = sansio_cache_redis.sync if self.is_sync else sansio_cache_redis.anyio
         self.descriptors = open_descriptors()
@@ -290,7 +313,7 @@ class Process:
             case "get":
                 key, began_s = draw.choice(self.keys), time.monotonic()
                 if self.mistake == mistakes.SLOW and draw.random() < 0.1:
-                    self.pause(TOO_LONG * BUDGETS_S[name] + 1.1)
+                    self.pause(4 * too_long_s(name))  # so that it is too long on a busy machine as well
                 if (value := await cache.get(key)) is not None:
                     self.seen(key, value, began_s)
             case "get_many":
@@ -362,23 +385,28 @@ class Process:
 
     async def set(self, key: str) -> None:
         """One writer at a time: of two that race the last one wins, and not the last commit."""
-        lock = self.own_locks[key]
-        while not lock.acquire(blocking=False):
-            await self.rest()
+        lock, is_held = self.own_locks[key], False
         try:
+            while not is_held:
+                with self.shielded():  # or a handler that raises right behind it would leave it locked
+                    is_held = lock.acquire(blocking=False)
+                if not is_held:
+                    await self.rest()
             version = self.commit(key)
             await self.facade.set(key, self.value(key, version))
             self.wrote({key: version})
         finally:
-            lock.release()
+            if is_held:
+                lock.release()
 
     # Callers.
 
     @contextmanager
     def watched(self, name: str) -> Iterator[None]:
-        number, began_s, stalled_s = next(self.numbers), time.monotonic(), self.stalled_s
+        number, began_s, stalled_s = next(self.numbers), time.monotonic(), self.stalled_s()
+        starved_s = self.starved_s
         is_main = threading.current_thread() is threading.main_thread()
-        self.calls[number] = (name, began_s)
+        self.calls[number] = (name, began_s, stalled_s)
         if is_main:
             self.main_call, self.is_shielded = number, False
         try:
@@ -388,7 +416,7 @@ class Process:
         except TimeLimitError:
             if self.mistake == mistakes.SWALLOWS:
                 return
-            if is_main:
+            if is_main:  # where it is another thread's copy of one of before, it is known by its number
                 raise
             self.counts["shared a load that was broken off"] += 1
         except CacheError as error:
@@ -402,12 +430,16 @@ class Process:
             if is_main:
                 self.is_shielded = True
             self.calls.pop(number, None)
-            took_s = time.monotonic() - began_s - (self.stalled_s - stalled_s)
+            took_s = time.monotonic() - began_s - (self.stalled_s() - stalled_s)
+            if took_s > too_long_s(name):
+                self.look_at_processors()
+                took_s -= self.starved_s - starved_s
             self.counts[name] += 1
             self.longest[name] = max(self.longest.get(name, 0.0), took_s)
             self.counts[f"late {name}"] += took_s > 1.2 * BUDGETS_S[name]
-            if took_s > TOO_LONG * BUDGETS_S[name] + 1.0:
-                self.log.add(HUNG, f"{name} took {took_s:.2f} s", "")
+            stacks = self._late.pop(number, "")
+            if took_s > too_long_s(name):
+                self.log.add(HUNG, f"{name} took {took_s:.2f} s", stacks)
 
     def chosen(self, draw: random.Random) -> str:
         return draw.choice(CHOICES)
@@ -470,13 +502,13 @@ class Process:
             finally:
                 self.is_limited = False
                 signal.setitimer(signal.ITIMER_REAL, 0)
-        except TimeLimitError:
-            self.caught += 1
+        except TimeLimitError as error:
+            self.swallowed.pop(error.args[0], None)
             self.is_limited = False
             self.is_shielded = True
             self.calls.pop(self.main_call or 0, None)
 
-    def on_alarm(self, *_: object) -> None:
+    def on_alarm(self, _: int, frame: FrameType | None) -> None:
         if not self.is_limited:
             return
         if self.is_shielded:
@@ -484,11 +516,15 @@ class Process:
             return
         self.raised += 1
         self.counts["a handler raised"] += 1
-        raise TimeLimitError
+        self.swallowed[self.raised] = list(islice(frames_from(frame), 12))
+        raise TimeLimitError(self.raised)
 
     def on_unraisable(self, unraisable: Any) -> None:
-        if isinstance(unraisable.exc_value, TimeLimitError):
-            self.caught += 1  # it met a finaliser, and Python drops what those raise
+        if isinstance(unraisable.exc_value, TimeLimitError):  # in a finaliser: Python drops what those raise
+            self.swallowed.pop(unraisable.exc_value.args[0], None)
+        elif unraisable.object is None and isinstance(unraisable.exc_value, OSError):
+            # Trio closes the socket that signals wake it by before it tells Python not to write to it.
+            self.counts["signals as a loop ended"] += 1
         elif not (self.is_over and isinstance(unraisable.exc_value, CacheError)):
             said = "".join(traceback.format_exception(unraisable.exc_value))
             self.log.add(WRONG, f"unraisable in {unraisable.object!r:.200}: {said[-2000:]}")
@@ -522,6 +558,10 @@ class Process:
         while self.phase != Phase.STOP:
             if self.phase == Phase.QUIET:
                 time.sleep(0.01)
+                coordinator = self.cache._coordinator
+                if caller == 0 and (coordinator.pending_invalidations or coordinator.is_out):
+                    # There is no loop in which it could be told, or asked: that is the next call's to do.
+                    anyio.run(self.cache.get, "nothing")
                 continue
             anyio.run(self.call, draw, backend=draw.choice(["asyncio", "trio"]))
             self.counts["loops that ended"] += 1
@@ -535,7 +575,6 @@ class Process:
             **self.counts,
             "hits": stats.redis_hits,
             "raised by handlers": self.raised,
-            "caught": self.caught,
             "resident MiB": int(Path("/proc/self/statm").read_text().split()[1]) * mmap.PAGESIZE // 2**20,
         }
         self.log.add(COUNTS, {name: count for name, count in counts.items() if count}, self.longest)
@@ -547,7 +586,7 @@ class Process:
             "pending": coordinator.pending_invalidations,
             "out": int(coordinator.is_out),
             "calls": len(self.calls),
-            "swallowed": self.raised - self.caught,
+            "swallowed": list(self.swallowed.values()),
             "threads": sorted(thread.name for thread in threading.enumerate()),
             "descriptors": len(open_descriptors()),
         }
@@ -558,22 +597,51 @@ class Process:
         ours = ("MainThread", "watcher", "AnyIO", "Trio thread")
         return [name for name in names if not name.startswith(ours)]
 
+    def stalled_s(self) -> float:
+        """For how long this process has stood still so far, or had no processor.
+
+        Others may run before the thread that notices: what it is about to notice counts. It does nothing
+        else, so that it sleeps whenever the process is stopped.
+        """
+        stalled_s, slept_s = self._stalls
+        over_s = time.monotonic() - slept_s - LOOK_S
+        return stalled_s + (over_s if over_s > STALL_S else 0.0)
+
+    def watch_for_stalls(self) -> None:
+        """Notice when the process stands still."""
+        while not self.is_done:
+            self._stalls = self._stalls[0], time.monotonic()
+            time.sleep(LOOK_S)
+            self._stalls = self.stalled_s(), math.inf
+
+    def look_at_processors(self) -> None:
+        """Take in how long threads have waited for a processor, where the system says so."""
+        with self._looking:
+            before, self._starved = self._starved, {}
+            for thread in Path("/proc/self/task").glob("*"):
+                with suppress(OSError, IndexError):
+                    self._starved[thread.name] = int((thread / "schedstat").read_text().split()[1])
+            waited_ns = [waited - before.get(thread, 0) for thread, waited in self._starved.items()]
+            self.starved_s += max(waited_ns, default=0) / 1e9
+
     def watch(self) -> None:
         """Look for calls that do not end; say now and then what was counted, and what is left when quiet."""
         quiet_since_s: float | None = None
         looks = itertools.count()
         while not self.is_done:
-            for _ in range(10):
-                slept_s = time.monotonic()
-                time.sleep(0.025)
-                over_s = time.monotonic() - slept_s - 0.025
-                self.stalled_s += over_s if over_s > STALL_S else 0.0
+            time.sleep(10 * LOOK_S)
             now_s = time.monotonic()
+            self.look_at_processors()
             self.look_for_told()
-            for number, (name, began_s) in list(self.calls.items()):
+            for number, (name, began_s, stalled_s) in list(self.calls.items()):
                 if now_s - began_s > HUNG_S and number not in self._said_hung:
                     self._said_hung.add(number)
                     self.log.add(HUNG, f"{name} for {now_s - began_s:.0f} s", self.stacks())
+                took_s = now_s - began_s - (self.stalled_s() - stalled_s)
+                if took_s > too_long_s(name) and number not in self._late:
+                    self._late[number] = self.stacks()
+                    if number not in self.calls:
+                        self._late.pop(number, None)
             if next(looks) % 4 == 0:
                 self.report()
             if self.phase != Phase.QUIET:
@@ -586,18 +654,21 @@ class Process:
                 self.log.add(LEFT, self.left())
 
     def stacks(self) -> str:
-        with tempfile.TemporaryFile() as file:
-            faulthandler.dump_traceback(file)
-            file.seek(0)
-            found = file.read().decode()
+        found = ""
+        for thread, frame in sys._current_frames().items():
+            found += f"\nthread {thread:x}, last call first:\n" + "\n".join(frames_from(frame))
         if loop := getattr(self, "loop", None):
             for task in asyncio.all_tasks(loop):
                 found += f"\n{task.get_name()}: " + "".join(map(str, task.get_stack()))
         return found[:20_000]
 
     def run(self) -> None:
-        watcher = threading.Thread(target=self.watch, name="watcher", daemon=True)
-        watcher.start()
+        watchers = [
+            threading.Thread(target=watch, name="watcher", daemon=True)
+            for watch in (self.watch, self.watch_for_stalls)
+        ]
+        for watcher in watchers:
+            watcher.start()
         if self.is_sync:
             self.run_threads(self.call_on_a_thread)
             if not self.is_over:
@@ -611,7 +682,8 @@ class Process:
         else:
             anyio.run(self.run_tasks, backend=self.runtime)
         self.is_done = True
-        watcher.join()
+        for watcher in watchers:
+            watcher.join()
         self.report()
         gc.collect()
         self.database.close()

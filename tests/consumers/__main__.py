@@ -1,4 +1,4 @@
-"""Programs of each kind, as the documentation shows them: checked and run as their users would.
+"""Programs as the documentation shows them, and a suite: checked and run as their users would.
 
     python -P -m consumers DIRECTORY
 
@@ -6,6 +6,7 @@ In a project that has installed the wheel, and nothing of this tree but its page
 written into a module, checked by mypy and pyright, and run against a server.
 """
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -23,6 +24,9 @@ PAGES = {
     "tasks": DOCS / "howto" / "use-with-celery.md",
 }
 """The pages that open with a program, by what it is called here. No package may have that name."""
+TESTS = Path(__file__).parents[1]
+SUITE = (TESTS / "consumers" / "bugs.py", TESTS / "support" / "cached_programs.py")
+"""Finds the mistakes of programs, and what these are."""
 SERVER_URL = "redis://localhost:6379"
 
 
@@ -57,6 +61,11 @@ def main() -> None:
         for command in (*checks, *programs):
             print("$", *command[1:], flush=True)
             subprocess.run(command, cwd=directory, check=True)
+    for file in SUITE:
+        shutil.copy(file, directory)
+    suite = [sys.executable, "-W", "error", SUITE[0].name]
+    found = subprocess.run(suite, cwd=directory, check=True, stdout=subprocess.PIPE, text=True).stdout
+    assert found.count("to see it again: replay(") == 6, found
 
 
 if __name__ == "__main__":

@@ -58,6 +58,14 @@ TAGGED_READER: Final = (Act(Deed.LOAD, tagged=True),)
 SECOND_TAGGED_READER: Final = (Act(Deed.LOAD, (1,), tagged=True),)
 GETTER: Final = (Act(Deed.GET),)
 TAG_INVALIDATOR: Final = (Act(Deed.INVALIDATE, (), tagged=True),)
+SIGNED_COUNTER: Final = (Act(Deed.COUNT, is_signed=True),)
+SIGNED_UPDATER: Final = (Act(Deed.UPDATE, is_signed=True),)
+SIGNED_TAGGED_UPDATER: Final = (Act(Deed.UPDATE, tagged=True, is_signed=True),)
+SIGNED_ADDER: Final = (Act(Deed.ADD, is_signed=True),)
+SIGNED_READER: Final = (Act(Deed.LOAD, is_signed=True),)
+SIGNED_INVALIDATOR: Final = (Act(Deed.INVALIDATE, is_signed=True),)
+SIGNED_TAG_INVALIDATOR: Final = (Act(Deed.INVALIDATE, (), tagged=True, is_signed=True),)
+TEXT_UPDATER: Final = (Act(Deed.UPDATE, is_text=True),)
 TAGGED_UPDATER: Final = (Act(Deed.UPDATE, tagged=True),)
 TAGGED_TOUCHER: Final = (Act(Deed.TOUCH, tagged=True),)
 TAGGED_SETTER: Final = (Act(Deed.SET, tagged=True),)
@@ -102,6 +110,7 @@ RAISING: Final = any_number(Fault.RAISING)
 CRASHES: Final = any_number(Fault.CRASH)
 IMPATIENCE: Final = any_number(Fault.IMPATIENCE)
 SHARING_TIMEOUTS: Final = any_number(Fault.SHARING_TIMEOUT)
+RESTARTS: Final = {Fault.SAVED: 1, Fault.RESTART: 1, Fault.PROMOTION: 1}
 ANYTHING: Final = TIME | LOSSES | DUPLICATES | INTERRUPTIONS | RAISING | CRASHES
 """Any number of any faults, in any order."""
 
@@ -109,6 +118,9 @@ STALE: Final = {"policy": STALE_AT_ONCE, "starts": (Start.NOTHING, Start.STALE)}
 """Stale values are served at once, and there may be one."""
 OLD: Final = {"policy": EARLY, "starts": (Start.FRESH,)}
 """There is a fresh value that is soon to expire."""
+
+SIGNED: Final = {"starts": (Start.FRESH,), "is_reduced": False}
+"""Renamed ids would not be those that were signed."""
 
 ALL_BUT_LEAK: Final = ALL - {Invariant.LEAK}
 """Where nearly every world is excused for a lease that is left, it is cheaper not to remember the excuse."""
@@ -221,6 +233,64 @@ QUICK: Final = (
         *_alone(SETTER, ADDER, EXPIRER),
         policy=STALE_AT_LAST,
         faults=TIME | DUPLICATES,
+        invariants=ALL_BUT_LAST,
+    ),
+    _case(
+        "2 count, 1 reads what is soon to expire; duplicates, a key that goes",
+        500,
+        *_alone(COUNTER, COUNTER, READER),
+        **OLD,
+        faults=DUPLICATES | {Fault.GONE: 1},
+        invariants=ALL_BUT_LAST,
+    ),
+    _case(
+        "1 touches, 1 sets, 1 expires; half leases, duplicates",
+        200,
+        *_alone(TOUCHER, SETTER, EXPIRER),
+        policy=STALE_AT_LAST,
+        starts=WARM,
+        faults=TIME | DUPLICATES,
+        invariants=ALL_BUT_LAST,
+    ),
+    _case(
+        "1 updates as another version, 1 reader, 1 invalidates; duplicates, losses",
+        500,
+        *_alone(TEXT_UPDATER, READER, INVALIDATOR),
+        starts=WARM,
+        faults=DUPLICATES | LOSSES,
+        invariants=ALL_BUT_LAST,
+    ),
+    # Signed entries.
+    _case(
+        "2 count signed entries; 1 duplicate, losses, an interruption, a forgery",
+        500,
+        *_alone(SIGNED_COUNTER, SIGNED_COUNTER),
+        **SIGNED,
+        faults=LOSSES | {Fault.DUPLICATE: 1, Fault.INTERRUPTION: 1, Fault.FORGERY: 1},
+        invariants=ALL_BUT_LAST,
+    ),
+    _case(
+        "1 updates a signed entry, 1 invalidates it, 1 reads; 1 duplicate, a forgery",
+        500,
+        *_alone(SIGNED_UPDATER, SIGNED_INVALIDATOR, SIGNED_READER),
+        **SIGNED,
+        faults={Fault.DUPLICATE: 1, Fault.FORGERY: 1},
+        invariants=ALL_BUT_LAST,
+    ),
+    _case(
+        "1 updates a signed entry with a tag, 1 invalidates it; 2 duplicates, a key that goes",
+        100,
+        *_alone(SIGNED_TAGGED_UPDATER, SIGNED_TAG_INVALIDATOR),
+        **SIGNED,
+        faults={Fault.DUPLICATE: 2, Fault.GONE: 1},
+        invariants=ALL_BUT_LAST,
+    ),
+    _case(
+        "2 add a signed entry; 1 duplicate, a forgery",
+        100,
+        *_alone(SIGNED_ADDER, SIGNED_ADDER),
+        **(SIGNED | {"starts": (Start.NOTHING,)}),
+        faults={Fault.DUPLICATE: 1, Fault.FORGERY: 1},
         invariants=ALL_BUT_LAST,
     ),
     # Loaders that ask for other keys: none waits for itself.
@@ -980,6 +1050,38 @@ QUICK: Final = (
         faults=ANYTHING,
         invariants=ALL_BUT_LEAK,
     ),
+    # A restart brings back what a snapshot has; a replica takes over that is up to date.
+    _case(
+        "2 readers in 1 process, 1 invalidates; a restart with a snapshot",
+        3_000,
+        (READER, READER),
+        (INVALIDATOR,),
+        starts=WARM,
+        faults=RESTARTS,
+        all_end=True,
+    ),
+    _case(
+        "1 reader with a tag, 1 gets, 1 invalidates the tag; a restart with a snapshot, duplicates",
+        1_000,
+        *_alone(TAGGED_READER, GETTER, TAG_INVALIDATOR),
+        starts=WARM,
+        faults=RESTARTS | {Fault.DUPLICATE: 1},
+    ),
+    _case(
+        "1 reader, 1 mutates with a value, 1 sets; a restart with a snapshot",
+        1_000,
+        *_alone(READER, MUTATOR_WITH_VALUE, SETTER),
+        starts=WARM,
+        faults=RESTARTS,
+    ),
+    _case(
+        "1 updates, 1 adds, 1 invalidates; a restart with a snapshot",
+        300,
+        *_alone(UPDATER, ADDER, INVALIDATOR),
+        starts=WARM,
+        faults=RESTARTS,
+        invariants=ALL_BUT_LAST,
+    ),
 )
 
 NIGHTLY: Final = (
@@ -1475,6 +1577,15 @@ NIGHTLY: Final = (
         *_alone(BATCH, BATCH, INVALIDATOR_OF_BOTH),
         compares=True,
         faults=TIME | DUPLICATES,
+    ),
+    _case(
+        "2 readers in 1 process, 1 reader, 1 invalidates; two restarts with snapshots, time",
+        10_000,
+        (READER, READER),
+        (READER,),
+        (INVALIDATOR,),
+        starts=WARM,
+        faults=TIME | {Fault.SAVED: 2, Fault.RESTART: 2, Fault.PROMOTION: 1},
     ),
 )
 

@@ -11,7 +11,7 @@ from typing import Any, Final
 import attrs
 
 from sansio_cache.budget import StoreTimeouts
-from sansio_cache.cell import NO_GRANT, NONCE_BYTES, Cell, Kind, Tag, make_grant
+from sansio_cache.cell import NO_GRANT, NONCE_BYTES, Cell, Foreign, Kind, Tag, make_grant
 from sansio_cache.changes import (
     Change,
 )
@@ -31,9 +31,10 @@ from sansio_cache.commands import (
 from sansio_cache.coordinator import (
     Coordinator,
 )
-from sansio_cache.entry import BODY_HEADER_BYTES, TAGS_AT, MissReason
+from sansio_cache.entry import BODY_HEADER_BYTES, TAGS_AT, MissReason, seal
 from sansio_cache.events import (
     AcquireReply,
+    CellInspected,
     CellRead,
     CellsFilled,
     CellsRead,
@@ -59,15 +60,17 @@ from sansio_cache.exploring.configuration import (
     HARD_TTL_MS,
     KEY,
     LAPSED_MS,
+    SIGNED,
     TEXT,
     TIMEOUTS,
+    trusted,
 )
 from sansio_cache.exploring.naming import payload_of, replace, tags_of
 from sansio_cache.glance import Glance, GlanceMany
 from sansio_cache.loader import Absent
 from sansio_cache.memory_store import MemoryStore
 from sansio_cache.notices import InvalidationFailed, Notice, OperationName
-from sansio_cache.operations.add import AddFilling, AddRequest
+from sansio_cache.operations.add import AddFilling, AddRequest, add
 from sansio_cache.operations.batch import LoadManyRequest
 from sansio_cache.operations.get_or_load import LoadAcquiring, LoadReading, LoadSharing, get_or_load, share
 from sansio_cache.operations.invalidate import InvalidateRequest, invalidate
@@ -86,6 +89,7 @@ from sansio_cache.part import Recovery
 from sansio_cache.single_flight import Following, Load, LoadName, Phase, SingleFlight, Ticket
 from sansio_cache.step import (
     Abandoned,
+    Added,
     Loaded,
     ManyFound,
     ManyHeld,
@@ -94,8 +98,11 @@ from sansio_cache.step import (
     Outcome,
     Raised,
     Recovered,
+    Refused,
     State,
     Step,
+    Unavailable,
+    Unknown,
     Value,
     ended,
     evolve,
@@ -489,6 +496,16 @@ class GenerousClaim(MemoryStore):
         return self._hold(claim.key, claim.nonce, claim.hold_ms, now_ms)
 
 
+class ClaimsStale(MemoryStore):
+    """Who adds is given a hold where the value is stale."""
+
+    def _claim(self, claim: ClaimCell, now_ms: int) -> bytes | int | None:
+        cell = self._read(claim.key, now_ms)
+        if isinstance(cell, Cell) and 0 < cell.soft_ms <= now_ms:
+            return self._hold(claim.key, claim.nonce, claim.hold_ms, now_ms)
+        return super()._claim(claim, now_ms)
+
+
 class SwapsAnything(MemoryStore):
     """A swap does not look which value it replaces."""
 
@@ -507,6 +524,31 @@ class SwapsStale(MemoryStore):
         if kept is not None and isinstance(kept.cell, Cell) and kept.cell.kind == Kind.VALUE:
             self._keep(swap.key, replace(kept.cell, soft_ms=0), kept.expires_ms)
         return super()._swap(swap, now_ms)
+
+
+class SwapsSparing(MemoryStore):
+    """A swap leaves the lease of whoever loads in place."""
+
+    def _swap(self, swap: SwapCell, now_ms: int) -> bytes | None:
+        before = self._kept.get(swap.key)
+        version = super()._swap(swap, now_ms)
+        if version is not None and before is not None and isinstance(before.cell, Cell):
+            kept, old = self._kept[swap.key], before.cell
+            lease = {"grant": old.grant, "lease_deadline_ms": old.lease_deadline_ms}
+            self._keep(swap.key, replace(kept.cell, **lease), kept.expires_ms)
+        return version
+
+
+class SwapsRegardless(MemoryStore):
+    """A swap stores its value also where there is none any more."""
+
+    def _swap(self, swap: SwapCell, now_ms: int) -> bytes | None:
+        if self._read(swap.key, now_ms) is not None:
+            return super()._swap(swap, now_ms)
+        version = self._grant(swap.nonce, now_ms)
+        value = Cell(Kind.VALUE, filled_by=version, body=swap.body)
+        self._keep(swap.key, value, now_ms + swap.hard_ttl_ms)
+        return version
 
 
 class SwapsCapturing(MemoryStore):
@@ -547,14 +589,48 @@ class TouchesStale(MemoryStore):
         return super()._touch(touch, now_ms)
 
 
+class TouchesForEver(MemoryStore):
+    """A touch that does not look how long the entry has lived."""
+
+    def _touch(self, touch: TouchCell, now_ms: int) -> bool:
+        return super()._touch(replace(touch, max_life_ms=10 * touch.max_life_ms), now_ms)
+
+
+@attrs.frozen
+class Hopeful:
+    """An addition that takes some outcomes for the best."""
+
+    state: State
+    hopes: tuple[type[Outcome], ...]
+
+    def receive(self, event: Event) -> Step:
+        """Hope for the best."""
+        return _hopeful(self.state.receive(event), *self.hopes)
+
+
+def _hopeful(step: Step, *hopes: type[Outcome]) -> Step:
+    if step.command is not None:
+        return replace(step, state=Hopeful(step.state, hopes))
+    return replace(step, outcome=Added(True)) if isinstance(step.outcome, hopes) else step
+
+
+def add_hopefully(request: AddRequest, *, skip: MissReason | None = None) -> Step:
+    """An addition that is the caller's where the answer to its fill is lost."""
+    return _hopeful(add(request, skip=skip), Unknown)
+
+
+def add_failing_open(request: AddRequest, *, skip: MissReason | None = None) -> Step:
+    """An addition that is the caller's where the store does not serve."""
+    return _hopeful(add(request, skip=skip), Unavailable, Refused)
+
+
 def add_at_once(request: AddRequest, *, skip: MissReason | None = None) -> Step:
     """An add in one step: it asks for no hold."""
     fill = request.item.under(UNCONDITIONAL)
     return AddFilling(request, fill, request.timeouts.from_now(request.started_s)).ask()
 
 
-@attrs.frozen
-class _Sure(UpdateSwapping):
+class _Sure(UpdateSwapping, frozen=True):
     """A swap that meets another version is a conflict, whatever came of the attempts before."""
 
     def receive(self, event: Event) -> Step:
@@ -566,7 +642,7 @@ class _Sure(UpdateSwapping):
 def _surely(step: Step) -> Step:
     state = step.state
     if type(state) is UpdateSwapping:
-        kept = {name: getattr(state, name) for name in attrs.fields_dict(UpdateSwapping)}
+        kept = {name: getattr(state, name) for name in UpdateSwapping.__struct_fields__}
         return replace(step, state=_Sure(**kept))
     if type(state) in (UpdateLooking, UpdatePausing):
         return replace(step, state=_Surely(state))
@@ -586,6 +662,19 @@ class _Surely:
 def count_repeating(request: UpdateRequest, *, skip: MissReason | None = None) -> Step:
     """Counting up, and once more where the answer was lost and another has counted since."""
     return _surely(update(request, skip=skip))
+
+
+def _as_signed(state: State, event: Event) -> Event:
+    if isinstance(event, CellInspected) and isinstance(event.cell, Cell) and event.cell.kind == Kind.VALUE:
+        cell = event.cell
+        body = seal(KEY, SIGNED, payload_of(cell.body), 0.0, (), cell.filled_by, HARD_TTL_MS)
+        return replace(event, cell=replace(cell, body=body))
+    return event
+
+
+def count_believing(request: UpdateRequest, *, skip: MissReason | None = None) -> Step:
+    """Counting up what nobody has signed who knows a key: the new value is signed."""
+    return _believing(update(request, skip=skip), _as_signed)
 
 
 # Requests.
@@ -753,7 +842,7 @@ class StampedOnceCoordinator(Coordinator):
     ) -> Recovery | None:
         newest = {key: stamp for part in self.snapshot().parts for key, stamp in part.pending}
         keys = {key: newest.get(key, stamp) for key, stamp in recovery.keys.items()}
-        return super().next_recovery(attrs.evolve(recovery, keys=keys), outcome, timeouts, now_s)
+        return super().next_recovery(replace(recovery, keys=keys), outcome, timeouts, now_s)
 
 
 # Machines. Most are the shipped ones, but for one transition.
@@ -901,7 +990,7 @@ class FillingAnyway:
     def receive(self, event: Event) -> Step:
         """Fill once more, without a grant, where the fill was refused."""
         if isinstance(event, CellsFilled) and not all(each.is_accepted for each in event.results):
-            return end_with_a_late_fill(attrs.evolve(self.request, grants=None))
+            return end_with_a_late_fill(replace(self.request, grants=None))
         return self.filling.receive(event)
 
 
@@ -917,19 +1006,19 @@ def end_filling_anyway(request: EndRequest, *, skip: MissReason | None = None) -
 class ReadingAsLeader:
     """Leads a load from its very first read."""
 
-    request: LoadRequest
+    reading: State
     load_id: int
 
     def receive(self, event: Event) -> Step:
-        """A hit ends the load."""
+        """A hit ends the load; one read may lead to another."""
         if isinstance(event, Interrupted):
             return ended(Abandoned(), load_id=self.load_id)
-        assert isinstance(event, CellRead)
-        reading = get_or_load(self.request).state.receive(event)
-        if reading.outcome is not None:
-            return replace(reading, load_id=self.load_id)
-        assert isinstance(reading.command, ShareLoad)
-        return reading.state.receive(LoadLed(event.now_s, self.load_id))
+        step = self.reading.receive(event)
+        if step.outcome is not None:
+            return replace(step, load_id=self.load_id)
+        if isinstance(step.command, ShareLoad):
+            return step.state.receive(LoadLed(event.now_s, self.load_id))
+        return replace(step, state=ReadingAsLeader(step.state, self.load_id), load_id=self.load_id)
 
 
 @attrs.frozen
@@ -943,7 +1032,8 @@ class JoiningFirst:
         """Lead with a read, or take what the leader has."""
         if isinstance(event, LoadLed):
             reading = get_or_load(self.request)
-            return Step(ReadingAsLeader(self.request, event.load_id), reading.command, load_id=event.load_id)
+            leading = ReadingAsLeader(reading.state, event.load_id)
+            return Step(leading, reading.command, load_id=event.load_id)
         return self.sharing.receive(event)
 
 
@@ -1178,13 +1268,13 @@ class CapturingLate:
 
 def set_capturing_late(request: SetRequest, *, skip: MissReason | None = None) -> Step:
     """Begin a set that asks for the versions of its tags when it holds the key already."""
-    step = set_many(attrs.evolve(request, tags=()))
+    step = set_many(replace(request, tags=()))
     return replace(step, state=CapturingLate(step.state, set_many(request)))
 
 
 def end_without_tags(request: EndRequest, *, skip: MissReason | None = None) -> Step:
     """End a mutation, and forget its tags."""
-    return end(attrs.evolve(request, tags=()))
+    return end(replace(request, tags=()))
 
 
 @attrs.frozen
@@ -1226,3 +1316,20 @@ def load_hoarding(request: LoadManyRequest, *, skip: MissReason | None = None) -
 def _still(wrapper: Any, step: Step, kind: type) -> Step:
     """The step with its state wrapped, as long as it is of that kind."""
     return replace(step, state=wrapper(step.state)) if isinstance(step.state, kind) else step
+
+
+# What is to be trusted after a restart with a snapshot.
+
+
+def trust_leases(cell: Cell | Foreign | Tag, floor_us: int) -> Cell | Foreign | Tag | None:
+    """Values of before are gone, and leases go on."""
+    left = trusted(cell, floor_us)
+    if isinstance(cell, Cell) and left is None and cell.grant != NO_GRANT:
+        return Cell(Kind.EMPTY, cell.grant, cell.lease_deadline_ms)
+    return left
+
+
+def trust_tags(cell: Cell | Foreign | Tag, floor_us: int) -> Cell | Foreign | Tag | None:
+    """The versions of tags go on, and so do the values that are tied to them."""
+    is_tied = isinstance(cell, Cell) and cell.kind == Kind.VALUE and bool(tags_of(cell.body))
+    return cell if isinstance(cell, Tag) or is_tied else trusted(cell, floor_us)

@@ -115,5 +115,18 @@ CAUGHT_SOON: Final = (
 
 TOLD_LATE: Final = "36 followers that are told late"
 """Nobody outside can see this one: they are told when the leader's ticket is given up, in the same moment."""
-TAKES_LONGER: Final = tuple(sorted(PARTS.keys() - {*CAUGHT_SOON, TOLD_LATE}))
-"""Those that need a rare order of steps, or several faults at once: for the night."""
+TAKES_LONGER: Final = (
+    "6 a release without owner check",
+    "8 a renewal without owner check",
+    "11 a follower that takes an unaccepted value",
+    "12 a follower that joins a read in flight",
+    "19 a release that removes the old value",
+    "31 a soft expiry that leaves a writer's hold in place",
+    "45 what was told at once, and in vain, taken for told",
+    "56 a touch that is a PEXPIRE, on a hold",
+    "57 a touch that makes fresh again what was expired",
+)
+"""Those that some thousand operations show: for the night."""
+EXPLORED_ONLY: Final = tuple(sorted(PARTS.keys() - {*CAUGHT_SOON, TOLD_LATE, *TAKES_LONGER}))
+"""Those that need several faults at once in a rare order, which 24,000 operations did not have. The explorer
+goes through all orders, and catches each in every run of the tests."""

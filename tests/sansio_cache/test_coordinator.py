@@ -5,10 +5,10 @@ What tickets promise is tested in `test_tickets.py`.
 
 from __future__ import annotations
 
-import attrs
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import astuple, replace
 
 from sansio_cache import Policy
 from sansio_cache import notices as all_notices
@@ -667,8 +667,8 @@ def test_a_part_fares_as_if_it_were_alone(happenings):
     apart = alone["a"].snapshot().parts + alone["b"].snapshot().parts
     # Here recoveries are begun and given up for whichever part comes first.
     timeless = {"due_s": None, "was_dropped": False}
-    assert [attrs.evolve(part, **timeless) for part in together.snapshot().parts] == [
-        attrs.evolve(part, **timeless) for part in apart
+    assert [replace(part, **timeless) for part in together.snapshot().parts] == [
+        replace(part, **timeless) for part in apart
     ]
 
 
@@ -813,7 +813,7 @@ def test_what_a_snapshot_says_of_a_part():
     coordinator.heed([gave_up("a"), gave_up("a", FailureKind.OTHER), InvalidationFailed((A,))], NOW_S)
     coordinator.begin_recovery(3, TIMEOUTS, NOW_S)
     [part] = coordinator.snapshot().parts
-    assert attrs.astuple(part)[:5] == ("a", NOW_S, ((A, 1),), (FailureKind.OTHER,), 3)
+    assert astuple(part)[:5] == ("a", NOW_S, ((A, 1),), (FailureKind.OTHER,), 3)
     assert part.due_s > NOW_S
 
 
@@ -851,7 +851,7 @@ class TestAnotherStore:
 
     def test_what_was_written_to_the_part_is_told_again_and_nothing_is_read_there(self):
         coordinator = self.written()
-        assert coordinator.opened("a", NOW_S, is_another=True) == [StoreReplaced("a", 3, 1.0)]
+        assert coordinator.opened("a", NOW_S, is_another=True) == [StoreReplaced("a", 3, 0.5)]
         assert coordinator.must_ask
         assert [coordinator.skip(key) for key in (A, "a:other", B)] == [
             *(MissReason.BYPASSED, MissReason.BYPASSED),
@@ -863,18 +863,18 @@ class TestAnotherStore:
         recovery = coordinator.next_recovery(recovery, told(recovery), TIMEOUTS, NOW_S)
         assert recovery.pattern is self.PATTERN
         recovery = coordinator.next_recovery(recovery, PatternRemoved(0, 0, True), TIMEOUTS, NOW_S)
-        assert recovery.step.command.duration_s == 1.0
+        assert recovery.step.command.duration_s == 0.5
         assert coordinator.skip(A) is MissReason.BYPASSED
-        assert coordinator.next_recovery(recovery, Completed(), TIMEOUTS, NOW_S + 1) is None
+        assert coordinator.next_recovery(recovery, Completed(), TIMEOUTS, NOW_S + 0.5) is None
         assert coordinator.skip(A) is None
         assert not coordinator.must_ask
 
     def test_the_moment_ends_also_where_nothing_runs_in_the_background(self):
         coordinator = two_parts()
         coordinator.opened("a", NOW_S, is_another=True)
-        coordinator.heed((), NOW_S + 0.5)
+        coordinator.heed((), NOW_S + 0.25)
         assert coordinator.skip(A) is MissReason.BYPASSED
-        coordinator.heed((), NOW_S + 1.0)
+        coordinator.heed((), NOW_S + 0.5)
         assert coordinator.skip(A) is None
 
     def test_without_such_a_moment_only_what_was_written_is_not_read(self):
@@ -907,7 +907,7 @@ class TestAnotherStore:
 
     def test_what_was_only_looked_at_is_not_remembered(self):
         coordinator = two_parts()
-        coordinator.begin_pattern(attrs.evolve(self.PATTERN, dry_run=True))
+        coordinator.begin_pattern(replace(self.PATTERN, dry_run=True))
         assert len(coordinator.recent) == 0
 
     def test_a_pattern_is_remembered_from_the_end_of_its_removal_on(self):
@@ -922,7 +922,7 @@ class TestAnotherStore:
         coordinator = two_parts()
         coordinator.recent.limit = 1
         coordinator.begin_write((A, B), NOW_S)
-        assert coordinator.opened("a", NOW_S, is_another=True) == [StoreReplaced("a", 0, 1.0, True)]
+        assert coordinator.opened("a", NOW_S, is_another=True) == [StoreReplaced("a", 0, 0.5, True)]
 
     def test_while_there_are_recent_writes_somebody_looks_whether_the_store_is_the_same(self):
         coordinator = two_parts()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import attrs
 import pytest
 
 from sansio_cache.commands import DeleteKeys, Ping, ScanKeys, Sleep
@@ -371,7 +370,7 @@ def test_a_snapshot_is_a_value_of_which_another_can_be_made():
     assert other.doubts == made.doubts
     assert other.snapshot() == made.snapshot()
     assert hash(made.snapshot()) == hash(other.snapshot())
-    assert attrs.asdict(other.snapshot())["turns"] == (3, 0)
+    assert other.snapshot().turns == (3, 0)
 
 
 PATTERN = PatternRequest(KeyBuilder("shop"), "shop:p:*", 500, TIMEOUTS, 0.0)

@@ -21,7 +21,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sansio_cache.cell import Cell, Kind
-from sansio_cache.codec import Codec, Migration, codec_for
+from sansio_cache.codec import Codec, codec_for
+from sansio_cache.codecs.value_codec import Migration
 from sansio_cache.entry import BODY_HEADER_BYTES, MissReason, Servable, Unchecked, Unservable, examine, seal
 from support.machines import KEY, THEIRS
 

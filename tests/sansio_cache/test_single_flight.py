@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import attrs
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -301,7 +300,7 @@ class TestGivingUp:
 
 
 def replace_arrivals(snapshot):
-    return attrs.evolve(snapshot, arrivals=0)
+    return replace(snapshot, arrivals=0)
 
 
 class TestSnapshots:

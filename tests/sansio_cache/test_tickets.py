@@ -12,6 +12,7 @@ from hypothesis import Phase as HypothesisPhase
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
+from msgspec.structs import replace
 
 from sansio_cache.coordinator import Coordinator
 from sansio_cache.entry import Servable
@@ -47,7 +48,7 @@ def followers(coordinator):
 
 def without_counters(snapshot):
     """What does not depend on how many have been there."""
-    return attrs.evolve(snapshot, single_flight=attrs.evolve(snapshot.single_flight, last=0, arrivals=0))
+    return replace(snapshot, single_flight=replace(snapshot.single_flight, last=0, arrivals=0))
 
 
 def holds_nothing(coordinator):
@@ -178,12 +179,10 @@ class Operations(RuleBasedStateMachine):
         for number, load in before.loads:
             others = tuple(pair for pair in load.followers if pair[0] != ticket)
             if number not in ended and load.phase is not Phase.ENDED:
-                assert left[number] == attrs.evolve(load, followers=others)
+                assert left[number] == replace(load, followers=others)
             elif others:
                 outcome = load.outcome if load.phase is Phase.ENDED else None
-                assert left[number] == attrs.evolve(
-                    load, followers=others, phase=Phase.ENDED, outcome=outcome
-                )
+                assert left[number] == replace(load, followers=others, phase=Phase.ENDED, outcome=outcome)
             else:
                 assert number not in left
         assert set(left) <= set(dict(before.loads))

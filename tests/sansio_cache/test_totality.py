@@ -13,11 +13,10 @@ from collections import deque
 from functools import cache
 from typing import get_args
 
-import attrs
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from msgspec import Struct
+from msgspec.structs import replace
 
 from sansio_cache import commands, events, notices, operations
 from sansio_cache import step as steps
@@ -339,37 +338,28 @@ PARTS = {
 }
 
 
-def fields_of(state):
-    """The names of the fields of a struct or an attrs class."""
-    return state.__struct_fields__ if isinstance(state, Struct) else attrs.fields_dict(type(state))
-
-
 def capped_consumer(consumer):
     """The same of what a consumer has in hand: the events here deliver the same entries again and again."""
     holdings = tuple(
-        attrs.evolve(each, taken=0, works=True, parked=tuple(map(capped_unit, each.parked[:1])))
+        replace(each, taken=0, works=True, parked=tuple(map(capped_unit, each.parked[:1])))
         for each in consumer.holdings
     )
     attends_s = 50.0 if consumer.attends_s > 0 else 0.0
-    return attrs.evolve(
-        consumer, holdings=holdings, failures=0, attends_s=attends_s, members=1, is_busy=False
-    )
+    return replace(consumer, holdings=holdings, failures=0, attends_s=attends_s, members=1, is_busy=False)
 
 
 def capped_unit(unit):
-    pieces = tuple(attrs.evolve(piece, older=(), failed=min(piece.failed, 1)) for piece in unit.pieces[:2])
-    return attrs.evolve(
-        unit, pieces=pieces, attempts=min(unit.attempts, 2), due_s=float(unit.due_s > 0) * 1e9
-    )
+    pieces = tuple(replace(piece, older=(), failed=min(piece.failed, 1)) for piece in unit.pieces[:2])
+    return replace(unit, pieces=pieces, attempts=min(unit.attempts, 2), due_s=float(unit.due_s > 0) * 1e9)
 
 
 def capped(state):
     """The state with counters that have no bound at their cap; behaviour past it is the same."""
     changes = {}
     for name, cap in (("consumer", capped_consumer), ("unit", capped_unit)):
-        if name in fields_of(state):
+        if name in state.__struct_fields__:
             changes[name] = cap(getattr(state, name))
-    for name in fields_of(state):
+    for name in state.__struct_fields__:
         if name in COUNTERS:
             changes[name] = min(getattr(state, name), 2)
         elif name in PARTS and not isinstance(getattr(state, name), tuple):

@@ -287,3 +287,13 @@ def test_fields_of_info_that_are_not_there_or_no_numbers_are_not_known():
     assert (info.number("used"), info.count("nothing"), info.text("redis_version")) == (None, 0, "7.0")
     assert info.hit_rate is None
     assert ServerInfo.parse(ValueError()) is None
+
+
+@pytest.mark.parametrize(
+    ("in_cluster", "needed"),
+    [(False, "+publish +subscribe"), (True, "+spublish +ssubscribe +sunsubscribe")],
+)
+def test_what_a_user_lacks_to_be_woken_is_named(in_cluster, needed):
+    [found] = said_of("wake-ups", attrs.evolve(FACTS, may_wake=False, in_cluster=in_cluster))
+    assert found.level is Level.NOTE
+    assert found.remedy == f"ACL SETUSER <user> &shop:* {needed}"

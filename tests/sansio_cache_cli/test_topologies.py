@@ -69,6 +69,8 @@ def test_at_a_cluster_all_nodes_are_looked_at(run, cluster, namespace):
     ran = run("check", *arguments, "--json")
     pings = [each["said"] for each in ran.json()["verdicts"] if each["name"] == "ping"]
     assert {said.split()[0] for said in pings} == set(nodes)
+    wakes = {each["said"] for each in ran.json()["verdicts"] if each["name"] == "wake-ups"}
+    assert wakes == {"who waits for a load is told when it is there"}
     ran = run("keys", "nothing*", *arguments)
     assert (ran.status, "matches" in ran.err) == (1, True)
 

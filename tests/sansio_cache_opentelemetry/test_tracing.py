@@ -21,9 +21,22 @@ from sansio_cache.notices import StoreAsked
 from sansio_cache_opentelemetry import instrument
 from sansio_cache_redis import anyio as cache_anyio
 from sansio_cache_redis import sync as cache_sync
-from support.runtimes import EVERYWHERE, PATIENT, in_parallel, loading, never, runs, together, until
+from support.processes import started
+from support.runtimes import (
+    EVERYWHERE,
+    ON_SERVER,
+    PATIENT,
+    in_parallel,
+    loading,
+    never,
+    runs,
+    together,
+    until,
+)
 from support.servers import wait_until
 
+INSIDE = {"get_or_load": "request", "read": "get_or_load", "query": "get_or_load", "fill": "get_or_load"}
+"""What is in what, in the trace of a load."""
 ON_LOOPS = tuple(place for place in EVERYWHERE if place.runtime != "sync")
 """For threads, a test has its blocks in another thread than their two ends are in."""
 
@@ -87,7 +100,9 @@ async def test_a_load_is_in_the_trace_of_its_request_and_the_loader_s_own_spans_
         ("fill", "get_or_load"),
     ]
     span = traced.one("get_or_load")
-    assert dict(span.attributes) == {
+    attributes = dict(span.attributes)
+    version = attributes.pop("cache.entry.version")
+    assert attributes == {
         "cache.name": world.cache.key.namespace,
         "cache.operation": "get_or_load",
         "cache.entity": "user",
@@ -107,6 +122,7 @@ async def test_a_load_is_in_the_trace_of_its_request_and_the_loader_s_own_spans_
         assert read.attributes["db.operation.name"] == "GET"
         assert read.attributes["db.namespace"] == "0"
         assert read.attributes["server.address"] in world.url
+    assert (await world.cache.lookup("user:1")).version.hex() == version
 
 
 @runs(compare=None, **PATIENT)
@@ -155,6 +171,46 @@ async def test_a_request_that_waited_for_the_load_of_another_process_says_so(wor
     with traced.inside():
         assert await world.cache.get_or_load("user:1", never) == 1
     assert traced.tree() == [("request", None), ("get_or_load", "request"), ("read", "get_or_load")]
+
+
+@pytest.fixture(scope="module")
+def worker():
+    with started(1) as [worker]:
+        yield worker
+
+
+@runs(ON_SERVER, compare=None, **PATIENT)
+async def test_the_trace_of_the_load_that_another_process_made_is_found_by_the_version(world, worker):
+    """A link would need the ids of the other's span, which are not stored: both name what was stored."""
+    namespace, order = world.cache.key.namespace, {"do": "traced", "runtime": world.place.runtime}
+    worker.tell(order | {"url": world.url, "namespace": namespace, "policy": {}, "key": "user:1", "value": 1})
+    assert await anyio.to_thread.run_sync(worker.answer) == "loading"
+    traced = Traced(world.cache.cache)
+
+    async def ask():
+        with traced.inside():
+            assert await world.cache.get_or_load("user:1", never) == 1
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(ask)
+        await until(lambda: world.cache.driver._watches)  # it sleeps
+        worker.tell("go on")
+    theirs = {span["name"].split()[-1]: span for span in await anyio.to_thread.run_sync(worker.answer)}
+
+    inside = {name: theirs[around]["id"] for name, around in INSIDE.items()}
+    assert {name: theirs[name]["parent"] for name in inside} == inside
+    assert len({span["trace"] for span in theirs.values()}) == 1
+    mine = traced.one("get_or_load")
+    assert mine.context.trace_id != theirs["get_or_load"]["trace"]
+    assert mine.attributes["cache.result"] == "shared"
+    version = mine.attributes["cache.entry.version"]
+    assert theirs["get_or_load"]["attributes"]["cache.entry.version"] == version
+    assert (await world.cache.lookup("user:1")).version.hex() == version
+    [waited] = [event for event in mine.events if event.name == "waited"]
+    assert waited.attributes["cache.entry.version"] == version
+    traced.exporter.clear()
+    assert await world.cache.get_or_load("user:1", never) == 1
+    assert "cache.entry.version" not in traced.one("get_or_load").attributes, "a hit does not say it"
 
 
 @runs(compare=None, **PATIENT)

@@ -4,7 +4,6 @@ Each test runs in every place, and what it left there (commands, counters, store
 left on threads and memory: see `support.runtimes`.
 """
 
-import os
 import re
 import threading
 import traceback
@@ -36,6 +35,7 @@ from sansio_cache.ttl import NO_JITTER
 from support.runtimes import (
     EVERYWHERE,
     ON_CLUSTER,
+    ON_SENTINEL,
     ON_SERVER,
     THIRD_PARTY,
     WAYS_IN,
@@ -53,9 +53,10 @@ from support.servers import can_compare
 
 pytestmark = pytest.mark.servers
 
-# On a cluster all of it in the night and on every server of the matrix, and a part of it in every run.
-THOROUGH = os.environ.get("SANSIO_CACHE_NIGHTLY") == "1"
-runs = partial(runs_in, EVERYWHERE + THIRD_PARTY + (ON_CLUSTER if THOROUGH else ()))
+# Behind Sentinel and on a cluster all of it in the night and on every server of the matrix, and a part of it
+# in every run.
+runs = partial(runs_in, EVERYWHERE + THIRD_PARTY)
+ON_ALL_TOPOLOGIES = tuple(dict.fromkeys(EVERYWHERE + THIRD_PARTY + WAYS_IN + ON_SENTINEL + ON_CLUSTER))
 
 # A stale value is not served at once: callers wait for the fresh one, and have it where that fails.
 STALE = Policy(ttl=0.05, jitter=NO_JITTER, stale_for_s=600, on_wait_timeout="stale", wait_s=0.05)
@@ -75,7 +76,7 @@ def plant(world, key, value, *, type=None, body=None, full=None):
 # Reading and writing, one method after the other.
 
 
-@runs_in(EVERYWHERE + THIRD_PARTY + WAYS_IN + ON_CLUSTER)
+@runs_in(ON_ALL_TOPOLOGIES)
 async def test_a_value_that_was_set_is_read_back(world):
     assert await world.cache.get("user:1") is None
     assert await world.cache.set("user:1", {"name": "Ada", "tags": [1, 2.5, None, True]}) is True
@@ -84,7 +85,7 @@ async def test_a_value_that_was_set_is_read_back(world):
     assert is_free(world.raw.cell("user:1"))
 
 
-@runs_in(EVERYWHERE + THIRD_PARTY + WAYS_IN + ON_CLUSTER)
+@runs_in(ON_ALL_TOPOLOGIES)
 async def test_a_miss_loads_and_stores_and_the_next_call_is_a_hit(world):
     calls = []
 
@@ -95,7 +96,7 @@ async def test_a_miss_loads_and_stores_and_the_next_call_is_a_hit(world):
     assert is_free(world.raw.cell("user:1"))
 
 
-@runs_in(EVERYWHERE + THIRD_PARTY + WAYS_IN + ON_CLUSTER)
+@runs_in(ON_ALL_TOPOLOGIES)
 async def test_batches_are_written_read_and_invalidated(world):
     values = {f"user:{n}": n for n in range(30)}
 
@@ -108,7 +109,7 @@ async def test_batches_are_written_read_and_invalidated(world):
     assert world.raw.read() == {}
 
 
-@runs_in(EVERYWHERE + THIRD_PARTY + WAYS_IN + ON_CLUSTER)
+@runs_in(ON_ALL_TOPOLOGIES)
 async def test_the_store_is_ready_and_healthy(world):
     await world.cache.wait_ready()
     health = await world.cache.health()

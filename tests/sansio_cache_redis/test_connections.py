@@ -16,12 +16,12 @@ import anyio
 import anyio.from_thread
 import anyio.lowlevel
 import anyio.to_thread
-import attrs
 import pytest
 import redis
 import redis.asyncio
 import trio
 import trio.testing
+from msgspec.structs import replace
 from redis import exceptions as errors
 
 from sansio_cache.config import RedisConfig
@@ -671,7 +671,7 @@ def test_a_connection_that_takes_too_long_to_open_fails_the_call(runtime):
         url = f"redis://127.0.0.1:{server.getsockname()[1]}"
 
         async def main():
-            async with opened(runtime, url, timing=attrs.evolve(TIMING, opening_s=SHORT_S)) as connections:
+            async with opened(runtime, url, timing=replace(TIMING, opening_s=SHORT_S)) as connections:
                 with pytest.raises(ERRORS) as failed:
                     await connections.execute((b"PING",))
                 assert isinstance(failed.value, errors.TimeoutError | TimeoutError)

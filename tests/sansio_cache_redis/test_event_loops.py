@@ -110,6 +110,74 @@ def test_two_loops_use_one_cache_at_once(url, namespace, first, second):
     assert cache.stats().loads == 2
 
 
+class Making:
+    """What a loop needs of a cache is made in steps: another function comes in the middle of it, once."""
+
+    def __init__(self, cache, meanwhile):
+        self._bindings, self._meanwhile = cache._bindings, meanwhile
+        self._make, self._bindings._make_backend = self._bindings._make_backend, self
+
+    def __call__(self):
+        self._bindings._make_backend = self._make
+        self._meanwhile()
+        return self._make()
+
+
+@pytest.mark.parametrize("slow", LIBRARIES)
+@on_both
+def test_what_one_loop_needs_of_files_and_modules_keeps_no_other_waiting(namespace, slow, library):
+    """The lock that all caches of a process share is held for microseconds."""
+    cache = cache_anyio.Cache.from_url("memory://", namespace=namespace)
+    makes, may_go_on = threading.Event(), threading.Event()
+
+    def take_long():
+        makes.set()
+        assert may_go_on.wait(GIVE_UP_S)
+
+    async def main():
+        await cache.set("k", 1)
+        Making(cache, take_long)
+        other = Loop(slow, cache.get, "k")
+        await event(makes)
+        try:
+            assert await cache.get("k") == 1
+            assert (await cache.invalidate("other")).done
+        finally:
+            may_go_on.set()
+        await anyio.to_thread.run_sync(other.join)
+        assert other.result == 1
+
+    Loop(library, main).join()
+
+
+@on_both
+def test_a_handler_that_calls_the_cache_while_a_loop_s_part_is_made_makes_it(namespace, library):
+    cache = cache_anyio.Cache.from_url("memory://", namespace=namespace)
+    made = []
+
+    async def main():
+        Making(cache, lambda: made.append(cache._bindings.bind()))
+        await cache.set("k", 1)
+        assert [cache._bindings.bind()] == made
+        assert await cache.get("k") == 1
+        await cache.aclose()
+
+    Loop(library, main).join()
+
+
+@on_both
+def test_a_cache_that_is_closed_while_a_loop_s_part_is_made_says_so_and_keeps_nothing(namespace, library):
+    cache = cache_anyio.Cache.from_url("memory://", namespace=namespace)
+
+    async def main():
+        Making(cache, Loop(library, cache.aclose).join)
+        with pytest.raises(CacheClosedError):
+            await cache.get("k")
+        assert cache._bindings.drivers == []
+
+    Loop(library, main).join()
+
+
 def test_a_loop_for_each_call_in_many_threads_is_served_and_leaves_no_connection(
     redis_url, redis_client, namespace
 ):

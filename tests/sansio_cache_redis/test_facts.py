@@ -1,9 +1,9 @@
 """What a server says of itself as a connection opens, and what follows from it."""
 
-import attrs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from redis.exceptions import NoPermissionError, ReadOnlyError, ResponseError
 
 from sansio_cache_redis.connections.redispy import pack
@@ -101,7 +101,7 @@ def test_a_run_that_has_begun_empty_holds_nothing_old():
     began = Facts(run_id="a", started_s=1_000)
     assert began.began_empty
     for known in ({"loaded_keys": 1}, {"has_log": True}, {"replicated_bytes": 1}, {"run_id": ""}):
-        assert not attrs.evolve(began, **known).began_empty
+        assert not replace(began, **known).began_empty
     assert not Facts(run_id="a").began_empty
 
 

@@ -4,6 +4,7 @@ A replica is cut off from its primary, which is told of writes and dies; then th
 at the same address: a proxy's. Nobody makes a call meanwhile but readers.
 """
 
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -11,8 +12,8 @@ from contextlib import ExitStack
 from typing import Any
 
 import anyio
-import attrs
 import pytest
+from msgspec.structs import replace
 
 from sansio_cache.recent_writes import RecentWrites
 from sansio_cache_redis.facts import Facts
@@ -118,6 +119,7 @@ async def stale_after_failover(runtime: str, namespace: str, pair: Pair) -> list
         return sorted(stale)
 
 
+@pytest.mark.topology
 @pytest.mark.servers
 @on_every_runtime
 def test_what_a_failover_has_lost_is_told_again_by_who_has_written_it(
@@ -126,6 +128,7 @@ def test_what_a_failover_has_lost_is_told_again_by_who_has_written_it(
     assert run_on(runtime, lambda: stale_after_failover(runtime, namespace, pair)) == []
 
 
+@pytest.mark.topology
 @pytest.mark.servers
 def test_without_being_told_again_readers_would_get_what_was_before(
     namespace: str, pair: Pair, monkeypatch: pytest.MonkeyPatch
@@ -198,6 +201,39 @@ def test_what_a_snapshot_brings_back_is_not_served(
 
 
 @pytest.mark.servers
+@on_every_runtime
+def test_where_the_clock_is_behind_the_start_from_a_snapshot_nothing_is_stored_and_health_says_so(
+    runtime: str, namespace: str, fresh_server: Server
+) -> None:
+    """As if it had been put back by an hour: what counts as gone lies so far in the future."""
+
+    async def main() -> None:
+        async with opened(runtime, fresh_server.url, namespace, **PATIENT) as cache:
+            assert await cache.set("k", "old")
+        await in_thread(fresh_server.client().save)
+        await in_thread(restart_from_snapshot, fresh_server)
+        async with opened(runtime, fresh_server.url, namespace, clock_skew_s=3600.0, **PATIENT) as cache:
+            assert await cache.get_or_load("k", lambda: "new") == "new"
+            assert await cache.get("k") is None
+            assert not await cache.set("k", "new")
+            health = await cache.health()
+            assert not health.ok
+            [problem] = health.problems
+            found = re.search(r"for (\d+) s from now on by its clock nothing is stored", problem)
+            assert found
+            assert 3000 < int(found[1]) <= 3601
+        async with opened(runtime, fresh_server.url, namespace, clock_skew_s=0.0, **PATIENT) as cache:
+            await eventually(lambda: is_well(cache))
+            assert await cache.set("k", "new")
+
+    run_on(runtime, main)
+
+
+async def is_well(cache: Subject) -> bool:
+    return bool((await cache.health()).ok)
+
+
+@pytest.mark.servers
 def test_without_a_floor_a_snapshot_would_bring_back_what_was_invalidated(
     namespace: str, fresh_server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -207,6 +243,7 @@ def test_without_a_floor_a_snapshot_would_bring_back_what_was_invalidated(
     assert found == ["follower", "load", "tagged", "value"]
 
 
+@pytest.mark.topology
 @pytest.mark.servers
 @pytest.mark.parametrize("counts_replication", [True, False])
 def test_a_healthy_replica_that_is_promoted_keeps_its_cache(
@@ -215,7 +252,7 @@ def test_a_healthy_replica_that_is_promoted_keeps_its_cache(
     """It has loaded a snapshot too, as it began to follow. A floor that does not know so would empty it."""
     if not counts_replication:
         floor_us = Facts.floor_us
-        forgetful = lambda self, skew_s: floor_us(attrs.evolve(self, replicated_bytes=0), skew_s)  # noqa: E731
+        forgetful = lambda self, skew_s: floor_us(replace(self, replicated_bytes=0), skew_s)  # noqa: E731
         monkeypatch.setattr(Facts, "floor_us", forgetful)
     with ExitStack() as stack:
         primary = stack.enter_context(Server.start(args=["--repl-diskless-sync-delay", "0"]))

@@ -15,7 +15,7 @@ from redis.exceptions import InvalidResponse, NoPermissionError, ResponseError
 from sansio_cache import CacheConfig, RedisConfig
 from sansio_cache.health import Health
 from sansio_cache_redis.backend.base import BaseBackend
-from sansio_cache_redis.calls import TIME
+from sansio_cache_redis.calls import TIME, wake_channel
 from sansio_cache_redis.health import LEAST_VALUES, Trips, judge, probes, too_far
 from sansio_cache_redis.reasons import Where
 from sansio_cache_redis.replies import tell_time
@@ -131,12 +131,49 @@ def test_a_server_that_is_too_old_is_told_by_its_version_whatever_else_it_says()
     assert warned_of(health) == {"noeviction"}
 
 
-def test_a_refused_info_is_neither_a_problem_nor_a_warning():
+def test_a_refused_info_is_no_problem_and_one_warning_says_what_is_not_known_then():
     asked = probes("shop")
     refusal = redis.exceptions.NoPermissionError("no permissions to run the 'info' command")
     replies = [refusal if args[0] == b"INFO" else [b"1", 1] for _, args in asked]
 
-    assert judge(asked, replies, LARGEST_BYTES) == Health(ok=True)
+    health = judge(asked, replies, LARGEST_BYTES)
+    assert (health.ok, health.problems) == (True, ())
+    [warning] = health.warnings
+    assert warning.startswith("INFO is refused (NoPermissionError: no permissions to run the")
+    assert "What a failover has lost is not told again" in warning
+    assert warning.endswith("Allow the user +info")
+
+
+@pytest.mark.parametrize(
+    ("channel_of", "command"), [(wake_channel, "PUBLISH"), (str.encode, "SPUBLISH")], ids=["one", "cluster"]
+)
+def test_who_may_not_wake_those_who_wait_is_warned_of(channel_of, command):
+    """A server that does not know the command says so in other words: then waiters poll as well."""
+    asked = probes("shop", channel_of=channel_of)
+    refusal = ResponseError(f"unknown command '{command}', with args beginning with: ")
+    replies = [refusal if args[0] == command.encode() else [b"1", 1] for _, args in asked]
+
+    health = judge(asked, replies, LARGEST_BYTES)
+    assert (health.ok, health.problems) == (True, ())
+    [warning] = health.warnings
+    assert warning.startswith(f"{command} is refused (")
+    assert warning.endswith("is not told when it has ended, and looks again every 100 ms")
+
+
+@pytest.mark.parametrize(
+    ("floor_us", "left_s"), [(0, 0), (5_000_001, 0), (5_000_002, 1), (3_605_000_001, 3600)]
+)
+def test_a_server_whose_clock_is_behind_its_start_from_a_snapshot_has_a_problem(floor_us, left_s):
+    """Until then nothing is stored. `test_failover.py` has it of a real server."""
+    asked = probes("shop")
+    replies = [[b"5", b"1"] if args == TIME else [b"1", 1] for _, args in asked]
+
+    health = judge(asked, replies, LARGEST_BYTES, floor_us)
+    assert health.ok is (left_s == 0)
+    if left_s:
+        [problem] = health.problems
+        assert f"for {left_s} s from now on by its clock nothing is stored" in problem
+        assert "its clock was put back: set it right" in problem
 
 
 @contextmanager
@@ -210,14 +247,19 @@ def test_a_replica_is_warned_of_before_anything_is_lost(runtime, own_server, nam
 def test_a_user_who_may_not_ask_for_info_is_none_the_worse(runtime, own_server):
     name, namespace = f"u{uuid4().hex[:8]}", f"t{uuid4().hex[:12]}"
     own_server.client().execute_command(
-        "ACL", "SETUSER", name, "reset", "on", ">pw", f"~{namespace}:*", "+@all", "-info"
+        "ACL", "SETUSER", name, "reset", "on", ">pw", f"~{namespace}:*", "&*", "+@all", "-info"
     )
     url = own_server.url.replace("redis://", f"redis://{name}:pw@")
 
     async def main() -> None:
         async with opened(runtime, url, namespace, **PATIENT) as cache:
             health = await cache.health()
-            assert (health.ok, health.problems, health.warnings) == (True, (), ())
+            assert (health.ok, health.problems) == (True, ())
+            [warning] = health.warnings
+            assert "INFO is refused" in warning
+            assert name not in warning
+            assert await cache.get_or_load("k", lambda: 1) == 1
+            assert await cache.get("k") == 1
             assert (health.maxmemory_bytes, health.eviction_policy, health.server) == (None, "", "")
 
     run_on(runtime, main)
@@ -269,7 +311,7 @@ def test_no_answer_is_so_odd_that_health_raises(data):
     """As of a server that is none, or a client that has parsed what it did not understand."""
     backend = BaseBackend.__new__(BaseBackend)
     backend._where, backend.place, backend._config = Where("h:1"), "h:1", CacheConfig(namespace="n")
-    backend._server = SimpleNamespace(warnings=tuple)
+    backend._server, backend._dialect = SimpleNamespace(warnings=tuple), SimpleNamespace(floor_us=1)
     asked = probes("n")
     health = backend._judged(asked, [data.draw(odd) for _ in asked], 0.001)
     assert isinstance(health, Health)

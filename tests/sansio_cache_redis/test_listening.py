@@ -35,8 +35,10 @@ class FakeListener:
     """Its subscription stands. It knows who watches what."""
 
     def __init__(self):
-        self.is_live = True
         self.watches = {}
+
+    def hears(self, key):
+        return True
 
     def watch(self, key, wake):
         number = len(self.watches) + 100
@@ -254,8 +256,8 @@ def test_closing_waits_for_the_thread_where_it_is_to():
 
 def test_new_waiters_do_not_make_it_try_again_at_once_where_subscribing_is_refused(monkeypatch):
     """Fault 34: each would cost a connection."""
-    monkeypatch.setattr(listening, "_FIRST_PAUSE_S", LONG_S)
-    monkeypatch.setattr(listening, "_LONGEST_PAUSE_S", LONG_S)
+    monkeypatch.setattr(listening, "FIRST_PAUSE_S", LONG_S)
+    monkeypatch.setattr(listening, "LONGEST_PAUSE_S", LONG_S)
     made = []
     listener = Listener(lambda: Refused(made), "n", starting(threads := []))
 
@@ -341,8 +343,8 @@ def listener_on(*scripts):
 @pytest.mark.parametrize("refused", ["PUBLISH", "SUBSCRIBE"])
 def test_a_user_who_may_not_publish_or_subscribe_polls(refused, monkeypatch):
     """A script that stores a value says nothing of the message that it may not send."""
-    monkeypatch.setattr(listening, "_LONGEST_PAUSE_S", 0.01)
-    monkeypatch.setattr(listening, "_FIRST_PAUSE_S", 0.01)
+    monkeypatch.setattr(listening, "LONGEST_PAUSE_S", 0.01)
+    monkeypatch.setattr(listening, "FIRST_PAUSE_S", 0.01)
     woken = []
     with listener_on(WELL | {refused: REFUSAL}) as (listener, made):
         listener.watch("k", lambda: woken.append(listener.is_live))
@@ -383,7 +385,7 @@ def test_a_late_answer_makes_waiters_rely_on_it_again():
 
 
 def test_nobody_is_asked_for_a_sign_of_life_where_nobody_waits(monkeypatch):
-    monkeypatch.setattr(listening, "_IDLE_S", 10 * listening._LOOK_S)
+    monkeypatch.setattr(listening, "IDLE_S", 10 * listening.LOOK_S)
     with listener_on(WELL) as (listener, made):
         number = listener.watch("k", lambda: None)
         wait_until(lambda: listener.is_live)

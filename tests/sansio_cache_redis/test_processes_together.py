@@ -15,15 +15,19 @@ import pytest
 import redis
 
 from sansio_cache import Policy
+from sansio_cache.exploring.history import History, Read, Write
 from sansio_cache.ttl import NO_JITTER
 from sansio_cache_redis.sync import Cache
 from support.faulty import PATIENT, RUNTIMES, cell_of, on_every_runtime, opened, run_on
+from support.nightly import IS_NIGHTLY
 from support.processes import Worker, started
 from support.proxy import FaultProxy
 from support.servers import Server, wait_until
 
 PROCESSES = 4
 MIXED_RUNTIMES = ("sync", "asyncio", "trio", "sync")
+SIZE_OF_PRIMITIVES = (32, 8) if IS_NIGHTLY else (3, 4)
+"""How many callers of a process, and how often each changes everything."""
 SLACK_MS = 5000  # what a busy machine may add
 # Long, so that a machine that stands still for a while costs no lease.
 CALM = {"lease_s": 30.0, "max_lease_s": 60.0}
@@ -403,3 +407,75 @@ def test_two_versions_of_a_program_at_the_same_time_never_serve_what_is_older_th
         print(f"\n  {sum(writes.values())} writes, loads {summed}, {hits} hits")
     assert hits > 100
     assert sum(answer["beside"] for answer in answers) > 20
+
+
+# Primitives.
+
+
+def test_four_processes_count_append_add_and_lock_and_every_result_is_exact(
+    workers: list[Worker],
+    redis_url: str,
+    redis_client: redis.Redis,
+    namespace: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """No change is lost or made twice, one of all who add is told so, and one at a time holds the lock."""
+    callers, turns = SIZE_OF_PRIMITIVES
+    everybody = PROCESSES * callers * turns
+    prefix = f"meeting:{namespace}"
+    began_s = time.monotonic()
+    with Cache.from_url(redis_url, namespace=namespace, **PATIENT) as cache:
+        assert cache.add("counted", 0)
+        assert cache.add("updated", [])
+        assert cache.add("swapped", [])
+        for number, worker in enumerate(workers):
+            worker.tell(
+                {
+                    "do": "primitives",
+                    "runtime": MIXED_RUNTIMES[number],
+                    "url": redis_url,
+                    "namespace": namespace,
+                    "policy": {"wait_s": 300.0},
+                    "number": number,
+                    "everybody": PROCESSES,
+                    "callers": callers,
+                    "turns": turns,
+                }
+            )
+        answers = [worker.answer(300) for worker in workers]
+        took_s = time.monotonic() - began_s
+        assert sorted(value for each in answers for value, _ in each["counted"]) == list(
+            range(1, everybody + 1)
+        )
+        assert cache.get("counted") == everybody
+        assert cache.touch("counted", 9600)  # one of the crowd may have been overtaken each time
+        assert cache.ttl("counted") > 9000
+        mine = [
+            f"{number}:{caller}:{turn}"
+            for number in range(PROCESSES)
+            for caller in range(callers)
+            for turn in range(turns)
+        ]
+        for key in ("updated", "swapped"):
+            assert sorted(cache.get(key)) == sorted(mine)
+        owners = {key: number for number, each in enumerate(answers) for key in each["added"]}
+        keys = [f"added:{caller}:{turn}" for caller in range(callers) for turn in range(turns)]
+        assert sum(len(each["added"]) for each in answers) == len(owners) == len(keys)
+        assert cache.get_many(keys) == owners
+    assert int(redis_client.get(f"{prefix}:guarded") or 0) == everybody  # type: ignore[arg-type]
+    found: Any = redis_client.lrange(f"{prefix}:tokens", 0, -1)
+    tokens = [int(each) for each in found]
+    assert len(set(tokens)) == len(tokens) == everybody
+    assert tokens == sorted(tokens)
+    history = History()
+    for number, each in enumerate(answers):
+        for value, returned_s in each["counted"]:
+            history.note(Write(str(number), "counted", value, returned_s, returned_s))
+    reads = [
+        Read(str(number), "counted", value, read_s)
+        for number, each in enumerate(answers)
+        for value, read_s in each["seen"]
+    ]
+    assert [history.judge(read) for read in reads] == [None] * everybody
+    with capsys.disabled():
+        print(f"\n  {PROCESSES} processes of {callers} callers, {turns} turns each: {took_s:.1f} s")

@@ -38,7 +38,8 @@ from sansio_cache.memory_store import MemoryStore
 from sansio_cache.queues import hold_of, lease_of, root_of
 from sansio_cache_redis.backend.sync import make_backend
 from sansio_cache_runtime.sync.background import Background
-from support.servers import Server
+from support.nightly import EXAMPLES, many
+from support.servers import Server, wait_until
 
 pytestmark = pytest.mark.servers
 
@@ -62,6 +63,8 @@ class Pair:
         self.lease = (b"?" * 16,) * 2
         self.tokens = [(0, 0)]
         self.letters = [(0, 0)]
+        self.given = 0
+        """The number of the highest token that was given to somebody."""
 
     def ask(self, make):
         """Ask both, and compare. `make` gets 0 for memory, 1 for the server."""
@@ -125,16 +128,24 @@ class Pair:
             self.lease = tuple(event.grants[0] for event in events)
 
     def take(self, after, count, most_bytes):
-        after = self.tokens[after % len(self.tokens)]
-        self.ask(
+        """A consumer names what it was given: what nobody was given comes after that."""
+        after = self.tokens[after % (self.given + 1)]
+        events = self.ask(
             lambda place: TakeEntries(ROOT, self.lease[place], after[place], count, most_bytes, TIMEOUT_S)
         )
+        numbers = {pair[0]: number for number, pair in enumerate(self.tokens)}
+        self.given = max((self.given, *(numbers[entry.token] for entry in events[0].entries)))
 
     def settle(self, verdicts):
+        """A verdict names the key that its entry has; of what is gone, any."""
+        entries = self.memory.queues[ROOT].entries if ROOT in self.memory.queues else {}
+
         def make(place):
             made = []
-            for number, key, reason, found in verdicts:
-                token = self.tokens[number % len(self.tokens)][place]
+            for number, any_key, reason, found in verdicts:
+                tokens = self.tokens[number % len(self.tokens)]
+                token = tokens[place]
+                key = entries[tokens[0]].key if tokens[0] in entries else any_key
                 higher = self.tokens[-1][place] + found if found else 0
                 made.append(Verdict(token, key, reason, higher))
             return SettleEntries(ROOT, self.lease[place], tuple(made), TIMEOUT_S)
@@ -178,6 +189,16 @@ class Pair:
         for name, *args in steps:
             getattr(self, name)(*args)
             self.look()
+        self.compare_all()
+
+    def compare_all(self):
+        """Nothing is left on the server that memory does not keep."""
+        kept = self.memory.queues[ROOT]
+        names = self.client.hkeys(f"{ROOT}:pending")
+        assert {name.decode() for name in names if name} == kept.pending.keys()
+        assert {name.decode() for name in self.client.hkeys(f"{ROOT}:dead")} == kept.dead.keys()
+        for name, entries in (("stream", kept.entries), ("letters", kept.letters)):
+            assert self.client.xlen(f"{ROOT}:{name}") == len(entries)
 
     def attend(self, member, ttl_ms):
         self.ask(lambda _: AttendQueue(ROOT, member, ttl_ms, TIMEOUT_S))
@@ -216,7 +237,7 @@ def client():
         yield client
 
 
-@settings(max_examples=120, deadline=None, print_blob=True)
+@settings(max_examples=many(120, EXAMPLES), deadline=None, print_blob=True)
 @given(steps=st.lists(STEPS, min_size=1, max_size=25))
 def test_a_sequence_of_commands_has_the_same_answers_in_memory_and_on_the_server(client, steps):
     """S8, for every script of a queue."""
@@ -224,6 +245,7 @@ def test_a_sequence_of_commands_has_the_same_answers_in_memory_and_on_the_server
 
 
 ONE = [("hold", "ns:a", NONCES[0]), ("append", ["ns:a"], NONCES[0])]
+MANY = [("hold", "ns:a", NONCES[0]), ("append", ["ns:a"], NONCES[0], 100)] * 20
 LEASED = [*ONE, ("take_lease", NONCES[0])]
 DEAD = [*LEASED, ("take", 0, 10, 10_000), ("settle", [(1, "ns:a", "poison", 0)])]
 
@@ -252,6 +274,45 @@ BRANCHES = {
         ("hold", "ns:ü", NONCES[0]),
         ("append", ["ns:ü"], NONCES[0]),
         *[("take", 0, 10, 10_000)] * 5,
+    ],
+    "take no more than there is room for, of what nobody has taken": [
+        *MANY,
+        ("take_lease", NONCES[0]),
+        ("take", 0, 100, 1),
+    ],
+    "take no more than there is room for, of what somebody has taken": [
+        *MANY,
+        ("take_lease", NONCES[0]),
+        ("take", 0, 100, 10_000),
+        ("take", 0, 100, 1),
+        ("take", 0, 18, 10_000),
+    ],
+    "take what fits to the byte, of some that are longer than others": [
+        *MANY[:32],
+        *[("hold", "ns:{c}", NONCES[0]), ("append", ["ns:{c}"], NONCES[0], 100)] * 4,
+        ("take_lease", NONCES[0]),
+        ("take", 0, 100, 16 * len(b"ns:a" + NONCES[0]) + 2 * len(b"ns:{c}" + NONCES[0])),
+    ],
+    "take what comes after an entry that was taken often, and settled": [
+        *LEASED,
+        *[("take", 0, 10, 10_000)] * 5,
+        ("settle", [(1, "ns:a", "", 0)]),
+        *[("hold", key, NONCES[0]) for key in KEYS],
+        ("append", list(KEYS), NONCES[0]),
+        ("take", 0, 10, 10_000),
+    ],
+    "settle without the lease": [
+        *LEASED,
+        ("take", 0, 10, 10_000),
+        ("release",),
+        ("settle", [(1, "ns:a", "", 0)]),
+    ],
+    "agree on other partitions while nothing is queued, and not while something is": [
+        ("agree", 2),
+        ("agree", 3),
+        ("hold", "ns:a", NONCES[0]),
+        ("append", ["ns:a"], NONCES[0], MOST, 3),
+        ("agree", 2),
     ],
     "settle, of two of one key": [
         *LEASED,
@@ -327,6 +388,23 @@ def test_a_token_is_higher_than_the_last_also_where_the_clock_of_the_server_is_b
     append = Append("ns:a", pair.holds["ns:a", NONCES[0]][1], b"body")
     appended = pair.server.perform(AppendEntries(ROOT, (append,), MOST, 2, TIMEOUT_S))
     assert appended.tokens == (far + 1,)
+
+
+def test_what_is_appended_again_has_a_higher_token_than_the_database_has_seen(client):
+    pair = Pair(client)
+    pair.run([*LEASED, ("take", 0, 10, 10_000)])
+    found = pair.tokens[-1][1] + 1_000_000_000
+    verdict = Verdict(pair.tokens[-1][1], "ns:a", "", found)
+    pair.server.perform(SettleEntries(ROOT, pair.lease[1], (verdict,), TIMEOUT_S))
+    [again] = pair.server.perform(PeekEntries(ROOT, ("ns:a",), TIMEOUT_S)).entries
+    assert again.token > found
+
+
+def test_who_has_not_attended_for_long_is_not_counted(client):
+    pair = Pair(client)
+    assert pair.server.perform(AttendQueue(ROOT, b"gone", 1, TIMEOUT_S)).members == 1
+    wait_until(lambda: client.zcount(f"{ROOT}:members", "-inf", client.time()[0] * 1000) == 1)
+    assert pair.server.perform(AttendQueue(ROOT, b"here", 60_000, TIMEOUT_S)).members == 1
 
 
 def test_the_keys_of_a_partition_are_in_one_slot_of_a_cluster(client):

@@ -34,8 +34,8 @@ from sansio_cache.commands import (
 from sansio_cache.events import FailureKind, LeaseGranted, StoreFailed
 from sansio_cache.memory_store import MemoryStore
 from sansio_cache.queues import hold_of, lease_of, root_of, stream_of
-from sansio_cache_redis.topology.scatter import gather, scatter
-from sansio_cache_redis.topology.slots import slot_of
+from sansio_cache_redis.topology.scatter import gather, scatter, scatter_reads
+from sansio_cache_redis.topology.slots import SLOTS, slot_of
 
 NODES = ("a", "b", "c")
 KEYS = tuple(f"n:{number}" for number in range(7))
@@ -204,3 +204,10 @@ def test_a_command_about_a_queue_goes_to_the_node_that_has_its_partition():
     assert (piece.address, piece.command) == (slot_of(root), command)
     keys = [stream_of(root), lease_of(root), hold_of(root, "n:user:7")]
     assert {slot_of(key) for key in keys} == {slot_of(root)}
+
+
+@given(keys=st.lists(st.text(max_size=4), min_size=1, unique=True), width=st.sampled_from([1, 100, SLOTS]))
+def test_a_batch_that_is_read_is_parted_by_slots_as_by_asking_for_each_key(keys, width):
+    owners = [NODES[slot // width % len(NODES)] for slot in range(SLOTS)]
+    command = ReadCells(tuple(f"{{{key}}}{key}" if "x" in key else key for key in keys), 1, T)
+    assert scatter_reads(command, owners) == scatter(command, lambda key: owners[slot_of(key)])

@@ -94,6 +94,7 @@ TTLS_MS = (300_000, 1_200_000)
 INTS = codec_for(int, 1_000)
 SEALED = seal("ns:a", INTS, b"8", 0.25)
 TAGGED = seal("ns:a", INTS, b"7", 0.0, (("t:x", b"v" * 16), ("t:ü" * 100, b"w" * 16)))
+LONG_TAG = seal("ns:a", INTS, b"7", 0.0, (("t" * 300, b"w" * 16),))
 NOTHING = seal("ns:a", INTS, None, 0.0)
 BODIES = (b"", b"body", b"\0\xff" * 40, SEALED, TAGGED, NOTHING, TAGGED[:-4], TAGGED[:60])
 TIMEOUT_S = 10.0
@@ -608,6 +609,14 @@ BRANCHES = {
     ],
     "swap: a value whose tags are cut off": [
         ("plant", "ns:a", Kind.VALUE, None, 0, 0, NONCES[1], TAGGED[:60]),
+        ("swap", "ns:a", 0, NONCES[0], 1_200_000, 0),
+    ],
+    "swap: a value whose tags are cut off in a name": [
+        ("plant", "ns:a", Kind.VALUE, None, 0, 0, NONCES[1], TAGGED[:-4]),
+        ("swap", "ns:a", 0, NONCES[0], 1_200_000, 0),
+    ],
+    "swap: a value of a tag with a long name": [
+        ("plant", "ns:a", Kind.VALUE, None, 0, 0, NONCES[1], LONG_TAG),
         ("swap", "ns:a", 0, NONCES[0], 1_200_000, 0),
     ],
     "swap: a hold, a lease, nothing, foreign": [

@@ -1,6 +1,7 @@
 """Connecting: what redis-py is told, whatever the URL says."""
 
 import asyncio
+import importlib.metadata
 import threading
 from contextlib import closing
 
@@ -90,6 +91,27 @@ def test_a_handshake_may_take_all_the_time_and_a_server_five_seconds_of_it_to_ta
 ):
     connection = factory(RedisConfig(connect_timeout_s=connect_timeout_s))()
     assert (connection.socket_timeout, connection.socket_connect_timeout) == (connect_timeout_s, taken_s)
+
+
+@every_factory
+def test_the_file_system_is_not_searched_for_the_version_of_redis_py(factory, monkeypatch):
+    """redis-py does so for each connection, and the disk may be slow."""
+
+    def search(name):
+        raise AssertionError(f"the version of {name} is searched for")
+
+    monkeypatch.setattr(importlib.metadata, "version", search)
+    connection = factory(RedisConfig(url="redis://localhost"))()
+    assert connection.driver_info.lib_version == redis.__version__
+    with pytest.raises(AssertionError, match="searched for"):
+        redis.Connection()
+
+
+@pytest.mark.filterwarnings("ignore:.*lib_name:DeprecationWarning")
+@every_factory
+def test_what_a_url_says_of_the_driver_is_left_as_it_is(factory):
+    connection = factory(RedisConfig(url="redis://localhost?lib_name=shop"))()
+    assert connection.driver_info.name == "shop"
 
 
 @every_factory

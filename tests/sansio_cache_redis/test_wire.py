@@ -5,6 +5,7 @@ import itertools
 import signal
 import socket
 
+import attrs
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -55,7 +56,7 @@ from sansio_cache.events import (
     WriterFound,
 )
 from sansio_cache.tags import VERSION_BYTES
-from sansio_cache_redis.calls import EVALSHA, about, keys_of
+from sansio_cache_redis.calls import EVALSHA, about, keys_of, wake_channel
 from sansio_cache_redis.dialect import Dialect
 from sansio_cache_redis.errors import (
     OverloadedError,
@@ -67,7 +68,7 @@ from sansio_cache_redis.errors import (
 )
 from sansio_cache_redis.reading import LONGEST_REPLICA_S, EventReader, unknown_scripts
 from sansio_cache_redis.reasons import Where
-from sansio_cache_redis.replies import tell_time
+from sansio_cache_redis.replies import ServerClock, tell_time
 from sansio_cache_redis.scripts import ACQUIRE, ALL, CAPTURE, EXPIRE, FILL, HOLD, MOST_KEYS, RELEASE, RENEW
 from sansio_cache_redis.wire import (
     as_eval,
@@ -277,6 +278,38 @@ def test_where_the_server_compares_a_value_is_stored_where_the_cell_is_as_the_gr
     ]
     assert told[:2] == (b"PUBLISH", b"ns:%wake"), "one message about those that a script says nothing about"
     assert keys_of(told[2]) == [b"ns:a", b"ns:b"]
+
+
+def in_cluster(*, compares=False):
+    """What is known of a node of a cluster: each key has a channel of its own."""
+    return Dialect(None, clock=lambda: NOW_S, compares=compares, is_cluster=True, channel_of=str.encode)
+
+
+def test_in_a_cluster_those_who_wait_are_told_on_a_channel_of_the_keys_slot():
+    tells = [(each.encode(), each.encode()) for each in ("ns:a", "ns:b")]
+    assert encode(STORE, in_cluster())[0][6:] == (b"1000", b"ns:a", b"0"), "the script publishes there"
+    assert [args[-1] for args in encode(GIVE_BACK, in_cluster())] == [b"ns:a", b"ns:b"]
+    assert [args[-1] for args in encode(EXPIRED, in_cluster())] == [b"ns:a", b"ns:b"]
+    assert encode(REMOVE, in_cluster())[2:] == [(b"SPUBLISH", *each) for each in tells]
+
+    encoded = encode(COMPARED, in_cluster(compares=True))
+    assert encoded[3:] == [*((b"SPUBLISH", *each) for each in tells), GET_TAGS[0]]
+    answered = decode(COMPARED, [b"OK", b"OK", [1], 1, 0, V1], in_cluster(compares=True), NOW_S)
+    assert answered.results == (FillResult.STORED,) * 3
+    assert answered.versions == (V1,)
+
+
+@pytest.mark.parametrize("channel_of", [wake_channel, str.encode])
+def test_nobody_waits_for_a_tag(channel_of):
+    dialect = attrs.evolve(speaking(), channel_of=channel_of)
+    assert encode(DeleteKeys(TAGS[:1], 0.1), dialect) == [(b"UNLINK", TAGS[0].encode())]
+    *_, told = encode(DeleteKeys(("ns:a", *TAGS), 0.1), dialect)
+    assert told[1:] == (channel_of("ns:a"), b"ns:a")
+
+
+def test_too_few_replies_to_fills_and_tags_are_those_to_another_command():
+    command = FillCells(STORE.fills[:1], 0.1, TAGS[:1])
+    assert decode(command, [V1], speaking(), NOW_S).kind is FailureKind.MISPAIRED
 
 
 def test_whether_the_server_compares_is_asked_with_the_first_fill():
@@ -897,3 +930,15 @@ def test_what_a_handler_raises_while_the_time_is_read_is_no_bad_reply(kind):
             tell_time([Seconds(), b"0"], bool)
     finally:
         signal.signal(signal.SIGUSR1, before)
+
+
+def test_the_clock_of_the_server_is_what_the_newest_reply_says_also_where_it_was_set_back():
+    """B6: a reply is late by as long as it was on its way, and no later one has to make up for it."""
+    clock = ServerClock()
+    assert clock.now_ms(1.0) is None
+    clock.learn(2_000_000_000, 1.0)
+    assert clock.now_ms(1.5) == 2_000_500
+    clock.learn(2_000_900_000, 2.0)  # it was asked at the server, and came in 0.1 s later
+    assert clock.now_ms(2.0) == 2_000_900
+    clock.learn(1_000_000_000, 3.0)
+    assert clock.now_ms(4.0) == 1_001_000

@@ -28,11 +28,12 @@ on_both_loops = pytest.mark.parametrize("loop", ["asyncio", "trio"])
 class Silent:
     """A listener that hears nothing."""
 
-    is_live = True
-
     def __init__(self):
         self.watched = set()
         self.is_closed = False
+
+    def hears(self, key):
+        return True
 
     def watch(self, key, wake):
         self.watched.add(key)

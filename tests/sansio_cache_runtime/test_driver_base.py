@@ -6,7 +6,6 @@ A driver that does nothing at all stands here for the real ones: what it is aske
 import threading
 from contextlib import contextmanager
 
-import attrs
 import pytest
 from msgspec.structs import replace
 
@@ -303,10 +302,11 @@ def test_an_interrupt_as_followers_are_woken_does_not_lose_them(point):
 class Listener:
     """Hears whatever a test says."""
 
-    is_live = True
-
     def __init__(self):
         self.watched = {}
+
+    def hears(self, key):
+        return True
 
     def watch(self, key, wake):
         self.watched[len(self.watched)] = wake
@@ -544,8 +544,8 @@ def test_notices_that_are_heeded_twice_do_no_harm(caplog):
     before = driver.coordinator.snapshot()
     driver._heed(notices)
     after = driver.coordinator.snapshot()
-    assert [attrs.evolve(part, pending=()) for part in after.parts] == [
-        attrs.evolve(part, pending=()) for part in before.parts
+    assert [replace(part, pending=()) for part in after.parts] == [
+        replace(part, pending=()) for part in before.parts
     ]
     assert [key for key, _ in after.parts[0].pending] == ["n:a"]
     assert len(caplog.records) == 1

@@ -145,7 +145,8 @@ BROKEN = {
 
 @pytest.mark.parametrize("broken", BROKEN)
 def test_a_driver_that_breaks_a_rule_is_told_which(broken, monkeypatch):
-    monkeypatch.setattr("sansio_cache_testing.driving._PATIENT_S", 2.0)
+    if broken is RenewsNothing:  # it is seen by nothing else
+        monkeypatch.setattr("sansio_cache_testing.driving._PATIENT_S", 2.0)
 
     class Broken(DriverConformance):
         def make_driver(self, store):

@@ -293,7 +293,7 @@ def test_who_waits_for_each_other_is_named():
 @pytest.mark.timing
 @pytest.mark.parametrize("what", ["a lock", "a sleep"])
 def test_who_blocks_outside_of_the_world_is_told_with_its_line(what, monkeypatch):
-    monkeypatch.setattr(threads, "STUCK_S", 0.5)
+    monkeypatch.setattr(threads, "STUCK_S", 2.0)
     done = threading.Event()
 
     def scenario(world):

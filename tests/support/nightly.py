@@ -6,6 +6,10 @@ from typing import Final
 IS_NIGHTLY: Final = os.environ.get("SANSIO_CACHE_NIGHTLY") == "1"
 
 
+IS_ON_ALL_TOPOLOGIES: Final = IS_NIGHTLY or os.environ.get("SANSIO_CACHE_TOPOLOGIES") == "all"
+"""Whether what runs on one server runs behind Sentinel and on a cluster as well."""
+
+
 def many(few: int, name: str) -> int:
     """A few, or as many as the environment says under this name."""
     return int(os.environ.get(name, few))

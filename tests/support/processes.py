@@ -35,10 +35,10 @@ class Worker:
         self._process.stdin.write(json.dumps(order) + "\n")
         self._process.stdin.flush()
 
-    def answer(self) -> Any:
+    def answer(self, within_s: float = 60.0) -> Any:
         """The next line that it has said."""
         try:
-            return self._answers.get(timeout=60)
+            return self._answers.get(timeout=within_s)
         except Empty:
             raise TimeoutError("the worker says nothing") from None
 

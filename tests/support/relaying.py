@@ -5,6 +5,7 @@ returns. What is done to commands is in `faults`.
 """
 
 import enum
+import errno
 import heapq
 import itertools
 import selectors
@@ -331,11 +332,23 @@ class Proxy:
 
     def _listen(self) -> None:
         if self._listener is None:
-            self._listener = socket.create_server(("127.0.0.1", self.port), backlog=128)
+            self._listener = self._server(backlog=128)
             self._listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, SEGMENT_BYTES)
             self._listener.setblocking(False)
             accept = partial(self._on_client, self._listener)
             self._selector.register(self._listener, selectors.EVENT_READ, accept)
+
+    def _server(self, backlog: int) -> socket.socket:
+        """A socket that listens at the port, which had another maybe until now."""
+        deadline_s = time.monotonic() + TIMEOUT_S
+        while True:
+            try:
+                return socket.create_server(("127.0.0.1", self.port), backlog=backlog)
+            except OSError as error:
+                # A program that is being started has all that this process had open, until it runs.
+                if error.errno != errno.EADDRINUSE or time.monotonic() > deadline_s:
+                    raise
+                time.sleep(0.001)
 
     def _unlisten(self) -> None:
         if self._listener is not None:
@@ -347,7 +360,7 @@ class Proxy:
         self._unlisten()
         self._frozen = True
         # Nobody accepts, and the queue is full: Linux drops whatever asks for a connection.
-        deaf = socket.create_server(("127.0.0.1", self.port), backlog=0)
+        deaf = self._server(backlog=0)
         fillers = [socket.socket() for _ in range(2)]
         for filler in fillers:
             filler.setblocking(False)

@@ -80,6 +80,7 @@ from sansio_cache_redis.connections.cluster_settings import cluster_settings
 from sansio_cache_runtime.memory import SharedMemory
 from sansio_cache_runtime.subscribers import Explanation
 from sansio_cache_runtime.sync.background import Background
+from support.nightly import IS_ON_ALL_TOPOLOGIES
 from support.servers import connect
 from support.stores import Recording, Wrapping
 from support.tls import TlsProxy
@@ -135,6 +136,13 @@ class Place:
         """Whether a server has a part in it."""
         return self.store not in ("memory", "sqlite")
 
+    @property
+    def marks(self) -> tuple[pytest.MarkDecorator, ...]:
+        """What tells its tests from those of other places."""
+        if self.store in ("sentinel", "cluster"):
+            return (pytest.mark.topology,)
+        return () if self.has_server else (pytest.mark.without_server,)
+
     def __str__(self) -> str:
         return f"{self.runtime}-{self.store}"
 
@@ -143,12 +151,14 @@ def _places(*stores: str) -> tuple[Place, ...]:
     return tuple(Place(runtime, store) for store in stores for runtime in RUNTIMES)
 
 
-EVERYWHERE: Final = _places("memory", "server")
+_TOPOLOGIES: Final = ("sentinel", "cluster") if IS_ON_ALL_TOPOLOGIES else ()
+EVERYWHERE: Final = _places("memory", "server", *_TOPOLOGIES)
 THIRD_PARTY: Final = _places("sqlite")
 """A store that somebody else has written: see `thirdparty`."""
 ON_MEMORY: Final = _places("memory")
 ON_SERVER: Final = _places("server")
 ON_CLIENT: Final = _places("client")
+ON_SENTINEL: Final = _places("sentinel")
 ON_CLUSTER: Final = _places("cluster")
 WAYS_IN: Final = _places("unix", "tls", "client")
 """A unix socket, TLS, and a client that the user brings."""
@@ -503,8 +513,12 @@ class Trace:
                 self.fills_of[fill.key, fill.grant] = self.fills[fill.grant]
 
     def folded(self) -> list[Fact]:
-        """The trace, in which a command that was repeated stands once: nobody knows how often one waits."""
-        return [fact for place, fact in enumerate(self.facts) if place == 0 or self.facts[place - 1] != fact]
+        """The trace, in which a command that was repeated stands once: nobody knows how often one waits.
+
+        Nor how often it is looked in the background whether the store is still there.
+        """
+        facts = [fact for fact in self.facts if fact[0] != "Ping"]
+        return [fact for place, fact in enumerate(facts) if place == 0 or facts[place - 1] != fact]
 
 
 def _strip(part: Any, prefix: str) -> Any:
@@ -924,8 +938,9 @@ class World:
                 # By its key as well: two nodes may issue one id in one microsecond, for a key each.
                 fills, named = self.trace.fills_of, (self.raw.full(key), cell.filled_by)
                 hard_ttl_ms, sent_s = fills.get(named) or self.trace.fills[cell.filled_by]
-                age_ms = (time.monotonic() - sent_s) * 1000
-                assert hard_ttl_ms - age_ms - 100 <= self.raw.ttl_ms(key) <= hard_ttl_ms
+                left_ms = self.raw.ttl_ms(key)
+                age_ms = (time.monotonic() - sent_s) * 1000  # looked at last: a stall makes it no younger
+                assert hard_ttl_ms - age_ms - 100 <= left_ms <= hard_ttl_ms
 
     def summary(self, compare: str) -> dict[str, Any]:
         """What is compared between places: see `runs`."""
@@ -1009,6 +1024,10 @@ def run_in(
             url = ask("cluster_servers").url
             client_of_all = ask("cluster_servers").client()
             raw = stack.enter_context(closing(ClusterRaw(namespace, client_of_all, url)))
+        elif place.store == "sentinel":
+            watched = ask("watched_servers")
+            url = watched.url
+            raw = ServerRaw(namespace, stack.enter_context(closing(connect(watched.first.url))))
         else:
             url = ask("redis_url")
             raw = ServerRaw(namespace, stack.enter_context(closing(connect(url))))
@@ -1076,8 +1095,14 @@ def runs(
 
         def run(request: pytest.FixtureRequest, place: Place, **extra: Any) -> None:
             left = run_in(place, test, request.getfixturevalue, compare, options, extra)
-            if compare is not None:
-                assert left == _reference(test, compare, options, extra)
+            if compare is not None and left is not None:
+                wanted = _reference(test, compare, options, extra)
+                other = [
+                    f"{each}: {left[each]}\nnot {wanted[each]}"
+                    for each in wanted
+                    if left[each] != wanted[each]
+                ]
+                assert not other, "\n".join(other)
 
         run.__name__ = test.__name__
         run.__qualname__ = test.__qualname__
@@ -1087,10 +1112,7 @@ def runs(
         run.__signature__ = signature(run).replace(  # type: ignore[attr-defined]
             parameters=[*own, *others], return_annotation=Parameter.empty
         )
-        places = [
-            pytest.param(each, marks=() if each.has_server else pytest.mark.without_server, id=str(each))
-            for each in on
-        ]
+        places = [pytest.param(each, marks=each.marks, id=str(each)) for each in on]
         marked: Callable[..., None] = pytest.mark.parametrize("place", places)(run)
         for mark in getattr(test, "pytestmark", ()):
             marked = pytest.mark.__getattr__(mark.name)(*mark.args, **mark.kwargs)(marked)

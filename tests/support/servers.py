@@ -117,7 +117,7 @@ def find_server() -> ServerBinary | ExternalServer:
     redis-server or valkey-server on PATH, SANSIO_CACHE_TEST_REDIS_URL.
     """
     if chosen := os.environ.get("SANSIO_CACHE_TEST_SERVER"):
-        return ServerBinary(_chosen(chosen))
+        return ServerBinary(program_named(chosen))
     if (bundled := KNOWN[DEFAULT].find()) is not None:
         return ServerBinary(bundled)
     for name in ("redis-server", "valkey-server"):
@@ -133,7 +133,8 @@ def find_server() -> ServerBinary | ExternalServer:
     )
 
 
-def _chosen(chosen: str) -> Path:
+def program_named(chosen: str) -> Path:
+    """The program of a server of `KNOWN`, or of a path."""
     known = KNOWN.get(chosen)
     if known is not None:
         if (found := known.find()) is None:
@@ -295,9 +296,11 @@ class Server:
             self._process = None
             self._frozen = False
 
-    def restart(self) -> None:
-        """Fault 6: the same port and socket again, with no data and no scripts."""
+    def restart(self, program: Path | None = None) -> None:
+        """Fault 6: the same port and socket again, with no data and no scripts; maybe another program."""
         self.kill()
+        if program is not None:
+            self._command[0] = str(program)
         for dump in Path(self._directory.name).glob("*.rdb"):
             dump.unlink()
         self._launch()

@@ -1,10 +1,11 @@
 """TLS before a server that has none, as the bundled Valkey.
 
-The certificate is for loopback, from an authority that lives as long as the proxy.
+The certificate is for loopback, from an authority that lives as long as the proxy, or is shared by several.
 """
 
 import ssl
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import trustme
@@ -13,13 +14,25 @@ from support.proxy import CHUNK_BYTES, Ending, Proxy, Relay
 
 
 class TlsProxy(Proxy):
-    """A proxy that speaks TLS with clients that trust `ca_file`, and plain TCP with the server."""
+    """A proxy that speaks TLS with clients that trust `ca_file`, and plain TCP with the server.
 
-    def __init__(self, upstream_port: int) -> None:
+    Args:
+        upstream_port: The server's.
+        names: What its certificate is for.
+        authority: Who signs it; by default its own.
+    """
+
+    def __init__(
+        self,
+        upstream_port: int,
+        *,
+        names: Sequence[str] = ("localhost", "127.0.0.1"),
+        authority: trustme.CA | None = None,
+    ) -> None:
         super().__init__("127.0.0.1", upstream_port)
-        authority = trustme.CA()
+        authority = authority or trustme.CA()
         self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        authority.issue_cert("localhost", "127.0.0.1").configure_cert(self._context)
+        authority.issue_cert(*names).configure_cert(self._context)
         self._directory = tempfile.TemporaryDirectory(prefix="sc-")
         self.ca_file = Path(self._directory.name, "ca.pem")
         authority.cert_pem.write_to_path(self.ca_file)

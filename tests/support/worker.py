@@ -10,6 +10,8 @@ It reads one JSON object a line from stdin, and answers each with one line on st
 - `refreshing`: read one key over and over, and refresh it, until it is told at the server to stop.
 - `hold refresh`: read a stale value; its refresh says `loading` and waits for a line on stdin.
 - `session`: be one version of a program, and do one operation for each line on stdin until `end`.
+- `primitives`: count, append, add and lock beside the others, and tell what came of each.
+- `traced`: load one key, with traces; says `loading` in the loader, which then waits for a line on stdin.
 - `mixed`: be one version of a program, and do random operations beside the others.
 """
 
@@ -35,6 +37,7 @@ from sansio_cache.loader import LoadContext
 
 PATIENT = {"attempt_timeout_s": 10.0, "operation_timeout_s": 20.0}
 GIVE_UP_S = 30.0
+LOCK_LEASE_S = 60.0  # what a machine that stands still for a while does not lose
 
 
 def say(message: Any) -> None:
@@ -180,6 +183,22 @@ class Called:
     def _write(self, key: str, commit: Callable[[], Any], type: type) -> None:
         with self._cache.mutate(key) as mutation:
             mutation.set(key, commit(), type=type)
+
+    async def inside(self, name: str, work: Callable[[Any], Any]) -> None:
+        """Call a function with a lock that is held meanwhile."""
+        if self._is_sync:
+            await anyio.to_thread.run_sync(self._inside, name, work)
+            return
+        async with self._cache.lock(name, LOCK_LEASE_S) as lock:
+            work(lock)
+
+    def _inside(self, name: str, work: Callable[[Any], Any]) -> None:
+        with self._cache.lock(name, LOCK_LEASE_S) as lock:
+            work(lock)
+
+    @property
+    def cache(self) -> Any:
+        return self._cache
 
     @property
     def stats(self) -> Any:
@@ -385,12 +404,90 @@ async def mixed(order: dict[str, Any], raw: redis.Redis) -> Any:
         return {"problems": problems, "hits": cache.stats.redis_hits, "beside": cache.stats.variants_stored}
 
 
+async def primitives(order: dict[str, Any], raw: redis.Redis) -> dict[str, Any]:
+    prefix = f"meeting:{order['namespace']}"
+    number = order["number"]
+    counted: list[tuple[int, float]] = []
+    seen: list[tuple[int, float]] = []
+    added: list[str] = []
+
+    def work(lock: Any) -> None:
+        """What must not be done by two: it reads, and writes what follows, in two steps."""
+        lock.check()
+        before = int(raw.get(f"{prefix}:guarded") or 0)
+        raw.rpush(f"{prefix}:tokens", lock.token)
+        raw.set(f"{prefix}:guarded", before + 1)
+
+    async def swap(mine: str) -> None:
+        while True:
+            found = await cache.lookup("swapped")
+            if await cache.swap("swapped", [*found.value, mine], version=found.version):
+                return
+            await anyio.sleep(random.random() * 0.01)
+
+    async def call(caller: int) -> None:
+        for turn in range(order["turns"]):
+            mine = f"{number}:{caller}:{turn}"
+            value = await cache.incr("counted")
+            counted.append((value, time.monotonic()))
+            began_s = time.monotonic()
+            seen.append(((await cache.lookup("counted")).value, began_s))
+            await cache.update("updated", lambda them, mine=mine: [*them, mine])
+            await swap(mine)
+            if await cache.add(f"added:{caller}:{turn}", number):
+                added.append(f"added:{caller}:{turn}")
+            await cache.touch("counted", 7200)
+            await cache.inside("gate", work)
+
+    async with opened(order) as cache:
+        raw.incr(f"{prefix}:arrived")
+        for _ in until(lambda: int(raw.get(f"{prefix}:arrived") or 0) >= order["everybody"]):
+            await anyio.sleep(0.005)
+        async with anyio.create_task_group() as callers:
+            for caller in range(order["callers"]):
+                callers.start_soon(call, caller)
+    return {"counted": counted, "seen": seen, "added": added}
+
+
+async def traced(order: dict[str, Any], _: redis.Redis) -> list[dict[str, Any]]:
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+    from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+    from sansio_cache_opentelemetry import instrument
+
+    exporter, provider = InMemorySpanExporter(), TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    tracer = provider.get_tracer("program")
+
+    def load() -> Any:
+        with tracer.start_as_current_span("query"):
+            return wait_for_a_line("loading", order["value"])
+
+    async with opened(order) as cache:
+        instrument(cache.cache, metrics=False, tracer_provider=provider)
+        with tracer.start_as_current_span("request"):
+            await cache.get_or_load(order["key"], load)
+    return [
+        {
+            "name": span.name,
+            "trace": span.context.trace_id,
+            "id": span.context.span_id,
+            "parent": span.parent and span.parent.span_id,
+            "attributes": dict(span.attributes or {}),
+        }
+        for span in exporter.get_finished_spans()
+    ]
+
+
 SCENES: dict[str, Callable[[dict[str, Any], redis.Redis], Awaitable[Any]]] = {
     "batches": batches,
     "refreshing": refreshing,
     "hold refresh": hold_refresh,
     "session": session,
     "mixed": mixed,
+    "primitives": primitives,
+    "traced": traced,
 }
 
 

@@ -32,6 +32,7 @@ from sansio_cache_redis.topology.single import SingleServer
 from sansio_cache_redis.topology.ways import Way, way_to
 from sansio_cache_redis.wire import encode, longest_cell_bytes
 from sansio_cache_runtime.anyio.loops import is_under_trio, reach_running_loop
+from sansio_cache_runtime.process import process_lock
 
 
 class Connections(Protocol):
@@ -87,7 +88,7 @@ class RedisBackend(BaseBackend[Connections]):
 
     async def health(self) -> Health:
         """How the server is. Never raises for it."""
-        asked = probes(self._config.namespace, self._dialect.owns)
+        asked = probes(self._config.namespace, self._dialect.owns, self._dialect.channel_of)
         trips = Trips(time.monotonic())
         # The first opens a connection, where there is none.
         replies: Replies = await self.connections.ask([TIME], OPENING_S, as_they_are)
@@ -194,13 +195,14 @@ def _refuse_another_loop(client: Any) -> None:
         ConfigurationError: Another loop that runs uses it.
     """
     loop = asyncio.get_running_loop()
-    other = _loops_of_clients.setdefault(client, WeakSet())
-    if any(each is not loop and each.is_running() for each in other):
-        raise ConfigurationError(
-            "a redis.asyncio client belongs to one event loop, and another one uses it: use from_url, or "
-            "make a client and a cache for each loop"
-        )
-    other.add(loop)
+    with process_lock():
+        other = _loops_of_clients.setdefault(client, WeakSet())
+        if any(each is not loop and each.is_running() for each in other):
+            raise ConfigurationError(
+                "a redis.asyncio client belongs to one event loop, and another one uses it: use from_url, or "
+                "make a client and a cache for each loop"
+            )
+        other.add(loop)
 
 
 _loops_of_clients: Final[WeakKeyDictionary[Any, WeakSet[asyncio.AbstractEventLoop]]] = WeakKeyDictionary()

@@ -111,7 +111,7 @@ class BaseBackend(Generic[C]):
             reason, _ = reason_of(replies, self._where)
             return Health(ok=False, problems=(f"the server cannot be asked: {reason}",))
         try:
-            health = judge(asked, replies, self._config.max_value_bytes)
+            health = judge(asked, replies, self._config.max_value_bytes, self._dialect.floor_us)
         except Exception as error:  # noqa: BLE001 - no answer is so odd that nothing is said
             let_through(error)
             problem = f"what answers at {self.place} is no Redis: its answers make no sense"

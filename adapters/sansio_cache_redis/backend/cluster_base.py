@@ -13,36 +13,40 @@ from functools import partial
 from time import monotonic
 from typing import Any, Final, Generic, Protocol, TypeVar
 
-import attrs
+from msgspec import Struct
 from redis.exceptions import AskError, ClusterDownError, MovedError
 
-from sansio_cache.commands import DeleteKeys, Ping, ScanKeys, StoreCommand
+from sansio_cache.commands import DeleteKeys, Ping, ReadCells, ScanKeys, StoreCommand
 from sansio_cache.config import CacheConfig
 from sansio_cache.events import FailureKind, KeysFound, Ponged, StoreEvent, StoreFailed
 from sansio_cache.health import Health
 from sansio_cache.keys import ONE_PART
-from sansio_cache_redis.calls import EVALSHA, Args
+from sansio_cache_redis.calls import EVALSHA, Args, wake_channel
 from sansio_cache_redis.connections.cluster_settings import ClusterSettings
 from sansio_cache_redis.connections.opener import StartThread
 from sansio_cache_redis.dialect import Dialect
 from sansio_cache_redis.errors import classify
 from sansio_cache_redis.facts import CLUSTER, Facts
 from sansio_cache_redis.listening import Listener as WakeListener
+from sansio_cache_redis.listening_cluster import ClusterListener, ShardListener
 from sansio_cache_redis.reading import OnFailure
 from sansio_cache_redis.reasons import Where, reason_of
-from sansio_cache_redis.topology.cluster import NO_OWNER, Cluster
+from sansio_cache_redis.topology.cluster import NO_OWNER, Cluster, Moves
 from sansio_cache_redis.topology.keeper import MapKeeper
-from sansio_cache_redis.topology.scatter import Piece, gather, scatter
-from sansio_cache_redis.topology.slots import NOBODY, SLOTS, slot_of
+from sansio_cache_redis.topology.scatter import Piece, gather, scatter, scatter_reads
+from sansio_cache_redis.topology.slots import NOBODY, SLOTS, MapError, slot_of
 from sansio_cache_redis.wire import encode, words_of
 from sansio_cache_runtime.backend import Listener
 from sansio_cache_runtime.process import process_lock
+from sansio_cache_runtime.sync.event import ThreadEvent
 
 _MOST_PROBED: Final = 200_000
 """How many names are tried for a key in one of a node's slots: one slot of all takes 16,384 in the middle."""
+_TOLD_IN_S: Final = 0.5
+"""How long keys wait at most with going to an heir until that is known, in seconds: a loop may have ended."""
 BEHIND_ASKING: Final = "?"
 """What the address of a node begins with that is to be asked behind ASKING."""
-_TURNED: Final = ("perform", "answer", "suspect", "trust", "distrust", "health")
+_TURNED: Final = ("perform", "answer", "suspect", "trust", "distrust", "health", "listener")
 """What a backend of one server leaves to that of the cluster."""
 _CURSORS: Final = 1 << 64
 """Cursors of nodes are below this; which node is being scanned stands above it."""
@@ -73,8 +77,7 @@ N = TypeVar("N", bound=NodeBackend)
 K = TypeVar("K", bound="ClusterBase[Any]")
 
 
-@attrs.frozen
-class NodeSettings:
+class NodeSettings(Struct, frozen=True):
     """What the backend of a node is made of.
 
     Attributes:
@@ -128,18 +131,25 @@ class ClusterBase(Generic[N]):
         self._make_node = make_node
         self._clock = clock
         self._where = settings.where
-        self._settings = settings
         self._nodes: dict[str, N] = {}
         self._dialects: dict[str, Dialect] = {}
+        self._floors_us: dict[str, int] = {}
+        """By the address of a node, what it has got of floors with slots of others."""
         self._lock = process_lock()
-        self._listened = 0
         self._told: Callable[[str, bool], object] = _is_told
-        self._before: Sequence[str] = ()
-        """Who had which slot by the last map."""
-        self.keeper = MapKeeper(
-            cluster, lambda address: settings.blocking(address)(), start_thread, self._has_changed
+        cluster.on_move = self._is_moving
+
+        def connecting(address: str) -> Any:
+            return settings.blocking(address)()
+
+        self.keeper = MapKeeper(cluster, connecting, start_thread, self._has_changed)
+        self.listener: Listener | None = ClusterListener(
+            cluster,
+            ShardListener(cluster, connecting, start_thread, self.keeper.look),
+            WakeListener(
+                lambda: connecting(cluster.only or cluster.seeds[0]), config.namespace, start_thread
+            ),
         )
-        self.listener: Listener | None = WakeListener(self._connection_to_any, config.namespace, start_thread)
         """Tells waiters of changes."""
 
     @property
@@ -155,7 +165,9 @@ class ClusterBase(Generic[N]):
     def words_of(self, command: StoreCommand) -> tuple[str, ...]:
         """What the nodes are asked for a command: one word for each, as if there were one node."""
         dialect = next(iter(tuple(self._dialects.values())), None)
-        return words_of(command, dialect or Dialect(clock=self._clock, is_cluster=True))
+        if dialect is None:
+            dialect = Dialect(clock=self._clock, is_cluster=True, channel_of=self._channel_of)
+        return words_of(command, dialect)
 
     def part_of(self, key: str) -> str:
         """The part of the store that a key is in: the node that owns its slot."""
@@ -188,33 +200,34 @@ class ClusterBase(Generic[N]):
             if part in (ONE_PART, address):
                 node.distrust(ONE_PART)
 
-    def _connection_to_any(self) -> Any:
-        """A connection to a node that serves, not open yet: what one publishes, all nodes pass on."""
-        cluster = self.cluster
-        nodes = [each for each in self._owners() or self.cluster.seeds if each not in cluster.failing]
-        self._listened += 1
-        chosen = nodes or list(cluster.seeds)
-        return self._settings.blocking(chosen[self._listened % len(chosen)])()
+    def _channel_of(self, key: str) -> bytes:
+        """The channel on which those are told who wait for a key: one of its slot, where there are slots."""
+        return wake_channel(key) if self.cluster.is_single else key.encode()
 
     # Where commands go.
 
     def node(self, address: str) -> N:
         """The backend of a node."""
         node = self._nodes.get(address)
-        if node is None:
-            with self._lock:
-                node = self._nodes.get(address)
-                if node is None:
-                    skew_s = self._config.redis.clock_skew_s
-                    owns = self._owning(address)
-                    dialect = Dialect(clock=self._clock, is_cluster=True, owns=owns, clock_skew_s=skew_s)
-                    dialect.on_met = partial(self._met, address)
-                    self._dialects[address] = dialect
-                    on_failure = self._failed_at(address)
-                    where = Where(address, self._where.is_tls)
-                    node = self._make_node(NodeSettings(address, dialect, on_failure, where))
-                    self._nodes[address] = node
-        return node
+        if node is not None:
+            return node
+        dialect = Dialect(
+            clock=self._clock,
+            is_cluster=True,
+            owns=self._owning(address),
+            channel_of=self._channel_of,
+            clock_skew_s=self._config.redis.clock_skew_s,
+        )
+        dialect.on_met = partial(self._met, address)
+        where = Where(address, self._where.is_tls)
+        # Outside of the lock: it may load modules.
+        made = self._make_node(NodeSettings(address, dialect, self._failed_at(address), where))
+        with self._lock:
+            if address not in self._nodes:  # of two that were made at once, the first one serves
+                self._dialects[address] = dialect
+                dialect.raise_floor(self._floors_us.get(address, 0))
+                self._nodes[address] = made
+            return self._nodes[address]
 
     def _owning(self, address: str) -> Callable[[str], bool]:
         return lambda key: self.cluster.owner(key) == address
@@ -230,7 +243,11 @@ class ClusterBase(Generic[N]):
             return self._probe(command, now_s)
         if isinstance(command, ScanKeys):
             return self._page(command, now_s)
-        return scatter(command, self._address_of if self.cluster.asking else self.cluster.owner)
+        if self.cluster.asking:
+            return scatter(command, self._address_of)
+        if type(command) is ReadCells and not command.tags:
+            return scatter_reads(command, self.cluster.owners)
+        return scatter(command, self.cluster.owner)
 
     def _unasked(self, piece: Piece) -> StoreFailed | None:
         """What a node answers that is not asked: there is none, or it is known not to serve."""
@@ -289,13 +306,30 @@ class ClusterBase(Generic[N]):
         for address, node in tuple(self._nodes.items()):
             if address not in self.cluster.nodes:
                 self._reach(partial(node.distrust, ONE_PART))  # it will not be asked again, or is asked anew
-        before, owners = self._before, self.cluster.owners
-        self._before = owners
-        gone = set(before) - set(owners) - {NOBODY}
-        # Who has the slots of a node that is gone may not have heard of all its writes.
-        heirs = {new for old, new in zip(before, owners, strict=True) if old in gone} if gone else set()
-        for address in sorted(heirs - {NOBODY}):
-            self._reach(partial(self._told, address, True))
+
+    def _is_moving(self, moves: Moves, heirs: frozenset[str]) -> None:
+        """Keys are about to go to other nodes than before. On the keeper's thread, or a caller's.
+
+        What a node has got from a snapshot moves with its slots, and does not get younger: so does its floor.
+        An heir may not have heard of all that was written to the node before it.
+        """
+        for old, new in moves:
+            before = self._dialects.get(old)
+            floor_us = max(self._floors_us.get(old, 0), before.floor_us if before is not None else 0)
+            if floor_us > self._floors_us.get(new, 0):
+                self._floors_us[new] = floor_us  # of a node that is still to be made as well
+                if (after := self._dialects.get(new)) is not None:
+                    after.raise_floor(floor_us)
+        for address in sorted(heirs):
+            is_told = ThreadEvent()
+            self._reach(partial(self._tell_of_heir, address, is_told))
+            is_told.wait(_TOLD_IN_S)
+
+    def _tell_of_heir(self, address: str, is_told: ThreadEvent) -> None:
+        try:
+            self._told(address, True)
+        finally:
+            is_told.set()
 
     def _page(self, command: ScanKeys, now_s: float) -> list[Piece] | StoreEvent:
         """The node whose keys are scanned now: one after the other, in the order of their addresses."""
@@ -352,6 +386,9 @@ class ClusterBase(Generic[N]):
             reason = f"no node of {self.place} has said in time which node has which keys"
             return StoreFailed(self._clock(), FailureKind.TIMEOUT, ONE_PART, reason)
         address, error = failure
+        if isinstance(error, MapError):
+            reason = f"what {address} says of who owns which slot cannot be used: {error}"
+            return StoreFailed(self._clock(), FailureKind.UNAVAILABLE, ONE_PART, reason)
         kind = classify(error)
         reason, cause = reason_of(error, Where(address, self._where.is_tls))
         return StoreFailed(
@@ -417,6 +454,9 @@ class MayBecomeCluster(Generic[K]):
 
     def _meet_cluster(self) -> None:
         if self.beyond is None and self.make_cluster is not None:
+            listener: Listener | None = getattr(self, "listener", None)
+            if listener is not None:
+                listener.close(wait=False)  # who waits polls, and the next one hears of his key's slot
             cluster = self.make_cluster()
             cluster.is_out = lambda part: self.is_out(part)
             if (told := getattr(self, "told", None)) is not None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from time import monotonic
 
-import attrs
+from msgspec import Struct
 from msgspec.structs import replace
 from redis.crc import key_slot
 
@@ -58,8 +58,7 @@ class NodeBackend(RedisBackend):
         return answer
 
 
-@attrs.frozen(eq=False)
-class _Asked:
+class _Asked(Struct, frozen=True, eq=False):
     """What one node was asked, and is waited for."""
 
     node: NodeBackend

@@ -60,7 +60,7 @@ class RedisBackend(BaseBackend[ThreadsConnections | ClientConnections]):
 
     def health(self) -> Health:
         """How the server is. Never raises for it."""
-        asked = probes(self._config.namespace, self._dialect.owns)
+        asked = probes(self._config.namespace, self._dialect.owns, self._dialect.channel_of)
         replies: list[Any] | BaseException
         trips = Trips(time.monotonic())
         try:

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
-import attrs
 import redis
 import redis.asyncio
+from msgspec import Struct, structs
 
 from sansio_cache.config import RedisConfig
 from sansio_cache.url import AddressMap, address_of, read_url
@@ -37,8 +37,7 @@ _KEPT: Final = (
 """What is taken over from a client, beside all that is about TLS."""
 
 
-@attrs.frozen
-class ClusterSettings:
+class ClusterSettings(Struct, frozen=True):
     """How to reach a cluster.
 
     Attributes:
@@ -75,7 +74,7 @@ def cluster_settings(config: RedisConfig, client: Any | None) -> ClusterSettings
     for make_factory in (blocking_factory, asyncio_factory):
         make_factory(config)  # refuses what cannot be used
     found = settings_of_seed(config)
-    return None if found is None else attrs.evolve(found, seeds=url.seeds)
+    return None if found is None else structs.replace(found, seeds=url.seeds)
 
 
 def settings_of_seed(config: RedisConfig) -> ClusterSettings | None:

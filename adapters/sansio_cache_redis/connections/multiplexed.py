@@ -38,7 +38,7 @@ from functools import partial
 from time import monotonic
 from typing import Any, Final, Protocol, TypeVar
 
-import attrs
+from msgspec import Struct
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
@@ -171,8 +171,7 @@ A plain tuple, as there is one for each call.
 """
 
 
-@attrs.frozen
-class Homeless:
+class Homeless(Struct, frozen=True):
     """A call that is to be sent over another connection, with what is left of its time."""
 
     caller: Caller

@@ -23,6 +23,7 @@ from collections import deque
 from typing import Final
 
 import attrs
+from msgspec import Struct
 
 SWEEP_S: Final = 0.02
 """How often a connection is looked at while something is pending on it, in seconds."""
@@ -41,8 +42,7 @@ _REST: Final = 4.0
 """After so many times as long as a call may take, without anything pending, all is as in the beginning."""
 
 
-@attrs.frozen
-class Seen:
+class Seen(Struct, frozen=True):
     """What a look has found.
 
     Args:

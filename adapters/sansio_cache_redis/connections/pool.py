@@ -18,7 +18,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from time import monotonic
 from typing import Any, Final, Generic, TypeVar
 
-import attrs
+from msgspec import Struct, structs
 
 from sansio_cache.backoff import Connecting
 from sansio_cache_redis.calls import Args, nonces_given_back
@@ -45,8 +45,7 @@ _LANE_S: Final = 0.05
 C = TypeVar("C", bound=MultiplexedConnection)
 
 
-@attrs.frozen(kw_only=True)
-class Timing:
+class Timing(Struct, frozen=True, kw_only=True):
     """How long connections may take, in seconds.
 
     Args:
@@ -343,7 +342,7 @@ class MultiplexedConnections(ABC, Generic[C]):
             homeless.fail(error)
         else:
             left_s = homeless.timeout_s - (monotonic() - started_s)
-            connection.take(attrs.evolve(homeless, timeout_s=left_s))
+            connection.take(structs.replace(homeless, timeout_s=left_s))
 
     # Opening.
 

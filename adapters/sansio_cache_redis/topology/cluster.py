@@ -11,6 +11,11 @@ turns, those last that have failed. Where none of them has one to give, what is 
 correct it slot by slot. While a node that owns slots fails, the map is looked at again and again: a replica
 may have taken over.
 
+*Who takes over.* Before a key goes to another node than before, that is told: what is known of the old node
+may have to be known of the new one, which may lack what the old one has acknowledged. A node whose slots are
+all gone has failed, or has agreed to be replaced; so those who have them now are its heirs. A node that MOVED
+names, and that had no slot until then, is taken for an heir as well: the map knows more, and comes later.
+
 *Parts.* What fails alone is a node, with all slots that it owns. Slots without an owner are a part of their
 own, and so is everything while nothing is known.
 
@@ -20,7 +25,7 @@ at the same time is what one after the other would have done.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import attrs
@@ -50,6 +55,13 @@ _ASKING_S: Final = 0.3
 moves, as the node that gives the slot up takes no new keys; and once it has moved it is the other's."""
 _MOST_ASKED: Final = 10_000
 
+Moves = frozenset[tuple[str, str]]
+"""From which nodes to which others slots, or keys, have moved."""
+
+
+def _is_told(_: Moves, __: frozenset[str]) -> None:
+    """Nobody asks to be told."""
+
 
 @attrs.define(eq=False)
 class Cluster:
@@ -70,12 +82,25 @@ class Cluster:
     """The owner, where one has all slots: then it does not matter which slot a key is in."""
     is_known: bool = attrs.field(default=False, init=False)
     """Whether any node has given a map yet."""
+    is_single: bool = attrs.field(default=False, init=False)
+    """Whether it is no cluster, but one server."""
     asking: dict[str, tuple[str, float]] = attrs.field(factory=dict, init=False)
-    """By key, where its next attempt goes behind ASKING, and until when that holds."""
+    """By key, where its next attempt goes behind ASKING, and until when that holds.
+
+    Empty soon after the last ASK, as each key that is looked for in it is slower then."""
+    _asking_until_s: float = attrs.field(default=0.0, init=False)
     changes: int = attrs.field(default=0, init=False)
     """How often an owner has changed."""
     failing: dict[str, float] = attrs.field(factory=dict, init=False)
     """By the address of a node that fails, since when, on the monotonic clock."""
+    on_move: Callable[[Moves, frozenset[str]], object] = attrs.field(default=_is_told, init=False)
+    """Told before any key goes to another node than before: between which nodes, and which of them are heirs.
+
+    The parts of keys are by then what they will be."""
+    _last: list[str] = attrs.field(factory=lambda: [NOBODY] * SLOTS, init=False)
+    """The latest owner of each slot, also of those that have none just now."""
+    _coming: list[str] | None = attrs.field(default=None, init=False)
+    """The owners that there will be, while that is being told."""
     _is_wanted: bool = attrs.field(default=True, init=False)
     _tried_s: float = attrs.field(default=-LEAST_PAUSE_S, init=False)
     _turn: int = attrs.field(default=0, init=False)
@@ -90,15 +115,17 @@ class Cluster:
         """The part that a key is in: what fails alone."""
         if not self.is_known:
             return ONE_PART
-        return self.owners[slot_of(key)] or NO_OWNER
+        if self.only and self._coming is None:
+            return self.only
+        return (self._coming or self.owners)[slot_of(key)] or NO_OWNER
 
     def asked_at(self, key: str, now_s: float) -> str | None:
         """Where a key goes behind ASKING; None where it goes to its owner."""
-        found = self.asking.get(key)
-        if found is not None and found[1] < now_s:
-            self.asking.pop(key, None)
+        if now_s > self._asking_until_s:
+            self.asking = {}  # so that nothing is looked up here any more
             return None
-        return None if found is None else found[0]
+        found = self.asking.get(key)
+        return None if found is None or found[1] < now_s else found[0]
 
     def slots_of(self, address: str) -> list[int]:
         """The slots that a node owns."""
@@ -119,7 +146,7 @@ class Cluster:
             return
         owners = list(self.owners)
         owners[slot] = owner
-        self._take(owners)
+        self._take(owners, slot)
 
     def disowned(self, key: str) -> None:
         """A node has answered that nobody owns the slot of a key."""
@@ -134,9 +161,11 @@ class Cluster:
             target = moved_to(host, port, asked, self.address_map)
         except MapError:
             return
-        asking = {each: kept for each, kept in tuple(self.asking.items()) if kept[1] >= now_s}
-        self.asking = {} if len(asking) >= _MOST_ASKED else asking
-        self.asking[key] = (target, now_s + _ASKING_S)
+        self.on_move(frozenset({(asked, target)}), frozenset())
+        if len(self.asking) >= _MOST_ASKED:
+            self.asking = {}  # whoever asks for one of them is told again
+        self._asking_until_s = now_s + _ASKING_S
+        self.asking[key] = (target, self._asking_until_s)
 
     def failed(self, address: str, now_s: float) -> None:
         """A node does not serve: another may own its slots by now, or soon."""
@@ -182,32 +211,32 @@ class Cluster:
         failing = self.failing
         return sorted(everybody, key=failing.__contains__)
 
-    def take(self, reply: object, asked: str) -> bool:
+    def take(self, reply: object, asked: str) -> None:
         """Take in what a node has answered to CLUSTER SLOTS.
 
-        Returns:
-            Whether it is a map of the slots, and any of them has an owner. What is no map is passed over:
-            then another node is to be asked.
+        Raises:
+            MapError: It is no map of the slots, or none of them has an owner: another node is to be asked.
         """
-        try:
-            owners = read_slots(reply, asked, self.address_map)
-        except MapError:
-            return False
+        owners = read_slots(reply, asked, self.address_map)
         if not any(owners):
-            return False
+            raise MapError("no slot has an owner")
+        self.is_single = False
         self._take(owners)
         self.is_known = True
-        return True
 
     def take_single(self, asked: str) -> None:
         """A node has answered that it is no cluster: then it has all keys, as it will say if that changes."""
+        self.is_single = True
         self._take([asked] * SLOTS)
         self.is_known = True
 
-    def _take(self, owners: list[str]) -> None:
-        self.changes += owners != self.owners
-        self.only = ""
+    def _take(self, owners: list[str], moved: int | None = None) -> None:
+        """There are other owners, or one of the slot that a MOVED was about."""
         nodes = frozenset(owners)
+        if owners != self.owners:
+            self.changes += 1
+            self._tell(owners, nodes, moved)
+        self.only = ""
         self.only = owners[0] if len(nodes) == 1 else ""
         self.owners = owners
         self.nodes = nodes
@@ -215,15 +244,22 @@ class Cluster:
             if address not in nodes and address not in self.seeds:
                 self.failing.pop(address, None)
 
-
-def spread(owners: Sequence[str], keys: Iterable[str]) -> dict[str, list[int]]:
-    """The places of keys, by the owners of their slots."""
-    found: dict[str, list[int]] = {}
-    for place, key in enumerate(keys):
-        owner = owners[slot_of(key)]
-        places = found.get(owner)
-        if places is None:
-            found[owner] = [place]
+    def _tell(self, owners: list[str], nodes: frozenset[str], moved: int | None) -> None:
+        """Say what moves, if anything does."""
+        last = self._last
+        if moved is None:
+            pairs = set(zip(last, owners, strict=True))
+            self._last = [now or old for old, now in zip(last, owners, strict=True)]
         else:
-            places.append(place)
-    return found
+            pairs = {(last[moved], owners[moved])}
+            self._last = [*last[:moved], owners[moved], *last[moved + 1 :]]
+        moves = frozenset((old, new) for old, new in pairs if old != new and NOBODY not in (old, new))
+        if not moves:
+            return
+        first = frozenset() if moved is None else frozenset({owners[moved]}) - self.nodes
+        heirs = frozenset(new for old, new in moves if old not in nodes or new in first)
+        self._coming = owners
+        try:
+            self.on_move(moves, heirs)
+        finally:
+            self._coming = None

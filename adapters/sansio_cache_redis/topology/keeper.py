@@ -17,6 +17,7 @@ from sansio_cache.signals import let_through
 from sansio_cache_redis.connections.opener import StartThread
 from sansio_cache_redis.errors import as_opening_failure
 from sansio_cache_redis.topology.cluster import Cluster
+from sansio_cache_redis.topology.slots import MapError
 from sansio_cache_runtime.process import process_lock
 from sansio_cache_runtime.sync.event import ThreadEvent
 
@@ -132,11 +133,16 @@ class MapKeeper:
                     raise
                 self._cluster.take_single(address)
                 return True
-            return self._cluster.take(reply, address)
+            self._cluster.take(reply, address)
+        except MapError as error:
+            self.failure = address, error
+            return False
         except Exception as error:  # noqa: BLE001 - another node is asked
             let_through(error)
             self.failure = address, as_opening_failure(error)
             return False
+        else:
+            return True
         finally:
             if redispy is not None:
                 redispy.disconnect()

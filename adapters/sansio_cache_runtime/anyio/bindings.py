@@ -18,6 +18,7 @@ from sansio_cache_runtime.backend import AnyioBackend
 from sansio_cache_runtime.process import process_lock
 
 _CLOSE_S: Final = 1.0
+_CLOSED: Final = "the cache is closed: make another"
 
 
 @attrs.define(eq=False)
@@ -91,12 +92,22 @@ class Bindings:
         loop = running_loop()
         with self._lock:
             if self._is_closed:
-                raise CacheClosedError("the cache is closed: make another")
+                raise CacheClosedError(_CLOSED)
             binding = self._bindings.get(loop)
-            if binding is None:
-                self._forget_loops_that_are_over()
-                binding = self._bindings[loop] = self._make(running_loop, loop)
-            self.last = binding
+            self.last = binding or self.last
+        if binding is not None:
+            return binding
+        self._forget_loops_that_are_over()
+        # Outside of the lock: it may load modules, and look at files.
+        made = self._make(running_loop, loop)
+        with self._lock:
+            if not self._is_closed:
+                # A handler in this thread may have called the cache meanwhile.
+                binding = self.last = self._bindings.setdefault(loop, made)
+        if binding is not made:
+            made.background.call(made.background.leave)
+        if binding is None:
+            raise CacheClosedError(_CLOSED)
         return binding
 
     @property
@@ -127,8 +138,7 @@ class Bindings:
 
     def _forget_loops_that_are_over(self) -> None:
         for loop, binding in list(self._bindings.items()):
-            if binding.background.is_over():
-                del self._bindings[loop]
+            if binding.background.is_over() and self._bindings.pop(loop, None) is not None:
                 binding.abandon()
 
     def drop(self) -> int:

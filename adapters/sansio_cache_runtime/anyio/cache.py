@@ -13,7 +13,7 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from types import TracebackType
-from typing import Any, Never, Self, TypeVar, TypeVarTuple, Unpack, overload
+from typing import TYPE_CHECKING, Any, Never, Self, TypeVar, TypeVarTuple, Unpack, overload
 from weakref import WeakSet, finalize
 
 from sansio_cache.config import CacheConfig, CacheOptions
@@ -21,15 +21,12 @@ from sansio_cache.errors import CacheClosedError
 from sansio_cache.glance import Beginning
 from sansio_cache.health import Health
 from sansio_cache.loader import Absent, Form, Fresh, LoadContext, Storable
-from sansio_cache.notices import OperationName
 from sansio_cache.policy import Policy
 from sansio_cache.step import Loaded, ManyHeld, Outcome, Value
-from sansio_cache.strategies import Strategy
 from sansio_cache_runtime.anyio.background import Background
 from sansio_cache_runtime.anyio.bindings import Bindings
 from sansio_cache_runtime.anyio.cached import CachedFunction, Decorator
 from sansio_cache_runtime.anyio.driver import Driver
-from sansio_cache_runtime.anyio.entity import Entity, GivenById
 from sansio_cache_runtime.anyio.event import LoopEvent
 from sansio_cache_runtime.anyio.loops import library
 from sansio_cache_runtime.anyio.primitives import Primitives
@@ -40,7 +37,6 @@ from sansio_cache_runtime.cache_base import made_config, warn_of_dropped
 from sansio_cache_runtime.cached import Bond, decorating
 from sansio_cache_runtime.crowd import Crowds
 from sansio_cache_runtime.driver_base import Call
-from sansio_cache_runtime.entity import IdOf, Tags, plan_entity
 from sansio_cache_runtime.loaders import bind, refuse_uncallable
 from sansio_cache_runtime.mutation import HeldKeys, Mutation, plan_mutation
 from sansio_cache_runtime.process import MARK, at_begin_in_child, begin_in_child
@@ -59,6 +55,11 @@ from sansio_cache_runtime.results import (
     renewed,
     stored,
 )
+
+if TYPE_CHECKING:  # what only entities need is imported with the first of them
+    from sansio_cache.strategies import Strategy
+    from sansio_cache_runtime.anyio.entity import Entity, GivenById
+    from sansio_cache_runtime.entity import IdOf, Tags
 
 T = TypeVar("T")
 V = TypeVar("V", bound=Storable)
@@ -554,7 +555,7 @@ class Cache(Primitives):
             ConfigurationError: Values of the type cannot be stored so that they come back equal.
             NotStoredError: Nothing was stored, and `strict` asks to be told: its `reason` says why.
         """
-        _, step = self._requests.set_many({self.key.resolve(key): value}, ttl, tags, type, OperationName.SET)
+        step = self._requests.set(key, value, ttl, tags, type)
         outcome = await self._bound().run(step)
         if strict:
             refuse_unstored((key,), outcome, is_disabled=self._requests.is_disabled)
@@ -847,6 +848,9 @@ class Cache(Primitives):
             InvalidKeyError: The name or a tag cannot be one.
             ConfigurationError: The type, the id, the policy, the strategy or a function cannot be used.
         """
+        from sansio_cache_runtime.anyio.entity import Entity
+        from sansio_cache_runtime.entity import plan_entity
+
         plan = plan_entity(
             self._requests,
             name,

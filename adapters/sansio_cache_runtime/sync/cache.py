@@ -11,7 +11,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Generator, Iterable, Mapping
 from contextlib import AbstractContextManager, asynccontextmanager
 from types import TracebackType
-from typing import Any, Never, Self, TypeVar, TypeVarTuple, Unpack, overload
+from typing import TYPE_CHECKING, Any, Never, Self, TypeVar, TypeVarTuple, Unpack, overload
 from weakref import WeakSet, finalize
 
 from sansio_cache.config import CacheConfig, CacheOptions
@@ -19,17 +19,14 @@ from sansio_cache.errors import CacheClosedError
 from sansio_cache.glance import Beginning
 from sansio_cache.health import Health
 from sansio_cache.loader import Absent, Form, Fresh, LoadContext, Storable
-from sansio_cache.notices import OperationName
 from sansio_cache.policy import Policy
 from sansio_cache.step import Loaded, ManyHeld, Outcome, Value
-from sansio_cache.strategies import Strategy
 from sansio_cache_runtime.backend import SyncBackend
 from sansio_cache_runtime.blocks import block
 from sansio_cache_runtime.cache_base import made_config, warn_of_dropped
 from sansio_cache_runtime.cached import Bond, decorating
 from sansio_cache_runtime.crowd import Crowds
 from sansio_cache_runtime.driver_base import Call
-from sansio_cache_runtime.entity import IdOf, Tags, plan_entity
 from sansio_cache_runtime.loaders import bind, refuse_coroutine_function, refuse_for_threads
 from sansio_cache_runtime.mutation import HeldKeys, Mutation, plan_mutation
 from sansio_cache_runtime.process import at_begin_in_child, process_lock
@@ -51,10 +48,14 @@ from sansio_cache_runtime.results import (
 from sansio_cache_runtime.sync.background import Background
 from sansio_cache_runtime.sync.cached import CachedFunction, Decorator
 from sansio_cache_runtime.sync.driver import Driver
-from sansio_cache_runtime.sync.entity import Entity, GivenById
 from sansio_cache_runtime.sync.event import ThreadEvent
 from sansio_cache_runtime.sync.primitives import Primitives
 from sansio_cache_runtime.sync.typed import Given, GivenMany, GivenOrNothing, Typed
+
+if TYPE_CHECKING:  # what only entities need is imported with the first of them
+    from sansio_cache.strategies import Strategy
+    from sansio_cache_runtime.entity import IdOf, Tags
+    from sansio_cache_runtime.sync.entity import Entity, GivenById
 
 T = TypeVar("T")
 V = TypeVar("V", bound=Storable)
@@ -492,7 +493,7 @@ class Cache(Primitives):
             ConfigurationError: Values of the type cannot be stored so that they come back equal.
             NotStoredError: Nothing was stored, and `strict` asks to be told: its `reason` says why.
         """
-        _, step = self._requests.set_many({self.key.resolve(key): value}, ttl, tags, type, OperationName.SET)
+        step = self._requests.set(key, value, ttl, tags, type)
         outcome = self._driver.run(step)
         if strict:
             refuse_unstored((key,), outcome, is_disabled=self._requests.is_disabled)
@@ -785,6 +786,9 @@ class Cache(Primitives):
             InvalidKeyError: The name or a tag cannot be one.
             ConfigurationError: The type, the id, the policy, the strategy or a function cannot be used.
         """
+        from sansio_cache_runtime.entity import plan_entity
+        from sansio_cache_runtime.sync.entity import Entity
+
         plan = plan_entity(
             self._requests,
             name,

@@ -103,7 +103,7 @@ class Driver(DriverBase[ThreadEvent, SyncBackend]):
             call = self._follow(step, loader, call)
         try:
             while True:
-                notices = step.notices if call is None else call.stated(step)
+                notices = step.notices if call is None or call.span is None else call.span.taken(step)
                 if notices and (
                     (recorder.note(notices) and coordinator.concerns(notices)) or coordinator.needs_recovery
                 ):

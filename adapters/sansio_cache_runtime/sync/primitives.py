@@ -104,7 +104,7 @@ class Primitives(CacheBase):
 
         It is fresh for `ttl` from now then, if it was not to be for longer; but no entry lives longer than
         the policy's `max_life_s`, from its load on. What is stale stays so, and no lease or hold lives
-        longer.
+        longer. Where others change the value each of the ten times that it is tried, False.
 
         Args:
             key: A str inside the namespace, or a built `Key`.

@@ -213,7 +213,7 @@ class Server:
         broken = judged_request(before, self._held(keys), command)
         if broken is not None:
             raise Violated(*broken, keys[0])
-        filled = filled_ids(command, event)
+        filled = filled_ids(tuple(before.items()), command, event)
         if not self._filled.isdisjoint(filled):
             raise Violated(Invariant.S2, "a second fill under one grant", keys[0])
         self._filled.update(filled)

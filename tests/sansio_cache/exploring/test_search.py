@@ -26,6 +26,7 @@ from explorations.configurations import (
     RAISING,
     READER,
     READER_WITHOUT_STORE,
+    RESTARTS,
     REVERSED_BATCH,
     SECOND_READER,
     SETTER,
@@ -152,6 +153,12 @@ SMALL = (
         renewals=True,
         all_end=True,
     ),
+    Configuration(
+        name="restarts",
+        processes=((TAGGED_READER,), (TAG_INVALIDATOR,)),
+        starts=WARM,
+        faults=RESTARTS,
+    ),
     Configuration(name="1 batch", processes=((BATCH,), (INVALIDATOR_OF_BOTH,)), faults=LOSSES | RAISING),
     Configuration(
         name="2 versions",
@@ -215,6 +222,8 @@ WRONG = {
         52,
         53,
         56,
+        68,
+        70,
     }
 }
 

@@ -14,7 +14,7 @@ import pytest
 from msgspec import structs
 
 from explorations.mistakes import EternalLease
-from explorations.simulated import CAUGHT_SOON, PARTS, TAKES_LONGER, TOLD_LATE, caught
+from explorations.simulated import CAUGHT_SOON, EXPLORED_ONLY, PARTS, TAKES_LONGER, TOLD_LATE, caught
 from sansio_cache.cell import Cell, Foreign, Kind, make_grant
 from sansio_cache.commands import (
     AcquireLease,
@@ -142,8 +142,9 @@ def test_a_wrong_protocol_that_takes_a_rare_order_is_caught(name, untraced):
 
 
 def test_every_known_mistake_is_tried():
-    assert {*CAUGHT_SOON, *TAKES_LONGER, TOLD_LATE} == set(PARTS)
+    assert {*CAUGHT_SOON, *TAKES_LONGER, *EXPLORED_ONLY, TOLD_LATE} == set(PARTS)
     assert len(CAUGHT_SOON) >= 50
+    assert len(EXPLORED_ONLY) <= 10
 
 
 def test_accidents_may_follow_each_other_closely():
@@ -347,7 +348,7 @@ def test_a_fill_and_a_swap_that_break_the_rules_are_found(world):
     server = world.server
     granted = server.perform(AcquireLease("n:a", b"nonce--1", 500, bytes(16), Mode.KEEP, 1.0))
     item = world.callers[0].calls.item(COUNTER, CODEC, 5)
-    fill = attrs.evolve(item, key="n:a").under(granted.grant)
+    fill = structs.replace(item, key="n:a").under(granted.grant)
     server.perform(FillCells((fill,), 1.0))
     server.store = MemoryStore(clock=server.clock)
     server.store.plant("n:a", Cell(Kind.EMPTY, granted.grant, 2**40), 2**40)

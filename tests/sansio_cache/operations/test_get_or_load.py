@@ -143,6 +143,22 @@ class TestReading:
         assert script.outcome == Value(7)
         assert script.notices == [Hit(KEY), Ended(OperationName.GET_OR_LOAD, 0.5)]
 
+    def test_a_hit_has_taken_as_long_as_since_it_began(self):
+        script = begun(started_s=2.0)
+        script.give(CellRead(2.5, FRESH, None))
+        assert script.notices == [Hit(KEY), Ended(OperationName.GET_OR_LOAD, 0.5)]
+
+    def test_who_names_other_tags_looks_for_another_load(self):
+        """25: what an entry is tied to is what the leader has named."""
+        named = []
+        for tags in ((), TAGS[:1], TAGS):
+            script = begun(tags=tags)
+            script.give(CellRead(0.0, None, NOW_MS, (V1, V2)[: len(tags)]))
+            assert isinstance(script.command, ShareLoad)
+            named.append(script.command.schema)
+        assert len(set(named)) == 3
+        assert named[0] == INTS.fingerprint
+
     @pytest.mark.parametrize(
         ("cell", "reason"),
         [
@@ -215,7 +231,7 @@ class TestAMissThatLoads:
         assert script.notices == [
             Missed(KEY, MissReason.ABSENT),
             LoadedNotice(KEY, True, 2.0),
-            Stored(KEY, ANY),
+            Stored(KEY, ANY, ANY),
             Ended(OperationName.GET_OR_LOAD, 3.0),
         ]
 
@@ -311,7 +327,10 @@ class TestWaiting:
     def test_when_the_other_has_stored_its_value_it_is_taken(self):
         script = begun().give(ABSENT, LED, self.DENIED, Woke(1.0), FreshFound(1.0, FRESH, NOW_MS))
         assert script.outcome == Value(7)
-        assert script.notices[1:] == [Waited(KEY, 1.0), Ended(OperationName.GET_OR_LOAD, 1.0)]
+        assert script.notices[1:] == [
+            Waited(KEY, 1.0, FRESH.filled_by),
+            Ended(OperationName.GET_OR_LOAD, 1.0),
+        ]
 
     def test_when_the_other_gave_up_the_lease_is_ours(self):
         script = begun().give(ABSENT, LED, self.DENIED, Woke(1.0), LeaseGranted(1.0, GRANT, None, NOW_MS))
@@ -509,6 +528,20 @@ class TestWaitingForAFreshValueFirst:
         script = begun(**WAITING).give(CellRead(0.0, STALE, NOW_MS), SharingTimedOut(30.0, 4))
         assert script.outcome == Value(6)
         assert script.notices == [StaleServed(KEY), Waited(KEY, 30.0), Ended(OperationName.GET_OR_LOAD, 30.0)]
+
+    @pytest.mark.parametrize(
+        "event",
+        [
+            LoadErrorShared(3.0, BROKEN),
+            LoadNotShared(3.0, 0),
+            LoadShared(3.0, b"7", None),
+            SharingTimedOut(3.0, 4),
+        ],
+        ids=lambda event: type(event).__name__,
+    )
+    def test_who_has_waited_has_waited_since_it_looked_for_a_load(self, event):
+        script = begun(**WAITING, started_s=2.0).give(CellRead(2.5, STALE, NOW_MS), event)
+        assert [each.waited_s for each in script.notices if isinstance(each, Waited)] == [0.5]
 
     def test_without_a_stale_value_the_loader_runs_when_the_time_is_over(self):
         script = begun(**WAITING, wait_s=0.0).give(ABSENT, LED, LeaseDenied(0.0, 500, None, NOW_MS))
@@ -936,7 +969,7 @@ class TestVariantOfAnotherVersionsEntry:
         assert script.notices[1:] == [
             VariantStored(KEY),
             LoadedNotice(KEY, True, 0.0),
-            Stored(KEY, ANY),
+            Stored(KEY, ANY, ANY),
             DONE,
         ]
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import attrs
 import pytest
+from msgspec.structs import replace
 
 from sansio_cache.commands import DeleteKeys, ExpireCells
 from sansio_cache.entry import MissReason
@@ -88,7 +88,7 @@ def test_nothing_to_do_asks_nothing(keys, skip):
 @pytest.mark.parametrize("soft", [False, True], ids=["removal", "soft expiry"])
 def test_where_the_store_is_known_to_be_out_the_keys_are_pending_and_nobody_waits(soft):
     """S1."""
-    script = Script(invalidate(attrs.evolve(request(KEYS), soft=soft), skip=MissReason.STORE_ERROR))
+    script = Script(invalidate(replace(request(KEYS), soft=soft), skip=MissReason.STORE_ERROR))
     assert script.outcome == ManyInvalidated((), KEYS)
     assert script.notices == [
         InvalidationFailed(KEYS, was_tried=False),

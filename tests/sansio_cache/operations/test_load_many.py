@@ -366,8 +366,8 @@ class TestAcquiring:
             Missed(C, MissReason.EXPIRED),
             LoadedNotice(B, True, 2.0),
             LoadedNotice(C, True, 2.0),
-            Stored(B, ANY),
-            Stored(C, ANY),
+            Stored(B, ANY, ANY),
+            Stored(C, ANY, ANY),
             Ended(OperationName.GET_OR_LOAD_MANY, 3.0),
         ]
 
@@ -844,12 +844,12 @@ class TestFilling:
         script.give(filled(STORED, FillResult.ALREADY_STORED))
         assert [fill.key for fill in script.command.fills] == [C]
         assert script.give(filled(STORED)).outcome == values(1, 2, 3)
-        assert script.notices[-4:] == [Stored(A, ANY), Stored(B, ANY), Stored(C, ANY), DONE]
+        assert script.notices[-4:] == [Stored(A, ANY, ANY), Stored(B, ANY, ANY), Stored(C, ANY, ANY), DONE]
 
     def test_a_value_is_the_callers_whether_it_was_stored_or_refused(self):
         script = self.script().give(filled(STORED, FillResult.REFUSED, STORED))
         assert script.outcome == values(1, 2, 3)
-        assert script.notices[-4:] == [Stored(A, ANY), FillRefused(B), Stored(C, ANY), DONE]
+        assert script.notices[-4:] == [Stored(A, ANY, ANY), FillRefused(B), Stored(C, ANY, ANY), DONE]
 
     def test_the_entries_of_a_batch_do_not_expire_together(self):
         """Each has jitter of its own, and that of a request is always the same."""

@@ -187,7 +187,7 @@ class TestTheValue:
         assert script.step.load_id == 4
         assert script.notices == [
             LoadedNotice(KEY, True, 2.0),
-            Stored(KEY, ANY),
+            Stored(KEY, ANY, ANY),
             Ended(OperationName.GET_OR_LOAD, 3.0),
         ]
 
@@ -200,7 +200,7 @@ class TestTheValue:
     @pytest.mark.parametrize(
         ("result", "accepted", "notice"),
         [
-            (FillResult.ALREADY_STORED, True, Stored(KEY, ANY)),
+            (FillResult.ALREADY_STORED, True, Stored(KEY, ANY, ANY)),
             (FillResult.REFUSED, False, FillRefused(KEY)),
         ],
     )
@@ -279,7 +279,7 @@ class TestAnAbsence:
         assert script.command.fills[0].body == seal(KEY, INTS, None, 0.5)
         script.give(CellsFilled(0.5, (FillResult.STORED,)))
         assert script.outcome == Loaded(None, None, accepted=True)
-        assert Stored(KEY, ANY) in script.notices
+        assert Stored(KEY, ANY, ANY) in script.notices
 
     def test_without_a_lease_is_not_stored(self):
         script = begun(grant=None).give(Computed(0.0, Absent()))
@@ -391,7 +391,7 @@ class TestTags:
     ):
         script = self.begun().give(CellsFilled(0.0, (FillResult.STORED,), after))
         assert script.outcome == Loaded(7, b"7", accepted=accepted)
-        assert Stored(KEY, ANY) in script.notices
+        assert Stored(KEY, ANY, ANY) in script.notices
 
     def test_a_refused_fill_is_not_accepted_even_if_the_tags_hold(self):
         script = self.begun().give(CellsFilled(0.0, (FillResult.REFUSED,), (V1, V2)))
@@ -421,7 +421,7 @@ class TestInTheBackground:
     def test_nobody_waits_so_no_operation_has_ended(self):
         script = begun(in_background=True).give(Computed(0.0, 7), STORED)
         assert script.outcome == Loaded(7, b"7", accepted=True)
-        assert script.notices == [LoadedNotice(KEY, True, 0.0), Stored(KEY, ANY)]
+        assert script.notices == [LoadedNotice(KEY, True, 0.0), Stored(KEY, ANY, ANY)]
         assert script.step.rests_until_s == 0.0
 
     def test_a_loader_that_raises_is_told_of_and_the_load_rests(self):

@@ -115,7 +115,7 @@ def test_at_the_end_what_was_set_is_stored_and_the_rest_is_removed():
     script.give(KeysDeleted(1.0, 1))
     assert script.outcome == ManyInvalidated(("shop:b",), ())
     assert script.notices == [
-        Stored("shop:a", ANY),
+        Stored("shop:a", ANY, ANY),
         Invalidated(("shop:b",)),
         Ended(OperationName.MUTATE, 0.0),
     ]
@@ -124,14 +124,14 @@ def test_at_the_end_what_was_set_is_stored_and_the_rest_is_removed():
 def test_a_refused_fill_voids_the_cell():
     """S6: another writer came between, and nobody can say which of them committed last."""
     script = ending(A, B).give(CellsFilled(1.0, (FillResult.REFUSED, FillResult.ALREADY_STORED)))
-    assert script.notices == [FillRefused("shop:a"), Stored("shop:b", ANY)]
+    assert script.notices == [FillRefused("shop:a"), Stored("shop:b", ANY, ANY)]
     assert script.command == DeleteKeys(("shop:a",), 0.25)
 
 
 def test_where_everything_was_stored_nothing_is_removed():
     script = ending(A, B).give(CellsFilled(2.0, (FillResult.STORED, FillResult.STORED)))
     assert script.outcome == ManyInvalidated((), ())
-    assert script.notices[:2] == [Stored("shop:a", ANY), Stored("shop:b", ANY)]
+    assert script.notices[:2] == [Stored("shop:a", ANY, ANY), Stored("shop:b", ANY, ANY)]
 
 
 def test_the_time_that_its_end_took_is_that_of_fill_and_removal_together():

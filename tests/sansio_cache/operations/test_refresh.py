@@ -170,7 +170,11 @@ class TestAcquiring:
         script.give(CellsFilled(1.0, (FillResult.STORED,)))
         assert script.outcome == Loaded(7, b"7", accepted=True)
         assert script.step.load_id == 4
-        assert script.notices == [RefreshStarted(KEY, False), LoadedNotice(KEY, True, 0.5), Stored(KEY, ANY)]
+        assert script.notices == [
+            RefreshStarted(KEY, False),
+            LoadedNotice(KEY, True, 0.5),
+            Stored(KEY, ANY, ANY),
+        ]
 
     @pytest.mark.parametrize(
         ("left_ms", "retry_after_s", "rests_until_s"), [(400, 1.0, 7.4), (5_000, 1.0, 8.0), (400, 0.0, 7.0)]

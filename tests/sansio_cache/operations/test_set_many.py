@@ -54,7 +54,7 @@ def test_a_value_is_held_and_then_filled_under_the_holds_grant():
     assert script.command == FillCells((Fill("shop:s", G1, 90_000, 60_000, body, Kind.HOLD, 5_000),), 0.25)
     script.give(CellsFilled(1.5, (FillResult.STORED,)))
     assert script.outcome == ManyStored((FillResult.STORED,))
-    assert script.notices == [Stored("shop:s", ANY), Ended(OperationName.SET_MANY, 0.5)]
+    assert script.notices == [Stored("shop:s", ANY, ANY), Ended(OperationName.SET_MANY, 0.5)]
 
 
 def test_many_values_go_a_chunk_at_a_time():
@@ -65,9 +65,9 @@ def test_many_values_go_a_chunk_at_a_time():
     script.give(HoldsTaken(1.0, (G3,)), CellsFilled(1.0, (FillResult.STORED,)))
     assert script.outcome == ManyStored((FillResult.ALREADY_STORED, FillResult.REFUSED, FillResult.STORED))
     assert script.notices == [
-        Stored("shop:a", ANY),
+        Stored("shop:a", ANY, ANY),
         FillRefused("shop:b"),
-        Stored("shop:c", ANY),
+        Stored("shop:c", ANY, ANY),
         Ended(OperationName.SET_MANY, 0.0),
     ]
 
