@@ -274,11 +274,11 @@ class ShardListener(Watchers):
     # Connections.
 
     def _open(self, post: _Post, name: bytes, now_s: float) -> None:
-        if post.is_opening or now_s < post.due_s:
+        if post.is_opening or post.opened or now_s < post.due_s:
             return
-        post.is_opening = self._start_thread(partial(self._connect, post, name), "sansio-cache-listener")
-        if not post.is_opening:  # there is no thread to be had
-            post.due_s = now_s + LONGEST_PAUSE_S
+        post.is_opening = True  # first: it may be open before its thread is known to run
+        if not self._start_thread(partial(self._connect, post, name), "sansio-cache-listener"):
+            post.is_opening, post.due_s = False, now_s + LONGEST_PAUSE_S
 
     def _connect(self, post: _Post, name: bytes) -> None:
         """Open a connection, and see whether its user may publish. On a thread of its own."""
@@ -298,8 +298,8 @@ class ShardListener(Watchers):
         finally:
             with self._lock:
                 is_wanted = self._posts.get(post.address) is post
-                post.is_opening = False
                 post.opened.append(opened)
+                post.is_opening = False  # last: where it is not, what came of it is there to be looked at
                 if is_wanted and opened.redispy is not None:
                     redispy = None
             if redispy is not None:

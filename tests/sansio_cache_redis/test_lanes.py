@@ -279,3 +279,10 @@ def test_who_was_served_by_one_who_was_interrupted_before_it_could_wake_him_look
     call, woken = asleep(lane)
     call.replies = [b"PONG"]
     assert woken()
+
+
+def test_who_goes_to_sleep_when_his_time_is_over_already_is_too_late_and_nothing_worse(lane):
+    lane.driver = a_call(lane)
+    call = Call([PING], 0.0, 1.0, 1.0, 1, lane, [], turn=threading.Lock())
+    call.turn.acquire()
+    assert call.sleep(3.0)

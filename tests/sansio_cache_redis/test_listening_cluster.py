@@ -3,6 +3,7 @@
 Nobody has another way to learn of it here: the fall-back is an hour away, and so is the end of a lease.
 """
 
+import socket
 import socketserver
 import threading
 from collections import Counter
@@ -612,6 +613,49 @@ def test_the_thread_ends_when_nobody_has_waited_for_some_time_and_begins_anew(mo
             wait_until(lambda: not played.listener._is_running, timeout_s=GIVE_UP_S)
             assert not played.listener.hears("n:a")
         assert played.listener._poker is None
+
+
+def test_a_connection_that_has_just_been_opened_is_not_opened_once_more():
+    """What was asked on the first of two would not be heard of."""
+    may_open = threading.Event()
+    with PlayedNode() as node, Played(node) as played:
+        take_over, make = played.listener._take_over, played.listener._make_connection
+
+        def take_over_early() -> None:
+            """And then one comes, before it is looked at what is lacking."""
+            take_over()
+            posts = tuple(played.listener._posts.values())
+            if any(each.is_opening for each in posts):
+                may_open.set()
+                wait_until(lambda: not any(each.is_opening for each in posts), timeout_s=GIVE_UP_S)
+
+        def make_late(address: str) -> Any:
+            assert may_open.wait(GIVE_UP_S)
+            return make(address)
+
+        played.listener._take_over, played.listener._make_connection = take_over_early, make_late
+        for key in ("n:a", "n:b", "n:c"):
+            played.watch(key)
+        played.heard("n:a", "n:b", "n:c")
+        assert len(node.sockets) == 1
+
+
+def test_a_connection_that_opens_before_its_thread_is_known_to_run_is_opened_again_where_it_is_lost():
+    with PlayedNode() as node, Played(node) as played:
+        begin = played.listener._start_thread
+
+        def start(job, name):
+            if threading.current_thread().name == name:
+                job()
+                return True
+            return begin(job, name)
+
+        played.listener._start_thread = start
+        played.watch("n:a")
+        played.heard("n:a")
+        node.sockets[0].shutdown(socket.SHUT_RDWR)
+        wait_until(lambda: len(node.sockets) == 2, timeout_s=GIVE_UP_S)
+        played.heard("n:a")
 
 
 def test_where_there_is_no_thread_to_open_a_connection_waiters_poll(monkeypatch):

@@ -190,6 +190,13 @@ class ClusterServers:
         while keys := client.execute_command("CLUSTER", "GETKEYSINSLOT", slot, 100):
             client.execute_command("MIGRATE", "127.0.0.1", target.port, "", 0, 5000, "KEYS", *keys)
 
+    def has_all_slots(self) -> bool:
+        """Whether each primary has heard of an owner of every slot."""
+        return all(
+            int(each.client().execute_command("CLUSTER INFO")["cluster_slots_assigned"]) == SLOTS
+            for each in self.primaries
+        )
+
     def isolate(self, server: Server) -> None:
         """Cut a node off from all others; clients reach it as before by its own port."""
         others = [ways for other, ways in self._ways.items() if other is not server]

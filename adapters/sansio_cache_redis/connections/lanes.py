@@ -108,7 +108,7 @@ class Call(Struct, eq=False):
         turn = self.turn
         if turn is None:
             return True
-        while not turn.acquire(timeout=min(self.deadline_s - now_s, _FORGOTTEN_S)):
+        while not turn.acquire(timeout=max(min(self.deadline_s - now_s, _FORGOTTEN_S), 0.0)):
             now_s = monotonic()
             if self.lane.driver is self or self.is_over:
                 break
