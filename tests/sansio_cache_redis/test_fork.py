@@ -27,7 +27,8 @@ from sansio_cache_redis.sync import Cache
 
 def places():
     own = threading.get_ident()
-    return {thread: (top.f_code, top.f_lasti) for thread, top in sys._current_frames().items() if thread != own}
+    tops = sys._current_frames().items()
+    return {thread: (top.f_code, top.f_lasti) for thread, top in tops if thread != own}
 
 def rest():
     seen, looks = None, 0
