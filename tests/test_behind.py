@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from behind import backlog
 from behind.database import Database, Item
 from behind.run import KILLED, RESTARTED, STOPPED, Run
 
@@ -71,3 +72,17 @@ def test_a_run_finds_a_version_that_goes_back_and_one_that_was_not_queued(run: R
         "it was said that this is not queued, and it was applied",
         "applied after version 2",
     ]
+
+
+def test_a_backlog_is_drained_in_bounded_memory():
+    """B2; a million of them at full size: see the module."""
+    figures, found = backlog.run(5_000, 50)
+    assert found == []
+    assert 50 <= figures["rows"] <= 5_000
+
+
+def test_a_run_finds_what_is_wrong_with_a_drain():
+    fine = {"left": 0, "keys": 5, "oldest": 95, "back": 0, "grown_mib": 1.0}
+    assert backlog.wrong(fine, 100, 5) == []
+    for changed in ({"left": 1}, {"keys": 4}, {"oldest": 94}, {"back": 1}, {"grown_mib": 21.0}):
+        assert len(backlog.wrong(fine | changed, 100, 5)) == 1

@@ -11,4 +11,6 @@ file. `run` does that, and judges what everybody saw:
 - no read is older than what was acknowledged before it (`sansio_cache.exploring.history`);
 - the database ends with the last acknowledged version of each key;
 - versions and tokens of a key never go back in it, and nothing is in it that was said not to be queued.
+
+`backlog` is a program of its own: a million writes are queued, and drained by another process.
 """
