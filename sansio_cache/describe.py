@@ -26,6 +26,7 @@ from sansio_cache.notices import (
     Notice,
     Outlived,
     PartitionLost,
+    PartitionMeasured,
     PartitionTaken,
     PatternDeleted,
     PatternProgressed,
@@ -148,6 +149,10 @@ def describe(notice: Notice) -> str:  # noqa: C901 - one case for each notice is
             return f"given up, and kept as a dead letter: {reason}"
         case PartitionTaken():
             return "took the lease of a partition"
+        case PartitionMeasured(backlog=0):
+            return "looked at a partition: nothing is queued there"
+        case PartitionMeasured(backlog=backlog, oldest_s=oldest_s):
+            return f"looked at a partition: {backlog} queued, the oldest for {_span(oldest_s)}"
         case PartitionLost():
             return "lost the lease of a partition, or gave it to another consumer"
         case Ended(operation=operation, took_s=took_s):

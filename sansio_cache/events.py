@@ -446,13 +446,16 @@ class EntriesFound(Struct, frozen=True):
 class EntriesTaken(Struct, frozen=True):
     """What was delivered, oldest first. The partition holds `backlog` entries, these included.
 
-    Without `is_ours` the lease is another's, and nothing was delivered.
+    `oldest` is the token of its first entry, or 0. Without `is_ours` the lease is another's, and nothing was
+    delivered.
     """
 
     now_s: float
     entries: tuple[QueueEntry, ...]
     backlog: int = 0
     is_ours: bool = True
+    oldest: int = 0
+    server_ms: int = 0
 
 
 class EntriesSettled(Struct, frozen=True):

@@ -3,7 +3,7 @@
 Exporters give each measure the name that it has here, and so that of the field of `stats()` that it comes
 from. Which measures there are, and the buckets of each, depends on nothing: they exist from the start, at
 zero, so that a rate has something to begin from. Labels are bounded: entities, reasons, kinds, operations,
-parts; never a key.
+parts, partitions of queues; never a key.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from sansio_cache.distributions import Histogram, Sizes
 from sansio_cache.entry import MissReason
 from sansio_cache.events import FailureKind
 from sansio_cache.notices import OperationName
-from sansio_cache.stats import CacheState, CacheStats, EntityStats, PartStats
+from sansio_cache.stats import CacheState, CacheStats, EntityStats, PartitionStats, PartStats
 
 NO_ENTITY: Final = ""
 """The label of what is about no entity: tags, and patterns that several match. It always exists."""
@@ -73,7 +73,7 @@ class Measure(Struct, frozen=True):
 
 def measures(stats: CacheStats) -> tuple[Measure, ...]:
     """Everything that statistics say, in an order that does not change."""
-    return (*_by_entity(stats), *_by_operation(stats), *_of_the_store(stats))
+    return (*_by_entity(stats), *_by_operation(stats), *_of_queues(stats), *_of_the_store(stats))
 
 
 def _by_entity(stats: CacheStats) -> Iterator[Measure]:
@@ -112,6 +112,23 @@ def _by_operation(stats: CacheStats) -> Iterator[Measure]:
     }
     meaning = "How long operations took that somebody waited for."
     yield _distributed("operation_duration", meaning, labelled, _LATENCY_BOUNDS_S)
+
+
+def _of_queues(stats: CacheStats) -> Iterator[Measure]:
+    """What the consumers of this process saw last: of each partition that they have."""
+    meanings = _meanings(PartitionStats)
+    nothing: Labels = (("entity", NO_ENTITY), ("partition", ""))
+    for name, field, unit in _QUEUES:
+        found = {
+            (("entity", entity), ("partition", str(place))): float(getattr(held, field))
+            for entity, partitions in stats.state.queues.items()
+            for place, held in partitions.items()
+        }
+        points = tuple(Point(labels, value) for labels, value in ({nothing: 0.0} | found).items())
+        yield Measure(name, MeasureKind.GAUGE, meanings[field], points, unit)
+
+
+_QUEUES: Final = (("queue_backlog", "backlog", ""), ("queue_oldest", "oldest_s", "seconds"))
 
 
 def _of_the_store(stats: CacheStats) -> Iterator[Measure]:

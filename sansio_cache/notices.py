@@ -413,6 +413,17 @@ class PartitionTaken(Struct, frozen=True):
     root: str
 
 
+class PartitionMeasured(Struct, frozen=True):
+    """This consumer has looked at a partition of its own, whose keys begin with `root`.
+
+    It holds `backlog` writes that are not settled, and the oldest of them has waited for `oldest_s` seconds.
+    """
+
+    root: str
+    backlog: int
+    oldest_s: float
+
+
 class PartitionLost(Struct, frozen=True):
     """This consumer has lost the lease of a partition, or has given it to another."""
 
@@ -484,6 +495,7 @@ Notice = (
     | WriterFailed
     | WriteDead
     | PartitionTaken
+    | PartitionMeasured
     | PartitionLost
     | Ended
 )

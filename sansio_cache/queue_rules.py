@@ -84,7 +84,9 @@ class Partition:
             case TakeEntries():
                 if not _is_leased(cells, command.root, command.grant, now_ms):
                     return EntriesTaken(now_s, (), is_ours=False)
-                return EntriesTaken(now_s, self._take(command), len(self.entries))
+                oldest = next(iter(self.entries), 0)
+                taken = self._take(command)
+                return EntriesTaken(now_s, taken, len(self.entries), oldest=oldest, server_ms=now_ms)
             case SettleEntries(root=root, grant=grant, verdicts=verdicts):
                 if not _is_leased(cells, root, grant, now_ms):
                     return EntriesSettled(now_s, is_ours=False)

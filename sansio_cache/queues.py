@@ -96,6 +96,12 @@ def root_of(namespace_root: str, name: str, place: int) -> str:
     return f"{namespace_root}{MARKER}{{{name}:{place}}}"
 
 
+def partition_of(root: str) -> tuple[str, int]:
+    """The name of the queue that a partition with this root is of, and its place there."""
+    name, _, place = root.partition(MARKER)[2][1:-1].rpartition(":")
+    return name, int(place)
+
+
 def place_of(key: str, partitions: int) -> int:
     """The partition that a key is in, by its hash, which no run of Python changes."""
     return crc32(key.encode()) % partitions

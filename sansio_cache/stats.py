@@ -44,6 +44,8 @@ from sansio_cache.notices import (
     Notice,
     OperationName,
     Outlived,
+    PartitionLost,
+    PartitionMeasured,
     PatternDeleted,
     RefreshFailed,
     RefreshSkipped,
@@ -63,6 +65,7 @@ from sansio_cache.notices import (
     WriterFailed,
     WritesApplied,
 )
+from sansio_cache.queues import MARKER, partition_of
 
 OTHERS: Final = "%others"
 """Under what name those entities are counted together for which there is no room. No entity has this name."""
@@ -218,6 +221,27 @@ class PartStats:
         return attrs.asdict(self)
 
 
+def _frozen_mappings(found: Mapping[str, Mapping[int, PartitionStats]]) -> Mapping[str, Any]:
+    return frozen_mapping({name: frozen_mapping(each) for name, each in found.items()})
+
+
+@attrs.frozen(kw_only=True)
+class PartitionStats:
+    """What a partition of a queue held when a consumer of this process looked last.
+
+    Attributes:
+        backlog: How many writes were queued, and not in the database yet.
+        oldest_s: How long the oldest of them had waited, in seconds.
+    """
+
+    backlog: int = 0
+    oldest_s: float = 0.0
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data."""
+        return attrs.asdict(self)
+
+
 @attrs.frozen(kw_only=True)
 class CacheState:
     """How a cache is at one moment: nothing of it was counted, and none of it adds up.
@@ -228,6 +252,7 @@ class CacheState:
         loads_running: Loads under way in this process.
         refreshes_running: Refreshes in the background that are under way.
         refreshes_waiting: Refreshes in the background that wait for a thread.
+        queues: By entity, the partitions of its queue that consumers of this process have, by number.
     """
 
     parts: Mapping[str, PartStats] = attrs.field(
@@ -237,6 +262,9 @@ class CacheState:
     loads_running: int = 0
     refreshes_running: int = 0
     refreshes_waiting: int = 0
+    queues: Mapping[str, Mapping[int, PartitionStats]] = attrs.field(
+        default=NOTHING, converter=_frozen_mappings, hash=False
+    )
 
     @property
     def is_open(self) -> bool:
@@ -280,7 +308,7 @@ class CacheStats(EntityStats):
     state: CacheState = attrs.field(default=CacheState(), eq=False)
 
 
-_WITH_PARTS: Final = (Histogram, Sizes, EntityStats, PartStats, CacheState)
+_WITH_PARTS: Final = (Histogram, Sizes, EntityStats, PartStats, PartitionStats, CacheState)
 """What is made plain data of by itself."""
 
 _COUNTED: Final[Mapping[type[Notice], str]] = {
@@ -389,6 +417,8 @@ class StatsFold:
     _replayed: int = attrs.field(default=0, init=False)
     _latency: dict[OperationName, list[int]] = attrs.field(factory=dict, init=False)
     """How many durations each bucket holds, by operation; and then their sum in microseconds."""
+    _partitions: dict[str, PartitionStats] = attrs.field(factory=dict, init=False)
+    """By the root of a partition that a consumer of this process has: what it held."""
 
     def know(self, entity: str) -> None:
         """Keep a place for an entity, which is counted from now on even where there are too many of others.
@@ -508,8 +538,13 @@ class StatsFold:
                 for key in keys:
                     self._of(key).counts["writes_applied"] += 1
                 self._of(keys[0]).counts["writes_coalesced"] += coalesced
-            case WriterFailed(queue=queue):
-                self._of(queue).counts["writer_failures"] += 1
+            case WriterFailed(queue=root):
+                entity, _ = partition_of(root)
+                self._of(root.partition(MARKER)[0] + entity).counts["writer_failures"] += 1
+            case PartitionMeasured(root=root, backlog=backlog, oldest_s=oldest_s):
+                self._partitions[root] = PartitionStats(backlog=backlog, oldest_s=oldest_s)
+            case PartitionLost(root=root):
+                self._partitions.pop(root, None)
             case StoreErrored(kind=kind):
                 self._errors[kind] += 1
             case StoreGaveUp(kind=kind):
@@ -532,8 +567,15 @@ class StatsFold:
         yield self._others
         yield self._internal
 
+    def _queues(self) -> dict[str, dict[int, PartitionStats]]:
+        queues: dict[str, dict[int, PartitionStats]] = {}
+        for root, held in self._partitions.items():
+            entity, place = partition_of(root)
+            queues.setdefault(entity, {})[place] = held
+        return queues
+
     def snapshot(self) -> CacheStats:
-        """The counters as they are now."""
+        """The counters as they are now. Of its `state` it has the queues only."""
         total = _Counts()
         for counts in self._all():
             total.merge(counts)
@@ -550,5 +592,6 @@ class StatsFold:
             entities={
                 name: EntityStats(**counts.figures()) for name, counts in {**self._entities, **others}.items()
             },
+            state=CacheState(queues=self._queues()),
             **total.figures(),
         )

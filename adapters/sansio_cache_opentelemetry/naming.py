@@ -22,6 +22,7 @@ KEY: Final = "cache.key"
 ENTRY_VERSION: Final = "cache.entry.version"
 KEY_COUNT: Final = "cache.key.count"
 PART: Final = "cache.part"
+PARTITION: Final = "cache.queue.partition"
 RESULT: Final = "cache.result"
 HIT: Final = "cache.hit"
 STALE: Final = "cache.stale"
@@ -35,6 +36,7 @@ OF_LABELS: Final = {
     "operation": OPERATION,
     "kind": ERROR_TYPE,
     "part": PART,
+    "partition": PARTITION,
 }
 """What the labels of measures are called."""
 

@@ -132,7 +132,9 @@ while #taken < count and room > 0 do
     after = string.match(entry[1], '^(%d+)')
   end
 end
-return {1, us, redis.call('XLEN', stream), taken}
+local first = redis.call('XRANGE', stream, '-', '+', 'COUNT', 1)[1]
+local oldest = first and string.match(first[1], '^(%d+)') or '0'
+return {1, us, redis.call('XLEN', stream), taken, oldest}
 """,
 )
 

@@ -120,7 +120,8 @@ def decode_queue(
             if not status:
                 return EntriesTaken(now_s, (), is_ours=False)
             taken = tuple(_entry(each, deliveries=integer_from(each[2])) for each in items_from(reply[3]))
-            return EntriesTaken(now_s, taken, integer_from(reply[2]))
+            backlog, oldest = integer_from(reply[2]), int(reply[4])
+            return EntriesTaken(now_s, taken, backlog, oldest=oldest, server_ms=reply[1] // 1000)
         case SettleEntries():
             return EntriesSettled(now_s, status == 1)
         case AttendQueue():

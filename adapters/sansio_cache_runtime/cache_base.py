@@ -11,7 +11,7 @@ import math
 import time
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from typing import Any, Final, Protocol, TypeVar, overload
 from weakref import WeakMethod
@@ -25,7 +25,7 @@ from sansio_cache.health import Health
 from sansio_cache.keys import ONE_PART, KeyBuilder
 from sansio_cache.notices import Notice
 from sansio_cache.recent_writes import MOST_REMEMBERED, REMEMBERED_S
-from sansio_cache.stats import CacheState, CacheStats, PartStats
+from sansio_cache.stats import CacheState, CacheStats, PartitionStats, PartStats
 from sansio_cache.waits import Waits
 from sansio_cache_runtime.primitive_requests import PrimitiveRequests
 from sansio_cache_runtime.recorder import Recorder
@@ -171,9 +171,10 @@ class CacheBase(ABC):
 
     def stats(self) -> CacheStats:
         """The counters as they are now; the difference of two is what happened in between."""
-        return attrs.evolve(self._recorder.snapshot(), state=self._state())
+        counted = self._recorder.snapshot()
+        return attrs.evolve(counted, state=self._state(counted.state.queues))
 
-    def _state(self) -> CacheState:
+    def _state(self, queues: Mapping[str, Mapping[int, PartitionStats]]) -> CacheState:
         """How the cache is now."""
         drivers = tuple(self._drivers())
         parts = [part for driver in drivers for part in driver.parts] or [ONE_PART]
@@ -184,6 +185,7 @@ class CacheBase(ABC):
             loads_running=len(self._coordinator.single_flight),
             refreshes_running=sum(running),
             refreshes_waiting=sum(waiting),
+            queues=queues,
         )
 
     def _observe(self) -> None:

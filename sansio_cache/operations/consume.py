@@ -68,6 +68,7 @@ from sansio_cache.notices import (
     Invalidated,
     Notice,
     PartitionLost,
+    PartitionMeasured,
     PartitionTaken,
     WriteDead,
     WriterFailed,
@@ -329,7 +330,7 @@ class ConsumeTaking(AsksForConsumer, Struct, frozen=True):
             case EntriesTaken(now_s=now_s, is_ours=False):
                 return consumer.lost(self.place, now_s)
             case EntriesTaken(now_s=now_s, entries=()):
-                return consumer.go_on(now_s)
+                return consumer.go_on(now_s, self._measured(event))
             case EntriesTaken():
                 return self._taken(event)
             case StoreFailed() | Interrupted():
@@ -347,10 +348,14 @@ class ConsumeTaking(AsksForConsumer, Struct, frozen=True):
         if fresh:
             holding = evolve(holding, parked=(*holding.parked, Unit(fresh, due_s=now_s)))
         is_busy = consumer.is_busy or taken.backlog > len(taken.entries)
-        consumer = evolve(consumer.with_holding(holding), is_busy=is_busy)
+        consumer, measured = evolve(consumer.with_holding(holding), is_busy=is_busy), self._measured(taken)
         if given_up:
-            return bury(consumer, self.place, given_up, now_s)
-        return consumer.go_on(now_s)
+            return bury(consumer, self.place, given_up, now_s, measured)
+        return consumer.go_on(now_s, measured)
+
+    def _measured(self, taken: EntriesTaken) -> PartitionMeasured:
+        oldest_s = max(taken.server_ms / 1000 - taken.oldest / 1e6, 0.0) if taken.oldest else 0.0
+        return PartitionMeasured(self.consumer.request.root(self.place), taken.backlog, oldest_s)
 
 
 class ConsumeApplying(Struct, frozen=True):

@@ -14,11 +14,14 @@ from sansio_cache.notices import (
     Loaded,
     Missed,
     OperationName,
+    PartitionLost,
+    PartitionMeasured,
     PatternDeleted,
     Stored,
     StoreErrored,
 )
-from sansio_cache.stats import CacheState, PartStats, StatsFold
+from sansio_cache.queues import root_of
+from sansio_cache.stats import CacheState, PartitionStats, PartStats, StatsFold
 
 
 def by_name(stats):
@@ -43,7 +46,9 @@ def test_everything_in_the_statistics_is_measured_under_its_own_name():
     now = {"breaker_open", *attrs.fields_dict(PartStats), *attrs.fields_dict(CacheState)} - {
         "is_open",
         "parts",
+        "queues",
     }
+    now |= {"queue_backlog", "queue_oldest"}
     assert names == counted | now | {"operation_duration"}
     fields = set(attrs.fields_dict(CacheStats))
     assert fields == counted | {"latency", "entities", "state"}
@@ -57,10 +62,10 @@ def test_every_measure_says_what_it_means_and_exists_from_the_start():
         assert all(point.value == 0 and not any(point.buckets) for point in measure.points)
 
 
-def test_labels_are_entities_reasons_kinds_operations_and_parts_and_nothing_else():
+def test_labels_are_entities_reasons_kinds_operations_parts_and_partitions_and_nothing_else():
     stats = folded(*(Hit(f"n:user:{number}") for number in range(500)))
     found = {name for measure in measures(stats) for point in measure.points for name, _ in point.labels}
-    assert found == {"entity", "reason", "kind", "operation", "part"}
+    assert found == {"entity", "reason", "kind", "operation", "part", "partition"}
     assert set(points(by_name(stats)["redis_hits"])) == {("user",), (NO_ENTITY,)}
 
 
@@ -129,9 +134,32 @@ def test_how_the_cache_is_now_goes_up_and_down():
     assert {found[name].kind for name in ("breaker_open", "connections")} == {MeasureKind.GAUGE}
 
 
+def test_what_consumers_saw_last_of_their_partitions_is_measured_until_they_lose_them():
+    root = root_of("n:", "user", 3)
+    stats = folded(
+        PartitionMeasured(root_of("n:", "user", 0), 2, 7.0),
+        PartitionMeasured(root, 9, 1.0),
+        PartitionMeasured(root, 5, 1.5),
+    )
+    assert stats.state.queues == {
+        "user": {0: PartitionStats(backlog=2, oldest_s=7.0), 3: PartitionStats(backlog=5, oldest_s=1.5)}
+    }
+    assert stats.state.as_dict()["queues"]["user"]["3"] == {"backlog": 5, "oldest_s": 1.5}
+    found = by_name(stats)
+    assert {labels: point.value for labels, point in points(found["queue_backlog"]).items()} == {
+        (NO_ENTITY, ""): 0,
+        ("user", "0"): 2,
+        ("user", "3"): 5,
+    }
+    assert points(found["queue_oldest"])["user", "0"].value == 7.0
+    assert (found["queue_oldest"].kind, found["queue_oldest"].unit) == (MeasureKind.GAUGE, "seconds")
+    lost = by_name(folded(PartitionMeasured(root, 5, 1.5), PartitionLost(root)))
+    assert set(points(lost["queue_backlog"])) == {(NO_ENTITY, "")}
+
+
 def test_without_docstrings_there_are_no_meanings_and_all_else_is_as_it_was(monkeypatch):
     with_meanings = measures(CacheStats())
-    for cls in (EntityStats, CacheStats, CacheState, PartStats):
+    for cls in (EntityStats, CacheStats, CacheState, PartStats, PartitionStats):
         monkeypatch.setattr(cls, "__doc__", None)
     without = measures(CacheStats())
     assert [each.name for each in without] == [each.name for each in with_meanings]

@@ -37,6 +37,7 @@ from sansio_cache.notices import (
     OperationName,
     Outlived,
     PartitionLost,
+    PartitionMeasured,
     PartitionTaken,
     PatternDeleted,
     PatternProgressed,
@@ -110,9 +111,13 @@ def folded(*notices):
         (InvalidationRefused(("k", "l"), FailureKind.PERMISSION), CacheStats(refused_invalidations=2)),
         (WriteQueued("k"), CacheStats(writes_queued=1)),
         (WritesApplied(("k", "l"), 3, 0.1), CacheStats(writes_applied=2, writes_coalesced=3)),
-        (WriterFailed("n:%w:{q:0}", 2, "ValueError"), CacheStats(writer_failures=1)),
+        (
+            WriterFailed("n:%w:{q:0}", 2, "ValueError"),
+            CacheStats(writer_failures=1, entities={"q": EntityStats(writer_failures=1)}),
+        ),
         (WriteDead("k", "poison"), CacheStats(writes_dead=1)),
         (PartitionTaken("n:%w:{q:0}"), CacheStats()),
+        (PartitionMeasured("n:%w:{q:0}", 2, 0.1), CacheStats()),
         (PartitionLost("n:%w:{q:0}"), CacheStats()),
         (StoreErrored(FailureKind.TIMEOUT), CacheStats(errors={FailureKind.TIMEOUT: 1})),
         (StoreGaveUp(FailureKind.TIMEOUT), CacheStats(gave_up={FailureKind.TIMEOUT: 1})),
@@ -597,4 +602,5 @@ def test_what_was_not_counted_is_no_difference_and_the_later_one_stands():
         "loads_running": 0,
         "refreshes_running": 0,
         "refreshes_waiting": 0,
+        "queues": {},
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from functools import partial
@@ -133,7 +134,28 @@ def test_a_writer_that_fails_for_a_while_loses_nothing(running):
         async with world.queue.within("consumer"):
             await world.queue.drain(GIVE_UP_S)
         assert len(world.database.load_many(list(range(5)))) == 5
-        assert world.cache.stats().writer_failures == 2
+        stats = world.cache.stats()
+        assert stats.writer_failures == stats.entities["user"].writer_failures == 2
+
+    running(test)
+
+
+def test_a_consumer_says_what_it_saw_last_of_its_partitions_until_it_ends(running):
+    async def test(world: World) -> None:
+        users, queue = world.entity(attrs.evolve(FAST, partitions=2))
+        world.database.failures = 10**6
+        await users.write_many([User(number, "new") for number in range(9)])
+        written_s, seen = time.monotonic(), {}
+        await until(lambda: time.monotonic() > written_s + 0.005)  # the memory store counts milliseconds
+        async with queue.within("consumer", drain_s=0.0):
+
+            def has_seen_all() -> bool:
+                seen.update(world.cache.stats().state.queues.get("user", {}))
+                return sum(each.backlog for each in seen.values()) == 9
+
+            await until(has_seen_all)
+            assert all(0 < each.oldest_s < GIVE_UP_S for each in seen.values() if each.backlog)
+        assert world.cache.stats().state.queues == {}
 
     running(test)
 
