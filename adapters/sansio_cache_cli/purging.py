@@ -36,7 +36,7 @@ def purge(options: argparse.Namespace) -> int:
         if options.dry_run or not counted.matched:
             return _tell(options, counted.matched, 0, f"{found} match {printable(options.pattern)!r}")
         if not options.yes:
-            _confirm(f"{found} match {printable(options.pattern)!r}")
+            confirm(f"{found} match {printable(options.pattern)!r}", "is removed", "Remove them")
         with _bar("removing", counted.matched) as move:
             result = cache.delete_pattern(options.pattern, progress=move)
     if not result.complete:
@@ -47,16 +47,25 @@ def purge(options: argparse.Namespace) -> int:
     return _tell(options, counted.matched, result.deleted, f"removed {result.deleted:,} keys")
 
 
-def _confirm(what: str) -> None:
-    """Ask; whoever cannot be asked has not confirmed."""
+def confirm(what: str, done: str, question: str) -> None:
+    """Ask; whoever cannot be asked has not confirmed.
+
+    Args:
+        what: What it is about.
+        done: What is done to it, as in `is removed`.
+        question: What is asked, without its mark.
+
+    Raises:
+        CommandError: Nobody has confirmed.
+    """
     if not sys.stdin.isatty():
         raise CommandError(
-            f"{what}. Nothing is removed: there is no terminal to ask at, and --yes was not given", MISUSED
+            f"{what}. Nothing {done}: there is no terminal to ask at, and --yes was not given", MISUSED
         )
-    sys.stderr.write(f"{what}. Remove them? [y/N] ")
+    sys.stderr.write(f"{what}. {question}? [y/N] ")
     sys.stderr.flush()
     if sys.stdin.readline().strip().lower() not in {"y", "yes"}:
-        raise CommandError("nothing is removed", MISUSED)
+        raise CommandError(f"nothing {done}", MISUSED)
 
 
 def _tell(options: argparse.Namespace, matched: int, removed: int, said: str) -> int:

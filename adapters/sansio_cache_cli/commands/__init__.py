@@ -17,6 +17,7 @@ COMMANDS: Final = {
     "inspect": "decode one key: state, age, tags, grant, payload",
     "purge": "remove the keys of a namespace that match a pattern",
     "consume": "write behind: give what an entity has queued to its writer",
+    "letters": "list, replay or drop the queued writes of an entity that were given up",
     "load": "ask a server, or a web page of yours, by many callers at once, and measure",
     "export-dashboard": "print a dashboard for Grafana, or rules for alerts",
 }
