@@ -176,7 +176,8 @@ async def test_refreshing_ahead_loads_in_the_background_what_is_read_near_its_en
     database.rows[7] = NEW
 
     while not world.cache.stats().refreshes:  # in the millisecond of the load nothing is old yet
-        assert await entity.get_or_load(7) == ADA
+        found = await entity.get_or_load(7)
+        assert found == ADA or world.cache.stats().refreshes, "a thread may have refreshed it meanwhile"
         await anyio.lowlevel.checkpoint()
     await until(lambda: world.cache.stats().stored >= 2)
     assert await entity.get(7) == NEW
