@@ -602,8 +602,13 @@ def test_the_same_events_give_the_same_steps_byte_for_byte(number, choices):
     """B4."""
     first = walk(list(beginnings())[number], choices)
     second = walk(list(beginnings())[number], choices)
-    assert first == second
+    assert list(map(without_outcome, first)) == list(map(without_outcome, second))
     assert repr(first) == repr(second)
+
+
+def without_outcome(step):
+    """A step but for its outcome: there may be an error in it, and no two errors are equal."""
+    return replace(step, outcome=None)
 
 
 def test_no_step_changes_the_state_that_it_came_from():
