@@ -593,6 +593,57 @@ async def test_five_hundred_who_count_at_once_are_all_counted(world):
     assert await cache.get("n") == 500
 
 
+@runs_in(ON_SERVER, compare=None)
+async def test_of_five_hundred_who_add_one_is_told_so_and_each_update_and_swap_of_as_many_is_made_once(world):
+    cache = world.cache
+    added = await in_parallel(500, lambda place: cache.add("k", place))
+    assert [place for place, is_ours in enumerate(added) if is_ours] == [await cache.get("k")]
+
+    await cache.set("updated", [])
+    await in_parallel(500, lambda place: cache.update("updated", lambda value: [*value, place]))
+    assert sorted(await cache.get("updated")) == list(range(500))
+
+    await cache.set("swapped", [])
+    swapped = []
+
+    async def swap(place):
+        found = await cache.lookup("swapped")
+        if await cache.swap("swapped", [*found.value, place], version=found.version) is not None:
+            swapped.append(place)
+
+    while len(swapped) < 5:
+        await in_parallel(100, swap)
+    assert sorted(await cache.get("swapped")) == sorted(swapped), "each that is said to be made, and no other"
+
+
+@runs_in(ON_SERVER, compare=None)
+async def test_a_crowd_that_locks_has_it_one_after_the_other(world):
+    """Five hundred tasks; or eight threads, as the helper has fewer threads than that."""
+    crowd = 8 if world.cache.is_sync else 500
+    tokens, inside = [], 0
+
+    async def work(_):
+        nonlocal inside
+        async with world.cache.lock("l", wait_s=300) as lock:
+            inside += 1
+            assert inside == 1
+            tokens.append(lock.token)
+            inside -= 1
+
+    await in_parallel(crowd, work)
+    assert len(tokens) == crowd
+    assert tokens == sorted(set(tokens))
+
+
+@runs_in(ON_SERVER, compare=None)
+async def test_five_hundred_who_touch_what_nobody_changes_all_let_it_live_longer(world):
+    await world.cache.set("k", 1, ttl=Exact(5))
+    assert await in_parallel(500, lambda _: world.cache.touch("k", Exact(500))) == [True] * 500
+    assert await world.cache.ttl("k") > 400
+    assert {each.value for each in await in_parallel(500, lambda _: world.cache.lookup("k"))} == {1}
+    await world.cache.invalidate("k")  # what is left has to live as long as its fill says
+
+
 @runs()
 async def test_a_swap_with_nothing_left_to_live_removes_the_very_value_that_was_seen(world):
     cache = world.cache
