@@ -93,9 +93,12 @@ def _on_threads(lab: Lab, who: str, callers: int) -> dict[str, float]:
 
         def call() -> None:
             together.wait()
-            while (began_s := time.monotonic()) < until_s[0]:
+            began_s = time.monotonic()
+            while True:  # once at least, however short the time is
                 write(next(numbers))
-                took_s.append(time.monotonic() - began_s)
+                took_s.append((ended_s := time.monotonic()) - began_s)
+                if (began_s := ended_s) >= until_s[0]:
+                    return
 
         until_s = [float("inf")]
         threads = [Thread(target=call, daemon=True) for _ in range(callers)]
@@ -132,9 +135,12 @@ async def _on_tasks(lab: Lab, who: str, callers: int) -> dict[str, float]:
     until_s = began_all_s + lab.scale.window_s
 
     async def call() -> None:
-        while (began_s := time.monotonic()) < until_s:
+        began_s = time.monotonic()
+        while True:
             await write(next(numbers))
-            took_s.append(time.monotonic() - began_s)
+            took_s.append((ended_s := time.monotonic()) - began_s)
+            if (began_s := ended_s) >= until_s:
+                return
 
     async with anyio.create_task_group() as group:
         for _ in range(callers):
