@@ -422,6 +422,8 @@ class PartitionMeasured(Struct, frozen=True):
     root: str
     backlog: int
     oldest_s: float
+    now_s: float
+    """When that was, on the driver's clock."""
 
 
 class PartitionLost(Struct, frozen=True):

@@ -231,7 +231,7 @@ class PartitionStats:
 
     Attributes:
         backlog: How many writes were queued, and not in the database yet.
-        oldest_s: How long the oldest of them had waited, in seconds.
+        oldest_s: How long the oldest of them has waited, in seconds, if it has not been written since.
     """
 
     backlog: int = 0
@@ -417,7 +417,7 @@ class StatsFold:
     _replayed: int = attrs.field(default=0, init=False)
     _latency: dict[OperationName, list[int]] = attrs.field(factory=dict, init=False)
     """How many durations each bucket holds, by operation; and then their sum in microseconds."""
-    _partitions: dict[str, PartitionStats] = attrs.field(factory=dict, init=False)
+    _partitions: dict[str, PartitionMeasured] = attrs.field(factory=dict, init=False)
     """By the root of a partition that a consumer of this process has: what it held."""
 
     def know(self, entity: str) -> None:
@@ -541,8 +541,8 @@ class StatsFold:
             case WriterFailed(queue=root):
                 entity, _ = partition_of(root)
                 self._of(root.partition(MARKER)[0] + entity).counts["writer_failures"] += 1
-            case PartitionMeasured(root=root, backlog=backlog, oldest_s=oldest_s):
-                self._partitions[root] = PartitionStats(backlog=backlog, oldest_s=oldest_s)
+            case PartitionMeasured(root=root):
+                self._partitions[root] = notice
             case PartitionLost(root=root):
                 self._partitions.pop(root, None)
             case StoreErrored(kind=kind):
@@ -567,15 +567,17 @@ class StatsFold:
         yield self._others
         yield self._internal
 
-    def _queues(self) -> dict[str, dict[int, PartitionStats]]:
+    def _queues(self, now_s: float) -> dict[str, dict[int, PartitionStats]]:
         queues: dict[str, dict[int, PartitionStats]] = {}
-        for root, held in self._partitions.items():
+        for root, seen in self._partitions.items():
             entity, place = partition_of(root)
+            since_s = max(now_s - seen.now_s, 0.0) if seen.backlog else 0.0
+            held = PartitionStats(backlog=seen.backlog, oldest_s=seen.oldest_s + since_s)
             queues.setdefault(entity, {})[place] = held
         return queues
 
-    def snapshot(self) -> CacheStats:
-        """The counters as they are now. Of its `state` it has the queues only."""
+    def snapshot(self, now_s: float = 0.0) -> CacheStats:
+        """The counters as they are now, on the driver's clock. Of its `state` it has the queues only."""
         total = _Counts()
         for counts in self._all():
             total.merge(counts)
@@ -592,6 +594,6 @@ class StatsFold:
             entities={
                 name: EntityStats(**counts.figures()) for name, counts in {**self._entities, **others}.items()
             },
-            state=CacheState(queues=self._queues()),
+            state=CacheState(queues=self._queues(now_s)),
             **total.figures(),
         )

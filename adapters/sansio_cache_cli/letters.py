@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -27,13 +27,11 @@ def letters(options: argparse.Namespace) -> int:
         queue = entity.queue
         wanted = [each for each in call(queue.letters) if not options.key or each.key in options.key]
         if options.replay:
-            replayed = [call(queue.replay, each) for each in wanted]
-            return _did("replayed", list(zip(wanted, replayed, strict=True)), options)
+            return _did("replayed", ((each, call(queue.replay, each)) for each in wanted), options)
         if options.drop and wanted:
             if not options.yes:
                 confirm(f"{_count(len(wanted))} of {queue}", "is dropped", "Drop them")
-            call(queue.drop, *wanted)
-            return _did("dropped", [(each, True) for each in wanted], options)
+            return _did("dropped", ((each, bool(call(queue.drop, each))) for each in wanted), options)
         for each in wanted:
             _list(each, options)
         if not options.json:
@@ -70,15 +68,17 @@ def _plain(letter: Letter[Any], options: argparse.Namespace) -> dict[str, Any]:
     return {name: getattr(letter, name) for name in names}
 
 
-def _did(what: str, done: list[tuple[Letter[Any], bool]], options: argparse.Namespace) -> int:
-    """Say which of them were; those that are left are told with the reason."""
-    left = [letter for letter, is_done in done if not is_done]
-    if options.json:
-        for letter, is_done in done:
+def _did(what: str, done: Iterable[tuple[Letter[Any], bool]], options: argparse.Namespace) -> int:
+    """Do it, one by one, and say each time what came of it: what comes after may fail."""
+    screen, counts = Screen(), {True: 0, False: 0}
+    for letter, is_done in done:
+        counts[is_done] += 1
+        if options.json:
             print_json({**_plain(letter, options), what: is_done})
-    else:
-        screen = Screen()
-        for letter in left:
+        elif is_done:
+            screen.say(printable(letter.key), f"  {what}")
+        else:
             screen.say(printable(letter.key), f"  is not {what}: {_SUPERSEDED}, or it is gone")
-        screen.say(f"{what} {_count(len(done) - len(left))}")
-    return FOUND if left else OK
+    if not options.json:
+        screen.say(f"{what} {_count(counts[True])}")
+    return FOUND if counts[False] else OK

@@ -273,6 +273,8 @@ def _durability(facts: Mapping[str, str]) -> Iterator[str]:
             "The append-only file is off: where the server's process ends, all that is queued is lost, but "
             "for what a snapshot has."
         )
+    elif replicas:
+        yield "What is lost where the server's process ends cannot be said: INFO persistence is refused."
     if replicas == "0":
         yield "It has no replica: what is queued is lost with its disk."
     elif replicas.isdecimal():

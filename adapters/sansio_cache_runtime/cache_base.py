@@ -171,7 +171,7 @@ class CacheBase(ABC):
 
     def stats(self) -> CacheStats:
         """The counters as they are now; the difference of two is what happened in between."""
-        counted = self._recorder.snapshot()
+        counted = self._recorder.snapshot(self._requests.clock())
         return attrs.evolve(counted, state=self._state(counted.state.queues))
 
     def _state(self, queues: Mapping[str, Mapping[int, PartitionStats]]) -> CacheState:

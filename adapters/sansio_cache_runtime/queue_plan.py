@@ -476,7 +476,8 @@ def queued(
                 replicas = "1 replica" if durability.count == 1 else f"{durability.count} replicas"
                 raise UnknownOutcomeError(
                     "the write is queued, and will be written to the database unless a failover loses it: "
-                    f"fewer than {replicas} had it within {durability.within_s:g} s. Do not repeat it"
+                    f"fewer than {replicas} had it within {durability.within_s:g} s, or WAIT is refused. "
+                    "Do not repeat it"
                 )
             case Queued():
                 pass

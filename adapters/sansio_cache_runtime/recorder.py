@@ -257,11 +257,11 @@ class Recorder:
             )
         self._is_closed = True
 
-    def snapshot(self) -> CacheStats:
-        """The statistics as they are now."""
+    def snapshot(self, now_s: float = 0.0) -> CacheStats:
+        """The statistics as they are now, on the driver's clock."""
         with self._counting:
             self._count()
-            return self._fold.snapshot()
+            return self._fold.snapshot(now_s)
 
     def after_fork(self) -> None:
         """A lock that another thread held when the process forked is never released, nor its count ended.

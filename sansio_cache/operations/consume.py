@@ -141,7 +141,8 @@ class Consumer(InHand, frozen=True):
         request, failures = self.request, self.failures + 1
         rest_s = request.failing.pause_s(failures, request.seed)
         fresh = Consumer(request, failures=failures, is_over=self.is_over)
-        return fresh.rest(rest_s, failure.now_s, *gave_up(failure))
+        lost = (PartitionLost(request.root(each.place)) for each in self.holdings)
+        return fresh.rest(rest_s, failure.now_s, *gave_up(failure), *lost)
 
     def release(self, now_s: float, *places: int) -> Step:
         """Give the leases back, as it was interrupted."""
@@ -355,7 +356,8 @@ class ConsumeTaking(AsksForConsumer, Struct, frozen=True):
 
     def _measured(self, taken: EntriesTaken) -> PartitionMeasured:
         oldest_s = max(taken.server_ms / 1000 - taken.oldest / 1e6, 0.0) if taken.oldest else 0.0
-        return PartitionMeasured(self.consumer.request.root(self.place), taken.backlog, oldest_s)
+        root = self.consumer.request.root(self.place)
+        return PartitionMeasured(root, taken.backlog, oldest_s, taken.now_s)
 
 
 class ConsumeApplying(Struct, frozen=True):

@@ -146,12 +146,16 @@ class Left(Struct, frozen=True):
     """The keys of the others, with their tokens."""
     turn: int = 0
     """How often it was waited before."""
+    is_confirmed: bool = True
+    """Whether as many replicas have the others as were asked for."""
 
-    def after(self, tokens: tuple[int, ...]) -> Left:
+    def after(self, tokens: tuple[int, ...], *, is_confirmed: bool) -> Left:
         """The same when these were queued, but for those with 0."""
         pairs = tuple(zip(self.items, tokens, strict=True))
         done = tuple((item.key, token) for item, token in pairs if token)
-        return Left(tuple(item for item, token in pairs if not token), (*self.done, *done), self.turn)
+        items = tuple(item for item, token in pairs if not token)
+        is_confirmed = self.is_confirmed and (is_confirmed or not done)
+        return Left(items, (*self.done, *done), self.turn, is_confirmed)
 
 
 class EnqueueHolding(AsksStore, Struct, frozen=True):
@@ -267,11 +271,11 @@ class EnqueueAppending(AsksOnce, Struct, frozen=True):
 
     def _queued(self, event: EntriesAppended) -> Step:
         request, now_s = self.request, event.now_s
-        left = self.left.after(event.tokens)
+        left = self.left.after(event.tokens, is_confirmed=event.replicas >= request.replicas)
         if not left.items:
             tokens = dict(left.done)
-            is_confirmed = event.replicas >= request.replicas
-            outcome = Queued(tuple(tokens[item.key] for item in request.items), is_confirmed=is_confirmed)
+            in_order = tuple(tokens[item.key] for item in request.items)
+            outcome = Queued(in_order, is_confirmed=left.is_confirmed)
             notices = tuple(WriteQueued(item.key) for item in request.items)
             return _remove(request, request.gone, outcome, now_s, *notices)
         return self._wait(left, now_s)

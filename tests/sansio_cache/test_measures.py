@@ -137,9 +137,9 @@ def test_how_the_cache_is_now_goes_up_and_down():
 def test_what_consumers_saw_last_of_their_partitions_is_measured_until_they_lose_them():
     root = root_of("n:", "user", 3)
     stats = folded(
-        PartitionMeasured(root_of("n:", "user", 0), 2, 7.0),
-        PartitionMeasured(root, 9, 1.0),
-        PartitionMeasured(root, 5, 1.5),
+        PartitionMeasured(root_of("n:", "user", 0), 2, 7.0, 5.0),
+        PartitionMeasured(root, 9, 1.0, 5.0),
+        PartitionMeasured(root, 5, 1.5, 5.0),
     )
     assert stats.state.queues == {
         "user": {0: PartitionStats(backlog=2, oldest_s=7.0), 3: PartitionStats(backlog=5, oldest_s=1.5)}
@@ -153,7 +153,13 @@ def test_what_consumers_saw_last_of_their_partitions_is_measured_until_they_lose
     }
     assert points(found["queue_oldest"])["user", "0"].value == 7.0
     assert (found["queue_oldest"].kind, found["queue_oldest"].unit) == (MeasureKind.GAUGE, "seconds")
-    lost = by_name(folded(PartitionMeasured(root, 5, 1.5), PartitionLost(root)))
+    fold = StatsFold()
+    fold.record(
+        [PartitionMeasured(root, 5, 1.5, 5.0), PartitionMeasured(root_of("n:", "user", 0), 0, 0.0, 5.0)]
+    )
+    later = fold.snapshot(65.0).state.queues["user"]
+    assert (later[3].oldest_s, later[0].oldest_s) == (61.5, 0.0), "it goes on waiting while nobody looks"
+    lost = by_name(folded(PartitionMeasured(root, 5, 1.5, 5.0), PartitionLost(root)))
     assert set(points(lost["queue_backlog"])) == {(NO_ENTITY, "")}
 
 

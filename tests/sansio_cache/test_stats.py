@@ -117,7 +117,7 @@ def folded(*notices):
         ),
         (WriteDead("k", "poison"), CacheStats(writes_dead=1)),
         (PartitionTaken("n:%w:{q:0}"), CacheStats()),
-        (PartitionMeasured("n:%w:{q:0}", 2, 0.1), CacheStats()),
+        (PartitionMeasured("n:%w:{q:0}", 2, 0.1, 5.0), CacheStats()),
         (PartitionLost("n:%w:{q:0}"), CacheStats()),
         (StoreErrored(FailureKind.TIMEOUT), CacheStats(errors={FailureKind.TIMEOUT: 1})),
         (StoreGaveUp(FailureKind.TIMEOUT), CacheStats(gave_up={FailureKind.TIMEOUT: 1})),

@@ -81,9 +81,11 @@ def test_as_json_each_is_an_object(queue, namespace, capsys):
 def test_they_are_queued_anew_but_for_those_after_which_a_later_write_came(queue, namespace, capsys):
     queue.write(User(2, "later"))
     assert main(["letters", "letters_of:users", "--replay"]) == 1
-    refused, last = lines(capsys)
-    assert refused.startswith(f"{namespace}:user:2  is not replayed: a later write")
+    *each, last = lines(capsys)
     assert last == "replayed 2 dead letters"
+    assert {line.partition("  ")[2].partition(":")[0] for line in each} == {"replayed", "is not replayed"}
+    [refused] = [line for line in each if "not replayed" in line]
+    assert refused.startswith(f"{namespace}:user:2  is not replayed: a later write")
     assert queue.queue.backlog().queued == 3
     assert main(["letters", "letters_of:users", "--json"]) == 1
     assert [json.loads(each)["is_superseded"] for each in lines(capsys)] == [True]

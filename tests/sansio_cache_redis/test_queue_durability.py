@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import re
+import signal
 import threading
 from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from time import monotonic
 from typing import Any
+from unittest.mock import Mock
 from uuid import uuid4
 
 import anyio
@@ -28,8 +32,11 @@ from sansio_cache.commands import Append, AppendEntries, HoldCells
 from sansio_cache.queues import hold_of
 from sansio_cache_redis import anyio as cache_anyio
 from sansio_cache_redis import sync as cache_sync
-from sansio_cache_redis.connections.confirming import Confirming
+from sansio_cache_redis.connections.confirming import ConfirmedCall, Confirming
 from sansio_cache_redis.connections.settings import blocking_factory
+from sansio_cache_redis.health import _durability
+from sansio_cache_runtime.process import process_lock
+from support.clusters import ClusterServers
 from support.queues import FAST, GIVE_UP_S, Facade, User, World, run_world
 from support.runtimes import until
 from support.servers import Server, wait_until
@@ -278,6 +285,82 @@ class TestConfirming:
         confirming._ask = interrupted  # type: ignore[method-assign]
         assert confirming.execute([self.WRITE, self.WAIT], GIVE_UP_S) == [b"OK", 1]
 
+    def test_so_is_one_whose_own_thread_waits_for_its_turn_or_holds_the_lock(self, confirming: Confirming):
+        def interrupted(_: float) -> bool:
+            with pytest.raises(RedisError, match="a handler cannot wait"):
+                confirming.execute([self.WRITE, self.WAIT], GIVE_UP_S)
+            other.has_left = True
+            return False
+
+        other = ConfirmedCall([self.WRITE, self.WAIT], monotonic() + GIVE_UP_S, thread=1)
+        confirming._driver = other
+        waiting = ConfirmedCall([self.WRITE, self.WAIT], monotonic() + GIVE_UP_S)
+        waiting.turn = Mock(wait=interrupted)
+        assert confirming.perform(waiting) == [b"OK", 1]
+        assert other.has_left
+        with process_lock(), pytest.raises(RedisError, match="holds the lock"):
+            confirming.execute([self.WRITE, self.WAIT], GIVE_UP_S)
+        assert confirming.execute([self.WRITE, self.WAIT], GIVE_UP_S) == [b"OK", 1]
+
+    def test_what_a_handler_raises_is_its_program_s_and_fails_those_who_were_sent_for(
+        self, confirming: Confirming, monkeypatch: pytest.MonkeyPatch
+    ):
+        """Of whatever class: a time limit of a job is a TimeoutError."""
+
+        def give_up(*_: Any) -> None:
+            raise TimeoutError("the job takes too long")
+
+        confirming.execute([self.WRITE, self.WAIT], GIVE_UP_S)
+        monkeypatch.setattr(confirming, "_wire", Mock(read=lambda _: signal.raise_signal(signal.SIGUSR1)))
+        before = signal.signal(signal.SIGUSR1, give_up)
+        try:
+            with pytest.raises(TimeoutError, match="the job takes too long"):
+                confirming.execute([self.WRITE, self.WAIT], GIVE_UP_S)
+        finally:
+            signal.signal(signal.SIGUSR1, before)
+        assert confirming.execute([self.WRITE, self.WAIT], GIVE_UP_S) == [b"OK", 1]
+
+    def test_what_is_unwanted_is_not_sent_and_its_thread_does_not_wait(
+        self, confirming: Confirming, pair: Pair
+    ):
+        call = ConfirmedCall([(b"SET", b"unwanted", b"1"), self.WAIT], monotonic() + GIVE_UP_S)
+        call.is_unwanted = True
+        with pytest.raises(RedisError, match="on behalf of others"):
+            confirming.perform(call)
+        assert confirming.execute([self.WRITE, self.WAIT], GIVE_UP_S) == [b"OK", 1]
+        assert pair.primary.client().get("unwanted") is None
+
+    def test_who_wants_something_else_of_replicas_does_not_part_those_who_want_the_same(
+        self, confirming: Confirming, pair: Pair
+    ):
+        other = (b"WAIT", b"1", b"29999")
+        pair.replica.freeze()
+        with pair.primary.commands() as counted:
+            with ThreadPoolExecutor(5) as threads:
+                waiting = [threads.submit(confirming.execute, [self.WRITE, self.WAIT], GIVE_UP_S)]
+                wait_until(lambda: pair.waits == 1, timeout_s=GIVE_UP_S)
+                for number, wait in enumerate((self.WAIT, other, self.WAIT, other), 1):
+                    waiting.append(threads.submit(confirming.execute, [self.WRITE, wait], GIVE_UP_S))
+                    wait_until(lambda number=number: len(confirming._queue) == number, timeout_s=GIVE_UP_S)
+                pair.replica.thaw()
+            assert [each.result() for each in waiting] == [[b"OK", 1]] * 5
+        assert counted["wait"] == 3
+
+    def test_a_connection_on_which_replies_are_due_is_not_asked_again(self, confirming: Confirming):
+        confirming.execute([self.WRITE, self.WAIT], GIVE_UP_S)
+        before, confirming._owes = confirming._wire, True  # an interrupt struck as it was to be closed
+        assert confirming.execute([self.WRITE, self.WAIT], GIVE_UP_S) == [b"OK", 1]
+        assert confirming._wire is not before
+
+    def test_a_reset_closes_a_connection_that_nobody_waits_on(self, confirming: Confirming):
+        confirming.execute([self.WRITE, self.WAIT], GIVE_UP_S)
+        with process_lock():  # a handler: what it finds may be half changed
+            confirming.reset()
+        assert confirming.count == 1
+        confirming.reset()
+        assert confirming.count == 0
+        assert confirming.execute([self.WRITE, self.WAIT], GIVE_UP_S) == [b"OK", 1]
+
     def test_an_interrupt_fails_those_who_were_sent_for_and_nobody_else(self, confirming: Confirming):
         ask = confirming._ask
 
@@ -295,6 +378,46 @@ class TestConfirming:
         assert confirming.count == 1
         pair.primary.client().client_kill_filter(skipme=True, _type="normal")
         assert confirming.execute([self.WRITE, self.WAIT], GIVE_UP_S) == [b"OK", 1]
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[ClusterServers]:
+    with ClusterServers.start(3, replicas=True) as started:
+        yield started
+
+
+@pytest.mark.topology
+@pytest.mark.parametrize("colour", ["sync", "asyncio", "trio"])
+def test_in_a_cluster_nobody_else_waits_for_the_replicas_of_a_node_either(
+    colour: str, cluster: ClusterServers
+):
+    for each in cluster.primaries:
+        with closing(each.client()) as client:
+            wait_until(lambda client=client: client.wait(1, 100) == 1, timeout_s=GIVE_UP_S)
+
+    def waits() -> int:
+        found: list[Any] = [each.client().info("clients") for each in cluster.primaries]
+        return sum(int(each["blocked_clients"]) for each in found)
+
+    async def test(world: World) -> None:
+        await world.users.write(User(1, "old"))
+        for each in cluster.replicas:
+            each.freeze()
+        async with anyio.create_task_group() as group:
+            group.start_soon(world.users.write, User(1, "new"))
+            await until(lambda: waits() == 1, timeout_s=GIVE_UP_S)
+            with anyio.fail_after(GIVE_UP_S / 2):  # of the same node
+                assert await world.users.get_or_load(1) == User(1, "new")
+            assert waits() == 1
+            for each in cluster.replicas:
+                each.thaw()
+        assert (await world.queue.backlog()).queued == 2
+
+    try:
+        run_world(colour, cluster.url, test, strategy=ASKED)
+    finally:
+        for each in cluster.replicas:
+            each.thaw()
 
 
 DURABILITY = {
@@ -335,6 +458,12 @@ def test_health_says_what_replicas_are_there_and_what_a_failover_loses(running, 
             client.config_set("min-replicas-to-write", 0)
 
     running(test)
+
+
+def test_where_info_of_persistence_is_refused_nothing_else_passes_for_all_that_may_be_lost():
+    first, second = _durability({"connected_slaves": "0"})
+    assert "cannot be said: INFO persistence is refused" in first
+    assert second.startswith("It has no replica")
 
 
 def test_where_the_configuration_may_not_be_seen_health_says_so_and_nothing_is_wrong():

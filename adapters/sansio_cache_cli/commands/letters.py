@@ -12,7 +12,7 @@ Lists the dead letters of an entity that writes behind: the writes that were giv
 each with its key, its fencing token and the reason. --replay queues them anew, but those
 after which a later write of their key was queued; --drop forgets them.
 
-The exit code is 1 where letters are left, else 0.
+The exit code is 1 where letters that were asked for are left, else 0.
 """
 EXAMPLES: Final = """\
 examples:

@@ -228,7 +228,7 @@ class AsyncioConnections(MultiplexedConnections[_AsyncioConnection]):
     @property
     def count(self) -> int:
         """How many connections are open or being opened."""
-        return len(self._all()) + len(self._openings)
+        return len(self._all()) + len(self._openings) + self._confirming_count
 
     async def aclose(self) -> None:
         """Close the connections, for good, and wait until they are."""

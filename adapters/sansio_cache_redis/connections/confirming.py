@@ -5,7 +5,7 @@ may be behind it, and what it is about goes over the same connection, right befo
 a failover, it would tell of a server that has never seen the write. Nothing here is ever sent twice.
 
 What comes while one WAIT is on its way goes out together after that, and one more WAIT answers for all of it.
-So a caller waits for two at most, however many they are.
+So a caller waits for two at most, as long as no more than 64 ask at once, and for the same.
 
 The connection is a blocking one, and who drives it waits in its own thread. Under asyncio and trio that is a
 thread for the purpose: see `confirming_anyio.py`.
@@ -23,15 +23,18 @@ import attrs
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
+from sansio_cache.signals import let_through
 from sansio_cache_redis.calls import WAIT, Args
 from sansio_cache_redis.connections.redispy import pack
 from sansio_cache_redis.connections.wires import Wire, blocking_wire
 from sansio_cache_redis.errors import ERRORS, ExhaustedError, OwnResetError, as_failure, fresh
-from sansio_cache_runtime.process import process_lock
+from sansio_cache_runtime.process import is_inside, process_lock
 from sansio_cache_runtime.sync.event import ThreadEvent
 
 _MOST_TOGETHER: Final = 64
 """How many calls go out together at most."""
+_FORGOTTEN_S: Final = 0.05
+"""How often who waits for its turn looks whether anybody drives."""
 _LONGEST_BYTES: Final = 1 << 20
 """No reply is nearly as long."""
 
@@ -40,22 +43,31 @@ Replies = list[Any] | BaseException
 
 
 def is_confirmed(commands: Sequence[Args]) -> bool:
-    """Whether commands end with WAIT."""
-    return commands[-1][0] == WAIT
+    """Whether commands end with WAIT, which is never all that there is."""
+    return len(commands) > 1 and commands[-1][0] == WAIT
 
 
 @attrs.define(eq=False)
-class _Call:
+class ConfirmedCall:
     """Commands of one caller, of which the last is WAIT, and what came of them."""
 
     commands: Sequence[Args]
-    thread: int
-    """The number of the caller's thread."""
+    until_s: float
+    """On the monotonic clock."""
+    thread: int = 0
+    """The number of the thread that performs it."""
     answer: Replies | None = None
-    is_gone: bool = False
+    is_unwanted: bool = False
     """Whether its caller waits no more: what was not sent by then is not."""
+    has_left: bool = False
+    """Whether its thread is gone: it drives no more."""
     turn: ThreadEvent = attrs.field(factory=ThreadEvent)
     """Set once it has its answer, or is to drive."""
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether it is still to be sent."""
+        return self.answer is None and not (self.is_unwanted or self.has_left)
 
 
 class Confirming:
@@ -68,10 +80,12 @@ class Confirming:
     def __init__(self, make_connection: Callable[[], Any]) -> None:
         self._make_connection = make_connection
         self._lock = process_lock()
-        self._queue: deque[_Call] = deque()
-        self._driver: _Call | None = None
+        self._queue: deque[ConfirmedCall] = deque()
+        self._driver: ConfirmedCall | None = None
         self._redispy: Any = None
         self._wire: Wire | None = None
+        self._owes = False
+        """Whether replies are due on it: nothing else can be asked there."""
         self._is_stale = False
         """Whether the connection is not to be used again."""
         self._is_closed = False
@@ -87,41 +101,53 @@ class Confirming:
         Raises:
             RedisError, OSError: The fate of the commands is unknown.
         """
-        until_s = monotonic() + timeout_s
-        call = _Call(commands, threading.get_ident())
+        return self.perform(ConfirmedCall(commands, monotonic() + timeout_s))
+
+    def perform(self, call: ConfirmedCall) -> list[Any]:
+        """The same with a call that may become unwanted meanwhile."""
+        call.thread = threading.get_ident()
+        if is_inside(self._lock):
+            raise ExhaustedError("a handler cannot wait for replicas where it holds the lock of the process")
         try:
             with self._lock:
-                driver = self._driver
-                if driver is None or driver.is_gone:
-                    self._driver = call
-                elif driver.thread == call.thread:
+                inside = (self._driver, *self._queue)
+                if any(each and each.thread == call.thread and not each.has_left for each in inside):
                     raise ExhaustedError("a handler cannot wait for replicas while its own thread does")
                 self._queue.append(call)
-            if self._driver is not call:
-                call.turn.wait(timeout_s)
-            while call.answer is None and self._driver is call:
-                self._send(until_s)
+                self._appoint()
+            while call.is_waiting and (left_s := call.until_s - monotonic()) > 0:
+                if self._driver is call:
+                    self._send(call.until_s)
+                elif not call.turn.wait(min(left_s, _FORGOTTEN_S)):
+                    with self._lock:  # who was to appoint it may have been interrupted
+                        self._appoint()
         finally:  # however it ends: a KeyboardInterrupt may come at any point
-            call.is_gone = True  # from here on another may drive
-            self._leave(call)
+            call.has_left = True  # from here on another may drive
+            with self._lock:
+                self._appoint()
         if call.answer is None:
             raise RedisTimeoutError("replicas were waited for on behalf of others for too long")
         if isinstance(call.answer, BaseException):
             raise fresh(call.answer)
         return call.answer
 
-    def _leave(self, call: _Call) -> None:
-        """Let the next one drive."""
-        with self._lock:
-            if self._driver is not call:
-                return
-            self._driver = next((each for each in self._queue if not each.is_gone), None)
+    def _appoint(self) -> None:
+        """Let the next one drive, if nobody does. Under the lock."""
+        if self._driver is None or self._driver.has_left:
+            self._driver = next((each for each in self._queue if each.is_waiting), None)
             if self._driver is not None:
                 self._driver.turn.set()
 
     def reset(self) -> None:
         """Use another connection from now on. What is on its way is waited for."""
         self._is_stale = True
+        redispy = None
+        if not is_inside(self._lock):
+            with self._lock:
+                if self._driver is None or self._driver.has_left:
+                    redispy, self._redispy, self._wire = self._redispy, None, None
+        if redispy is not None:
+            redispy.disconnect()
 
     def close(self) -> None:
         """Close the connection, for good. What is on its way fails."""
@@ -132,28 +158,33 @@ class Confirming:
 
     # Driving. Only who has the turn comes here.
 
-    def _take(self, calls: list[_Call]) -> None:
-        """Take those that have come first, and want the same."""
-        while self._queue and len(calls) < _MOST_TOGETHER:
-            call = self._queue[0]
-            if not call.is_gone and call.answer is None:
-                if calls and call.commands[-1] != calls[0].commands[-1]:
+    def _take(self, calls: list[ConfirmedCall]) -> None:
+        """Take those that have come first, and want the same; others come after them."""
+        with self._lock:
+            for call in tuple(self._queue):
+                is_wanted = call.is_waiting
+                if is_wanted and calls and call.commands[-1] != calls[0].commands[-1]:
+                    continue
+                if is_wanted:
+                    calls.append(call)
+                self._queue.remove(call)
+                if len(calls) == _MOST_TOGETHER:
                     return
-                calls.append(call)
-            self._queue.popleft()
 
     def _send(self, until_s: float) -> None:
         """Send what the next of them ask, wait for the replies, and give each its own."""
-        calls: list[_Call] = []
+        calls: list[ConfirmedCall] = []
         answer: Replies = RedisConnectionError("the thread that asked for others as well was interrupted")
         try:
             self._take(calls)
-            asked = [args for call in calls for args in call.commands[:-1]]
-            answer = self._ask([*asked, calls[0].commands[-1]], until_s)
+            if calls:
+                asked = [args for call in calls for args in call.commands[:-1]]
+                answer = self._ask([*asked, calls[0].commands[-1]], until_s)
         except ERRORS as error:
+            let_through(error)
             answer = as_failure(error)
         finally:
-            if isinstance(answer, BaseException):
+            if calls and isinstance(answer, BaseException):
                 self._drop()
             for call in calls:
                 if isinstance(answer, BaseException):
@@ -165,26 +196,33 @@ class Confirming:
 
     def _ask(self, commands: list[Args], until_s: float) -> list[Any]:
         wire = self._wire
-        if wire is not None and (self._is_stale or not wire.is_sound()):
+        if wire is not None and (self._owes or self._is_stale or not wire.is_sound()):
             self._drop()
             wire = None
         if wire is None:
             wire = self._open(until_s)
-        wire.write(pack(commands))
+        data = pack(commands)
+        self._owes = True
+        wire.write(data)
         replies: list[Any] = []
         while len(replies) < len(commands):
             replies += wire.read(until_s)
             if len(replies) < len(commands) and monotonic() >= until_s:
                 raise RedisTimeoutError("the server did not say in time whether replicas have it")
+        if len(replies) > len(commands):
+            raise RedisConnectionError("the server has sent more replies than it was asked for")
+        self._owes = False
         return replies
 
     def _open(self, until_s: float) -> Wire:
-        self._is_stale = False
+        self._is_stale = self._owes = False
         self._redispy = redispy = self._make_connection()
-        if self._is_closed:
-            raise OwnResetError("the cache was closed")
         redispy.socket_timeout = max(until_s - monotonic(), 0.001)
-        redispy.connect()
+        if not self._is_closed:
+            redispy.connect()
+        if self._is_closed:  # maybe meanwhile
+            redispy.disconnect()
+            raise OwnResetError("the cache was closed")
         self._wire = blocking_wire(redispy, _LONGEST_BYTES)
         return self._wire
 

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from time import monotonic
 from typing import Any, Final
 
 import anyio
 import anyio.to_thread
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
+from sansio_cache.signals import let_through
 from sansio_cache_redis.calls import Args
-from sansio_cache_redis.connections.confirming import Confirming, Replies
+from sansio_cache_redis.connections.confirming import ConfirmedCall, Confirming, Replies
 from sansio_cache_redis.connections.multiplexed import R, Read
 from sansio_cache_redis.errors import ERRORS, as_failure
 from sansio_cache_redis.reading import Again
 
-_MOST_THREADS: Final = 16
+_MOST_THREADS: Final = 64
 """How many threads of an event loop wait at once: as many calls go out together then, at most."""
 
 
@@ -48,11 +50,14 @@ class LoopConfirming:
     async def _replies(self, commands: Sequence[Args], timeout_s: float) -> Replies:
         if self._threads is None:  # of its own: loaders may hold all of the usual ones
             self._threads = anyio.CapacityLimiter(_MOST_THREADS)
-        call = partial(self._confirming.execute, commands, timeout_s)
+        call = ConfirmedCall(commands, monotonic() + timeout_s)
+        perform = partial(self._confirming.perform, call)
         try:
-            with anyio.fail_after(timeout_s):
-                return await anyio.to_thread.run_sync(call, abandon_on_cancel=True, limiter=self._threads)
-        except TimeoutError:
-            return RedisTimeoutError("replicas were waited for on behalf of others for too long")
+            with anyio.move_on_after(timeout_s):
+                return await anyio.to_thread.run_sync(perform, abandon_on_cancel=True, limiter=self._threads)
         except ERRORS as error:
+            let_through(error)
             return as_failure(error)
+        finally:  # a thread that nobody waits for sends it no more
+            call.is_unwanted = True
+        return RedisTimeoutError("replicas were waited for on behalf of others for too long")

@@ -15,6 +15,7 @@ from __future__ import annotations
 import random
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
+from functools import partial
 from time import monotonic
 from typing import Any, Final, Generic, TypeVar
 
@@ -131,6 +132,9 @@ class MultiplexedConnections(ABC, Generic[C]):
     def ask_for(self, caller: Caller, commands: Sequence[Args], timeout_s: float, read: Read[Any]) -> None:
         """The same for who waits for other answers as well: it is handed what comes of it, maybe at once."""
         try:
+            if self.confirming is not None and is_confirmed(commands):
+                self._start(self._hand(caller, partial(self.confirming.ask, commands, timeout_s, read), read))
+                return
             data = pack(commands)
             if len(data) <= BULK_BYTES and not (self._is_choosy and self._has_its_place(commands)):
                 for connection in self._open:
@@ -141,17 +145,20 @@ class MultiplexedConnections(ABC, Generic[C]):
         except Exception as error:  # noqa: BLE001 - whatever it is, it comes in the place of the replies
             caller.set_result(read_failure(read, error))
             return
-        self._start(self._ask_later(caller, commands, timeout_s, read, data))
+        self._start(self._hand(caller, partial(self._ask_aside, commands, timeout_s, read, data), read))
+
+    @property
+    def _confirming_count(self) -> int:
+        return 0 if self.confirming is None else self.confirming.count
 
     def _close_confirming(self) -> None:
         if self.confirming is not None:
             self.confirming.close()
 
-    async def _ask_later(
-        self, caller: Caller, commands: Sequence[Args], timeout_s: float, read: Read[Any], data: bytes
-    ) -> None:
+    async def _hand(self, caller: Caller, ask: Callable[[], Awaitable[Any]], read: Read[Any]) -> None:
+        """Ask, and hand a caller what comes of it."""
         try:
-            answer = await self._ask_aside(commands, timeout_s, read, data)
+            answer = await ask()
         except Exception as error:  # noqa: BLE001 - whatever it is, it comes in the place of the replies
             answer = read_failure(read, error)
         if not caller.done():

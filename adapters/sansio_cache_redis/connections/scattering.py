@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from sansio_cache.signals import let_through
 from sansio_cache_redis.calls import Args, nonces_given_back
+from sansio_cache_redis.connections.confirming import is_confirmed
 from sansio_cache_redis.connections.lanes import Call, Lane
 from sansio_cache_redis.connections.threads import ThreadsConnections
 from sansio_cache_redis.errors import ERRORS
@@ -27,13 +28,18 @@ class ScatteringConnections(ThreadsConnections):
     """Connections to one of several servers."""
 
     def begin(self, commands: Sequence[Args], timeout_s: float) -> Call | None:
-        """Send commands, or stand in line; None where the caller finds its own thread inside.
+        """Send commands, or stand in line.
+
+        None where the caller finds its own thread inside, or replicas are to have what is written: then
+        `execute` is to be called.
 
         Whoever begins a call ends it, whatever happens.
 
         Raises:
             RedisError, OSError: Nothing was sent.
         """
+        if is_confirmed(commands):
+            return None
         now_s = monotonic()
         thread = threading.get_ident()
         outer = self._inside.get(thread)

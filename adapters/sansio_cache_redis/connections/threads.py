@@ -100,13 +100,13 @@ class ThreadsConnections:
         Raises:
             RedisError, OSError: The fate of the commands is unknown.
         """
+        if len(commands) > 1 and self.confirming is not None and is_confirmed(commands):
+            return self.confirming.execute(commands, timeout_s)
         now_s = monotonic()
         deadline_s = now_s + max(timeout_s, _SHORTEST_S)
         call = Call(commands, now_s, deadline_s, deadline_s, threading.get_ident(), self._lanes[0], [])
         args = commands[0]  # of most reads, and of one short command, there is nothing else to be asked
         if self._large.keys or (len(args) > 2 and (len(commands) > 1 or sum(map(len, args)) > BULK_BYTES)):
-            if self.confirming is not None and is_confirmed(commands):
-                return self.confirming.execute(commands, timeout_s)
             self._large.refuse_resting(commands, now_s)
             call.is_large = self._large.are_large(commands)
         if len(args) > 2 and args[1] == RELEASE.sha:
@@ -190,8 +190,9 @@ class ThreadsConnections:
     @property
     def count(self) -> int:
         """How many connections are open or being opened."""
+        confirming = 0 if self.confirming is None else self.confirming.count
         with self._lock:
-            return self._lanes.open_count + self._aside.count + self._opener.count
+            return confirming + self._lanes.open_count + self._aside.count + self._opener.count
 
     # Who goes where. Under the lock.
 

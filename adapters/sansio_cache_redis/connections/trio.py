@@ -365,7 +365,7 @@ class TrioConnections(MultiplexedConnections[_TrioConnection]):
     @property
     def count(self) -> int:
         """How many connections are open or being opened."""
-        return len(self._all()) + len(self._openings)
+        return len(self._all()) + len(self._openings) + self._confirming_count
 
     async def aclose(self) -> None:
         """Close the connections, for good, and wait until they are."""

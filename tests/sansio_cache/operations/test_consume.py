@@ -34,7 +34,14 @@ from sansio_cache.events import (
     StoreFailed,
 )
 from sansio_cache.memory_store import MemoryStore
-from sansio_cache.notices import PartitionLost, PartitionTaken, WriteDead, WriterFailed, WritesApplied
+from sansio_cache.notices import (
+    PartitionLost,
+    PartitionMeasured,
+    PartitionTaken,
+    WriteDead,
+    WriterFailed,
+    WritesApplied,
+)
 from sansio_cache.operations.batching import MOST_PARKED, Failing, Holding, Piece, Unit
 from sansio_cache.operations.consume import consume
 from sansio_cache.operations.in_hand import ConsumeRequest
@@ -392,6 +399,21 @@ def test_one_whose_lease_is_anothers_by_now_does_no_more(store, clock, kind):
     assert late.places == set()
     assert late.told(PartitionLost)
     assert backlog(store) == 1
+
+
+def test_one_that_cannot_reach_the_store_says_that_it_has_no_partition_any_more(store, clock):
+    """Another may have them by then: who counts what is queued in them must not go on with the old count."""
+    queue(store, "shop:a", 1)
+    consuming = Consuming(store, clock, partitions=2)
+    consuming.rest()
+    measured = {each.root for each in consuming.told(PartitionMeasured)}
+    assert measured == {root_of("shop:", "orders", place) for place in range(2)}
+    consuming.fault = lambda _: FailureKind.CONNECTION
+    consuming.until(lambda _: not consuming.holdings)
+    assert {each.root for each in consuming.told(PartitionLost)} == measured
+    consuming.fault = lambda _: None
+    consuming.rest()
+    assert consuming.places == {0, 1}
 
 
 def test_a_lease_that_was_lost_is_taken_again(store, clock):

@@ -127,6 +127,21 @@ def test_what_is_queued_and_not_removed_is_pending_and_said_so():
     assert InvalidationFailed(("shop:a", *TAGS)) in script.notices
 
 
+def test_of_several_rounds_one_that_too_few_replicas_have_is_told():
+    """A failover in between may have lost it, whatever replicas have of the other."""
+    script = queueing(*KEYS, replicas=1).give(HoldsTaken(0.0, (GRANT, THEIRS)))
+    script.give(EntriesAppended(0.0, (5, 0), replicas=0), Woke(0.1), HoldsTaken(0.1, (GRANT,)))
+    script.give(EntriesAppended(0.1, (7,), replicas=1), KeysDeleted(0.1, 2))
+    assert script.outcome == Queued((5, 7), is_confirmed=False)
+
+
+def test_a_round_in_which_nothing_was_queued_says_nothing_of_replicas():
+    script = queueing("shop:a", replicas=1).give(HoldsTaken(0.0, (GRANT,)))
+    script.give(EntriesAppended(0.0, (0,), replicas=0), Woke(0.1), HoldsTaken(0.1, (GRANT,)))
+    script.give(EntriesAppended(0.1, (7,), replicas=1), KeysDeleted(0.1, 1))
+    assert script.outcome == Queued((7,))
+
+
 def test_fewer_replicas_than_were_asked_for_are_told():
     script = queueing("shop:a", replicas=2).give(HoldsTaken(0.0, (GRANT,)))
     assert script.command.replicas == 2
