@@ -17,6 +17,7 @@ from sansio_cache.commands import (
     FreeLock,
     HoldCells,
     Lease,
+    RenewLeases,
     SwapCell,
     TakeLock,
     TouchCell,
@@ -132,6 +133,25 @@ async def test_a_lock_that_is_taken_or_freed_late_is_not_anothers(world):
     assert world.raw.cell("%l:nightly").grant == NO_GRANT
     [late] = world.raw.perform(take).grants
     assert grant_us(late) > grant_us(theirs), "one that was taken late has a token of its own, and lapses"
+
+
+@runs(compare=None)
+async def test_a_renewal_of_a_lock_that_is_late_keeps_nothing_for_who_has_it_no_more(world):
+    full = world.raw.full("%l:nightly")
+    [mine] = world.raw.perform(TakeLock(full, NONCE, 60_000, TIMEOUT_S)).grants
+    renew = RenewLeases((Lease(full, mine),), 600_000, TIMEOUT_S)
+    assert world.raw.perform(renew).renewed == (True,)
+    assert world.raw.perform(renew).renewed == (True,), "once more does no harm"
+    world.raw.perform(FreeLock(Lease(full, mine), TIMEOUT_S))
+    free = world.raw.cell("%l:nightly")
+    assert world.raw.perform(renew).renewed == (False,)
+    assert world.raw.cell("%l:nightly") == free, "nobody holds it"
+
+    [theirs] = world.raw.perform(TakeLock(full, OTHER, 60_000, TIMEOUT_S)).grants
+    held = world.raw.cell("%l:nightly")
+    assert world.raw.perform(renew).renewed == (False,)
+    assert world.raw.cell("%l:nightly") == held
+    assert held.grant == theirs
 
 
 @pytest.mark.parametrize("then", ["nothing", "another counts", "another invalidates"])

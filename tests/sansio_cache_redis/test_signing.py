@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from sansio_cache import Absent, CacheConnectionError, NoEntryError, Policy
 from sansio_cache.cell import NO_GRANT
 from sansio_cache.codecs import PYTHON, RAW
-from sansio_cache.commands import InspectCell
+from sansio_cache.commands import InspectCell, SwapCell
 from sansio_cache.entry import BODY_HEADER_BYTES, MissReason, key_check
 from sansio_cache.events import FailureKind
 from sansio_cache.signing import SIGNATURE_BYTES
@@ -250,6 +250,32 @@ async def test_an_older_entry_that_is_put_back_is_good_for_its_own_life_and_no_l
     assert await cache.get("k") is None
     assert refused(world) == 1
     assert await cache.get_or_load("k", loading(3)) == 3
+
+
+@runs()
+async def test_a_signed_swap_that_arrives_again_changes_nothing_nor_is_its_value_good_for_another(
+    world,
+):
+    cache, full = world.cache, world.raw.full("k")
+    await cache.set("k", 1)
+    first = (await cache.lookup("k")).version
+    second = await cache.swap("k", 2, version=first)
+    swap = SwapCell(full, first, b"late-one", 600_000, 0, world.raw.cell("k").body, 10.0)
+    assert world.raw.perform(swap).version is None
+    assert await cache.get("k") == 2
+    await cache.set("k", 3)
+    assert world.raw.perform(swap).version is None
+    assert await cache.get("k") == 3
+    await cache.invalidate("k")
+    assert world.raw.perform(swap).version is None
+    assert world.raw.cell("k") is None
+
+    await cache.set("k", 4)
+    current = (await cache.lookup("k")).version
+    assert second != current
+    assert world.raw.perform(replace(swap, version=current)).version is not None, "somebody without the key"
+    assert await cache.get("k") is None
+    assert refused(world) == 1
 
 
 @runs()
