@@ -33,6 +33,7 @@ from sansio_cache.queues import hold_of
 from sansio_cache_redis import anyio as cache_anyio
 from sansio_cache_redis import sync as cache_sync
 from sansio_cache_redis.connections.confirming import ConfirmedCall, Confirming
+from sansio_cache_redis.connections.confirming_anyio import LoopConfirming
 from sansio_cache_redis.connections.settings import blocking_factory
 from sansio_cache_redis.health import _durability
 from sansio_cache_runtime.process import process_lock
@@ -252,6 +253,7 @@ class TestConfirming:
         pair.replica.thaw()
         first.join()
         assert replies == [b"OK", 1]
+        assert len(confirming._queue) == 0
         assert confirming.execute([self.WRITE, self.WAIT], GIVE_UP_S) == [b"OK", 1]
         assert pair.primary.client().get("late") is None
 
@@ -273,6 +275,7 @@ class TestConfirming:
         assert [isinstance(each, (RedisConnectionError, OSError)) for each in errors] == [True]
         with pytest.raises(RedisConnectionError, match="closed"):
             confirming.execute([self.WRITE, self.WAIT], GIVE_UP_S)
+        assert confirming.count == 0
 
     def test_a_handler_is_refused_while_its_own_thread_waits(self, confirming: Confirming):
         ask = confirming._ask
@@ -360,6 +363,101 @@ class TestConfirming:
         confirming.reset()
         assert confirming.count == 0
         assert confirming.execute([self.WRITE, self.WAIT], GIVE_UP_S) == [b"OK", 1]
+
+    def test_the_most_patient_of_those_who_want_the_same_as_the_first_drives(self, confirming: Confirming):
+        """All whom it sends for wait as long as it does."""
+        other = (b"WAIT", b"1", b"29999")
+        calls = [
+            ConfirmedCall([self.WRITE, wait], until_s)
+            for wait, until_s in ((self.WAIT, 1.0), (self.WAIT, 3.0), (self.WAIT, 2.0), (other, 9.0))
+        ]
+        confirming._queue.extend(calls)
+        confirming._appoint()
+        assert confirming._driver is calls[1]
+        assert calls[1].turn.is_set()
+        taken: list[ConfirmedCall] = []
+        confirming._take(taken, calls[1])
+        assert taken == calls[:3]
+        calls[1].has_left = True
+        confirming._appoint()
+        assert confirming._driver is calls[3]
+
+    def test_what_the_user_s_code_raises_as_a_connection_opens_is_a_failure_of_all_who_wait(self):
+        """A credential provider, for one."""
+
+        def make() -> Any:
+            raise ValueError("no secret today")
+
+        broken = Confirming(make)
+        with ThreadPoolExecutor(3) as threads:
+            failed = [
+                threads.submit(broken.execute, [self.WRITE, self.WAIT], GIVE_UP_S).exception(GIVE_UP_S)
+                for _ in range(3)
+            ]
+        assert [type(each) for each in failed] == [RedisConnectionError] * 3
+
+        async def main() -> None:
+            answer: Any = await LoopConfirming(make).ask(
+                [self.WRITE, self.WAIT], GIVE_UP_S, lambda found: found
+            )
+            assert type(answer) is RedisConnectionError
+
+        anyio.run(main)
+
+    def test_who_was_sent_for_by_one_that_was_interrupted_as_it_told_them_hears_of_it_soon(
+        self, confirming: Confirming, pair: Pair
+    ):
+        def interrupted() -> None:
+            raise KeyboardInterrupt
+
+        pair.replica.freeze()
+        with ThreadPoolExecutor(3) as threads:
+            first = threads.submit(confirming.execute, [self.WRITE, self.WAIT], GIVE_UP_S)
+            wait_until(lambda: pair.waits == 1, timeout_s=GIVE_UP_S)
+            driving = ConfirmedCall([self.WRITE, self.WAIT], monotonic() + 2 * GIVE_UP_S)
+            driving.turn = Mock(wait=driving.turn.wait, set=driving.turn.set)
+            second = threads.submit(confirming.perform, driving)
+            wait_until(lambda: len(confirming._queue) == 1, timeout_s=GIVE_UP_S)
+            third = threads.submit(confirming.execute, [self.WRITE, self.WAIT], GIVE_UP_S)
+            wait_until(lambda: len(confirming._queue) == 2, timeout_s=GIVE_UP_S)
+            take = confirming._take
+
+            def taking(calls: list[ConfirmedCall], driver: ConfirmedCall) -> None:
+                take(calls, driver)
+                driving.turn = Mock(set=interrupted)
+
+            confirming._take = taking  # type: ignore[method-assign]
+            began_s = monotonic()
+            pair.replica.thaw()
+            assert first.result(GIVE_UP_S) == [b"OK", 1]
+            assert isinstance(second.exception(GIVE_UP_S), KeyboardInterrupt)
+            assert isinstance(third.exception(GIVE_UP_S), RedisConnectionError)
+            assert monotonic() - began_s < GIVE_UP_S / 2
+        confirming._take = take  # type: ignore[method-assign]
+        assert confirming.execute([self.WRITE, self.WAIT], GIVE_UP_S) == [b"OK", 1]
+
+    def test_who_gives_up_while_the_connection_opens_is_not_sent_for(
+        self, confirming: Confirming, pair: Pair
+    ):
+        opened = confirming._open
+        late = ConfirmedCall([(b"SET", b"too late", b"1"), self.WAIT], monotonic() + GIVE_UP_S)
+
+        def opening(until_s: float) -> Any:
+            late.is_wanted = lambda: False
+            return opened(until_s)
+
+        confirming._open = opening  # type: ignore[method-assign]
+        confirming._queue.append(late)
+        assert confirming.execute([self.WRITE, self.WAIT], GIVE_UP_S) == [b"OK", 1]
+        assert pair.primary.client().get("too late") is None
+        assert len(confirming._queue) == 0
+
+    def test_what_was_handed_to_it_in_the_parent_is_over_in_a_child(self, confirming: Confirming):
+        call = ConfirmedCall([self.WRITE, self.WAIT], monotonic() + GIVE_UP_S)
+        confirming._driver = ConfirmedCall([self.WRITE, self.WAIT], monotonic() + GIVE_UP_S, thread=1)
+        confirming._lock = threading.RLock()  # as if the process had another by now
+        with pytest.raises(RedisConnectionError, match="forked"):
+            confirming.perform(call)
 
     def test_an_interrupt_fails_those_who_were_sent_for_and_nobody_else(self, confirming: Confirming):
         ask = confirming._ask

@@ -27,7 +27,7 @@ from sansio_cache.signals import let_through
 from sansio_cache_redis.calls import WAIT, Args
 from sansio_cache_redis.connections.redispy import pack
 from sansio_cache_redis.connections.wires import Wire, blocking_wire
-from sansio_cache_redis.errors import ERRORS, ExhaustedError, OwnResetError, as_failure, fresh
+from sansio_cache_redis.errors import ExhaustedError, OwnResetError, as_failure, as_opening_failure, fresh
 from sansio_cache_runtime.process import is_inside, process_lock
 from sansio_cache_runtime.sync.event import ThreadEvent
 
@@ -59,15 +59,21 @@ class ConfirmedCall:
     answer: Replies | None = None
     is_unwanted: bool = False
     """Whether its caller waits no more: what was not sent by then is not."""
+    is_wanted: Callable[[], bool] | None = None
+    """Says the same, where somebody else knows."""
     has_left: bool = False
     """Whether its thread is gone: it drives no more."""
+    driver: ConfirmedCall | None = None
+    """Who sends it, and hands it its answer."""
     turn: ThreadEvent = attrs.field(factory=ThreadEvent)
     """Set once it has its answer, or is to drive."""
 
     @property
     def is_waiting(self) -> bool:
         """Whether it is still to be sent."""
-        return self.answer is None and not (self.is_unwanted or self.has_left)
+        if self.answer is not None or self.is_unwanted or self.has_left:
+            return False
+        return self.is_wanted is None or self.is_wanted()
 
 
 class Confirming:
@@ -117,26 +123,50 @@ class Confirming:
                 self._appoint()
             while call.is_waiting and (left_s := call.until_s - monotonic()) > 0:
                 if self._driver is call:
-                    self._send(call.until_s)
+                    self._send(call)
                 elif not call.turn.wait(min(left_s, _FORGOTTEN_S)):
-                    with self._lock:  # who was to appoint it may have been interrupted
-                        self._appoint()
+                    self._look(call)
         finally:  # however it ends: a KeyboardInterrupt may come at any point
             call.has_left = True  # from here on another may drive
-            with self._lock:
-                self._appoint()
+            if self._is_ours:
+                with self._lock:
+                    if call in self._queue:
+                        self._queue.remove(call)
+                    self._appoint()
         if call.answer is None:
             raise RedisTimeoutError("replicas were waited for on behalf of others for too long")
         if isinstance(call.answer, BaseException):
             raise fresh(call.answer)
         return call.answer
 
+    @property
+    def _is_ours(self) -> bool:
+        """Whether this is the process whose threads are here: a handler may have forked meanwhile."""
+        return self._lock is process_lock()
+
+    def _look(self, call: ConfirmedCall) -> None:
+        """Look whether somebody still sees to a call: who did may have been interrupted at any point."""
+        if not self._is_ours:
+            raise OwnResetError("the process has forked meanwhile")
+        with self._lock:
+            if call.driver is None:
+                self._appoint()
+            elif call.driver.has_left and call.answer is None:
+                call.answer = _interrupted()
+
     def _appoint(self) -> None:
-        """Let the next one drive, if nobody does. Under the lock."""
-        if self._driver is None or self._driver.has_left:
-            self._driver = next((each for each in self._queue if each.is_waiting), None)
-            if self._driver is not None:
-                self._driver.turn.set()
+        """Let another one drive, if nobody does. Under the lock.
+
+        It is of those who want the same as the one who has come first; and the most patient, as all whom it
+        sends for wait as long as it does.
+        """
+        if self._driver is not None and not self._driver.has_left:
+            return
+        waiting = [each for each in self._queue if each.is_waiting]
+        alike = [each for each in waiting if each.commands[-1] == waiting[0].commands[-1]]
+        self._driver = max(alike, key=lambda each: each.until_s, default=None)
+        if self._driver is not None:
+            self._driver.turn.set()
 
     def reset(self) -> None:
         """Use another connection from now on. What is on its way is waited for."""
@@ -152,40 +182,42 @@ class Confirming:
     def close(self) -> None:
         """Close the connection, for good. What is on its way fails."""
         self._is_closed = True
-        redispy = self._redispy
+        redispy, self._wire = self._redispy, None
         if redispy is not None:
             redispy.disconnect()
 
     # Driving. Only who has the turn comes here.
 
-    def _take(self, calls: list[ConfirmedCall]) -> None:
-        """Take those that have come first, and want the same; others come after them."""
+    def _take(self, calls: list[ConfirmedCall], driver: ConfirmedCall) -> None:
+        """Take those that have come first, and want the same as the driver; others come after them."""
         with self._lock:
             for call in tuple(self._queue):
-                is_wanted = call.is_waiting
-                if is_wanted and calls and call.commands[-1] != calls[0].commands[-1]:
-                    continue
-                if is_wanted:
+                if not call.is_waiting:
+                    self._queue.remove(call)
+                elif call.commands[-1] == driver.commands[-1]:
+                    call.driver = driver
                     calls.append(call)
-                self._queue.remove(call)
+                    self._queue.remove(call)
                 if len(calls) == _MOST_TOGETHER:
                     return
 
-    def _send(self, until_s: float) -> None:
+    def _send(self, driver: ConfirmedCall) -> None:
         """Send what the next of them ask, wait for the replies, and give each its own."""
         calls: list[ConfirmedCall] = []
-        answer: Replies = RedisConnectionError("the thread that asked for others as well was interrupted")
+        answer: Replies = _interrupted()
         try:
-            self._take(calls)
+            wire = self._ready(driver.until_s)
+            self._take(calls, driver)  # now: others may have given up since
             if calls:
                 asked = [args for call in calls for args in call.commands[:-1]]
-                answer = self._ask([*asked, calls[0].commands[-1]], until_s)
-        except ERRORS as error:
+                answer = self._ask(wire, [*asked, driver.commands[-1]], driver.until_s)
+        except Exception as error:  # noqa: BLE001 - to open a connection runs code of the user's as well
             let_through(error)
             answer = as_failure(error)
+            if not calls:
+                self._take(calls, driver)
         finally:
-            if calls and isinstance(answer, BaseException):
-                self._drop()
+            failed = isinstance(answer, BaseException)
             for call in calls:
                 if isinstance(answer, BaseException):
                     call.answer = answer
@@ -193,14 +225,17 @@ class Confirming:
                     count = len(call.commands) - 1
                     call.answer, answer = [*answer[:count], answer[-1]], answer[count:]
                 call.turn.set()
+            if calls and failed:
+                self._drop()
 
-    def _ask(self, commands: list[Args], until_s: float) -> list[Any]:
+    def _ready(self, until_s: float) -> Wire:
+        """A connection on which nothing is due."""
         wire = self._wire
-        if wire is not None and (self._owes or self._is_stale or not wire.is_sound()):
-            self._drop()
-            wire = None
-        if wire is None:
-            wire = self._open(until_s)
+        if wire is not None and not self._owes and not self._is_stale and wire.is_sound():
+            return wire
+        return self._open(until_s)
+
+    def _ask(self, wire: Wire, commands: list[Args], until_s: float) -> list[Any]:
         data = pack(commands)
         self._owes = True
         wire.write(data)
@@ -215,11 +250,16 @@ class Confirming:
         return replies
 
     def _open(self, until_s: float) -> Wire:
+        self._drop()
         self._is_stale = self._owes = False
         self._redispy = redispy = self._make_connection()
-        redispy.socket_timeout = max(until_s - monotonic(), 0.001)
+        redispy.socket_timeout = redispy.socket_connect_timeout = max(until_s - monotonic(), 0.001)
         if not self._is_closed:
-            redispy.connect()
+            try:
+                redispy.connect()
+            except Exception as error:
+                let_through(error)
+                raise as_opening_failure(error) from error
         if self._is_closed:  # maybe meanwhile
             redispy.disconnect()
             raise OwnResetError("the cache was closed")
@@ -230,3 +270,7 @@ class Confirming:
         redispy, self._redispy, self._wire = self._redispy, None, None
         if redispy is not None:
             redispy.disconnect()
+
+
+def _interrupted() -> RedisConnectionError:
+    return RedisConnectionError("the thread that asked for others as well was interrupted")

@@ -14,8 +14,8 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from sansio_cache.signals import let_through
 from sansio_cache_redis.calls import Args
 from sansio_cache_redis.connections.confirming import ConfirmedCall, Confirming, Replies
-from sansio_cache_redis.connections.multiplexed import R, Read
-from sansio_cache_redis.errors import ERRORS, as_failure
+from sansio_cache_redis.connections.multiplexed import Caller, R, Read
+from sansio_cache_redis.errors import as_failure
 from sansio_cache_redis.reading import Again
 
 _MOST_THREADS: Final = 64
@@ -40,24 +40,33 @@ class LoopConfirming:
         """How many connections are open."""
         return self._confirming.count
 
-    async def ask(self, commands: Sequence[Args], timeout_s: float, read: Read[R]) -> R:
-        """Send commands together, the last of which is WAIT; gives back what `read` makes of the replies."""
-        answer = read(await self._replies(commands, timeout_s))
+    async def ask(
+        self, commands: Sequence[Args], timeout_s: float, read: Read[R], caller: Caller | None = None
+    ) -> R:
+        """Send commands together, the last of which is WAIT; gives back what `read` makes of the replies.
+
+        What was not sent when `caller` waits no more is not sent then.
+        """
+        is_wanted = None if caller is None else lambda: not caller.done()
+        answer = read(await self._replies(commands, timeout_s, is_wanted))
         if isinstance(answer, Again):
-            return answer.read(await self._replies(answer.commands, timeout_s))
+            return answer.read(await self._replies(answer.commands, timeout_s, is_wanted))
         return answer
 
-    async def _replies(self, commands: Sequence[Args], timeout_s: float) -> Replies:
+    async def _replies(
+        self, commands: Sequence[Args], timeout_s: float, is_wanted: Callable[[], bool] | None
+    ) -> Replies:
         if self._threads is None:  # of its own: loaders may hold all of the usual ones
             self._threads = anyio.CapacityLimiter(_MOST_THREADS)
-        call = ConfirmedCall(commands, monotonic() + timeout_s)
+        call = ConfirmedCall(commands, monotonic() + timeout_s, is_wanted=is_wanted)
         perform = partial(self._confirming.perform, call)
         try:
             with anyio.move_on_after(timeout_s):
                 return await anyio.to_thread.run_sync(perform, abandon_on_cancel=True, limiter=self._threads)
-        except ERRORS as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, it comes in the place of the replies
             let_through(error)
             return as_failure(error)
-        finally:  # a thread that nobody waits for sends it no more
+        finally:  # a thread that nobody waits for sends it no more, and ends
             call.is_unwanted = True
+            call.turn.set()
         return RedisTimeoutError("replicas were waited for on behalf of others for too long")

@@ -133,7 +133,8 @@ class MultiplexedConnections(ABC, Generic[C]):
         """The same for who waits for other answers as well: it is handed what comes of it, maybe at once."""
         try:
             if self.confirming is not None and is_confirmed(commands):
-                self._start(self._hand(caller, partial(self.confirming.ask, commands, timeout_s, read), read))
+                ask = partial(self.confirming.ask, commands, timeout_s, read, caller)
+                self._start(self._hand(caller, ask, read))
                 return
             data = pack(commands)
             if len(data) <= BULK_BYTES and not (self._is_choosy and self._has_its_place(commands)):

@@ -370,7 +370,6 @@ class TrioConnections(MultiplexedConnections[_TrioConnection]):
     async def aclose(self) -> None:
         """Close the connections, for good, and wait until they are."""
         self._is_closed = True
-        self._close_confirming()
         for opening in list(self._openings):
             opening.scope.cancel()
             await opening.done.wait()
@@ -381,6 +380,7 @@ class TrioConnections(MultiplexedConnections[_TrioConnection]):
     def _close(self) -> None:
         for connection in self._all():
             connection.close(OwnResetError("the cache was closed"))
+        self._close_confirming()
 
     async def _end_with_the_run(self) -> None:
         """As the run ends all system tasks are cancelled at once: those that use connections end first."""
