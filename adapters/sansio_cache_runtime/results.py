@@ -260,7 +260,10 @@ def updated(outcome: Outcome, key: str) -> Any:
         case Updated(value=value):
             return value
         case Missing():
-            raise NoEntryError(f"{key!r} has no fresh value that could be changed: add(…) makes one")
+            raise NoEntryError(
+                f"{key!r} has no fresh value that could be changed: add(…) makes one. One that was stored "
+                "with another type=, codec or signing key counts as none"
+            )
         case NotANumber(kind=kind):
             raise ConfigurationError(f"incr adds to numbers, and {key!r} has a value of class {kind}")
         case TookTooLong(waited_s=waited_s):
