@@ -13,6 +13,7 @@ import anyio
 
 from sansio_cache_cli.failures import FOUND, MISUSED, OK, CommandError
 from sansio_cache_runtime.anyio.entity import Entity as AnyioEntity
+from sansio_cache_runtime.queue_plan import Backlog
 from sansio_cache_runtime.sync.entity import Entity
 
 
@@ -23,7 +24,7 @@ def consume(place: str, workers: int, drain_s: float, *, as_json: bool) -> int:
     if workers < 1:
         raise CommandError(f"--workers is 1 or more; got {workers}", MISUSED)
     if isinstance(entity, AnyioEntity):
-        return anyio.run(_consume_in_loop, queue, workers, drain_s, as_json)
+        return anyio.run(_consume_in_loop, queue, place, workers, drain_s, as_json)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
@@ -32,17 +33,17 @@ def consume(place: str, workers: int, drain_s: float, *, as_json: bool) -> int:
         while not stop.wait(0.5):
             pass
         left = queue.drain(drain_s)
-    return _ended(left.queued, as_json=as_json)
+    return _ended(left, place, as_json=as_json)
 
 
-async def _consume_in_loop(queue: Any, workers: int, drain_s: float, as_json: bool) -> int:
+async def _consume_in_loop(queue: Any, place: str, workers: int, drain_s: float, as_json: bool) -> int:
     with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async with queue.consumer(workers=workers, drain_s=0.0):
             _began(queue, (await queue.backlog()).queued, as_json=as_json)
             async for _ in signals:
                 break
             left = await queue.drain(drain_s)
-    return _ended(left.queued, as_json=as_json)
+    return _ended(left, place, as_json=as_json)
 
 
 def _began(queue: Any, queued: int, *, as_json: bool) -> None:
@@ -50,10 +51,12 @@ def _began(queue: Any, queued: int, *, as_json: bool) -> None:
     print(json.dumps({"queued": queued}) if as_json else words, flush=True)
 
 
-def _ended(left: int, *, as_json: bool) -> int:
-    words = f"{left} writes are left for others" if left else "nothing is left"
-    print(json.dumps({"left": left}) if as_json else words, flush=True)
-    return FOUND if left else OK
+def _ended(left: Backlog, place: str, *, as_json: bool) -> int:
+    words = f"{left.queued} writes are left for others" if left.queued else "nothing is left"
+    if left.dead:
+        words += f"; given up, and dead letters: {left.dead}, see: sansio-cache letters {place}"
+    print(json.dumps({"left": left.queued, "dead": left.dead}) if as_json else words, flush=True)
+    return FOUND if left.queued else OK
 
 
 def find_entity(place: str) -> Entity[Any] | AnyioEntity[Any]:

@@ -10,7 +10,7 @@ from typing import Any
 from anyio.from_thread import start_blocking_portal
 
 from sansio_cache_cli.consuming import find_entity
-from sansio_cache_cli.failures import FOUND, OK
+from sansio_cache_cli.failures import FOUND, OK, CommandError
 from sansio_cache_cli.output import Screen, print_json
 from sansio_cache_cli.purging import confirm
 from sansio_cache_cli.words import printable
@@ -25,7 +25,11 @@ def letters(options: argparse.Namespace) -> int:
     entity: Any = find_entity(options.entity)
     with _calling(is_async=isinstance(entity, AnyioEntity)) as call:
         queue = entity.queue
-        wanted = [each for each in call(queue.letters) if not options.key or each.key in options.key]
+        wanted = [each for each in call(queue.letters) if not options.key or _is_of(each, options.key)]
+        if options.key and not wanted:
+            raise CommandError(
+                f"no dead letter of {queue} has such a key: {printable(', '.join(options.key))}"
+            )
         if options.replay:
             return _did("replayed", ((each, call(queue.replay, each)) for each in wanted), options)
         if options.drop and wanted:
@@ -37,6 +41,11 @@ def letters(options: argparse.Namespace) -> int:
         if not options.json:
             Screen().say(_count(len(wanted)))
         return FOUND if wanted else OK
+
+
+def _is_of(letter: Letter[Any], keys: list[str]) -> bool:
+    """Whether one of the keys is the letter's: whole, or inside the namespace."""
+    return letter.key in keys or letter.key.partition(":")[2] in keys
 
 
 @contextmanager

@@ -51,8 +51,8 @@ class HeldLock:
         if self.is_lost:
             raise LockLostError(
                 f"the lock {self.name!r} is lost: its lease of {self._request.lease_ms / 1000:g} s was not "
-                "renewed in time, or the store has forgotten it, and another may hold it. What is done without it "
-                "may be done twice"
+                "renewed in time, or the store has forgotten it, and another may hold it. What is done "
+                "without it may be done twice"
             )
 
     # For those who keep it.

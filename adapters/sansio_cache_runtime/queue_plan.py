@@ -39,6 +39,7 @@ from sansio_cache.step import Outcome, Parted, QueueAnswered, Queued, Refused, S
 from sansio_cache.strategies import AcknowledgedByReplicas, WriteBehind
 from sansio_cache.tags import tag_keys
 from sansio_cache_runtime.primitive_requests import PrimitiveRequests
+from sansio_cache_runtime.recorder import Recorder
 from sansio_cache_runtime.request_builder import Id, RequestBuilder
 from sansio_cache_runtime.results import WriteResult, raise_uncertain
 
@@ -274,6 +275,10 @@ class QueuePlan:
         return ask(question, self.requests.timeouts, self.requests.clock())
 
     # Consuming.
+
+    def tell_failure(self, recorder: Recorder, count: int, error: Exception) -> None:
+        """Have it logged that the writer has raised, for so many keys."""
+        recorder.writer_failed(self.name, count, error, self.requests.clock())
 
     def consume(self) -> Step:
         """Begin to consume."""

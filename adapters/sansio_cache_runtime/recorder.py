@@ -52,8 +52,8 @@ from sansio_cache_runtime.tracebacks import textless
 
 logger: Final = logging.getLogger("sansio_cache")
 _MOST_WARNINGS: Final = 100
-_REFRESH_REST_S: Final = 60.0
-"""Refreshes that fail with the same class of error are logged once in this time, in seconds."""
+_LOG_REST_S: Final = 60.0
+"""Refreshes, and writers of a queue, that fail with the same class of error are logged once in this time."""
 _WARNED_OF: Final = frozenset({Unstorable, RefreshSkipped, Unasked})
 _MOST_UNCOUNTED: Final = 64
 
@@ -73,7 +73,7 @@ class Recorder:
         self._is_counting = False
         self._counting = process_lock()
         self._warned: dict[str, object] = {}
-        self._refresh_rests: dict[str, float] = {}
+        self._log_rests: dict[str, float] = {}
         self.subscribers = Subscribers(namespace)
         """Who is told of notices."""
         self._end_of_log: Callable[[], None] | None = None
@@ -231,11 +231,8 @@ class Recorder:
             now_s: The driver's clock, in seconds.
         """
         kind = type(error).__name__
-        if now_s < self._refresh_rests.get(kind, now_s):
+        if self._rests(kind, now_s):
             return
-        if len(self._refresh_rests) >= _MOST_WARNINGS:
-            self._refresh_rests.clear()
-        self._refresh_rests[kind] = now_s + _REFRESH_REST_S
         self._log(
             logging.WARNING,
             "a refresh in the background failed with %s, of the key %s; what is there is served meanwhile",
@@ -244,6 +241,36 @@ class Recorder:
             about=RefreshFailed(key, kind),
             error=error,
         )
+
+    def writer_failed(self, queue: str, count: int, error: Exception, now_s: float) -> None:
+        """Log what the writer of a queue has raised, which no caller gets.
+
+        Args:
+            queue: The name of the queue.
+            count: For how many keys.
+            error: What it raised.
+            now_s: The driver's clock, in seconds.
+        """
+        kind = type(error).__name__
+        if self._rests(f"{queue}: {kind}", now_s):
+            return
+        self._log(
+            logging.WARNING,
+            "the writer of the queue %s failed with %s, for %d keys: they are tried again, or given up",
+            queue,
+            kind,
+            count,
+            error=error,
+        )
+
+    def _rests(self, kind: str, now_s: float) -> bool:
+        """Whether the same was logged in the last minute; if not, it is now."""
+        if now_s < self._log_rests.get(kind, now_s):
+            return True
+        if len(self._log_rests) >= _MOST_WARNINGS:
+            self._log_rests.clear()
+        self._log_rests[kind] = now_s + _LOG_REST_S
+        return False
 
     def close(self, untold: int = 0) -> None:
         """The cache is being closed: what fails from now on is no news, and what is `untold` is the last."""

@@ -64,10 +64,13 @@ def test_they_are_listed_with_keys_tokens_and_reasons_and_values_where_they_are_
     assert len(found) == 3
     assert all("ValueError" in each and "new" not in each for each in found)
     assert {each.split()[0] for each in found} == {f"{namespace}:user:{number}" for number in (1, 2, 3)}
-    assert main(["letters", "letters_of:users", "--values", "--key", f"{namespace}:user:2"]) == 1
-    line, last = lines(capsys)
-    assert "User(id=2, name='new')" in line
-    assert last == "1 dead letter"
+    for key in (f"{namespace}:user:2", "user:2"):
+        assert main(["letters", "letters_of:users", "--values", "--key", key]) == 1
+        line, last = lines(capsys)
+        assert "User(id=2, name='new')" in line
+        assert last == "1 dead letter"
+    assert main(["letters", "letters_of:users", "--key", "user:9"]) == 1
+    assert "no dead letter of <queue 'user'" in capsys.readouterr().err
 
 
 def test_as_json_each_is_an_object(queue, namespace, capsys):

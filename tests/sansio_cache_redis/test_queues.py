@@ -127,7 +127,7 @@ def test_a_poison_write_becomes_a_letter_which_can_be_replayed_or_dropped(runnin
     running(test)
 
 
-def test_a_writer_that_fails_for_a_while_loses_nothing(running):
+def test_a_writer_that_fails_for_a_while_loses_nothing(running, caplog):
     async def test(world: World) -> None:
         world.database.failures = 2
         await world.users.write_many([User(number, "new") for number in range(5)])
@@ -138,6 +138,8 @@ def test_a_writer_that_fails_for_a_while_loses_nothing(running):
         assert stats.writer_failures == stats.entities["user"].writer_failures == 2
 
     running(test)
+    [record] = [each for each in caplog.records if "the writer of the queue user failed" in each.getMessage()]
+    assert record.exc_info
 
 
 def test_a_consumer_says_what_it_saw_last_of_its_partitions_until_it_ends(running):
@@ -177,17 +179,25 @@ def test_a_full_queue_makes_writers_wait_and_then_raises_and_drops_nothing(runni
     running(test)
 
 
-def test_what_is_queued_is_written_before_a_mutation_or_a_set_of_the_same_key(running):
+def test_what_is_queued_is_written_before_a_mutation_a_set_or_a_deletion_of_the_same_key(running):
     async def test(world: World) -> None:
         users, queue = world.entity(attrs.evolve(FAST, wait_s=0.05))
         await users.write(User(7, "queued"))
         with pytest.raises(CacheTimeoutError, match="wait for the same keys"):
             await users.set(User(7, "set"))
+        with pytest.raises(CacheTimeoutError, match="wait for the same keys"):
+            async with users.within("invalidating", 7):
+                raise AssertionError
         async with queue.within("consumer"):
             users, _ = world.entity(attrs.evolve(FAST, wait_s=GIVE_UP_S))
             async with users.within("mutate", 7):
                 assert world.database.load(7) == User(7, "queued")
             await users.set(User(7, "queued"))
+            await users.write(User(8, "queued"))
+            async with users.within("invalidating", 8):
+                world.database.delete(8)  # what was queued before would bring it back
+            await queue.drain(GIVE_UP_S)
+            assert await users.get_or_load(8) is None
         assert await users.get(7) == User(7, "queued")
 
     running(test)

@@ -373,11 +373,25 @@ def test_refreshes_that_fail_alike_are_logged_once_a_minute(caplog):
     assert len(caplog.records) == 4
 
 
+def test_a_writer_that_fails_is_logged_with_its_frames_once_a_minute_for_each_queue_and_class(caplog):
+    recorder = Recorder("n")
+    for now_s in (10.0, 11.0, 70.0):
+        recorder.writer_failed("user", 3, failing("s3cret"), now_s)
+        recorder.writer_failed("order", 1, OSError(), now_s)
+    recorder.refresh_failed("n:k", LookupError(), 12.0)
+    assert len(caplog.records) == 5
+    first = caplog.records[0]
+    assert "the writer of the queue user failed with LookupError, for 3 keys: they are" in first.getMessage()
+    shown = logging.Formatter().format(first)
+    assert "in failing" in shown
+    assert "s3cret" not in shown
+
+
 def test_classes_of_errors_do_not_pile_up(caplog):
     recorder = Recorder("n")
     for number in range(1000):
         recorder.refresh_failed("n:k", type(f"Error{number}", (Exception,), {})(), 0.0)
-    assert len(recorder._refresh_rests) <= 100
+    assert len(recorder._log_rests) <= 100
 
 
 def test_there_is_an_end_to_warnings(caplog):

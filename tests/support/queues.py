@@ -61,6 +61,10 @@ class Database:
                 [(user.id, user.name, tokens[user.id]) for user in users],
             )
 
+    def delete(self, id: int) -> None:
+        with self._lock:
+            self._db.execute("DELETE FROM user WHERE id = ?", (id,))
+
     def load(self, id: int) -> User | None:
         with self._lock:
             row = self._db.execute("SELECT id, name FROM user WHERE id = ?", (id,)).fetchone()

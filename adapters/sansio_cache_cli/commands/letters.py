@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="KEY",
-        help="only the letters of this full key; may be given several times",
+        help="only the letters of this key, whole or inside the namespace; may be given several times",
     )
     parser.add_argument("--values", action="store_true", help="show what was to be written, too")
     todo = parser.add_mutually_exclusive_group()

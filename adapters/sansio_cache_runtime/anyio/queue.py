@@ -199,11 +199,15 @@ class Queue(Generic[T]):
 
     async def _apply(self, writes: tuple[QueuedWrite, ...]) -> Mapping[str, int]:
         calls = self._plan.write
-        returned = [
-            await call_loader(partial(function, *arguments, **named))
-            for function, arguments, named in calls.calls(writes)
-        ]
-        return calls.found(writes, returned)
+        try:
+            returned = [
+                await call_loader(partial(function, *arguments, **named))
+                for function, arguments, named in calls.calls(writes)
+            ]
+            return calls.found(writes, returned)
+        except Exception as error:
+            self._plan.tell_failure(self._cache._recorder, len(writes), error)  # noqa: SLF001
+            raise
 
     async def _drain_at_end(self, drain_s: float) -> None:
         try:

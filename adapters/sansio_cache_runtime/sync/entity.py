@@ -383,12 +383,16 @@ class Entity(Generic[T]):
         return invalidated(outcome, self._plan.unnamed, raises=self._raises_not_told)
 
     def invalidating(self, *ids: Id, tags: Iterable[str] = ()) -> AbstractContextManager[None]:
-        """Remove some things, and all lists, when the block has ended: see `Cache.invalidating`."""
+        """Remove some things, and all lists, when the block has ended: see `Cache.invalidating`.
+
+        With `WriteBehind` it begins when nothing is queued for them any more: what was queued before would be
+        written after what the block does.
+        """
         keys = self._plan.keys_of("invalidating", ids)
         block: AbstractContextManager[None] = self._cache.invalidating(
             *keys, tags=self._plan.with_lists(tags)
         )
-        return block
+        return block if self._queue is None else self._queue.after(keys, block)
 
     def expire(self, *ids: Id) -> InvalidateResult:
         """Make some things stale: see `Cache.expire`."""

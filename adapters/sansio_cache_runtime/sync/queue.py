@@ -197,11 +197,15 @@ class Queue(Generic[T]):
 
     def _apply(self, writes: tuple[QueuedWrite, ...]) -> Mapping[str, int]:
         calls = self._plan.write
-        returned = [
-            call_blocking(partial(function, *arguments, **named), "writer")
-            for function, arguments, named in calls.calls(writes)
-        ]
-        return calls.found(writes, returned)
+        try:
+            returned = [
+                call_blocking(partial(function, *arguments, **named), "writer")
+                for function, arguments, named in calls.calls(writes)
+            ]
+            return calls.found(writes, returned)
+        except Exception as error:
+            self._plan.tell_failure(self._cache._recorder, len(writes), error)  # noqa: SLF001
+            raise
 
     def _drain_at_end(self, drain_s: float) -> None:
         try:
