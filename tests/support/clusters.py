@@ -36,6 +36,8 @@ class ClusterServers:
         self.primaries = list(primaries)
         self.replicas = list(replicas)
         self._ways: dict[Server, Ways] = {}
+        self._moved: set[int] = set()
+        """The slots that have moved since the cluster was made."""
 
     @classmethod
     def start(
@@ -143,13 +145,14 @@ class ClusterServers:
         return self.primaries[min(slot_of(key) // (SLOTS // len(self.primaries)), len(self.primaries) - 1)]
 
     def key_on(self, server: Server, namespace: str, prefix: str = "k") -> str:
-        """A key, without the namespace, that a primary has as the cluster was made."""
+        """A key, without the namespace, that a primary has as the cluster was made, and since."""
         return next(self.keys_on(server, namespace, prefix))
 
     def keys_on(self, server: Server, namespace: str, prefix: str = "k") -> Iterator[str]:
         for number in range(100_000):
             key = f"{prefix}{number}"
-            if self.owner_of(f"{namespace}:{key}") is server:
+            full = f"{namespace}:{key}"
+            if self.owner_of(full) is server and slot_of(full) not in self._moved:
                 yield key
 
     def client(self) -> redis.RedisCluster:
@@ -175,6 +178,7 @@ class ClusterServers:
         Who owns it then is said to the other primaries, too, or to those that are named.
         """
         source_id, target_id = self.id_of(source), self.id_of(target)
+        self._moved.add(slot)
         target.client().execute_command("CLUSTER", "SETSLOT", slot, "IMPORTING", source_id)
         source.client().execute_command("CLUSTER", "SETSLOT", slot, "MIGRATING", target_id)
         yield
