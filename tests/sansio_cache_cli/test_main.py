@@ -17,7 +17,7 @@ from rich.console import Console
 
 import sansio_cache_redis.anyio
 import sansio_cache_redis.sync
-from sansio_cache_cli import database, tables
+from sansio_cache_cli import database, output, tables
 from sansio_cache_cli.database import SHOPS, Database
 from sansio_cache_cli.main import main
 from sansio_cache_cli.phases import Settings, plan
@@ -197,6 +197,7 @@ def test_readers_that_cannot_run_at_all_end_the_demo(monkeypatch, capsys):
 
 
 def test_a_terminal_gets_bars(demo, monkeypatch):
+    assert issubclass(output.Screen, Console)  # it is loaded by now, and derives from what is replaced here
     monkeypatch.setattr("rich.console.Console", lambda: Console(force_terminal=True, width=80))
     code, _, text = demo("--requests", "2")
     assert code == 0
