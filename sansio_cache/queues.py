@@ -107,6 +107,11 @@ def place_of(key: str, partitions: int) -> int:
     return crc32(key.encode()) % partitions
 
 
+def waited_s(token: int, server_ms: int) -> float:
+    """How long the entry with a token has waited, in seconds by the store's clock; 0 without a token."""
+    return max(server_ms / 1000 - token / 1e6, 0.0) if token else 0.0
+
+
 def stream_of(root: str) -> str:
     """The key of a partition's stream."""
     return f"{root}:stream"

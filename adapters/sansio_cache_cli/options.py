@@ -44,6 +44,13 @@ def add_namespace(parser: argparse.ArgumentParser, *, is_required: bool = True) 
     )
 
 
+def add_entity(parser: argparse.ArgumentParser) -> None:
+    """The entity of a program."""
+    parser.add_argument(
+        "entity", metavar="MODULE:ENTITY", help="where the entity is, to be imported from here"
+    )
+
+
 def add_json(parser: argparse.ArgumentParser, what: str = "one JSON object") -> None:
     """`--json`."""
     parser.add_argument("--json", action="store_true", help=f"print {what}, for programs")

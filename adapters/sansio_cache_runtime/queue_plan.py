@@ -33,7 +33,7 @@ from sansio_cache.operations.consume import consume
 from sansio_cache.operations.enqueue import EnqueueRequest, QueuedItem, ReplayRequest, enqueue, replay
 from sansio_cache.operations.in_hand import ConsumeRequest
 from sansio_cache.operations.queue import AgreeRequest, agree, ask
-from sansio_cache.queues import QueuedWrite, QueueEntry, place_of, root_of
+from sansio_cache.queues import QueuedWrite, QueueEntry, place_of, root_of, waited_s
 from sansio_cache.signals import let_through
 from sansio_cache.step import Outcome, Parted, QueueAnswered, Queued, Refused, Step, TookTooLong
 from sansio_cache.strategies import AcknowledgedByReplicas, WriteBehind
@@ -227,9 +227,8 @@ class QueuePlan:
     def measured(self, outcomes: Iterable[Outcome]) -> Backlog:
         """What the partitions hold."""
         found = [_answer(each, QueueMeasured) for each in outcomes]
-        ages = [each.server_ms / 1000 - each.oldest / 1e6 for each in found if each.oldest]
         counts = tuple(each.backlog for each in found)
-        oldest_s = max(max(ages, default=0.0), 0.0)
+        oldest_s = max((waited_s(each.oldest, each.server_ms) for each in found), default=0.0)
         return Backlog(sum(counts), sum(each.letters for each in found), oldest_s, counts)
 
     # Letters.

@@ -78,7 +78,7 @@ from sansio_cache.operations.batching import Holding, Piece, Unit, coalesced
 from sansio_cache.operations.in_hand import ConsumeRequest, InHand
 from sansio_cache.operations.leave import ConsumeLeaving, release
 from sansio_cache.operations.renewal import renewed_after_s
-from sansio_cache.queues import Turn, TurnEnd
+from sansio_cache.queues import Turn, TurnEnd, waited_s
 from sansio_cache.step import (
     Abandoned,
     AsksStore,
@@ -355,8 +355,7 @@ class ConsumeTaking(AsksForConsumer, Struct, frozen=True):
         return consumer.go_on(now_s, measured)
 
     def _measured(self, taken: EntriesTaken) -> PartitionMeasured:
-        oldest_s = max(taken.server_ms / 1000 - taken.oldest / 1e6, 0.0) if taken.oldest else 0.0
-        root = self.consumer.request.root(self.place)
+        root, oldest_s = self.consumer.request.root(self.place), waited_s(taken.oldest, taken.server_ms)
         return PartitionMeasured(root, taken.backlog, oldest_s, taken.now_s)
 
 

@@ -24,9 +24,7 @@ examples:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `consume`."""
-    parser.add_argument(
-        "entity", metavar="MODULE:ENTITY", help="where the entity is, to be imported from here"
-    )
+    given.add_entity(parser)
     given.add_number(parser, "--workers", int, 1, "N", "consumers in this process")
     given.add_number(
         parser,

@@ -25,9 +25,7 @@ examples:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `letters`."""
-    parser.add_argument(
-        "entity", metavar="MODULE:ENTITY", help="where the entity is, to be imported from here"
-    )
+    given.add_entity(parser)
     parser.add_argument(
         "--key",
         action="append",
