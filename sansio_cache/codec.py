@@ -236,7 +236,9 @@ class Codec(Generic[T]):
         if mapped is not None:
             return SerializationError(f"value{what}. {mapped_advice(mapped)}")
         remedy = self._remedy(value) if self.type is None and self.kind == JSON else None
-        return SerializationError(f"value{what}. {advice}" if remedy is None else f"value{what}; {remedy}")
+        return SerializationError(
+            f"value{what}. {advice}" if remedy is None else f"value{what}; give {remedy}"
+        )
 
     def _remedy(self, value: Any) -> str | None:
         """An option with which a value without a type would be stored; None where none is known."""

@@ -23,7 +23,16 @@ import redis
 import sansio_cache
 from consumers.__main__ import PAGES as PROGRAMS
 from consumers.__main__ import program_of
-from sansio_cache import NO_JITTER, CacheConfig, CacheStats, Jitter, Policy, ProtocolError, RedisConfig
+from sansio_cache import (
+    NO_JITTER,
+    CacheClosedError,
+    CacheConfig,
+    CacheStats,
+    Jitter,
+    Policy,
+    ProtocolError,
+    RedisConfig,
+)
 from sansio_cache.cell import Cell, parse_cell
 from sansio_cache.commands import Command, StoreCommand
 from sansio_cache.entry import MissReason
@@ -785,3 +794,18 @@ def test_health_notices_a_permission_that_is_missing(guarded_server: Server, com
         health = cache.health()
     assert not health.ok
     assert health.problems
+
+
+def test_what_gunicorn_is_told_to_do_closes_the_cache(monkeypatch):
+    page = (DOCS / "howto" / "use-with-flask.md").read_text(encoding="utf-8")
+    [configuration] = [block.code for block in blocks_of(page) if "def worker_exit" in block.code]
+    main = types.ModuleType("main")
+    cache = Cache.from_url("memory://", namespace="docs-gunicorn")
+    main.cache = cache  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "main", main)
+    read: dict[str, Any] = {}
+    exec(configuration, read)
+    assert cache.get("user:1") is None
+    read["worker_exit"](None, None)
+    with pytest.raises(CacheClosedError):
+        cache.get("user:1")

@@ -81,14 +81,18 @@ def tags_of(found: Inspection, current: Versions) -> list[tuple[str, bool | None
     return [(tag, known[tag] == version if tag in known else None) for tag, version in versions]
 
 
-def tag_text(tag: str, *, holds: bool | None) -> str:
-    """A tag in words."""
+def tag_name(tag: str) -> str:
+    """What a tag is called where it is given, or what stands in its place, in words."""
+    if tag == VARIANT_OF:
+        return "variant of what another program version stored"
     kind, _, escaped = tag.partition(":")
     name = unquote(escaped)
-    shown = {"t": name, "g": f"generation of {name}"}.get(kind, tag)
-    if tag == VARIANT_OF:
-        shown = "variant of what another program version stored"
-    return shown + {True: ": holds", False: ": was invalidated", None: ": not looked up"}[holds]
+    return {"t": name, "g": f"generation of {name}"}.get(kind, tag)
+
+
+def tag_text(tag: str, *, holds: bool | None) -> str:
+    """A tag in words, and whether it holds."""
+    return tag_name(tag) + {True: ": holds", False: ": was invalidated", None: ": not looked up"}[holds]
 
 
 def payload_text(found: Inspection) -> str:
@@ -150,7 +154,9 @@ def plain(found: Inspection, current: Versions = ()) -> dict[str, Any]:
             "load_s": contents.load_ms / 1000,
             "fingerprint": contents.fingerprint.hex(),
             "kind": _KINDS.get(contents.kind, str(contents.kind)),
-            "tags": [{"tag": tag, "holds": holds} for tag, holds in tags_of(found, current)],
+            "tags": [
+                {"tag": tag, "name": tag_name(tag), "holds": holds} for tag, holds in tags_of(found, current)
+            ],
             "payload_bytes": len(payload),
             "payload": _decoded(contents.kind, payload),
         }

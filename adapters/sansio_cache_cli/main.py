@@ -62,6 +62,7 @@ def _run(options: argparse.Namespace) -> int:
     from sansio_cache import CacheError, ConfigurationError, InvalidKeyError
 
     try:
+        _check_pattern(options)
         status = int(_module(options.command).run(options))
         sys.stdout.flush()
     except CommandError as error:
@@ -71,6 +72,16 @@ def _run(options: argparse.Namespace) -> int:
     except CacheError as error:
         return _fail(error, FOUND)
     return status
+
+
+def _check_pattern(options: argparse.Namespace) -> None:
+    """Refuse a pattern with its namespace, as keys are shown: it is meant inside of that."""
+    pattern, root = getattr(options, "pattern", None) or "", f"{getattr(options, 'namespace', None)}:"
+    if pattern.startswith(root):
+        rest = pattern.removeprefix(root)
+        raise CommandError(
+            f"a pattern is given inside the namespace: write {rest!r} in place of {pattern!r}", MISUSED
+        )
 
 
 def _fail(error: Exception, status: int) -> int:

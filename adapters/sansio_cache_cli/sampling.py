@@ -156,7 +156,12 @@ def no_such_namespace(servers: list[Server], namespace: str) -> CommandError:
             found.update(key.partition(b":")[0].decode(errors="replace") for key in page if b":" in key)
             if found.total() >= _MOST_FOREIGN_KEYS:
                 break
+    places = ", ".join(server.where.place for server in servers)
+    if found.pop(namespace, 0):
+        return CommandError(
+            f"no entry of the namespace {namespace!r} is at {places}, but only records of the cache itself, "
+            "such as versions of tags"
+        )
     names = ", ".join(f"{name} ({count:,})" for name, count in found.most_common(_MOST_NAMESPACES))
     others = f"there are keys of {names}" if names else "the database is empty, or another one is meant"
-    places = ", ".join(server.where.place for server in servers)
     return CommandError(f"no key of the namespace {namespace!r} is at {places}: {others}")

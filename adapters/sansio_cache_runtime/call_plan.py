@@ -21,6 +21,7 @@ import hashlib
 import inspect
 import types
 from collections.abc import Callable, Iterable, Mapping
+from enum import Enum
 from string import Formatter
 from typing import Annotated, Any, Final, Union, get_args, get_origin, get_type_hints
 from uuid import UUID
@@ -101,10 +102,29 @@ class CallPlan:
                 continue
             value, _ = Formatter().get_field(part.field, (), arguments)
             if part.before or part.after:
-                keys.build(part.field, value)  # refuses what has no text of its own
+                self._refuse_textless(keys, part, value)
                 value = f"{part.before}{value}{part.after}"
             components.append(value)
-        return keys.build(*components)
+        try:
+            return keys.build(*components)
+        except InvalidKeyError:
+            for part, value in zip(self.parts, components, strict=True):
+                self._refuse_textless(keys, part, value)
+            raise
+
+    def _refuse_textless(self, keys: KeyBuilder, part: _Part, value: Any) -> None:
+        """Refuse what has no text of its own, or is too long, by the name of its parameter."""
+        if part.field is None:
+            return
+        try:
+            keys.build(part.field, value)
+        except InvalidKeyError as error:
+            said = str(error)
+            why = f"it {said.partition(' ')[2]}" if said.startswith("id") else said
+            raise InvalidKeyError(
+                f"{part.field!r} in the template of {self.name}: {why}. Without a template, arguments of all "
+                f"plain classes make a key, None and empty ones too"
+            ) from None
 
     def _hashed(self, keys: KeyBuilder, arguments: Mapping[str, Any]) -> Key:
         told = [(name, value) for name, value in arguments.items() if name not in self.ignored]
@@ -123,9 +143,11 @@ class CallPlan:
         try:
             PYTHON.encode(value)
         except SerializationError as error:
+            why = str(error).partition(". PYTHON stores")[0].removeprefix("value")
             raise InvalidKeyError(
-                f"argument {name!r} of {self.name} is not part of a key: {error}. Pass what "
-                f"identifies it, name the parameter in ignore=, or give a template"
+                f"argument {name!r} of {self.name} is not part of a key: {name}{why}, which has no text that "
+                f"tells one from every other. Pass what identifies it, such as its id or value, name the "
+                f"parameter in ignore=, or give a template, as in '{{{name}.id}}'"
             ) from None
 
     @property
@@ -292,13 +314,25 @@ def _check_parameters(
             )
     for part in parts:
         if part.field is not None and part.field in parameters:
+            _check_default(name, parameters[part.field])
             _check_annotation(name, part.field, function)
+
+
+def _check_default(name: str, parameter: inspect.Parameter) -> None:
+    """Refuse a parameter whose default has no place in a key: each call without it would fail."""
+    if parameter.default is None or parameter.default == "":
+        raise ConfigurationError(
+            f"parameter {parameter.name!r} of {name} is {parameter.default!r} where it is not given, which "
+            f"has no place in a key: leave the template out, and arguments of all plain classes make a key"
+        )
 
 
 def _check_annotation(name: str, parameter: str, function: Any) -> None:
     """Refuse a parameter declared as what has no stable text. What is not known yet, the call tells."""
-    declared = getattr(function, "__annotations__", {}).get(parameter)
-    holder = types.SimpleNamespace(__annotations__={parameter: declared})
+    annotations = getattr(function, "__annotations__", {})
+    if parameter not in annotations:
+        return
+    holder = types.SimpleNamespace(__annotations__={parameter: annotations[parameter]})
     try:
         hints = get_type_hints(holder, globalns=getattr(function, "__globals__", {}))
     except Exception as error:  # noqa: BLE001 - a class that comes later, or what is no type
@@ -306,10 +340,11 @@ def _check_annotation(name: str, parameter: str, function: Any) -> None:
         return
     unstable = _unstable(hints.get(parameter))
     if unstable is not None:
+        is_enum = issubclass(unstable, Enum)
+        part, else_ = ("value", "") if is_enum else ("id", ", or leave the template out")
         raise ConfigurationError(
             f"parameter {parameter!r} of {name} is a {unstable.__name__}, which has no text that "
-            f"tells one from every other: name a part of it, as in {{{parameter}.id}}, or leave the "
-            f"template out"
+            f"tells one from every other: name a part of it, as in {{{parameter}.{part}}}{else_}"
         )
 
 
@@ -322,5 +357,7 @@ def _unstable(declared: Any) -> type | None:
         members = (each for each in get_args(declared) if each is not types.NoneType)
         return next((found for each in members if (found := _unstable(each)) is not None), None)
     cls = get_origin(declared) or declared
-    is_known = isinstance(cls, type) and (cls is bool or not issubclass(cls, _STABLE))
-    return cls if is_known else None
+    if not isinstance(cls, type) or cls in (Any, object):
+        return None
+    is_stable = issubclass(cls, _STABLE) and cls is not bool and not issubclass(cls, Enum)
+    return None if is_stable else cls

@@ -1,7 +1,8 @@
-"""Crowds: those of a process who want to change one value go one after the other.
+"""Crowds: those of a process who want to change one value, or one lock, go one after the other.
 
 To change a value is to look, to compute and to swap, and whoever is overtaken meanwhile begins anew. Of five
 hundred who do so at once most swaps would be refused; one after the other none is, but for other processes.
+Of those who wait for a lock only the next one asks the store when it is given back, not all of them.
 This is a courtesy, and no lock: that no change is lost is the swap's to see to. So one who has been at it for
 long, or was interrupted and has not left, is passed by.
 """
@@ -64,7 +65,7 @@ class Turn(Generic[E]):
 
 
 class Crowds(Generic[E]):
-    """Who wants to change which value. Threads and handlers may call it at once: it has no lock.
+    """Who wants which value, or lock. Threads and handlers may call it at once: it has no lock of its own.
 
     Args:
         make_event: Makes what is waited for.

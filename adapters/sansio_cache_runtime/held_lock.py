@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from inspect import signature
 from typing import Any, Final
 
 import attrs
@@ -106,10 +107,23 @@ def check_on_lost(on_lost: Any) -> None:
     """Refuse what cannot be told that a lock is lost.
 
     Raises:
-        ConfigurationError: It cannot be called, or is a coroutine function.
+        ConfigurationError: It cannot be called without arguments, or is a coroutine function.
     """
-    if on_lost is not None and (not callable(on_lost) or is_coroutine_function(on_lost)):
+    if on_lost is not None and (
+        not callable(on_lost) or is_coroutine_function(on_lost) or not _needs_nothing(on_lost)
+    ):
         raise ConfigurationError(
-            "on_lost is a plain function without arguments, such as the cancel() of a scope; got "
+            "on_lost is a plain function, called without arguments, such as the cancel of a scope; got "
             f"{on_lost.__class__.__name__}"
         )
+
+
+def _needs_nothing(function: Callable[..., object]) -> bool:
+    """Whether it can be called without arguments, as far as can be seen."""
+    try:
+        signature(function).bind()
+    except TypeError:
+        return False
+    except ValueError:  # one written in C, which does not say
+        return True
+    return True

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
+from decimal import Decimal
 from typing import Any
 
 from sansio_cache.cell import NONCE_BYTES
 from sansio_cache.entry import MissReason
-from sansio_cache.errors import ConfigurationError
+from sansio_cache.errors import ConfigurationError, InvalidTtlError
 from sansio_cache.loader import LoadContext
 from sansio_cache.notices import OperationName
 from sansio_cache.operations.add import AddRequest, add
@@ -18,7 +19,7 @@ from sansio_cache.operations.lookup import Longer, LookRequest, look
 from sansio_cache.operations.scan import nothing_found, scan
 from sansio_cache.operations.set_many import Item
 from sansio_cache.operations.swap import SwapRequest, swap
-from sansio_cache.operations.update import UpdateRequest, refuse_nothing, update
+from sansio_cache.operations.update import Amount, UpdateRequest, refuse_nothing, update
 from sansio_cache.step import Step
 from sansio_cache.tags import VERSION_BYTES, tag_keys
 from sansio_cache_runtime.loaders import is_coroutine_function, refuse_uncallable
@@ -73,6 +74,10 @@ class PrimitiveRequests(RequestBuilder):
         return look(request, skip=self._skip_any((full,)))
 
     def _longer(self, ttl: AnyTtl) -> Longer:
+        if ttl is None:  # elsewhere it is the cache's own, and here it would be a surprise
+            raise InvalidTtlError(
+                "touch needs a time to live: seconds, a timedelta, a Tier or a Policy; got None"
+            )
         policy = self.chosen_policy(ttl, None)
         return Longer(math.ceil(policy.ttl * 1000), policy.max_life_ms, self._nonce())
 
@@ -107,7 +112,7 @@ class PrimitiveRequests(RequestBuilder):
         self._coordinator.begin_write((full,), request.started_s)
         return swap(request, skip=self._skip_any((full,)))
 
-    def update(self, key: str, ttl: AnyTtl | None, type: Any, amount: int | float | None = None) -> Step:
+    def update(self, key: str, ttl: AnyTtl | None, type: Any, amount: Amount | None = None) -> Step:
         """Begin to change a value: by a function, or by an amount."""
         full = self.keys.resolve(key)
         nonce, seed = self.drawn()
@@ -126,16 +131,19 @@ class PrimitiveRequests(RequestBuilder):
         self._coordinator.begin_write((full,), request.started_s)
         return update(request, skip=self._skip_any((full,)))
 
-    def lock(self, name: str, lease_s: float, wait_s: float | None) -> tuple[LockRequest, Step]:
-        """Begin to take a lock."""
+    def lock(self, name: str, lease_s: float, wait_s: float | None) -> LockRequest:
+        """Which lock is to be taken. Its time to wait has begun."""
         _check_seconds("lease_s", lease_s, 0.02, _LONGEST_LEASE_S)
         wait_s = self.policy.wait_s if wait_s is None else wait_s
         _check_seconds("wait_s", wait_s, 0.0, _LONGEST_WAIT_S)
         full = self.keys.lock(name)
         nonce, seed = self.drawn()
         lease_ms = math.ceil(lease_s * 1000)
-        request = LockRequest(full, nonce, seed, lease_ms, wait_s, self.timeouts, self.clock())
-        return request, take(request, skip=self._skip_any((full,)))
+        return LockRequest(full, nonce, seed, lease_ms, wait_s, self.timeouts, self.clock())
+
+    def take(self, request: LockRequest) -> Step:
+        """Begin to take a lock."""
+        return take(request, now_s=self.clock(), skip=self._skip_any((request.key,)))
 
     def scan(self, pattern: str, cursor: int) -> Step:
         """Begin to find a page of entries."""
@@ -178,7 +186,7 @@ def check_amount(amount: Any) -> None:
     Raises:
         ConfigurationError: It is none.
     """
-    if isinstance(amount, bool) or not isinstance(amount, int | float) or not math.isfinite(amount):
+    if isinstance(amount, bool) or not isinstance(amount, int | float | Decimal) or not math.isfinite(amount):
         raise ConfigurationError(f"incr adds a number, as in incr('hits', 1); got {amount!r:.80}")
 
 

@@ -319,7 +319,11 @@ class Recorder:
         match notice:
             case Unstorable(key=key, why=why):
                 self._warn_once(
-                    f"unstorable {why}", "a loaded value is not cached: %s: %s", key, why, about=notice
+                    f"unstorable {entity_of(key)} {why}",
+                    "a loaded value is not cached: %s: %s",
+                    key,
+                    why,
+                    about=notice,
                 )
             case RefreshSkipped(key=key, reason=SkipReason.REBOUND, name=name):
                 self._warn_once(

@@ -78,9 +78,12 @@ class LockRequest(Struct, frozen=True):
         return ended(outcome, *notices, Ended(OperationName.LOCK, now_s - self.started_s))
 
 
-def take(request: LockRequest, *, skip: MissReason | None = None) -> Step:
-    """Begin to take a lock. `skip` is the reason not to ask the store, if there is one."""
-    now_s = request.started_s
+def take(request: LockRequest, *, now_s: float | None = None, skip: MissReason | None = None) -> Step:
+    """Begin to take a lock, at the time of the request if not later.
+
+    `skip` is the reason not to ask the store, if there is one.
+    """
+    now_s = request.started_s if now_s is None else now_s
     if skip is not None:
         return request.end(Refused(skip), now_s)
     return LockTaking(request, 0, now_s, request.timeouts.from_now(now_s)).ask()

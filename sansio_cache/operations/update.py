@@ -13,7 +13,9 @@ key is not invalidated then, as what it counts is nowhere else.
 
 from __future__ import annotations
 
-from typing import Any, assert_never
+from decimal import Decimal
+from operator import add
+from typing import Any, TypeAlias, assert_never
 
 from msgspec import Struct
 
@@ -59,6 +61,9 @@ from sansio_cache.step import (
     unexpected,
 )
 
+Amount: TypeAlias = int | float | Decimal
+"""What can be added to a number, and what such a number is."""
+
 
 class UpdateRequest(Struct, frozen=True):
     """What is to be changed, and how."""
@@ -77,7 +82,7 @@ class UpdateRequest(Struct, frozen=True):
     """How long it is tried."""
     timeouts: StoreTimeouts
     started_s: float
-    amount: int | float | None = None
+    amount: Amount | None = None
     """What is to be added to a number; None where a function of the caller's gives the new value."""
     bypassed: frozenset[str] = frozenset()
     """Keys of tags whose removal the store has not been told of yet."""
@@ -92,15 +97,15 @@ class UpdateRequest(Struct, frozen=True):
         return ended(outcome, *notices, Ended(OperationName.UPDATE, now_s - self.started_s))
 
 
-def refuse_nothing(value: Any) -> None:
-    """Refuse None where a value is to be stored by a condition on values.
+def refuse_nothing(value: Any, who: str = "") -> None:
+    """Refuse None where a value is to be stored by a condition on values. `who` has given it, in words.
 
     Raises:
         SerializationError: It is None.
     """
     if value is None:
         raise SerializationError(
-            "None is nothing, and no value that could be added or take another's place: invalidate(…) "
+            f"{who}None is nothing, and no value that could be added or take another's place: invalidate(…) "
             "removes an entry, and set(key, None) stores that there is nothing"
         )
 
@@ -152,9 +157,15 @@ class UpdateLooking(Struct, frozen=True):
             command = Compute(request.key, None, lookup.value, request.key)
             return Step(computing, command, notices=notices)
         value = lookup.value
-        if isinstance(value, bool) or not isinstance(value, int | float):
+        if isinstance(value, bool) or not isinstance(value, Amount):
             return self._end(NotANumber(type(value).__name__), now_s, *notices)
-        return computing.store(value + request.amount, now_s, *notices)
+        try:
+            total = add(value, request.amount)
+        except (TypeError, ArithmeticError):  # a Decimal and a float; more than a float can be
+            classes = f"{type(request.amount).__name__} to a value of class {type(value).__name__}"
+            error = SerializationError(f"incr cannot add this {classes}: give an amount of that class")
+            return self._end(Raised(error), now_s, *notices)
+        return computing.store(total, now_s, *notices)
 
     def _end(self, outcome: Outcome, now_s: float, *notices: Notice) -> Step:
         return self.request.end(outcome, now_s, *notices)
@@ -193,7 +204,7 @@ class UpdateComputing(Struct, frozen=True):
         """Swap the old value for this one."""
         request = self.request
         try:
-            refuse_nothing(value)
+            refuse_nothing(value, "the function of update has given None, and is to return the new value. ")
             encoded = request.codec.encode(value)
         except SerializationError as error:
             return request.end(Raised(error), now_s, *notices)

@@ -328,7 +328,7 @@ def test_at_an_any_inside_a_type_a_value_comes_back_equal_or_is_refused(value):
 @pytest.mark.parametrize(
     ("value", "place"),
     [
-        ({"a": [1, (2,)]}, "value['a'][1] is a tuple and would come back as a list; type="),
+        ({"a": [1, (2,)]}, "value['a'][1] is a tuple and would come back as a list; give type="),
         ({1: "x"}, "value key 1 is an int and would come back as a str"),
         ({1: "x", "1": "y"}, "value[1] would be dropped"),
         ({Word.A: 1}, "value key <Word.A: 'a'> is a Word"),
@@ -350,7 +350,7 @@ def test_at_an_any_inside_a_type_a_value_comes_back_equal_or_is_refused(value):
 def test_an_untyped_refusal_says_where_what_and_to_pass_a_type(value, place):
     message = refusal(None, value)
     assert place in message
-    assert "pass type=" in message or "; type=" in message or "; codecs={None: PYTHON}" in message
+    assert "pass type=" in message or "; give type=" in message or "; give codecs={None: PYTHON}" in message
 
 
 def test_a_value_that_contains_itself_or_is_nested_without_measure_is_refused():

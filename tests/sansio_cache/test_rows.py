@@ -106,7 +106,7 @@ def test_a_row_is_the_tuple_of_its_values_where_the_type_says_so(rows, type):
 
 @pytest.mark.parametrize("rows", [sqlite_rows, ROWS["SQLAlchemy's"], ROWS["named tuples"]])
 def test_without_a_type_a_row_is_refused_and_one_is_named(rows):
-    with pytest.raises(SerializationError, match=r"; type=list\[dict\[str, int \| str\]\]$") as refused:
+    with pytest.raises(SerializationError, match=r"; give type=list\[dict\[str, int \| str\]\]$") as refused:
         codec_for(None, MAX).encode(rows())
     assert str(refused.value).startswith("value[0] is a")
     declared = dict[str, int | str]

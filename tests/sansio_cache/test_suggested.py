@@ -43,31 +43,31 @@ def remedy(value):
 @pytest.mark.parametrize(
     ("value", "said"),
     [
-        ([("a", 1)], "value[0] is a tuple and would come back as a list; type=list[tuple[str, int]]"),
-        ((1, "a"), "value is a tuple and would come back as a list; type=tuple[int, str]"),
-        (tuple(range(20)), "value is a tuple and would come back as a list; type=tuple[int, ...]"),
-        ({1: "x"}, "value key 1 is an int and would come back as a str; type=dict[int, str]"),
-        ({1, 2}, "value is a set and would come back as a list; type=set[int]"),
-        (frozenset({"a"}), "value is a frozenset and would come back as a list; type=frozenset[str]"),
-        (set(), "value is a set and would come back as a list; type=set[int]"),
-        ([(1, None)], "value[0] is a tuple and would come back as a list; type=list[tuple[int, None]]"),
+        ([("a", 1)], "value[0] is a tuple and would come back as a list; give type=list[tuple[str, int]]"),
+        ((1, "a"), "value is a tuple and would come back as a list; give type=tuple[int, str]"),
+        (tuple(range(20)), "value is a tuple and would come back as a list; give type=tuple[int, ...]"),
+        ({1: "x"}, "value key 1 is an int and would come back as a str; give type=dict[int, str]"),
+        ({1, 2}, "value is a set and would come back as a list; give type=set[int]"),
+        (frozenset({"a"}), "value is a frozenset and would come back as a list; give type=frozenset[str]"),
+        (set(), "value is a set and would come back as a list; give type=set[int]"),
+        ([(1, None)], "value[0] is a tuple and would come back as a list; give type=list[tuple[int, None]]"),
         ([{"at": dt.date(2026, 1, 2)}], "type=list[dict[str, datetime.date]]"),
         (
             dt.datetime(2026, 1, 2, tzinfo=dt.UTC),
-            "value is a datetime and would come back as a str; type=datetime",
+            "value is a datetime and would come back as a str; give type=datetime",
         ),
         (Decimal("1.10"), "type=Decimal"),
         (UUID(int=1), "type=UUID"),
         (b"a", "type=bytes"),
-        (User("a"), "value is a User and would come back as a dict; type=User"),
+        (User("a"), "value is a User and would come back as a dict; give type=User"),
         ([User("a")], f"type=list[{__name__}.User]"),
         (Point(1), "type=Point"),
         (Colour.RED, "type=Colour"),
         # No type keeps these in JSON.
-        ({(1, 2): 3}, "; codecs={None: PYTHON}"),
-        ([{1, "a", dt.date(2026, 1, 2)}], "; codecs={None: PYTHON}"),
-        (1j, "; codecs={None: PYTHON}"),
-        (float("nan"), "; codecs={None: PYTHON}"),
+        ({(1, 2): 3}, "; give codecs={None: PYTHON}"),
+        ([{1, "a", dt.date(2026, 1, 2)}], "; give codecs={None: PYTHON}"),
+        (1j, "; give codecs={None: PYTHON}"),
+        (float("nan"), "; give codecs={None: PYTHON}"),
         # Nor anything else these.
         (object(), "pass type= for anything else"),
         ([object(), (1, 2)], "pass type= for anything else"),
@@ -111,9 +111,9 @@ def test_what_is_suggested_does_store_the_value(value):
         codec_for(None, MAX).encode(value)
     except SerializationError as refused:
         said = str(refused)
-        if "; type=" in said:
+        if "; give type=" in said:
             assert codec_for(type_of(value), MAX).encode(value).value == value
-        elif "; codecs=" in said:
+        elif "; give codecs=" in said:
             assert PYTHON.decode(PYTHON.encode(value), MAX) == value
         else:
             raise AssertionError(said) from refused

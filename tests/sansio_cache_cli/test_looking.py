@@ -32,7 +32,7 @@ def test_a_value_is_decoded_with_its_age_its_tags_and_its_payload(look, cache):
     cache.get_or_load("user:1", lambda: {"name": "Ada"}, ttl=60, tags=["users"])
     found = look("user:1", "--json").json()
     assert (found["state"], found["kind"], found["payload"]) == ("fresh", "JSON", {"name": "Ada"})
-    assert found["tags"] == [{"tag": "t:users", "holds": True}]
+    assert found["tags"] == [{"tag": "t:users", "name": "users", "holds": True}]
     assert 0 <= found["age_s"] < 30 < found["expires_in_s"] <= 72
     text = look("user:1").out
     assert "state     fresh: a value, served to whoever reads it" in text
@@ -45,7 +45,10 @@ def test_a_value_whose_tag_was_invalidated_is_refused(look, cache):
     cache.invalidate(tags=["users"])
     found = look("user:1", "--json").json()
     assert (found["state"], found["reason"]) == ("refused", "tag")
-    assert found["tags"] == [{"tag": "t:users", "holds": False}, {"tag": "t:others", "holds": True}]
+    assert found["tags"] == [
+        {"tag": "t:users", "name": "users", "holds": False},
+        {"tag": "t:others", "name": "others", "holds": True},
+    ]
     assert "tag       users: was invalidated" in look("user:1").out
 
 
@@ -75,7 +78,10 @@ def test_nothing_stale_values_and_variants_are_told(look, cache, redis_client, n
     cache.get_or_load("typed", lambda: "text", type=str)
     [variant] = redis_client.scan_iter(f"{namespace}:%s:*")
     found = look(variant.decode(), "--json").json()
-    assert (found["state"], found["tags"]) == ("fresh", [{"tag": "", "holds": True}])
+    assert (found["state"], found["tags"]) == (
+        "fresh",
+        [{"tag": "", "name": "variant of what another program version stored", "holds": True}],
+    )
     cache.invalidate("typed")
     assert look(variant.decode(), "--json").json()["state"] == "refused"
 
@@ -141,6 +147,24 @@ def test_a_namespace_that_does_not_exist_is_one_line_with_those_that_there_are(r
         assert "there are keys of shop (" in ran.err
     ran = run("keys", "nothing*", "--url", full_server.url, "--namespace", "shop")
     assert (ran.status, "matches 'nothing*'" in ran.err) == (1, True)
+
+
+def test_a_namespace_of_which_only_records_of_the_cache_are_left_has_no_entries(
+    run, cache, redis_url, namespace
+):
+    cache.set("user:1", 1, tags=["users"])
+    cache.invalidate("user:1")
+    for command in (("keys", "*"), ("ttl",)):
+        ran = run(*command, "--url", redis_url, "--namespace", namespace)
+        assert ran.status == 1
+        assert f"no entry of the namespace '{namespace}'" in ran.err
+
+
+def test_a_pattern_that_is_given_with_its_namespace_is_refused_with_what_to_write(run, redis_url):
+    for command in ("keys", "ttl", "monitor"):
+        ran = run(command, "shop:user:*", "--url", redis_url, "--namespace", "shop")
+        assert ran.status == 2
+        assert "write 'user:*' in place of 'shop:user:*'" in ran.err
 
 
 def test_ttl_shows_the_jitter_of_50_000_keys_and_no_time_to_live_at_all(run, full_server):

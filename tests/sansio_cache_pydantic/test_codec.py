@@ -391,7 +391,7 @@ def test_a_class_with_a_model_among_its_fields_is_pydantics(type_, value):
 
 
 def test_without_a_type_the_refusal_names_the_model():
-    with pytest.raises(SerializationError, match=r"a User has no JSON form; type=list\[.*User\]$"):
+    with pytest.raises(SerializationError, match=r"a User has no JSON form; give type=list\[.*User\]$"):
         codec_for(None, MAX_BYTES).encode([User(id=1, name="a")])
 
 

@@ -458,7 +458,7 @@ async def test_a_hook_that_cannot_read_the_older_version_is_a_miss_and_the_loade
 async def test_what_cannot_be_stored_is_logged_with_its_key_its_place_and_what_would_be(world):
     assert await world.cache.get_or_load("top", loading([("a", 1)])) == [("a", 1)]
     [warning] = world.take_log()
-    why = "value[0] is a tuple and would come back as a list; type=list[tuple[str, int]]"
+    why = "value[0] is a tuple and would come back as a list; give type=list[tuple[str, int]]"
     assert warning.endswith(f"{world.namespace}:top: {why}")
     with pytest.raises(SerializationError, match=f"^{world.namespace}:top: value.0. is a tuple"):
         await world.cache.set("top", [("a", 1)])

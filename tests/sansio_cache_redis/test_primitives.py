@@ -5,6 +5,7 @@ How the machines meet losses and duplicates is explored in `tests/test_explorati
 
 import pickle
 from contextlib import suppress
+from decimal import Decimal
 from functools import partial
 
 import anyio
@@ -633,6 +634,7 @@ async def test_a_crowd_that_locks_has_it_one_after_the_other(world):
     await in_parallel(crowd, work)
     assert len(tokens) == crowd
     assert tokens == sorted(set(tokens))
+    assert world.trace.count("TakeLock") <= 1.1 * crowd, "who is given it back asks the store, and no other"
 
 
 @runs_in(ON_SERVER, compare=None)
@@ -656,6 +658,29 @@ async def test_a_swap_with_nothing_left_to_live_removes_the_very_value_that_was_
     assert await cache.swap("k", 3, version=later, ttl=0) is not None
     assert world.raw.cell("k") is None
     assert await cache.swap("k", 3, version=later, ttl=0) is None
+
+
+@runs()
+async def test_who_lets_an_entry_live_longer_says_for_how_long(world):
+    await world.cache.set("k", 1)
+    with pytest.raises(InvalidTtlError, match="touch needs a time to live"):
+        await world.cache.touch("k", None)
+
+
+@runs()
+async def test_what_cannot_be_added_changes_nothing_and_says_so(world):
+    cache = world.cache
+    await cache.set("k", Decimal("1.5"), type=Decimal)
+    with pytest.raises(SerializationError, match="float to a value of class Decimal"):
+        await cache.incr("k", 0.5, type=Decimal)
+    assert await cache.incr("k", Decimal("0.5"), type=Decimal) == 2
+    await cache.set("k", 10**400)
+    with pytest.raises(SerializationError, match="float to a value of class int"):
+        await cache.incr("k", 0.5)
+    await cache.set("k", [1])
+    with pytest.raises(SerializationError, match="the function of update has given None"):
+        await cache.update("k", lambda value: value.append(2))
+    assert await cache.get("k") == [1]
 
 
 @runs()
@@ -950,7 +975,7 @@ async def test_nobody_is_given_a_lock_where_the_store_fails(world):
     with pytest.raises(ConfigurationError, match="no lock"):
         async with world.cache.lock("l"):
             raise AssertionError
-    for options in ({"lease_s": 0}, {"wait_s": -1}, {"on_lost": 1}):
+    for options in ({"lease_s": 0}, {"wait_s": -1}, {"on_lost": 1}, {"on_lost": abs}):
         with pytest.raises(ConfigurationError):
             async with world.cache.lock("l", **options):
                 raise AssertionError

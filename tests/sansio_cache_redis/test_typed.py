@@ -3,6 +3,7 @@
 import copy
 import pickle
 from dataclasses import dataclass
+from decimal import Decimal
 
 import pytest
 
@@ -56,6 +57,25 @@ async def test_what_a_view_stores_is_read_by_it(world):
     assert loaded == {"user:2": User("Grace"), "user:3": User("user:3 of here")}
     with pytest.raises(SerializationError, match=r"User"):
         await users.set("user:1", Order(1))
+
+
+@runs()
+async def test_what_a_view_changes_is_of_its_type(world):
+    users, counts = world.cache.typed(User), world.cache.typed(Decimal)
+
+    assert await users.add("user:1", User("Ada"), ttl=60)
+    assert not await users.add("user:1", User("Grace"))
+    found = await users.lookup("user:1")
+    assert (found.value, found.is_fresh) == (User("Ada"), True)
+    later = await users.swap("user:1", User("Grace"), version=found.version)
+    assert await users.swap("user:1", User("nobody"), version=found.version) is None
+    assert (await users.lookup("user:1")).version == later
+    assert await users.update("user:1", lambda user: User(user.name.upper())) == User("GRACE")
+    with pytest.raises(SerializationError, match=r"User"):
+        await users.update("user:1", lambda _: Order(1))
+    await counts.set("paid", Decimal("1.10"))
+    assert await counts.incr("paid", Decimal("0.20")) == Decimal("1.30")
+    assert await counts.incr("paid") == Decimal("2.30")
 
 
 @runs()

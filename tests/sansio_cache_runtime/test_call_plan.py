@@ -104,6 +104,10 @@ class Colour(enum.Enum):
     RED = 1
 
 
+class Shade(enum.StrEnum):
+    DARK = "dark"
+
+
 @pytest.mark.parametrize("value", [1.5, None, b"a", (1,), User(1), Colour.RED])
 def test_an_argument_without_a_stable_text_is_refused_by_the_call(value):
     for template in ("user:{id}", "user:u{id}"):
@@ -320,6 +324,9 @@ def test_the_type_is_read_when_it_is_first_wanted_and_missing_names_are_told():
         ("Later", None),
         ("int | None", None),
         (Literal["a", "b"], None),
+        (Any, None),
+        (object, None),
+        (Shade, "Shade"),
     ],
 )
 def test_a_parameter_declared_as_what_has_no_stable_text_is_refused_where_that_is_known(declared, said):
@@ -334,3 +341,44 @@ def test_a_parameter_declared_as_what_has_no_stable_text_is_refused_where_that_i
             ConfigurationError, match=rf"parameter 'id' of .*user is a {said}, which has no text"
         ):
             key(user, "user:{id}", 7)
+
+
+def test_a_parameter_of_which_nothing_is_declared_is_looked_at_by_the_call():
+    def user(id):
+        return id
+
+    assert key(user, "user:{id}", 7) == "shop:user:7"
+    with pytest.raises(InvalidKeyError, match=r"'id' in the template of .*user: it is to be a str, int"):
+        key(user, "user:{id}", 1.5)
+
+
+@pytest.mark.parametrize("default", [None, ""])
+def test_a_default_that_has_no_place_in_a_key_is_refused_when_the_function_is_decorated(default):
+    def search(query: str | None = default) -> list[str]:
+        return [query or ""]
+
+    with pytest.raises(
+        ConfigurationError, match=r"is (None|'') where it is not given, .* leave the template out"
+    ):
+        plan(search, "search:{query}")
+    assert key(search, "search") == key(search, "search", default) != key(search, "search", "a")
+
+
+def test_what_is_wrong_with_an_argument_is_said_by_the_name_of_its_parameter():
+    def search(owner: User, query: str | None) -> str:
+        return f"{query}"
+
+    template = "of:{owner.id}:{query}"
+    for query, why in (
+        (None, "it is to be a str"),
+        ("", "it is empty"),
+        ("a" * 2_000, "a key or pattern of"),
+    ):
+        with pytest.raises(InvalidKeyError, match=rf"'query' in the template of .*search: {why}"):
+            key(search, template, User(7), query)
+    with pytest.raises(InvalidKeyError, match=r"'owner\.id' in the template"):
+        key(search, template, User(""), "a")
+    with pytest.raises(InvalidKeyError, match=r"a key or pattern of 1\d\d\d bytes"):  # not of one alone
+        key(search, template, User("a" * 600), "a" * 600)
+    with pytest.raises(InvalidKeyError, match=r"query\[0\] is a Shade, which has no text .* id or value"):
+        key(search, "search", 7, [Shade.DARK])

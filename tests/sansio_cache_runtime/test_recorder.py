@@ -429,11 +429,11 @@ def test_a_handler_of_the_log_may_call_the_cache(handled, namespace):
 
             def emit(message):
                 cache.health()
-                heard.append((message, cache.stats().errors, cache.get("k")))
-                assert cache.get_or_load("other", lambda: {1, 2}) == {1, 2}
+                heard.append((message, cache.stats().errors, cache.get("k:one")))
+                assert cache.get_or_load("k:other", lambda: {1, 2}) == {1, 2}
 
             handled(emit)
-            results.append(cache.get_or_load("k", lambda: {1}))
+            results.append(cache.get_or_load("k:one", lambda: {1}))
 
     thread = threading.Thread(target=call, daemon=True)
     thread.start()

@@ -9,10 +9,11 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import Any, TypeVar, overload
 
 from sansio_cache.lookup import EntryState, Lookup
+from sansio_cache.operations.update import Amount
 from sansio_cache.step import Outcome, Step
 from sansio_cache_runtime.blocks import block
 from sansio_cache_runtime.cache_base import CacheBase
-from sansio_cache_runtime.crowd import PATIENCE_S, Crowds
+from sansio_cache_runtime.crowd import PATIENCE_S, Crowds, Turn
 from sansio_cache_runtime.held_lock import HeldLock, check_on_lost, held_lock
 from sansio_cache_runtime.loaders import is_inside_callback, refuse_coroutine_function
 from sansio_cache_runtime.primitive_requests import applying, check_amount
@@ -223,7 +224,7 @@ class Primitives(CacheBase):
         change = applying(function)
         return updated(self._in_turn(key, lambda: self._requests.update(key, ttl, type), change), key)
 
-    def incr(self, key: str, amount: float = 1, *, type: Any = None, ttl: AnyTtl | None = None) -> Any:
+    def incr(self, key: str, amount: Amount = 1, *, type: Any = None, ttl: AnyTtl | None = None) -> Any:
         """Add to a number; the new one. As `update`, and as exact.
 
             cache.add("hits", 0)
@@ -231,7 +232,7 @@ class Primitives(CacheBase):
 
         Args:
             key: A str inside the namespace, or a built `Key`.
-            amount: What to add; it may be negative.
+            amount: What to add: an int, a float, or to a Decimal a Decimal. It may be negative.
             type: What the number is stored as.
             ttl: How long it stays fresh: seconds, a timedelta, a tier or a policy; what it had left where not
                 given.
@@ -280,17 +281,23 @@ class Primitives(CacheBase):
             LockLostError: At the end: it was lost, and the block has not raised.
         """
         check_on_lost(on_lost)
-        request, step = self._requests.lock(name, lease_s, wait_s)
-        taken = locked(self._run(step), name)
-        held = held_lock(name, request, taken, self._requests.clock, on_lost)
-        has_ended = False
+        request = self._requests.lock(name, lease_s, wait_s)
+        turn = self._crowds().join(request.key)
         try:
-            with keeping(held, self._in_background(), self._run):
-                yield held
-            has_ended = True
+            if not is_inside_callback():
+                self._await(turn, request.started_s + request.wait_s)
+            taken = locked(self._run(self._requests.take(request)), name)
+            held = held_lock(name, request, taken, self._requests.clock, on_lost)
+            has_ended = False
+            try:
+                with keeping(held, self._in_background(), self._run):
+                    yield held
+                has_ended = True
+            finally:
+                was_lost = held.is_lost
+                self._run(held.free())
         finally:
-            was_lost = held.is_lost
-            self._run(held.free())
+            turn.leave()
         if has_ended and was_lost:
             held.check()
 
@@ -303,17 +310,23 @@ class Primitives(CacheBase):
 
         Not from inside of a function that does: that has its turn.
         """
-        full, clock = self._requests.keys.resolve(key), self._requests.clock
+        full = self._requests.keys.resolve(key)
         if is_inside_callback():
             return self._run(begin(), loader)
-        until_s = clock() + self._requests.policy.wait_s
+        until_s = self._requests.clock() + self._requests.policy.wait_s
         turn = self._crowds().join(full)
         try:
-            while not turn.event.wait(PATIENCE_S) and turn.must_wait() and clock() < until_s:
-                pass
+            self._await(turn, until_s)
             return self._run(begin(), loader)
         finally:
             turn.leave()
+
+    def _await(self, turn: Turn[ThreadEvent], until_s: float) -> None:
+        """Wait for one's turn. Not for ever: until then, and not for one who does not leave."""
+        clock = self._requests.clock
+        while (left_s := until_s - clock()) > 0:
+            if turn.event.wait(min(left_s, PATIENCE_S)) or not turn.must_wait():
+                return
 
     def _run(self, step: Step, loader: Callable[..., Any] | None = None) -> Outcome:
         raise NotImplementedError

@@ -14,6 +14,8 @@ from contextlib import AbstractContextManager
 from typing import Any, Generic, TypeAlias, TypeVar, TypeVarTuple, overload
 
 from sansio_cache.loader import Absent, Fresh, LoadContext
+from sansio_cache.lookup import Lookup
+from sansio_cache.operations.update import Amount
 from sansio_cache.policy import Policy
 from sansio_cache_runtime.request_builder import AnyTtl
 from sansio_cache_runtime.results import InvalidateResult
@@ -29,6 +31,8 @@ GivenOrNothing: TypeAlias = T | Fresh[T] | Absent | None
 """The same of one that may give nothing."""
 GivenMany: TypeAlias = Mapping[str, T | Fresh[T] | Absent | None]
 """What a loader of many keys gives."""
+Changing: TypeAlias = Callable[[T], T]
+"""What changes a value."""
 
 
 class Typed(TypedView, Generic[T]):
@@ -128,6 +132,31 @@ class Typed(TypedView, Generic[T]):
         """Store values; says of each key whether it was stored: see `Cache.set_many`."""
         are_stored: dict[str, bool] = self._cache.set_many(values, ttl=ttl, tags=tags, type=self._type)
         return are_stored
+
+    def lookup(self, key: str) -> Lookup[T]:
+        """What an entry is like: see `Cache.lookup`."""
+        found: Lookup[T] = self._cache.lookup(key, type=self._type)
+        return found
+
+    def add(self, key: str, value: T, *, ttl: AnyTtl | None = None, tags: Iterable[str] = ()) -> bool:
+        """Store a value where there is none. True if this call has stored it: see `Cache.add`."""
+        is_ours: bool = self._cache.add(key, value, ttl=ttl, tags=tags, type=self._type)
+        return is_ours
+
+    def swap(self, key: str, value: T, *, version: bytes, ttl: AnyTtl | None = None) -> bytes | None:
+        """Replace a value, if it is still the one of this version: see `Cache.swap`."""
+        later: bytes | None = self._cache.swap(key, value, version=version, ttl=ttl, type=self._type)
+        return later
+
+    def update(self, key: str, function: Changing[T], *, ttl: AnyTtl | None = None) -> T:
+        """Change a value by a function of it; the new value: see `Cache.update`."""
+        value: T = self._cache.update(key, function, type=self._type, ttl=ttl)
+        return value
+
+    def incr(self, key: str, amount: Amount = 1, *, ttl: AnyTtl | None = None) -> T:
+        """Add to a number; the new one: see `Cache.incr`."""
+        value: T = self._cache.incr(key, amount, type=self._type, ttl=ttl)
+        return value
 
     def invalidate(self, *keys: str, tags: Iterable[str] = ()) -> InvalidateResult:
         """Remove keys, and everything that has one of the tags: see `Cache.invalidate`."""
