@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
-from functools import partial
+from inspect import isawaitable
 from typing import Any
 
 import anyio
@@ -11,9 +11,20 @@ import anyio
 from sansio_cache.exploring.schedules import Chooser, Schedule
 from sansio_cache_testing.async_caches import AsyncWorldBackend, AsyncWorldCache
 from sansio_cache_testing.faults import StoreFault
-from sansio_cache_testing.judging import Finding, Reader, Result, Writer, stale_read, wrong_in_the_end
+from sansio_cache_testing.judging import (
+    Finding,
+    Ideals,
+    Reader,
+    Result,
+    Writer,
+    broken_in_the_end,
+    stale_read,
+    wrong_in_the_end,
+)
 from sansio_cache_testing.loops import LoopScheduler
 from sansio_cache_testing.rows import AsyncRows
+from sansio_cache_testing.scheduling import WorldError
+from sansio_cache_testing.steps import Step
 from sansio_cache_testing.world import NAMESPACE, WorldBase, check_duration
 
 
@@ -25,6 +36,8 @@ class AsyncWorld(WorldBase[LoopScheduler, AsyncWorldCache]):
         seed: Where the nonces and the jitter of the caches come from.
         faults: What may go wrong between caches and their store. Whether it does is the schedule's.
     """
+
+    _is_async = True
 
     def __init__(
         self, schedule: Chooser | None = None, *, seed: int = 0, faults: Iterable[StoreFault] = ()
@@ -84,21 +97,42 @@ class AsyncWorld(WorldBase[LoopScheduler, AsyncWorldCache]):
             name: What it is called in diagrams; the function's name where not given.
             may_be_stale: Whether a value that was true at any time will do, as with `stale_for_s`.
         """
-        self._declare_reader(partial(call, *args), self._name(call, name), may_be_stale=may_be_stale)
+        self._declare_reader(
+            self._bound(call, args), self._name(call, name, "reader"), may_be_stale=may_be_stale
+        )
 
-    def writer(self, call: Callable[..., Awaitable[Any]], *args: Any, name: str | None = None) -> None:
+    def writer(
+        self,
+        call: Callable[..., Awaitable[Any]],
+        *args: Any,
+        name: str | None = None,
+        may_raise: type[Exception] | tuple[type[Exception], ...] = (),
+    ) -> None:
         """Declare a function that writes, to run at the same time as the others.
 
         Args:
             call: The function. When it has returned, no reader may see what was before.
             args: Its arguments.
             name: What it is called in diagrams; the function's name where not given.
+            may_raise: Exceptions that it may end with, as where something is sold out.
         """
-        self._declare_writer(partial(call, *args), self._name(call, name))
+        allowed = may_raise if isinstance(may_raise, tuple) else (may_raise,)
+        self._declare_writer(self._bound(call, args), self._name(call, name, "writer"), allowed)
+
+    def in_the_end(self, call: Callable[..., Awaitable[Any]], *args: Any, name: str | None = None) -> None:
+        """Declare what must hold when all is done: a function that is called then, and asserts it.
+
+        Args:
+            call: The function. What it raises is told as what is wrong with the order that was run.
+            args: Its arguments.
+            name: What it is called; the function's name where not given.
+        """
+        self._checks.append((self._name(call, name, "the check"), self._bound(call, args)))
 
     def start(self, call: Callable[..., Awaitable[Any]], *args: Any, name: str | None = None) -> None:
         """Run a function at the same time as the others; what it gives is not judged."""
-        self._recording.start(self._name(call, name), partial(call, *args))
+        self._has_started = True
+        self._recording.start(self._name(call, name, "function"), self._bound(call, args))
 
     async def run(self) -> list[Finding]:
         """Run what was declared, and judge it: what was wrong, nothing where all is well.
@@ -136,7 +170,10 @@ class AsyncWorld(WorldBase[LoopScheduler, AsyncWorldCache]):
 
     async def _write(self, writer: Writer) -> None:
         await self._recording.point("has not begun")
-        await writer.call()
+        try:
+            await writer.call()
+        except writer.may_raise as error:
+            self._recording.add(Step(writer.name, f"raises {error!r}"))
         self._returns(writer)
 
     async def _stale_reads(self) -> AsyncIterator[Finding]:
@@ -144,13 +181,22 @@ class AsyncWorld(WorldBase[LoopScheduler, AsyncWorldCache]):
             ideals = await self._ideals(reader, range(reader.first, reader.last + 1))
             finding = stale_read(reader, ideals, self._database, self._recording.steps)
             if finding is not None:
+                reader.is_wrong = True
                 yield finding
 
     async def _wrong_in_the_end(self) -> AsyncIterator[Finding]:
         if not all(writer.is_complete for writer in self._writers):
             return
-        for reader in self._readers:
-            steps = list(self._recording.steps)
+        steps = list(self._recording.steps)
+        for name, look in self._checks:
+            try:
+                with self._unrecorded():
+                    await look()
+            except WorldError:
+                raise
+            except Exception as error:  # noqa: BLE001 - it is what was asked for
+                yield broken_in_the_end(name, error, steps)
+        for reader in [each for each in self._readers if not each.is_wrong]:
             with self._unrecorded():
                 seen = await _result(reader.call)
             ideals = await self._ideals(reader, self._allowed_in_the_end(reader))
@@ -158,16 +204,24 @@ class AsyncWorld(WorldBase[LoopScheduler, AsyncWorldCache]):
             if finding is not None:
                 yield finding
 
-    async def _ideals(self, reader: Reader, states: range) -> list[Result]:
-        ideals = []
+    async def _ideals(self, reader: Reader, states: range) -> Ideals:
+        results, before = [], self._database.reads
         for state in states:
             with self._without_cache(state):
-                ideals.append(await _result(reader.call))
-        return ideals
+                results.append(await _result(reader.call))
+        return Ideals(tuple(results), self._database.reads > before)
 
 
 async def _result(call: Callable[[], Awaitable[Any]]) -> Result:
+    given = call()
+    if not isawaitable(given):
+        raise WorldError(
+            f"{getattr(call, 'func', call)!r:.80} gives nothing to be awaited: in a scenario for event loops "
+            "readers are coroutine functions (async def)"
+        )
     try:
-        return Result(await call())
+        return Result(await given)
+    except WorldError:
+        raise
     except Exception as error:  # noqa: BLE001 - what it raises is judged
         return Result(error=error)

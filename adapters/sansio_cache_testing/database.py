@@ -7,6 +7,7 @@ newest, a transaction the one that it began with and what it has written itself,
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping
+from copy import deepcopy
 from typing import Any, Final, Generic, TypeVar
 
 import attrs
@@ -19,6 +20,8 @@ V = TypeVar("V")
 
 _MOST_BEHIND: Final = 3
 """How many states a replica may be behind."""
+
+_UNCHANGING: Final = (int, float, bool, str, bytes, type(None))
 
 State = Mapping[tuple[int, Hashable], Any]
 
@@ -34,6 +37,8 @@ class Database:
         self.commits: list[int] = []
         """For each state but the first, the step that made it."""
         self.tables = 0
+        self.reads = 0
+        """How often a row was read."""
 
     @property
     def newest(self) -> int:
@@ -54,7 +59,18 @@ class Database:
 
     def plant(self, table: int, rows: Mapping[Any, Any]) -> None:
         """Put rows in place before anything happens."""
-        self.states[-1] = {**self.states[-1], **{(table, key): value for key, value in rows.items()}}
+        planted = {(table, key): copied(value) for key, value in rows.items()}
+        self.states[-1] = {**self.states[-1], **planted}
+
+
+def copied(value: Any) -> Any:
+    """A value of its own, as a database gives and takes: who changes what he was given changes no row."""
+    if type(value) in _UNCHANGING:
+        return value
+    try:
+        return deepcopy(value)
+    except Exception:  # noqa: BLE001 - a class may refuse, and is shared then
+        return value
 
 
 @attrs.define(eq=False)
@@ -69,7 +85,8 @@ class Table(Generic[K, V]):
 
     def look(self, key: K) -> V | None:
         """A row as it is now."""
-        value: V | None = self.database.state.get((self.number, key))
+        value: V | None = copied(self.database.state.get((self.number, key)))
+        self.database.reads += 1
         self.database.recording.note(f"reads {self.name} {key!r}: {shorten(value)}", DATABASE)
         return value
 
@@ -80,9 +97,10 @@ class Table(Generic[K, V]):
             return self.look(key)
         first = max(self._behind, database.newest - _MOST_BEHIND)
         self._behind = database.newest - database.recording.pick(database.newest - first + 1)
-        value: V | None = database.states[self._behind].get((self.number, key))
+        value: V | None = copied(database.states[self._behind].get((self.number, key)))
+        database.reads += 1
         behind = database.newest - self._behind
-        late = f", {behind} commits behind" if behind else ""
+        late = f", {behind} {'commit' if behind == 1 else 'commits'} behind" if behind else ""
         database.recording.note(f"reads {self.name} {key!r} on the replica: {shorten(value)}{late}", DATABASE)
         return value
 
@@ -92,22 +110,25 @@ class Table(Generic[K, V]):
             f"no {self.name} {key!r}" if value is None else f"{self.name} {key!r} = {shorten(value)}"
             for key, value in changes.items()
         )
-        self.database.commit({(self.number, key): value for key, value in changes.items()}, f"commits {what}")
+        new: dict[tuple[int, Hashable], Any] = {
+            (self.number, key): copied(value) for key, value in changes.items()
+        }
+        self.database.commit(new, f"commits {what}")
 
     def find(self, keeps: Callable[[K, V], bool] | None) -> dict[K, V]:
         """Rows as they are now."""
-        found: dict[Any, Any] = {
-            key: value
-            for (table, key), value in self.database.state.items()
-            if table == self.number and (keeps is None or keeps(key, value))  # type: ignore[arg-type]
-        }
-        self.database.recording.note(
-            f"reads every {self.name}: {shorten(found)}"
-            if keeps is None
-            else f"looks for a {self.name}: {shorten(found)}",
-            DATABASE,
-        )
+        self.database.reads += 1
+        found = self.found(self.database.state, keeps)
+        what = "reads every" if keeps is None else "looks through every"
+        self.database.recording.note(f"{what} {self.name}: {shorten(found)}", DATABASE)
         return found
+
+    def found(self, state: State, keeps: Callable[[K, V], bool] | None) -> dict[K, V]:
+        """Rows of a state."""
+        rows: dict[Any, Any] = {
+            key: copied(row) for (table, key), row in state.items() if table == self.number
+        }
+        return {key: row for key, row in rows.items() if keeps is None or keeps(key, row)}
 
 
 @attrs.define(eq=False)
@@ -123,12 +144,53 @@ class Transaction(Generic[K, V]):
 
     def read(self, key: K) -> V | None:
         """A row as the transaction has it: as it began, or as it was written in it."""
-        value: V | None = self.changes.get(key, self._state.get((self.table.number, key)))
+        value: V | None = copied(self.changes.get(key, self._state.get((self.table.number, key))))
         database = self.table.database
+        database.reads += 1
         what = f"reads {self.table.name} {key!r} in its transaction: {shorten(value)}"
         database.recording.note(what, DATABASE)
         return value
 
     def write(self, key: K, value: V | None) -> None:
         """Write a row, to be seen by others when the transaction is committed. None removes it."""
-        self.changes[key] = value
+        self.changes[key] = copied(value)
+
+    def delete(self, key: K) -> None:
+        """Remove a row, for others when the transaction is committed."""
+        self.changes[key] = None
+
+    def find(self, keeps: Callable[[K, V], bool] | None = None) -> dict[K, V]:
+        """All rows as the transaction has them, or those that a function of key and value says yes to."""
+        table = self.table
+        rows = {**table.found(self._state, None), **{key: copied(row) for key, row in self.changes.items()}}
+        found: dict[K, V] = {
+            key: row for key, row in rows.items() if row is not None and (keeps is None or keeps(key, row))
+        }
+        table.database.reads += 1
+        table.database.recording.note(
+            f"reads every {table.name} in its transaction: {shorten(found)}", DATABASE
+        )
+        return found
+
+
+@attrs.define(eq=False)
+class AsyncTransaction(Generic[K, V]):
+    """The same, for event loops: its methods are awaited, as those of rows are."""
+
+    _inner: Transaction[K, V]
+
+    async def read(self, key: K) -> V | None:
+        """A row as the transaction has it: as it began, or as it was written in it."""
+        return self._inner.read(key)
+
+    async def write(self, key: K, value: V | None) -> None:
+        """Write a row, to be seen by others when the transaction is committed. None removes it."""
+        self._inner.write(key, value)
+
+    async def delete(self, key: K) -> None:
+        """Remove a row, for others when the transaction is committed."""
+        self._inner.delete(key)
+
+    async def find(self, keeps: Callable[[K, V], bool] | None = None) -> dict[K, V]:
+        """All rows as the transaction has them, or those that a function of key and value says yes to."""
+        return self._inner.find(keeps)

@@ -21,8 +21,10 @@ that it uses must be the same each time.
 
 from __future__ import annotations
 
+import asyncio
+import sys
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from inspect import iscoroutinefunction
 from typing import Any, Final, Literal
@@ -40,8 +42,9 @@ from sansio_cache.exploring.schedules import (
 from sansio_cache_testing.async_world import AsyncWorld
 from sansio_cache_testing.diagram import mermaid_diagram, text_diagram
 from sansio_cache_testing.faults import StoreFault
-from sansio_cache_testing.judging import Finding
+from sansio_cache_testing.judging import Finding, Result
 from sansio_cache_testing.loops import RUNNERS
+from sansio_cache_testing.outside import outside_refused
 from sansio_cache_testing.scheduling import WorldError
 from sansio_cache_testing.steps import Step
 from sansio_cache_testing.world import World
@@ -52,6 +55,8 @@ Scenario = Callable[[Any], object]
 Runtime = Literal["threads", "asyncio", "trio"]
 
 MOST_RUNS: Final = 20_000
+_MOST_TOLD: Final = 60
+"""So many steps, the last, are shown of a run that has ended with an exception of the program's."""
 
 
 class InterleavingError(AssertionError):
@@ -63,14 +68,15 @@ class InterleavingError(AssertionError):
         schedule: What `replay` takes.
     """
 
-    def __init__(self, findings: tuple[Finding, ...], steps: tuple[Step, ...], schedule: str) -> None:
+    def __init__(
+        self, findings: tuple[Finding, ...], steps: tuple[Step, ...], schedule: str, settings: str = ""
+    ) -> None:
         self.findings = findings
         self.steps = steps
         self.schedule = schedule
         found = "\n".join(map(str, findings))
-        super().__init__(
-            f"{found}\n\n{text_diagram(steps)}\n\nto see it again: replay(scenario, {schedule!r})"
-        )
+        again = f"to see it again: replay(scenario, {schedule!r}{settings})"
+        super().__init__(f"{found}\n\n{text_diagram(steps)}\n\n{again}")
 
     @property
     def mermaid(self) -> str:
@@ -121,27 +127,81 @@ def check(
         InterleavingError: A read was given what was too old, or the cache is wrong when all is done.
         WorldError: The program did what a world cannot own, or does not end.
     """
+    __tracebackhide__ = True
+    settings = _settings(runtime, seed, allowed := _allowed(faults))
     runtime = _runtime_for(scenario, runtime)
-    world: World | AsyncWorld
+    make = World if runtime == "threads" else AsyncWorld
+    world: World | AsyncWorld = make(schedule, seed=seed, faults=allowed)
     try:
-        if runtime == "threads":
-            world = World(schedule, seed=seed, faults=faults)
-            findings = _run(scenario, world)
-        else:
-            world = AsyncWorld(schedule, seed=seed, faults=faults)
-            findings = RUNNERS[runtime](world.scheduler, partial(_run_async, scenario, world))
+        findings = _judged(scenario, world, runtime)
         if isinstance(schedule, Schedule):
             schedule.check_followed()
     except NotReplayedError as error:
         raise ScenarioError(str(error)) from None
-    except Exception as error:
-        if isinstance(schedule, Schedule):
-            error.add_note(f"in the order of replay(scenario, {schedule.written!r})")
+    except BaseException as error:
+        if world.scheduler.stopped_by is not None:  # and what it has led to is of no interest
+            raise world.scheduler.stopped_by from None
+        if isinstance(schedule, Schedule) and isinstance(error, Exception):
+            what = "" if isinstance(error, WorldError) else f"\n\n{text_diagram(world.steps[-_MOST_TOLD:])}"
+            error.add_note(f"in the order of replay(scenario, {schedule.written!r}{settings}){what}")
         raise
     if findings:
         written = schedule.written if isinstance(schedule, Schedule) else ""
-        raise InterleavingError(tuple(findings), world.steps, written)
+        raise InterleavingError(tuple(findings), world.steps, written, settings)
     return world
+
+
+def _allowed(faults: Iterable[StoreFault]) -> tuple[StoreFault, ...]:
+    if isinstance(faults, StoreFault):
+        raise ScenarioError(f"faults is a list of them: faults=[{faults}]")
+    allowed = tuple(faults)
+    unknown = [each for each in allowed if not isinstance(each, StoreFault)]
+    if unknown:
+        raise ScenarioError(
+            f"faults are of StoreFault, as in faults=[StoreFault.LATE]; got {unknown[0]!r:.80}"
+        )
+    return allowed
+
+
+def _settings(runtime: Runtime | None, seed: int, faults: tuple[StoreFault, ...]) -> str:
+    """What `replay` is to be given besides the schedule, as it is written in a call."""
+    given = [f"runtime={runtime!r}"] if runtime is not None else []
+    given += [f"seed={seed!r}"] if seed else []
+    every = len(faults) > 1 and faults == tuple(StoreFault)
+    if faults:
+        given.append("faults=list(StoreFault)" if every else f"faults=[{', '.join(map(str, faults))}]")
+    return "".join(f", {each}" for each in given)
+
+
+def _judged(scenario: Scenario, world: World | AsyncWorld, runtime: Runtime) -> list[Finding]:
+    if isinstance(world, World):
+        return _run(scenario, world)
+    if _has_running_loop():
+        raise ScenarioError(
+            "an event loop runs already: a scenario for event loops has one of its own, so call this from a "
+            "plain test function"
+        )
+    # Around the loop, and not within: a loop in which nobody can go on leaves its tasks as they are.
+    with outside_refused(lambda: world.scheduler.is_participant):
+        findings: list[Finding] = RUNNERS[runtime](world.scheduler, partial(_run_async, scenario, world))
+    return findings
+
+
+def _has_running_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        trio = sys.modules.get("trio")
+        return trio is not None and bool(trio.lowlevel.in_trio_run())
+    return True
+
+
+def _check_declared(world: World | AsyncWorld) -> None:
+    if not world.is_judged:
+        raise ScenarioError(
+            "the scenario declares nothing that could be found wrong: declare a world.reader(function, …), "
+            "or what must hold with world.in_the_end(function, …)"
+        )
 
 
 def _runtime_for(scenario: Scenario, runtime: Runtime | None) -> Runtime:
@@ -159,6 +219,7 @@ def _runtime_for(scenario: Scenario, runtime: Runtime | None) -> Runtime:
 def _run(scenario: Scenario, world: World) -> list[Finding]:
     try:
         scenario(world)
+        _check_declared(world)
         return world.run()
     finally:
         world.end()
@@ -167,6 +228,7 @@ def _run(scenario: Scenario, world: World) -> list[Finding]:
 async def _run_async(scenario: Any, world: AsyncWorld) -> list[Finding]:
     try:
         await scenario(world)
+        _check_declared(world)
         return await world.run()
     finally:
         with anyio.CancelScope(shield=True):
@@ -199,8 +261,10 @@ def check_interleavings(
         InterleavingError: A read was given what was too old, or the cache is wrong when all is done.
         WorldError: The program did what a world cannot own, or does not end.
     """
-    allowed = tuple(faults)
+    __tracebackhide__ = True
+    allowed = _allowed(faults)
     fired = dict.fromkeys(allowed, 0)
+    told: dict[str, Result | None] = {}
     runs = 0
     for switches in range(most_switches + 1):
         for schedule in Enumeration(switches):
@@ -214,9 +278,23 @@ def check_interleavings(
                 return Explored(runs, is_complete=False, fired=fired)
             runs += 1
             world = check(scenario, schedule, runtime=runtime, seed=seed, faults=allowed)
+            for reader in world.readers:
+                if told.setdefault(reader.name, reader.seen) is not None and not reader.is_empty:
+                    told[reader.name] = None  # it does tell something
             for fault, count in world.fired.items():
                 fired[fault] += count
+    _check_told(told)
     return Explored(runs, is_complete=True, fired=fired)
+
+
+def _check_told(told: Mapping[str, Result | None]) -> None:
+    """Refuse readers that have raised, or given None, in every run: nothing was compared."""
+    for name, result in told.items():
+        if result is not None:
+            raise ScenarioError(
+                f"{name} {result.told} in every order, as it does without a cache, so nothing was compared: "
+                "does it get its arguments, and return what it reads?"
+            )
 
 
 def replay(
@@ -233,5 +311,6 @@ def replay(
         InterleavingError: It fails again.
         WorldError: It cannot be repeated, as the program depends on something but the schedule.
     """
+    __tracebackhide__ = True
     schedule = Schedule(read_schedule(written))
     return check(scenario, schedule, runtime=runtime, seed=seed, faults=faults)

@@ -15,6 +15,7 @@ from typing import Any
 
 import attrs
 
+from sansio_cache.errors import CacheConnectionError
 from sansio_cache_testing.database import Database
 from sansio_cache_testing.steps import CACHE, Place, Step, shorten
 
@@ -46,6 +47,13 @@ class Reader:
     began_step: int = 0
     ended_step: int = 0
     seen: Result | None = None
+    is_wrong: bool = False
+    """Whether what it was given is known to be wrong."""
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether it has told nothing: it raised, or gave None."""
+        return self.seen is None or self.seen.error is not None or self.seen.value is None
 
 
 @attrs.define(eq=False)
@@ -58,6 +66,37 @@ class Writer:
     """The newest state when it returned: all that it committed is not newer."""
     has_returned: bool = False
     is_complete: bool = False
+    may_raise: tuple[type[Exception], ...] = ()
+    """What it may end with: an outcome like another."""
+
+
+@attrs.frozen
+class Ideals:
+    """What a reader gives without a cache at some states, and whether it has read a row for it."""
+
+    results: tuple[Result, ...]
+    has_read: bool
+
+    @property
+    def told(self) -> str:
+        """What it gives, in words."""
+        first, newest = self.results[0].told, self.results[-1].told
+        return first if len(self.results) == 1 else f"{first}, and later {newest}"
+
+    @property
+    def hint(self) -> str:
+        """What may be wrong with the scenario rather than with the program; mostly empty."""
+        if any(isinstance(each.error, CacheConnectionError) for each in self.results):
+            return (
+                ". Without a cache nobody has the lock, or the counter, that it asks for: a world cannot "
+                "judge what lives in the cache alone, so leave that out of readers"
+            )
+        if not self.has_read:
+            return (
+                ". It has read no row of the world for that: what it reads has to be of world.rows(…), as "
+                "the world cannot take another database back to an earlier state"
+            )
+        return ""
 
 
 @attrs.frozen
@@ -95,9 +134,7 @@ def agrees(seen: Result, ideals: Sequence[Result]) -> bool:
     )
 
 
-def stale_read(
-    reader: Reader, ideals: Sequence[Result], database: Database, steps: Sequence[Step]
-) -> Finding | None:
+def stale_read(reader: Reader, ideals: Ideals, database: Database, steps: Sequence[Step]) -> Finding | None:
     """What is wrong with what a reader was given; None where nothing is.
 
     Args:
@@ -107,39 +144,65 @@ def stale_read(
         steps: All that happened.
     """
     assert reader.seen is not None
-    if agrees(reader.seen, ideals):
+    if agrees(reader.seen, ideals.results):
         return None
-    first, newest = ideals[0], ideals[-1]
-    then = first.told if len(ideals) == 1 else f"{first.told}, and later {newest.told}"
-    sentence = f"{reader.name} {reader.seen.told}; without a cache it {then}"
+    sentence = f"{reader.name} {reader.seen.told}; without a cache it {ideals.told}{ideals.hint}"
     missed = [steps[database.commits[reader.first - 1]]] if reader.first else []
-    return Finding(sentence, (*_origin(reader.name, steps[: reader.ended_step]), *missed))
+    wrong = _wrong_items(reader.seen, ideals.results)
+    return Finding(sentence, (*_origin(reader.name, steps[: reader.ended_step], wrong), *missed))
 
 
 def wrong_in_the_end(
     reader: Reader,
     seen: Result,
-    ideals: Sequence[Result],
+    ideals: Ideals,
     database: Database,
     steps: Sequence[Step],
 ) -> Finding | None:
     """What is wrong with what a reader is given when all is done; None where nothing is."""
-    if agrees(seen, ideals):
+    if agrees(seen, ideals.results):
         return None
     sentence = (
-        f"when all is done, {reader.name} {seen.told}; without a cache it {ideals[-1].told}, and nobody will "
-        "tell the cache"
+        f"when all is done, {reader.name} {seen.told}; without a cache it {ideals.results[-1].told}, and "
+        f"nobody will tell the cache{ideals.hint}"
     )
     missed = [steps[database.commits[-1]]] if database.commits else []
-    return Finding(sentence, (*_origin(reader.name, steps), *missed))
+    wrong = _wrong_items(seen, ideals.results)
+    return Finding(sentence, (*_origin(reader.name, steps, wrong), *missed))
 
 
-def _origin(name: str, steps: Sequence[Step]) -> list[Step]:
-    """Who stored what a reader was given, and where they had it from."""
+def broken_in_the_end(name: str, error: Exception, steps: Sequence[Step]) -> Finding:
+    """What a check of the user's raised when all was done."""
+    said = str(error).strip()
+    why = f"{type(error).__name__}: {said}" if said else type(error).__name__
+    return Finding(f"when all is done, {name} fails: {why}", tuple(steps[-1:]))
+
+
+def _wrong_items(seen: Result, ideals: Sequence[Result]) -> tuple[str, ...]:
+    """Of a mapping, the keys whose items are wrong, as texts; nothing of all else."""
+    if not isinstance(seen.value, Mapping):
+        return ()
+    mappings = [ideal.value for ideal in ideals if isinstance(ideal.value, Mapping)]
+    missing = object()
+    return tuple(
+        str(key)
+        for key, value in seen.value.items()
+        if not any(each.get(key, missing) == value for each in mappings)
+    )
+
+
+def _origin(name: str, steps: Sequence[Step], wrong: Sequence[str]) -> list[Step]:
+    """Who stored what a reader was given, and where they had it from.
+
+    Of the keys that it asked for, those that end with the name of an item that is wrong come first.
+    """
     keys = {key for step in steps if step.who == name and step.whom == CACHE for key in step.asked}
+    blamed = {key for key in keys if any(key.endswith(item) for item in wrong)}
     for place in range(len(steps) - 1, -1, -1):
-        if keys & set(steps[place].stored):
-            who = steps[place].who
+        stored = set(steps[place].stored) & (blamed or keys)
+        if stored:
+            who, texts = steps[place].who, [key.rpartition(":")[2] for key in stored]
             before = [step for step in steps[:place] if step.who == who and step.whom not in ("", CACHE)]
-            return [*before[-1:], steps[place]]
+            of_it = [step for step in before if any(text in step.what for text in texts)]
+            return [*(of_it or before)[-1:], steps[place]]
     return []

@@ -66,6 +66,7 @@ class LoopScheduler(Recording):
         """Set when no task can go on, where somebody waits for that."""
         self.came: Callable[[], object] = int
         """Called when a task has come to a gate."""
+        self._is_stopped = False
         self._asleep: list[float] = []
         self._current = ""
 
@@ -73,6 +74,11 @@ class LoopScheduler(Recording):
     def who(self) -> str:
         """Who runs."""
         return strand.get()
+
+    @property
+    def is_participant(self) -> bool:
+        """Whether a function of the program is what runs."""
+        return not self.is_resting and strand.get() != SET_UP
 
     def start(self, name: str, job: Callable[[], Awaitable[Any]]) -> None:
         """Add a participant; it begins with the run."""
@@ -107,6 +113,7 @@ class LoopScheduler(Recording):
         Args:
             pass_time: Lets so many seconds pass.
         """
+        self._stop()
         if not self.gates:
             if self.settled is not None and not self.settled.is_set():
                 self.settled.set()
@@ -128,6 +135,12 @@ class LoopScheduler(Recording):
         self.gates.remove(gate)
         gate.opens.set()
         return True
+
+    def _stop(self) -> None:
+        """End the run where the chooser has: what it raised may have gone to a task of the background."""
+        if self.stopped_by is not None and not self._is_stopped:
+            self._is_stopped = True
+            raise self.stopped_by
 
     async def settle(self) -> None:
         """Wait until no task can go on."""
@@ -186,6 +199,11 @@ class _Loop(asyncio.SelectorEventLoop):
     def time(self) -> float:
         """The world's."""
         return self._scheduler.clock()
+
+    def call_exception_handler(self, context: dict[str, Any]) -> None:
+        """Say nothing of tasks that end because the run does."""
+        if self._scheduler.stopped_by is None:
+            super().call_exception_handler(context)
 
     def run_in_executor(self, executor: Any, func: Any, *args: Any) -> Any:  # type: ignore[override]  # noqa: ARG002
         """Refuse threads, which a world cannot schedule."""

@@ -136,6 +136,8 @@ def _put(target: Any, name: str, function: Any) -> Callable[[], object]:
 def null_cache(namespace: str = "null", **options: Any) -> sync.Cache:
     """A cache for threads that does nothing: every read is a miss, every load runs, nothing is stored.
 
+    `lock`, `add` and `incr` raise `CacheConnectionError`, as nobody can say whose something is.
+
     Args:
         namespace: The first part of every key.
         options: The fields of `CacheConfig`.
@@ -145,6 +147,8 @@ def null_cache(namespace: str = "null", **options: Any) -> sync.Cache:
 
 def async_null_cache(namespace: str = "null", **options: Any) -> anyio_colour.Cache:
     """A cache for event loops that does nothing: every read is a miss, every load runs, nothing is stored.
+
+    `lock`, `add` and `incr` raise `CacheConnectionError`, as nobody can say whose something is.
 
     Args:
         namespace: The first part of every key.

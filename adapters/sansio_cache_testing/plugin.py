@@ -23,6 +23,6 @@ def cache_world() -> Iterator[World]:
 
 @pytest.fixture
 def fake_cache(cache_world: World) -> Iterator[WorldCache]:
-    """A cache in memory, in the time of `cache_world`."""
+    """A cache in memory, in the time of `cache_world`. It is for one thread: the world starts others."""
     with cache_world.cache() as cache:
         yield cache

@@ -8,15 +8,15 @@ from typing import Generic
 
 import attrs
 
-from sansio_cache_testing.database import K, Table, Transaction, V
+from sansio_cache_testing.database import AsyncTransaction, K, Table, Transaction, V
 
 
 @attrs.define(eq=False)
 class Replica(Generic[K, V]):
     """The same rows on a replica, which may be some commits behind the primary, and never goes back."""
 
-    _table: Table[K, V]
-    _point: Callable[[str], None]
+    _table: Table[K, V] = attrs.field(repr=False)
+    _point: Callable[[str], None] = attrs.field(repr=False)
 
     def read(self, key: K) -> V | None:
         """A row, or None where there is none: maybe not as the primary has it."""
@@ -28,8 +28,8 @@ class Replica(Generic[K, V]):
 class Rows(Generic[K, V]):
     """A table of a world. `read` is given to the cache as a loader as it is."""
 
-    _table: Table[K, V]
-    _point: Callable[[str], None]
+    _table: Table[K, V] = attrs.field(repr=False)
+    _point: Callable[[str], None] = attrs.field(repr=False)
 
     @property
     def replica(self) -> Replica[K, V]:
@@ -75,8 +75,8 @@ class Rows(Generic[K, V]):
 class AsyncReplica(Generic[K, V]):
     """The same rows on a replica, which may be some commits behind the primary, and never goes back."""
 
-    _table: Table[K, V]
-    _point: Callable[[str], Awaitable[None]]
+    _table: Table[K, V] = attrs.field(repr=False)
+    _point: Callable[[str], Awaitable[None]] = attrs.field(repr=False)
 
     async def read(self, key: K) -> V | None:
         """A row, or None where there is none: maybe not as the primary has it."""
@@ -88,8 +88,8 @@ class AsyncReplica(Generic[K, V]):
 class AsyncRows(Generic[K, V]):
     """A table of a world. `read` is given to the cache as a loader as it is."""
 
-    _table: Table[K, V]
-    _point: Callable[[str], Awaitable[None]]
+    _table: Table[K, V] = attrs.field(repr=False)
+    _point: Callable[[str], Awaitable[None]] = attrs.field(repr=False)
 
     @property
     def replica(self) -> AsyncReplica[K, V]:
@@ -117,7 +117,7 @@ class AsyncRows(Generic[K, V]):
         self._table.put({key: None})
 
     @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[Transaction[K, V]]:
+    async def transaction(self) -> AsyncIterator[AsyncTransaction[K, V]]:
         """Read and write in one transaction, which is committed as the block ends: others see nothing before.
 
         It sees the rows as they were when it began. Two that overlap are not kept apart: who commits last
@@ -125,7 +125,7 @@ class AsyncRows(Generic[K, V]):
         """
         await self._point("is about to begin a transaction")
         transaction = Transaction(self._table)
-        yield transaction
+        yield AsyncTransaction(transaction)
         if transaction.changes:
             await self._point("is about to commit")
             self._table.put(transaction.changes)

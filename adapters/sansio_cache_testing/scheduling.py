@@ -56,11 +56,18 @@ class Recording:
         """Whether no participant runs: the world is being set up, or looked at."""
         self.is_mute = False
         """Whether what happens is not to be recorded: somebody looks what the database alone would give."""
+        self.stopped_by: BaseException | None = None
+        """What the chooser raised: it is not asked again, as what is left of the run is only to end."""
         self._count = 0
 
     @property
     def who(self) -> str:
         """Who runs."""
+        raise NotImplementedError
+
+    @property
+    def is_participant(self) -> bool:
+        """Whether a function of the program is what runs, and not the world around it."""
         raise NotImplementedError
 
     def start(self, name: str, job: Callable[[], Any]) -> object:
@@ -69,9 +76,16 @@ class Recording:
 
     def pick(self, count: int, *, is_free: bool = False) -> int:
         """Have one of several options chosen; the first where nobody schedules."""
-        if count < 2 or self.is_resting:
+        if count < 2 or self.is_resting or self.stopped_by is not None:
             return 0
-        return self.chooser.choose(count, is_free=is_free)
+        return self._choose(count, is_free=is_free)
+
+    def _choose(self, count: int, *, is_free: bool) -> int:
+        try:
+            return self.chooser.choose(count, is_free=is_free)
+        except BaseException as error:
+            self.stopped_by = error
+            raise
 
     def note(self, what: str, whom: str = "", *, who: str = "") -> None:
         """Record a step of who runs, or of somebody else."""

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from types import FrameType
 from typing import Final
+from urllib.parse import unquote
 
 import attrs
 
@@ -13,10 +14,13 @@ from sansio_cache.cell import Cell, Kind
 from sansio_cache.commands import (
     AcquireLease,
     AcquireLeases,
+    ClaimCell,
     DeleteKeys,
     ExpireCells,
     FillCells,
+    FreeLock,
     HoldCells,
+    InspectCell,
     Ping,
     ReadCell,
     ReadCells,
@@ -24,25 +28,33 @@ from sansio_cache.commands import (
     RenewLeases,
     ScanKeys,
     StoreCommand,
+    SwapCell,
+    TakeLock,
+    TouchCell,
 )
 from sansio_cache.entry import is_nothing
 from sansio_cache.events import (
+    CellInspected,
     CellRead,
     CellsFilled,
     CellsRead,
+    CellSwapped,
     FreshFound,
+    HoldsTaken,
     LeaseGranted,
     LeasesAnswered,
     StoreEvent,
     StoreFailed,
+    ValueFound,
     WriterFound,
 )
 from sansio_cache.exploring.naming import payload_of
+from sansio_cache.keys import LOCK_MARKER
 
 CACHE: Final = "cache"
 DATABASE: Final = "database"
-_MOST_CHARACTERS: Final = 48
-_INTERNAL: Final = {"%t:": "tag", "%g:": "generation"}
+_MOST_CHARACTERS: Final = 40
+_INTERNAL: Final = {"%t:": "tag", "%g:": "generation", LOCK_MARKER: "lock"}
 _NOT_THE_PROGRAM: Final = frozenset(
     {
         *("sansio_cache", "sansio_cache_redis", "sansio_cache_runtime", "sansio_cache_testing"),
@@ -154,13 +166,37 @@ def describe_asked(command: StoreCommand, event: StoreEvent, prefix: str) -> str
         case ScanKeys(pattern=pattern):
             return f"looks for {_short(pattern, prefix)}{failed}"
         case _:
+            return _describe_primitive(command, event, prefix, failed)
+
+
+def _describe_primitive(command: StoreCommand, event: StoreEvent, prefix: str, failed: str) -> str:
+    """The same of looks, claims, swaps, touches and locks."""
+    match command:
+        case InspectCell(key=key):
+            found = _cell(event.cell) if isinstance(event, CellInspected) else failed.removeprefix(": ")
+            return f"looks at {_short(key, prefix)}: {found}"
+        case ClaimCell(key=key):
+            return f"claims {_short(key, prefix)}: {_answer(event)}"
+        case SwapCell(key=key, body=body):
+            is_done = isinstance(event, CellSwapped) and event.version is not None
+            refused = "" if is_done or failed else " (refused: another was quicker)"
+            return f"replaces {_short(key, prefix)} = {_payload(body)}{refused}{failed}"
+        case TouchCell(key=key):
+            return f"lets {_short(key, prefix)} live longer{failed}"
+        case TakeLock(key=key):
+            return f"asks for {_short(key, prefix)}: {_answer(event, is_lock=True)}"
+        case FreeLock(lock=lock):
+            return f"gives back {_short(lock.key, prefix)}{failed}"
+        case _:
             return f"asks {type(command).__name__}{failed}"
 
 
 def keys_of(command: StoreCommand) -> tuple[str, ...]:
     """The keys of entries that a command is about."""
     match command:
-        case ReadCell(key=key) | AcquireLease(key=key):
+        case ReadCell(key=key) | AcquireLease(key=key) | InspectCell(key=key):
+            return (key,)
+        case ClaimCell(key=key) | SwapCell(key=key) | TouchCell(key=key):
             return (key,)
         case ReadCells(keys=keys) | HoldCells(keys=keys) | DeleteKeys(keys=keys) | ExpireCells(keys=keys):
             return keys
@@ -186,12 +222,16 @@ def shorten(value: object) -> str:
     return text if len(text) <= _MOST_CHARACTERS else f"{text[: _MOST_CHARACTERS - 1]}…"
 
 
-def _answer(event: object) -> str:
+def _answer(event: object, *, is_lock: bool = False) -> str:
     match event:
-        case LeaseGranted():
+        case LeaseGranted() | HoldsTaken():
             return "yes"
         case FreshFound(cell=cell):
             return _cell(cell)
+        case ValueFound():
+            return "no, there is one"
+        case WriterFound() if is_lock:
+            return "another has it"
         case WriterFound():
             return "yes, but a writer holds it: not to be stored"
         case StoreFailed(kind=kind):
@@ -223,7 +263,7 @@ def _short(key: str, prefix: str) -> str:
     short = key.removeprefix(prefix)
     for internal, name in _INTERNAL.items():
         if short.startswith(internal):
-            return f"{name} {short.removeprefix(internal)}"
+            return f"{name} {unquote(short.removeprefix(internal))}"
     return short
 
 

@@ -24,6 +24,8 @@ from sansio_cache.exploring.schedules import Choice, Schedule
 from sansio_cache.ttl import Ttl
 
 _LONGEST_S = 7 * 86_400
+_BIAS = 4
+"""One choice of so many is not to go on as before: where every command met a fault, little would be tried."""
 
 
 @attrs.define
@@ -33,11 +35,13 @@ class DrawnSchedule(Schedule):
     It shrinks to fewer switches: the simplest draw is to go on as before.
     """
 
-    data: Any = None
+    data: Any = attrs.field(default=None, repr=False)
 
     def choose(self, count: int, *, is_free: bool) -> int:
         """Draw an option."""
-        taken: int = self.data.draw(st.integers(0, count - 1), label=f"choice {len(self.met)}")
+        most = count - 1 if is_free else _BIAS * (count - 1)
+        drawn: int = self.data.draw(st.integers(0, most), label=f"choice {len(self.met)}")
+        taken = drawn if drawn < count else 0
         self.met.append(Choice(count, taken, is_free))
         return taken
 

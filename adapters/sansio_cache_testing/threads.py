@@ -11,6 +11,7 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import nullcontext
 from contextvars import copy_context
 from math import inf
 from typing import Any, Final
@@ -20,6 +21,10 @@ from sansio_cache_testing.steps import is_of_the_program, place_of_caller
 
 STUCK_S: Final = 30.0
 """So long, in real time, may a thread run before it comes to a point. It decides nothing but an error."""
+_TWO_THREADS: Final = (
+    "threads use the world at once that it has not started: start them with world.start(function) in a "
+    "scenario of check_interleavings"
+)
 LOOKS: Final = 30
 """How often it is looked meanwhile whether it has."""
 
@@ -48,6 +53,9 @@ class Participant:
         """Whether it sleeps in the program's own words, and not as a part of what it waits for."""
         self.is_ready: Callable[[], bool] = _always
         self.until_s = inf
+        self.wish: tuple[int, bool] | None = None
+        """What it wants to have chosen: how many options there are, and whether they are free."""
+        self.choice = 0
         self.baton = threading.Lock()
         self.baton.acquire()
         context = copy_context()
@@ -119,12 +127,19 @@ class ThreadScheduler(Recording):
         self.turn = threading.Semaphore(0)
         self._current: Participant | None = None
         self._stuck: Participant | None = None
+        self._at_rest = threading.Lock()
+        """Held by whoever lets one go on, or ends one, while nobody runs the world."""
 
     @property
     def who(self) -> str:
         """Who runs."""
         participant = _mine.participant
         return participant.name if participant is not None and _mine.scheduler is self else "set-up"
+
+    @property
+    def is_participant(self) -> bool:
+        """Whether a function of the program is what runs."""
+        return _mine.participant is not None and _mine.scheduler is self
 
     def start(self, name: str, job: Callable[[], Any], *, is_waited_for: bool = True) -> Participant:
         """Add a participant; it begins when it is its turn."""
@@ -150,6 +165,18 @@ class ThreadScheduler(Recording):
         participant.is_ready, participant.until_s, participant.is_asleep = _always, inf, False
         if participant.is_abandoned:
             raise _AbandonedError
+
+    def _choose(self, count: int, *, is_free: bool) -> int:
+        """Have it chosen on the thread that runs the world: choosers may belong to their threads."""
+        participant = _mine.participant
+        if participant is None or _mine.scheduler is not self or participant.is_abandoned:
+            return super()._choose(count, is_free=is_free)
+        participant.wish = count, is_free
+        self.turn.release()
+        participant.baton.acquire()
+        if participant.is_abandoned:
+            raise _AbandonedError
+        return participant.choice
 
     def wait(self, ready: Callable[[], bool], timeout_s: float | None, awaits: str) -> None:
         """Wait until something is so, or for so many seconds of the world."""
@@ -210,9 +237,11 @@ class ThreadScheduler(Recording):
         """Have one unwind that is parked."""
         if participant.is_over:
             return
-        participant.is_abandoned = True
-        participant.baton.release()
-        participant.thread.join(STUCK_S)
+        is_ours = _mine.participant is None  # and not of one that is let go on just now
+        with self._at_rest if is_ours and self.is_resting else nullcontext():
+            participant.is_abandoned = True
+            participant.baton.release()
+            participant.thread.join(STUCK_S)
 
     def _turn(self) -> None:
         alive = [each for each in self.participants if not each.is_over]
@@ -243,33 +272,53 @@ class ThreadScheduler(Recording):
 
     def _resume(self, participant: Participant) -> None:
         self.count_step()
+        self._let_run(participant)
+        while participant.wish is not None:
+            (count, is_free), participant.wish = participant.wish, None
+            participant.choice = self._choose(count, is_free=is_free)
+            self._let_run(participant)
+        if participant.is_over and participant.error is not None and not participant.is_waited_for:
+            raise participant.error
+
+    def _let_run(self, participant: Participant) -> None:
+        """Let one run until it comes to a point, or wants to have something chosen."""
         participant.baton.release()
         # In many looks: on a machine that stands still, nobody looks either.
         if not any(self.turn.acquire(timeout=STUCK_S / LOOKS) for _ in range(LOOKS)):
             self._stuck = participant
             raise WorldError(
                 f"{participant.name} does not come back: {_where(participant.thread)}. It blocks on "
-                "a socket, a lock or a sleep of the real world, or computes for long: under a scheduler use "
-                "world.sleep(), world.lock() and doubles of what is outside"
+                "a socket or a lock of the real world, or computes for long: under a scheduler use "
+                "world.pass_time(), world.lock() and doubles of what is outside"
             )
-        if participant.is_over and participant.error is not None and not participant.is_waited_for:
-            raise participant.error
 
     def _wait_at_rest(self, ready: Callable[[], bool], until_s: float) -> None:
         """Let what runs in the background go on until something is so, or its time has come."""
-        self._runs = threading.get_ident()
+        mine = threading.get_ident()
+        if self._rests_in not in (None, mine):
+            raise WorldError(f"{place_of_caller()}: {_TWO_THREADS}")
+        self._runs, outer = mine, self._rests_in
+        self._rests_in = mine
+        try:
+            self._go_on_at_rest(ready, until_s)
+        finally:
+            self._rests_in = outer
+
+    def _go_on_at_rest(self, ready: Callable[[], bool], until_s: float) -> None:
         while not ready() and self.clock() < until_s:
-            alive = [each for each in self.participants if not each.is_over]
-            able = [each for each in alive if each.is_ready() or each.until_s <= self.clock()]
-            if able:
-                self._resume(able[0])
-                continue
+            with self._at_rest:
+                alive = [each for each in self.participants if not each.is_over]
+                able = [each for each in alive if each.is_ready() or each.until_s <= self.clock()]
+                if able:
+                    self._resume(able[0])
+                    continue
             then_s = min([until_s, *(each.until_s for each in alive)])
             if then_s == inf:
-                raise DeadlockError("the set-up waits for something that nobody will do")
+                raise DeadlockError(f"the set-up waits for what nobody will do; or {_TWO_THREADS}")
             self.clock.advance_to(then_s)
 
     _runs = 0
+    _rests_in: int | None = None
 
 
 def _where(thread: threading.Thread) -> str:

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import partial
+from inspect import iscoroutinefunction
 from math import inf
 from typing import Any, Final, Generic, TypeVar
 
@@ -24,9 +25,19 @@ from sansio_cache.memory_store import MemoryStore
 from sansio_cache_testing.caches import CacheInWorld, WorldBackend, WorldCache
 from sansio_cache_testing.database import Database, Table
 from sansio_cache_testing.faults import FaultyStore, StoreFault
-from sansio_cache_testing.judging import Finding, Reader, Result, Writer, stale_read, wrong_in_the_end
+from sansio_cache_testing.judging import (
+    Finding,
+    Ideals,
+    Reader,
+    Result,
+    Writer,
+    broken_in_the_end,
+    stale_read,
+    wrong_in_the_end,
+)
+from sansio_cache_testing.outside import outside_refused
 from sansio_cache_testing.rows import Rows
-from sansio_cache_testing.scheduling import Recording
+from sansio_cache_testing.scheduling import Recording, WorldError
 from sansio_cache_testing.steps import Step
 from sansio_cache_testing.threads import ThreadScheduler
 
@@ -35,6 +46,7 @@ C = TypeVar("C", bound=CacheInWorld)
 
 NAMESPACE: Final = "world"
 _NEVER_FULL: Final = 2**40
+_BOUNDS: Final = frozenset({"memory_max_bytes", "memory_max_entries"})
 
 
 def check_duration(duration_s: float) -> float:
@@ -51,6 +63,8 @@ def check_duration(duration_s: float) -> float:
 class WorldBase(Generic[R, C]):
     """What the worlds of threads and of event loops share."""
 
+    _is_async = False
+
     def __init__(self, recording: R, faults: Iterable[StoreFault]) -> None:
         self._recording = recording
         self._database = Database(recording)
@@ -59,7 +73,9 @@ class WorldBase(Generic[R, C]):
         self._caches: list[C] = []
         self._readers: list[Reader] = []
         self._writers: list[Writer] = []
+        self._checks: list[tuple[str, Callable[[], Any]]] = []
         self._names: set[str] = set()
+        self._has_started = False
 
     @property
     def clock(self) -> Callable[[], float]:
@@ -77,6 +93,16 @@ class WorldBase(Generic[R, C]):
         return tuple(self._recording.steps)
 
     @property
+    def is_judged(self) -> bool:
+        """Whether there is anything that could be found wrong."""
+        return bool(self._readers or self._checks or self._has_started)
+
+    @property
+    def readers(self) -> tuple[Reader, ...]:
+        """Those that were declared, with what each was given."""
+        return tuple(self._readers)
+
+    @property
     def fired(self) -> Mapping[StoreFault, int]:
         """How often each fault that is allowed has struck."""
         return self._store.fired
@@ -87,6 +113,9 @@ class WorldBase(Generic[R, C]):
     def _config(self, namespace: str, options: dict[str, Any]) -> CacheConfig:
         if "url" in options:
             raise ConfigurationError("a cache of a world has the world's store: leave url out")
+        bounds = sorted(_BOUNDS.intersection(options))
+        if bounds:
+            raise ConfigurationError(f"the store of a world is never full: leave {', '.join(bounds)} out")
         return CacheConfig.from_options(namespace=namespace, url="memory://", **options)
 
     def _table(self, rows: Mapping[Any, Any], name: str | None) -> Table[Any, Any]:
@@ -96,8 +125,22 @@ class WorldBase(Generic[R, C]):
         database.plant(number, rows)
         return Table(database, number, name or ("row" if number == 1 else f"row of table {number},"))
 
-    def _name(self, call: Callable[..., Any], name: str | None) -> str:
-        wanted = name or getattr(call, "__name__", type(call).__name__).strip("<>")
+    def _bound(self, call: Any, args: tuple[Any, ...]) -> Callable[[], Any]:
+        """A function with its arguments.
+
+        Raises:
+            WorldError: It cannot be called in this world.
+        """
+        if not callable(call):
+            raise WorldError(f"a function is declared, and its arguments behind it; got {call!r:.80}")
+        if iscoroutinefunction(call) and not self._is_async:
+            name = getattr(call, "__qualname__", repr(call))
+            raise WorldError(f"{name} is a coroutine function: make the scenario one, too (async def)")
+        return partial(call, *args)
+
+    def _name(self, call: Callable[..., Any], name: str | None, kind: str) -> str:
+        called: str = getattr(call, "__name__", type(call).__name__)
+        wanted = name or (kind if called == "<lambda>" else called.strip("<>"))
         free, number = wanted, 1
         while free in self._names:
             number += 1
@@ -112,8 +155,10 @@ class WorldBase(Generic[R, C]):
         self._readers.append(reader)
         self._recording.start(name, partial(self._read, reader))
 
-    def _declare_writer(self, call: Callable[[], Any], name: str) -> None:
-        writer = Writer(name, call)
+    def _declare_writer(
+        self, call: Callable[[], Any], name: str, may_raise: tuple[type[Exception], ...]
+    ) -> None:
+        writer = Writer(name, call, may_raise=may_raise)
         self._writers.append(writer)
         self._recording.start(name, partial(self._write, writer))
 
@@ -243,21 +288,42 @@ class World(WorldBase[ThreadScheduler, WorldCache]):
             name: What it is called in diagrams; the function's name where not given.
             may_be_stale: Whether a value that was true at any time will do, as with `stale_for_s`.
         """
-        self._declare_reader(partial(call, *args), self._name(call, name), may_be_stale=may_be_stale)
+        self._declare_reader(
+            self._bound(call, args), self._name(call, name, "reader"), may_be_stale=may_be_stale
+        )
 
-    def writer(self, call: Callable[..., Any], *args: Any, name: str | None = None) -> None:
+    def writer(
+        self,
+        call: Callable[..., Any],
+        *args: Any,
+        name: str | None = None,
+        may_raise: type[Exception] | tuple[type[Exception], ...] = (),
+    ) -> None:
         """Declare a function that writes, to run at the same time as the others.
 
         Args:
             call: The function. When it has returned, no reader may see what was before.
             args: Its arguments.
             name: What it is called in diagrams; the function's name where not given.
+            may_raise: Exceptions that it may end with, as where something is sold out.
         """
-        self._declare_writer(partial(call, *args), self._name(call, name))
+        allowed = may_raise if isinstance(may_raise, tuple) else (may_raise,)
+        self._declare_writer(self._bound(call, args), self._name(call, name, "writer"), allowed)
+
+    def in_the_end(self, call: Callable[..., Any], *args: Any, name: str | None = None) -> None:
+        """Declare what must hold when all is done: a function that is called then, and asserts it.
+
+        Args:
+            call: The function. What it raises is told as what is wrong with the order that was run.
+            args: Its arguments.
+            name: What it is called; the function's name where not given.
+        """
+        self._checks.append((self._name(call, name, "the check"), self._bound(call, args)))
 
     def start(self, call: Callable[..., Any], *args: Any, name: str | None = None) -> None:
         """Run a function at the same time as the others; what it gives is not judged."""
-        self._recording.start(self._name(call, name), partial(call, *args))
+        self._has_started = True
+        self._recording.start(self._name(call, name, "function"), self._bound(call, args))
 
     def run(self) -> list[Finding]:
         """Run what was declared, and judge it: what was wrong, nothing where all is well.
@@ -266,7 +332,8 @@ class World(WorldBase[ThreadScheduler, WorldCache]):
         """
         recording = self._recording
         participants = list(recording.participants)
-        recording.run()
+        with outside_refused(lambda: recording.is_participant):
+            recording.run()
         for participant in participants:
             if participant.error is not None:
                 raise participant.error
@@ -282,7 +349,10 @@ class World(WorldBase[ThreadScheduler, WorldCache]):
         self._ends(reader, _result(reader.call))
 
     def _write(self, writer: Writer) -> None:
-        writer.call()
+        try:
+            writer.call()
+        except writer.may_raise as error:
+            self._recording.add(Step(writer.name, f"raises {error!r}"))
         self._returns(writer)
 
     def _stale_reads(self) -> Iterator[Finding]:
@@ -290,13 +360,22 @@ class World(WorldBase[ThreadScheduler, WorldCache]):
             ideals = self._ideals(reader, range(reader.first, reader.last + 1))
             finding = stale_read(reader, ideals, self._database, self._recording.steps)
             if finding is not None:
+                reader.is_wrong = True
                 yield finding
 
     def _wrong_in_the_end(self) -> Iterator[Finding]:
         if not all(writer.is_complete for writer in self._writers):
             return
-        for reader in self._readers:
-            steps = list(self._recording.steps)
+        steps = list(self._recording.steps)
+        for name, look in self._checks:
+            try:
+                with self._unrecorded():
+                    look()
+            except WorldError:
+                raise
+            except Exception as error:  # noqa: BLE001 - it is what was asked for
+                yield broken_in_the_end(name, error, steps)
+        for reader in [each for each in self._readers if not each.is_wrong]:
             with self._unrecorded():
                 seen = _result(reader.call)
             ideals = self._ideals(reader, self._allowed_in_the_end(reader))
@@ -304,17 +383,19 @@ class World(WorldBase[ThreadScheduler, WorldCache]):
             if finding is not None:
                 yield finding
 
-    def _ideals(self, reader: Reader, states: range) -> list[Result]:
-        ideals = []
+    def _ideals(self, reader: Reader, states: range) -> Ideals:
+        results, before = [], self._database.reads
         for state in states:
             with self._without_cache(state):
-                ideals.append(_result(reader.call))
-        return ideals
+                results.append(_result(reader.call))
+        return Ideals(tuple(results), self._database.reads > before)
 
 
 def _result(call: Callable[[], Any]) -> Result:
     try:
         return Result(call())
+    except WorldError:
+        raise
     except Exception as error:  # noqa: BLE001 - what it raises is judged
         return Result(error=error)
 

@@ -20,7 +20,8 @@ import attrs
 
 _WHY: Final = (
     "the program is not the one that the schedule was found with, or it depends on something but the "
-    "schedule (real time, random numbers, threads or sockets of its own, what an earlier run has left)"
+    "schedule (real time, random numbers, threads or sockets of its own, what an earlier run has left); or "
+    "it is repeated with other faults=, seed= or runtime= than then"
 )
 _WRITTEN: Final = re.compile(r"(\d+):(\d+)")
 

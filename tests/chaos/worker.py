@@ -603,16 +603,20 @@ class Process:
         Others may run before the thread that notices: what it is about to notice counts. It does nothing
         else, so that it sleeps whenever the process is stopped.
         """
-        stalled_s, slept_s = self._stalls
-        over_s = time.monotonic() - slept_s - LOOK_S
+        return self._stalled_at(time.monotonic())
+
+    def _stalled_at(self, now_s: float) -> float:
+        stalled_s, looked_s = self._stalls
+        over_s = now_s - looked_s - LOOK_S
         return stalled_s + (over_s if over_s > STALL_S else 0.0)
 
     def watch_for_stalls(self) -> None:
-        """Notice when the process stands still."""
+        """Notice when the process stands still, wherever in this loop it is stopped."""
+        self._stalls = self._stalls[0], time.monotonic()
         while not self.is_done:
-            self._stalls = self._stalls[0], time.monotonic()
             time.sleep(LOOK_S)
-            self._stalls = self.stalled_s(), math.inf
+            now_s = time.monotonic()
+            self._stalls = self._stalled_at(now_s), now_s
 
     def look_at_processors(self) -> None:
         """Take in how long threads have waited for a processor, where the system says so."""

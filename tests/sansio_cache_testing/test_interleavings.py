@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import socket
 import threading
 import time
 import warnings
@@ -13,12 +14,14 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+from sansio_cache import ConfigurationError
 from sansio_cache_testing import (
     DeadlockError,
     InterleavingError,
     ScenarioError,
     Schedule,
     StoreFault,
+    World,
     WorldError,
     check,
     check_interleavings,
@@ -318,7 +321,7 @@ def test_who_blocks_outside_of_the_world_is_told_with_its_line(what, monkeypatch
 
 
 def test_a_thread_that_the_world_has_not_started_is_refused():
-    errors = []
+    errors, begins = [], threading.Event()
 
     def scenario(world):
         cache = world.cache()
@@ -329,9 +332,11 @@ def test_a_thread_that_the_world_has_not_started_is_refused():
             except WorldError as error:
                 errors.append(str(error))
 
+        thread = threading.Thread(target=lambda: (begins.wait(30), use()))
+        thread.start()
+
         def starts():
-            thread = threading.Thread(target=use)
-            thread.start()
+            begins.set()
             thread.join()
 
         world.start(starts)
@@ -408,11 +413,14 @@ def test_what_a_writer_raises_is_raised_with_the_schedule():
         def write():
             raise ZeroDivisionError
 
+        world.start(world.rows({1: 1}).read, 1)
         world.writer(write)
 
     with pytest.raises(ZeroDivisionError) as caught:
         check_interleavings(scenario)
-    assert caught.value.__notes__ == ["in the order of replay(scenario, '')"]
+    [note] = caught.value.__notes__
+    assert note.startswith("in the order of replay(scenario, '')\n\n   read\n")
+    assert "database: reads row 1: 1" in note
 
 
 def test_too_many_orders_are_a_warning():
@@ -496,7 +504,8 @@ def test_a_transaction_is_seen_as_a_whole_and_dropped_where_it_raises():
 
         world.writer(move)
         world.writer(fails)
-        world.writer(check_total)
+        world.start(check_total)
+        world.in_the_end(check_total)
 
     assert check_interleavings(scenario).is_complete
 
@@ -514,3 +523,352 @@ def test_nothing_is_warned_of_or_logged(caplog):
         warnings.simplefilter("error")
         check(several_processes, Schedule(), faults=[StoreFault.REFUSED])
     assert not caplog.records
+
+
+# What is wrong with a scenario rather than with a program.
+
+
+def named(world, *, right=True):
+    """A user whose name is read through a cache, and changed."""
+    cache, users = world.cache(), world.rows({1: "Ann"}, name="user")
+
+    def get_user():
+        return cache.get_or_load("user:1", users.read, 1)
+
+    def rename():
+        users.write(1, "Eve")
+        if right or cache.get("user:1") is not None:
+            cache.invalidate("user:1")
+
+    return get_user, rename
+
+
+@pytest.mark.parametrize("loop", [None, "asyncio", "trio"])
+def test_hypothesis_draws_which_fault_strikes_on_every_runtime(loop, caplog):
+    def threaded(world):
+        get_user, rename = named(world)
+        world.reader(get_user)
+        world.writer(rename)
+
+    async def tasks(world):
+        cache, users = world.cache(), world.rows({1: "Ann"}, name="user")
+
+        async def get_user():
+            return await cache.get_or_load("user:1", users.read, 1)
+
+        async def rename():
+            await users.write(1, "Eve")
+            await cache.invalidate("user:1")
+
+        world.reader(get_user)
+        world.writer(rename)
+
+    fired = set()
+
+    @given(schedules())
+    @settings(max_examples=40, deadline=None, database=None, phases=[Phase.generate])
+    def test(schedule):
+        scenario = threaded if loop is None else tasks
+        world = check(scenario, schedule, runtime=loop, faults=list(StoreFault))
+        fired.update(fault for fault, count in world.fired.items() if count)
+
+    test()
+    assert fired == set(StoreFault)
+    assert caplog.records == []
+
+
+def test_what_a_chooser_raises_ends_the_run_and_is_raised_as_it_is():
+    class StoppedError(BaseException):
+        pass
+
+    class Stops(Schedule):
+        def choose(self, count, *, is_free):
+            if len(self.met) >= 3:
+                raise StoppedError
+            return super().choose(count, is_free=is_free)
+
+    async def tasks(world):
+        cache, users = world.cache(), world.rows({1: "Ann"})
+        world.reader(cache.get_or_load, "user:1", users.read, 1)
+        world.writer(users.write, 1, "Eve")
+
+    def threaded(world):
+        get_user, rename = named(world)
+        world.reader(get_user)
+        world.writer(rename)
+
+    for scenario, loop in ((threaded, None), (tasks, "asyncio"), (tasks, "trio")):
+        with pytest.raises(StoppedError):
+            check(scenario, Stops(), runtime=loop, faults=list(StoreFault))
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"faults": list(StoreFault)}, ", faults=list(StoreFault))"),
+        ({"faults": [StoreFault.LATE, StoreFault.REPLY_LOST], "seed": 3},
+         ", seed=3, faults=[StoreFault.LATE, StoreFault.REPLY_LOST])"),
+        ({"runtime": "threads"}, ", runtime='threads')"),
+    ],
+)  # fmt: skip
+def test_the_line_that_repeats_a_run_has_all_that_it_was_run_with(options, said):
+    def scenario(world):
+        get_user, rename = named(world, right=False)
+        world.reader(get_user)
+        world.writer(rename)
+
+    with pytest.raises(InterleavingError) as caught:
+        check_interleavings(scenario, **options)
+    line = str(caught.value).splitlines()[-1].removeprefix("to see it again: ")
+    assert line.endswith(said)
+    with pytest.raises(InterleavingError) as again:
+        eval(line, {"replay": replay, "scenario": scenario, "StoreFault": StoreFault})
+    assert str(again.value) == str(caught.value)
+
+
+def test_a_test_that_compares_nothing_is_refused():
+    def nothing(world):
+        world.cache()
+
+    def only_a_writer(world):
+        world.writer(named(world)[1])
+
+    def reader_without_its_argument(world):
+        world.reader(world.rows({1: 1}).read)
+
+    def reader_that_returns_nothing(world):
+        get_user, rename = named(world, right=False)
+        world.reader(lambda: (get_user(), None)[1])
+        world.writer(rename)
+
+    async def reader_that_is_not_awaited(world):
+        world.reader(lambda: 1)
+
+    def reader_that_is_a_coroutine(world):
+        async def read():
+            return 1
+
+        world.reader(read)
+
+    for scenario, why in {
+        nothing: "declares nothing that could be found wrong",
+        only_a_writer: "declares nothing that could be found wrong",
+        reader_without_its_argument: r"read raises TypeError\(.* in every order",
+        reader_that_returns_nothing: "reader gives None in every order",
+        reader_that_is_not_awaited: "gives nothing to be awaited",
+        reader_that_is_a_coroutine: "read is a coroutine function: make the scenario one, too",
+    }.items():
+        with pytest.raises(WorldError, match=why):
+            check_interleavings(scenario)
+
+    with pytest.raises(ScenarioError, match=r"faults=\[StoreFault.LATE\]"):
+        check_interleavings(nothing, faults=StoreFault.LATE)
+    with pytest.raises(ScenarioError, match="faults are of StoreFault"):
+        check_interleavings(nothing, faults=["LATE"])
+
+
+def test_a_scenario_for_event_loops_is_not_run_inside_of_one():
+    async def scenario(world):
+        world.cache()
+
+    async def main():
+        with pytest.raises(ScenarioError, match="call this from a plain test function"):
+            check_interleavings(scenario)
+
+    anyio.run(main)
+    anyio.run(main, backend="trio")
+
+
+def test_who_changes_a_row_that_he_was_given_has_changed_no_row():
+    def scenario(world):
+        cache, rows = world.cache(), world.rows({1: {"n": 1}}, name="stock")
+
+        def put():
+            row = rows.read(1)
+            row["n"] = 2
+            assert rows.read(1) == {"n": 1}
+            rows.write(1, row)
+            row["n"] = 3
+            with rows.transaction() as transaction:
+                assert transaction.read(1) == {"n": 2}
+                transaction.find()[1]["n"] = 4
+            cache.invalidate("s")
+
+        world.reader(cache.get_or_load, "s", rows.read, 1)
+        world.writer(put)
+
+    assert check_interleavings(scenario).is_complete
+
+
+def test_a_database_that_is_not_the_worlds_and_what_lives_in_the_cache_alone_are_told():
+    def other_database(world):
+        kept, cache = {1: "Ann"}, world.cache()
+
+        def put():
+            kept[1] = "Eve"
+            cache.invalidate("u")
+
+        world.reader(lambda: cache.get_or_load("u", kept.get, 1), name="get")
+        world.writer(put)
+
+    def counts(world):
+        get_user, rename = named(world)
+        cache = world.cache()
+
+        def read():
+            with cache.lock("report"):
+                return get_user()
+
+        world.reader(read)
+        world.writer(rename)
+
+    for scenario, why in {
+        other_database: "It has read no row of the world",
+        counts: "nobody has the lock, or the counter",
+    }.items():
+        with pytest.raises(InterleavingError, match=why):
+            check_interleavings(scenario)
+
+
+@pytest.mark.parametrize("what", ["sleep", "socket", "thread"])
+@pytest.mark.parametrize("loop", [None, "asyncio", "trio"])
+def test_what_a_world_cannot_schedule_is_refused_with_its_line(what, loop):
+    def leaves():
+        if what == "sleep":
+            time.sleep(0.001)
+        elif what == "socket":
+            with socket.socket() as sock:
+                sock.connect(("127.0.0.1", 9))
+        else:
+            threading.Thread(target=int).start()
+
+    async def leaves_in_a_loop():
+        leaves()
+
+    def scenario(world):
+        world.start(leaves)
+
+    async def in_a_loop(world):
+        world.start(leaves_in_a_loop)
+
+    with pytest.raises(WorldError, match=r"test_interleavings.py:\d+: it (sleeps|connects|starts)"):
+        check_interleavings(scenario if loop is None else in_a_loop, runtime=loop)
+    assert time.sleep.__module__ == "time"
+    assert "connect" not in vars(socket.socket)
+    assert threading.Thread.start.__module__ == "threading"
+
+
+def test_what_must_hold_in_the_end_is_found_with_the_order_that_breaks_it():
+    """Two who read, compute and write without a lock."""
+
+    def scenario(world, *, locks):
+        cache, stock = world.cache(), world.rows({1: 5}, name="stock")
+
+        def sell():
+            if locks:
+                with cache.lock("stock:1"):
+                    stock.write(1, stock.read(1) - 1)
+            else:
+                stock.write(1, stock.read(1) - 1)
+
+        def nothing_is_sold_twice():
+            assert stock.read(1) == 3, "a sale is lost"
+
+        world.start(sell)
+        world.start(sell)
+        world.in_the_end(nothing_is_sold_twice)
+
+    with pytest.raises(
+        InterleavingError, match="nothing_is_sold_twice fails: AssertionError: a sale is lost"
+    ):
+        check_interleavings(partial(scenario, locks=False))
+    assert check_interleavings(partial(scenario, locks=True)).is_complete
+
+    async def tasks(world):
+        stock = world.rows({1: 5})
+
+        async def sell():
+            async with stock.transaction() as transaction:
+                await transaction.write(1, await transaction.read(1) - 1)
+                assert await transaction.find() == {1: await transaction.read(1)}
+
+        async def holds():
+            assert await stock.read(1) == 3
+
+        world.start(sell)
+        world.start(sell)
+        world.in_the_end(holds)
+
+    with pytest.raises(InterleavingError, match="holds fails: AssertionError"):
+        check_interleavings(tasks)
+
+
+def test_a_write_may_end_with_an_exception_that_is_an_outcome():
+    class SoldOutError(Exception):
+        pass
+
+    def scenario(world):
+        get_user, rename = named(world)
+
+        def buy():
+            rename()
+            raise SoldOutError
+
+        world.reader(get_user)
+        world.writer(buy, may_raise=SoldOutError)
+
+    assert check_interleavings(scenario).is_complete
+
+
+def test_the_item_that_is_wrong_is_the_one_whose_load_is_shown():
+    def scenario(world):
+        cache, orders = world.cache(), world.rows({1: "new", 2: "new"}, name="order")
+
+        def both():
+            return {each: cache.get_or_load(f"order:{each}", orders.read, each) for each in (1, 2)}
+
+        def ship():
+            cache.invalidate("order:1")
+            orders.write(1, "shipped")
+
+        world.reader(both)
+        world.writer(ship)
+
+    with pytest.raises(InterleavingError) as caught:
+        check_interleavings(scenario)
+    assert "both reads order 1: 'new'" in str(caught.value.findings[0])
+    assert 'both stores order:1 = "new"' in str(caught.value.findings[0])
+    assert len(caught.value.findings) == 1
+
+
+def test_two_threads_that_use_a_quiet_world_at_once_are_told_so():
+    world = World()
+    cache = world.cache()
+    begins = threading.Event()
+
+    def load(_):
+        begins.wait(30)
+        return 1
+
+    def use(errors):
+        try:
+            cache.get_or_load("k", load, 1)
+        except WorldError as error:
+            errors.append(str(error))
+
+    errors = []
+    threads_ = [threading.Thread(target=use, args=(errors,)) for _ in range(3)]
+    for thread in threads_:
+        thread.start()
+    begins.set()
+    for thread in threads_:
+        thread.join()
+    assert all("start them with world.start(function)" in error for error in errors)
+    world.end()
+
+
+def test_bounds_of_the_store_are_no_options_of_a_world():
+    with pytest.raises(
+        ConfigurationError, match="never full: leave memory_max_bytes, memory_max_entries out"
+    ):
+        World().cache(memory_max_entries=2, memory_max_bytes=1)

@@ -6,7 +6,7 @@ import sys
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import run_state_machine_as_test
+from hypothesis.stateful import rule, run_state_machine_as_test
 
 from sansio_cache import Key, Policy
 from sansio_cache_testing.caches import WorldCache
@@ -43,6 +43,21 @@ class ForgetfulMachine(CacheMachine):
 
 def test_a_cache_of_ours_agrees_with_the_model():
     run_state_machine_as_test(OursMachine, settings=FEW)
+
+
+class WithRulesMachine(OursMachine):
+    @rule()
+    def read_the_home_page(self):
+        assert self.cache.get_or_load("home", lambda: "hi", ttl=60) == "hi"
+
+    @rule()
+    def count_a_visit(self):
+        self.cache.add("visits", 0)
+        self.cache.incr("visits")
+
+
+def test_rules_of_ones_own_may_read_what_the_model_does_not_know():
+    run_state_machine_as_test(WithRulesMachine, settings=FEW)
 
 
 def test_a_cache_that_forgets_to_invalidate_is_caught():
