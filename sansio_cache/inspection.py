@@ -13,7 +13,7 @@ import attrs
 
 from sansio_cache.cell import GRANT_BYTES, NO_GRANT, Cell, Foreign, Kind, grant_us, parse_cell
 from sansio_cache.entry import Contents, MissReason, Servable, Unchecked, contents_of, load_ms_of, weigh
-from sansio_cache.keys import LOCK_MARKER
+from sansio_cache.keys import LOCK_MARKER, QUEUE_MARKER
 from sansio_cache.signing import Signer
 from sansio_cache.tags import VERSION_BYTES, Versions, is_tag_key
 
@@ -45,6 +45,8 @@ class CellState(StrEnum):
     """A lock that nobody holds: it keeps the last token."""
     TAG = "tag"
     """The version of a tag, or of a generation."""
+    QUEUED = "queued"
+    """A record of a queue of writes, which stays until it is written."""
     FOREIGN = "foreign"
     """What no cache of this format has written."""
 
@@ -141,7 +143,9 @@ def inspect(
         )
     cell = parse_cell(raw)
     if isinstance(cell, Foreign):
-        return Inspection(key=key, state=CellState.FOREIGN, left_ms=left, size_bytes=size)
+        is_queued = key.partition(":")[2].startswith(QUEUE_MARKER)
+        state = CellState.QUEUED if is_queued else CellState.FOREIGN
+        return Inspection(key=key, state=state, left_ms=left, size_bytes=size)
     lease = Grant.of(cell.grant)
     common = Inspection(
         key=key,

@@ -107,6 +107,8 @@ class TookTooLong(Struct, frozen=True):
     """Another's load has not ended in time, and the policy says that the caller is to know."""
 
     waited_s: float
+    is_full: bool = False
+    """Of a write to a queue: whether there was no room for it."""
 
 
 class Abandoned(Struct, frozen=True):

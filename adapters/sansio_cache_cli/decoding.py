@@ -29,6 +29,7 @@ _MEANINGS: Final = {
     CellState.LOCKED: "a lock that is held",
     CellState.UNLOCKED: "a lock that nobody holds; it keeps the last token",
     CellState.TAG: "the version of a tag",
+    CellState.QUEUED: "a record of a queue of writes: `sansio-cache letters` shows what was given up",
     CellState.FOREIGN: "no cell of this format: another program's key, or another version's",
 }
 _REASONS: Final = {
@@ -69,7 +70,7 @@ def sentences(found: Inspection, current: Versions = ()) -> list[tuple[str, str]
         kind = _KINDS.get(contents.kind, f"kind {contents.kind}")
         payload, signed = _payload(contents)
         said.append(("payload", f"{kind}, {size(len(payload))}{signed}"))
-    elif found.state is CellState.FOREIGN:
+    elif found.state in (CellState.FOREIGN, CellState.QUEUED):
         said.append(("size", size(found.size_bytes)))
     return said
 

@@ -421,7 +421,7 @@ def _read_as(found: Inspection) -> What:
             return What.STALE
         case CellState.NOTHING:
             return What.NOTHING
-        case CellState.UNCHECKED | CellState.TAG | CellState.LOCKED | CellState.UNLOCKED:
+        case CellState.UNCHECKED | CellState.TAG | CellState.LOCKED | CellState.UNLOCKED | CellState.QUEUED:
             return What.READ
         case _:
             return What.MISS

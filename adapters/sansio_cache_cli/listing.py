@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator
 
-from sansio_cache.inspection import Inspection
+from sansio_cache.inspection import CellState, Inspection
 from sansio_cache_cli.failures import FOUND, OK, CommandError
 from sansio_cache_cli.nodes import open_servers
 from sansio_cache_cli.output import Screen, print_json
@@ -63,5 +63,5 @@ def _list(found: Inspection, screen: Screen, *, is_json: bool) -> None:
         print_json({"key": found.key, "state": str(found.state), "expires_in_s": left_s})
         return
     life = "no ttl" if found.left_ms is None else span(found.left_ms / 1000)
-    style = "bold red" if found.left_ms is None else ""
+    style = "bold red" if found.left_ms is None and found.state is not CellState.QUEUED else ""
     screen.say(f"{found.state:<{_STATE_WIDTH}}", (f"{life:>{_LIFE_WIDTH}}  ", style), printable(found.key))

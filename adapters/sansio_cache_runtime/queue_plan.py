@@ -485,10 +485,14 @@ def queued(
                 )
             case Queued():
                 pass
+            case TookTooLong(waited_s=waited_s, is_full=True):
+                raise CacheTimeoutError(
+                    f"the queue was full for {waited_s:.3g} s: the write is not queued. Consumers are too "
+                    "slow, or none runs"
+                )
             case TookTooLong(waited_s=waited_s):
                 raise CacheTimeoutError(
-                    f"the queue was full, or others wrote the same keys, for {waited_s:.3g} s: the write is "
-                    "not queued. Consumers are too slow, or none runs"
+                    f"others wrote the same keys for {waited_s:.3g} s: the write is not queued. Try it again"
                 )
             case Parted(partitions=partitions):
                 raise ConfigurationError(

@@ -251,7 +251,7 @@ class EnqueueAppending(AsksOnce, Struct, frozen=True):
             case EntriesAppended(now_s=now_s, how=Appended.PARTED, backlog=partitions):
                 return _end(request, self.left, Parted(partitions), now_s)
             case EntriesAppended(now_s=now_s, how=Appended.FULL):
-                return self._wait(self.left, now_s)
+                return self._wait(self.left, now_s, is_full=True)
             case EntriesAppended(tokens=tokens) if len(tokens) == len(self.appends):
                 return self._queued(event)
             case EntriesAppended():
@@ -280,7 +280,7 @@ class EnqueueAppending(AsksOnce, Struct, frozen=True):
             return _remove(request, request.gone, outcome, now_s, *notices)
         return self._wait(left, now_s)
 
-    def _wait(self, left: Left, now_s: float) -> Step:
+    def _wait(self, left: Left, now_s: float, *, is_full: bool = False) -> Step:
         """Sleep a little, unless that would take too long."""
         request = self.request
         if self.is_unsure:
@@ -288,7 +288,7 @@ class EnqueueAppending(AsksOnce, Struct, frozen=True):
             return _remove(request, request.gone, Unknown(None), now_s)
         left_s = request.started_s + request.wait_s - now_s
         if left_s <= 0:
-            return _end(request, left, TookTooLong(now_s - request.started_s), now_s)
+            return _end(request, left, TookTooLong(now_s - request.started_s, is_full), now_s)
         waiting = EnqueueWaiting(request, left, now_s)
         return Step(waiting, Sleep(pause_s(request.seed, left.turn, left_s)))
 

@@ -94,6 +94,7 @@ def test_the_version_of_a_tag_says_when_it_was_issued():
 @pytest.mark.parametrize("raw", [b"", b"text", b"\xc5\x07" + bytes(60)])
 def test_what_no_cache_has_written_is_foreign(raw):
     assert look(raw).state is CellState.FOREIGN
+    assert look(raw, "ns:%w:{orders:000}:state").state is CellState.QUEUED
 
 
 @pytest.mark.parametrize(

@@ -72,7 +72,12 @@ def test_a_full_partition_is_waited_for_up_to_a_deadline():
     script = queueing("shop:a").give(HoldsTaken(0.0, (GRANT,)), full)
     assert isinstance(script.command, Sleep)
     script.give(Woke(29.0), HoldsTaken(29.0, (GRANT,)), EntriesAppended(30.0, (), 9, Appended.FULL))
-    assert script.outcome == TookTooLong(30.0)
+    assert script.outcome == TookTooLong(30.0, is_full=True)
+
+
+def test_who_waits_for_another_writer_of_the_key_is_not_told_that_the_queue_is_full():
+    script = queueing("shop:a", wait_s=0.0).give(HoldsTaken(0.0, (THEIRS,)), EntriesAppended(0.1, (0,)))
+    assert script.outcome == TookTooLong(0.1)
 
 
 def test_one_that_has_waited_with_some_queued_says_that_it_is_not_known_of_all():
