@@ -940,7 +940,11 @@ class Cache(Primitives):
     # Looking.
 
     async def health(self) -> Health:
-        """Ask the server whether everything is there that the cache needs. Never raises for the server."""
+        """Ask the server whether everything is there that the cache needs. Never raises for the server.
+
+        A server that does not answer is given up after four seconds at most. So this is for people and
+        alerts, and not for a probe that decides whether a process is killed.
+        """
         return self._health(await self._bindings.bind().backend.health())
 
     async def wait_ready(self, timeout_s: float | None = None) -> None:

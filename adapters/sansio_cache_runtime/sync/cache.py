@@ -878,7 +878,11 @@ class Cache(Primitives):
     # Looking.
 
     def health(self) -> Health:
-        """Ask the server whether everything is there that the cache needs. Never raises for the server."""
+        """Ask the server whether everything is there that the cache needs. Never raises for the server.
+
+        A server that does not answer is given up after four seconds at most. So this is for people and
+        alerts, and not for a probe that decides whether a process is killed.
+        """
         self._check_open()
         return self._health(self._backend.health())
 
