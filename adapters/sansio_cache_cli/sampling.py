@@ -12,6 +12,7 @@ from typing import Final
 import attrs
 
 from sansio_cache.inspection import Inspection, inspect
+from sansio_cache.keys import KeyBuilder
 from sansio_cache_cli.failures import CommandError
 from sansio_cache_cli.server import Server
 from sansio_cache_redis.calls import Args
@@ -151,12 +152,20 @@ def look_at(server: Server, keys: list[bytes]) -> list[Inspection]:
 def no_such_namespace(servers: list[Server], namespace: str) -> CommandError:
     """The line for a namespace without keys, with those that there are."""
     found: Counter[str] = Counter()
+    keys, entries = KeyBuilder(namespace), 0
     for server in servers:
         for page in server.scan("*"):
             found.update(key.partition(b":")[0].decode(errors="replace") for key in page if b":" in key)
+            own = [text for key in page if (text := key.decode(errors="replace")).startswith(keys.root)]
+            entries += sum(not keys.is_internal(text) for text in own)
             if found.total() >= _MOST_FOREIGN_KEYS:
                 break
     places = ", ".join(server.where.place for server in servers)
+    if entries:
+        return CommandError(
+            f"no key of the namespace {namespace!r} matches: a pattern is a Redis glob inside the namespace, "
+            "such as 'user:*'"
+        )
     if found.pop(namespace, 0):
         return CommandError(
             f"no entry of the namespace {namespace!r} is at {places}, but only records of the cache itself, "

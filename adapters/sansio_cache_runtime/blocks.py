@@ -50,21 +50,19 @@ def async_block(function: Callable[P, AsyncGenerator[T]]) -> Callable[P, AsyncBl
 
 
 class _Made(Generic[G]):
-    """What makes a generator, and the generator once the block has begun."""
+    """A generator, what makes another of its kind, and whether it was made for anything."""
 
     _enter = "with"
 
     def __init__(self, make: Callable[[], G], name: str) -> None:
         self._make = make
         self._name = name
-        self._generator: G | None = None
+        self._generator = make()
         self._is_used = False
 
     def _begin(self) -> G:
-        """The generator. Of a block that is over, the one that it had."""
+        """The generator, once the block is entered."""
         self._is_used = True
-        if self._generator is None:
-            self._generator = self._make()
         return self._generator
 
     def __del__(self) -> None:

@@ -120,10 +120,11 @@ class CallPlan:
             keys.build(part.field, value)
         except InvalidKeyError as error:
             said = str(error)
-            why = f"it {said.partition(' ')[2]}" if said.startswith("id") else said
+            if not said.startswith("id"):
+                raise InvalidKeyError(f"{part.field!r} in the template of {self.name}: {said}") from None
             raise InvalidKeyError(
-                f"{part.field!r} in the template of {self.name}: {why}. Without a template, arguments of all "
-                f"plain classes make a key, None and empty ones too"
+                f"{part.field!r} in the template of {self.name}: it {said.partition(' ')[2]}. Without a "
+                f"template, arguments of all plain classes make a key, None and empty ones too"
             ) from None
 
     def _hashed(self, keys: KeyBuilder, arguments: Mapping[str, Any]) -> Key:
@@ -143,11 +144,12 @@ class CallPlan:
         try:
             PYTHON.encode(value)
         except SerializationError as error:
-            why = str(error).partition(". PYTHON stores")[0].removeprefix("value")
+            why, has_class, _ = str(error).removeprefix("value").partition(". PYTHON stores")
+            textless = ", which has no text that tells one from every other" if has_class else ""
             raise InvalidKeyError(
-                f"argument {name!r} of {self.name} is not part of a key: {name}{why}, which has no text that "
-                f"tells one from every other. Pass what identifies it, such as its id or value, name the "
-                f"parameter in ignore=, or give a template, as in '{{{name}.id}}'"
+                f"argument {name!r} of {self.name} is not part of a key: {name}{why}{textless}. Pass what "
+                f"identifies it, such as its id or value, name the parameter in ignore=, or give a template, "
+                f"as in '{{{name}.id}}'"
             ) from None
 
     @property
@@ -320,7 +322,8 @@ def _check_parameters(
 
 def _check_default(name: str, parameter: inspect.Parameter) -> None:
     """Refuse a parameter whose default has no place in a key: each call without it would fail."""
-    if parameter.default is None or parameter.default == "":
+    default = parameter.default
+    if default is None or (isinstance(default, str) and not default):
         raise ConfigurationError(
             f"parameter {parameter.name!r} of {name} is {parameter.default!r} where it is not given, which "
             f"has no place in a key: leave the template out, and arguments of all plain classes make a key"

@@ -439,6 +439,7 @@ class DriverBase(Recovers, Generic[E, B]):
         """Refuse calls from now on, and end the sleep of those that are under way."""
         self._is_closed = True
         self._closing.set()
+        self.crowds.end()
         for watch in list(self._watches):
             watch.wake()
 

@@ -159,6 +159,10 @@ class PrimitiveRequests(RequestBuilder):
         drawn = self._draw(2 * NONCE_BYTES)
         return drawn[:NONCE_BYTES], int.from_bytes(drawn[NONCE_BYTES:])
 
+    def is_skipped(self, key: str) -> bool:
+        """Whether the store is not to be asked about a full key, as it is."""
+        return self._skip_any((key,)) is not None
+
     def skip_write(self, keys: Iterable[str]) -> MissReason | None:
         """Why a write of these keys is not to wait for the store; None where it is to ask it."""
         return self._coordinator.skip_write(keys)
@@ -186,7 +190,11 @@ def check_amount(amount: Any) -> None:
     Raises:
         ConfigurationError: It is none.
     """
-    if isinstance(amount, bool) or not isinstance(amount, int | float | Decimal) or not math.isfinite(amount):
+    is_number = isinstance(amount, Amount) and not isinstance(amount, bool)
+    is_infinite = (isinstance(amount, float) and not math.isfinite(amount)) or (
+        isinstance(amount, Decimal) and not amount.is_finite()
+    )
+    if not is_number or is_infinite:
         raise ConfigurationError(f"incr adds a number, as in incr('hits', 1); got {amount!r:.80}")
 
 

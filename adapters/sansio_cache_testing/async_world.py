@@ -25,7 +25,7 @@ from sansio_cache_testing.loops import LoopScheduler
 from sansio_cache_testing.rows import AsyncRows
 from sansio_cache_testing.scheduling import WorldError
 from sansio_cache_testing.steps import Step
-from sansio_cache_testing.world import NAMESPACE, WorldBase, check_duration
+from sansio_cache_testing.world import NAMESPACE, WorldBase, check_duration, exceptions
 
 
 class AsyncWorld(WorldBase[LoopScheduler, AsyncWorldCache]):
@@ -116,14 +116,15 @@ class AsyncWorld(WorldBase[LoopScheduler, AsyncWorldCache]):
             name: What it is called in diagrams; the function's name where not given.
             may_raise: Exceptions that it may end with, as where something is sold out.
         """
-        allowed = may_raise if isinstance(may_raise, tuple) else (may_raise,)
-        self._declare_writer(self._bound(call, args), self._name(call, name, "writer"), allowed)
+        writer = self._bound(call, args)
+        self._declare_writer(writer, self._name(call, name, "writer"), exceptions(may_raise))
 
     def in_the_end(self, call: Callable[..., Awaitable[Any]], *args: Any, name: str | None = None) -> None:
         """Declare what must hold when all is done: a function that is called then, and asserts it.
 
         Args:
-            call: The function. What it raises is told as what is wrong with the order that was run.
+            call: The function, plain or a coroutine function. What it raises is told as what is wrong with
+                the order that was run.
             args: Its arguments.
             name: What it is called; the function's name where not given.
         """
@@ -172,6 +173,8 @@ class AsyncWorld(WorldBase[LoopScheduler, AsyncWorldCache]):
         await self._recording.point("has not begun")
         try:
             await writer.call()
+        except WorldError:
+            raise
         except writer.may_raise as error:
             self._recording.add(Step(writer.name, f"raises {error!r}"))
         self._returns(writer)
@@ -185,17 +188,19 @@ class AsyncWorld(WorldBase[LoopScheduler, AsyncWorldCache]):
                 yield finding
 
     async def _wrong_in_the_end(self) -> AsyncIterator[Finding]:
-        if not all(writer.is_complete for writer in self._writers):
-            return
         steps = list(self._recording.steps)
         for name, look in self._checks:
             try:
                 with self._unrecorded():
-                    await look()
+                    found = look()
+                    if isawaitable(found):
+                        await found
             except WorldError:
                 raise
             except Exception as error:  # noqa: BLE001 - it is what was asked for
                 yield broken_in_the_end(name, error, steps)
+        if not all(writer.is_complete for writer in self._writers):
+            return
         for reader in [each for each in self._readers if not each.is_wrong]:
             with self._unrecorded():
                 seen = await _result(reader.call)
@@ -213,15 +218,19 @@ class AsyncWorld(WorldBase[LoopScheduler, AsyncWorldCache]):
 
 
 async def _result(call: Callable[[], Awaitable[Any]]) -> Result:
+    try:
+        return Result(await _awaitable(call))
+    except WorldError:
+        raise
+    except Exception as error:  # noqa: BLE001 - what it raises is judged
+        return Result(error=error)
+
+
+def _awaitable(call: Callable[[], Any]) -> Awaitable[Any]:
     given = call()
     if not isawaitable(given):
         raise WorldError(
             f"{getattr(call, 'func', call)!r:.80} gives nothing to be awaited: in a scenario for event loops "
             "readers are coroutine functions (async def)"
         )
-    try:
-        return Result(await given)
-    except WorldError:
-        raise
-    except Exception as error:  # noqa: BLE001 - what it raises is judged
-        return Result(error=error)
+    return given

@@ -10,6 +10,7 @@ stale may see any state.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -197,12 +198,14 @@ def _origin(name: str, steps: Sequence[Step], wrong: Sequence[str]) -> list[Step
     Of the keys that it asked for, those that end with the name of an item that is wrong come first.
     """
     keys = {key for step in steps if step.who == name and step.whom == CACHE for key in step.asked}
-    blamed = {key for key in keys if any(key.endswith(item) for item in wrong)}
+    blamed = {key for key in keys if key.rpartition(":")[2] in wrong}
     for place in range(len(steps) - 1, -1, -1):
         stored = set(steps[place].stored) & (blamed or keys)
         if stored:
             who, texts = steps[place].who, [key.rpartition(":")[2] for key in stored]
             before = [step for step in steps[:place] if step.who == who and step.whom not in ("", CACHE)]
-            of_it = [step for step in before if any(text in step.what for text in texts)]
+            of_it = [
+                step for step in before if any(re.search(rf"\b{re.escape(t)}\b", step.what) for t in texts)
+            ]
             return [*(of_it or before)[-1:], steps[place]]
     return []

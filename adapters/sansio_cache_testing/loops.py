@@ -149,6 +149,12 @@ class LoopScheduler(Recording):
         await self.settled.wait()
         self.settled = None
 
+    def deadlock(self) -> DeadlockError:
+        """The error where all wait for nothing that will come. It ends the run, tasks and all."""
+        self._is_stopped = True
+        self.stopped_by = error = DeadlockError(self.nobody_goes_on())
+        return error
+
     def nobody_goes_on(self) -> str:
         """What is wrong where all wait for nothing that will come."""
         waiting = [each.name for each in self.participants if not each.has_ended.is_set()]
@@ -183,7 +189,7 @@ class _Selector(selectors.DefaultSelector):
         if scheduler.go_on(lambda duration_s: clock.advance_to(clock() + duration_s)):
             return ready
         if timeout is None:
-            raise DeadlockError(scheduler.nobody_goes_on())
+            raise scheduler.deadlock()
         scheduler.count_step()
         clock.advance_to(clock() + timeout)
         return ready

@@ -18,7 +18,7 @@ from typing import Any, Final
 import attrs
 
 from sansio_cache_testing.scheduling import WorldError
-from sansio_cache_testing.steps import package_of, place_of_caller
+from sansio_cache_testing.steps import line_of_the_program, package_of
 
 _OURS: Final = __name__.partition(".")[0]
 
@@ -73,10 +73,9 @@ def _put_in_place(refused: _Refused) -> Callable[[], object]:
     def look(*args: Any, **kwargs: Any) -> Any:
         is_ours = package_of(sys._getframe(1)) == _OURS  # noqa: SLF001 - who calls
         if not is_ours and any(is_participant() for is_participant in tuple(_running)):
-            raise WorldError(
-                f"{place_of_caller()}: it {refused.what}, which a world cannot schedule: use "
-                f"{refused.instead}"
-            )
+            place = line_of_the_program()
+            where = "the program" if place is None else f"{place}: it"
+            raise WorldError(f"{where} {refused.what}, which a world cannot schedule: use {refused.instead}")
         return original(*args, **kwargs)
 
     setattr(owner, name, look)

@@ -62,6 +62,7 @@ _NOT_THE_PROGRAM: Final = frozenset(
     }
 )
 _LOOPS: Final = ("asyncio", "trio")
+_NOT_A_PROGRAM: Final = (sys.stdlib_module_names | frozenset(_LOOPS)) - {"__main__"}
 
 
 @attrs.frozen
@@ -106,6 +107,14 @@ def place_of_caller() -> Place | None:
     if frame is None or package_of(frame) in _LOOPS:
         return None
     return Place(frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_name)
+
+
+def line_of_the_program() -> Place | None:
+    """The innermost line that is neither ours nor of the standard library, whatever runs it."""
+    frame: FrameType | None = sys._getframe(1)  # noqa: SLF001
+    while frame is not None and (not is_of_the_program(frame) or package_of(frame) in _NOT_A_PROGRAM):
+        frame = frame.f_back
+    return frame and Place(frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_name)
 
 
 def is_of_the_program(frame: FrameType) -> bool:

@@ -60,6 +60,18 @@ def check_duration(duration_s: float) -> float:
     return duration_s
 
 
+def exceptions(may_raise: Any) -> tuple[type[Exception], ...]:
+    """Classes of exceptions, of which one may be given by itself.
+
+    Raises:
+        WorldError: They are none.
+    """
+    given: tuple[Any, ...] = may_raise if isinstance(may_raise, tuple) else (may_raise,)
+    if not all(isinstance(each, type) and issubclass(each, Exception) for each in given):
+        raise WorldError(f"may_raise is a class of exceptions, or a tuple of them; got {may_raise!r:.80}")
+    return given
+
+
 class WorldBase(Generic[R, C]):
     """What the worlds of threads and of event loops share."""
 
@@ -96,6 +108,11 @@ class WorldBase(Generic[R, C]):
     def is_judged(self) -> bool:
         """Whether there is anything that could be found wrong."""
         return bool(self._readers or self._checks or self._has_started)
+
+    @property
+    def has_checks(self) -> bool:
+        """Whether something is said of what must hold when all is done."""
+        return bool(self._checks)
 
     @property
     def readers(self) -> tuple[Reader, ...]:
@@ -307,8 +324,8 @@ class World(WorldBase[ThreadScheduler, WorldCache]):
             name: What it is called in diagrams; the function's name where not given.
             may_raise: Exceptions that it may end with, as where something is sold out.
         """
-        allowed = may_raise if isinstance(may_raise, tuple) else (may_raise,)
-        self._declare_writer(self._bound(call, args), self._name(call, name, "writer"), allowed)
+        writer = self._bound(call, args)
+        self._declare_writer(writer, self._name(call, name, "writer"), exceptions(may_raise))
 
     def in_the_end(self, call: Callable[..., Any], *args: Any, name: str | None = None) -> None:
         """Declare what must hold when all is done: a function that is called then, and asserts it.
@@ -351,6 +368,8 @@ class World(WorldBase[ThreadScheduler, WorldCache]):
     def _write(self, writer: Writer) -> None:
         try:
             writer.call()
+        except WorldError:
+            raise
         except writer.may_raise as error:
             self._recording.add(Step(writer.name, f"raises {error!r}"))
         self._returns(writer)
@@ -364,8 +383,6 @@ class World(WorldBase[ThreadScheduler, WorldCache]):
                 yield finding
 
     def _wrong_in_the_end(self) -> Iterator[Finding]:
-        if not all(writer.is_complete for writer in self._writers):
-            return
         steps = list(self._recording.steps)
         for name, look in self._checks:
             try:
@@ -375,6 +392,8 @@ class World(WorldBase[ThreadScheduler, WorldCache]):
                 raise
             except Exception as error:  # noqa: BLE001 - it is what was asked for
                 yield broken_in_the_end(name, error, steps)
+        if not all(writer.is_complete for writer in self._writers):
+            return
         for reader in [each for each in self._readers if not each.is_wrong]:
             with self._unrecorded():
                 seen = _result(reader.call)

@@ -13,9 +13,9 @@ key is not invalidated then, as what it counts is nowhere else.
 
 from __future__ import annotations
 
-from decimal import Decimal
+from decimal import Context, Decimal, DivisionByZero, Inexact, InvalidOperation, Overflow, localcontext
 from operator import add
-from typing import Any, TypeAlias, assert_never
+from typing import Any, Final, TypeAlias, assert_never
 
 from msgspec import Struct
 
@@ -60,6 +60,9 @@ from sansio_cache.step import (
     gave_up,
     unexpected,
 )
+
+_EXACTLY: Final = Context(prec=1_000, traps=[Inexact, InvalidOperation, DivisionByZero, Overflow])
+"""How Decimals are added: all digits are kept, or it is an error."""
 
 Amount: TypeAlias = int | float | Decimal
 """What can be added to a number, and what such a number is."""
@@ -160,10 +163,14 @@ class UpdateLooking(Struct, frozen=True):
         if isinstance(value, bool) or not isinstance(value, Amount):
             return self._end(NotANumber(type(value).__name__), now_s, *notices)
         try:
-            total = add(value, request.amount)
+            with localcontext(_EXACTLY):
+                total = add(value, request.amount)
         except (TypeError, ArithmeticError):  # a Decimal and a float; more than a float can be
-            classes = f"{type(request.amount).__name__} to a value of class {type(value).__name__}"
-            error = SerializationError(f"incr cannot add this {classes}: give an amount of that class")
+            classes = f"{type(request.amount).__name__} to this value of class {type(value).__name__}"
+            error = SerializationError(
+                f"incr cannot add this {classes}, and lose nothing: give an amount of that class, with no "
+                "more digits than it can have"
+            )
             return self._end(Raised(error), now_s, *notices)
         return computing.store(total, now_s, *notices)
 

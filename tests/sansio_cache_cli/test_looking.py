@@ -160,6 +160,14 @@ def test_a_namespace_of_which_only_records_of_the_cache_are_left_has_no_entries(
         assert f"no entry of the namespace '{namespace}'" in ran.err
 
 
+def test_a_pattern_that_matches_nothing_is_told_from_a_namespace_without_entries(
+    run, cache, redis_url, namespace
+):
+    cache.set("user:1", 1)
+    ran = run("ttl", "order:*", "--url", redis_url, "--namespace", namespace)
+    assert (ran.status, f"no key of the namespace '{namespace}' matches" in ran.err) == (1, True)
+
+
 def test_a_pattern_that_is_given_with_its_namespace_is_refused_with_what_to_write(run, redis_url):
     for command in ("keys", "ttl", "monitor"):
         ran = run(command, "shop:user:*", "--url", redis_url, "--namespace", "shop")

@@ -14,7 +14,9 @@ from msgspec.structs import replace
 
 from sansio_cache import (
     Absent,
+    CacheClosedError,
     CacheConnectionError,
+    CacheError,
     CacheTimeoutError,
     ConfigurationError,
     Exact,
@@ -42,6 +44,7 @@ from sansio_cache.commands import (
 )
 from sansio_cache.events import FailureKind
 from sansio_cache.ttl import NO_JITTER
+from sansio_cache_testing import StoreFault, failing
 from support.runtimes import EVERYWHERE, ON_SERVER, THIRD_PARTY, in_parallel, is_free, loading, until
 from support.runtimes import runs as runs_in
 
@@ -671,12 +674,22 @@ async def test_who_lets_an_entry_live_longer_says_for_how_long(world):
 async def test_what_cannot_be_added_changes_nothing_and_says_so(world):
     cache = world.cache
     await cache.set("k", Decimal("1.5"), type=Decimal)
-    with pytest.raises(SerializationError, match="float to a value of class Decimal"):
+    with pytest.raises(SerializationError, match="float to this value of class Decimal"):
         await cache.incr("k", 0.5, type=Decimal)
     assert await cache.incr("k", Decimal("0.5"), type=Decimal) == 2
     await cache.set("k", 10**400)
-    with pytest.raises(SerializationError, match="float to a value of class int"):
+    with pytest.raises(SerializationError, match="float to this value of class int"):
         await cache.incr("k", 0.5)
+    assert await cache.incr("k", 10**400) == 2 * 10**400
+    many = Decimal("12345678901234567890123456789.01")
+    await cache.set("k", many, type=Decimal)
+    assert await cache.incr("k", Decimal("0.01"), type=Decimal) == Decimal("12345678901234567890123456789.02")
+    with pytest.raises(SerializationError, match="lose nothing"):
+        await cache.incr("k", Decimal("1E-2000"), type=Decimal)
+    for amount in (Decimal("NaN"), Decimal("sNaN"), Decimal("Infinity"), float("inf"), True, "1"):
+        with pytest.raises(ConfigurationError, match="incr adds a number"):
+            await cache.incr("k", amount, type=Decimal)
+    await cache.set("k", 0)
     await cache.set("k", [1])
     with pytest.raises(SerializationError, match="the function of update has given None"):
         await cache.update("k", lambda value: value.append(2))
@@ -979,6 +992,41 @@ async def test_nobody_is_given_a_lock_where_the_store_fails(world):
         with pytest.raises(ConfigurationError):
             async with world.cache.lock("l", **options):
                 raise AssertionError
+    world.take_log()
+
+
+@runs(compare=None)
+async def test_who_waits_for_a_lock_is_told_of_the_end_of_the_cache_at_once(world):
+    """They wait in this process, and not at the store: for an hour, if nobody told them."""
+    cache, told = world.open(), []
+
+    async def wait():
+        try:
+            async with cache.lock("l", wait_s=3600):
+                told.append(None)
+        except CacheError as error:
+            told.append(type(error))
+
+    with suppress(CacheClosedError):  # of the one who has it, as he gives it back
+        async with cache.lock("l"), anyio.create_task_group() as tasks:
+            for _ in range(3):
+                tasks.start_soon(wait)
+            crowds = cache.driver.crowds
+            await until(lambda: [len(queue.turns) for queue in crowds._queues.values()] == [4])
+            await cache.aclose()
+    assert told == [CacheClosedError] * 3
+
+
+@runs(compare=None)
+async def test_who_wants_a_lock_in_an_outage_is_told_so_at_once_though_this_process_has_it(world):
+    cache = world.cache
+    async with cache.lock("l", 60):
+        with failing(cache.cache, StoreFault.REFUSED):
+            with pytest.raises(CacheConnectionError):
+                await cache.add("k", 1)
+            with pytest.raises(CacheConnectionError, match="does not serve"):
+                async with cache.lock("l", wait_s=3600):
+                    raise AssertionError
     world.take_log()
 
 

@@ -2,14 +2,14 @@
 
 import threading
 
-from sansio_cache_runtime.crowd import Crowds
+from sansio_cache_runtime.crowd import PATIENCE_S, Crowds
 from sansio_cache_runtime.sync.event import ThreadEvent
 
 
 def test_one_goes_after_the_other_in_the_order_of_their_coming():
     crowds = Crowds(ThreadEvent)
-    one, two, three = [crowds.join("k") for _ in range(3)]
-    other = crowds.join("l")
+    one, two, three = [crowds.join("k", 0.0) for _ in range(3)]
+    other = crowds.join("l", 0.0)
     assert [each.event.is_set() for each in (one, two, three, other)] == [True, False, False, True]
     one.leave()
     assert [each.event.is_set() for each in (two, three)] == [True, False]
@@ -18,40 +18,67 @@ def test_one_goes_after_the_other_in_the_order_of_their_coming():
     two.leave()
     other.leave()
     assert crowds._queues == {}
-    assert crowds.join("k").event.is_set()
+    assert crowds.join("k", 0.0).event.is_set()
 
 
 def test_one_who_does_not_leave_is_passed_by():
     crowds = Crowds(ThreadEvent)
-    stuck, two, three = [crowds.join("k") for _ in range(3)]
-    assert two.must_wait(), "it has not been seen at it before"
-    assert not two.must_wait()
+    stuck, two, three = [crowds.join("k", 0.0) for _ in range(3)]
+    assert two.must_wait(0.9 * PATIENCE_S), "it has not been there for long"
+    assert not two.must_wait(PATIENCE_S)
     assert two.event.is_set()
-    assert three.must_wait()
+    assert three.must_wait(PATIENCE_S), "two has just begun"
     stuck.leave()  # late, which does no harm
     assert not three.event.is_set()
     two.leave()
     assert three.event.is_set()
-    assert not three.must_wait()
+    assert not three.must_wait(9.0)
     three.leave()
     assert crowds._queues == {}
 
 
+def test_one_who_never_leaves_is_passed_by_for_those_who_wait_for_less_than_that():
+    crowds = Crowds(ThreadEvent)
+    crowds.join("k", 0.0)  # and its caller is gone
+    for place in range(3):
+        turn = crowds.join("k", place * 0.4 * PATIENCE_S)
+        assert turn.must_wait((place + 1) * 0.4 * PATIENCE_S) is (place < 2)
+        turn.leave()
+    assert crowds._queues == {}
+
+
+def test_one_who_is_known_to_be_at_it_is_not_passed_by():
+    crowds = Crowds(ThreadEvent)
+    holder, two = [crowds.join("k", 0.0) for _ in range(2)]
+    is_held = True
+    holder.is_busy = lambda: is_held
+    assert two.must_wait(100.0)
+    is_held = False
+    assert not two.must_wait(100.0)
+
+
 def test_one_who_goes_on_is_not_passed_by():
     crowds = Crowds(ThreadEvent)
-    turns = [crowds.join("k") for _ in range(4)]
-    for ahead in turns[:2]:
-        assert turns[3].must_wait()
+    turns = [crowds.join("k", 0.0) for _ in range(4)]
+    for seconds, ahead in enumerate(turns[:2]):
+        assert turns[3].must_wait(seconds + 0.5)
         ahead.leave()
-    assert turns[3].must_wait()
+    assert turns[3].must_wait(2.5)
     assert turns[2].event.is_set()
 
 
 def test_one_who_has_left_in_the_meantime_is_nobodys_concern():
     crowds = Crowds(ThreadEvent)
-    alone = crowds.join("k")
+    alone = crowds.join("k", 0.0)
     alone.leave()
-    assert not alone.must_wait()
+    assert not alone.must_wait(5.0)
+
+
+def test_who_waits_is_woken_where_there_is_nothing_to_be_had_any_more():
+    crowds = Crowds(ThreadEvent)
+    turns = [crowds.join(key, 0.0) for key in "kkl"]
+    crowds.end()
+    assert all(turn.event.is_set() for turn in turns)
 
 
 def test_nobody_is_left_waiting_among_threads():
@@ -59,7 +86,7 @@ def test_nobody_is_left_waiting_among_threads():
 
     def change():
         for _ in range(200):
-            turn = crowds.join("k")
+            turn = crowds.join("k", 0.0)
             assert turn.event.wait(20)
             at_it.append(1)
             seen.append(len(at_it))

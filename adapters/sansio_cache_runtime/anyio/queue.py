@@ -284,11 +284,11 @@ class Queue(Generic[T]):
 
     @asynccontextmanager
     async def after(
-        self, keys: builtins.list[Key], block: AbstractAsyncContextManager[H]
+        self, keys: builtins.list[Key], make: Callable[[], AbstractAsyncContextManager[H]]
     ) -> AsyncIterator[H]:
-        """A block that begins when nothing is queued for some keys."""
+        """A block that is made, and begins, when nothing is queued for some keys."""
         await self.settle(keys)
-        async with block as held:
+        async with make() as held:
             yield held
 
     async def _pause(self) -> None:

@@ -389,10 +389,14 @@ class Entity(Generic[T]):
         written after what the block does.
         """
         keys = self._plan.keys_of("invalidating", ids)
-        block: AbstractContextManager[None] = self._cache.invalidating(
-            *keys, tags=self._plan.with_lists(tags)
-        )
-        return block if self._queue is None else self._queue.after(keys, block)
+
+        def make() -> AbstractContextManager[None]:
+            block: AbstractContextManager[None] = self._cache.invalidating(
+                *keys, tags=self._plan.with_lists(tags)
+            )
+            return block
+
+        return make() if self._queue is None else self._queue.after(keys, make)
 
     def expire(self, *ids: Id) -> InvalidateResult:
         """Make some things stale: see `Cache.expire`."""
@@ -422,10 +426,10 @@ class Entity(Generic[T]):
             ids: What tells them from others of their kind.
             tags: Names of tags to invalidate at the end.
         """
-        mutating = self._mutating(self._plan.mutation("mutate", ids, tags))
-        if self._queue is not None:
-            mutating = self._queue.after(self._plan.keys_of("mutate", ids), mutating)
-        return mutating
+        mutation = self._plan.mutation("mutate", ids, tags)
+        if self._queue is None:
+            return self._mutating(mutation)
+        return self._queue.after(self._plan.keys_of("mutate", ids), lambda: self._mutating(mutation))
 
     # Inside.
 

@@ -13,7 +13,7 @@ from sansio_cache.operations.update import Amount
 from sansio_cache.step import Outcome, Step
 from sansio_cache_runtime.blocks import block
 from sansio_cache_runtime.cache_base import CacheBase
-from sansio_cache_runtime.crowd import PATIENCE_S, Crowds, Turn
+from sansio_cache_runtime.crowd import PATIENCE_S, Crowds, Turn, is_busy
 from sansio_cache_runtime.held_lock import HeldLock, check_on_lost, held_lock
 from sansio_cache_runtime.loaders import is_inside_callback, refuse_coroutine_function
 from sansio_cache_runtime.primitive_requests import applying, check_amount
@@ -282,12 +282,14 @@ class Primitives(CacheBase):
         """
         check_on_lost(on_lost)
         request = self._requests.lock(name, lease_s, wait_s)
-        turn = self._crowds().join(request.key)
+        turn = self._crowds().join(request.key, request.started_s)
         try:
             if not is_inside_callback():
-                self._await(turn, request.started_s + request.wait_s)
+                self._await(turn, request.key, request.started_s + request.wait_s)
+            turn.is_busy = is_busy
             taken = locked(self._run(self._requests.take(request)), name)
             held = held_lock(name, request, taken, self._requests.clock, on_lost)
+            turn.is_busy = lambda: not held.is_lost
             has_ended = False
             try:
                 with keeping(held, self._in_background(), self._run):
@@ -313,19 +315,19 @@ class Primitives(CacheBase):
         full = self._requests.keys.resolve(key)
         if is_inside_callback():
             return self._run(begin(), loader)
-        until_s = self._requests.clock() + self._requests.policy.wait_s
-        turn = self._crowds().join(full)
+        now_s = self._requests.clock()
+        turn = self._crowds().join(full, now_s)
         try:
-            self._await(turn, until_s)
+            self._await(turn, full, now_s + self._requests.policy.wait_s)
             return self._run(begin(), loader)
         finally:
             turn.leave()
 
-    def _await(self, turn: Turn[ThreadEvent], until_s: float) -> None:
-        """Wait for one's turn. Not for ever: until then, and not for one who does not leave."""
-        clock = self._requests.clock
-        while (left_s := until_s - clock()) > 0:
-            if turn.event.wait(min(left_s, PATIENCE_S)) or not turn.must_wait():
+    def _await(self, turn: Turn[ThreadEvent], full: str, until_s: float) -> None:
+        """Wait for one's turn. Not for ever: until then, not for one who does not leave, nor in an outage."""
+        clock, is_skipped = self._requests.clock, self._requests.is_skipped
+        while not is_skipped(full) and (left_s := until_s - clock()) > 0:
+            if turn.event.wait(min(left_s, PATIENCE_S)) or not turn.must_wait(clock()):
                 return
 
     def _run(self, step: Step, loader: Callable[..., Any] | None = None) -> Outcome:

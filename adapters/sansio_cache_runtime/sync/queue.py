@@ -279,10 +279,10 @@ class Queue(Generic[T]):
             self._pause()
 
     @block
-    def after(self, keys: builtins.list[Key], block: AbstractContextManager[H]) -> Generator[H]:
-        """A block that begins when nothing is queued for some keys."""
+    def after(self, keys: builtins.list[Key], make: Callable[[], AbstractContextManager[H]]) -> Generator[H]:
+        """A block that is made, and begins, when nothing is queued for some keys."""
         self.settle(keys)
-        with block as held:
+        with make() as held:
             yield held
 
     def _pause(self) -> None:
