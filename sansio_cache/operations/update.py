@@ -14,7 +14,6 @@ key is not invalidated then, as what it counts is nowhere else.
 from __future__ import annotations
 
 from decimal import Context, Decimal, DivisionByZero, Inexact, InvalidOperation, Overflow, localcontext
-from operator import add
 from typing import Any, Final, TypeAlias, assert_never
 
 from msgspec import Struct
@@ -162,9 +161,10 @@ class UpdateLooking(Struct, frozen=True):
         value = lookup.value
         if isinstance(value, bool) or not isinstance(value, Amount):
             return self._end(NotANumber(type(value).__name__), now_s, *notices)
+        number: Any = value  # of which class the sum is, only Python knows
         try:
             with localcontext(_EXACTLY):
-                total = add(value, request.amount)
+                total = number + request.amount
         except (TypeError, ArithmeticError):  # a Decimal and a float; more than a float can be
             classes = f"{type(request.amount).__name__} to this value of class {type(value).__name__}"
             error = SerializationError(
