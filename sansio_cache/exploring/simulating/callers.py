@@ -156,9 +156,10 @@ class Caller(CallerBase):
         *,
         tag: bool = False,
         soft: bool = False,
+        since_s: float = 0.0,
     ) -> None:
         """A write has returned."""
-        self.tell(name, rows, version, running, tag=tag, soft=soft)
+        self.tell(name, rows, version, running, tag=tag, soft=soft, since_s=since_s)
         self.done(name)
 
     def invalidate(self) -> None:
@@ -200,11 +201,15 @@ class Caller(CallerBase):
             self.pause()
             return
         version = self.commit(rows)
+        server, lost_s = self.shared.server, self.shared.server.lost_until_s
 
         def then(running: Running, outcome: Outcome) -> None:
             self.end_write()
             if isinstance(outcome, PatternRemoved) and outcome.complete:
-                self._wrote("clear" if clears else "delete_pattern", rows, version, running)
+                # Pages that a failover has overtaken were another server's: the pattern is told again.
+                since_s = 0.0 if lost_s == server.lost_until_s else server.lost_until_s
+                name = "clear" if clears else "delete_pattern"
+                self._wrote(name, rows, version, running, since_s=since_s)
             else:  # it says that it is incomplete
                 self.done("delete_pattern in part")
 

@@ -110,9 +110,10 @@ class CallerBase:
         *,
         tag: bool = False,
         soft: bool = False,
+        since_s: float = 0.0,
     ) -> None:
-        """Tell the oracle: a write is complete, but where the store could not be told."""
-        shared, now_s = self.shared, self.shared.timeline.now_s
+        """Tell the oracle: a write is complete, from `since_s` on, or where the store could be told."""
+        shared, now_s = self.shared, max(self.shared.timeline.now_s, since_s)
         for row in rows:
             told_as = TAG_KEY if tag else row.key
             key = f"{row.key}{SOFT}" if soft else row.key

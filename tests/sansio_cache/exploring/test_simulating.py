@@ -29,6 +29,7 @@ from sansio_cache.commands import (
     Mode,
     Ping,
     ReleaseLeases,
+    ScanKeys,
     SwapCell,
     TakeLock,
     keys_and_tags,
@@ -54,7 +55,7 @@ from sansio_cache.exploring.simulating.calling import CallerBase
 from sansio_cache.exploring.simulating.loaders import RowLoader
 from sansio_cache.exploring.simulating.oracle import Oracle, Told, Violated
 from sansio_cache.exploring.simulating.probing import version_of
-from sansio_cache.exploring.simulating.rows import COUNTER, LOCK_KEY, ROWS
+from sansio_cache.exploring.simulating.rows import COUNTER, LOCK_KEY, ROWS, TAGGED
 from sansio_cache.exploring.simulating.simulation import World
 from sansio_cache.exploring.simulating.timeline import Timeline
 from sansio_cache.memory_store import MemoryStore
@@ -287,6 +288,22 @@ def world():
     world = World(simulation, random.Random(1))
     world.shared.is_ending = True
     return world
+
+
+def test_a_deletion_by_pattern_that_a_failover_overtakes_counts_when_what_was_lost_is_told_again(world):
+    """Its page is of the old server, and the new one may have more. Seed 206 has found it."""
+    [client], [caller] = world.clients, world.callers
+    caller.delete_pattern()
+    running = next(iter(client.running.values()))
+    assert world.timeline.run(lambda: isinstance(running.step.command, ScanKeys), 1.0)
+    world.server.fall_back()
+    assert world.timeline.run(lambda: caller.is_idle, 1.0)
+    key = TAGGED[0].key
+    until_s = world.server.lost_until_s
+    assert until_s > world.timeline.now_s
+    world.oracle.judge(Read("another", key, 0, until_s - 0.1))
+    with pytest.raises(Violated):
+        world.oracle.judge(Read("another", key, 0, until_s + 0.1))
 
 
 def loading(world, *, until):
