@@ -5,9 +5,6 @@ its class. `contextlib` gives an exception its traceback back by an assignment. 
 (a frozen dataclass or attrs class, or one with a `__setattr__` of its own) is replaced there by an error
 about that, and what has happened is lost.
 
-One that is made and never entered does nothing, so Python is to warn of it, as of a coroutine that nobody
-awaits.
-
 No generator here ends an exception. One may raise another in its place.
 """
 
@@ -18,7 +15,6 @@ from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from functools import wraps
 from types import TracebackType
 from typing import Any, Final, Generic, ParamSpec, TypeVar
-from warnings import warn
 
 P = ParamSpec("P")
 Q = ParamSpec("Q")
@@ -34,7 +30,7 @@ def block(function: Callable[P, Generator[T]]) -> Callable[P, Block[T]]:
 
     @wraps(function)
     def begin(*args: P.args, **kwargs: P.kwargs) -> Block[T]:
-        return Block(lambda: function(*args, **kwargs), function.__name__)
+        return Block(lambda: function(*args, **kwargs))
 
     return begin
 
@@ -44,35 +40,17 @@ def async_block(function: Callable[P, AsyncGenerator[T]]) -> Callable[P, AsyncBl
 
     @wraps(function)
     def begin(*args: P.args, **kwargs: P.kwargs) -> AsyncBlock[T]:
-        return AsyncBlock(lambda: function(*args, **kwargs), function.__name__)
+        return AsyncBlock(lambda: function(*args, **kwargs))
 
     return begin
 
 
 class _Made(Generic[G]):
-    """A generator, what makes another of its kind, and whether it was made for anything."""
+    """A generator, and what makes another of its kind."""
 
-    _enter = "with"
-
-    def __init__(self, make: Callable[[], G], name: str) -> None:
+    def __init__(self, make: Callable[[], G]) -> None:
         self._make = make
-        self._name = name
         self._generator = make()
-        self._is_used = False
-
-    def _begin(self) -> G:
-        """The generator, once the block is entered."""
-        self._is_used = True
-        return self._generator
-
-    def __del__(self) -> None:
-        if not self._is_used:
-            call = f"{self._name}(…)"
-            warn(
-                f"{call} was not entered, and has done nothing: write `{self._enter} {call}:`",
-                RuntimeWarning,
-                2,
-            )
 
     def _begun(self, given: Any) -> Any:
         if given is _OVER:
@@ -95,29 +73,27 @@ class Block(_Made[Generator[T]], AbstractContextManager[T]):
     """A context manager, to be used once; as a decorator of functions, for each of their calls."""
 
     def __enter__(self) -> T:
-        value: T = self._begun(next(self._begin(), _OVER))
+        value: T = self._begun(next(self._generator, _OVER))
         return value
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        generator = self._begin()
         if error is None:
-            next(generator, None)
+            next(self._generator, None)
             return
         try:
-            generator.throw(error)
+            self._generator.throw(error)
         except BaseException as raised:
             if not self._let_through(raised, error, traceback):
                 raise
 
     def __call__(self, function: Callable[Q, R]) -> Callable[Q, R]:
         """The function, in such a block."""
-        self._is_used = True
 
         @wraps(function)
         def call(*args: Q.args, **kwargs: Q.kwargs) -> R:
-            with Block(self._make, self._name):
+            with Block(self._make):
                 return function(*args, **kwargs)
 
         return call
@@ -126,32 +102,28 @@ class Block(_Made[Generator[T]], AbstractContextManager[T]):
 class AsyncBlock(_Made[AsyncGenerator[T]], AbstractAsyncContextManager[T]):
     """An asynchronous context manager, to be used once; as a decorator, for each call."""
 
-    _enter = "async with"
-
     async def __aenter__(self) -> T:
-        value: T = self._begun(await anext(self._begin(), _OVER))
+        value: T = self._begun(await anext(self._generator, _OVER))
         return value
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        generator = self._begin()
         if error is None:
-            await anext(generator, None)
+            await anext(self._generator, None)
             return
         try:
-            await generator.athrow(error)
+            await self._generator.athrow(error)
         except BaseException as raised:
             if not self._let_through(raised, error, traceback):
                 raise
 
     def __call__(self, function: Callable[Q, Awaitable[R]]) -> Callable[Q, Awaitable[R]]:
         """The function, in such a block."""
-        self._is_used = True
 
         @wraps(function)
         async def call(*args: Q.args, **kwargs: Q.kwargs) -> R:
-            async with AsyncBlock(self._make, self._name):
+            async with AsyncBlock(self._make):
                 return await function(*args, **kwargs)
 
         return call

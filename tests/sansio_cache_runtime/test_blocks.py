@@ -2,7 +2,6 @@
 
 import dataclasses
 import traceback
-import warnings
 
 import anyio
 import attrs
@@ -163,18 +162,3 @@ def test_a_block_may_raise_something_else_in_its_end():
         raise ValueError
     with pytest.raises(KeyError, match="another"):
         anyio.run(main)
-
-
-def test_a_block_that_is_never_entered_is_warned_of_by_its_name(namespace):
-    with Cache.from_url("memory://", namespace=namespace) as cache:
-        with pytest.warns(RuntimeWarning, match=r"not entered, .* `with lock\(…\):`"):
-            cache.lock("l")
-        with warnings.catch_warnings(action="error"):
-            cache.lock("l")(print)
-
-    async def main():
-        async with anyio_package.Cache.from_url("memory://", namespace=namespace) as cache:
-            with pytest.warns(RuntimeWarning, match=r"`async with lock\(…\):`"):
-                cache.lock("l")
-
-    anyio.run(main)
