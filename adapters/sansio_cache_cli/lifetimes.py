@@ -22,7 +22,7 @@ def show_lifetimes(options: argparse.Namespace) -> int:
         pattern = servers[0].config.keys.glob(options.pattern)
         sample = take_samples(servers, pattern, options.sample, options.seconds)
         if not sample.entries:
-            raise no_such_namespace(servers, options.namespace)
+            raise no_such_namespace(servers, options.namespace, options.pattern)
     lives = lives_of(sample.entries)
     if options.json:
         gone_through = {"keys": sample.count, "is_whole": sample.is_whole, "without_ttl": sample.persistent}

@@ -6,10 +6,10 @@ import argparse
 from collections.abc import Iterator
 
 from sansio_cache.inspection import CellState, Inspection
-from sansio_cache_cli.failures import FOUND, OK, CommandError
+from sansio_cache_cli.failures import OK
 from sansio_cache_cli.nodes import open_servers
 from sansio_cache_cli.output import Screen, print_json
-from sansio_cache_cli.sampling import look_at, no_such_namespace
+from sansio_cache_cli.sampling import look_at, no_such_namespace, nothing_matches
 from sansio_cache_cli.server import Server
 from sansio_cache_cli.words import printable, span
 
@@ -35,11 +35,7 @@ def list_keys(options: argparse.Namespace) -> int:
             return OK
         if options.pattern == "*" or not any(map(any, _pages(servers, keys.everything()))):
             raise no_such_namespace(servers, options.namespace)
-        raise CommandError(
-            f"no key of the namespace {options.namespace!r} matches {printable(options.pattern)!r}: a "
-            "pattern is a Redis glob inside the namespace, such as 'user:*'",
-            FOUND,
-        )
+        raise nothing_matches(options.namespace, options.pattern)
 
 
 def _pages(servers: list[Server], pattern: str) -> Iterator[list[bytes]]:

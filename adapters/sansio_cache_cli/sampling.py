@@ -15,6 +15,7 @@ from sansio_cache.inspection import Inspection, inspect
 from sansio_cache.keys import KeyBuilder
 from sansio_cache_cli.failures import CommandError
 from sansio_cache_cli.server import Server
+from sansio_cache_cli.words import printable
 from sansio_cache_redis.calls import Args
 
 HEAD_BYTES: Final = 512
@@ -149,8 +150,16 @@ def look_at(server: Server, keys: list[bytes]) -> list[Inspection]:
     return found
 
 
-def no_such_namespace(servers: list[Server], namespace: str) -> CommandError:
-    """The line for a namespace without keys, with those that there are."""
+def nothing_matches(namespace: str, pattern: str) -> CommandError:
+    """The line for a pattern that no key of a namespace matches."""
+    return CommandError(
+        f"no key of the namespace {namespace!r} matches {printable(pattern)!r}: a pattern is a Redis glob "
+        "inside the namespace, such as 'user:*'"
+    )
+
+
+def no_such_namespace(servers: list[Server], namespace: str, pattern: str = "*") -> CommandError:
+    """The line for a namespace without keys that match, with the namespaces that there are."""
     found: Counter[str] = Counter()
     keys, entries = KeyBuilder(namespace), 0
     for server in servers:
@@ -162,10 +171,7 @@ def no_such_namespace(servers: list[Server], namespace: str) -> CommandError:
                 break
     places = ", ".join(server.where.place for server in servers)
     if entries:
-        return CommandError(
-            f"no key of the namespace {namespace!r} matches: a pattern is a Redis glob inside the namespace, "
-            "such as 'user:*'"
-        )
+        return nothing_matches(namespace, pattern)
     if found.pop(namespace, 0):
         return CommandError(
             f"no entry of the namespace {namespace!r} is at {places}, but only records of the cache itself, "
