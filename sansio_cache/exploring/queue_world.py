@@ -107,7 +107,9 @@ class Worker:
     looked: int | None = None
     """What a wrong reader has found before it began; -1 for nothing."""
     before: frozenset[int] = frozenset()
-    """The versions whose writes were acknowledged before it began."""
+    """The versions whose writes were acknowledged before it began, and hold for it."""
+    replayed: int = 0
+    """The version of the letter that it queues anew; 0 for none."""
     has_begun: bool = False
 
 
@@ -126,4 +128,6 @@ class World:
     late: frozenset[StoreCommand]
     """Requests that may arrive once more."""
     spent: tuple[tuple[Fault, int], ...]
+    dead: frozenset[int] = frozenset()
+    """The versions that were dead letters, and of which no replay was acknowledged since."""
     broken: Broken | None = None

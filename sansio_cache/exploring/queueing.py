@@ -10,8 +10,9 @@ lower one where the configuration says so.
 
 *The oracle.* A write is acknowledged when its machine has ended with all that was wanted. A read must not
 return a value if another write began after that value's was acknowledged, and was itself acknowledged before
-the read began (a regular register); a write that is a dead letter is exempt. S8: what was acknowledged is
-applied, or overtaken, or an entry, or a letter; the tokens that are applied never go back.
+the read began (a regular register). A write that has become a dead letter is exempt, until a replay of it is
+acknowledged. S8: what was acknowledged is applied, or overtaken, or an entry, or a letter; the tokens that
+are applied never go back.
 
 The clock stands still. A lease lapses, a key goes, a worker ends for good, a request or its reply is lost,
 and a request arrives once more, as often as the configuration says.
@@ -227,6 +228,8 @@ class Search:
         role = self.configuration.roles[i]
         if not worker.has_begun:
             before = frozenset(version for version, _, _ in world.acknowledged)
+            if role is Role.READER:
+                before -= world.dead
             worker = attrs.evolve(worker, has_begun=True, before=before)
             if role is Role.READER and self.configuration.looks_first:
                 looked = self._newest(self._thawed(world.store))
@@ -361,7 +364,10 @@ class Search:
                     assert letter is not None
                     nonce = b"worker-%1d" % i
                     request = ReplayRequest(ROOT, letter.letter, KEY, (), nonce, TIMEOUTS, NOW_S)
-                    world = _with(world, i, attrs.evolve(worker, step=_bare(replay(request))))
+                    asking = attrs.evolve(worker, step=_bare(replay(request)), replayed=_value(letter))
+                    world = _with(world, i, asking)
+            case Role.REPLAY if isinstance(outcome, Queued) and outcome.is_told:
+                world = attrs.evolve(world, dead=world.dead - {worker.replayed})
             case _:
                 pass
         return self._judged(world)
@@ -376,10 +382,9 @@ class Search:
         return attrs.evolve(world, acknowledged=tuple(sorted((*world.acknowledged, known), key=_first)))
 
     def _read(self, world: World, worker: Worker, version: int) -> World:
-        dead = {_value(letter) for letter in self._thawed(world.store).queues[ROOT].letters.values()}
         for other, _, before in world.acknowledged:
             is_overtaken = version == 0 or version in before
-            if other in worker.before and is_overtaken and other not in dead and other != version:
+            if other in worker.before and is_overtaken and other != version:
                 return attrs.evolve(world, broken=world.broken or Broken.READ)
         return world
 
@@ -388,6 +393,7 @@ class Search:
             return world
         store = self._thawed(world.store)
         partition = store.queues[ROOT]
+        world = self._with_dead(world, frozenset(map(_value, partition.letters.values())))
         # A later write of the key overtakes it, and so does one that has become a letter since.
         tokens = [0, *partition.entries, *(each.token for each in partition.letters.values()), world.token]
         for _, token, _ in world.acknowledged:
@@ -399,6 +405,16 @@ class Search:
             if isinstance(verdict, Servable) and verdict.value != world.version:
                 return attrs.evolve(world, broken=Broken.LEFT)
         return world
+
+    def _with_dead(self, world: World, letters: frozenset[int]) -> World:
+        """What is a letter now is exempt for who reads meanwhile, and who begins before it is replayed."""
+        if letters <= world.dead:
+            return world
+        workers = tuple(
+            attrs.evolve(worker, before=worker.before - letters) if role is Role.READER else worker
+            for role, worker in zip(self.configuration.roles, world.workers, strict=True)
+        )
+        return attrs.evolve(world, dead=world.dead | letters, workers=workers)
 
     def _is_quiet(self, world: World, partition: Partition) -> bool:
         """Whether nothing is queued, and nobody does anything but consumers, who rest."""

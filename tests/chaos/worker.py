@@ -190,6 +190,8 @@ class Process:
         self.starved_s = 0.0
         """For how long a thread of this process, the one that waited longest, had to wait for a processor."""
         self._starved: dict[str, int] = {}
+        self.finalising_s: Counter[int] = Counter()
+        """By thread, how long finalisers have taken that ran in it, in the middle of whatever it did."""
         self._looking = threading.Lock()
         self.is_limited = False
         self.main_call: int | None = None
@@ -404,7 +406,7 @@ class Process:
     @contextmanager
     def watched(self, name: str) -> Iterator[None]:
         number, began_s, stalled_s = next(self.numbers), time.monotonic(), self.stalled_s()
-        starved_s = self.starved_s
+        starved_s, finalised_s = self.starved_s, self.finalising_s[threading.get_ident()]
         is_main = threading.current_thread() is threading.main_thread()
         self.calls[number] = (name, began_s, stalled_s)
         if is_main:
@@ -431,6 +433,7 @@ class Process:
                 self.is_shielded = True
             self.calls.pop(number, None)
             took_s = time.monotonic() - began_s - (self.stalled_s() - stalled_s)
+            took_s -= self.finalising_s[threading.get_ident()] - finalised_s
             if took_s > too_long_s(name):
                 self.look_at_processors()
                 took_s -= self.starved_s - starved_s
@@ -440,6 +443,19 @@ class Process:
             stacks = self._late.pop(number, "")
             if took_s > too_long_s(name):
                 self.log.add(HUNG, f"{name} took {took_s:.2f} s", stacks)
+
+    def finalise(self, key: str) -> None:
+        """What a finaliser does. Its time is its own, and not that of the call in which the collector ran."""
+        thread, began_s, stalled_s = threading.get_ident(), time.monotonic(), self.stalled_s()
+        before_s = self.finalising_s[thread]
+        try:
+            self.cache.invalidate(key)
+        finally:
+            with self.shielded():
+                took_s = time.monotonic() - began_s - (self.stalled_s() - stalled_s)
+                self.finalising_s[thread] = before_s + took_s  # with those that ran in this one
+                if took_s > too_long_s("invalidate"):
+                    self.log.add(HUNG, f"invalidate in a finaliser took {took_s:.2f} s", "")
 
     def chosen(self, draw: random.Random) -> str:
         return draw.choice(CHOICES)
@@ -488,7 +504,7 @@ class Process:
             else:
                 straight(self.call(draw))
             if draw.random() < 0.02 and self.may("finalisers"):
-                Finaliser(partial(self.cache.invalidate, draw.choice(self.keys)))
+                Finaliser(partial(self.finalise, draw.choice(self.keys)))
                 self.counts["finalisers"] += 1
             time.sleep(self.rest_s(draw))
 

@@ -8,17 +8,19 @@ import gc
 import signal
 import sys
 import threading
+import time
 from collections import Counter
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 
 import pytest
 
 from sansio_cache import Policy
 from sansio_cache.errors import CacheClosedError, RecursiveLoadError
 from sansio_cache_redis.sync import Cache
+from sansio_cache_runtime.process import process_lock
 from support.interrupts import HAS_OPCODE_EVENTS, Interrupter, within
 from support.runtimes import PATIENT
-from support.servers import wait_until
+from support.servers import connect, wait_until
 
 at_every_point = pytest.mark.skipif(
     not HAS_OPCODE_EVENTS, reason="there is no telling between which bytecodes to strike"
@@ -226,6 +228,40 @@ def test_finalisers_call_the_cache_wherever_the_collector_runs(url, namespace):
         assert raised == []
         assert dict(cache.stats().errors) == {}
         assert list(left_in(cache)) == []
+
+
+@pytest.mark.parametrize("kind", ["by URL", "on a client"])
+def test_who_holds_the_lock_of_the_process_lets_nobody_wait_for_the_server(fresh_server, namespace, kind):
+    """One run of the collector may call many finalisers, in the middle of what all others wait for."""
+    timeout_s = 20.0
+    patient = {"operation_timeout_s": timeout_s, "attempt_timeout_s": timeout_s}
+
+    def finalisers(cache):
+        with process_lock():
+            for number in range(10):
+                cache.invalidate(f"gone{number}")
+                assert cache.get("there") is None
+                assert cache.get_or_load("there", lambda: 2) == 2
+
+    with ExitStack() as stack:
+        if kind == "by URL":
+            cache = Cache.from_url(fresh_server.url, namespace=namespace, **patient)
+        else:
+            client = stack.enter_context(connect(fresh_server.url, socket_timeout=timeout_s))
+            cache = Cache.from_client(client, namespace=namespace)
+        stack.enter_context(cache)
+        cache.wait_ready()
+        for number in range(10):
+            cache.set(f"gone{number}", number)
+        cache.set("there", 1)
+        fresh_server.freeze()
+        began_s = time.monotonic()
+        assert within(3 * timeout_s, lambda: finalisers(cache)) is None
+        assert time.monotonic() - began_s < timeout_s, "none has waited for the whole of its time"
+        fresh_server.thaw()
+        assert cache.get("there") == 1, "it was no outage"
+        wait_until(lambda: not cache._coordinator.pending_invalidations)
+        assert [cache.get(f"gone{number}") for number in range(10)] == [None] * 10
 
 
 class TimeLimitError(TimeoutError):
