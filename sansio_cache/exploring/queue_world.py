@@ -80,6 +80,7 @@ class QueueConfiguration:
         acknowledges_early: Whether a write is acknowledged before the key is removed.
         looks_first: Whether a reader looks for the newest entry before it acquires.
         invalidates: Whether consumers remove keys.
+        replays_unseen: Whether a replay leaves the key as it is.
         consume: Begins a consumer.
     """
 
@@ -92,6 +93,7 @@ class QueueConfiguration:
     acknowledges_early: bool = False
     looks_first: bool = False
     invalidates: bool = True
+    replays_unseen: bool = False
     consume: Callable[[ConsumeRequest], Step] = consume
 
 

@@ -283,7 +283,13 @@ class Search:
             yield text, self._take(unheard, i, worker, failed), Fault.REPLY_LOST
 
     def _is_skipped(self, i: int) -> bool:
-        return self.configuration.roles[i] is Role.CONSUMER and not self.configuration.invalidates
+        match self.configuration.roles[i]:
+            case Role.CONSUMER:
+                return not self.configuration.invalidates
+            case Role.REPLAY:
+                return self.configuration.replays_unseen
+            case _:
+                return False
 
     def _applying(self, world: World, i: int, worker: Worker, writes: Any) -> Moves:
         raising = self._strike(world, Fault.RAISING)

@@ -76,6 +76,14 @@ QUICK: Final = (
         CONSUMER,
         faults={Fault.DUPLICATE: 1, Fault.REPLY_LOST: 1},
     ),
+    _case(
+        "1 writes, 1 consumes, 1 reads, 1 replays; the writer raises",
+        WRITER,
+        CONSUMER,
+        READER,
+        REPLAY,
+        faults={Fault.RAISING: 1},
+    ),
 )
 
 NIGHTLY: Final = (
@@ -86,14 +94,6 @@ NIGHTLY: Final = (
     ),
     _case("1 writes, 1 consumes, 1 reads; losses", WRITER, CONSUMER, READER, faults=LOSSES),
     _case("2 write, 1 consumes, 1 reads", WRITER, WRITER, CONSUMER, READER),
-    _case(
-        "1 writes, 1 consumes, 1 reads, 1 replays; the writer raises",
-        WRITER,
-        CONSUMER,
-        READER,
-        REPLAY,
-        faults={Fault.RAISING: 1},
-    ),
 )
 
 
@@ -268,5 +268,18 @@ VARIANTS: Final = (
             partition=ReplaysAnything,
         ),
         Broken.OVER,
+    ),
+    Variant(
+        _case(
+            "replay without UNLINK",
+            CONSUMER,
+            READER,
+            READER,
+            REPLAY,
+            queued=1,
+            faults={Fault.RAISING: 1},
+            replays_unseen=True,
+        ),
+        Broken.READ,
     ),
 )
