@@ -84,6 +84,7 @@ from sansio_cache.stats import PartStats
 from sansio_cache.step import Loaded, Outcome, Step, evolve
 from sansio_cache.tags import is_tag_key
 from sansio_cache.ttl import MAX_TTL_S
+from sansio_cache.untold import TakesWords
 from sansio_cache.waits import Waiting, Waits
 from sansio_cache.watched_writes import WatchesStore
 
@@ -125,7 +126,7 @@ def one_part(_: str) -> str:
 
 
 @attrs.define
-class Coordinator(WatchesStore):
+class Coordinator(WatchesStore, TakesWords):
     """What the operations of one process share.
 
     Args:
@@ -312,7 +313,8 @@ class Coordinator(WatchesStore):
 
         Or another store answers for its part, and may not have been told of everything.
         """
-        if any(key in part.pending for part in tuple(self._parts.values())):
+        parts = tuple(self._parts.values())
+        if self._is_untold(key) or any(key in part.pending for part in parts):
             return True
         part = self._parts.get(self.part_of(key))
         return part is not None and part.is_unsettled
@@ -360,7 +362,7 @@ class Coordinator(WatchesStore):
     @property
     def pending_invalidations(self) -> int:
         """How many invalidations the store has not been told of yet."""
-        return sum(len(part.pending) for part in tuple(self._parts.values()))
+        return sum(len(part.pending) for part in tuple(self._parts.values())) + self._untold_count()
 
     def concerns(self, notices: Sequence[Notice]) -> bool:
         """Whether there is something among notices for `heed`."""
@@ -376,7 +378,7 @@ class Coordinator(WatchesStore):
         return False
 
     def expect_notices(self) -> None:
-        """There are notices to be heeded, which cannot be just now: until then every read asks, and heeds."""
+        """Notices are to be heeded, and cannot be just now: until then every read asks, and heeds."""
         self.must_ask = True
         self.may_glance_at_all = False
         self.needs_recovery = not self.is_disabled
@@ -577,9 +579,12 @@ class Coordinator(WatchesStore):
         for name in [name for name, part in self._parts.items() if not part.is_worth_keeping]:
             del self._parts[name]
         parts = self._parts.values()
-        self.needs_recovery = not self.is_disabled and any(part.needs_recovery for part in parts)
+        is_due = bool(self.untold) or any(part.needs_recovery for part in parts)
+        self.needs_recovery = is_due and not self.is_disabled
         self.must_ask = self.is_disabled or self.needs_recovery
         tags = [part.pending.tags for part in parts if part.pending.tags]
+        if self.untold:
+            tags.append(self._untold_tags())
         # Mostly no copy: there may be thousands, and this is done at every call in an outage.
         self.bypassed = tags[0] if len(tags) == 1 else frozenset().union(*tags)
         foreign = [part.foreign_keys for part in parts if part.foreign]

@@ -8,7 +8,7 @@ are the executable specification of the Lua texts, as `store_rules.py` is for ce
 
 from __future__ import annotations
 
-from typing import Protocol, assert_never
+from typing import Any, Final, Protocol, Self, assert_never
 
 import attrs
 from msgspec.structs import replace
@@ -41,6 +41,8 @@ from sansio_cache.events import (
 )
 from sansio_cache.queues import CRASHES, QueueEntry, hold_of, lease_of
 
+_TABLES: Final = ("entries", "pending", "letters", "dead", "members")
+
 
 class Cells(Protocol):
     """Where holds and leases are."""
@@ -72,6 +74,11 @@ class Partition:
     """For each key the token of its newest letter, where no later write was queued."""
     members: dict[bytes, int] = attrs.field(factory=dict)
     """Until when each consumer is there, in milliseconds of the store's clock."""
+
+    def copy(self) -> Self:
+        """The same as it is now, whatever becomes of this one."""
+        changes: dict[str, Any] = {name: dict(getattr(self, name)) for name in _TABLES}
+        return attrs.evolve(self, **changes)
 
     def answer(self, command: QueueCommand, cells: Cells, now_s: float, now_ms: int) -> StoreEvent:
         """Do what a command asks. It is one step for everybody else."""

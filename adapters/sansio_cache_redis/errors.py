@@ -70,13 +70,6 @@ def fresh(failure: _E) -> _E:
     return copy
 
 
-def held() -> ExhaustedError:
-    """What a call of a handler or a finaliser fails with, where all others would have to wait for it."""
-    return ExhaustedError(
-        "others wait for the thread that a handler or a finaliser has struck, so it asks for nothing"
-    )
-
-
 def as_failure(error: BaseException) -> Exception:
     """An error as a connection may fail with it: what is none of redis-py's or of the socket is wrapped."""
     if isinstance(error, ERRORS):

@@ -69,10 +69,11 @@ class Listener(Watchers):
     def _run(self) -> None:
         pause_s = FIRST_PAUSE_S
         while True:
-            redispy = self._make_connection()
-            with self._lock:
-                self._redispy = redispy
+            redispy: Any = None
             try:
+                redispy = self._make_connection()
+                with self._lock:
+                    self._redispy = redispy
                 redispy.connect()
                 began_s = monotonic()
                 redispy.send_command("PUBLISH", self._channel, TEST)
@@ -86,7 +87,8 @@ class Listener(Watchers):
                 pass
             finally:
                 self._set_live(is_live=False)
-                redispy.disconnect()
+                if redispy is not None:
+                    redispy.disconnect()
             if self._is_to_end(pause_s):
                 return
             pause_s = min(pause_s * 2, LONGEST_PAUSE_S)

@@ -43,7 +43,11 @@ PARTS: Final[Mapping[str, Configuration]] = {
 def caught(name: str, *, seeds: int, operations: int = 1_500, a_round: int = 300) -> Simulated | None:
     """What is the first that is found to be broken, in runs of these seeds; None where nothing is."""
     simulation = Simulation(
-        operations=operations, operations_a_round=a_round, machines=PARTS[name], must_fire=False
+        operations=operations,
+        operations_a_round=a_round,
+        machines=PARTS[name],
+        queueing=None,
+        must_fire=False,
     )
     for seed in range(1, seeds + 1):
         found = simulate(simulation, lambda seed=seed: random.Random(seed))  # type: ignore[misc]

@@ -5,6 +5,8 @@ What tickets promise is tested in `test_tickets.py`.
 
 from __future__ import annotations
 
+from collections import deque
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -952,3 +954,62 @@ class TestAnotherStore:
         end(coordinator)
         coordinator.begin_write((A,), NOW_S)
         assert coordinator.must_watch
+
+
+class TestWord:
+    """What is left by who can tell nobody, as it has struck a thread in the middle of something."""
+
+    TAG = TAG_A
+
+    def test_what_could_not_be_removed_is_bypassed_until_it_is_pending(self):
+        coordinator = Coordinator()
+        left = (InvalidationFailed(("n:a", self.TAG)), Ended(OperationName.INVALIDATE, 0.0))
+        coordinator.leave_word(left)
+        coordinator._settle()  # as whoever was struck goes on to do
+
+        for _ in range(2):  # left, and then pending
+            assert coordinator.skip("n:a") is MissReason.BYPASSED
+            assert coordinator.skip("n:b") is None
+            assert coordinator.skip_many(["n:b"], [self.TAG]) is MissReason.BYPASSED
+            assert coordinator.bypassed == {self.TAG}
+            assert not coordinator.may_glance("n:b")
+            assert coordinator.needs_recovery
+            assert coordinator.pending_invalidations == 2
+            if coordinator.untold:
+                (word,) = coordinator.untold
+                assert word.notices == left
+                coordinator.heed(word.notices, 1.0)
+                coordinator.told()
+
+    def test_where_nothing_has_failed_all_is_as_it_was_when_it_was_told(self):
+        coordinator = Coordinator()
+        coordinator.leave_word([Ended(OperationName.GET, 0.0)])
+        assert coordinator.needs_recovery
+        coordinator.told()
+        assert not coordinator.needs_recovery
+        assert coordinator.may_glance("n:a")
+
+    def test_a_finaliser_may_leave_a_word_while_another_is_looked_for(self):
+        coordinator = Coordinator()
+        coordinator.leave_word([InvalidationFailed(("n:a",))])
+
+        class Restless(deque):
+            """One that is changed while somebody goes over it."""
+
+            times = 0
+
+            def __iter__(self):
+                self.times += 1
+                if self.times == 1:
+                    raise RuntimeError("deque mutated during iteration")
+                return super().__iter__()
+
+        coordinator.untold = Restless(coordinator.untold)
+        assert coordinator.skip("n:a") is MissReason.BYPASSED
+        assert coordinator.untold.times == 2
+
+    def test_a_cache_that_is_switched_off_has_nothing_to_recover(self):
+        coordinator = Coordinator(is_disabled=True)
+        coordinator.leave_word([InvalidationFailed(("n:a",))])
+        coordinator._settle()
+        assert not coordinator.needs_recovery

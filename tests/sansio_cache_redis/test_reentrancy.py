@@ -15,9 +15,11 @@ from contextlib import ExitStack, suppress
 import pytest
 
 from sansio_cache import Policy
-from sansio_cache.errors import CacheClosedError, RecursiveLoadError
+from sansio_cache.errors import CacheClosedError, CacheConnectionError, CacheError, RecursiveLoadError
+from sansio_cache.events import FailureKind
 from sansio_cache_redis.sync import Cache
-from sansio_cache_runtime.process import process_lock
+from sansio_cache_runtime.process import is_inside, process_lock
+from sansio_cache_runtime.sync.background import Background
 from support.interrupts import HAS_OPCODE_EVENTS, Interrupter, within
 from support.runtimes import PATIENT
 from support.servers import connect, wait_until
@@ -152,7 +154,8 @@ def test_a_handler_calls_the_cache_wherever_its_own_thread_is(url, operation, na
             if fresh is not None:
                 found[f"the next call: {fresh!r}"[:80], where] += 1
                 break
-        assert dict(cache.stats().errors) == {}
+        # Under the lock of the process the store is not asked.
+        assert set(cache.stats().errors) <= {FailureKind.EXHAUSTED}
     assert found == Counter()
     assert struck >= min(count, MOST_RUNS) * 0.4  # the one that was counted may have spun for longer
 
@@ -226,42 +229,143 @@ def test_finalisers_call_the_cache_wherever_the_collector_runs(url, namespace):
             gc.set_threshold(*before)
             gc.collect()
         assert raised == []
-        assert dict(cache.stats().errors) == {}
+        # Under the lock of the process the store is not asked.
+        assert set(cache.stats().errors) <= {FailureKind.EXHAUSTED}
         assert list(left_in(cache)) == []
 
 
-@pytest.mark.parametrize("kind", ["by URL", "on a client"])
-def test_who_holds_the_lock_of_the_process_lets_nobody_wait_for_the_server(fresh_server, namespace, kind):
-    """One run of the collector may call many finalisers, in the middle of what all others wait for."""
-    timeout_s = 20.0
-    patient = {"operation_timeout_s": timeout_s, "attempt_timeout_s": timeout_s}
-
-    def finalisers(cache):
-        with process_lock():
-            for number in range(10):
-                cache.invalidate(f"gone{number}")
-                assert cache.get("there") is None
-                assert cache.get_or_load("there", lambda: 2) == 2
-
+@pytest.fixture(params=["memory", "by URL", "on a client"])
+def two_caches(request, fresh_server, namespace):
+    """Two of one store, of which none has called the cache when it is under the lock."""
+    patient = {"operation_timeout_s": GIVE_UP_S, "attempt_timeout_s": GIVE_UP_S}
     with ExitStack() as stack:
-        if kind == "by URL":
-            cache = Cache.from_url(fresh_server.url, namespace=namespace, **patient)
-        else:
-            client = stack.enter_context(connect(fresh_server.url, socket_timeout=timeout_s))
-            cache = Cache.from_client(client, namespace=namespace)
-        stack.enter_context(cache)
-        cache.wait_ready()
+        found = []
+        for _ in range(2):
+            if request.param == "on a client":
+                client = stack.enter_context(connect(fresh_server.url, socket_timeout=GIVE_UP_S))
+                cache = Cache.from_client(client, namespace=namespace)
+            elif request.param == "memory":
+                cache = found[0] if found else Cache.from_url("memory://", namespace=namespace)
+            else:
+                cache = Cache.from_url(fresh_server.url, namespace=namespace, **patient)
+            found.append(cache if cache in found else stack.enter_context(cache))
+        yield found
+
+
+def under_the_lock(act):
+    """Do what a finaliser does that has struck a thread in the middle of a change, where nobody goes on."""
+    raised = []
+
+    def run():
+        with process_lock():
+            try:
+                act()
+            except BaseException as error:
+                raised.append(error)
+
+    assert within(GIVE_UP_S, run) is None
+    return raised
+
+
+def test_what_is_invalidated_under_the_lock_is_gone_for_this_process_at_once_and_told_soon(two_caches):
+    cache, other = two_caches
+    cache.set_many({"a": 1, "b": 2, "n": 100})
+    cache.set("tagged", 3, tags=["tag"])
+
+    def act():
+        assert cache.invalidate("a", "n", tags=["tag"]).remembered == 3
+
+    def act_and_read():
+        act()
+        found.extend([cache.get("a"), cache.get_many(["a"]), cache.lookup("a").value])
+        found.append(cache.get_or_load("tagged", lambda: 4, tags=["tag"]))
+
+    found = []
+    assert under_the_lock(act_and_read) == []
+    assert found == [None, {}, None, 4]
+    assert under_the_lock(act) == []
+    with suppress(CacheConnectionError):  # it is not to be trusted until the store was told
+        assert cache.update("n", lambda value: (value or 0) + 1) == 1
+    # Nobody calls, and the store is told.
+    wait_until(lambda: not (cache._coordinator.pending_invalidations or cache._coordinator.untold))
+    assert (other.get("a"), other.get("b")) == (None, 2)
+
+
+def test_closing_tells_what_was_left_under_the_lock(fresh_server, namespace, monkeypatch):
+    monkeypatch.setattr(Background, "start", lambda *_, **__: False)
+    cache = Cache.from_url(fresh_server.url, namespace=namespace)
+    cache.set("a", 1)
+    assert under_the_lock(lambda: cache.invalidate("a")) == []
+    cache.close()
+    with Cache.from_url(fresh_server.url, namespace=namespace) as other:
+        assert other.get("a") is None
+
+
+@pytest.mark.parametrize("fault", ["freeze", "kill"])
+def test_nobody_waits_for_a_server_under_the_lock(two_caches, fresh_server, fault):
+    """One run of the collector may call many finalisers, while all other callers wait."""
+    cache, _ = two_caches
+    cache.set("there", 1)
+    getattr(fresh_server, fault)()
+
+    def act():
         for number in range(10):
-            cache.set(f"gone{number}", number)
-        cache.set("there", 1)
-        fresh_server.freeze()
-        began_s = time.monotonic()
-        assert within(3 * timeout_s, lambda: finalisers(cache)) is None
-        assert time.monotonic() - began_s < timeout_s, "none has waited for the whole of its time"
+            cache.invalidate(f"gone{number}")
+            assert cache.get("there") is None
+            assert cache.get_or_load("there", lambda: 2) == 2
+            assert not cache.set("there", 3)
+
+    began_s = time.monotonic()
+    assert under_the_lock(act) == []
+    assert time.monotonic() - began_s < GIVE_UP_S / 2, "none has waited for the whole of its time"
+    if fault == "freeze":
         fresh_server.thaw()
-        assert cache.get("there") == 1, "it was no outage"
-        wait_until(lambda: not cache._coordinator.pending_invalidations)
-        assert [cache.get(f"gone{number}") for number in range(10)] == [None] * 10
+    else:
+        fresh_server.restart()
+    wait_until(lambda: cache.wait_ready(1.0) is None and not cache._coordinator.pending_invalidations)
+
+
+def test_nobody_waits_for_another_thread_under_the_lock(two_caches):
+    """Who holds a key, or has the turn, needs the lock to go on."""
+    cache, _ = two_caches
+    is_held, is_over = threading.Event(), threading.Event()
+    cache.set("n", 1)
+
+    def change(value):
+        is_held.set()
+        is_over.wait(GIVE_UP_S)
+        return value
+
+    def hold():
+        with cache.lock("l", 5), cache.mutate("k"):
+            cache.update("n", change)
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    assert is_held.wait(GIVE_UP_S)
+    acts = [
+        lambda: cache.add("k", 1),
+        lambda: cache.incr("n"),
+        lambda: cache.lock("l", 5).__enter__(),
+        lambda: cache.wait_ready(GIVE_UP_S),
+    ]
+    began_s = time.monotonic()
+    for act in acts:
+        (error,) = under_the_lock(act)
+        assert isinstance(error, CacheError), error
+    assert time.monotonic() - began_s < GIVE_UP_S / 2
+    is_over.set()
+    holder.join(GIVE_UP_S)
+
+
+def test_nobody_is_told_of_anything_under_the_lock(two_caches):
+    """A subscriber, or a handler of logs, may have a lock of its own, and who holds that needs ours."""
+    cache, _ = two_caches
+    held = []
+    cache.subscribe(lambda _: held.append(is_inside(process_lock())))
+    under_the_lock(lambda: (cache.invalidate("a"), cache.get("a"), cache.get_or_load("b", lambda: 1)))
+    wait_until(lambda: held)
+    assert not any(held)
 
 
 class TimeLimitError(TimeoutError):
@@ -299,7 +403,8 @@ def test_no_alarm_is_lost_and_none_is_taken_for_a_failure(url, namespace):
             sys.settrace(trace)
             gc.enable()
         assert caught == fired == 300
-        assert dict(cache.stats().errors) == {}
+        # Under the lock of the process the store is not asked.
+        assert set(cache.stats().errors) <= {FailureKind.EXHAUSTED}
         assert not cache._coordinator.is_out
         assert within(GIVE_UP_S, lambda: load(cache, "afterwards")) is None
         assert list(left_in(cache)) == []

@@ -22,9 +22,8 @@ from redis.exceptions import MaxConnectionsError
 
 from sansio_cache.signals import let_through
 from sansio_cache_redis.calls import Args
-from sansio_cache_redis.errors import ERRORS, ExhaustedError, held
+from sansio_cache_redis.errors import ERRORS, ExhaustedError
 from sansio_cache_redis.facts import INFO
-from sansio_cache_runtime.process import is_inside, process_lock
 from sansio_cache_runtime.sync.event import ThreadEvent
 
 LOOK_S: Final = 0.01
@@ -161,8 +160,6 @@ class ClientConnections:
         Raises:
             RedisError, OSError: The fate of the commands is unknown.
         """
-        if is_inside(process_lock()):  # nothing would end its call but the client's own time-outs
-            raise held()
         until_s = monotonic() + timeout_s
         has_waited = False
         while True:

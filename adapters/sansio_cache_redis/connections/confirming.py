@@ -27,14 +27,7 @@ from sansio_cache.signals import let_through
 from sansio_cache_redis.calls import WAIT, Args
 from sansio_cache_redis.connections.redispy import pack
 from sansio_cache_redis.connections.wires import Wire, blocking_wire
-from sansio_cache_redis.errors import (
-    ExhaustedError,
-    OwnResetError,
-    as_failure,
-    as_opening_failure,
-    fresh,
-    held,
-)
+from sansio_cache_redis.errors import ExhaustedError, OwnResetError, as_failure, as_opening_failure, fresh
 from sansio_cache_runtime.process import is_inside, process_lock
 from sansio_cache_runtime.sync.event import ThreadEvent
 
@@ -120,7 +113,7 @@ class Confirming:
         """The same with a call that may become unwanted meanwhile."""
         call.thread = threading.get_ident()
         if is_inside(self._lock):
-            raise held()
+            raise ExhaustedError("a handler cannot wait for replicas where it holds the lock of the process")
         try:
             with self._lock:
                 inside = (self._driver, *self._queue)

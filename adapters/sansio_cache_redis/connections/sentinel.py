@@ -218,8 +218,11 @@ class Sentinels:
         """Whether an answer need not be compared with another sentinel's."""
         return epoch < 0 or epoch >= self._least_epoch
 
-    def heard(self, address: str, epoch: int) -> None:
+    def heard(self, address: str, epoch: int, primary: tuple[str, int]) -> None:
         """A sentinel has answered, and its answer is used."""
+        host, port = self.primary = primary
+        if self._switched_to != [host.encode(), b"%d" % port]:
+            self._switched_to = []  # it has moved on since, and may come back
         self._order.sort(key=lambda each: each != address)
         self._least_epoch = epoch  # also where it is lower: then nobody has said otherwise
 
@@ -287,8 +290,7 @@ class Search:
         """
         if self._found:
             epoch, address, primary = max(self._found)
-            self._sentinels.heard(address, epoch)
-            self._sentinels.primary = primary
+            self._sentinels.heard(address, epoch, primary)
             return primary
         raise NoPrimaryError(self._why()) from (self._failure[1] if self._failure else None)
 

@@ -113,11 +113,8 @@ class ThreadsConnections:
             call.gives_back = nonces_given_back(commands)
         outer = self._inside.get(call.thread)
         try:
-            if (is_holding := self._is_held_here()) or not (outer is None or outer.is_gone):
-                generation = self._lanes.generation
-                return self._aside.execute(
-                    call, self._silence_s, generation, self._drive, is_holding=is_holding
-                )
+            if self._is_held_here() or not (outer is None or outer.is_gone):
+                return self._aside.execute(call, self._silence_s, self._lanes.generation, self._drive)
             self._inside[call.thread] = call
             with self._lock:
                 lane, opening = self._choose(call, now_s)

@@ -93,6 +93,15 @@ class MapKeeper:
     # On the thread.
 
     def _run(self) -> None:
+        try:
+            self._keep()
+        except BaseException:  # of whoever is told of the map: the next who asks starts another thread
+            with self._lock:
+                self._is_running = False
+            self._tell_all()
+            raise
+
+    def _keep(self) -> None:
         cluster = self._cluster
         while True:
             self._is_over.wait(cluster.pause_s(monotonic()))

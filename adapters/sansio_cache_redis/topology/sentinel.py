@@ -35,7 +35,7 @@ from sansio_cache_redis.connections.sentinel import (
     sentinel_connection,
 )
 from sansio_cache_redis.reasons import Where
-from sansio_cache_runtime.process import process_lock
+from sansio_cache_runtime.process import is_inside, process_lock
 from sansio_cache_runtime.sync.event import ThreadEvent
 
 _CHANNEL: Final = b"+switch-master"
@@ -138,7 +138,7 @@ class SentinelWatch:
         for post in self._posts:
             if (redispy := post.redispy) is not None:
                 redispy.disconnect()
-        if wait and self._is_running:
+        if wait and self._is_running and not is_inside(self._lock):
             self._has_ended.wait(_CLOSE_S)
 
     def _begin(self) -> None:
@@ -197,7 +197,11 @@ class SentinelWatch:
     def _hear(self) -> None:
         """Take in what sentinels tell, for a moment at most."""
         open_posts = [post for post in self._posts if post.redispy is not None]
-        ready = self._ready(open_posts)
+        try:
+            ready = self._ready(open_posts)
+        except (OSError, ValueError):  # no descriptor is left, or one was closed meanwhile
+            self._has_ended.wait(_LOOK_S)
+            ready = open_posts
         now_s = monotonic()
         for post in open_posts:
             try:

@@ -40,6 +40,7 @@ from sansio_cache_runtime.process import MARK, begin_in_child
 from sansio_cache_runtime.recorder import Recorder
 from sansio_cache_runtime.sync.background import Background
 from sansio_cache_runtime.sync.event import ThreadEvent
+from sansio_cache_runtime.sync.inside import Inside
 from sansio_cache_runtime.sync.lease_renewer import LeaseRenewer
 from sansio_cache_runtime.sync.workers import Workers
 
@@ -67,6 +68,9 @@ class Driver(DriverBase[ThreadEvent, SyncBackend]):
     ) -> None:
         super().__init__(backend, coordinator, recorder, timeouts, clock, ThreadEvent, get_ident)
         self._background = background
+        self._inside: Inside = Inside(
+            coordinator, clock, self._note, background.start, self._compute, self._end
+        )
         self._busy = self._workers = Workers(background)
         self._lease_renewer = LeaseRenewer(
             clock, background, lambda command: self._backend.perform(command), self._note
@@ -90,6 +94,8 @@ class Driver(DriverBase[ThreadEvent, SyncBackend]):
             begin_in_child()  # which makes this driver anew
         if self._is_closed:
             raise CacheClosedError("the cache is closed: make another")
+        if self._is_inside():
+            return self._inside.run(step, loader, call)
         begun: Step | Outcome = (
             step
             if isinstance(step, Step)
@@ -206,11 +212,9 @@ class Driver(DriverBase[ThreadEvent, SyncBackend]):
     def _sleep(self, command: Sleep, call: Call) -> Event:
         if command.watch is None:
             self._closing.wait(command.duration_s)
-        else:
-            longest_s = self._watch(command, call, call.wake)
-            if longest_s:
-                call.change.wait(longest_s)
-                call.change.clear()
+        elif longest_s := self._watch(command, call, call.wake):
+            call.change.wait(longest_s)
+            call.change.clear()
         return self._woke(call)
 
     def _submit(self, step: Step, call: Call) -> bool:
@@ -225,8 +229,9 @@ class Driver(DriverBase[ThreadEvent, SyncBackend]):
             self._end(call)
 
     def _start_recovery(self, recovery: Recovery) -> bool:
-        job = partial(self.recover, recovery)
-        return self._background.start(job, "sansio-cache-recovery", is_waited_for=True)
+        return self._background.start(
+            partial(self.recover, recovery), "sansio-cache-recovery", is_waited_for=True
+        )
 
     def recover(self, recovery: Recovery) -> None:
         """Run a recovery, and what is to be run after it."""

@@ -17,6 +17,7 @@ from sansio_cache_runtime.crowd import PATIENCE_S, Crowds, Turn, is_busy
 from sansio_cache_runtime.held_lock import HeldLock, check_on_lost, held_lock
 from sansio_cache_runtime.loaders import is_inside_callback, refuse_coroutine_function
 from sansio_cache_runtime.primitive_requests import applying, check_amount
+from sansio_cache_runtime.process import is_inside, process_lock
 from sansio_cache_runtime.request_builder import AnyTtl
 from sansio_cache_runtime.results import (
     ScannedEntry,
@@ -325,6 +326,8 @@ class Primitives(CacheBase):
 
     def _await(self, turn: Turn[ThreadEvent], full: str, until_s: float) -> None:
         """Wait for one's turn. Not for ever: until then, not for one who does not leave, nor in an outage."""
+        if is_inside(process_lock()):  # those who came before wait for this very thread
+            return
         clock, is_skipped = self._requests.clock, self._requests.is_skipped
         while not is_skipped(full) and (left_s := until_s - clock()) > 0:
             if turn.event.wait(min(left_s, PATIENCE_S)) or not turn.must_wait(clock()):

@@ -20,7 +20,8 @@ a read gives is judged by the history of writes (`oracle.py`): S1, S7, and S1 of
 *The network* (`network.py`) loses, delays, doubles and reorders. *The server* (`server.py`) is killed,
 frozen, full, slow, restored, replaced by an older copy; its clock jumps. What each request does to the cells
 is judged as in the explorer: S2, S3, S5, S13. S4 and S7 are looked at where a value is to be stored.
-Counters, adds and the lock have rules of their own. Accidents (`accidents.py`) strike in rounds of all kinds.
+Counters, adds, the lock and what is queued (`queueing.py`, S8) have rules of their own. Accidents
+(`accidents.py`) strike in rounds of all kinds.
 
 *After each round the faults stop.* All calls come to an end (L1), the store is told of what it has missed,
 nothing is left of what was (B2, L7); then `liveness.py` and `single_loads.py` look at what must come about:
@@ -36,6 +37,7 @@ has jumped. What is left to other tests: several parts, connections, signals and
 
 from sansio_cache.exploring.simulating.faults import FAULTS, NO_FAULTS, Rates, SimulatedFault
 from sansio_cache.exploring.simulating.oracle import Liveness
+from sansio_cache.exploring.simulating.queueing import Queueing
 from sansio_cache.exploring.simulating.simulation import SHIPPED, Simulated, Simulation, simulate
 
 __all__ = [
@@ -43,6 +45,7 @@ __all__ = [
     "NO_FAULTS",
     "SHIPPED",
     "Liveness",
+    "Queueing",
     "Rates",
     "Simulated",
     "SimulatedFault",

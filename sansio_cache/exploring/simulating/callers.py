@@ -50,13 +50,16 @@ class Caller(CallerBase):
         if self.shared.is_ending:
             self.is_idle = True
             return
-        self._began_s = self.shared.timeline.now_s
-        self._learned_s = self.client.learned_s
-        self.calls.now_s = self.client.now_s
+        self._note_beginning()
         random = self.shared.random
         kinds = _READS if random.random() < 0.62 else _WRITES
         kind = kinds[random.randrange(len(kinds))]
         kind(self)
+
+    def _note_beginning(self) -> None:
+        self._began_s = self.shared.timeline.now_s
+        self._learned_s = self.client.learned_s
+        self.calls.now_s = self.client.now_s
 
     def _any(self, rows: tuple[Row, ...]) -> Row:
         rows = (*rows, *TAGGED) if rows is ROWS else rows  # entries with tags are of many kinds

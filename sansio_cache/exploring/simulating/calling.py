@@ -65,12 +65,15 @@ class CallerBase:
     ) -> Running:
         """Begin an operation, which may be cancelled at some moment of it. With a row, it may load that."""
         shared, client = self.shared, self.client
-        is_text = row is not None and row.has_versions and self.is_text
-        loader = RowLoader(shared, self.calls, is_text) if row is not None else None
+        loader = self.loader(row) if row is not None else None
         running = client.start(step, then, loader, judges=judges)
         if not running.is_over and shared.random.random() < shared.rates.cancelled:
             client.later(shared.random.random() ** 3 * 0.2, partial(self._cancel, running))
         return running
+
+    def loader(self, row: Row) -> RowLoader:
+        """What it gives with a read of a row."""
+        return RowLoader(self.shared, self.calls, row.has_versions and self.is_text)
 
     def _cancel(self, running: Running) -> None:
         if not running.is_over:

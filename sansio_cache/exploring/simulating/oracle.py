@@ -34,6 +34,7 @@ class Liveness(Enum):
     TOLD = "the store was not told of what it had missed"
     EMPTY = "B2 a process that does nothing holds something"
     BALANCED = "B3 the counters do not add up"
+    QUEUED = "S8 a queued write that was acknowledged is nowhere, or an older one was applied over it"
     LAST = "S6 a key does not give the last commit when all is over"
     FIRED = "a fault has never struck"
 
@@ -112,6 +113,13 @@ class Oracle:
         self._recent = {key: told for key, told in self._recent.items() if not key.endswith(SOFT)}
         self._floors = {key: floor for key, floor in self._floors.items() if not key.endswith(SOFT)}
         self._own = {place: floor for place, floor in self._own.items() if not place[1].endswith(SOFT)}
+
+    def forget_key(self, key: str) -> None:
+        """The writes of a key are lost for good: they count for nothing, also those that are told later."""
+        for told in self._recent.pop(key, ()):
+            told.version = 0
+        self._floors.pop(key, None)
+        self._own = {place: floor for place, floor in self._own.items() if place[1] != key}
 
     def forget(self, process: str) -> None:
         """A process has died: nobody reads there any more."""

@@ -90,9 +90,14 @@ class Database:
 
     def commit(self, rows: Iterable[Row]) -> int:
         """Write some rows."""
-        self.commits += 1
+        number = self.number()
         for row in rows:
-            self.versions[row.key] = self.commits
+            self.versions[row.key] = number
+        return number
+
+    def number(self) -> int:
+        """The number of a commit that is yet to come."""
+        self.commits += 1
         return self.commits
 
     def look(self, keys: Iterable[str]) -> dict[str, int]:

@@ -45,6 +45,7 @@ from sansio_cache.exploring.simulating.rows import COUNTER, LEASE_S, LIFE_S, LOC
 from sansio_cache.exploring.simulating.timeline import Random, Timeline
 from sansio_cache.exploring.storing import filled_ids, issued_ids, judged_request
 from sansio_cache.memory_store import Kept, MemoryStore
+from sansio_cache.queue_rules import Partition
 from sansio_cache.store_rules import had_value
 
 READS: Final = (ReadCell, ReadCells, InspectCell, ReadTags, ScanKeys, Ping)
@@ -57,6 +58,10 @@ COPY_EVERY_S: Final = 0.5
 """How often what the server holds is copied, to come back later."""
 LOST_S: Final = LIFE_S + MAX_LEASE_S + LEASE_S
 """How long what a failover has lost may show (S1f)."""
+
+
+def _nothing() -> None:
+    """Nobody wants to know."""
 
 
 @attrs.define(eq=False)
@@ -79,6 +84,10 @@ class Server:
     random: Random
     publish: Callable[[tuple[str, ...]], None]
     compares: bool = False
+    make_queues: Callable[[], dict[str, Partition]] = dict
+    """Makes the partitions of queues, as they are where nothing was queued yet."""
+    on_lost: Callable[[], object] = _nothing
+    """Is called when it has lost what it had, or a part of that."""
     store: MemoryStore = attrs.field(init=False)
     ahead_s: float = 0.0
     """Of the timeline, by the server's clock."""
@@ -108,11 +117,13 @@ class Server:
     _issued: set[bytes] = attrs.field(factory=set)
     _filled: set[bytes] = attrs.field(factory=set)
     _waiting: list[Callable[[], None]] = attrs.field(factory=list)
-    _copies: deque[tuple[float, dict[str, Kept]]] = attrs.field(factory=partial(deque, maxlen=6))
+    _copies: deque[tuple[float, dict[str, Kept], dict[str, Partition]]] = attrs.field(
+        factory=partial(deque, maxlen=6)
+    )
     _copied_s: float = 0.0
 
     def __attrs_post_init__(self) -> None:
-        self._begin({})
+        self._begin({}, self.make_queues())
         self._copy()
 
     def clock(self) -> float:
@@ -236,25 +247,31 @@ class Server:
 
     # What becomes of it.
 
-    def _begin(self, kept: dict[str, Kept]) -> None:
+    def _begin(self, kept: dict[str, Kept], queues: dict[str, Partition]) -> None:
         self.store = self.machines.store(clock=self.clock, compares=self.compares or self.machines.compares)
+        self.store.queues.update(queues)
         for key, each in kept.items():
             self.store.plant(key, each.cell, each.expires_ms)
         self.known.clear()
         self.lock_lost_s = self.timeline.now_s
 
     def _copy(self) -> None:
-        self._copies.append((self.timeline.now_s, self.store.dump()))
+        self._copies.append((self.timeline.now_s, self.store.dump(), _copied(self.store.queues)))
         self.timeline.after(COPY_EVERY_S, self._copy)
 
     def restart(self, *, keeps: bool) -> None:
         """Begin anew, with all data or with none."""
-        self._begin(self.store.dump() if keeps else {})
+        if keeps:
+            self._begin(self.store.dump(), self.store.queues)
+        else:
+            self._begin({}, self.make_queues())
+            self.on_lost()
 
     def fall_back(self) -> None:
         """Be as it was a while ago: a replica that lagged, or a snapshot."""
-        copied_s, kept = self._copies[self.random.randrange(len(self._copies))]
-        self._begin(kept)
+        copied_s, kept, queues = self._copies[self.random.randrange(len(self._copies))]
+        self._begin(kept, _copied(queues))
+        self.on_lost()
         self._filled.clear()  # a lease that was filled may be back
         self.swaps.clear()
         self._copied_s = copied_s
@@ -318,6 +335,11 @@ class Server:
             and kept.cell.lease_deadline_ms > now_ms
             and kept.expires_ms > now_ms
         ]
+
+
+def _copied(queues: dict[str, Partition]) -> dict[str, Partition]:
+    """Partitions as they are now, whatever becomes of them."""
+    return {root: each.copy() for root, each in queues.items()}
 
 
 def _is_leased(kept: Kept | None) -> bool:

@@ -25,6 +25,13 @@ from sansio_cache.exploring.simulating.loaders import Shared
 from sansio_cache.exploring.simulating.network import Network
 from sansio_cache.exploring.simulating.oracle import Liveness, Oracle, Violated
 from sansio_cache.exploring.simulating.probing import Process
+from sansio_cache.exploring.simulating.queueing import (
+    Ledger,
+    QueueChecks,
+    Queueing,
+    empty_queues,
+    writers_and_consumers,
+)
 from sansio_cache.exploring.simulating.rows import WAIT_S, Database
 from sansio_cache.exploring.simulating.server import Server
 from sansio_cache.exploring.simulating.single_loads import LoadChecks
@@ -54,6 +61,7 @@ class Simulation:
             and faults do not matter here.
         compares: Whether the store fills by comparing, as a server does that can: in every second round where
             that is None.
+        queueing: Which parts of write-behind take part, or wrong ones; None where nothing is queued.
         must_fire: Whether a fault that never struck is a failure of the run.
     """
 
@@ -64,6 +72,7 @@ class Simulation:
     rates: Rates = FAULTS
     machines: Configuration = SHIPPED
     compares: bool | None = None
+    queueing: Queueing | None = attrs.field(factory=Queueing)
     must_fire: bool = True
 
 
@@ -127,6 +136,7 @@ class World:
     server: Server = attrs.field(init=False)
     network: Network = attrs.field(init=False)
     accidents: Accidents = attrs.field(init=False)
+    ledger: Ledger = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
         simulation, timeline, fired = self.simulation, self.timeline, self.fired
@@ -141,6 +151,13 @@ class World:
         rates = simulation.rates
         self.network = Network(timeline, server, rates, fired, self.random, self.clients)
         self.shared = Shared(timeline, Database(), self.oracle, server, rates, fired, self.random)
+        self.ledger = Ledger(self.shared)
+        queueing = simulation.queueing
+        if queueing is not None:
+            self.ledger.fences = queueing.fences
+            server.make_queues = partial(empty_queues, queueing)
+            server.on_lost = self.ledger.lose
+            server.store.queues.update(server.make_queues())
         self.accidents = Accidents(
             timeline,
             server,
@@ -176,9 +193,16 @@ class World:
         )
         self.clients.insert(place, client)
         calls = Calls(self.simulation.machines, coordinator, self.random)
-        for number in range(self.simulation.callers):
-            caller = Caller(self.shared, client, calls, is_text=number % 2 == 1)
-            self.callers.append(caller)
+        callers = [
+            Caller(self.shared, client, calls, is_text=number % 2 == 1)
+            for number in range(self.simulation.callers)
+        ]
+        if self.simulation.queueing is not None:
+            callers += writers_and_consumers(
+                self.shared, client, calls, self.ledger, self.simulation.queueing
+            )
+        self.callers += callers
+        for caller in callers:
             client.later(self.random.random() * 0.01, caller.next)  # which is idle, where the round has ended
 
     def _crash(self, client: Client) -> None:
@@ -239,6 +263,9 @@ class World:
         for each in hung:
             each()
         shared.say("the faults stop")
+        if self.simulation.queueing is not None and self.server.behind_s:
+            # The lease of a consumer that has died lasts for as much longer as the clock went back.
+            self.server.jump(self.server.behind_s)
         callers = self.callers
         if not self.timeline.run(lambda: all(caller.is_idle for caller in callers), LONGEST_CALL_S):
             late = [each.step for c in callers if not c.is_idle for each in c.client.running.values()]
@@ -253,6 +280,7 @@ class World:
         ]
         liveness = LivenessChecks(shared, self.network, processes)
         liveness.settle()
+        QueueChecks(shared, self.network, processes, ledger=self.ledger).check()
         LoadChecks(shared, self.network, processes).check()
         liveness.check()
         for client in [client for client in self.clients if not client.is_alive]:
