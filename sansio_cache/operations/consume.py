@@ -330,14 +330,26 @@ class ConsumeTaking(AsksForConsumer, Struct, frozen=True):
         match event:
             case EntriesTaken(now_s=now_s, is_ours=False):
                 return consumer.lost(self.place, now_s)
-            case EntriesTaken(now_s=now_s, entries=()):
-                return consumer.go_on(now_s, self._measured(event))
+            case EntriesTaken(entries=()):
+                return self._found_nothing(event)
             case EntriesTaken():
                 return self._taken(event)
             case StoreFailed() | Interrupted():
                 return self.without_answer(event)
             case _:
                 assert_never(event)
+
+    def _found_nothing(self, taken: EntriesTaken) -> Step:
+        """Go on; from the beginning, where there are entries that were passed, and are in nobody's hands.
+
+        A store that is older than it was, after a failover or a restart, has entries again that were settled,
+        and may have the lease of this very consumer.
+        """
+        consumer, holding = self.consumer, self.consumer.holding(self.place)
+        assert holding is not None
+        if taken.oldest and not holding.parked:
+            consumer = evolve(consumer.with_holding(evolve(holding, taken=0)), is_busy=True)
+        return consumer.go_on(taken.now_s, self._measured(taken))
 
     def _taken(self, taken: EntriesTaken) -> Step:
         consumer, now_s = self.consumer, taken.now_s

@@ -111,7 +111,7 @@ class _Applied:
     version: int = 0
     token: int = 0
     losses: int = 0
-    """How often the server had lost what it had by then."""
+    """How often the server had lost what it had by the time that the write was begun."""
 
 
 @attrs.define(eq=False)
@@ -127,6 +127,8 @@ class Ledger:
     fences: bool = True
     losses: int = 0
     """How often the server has lost what it had."""
+    _begun: dict[int, int] = attrs.field(factory=dict)
+    """How often it had when each version was to be written: who has that in hand may write it afterwards."""
     _acknowledged: dict[str, list[tuple[int, int]]] = attrs.field(factory=dict)
     """The versions of each row whose writes are, with their tokens."""
     _applied: dict[str, _Applied] = attrs.field(factory=dict)
@@ -143,6 +145,10 @@ class Ledger:
         for queue in QUEUES:
             for row in queue.rows:
                 self.shared.oracle.forget_key(row.key)
+
+    def begin(self, version: int) -> None:
+        """A version is to be written."""
+        self._begun[version] = self.losses
 
     def acknowledge(self, key: str, version: int, token: int) -> None:
         """A writer was told that its write is queued."""
@@ -166,7 +172,7 @@ class Ledger:
         if newer or (version < applied.version and applied.losses == self.losses):
             seen = f"version {version} with token {token} is written over {applied}, acknowledged {newer}"
             raise Violated(Liveness.QUEUED, seen, key)
-        self._applied[key] = _Applied(version, token, self.losses)
+        self._applied[key] = _Applied(version, token, self._begun[version])
         self.shared.database.versions[key] = version
         return 0
 
@@ -288,6 +294,7 @@ class Writing(Caller):
             return
         database, ledger = self.shared.database, self.ledger
         version, losses = database.number(), ledger.losses
+        ledger.begin(version)
         self.shared.say(f"{self.client.name}: is to write {version}", row.key)
         item = QueuedItem(row.key, seal(row.key, CODEC, CODEC.encode(version).payload, 0.0))
         random = self.shared.random

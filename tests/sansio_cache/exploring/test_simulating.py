@@ -13,6 +13,7 @@ import attrs
 import pytest
 from msgspec import structs
 
+from explorations import queued
 from explorations.mistakes import EternalLease
 from explorations.simulated import CAUGHT_SOON, EXPLORED_ONLY, PARTS, TAKES_LONGER, TOLD_LATE, caught
 from sansio_cache.cell import Cell, Foreign, Kind, make_grant
@@ -86,7 +87,10 @@ def test_what_ships_keeps_its_promises_whatever_goes_wrong(seed, untraced):
     assert found.broken is None, f"seed {seed}:\n{found}"
     assert found.count >= A_SEED
     assert set(found.fired) == set(SimulatedFault)
-    assert len(found.operations) >= 20
+    assert len(found.operations) >= 30
+    assert {"enqueue", "consume", "get_or_load of what is queued", "replay a letter", "drop a letter"} <= set(
+        found.operations
+    )
 
 
 def test_a_run_is_named_by_its_seed():
@@ -114,6 +118,14 @@ def test_a_fault_that_never_struck_fails_the_run():
     assert found.broken is Liveness.FIRED
     assert SimulatedFault.REQUEST_LOST.value in found.seen
     assert "24 wake-up lost" not in found.seen
+
+
+@pytest.mark.parametrize("name", queued.MISTAKES)
+def test_a_mistake_of_queues_is_caught(name):
+    """S8: the negative controls of writes that are queued."""
+    found = queued.caught(name, seeds=12)
+    assert found is not None
+    assert found.key.startswith("n:queued:" if found.broken is not Liveness.QUEUED else "n:")
 
 
 @pytest.mark.parametrize("name", CAUGHT_SOON)
@@ -150,7 +162,7 @@ def test_every_known_mistake_is_tried():
 
 def test_accidents_may_follow_each_other_closely():
     rates = attrs.evolve(FAULTS, accident_pause_s=0.02, cancelled=0.3, hung=0.02)
-    simulation = Simulation(operations=2_000, rates=rates, must_fire=False)
+    simulation = Simulation(operations=3_000, rates=rates, must_fire=False)
     found = simulate(simulation, lambda: random.Random(11))
     assert found.broken is None, str(found)
     assert {*DECK, SimulatedFault.FAILOVER, SimulatedFault.HUNG} <= set(found.fired)

@@ -499,3 +499,32 @@ def test_where_too_many_keys_are_parked_nothing_more_is_taken():
 
 def test_a_write_for_the_writer_can_be_hashed_whatever_its_value():
     assert len({QueuedWrite("shop:a", [1], 5), QueuedWrite("shop:a", [1], 5)}) == 1
+
+
+def test_what_a_store_that_is_older_than_it_was_has_again_is_applied(store, clock):
+    """A failover, or a restart from a snapshot, brings settled entries back, and this very lease."""
+    first = queue(store, "shop:a", 1)
+    root = root_of("shop:", "orders", 0)
+    consuming = Consuming(store, clock)
+    consuming.until(lambda step: bool(consuming.holdings))
+    before = store.queues[root].copy()
+    queue(store, "shop:b", 2)
+    consuming.rest()
+    assert backlog(store) == 0
+
+    store.queues[root] = before
+    consuming.database.clear()  # or it would say that it has it
+    consuming.rest()
+
+    assert backlog(store) == 0
+    assert consuming.database == {"shop:a": (1, first)}
+
+
+def test_what_is_parked_is_passed_and_not_taken_again(store, clock):
+    queue(store, "shop:a", 1)
+    consuming = Consuming(store, clock, deliveries=None)
+    consuming.writer = lambda _: 1 / 0
+    for _ in range(60):
+        consuming.advance()
+    assert len(consuming.batches) > 2
+    assert {each.taken for each in consuming.holdings} == {next(iter(store.queues.values())).last}
