@@ -8,6 +8,7 @@ from __future__ import annotations
 import gc
 import random
 import sys
+from types import SimpleNamespace
 
 import attrs
 import pytest
@@ -47,6 +48,7 @@ from sansio_cache.exploring.simulating import (
     Liveness,
     SimulatedFault,
     Simulation,
+    queueing,
     simulate,
 )
 from sansio_cache.exploring.simulating.accidents import DECK
@@ -55,11 +57,13 @@ from sansio_cache.exploring.simulating.callers import judge_count
 from sansio_cache.exploring.simulating.calling import CallerBase
 from sansio_cache.exploring.simulating.loaders import RowLoader
 from sansio_cache.exploring.simulating.oracle import Oracle, Told, Violated
-from sansio_cache.exploring.simulating.probing import version_of
+from sansio_cache.exploring.simulating.probing import Process, version_of
+from sansio_cache.exploring.simulating.queueing import MORTAL, Applying, Consuming, QueueChecks, Queueing
 from sansio_cache.exploring.simulating.rows import COUNTER, LOCK_KEY, ROWS, TAGGED
 from sansio_cache.exploring.simulating.simulation import World
 from sansio_cache.exploring.simulating.timeline import Timeline
 from sansio_cache.memory_store import MemoryStore
+from sansio_cache.queues import QueuedWrite, Turn
 from sansio_cache.step import Abandoned, Missing, Value
 from support.nightly import IS_NIGHTLY, SIMULATE, many
 
@@ -121,7 +125,7 @@ def test_a_fault_that_never_struck_fails_the_run():
 
 
 @pytest.mark.parametrize("name", queued.MISTAKES)
-def test_a_mistake_of_queues_is_caught(name):
+def test_a_mistake_of_queues_is_caught(name, untraced):
     """S8: the negative controls of writes that are queued."""
     found = queued.caught(name, seeds=12)
     assert found is not None
@@ -296,10 +300,66 @@ class TestTheOracle:
 
 @pytest.fixture
 def world():
-    simulation = Simulation(clients=1, callers=1, rates=NO_FAULTS, must_fire=False)
+    simulation = Simulation(clients=1, callers=1, rates=NO_FAULTS, queueing=None, must_fire=False)
     world = World(simulation, random.Random(1))
     world.shared.is_ending = True
     return world
+
+
+@pytest.fixture
+def queues():
+    """The checks of queues, in a world in which nobody does anything."""
+    world = World(Simulation(clients=1, callers=1, rates=NO_FAULTS), random.Random(1))
+    world.shared.is_ending = True
+    process = Process(world.clients[0], world.callers[0].calls, 1)
+    return QueueChecks(world.shared, world.network, [process], ledger=world.ledger)
+
+
+def test_a_reader_of_what_is_queued_that_is_given_something_else_is_found(queues, monkeypatch):
+    queues.check()
+    monkeypatch.setattr(queueing, "expected", lambda *_: 7)
+    with pytest.raises(Violated, match="and 7 is the last"):
+        queues.check()
+
+
+def test_a_reader_of_what_is_queued_that_is_given_nothing_is_found(queues, monkeypatch):
+    monkeypatch.setattr(Timeline, "run", lambda *_: False)
+    with pytest.raises(Violated, match="is not read in time"):
+        queues.check()
+
+
+def test_a_write_that_is_nowhere_is_found(queues):
+    queues.ledger.acknowledge("n:mortal", 1, 1)
+    with pytest.raises(Violated, match="version 1 with token 1 is nowhere"):
+        queues.check()
+
+
+def test_an_older_write_over_a_newer_one_is_found(queues):
+    for version in (1, 2, 3):
+        queues.ledger.begin(version)
+    assert queues.ledger.apply("n:mortal", 2, 5) == 0
+    assert queues.ledger.apply("n:mortal", 1, 4) == 5, "the token is lower"
+    with pytest.raises(Violated, match="version 1 with token 6 is written over"):
+        queues.ledger.apply("n:mortal", 1, 6)
+    queues.ledger.lose()
+    assert queues.ledger.apply("n:mortal", 1, 6) == 0, "what the server had lost is back"
+    queues.ledger.acknowledge("n:mortal", 3, 7)
+    with pytest.raises(Violated, match=r"acknowledged \[3\]"):
+        queues.ledger.apply("n:mortal", 2, 8)
+
+
+def test_a_writer_that_hangs_goes_on_once_the_faults_stop(queues):
+    shared = queues.shared
+    shared.rates = attrs.evolve(NO_FAULTS, hung=4.0)
+    [process] = queues.processes
+    consuming = Consuming(
+        shared, process.client, process.calls, False, ledger=queues.ledger, queue=MORTAL, queueing=Queueing()
+    )
+    running = SimpleNamespace(client=process.client, turn=0, is_over=False)
+    command = Compute("", None, Turn((QueuedWrite("n:mortal", 1, 5),)))
+    Applying(consuming).begin(running, command)
+    assert shared.fired[SimulatedFault.HUNG] == 1
+    assert len(shared.hung) == 1
 
 
 def test_a_deletion_by_pattern_that_a_failover_overtakes_counts_when_what_was_lost_is_told_again(world):
