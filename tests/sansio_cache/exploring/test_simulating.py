@@ -334,6 +334,14 @@ def test_a_write_that_is_nowhere_is_found(queues):
         queues.check()
 
 
+def test_the_lease_of_a_dead_consumer_ends_where_the_clock_went_back():
+    world = World(Simulation(rates=NO_FAULTS), random.Random(1))
+    world.server.behind_s = 3_600.0
+    world._calm_down()
+    assert world.server.behind_s == 0.0
+    assert world.server.ahead_s == 3_600.0
+
+
 def test_an_older_write_over_a_newer_one_is_found(queues):
     for version in (1, 2, 3):
         queues.ledger.begin(version)
