@@ -313,8 +313,7 @@ class Coordinator(WatchesStore, TakesWords):
 
         Or another store answers for its part, and may not have been told of everything.
         """
-        parts = tuple(self._parts.values())
-        if self._is_untold(key) or any(key in part.pending for part in parts):
+        if key in self.untold or any(key in part.pending for part in tuple(self._parts.values())):
             return True
         part = self._parts.get(self.part_of(key))
         return part is not None and part.is_unsettled
@@ -362,7 +361,7 @@ class Coordinator(WatchesStore, TakesWords):
     @property
     def pending_invalidations(self) -> int:
         """How many invalidations the store has not been told of yet."""
-        return sum(len(part.pending) for part in tuple(self._parts.values())) + self._untold_count()
+        return sum(len(part.pending) for part in tuple(self._parts.values())) + len(self.untold)
 
     def concerns(self, notices: Sequence[Notice]) -> bool:
         """Whether there is something among notices for `heed`."""
@@ -391,7 +390,8 @@ class Coordinator(WatchesStore, TakesWords):
         # Where an interrupt keeps `_settle` from knowing better, `skip` looks, and so does `begin_recovery`.
         self.expect_notices()
         changes: list[Change] = []
-        for notice in notices:
+        words = self._take_words()
+        for notice in (*words, *notices):
             match notice:
                 case StoreGaveUp(kind=kind, part=name, reason=reason):
                     changes += self._gave_up(name, kind, reason, now_s)
@@ -415,6 +415,7 @@ class Coordinator(WatchesStore, TakesWords):
             if part.pending.refused and (count := part.pending.give_up(now_s - self.longest_life_s)):
                 changes.append(InvalidationsGivenUp(name, count))
             part.settle(now_s)
+        self._drop_words(words)
         self._settle()
         return changes
 
@@ -579,17 +580,16 @@ class Coordinator(WatchesStore, TakesWords):
         for name in [name for name, part in self._parts.items() if not part.is_worth_keeping]:
             del self._parts[name]
         parts = self._parts.values()
-        is_due = bool(self.untold) or any(part.needs_recovery for part in parts)
-        self.needs_recovery = is_due and not self.is_disabled
+        self.needs_recovery = not self.is_disabled and any(part.needs_recovery for part in parts)
         self.must_ask = self.is_disabled or self.needs_recovery
         tags = [part.pending.tags for part in parts if part.pending.tags]
-        if self.untold:
-            tags.append(self._untold_tags())
         # Mostly no copy: there may be thousands, and this is done at every call in an outage.
         self.bypassed = tags[0] if len(tags) == 1 else frozenset().union(*tags)
         foreign = [part.foreign_keys for part in parts if part.foreign]
         self.foreign = foreign[0] if len(foreign) == 1 else frozenset().union(*foreign)
         self.may_glance_at_all = not (self.must_ask or self.foreign)
+        if self.untold:  # last: a finaliser may have put them down in the middle of this
+            self.leave_word(self._untold_keys())
 
     # The explorer's.
 

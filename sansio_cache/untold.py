@@ -1,71 +1,56 @@
-"""Untold: what somebody has met at the store who can tell nobody yet.
+"""Untold: keys that could not be removed, by whoever can tell nobody yet.
 
 It is a handler or a finaliser that has struck its own thread in the middle of a change of what a process
-knows. So nothing here changes what may be half changed: words are left at one end, and taken in at the other.
+knows. So nothing here changes what may be half changed: a key is put down in one step, and is taken in with
+whatever is heeded next.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterable
 from contextlib import suppress
 
 import attrs
-from msgspec import Struct
 
-from sansio_cache.notices import InvalidationFailed, Notice
+from sansio_cache.notices import InvalidationFailed
 from sansio_cache.tags import is_tag_key
-
-
-class Word(Struct, frozen=True):
-    """What one operation has met."""
-
-    notices: tuple[Notice, ...]
-    keys: frozenset[str]
-    """What the store could not be told of."""
 
 
 @attrs.define(slots=False)
 class TakesWords:
-    """The part of a coordinator that keeps what is untold."""
+    """The part of a coordinator that knows of them."""
 
     bypassed: frozenset[str]
-    untold: deque[Word] = attrs.field(factory=deque, init=False)
-    """What was left by `leave_word`, the first first."""
+    untold: dict[str, bool] = attrs.field(factory=dict, init=False)
+    """The keys, in the order in which they were put down."""
 
-    def leave_word(self, notices: Iterable[Notice]) -> None:
-        """Leave notices, where the thread that asks may be in the middle of any other method.
+    def leave_word(self, keys: Iterable[str]) -> None:
+        """Put keys down, where the thread that asks may be in the middle of any other method.
 
-        Whoever can is to `heed` them, and call `told` then. What could not be removed is bypassed at once.
+        They are bypassed at once, and pending with the next `heed`.
         """
-        notices = tuple(notices)
-        failed = (each for each in notices if isinstance(each, InvalidationFailed))
-        self.untold.append(Word(notices, frozenset(key for each in failed for key in each.keys)))
+        keys = tuple(keys)
+        for key in keys:
+            self.untold[key] = True
         self.expect_notices()
-        self.bypassed |= self._untold_tags()
+        self.bypassed |= {key for key in keys if is_tag_key(key)}
 
-    def told(self) -> None:
-        """The first of what was left has been heeded."""
-        self.untold.popleft()
-        self._settle()
+    def _take_words(self) -> tuple[InvalidationFailed, ...]:
+        """What is to be heeded in their place: they are to be dropped when it is."""
+        keys = self._untold_keys()
+        return (InvalidationFailed(keys),) if keys else ()
 
-    def _is_untold(self, key: str) -> bool:
-        return any(key in each.keys for each in self._words())
+    def _drop_words(self, taken: Iterable[InvalidationFailed]) -> None:
+        """Forget what is pending by now. What was put down once more meanwhile is pending as well."""
+        for each in taken:
+            for key in each.keys:
+                self.untold.pop(key, None)
 
-    def _untold_tags(self) -> frozenset[str]:
-        return frozenset(key for each in self._words() for key in each.keys if is_tag_key(key))
-
-    def _untold_count(self) -> int:
-        return sum(len(each.keys) for each in self._words())
-
-    def _words(self) -> tuple[Word, ...]:
+    def _untold_keys(self) -> tuple[str, ...]:
         while True:
-            with suppress(RuntimeError):  # to make a tuple may run a finaliser, which leaves another word
+            with suppress(RuntimeError):  # to make a tuple may run a finaliser, which puts another down
                 return tuple(self.untold)
 
     def expect_notices(self) -> None:
-        """There are notices to be heeded: until then, each read looks whether it is to ask."""
-        raise NotImplementedError
-
-    def _settle(self) -> None:
+        """Notices are to be heeded: until then, each read looks whether it is to ask."""
         raise NotImplementedError

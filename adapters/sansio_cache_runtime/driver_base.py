@@ -125,14 +125,6 @@ class _ReboundError(Exception):
     """A loader is not to be called: what it names is not what its reader meant."""
 
 
-class Tells(Protocol):
-    """Who keeps what calls of handlers and finalisers have left."""
-
-    def tell(self) -> None:
-        """Take it in."""
-        ...
-
-
 class Call(Struct, eq=False):
     """One operation that does more than ask the store: its loader, and what is to be undone at its end."""
 
@@ -196,7 +188,6 @@ class DriverBase(Recovers, Generic[E, B]):
         self._random = int.from_bytes(os.urandom(8))
         self._lock = process_lock()
         self._is_inside = asking_inside(self._lock)
-        self._inside: Tells | None = None
         self._unheeded: deque[Sequence[Notice]] = deque()
         self._endings: dict[int, E] = {} if endings is None else endings
         self._held: dict[object, tuple[Lease, ...]] = {}
@@ -243,7 +234,6 @@ class DriverBase(Recovers, Generic[E, B]):
             while self._unheeded:
                 changes += self._coordinator.heed(self._unheeded[0], self._clock())
                 self._unheeded.popleft()  # last: an interrupt must not lose them
-        self._tell_left()
         for change in changes:
             self._recorder.log(change)
             match change:
@@ -259,11 +249,6 @@ class DriverBase(Recovers, Generic[E, B]):
             self._recover_soon()
         if self._coordinator.must_watch:
             self._watch_soon()
-
-    def _tell_left(self) -> None:
-        """Take in what calls of handlers and finalisers have left, where there are such."""
-        if self._inside is not None and not self._is_inside():
-            self._inside.tell()
 
     def _heed_again(self, step: Step) -> None:
         """Heed the last notices of an operation that was ended, maybe as they were being taken in.

@@ -102,17 +102,13 @@ class Recovers(ABC):
         """What the store is to be told before the end; nothing where a handler closes the cache."""
         if not self._coordinator.pending_invalidations or self._is_inside():
             return ()
-        self._tell_left()
         with self._lock:
+            self._coordinator.heed((), self._clock())  # what handlers and finalisers have put down
             return self._coordinator.begin_last(self._timeouts, self._clock())
 
     def _seed(self) -> int:
         """A number that no two processes share, by which their pauses differ."""
         return self._random + os.getpid()
-
-    @abstractmethod
-    def _tell_left(self) -> None:
-        """Take in what calls of handlers and finalisers have left."""
 
     @abstractmethod
     def _give_up(self, ticket: Ticket) -> None:

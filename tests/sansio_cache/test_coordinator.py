@@ -5,7 +5,8 @@ What tickets promise is tested in `test_tickets.py`.
 
 from __future__ import annotations
 
-from collections import deque
+import itertools
+import sys
 
 import pytest
 from hypothesis import given, settings
@@ -957,43 +958,55 @@ class TestAnotherStore:
 
 
 class TestWord:
-    """What is left by who can tell nobody, as it has struck a thread in the middle of something."""
-
-    TAG = TAG_A
+    """What is put down by who can tell nobody, as it has struck a thread in the middle of something."""
 
     def test_what_could_not_be_removed_is_bypassed_until_it_is_pending(self):
         coordinator = Coordinator()
-        left = (InvalidationFailed(("n:a", self.TAG)), Ended(OperationName.INVALIDATE, 0.0))
-        coordinator.leave_word(left)
+        coordinator.leave_word(["n:a", TAG_A])
         coordinator._settle()  # as whoever was struck goes on to do
 
-        for _ in range(2):  # left, and then pending
+        for _ in range(2):  # put down, and then pending
             assert coordinator.skip("n:a") is MissReason.BYPASSED
             assert coordinator.skip("n:b") is None
-            assert coordinator.skip_many(["n:b"], [self.TAG]) is MissReason.BYPASSED
-            assert coordinator.bypassed == {self.TAG}
+            assert coordinator.skip_many(["n:b"], [TAG_A]) is MissReason.BYPASSED
+            assert coordinator.bypassed == {TAG_A}
             assert not coordinator.may_glance("n:b")
             assert coordinator.needs_recovery
             assert coordinator.pending_invalidations == 2
-            if coordinator.untold:
-                (word,) = coordinator.untold
-                assert word.notices == left
-                coordinator.heed(word.notices, 1.0)
-                coordinator.told()
+            coordinator.heed([], 1.0)
+            assert not coordinator.untold
 
-    def test_where_nothing_has_failed_all_is_as_it_was_when_it_was_told(self):
+    def test_wherever_settling_is_struck_what_is_put_down_is_bypassed(self):
+        """A finaliser may run between any two lines."""
+        struck = 0
+        for at in itertools.count():
+            coordinator = Coordinator()
+            coordinator.heed([InvalidationFailed((TAG_B,))], 1.0)
+            lines = itertools.count()
+
+            def strike(frame, event, _, coordinator=coordinator, lines=lines, at=at):
+                if event == "line" and next(lines) == at:
+                    coordinator.leave_word(["n:a", TAG_A])
+                return strike
+
+            before = sys.gettrace()
+            sys.settrace(strike)
+            try:
+                coordinator._settle()
+            finally:
+                sys.settrace(before)
+            if not coordinator.untold:
+                break
+            struck += 1
+            assert coordinator.skip("n:a") is MissReason.BYPASSED
+            assert coordinator.bypassed == {TAG_A, TAG_B}
+        assert struck > 10
+
+    def test_a_finaliser_may_put_something_down_while_all_of_it_is_looked_at(self):
         coordinator = Coordinator()
-        coordinator.leave_word([Ended(OperationName.GET, 0.0)])
-        assert coordinator.needs_recovery
-        coordinator.told()
-        assert not coordinator.needs_recovery
-        assert coordinator.may_glance("n:a")
+        coordinator.leave_word(["n:a"])
 
-    def test_a_finaliser_may_leave_a_word_while_another_is_looked_for(self):
-        coordinator = Coordinator()
-        coordinator.leave_word([InvalidationFailed(("n:a",))])
-
-        class Restless(deque):
+        class Restless(dict):
             """One that is changed while somebody goes over it."""
 
             times = 0
@@ -1001,15 +1014,17 @@ class TestWord:
             def __iter__(self):
                 self.times += 1
                 if self.times == 1:
-                    raise RuntimeError("deque mutated during iteration")
+                    raise RuntimeError("dictionary changed size during iteration")
                 return super().__iter__()
 
         coordinator.untold = Restless(coordinator.untold)
-        assert coordinator.skip("n:a") is MissReason.BYPASSED
+        coordinator.heed([], 1.0)
         assert coordinator.untold.times == 2
+        assert coordinator.skip("n:a") is MissReason.BYPASSED
+        assert coordinator.pending_invalidations == 1
 
     def test_a_cache_that_is_switched_off_has_nothing_to_recover(self):
         coordinator = Coordinator(is_disabled=True)
-        coordinator.leave_word([InvalidationFailed(("n:a",))])
+        coordinator.leave_word(["n:a"])
         coordinator._settle()
         assert not coordinator.needs_recovery

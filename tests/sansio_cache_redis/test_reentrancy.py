@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from contextlib import ExitStack, suppress
 
+import attrs
 import pytest
 
 from sansio_cache import Policy
@@ -19,7 +20,6 @@ from sansio_cache.errors import CacheClosedError, CacheConnectionError, CacheErr
 from sansio_cache.events import FailureKind
 from sansio_cache_redis.sync import Cache
 from sansio_cache_runtime.process import is_inside, process_lock
-from sansio_cache_runtime.sync.background import Background
 from support.interrupts import HAS_OPCODE_EVENTS, Interrupter, within
 from support.runtimes import PATIENT
 from support.servers import connect, wait_until
@@ -287,18 +287,94 @@ def test_what_is_invalidated_under_the_lock_is_gone_for_this_process_at_once_and
     with suppress(CacheConnectionError):  # it is not to be trusted until the store was told
         assert cache.update("n", lambda value: (value or 0) + 1) == 1
     # Nobody calls, and the store is told.
-    wait_until(lambda: not (cache._coordinator.pending_invalidations or cache._coordinator.untold))
+    wait_until(lambda: not cache._coordinator.pending_invalidations)
     assert (other.get("a"), other.get("b")) == (None, 2)
 
 
-def test_closing_tells_what_was_left_under_the_lock(fresh_server, namespace, monkeypatch):
-    monkeypatch.setattr(Background, "start", lambda *_, **__: False)
+def have_started_by(cache, start):
+    """Have the threads that see to what was left started by this; gives what has started them."""
+    inside = cache._driver._inside
+    before = inside._hooks.start_thread
+    inside._hooks = attrs.evolve(inside._hooks, start_thread=start)
+    return before
+
+
+def no_thread(job, name):
+    """There is none to be had."""
+    return False
+
+
+@pytest.mark.parametrize("listens", ["nobody", "one who takes his time"])
+def test_closing_tells_what_was_left_under_the_lock(fresh_server, namespace, listens):
     cache = Cache.from_url(fresh_server.url, namespace=namespace)
     cache.set("a", 1)
+    is_told, is_over = threading.Event(), threading.Event()
+    if listens == "nobody":
+        have_started_by(cache, no_thread)
+    else:
+        cache.subscribe(lambda _: (is_told.set(), is_over.wait(GIVE_UP_S)))
     assert under_the_lock(lambda: cache.invalidate("a")) == []
-    cache.close()
+    if listens != "nobody":
+        assert is_told.wait(GIVE_UP_S)
+    closing = threading.Thread(target=cache.close)
+    closing.start()
+    is_over.set()
+    closing.join(GIVE_UP_S)
     with Cache.from_url(fresh_server.url, namespace=namespace) as other:
         assert other.get("a") is None
+
+
+def test_where_there_was_no_thread_the_next_has_one_tell(fresh_server, namespace):
+    with Cache.from_url(fresh_server.url, namespace=namespace) as cache:
+        inside = cache._driver._inside
+        cache.set_many({"a": 1, "b": 2})
+        started = have_started_by(cache, no_thread)
+        assert under_the_lock(lambda: cache.invalidate("a")) == []
+
+        def start(job, name):
+            """One that runs before the one who starts it goes on."""
+            begun = started(job, name)
+            wait_until(lambda: not inside._is_begun)
+            return begun
+
+        have_started_by(cache, start)
+        cache._coordinator.leave_word([f"{namespace}:b"])
+        inside._begin()
+        assert not inside._is_begun
+        wait_until(lambda: not cache._coordinator.pending_invalidations)
+        with Cache.from_url(fresh_server.url, namespace=namespace) as other:
+            assert other.get_many(["a", "b"]) == {}
+
+
+def test_many_words_cost_no_more_each(fresh_server, namespace):
+    """By what is done, and not by how long that takes: each key is put down in one step."""
+    with Cache.from_url(fresh_server.url, namespace=namespace) as cache:
+        have_started_by(cache, no_thread)
+        calls = Counter()
+
+        def count(frame, event, _):
+            calls[event] += event == "call"
+
+        def act():
+            sys.setprofile(count)
+            try:
+                for number in range(200):
+                    cache.invalidate(f"k{number}")
+                    calls[number] = calls["call"]
+            finally:
+                sys.setprofile(None)
+
+        assert under_the_lock(act) == []
+        first, last = calls[20] - calls[10], calls[199] - calls[189]
+        assert last <= first + 20
+
+
+def test_a_lock_that_ends_under_the_lock_of_the_process_is_given_back(two_caches):
+    cache, other = two_caches
+    held = cache.lock("l", 600)
+    held.__enter__()
+    assert under_the_lock(lambda: held.__exit__(None, None, None)) == []
+    assert within(GIVE_UP_S, lambda: other.lock("l", 5).__enter__()) is None
 
 
 @pytest.mark.parametrize("fault", ["freeze", "kill"])

@@ -62,6 +62,8 @@ class _Post:
     due_s: float = 0.0
     """When to try to listen to it again."""
     pause_s: float = _FIRST_PAUSE_S
+    began_s: float = 0.0
+    """Since when it has been listened to."""
 
 
 class SentinelWatch:
@@ -160,16 +162,22 @@ class SentinelWatch:
                         self._listen_to(post)
                         break  # it may have taken its time: the others are heard before the next
                 self._hear()
+        except BaseException:  # of whoever is told of a failover: the next who asks starts another thread
+            with self._lock:
+                self._is_running = False
+            raise
         finally:
             for post in self._posts:
                 self._leave(post)
-            self._has_ended.set()
+            if self._is_closed:
+                self._has_ended.set()
 
     def _listen_to(self, post: _Post) -> None:
         """Subscribe to what a sentinel tells, after a question: it may have told already."""
-        redispy = sentinel_connection(self._settings, post.address)
         search = Search(self._settings, self._sentinels)
+        redispy: Any = None
         try:
+            redispy = sentinel_connection(self._settings, post.address)
             redispy.connect()
             redispy.send_packed_command(
                 [pack([*search.commands, (b"SUBSCRIBE", _CHANNEL)])], check_health=False
@@ -181,16 +189,15 @@ class SentinelWatch:
                 except redis.ResponseError as error:
                     replies.append(error)
             redispy.read_response(disable_decoding=True)
+            search.take(post.address, replies)
         except Exception:  # noqa: BLE001 - whatever it was: it is tried again
-            redispy.disconnect()
-            post.due_s = monotonic() + post.pause_s
-            post.pause_s = min(2 * post.pause_s, _LONGEST_PAUSE_S)
+            post.redispy = redispy
+            self._leave(post)
             return
         post.redispy, post.heard_s, post.is_asked = redispy, monotonic(), False
-        post.pause_s = _FIRST_PAUSE_S
+        post.began_s = post.heard_s
         if self._is_closed:
             redispy.disconnect()
-        search.take(post.address, replies)
         if search.leads_elsewhere:
             self.on_switch()
 
@@ -238,8 +245,14 @@ class SentinelWatch:
             self.on_switch()
 
     def _leave(self, post: _Post) -> None:
+        """Listen to a sentinel anew: at once, where it was listened to for some time, or after a pause."""
         redispy, post.redispy = post.redispy, None
-        post.due_s = monotonic()
+        now_s = monotonic()
+        if post.began_s and now_s - post.began_s > _LONGEST_PAUSE_S:
+            post.due_s, post.pause_s = now_s, _FIRST_PAUSE_S
+        else:
+            post.due_s, post.pause_s = now_s + post.pause_s, min(2 * post.pause_s, _LONGEST_PAUSE_S)
+        post.began_s = 0.0
         if redispy is not None:
             with suppress(Exception):
                 redispy.disconnect()

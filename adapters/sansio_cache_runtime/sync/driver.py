@@ -40,7 +40,7 @@ from sansio_cache_runtime.process import MARK, begin_in_child
 from sansio_cache_runtime.recorder import Recorder
 from sansio_cache_runtime.sync.background import Background
 from sansio_cache_runtime.sync.event import ThreadEvent
-from sansio_cache_runtime.sync.inside import Inside
+from sansio_cache_runtime.sync.inside import Hooks, Inside
 from sansio_cache_runtime.sync.lease_renewer import LeaseRenewer
 from sansio_cache_runtime.sync.workers import Workers
 
@@ -68,8 +68,17 @@ class Driver(DriverBase[ThreadEvent, SyncBackend]):
     ) -> None:
         super().__init__(backend, coordinator, recorder, timeouts, clock, ThreadEvent, get_ident)
         self._background = background
-        self._inside: Inside = Inside(
-            coordinator, clock, self._note, background.start, self._compute, self._end
+        self._inside = Inside(
+            coordinator,
+            clock,
+            Hooks(
+                lambda: self._heed(()),
+                lambda command: self._backend.perform(command),
+                recorder.note,
+                background.start,
+                self._compute,
+                self._end,
+            ),
         )
         self._busy = self._workers = Workers(background)
         self._lease_renewer = LeaseRenewer(

@@ -3,57 +3,78 @@
 It is a call of a signal handler or a finaliser, which has struck its thread in the middle of a change. All
 threads of all caches wait for the end of the change, which takes microseconds; and one run of the collector
 may call many finalisers meanwhile. So such a call asks the store for nothing, waits for nobody, and tells
-nobody of anything. What could not be removed is bypassed by the readers of this process from that moment on,
-and a thread of its own, which holds no lock, takes in what was left.
+nobody of anything. What could not be removed is bypassed by the readers of this process from that moment on;
+a thread of its own, which holds no lock, has the store told, gives back what was held, and tells who listens.
 """
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from typing import Any, Final, TypeVar
 
-from sansio_cache.commands import Compute, ComputeMany, ShareLoad, Sleep
+import attrs
+
+from sansio_cache.commands import (
+    Compute,
+    ComputeMany,
+    FreeLock,
+    ReleaseLeases,
+    ShareLoad,
+    Sleep,
+    StoreCommand,
+)
 from sansio_cache.coordinator import Coordinator, interrupted, without_store
 from sansio_cache.errors import CacheTimeoutError
 from sansio_cache.events import Event, FailureKind, SharingTimedOut, StoreFailed
 from sansio_cache.glance import Beginning
-from sansio_cache.notices import Notice
+from sansio_cache.notices import InvalidationFailed, Notice
 from sansio_cache.step import Outcome, Step
 from sansio_cache_runtime.driver_base import Call
-from sansio_cache_runtime.process import process_lock
 
-_WHY = "others wait for the thread that a signal handler or a finaliser has struck"
+T = TypeVar("T")
+_WHY: Final = "others wait for the thread that a signal handler or a finaliser has struck"
+_MOST_LEFT: Final = 10_000
+"""Of so many calls notices are kept, and leases, until the thread has its turn; of more, the newest."""
+
+
+@attrs.frozen
+class Hooks:
+    """What a driver does for such calls.
+
+    Args:
+        heed: Has the coordinator take in what was put down, and sees to the store.
+        perform: Asks the store.
+        note: Counts, and tells who listens.
+        start_thread: Starts a thread for a job, with a name; False where there is none to be had.
+        compute: Calls the loader of a call.
+        end: Undoes what is left of a call.
+    """
+
+    heed: Callable[[], object]
+    perform: Callable[[StoreCommand], object]
+    note: Callable[[Sequence[Notice]], object]
+    start_thread: Callable[[Callable[[], object], str], bool]
+    compute: Callable[[Compute | ComputeMany, Call], Event]
+    end: Callable[[Call], object]
 
 
 class Inside:
     """Runs such calls for one driver.
 
     Args:
-        coordinator: Keeps what they leave.
+        coordinator: Knows what could not be removed.
         clock: The driver's.
-        note: Takes notices in, where no lock is held.
-        start_thread: Starts a thread for a job, with a name; False where there is none to be had.
-        compute: Calls the loader of a call.
-        end: Undoes what is left of a call.
+        hooks: Do the rest.
     """
 
-    def __init__(
-        self,
-        coordinator: Coordinator,
-        clock: Callable[[], float],
-        note: Callable[[Sequence[Notice]], object],
-        start_thread: Callable[[Callable[[], object], str], bool],
-        compute: Callable[[Compute | ComputeMany, Call], Event],
-        end: Callable[[Call], object],
-    ) -> None:
+    def __init__(self, coordinator: Coordinator, clock: Callable[[], float], hooks: Hooks) -> None:
         self._coordinator = coordinator
         self._clock = clock
-        self._note = note
-        self._start_thread = start_thread
-        self._compute = compute
-        self._end = end
-        self._telling = threading.Lock()
+        self._hooks = hooks
+        self._notices: deque[Sequence[Notice]] = deque(maxlen=_MOST_LEFT)
+        self._releases: deque[StoreCommand] = deque(maxlen=_MOST_LEFT)
         self._is_begun = False
 
     def run(self, beginning: Beginning, loader: Callable[..., Any] | None, call: Call | None) -> Outcome:
@@ -80,46 +101,65 @@ class Inside:
             step = interrupted(step, self._clock())
             while step.command is not None:
                 notices += step.notices
+                self._note_release(step.command)
                 step = without_store(step, self._clock())
             notices += step.notices
             raise
         finally:
             if notices:
                 self._leave(notices)
-            self._end(call)
+            self._hooks.end(call)
         assert step.outcome is not None
         return step.outcome
 
     def _event(self, command: Any, call: Call) -> Event:
         match command:
             case Compute() | ComputeMany():
-                return self._compute(command, call)
+                return self._hooks.compute(command, call)
             case ShareLoad():  # nobody could end a load meanwhile
                 return SharingTimedOut(command.now_s, command.displaced or 0, command.arrival)
             case Sleep():
                 raise CacheTimeoutError(f"this call cannot wait: {_WHY}")
             case _:
+                self._note_release(command)
                 return StoreFailed(self._clock(), FailureKind.EXHAUSTED, reason=_WHY)
 
+    def _note_release(self, command: Any) -> None:
+        """What gives something back may come late: it names what it gives back."""
+        if isinstance(command, FreeLock | ReleaseLeases):
+            self._releases.append(command)
+
     def _leave(self, notices: Sequence[Notice]) -> None:
-        """Leave word, and have a thread take it in, where none is about to."""
-        self._coordinator.leave_word(notices)
-        if not self._is_begun:
+        failed = [key for each in notices if isinstance(each, InvalidationFailed) for key in each.keys]
+        if failed:
+            self._coordinator.leave_word(failed)
+        self._notices.append(notices)
+        self._begin()
+
+    def _begin(self) -> None:
+        """Have a thread see to it, where none is about to."""
+        if self._is_begun:
+            return
+        has_begun = False
+        try:
             self._is_begun = True
-            self._is_begun = self._start_thread(self._tell_soon, "sansio-cache-telling")
+            has_begun = self._hooks.start_thread(self._see_to_it, "sansio-cache-telling")
+        finally:  # also where an interrupt strikes: the next call tries again
+            if not has_begun:
+                self._is_begun = False
 
-    def _tell_soon(self) -> None:
+    def _see_to_it(self) -> None:
+        """What the store is to know comes first: who listens may take his time."""
         self._is_begun = False
-        self.tell()
+        self._hooks.heed()
+        for command in _taken(self._releases):
+            self._hooks.perform(command)
+        for notices in _taken(self._notices):
+            self._hooks.note(notices)
 
-    def tell(self) -> None:
-        """Take in what such calls have left. Whoever comes while somebody does leaves it to him."""
-        coordinator = self._coordinator
-        while coordinator.untold and self._telling.acquire(blocking=False):
-            try:
-                while coordinator.untold:
-                    self._note(coordinator.untold[0].notices)
-                    with process_lock():
-                        coordinator.told()
-            finally:
-                self._telling.release()
+
+def _taken(left: deque[T]) -> Iterator[T]:
+    """What was left, each once, whoever else takes some of it."""
+    with suppress(IndexError):
+        while left:
+            yield left.popleft()
