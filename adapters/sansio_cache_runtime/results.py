@@ -320,9 +320,7 @@ def raise_uncertain(outcome: Outcome) -> None:
         case Refused(reason=MissReason.DISABLED):
             raise CacheConnectionError("the cache is switched off, and no store says whose it is")
         case Refused():
-            raise CacheConnectionError(
-                "the store does not serve, and is not asked until it does: the log says why"
-            )
+            raise CacheConnectionError(_OUT)
         case Unknown(kind=None):
             raise UnknownOutcomeError(
                 "an answer of the store was lost, and another write has come since: whether this one was "
@@ -352,9 +350,7 @@ def _raise_failure(outcome: Outcome) -> None:
         case TookTooLong(waited_s=waited_s):
             raise CacheTimeoutError(f"another caller's load had not ended after {waited_s:.3g} s")
         case Unavailable(kind=None):
-            raise CacheConnectionError(
-                "the store does not serve, and is not asked until it does: the log says why"
-            )
+            raise CacheConnectionError(_OUT)
         case Unavailable(kind=FailureKind.TIMEOUT, reason=reason, cause=cause):
             raise CacheTimeoutError(_with("the store did not answer in time", reason)) from cause
         case Unavailable(kind=kind, reason=reason, cause=cause):

@@ -347,7 +347,7 @@ class ConsumeTaking(AsksForConsumer, Struct, frozen=True):
         """
         consumer, holding = self.consumer, self.consumer.holding(self.place)
         assert holding is not None
-        if taken.oldest and not holding.parked:
+        if taken.oldest and holding.taken and not holding.parked:
             consumer = evolve(consumer.with_holding(evolve(holding, taken=0)), is_busy=True)
         return consumer.go_on(taken.now_s, self._measured(taken))
 
