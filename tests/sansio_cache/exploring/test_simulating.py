@@ -67,8 +67,9 @@ from sansio_cache.queues import QueuedWrite, Turn
 from sansio_cache.step import Abandoned, Missing, Value
 from support.nightly import IS_NIGHTLY, SIMULATE, many
 
-OPERATIONS = many(24_000, SIMULATE)
-A_SEED = 12_000
+OPERATIONS = many(36_000, SIMULATE)
+A_SEED = 18_000
+"""So many that each accident has its turn several times: some strike only where they end in time."""
 
 
 @pytest.fixture
