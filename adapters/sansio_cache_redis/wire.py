@@ -35,6 +35,7 @@ from sansio_cache.commands import (
     ClaimCell,
     DeleteKeys,
     ExpireCells,
+    Fill,
     FillCells,
     FreeLock,
     HoldCells,
@@ -326,7 +327,7 @@ def _decode(  # noqa: C901 - one case a command
             results, versions = _and_versions(replies, len(tags), clock.floor_us)
             if len(results) != len(fills):
                 raise WireError
-            return CellsFilled(now_s, tuple(map(_filled, results)), versions)
+            return CellsFilled(now_s, tuple(map(_filled, fills, results)), versions)
         case RenewLeases():
             return LeasesRenewed(now_s, tuple(map(bool, statuses_from(replies, clock, now_s))))
         case ReleaseLeases():
@@ -401,10 +402,12 @@ def _answered(reply: Any, count: int, clock: ServerClock, now_s: float) -> list[
     return _timed(timed, count, clock, now_s)
 
 
-def _filled(reply: Any) -> FillResult:
+def _filled(fill: Fill, reply: Any) -> FillResult:
     """What became of a fill: by script an array, by comparing a text or nothing."""
     if isinstance(reply, ARRAY):
         return FillResult(*reply)
+    if not fill.lease_ms:  # it was not compared
+        raise WireError
     if reply == b"OK" or reply is True:  # as a client of redis-py's has it
         return FillResult.STORED
     if reply is None or isinstance(reply, Exception):  # that is WRONGTYPE: the key is no string

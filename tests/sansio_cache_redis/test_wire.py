@@ -9,6 +9,7 @@ import attrs
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 from redis import exceptions as errors
 from redis._parsers import BaseParser
 
@@ -129,6 +130,8 @@ READ_TAGS = ReadTags(TAGS, 0.1)
 TAKE_T = AcquireLease("ns:k", NONCE, 5000, NO_GRANT, Mode.DROP, 0.1, CAPTURED)
 TAKE_MANY_T = AcquireLeases(CLAIMS, NONCE, 5000, 0.1, CAPTURED)
 STORE_T = FillCells((Fill("ns:a", GRANT, 1000, 0, b"x"),), 0.1, TAGS)
+COMPARE = FillCells(tuple(structs.replace(each, lease_ms=5000) for each in STORE.fills), 0.1)
+COMPARE_T = FillCells(COMPARE.fills[:1], 0.1, TAGS)
 KEEP_OUT_T = HoldCells(("ns:a",), NONCE, 5000, 0.1, CAPTURED)
 
 COMMANDS = [
@@ -497,11 +500,11 @@ def test_of_leases_asked_for_one_by_one_no_nonsense_is_taken():
         (STORE, [[1], [0]], CellsFilled(NOW_S, (FillResult.STORED, FillResult.REFUSED))),
         (STORE, [[2], [1]], CellsFilled(NOW_S, (FillResult.ALREADY_STORED, FillResult.STORED))),
         # By comparing. A client of redis-py's says True where the server says OK.
-        (STORE, [b"OK", None, 0], CellsFilled(NOW_S, (FillResult.STORED, FillResult.CHANGED))),
-        (STORE, [[1], True, 0], CellsFilled(NOW_S, (FillResult.STORED, FillResult.STORED))),
-        (STORE, [b"OK", b"OK", DENIED], CellsFilled(NOW_S, (FillResult.STORED, FillResult.STORED))),
-        (STORE, [WRONG_TYPE, b"OK", 2], CellsFilled(NOW_S, (FillResult.CHANGED, FillResult.STORED))),
-        (STORE_T, [b"OK", 1, V1, None], CellsFilled(NOW_S, (FillResult.STORED,), (V1, b""))),
+        (COMPARE, [b"OK", None, 0], CellsFilled(NOW_S, (FillResult.STORED, FillResult.CHANGED))),
+        (COMPARE, [[1], True, 0], CellsFilled(NOW_S, (FillResult.STORED, FillResult.STORED))),
+        (COMPARE, [b"OK", b"OK", DENIED], CellsFilled(NOW_S, (FillResult.STORED, FillResult.STORED))),
+        (COMPARE, [WRONG_TYPE, b"OK", 2], CellsFilled(NOW_S, (FillResult.CHANGED, FillResult.STORED))),
+        (COMPARE_T, [b"OK", 1, V1, None], CellsFilled(NOW_S, (FillResult.STORED,), (V1, b""))),
         # Behind fills by script, what the server says to the question of whether it compares.
         (STORE_T, [[0], SYNTAX, V1, V2], CellsFilled(NOW_S, (FillResult.REFUSED,), (V1, V2))),
         (EXTEND, [[1, US], [0, US]], LeasesRenewed(NOW_S, (True, False))),
@@ -580,7 +583,10 @@ def test_the_servers_clock_is_learned_from_replies(command, reply):
         (EXPIRED, [1, 0]),
         (STORE, [[7], [1]]),
         (STORE, [[1, US], [1, US]]),
-        (STORE, [b"QUEUED", b"OK", 0]),
+        (COMPARE, [b"QUEUED", b"OK", 0]),
+        (STORE, [None, [1]]),
+        (STORE, [b"OK", [1]]),
+        (STORE, [WRONG_TYPE, [1]]),
         (STORE, [1, 1]),
         (KEEP_OUT, [[US, 1, 1]]),
         (KEEP_OUT, [[US, GRANT]]),
