@@ -72,6 +72,7 @@ from sansio_cache.part import MOST_DOUBTS, MOST_FOREIGN, MOST_TOLD
 from sansio_cache.single_flight import Following, Phase
 from sansio_cache.step import Abandoned, Completed, Loaded, Missing, PatternRemoved, Recovered, Step
 from sansio_cache.ttl import MAX_TTL_S
+from sansio_cache.untold import TakesWords
 from support.interrupts import strike
 from support.loads import ACCEPTED, RAISED, REFUSED, SCHEMA, computing, over, share
 from support.machines import INTS, KEY, TIMEOUTS, Script, load_request, value_cell
@@ -1022,6 +1023,10 @@ class TestWord:
         assert coordinator.untold.times == 2
         assert coordinator.skip("n:a") is MissReason.BYPASSED
         assert coordinator.pending_invalidations == 1
+
+    def test_it_is_a_part_of_a_coordinator(self):
+        with pytest.raises(NotImplementedError):
+            TakesWords(frozenset()).leave_word(["n:a"])
 
     def test_a_cache_that_is_switched_off_has_nothing_to_recover(self):
         coordinator = Coordinator(is_disabled=True)

@@ -218,11 +218,9 @@ class Driver(DriverBase[LoopEvent, AnyioBackend]):
     async def _sleep(self, command: Sleep, call: Call) -> Event:
         if command.watch is None:
             await self._closing.wait(command.duration_s)
-        else:
-            longest_s = self._watch(command, call, call.wake)
-            if longest_s:
-                await call.change.wait(longest_s)
-                call.change.clear()
+        elif longest_s := self._watch(command, call, call.wake):
+            await call.change.wait(longest_s)
+            call.change.clear()
         return self._woke(call)
 
     def _submit(self, step: Step, call: Call) -> bool:
