@@ -292,7 +292,7 @@ class Client:
             event = replace(event, now_s=now_s, server_ms=server_ms)
         else:
             server_ms = getattr(event, "server_ms", None)
-            if server_ms is not None:
+            if server_ms:  # the answers of a queue have 0 where they do not say
                 self._server_offset_ms = server_ms - now_s * 1000
                 # Who stood still while the reply lay there takes the server's clock for earlier than it is.
                 self.learned_s = came_s if came_s == self.timeline.now_s else 0.0
