@@ -110,7 +110,8 @@ def decode_queue(
             replicas = _confirmed(replies[1:])
             tokens = tuple(map(int, items_from(reply[3]))) if how is Appended.TAKEN else ()
             count = len(command.appends) if isinstance(command, AppendEntries) else 1
-            if how is Appended.TAKEN and len(tokens) != count:
+            is_refusal = how is not Appended.TAKEN and isinstance(command, AppendEntries)
+            if not is_refusal and len(tokens) != count:
                 raise WireError
             return EntriesAppended(now_s, tokens, backlog, how, replicas)
         case PeekEntries(keys=keys):

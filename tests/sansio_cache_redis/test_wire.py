@@ -17,6 +17,8 @@ from sansio_cache.cell import FOREIGN, NO_GRANT, Cell, Kind, format_cell
 from sansio_cache.commands import (
     AcquireLease,
     AcquireLeases,
+    Append,
+    AppendEntries,
     Capture,
     DeleteKeys,
     ExpireCells,
@@ -32,6 +34,7 @@ from sansio_cache.commands import (
     ReadTags,
     ReleaseLeases,
     RenewLeases,
+    ReplayLetter,
     ScanKeys,
 )
 from sansio_cache.events import (
@@ -132,6 +135,8 @@ TAKE_MANY_T = AcquireLeases(CLAIMS, NONCE, 5000, 0.1, CAPTURED)
 STORE_T = FillCells((Fill("ns:a", GRANT, 1000, 0, b"x"),), 0.1, TAGS)
 COMPARE = FillCells(tuple(structs.replace(each, lease_ms=5000) for each in STORE.fills), 0.1)
 COMPARE_T = FillCells(COMPARE.fills[:1], 0.1, TAGS)
+APPEND = AppendEntries("ns:%w:{q:0}", (Append("ns:a", GRANT, b"x"), Append("ns:b", GRANT, b"y")), 9, 1, 0.1)
+AGAIN = ReplayLetter("ns:%w:{q:0}", 1, "ns:a", GRANT[:8], 0.1)
 KEEP_OUT_T = HoldCells(("ns:a",), NONCE, 5000, 0.1, CAPTURED)
 
 COMMANDS = [
@@ -584,6 +589,9 @@ def test_the_servers_clock_is_learned_from_replies(command, reply):
         (STORE, [[7], [1]]),
         (STORE, [[1, US], [1, US]]),
         (COMPARE, [b"QUEUED", b"OK", 0]),
+        (APPEND, [[1, US, 0, [b"1"]]]),
+        (AGAIN, [[1, US, 0, []]]),
+        (AGAIN, [[3, US, 0, []]]),
         (STORE, [None, [1]]),
         (STORE, [b"OK", [1]]),
         (STORE, [WRONG_TYPE, [1]]),
