@@ -167,9 +167,11 @@ class Ledger:
         applied = self._applied.setdefault(key, _Applied())
         if token < applied.token and self.fences:
             return applied.token
+        # What a consumer had in hand as the server lost it comes late, and the newer is applied after it.
+        is_of_now = self._begun[version] == self.losses
         # What the writer of a write had seen acknowledged, that write is newer than.
         newer = [each for each, its in self._acknowledged.get(key, ()) if each > version and its < token]
-        if newer or (version < applied.version and applied.losses == self.losses):
+        if is_of_now and (newer or (version < applied.version and applied.losses == self.losses)):
             seen = f"version {version} with token {token} is written over {applied}, acknowledged {newer}"
             raise Violated(Liveness.QUEUED, seen, key)
         self._applied[key] = _Applied(version, token, self._begun[version])

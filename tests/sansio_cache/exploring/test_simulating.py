@@ -353,6 +353,7 @@ def test_an_older_write_over_a_newer_one_is_found(queues):
     queues.ledger.lose()
     assert queues.ledger.apply("n:mortal", 1, 6) == 0, "what the server had lost is back"
     queues.ledger.acknowledge("n:mortal", 3, 7)
+    queues.ledger.begin(2)
     with pytest.raises(Violated, match=r"acknowledged \[3\]"):
         queues.ledger.apply("n:mortal", 2, 8)
 
