@@ -327,7 +327,8 @@ def test_a_consumer_ends_with_its_cache(running):
         await world.users.write(User(7, "new"))
         async with world.queue.within("consumer", drain_s=0.0):
             await until(lambda: world.database.writes)
-        assert (await world.queue.backlog()).queued == 1
+        backlog = await world.queue.backlog()
+        assert backlog.queued + backlog.dead == 1  # on a busy machine it was tried as often as is allowed
 
     running(test)
 
