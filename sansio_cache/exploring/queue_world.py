@@ -9,12 +9,14 @@ from typing import Any, Final
 import attrs
 
 from sansio_cache.budget import StoreTimeouts
+from sansio_cache.cell import NO_GRANT, Cell, Kind
 from sansio_cache.codec import Codec, codec_for
 from sansio_cache.commands import StoreCommand
+from sansio_cache.entry import Servable, examine
 from sansio_cache.operations.consume import consume
 from sansio_cache.operations.in_hand import ConsumeRequest
 from sansio_cache.queue_rules import Partition
-from sansio_cache.queues import root_of
+from sansio_cache.queues import QueueEntry, root_of
 from sansio_cache.step import Step
 
 KEY: Final = "n:a"
@@ -133,3 +135,10 @@ class World:
     dead: frozenset[int] = frozenset()
     """The versions that were dead letters, and of which no replay was acknowledged since."""
     broken: Broken | None = None
+
+
+def value_of(entry: QueueEntry) -> int:
+    """The version that is queued."""
+    verdict = examine(Cell(Kind.VALUE, NO_GRANT, 0, 0, NO_GRANT, entry.body), entry.key, CODEC, None)
+    assert isinstance(verdict, Servable)
+    return int(verdict.value)

@@ -25,7 +25,6 @@ from typing import Any, TypeVar, assert_never
 
 import attrs
 
-from sansio_cache.cell import NO_GRANT, Cell, Kind
 from sansio_cache.commands import (
     Append,
     AppendEntries,
@@ -72,6 +71,7 @@ from sansio_cache.exploring.queue_world import (
     Role,
     Worker,
     World,
+    value_of,
 )
 from sansio_cache.memory_store import MemoryStore
 from sansio_cache.operations.batching import Failing
@@ -325,7 +325,7 @@ class Search:
             (entry,) = answer.answer.entries
             if entry is None:
                 return _with(world, i, attrs.evolve(worker, is_at_database=True))
-            return self._take(world, i, worker, Computed(NOW_S, _value(entry)))
+            return self._take(world, i, worker, Computed(NOW_S, value_of(entry)))
         assert worker.step is not None
         step = _bare(worker.step.state.receive(event))
         while True:
@@ -370,7 +370,7 @@ class Search:
                     assert letter is not None
                     nonce = b"worker-%1d" % i
                     request = ReplayRequest(ROOT, letter.letter, KEY, (), nonce, TIMEOUTS, NOW_S)
-                    asking = attrs.evolve(worker, step=_bare(replay(request)), replayed=_value(letter))
+                    asking = attrs.evolve(worker, step=_bare(replay(request)), replayed=value_of(letter))
                     world = _with(world, i, asking)
             case Role.REPLAY if isinstance(outcome, Queued) and outcome.is_told:
                 world = attrs.evolve(world, dead=world.dead - {worker.replayed})
@@ -399,7 +399,7 @@ class Search:
             return world
         store = self._thawed(world.store)
         partition = store.queues[ROOT]
-        world = self._with_dead(world, frozenset(map(_value, partition.letters.values())))
+        world = self._with_dead(world, frozenset(map(value_of, partition.letters.values())))
         # A later write of the key overtakes it, and so does one that has become a letter since.
         tokens = [0, *partition.entries, *(each.token for each in partition.letters.values()), world.token]
         for _, token, _ in world.acknowledged:
@@ -437,7 +437,7 @@ class Search:
 
     def _newest(self, store: MemoryStore) -> int:
         (entry,) = _sure(store, PeekEntries(ROOT, (KEY,), 1.0), EntriesFound).entries
-        return -1 if entry is None else _value(entry)
+        return -1 if entry is None else value_of(entry)
 
 
 def _sure(store: MemoryStore, command: StoreCommand, kind: type[E]) -> E:
@@ -452,13 +452,6 @@ def _body(version: int) -> bytes:
 
 def _first(known: tuple[int, int, frozenset[int]]) -> int:
     return known[0]
-
-
-def _value(entry: Any) -> int:
-    verdict = examine(Cell(Kind.VALUE, NO_GRANT, 0, 0, NO_GRANT, entry.body), KEY, CODEC, None)
-    assert isinstance(verdict, Servable)
-    value: int = verdict.value
-    return value
 
 
 def _with(world: World, i: int, worker: Worker) -> World:

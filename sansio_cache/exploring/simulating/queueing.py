@@ -20,11 +20,12 @@ from typing import Final
 
 import attrs
 
-from sansio_cache.cell import NO_GRANT, NONCE_BYTES, Cell, Kind
+from sansio_cache.cell import NONCE_BYTES
 from sansio_cache.commands import Compute, ComputeMany, DropLetters, MeasureQueue, PeekEntries, ReadLetters
-from sansio_cache.entry import Servable, examine, seal
+from sansio_cache.entry import seal
 from sansio_cache.events import Computed, ComputeFailed, EntriesFound
 from sansio_cache.exploring.configuration import CODEC, TIMEOUTS
+from sansio_cache.exploring.queue_world import value_of
 from sansio_cache.exploring.running import LOADER_ERROR
 from sansio_cache.exploring.simulating.callers import Caller
 from sansio_cache.exploring.simulating.calls import Calls
@@ -41,7 +42,7 @@ from sansio_cache.operations.enqueue import EnqueueRequest, QueuedItem, ReplayRe
 from sansio_cache.operations.in_hand import ConsumeRequest
 from sansio_cache.operations.queue import Question, ask
 from sansio_cache.queue_rules import Partition
-from sansio_cache.queues import QueueEntry, Turn, TurnEnd, place_of, root_of
+from sansio_cache.queues import Turn, TurnEnd, place_of, root_of
 from sansio_cache.step import Outcome, QueueAnswered, Queued, Step
 
 MOST: Final = 4
@@ -213,13 +214,6 @@ def expected(shared: Shared, key: str) -> int:
     return shared.database.versions[key] if entry is None else value_of(entry)
 
 
-def value_of(entry: QueueEntry) -> int:
-    """The version that is queued."""
-    verdict = examine(Cell(Kind.VALUE, NO_GRANT, 0, 0, NO_GRANT, entry.body), entry.key, CODEC, None)
-    assert isinstance(verdict, Servable)
-    return int(verdict.value)
-
-
 @attrs.define(eq=False)
 class QueuedLoader(RowLoader):
     """Asks the queue for the newest entry first, and looks at the database where there is none."""
@@ -277,9 +271,6 @@ class Writing(Caller):
     def loader(self, row: Row) -> RowLoader:  # noqa: ARG002 - one for all rows
         """What it gives with a read of a row."""
         return QueuedLoader(self.shared, self.calls)
-
-    def _any(self, rows: tuple[Row, ...]) -> Row:
-        return rows[self.shared.random.randrange(len(rows))]
 
     def load_queued(self) -> None:
         """Get or load."""
