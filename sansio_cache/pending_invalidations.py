@@ -118,10 +118,15 @@ class PendingInvalidations:
         self._drop([key for key, stamp in told.items() if self._stamps.get(key) == stamp])
 
     def refuse(self, told: Mapping[str, int], now_s: float) -> None:
-        """The store refuses to be told of these, but for those that failed again since `oldest`."""
+        """The store refuses to be told of these, but for those that failed again since `oldest`.
+
+        One that was not due, as who writes to it has it told at once, keeps its turn: a busy key would wait
+        for minutes after it is allowed again.
+        """
         for key, stamp in told.items():
-            if self._stamps.get(key) == stamp:
-                self.refused[key] = self.refused.get(key, Refusal(now_s, 0, now_s)).again(now_s)
+            refusal = self.refused.get(key, Refusal(now_s, 0, now_s))
+            if self._stamps.get(key) == stamp and refusal.due_s <= now_s:
+                self.refused[key] = refusal.again(now_s)
 
     def give_up(self, before_s: float) -> int:
         """Drop refused keys that were invalidated before a time; how many there were."""

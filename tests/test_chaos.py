@@ -5,6 +5,8 @@ How long a run is goes by what was read, and not by the clock; the long runs are
 
 import os
 import secrets
+import sys
+import threading
 
 import pytest
 
@@ -21,6 +23,7 @@ from chaos.mistakes import (
     SWALLOWS,
     WITHOUT_STORE,
 )
+from chaos.worker import running_threads
 
 NETWORK = (
     "request dropped",
@@ -41,6 +44,40 @@ def seed() -> int:
 
 def kinds(*names: str):
     return [kind for kind in KINDS if kind.name in names]
+
+
+class AsksWhoItIs:
+    """Its finaliser asks which thread it is on."""
+
+    def __del__(self) -> None:
+        threading.current_thread()
+
+
+def test_a_thread_that_was_asked_who_it_is_after_its_end_is_not_left() -> None:
+    local, may_end = threading.local(), threading.Event()
+
+    def keep_one() -> None:
+        local.kept = AsksWhoItIs()  # goes with the thread, which has signed off by then
+
+    threads = [
+        threading.Thread(target=keep_one, name="ended"),
+        threading.Thread(target=may_end.wait, name="runs"),
+    ]
+    for thread in threads:
+        thread.start()
+    threads[0].join()
+    ended = threads[0].ident
+    try:
+        while ended in sys._current_frames():
+            pass
+        left = [each.name for each in threading.enumerate() if each.ident == ended]
+        assert left
+        assert left[0] not in running_threads()
+        assert "runs" in running_threads()
+    finally:
+        may_end.set()
+        threads[1].join()
+        threading._active.pop(ended, None)  # type: ignore[attr-defined]
 
 
 @pytest.mark.timing

@@ -108,6 +108,16 @@ def open_descriptors() -> dict[str, str]:
     return found
 
 
+def running_threads() -> list[str]:
+    """The names of the threads that run.
+
+    Python keeps an entry for a thread on which something asked who it is after it had signed off, as a
+    finaliser may: that one is over, and its entry says nothing of it.
+    """
+    running = sys._current_frames()
+    return sorted(thread.name for thread in threading.enumerate() if thread.ident in running)
+
+
 def too_long_s(name: str) -> float:
     """What a call may take at most on a machine that has more to do."""
     return TOO_LONG * BUDGETS_S[name] + 1.0
@@ -603,15 +613,14 @@ class Process:
             "out": int(coordinator.is_out),
             "calls": len(self.calls),
             "swallowed": list(self.swallowed.values()),
-            "threads": sorted(thread.name for thread in threading.enumerate()),
+            "threads": running_threads(),
             "descriptors": len(open_descriptors()),
         }
 
     def threads_of_the_cache(self) -> list[str]:
         """Those that are neither of this program nor idle ones of an event loop."""
-        names = sorted(thread.name for thread in threading.enumerate())
         ours = ("MainThread", "watcher", "AnyIO", "Trio thread")
-        return [name for name in names if not name.startswith(ours)]
+        return [name for name in running_threads() if not name.startswith(ours)]
 
     def stalled_s(self) -> float:
         """For how long this process has stood still so far, or had no processor.

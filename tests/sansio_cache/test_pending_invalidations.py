@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sansio_cache.pending_invalidations import PendingInvalidations
+from sansio_cache.pending_invalidations import FIRST_REFUSAL_S, PendingInvalidations
 
 
 def test_keys_are_pending_until_the_store_was_told():
@@ -107,6 +107,17 @@ def test_a_key_that_is_refused_waits_for_its_turn_and_the_others_do_not():
     assert set(pending.refused) == {"a"}, "the other has failed again since, and the last is not there"
     assert list(pending.oldest(9, 5.0)) == ["b", "c"]
     assert list(pending.oldest(9, pending.next_due_s)) == ["a", "b", "c"]
+
+
+def test_who_keeps_writing_to_a_key_that_is_refused_does_not_put_its_next_turn_off():
+    pending = PendingInvalidations()
+    for number in range(20):
+        now_s = 5.0 + number / 100
+        pending.add(["a"], now_s)
+        pending.refuse(pending.newest(9), now_s)
+    assert pending.next_due_s == 5.0 + FIRST_REFUSAL_S
+    pending.refuse(pending.oldest(9, 6.0), 6.0)
+    assert pending.next_due_s == 6.0 + 2 * FIRST_REFUSAL_S
 
 
 def test_a_key_that_is_refused_is_given_up_when_what_was_stored_before_has_expired():
