@@ -66,6 +66,7 @@ class Bond(Generic[C]):
     def _check(self, plan: CallPlan, cache: C) -> None:
         requests = self._requests_of(cache)
         plan.check_policy(requests.chosen_policy(plan.ttl, plan.policy))
+        plan.check_type(requests.codec)
         requests.tag_names(plan.tags)
 
 

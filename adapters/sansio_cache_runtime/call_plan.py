@@ -162,11 +162,12 @@ class CallPlan:
         if not self._has_type:
             try:
                 hints = get_type_hints(self.function, include_extras=True)
-            except NameError as error:
+            except Exception as error:  # evaluating annotations runs user code
+                let_through(error)
                 raise ConfigurationError(
                     f"the return annotation of {self.name} cannot be read: {error}. Names in it must "
                     f"be found in its module, and not under TYPE_CHECKING alone"
-                ) from None
+                ) from error
             self._type = given_type(hints.get("return"))
             self._has_type = True
         return self._type
@@ -185,6 +186,27 @@ class CallPlan:
                 f"refresh_with_ignored=True if they may be used then, or a policy without "
                 f"stale_for_s, refresh_at and xfetch_beta"
             )
+
+    def check_type(self, codec_of: Callable[[Any], object]) -> None:
+        """Refuse a function that gives what cannot be stored. What is not known yet, the call tells.
+
+        Args:
+            codec_of: Gives how values of a type are stored.
+
+        Raises:
+            ConfigurationError: Values of its type cannot be stored so that they come back equal.
+        """
+        try:
+            declared = self.type
+        except ConfigurationError:
+            return  # as a class that is defined further down
+        try:
+            codec_of(declared)
+        except ConfigurationError as error:
+            cause = error.__cause__
+            if isinstance(cause, NameError) or getattr(cause, "code", "") == "class-not-fully-defined":
+                return  # one of its fields is; pydantic has an error of its own for that
+            raise ConfigurationError(f"what {self.name} gives cannot be stored: {error}") from cause
 
 
 def given_type(annotation: Any) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import inspect
 import pickle
 import sys
@@ -63,6 +64,82 @@ def test_a_parameter_that_is_nowhere_in_the_key_is_refused(cache):
         @cache.cached("user:{id}")
         def user(id: int, name: str = "Ann") -> User:
             return User(id, name)
+
+
+class Opaque:
+    """Msgspec does not know what is in it."""
+
+
+def test_a_function_that_gives_what_cannot_be_stored_is_refused_when_it_is_decorated(cache):
+    with pytest.raises(
+        ConfigurationError, match=r"what .*opaque gives cannot be stored: type=list .*Opaque has no faithful"
+    ):
+
+        @cache.cached("opaque:{id}")
+        def opaque(id: int) -> list[Opaque]:
+            return [Opaque()]
+
+
+def test_one_that_was_decorated_before_there_was_a_cache_is_refused_when_it_is_bound():
+    cached = blocking.Cached()
+
+    @cached("opaque:{id}")
+    def opaque(id: int) -> Opaque:
+        return Opaque()
+
+    with open_cache() as cache, pytest.raises(ConfigurationError, match="Opaque has no faithful JSON form"):
+        cached.bind(cache)
+
+
+FURTHER_DOWN = """
+from __future__ import annotations
+
+import attrs
+import pydantic
+
+from sansio_cache_redis.sync import Cache
+
+cache = Cache.from_url("memory://", namespace="shop")
+
+
+@attrs.frozen
+class Page:
+    rows: list[Row]
+
+
+class Model(pydantic.BaseModel):
+    rows: list[Row]
+
+
+@cache.cached()
+def row() -> Row:
+    return Row(1)
+
+
+@cache.cached()
+def page() -> Page:
+    return Page([Row(2)])
+
+
+@cache.cached()
+def model() -> Model:
+    return Model(rows=[Row(3)])
+
+
+class Row(pydantic.RootModel[int]):
+    pass
+"""
+
+
+def test_a_class_that_is_defined_further_down_is_read_at_the_first_call(tmp_path, monkeypatch):
+    (tmp_path / "further_down.py").write_text(FURTHER_DOWN, encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    program = importlib.import_module("further_down")
+    with program.cache:
+        assert [program.row().root for _ in range(2)] == [1, 1]
+        assert [program.model().rows[0].root for _ in range(2)] == [3, 3]
+        with pytest.raises(ConfigurationError, match=r"type=Page cannot be cached: Row has no faithful"):
+            program.page()  # pydantic does not read attrs classes
 
 
 def test_the_first_call_loads_and_the_others_read(user, calls):

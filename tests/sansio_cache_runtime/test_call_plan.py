@@ -8,6 +8,7 @@ from functools import partial
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
+import attrs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -20,9 +21,9 @@ KEYS = KeyBuilder("shop")
 UUID_7 = UUID(int=7)
 
 
+@attrs.define
 class User:
-    def __init__(self, id: int) -> None:
-        self.id = id
+    id: int
 
     def rename(self, name: str) -> str:
         return name
