@@ -12,7 +12,7 @@ from sansio_cache.cell import grant_us
 from sansio_cache.commands import Fill
 from sansio_cache_redis.calls import number, wake_channel
 from sansio_cache_redis.errors import as_opening_failure
-from sansio_cache_redis.facts import Facts, facts_from, greeted, refuse_unfit
+from sansio_cache_redis.facts import Facts, facts_from, refuse_unfit
 from sansio_cache_redis.replies import ServerClock, tell_time
 
 _PLAIN: Final = (bytes, type(None))
@@ -59,7 +59,10 @@ class Dialect(ServerClock):
         Raises:
             RedisError: Nothing is to be asked there.
         """
-        facts = greeted(replies)
+        _, hello, info, commands = replies
+        facts = facts_from(hello, info, commands)
+        self.on_facts(facts)  # a replica says as well that it is in a cluster, which is to be asked then
+        refuse_unfit(facts)
         tell_time(replies[0], lambda server_us: self.learn(server_us, self.clock()))
         self._meet(facts)
 
@@ -70,6 +73,7 @@ class Dialect(ServerClock):
             RedisError: Nothing is to be asked there.
         """
         facts = facts_from(None, info)
+        self.on_facts(facts)
         try:
             refuse_unfit(facts)
         except RedisError as error:
@@ -82,7 +86,6 @@ class Dialect(ServerClock):
         self.raise_floor(facts.floor_us(self.clock_skew_s))
         is_another = bool(before.run_id and facts.run_id) and before.run_id != facts.run_id
         self.on_met(is_another and not facts.began_empty)
-        self.on_facts(facts)
 
     def raise_floor(self, floor_us: int) -> None:
         """Trust nothing of before. It is never lowered: what is too old may go on to another server."""

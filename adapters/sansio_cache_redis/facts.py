@@ -16,7 +16,7 @@ https://redis.io/docs/latest/commands/info
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Final
 
 from msgspec import Struct
@@ -118,26 +118,13 @@ def facts_from(hello: Any, info: Any, commands: Any = None) -> Facts:
     )
 
 
-def greeted(replies: Sequence[Any]) -> Facts:
-    """The facts in the replies to a `GREETING`, of a server that is to be used.
-
-    Raises:
-        NotADataServerError: It is a sentinel.
-        ReadOnlyError: It is a replica: an invalidation is complete once the primary has it, and a replica may
-            be behind by any time, so nothing is read there.
-    """
-    _, hello, info, commands = replies
-    facts = facts_from(hello, info, commands)
-    refuse_unfit(facts)
-    return facts
-
-
 def refuse_unfit(facts: Facts) -> None:
     """Refuse a server on which nothing is to be asked.
 
     Raises:
         NotADataServerError: It is a sentinel.
-        ReadOnlyError: It is a replica.
+        ReadOnlyError: It is a replica: an invalidation is complete once the primary has it, and a replica may
+            be behind by any time, so nothing is read there.
     """
     if facts.mode == SENTINEL:
         raise NotADataServerError("a sentinel keeps no data")

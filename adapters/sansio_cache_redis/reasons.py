@@ -94,8 +94,11 @@ class Where(Struct, frozen=True):
 
     @property
     def address(self) -> tuple[str, str, int, str]:
-        """The same in parts, for those who are told of commands: system, host, port, database."""
-        host, colon, port = self.place.rpartition(":")
+        """The same in parts, for those who are told of commands: system, host, port, database.
+
+        Of several places it is the first.
+        """
+        host, colon, port = self.place.partition(", ")[0].rpartition(":")
         if not (colon and port.isdecimal()):
             return "redis", self.place, 0, self.database
         return "redis", host.removeprefix("[").removesuffix("]"), int(port), self.database
@@ -140,6 +143,14 @@ def reason_of(error: BaseException, where: Where) -> tuple[str, Exception | None
         # A Redis without TLS takes the greeting for the beginning of a command, and waits for its end.
         reason += "; where it does not speak TLS, its URL begins with redis://"
     return reason, _clean(last)
+
+
+def is_of_nobody(error: BaseException) -> bool:
+    """Whether all that an error says is that nobody answers there: one that refuses something says more."""
+    return any(
+        isinstance(each, OSError | RedisTimeoutError) and not isinstance(each, ssl.SSLError)
+        for each in _chain(error)
+    )
 
 
 def said(error: BaseException) -> str:

@@ -143,25 +143,26 @@ class Recorder:
 
     def log(self, change: Change) -> None:
         """Log what the coordinator has found. What fails while a cache is being closed is no news."""
+        at = self._at_part(change.part)
         match change:
             case OutageBegan(kind=kind, reason=reason):
                 self._log(
                     logging.WARNING,
                     "the store%s does not serve (%s); loaders run without it until it does",
-                    self._at,
+                    at,
                     _why(kind, reason),
                     about=change,
                 )
             case OutageEnded(lasted_s=lasted_s):
                 self._log(
-                    logging.WARNING, "the store%s serves again after %.1f s", self._at, lasted_s, about=change
+                    logging.WARNING, "the store%s serves again after %.1f s", at, lasted_s, about=change
                 )
             case RefusalBegan(kind=kind, reason=reason) if kind.is_local:
                 self._log(
                     logging.WARNING,
                     "some calls had to do without the store%s (%s): that is this process's own doing and no "
                     "outage, and others are served; stats().gave_up counts them",
-                    self._at,
+                    at,
                     _why(kind, reason),
                     about=change,
                 )
@@ -169,7 +170,7 @@ class Recorder:
                 self._log(
                     logging.WARNING,
                     "the store%s refuses (%s); health() says what is missing",
-                    self._at,
+                    at,
                     _why(kind, reason),
                     about=change,
                 )
@@ -179,7 +180,7 @@ class Recorder:
                     "more than %d invalidations wait for the store%s, and the oldest are given up: their "
                     "entries may be served until they expire",
                     limit,
-                    self._at,
+                    at,
                     about=change,
                 )
             case InvalidationsRefused(kind=kind, count=count):
@@ -187,7 +188,7 @@ class Recorder:
                     logging.ERROR,
                     "the store%s refuses (%s) to remove %d keys whose entries may be old: this process does "
                     "not read them, others may; health() says what is missing",
-                    self._at,
+                    at,
                     kind.value,
                     count,
                     about=change,
@@ -198,7 +199,7 @@ class Recorder:
                     "%d invalidations that the store%s refuses are given up: what was stored before them has "
                     "expired",
                     count,
-                    self._at,
+                    at,
                     about=change,
                 )
             case StoreReplaced(told=told, bypassed_s=bypassed_s, is_incomplete=is_incomplete):
@@ -206,7 +207,7 @@ class Recorder:
                     logging.WARNING,
                     "the store%s is another than before (a failover, or a restart): it is told again of %d "
                     "recent writes%s, and reads do without it for %.1f s",
-                    self._at,
+                    at,
                     told,
                     ", which are not all of them" if is_incomplete else "",
                     bypassed_s,
@@ -218,9 +219,15 @@ class Recorder:
                     "distrusted",
                     "a reply of the store%s belonged to another key: its connections are closed, and others "
                     "are opened",
-                    self._at,
+                    at,
                     about=change,
                 )
+
+    def _at_part(self, part: str) -> str:
+        """Where a part of the store is, for the log."""
+        if not part:
+            return self._at
+        return f" at {part}" if ":" in part else f"{self._at} ({part})"
 
     def refresh_failed(self, key: str, error: Exception, now_s: float) -> None:
         """Log what a refresh in the background has met, which no caller gets.

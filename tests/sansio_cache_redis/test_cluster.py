@@ -6,6 +6,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from sansio_cache.keys import ONE_PART
 from sansio_cache_redis.topology.cluster import (
+    FAILING_S,
     LEAST_PAUSE_S,
     LONG_S,
     LONG_WATCH_PAUSE_S,
@@ -73,7 +74,7 @@ def test_moved_is_believed_at_once_for_its_slot_and_the_map_is_wanted():
 
 def test_a_slot_that_is_said_to_have_no_owner_has_none_until_a_map_says_otherwise():
     cluster = known()
-    cluster.disowned(KEY)
+    cluster.redirected((), [KEY], A)
     assert cluster.part_of(KEY) == NO_OWNER
     assert cluster.owners.count(NOBODY) == 1
     assert cluster.is_wanted
@@ -175,13 +176,76 @@ def test_while_a_node_fails_that_owns_slots_the_map_is_looked_at_again_and_again
     cluster.take(map_of(), B)
     assert cluster.is_wanted, "nobody has taken over yet"
     assert cluster.pause_s(2.0) == pytest.approx(WATCH_PAUSE_S)
-    assert cluster.pause_s(1.0 + LONG_S) == 0.0
-    cluster.candidates(1.0 + LONG_S)
-    assert cluster.pause_s(1.0 + LONG_S) == pytest.approx(LONG_WATCH_PAUSE_S)
+    later_s = 2.0 + LONG_S
+    assert cluster.pause_s(later_s) == 0.0
+    cluster.failed(A, later_s)
+    cluster.candidates(later_s)
+    assert cluster.pause_s(later_s) == pytest.approx(LONG_WATCH_PAUSE_S)
 
     cluster.take(map_of(first=C), B)
     assert not cluster.is_wanted, "another owns its slots, so that it does not matter"
     assert cluster.failing == {}
+
+
+def test_a_node_that_has_failed_once_is_not_watched_for_ever():
+    cluster = known(now_s=1.0)
+    cluster.failed(A, 1.0)
+    cluster.candidates(1.0 + FAILING_S)
+    assert cluster.is_wanted
+    cluster.candidates(1.1 + FAILING_S)
+    assert not cluster.is_wanted
+
+
+def test_slots_that_nobody_owns_are_looked_at_less_often_after_a_while():
+    cluster = known(now_s=1.0)
+    cluster.take(map_of()[:1], A)
+    for now_s in (2.0, 20.0):
+        cluster.candidates(now_s)
+        cluster.take(map_of()[:1], A)
+        assert cluster.pause_s(now_s) == pytest.approx(WATCH_PAUSE_S)
+    cluster.candidates(2.0 + LONG_S)
+    assert cluster.pause_s(2.0 + LONG_S) == pytest.approx(LONG_WATCH_PAUSE_S)
+    cluster.take(map_of(), A)
+    cluster.candidates(100.0)
+    assert not cluster.is_wanted
+    cluster.take(map_of()[:1], A)
+    cluster.candidates(101.0)
+    assert cluster.pause_s(101.0) == pytest.approx(WATCH_PAUSE_S), "it begins anew"
+
+
+def test_what_a_node_answers_at_once_is_one_change_and_is_told_once():
+    cluster = known()
+    found = told_of(cluster)
+    changes = cluster.changes
+    slots = [slot for slot in range(900) if cluster.owners[slot] == A]
+    assert len(slots) > 100
+    keys = [f"ns:{number}" for number in range(200)]
+    mine = [key for key in keys if cluster.owner(key) == A and slot_of(key) not in slots]
+    cluster.redirected([(slot, "c", 7003, None) for slot in slots], mine, A)
+    assert {cluster.owners[slot] for slot in slots} == {C}
+    assert {cluster.owner(key) for key in mine} == {NOBODY}
+    assert cluster.changes == changes + 1
+    assert [(moves, heirs) for moves, heirs, *_ in found] == [({(A, C)}, {C})]
+    cluster.redirected([(slot, "c", 7003, None) for slot in slots], mine, A)
+    assert cluster.changes == changes + 1, "nothing is new"
+
+
+def test_while_a_map_is_told_a_moved_of_another_slot_changes_nothing_of_what_is_told():
+    cluster = known()
+    owner = cluster.owner(KEY)
+    other = next(slot for slot in range(SLOTS) if cluster.owners[slot] != owner)
+    parts = []
+
+    def told(moves, heirs):
+        cluster.on_move = lambda *_: parts.append(cluster.part_of(KEY))
+        cluster.moved(other, "d", 7004, cluster.owners[other])  # as another thread does
+        parts.append(cluster.part_of(KEY))
+
+    cluster.on_move = told
+    cluster.take(map_of(*(C if each == owner else each for each in (A, B))), SEED)
+    assert parts == [C, C], "its heir is told of the keys that it will have"
+    assert cluster.owner(KEY) == C
+    assert cluster.owners[other] == "d:7004"
 
 
 def test_a_node_that_answers_again_is_watched_no_more():

@@ -7,6 +7,7 @@ in a failover, `test_cluster_histories.py` has.
 import threading
 import time
 from contextlib import aclosing, closing
+from functools import partial
 from itertools import islice
 
 import anyio
@@ -24,7 +25,7 @@ from sansio_cache_redis.backend.cluster_sync import make_cluster_backend
 from sansio_cache_redis.connections.cluster_settings import cluster_settings
 from sansio_cache_runtime.process import process_lock
 from support.clusters import SHORT_NODE_TIMEOUT_MS, ClusterServers, slot_of
-from support.faulty import GIVE_UP_S, eventually
+from support.faulty import GIVE_UP_S, eventually, in_thread
 from support.runtimes import (
     ON_CLUSTER,
     PATIENT,
@@ -35,6 +36,7 @@ from support.runtimes import (
     runs,
     until,
 )
+from support.servers import wait_until
 
 pytestmark = [pytest.mark.servers, pytest.mark.topology]
 
@@ -259,6 +261,98 @@ def test_a_plain_url_that_meets_a_cluster_works_as_one(cluster_servers, namespac
     run(runtime, main)
 
 
+@RUNTIMES
+def test_a_plain_url_of_a_replica_works_as_the_cluster_that_it_is_in(namespace, runtime):
+    async def main():
+        cache = opened(runtime, servers.replicas[0].url, namespace)
+        async with aclosing(cache):
+            await cache.get(MANY[0])  # says what the server is
+            await until(lambda: not cache.cache._coordinator.is_out)
+            assert backend_of(cache).beyond is not None
+            assert await cache.get_or_load_many(MANY, lambda keys: dict.fromkeys(keys, 1)) == dict.fromkeys(
+                MANY, 1
+            )
+            assert await cache.get_many(MANY) == dict.fromkeys(MANY, 1)
+            assert "cluster of 1 nodes" in (await cache.health()).server
+
+    with ClusterServers.start(1, replicas=True) as servers:
+        run(runtime, main)
+
+
+def backend_of(cache):
+    return (cache.cache._driver if cache.is_sync else cache.cache._bound())._backend
+
+
+def fetched(servers):
+    """How often the nodes were asked for the map."""
+    stats = [each.client().info("commandstats") for each in servers.primaries]
+    return sum(each.get("cmdstat_cluster|slots", {}).get("calls", 0) for each in stats)
+
+
+@RUNTIMES
+def test_who_reads_on_after_a_lost_connection_leaves_the_map_alone(cluster_servers, namespace, runtime):
+    """One who writes finds out by its watch for writes that the node serves; who only reads has none."""
+    node = cluster_servers.primaries[0]
+    key = cluster_servers.key_on(node, namespace)
+    with closing(cache_sync.Cache.from_url(cluster_servers.url, namespace=namespace, **PATIENT)) as other:
+        other.set(key, 1)
+
+    async def main():
+        cache = opened(runtime, cluster_servers.url, namespace)
+        async with aclosing(cache):
+            assert await cache.get(key) == 1
+            keeper, cluster = backend_of(cache).keeper, backend_of(cache).cluster
+            before = fetched(cluster_servers)
+            await in_thread(partial(node.client().client_kill_filter, _type="normal", skipme=True))
+            assert await cache.get(key) == 1
+            await until(lambda: not (keeper._is_running or cluster.is_wanted))
+            assert await cache.get(key) == 1
+            assert fetched(cluster_servers) - before < 10
+
+    run(runtime, main)
+
+
+@RUNTIMES
+def test_nodes_without_names_where_nodes_are_announced_by_names_are_at_their_addresses(
+    own_cluster, namespace, runtime
+):
+    for node in own_cluster.primaries:
+        node.client().config_set("cluster-preferred-endpoint-type", "hostname")
+
+    async def main():
+        cache = opened(runtime, own_cluster.url, namespace)
+        async with aclosing(cache):
+            await cache.set_many(dict.fromkeys(MANY, 1))
+            assert await cache.get_many(MANY) == dict.fromkeys(MANY, 1)
+            assert len(backend_of(cache).cluster.nodes) == 3
+
+    run(runtime, main)
+
+
+@pytest.mark.timing
+def test_a_node_that_opens_no_connection_keeps_no_caller_from_another(own_cluster, namespace):
+    """Who asks both lets others use the lane of the one that answers, while the other does not."""
+    dead, alive, *_ = own_cluster.primaries
+    lost, kept = own_cluster.key_on(dead, namespace), own_cluster.key_on(alive, namespace)
+    with closing(cache_sync.Cache.from_url(own_cluster.url, namespace=namespace, **PATIENT)) as other:
+        other.set_many({lost: 1, kept: 1})
+    found = []
+    with closing(cache_sync.Cache.from_url(own_cluster.url, namespace=namespace, **SHORT)) as cache:
+        assert cache.get(kept) == 1
+        dead.freeze()
+        try:
+            threads = [
+                threading.Thread(target=lambda: found.append(cache.get_many([lost, kept]))) for _ in range(12)
+            ]
+            for each in threads:
+                each.start()
+            for each in threads:
+                each.join(GIVE_UP_S)
+        finally:
+            dead.thaw()
+    assert found == [{kept: 1}] * 12
+
+
 def test_health_is_the_first_to_meet_a_cluster(cluster_servers, namespace):
     with cache_sync.Cache.from_url(cluster_servers.primaries[0].url, namespace=namespace) as cache:
         assert cache.health().server.endswith("a cluster of 3 nodes that own slots")
@@ -423,6 +517,20 @@ def test_a_cluster_url_that_leads_to_a_single_server_works(redis_url, namespace,
     run(runtime, main)
 
 
+def is_taken_from_all(servers, slot):
+    """Have no node own a slot: one that has heard of the owner in between is told again."""
+    owning = [each for each in servers.primaries if owner_by(each, slot)]
+    for each in owning:
+        each.client().execute_command("CLUSTER", "DELSLOTS", slot)
+    return not owning
+
+
+def owner_by(node, slot):
+    """Whether a node knows of an owner of a slot."""
+    ranges = node.client().cluster("SLOTS")
+    return any(int(first) <= slot <= int(last) for first, last, *_ in ranges)
+
+
 @RUNTIMES
 def test_keys_whose_slot_nobody_owns_are_loaded_and_all_others_served(loose_cluster, namespace, runtime):
     lost = MANY[0]
@@ -432,8 +540,7 @@ def test_keys_whose_slot_nobody_owns_are_loaded_and_all_others_served(loose_clus
     async def main():
         cache = loose(runtime, loose_cluster.url, namespace)
         async with aclosing(cache):
-            for each in loose_cluster.primaries:
-                each.client().execute_command("CLUSTER", "DELSLOTS", slot)
+            await in_thread(partial(wait_until, lambda: is_taken_from_all(loose_cluster, slot)))
             try:
                 assert await cache.get_or_load(lost, loading("new")) == "new"
                 given = await cache.get_or_load_many([lost, *kept], lambda keys: dict.fromkeys(keys, 1))

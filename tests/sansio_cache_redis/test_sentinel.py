@@ -1,5 +1,6 @@
 """Sentinel: the primary is found, and another one after a failover; nothing is read from the old one."""
 
+import asyncio
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -15,7 +16,7 @@ from redis.sentinel import Sentinel
 
 from sansio_cache import ConfigurationError, RedisConfig
 from sansio_cache.exploring.history import History, Read, Write
-from sansio_cache_redis import facts
+from sansio_cache_redis import dialect
 from sansio_cache_redis.anyio import Cache as AsyncCache
 from sansio_cache_redis.connections.sentinel import Search, Sentinels, sentinel_settings
 from sansio_cache_redis.sync import Cache
@@ -139,7 +140,7 @@ def test_a_replica_that_a_sentinel_takes_for_the_primary_is_not_read(
 ) -> None:
     """It does not know of a failover yet. Without a question for the role, the replica would be read."""
     if not asks_for_role:
-        monkeypatch.setattr(facts, "refuse_unfit", lambda _: None)
+        monkeypatch.setattr(dialect, "refuse_unfit", lambda _: None)
 
     async def main() -> None:
         async with opened("sync", redis_server.url, namespace, **PATIENT) as writer:
@@ -445,3 +446,22 @@ def test_the_thread_that_listens_ends_with_the_cache(redis_server: Server, names
             assert cache.set("k", 1)
             wait_until(lambda: sentinel.listeners)
         assert "sansio-cache-sentinels" not in [each.name for each in threading.enumerate()]
+
+
+def test_a_loop_that_was_closed_without_a_word_leaves_no_thread_that_listens(
+    redis_server: Server, namespace: str
+) -> None:
+    with PlayedSentinel(redis_server.port) as sentinel:
+        cache = AsyncCache.from_url(sentinel.url, namespace=namespace, **PATIENT)
+        for _ in range(3):
+            loop = asyncio.new_event_loop()
+            assert loop.run_until_complete(cache.set("k", 1))
+            wait_until(lambda: sentinel.listeners)
+            loop.close()
+        asyncio.run(close_after_a_call(cache))
+        wait_until(lambda: "sansio-cache-sentinels" not in [each.name for each in threading.enumerate()])
+
+
+async def close_after_a_call(cache: AsyncCache) -> None:
+    assert await cache.get("k") == 1
+    await cache.aclose()

@@ -36,7 +36,22 @@ def test_every_slot_of_a_map_has_the_owner_that_its_range_names(cuts, data):
         assert set(owners[first : last + 1]) == {expected}
 
 
-@pytest.mark.parametrize("host", [None, b"", b"?", "", "?"])
+@pytest.mark.parametrize("told", [[b"ip", b"10.0.0.1", b"hostname", b""], {b"ip": b"10.0.0.1"}])
+def test_a_node_without_a_name_among_names_is_at_its_address(told):
+    reply = [[0, 8191, [b"?", 7000, b"id", told]], [8192, 16383, [b"h2", 7000, b"id", [b"ip", b"10.0.0.2"]]]]
+    owners = read_slots(reply, "h2:7000")
+    assert (owners[0], owners[-1]) == ("10.0.0.1:7000", "h2:7000")
+
+
+@pytest.mark.parametrize("more", [[], [b"id"], [b"id", []], [b"id", None], [b"id", [b"hostname", b""]]])
+def test_one_without_a_name_and_an_address_is_no_other_node(more):
+    with pytest.raises(MapError, match="a node has no name \\(cluster-announce-hostname\\)"):
+        read_slots([[0, 8191, [b"?", 7000, *more]], [8192, 16383, [b"h2", 7000]]], "h2:7000")
+    with pytest.raises(MapError, match="a node has no name"):
+        moved_to("?", 7000, "h2:7000")
+
+
+@pytest.mark.parametrize("host", [None, b"", ""])
 def test_a_node_that_does_not_know_its_address_is_where_it_was_asked(host):
     assert set(read_slots([[0, SLOTS - 1, node(host, 7002)]], ASKED)) == {"10.0.0.9:7002"}
     assert set(read_slots([[0, SLOTS - 1, node(host, 0)]], ASKED)) == {ASKED}

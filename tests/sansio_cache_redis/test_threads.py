@@ -12,6 +12,7 @@ from sansio_cache import backoff
 from sansio_cache.config import RedisConfig
 from sansio_cache_redis.calls import EVALSHA
 from sansio_cache_redis.connections.redispy import pack
+from sansio_cache_redis.connections.scattering import ScatteringConnections
 from sansio_cache_redis.connections.settings import blocking_factory
 from sansio_cache_redis.connections.threads import ThreadsConnections
 from sansio_cache_redis.connections.unfinished import BULK_BYTES
@@ -62,13 +63,13 @@ class Peer:
 class Played:
     """Connections to a server that the test plays."""
 
-    def __init__(self, most=2, start_thread=None):
+    def __init__(self, most=2, start_thread=None, kind=ThreadsConnections):
         self.peers = []
         self.refusal = None
         self.tries = 0
         self.may_open = threading.Event()
         self.may_open.set()
-        self.beneath = ThreadsConnections(
+        self.beneath = kind(
             self._make,
             start_thread or Background().start,
             max_connections=most,
@@ -692,3 +693,24 @@ def test_what_gives_a_lease_back_does_not_overtake_what_asked_for_it(played):
     first.answers(b":0\r\n")
     assert other.result() == [0]
     assert second.sock.fileno() >= 0
+
+
+def test_who_asks_several_servers_is_not_kept_by_one_that_opens_no_connection():
+    """It goes on at the others after its slice, and takes the connection that was opened meanwhile."""
+    played = Played(kind=ScatteringConnections)
+    try:
+        played.may_open.clear()
+        call = played.beneath.begin([PING], LONG_S)
+        assert not played.beneath.go_on(call, time.monotonic())
+        assert not played.beneath.go_on(call, time.monotonic() + 0.01)
+        assert played.tries <= 1
+        played.may_open.set()
+        wait_until(lambda: played.peers)
+        wait_until(lambda: played.beneath.go_on(call, time.monotonic() + 0.01) or call.is_sent)
+        played.peers[0].asked(PING)
+        played.peers[0].answers(b"+PONG\r\n")
+        assert played.beneath.go_on(call, time.monotonic() + LONG_S)
+        assert played.beneath.replies(call) == [b"PONG"]
+        assert played.tries == 1
+    finally:
+        played.close()

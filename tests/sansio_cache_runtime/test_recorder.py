@@ -11,6 +11,7 @@ from sansio_cache.changes import (
     OutageBegan,
     OutageEnded,
     RefusalBegan,
+    StoreReplaced,
     Suspected,
     Trusted,
 )
@@ -322,6 +323,20 @@ def test_the_log_names_the_place_of_the_store_and_the_reason(caplog):
     assert "does not serve (connection: h:6379 refuses connections); loaders run" in messages[0]
     assert "refuses (permission: h:6379 does not permit it)" in messages[2]
     assert "(exhausted: no descriptor is left)" in messages[3]
+
+
+def test_the_log_names_the_part_of_a_store_that_has_several(caplog):
+    recorder = Recorder("n")
+    recorder.know_place("h:1, i:2")
+    recorder.log(OutageBegan("i:2", FailureKind.CONNECTION))
+    recorder.log(StoreReplaced("i:2", 3, 0.5))
+    recorder.log(OutageBegan("slots without an owner", FailureKind.UNAVAILABLE))
+    said = [record.getMessage().partition("cache n: the store ")[2] for record in caplog.records]
+    assert [each.partition(" does not")[0].partition(" is another")[0] for each in said] == [
+        "at i:2",
+        "at i:2",
+        "at h:1, i:2 (slots without an owner)",
+    ]
 
 
 def test_notices_of_failures_are_the_coordinator_s_to_judge(caplog):

@@ -103,6 +103,10 @@ class BaseBackend(Generic[C]):
         """A reply belonged to another key: close the connections to the part."""
         self._server.reset(part)
 
+    def end_threads(self) -> None:
+        """End what runs on threads of its own, where the event loop that would close all is over."""
+        self._server.close(wait=False)
+
     def _judged(
         self, asked: Sequence[tuple[str, Args]], replies: list[Any] | BaseException, latency_s: float
     ) -> Health:

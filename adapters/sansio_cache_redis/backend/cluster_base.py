@@ -46,10 +46,14 @@ _TOLD_IN_S: Final = 0.5
 """How long keys wait at most with going to an heir until that is known, in seconds: a loop may have ended."""
 BEHIND_ASKING: Final = "?"
 """What the address of a node begins with that is to be asked behind ASKING."""
-_TURNED: Final = ("perform", "answer", "suspect", "trust", "distrust", "health", "listener")
+_TURNED: Final = ("perform", "answer", "suspect", "trust", "distrust", "end_threads", "health", "listener")
 """What a backend of one server leaves to that of the cluster."""
 _CURSORS: Final = 1 << 64
 """Cursors of nodes are below this; which node is being scanned stands above it."""
+_MOST_NODES: Final = 1 << 16
+"""Places of nodes are below this; which nodes are being scanned stands above it."""
+_MOST_SCANNED: Final = 64
+"""So many sets of nodes are known that scans began with."""
 
 
 class NodeBackend(Protocol):
@@ -133,6 +137,8 @@ class ClusterBase(Generic[N]):
         self._where = settings.where
         self._nodes: dict[str, N] = {}
         self._dialects: dict[str, Dialect] = {}
+        self._scanned: dict[int, list[str]] = {}
+        """The nodes that scans go through, by the number of that set."""
         self._floors_us: dict[str, int] = {}
         """By the address of a node, what it has got of floors with slots of others."""
         self._lock = process_lock()
@@ -182,6 +188,7 @@ class ClusterBase(Generic[N]):
         self._told = told
 
     def _met(self, address: str, is_another: bool) -> None:
+        self.cluster.answered(address)
         self._told(address, is_another)
 
     def suspect(self, part: str) -> None:
@@ -199,6 +206,10 @@ class ClusterBase(Generic[N]):
         for address, node in tuple(self._nodes.items()):
             if part in (ONE_PART, address):
                 node.distrust(ONE_PART)
+
+    def end_threads(self) -> None:
+        """End what runs on threads of its own, where the event loop that would close all is over."""
+        self.keeper.close()
 
     def _channel_of(self, key: str) -> bytes:
         """The channel on which those are told who wait for a key: one of its slot, where there are slots."""
@@ -251,7 +262,7 @@ class ClusterBase(Generic[N]):
 
     def _unasked(self, piece: Piece) -> StoreFailed | None:
         """What a node answers that is not asked: there is none, or it is known not to serve."""
-        command, address = piece.command, piece.address
+        command, address = piece.command, piece.address.removeprefix(BEHIND_ASKING)
         if address == NOBODY:
             self.keeper.look()
             reason = f"no node of the cluster of {self.place} serves the slots of some keys"
@@ -332,13 +343,37 @@ class ClusterBase(Generic[N]):
             is_told.set()
 
     def _page(self, command: ScanKeys, now_s: float) -> list[Piece] | StoreEvent:
-        """The node whose keys are scanned now: one after the other, in the order of their addresses."""
-        nodes = self._owners()
-        place, cursor = divmod(command.cursor, _CURSORS)
+        """The node whose keys are scanned now: one after the other of those that there were at the beginning.
+
+        What a node had that is not one of the owners any more has not been scanned, or not all of it.
+        """
+        above, cursor = divmod(command.cursor, _CURSORS)
+        number, place = divmod(above, _MOST_NODES)
+        if not command.cursor:
+            number = self._number_of(self._owners())
+        nodes = self._scanned.get(number)
+        if nodes is None:
+            reason = "the nodes of the cluster have changed too often since the scan began"
+            return StoreFailed(now_s, FailureKind.UNAVAILABLE, ONE_PART, reason)
         if place >= len(nodes):
             return KeysFound(now_s, 0, ())
+        address = nodes[place]
         page = ScanKeys(command.pattern, cursor, command.count, command.timeout_s)
-        return [Piece(nodes[place], page, (place, len(nodes)), ())]
+        piece = Piece(address, page, (number, place, len(nodes)), ())
+        if address in self.cluster.nodes:
+            return [piece]
+        reason = f"{address} has no slots any more, and others have what was to be scanned there"
+        return _page_of(piece, StoreFailed(now_s, FailureKind.UNAVAILABLE, address, reason))
+
+    def _number_of(self, nodes: list[str]) -> int:
+        """The number of a set of nodes: that of the last one, where it is the same."""
+        with self._lock:
+            last = max(self._scanned, default=0)
+            if self._scanned.get(last) != nodes:
+                last += 1
+                self._scanned[last] = nodes
+                self._scanned.pop(last - _MOST_SCANNED, None)
+            return last
 
     def _gathered(
         self, command: StoreCommand, pieces: Sequence[Piece], events: Sequence[StoreEvent]
@@ -401,16 +436,16 @@ class ClusterBase(Generic[N]):
             cluster = self.cluster
             if event.kind is FailureKind.MOVED:
                 commands = () if command is None else encode(command, self._dialects[address])
+                moved, disowned = [], []
                 for place, reply in enumerate(replies):
                     key = key_in(commands[place]) if place < len(commands) else None
                     if isinstance(reply, MovedError):
-                        cluster.moved(reply.slot_id, reply.host, reply.port, address, key)
+                        moved.append((reply.slot_id, reply.host, reply.port, key))
                     elif isinstance(reply, AskError) and key is not None:
                         cluster.ask(key, reply.host, reply.port, address, self._clock())
                     elif isinstance(reply, ClusterDownError) and key is not None:
-                        cluster.disowned(key)
-                    else:
-                        cluster.want()
+                        disowned.append(key)
+                cluster.redirected(moved, disowned, address)
             elif event.kind.is_outage or event.kind is FailureKind.READ_ONLY:
                 cluster.failed(address, monotonic())
             else:
@@ -458,11 +493,15 @@ class MayBecomeCluster(Generic[K]):
             listener: Listener | None = getattr(self, "listener", None)
             if listener is not None:
                 listener.close(wait=False)  # who waits polls, and the next one hears of his key's slot
-            cluster = self.make_cluster()
+            cluster = self.make_cluster()  # which opens nothing yet: of two that are made, one is used
             cluster.is_out = lambda part: self.is_out(part)
             if (told := getattr(self, "told", None)) is not None:
                 cluster.tell_openings(told)
-            self.beyond = cluster
+            with process_lock():
+                if self.beyond is None:
+                    self.beyond = cluster
+            if self.beyond is not cluster:
+                return
             for name in _TURNED:  # of its own, and not by a look at `beyond`: every hit comes here
                 if hasattr(cluster, name):
                     self.__dict__[name] = getattr(cluster, name)
@@ -470,10 +509,11 @@ class MayBecomeCluster(Generic[K]):
 
 def _page_of(piece: Piece, event: StoreEvent) -> StoreEvent:
     """The page of a scan that a node has answered: its cursor says which node that was."""
-    place, count = piece.keys
-    following = (place + 1) * _CURSORS if place + 1 < count else 0
+    number, place, count = piece.keys
+    above = number * _MOST_NODES + place
+    following = (above + 1) * _CURSORS if place + 1 < count else 0
     if isinstance(event, KeysFound):
-        cursor = event.cursor + place * _CURSORS if event.cursor else following
+        cursor = event.cursor + above * _CURSORS if event.cursor else following
         return KeysFound(event.now_s, cursor, event.keys)
     if isinstance(event, StoreFailed) and count > 1:  # the other nodes have theirs
         return KeysFound(event.now_s, following, (), (event,))

@@ -110,7 +110,7 @@ class ScatteringConnections(ThreadsConnections):
     def _send_first(self, lane: Lane, call: Call, now_s: float) -> None:
         """Send what the caller asks, where nothing is in the way; else it is sent in its turn."""
         try:
-            wire = self._wire_of(lane, call, now_s)
+            wire = self._wire_of(lane, call, now_s, call.deadline_s)
             if wire is not None and not (lane.due or wire.is_writing):
                 self._send(lane, wire, call, now_s)
         except BaseException as error:

@@ -223,7 +223,8 @@ class Sentinels:
         host, port = self.primary = primary
         if self._switched_to != [host.encode(), b"%d" % port]:
             self._switched_to = []  # it has moved on since, and may come back
-        self._order.sort(key=lambda each: each != address)
+        # Anew: a list that is being sorted is empty to other threads.
+        self._order = sorted(self._order, key=lambda each: each != address)
         self._least_epoch = epoch  # also where it is lower: then nobody has said otherwise
 
 

@@ -327,7 +327,7 @@ class ThreadsConnections:
         """Send what is to be sent, and take in what comes next: until then, if nothing comes."""
         if lane.due and lane.is_stuck(now_s):
             self._give_up(lane, call)
-        wire = self._wire_of(lane, call, now_s)
+        wire = self._wire_of(lane, call, now_s, min(until_s, call.deadline_s))
         if wire is None:
             return
         if not (call.is_sent or wire.is_writing) and (
@@ -471,10 +471,11 @@ class ThreadsConnections:
 
     # Connections.
 
-    def _wire_of(self, lane: Lane, call: Call, now_s: float) -> Wire | None:
-        """The lane's wire, if it is as it was left; or that of another connection. None where none has come.
+    def _wire_of(self, lane: Lane, call: Call, now_s: float, until_s: float) -> Wire | None:
+        """The lane's wire, if it is as it was left; or that of another connection.
 
-        A connection goes on being opened when the wait for it is over.
+        A connection goes on being opened when the wait for it is over. None where it has not come by then,
+        and the caller may still wait for it; or where another has got it.
         """
         wire = lane.wire
         if wire is not None:
@@ -491,7 +492,10 @@ class ThreadsConnections:
             opening = call.opening or self._opener.open(max(self._lanes.room, 1))
             call.opening = None
         self._opener.begin(opening)
-        if not opening.done.wait(max(call.deadline_s - now_s, 0.0)):
+        if not opening.done.wait(max(until_s - now_s, 0.0)):
+            if until_s < call.deadline_s:
+                call.opening = opening
+                return None
             if (last_failure := self._opener.last_failure) is not None:  # it pauses
                 raise fresh(last_failure)
             raise RedisTimeoutError("no connection in time")

@@ -9,7 +9,8 @@ Neither is a failure of the store: nothing was done, and the command is asked ag
 *The map* is fetched by one, however many want it, and no more often than every `LEAST_PAUSE_S`: nodes take
 turns, those last that have failed. Where none of them has one to give, what is known stays: redirections
 correct it slot by slot. While a node that owns slots fails, the map is looked at again and again: a replica
-may have taken over.
+may have taken over. One that has opened a connection, or has not failed any more for some seconds, is not
+watched any longer.
 
 *Who takes over.* Before a key goes to another node than before, that is told: what is known of the old node
 may have to be known of the new one, which may lack what the old one has acknowledged. A node whose slots are
@@ -25,7 +26,7 @@ at the same time is what one after the other would have done.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final
 
 import attrs
@@ -48,8 +49,10 @@ LEAST_PAUSE_S: Final = 0.1
 WATCH_PAUSE_S: Final = 0.2
 """How often the map is looked at while a node fails that owns slots, in seconds."""
 LONG_WATCH_PAUSE_S: Final = 1.0
-"""The same after it has failed for `LONG_S`."""
+"""The same after `LONG_S` of that."""
 LONG_S: Final = 30.0
+FAILING_S: Final = 10.0
+"""A node that has not failed any more for so long is not watched: while it is out, it is asked more often."""
 _ASKING_S: Final = 0.3
 """How long a key that was answered with ASK is looked for where that said. It stays there while its slot
 moves, as the node that gives the slot up takes no new keys; and once it has moved it is the other's."""
@@ -92,15 +95,17 @@ class Cluster:
     changes: int = attrs.field(default=0, init=False)
     """How often an owner has changed."""
     failing: dict[str, float] = attrs.field(factory=dict, init=False)
-    """By the address of a node that fails, since when, on the monotonic clock."""
+    """By the address of a node that fails, when it has failed last, on the monotonic clock."""
+    _watched_s: float | None = attrs.field(default=None, init=False)
+    """Since when it has been looked whether another takes over; None where nobody looks."""
     on_move: Callable[[Moves, frozenset[str]], object] = attrs.field(default=_is_told, init=False)
     """Told before any key goes to another node than before: between which nodes, and which of them are heirs.
 
     The parts of keys are by then what they will be."""
     _last: list[str] = attrs.field(factory=lambda: [NOBODY] * SLOTS, init=False)
     """The latest owner of each slot, also of those that have none just now."""
-    _coming: list[str] | None = attrs.field(default=None, init=False)
-    """The owners that there will be, while that is being told."""
+    _coming: dict[int, Mapping[int, str]] = attrs.field(factory=dict, init=False)
+    """What is being told: the owners that some slots will have, by a number of that telling."""
     _is_wanted: bool = attrs.field(default=True, init=False)
     _tried_s: float = attrs.field(default=-LEAST_PAUSE_S, init=False)
     _turn: int = attrs.field(default=0, init=False)
@@ -115,9 +120,12 @@ class Cluster:
         """The part that a key is in: what fails alone."""
         if not self.is_known:
             return ONE_PART
-        if self.only and self._coming is None:
+        coming = tuple(self._coming.values())
+        if self.only and not coming:
             return self.only
-        return (self._coming or self.owners)[slot_of(key)] or NO_OWNER
+        slot = slot_of(key)
+        owner = next((each[slot] for each in reversed(coming) if slot in each), self.owners[slot])
+        return owner or NO_OWNER
 
     def asked_at(self, key: str, now_s: float) -> str | None:
         """Where a key goes behind ASKING; None where it goes to its owner."""
@@ -135,25 +143,36 @@ class Cluster:
 
     def moved(self, slot: int, host: str, port: int, asked: str, key: str | None = None) -> None:
         """A node has answered that another owns the slot, that of a key."""
-        self._is_wanted = True
-        if key is not None:
-            self.asking.pop(key, None)
-        try:
-            owner = moved_to(host, port, asked, self.address_map)
-        except MapError:
-            return
-        if not 0 <= slot < SLOTS or self.owners[slot] == owner:
-            return
-        owners = list(self.owners)
-        owners[slot] = owner
-        self._take(owners, slot)
+        self.redirected([(slot, host, port, key)], (), asked)
 
-    def disowned(self, key: str) -> None:
-        """A node has answered that nobody owns the slot of a key."""
-        owners = list(self.owners)
-        owners[slot_of(key)] = NOBODY
-        self._take(owners)
+    def redirected(
+        self,
+        moved: Iterable[tuple[int, str, int, str | None]],
+        disowned: Iterable[str],
+        asked: str,
+    ) -> None:
+        """A node has answered what it does not own, of all that it was asked at once.
+
+        Args:
+            moved: Slots that another node owns: the slot, host and port of that, and the key in question.
+            disowned: Keys whose slots nobody owns.
+            asked: The node.
+        """
         self._is_wanted = True
+        named: dict[int, str] = {}
+        for slot, host, port, key in moved:
+            if key is not None:
+                self.asking.pop(key, None)
+            try:
+                owner = moved_to(host, port, asked, self.address_map)
+            except MapError:
+                continue
+            if 0 <= slot < SLOTS:
+                named[slot] = owner
+        known = dict.fromkeys(map(slot_of, disowned), NOBODY) | named
+        owners = self.owners
+        changed = {slot: owner for slot, owner in known.items() if owners[slot] != owner}
+        self._change(changed, frozenset(named.values()))
 
     def ask(self, key: str, host: str, port: int, asked: str, now_s: float) -> None:
         """A node has answered that a key is at another while its slot moves."""
@@ -169,7 +188,7 @@ class Cluster:
 
     def failed(self, address: str, now_s: float) -> None:
         """A node does not serve: another may own its slots by now, or soon."""
-        self.failing.setdefault(address, now_s)
+        self.failing[address] = now_s
         self._is_wanted = True
 
     def answered(self, address: str) -> None:
@@ -196,7 +215,7 @@ class Cluster:
         """How long to wait before a map is fetched; only where one is wanted."""
         pause_s = LEAST_PAUSE_S
         if self.is_known and not self._is_wanted:
-            since_s = min(self.failing.values(), default=now_s)
+            since_s = now_s if self._watched_s is None else self._watched_s
             pause_s = WATCH_PAUSE_S if now_s - since_s < LONG_S else LONG_WATCH_PAUSE_S
         return max(self._tried_s + pause_s - now_s, 0.0)
 
@@ -204,6 +223,10 @@ class Cluster:
         """Whom to ask for the map, one after the other: those last that fail."""
         self._tried_s = now_s
         self._is_wanted = False
+        for address, failed_s in tuple(self.failing.items()):
+            if now_s - failed_s > FAILING_S:
+                self.failing.pop(address, None)
+        self._watched_s = (self._watched_s or now_s) if self._is_watching else None
         known = sorted(self.nodes - {NOBODY})
         self._turn += 1
         turn = self._turn % len(known) if known else 0
@@ -230,36 +253,50 @@ class Cluster:
         self._take([asked] * SLOTS)
         self.is_known = True
 
-    def _take(self, owners: list[str], moved: int | None = None) -> None:
-        """There are other owners, or one of the slot that a MOVED was about."""
-        nodes = frozenset(owners)
-        if owners != self.owners:
-            self.changes += 1
-            self._tell(owners, nodes, moved)
-        self.only = ""
-        self.only = owners[0] if len(nodes) == 1 else ""
-        self.owners = owners
-        self.nodes = nodes
+    def _take(self, owners: list[str]) -> None:
+        """A node has said who owns each slot."""
+        both = enumerate(zip(self.owners, owners, strict=True))
+        self._change({slot: now for slot, (before, now) in both if before != now})
         for address in tuple(self.failing):
-            if address not in nodes and address not in self.seeds:
+            if address not in self.nodes and address not in self.seeds:
                 self.failing.pop(address, None)
 
-    def _tell(self, owners: list[str], nodes: frozenset[str], moved: int | None) -> None:
+    def _change(self, changed: Mapping[int, str], by_moved: frozenset[str] = frozenset()) -> None:
+        """Some slots have other owners than before, some of which a MOVED has named."""
+        if not changed:
+            return
+        self.changes += 1
+        self._tell(changed, by_moved)
+        owners = self._with(changed)  # another thread may have changed others meanwhile
+        nodes = frozenset(owners)
+        self.only = ""
+        self.owners = owners
+        self.nodes = nodes
+        self.only = owners[0] if len(nodes) == 1 else ""
+
+    def _with(self, changed: Mapping[int, str]) -> list[str]:
+        """The owners, but for those of some slots."""
+        owners = list(self.owners)
+        for slot, owner in changed.items():
+            owners[slot] = owner
+        return owners
+
+    def _tell(self, changed: Mapping[int, str], by_moved: frozenset[str]) -> None:
         """Say what moves, if anything does."""
-        last = self._last
-        if moved is None:
-            pairs = set(zip(last, owners, strict=True))
-            self._last = [now or old for old, now in zip(last, owners, strict=True)]
-        else:
-            pairs = {(last[moved], owners[moved])}
-            self._last = [*last[:moved], owners[moved], *last[moved + 1 :]]
+        nodes = frozenset(self._with(changed))
+        last, latest = self._last, list(self._last)
+        for slot, owner in changed.items():
+            latest[slot] = owner or last[slot]
+        self._last = latest
+        pairs = {(last[slot], owner) for slot, owner in changed.items()}
         moves = frozenset((old, new) for old, new in pairs if old != new and NOBODY not in (old, new))
         if not moves:
             return
-        first = frozenset() if moved is None else frozenset({owners[moved]}) - self.nodes
+        first = by_moved - self.nodes
         heirs = frozenset(new for old, new in moves if old not in nodes or new in first)
-        self._coming = owners
+        number = id(changed)
+        self._coming[number] = changed
         try:
             self.on_move(moves, heirs)
         finally:
-            self._coming = None
+            self._coming.pop(number, None)

@@ -16,6 +16,7 @@ from redis.exceptions import ResponseError
 from sansio_cache.signals import let_through
 from sansio_cache_redis.connections.opener import StartThread
 from sansio_cache_redis.errors import as_opening_failure
+from sansio_cache_redis.reasons import is_of_nobody
 from sansio_cache_redis.topology.cluster import Cluster
 from sansio_cache_redis.topology.slots import MapError
 from sansio_cache_runtime.process import process_lock
@@ -25,6 +26,10 @@ _FIRST_S: Final = 0.3
 """How long each node may take at first, in seconds."""
 _SECOND_S: Final = 3.0
 """The same where none has answered in that time."""
+
+
+class _IsSingleError(Exception):
+    """A node has answered that it is no cluster."""
 
 
 class Waiter(Protocol):
@@ -61,7 +66,7 @@ class MapKeeper:
         self._waiting: list[Waiter] = []
         self._is_over = ThreadEvent()
         self.failure: tuple[str, Exception] | None = None
-        """Whom was asked last, and why it had no map to give; None where one had."""
+        """Who had no map to give, and why, as far as that tells most; None where one had."""
 
     def look(self) -> None:
         """See to it that a map is fetched, if one is wanted."""
@@ -120,15 +125,29 @@ class MapKeeper:
     def _fetch(self) -> bool:
         candidates = self._cluster.candidates(monotonic())
         for timeout_s in (_FIRST_S, _SECOND_S):
+            failures: list[tuple[str, Exception]] = []
+            single = ""
             for address in candidates:
                 if self._is_over.is_set():
                     return False
-                if self._fetch_from(address, timeout_s):
+                failure = self._fetch_from(address, timeout_s)
+                if failure is None:
                     self.failure = None
                     return True
+                if isinstance(failure, _IsSingleError):
+                    single = single or address
+                else:
+                    failures.append((address, failure))
+            if single:  # and nobody says otherwise: an address may be another's by now
+                self._cluster.take_single(single)
+                self.failure = None
+                return True
+            if failures:  # of many nodes some are down, and the one that refuses says what is to be done
+                self.failure = min(failures, key=lambda each: is_of_nobody(each[1]))
         return False
 
-    def _fetch_from(self, address: str, timeout_s: float) -> bool:
+    def _fetch_from(self, address: str, timeout_s: float) -> Exception | None:
+        """Take in what a node says; or why it says nothing."""
         redispy: Any = None
         try:
             redispy = self._make_connection(address)
@@ -140,18 +159,15 @@ class MapKeeper:
             except ResponseError as error:
                 if "cluster support disabled" not in str(error):
                     raise
-                self._cluster.take_single(address)
-                return True
+                return _IsSingleError()
             self._cluster.take(reply, address)
         except MapError as error:
-            self.failure = address, error
-            return False
+            return error
         except Exception as error:  # noqa: BLE001 - another node is asked
             let_through(error)
-            self.failure = address, as_opening_failure(error)
-            return False
+            return as_opening_failure(error)
         else:
-            return True
+            return None
         finally:
             if redispy is not None:
                 redispy.disconnect()

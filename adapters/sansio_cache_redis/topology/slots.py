@@ -2,8 +2,9 @@
 
 What a node says is believed as a whole or not at all: a map that contradicts itself, or is none, is refused,
 and another node is asked. A node that does not know its own address leaves it out; then it is the address
-under which it was asked. Replicas are left out: an invalidation is complete when the primary has it, and how
-far a replica is behind cannot be known.
+under which it was asked. Where nodes are announced by their names, one without a name stands as `?`: then it
+is the address among what else is said of it. Replicas are left out: an invalidation is complete when the
+primary has it, and how far a replica is behind cannot be known.
 
 https://valkey.io/commands/cluster-slots, https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec
 """
@@ -22,8 +23,8 @@ from sansio_cache.url import AddressMap, address_of, host_and_port
 SLOTS: Final = 16_384
 NOBODY: Final = ""
 """In the place of the owner of a slot that has none."""
-_UNKNOWN_HOSTS: Final = frozenset({"", "?"})
-"""What a node says for a host that it does not know."""
+_NAMELESS: Final = "?"
+"""What a node says for one that has no name, where nodes are announced by their names."""
 
 
 class MapError(Exception):
@@ -53,10 +54,10 @@ def read_slots(reply: Any, asked: str, address_map: AddressMap | None = None) ->
     """
     owners = [NOBODY] * SLOTS
     try:
-        for first, last, (host, port, *_), *_ in _items(reply):
+        for first, last, (host, port, *more), *_ in _items(reply):
             if not (_is_slot(first) and _is_slot(last) and first <= last):
                 raise MapError("a range of slots is none")
-            owner = _address(host, port, asked, address_map)
+            owner = _address(_ip_of(more) if host in (b"?", "?") else host, port, asked, address_map)
             if any(each not in (NOBODY, owner) for each in owners[first : last + 1]):
                 raise MapError("a slot has two owners")
             owners[first : last + 1] = [owner] * (last + 1 - first)
@@ -80,6 +81,14 @@ def _items(reply: Any) -> Sequence[Any]:
     return reply
 
 
+def _ip_of(more: Sequence[Any]) -> Any:
+    """The address of a node that has no name, from what is said of it after its port: its id, and a list."""
+    told = more[1] if len(more) > 1 else ()
+    if isinstance(told, list | tuple):
+        told = dict(zip(told[::2], told[1::2], strict=False))
+    return told.get(b"ip", _NAMELESS) if isinstance(told, dict) else _NAMELESS
+
+
 def _is_slot(number: Any) -> bool:
     return isinstance(number, int) and 0 <= number < SLOTS
 
@@ -88,7 +97,9 @@ def _address(host: Any, port: Any, asked: str, address_map: AddressMap | None) -
     name = host.decode() if isinstance(host, bytes) else host
     if not (name is None or isinstance(name, str)) or isinstance(port, bool) or not isinstance(port, int):
         raise MapError("a node has no address")
-    if name is None or name in _UNKNOWN_HOSTS:
+    if name == _NAMELESS:
+        raise MapError("a node has no name (cluster-announce-hostname), where nodes are announced by names")
+    if not name:
         # A node that does not know its own address may not know that of others either.
         name = host_and_port(asked)[0]
         port = port or host_and_port(asked)[1]

@@ -55,6 +55,7 @@ class Binding:
         if self.backend.listener is not None:
             self.backend.listener.close(wait=False)
         self.backend.distrust(ONE_PART)
+        getattr(self.backend, "end_threads", bool)()
 
 
 _of_parents: Final[list[Binding]] = []
