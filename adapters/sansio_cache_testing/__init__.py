@@ -39,7 +39,6 @@ if TYPE_CHECKING:
     from sansio_cache_testing.interleavings import (
         Explored,
         InterleavingError,
-        ScenarioError,
         check,
         check_interleavings,
         replay,
@@ -47,7 +46,7 @@ if TYPE_CHECKING:
     from sansio_cache_testing.judging import Finding
     from sansio_cache_testing.outages import async_null_cache, failing, null_cache
     from sansio_cache_testing.recording import ManualClock, Recorded, RecordingDriver
-    from sansio_cache_testing.scheduling import DeadlockError, WorldError
+    from sansio_cache_testing.scheduling import DeadlockError, ScenarioError, WorldError
     from sansio_cache_testing.simulating import SimulationError, simulate
     from sansio_cache_testing.steps import Place, Step
     from sansio_cache_testing.world import World
@@ -67,13 +66,12 @@ _HOMES: Final = {
     "sansio_cache_testing.outages": ("async_null_cache", "failing", "null_cache"),
     "sansio_cache_testing.faults": ("StoreFault",),
     "sansio_cache_testing.interleavings": (
-        *("Explored", "InterleavingError", "ScenarioError"),
-        *("check", "check_interleavings", "replay"),
+        *("Explored", "InterleavingError", "check", "check_interleavings", "replay"),
     ),
     "sansio_cache_testing.judging": ("Finding",),
     "sansio_cache_testing.simulating": ("SimulationError", "simulate"),
     "sansio_cache_testing.recording": ("ManualClock", "Recorded", "RecordingDriver"),
-    "sansio_cache_testing.scheduling": ("DeadlockError", "WorldError"),
+    "sansio_cache_testing.scheduling": ("DeadlockError", "ScenarioError", "WorldError"),
     "sansio_cache_testing.steps": ("Place", "Step"),
     "sansio_cache_testing.world": ("World",),
 }

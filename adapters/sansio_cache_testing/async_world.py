@@ -18,6 +18,7 @@ from sansio_cache_testing.judging import (
     Result,
     Writer,
     broken_in_the_end,
+    check_returned,
     stale_read,
     wrong_in_the_end,
 )
@@ -35,6 +36,9 @@ class AsyncWorld(WorldBase[LoopScheduler, AsyncWorldCache]):
         schedule: Decides who goes on; `check_interleavings` and `replay` give it.
         seed: Where the nonces and the jitter of the caches come from.
         faults: What may go wrong between caches and their store. Whether it does is the schedule's.
+
+    Raises:
+        ScenarioError: It is no schedule, no whole number, or no list of faults.
     """
 
     _is_async = True
@@ -71,6 +75,9 @@ class AsyncWorld(WorldBase[LoopScheduler, AsyncWorldCache]):
         Args:
             rows: What is in it, by keys. None is no row.
             name: What one of its rows is called in diagrams.
+
+        Raises:
+            ScenarioError: It is no mapping.
         """
         return AsyncRows(self._table(rows, name), self._recording.point)
 
@@ -124,7 +131,8 @@ class AsyncWorld(WorldBase[LoopScheduler, AsyncWorldCache]):
 
         Args:
             call: The function, plain or a coroutine function. What it raises is told as what is wrong with
-                the order that was run.
+                the order that was run. It must return nothing: where it does, the run ends with a
+                `ScenarioError`.
             args: Its arguments.
             name: What it is called; the function's name where not given.
         """
@@ -192,9 +200,8 @@ class AsyncWorld(WorldBase[LoopScheduler, AsyncWorldCache]):
         for name, look in self._checks:
             try:
                 with self._unrecorded():
-                    found = look()
-                    if isawaitable(found):
-                        await found
+                    returned = look()
+                    check_returned(name, await returned if isawaitable(returned) else returned)
             except WorldError:
                 raise
             except Exception as error:  # noqa: BLE001 - it is what was asked for
@@ -211,10 +218,13 @@ class AsyncWorld(WorldBase[LoopScheduler, AsyncWorldCache]):
 
     async def _ideals(self, reader: Reader, states: range) -> Ideals:
         results, before = [], self._database.reads
+        has_asked = self._has_asked(reader)
+        asked = 0 if has_asked else self._cache_reads()
         for state in states:
             with self._without_cache(state):
                 results.append(await _result(reader.call))
-        return Ideals(tuple(results), self._database.reads > before)
+        has_asked = has_asked or self._cache_reads() > asked
+        return Ideals(tuple(results), self._database.reads > before, has_asked)
 
 
 async def _result(call: Callable[[], Awaitable[Any]]) -> Result:

@@ -6,13 +6,13 @@ that of who goes on: it is enumerated, drawn, printed and repeated with the rest
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from enum import Enum
 
 from sansio_cache.commands import Ping, StoreCommand
 from sansio_cache.events import FailureKind, StoreEvent, StoreFailed
 from sansio_cache.memory_store import MemoryStore
-from sansio_cache_testing.scheduling import Recording
+from sansio_cache_testing.scheduling import Recording, ScenarioError
 from sansio_cache_testing.steps import (
     CACHE,
     Step,
@@ -37,6 +37,23 @@ class StoreFault(Enum):
     """Fault 12: it is gone before the command is done."""
     REFUSED = "the store refuses"
     """Faults 5 and 13 to 16."""
+
+
+def allowed(faults: Iterable[StoreFault]) -> tuple[StoreFault, ...]:
+    """The faults that a world allows, as they are given to it.
+
+    Raises:
+        ScenarioError: They are none, or one that is no list.
+    """
+    if isinstance(faults, StoreFault):
+        raise ScenarioError(f"faults is a list of them: faults=[{faults}]")
+    given = tuple(faults) if isinstance(faults, Iterable) else (faults,)
+    unknown = [each for each in given if not isinstance(each, StoreFault)]
+    if unknown:
+        raise ScenarioError(
+            f"faults are of StoreFault, as in faults=[StoreFault.LATE]; got {unknown[0]!r:.80}"
+        )
+    return given
 
 
 class FaultyStore:

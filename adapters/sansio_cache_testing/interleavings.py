@@ -32,6 +32,7 @@ from typing import Any, Final, Literal
 import anyio
 import attrs
 
+from sansio_cache.exploring.refusing import check_whole
 from sansio_cache.exploring.schedules import (
     Chooser,
     Enumeration,
@@ -41,11 +42,11 @@ from sansio_cache.exploring.schedules import (
 )
 from sansio_cache_testing.async_world import AsyncWorld
 from sansio_cache_testing.diagram import mermaid_diagram, text_diagram
-from sansio_cache_testing.faults import StoreFault
+from sansio_cache_testing.faults import StoreFault, allowed
 from sansio_cache_testing.judging import Finding, Result
 from sansio_cache_testing.loops import RUNNERS
 from sansio_cache_testing.outside import outside_refused
-from sansio_cache_testing.scheduling import WorldError
+from sansio_cache_testing.scheduling import ScenarioError, WorldError, check_chooser
 from sansio_cache_testing.steps import Step
 from sansio_cache_testing.world import World
 
@@ -99,10 +100,6 @@ class Explored:
     fired: dict[StoreFault, int]
 
 
-class ScenarioError(WorldError):
-    """The scenario is no program that a world can run. The message says what to do."""
-
-
 def check(
     scenario: Scenario,
     schedule: Chooser,
@@ -128,10 +125,11 @@ def check(
         WorldError: The program did what a world cannot own, or does not end.
     """
     __tracebackhide__ = True
-    settings = _settings(runtime, seed, allowed := _allowed(faults))
+    check_chooser("check", schedule)
+    settings = _settings(runtime, seed, faults := allowed(faults))
     runtime = _runtime_for(scenario, runtime)
     make = World if runtime == "threads" else AsyncWorld
-    world: World | AsyncWorld = make(schedule, seed=seed, faults=allowed)
+    world: World | AsyncWorld = make(schedule, seed=seed, faults=faults)
     try:
         findings = _judged(scenario, world, runtime)
         if isinstance(schedule, Schedule):
@@ -149,18 +147,6 @@ def check(
         written = schedule.written if isinstance(schedule, Schedule) else ""
         raise InterleavingError(tuple(findings), world.steps, written, settings)
     return world
-
-
-def _allowed(faults: Iterable[StoreFault]) -> tuple[StoreFault, ...]:
-    if isinstance(faults, StoreFault):
-        raise ScenarioError(f"faults is a list of them: faults=[{faults}]")
-    allowed = tuple(faults)
-    unknown = [each for each in allowed if not isinstance(each, StoreFault)]
-    if unknown:
-        raise ScenarioError(
-            f"faults are of StoreFault, as in faults=[StoreFault.LATE]; got {unknown[0]!r:.80}"
-        )
-    return allowed
 
 
 def _settings(runtime: Runtime | None, seed: int, faults: tuple[StoreFault, ...]) -> str:
@@ -205,6 +191,8 @@ def _check_declared(world: World | AsyncWorld) -> None:
 
 
 def _runtime_for(scenario: Scenario, runtime: Runtime | None) -> Runtime:
+    if not callable(scenario):
+        raise ScenarioError(f"a scenario is a function of a world; got {scenario!r:.80}")
     is_async = iscoroutinefunction(scenario)
     if runtime is None:
         return "asyncio" if is_async else "threads"
@@ -252,7 +240,7 @@ def check_interleavings(
         scenario: Makes the caches and rows of a world, and declares its readers and writers.
         most_switches: How often somebody may be interrupted who could go on; a fault that strikes, a replica
             that is behind and time that passes early count as one as well.
-        most_runs: After so many runs it stops, with a warning that it is not complete.
+        most_runs: After so many runs it stops, with a warning that it is not complete. At least one.
         runtime: What it runs on; threads for a plain function, asyncio for a coroutine function.
         seed: Where nonces and jitter come from.
         faults: What may go wrong between caches and store.
@@ -262,8 +250,10 @@ def check_interleavings(
         WorldError: The program did what a world cannot own, or does not end.
     """
     __tracebackhide__ = True
-    allowed = _allowed(faults)
-    fired = dict.fromkeys(allowed, 0)
+    check_whole("most_switches", most_switches, 0, error=ScenarioError)
+    check_whole("most_runs", most_runs, 1, error=ScenarioError)
+    faults = allowed(faults)
+    fired = dict.fromkeys(faults, 0)
     told: dict[str, Result | None] = {}
     has_checks = False
     runs = 0
@@ -278,7 +268,7 @@ def check_interleavings(
                 )
                 return Explored(runs, is_complete=False, fired=fired)
             runs += 1
-            world = check(scenario, schedule, runtime=runtime, seed=seed, faults=allowed)
+            world = check(scenario, schedule, runtime=runtime, seed=seed, faults=faults)
             has_checks = world.has_checks
             for reader in world.readers:
                 if told.setdefault(reader.name, reader.seen) is not None and not reader.is_empty:
@@ -313,7 +303,13 @@ def replay(
     Raises:
         InterleavingError: It fails again.
         WorldError: It cannot be repeated, as the program depends on something but the schedule.
+        ValueError: The text is no schedule.
     """
     __tracebackhide__ = True
+    if not isinstance(written, str):
+        raise ScenarioError(
+            f"replay takes the text that a failure has printed, such as '3:1 7:2'; got {written!r:.80}. A "
+            "schedule itself is for check(scenario, schedule)"
+        )
     schedule = Schedule(read_schedule(written))
     return check(scenario, schedule, runtime=runtime, seed=seed, faults=faults)

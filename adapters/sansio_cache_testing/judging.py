@@ -12,12 +12,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from inspect import iscoroutine
 from typing import Any
 
 import attrs
 
 from sansio_cache.errors import CacheConnectionError
 from sansio_cache_testing.database import Database
+from sansio_cache_testing.scheduling import ScenarioError
 from sansio_cache_testing.steps import CACHE, Place, Step, shorten
 
 
@@ -73,10 +75,13 @@ class Writer:
 
 @attrs.frozen
 class Ideals:
-    """What a reader gives without a cache at some states, and whether it has read a row for it."""
+    """What a reader gives without a cache at some states, and what it has used of the world for it."""
 
     results: tuple[Result, ...]
     has_read: bool
+    """Whether it has read a row of the world."""
+    has_asked: bool
+    """Whether it has asked a cache of the world, now or when it ran with the others."""
 
     @property
     def told(self) -> str:
@@ -87,6 +92,12 @@ class Ideals:
     @property
     def hint(self) -> str:
         """What may be wrong with the scenario rather than with the program; mostly empty."""
+        if not self.has_asked:
+            return (
+                ". It has used no cache of the world: what it reads through has to be world.cache(…), as the "
+                "world cannot leave another cache out. Make it in the scenario, or bind to it what is "
+                "decorated: function.bind(world.cache())"
+            )
         if any(isinstance(each.error, CacheConnectionError) for each in self.results):
             return (
                 ". Without a cache nobody has the lock, or the counter, that it asks for: a world cannot "
@@ -177,6 +188,26 @@ def broken_in_the_end(name: str, error: Exception, steps: Sequence[Step]) -> Fin
     said = str(error).strip()
     why = f"{type(error).__name__}: {said}" if said else type(error).__name__
     return Finding(f"when all is done, {name} fails: {why}", tuple(steps[-1:]))
+
+
+def check_returned(name: str, returned: object) -> None:
+    """Take nothing from a check of the user's: what it finds it has to raise.
+
+    Raises:
+        ScenarioError: It has returned something, as a predicate does, and so could not fail.
+    """
+    if returned is None:
+        return
+    if iscoroutine(returned):
+        returned.close()
+        raise ScenarioError(
+            f"in_the_end takes a function that asserts; it returned a coroutine ({name}): make the scenario "
+            "one, too (async def)"
+        )
+    raise ScenarioError(
+        f"in_the_end takes a function that asserts; it returned {shorten(returned)}: write `assert …` in "
+        f"{name}, and return nothing"
+    )
 
 
 def _wrong_items(seen: Result, ideals: Sequence[Result]) -> tuple[str, ...]:

@@ -27,6 +27,7 @@ _KINDS: Final = {
 }
 _CAN: Final = (*_KINDS, StoreFault.EVICTED)
 """What can be done to a store that is not the world's. What comes late comes late in a world only."""
+_ABLE: Final = ", ".join(each.name for each in _CAN)
 
 
 class Failing:
@@ -72,11 +73,17 @@ def failing(cache: sync.Cache | anyio_colour.Cache, fault: StoreFault) -> Iterat
             what it is asked, and does not answer. EVICTED: it stores nothing for long.
 
     Raises:
-        ConfigurationError: It is no cache, or the fault is for worlds only.
+        ConfigurationError: It is no cache, no fault, or a fault for worlds only.
     """
+    if not isinstance(fault, StoreFault):
+        raise ConfigurationError(
+            f"failing() takes a fault, as in failing(cache, StoreFault.REFUSED): one of {_ABLE}; got "
+            f"{fault!r:.80}"
+        )
     if fault not in _CAN:
-        able = ", ".join(each.name for each in _CAN)
-        raise ConfigurationError(f"failing() takes {able}; {getattr(fault, 'name', fault)} needs a World")
+        raise ConfigurationError(
+            f"failing() takes {_ABLE}; {fault} needs a World: check_interleavings(scenario, faults=[{fault}])"
+        )
     state = Failing(fault)
     if isinstance(cache, sync.Cache):
         undo = _replace_sync(cache, state)

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import attrs
 
+from sansio_cache.exploring.refusing import check_whole
 from sansio_cache.exploring.schedules import Chooser
 from sansio_cache_testing.steps import Step, place_of_caller
 
@@ -20,8 +21,29 @@ class WorldError(Exception):
     """The program did what a world cannot own, or does not end. The message says what to do."""
 
 
+class ScenarioError(WorldError):
+    """The scenario is no program that a world can run. The message says what to do."""
+
+
 class DeadlockError(WorldError):
     """All participants wait, and nothing will ever wake them."""
+
+
+def check_chooser(whose: str, given: object) -> None:
+    """Take what decides between options only.
+
+    Args:
+        whose: To whom it is given.
+        given: A schedule, or another chooser.
+
+    Raises:
+        ScenarioError: It is none.
+    """
+    if isinstance(given, type) or not callable(getattr(given, "choose", None)):
+        raise ScenarioError(
+            f"{whose} takes a schedule, as Schedule() or what schedules() draws; got {given!r:.80}. The text "
+            "that a failure has printed is for replay(scenario, '…')"
+        )
 
 
 @attrs.define
@@ -45,9 +67,14 @@ class Recording:
     Args:
         chooser: Decides between those who could go on.
         seed: Where nonces and jitter of the caches come from.
+
+    Raises:
+        ScenarioError: It cannot choose, or the seed is no whole number.
     """
 
     def __init__(self, chooser: Chooser, seed: int) -> None:
+        check_chooser("a world", chooser)
+        check_whole("seed", seed, error=ScenarioError)
         self.chooser = chooser
         self.clock = VirtualClock()
         self.entropy = random.Random(seed)  # noqa: S311 - a world is to be repeated

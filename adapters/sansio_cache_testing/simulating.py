@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from typing import Final
 
+from sansio_cache.exploring.refusing import check_whole
 from sansio_cache.exploring.simulating import Simulated, Simulation
 from sansio_cache.exploring.simulating import simulate as simulated
 
@@ -38,7 +39,10 @@ def simulate(simulation: Simulation = _DEFAULT, *, seed: int | None = None) -> S
     Raises:
         SimulationError: An invariant does not hold, something does not come about once the faults have
             stopped, or a fault has never struck.
+        ConfigurationError: It is no simulation, or no seed.
     """
+    if seed is not None:
+        check_whole("seed", seed)
     chosen = random.SystemRandom().randrange(2**32) if seed is None else seed
     found = simulated(simulation, lambda: random.Random(chosen))  # noqa: S311 - to be repeated
     if found.broken is not None:

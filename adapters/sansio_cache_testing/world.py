@@ -24,7 +24,7 @@ from sansio_cache.exploring.schedules import Chooser, Schedule
 from sansio_cache.memory_store import MemoryStore
 from sansio_cache_testing.caches import CacheInWorld, WorldBackend, WorldCache
 from sansio_cache_testing.database import Database, Table
-from sansio_cache_testing.faults import FaultyStore, StoreFault
+from sansio_cache_testing.faults import FaultyStore, StoreFault, allowed
 from sansio_cache_testing.judging import (
     Finding,
     Ideals,
@@ -32,13 +32,14 @@ from sansio_cache_testing.judging import (
     Result,
     Writer,
     broken_in_the_end,
+    check_returned,
     stale_read,
     wrong_in_the_end,
 )
 from sansio_cache_testing.outside import outside_refused
 from sansio_cache_testing.rows import Rows
-from sansio_cache_testing.scheduling import Recording, WorldError
-from sansio_cache_testing.steps import Step
+from sansio_cache_testing.scheduling import Recording, ScenarioError, WorldError
+from sansio_cache_testing.steps import CACHE, Step
 from sansio_cache_testing.threads import ThreadScheduler
 
 R = TypeVar("R", bound=Recording)
@@ -81,7 +82,7 @@ class WorldBase(Generic[R, C]):
         self._recording = recording
         self._database = Database(recording)
         memory = MemoryStore(self._now, _NEVER_FULL, _NEVER_FULL)
-        self._store = FaultyStore(memory, recording, tuple(faults))
+        self._store = FaultyStore(memory, recording, allowed(faults))
         self._caches: list[C] = []
         self._readers: list[Reader] = []
         self._writers: list[Writer] = []
@@ -136,6 +137,8 @@ class WorldBase(Generic[R, C]):
         return CacheConfig.from_options(namespace=namespace, url="memory://", **options)
 
     def _table(self, rows: Mapping[Any, Any], name: str | None) -> Table[Any, Any]:
+        if not isinstance(rows, Mapping):
+            raise ScenarioError(f"rows takes a mapping, as in world.rows({{1: 'Ann'}}); got {rows!r:.80}")
         database = self._database
         database.tables += 1
         number = database.tables
@@ -231,6 +234,14 @@ class WorldBase(Generic[R, C]):
             finally:
                 self._database.seen = None
 
+    def _has_asked(self, reader: Reader) -> bool:
+        """Whether a reader has asked a cache of the world when it ran with the others."""
+        return any(step.who == reader.name and step.whom == CACHE for step in self._recording.steps)
+
+    def _cache_reads(self) -> int:
+        """How often the caches of the world were read, by whomever, even where they did nothing."""
+        return sum(cache.stats().total_requests for cache in self._caches)
+
     def _allowed_in_the_end(self, reader: Reader) -> range:
         """The states that a reader may see when all is done."""
         newest = self._database.newest
@@ -244,6 +255,9 @@ class World(WorldBase[ThreadScheduler, WorldCache]):
         schedule: Decides who goes on; `check_interleavings` and `replay` give it.
         seed: Where the nonces and the jitter of the caches come from.
         faults: What may go wrong between caches and their store. Whether it does is the schedule's.
+
+    Raises:
+        ScenarioError: It is no schedule, no whole number, or no list of faults.
     """
 
     def __init__(
@@ -279,6 +293,9 @@ class World(WorldBase[ThreadScheduler, WorldCache]):
         Args:
             rows: What is in it, by keys. None is no row.
             name: What one of its rows is called in diagrams.
+
+        Raises:
+            ScenarioError: It is no mapping.
         """
         return Rows(self._table(rows, name), self._recording.point)
 
@@ -331,7 +348,8 @@ class World(WorldBase[ThreadScheduler, WorldCache]):
         """Declare what must hold when all is done: a function that is called then, and asserts it.
 
         Args:
-            call: The function. What it raises is told as what is wrong with the order that was run.
+            call: The function. What it raises is told as what is wrong with the order that was run. It must
+                return nothing: where it does, the run ends with a `ScenarioError`.
             args: Its arguments.
             name: What it is called; the function's name where not given.
         """
@@ -387,7 +405,7 @@ class World(WorldBase[ThreadScheduler, WorldCache]):
         for name, look in self._checks:
             try:
                 with self._unrecorded():
-                    look()
+                    check_returned(name, look())
             except WorldError:
                 raise
             except Exception as error:  # noqa: BLE001 - it is what was asked for
@@ -404,10 +422,13 @@ class World(WorldBase[ThreadScheduler, WorldCache]):
 
     def _ideals(self, reader: Reader, states: range) -> Ideals:
         results, before = [], self._database.reads
+        has_asked = self._has_asked(reader)
+        asked = 0 if has_asked else self._cache_reads()
         for state in states:
             with self._without_cache(state):
                 results.append(_result(reader.call))
-        return Ideals(tuple(results), self._database.reads > before)
+        has_asked = has_asked or self._cache_reads() > asked
+        return Ideals(tuple(results), self._database.reads > before, has_asked)
 
 
 def _result(call: Callable[[], Any]) -> Result:

@@ -16,8 +16,10 @@ from sansio_cache.cell import NONCE_BYTES, Cell, Foreign, Kind, Tag, above_floor
 from sansio_cache.codec import Codec, codec_for
 from sansio_cache.coordinator import Coordinator
 from sansio_cache.entry import MissReason, seal
+from sansio_cache.errors import ConfigurationError
 from sansio_cache.exploring.glancing import Kinds, glancing
 from sansio_cache.exploring.invariants import ALL, Invariant
+from sansio_cache.exploring.refusing import check_amount, check_whole
 from sansio_cache.glance import NO_NAMED_TAGS, named_tags
 from sansio_cache.loader import Fresh
 from sansio_cache.memory_store import Kept, MemoryStore
@@ -316,6 +318,9 @@ class Configuration:
         load, load_batch, remove, store_values, store_new, count, begin_mutation, end_mutation: Begin an
             operation, or a wrong one.
         glances: How reads look before their machines do, or a wrong way; None where they do not.
+
+    Raises:
+        ConfigurationError: A number, or a fault, is none that can be explored.
     """
 
     name: str
@@ -350,6 +355,21 @@ class Configuration:
     count: Callable[..., Step] = update
     end_mutation: Callable[..., Step] = end
     glances: Kinds | None = None
+
+    def __attrs_post_init__(self) -> None:
+        check_whole("chunk", self.chunk, 1)
+        check_amount("load_s", self.load_s)
+        for name in ("most_owners", "loads", "most_loads"):
+            if (bound := getattr(self, name)) is not None:
+                check_whole(name, bound, 0)
+        is_mapping = isinstance(self.faults, Mapping)
+        for fault, budget in self.faults.items() if is_mapping else [(self.faults, 0)]:
+            if not isinstance(fault, Fault):
+                raise ConfigurationError(
+                    "faults maps each Fault to how often it may strike, as in faults={Fault.GONE: 1}; got "
+                    f"{fault!r:.80}"
+                )
+            check_whole(f"faults[{fault}]", budget, 0)
 
     @property
     def acts(self) -> tuple[Act, ...]:

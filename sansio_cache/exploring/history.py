@@ -20,6 +20,7 @@ from bisect import bisect_left
 import attrs
 
 from sansio_cache.exploring.invariants import Invariant
+from sansio_cache.exploring.refusing import check_time
 
 
 @attrs.frozen
@@ -99,7 +100,14 @@ class History:
         self.reads = 0
 
     def note(self, write: Write) -> None:
-        """Take a write."""
+        """Take a write.
+
+        Raises:
+            ConfigurationError: One of its times is no number.
+        """
+        check_time("returned_s", write.returned_s)
+        if write.completed_s is not None:
+            check_time("completed_s", write.completed_s)
         self.writes += 1
         own = self._own.setdefault((write.process, write.key), Floor())
         own.raise_to(write.version, write.returned_s)
@@ -108,7 +116,12 @@ class History:
             floor.raise_to(write.version, max(write.returned_s, write.completed_s))
 
     def judge(self, read: Read) -> Violation | None:
-        """Say whether a read was given what was too old, by the writes that were taken."""
+        """Say whether a read was given what was too old, by the writes that were taken.
+
+        Raises:
+            ConfigurationError: Its time is no number.
+        """
+        check_time("began_s", read.began_s)
         self.reads += 1
         floor = self._floors.get(read.key)
         if floor is not None and read.version < (version := floor.before(read.began_s)):

@@ -21,6 +21,9 @@ from collections.abc import Hashable, Iterable, Mapping
 
 import attrs
 
+from sansio_cache.errors import ConfigurationError
+from sansio_cache.exploring.refusing import check_time
+
 
 @attrs.frozen
 class LoggedWrite:
@@ -40,6 +43,9 @@ class LoggedWrite:
     ended_s: float = math.inf
     by: str = "somebody"
 
+    def __attrs_post_init__(self) -> None:
+        _check_times(self)
+
 
 @attrs.frozen
 class LoggedRead:
@@ -50,6 +56,19 @@ class LoggedRead:
     began_s: float
     ended_s: float
     by: str = "somebody"
+
+    def __attrs_post_init__(self) -> None:
+        _check_times(self)
+
+
+def _check_times(call: LoggedRead | LoggedWrite) -> None:
+    check_time("began_s", call.began_s)
+    check_time("ended_s", call.ended_s)
+    if call.ended_s < call.began_s:
+        raise ConfigurationError(
+            f"a {type(call).__name__} ends before it begins: from {call.began_s} to {call.ended_s} s; give "
+            "the times of one clock that never goes back, such as time.monotonic()"
+        )
 
 
 @attrs.frozen
@@ -80,14 +99,23 @@ def find_stale_reads(
     Args:
         log: The calls of all processes, in any order, with times of one clock.
         initial: What the keys held at first; None for those that are not named.
+
+    Raises:
+        ConfigurationError: Something of the log is no such call.
     """
+    if isinstance(log, LoggedRead | LoggedWrite) or not isinstance(log, Iterable):
+        raise ConfigurationError(
+            f"a log is a list, or another iterable, of LoggedRead and LoggedWrite; got {log!r:.80}"
+        )
     reads: list[LoggedRead] = []
     writes: dict[str, list[LoggedWrite]] = {}
     for each in log:
         if isinstance(each, LoggedRead):
             reads.append(each)
-        else:
+        elif isinstance(each, LoggedWrite):
             writes.setdefault(each.key, []).append(each)
+        else:
+            raise ConfigurationError(f"a log is of LoggedRead and LoggedWrite; got {each!r:.80}")
     first = initial or {}
     keys = {read.key for read in reads}
     registers = {key: _Register(first.get(key), writes.get(key, [])) for key in keys}

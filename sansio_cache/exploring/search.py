@@ -14,6 +14,7 @@ from hashlib import blake2b
 
 import attrs
 
+from sansio_cache.errors import ConfigurationError
 from sansio_cache.exploring.configuration import Configuration, Fault
 from sansio_cache.exploring.describing import describe
 from sansio_cache.exploring.invariants import Invariant
@@ -65,7 +66,21 @@ def fingerprint(world: World) -> bytes:
 
 
 def explore(configuration: Configuration) -> Exploration:
-    """Take all moves from all worlds, until there is none left or an invariant is broken."""
+    """Take all moves from all worlds, until there is none left or an invariant is broken.
+
+    Raises:
+        ConfigurationError: It is no configuration, or nobody takes part in it.
+    """
+    if not isinstance(configuration, Configuration):
+        raise ConfigurationError(
+            f"explore takes a Configuration, as in explore(Configuration(name=…, processes=…)); got "
+            f"{configuration!r:.80}"
+        )
+    if not configuration.acts:
+        raise ConfigurationError(
+            f"{configuration.name}: nobody takes part; give the programs of each process, as in "
+            "processes=(((Act(Deed.LOAD),),),)"
+        )
     return _Search(configuration).run()
 
 

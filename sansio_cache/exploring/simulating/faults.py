@@ -7,6 +7,8 @@ from typing import Final
 
 import attrs
 
+from sansio_cache.exploring.refusing import check_amount
+
 
 class SimulatedFault(Enum):
     """What may go wrong, with its number in the list of faults where it has one."""
@@ -48,10 +50,13 @@ class SimulatedFault(Enum):
 
 @attrs.frozen
 class Rates:
-    """How often things go wrong: each is a probability.
+    """How often things go wrong: each is a probability. What strikes always may be above 1.
 
     Of what happens to the server or to a process as a whole, each kind strikes once in every round of all of
     them, in a new order each time.
+
+    Raises:
+        ConfigurationError: One is no number from 0 on.
     """
 
     request_lost: float = 0.01
@@ -68,6 +73,11 @@ class Rates:
     hung: float = 0.004
     accident_pause_s: float = 0.8
     """How long the server and the processes are left alone between two accidents, on average. 0 for ever."""
+
+    def __attrs_post_init__(self) -> None:
+        for field in attrs.fields(Rates):
+            what = "a number of seconds" if field.name.endswith("_s") else "a rate"
+            check_amount(field.name, getattr(self, field.name), what)
 
 
 FAULTS: Final = Rates()

@@ -13,8 +13,10 @@ from typing import Final
 
 import attrs
 
+from sansio_cache.errors import ConfigurationError
 from sansio_cache.exploring.configuration import Configuration
 from sansio_cache.exploring.glancing import Kinds
+from sansio_cache.exploring.refusing import check_whole
 from sansio_cache.exploring.simulating.accidents import Accidents
 from sansio_cache.exploring.simulating.callers import Caller
 from sansio_cache.exploring.simulating.calls import Calls
@@ -63,6 +65,9 @@ class Simulation:
             that is None.
         queueing: Which parts of write-behind take part, or wrong ones; None where nothing is queued.
         must_fire: Whether a fault that never struck is a failure of the run.
+
+    Raises:
+        ConfigurationError: A number is none that can be simulated.
     """
 
     operations: int = 10_000
@@ -74,6 +79,10 @@ class Simulation:
     compares: bool | None = None
     queueing: Queueing | None = attrs.field(factory=Queueing)
     must_fire: bool = True
+
+    def __attrs_post_init__(self) -> None:
+        for name, least in (("operations", 1), ("operations_a_round", 1), ("clients", 0), ("callers", 0)):
+            check_whole(name, getattr(self, name), least)
 
 
 @attrs.frozen
@@ -296,7 +305,15 @@ def simulate(simulation: Simulation, random: Callable[[], Random]) -> Simulated:
     Args:
         simulation: What is simulated.
         random: Makes where all choices come from, anew each time: the same choices.
+
+    Raises:
+        ConfigurationError: It is no simulation.
     """
+    if not isinstance(simulation, Simulation):
+        raise ConfigurationError(
+            f"simulate takes a Simulation, as in simulate(Simulation(operations=1_000), seed=1); got "
+            f"{simulation!r:.80}"
+        )
     found = _simulated(simulation, random(), "")
     if found.broken is not None and found.key:
         return _simulated(simulation, random(), found.key)
