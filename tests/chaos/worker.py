@@ -112,10 +112,12 @@ def running_threads() -> list[str]:
     """The names of the threads that run.
 
     Python keeps an entry for a thread on which something asked who it is after it had signed off, as a
-    finaliser may: that one is over, and its entry says nothing of it.
+    finaliser may: that one is over, and its entry says nothing of it. The system is asked, and not Python,
+    whose frames, in a process that was forked in C, may be those of threads that are not there: to look at
+    them ends it with a segmentation fault.
     """
-    running = sys._current_frames()
-    return sorted(thread.name for thread in threading.enumerate() if thread.ident in running)
+    running = {int(each.name) for each in Path("/proc/self/task").iterdir()}
+    return sorted(thread.name for thread in threading.enumerate() if thread.native_id in running)
 
 
 def too_long_s(name: str) -> float:
@@ -683,6 +685,8 @@ class Process:
                 self.log.add(LEFT, self.left())
 
     def stacks(self) -> str:
+        if self.order["runtime"] == "forked":
+            return " (of a process that was forked in C it cannot be looked at)"
         found = ""
         for thread, frame in sys._current_frames().items():
             found += f"\nthread {thread:x}, last call first:\n" + "\n".join(frames_from(frame))
