@@ -426,7 +426,12 @@ class KeyBuilder:
         """Return the content of a text to be put into the namespace, or raise InvalidKeyError."""
         if not isinstance(text, str):
             raise _text_refusal(name, text)
-        if isinstance(text, Key | Pattern):
+        if isinstance(text, Pattern):
+            raise InvalidKeyError(
+                f"{name} cannot be a Pattern, which is complete: pass it to delete_pattern(…); got "
+                f"{text!r:.200}"
+            )
+        if isinstance(text, Key):
             # Put into the namespace a second time it would name nothing, without anyone noticing.
             raise InvalidKeyError(
                 f"{name} cannot be a {type(text).__name__}, which is complete: {text!r:.200}"

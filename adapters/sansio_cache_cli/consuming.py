@@ -76,7 +76,9 @@ def find_entity(place: str) -> Entity[Any] | AnyioEntity[Any]:
     except ModuleNotFoundError as error:
         raise CommandError(f"there is no module {error.name!r} to be imported from here", MISUSED) from error
     for part in name.split("."):
-        found = getattr(found, part, None)
+        if not hasattr(found, part):
+            raise CommandError(f"there is no {name!r} in the module {module_name!r}", MISUSED)
+        found = getattr(found, part)
     if not isinstance(found, Entity | AnyioEntity):
         raise CommandError(
             f"{place} is no entity, but of class {type(found).__name__}: name what cache.entity(...) gave",

@@ -162,7 +162,7 @@ class CacheBase(ABC):
         return cls.from_config, (self._config,)
 
     def __repr__(self) -> str:
-        return f"<{type(self).__module__}.Cache namespace={self._config.namespace!r}>"
+        return f"<{type(self).__module__}.{type(self).__qualname__} namespace={self._config.namespace!r}>"
 
     @property
     def key(self) -> KeyBuilder:

@@ -70,6 +70,24 @@ class Bond(Generic[C]):
         requests.tag_names(plan.tags)
 
 
+def refuse_other_caches(cache: object, cls: type) -> None:
+    """Refuse what decorated functions of a colour cannot be bound to.
+
+    Args:
+        cache: What `bind` was given.
+        cls: The caches of the colour.
+
+    Raises:
+        ConfigurationError: It is no such cache.
+    """
+    if not isinstance(cache, cls):
+        got, colour = type(cache), cls.__module__.split(".")[1]
+        raise ConfigurationError(
+            f"bind() takes a Cache of sansio_cache_redis.{colour}, as these functions are for; got "
+            f"{got.__module__}.{got.__qualname__}"
+        )
+
+
 class DecoratedFunction(Generic[C]):
     """A function whose calls are cached, and what it is bound to."""
 

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import re
 import types
 from collections.abc import Callable, Iterable, Mapping
 from enum import Enum
@@ -41,6 +42,8 @@ _DIGITS: Final = 32
 _RECEIVERS: Final = ("self", "cls")
 _STABLE: Final = (str, int, UUID)
 """Classes whose text tells one value from every other: see `sansio_cache.keys`."""
+_FORMATTED: Final = re.compile(r"(?<!\{)\{[^{}:]+:[^{}]*\}")
+"""A field with a format, which is told before the template is split at its colons."""
 _VARIADIC: Final = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
@@ -100,7 +103,7 @@ class CallPlan:
             if part.field is None:
                 components.append(part.before)
                 continue
-            value, _ = Formatter().get_field(part.field, (), arguments)
+            value = self._field(part.field, arguments)
             if part.before or part.after:
                 self._refuse_textless(keys, part, value)
                 value = f"{part.before}{value}{part.after}"
@@ -111,6 +114,21 @@ class CallPlan:
             for part, value in zip(self.parts, components, strict=True):
                 self._refuse_textless(keys, part, value)
             raise
+
+    def _field(self, field: str, arguments: Mapping[str, Any]) -> Any:
+        """The value of a field of the template.
+
+        Raises:
+            InvalidKeyError: The argument of this call has no such attribute or item.
+        """
+        try:
+            return Formatter().get_field(field, (), arguments)[0]
+        except (AttributeError, LookupError, TypeError) as error:
+            root = re.split(r"[.\[]", field, maxsplit=1)[0]
+            raise InvalidKeyError(
+                f"{field!r} in the template of {self.name} is not in the {type(arguments[root]).__name__} "
+                f"that {root!r} is in this call"
+            ) from error
 
     def _refuse_textless(self, keys: KeyBuilder, part: _Part, value: Any) -> None:
         """Refuse what has no text of its own, or is too long, by the name of its parameter."""
@@ -149,7 +167,7 @@ class CallPlan:
             raise InvalidKeyError(
                 f"argument {name!r} of {self.name} is not part of a key: {name}{why}{textless}. Pass what "
                 f"identifies it, such as its id or value, name the parameter in ignore=, or give a template, "
-                f"as in '{{{name}.id}}'"
+                f"as in '{{{name}.{'value' if isinstance(value, Enum) else 'id'}}}'"
             ) from None
 
     @property
@@ -269,6 +287,7 @@ def plan_calls(
     parts = _parts(name, text) if "{" in text or "}" in text else ()
     _check_parameters(name, function, parameters, parts, ignored)
     names = tuple(listed("tags= takes", "tag", tags))
+    _refuse_fields(names, parameters)
     entity = None if parts else text
     return CallPlan(function, name, signature, parts, entity, ignored, keeps_ignored, ttl, policy, names)
 
@@ -283,8 +302,22 @@ def _ignored(name: str, ignore: Any, parameters: Mapping[str, Any]) -> frozenset
     return ignored
 
 
+def _refuse_fields(tags: Iterable[Any], parameters: Mapping[str, Any]) -> None:
+    """Refuse tags that are written as templates: they are names, and nothing is filled in."""
+    for each in tags:
+        if isinstance(each, str) and not parameters.keys().isdisjoint(re.findall(r"\{(\w+)", each)):
+            raise ConfigurationError(
+                f"tags= are names, and are not filled in: {each!r:.80}; for tags by argument use "
+                f"cache.entity(…, tags=lambda id: […])"
+            )
+
+
 def _parts(name: str, template: str) -> tuple[_Part, ...]:
     parts: list[_Part] = []
+    if formatted := _FORMATTED.search(template):
+        raise ConfigurationError(
+            f"the template of {name} formats a field, {formatted.group()!r:.80}: name it only"
+        )
     for text in template.split(":"):
         try:
             pieces = list(Formatter().parse(text))
@@ -298,6 +331,16 @@ def _parts(name: str, template: str) -> tuple[_Part, ...]:
             )
         if any(each[2] or each[3] for each in fields):
             raise ConfigurationError(f"the template of {name} formats a field, {text!r:.80}: name it only")
+        if any(not re.match(r"[^.\[]", each[1] or "") for each in fields):
+            raise ConfigurationError(
+                f"the template of {name} has a field without a name, {text!r:.80}: name a parameter in "
+                "it, as in '{id}'"
+            )
+        if not text:
+            raise ConfigurationError(
+                f"the template of {name} has an empty part, {template!r:.80}: take out the colon that is at "
+                "its beginning or end, or beside another"
+            )
         if not fields:
             parts.append(_Part("".join(piece[0] for piece in pieces)))
             continue
@@ -325,6 +368,11 @@ def _check_parameters(
             f"the template names {', '.join(unknown) or 'nothing'}, which {name} does not have; it has "
             f"{', '.join(parameters) or 'no parameters'}"
         )
+    for part in parts:
+        if part.field in ignored:
+            raise ConfigurationError(
+                f"parameter {part.field!r} of {name} is in the template and in ignore=: take it out of one"
+            )
     for each, parameter in parameters.items():
         is_told = each in fields or (not parts and each not in _RECEIVERS)
         if not is_told and each not in ignored:

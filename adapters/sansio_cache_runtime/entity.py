@@ -13,13 +13,12 @@ value.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
-from inspect import signature
 from typing import Any, Final, Generic, TypeVar, get_type_hints, overload
 
 import attrs
-from msgspec import Struct
 
 from sansio_cache.errors import ConfigurationError, InvalidKeyError
 from sansio_cache.keys import Key, TagName
@@ -38,7 +37,7 @@ from sansio_cache.strategies import (
 )
 from sansio_cache.tags import tag_keys
 from sansio_cache_runtime.known import MOST_KEYS, Known
-from sansio_cache_runtime.mutation import HeldKeys, gone_and_carried
+from sansio_cache_runtime.mutation import HeldKeys, Writing, gone_and_carried, takes_two
 from sansio_cache_runtime.queue_plan import QueuePlan, WriterCalls, check_queue, plan_queue
 from sansio_cache_runtime.request_builder import AnyTtl, Id, RequestBuilder, listed
 from sansio_cache_runtime.results import WriteResult
@@ -180,15 +179,43 @@ class EntityPlan:
             ) from None
         return found  # type: ignore[no-any-return]
 
+    def _refuse_other_id(self, method: str, id: Id, value: Any) -> None:
+        """Refuse an id that is not the one of its value: the wrong key would be written.
+
+        A value whose id cannot be told is taken at the caller's word, and so is what is stored under a `Key`.
+
+        Raises:
+            InvalidKeyError: The value has another id.
+        """
+        if self.id is None or value is None or value is Absent or isinstance(value, Absent):
+            return
+        if isinstance(id, Key):
+            return
+        key = self.key(id)
+        try:
+            own = self.id_of(value, method)
+            is_other = self.key(own) != key
+        except Exception as error:  # noqa: BLE001 - a function of the user may raise anything
+            let_through(error)
+            return
+        if is_other:
+            raise InvalidKeyError(
+                f"{method}({id!r:.80}, value) of the entity {self.name!r}: the value's id is {own!r:.80}; "
+                "pass one of them"
+            )
+
     def values_of(self, values: Any) -> dict[Id, Any]:
         """Values by their ids: they are given as a mapping, or one by one.
 
         Raises:
             ConfigurationError: The entity does not know where values have their ids.
-            InvalidKeyError: These are no values, or too many, or one has no id.
+            InvalidKeyError: These are no values, or too many, or one has no id, or another than it is given.
         """
         if isinstance(values, Mapping):
-            return dict(zip(self.requests.some("id", values), values.values(), strict=True))
+            named = dict(zip(self.requests.some("id", values), values.values(), strict=True))
+            for each, value in named.items():
+                self._refuse_other_id("write_many", each, value)
+            return named
         return {self.id_of(each, "write_many"): each for each in self.requests.some("value", values)}
 
     # Tags.
@@ -353,8 +380,8 @@ class EntityPlan:
             )
         return self._writing("write", {which: value}, tags, ttl, [(writer, self._arguments(which, value))])
 
-    def writing_many(self, values: Any, tags: Iterable[str], ttl: AnyTtl | None) -> Writing:
-        """Plan to write many values.
+    def writing_many(self, values: Any, tags: Iterable[str], ttl: AnyTtl | None) -> Writing | WriteResult:
+        """Plan to write many values; the result, where there are none.
 
         Raises:
             ConfigurationError: The entity has no writer, or does not know the ids.
@@ -372,19 +399,27 @@ class EntityPlan:
                 f"the entity {self.name!r} has no writer: make it with write_many=..., or write the database "
                 "inside mutate(...)"
             )
-        return self._writing("write_many", named, tags, ttl, calls)
+        is_each = self.write_many is None
+        if not named:
+            return WriteResult(0, 0, 0, [] if is_each else None)
+        return self._writing("write_many", named, tags, ttl, calls, is_each=is_each)
 
     def one_given(self, method: str, given: tuple[Any, ...], id: Id | None) -> tuple[Id, Any]:
         """The id and the value of a call that gives one value.
 
         Raises:
             ConfigurationError: The entity does not know the id.
-            InvalidKeyError: It is given twice, or there is no value or more than one.
+            InvalidKeyError: It is given twice, or is not the value's, or there is no value or more than one.
         """
         match given:
+            case (value,) if id is None:
+                return self.id_of(value, method), value
             case (value,):
-                return (self.id_of(value, method) if id is None else id), value
+                assert id is not None
+                self._refuse_other_id(method, id, value)
+                return id, value
             case (first, value) if id is None:
+                self._refuse_other_id(method, first, value)
                 return first, value
             case _:
                 raise InvalidKeyError(
@@ -403,6 +438,8 @@ class EntityPlan:
         tags: Iterable[str],
         ttl: AnyTtl | None,
         calls: list[tuple[Callable[..., Any], tuple[Any, ...]]],
+        *,
+        is_each: bool = False,
     ) -> Writing:
         mutation = self.mutation(method, values, tags)
         is_stored = stores_writes(self.strategy)
@@ -410,7 +447,7 @@ class EntityPlan:
         kept_for = self.kept(ttl)
         for key, value in kept.items():  # what cannot be stored is said before the database has it
             self.requests.item(key, value, kept_for, self.type)
-        return Writing(mutation, kept, kept_for, calls)
+        return Writing(mutation, kept, kept_for, calls, is_each)
 
 
 @attrs.frozen
@@ -495,34 +532,6 @@ class EntityMutation(HeldKeys, Generic[T]):
         self._put(full, value, plan.kept(ttl), self._type if type is None else type)
 
 
-class Writing(Struct, frozen=True):
-    """One write: its keys are held, the writer is called, and then they are settled.
-
-    Args:
-        mutation: Holds the keys.
-        values: What is stored when the writer has committed.
-        ttl: How it is kept.
-        calls: The writers, with what they are called with.
-    """
-
-    mutation: EntityMutation[Any]
-    values: Mapping[Key, Any]
-    ttl: AnyTtl
-    calls: list[tuple[Callable[..., Any], tuple[Any, ...]]]
-
-    def committed(self) -> None:
-        """The database has what was written: it is stored when the block ends, where the strategy says so."""
-        for key, value in self.values.items():
-            self.mutation._put(key, value, self.ttl, self.mutation._type)  # noqa: SLF001 - of this module
-
-    def result(self, returned: list[Any]) -> WriteResult:
-        """What the call gives, when the block has ended."""
-        settled = self.mutation.result
-        assert settled is not None
-        answer = returned[0] if len(self.calls) == 1 else returned
-        return WriteResult(settled.done, settled.remembered, self.mutation.stored, answer)
-
-
 def plan_entity(
     requests: RequestBuilder,
     name: str,
@@ -564,7 +573,9 @@ def plan_entity(
         check_queue(requests, name, id, writer or write_many)
     generation = (requests.keys.generation(name),) if generations else ()
     if not callable(tags):
-        tags = requests.tag_names((*generation, *listed("tags= takes", "tag", tags)))
+        named = tuple(listed("tags= takes", "tag", tags))
+        _refuse_fields(name, id, named)
+        tags = requests.tag_names((*generation, *named))
     return EntityPlan(
         requests=requests,
         name=name,
@@ -572,13 +583,28 @@ def plan_entity(
         policy=policy_under(chosen, requests.chosen_policy(ttl, policy)),
         strategy=chosen,
         id=id,
-        writer_takes_id=writer is not None and _takes_two(name, writer, is_queued=is_queued),
+        writer_takes_id=writer is not None and takes_two(name, writer, is_queued=is_queued),
         tags=tags,
         generation=generation,
         lists=requests.keys.lists(name),
         refuse=refuse,
         **functions,
     )
+
+
+def _refuse_fields(name: str, id: Any, tags: Iterable[Any]) -> None:
+    """Refuse tags that are written as templates of an id: they are names, and nothing is filled in.
+
+    Raises:
+        ConfigurationError: One has the id in braces.
+    """
+    fields = {"id", id} if isinstance(id, str) else {"id"}
+    for each in tags:
+        if isinstance(each, str) and fields & set(re.findall(r"\{(\w+)", each)):
+            raise ConfigurationError(
+                f"tags= of the entity {name!r} are names, and are not filled in: {each!r:.80}; for tags by "
+                f"id pass a function, as in tags=lambda id: [f{each!r:.80}]"
+            )
 
 
 def _check_id(name: str, type: Any, id: Any) -> None:
@@ -600,31 +626,6 @@ def _check_id(name: str, type: Any, id: Any) -> None:
             f"id={id!r:.80} of the entity {name!r}: {name_of(type)} has no such attribute, it has "
             f"{', '.join(sorted(known))}"
         )
-
-
-def _takes_two(name: str, writer: Any, *, is_queued: bool) -> bool:
-    """Whether a writer is called with the id and the value, as it cannot be called with the value alone.
-
-    Raises:
-        ConfigurationError: It can be called in neither way.
-    """
-    try:
-        parameters = signature(writer)
-    except (TypeError, ValueError) as error:  # built in, and does not say
-        let_through(error)
-        return False
-    token = {"token": 0} if is_queued and "token" in parameters.parameters else {}
-    for arguments in ((None,), (None, None)):
-        try:
-            parameters.bind(*arguments, **token)
-        except TypeError as error:
-            let_through(error)
-        else:
-            return len(arguments) > 1
-    raise ConfigurationError(
-        f"writer= of the entity {name!r} is called with a value, or with an id and a value; it takes "
-        f"{parameters}"
-    )
 
 
 def _attributes(type: Any) -> frozenset[str]:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
+from inspect import signature
 from typing import Any
 
 import attrs
+from msgspec import Struct
 
-from sansio_cache.errors import CacheClosedError, InvalidKeyError
+from sansio_cache.errors import CacheClosedError, ConfigurationError, InvalidKeyError
 from sansio_cache.keys import Key
 from sansio_cache.operations.set_many import Item
+from sansio_cache.signals import let_through
 from sansio_cache.step import ManyHeld, ManyInvalidated, Outcome, Step
 from sansio_cache.tags import tag_keys
 from sansio_cache_runtime.request_builder import AnyTtl, RequestBuilder
-from sansio_cache_runtime.results import InvalidateResult, told
+from sansio_cache_runtime.results import InvalidateResult, WriteResult, told
 
 
 @attrs.define
@@ -137,16 +140,51 @@ class Mutation(HeldKeys):
         self._put(full, value, self._ttl if ttl is None else ttl, self._type if type is None else type)
 
 
+class Writing(Struct, frozen=True):
+    """One write: its keys are held, the writer is called, and then they are settled.
+
+    Args:
+        mutation: Holds the keys.
+        values: What is stored when the writer has committed.
+        ttl: How it is kept.
+        calls: The writers, with what they are called with.
+        is_each: Whether a writer is called for each of many values, so that the answer is a list.
+    """
+
+    mutation: HeldKeys
+    values: Mapping[Key, Any]
+    ttl: AnyTtl
+    calls: list[tuple[Callable[..., Any], tuple[Any, ...]]]
+    is_each: bool = False
+
+    def committed(self) -> None:
+        """The database has what was written: it is stored when the block ends, where the strategy says so."""
+        for key, value in self.values.items():
+            self.mutation._put(key, value, self.ttl, self.mutation._type)  # noqa: SLF001 - of this module
+
+    def result(self, returned: list[Any]) -> WriteResult:
+        """What the call gives, when the block has ended."""
+        settled = self.mutation.result
+        assert settled is not None
+        answer = returned if self.is_each else returned[0]
+        return WriteResult(settled.done, settled.remembered, self.mutation.stored, answer)
+
+
 def plan_mutation(
     requests: RequestBuilder, keys: Iterable[str], tags: Iterable[str], value_tags: Iterable[str]
 ) -> Mutation:
     """Plan a mutation of some keys, which invalidates some tags, and whose values carry others.
 
     Raises:
-        InvalidKeyError: A key or tag cannot be one, there are too many, or a tag is both.
+        InvalidKeyError: Nothing is named, a key or tag cannot be one, there are too many, or a tag is both.
     """
     gone, carried = gone_and_carried(requests, tags, value_tags)
-    return Mutation(requests, requests.resolve_all(keys), tag_keys(requests.keys.root, gone), carried)
+    resolved = requests.resolve_all(keys)
+    if not resolved and not gone:
+        raise InvalidKeyError(
+            "mutate() names nothing: pass keys, as in mutate('user:7'), or tags, as in mutate(tags=['users'])"
+        )
+    return Mutation(requests, resolved, tag_keys(requests.keys.root, gone), carried)
 
 
 def gone_and_carried(
@@ -164,3 +202,28 @@ def gone_and_carried(
             "would take away what it stores"
         )
     return gone, carried
+
+
+def takes_two(name: str, writer: Any, *, is_queued: bool) -> bool:
+    """Whether a writer is called with the id and the value, as it cannot be called with the value alone.
+
+    Raises:
+        ConfigurationError: It can be called in neither way.
+    """
+    try:
+        parameters = signature(writer)
+    except (TypeError, ValueError) as error:  # built in, and does not say
+        let_through(error)
+        return False
+    token = {"token": 0} if is_queued and "token" in parameters.parameters else {}
+    for arguments in ((None,), (None, None)):
+        try:
+            parameters.bind(*arguments, **token)
+        except TypeError as error:
+            let_through(error)
+        else:
+            return len(arguments) > 1
+    raise ConfigurationError(
+        f"writer= of the entity {name!r} is called with a value, or with an id and a value; it takes "
+        f"{parameters}"
+    )

@@ -69,7 +69,8 @@ class WriteResult(InvalidateResult):
 
     Attributes:
         stored: How many of the values the store holds now; under a strategy that invalidates, none.
-        returned: What the writer has returned.
+        returned: What the writer has returned. Of `write_many` on an entity that has a `writer` and no
+            `write_many`, that is a list, with an answer for each value.
     """
 
     stored: int

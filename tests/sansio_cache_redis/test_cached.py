@@ -15,7 +15,7 @@ import anyio.lowlevel
 import attrs
 import pytest
 
-from sansio_cache import Absent, ConfigurationError, Fresh, InvalidKeyError, Policy
+from sansio_cache import Absent, CacheClosedError, ConfigurationError, Fresh, InvalidKeyError, Policy
 from sansio_cache_redis import anyio as async_cache
 from sansio_cache_redis import sync as blocking
 
@@ -464,3 +464,42 @@ def test_none_is_nothing_to_a_decorated_function(cache, calls):
     assert calls == [1]
     assert cache.get("nobody:1", "default", type=User) == "default"
     assert nobody.many([1, 2]) == {}
+
+
+@pytest.mark.parametrize("other", ["x", None])
+@pytest.mark.parametrize(("module", "name"), [(blocking, "sync"), (async_cache, "anyio")])
+def test_functions_are_bound_to_a_cache_of_their_colour_only(module, name, other):
+    wrong = other or (async_cache if module is blocking else blocking).Cache.from_url(
+        "memory://", namespace="a"
+    )
+    for each in (wrong, other):
+        with pytest.raises(ConfigurationError, match=f"takes a Cache of sansio_cache_redis.{name}"):
+            module.Cached().bind(each)
+
+
+def test_a_mutation_that_names_nothing_is_refused(cache):
+    with pytest.raises(InvalidKeyError, match=r"mutate\(\) names nothing"), cache.mutate():
+        pass
+
+
+def test_a_cache_that_is_closed_is_not_entered(cache):
+    cache.close()
+    with pytest.raises(CacheClosedError), cache:
+        pass
+
+    async def enter_closed():
+        later = open_async()
+        await later.aclose()
+        with pytest.raises(CacheClosedError):
+            async with later:
+                pass
+
+    anyio.run(enter_closed)
+
+
+def test_a_subclass_is_named_in_its_repr():
+    class My(blocking.Cache):
+        pass
+
+    with My.from_url("memory://", namespace="shop") as cache:
+        assert ".My namespace='shop'>" in repr(cache)

@@ -19,6 +19,7 @@ from sansio_cache import (
     Policy,
     RefreshAhead,
     SerializationError,
+    WriteBehind,
     WriteThrough,
 )
 from sansio_cache.entry import MissReason
@@ -344,9 +345,10 @@ async def test_the_id_of_a_value_is_where_the_entity_says(world, type, id, value
     await entity.invalidate(7)
     assert await entity.set(value)
     assert await entity.get(7) == value
-    await entity.write(value, id=8)
-    await entity.set(9, value)
-    assert await entity.get_many([8, 9]) == {8: value, 9: value}
+    for call in (lambda: entity.write(value, id=8), lambda: entity.set(9, value)):
+        with pytest.raises(InvalidKeyError, match="the value's id is 7; pass one of them"):
+            await call()
+    assert await entity.get_many([8, 9]) == {}
 
 
 @runs()
@@ -699,3 +701,63 @@ def test_a_hit_through_an_entity_is_that_of_the_cache_and_two_calls(namespace):
         direct()  # what is made once is made
         assert calls_in(direct) > 5
         assert calls_in(through) <= calls_in(direct) + 2
+
+
+# An id and a value that contradict each other.
+
+
+def open_users(writes, **options):
+    cache = cache_sync.Cache.from_url("memory://", namespace="shop")
+    return cache, cache.entity("user", User, id="id", writer=writes.append, **options)
+
+
+@pytest.mark.parametrize("strategy", [CacheAside(), WriteThrough(), WriteBehind()])
+def test_an_id_that_is_not_the_one_of_its_value_is_refused(strategy):
+    writes = []
+    cache, users = open_users(writes, strategy=strategy)
+    calls = [
+        lambda: users.write(4, User(3, "new")),
+        lambda: users.write(User(3, "new"), id=4),
+        lambda: users.write_many({4: User(3, "new")}),
+        lambda: users.set(4, User(3, "new")),
+    ]
+    with cache:
+        for call in calls:
+            with pytest.raises(InvalidKeyError, match=r"\(4, value\).*the value's id is 3; pass one of them"):
+                call()
+    assert writes == []
+
+
+def test_ids_are_compared_as_keys_and_a_value_without_one_is_taken_with_that_it_is_given():
+    writes = []
+    cache, users = open_users(writes)
+    with cache:
+        users.write("3", User(3, "a"))
+        users.write(User(3, "b"), id=3)
+        users.write(3, User(None, "c"))
+        users.set(3, None)
+        with users.mutate(3) as m:
+            m.set(3, None)
+        with users.mutate(3, 4) as m, pytest.raises(InvalidKeyError, match="the value's id is 4"):
+            m.set(3, User(4, "x"))
+    assert [each.name for each in writes] == ["a", "b", "c"]
+
+
+def test_what_write_many_returns_is_decided_by_the_writer_and_not_by_how_many_there_are():
+    cache = cache_sync.Cache.from_url("memory://", namespace="shop")
+    with cache:
+        each = cache.entity("user", User, id="id", writer=lambda user: user.name)
+        together = cache.entity("group", User, id="id", write_many=len)
+        assert each.write(User(1, "a")).returned == "a"
+        assert each.write_many([User(1, "a")]).returned == ["a"]
+        assert each.write_many([User(1, "a"), User(2, "b")]).returned == ["a", "b"]
+        assert together.write_many([User(1, "a")]).returned == 1
+        assert each.write_many([]) == WriteResult(0, 0, 0, [])
+        assert together.write_many([]) == WriteResult(0, 0, 0, None)
+
+
+def test_a_tag_of_an_entity_that_is_written_as_a_template_is_refused():
+    with cache_sync.Cache.from_url("memory://", namespace="shop") as cache:
+        with pytest.raises(ConfigurationError, match=r"are not filled in: 'c:\{id\}'"):
+            cache.entity("user", User, tags=["c:{id}"])
+        cache.entity("user", User, tags=["c{x}"])

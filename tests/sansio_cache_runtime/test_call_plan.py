@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import re
 from decimal import Decimal
 from functools import partial
 from typing import Annotated, Any, Literal
@@ -218,7 +219,7 @@ def numbers(x: float, when: dict[str, int], by: User) -> int:
     ("function", "options", "why"),
     [
         (user, {"template": "user:{uid}"}, "names uid, which user does not have; it has id"),
-        (user, {"template": "user:{}"}, "which user does not have"),
+        (user, {"template": "user:{}"}, "has a field without a name"),
         (page, {"template": "page:{name}"}, "parameter 'size' of page is not part of the key"),
         (User.rename, {"template": "user:{name}"}, "parameter 'self' of User.rename is not part"),
         (User.rename, {"template": "user"}, "parameter 'self' of User.rename is not part"),
@@ -383,3 +384,37 @@ def test_what_is_wrong_with_an_argument_is_said_by_the_name_of_its_parameter():
         key(search, template, User("a" * 600), "a" * 600)
     with pytest.raises(InvalidKeyError, match=r"query\[0\] is a Shade, which has no text .* id or value"):
         key(search, "search", 7, [Shade.DARK])
+
+
+@pytest.mark.parametrize(
+    ("template", "options", "says"),
+    [
+        ("user:{id}", {"tags": ["user:{id}"]}, "tags= are names, and are not filled in: 'user:{id}'"),
+        ("user:{id}", {"ignore": ["id"]}, "parameter 'id' of user is in the template and in ignore="),
+        ("user::{id}", {}, "has an empty part"),
+        ("user:{id}:", {}, "has an empty part"),
+        (":user:{id}", {}, "has an empty part"),
+        ("user:{id:03}", {}, "formats a field, '{id:03}'"),
+        ("user:{id!r}", {}, "formats a field"),
+        ("user:{}", {}, "has a field without a name"),
+    ],
+)
+def test_what_would_fail_or_mislead_at_a_call_is_refused_when_decorating(template, options, says):
+    with pytest.raises(ConfigurationError, match=re.escape(says)):
+        plan(user, template, **options)
+
+
+def test_braces_in_a_tag_that_name_no_parameter_are_text():
+    assert plan(user, "user:{id}", tags=["a{b}"]).tags == ("a{b}",)
+
+
+def test_a_field_that_an_argument_does_not_have_is_named():
+    with pytest.raises(
+        InvalidKeyError, match=r"'owner.id' in the template of of_user is not in the NoneType"
+    ):
+        key(of_user, "user:{owner.id}:{part}", None, "a")
+
+
+def test_an_enum_that_makes_no_key_is_told_of_its_value():
+    with pytest.raises(InvalidKeyError, match=r"\{id\.value\}"):
+        key(user, None, enum.Flag("Odd", "A B").A)

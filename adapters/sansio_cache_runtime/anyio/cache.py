@@ -10,8 +10,8 @@ all of them.
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
+from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Never, Self, TypeVar, TypeVarTuple, Unpack, overload
 from weakref import WeakSet, finalize
@@ -34,7 +34,7 @@ from sansio_cache_runtime.anyio.typed import Given, GivenMany, GivenOrNothing, T
 from sansio_cache_runtime.backend import AnyioBackend
 from sansio_cache_runtime.blocks import async_block
 from sansio_cache_runtime.cache_base import made_config, warn_of_dropped
-from sansio_cache_runtime.cached import Bond, decorating
+from sansio_cache_runtime.cached import Bond, decorating, refuse_other_caches
 from sansio_cache_runtime.crowd import Crowds
 from sansio_cache_runtime.driver_base import Call
 from sansio_cache_runtime.loaders import bind, refuse_uncallable
@@ -114,6 +114,7 @@ class Cache(Primitives):
         return cls(CacheConfig.from_options(namespace=namespace, **options), make_backend)
 
     async def __aenter__(self) -> Self:
+        self._check_open()
         return self
 
     async def __aexit__(
@@ -124,8 +125,8 @@ class Cache(Primitives):
     ) -> None:
         await self.aclose()
 
-    @asynccontextmanager
-    async def lifespan(self, app: object = None) -> AsyncIterator[None]:  # noqa: ARG002 - it is passed
+    @async_block
+    async def lifespan(self, app: object = None) -> AsyncGenerator[None]:  # noqa: ARG002 - it is passed
         """What FastAPI and Starlette call a lifespan: `FastAPI(lifespan=cache.lifespan)`.
 
         When the application ends, pending invalidations are told to the store and connections are closed. The
@@ -1049,8 +1050,9 @@ class Cached:
         """Bind all that has been decorated, and will be, to a cache.
 
         Raises:
-            ConfigurationError: A function cannot be cached with the cache's policy.
+            ConfigurationError: It is no cache of this module, or a function cannot be cached with its policy.
         """
+        refuse_other_caches(cache, Cache)
         self._bond.bind(cache)
 
     def __call__(

@@ -26,8 +26,8 @@ from sansio_cache_runtime.entity import (
     EntityBatch,
     EntityMutation,
     EntityPlan,
-    Writing,
 )
+from sansio_cache_runtime.mutation import Writing
 from sansio_cache_runtime.request_builder import AnyTtl, Id
 from sansio_cache_runtime.results import InvalidateResult, WriteResult, invalidated
 from sansio_cache_runtime.travelling import entity_again
@@ -366,7 +366,8 @@ class Entity(Generic[T]):
         """
         if self._queue is not None:
             return await self._queue.write(self._plan.by_key(values), tags)
-        return await self._write(self._plan.writing_many(values, tags, ttl))
+        writing = self._plan.writing_many(values, tags, ttl)
+        return writing if isinstance(writing, WriteResult) else await self._write(writing)
 
     @overload
     async def set(self, value: T, /, *, ttl: AnyTtl | None = None, tags: Iterable[str] = ()) -> bool: ...

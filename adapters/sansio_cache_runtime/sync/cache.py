@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import atexit
 import time
-from collections.abc import AsyncIterator, Callable, Generator, Iterable, Mapping
-from contextlib import AbstractContextManager, asynccontextmanager
+from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Mapping
+from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Never, Self, TypeVar, TypeVarTuple, Unpack, overload
 from weakref import WeakSet, finalize
@@ -22,9 +22,9 @@ from sansio_cache.loader import Absent, Form, Fresh, LoadContext, Storable
 from sansio_cache.policy import Policy
 from sansio_cache.step import Loaded, ManyHeld, Outcome, Value
 from sansio_cache_runtime.backend import SyncBackend
-from sansio_cache_runtime.blocks import block
+from sansio_cache_runtime.blocks import async_block, block
 from sansio_cache_runtime.cache_base import made_config, warn_of_dropped
-from sansio_cache_runtime.cached import Bond, decorating
+from sansio_cache_runtime.cached import Bond, decorating, refuse_other_caches
 from sansio_cache_runtime.crowd import Crowds
 from sansio_cache_runtime.driver_base import Call
 from sansio_cache_runtime.loaders import bind, refuse_coroutine_function, refuse_for_threads
@@ -117,6 +117,7 @@ class Cache(Primitives):
         return cls(CacheConfig.from_options(namespace=namespace, **options), make_backend)
 
     def __enter__(self) -> Self:
+        self._check_open()
         return self
 
     def __exit__(
@@ -127,8 +128,8 @@ class Cache(Primitives):
     ) -> None:
         self.close()
 
-    @asynccontextmanager
-    async def lifespan(self, app: object = None) -> AsyncIterator[None]:  # noqa: ARG002 - it is passed
+    @async_block
+    async def lifespan(self, app: object = None) -> AsyncGenerator[None]:  # noqa: ARG002 - it is passed
         """What FastAPI and Starlette call a lifespan: `FastAPI(lifespan=cache.lifespan)`.
 
         When the application ends, pending invalidations are told to the store and connections are closed. The
@@ -965,8 +966,9 @@ class Cached:
         """Bind all that has been decorated, and will be, to a cache.
 
         Raises:
-            ConfigurationError: A function cannot be cached with the cache's policy.
+            ConfigurationError: It is no cache of this module, or a function cannot be cached with its policy.
         """
+        refuse_other_caches(cache, Cache)
         self._bond.bind(cache)
 
     def __call__(

@@ -23,9 +23,9 @@ from sansio_cache_runtime.entity import (
     EntityBatch,
     EntityMutation,
     EntityPlan,
-    Writing,
 )
 from sansio_cache_runtime.loaders import call_blocking
+from sansio_cache_runtime.mutation import Writing
 from sansio_cache_runtime.request_builder import AnyTtl, Id
 from sansio_cache_runtime.results import InvalidateResult, WriteResult, invalidated
 from sansio_cache_runtime.sync.queue import Queue
@@ -354,7 +354,8 @@ class Entity(Generic[T]):
         """
         if self._queue is not None:
             return self._queue.write(self._plan.by_key(values), tags)
-        return self._write(self._plan.writing_many(values, tags, ttl))
+        writing = self._plan.writing_many(values, tags, ttl)
+        return writing if isinstance(writing, WriteResult) else self._write(writing)
 
     @overload
     def set(self, value: T, /, *, ttl: AnyTtl | None = None, tags: Iterable[str] = ()) -> bool: ...
