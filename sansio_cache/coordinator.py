@@ -81,7 +81,7 @@ from sansio_cache.part import Part, PartSnapshot, Recovery
 from sansio_cache.pending_invalidations import PendingInvalidations
 from sansio_cache.single_flight import Following, SingleFlight, SingleFlightSnapshot, Ticket
 from sansio_cache.stats import PartStats
-from sansio_cache.step import Loaded, Outcome, Step, evolve
+from sansio_cache.step import Loaded, Outcome, Step, evolve, may_hold
 from sansio_cache.tags import is_tag_key
 from sansio_cache.ttl import MAX_TTL_S
 from sansio_cache.untold import TakesWords
@@ -623,7 +623,7 @@ def renewing(renewal: Renewal, now_s: float) -> Step:
 
 def interrupted(step: Step, now_s: float) -> Step:
     """What an interrupted operation does next: it gives back what it may hold, command by command."""
-    return step if step.command is None else step.state.receive(Interrupted(now_s))
+    return step.state.receive(Interrupted(now_s)) if may_hold(step) else step
 
 
 def without_store(step: Step, now_s: float) -> Step:

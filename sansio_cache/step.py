@@ -374,6 +374,14 @@ def ended(outcome: Outcome, *notices: Notice, load_id: int | bytes | None = None
     return Step(OVER, None, outcome, notices, load_id)
 
 
+def may_hold(step: Step) -> bool:
+    """Whether an operation may have something to give back.
+
+    It has a command, or has taken a lock, of which its caller has not heard yet.
+    """
+    return step.command is not None or isinstance(step.outcome, Locked)
+
+
 def gave_up(failure: StoreFailed) -> tuple[StoreErrored, StoreGaveUp]:
     """The notices of an operation that goes on, or ends, without the part of the store that has failed."""
     kind, part = failure.kind, failure.part

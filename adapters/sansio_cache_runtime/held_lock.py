@@ -37,11 +37,16 @@ class HeldLock:
     _clock: Callable[[], float] = attrs.field(repr=False)
     _on_lost: Callable[[], object] | None = attrs.field(repr=False)
     _was_lost: bool = attrs.field(default=False, init=False, repr=False)
+    _has_ended: bool = attrs.field(default=False, init=False, repr=False)
+    """Whether it was given back, or is being."""
 
     @property
     def is_lost(self) -> bool:
-        """Whether another may hold the lock by now: its lease was not renewed in time, or is another's."""
-        return self._was_lost or self._clock() >= self._good_until_s
+        """Whether another may hold the lock by now.
+
+        Its lease was not renewed in time, or is another's; or its block is over.
+        """
+        return self._has_ended or self._was_lost or self._clock() >= self._good_until_s
 
     def check(self) -> None:
         """Go on only where the lock is still held. To be called before what must not be done by two.
@@ -49,6 +54,11 @@ class HeldLock:
         Raises:
             LockLostError: It is not.
         """
+        if self._has_ended and not self._was_lost:
+            raise LockLostError(
+                f"the lock {self.name!r} was given back when its block ended, and another may hold it: what "
+                "needs it belongs into the block"
+            )
         if self.is_lost:
             raise LockLostError(
                 f"the lock {self.name!r} is lost: its lease of {self._request.lease_ms / 1000:g} s was not "
@@ -71,10 +81,14 @@ class HeldLock:
 
     def free(self) -> Step:
         """Begin to give the lock back."""
+        self._was_lost = self.is_lost
+        self._has_ended = True
         return free(self._lease, self._request.timeouts, self._clock())
 
     def take_in(self, outcome: Outcome) -> bool:
         """Take in what came of a renewal; whether to go on. Where not, the holder is told."""
+        if self._has_ended:
+            return False
         if isinstance(outcome, LockRenewed) and outcome.is_ours and not self.is_lost:
             self._good_until_s = outcome.asked_s + self._request.lease_ms / 1000
             return True

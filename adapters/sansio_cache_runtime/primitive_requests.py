@@ -112,8 +112,10 @@ class PrimitiveRequests(RequestBuilder):
         self._coordinator.begin_write((full,), request.started_s)
         return swap(request, skip=self._skip_any((full,)))
 
-    def update(self, key: str, ttl: AnyTtl | None, type: Any, amount: Amount | None = None) -> Step:
-        """Begin to change a value: by a function, or by an amount."""
+    def update(
+        self, key: str, ttl: AnyTtl | None, type: Any, wait_s: float, amount: Amount | None = None
+    ) -> Step:
+        """Begin to change a value: by a function, or by an amount. `wait_s` is what is left of the time."""
         full = self.keys.resolve(key)
         nonce, seed = self.drawn()
         request = UpdateRequest(
@@ -122,7 +124,7 @@ class PrimitiveRequests(RequestBuilder):
             *self._kept_ms(ttl),
             nonce,
             seed,
-            self.policy.wait_s,
+            wait_s,
             self.timeouts,
             self.clock(),
             amount,

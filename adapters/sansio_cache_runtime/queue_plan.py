@@ -542,3 +542,10 @@ def _answer(outcome: Outcome, kind: type[A]) -> A:
         return outcome.answer
     raise_uncertain(outcome)
     raise AssertionError(outcome)
+
+
+def failed_try(error: BaseException) -> Exception:
+    """What a writer has raised, as the failure of a try: what ends programs or tasks ends no consumer."""
+    if isinstance(error, Exception):
+        return error
+    return RuntimeError(f"the writer raised {type(error).__name__}")

@@ -100,7 +100,7 @@ def free(lock: Lease, timeouts: StoreTimeouts, now_s: float) -> Step:
 
 
 class LockTaking(AsksStore, Struct, frozen=True):
-    """Waits for the lock.
+    """Waits for the lock. Its holder may yet be interrupted before it has heard of that.
 
     Next: LockTaking | LockWaiting | LockFreeing | done
     """
@@ -125,7 +125,7 @@ class LockTaking(AsksStore, Struct, frozen=True):
         request = self.request
         match event:
             case HoldsTaken(now_s=now_s, grants=(grant,)):
-                return request.end(Locked(grant, self.asked_s), now_s)
+                return evolve(request.end(Locked(grant, self.asked_s), now_s), state=self)
             case HoldsTaken():
                 raise unexpected(self, event)
             case ForeignFound(now_s=now_s):

@@ -496,9 +496,8 @@ class ThreadsConnections:
             if until_s < call.deadline_s:
                 call.opening = opening
                 return None
-            if (last_failure := self._opener.last_failure) is not None:  # it pauses
-                raise fresh(last_failure)
-            raise RedisTimeoutError("no connection in time")
+            # Where there was a failure, the opener pauses.
+            raise fresh(self._opener.last_failure or RedisTimeoutError("no connection in time"))
         if opening.failure is not None:
             raise fresh(opening.failure)
         with self._lock:

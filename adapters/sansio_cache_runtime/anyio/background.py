@@ -76,8 +76,18 @@ async def _guarded(job: Job) -> None:
         await job()
     except CacheClosedError:
         pass  # it was started as the cache was being closed
-    except (Exception, SystemExit) as error:  # a loader may have called `sys.exit`
-        logger.exception("a background task of the cache failed", exc_info=textless(error))
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - a loader may have called `sys.exit`
+        _log(error)
+    except BaseExceptionGroup as group:  # or a task of its own has
+        failed, rest = group.split((Exception, SystemExit))
+        if failed is not None:
+            _log(failed)
+        if rest is not None:
+            raise rest from None
+
+
+def _log(error: BaseException) -> None:
+    logger.error("a background task of the cache failed", exc_info=textless(error))
 
 
 class AsyncioBackground:

@@ -30,7 +30,7 @@ from sansio_cache.events import Event, FailureKind, StoreFailed
 from sansio_cache.glance import Beginning
 from sansio_cache.part import Recovery
 from sansio_cache.single_flight import Following
-from sansio_cache.step import Outcome, Step
+from sansio_cache.step import Outcome, Step, may_hold
 from sansio_cache_runtime.anyio.background import Background
 from sansio_cache_runtime.anyio.event import LoopEvent
 from sansio_cache_runtime.anyio.lease_renewer import LeaseRenewer
@@ -156,7 +156,7 @@ class Driver(DriverBase[LoopEvent, AnyioBackend]):
         One that is dropped, as its loop has ended without it, can wait for nothing any more.
         """
         self._heed_again(step)
-        if step.command is None:
+        if not may_hold(step):
             return
         step = interrupted(step, self._clock())
         try:

@@ -59,7 +59,7 @@ async def call_loader(loader: Callable[[], Any]) -> Any:
 async def load_each(calls: Mapping[K, Callable[[], Any]]) -> dict[K, Any]:
     """What each of some loaders gives. They run at once, and the first that fails ends the others."""
     values: dict[K, Any] = {}
-    failures: list[Exception] = []
+    failures: list[BaseException] = []
 
     async def one(name: K, call: Callable[[], Any]) -> None:
         try:
@@ -67,6 +67,10 @@ async def load_each(calls: Mapping[K, Callable[[], Any]]) -> dict[K, Any]:
         except Exception as error:  # noqa: BLE001 - the function's own: the first one goes to the caller
             failures.append(error)
             tasks.cancel_scope.cancel()
+        except asyncio.CancelledError as error:
+            if not tasks.cancel_scope.cancel_called:  # of what it waits for: the group takes it for its own
+                failures.append(error)
+            raise
 
     async with anyio.create_task_group() as tasks:
         for name, call in calls.items():

@@ -47,6 +47,12 @@ def running_loop_of() -> Callable[[], object]:
     return trio.lowlevel.current_trio_token
 
 
+def is_being_cancelled() -> bool:
+    """Whether asyncio cancels the running task: not where it has met that something else was cancelled."""
+    task = None if is_under_trio() else asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
 def reach_running_loop() -> Reach:
     """What calls functions in the event loop that runs now."""
     loop: Any = running_loop_of()()

@@ -8,8 +8,9 @@ from __future__ import annotations
 import builtins
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from asyncio import CancelledError
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
+from contextlib import AbstractAsyncContextManager
 from functools import partial
 from typing import Any, Final, Generic, TypeVar
 
@@ -22,6 +23,8 @@ from sansio_cache.queues import QueuedWrite, Turn, TurnEnd
 from sansio_cache.step import Outcome
 from sansio_cache_runtime.anyio.event import LoopEvent
 from sansio_cache_runtime.anyio.loaders import call_loader
+from sansio_cache_runtime.anyio.loops import is_being_cancelled
+from sansio_cache_runtime.blocks import async_block
 from sansio_cache_runtime.queue_plan import (
     Backlog,
     Letter,
@@ -29,6 +32,7 @@ from sansio_cache_runtime.queue_plan import (
     check_agreed,
     check_store,
     dropped,
+    failed_try,
     queued,
     replayed,
 )
@@ -130,8 +134,8 @@ class Queue(Generic[T]):
 
     # Consuming.
 
-    @asynccontextmanager
-    async def consumer(self, *, workers: int = 1, drain_s: float = 10.0) -> AsyncIterator[Queue[T]]:
+    @async_block
+    async def consumer(self, *, workers: int = 1, drain_s: float = 10.0) -> AsyncGenerator[Queue[T]]:
         """Consume the queue in tasks of the cache's own while the block runs.
 
             async with users.queue.consumer():
@@ -205,9 +209,14 @@ class Queue(Generic[T]):
                 for function, arguments, named in calls.calls(writes)
             ]
             return calls.found(writes, returned)
-        except Exception as error:
-            self._plan.tell_failure(self._cache._recorder, len(writes), error)  # noqa: SLF001
-            raise
+        except (Exception, SystemExit, CancelledError) as error:
+            if isinstance(error, CancelledError) and is_being_cancelled():
+                raise
+            failure = failed_try(error)
+            self._plan.tell_failure(self._cache._recorder, len(writes), failure)  # noqa: SLF001
+            if failure is error:
+                raise
+            raise failure from error
 
     async def _drain_at_end(self, drain_s: float) -> None:
         try:
@@ -282,10 +291,10 @@ class Queue(Generic[T]):
                 )
             await self._pause()
 
-    @asynccontextmanager
+    @async_block
     async def after(
         self, keys: builtins.list[Key], make: Callable[[], AbstractAsyncContextManager[H]]
-    ) -> AsyncIterator[H]:
+    ) -> AsyncGenerator[H]:
         """A block that is made, and begins, when nothing is queued for some keys."""
         await self.settle(keys)
         async with make() as held:

@@ -28,7 +28,7 @@ from sansio_cache.events import Event
 from sansio_cache.glance import Beginning
 from sansio_cache.part import Recovery
 from sansio_cache.single_flight import Following
-from sansio_cache.step import Outcome, Step
+from sansio_cache.step import Outcome, Step, may_hold
 from sansio_cache_runtime.backend import SyncBackend
 from sansio_cache_runtime.driver_base import PERFORMED, Call, DriverBase
 from sansio_cache_runtime.loaders import (
@@ -169,7 +169,7 @@ class Driver(DriverBase[ThreadEvent, SyncBackend]):
     def _give_back(self, step: Step) -> None:
         """Have an interrupted operation give back what it may hold. Bounded, as every store command is."""
         self._heed_again(step)
-        if step.command is None:
+        if not may_hold(step):
             return
         step = interrupted(step, self._clock())
         try:

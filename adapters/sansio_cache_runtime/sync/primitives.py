@@ -6,8 +6,10 @@ Mirrors `anyio/primitives.py` method by method.
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Iterator
+from functools import partial
 from typing import Any, TypeVar, overload
 
+from sansio_cache.errors import CacheClosedError
 from sansio_cache.lookup import EntryState, Lookup
 from sansio_cache.operations.update import Amount
 from sansio_cache.step import Outcome, Step
@@ -223,7 +225,8 @@ class Primitives(CacheBase):
         """
         refuse_coroutine_function(function)
         change = applying(function)
-        return updated(self._in_turn(key, lambda: self._requests.update(key, ttl, type), change), key)
+        begin = partial(self._requests.update, key, ttl, type)
+        return updated(self._in_turn(key, begin, change), key)
 
     def incr(self, key: str, amount: Amount = 1, *, type: Any = None, ttl: AnyTtl | None = None) -> Any:
         """Add to a number; the new one. As `update`, and as exact.
@@ -243,7 +246,8 @@ class Primitives(CacheBase):
             CacheError: As `update`.
         """
         check_amount(amount)
-        return updated(self._in_turn(key, lambda: self._requests.update(key, ttl, type, amount)), key)
+        begin = partial(self._requests.update, key, ttl, type, amount=amount)
+        return updated(self._in_turn(key, begin), key)
 
     # Locks.
 
@@ -298,7 +302,11 @@ class Primitives(CacheBase):
                 has_ended = True
             finally:
                 was_lost = held.is_lost
-                self._run(held.free())
+                try:
+                    self._run(held.free())
+                except CacheClosedError:
+                    if has_ended:
+                        raise  # otherwise what the block has raised goes on, or that it is cancelled
         finally:
             turn.leave()
         if has_ended and was_lost:
@@ -307,20 +315,21 @@ class Primitives(CacheBase):
     # Inside.
 
     def _in_turn(
-        self, key: str, begin: Callable[[], Step], loader: Callable[..., Any] | None = None
+        self, key: str, begin: Callable[[float], Step], loader: Callable[..., Any] | None = None
     ) -> Outcome:
         """Run what changes a value when those have had their turn who came before, from this process.
 
-        Not from inside of a function that does: that has its turn.
+        Not from inside of a function that does: that has its turn. What is left of the time is for the rest.
         """
         full = self._requests.keys.resolve(key)
+        wait_s, clock = self._requests.policy.wait_s, self._requests.clock
         if is_inside_callback():
-            return self._run(begin(), loader)
-        now_s = self._requests.clock()
-        turn = self._crowds().join(full, now_s)
+            return self._run(begin(wait_s), loader)
+        until_s = clock() + wait_s
+        turn = self._crowds().join(full, until_s - wait_s)
         try:
-            self._await(turn, full, now_s + self._requests.policy.wait_s)
-            return self._run(begin(), loader)
+            self._await(turn, full, until_s)
+            return self._run(begin(max(until_s - clock(), 0.0)), loader)
         finally:
             turn.leave()
 

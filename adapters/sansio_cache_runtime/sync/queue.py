@@ -27,6 +27,7 @@ from sansio_cache_runtime.queue_plan import (
     check_agreed,
     check_store,
     dropped,
+    failed_try,
     queued,
     replayed,
 )
@@ -203,9 +204,12 @@ class Queue(Generic[T]):
                 for function, arguments, named in calls.calls(writes)
             ]
             return calls.found(writes, returned)
-        except Exception as error:
-            self._plan.tell_failure(self._cache._recorder, len(writes), error)  # noqa: SLF001
-            raise
+        except (Exception, SystemExit) as error:
+            failure = failed_try(error)
+            self._plan.tell_failure(self._cache._recorder, len(writes), failure)  # noqa: SLF001
+            if failure is error:
+                raise
+            raise failure from error
 
     def _drain_at_end(self, drain_s: float) -> None:
         try:
