@@ -176,14 +176,10 @@ def plan_mutation(
     """Plan a mutation of some keys, which invalidates some tags, and whose values carry others.
 
     Raises:
-        InvalidKeyError: Nothing is named, a key or tag cannot be one, there are too many, or a tag is both.
+        InvalidKeyError: A key or tag cannot be one, there are too many, or a tag is both.
     """
     gone, carried = gone_and_carried(requests, tags, value_tags)
     resolved = requests.resolve_all(keys)
-    if not resolved and not gone:
-        raise InvalidKeyError(
-            "mutate() names nothing: pass keys, as in mutate('user:7'), or tags, as in mutate(tags=['users'])"
-        )
     return Mutation(requests, resolved, tag_keys(requests.keys.root, gone), carried)
 
 

@@ -477,11 +477,6 @@ def test_functions_are_bound_to_a_cache_of_their_colour_only(module, name, other
             module.Cached().bind(each)
 
 
-def test_a_mutation_that_names_nothing_is_refused(cache):
-    with pytest.raises(InvalidKeyError, match=r"mutate\(\) names nothing"), cache.mutate():
-        pass
-
-
 def test_a_cache_that_is_closed_is_not_entered(cache):
     cache.close()
     with pytest.raises(CacheClosedError), cache:
