@@ -4,10 +4,12 @@ import asyncio
 import dataclasses
 import logging
 import sys
+import threading
 from asyncio import CancelledError
 from contextlib import closing
 
 import anyio
+import anyio.from_thread
 import anyio.lowlevel
 import msgspec
 import pytest
@@ -108,6 +110,46 @@ def test_who_is_cancelled_with_a_batch_of_loaders_is_cancelled(library):
         await cache.aclose()
 
     anyio.run(main, backend=library)
+
+
+@LIBRARIES
+def test_a_loader_on_a_thread_that_is_given_up_on_may_use_the_cache(library):
+    """What it does in the loop ends, and takes nobody's processor."""
+    may_go, found = threading.Event(), []
+
+    async def main():
+        cache = opened()
+
+        def load():
+            may_go.wait(20.0)
+            found.append(anyio.from_thread.run(cache.get_or_load, "inner", lambda: 7))
+            found.append(anyio.from_thread.run(cache.get, "inner"))
+            return 1
+
+        with anyio.move_on_after(0.02) as scope:
+            await cache.get_or_load("outer", load)
+        assert scope.cancelled_caught
+        may_go.set()
+        await eventually(lambda: len(found) == 2)
+        assert found == [7, 7]
+        assert await cache.get_or_load("outer", lambda: 2) == 2
+        await cache.aclose()
+
+    anyio.run(main, backend=library)
+
+
+def test_what_a_loader_raises_on_a_thread_to_end_the_program_comes_to_its_caller():
+    def load():
+        sys.exit(3)
+
+    async def main():
+        cache = opened()
+        with pytest.raises(SystemExit):
+            await cache.get_or_load("k", load)
+        assert await cache.get_or_load("k", lambda: 1) == 1
+        await cache.aclose()
+
+    asyncio.run(main())
 
 
 @pytest.mark.parametrize("failure", ["cancelled", "exit"])

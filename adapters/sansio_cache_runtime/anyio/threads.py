@@ -6,21 +6,25 @@ same reason a loader that waits for the cache, on a thread, lends its place to o
 without waiting for one.
 
 A loader that is given up on goes on by itself, as no thread can be stopped. It keeps its place until it ends.
+Under asyncio it is waited for in a task of its own, which goes on as well: what the loader has done in the
+loop, by `anyio.from_thread`, would belong to a caller that was cancelled, and anyio would try to end that for
+ever.
 """
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from contextvars import ContextVar
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import anyio
 import anyio.lowlevel
 import anyio.to_thread
 
-from sansio_cache_runtime.anyio.loops import reach_running_loop
+from sansio_cache_runtime.anyio.loops import is_under_trio, reach_running_loop
 
 T = TypeVar("T")
 
@@ -140,29 +144,39 @@ async def run_on_thread(function: Callable[[], T]) -> T:
     place = _Place(places)
     has_begun = is_given_up = False
 
-    def call() -> list[T] | Exception:
+    def call() -> list[T] | BaseException:
         nonlocal has_begun
         has_begun = True
         try:
             # In a list: trio takes a function that returns a coroutine for a mistake.
             return [] if is_given_up else [function()]
-        except Exception as error:  # noqa: BLE001 - raised below: anyio sets attributes, which it may refuse
+        except BaseException as error:  # noqa: BLE001 - raised below: anyio sets attributes, which it may refuse
             return error
         finally:
             reach(place.end)
 
     token = PLACE.set(place)
     try:
-        given = await anyio.to_thread.run_sync(call, abandon_on_cancel=True, limiter=places.limiter)
+        given = await _apart(anyio.to_thread.run_sync(call, abandon_on_cancel=True, limiter=places.limiter))
     finally:
         PLACE.reset(token)
         is_given_up = True  # it need not begin any more
         if not has_begun:
             place.end()
-    if isinstance(given, Exception):
+    if isinstance(given, BaseException):
         try:
             raise given
         finally:
             del given  # its traceback has this frame
     [value] = given
     return value
+
+
+def _apart(work: Coroutine[Any, Any, T]) -> Awaitable[T]:
+    """What waits for some work, which goes on where its caller is cancelled."""
+    if is_under_trio():
+        return work
+    task: Any = asyncio.get_running_loop().create_task(work)
+    # As asyncio's own `gather` does: nobody is to hear of it where the loop is closed before the thread ends.
+    task._log_destroy_pending = False  # noqa: SLF001
+    return asyncio.shield(task)
