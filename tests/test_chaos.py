@@ -60,25 +60,22 @@ def test_a_thread_that_was_asked_who_it_is_after_its_end_is_not_left() -> None:
     def keep_one() -> None:
         local.kept = AsksWhoItIs()  # goes with the thread, which has signed off by then
 
-    threads = [
-        threading.Thread(target=keep_one, name="ended"),
-        threading.Thread(target=may_end.wait, name="runs"),
-    ]
-    for thread in threads:
-        thread.start()
-    threads[0].join()
-    ended = threads[0].ident
+    runs = threading.Thread(target=may_end.wait, name="runs")
+    runs.start()  # before: what the other gives up would be its number
+    over = threading.Thread(target=keep_one, name="ended")
+    over.start()
+    over.join()
     try:
-        task = Path("/proc/self/task") / str(threads[0].native_id)
+        task = Path("/proc/self/task") / str(over.native_id)
         wait_until(lambda: not task.exists())
-        left = [each.name for each in threading.enumerate() if each.ident == ended]
+        left = [each.name for each in threading.enumerate() if each.ident == over.ident]
         assert left
         assert left[0] not in running_threads()
         assert "runs" in running_threads()
     finally:
         may_end.set()
-        threads[1].join()
-        threading._active.pop(ended, None)  # type: ignore[attr-defined]
+        runs.join()
+        threading._active.pop(over.ident, None)  # type: ignore[attr-defined]
 
 
 @pytest.mark.timing

@@ -430,7 +430,9 @@ def test_a_state_gives_a_step_or_a_protocol_error_and_nothing_else():
     for step in reached:
         assert isinstance(step, Step)
         assert (step.command is None) != (step.outcome is None)
-        assert (step.state == OVER) == (step.command is None)
+        # Who is interrupted before he has heard of a lock that he has got gives it back.
+        may_go_on = step.command is not None or isinstance(step.outcome, steps.Locked)
+        assert (step.state == OVER) is not may_go_on
 
 
 def test_what_is_over_refuses_everything():

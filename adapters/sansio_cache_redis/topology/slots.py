@@ -83,10 +83,11 @@ def _items(reply: Any) -> Sequence[Any]:
 
 def _ip_of(more: Sequence[Any]) -> Any:
     """The address of a node that has no name, from what is said of it after its port: its id, and a list."""
-    told = more[1] if len(more) > 1 else ()
+    told: Any = more[1] if len(more) > 1 else ()
     if isinstance(told, list | tuple):
         told = dict(zip(told[::2], told[1::2], strict=False))
-    return told.get(b"ip", _NAMELESS) if isinstance(told, dict) else _NAMELESS
+    fields: Any = told if isinstance(told, dict) else {}
+    return fields.get(b"ip", _NAMELESS)
 
 
 def _is_slot(number: Any) -> bool:
