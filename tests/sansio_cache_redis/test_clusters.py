@@ -329,30 +329,6 @@ def test_nodes_without_names_where_nodes_are_announced_by_names_are_at_their_add
     run(runtime, main)
 
 
-@pytest.mark.timing
-def test_a_node_that_opens_no_connection_keeps_no_caller_from_another(own_cluster, namespace):
-    """Who asks both lets others use the lane of the one that answers, while the other does not."""
-    dead, alive, *_ = own_cluster.primaries
-    lost, kept = own_cluster.key_on(dead, namespace), own_cluster.key_on(alive, namespace)
-    with closing(cache_sync.Cache.from_url(own_cluster.url, namespace=namespace, **PATIENT)) as other:
-        other.set_many({lost: 1, kept: 1})
-    found = []
-    with closing(cache_sync.Cache.from_url(own_cluster.url, namespace=namespace, **SHORT)) as cache:
-        assert cache.get(kept) == 1
-        dead.freeze()
-        try:
-            threads = [
-                threading.Thread(target=lambda: found.append(cache.get_many([lost, kept]))) for _ in range(12)
-            ]
-            for each in threads:
-                each.start()
-            for each in threads:
-                each.join(GIVE_UP_S)
-        finally:
-            dead.thaw()
-    assert found == [{kept: 1}] * 12
-
-
 def test_health_is_the_first_to_meet_a_cluster(cluster_servers, namespace):
     with cache_sync.Cache.from_url(cluster_servers.primaries[0].url, namespace=namespace) as cache:
         assert cache.health().server.endswith("a cluster of 3 nodes that own slots")

@@ -115,20 +115,22 @@ def test_who_is_cancelled_with_a_batch_of_loaders_is_cancelled(library):
 @LIBRARIES
 def test_a_loader_on_a_thread_that_is_given_up_on_may_use_the_cache(library):
     """What it does in the loop ends, and takes nobody's processor."""
-    may_go, found = threading.Event(), []
+    has_begun, may_go, found = threading.Event(), threading.Event(), []
 
     async def main():
         cache = opened()
 
         def load():
+            has_begun.set()
             may_go.wait(20.0)
             found.append(anyio.from_thread.run(cache.get_or_load, "inner", lambda: 7))
             found.append(anyio.from_thread.run(cache.get, "inner"))
             return 1
 
-        with anyio.move_on_after(0.02) as scope:
-            await cache.get_or_load("outer", load)
-        assert scope.cancelled_caught
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(cache.get_or_load, "outer", load)
+            await eventually(has_begun.is_set)
+            tasks.cancel_scope.cancel()
         may_go.set()
         await eventually(lambda: len(found) == 2)
         assert found == [7, 7]
@@ -312,10 +314,10 @@ def test_blocks_let_an_exception_through_that_refuses_to_be_changed(library):
 @LIBRARIES
 def test_who_has_waited_for_those_before_has_the_rest_of_the_time(library):
     """The time of an update is one for both: for its turn, and for others that are quicker."""
-    given = []
+    given, now_s = [], [0.0]
 
     async def main():
-        cache = opened(policy=Policy(ttl=60, wait_s=5.0))
+        cache = opened(policy=Policy(ttl=60, wait_s=5.0), clock=lambda: now_s[0])
         update = cache._requests.update
 
         def noting(key, ttl, type, wait_s, amount=None):
@@ -334,10 +336,10 @@ def test_who_has_waited_for_those_before_has_the_rest_of_the_time(library):
             tasks.start_soon(cache.update, "n", slow)
             await eventually(lambda: given)
             tasks.start_soon(cache.incr, "n")
-            await anyio.sleep(0.05)
+            await anyio.wait_all_tasks_blocked()
+            now_s[0] = 2.0
             may_go.set()
-        assert given[0] == pytest.approx(5.0, abs=0.03)
-        assert given[1] <= 5.0 - 0.04
+        assert given == [5.0, 3.0]
         await cache.aclose()
 
     anyio.run(main, backend=library)
