@@ -36,7 +36,8 @@ from sansio_cache.keys import Key, KeyBuilder
 from sansio_cache.loader import Absent, Fresh
 from sansio_cache.policy import Policy
 from sansio_cache.signals import let_through
-from sansio_cache_runtime.request_builder import AnyTtl, listed
+from sansio_cache_runtime.mutation import plain_tags
+from sansio_cache_runtime.request_builder import AnyTtl
 
 _DIGITS: Final = 32
 _RECEIVERS: Final = ("self", "cls")
@@ -286,8 +287,7 @@ def plan_calls(
         )
     parts = _parts(name, text) if "{" in text or "}" in text else ()
     _check_parameters(name, function, parameters, parts, ignored)
-    names = tuple(listed("tags= takes", "tag", tags))
-    _refuse_fields(names, parameters)
+    names = plain_tags(tags, parameters, "", "argument use cache.entity(…, tags=lambda id: […])")
     entity = None if parts else text
     return CallPlan(function, name, signature, parts, entity, ignored, keeps_ignored, ttl, policy, names)
 
@@ -300,16 +300,6 @@ def _ignored(name: str, ignore: Any, parameters: Mapping[str, Any]) -> frozenset
     if unknown:
         raise ConfigurationError(f"ignore= names {', '.join(unknown)}, which {name} does not have")
     return ignored
-
-
-def _refuse_fields(tags: Iterable[Any], parameters: Mapping[str, Any]) -> None:
-    """Refuse tags that are written as templates: they are names, and nothing is filled in."""
-    for each in tags:
-        if isinstance(each, str) and not parameters.keys().isdisjoint(re.findall(r"\{(\w+)", each)):
-            raise ConfigurationError(
-                f"tags= are names, and are not filled in: {each!r:.80}; for tags by argument use "
-                f"cache.entity(…, tags=lambda id: […])"
-            )
 
 
 def _parts(name: str, template: str) -> tuple[_Part, ...]:

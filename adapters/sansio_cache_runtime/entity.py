@@ -13,7 +13,6 @@ value.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any, Final, Generic, TypeVar, get_type_hints, overload
@@ -37,7 +36,7 @@ from sansio_cache.strategies import (
 )
 from sansio_cache.tags import tag_keys
 from sansio_cache_runtime.known import MOST_KEYS, Known
-from sansio_cache_runtime.mutation import HeldKeys, Writing, gone_and_carried, takes_two
+from sansio_cache_runtime.mutation import HeldKeys, Writing, gone_and_carried, plain_tags, takes_two
 from sansio_cache_runtime.queue_plan import QueuePlan, WriterCalls, check_queue, plan_queue
 from sansio_cache_runtime.request_builder import AnyTtl, Id, RequestBuilder, listed
 from sansio_cache_runtime.results import WriteResult
@@ -573,8 +572,9 @@ def plan_entity(
         check_queue(requests, name, id, writer or write_many)
     generation = (requests.keys.generation(name),) if generations else ()
     if not callable(tags):
-        named = tuple(listed("tags= takes", "tag", tags))
-        _refuse_fields(name, id, named)
+        fields = {"id", id} if isinstance(id, str) else {"id"}
+        instead = "id pass a function, as in tags=lambda id: [f{}]"
+        named = plain_tags(tags, fields, f" of the entity {name!r}", instead)
         tags = requests.tag_names((*generation, *named))
     return EntityPlan(
         requests=requests,
@@ -590,21 +590,6 @@ def plan_entity(
         refuse=refuse,
         **functions,
     )
-
-
-def _refuse_fields(name: str, id: Any, tags: Iterable[Any]) -> None:
-    """Refuse tags that are written as templates of an id: they are names, and nothing is filled in.
-
-    Raises:
-        ConfigurationError: One has the id in braces.
-    """
-    fields = {"id", id} if isinstance(id, str) else {"id"}
-    for each in tags:
-        if isinstance(each, str) and fields & set(re.findall(r"\{(\w+)", each)):
-            raise ConfigurationError(
-                f"tags= of the entity {name!r} are names, and are not filled in: {each!r:.80}; for tags by "
-                f"id pass a function, as in tags=lambda id: [f{each!r:.80}]"
-            )
 
 
 def _check_id(name: str, type: Any, id: Any) -> None:

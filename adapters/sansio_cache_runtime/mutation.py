@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import re
+from collections.abc import Callable, Collection, Iterable, Mapping
 from inspect import signature
 from typing import Any
 
@@ -15,7 +16,7 @@ from sansio_cache.operations.set_many import Item
 from sansio_cache.signals import let_through
 from sansio_cache.step import ManyHeld, ManyInvalidated, Outcome, Step
 from sansio_cache.tags import tag_keys
-from sansio_cache_runtime.request_builder import AnyTtl, RequestBuilder
+from sansio_cache_runtime.request_builder import AnyTtl, RequestBuilder, listed
 from sansio_cache_runtime.results import InvalidateResult, WriteResult, told
 
 
@@ -179,8 +180,7 @@ def plan_mutation(
         InvalidKeyError: A key or tag cannot be one, there are too many, or a tag is both.
     """
     gone, carried = gone_and_carried(requests, tags, value_tags)
-    resolved = requests.resolve_all(keys)
-    return Mutation(requests, resolved, tag_keys(requests.keys.root, gone), carried)
+    return Mutation(requests, requests.resolve_all(keys), tag_keys(requests.keys.root, gone), carried)
 
 
 def gone_and_carried(
@@ -223,3 +223,26 @@ def takes_two(name: str, writer: Any, *, is_queued: bool) -> bool:
         f"writer= of the entity {name!r} is called with a value, or with an id and a value; it takes "
         f"{parameters}"
     )
+
+
+def plain_tags(tags: Iterable[Any], fields: Collection[str], whose: str, instead: str) -> tuple[Any, ...]:
+    """Tags as they are given to a decorator or an entity: names, and nothing that is written as a template.
+
+    Args:
+        tags: What was given.
+        fields: What a template could name there.
+        whose: To what they were given, for the message; empty where that goes without saying.
+        instead: What to write, with a place for the tag.
+
+    Raises:
+        ConfigurationError: One has a field in braces, which nobody would fill in.
+        InvalidKeyError: They are one text.
+    """
+    named = tuple(listed("tags= takes", "tag", tags))
+    for each in named:
+        if isinstance(each, str) and not set(fields).isdisjoint(re.findall(r"\{(\w+)", each)):
+            raise ConfigurationError(
+                f"tags={whose} are names, and are not filled in: {each!r:.80}; for tags by "
+                f"{instead.format(f'{each!r:.80}')}"
+            )
+    return named

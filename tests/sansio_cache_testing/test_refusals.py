@@ -51,7 +51,11 @@ def refuses(error, *parts):
 
 def right(world):
     """A user whose name is read through a cache, and changed."""
-    cache, users = world.cache(), world.rows({1: "Ann"})
+    rename_through(world, world.cache())
+
+
+def rename_through(world, cache):
+    users = world.rows({1: "Ann"})
 
     def get_user():
         return cache.get_or_load("user:1", users.read, 1)
@@ -384,17 +388,7 @@ def test_what_is_no_fault_and_what_comes_late_is_refused_with_what_to_write():
 
 def test_a_cache_that_is_not_the_worlds_is_told():
     def scenario(world):
-        users, cache = world.rows({1: "Ann"}), sync.Cache.from_url("memory://", namespace="n")
-
-        def get_user():
-            return cache.get_or_load("user:1", users.read, 1)
-
-        def rename():
-            users.write(1, "Eve")
-            cache.invalidate("user:1")
-
-        world.reader(get_user)
-        world.writer(rename)
+        rename_through(world, sync.Cache.from_url("memory://", namespace="n"))
 
     with refuses(InterleavingError, "It has used no cache of the world", "world.cache(…)"):
         check_interleavings(scenario)

@@ -283,7 +283,6 @@ class Cluster:
 
     def _tell(self, changed: Mapping[int, str], by_moved: frozenset[str]) -> None:
         """Say what moves, if anything does."""
-        nodes = frozenset(self._with(changed))
         last, latest = self._last, list(self._last)
         for slot, owner in changed.items():
             latest[slot] = owner or last[slot]
@@ -292,6 +291,7 @@ class Cluster:
         moves = frozenset((old, new) for old, new in pairs if old != new and NOBODY not in (old, new))
         if not moves:
             return
+        nodes = frozenset(self._with(changed))
         first = by_moved - self.nodes
         heirs = frozenset(new for old, new in moves if old not in nodes or new in first)
         number = id(changed)
