@@ -254,6 +254,55 @@ def test_a_backend_that_a_driver_imports_is_found(line):
     assert within(imported_in(line, "sansio_cache_runtime.sync.driver"), "sansio_cache_runtime.memory")
 
 
+# Randomness.
+
+
+def global_draws_in(source):
+    """What a module draws from the generator that Python has for everybody, or does to it."""
+    tree, found = ast.parse(source), []
+    modules = {
+        each.asname or each.name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Import)
+        for each in node.names
+        if each.name == "random"
+    }
+    own = {"Random", "SystemRandom"}
+    for node in ast.walk(tree):
+        match node:
+            case ast.Attribute(value=ast.Name(id=name), attr=drawn) if name in modules and drawn not in own:
+                found.append(f"random.{drawn}")
+            case ast.ImportFrom(module="random", names=names):
+                found += [f"random.{each.name}" for each in names if each.name not in own]
+    return found
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_nothing_is_drawn_from_the_generator_that_belongs_to_everybody(package):
+    """A user's seed would no longer say what their program draws, and Hypothesis warns of who disturbs it."""
+    drawn = {name: global_draws_in(source) for name, source in modules_in(package).items()}
+    assert {name: found for name, found in drawn.items() if found} == {}
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import random\nrandom.random()",
+        "import random as r\ndef f():\n    return r.choice([1])",
+        "import random\ndraw = random.random",
+        "from random import random, Random",
+        "def f():\n    import random\n    random.seed(0)",
+    ],
+)
+def test_what_is_drawn_from_it_is_found(source):
+    assert len(global_draws_in(source)) == 1
+
+
+def test_generators_of_ones_own_are_not_found():
+    source = "import random\ndef f(random_of: random.Random):\n    return random.SystemRandom().random()"
+    assert global_draws_in(source) == []
+
+
 # Circles.
 
 

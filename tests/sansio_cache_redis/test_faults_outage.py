@@ -4,6 +4,7 @@ serve. The business never sees the cache fail, and pays for finding out once.
 
 import logging
 import math
+import random
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -539,3 +540,28 @@ def test_wait_ready_with_a_wrong_password_says_so_without_showing_it_or_trying_o
             assert SECRET not in caplog.text
 
     run_on(runtime, main)
+
+
+@on_every_runtime
+def test_an_outage_draws_nothing_from_the_random_module_of_the_program(
+    runtime: str, fresh_server: Server, namespace: str
+) -> None:
+    """Its seed is the user's; and Hypothesis, which compares its state, blames the test that is running."""
+
+    async def main() -> None:
+        async with opened(runtime, fresh_server.url, namespace, **TIMES) as cache:
+            assert await eventually(lambda: cache.set("k", 1))
+            before = random.getstate()
+            fresh_server.kill()
+            await eventually(lambda: _given_up_on(cache))
+            recorder = cache.record()
+            await eventually(lambda: recorder.probes >= 2)
+            assert random.getstate() == before
+
+    run_on(runtime, main)
+
+
+async def _given_up_on(cache: Subject) -> bool:
+    """Whether the breaker is open after another read."""
+    await cache.get("k")
+    return cache.is_out

@@ -9,7 +9,9 @@ import os
 import subprocess
 import sys
 import threading
+import weakref
 from contextlib import closing
+from contextvars import ContextVar
 
 import anyio
 import anyio.lowlevel
@@ -21,7 +23,7 @@ import redis.asyncio
 from sansio_cache import CacheClosedError
 from sansio_cache_redis import anyio as cache_anyio
 from sansio_cache_redis import sync as cache_sync
-from support.runtimes import PATIENT, RUNTIMES
+from support.runtimes import PATIENT, RUNTIMES, until
 from support.servers import wait_until
 from support.tls import TlsProxy
 
@@ -451,3 +453,59 @@ def test_no_task_is_left_in_the_loop_when_the_cache_is_closed(url, namespace):
         return asyncio.all_tasks() - {asyncio.current_task()}
 
     assert asyncio.run(main()) == set()
+
+
+# Whose context it is.
+
+
+class Session:
+    """What a program keeps in a context variable for as long as a request lasts."""
+
+
+SESSION = ContextVar("SESSION")
+
+
+def begin_request():
+    """The session of a request that begins in this context, weakly."""
+    session = Session()
+    SESSION.set(session)
+    return weakref.ref(session)
+
+
+def test_what_a_request_had_in_its_context_goes_with_it(url, namespace):
+    """Also where it opened the connection that those after it use."""
+    found = []
+
+    def request(cache):
+        found.append(begin_request())
+        use_sync(cache)
+
+    with cache_sync.Cache.from_url(url, namespace=namespace, **PATIENT) as cache:
+        caller = threading.Thread(target=request, args=(cache,))
+        caller.start()
+        caller.join()
+        wait_until(lambda: is_gone(found[0]))
+        assert cache.get("k") == "loaded"
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_what_a_task_had_in_its_context_goes_with_it(url, namespace, backend):
+    found = []
+
+    async def request(cache):
+        found.append(begin_request())
+        await use(cache)
+
+    async def main():
+        async with cache_anyio.Cache.from_url(url, namespace=namespace, **PATIENT) as cache:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(request, cache)
+            await until(lambda: is_gone(found[0]))
+            assert await cache.get("k") == "loaded"
+
+    anyio.run(main, backend=backend)
+
+
+def is_gone(session):
+    gc.collect()
+    return session() is None

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
+from contextvars import Context
 from functools import partial
 from time import monotonic
 from typing import Any
@@ -274,7 +275,8 @@ class AsyncioConnections(MultiplexedConnections[_AsyncioConnection]):
         if openings and self._is_worth_waiting_for(openings[-1].started_s, len(openings)):
             return openings[-1]
         opening = _Opening(monotonic())
-        opening.task = self._loop.create_task(self._open_one(opening))
+        # Not in the context of who asks first: its reader would keep that for as long as it is open.
+        opening.task = Context().run(self._loop.create_task, self._open_one(opening))
         opening.task.add_done_callback(_look_at)
         self._openings.append(opening)
         return opening

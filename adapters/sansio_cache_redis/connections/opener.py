@@ -9,7 +9,6 @@ connections and drops them, is not asked hundreds of times a second.
 
 from __future__ import annotations
 
-import random
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -24,6 +23,7 @@ from sansio_cache_redis.connections.redispy import pack
 from sansio_cache_redis.connections.wires import Wire, blocking_wire
 from sansio_cache_redis.errors import ExhaustedError, as_opening_failure
 from sansio_cache_redis.facts import GREETING
+from sansio_cache_runtime.entropy import ENTROPY
 from sansio_cache_runtime.sync.event import ThreadEvent
 
 StartThread = Callable[[Callable[[], object], str], bool]
@@ -125,7 +125,7 @@ class Opener:
 
     def lost(self) -> None:
         """A connection was lost, or closed: the next may have to wait."""
-        self._pauses.closed(self._opened_s, time.monotonic(), random.random())  # noqa: S311
+        self._pauses.closed(self._opened_s, time.monotonic(), ENTROPY.random())
 
     def close(self) -> None:
         """Open no more; what is being opened ends."""
@@ -163,7 +163,7 @@ class Opener:
             self._timeouts += isinstance(error, RedisTimeoutError)
             if self._opened_s < opening.begun_s:  # else one that was begun later is open
                 self.last_failure = opening.failure
-                self._pauses.failed(time.monotonic(), random.random())  # noqa: S311 - not all at once
+                self._pauses.failed(time.monotonic(), ENTROPY.random())  # not all at once
             if redispy is not None:
                 redispy.disconnect()
         finally:

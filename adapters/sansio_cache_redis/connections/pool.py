@@ -12,7 +12,6 @@ doubles. A call that no connection can serve in time is refused at once, and no 
 
 from __future__ import annotations
 
-import random
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from functools import partial
@@ -42,6 +41,7 @@ from sansio_cache_redis.connections.redispy import pack, pack_one
 from sansio_cache_redis.connections.unfinished import BULK_BYTES
 from sansio_cache_redis.errors import OverloadedError, OwnResetError
 from sansio_cache_redis.facts import GREETING
+from sansio_cache_runtime.entropy import ENTROPY
 
 _LANE_S: Final = 0.05
 """How long what is large waits for a connection of its own, where another is open."""
@@ -304,7 +304,7 @@ class MultiplexedConnections(ABC, Generic[C]):
                 connections.remove(connection)
         self._look_at_choice()
         opened_s = self._opened_s.pop(connection, 0.0)
-        self._connecting.closed(opened_s, monotonic(), random.random())  # noqa: S311
+        self._connecting.closed(opened_s, monotonic(), ENTROPY.random())
 
     def relieve(self, connection: C) -> None:
         """A connection has something in the way of others: they ask elsewhere, where they can."""
@@ -385,7 +385,7 @@ class MultiplexedConnections(ABC, Generic[C]):
 
     def _lost(self) -> None:
         """A connection could not be opened: the next one may have to wait."""
-        self._connecting.failed(monotonic(), random.random())  # noqa: S311 - not all processes at once
+        self._connecting.failed(monotonic(), ENTROPY.random())  # not all processes at once
 
     @abstractmethod
     def _start(self, job: Coroutine[Any, Any, object]) -> None:
