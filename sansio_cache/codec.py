@@ -43,6 +43,7 @@ from sansio_cache.codecs.json import UNTYPED_FINGERPRINT, JsonCodec
 from sansio_cache.codecs.python import PYTHON
 from sansio_cache.codecs.value_codec import Checked, Migration, Undecodable, ValueCodec
 from sansio_cache.errors import ConfigurationError, SerializationError
+from sansio_cache.loader import FROM_LOADERS
 from sansio_cache.roundtrip import kind_of
 from sansio_cache.rows import mapping_of, tuple_of, with_rows
 from sansio_cache.schema import FINGERPRINT_BYTES, mapped_advice, name_of
@@ -56,6 +57,12 @@ D = TypeVar("D", covariant=True)
 JSON: Final = 1
 CODED: Final = 3
 """What an entry is: a value in JSON; a value that a codec of another kind has encoded. 2 is in `entry.py`."""
+_UNREADABLE: Final = {
+    "too large": "it would be too large",
+    "corrupt": "its codec cannot read what it has written",
+    "schema": "what is written of it is no value of the type",
+}
+"""Why a payload that was just made cannot be read, by the reason that its codec gives."""
 
 
 class Decoder(Protocol[D]):
@@ -143,7 +150,7 @@ class Codec(Generic[T]):
         except (MemoryError, SerializationError):
             raise
         except Undecodable as error:
-            raise self._refusal(value, f" would not come back: its payload is {error.reason}") from error
+            raise self._refusal(value, f" would not come back: {_UNREADABLE[error.reason]}") from error
         except Exception as error:  # a value's own properties, __eq__ and validators are user code
             let_through(error)
             raise self._refusal(value, f" cannot be stored: {_own_words(error)}") from error
@@ -231,6 +238,11 @@ class Codec(Generic[T]):
         return payload, self.decoder.decode(payload)
 
     def _refusal(self, value: Any, what: str) -> SerializationError:
+        if isinstance(value, FROM_LOADERS):
+            return SerializationError(
+                f"{kind_of(value)} is what a loader gives: in a write give the value itself, with ttl= "
+                "beside it, or None where there is nothing"
+            )
         advice = getattr(self.form, "advice", f"Its type is stored by {self.form!r}, as codecs= says")
         mapped = mapped_in(value)
         if mapped is not None:

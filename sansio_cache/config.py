@@ -42,6 +42,8 @@ ENV_PREFIX: Final = "SANSIO_CACHE_"
 _LONGEST_PAUSE_S: Final = 3600.0
 _NEAR: Final = 0.6
 """How alike two names are that may have been confused, from 0 to 1."""
+_MISSPELT: Final = 0.85
+"""How alike a variable is to one of ours that is meant by it, and is not another program's."""
 
 Migrations: TypeAlias = Mapping[Any, Migration]
 """Hooks by the type that they make values of."""
@@ -352,12 +354,14 @@ class CacheConfig:
             defaults: Fields for which there is no variable.
 
         Raises:
-            ConfigurationError: A variable cannot be read, or its value is no good; it is named.
+            ConfigurationError: A variable cannot be read, its value is no good, or its name is nearly one of
+                these; it is named.
         """
         if environ is None:
             import os
 
             environ = os.environ
+        _refuse_misspelt(environ, cls, RedisConfig)
         own = _from_variables(cls, ENV_PREFIX, environ)
         redis = _from_variables(RedisConfig, f"{ENV_PREFIX}REDIS_", environ)
         fields = {**defaults, **own}
@@ -402,6 +406,20 @@ _WANTED: Final[Mapping[Any, str]] = {
 
 _NO_TEXTS: Final = frozenset({"redis", "policy", "migrations", "codecs", "address_map"})
 """Fields that no variable can hold."""
+
+
+def _refuse_misspelt(environ: Mapping[str, str], own: type, redis: type) -> None:
+    """Refuse what is spelt nearly as a variable. Others that begin as ours may be another program's."""
+    from difflib import get_close_matches
+
+    known = [name.upper() for name in attrs.fields_dict(own)]
+    known += [f"REDIS_{name.upper()}" for name in attrs.fields_dict(redis)]
+    for variable in environ:
+        name = variable.removeprefix(ENV_PREFIX)
+        if name == variable or name in known:
+            continue
+        for meant in get_close_matches(name, known, 1, _MISSPELT):
+            raise ConfigurationError(f"{variable}: there is no such variable (is {ENV_PREFIX}{meant} meant?)")
 
 
 def _from_variables(cls: type, prefix: str, environ: Mapping[str, str]) -> dict[str, Any]:

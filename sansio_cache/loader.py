@@ -94,9 +94,10 @@ class LoadContext:
     previous: Any = attrs.field(default=None, hash=False)
 
 
-_WITH_LIFE: Final = (Fresh, Absent)
+FROM_LOADERS: Final = (Fresh, Absent)
+"""What a loader alone may give: a value, or nothing, with a life of its own."""
 
 
 def has_life(given: Any) -> bool:
     """Whether what a loader gave has something left to live."""
-    return not (isinstance(given, _WITH_LIFE) and given.ttl == 0)
+    return not (isinstance(given, FROM_LOADERS) and given.ttl == 0)

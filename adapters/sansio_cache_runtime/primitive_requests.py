@@ -206,7 +206,7 @@ def applying(function: Callable[[Any], Any]) -> Callable[[LoadContext], Any]:
     Raises:
         ConfigurationError: It cannot be called.
     """
-    refuse_uncallable(function)
+    refuse_uncallable(function, "what changes a value")
     if is_coroutine_function(function):
 
         async def apply_async(context: LoadContext) -> Any:

@@ -276,6 +276,27 @@ class TestFromEnv:
             "SANSIO_CACHE_REDIS",
         }
 
+    @pytest.mark.parametrize(
+        ("variable", "meant"),
+        [
+            ("SANSIO_CACHE_DEFAULT_TTL_S", "SANSIO_CACHE_DEFAULT_TTL"),
+            ("SANSIO_CACHE_NAMESPCE", "SANSIO_CACHE_NAMESPACE"),
+            ("SANSIO_CACHE_MAX_VALUE_BYTE", "SANSIO_CACHE_MAX_VALUE_BYTES"),
+            ("SANSIO_CACHE_REDIS_CONNECT_TIMEOUT", "SANSIO_CACHE_REDIS_CONNECT_TIMEOUT_S"),
+            ("SANSIO_CACHE_REDIS_URI", "SANSIO_CACHE_REDIS_URL"),
+        ],
+    )
+    def test_a_misspelt_variable_is_refused_with_what_is_meant(self, variable, meant):
+        with pytest.raises(ConfigurationError) as raised:
+            CacheConfig.from_env({variable: "secret"}, namespace="shop")
+        assert str(raised.value) == f"{variable}: there is no such variable (is {meant} meant?)"
+
+    @pytest.mark.parametrize(
+        "variable", ["SANSIO_CACHE_DIR", "SANSIO_CACHE_TEST_SERVER", "SANSIO_CACHE_NIGHTLY"]
+    )
+    def test_a_variable_of_another_program_is_its_own_affair(self, variable):
+        assert CacheConfig.from_env({variable: "1"}, namespace="shop") == CacheConfig(namespace="shop")
+
     def test_a_variable_cannot_give_functions(self):
         config = CacheConfig.from_env({"SANSIO_CACHE_MIGRATIONS": "os:remove"}, namespace="shop")
         assert config == CacheConfig(namespace="shop")

@@ -1,13 +1,14 @@
 """Typed views, on both caches, three runtimes and both stores: what their values are is said once."""
 
 import copy
+import inspect
 import pickle
 from dataclasses import dataclass
 from decimal import Decimal
 
 import pytest
 
-from sansio_cache import ConfigurationError, Policy, SerializationError
+from sansio_cache import Absent, ConfigurationError, Fresh, NotStoredError, Policy, SerializationError
 from sansio_cache.ttl import NO_JITTER
 from sansio_cache_redis import sync as blocking
 from support.runtimes import never, runs
@@ -130,3 +131,40 @@ async def test_a_loader_of_a_view_is_not_called_for_what_is_there(world):
     await users.set("user:1", User("Ada"))
 
     assert await users.get_or_load("user:1", never) == User("Ada")
+
+
+@pytest.mark.parametrize("name", [name for name in vars(blocking.Typed) if not name.startswith("_")])
+def test_a_view_takes_whatever_its_cache_takes(name):
+    """But the type, which it knows."""
+    wanted, given = (inspect.signature(getattr(cls, name)) for cls in (blocking.Cache, blocking.Typed))
+    assert list(given.parameters) == [each for each in wanted.parameters if each != "type"]
+
+
+@runs()
+async def test_a_view_renews_and_is_strict_as_its_cache(world):
+    users = world.cache.typed(User)
+
+    assert await users.set("user:1", User("Ada"), ttl=60, strict=True)
+    assert await users.get("user:1", renew=600) == User("Ada")
+    assert (await users.lookup("user:1")).remaining_s > 300
+    with pytest.raises(NotStoredError):
+        await users.set("user:2", User("Grace"), ttl=0, strict=True)
+    with pytest.raises(NotStoredError):
+        await users.set_many({"user:2": User("Grace")}, ttl=0, strict=True)
+    assert await users.invalidate("user:1")  # its life is another than its fill said
+
+
+@runs()
+async def test_what_is_given_in_the_wrong_place_is_told_from_what_is_meant(world):
+    """What a loader gives, to a write; the name of a class, for the class; a value, to change another."""
+    cache = world.cache
+    for given in (Fresh(1, ttl=5), Absent(), Absent(ttl=5), Fresh(User("Ada"), ttl=5)):
+        for type_ in (None, int, User):
+            with pytest.raises(SerializationError, match="is what a loader gives: in a write"):
+                await cache.set("k", given, type=type_)
+    with pytest.raises(ConfigurationError, match="type='User' is a text: give the class itself"):
+        await cache.get("k", type="User")
+    with pytest.raises(ConfigurationError, match="type='User' is a text: give the class itself"):
+        cache.typed("User")
+    with pytest.raises(ConfigurationError, match="what changes a value is a function; got int"):
+        await cache.update("k", 5)

@@ -39,12 +39,12 @@ class Typed(TypedView, Generic[T]):
     """A cache whose values are all of one type. Made by `Cache.typed`."""
 
     @overload
-    def get(self, key: str, default: None = None) -> T | None: ...
+    def get(self, key: str, default: None = None, *, renew: AnyTtl | None = None) -> T | None: ...
     @overload
-    def get(self, key: str, default: D) -> T | D: ...
-    def get(self, key: str, default: Any = None) -> Any:
+    def get(self, key: str, default: D, *, renew: AnyTtl | None = None) -> T | D: ...
+    def get(self, key: str, default: Any = None, *, renew: AnyTtl | None = None) -> Any:
         """The value of a key, or the default: see `Cache.get`."""
-        return self._cache.get(key, default, type=self._type)
+        return self._cache.get(key, default, type=self._type, renew=renew)
 
     def get_many(self, keys: Iterable[str]) -> dict[str, T]:
         """The values of those keys that have one: see `Cache.get_many`."""
@@ -121,16 +121,31 @@ class Typed(TypedView, Generic[T]):
         )
         return values
 
-    def set(self, key: str, value: T | None, *, ttl: AnyTtl | None = None, tags: Iterable[str] = ()) -> bool:
+    def set(
+        self,
+        key: str,
+        value: T | None,
+        *,
+        ttl: AnyTtl | None = None,
+        tags: Iterable[str] = (),
+        strict: bool = False,
+    ) -> bool:
         """Store a value. True if it was stored: see `Cache.set`."""
-        is_stored: bool = self._cache.set(key, value, ttl=ttl, tags=tags, type=self._type)
+        is_stored: bool = self._cache.set(key, value, ttl=ttl, tags=tags, type=self._type, strict=strict)
         return is_stored
 
     def set_many(
-        self, values: Mapping[str, T | None], *, ttl: AnyTtl | None = None, tags: Iterable[str] = ()
+        self,
+        values: Mapping[str, T | None],
+        *,
+        ttl: AnyTtl | None = None,
+        tags: Iterable[str] = (),
+        strict: bool = False,
     ) -> dict[str, bool]:
         """Store values; says of each key whether it was stored: see `Cache.set_many`."""
-        are_stored: dict[str, bool] = self._cache.set_many(values, ttl=ttl, tags=tags, type=self._type)
+        are_stored: dict[str, bool] = self._cache.set_many(
+            values, ttl=ttl, tags=tags, type=self._type, strict=strict
+        )
         return are_stored
 
     def lookup(self, key: str) -> Lookup[T]:
