@@ -208,22 +208,30 @@ class Codec(Generic[T]):
         cls = None if self.kind == JSON else _class_of(self.type)
         if cls is not None and not isinstance(value, cls):
             raise self._refusal(value, f" is {kind_of(value)}, and not of the declared type")
-        payload = self.form.encode(value)
-        if len(payload) > self.max_value_bytes:
-            raise SerializationError(
-                f"a value of {len(payload)} bytes is larger than max_value_bytes="
-                f"{self.max_value_bytes}: cache less of it, or raise max_value_bytes"
-            )
+        payload = self._written(value)
         try:
             back = self.decoder.decode(payload)
         except msgspec.ValidationError:
             if self.kind != JSON:
                 raise
             payload, back = self._rows(value)
+        if isinstance(self.form, JsonCodec) and self.form.fills_in:
+            # A mapping or a row may leave out fields: what they are now is stored, and is what all get.
+            payload = self._written(back)
+            back = self.decoder.decode(payload)
         changed = None if self._change is None else self._change(value, back)
         if changed is not None:
             raise self._refusal(value, changed)
         return Encoded(payload, back)
+
+    def _written(self, value: Any) -> bytes:
+        payload = self.form.encode(value)
+        if len(payload) > self.max_value_bytes:
+            raise SerializationError(
+                f"a value of {len(payload)} bytes is larger than max_value_bytes="
+                f"{self.max_value_bytes}: cache less of it, or raise max_value_bytes"
+            )
+        return payload
 
     def _rows(self, value: Any) -> tuple[bytes, T]:
         """The same for a value with rows, which are to be something else than what they look like.

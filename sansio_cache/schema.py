@@ -31,6 +31,28 @@ def fingerprint(type: Any) -> bytes:
     return hashlib.sha256(text).digest()[:FINGERPRINT_BYTES]
 
 
+_SAME: Final = (msgspec.NODEFAULT, list, dict, set, frozenset, tuple, bytearray)
+"""Default factories, or none at all, that make the same each time."""
+
+
+def fills_in(type: Any) -> bool:
+    """Whether a field that a payload leaves out may be another one each time that the payload is read.
+
+    That is a default factory, as of an id or of the time of day; not one of an empty list and the like.
+    """
+    pending, seen = [inspect.type_info(type)], set[int]()
+    while pending:
+        node: Any = pending.pop()
+        if isinstance(node, tuple):
+            pending += node
+        elif isinstance(node, msgspec.Struct) and id(node) not in seen:
+            seen.add(id(node))
+            if isinstance(node, inspect.Field) and not any(node.default_factory is each for each in _SAME):
+                return True
+            pending += (getattr(node, name) for name in node.__struct_fields__)
+    return False
+
+
 def without_none(type: Any) -> Any:
     """A declared type without None: `User | None` is `User`, as None is nothing and is stored as that.
 

@@ -11,7 +11,7 @@ from sansio_cache.codecs.value_codec import Undecodable
 from sansio_cache.errors import ConfigurationError
 from sansio_cache.roundtrip import change, kind_of
 from sansio_cache.rows import mapping_of
-from sansio_cache.schema import FINGERPRINT_BYTES, fingerprint, mapped_advice, mapped_class, name_of
+from sansio_cache.schema import FINGERPRINT_BYTES, fills_in, fingerprint, mapped_advice, mapped_class, name_of
 from sansio_cache.signals import let_through
 
 T = TypeVar("T")
@@ -41,6 +41,8 @@ class JsonCodec(Generic[T]):
             self.decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(Any if self.type is None else type)
             """What reads payloads. It raises whatever it likes, and looks at payloads of any size."""
             self.stamp = UNTYPED_FINGERPRINT if self.type is None else fingerprint(type)
+            self.fills_in = self.type is not None and fills_in(type)
+            """Whether what a value leaves out is to be written with it: it would be another at each read."""
         except NameError as error:
             raise ConfigurationError(
                 f"type={name_of(type)} cannot be cached: {error}. Names in annotations must be found in "

@@ -510,6 +510,66 @@ def test_a_typed_value_that_would_come_back_different_is_refused_by_its_place(ty
     assert "declared type" in message
 
 
+@dataclasses.dataclass
+class Numbered:
+    number: int
+    token: str = dataclasses.field(default_factory=lambda: uuid.uuid4().hex)
+    notes: list[str] = dataclasses.field(default_factory=list)
+
+
+@attrs.define
+class Numbering:
+    first: Numbered
+    rest: dict[str, list[Numbered]] = attrs.field(factory=dict)
+
+
+class NumberedStruct(msgspec.Struct):
+    number: int
+    token: uuid.UUID = msgspec.field(default_factory=uuid.uuid4)
+
+
+@pytest.mark.parametrize(
+    ("type_", "given"),
+    [
+        (Numbered, {"number": 7}),
+        (NumberedStruct, {"number": 7}),
+        (list[Numbered], [{"number": 7}, Numbered(8)]),
+        (Numbered | None, {"number": 7}),
+        (Numbering, {"first": {"number": 7}}),
+        (Numbering, Numbering(Numbered(7), {"a": [{"number": 8}]})),
+        (Numbered, collections.namedtuple("Row", "number")(7)),  # noqa: PYI024
+    ],
+)
+def test_what_a_mapping_leaves_out_is_filled_in_once_and_not_at_each_read(type_, given):
+    """A default factory makes another value each time: an id, or the time of day."""
+    found = codec(type_)
+    encoded = found.encode(given)
+    for _ in range(3):
+        assert found.decode(encoded.payload) == encoded.value
+
+
+def test_what_is_filled_in_counts_to_the_size_of_a_value():
+    with pytest.raises(SerializationError, match="is larger than max_value_bytes=40"):
+        codec(Numbered, 40).encode({"number": 7})
+    assert codec(Numbered, 80).encode({"number": 7}).value.number == 7
+
+
+@pytest.mark.parametrize(
+    ("type_", "fills_in"),
+    [
+        (Numbering, True),
+        (list[Numbered], True),
+        (tuple[int, NumberedStruct], True),
+        (int | dict[str, Numbered], True),
+        (Tree, False),
+        (list[int], False),
+    ],
+)
+def test_only_types_with_factories_of_their_own_are_written_twice(type_, fills_in):
+    assert module.JsonCodec(type_).fills_in is fills_in
+    assert not module.JsonCodec().fills_in
+
+
 def test_objects_are_compared_by_their_fields_not_by_their_own_equality():
     assert round_trip_fields(NeverEqual, NeverEqual(1)) == {"x": 1}
     assert round_trip_fields(Skips, Skips(1, [2])) == {"x": 1, "seen": [2]}
