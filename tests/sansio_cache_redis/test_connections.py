@@ -40,7 +40,17 @@ from sansio_cache_redis.dialect import Dialect
 from sansio_cache_redis.errors import ERRORS
 from sansio_cache_redis.facts import facts_from
 from sansio_cache_runtime.sync.background import Background
-from support.proxy import DROP_REPLY, DROP_REQUEST, HOLD, Ending, FaultProxy, Proxy, Relay, command
+from support.proxy import (
+    DROP_REPLY,
+    DROP_REQUEST,
+    HOLD,
+    Ending,
+    FaultProxy,
+    Proxy,
+    Refuse,
+    Relay,
+    command,
+)
 from support.runtimes import ON_CLIENT, runs, until
 from support.servers import wait_until
 from support.tls import TlsProxy
@@ -78,23 +88,29 @@ class Connections:
             await self.beneath.aclose()
 
 
-def make(runtime, url, **options):
-    """The connections of a runtime to a server."""
-    config = RedisConfig(url=url)
+def leading_to(runtime, url):
+    """What makes connections of redis-py to a server, as a runtime takes them."""
+    factory = asyncio_factory if runtime == "asyncio" else blocking_factory
+    return factory(RedisConfig(url=url))
+
+
+def make(runtime, url, factory=None, **options):
+    """The connections of a runtime to a server, or to wherever a factory makes them lead."""
+    factory = factory or leading_to(runtime, url)
     learned = []
     options = {"max_connections": 4, "on_greeted": learned.append, **options}
     if runtime == "sync":
         options = {"silence_s": 0.1, "opening_timeout_s": 5, **options}
-        beneath = ThreadsConnections(blocking_factory(config), Background().start, **options)
+        beneath = ThreadsConnections(factory, Background().start, **options)
     elif runtime == "asyncio":
-        beneath = AsyncioConnections(asyncio_factory(config), **{"timing": TIMING, **options})
+        beneath = AsyncioConnections(factory, **{"timing": TIMING, **options})
     else:
-        beneath = TrioConnections(blocking_factory(config), **{"timing": TIMING, **options})
+        beneath = TrioConnections(factory, **{"timing": TIMING, **options})
     return Connections(runtime, beneath, learned)
 
 
 @asynccontextmanager
-async def opened(runtime, url, **options):
+async def opened(runtime, url="", **options):
     """The same, closed at the end."""
     made = make(runtime, url, **options)
     try:
@@ -159,6 +175,43 @@ def test_nothing_is_connected_before_the_first_call(runtime, redis_server):
 
         run(runtime, main)
         assert proxy.connections_opened == 1
+
+
+@each_runtime
+@pytest.mark.parametrize("waits", [False, True], ids=["nobody waits", "a caller waits"])
+def test_a_connection_that_began_to_be_opened_to_the_server_of_before_is_not_used(
+    runtime, waits, redis_server
+):
+    """S1: a primary that was frozen, and thaws when there is another, says still that it is one."""
+    port = redis_server.port
+    with FaultProxy("127.0.0.1", port) as old, FaultProxy("127.0.0.1", port) as new:
+        here = [leading_to(runtime, old.url)]
+        held = old.on_connect(HOLD)
+        old.on(lambda words: words[0] == b"ECHO", Refuse("ERR deposed"), times=None)
+
+        async def main():
+            async with opened(runtime, factory=lambda: here[0]()) as connections:
+                with pytest.raises(errors.TimeoutError):
+                    await connections.execute((b"PING",), timeout_s=SHORT_S)
+                held.wait()
+                answered = []
+
+                async def call():
+                    answered.append(await connections.execute((b"ECHO", b"waited")))
+
+                async with anyio.create_task_group() as tasks:
+                    if waits:
+                        tasks.start_soon(call)
+                        await anyio.wait_all_tasks_blocked()
+                    here[:] = [leading_to(runtime, new.url)]
+                    connections.beneath.move()
+                    old.release()
+                assert answered == [[b"waited"]] * waits
+                await until(lambda: connections.beneath.count == 1)  # what was forsaken is gone
+                for number in range(5):
+                    assert await in_time(connections, (b"ECHO", b"%d" % number)) == [b"%d" % number]
+
+        run(runtime, main)
 
 
 @each_runtime

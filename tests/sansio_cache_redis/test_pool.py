@@ -91,6 +91,9 @@ class FakeConnections(MultiplexedConnections):
     def _open_soon(self):
         self.openings += 1
 
+    def _forsake_openings(self):
+        pass
+
     async def _opened(self, timeout_s):
         if not self.to_open:
             raise errors.ConnectionError("refused")

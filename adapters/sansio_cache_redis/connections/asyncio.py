@@ -188,8 +188,10 @@ def _look_at(task: asyncio.Task[Any]) -> None:
 class _Opening:
     """A connection that is being opened, for all who wait for one."""
 
-    def __init__(self, started_s: float) -> None:
+    def __init__(self, started_s: float, generation: int) -> None:
         self.started_s = started_s
+        self.generation = generation
+        """Of the server that it leads to: that of before is not used."""
         self.task: asyncio.Task[_AsyncioConnection]
         self.redispy: Any = None
 
@@ -271,10 +273,10 @@ class AsyncioConnections(MultiplexedConnections[_AsyncioConnection]):
         """The connection that is being opened; another one beside it, where it takes too long."""
         # One that was cancelled before it began is done, and nobody has taken it away.
         self._openings = [each for each in self._openings if not each.task.done()]
-        openings = self._openings
+        openings = [each for each in self._openings if each.generation == self._generation]
         if openings and self._is_worth_waiting_for(openings[-1].started_s, len(openings)):
             return openings[-1]
-        opening = _Opening(monotonic())
+        opening = _Opening(monotonic(), self._generation)
         # Not in the context of who asks first: its reader would keep that for as long as it is open.
         opening.task = Context().run(self._loop.create_task, self._open_one(opening))
         opening.task.add_done_callback(_look_at)
@@ -285,16 +287,26 @@ class AsyncioConnections(MultiplexedConnections[_AsyncioConnection]):
         if self._is_closed:
             raise OwnResetError("the cache was closed")
         # Not cancelled with the caller: it goes on being opened, for the next one.
-        done, _ = await asyncio.wait([self._opening().task], timeout=max(timeout_s, 0))
-        if not done:
-            raise RedisTimeoutError("no connection in time")
-        [opening] = done
-        if opening.cancelled() or self._is_closed:
+        until_s = monotonic() + timeout_s
+        while True:
+            opening = self._opening()
+            done, _ = await asyncio.wait([opening.task], timeout=max(until_s - monotonic(), 0))
+            if not done:
+                raise RedisTimeoutError("no connection in time")
+            if self._is_closed:
+                raise OwnResetError("the cache was closed")
+            if opening.generation == self._generation:
+                break
+        if opening.task.cancelled():
             raise OwnResetError("the cache was closed")
-        failure = opening.exception()
+        failure = opening.task.exception()
         if failure is not None:
             raise fresh(as_opening_failure(failure))
-        return opening.result()
+        return opening.task.result()
+
+    def _forsake_openings(self) -> None:
+        for opening in self._openings:
+            opening.task.cancel()
 
     async def _open_one(self, opening: _Opening) -> _AsyncioConnection:
         connection: _AsyncioConnection | None = None
@@ -306,9 +318,10 @@ class AsyncioConnections(MultiplexedConnections[_AsyncioConnection]):
                 connection = _connection_on(
                     redispy, self._loop, self._timing.pace(), self._longest_value_bytes
                 )
-                await self._admit(connection)
+                await self._admit(connection, opening.generation)
         except BaseException:
-            self._lost()
+            if opening.generation == self._generation:
+                self._lost()
             if connection is not None:
                 connection.close(RedisConnectionError("the connection was closed"))
             elif opening.redispy is not None:

@@ -36,9 +36,11 @@ _FIRST_HANDSHAKE_S: Final = 5.0
 class Opening:
     """One connection that is being opened, for all who wait for it."""
 
-    def __init__(self, begun_s: float, pause_s: float) -> None:
+    def __init__(self, begun_s: float, pause_s: float, generation: int) -> None:
         self.begun_s = begun_s
         self.pause_s = pause_s
+        self.generation = generation
+        """Of the server that it leads to: see `Opener.leads_here`."""
         self.openers = deque([self])
         """Empty once somebody opens it: where its starter was interrupted there may be two."""
         self.is_begun = False
@@ -75,6 +77,8 @@ class Opener:
     _longest_s: float
     _under_way: list[Opening] = attrs.field(factory=list, init=False)
     """Those that are not done: mostly one, the latest last."""
+    _generation: int = attrs.field(default=0, init=False)
+    """How often the server was another one."""
     last_failure: Exception | None = attrs.field(default=None, init=False)
     """Why there is no connection; None where the last one could be opened."""
     _timeouts: int = attrs.field(default=0, init=False)
@@ -91,15 +95,26 @@ class Opener:
             most: How many may be opened at once.
         """
         now_s = time.monotonic()
-        under_way = self._under_way = [each for each in self._under_way if not each.done.is_set()]
+        self._under_way = [each for each in self._under_way if not each.done.is_set()]
+        under_way = [each for each in self._under_way if self.leads_here(each)]
         count = len(under_way)
         if count and (
             count >= most or self._pauses.is_worth_waiting_for(under_way[-1].begun_s, count, now_s)
         ):
             return under_way[-1]
-        opening = Opening(now_s, self._pauses.pause_s(now_s))
-        under_way.append(opening)
+        opening = Opening(now_s, self._pauses.pause_s(now_s), self._generation)
+        self._under_way.append(opening)
         return opening
+
+    def forsake(self) -> None:
+        """The server is another one: what is being opened leads to the one before, and is not to be used."""
+        self._generation += 1
+        for redispy in tuple(self._connecting):
+            redispy.disconnect()
+
+    def leads_here(self, opening: Opening) -> bool:
+        """Whether the server is the same as when an opening was begun."""
+        return opening.generation == self._generation
 
     @property
     def count(self) -> int:
@@ -109,7 +124,7 @@ class Opener:
     def open_aside(self) -> Opening:
         """A connection for one caller alone."""
         now_s = time.monotonic()
-        opening = Opening(now_s, self._pauses.pause_s(now_s))
+        opening = Opening(now_s, self._pauses.pause_s(now_s), self._generation)
         opening.is_reserved = True
         return opening
 
@@ -160,10 +175,7 @@ class Opener:
             opening.wires.append(wire)
         except Exception as error:  # noqa: BLE001 - handed to the callers who wait
             opening.failure = as_opening_failure(error)
-            self._timeouts += isinstance(error, RedisTimeoutError)
-            if self._opened_s < opening.begun_s:  # else one that was begun later is open
-                self.last_failure = opening.failure
-                self._pauses.failed(time.monotonic(), ENTROPY.random())  # not all at once
+            self._blame(opening, opening.failure)
             if redispy is not None:
                 redispy.disconnect()
         finally:
@@ -172,6 +184,15 @@ class Opener:
             opening.done.set()
         if not opening.is_reserved:
             self._on_open(opening)
+
+    def _blame(self, opening: Opening, failure: Exception) -> None:
+        """Let those who ask know of a failure, and the next opening wait."""
+        if not self.leads_here(opening):
+            return
+        self._timeouts += isinstance(failure, RedisTimeoutError)
+        if self._opened_s < opening.begun_s:  # else one that was begun later is open
+            self.last_failure = failure
+            self._pauses.failed(time.monotonic(), ENTROPY.random())  # not all at once
 
     def _greet(self, wire: Wire, timeout_s: float) -> None:
         until_s = time.monotonic() + timeout_s

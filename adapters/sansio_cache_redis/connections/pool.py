@@ -101,6 +101,8 @@ class MultiplexedConnections(ABC, Generic[C]):
         self.confirming: LoopConfirming | None = None
         """Where commands go that end with WAIT."""
         self._is_closed = False
+        self._generation = 0
+        """How often the server was another one."""
         self._connecting = Connecting()
         self._opened_s: dict[C, float] = {}
         self._aside: list[C] = []
@@ -233,12 +235,18 @@ class MultiplexedConnections(ABC, Generic[C]):
             return read_failure(read, error)
         return await answer
 
-    async def _admit(self, connection: C) -> None:
-        """Ask on a new connection who is there; where that answers, it serves all from then on."""
+    async def _admit(self, connection: C, generation: int) -> None:
+        """Ask on a new connection who is there; where that answers, it serves all from then on.
+
+        Raises:
+            OwnResetError: The server is another one by now than as it began to be opened.
+        """
         started_s = monotonic()
         replies: Replies = await connection.ask(GREETING, self._timing.opening_s, as_they_are)
         if isinstance(replies, BaseException):
             raise replies
+        if generation != self._generation:  # its cancellation comes too late, or was lost
+            raise OwnResetError("the connection leads to where the server was")
         self._on_greeted(replies)
         now_s = monotonic()
         # It is the same server, which is not asked for more only because it is asked in another way.
@@ -255,8 +263,11 @@ class MultiplexedConnections(ABC, Generic[C]):
         for other in list(self):
             self.relieve(other)
 
-    def open_soon(self) -> None:
-        """Have a connection opened, also where nobody asks for one."""
+    def move(self) -> None:
+        """The server is another one: give up all that leads to the one before, and open a connection."""
+        self._generation += 1
+        self._forsake_openings()
+        self.reset()
         self._open_soon()
 
     def reset(self) -> None:
@@ -394,6 +405,10 @@ class MultiplexedConnections(ABC, Generic[C]):
     @abstractmethod
     def _open_soon(self) -> None:
         """See to it that a connection is being opened."""
+
+    @abstractmethod
+    def _forsake_openings(self) -> None:
+        """End what is being opened; who waits for it waits for another."""
 
     @abstractmethod
     async def _opened(self, timeout_s: float) -> C:

@@ -144,8 +144,11 @@ class ThreadsConnections:
             if call.lane.driver is call:
                 self._leave(call)
 
-    def open_soon(self) -> None:
-        """Have a connection opened, also where nobody asks for one."""
+    def move(self) -> None:
+        """The server is another one: give up all that leads to the one before, and open a connection."""
+        with self._lock:
+            self._opener.forsake()
+        self.reset()
         with self._lock:
             opening = self._opener.open()
         self._opener.begin(opening)
@@ -498,12 +501,15 @@ class ThreadsConnections:
                 return None
             # Where there was a failure, the opener pauses.
             raise fresh(self._opener.last_failure or RedisTimeoutError("no connection in time"))
-        if opening.failure is not None:
-            raise fresh(opening.failure)
         with self._lock:
-            if lane.wire is None and opening.wires and not self._is_closed:
+            leads_here = self._opener.leads_here(opening)
+            if lane.wire is None and opening.wires and leads_here and not self._is_closed:
                 self._lanes.give(lane, opening.wires.popleft(), opening.answered_after_s)
-        return lane.wire  # or another has got it
+        if opening.failure is not None and leads_here:
+            raise fresh(opening.failure)
+        if not leads_here:
+            close_all(opening.wires)
+        return lane.wire  # or another has got it; or none, and one is opened to where the server is now
 
     def _is_fresh(self, wire: Wire, now_s: float) -> bool:
         """Whether there is no reason to look at a connection before it is used."""
@@ -517,7 +523,7 @@ class ThreadsConnections:
             wire = opening.wires.popleft()
             empty = self._lanes.empty()
             lane = next((each for each in empty if not each.is_free()), empty[0] if empty else None)
-            if lane is not None and not self._is_closed:
+            if lane is not None and self._opener.leads_here(opening) and not self._is_closed:
                 self._lanes.give(lane, wire, opening.answered_after_s)
                 if lane.is_free():
                     self._lanes.relieve(lane)

@@ -320,8 +320,10 @@ class _Connecting:
 class _Opening:
     """A connection that is being opened, for all who wait for one."""
 
-    def __init__(self, started_s: float) -> None:
+    def __init__(self, started_s: float, generation: int) -> None:
         self.started_s = started_s
+        self.generation = generation
+        """Of the server that it leads to: that of before is not used."""
         self.scope = trio.CancelScope()
         self.done = trio.Event()
         self.connection: _TrioConnection | None = None
@@ -411,10 +413,10 @@ class TrioConnections(MultiplexedConnections[_TrioConnection]):
 
     def _opening(self) -> _Opening:
         """The connection that is being opened; another one beside it, where it takes too long."""
-        openings = self._openings
+        openings = [each for each in self._openings if each.generation == self._generation]
         if openings and self._is_worth_waiting_for(openings[-1].started_s, len(openings)):
             return openings[-1]
-        opening = _Opening(monotonic())
+        opening = _Opening(monotonic(), self._generation)
         # Not cancelled with the caller: it goes on being opened, for the next one.
         trio.lowlevel.spawn_system_task(self._open_one, opening)
         self._openings.append(opening)
@@ -427,11 +429,18 @@ class TrioConnections(MultiplexedConnections[_TrioConnection]):
         opening = self._opening()
         with trio.move_on_after(max(timeout_s, 0)):
             await opening.done.wait()
+            while opening.generation != self._generation and not self._is_closed:
+                opening = self._opening()
+                await opening.done.wait()
         if not opening.done.is_set():
             raise RedisTimeoutError("no connection in time")
         if opening.connection is None:
             raise fresh(opening.failure)
         return opening.connection
+
+    def _forsake_openings(self) -> None:
+        for opening in self._openings:
+            opening.scope.cancel()
 
     async def _open_one(self, opening: _Opening) -> None:
         connection: _TrioConnection | None = None
@@ -441,7 +450,7 @@ class TrioConnections(MultiplexedConnections[_TrioConnection]):
                 with trio.move_on_after(self._timing.opening_s):
                     redispy = await _Connecting(self._make_connection).run(self._threads)
                     connection = _connection_on(redispy, self._timing.pace(), self._longest_value_bytes)
-                    await self._admit(connection)
+                    await self._admit(connection, opening.generation)
                     opening.connection = connection
                 if opening.connection is None:
                     opening.failure = RedisTimeoutError("no connection in time")
@@ -449,7 +458,8 @@ class TrioConnections(MultiplexedConnections[_TrioConnection]):
             opening.failure = as_opening_failure(error)
         finally:
             if opening.connection is None:
-                self._lost()
+                if opening.generation == self._generation:
+                    self._lost()
                 if connection is not None:
                     connection.close(opening.failure)
             self._openings = [each for each in self._openings if each is not opening]

@@ -46,8 +46,7 @@ class SingleServer(Generic[C]):
 
     def move(self) -> None:
         """The primary is another one: close the connections, and open one to it, whoever needs it."""
-        self.connections.reset()
-        getattr(self.connections, "open_soon", int)()
+        getattr(self.connections, "move", self.connections.reset)()
 
     def warnings(self) -> tuple[str, ...]:
         """What will hurt about the way to it, a sentence each."""
