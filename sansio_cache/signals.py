@@ -6,15 +6,18 @@ What a handler raises, a job's time limit for example, comes out of whatever was
 program's own and goes on to the program, whatever is made of other exceptions there.
 
 A traceback tells. CPython calls a handler with the number of the signal and the frame that was interrupted;
-no other function is given the frame that stands right above it in the traceback.
+no other function is given the frame that stands right above it in the traceback. A handler that has put
+something else in the place of that frame is known by being one: its code is that of what `signal` calls.
 """
 
 from __future__ import annotations
 
 import inspect
+import signal
 import sys
-from types import FrameType, TracebackType
-from typing import Final
+from functools import partial
+from types import CodeType, FrameType, TracebackType
+from typing import Any, Final
 
 _VARARGS: Final = inspect.CO_VARARGS
 
@@ -61,13 +64,32 @@ def _callers(frame: FrameType) -> set[FrameType]:
 def _passes_handler(traceback: TracebackType | None) -> bool:
     """Whether an exception came out of a signal handler."""
     interrupted: FrameType | None = None
+    handlers: frozenset[CodeType | None] | None = None
     while traceback is not None:
         frame = traceback.tb_frame
-        if interrupted is not None and _is_given(frame, interrupted):
-            return True
+        if interrupted is not None:
+            handlers = _handlers() if handlers is None else handlers
+            if frame.f_code in handlers or _is_given(frame, interrupted):
+                return True
         interrupted = frame
         traceback = traceback.tb_next
     return False
+
+
+def _handlers() -> frozenset[CodeType | None]:
+    """The code of what is called as signals come."""
+    return frozenset(_code_of(signal.getsignal(each)) for each in signal.valid_signals())
+
+
+def _code_of(handler: Any) -> CodeType | None:
+    while isinstance(handler, partial):
+        handler = handler.func
+    if not callable(handler):  # a default
+        return None
+    if not hasattr(handler, "__code__"):
+        handler = type(handler).__call__
+    code: CodeType | None = getattr(handler, "__code__", None)  # none of what is built in
+    return code
 
 
 def _is_given(frame: FrameType, interrupted: FrameType) -> bool:

@@ -82,8 +82,8 @@ return {1, us, found}
 """,
 )
 
-# KEYS: lease, stream. ARGV: grant, after, count, most_bytes, crashes. Answers with entries, each with how
-# often it was delivered.
+# KEYS: lease, stream. ARGV: grant, after, count, most_bytes, crashes, 1 to count what was delivered before.
+# Answers with entries, each with how often it was delivered.
 TAKE: Final = Script(
     "take",
     WHEN_FULL
@@ -115,10 +115,12 @@ while #taken < count and room > 0 do
   for i = 1, math.max(fitting(before[1][1], #before), 1) do
     local id = before[i][1]
     claim[#claim + 1] = id
-    deliveries[id] = before[i][4] + 1
+    deliveries[id] = before[i][4] + tonumber(ARGV[6])
     after = string.match(id, '^(%d+)')
+    local entry = ARGV[6] == '0' and redis.call('XRANGE', stream, id, id)[1]
+    if entry then taken[#taken + 1] = {entry[1], entry[2], deliveries[id]} end
   end
-  for _, entry in ipairs(redis.call(unpack(claim))) do
+  for _, entry in ipairs(ARGV[6] == '1' and redis.call(unpack(claim)) or {}) do
     taken[#taken + 1] = {entry[1], entry[2], deliveries[entry[1]]}
   end
 end

@@ -67,8 +67,8 @@ def encode_queue(command: QueueCommand) -> list[Args]:
             return [append, (WAIT, number(command.replicas), number(command.wait_ms))]
         case PeekEntries(keys=names):
             return [_call(PEEK, _keys(root, "stream", "pending"), *(name.encode() for name in names))]
-        case TakeEntries(grant=grant, after=after, count=count, most_bytes=most_bytes):
-            limits = (number(each) for each in (after, count, most_bytes, CRASHES))
+        case TakeEntries(grant=grant, after=after, count=count, most_bytes=most_bytes, is_again=is_again):
+            limits = (number(each) for each in (after, count, most_bytes, CRASHES, not is_again))
             return [_call(TAKE, [lease_of(root), stream_of(root)], grant, *limits)]
         case SettleEntries(grant=grant, verdicts=verdicts):
             told = [

@@ -39,19 +39,21 @@ def codec_of_models(type: Any) -> ValueCodec[Any] | None:
         ConfigurationError: It has models, and they cannot be cached.
     """
     pydantic = sys.modules.get("pydantic")
-    if pydantic is None or not _has_model(type, pydantic.BaseModel, set()):
+    if pydantic is None or not _has_model(type, pydantic.BaseModel, {}):
         return None
     from sansio_cache_pydantic import PydanticCodec
 
     return PydanticCodec(type)
 
 
-def _has_model(declared: Any, base: type, seen: set[int]) -> bool:
+def _has_model(declared: Any, base: type, seen: dict[int, Any]) -> bool:
     if isinstance(declared, type) and issubclass(declared, base):
         return True
     if id(declared) in seen:
         return False
-    seen.add(id(declared))
+    seen[id(declared)] = (
+        declared  # kept: annotations that are texts are made anew, and one's id is soon another's
+    )
     parts = (*get_args(declared), *_fields_of(get_origin(declared) or declared))
     return any(_has_model(each, base, seen) for each in parts)
 

@@ -36,12 +36,45 @@ class Limits:
         exceed()
 
 
+def walking(_signum, frame):
+    while frame is not None:
+        frame = frame.f_back
+    exceed()
+
+
+def forgetting(_signum, frame):
+    del frame
+    raise TimeLimitError("of the job")
+
+
+def once(*_):
+    signal.signal(signal.SIGUSR1, signal.SIG_DFL)
+    exceed()
+
+
+def once_plainly(_signum, _frame):
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    exceed()
+
+
+class Walking:
+    def __call__(self, _signum, frame):
+        frame = None  # noqa: F841
+        exceed()
+
+
 def configured(job, _signum, _frame):
     raise TimeLimitError(job)
 
 
 HANDLERS = [
     exceed,
+    walking,
+    forgetting,
+    Walking(),
+    partial(partial(walking)),
+    once,
+    once_plainly,
     plainly,
     deeper,
     Limits().method,

@@ -361,6 +361,37 @@ def test_a_type_without_a_model_is_left_to_json():
 
 
 @dataclasses.dataclass
+class Price:
+    parts: set[int]
+
+
+@dataclasses.dataclass
+class Stock:
+    count: int | None
+    places: set[int]
+
+
+@dataclasses.dataclass
+class Labels:
+    users: list[User]
+
+
+@dataclasses.dataclass
+class Product:
+    price: Price
+    stock: Stock
+    labels: list[Labels]
+
+
+def test_a_model_is_found_however_many_types_stand_before_it():
+    """What annotations that are texts are read as is made anew, where what was looked at before had been."""
+    price, stock, labels = Price({1}), Stock(1, {2}), Labels([User(id=1, name="a")])
+    for _ in range(50):
+        assert isinstance(codec_of_models(Product), PydanticCodec)
+    assert through(Product, Product(price, stock, [labels])).value == Product(price, stock, [labels])
+
+
+@dataclasses.dataclass
 class Holder:
     user: User
     next: Holder | None = None

@@ -8,7 +8,7 @@ import anyio
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from redis.exceptions import ResponseError
+from redis.exceptions import NoScriptError, ResponseError
 
 from sansio_cache.cell import HEADER_BYTES, MAGIC, Kind
 from sansio_cache.commands import NO_TAGS, ONE_PART, DeleteKeys, HoldCells, Ping, ReadCell, ReadTags
@@ -19,8 +19,9 @@ from sansio_cache.tags import VERSION_BYTES
 from sansio_cache_redis import reading
 from sansio_cache_redis.backend import anyio as backend_anyio
 from sansio_cache_redis.backend import sync as backend_sync
+from sansio_cache_redis.connections import client_anyio, confirming_anyio
 from sansio_cache_redis.dialect import Dialect
-from sansio_cache_redis.reading import EventReader
+from sansio_cache_redis.reading import Again, EventReader
 from sansio_cache_redis.reasons import Where
 from sansio_cache_redis.wire import decode
 from sansio_cache_runtime.sync.background import Background
@@ -102,6 +103,60 @@ def test_a_script_that_the_server_does_not_know_is_sent_again(runtime, redis_url
             assert isinstance(await backend.answer(DeleteKeys(("ns:a", "ns:b"), PATIENT_S)), KeysDeleted)
 
     run(runtime, main)
+
+
+class Slow:
+    """A server that knows no script, and takes three quarters of a call's time to say so."""
+
+    def __init__(self):
+        self.now_s = 1000.0
+        self.given_s = []
+
+    def monotonic(self):
+        return self.now_s
+
+    def execute(self, commands, timeout_s):
+        self.given_s.append(timeout_s)
+        self.now_s += 0.75 * timeout_s
+        return [NoScriptError("NOSCRIPT")] * len(commands)
+
+    async def ask(self, commands, timeout_s, *_):
+        return self.execute(commands, timeout_s)
+
+
+@pytest.mark.parametrize("method", ["perform", "perform_behind_asking"])
+def test_what_is_sent_again_on_threads_has_what_is_left_of_its_time(method, redis_url, monkeypatch):
+    slow = Slow()
+    config = CacheConfig.from_options(namespace="ns", url=redis_url)
+    backend = backend_sync.make_backend(config, None, time.monotonic, Background().start)
+    try:
+        monkeypatch.setattr(backend_sync, "time", slow)
+        monkeypatch.setattr(backend.connections, "execute", slow.execute)
+        assert isinstance(getattr(backend, method)(HoldCells(("ns:k",), b"nonce-00", 1000, 1.0)), StoreFailed)
+    finally:
+        monkeypatch.undo()
+        backend.close()
+    assert slow.given_s == [1.0, 0.25]
+
+
+@pytest.mark.parametrize("kind", ["client", "confirmed"])
+def test_what_is_sent_again_on_a_loop_has_what_is_left_of_its_time(kind, monkeypatch):
+    slow = Slow()
+
+    async def main():
+        if kind == "client":
+            monkeypatch.setattr(client_anyio, "monotonic", slow.monotonic)
+            return await client_anyio._answer(slow.ask, [(b"PING",)], 1.0, once_more)
+        monkeypatch.setattr(confirming_anyio, "monotonic", slow.monotonic)
+        confirming = confirming_anyio.LoopConfirming(dict)
+        monkeypatch.setattr(confirming, "_replies", slow.ask)
+        return await confirming.ask([(b"PING",)], 1.0, once_more)
+
+    def once_more(_):
+        return Again([(b"PING",)], lambda replies: len(replies))
+
+    assert anyio.run(main) == 1
+    assert slow.given_s == [1.0, 0.25]
 
 
 @each_runtime

@@ -212,7 +212,7 @@ def test_an_event_loop_in_a_child_has_connections_of_its_own(library, how, redis
         f"""
 import anyio
 from sansio_cache_redis.anyio import Cache
-cache = Cache.from_url(url, namespace={namespace!r})
+cache = Cache.from_url(url, namespace={namespace!r}, attempt_timeout_s=10, operation_timeout_s=20)
 async def work(number):
     for count in range(20):
         key = f"{{number}}-{{count}}"
@@ -249,6 +249,38 @@ print(json.dumps([*found, cache.get("k")]))
     [line] = said.splitlines()
     assert line.startswith("cache shop: memory:// is the store of one process")
     assert "redis://" in line
+
+
+@pytest.mark.parametrize("how", ["c", "python"])
+def test_a_child_that_looks_first_talks_on_no_connection_of_its_parents(how, redis_url, namespace):
+    """A worker whose first call is a readiness probe; and one that closes, or drops, a cache before any."""
+    found, said = run(
+        f"""
+cache = Cache.from_url(url, namespace={namespace!r})
+dropped = [Cache.from_url(url, namespace="dropped")]
+for each in (cache, *dropped):
+    each.set("k", 1)
+theirs = cache._backend
+def look():
+    health = cache.health()
+    return [health.ok, cache._backend is theirs]
+def close():
+    cache.close()
+    return cache._backend is theirs
+def drop():
+    dropped.clear()
+    return "dropped"
+children = [in_child(work) for work in (look, look, look, close, drop)]
+children = answers(children)
+print(json.dumps([children, cache.get("k"), dropped[0].get("k"), cache._backend is theirs]))
+for each in (cache, *dropped):
+    each.close()
+""",
+        redis_url,
+        how,
+    )
+    assert found == [[[True, False]] * 3 + [False, "dropped"], 1, 1, True]
+    assert said == ""
 
 
 def test_a_grandchild_has_its_own_as_well(redis_url, namespace):

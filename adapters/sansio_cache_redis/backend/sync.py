@@ -35,12 +35,14 @@ class RedisBackend(BaseBackend[ThreadsConnections | ClientConnections]):
 
     def perform(self, command: StoreCommand) -> StoreEvent:
         """Do what is asked; a failure is an event."""
+        until_s = time.monotonic() + command.timeout_s
         try:
             floor_us = self._dialect.floor_us  # before it is encoded
             replies = self.connections.execute(encode(command, self._dialect), command.timeout_s)
             answer = self._read(command, replies, floor_us)
             if isinstance(answer, Again):
-                return answer.read(self.connections.execute(answer.commands, command.timeout_s))
+                left_s = max(until_s - time.monotonic(), 0.0)
+                return answer.read(self.connections.execute(answer.commands, left_s))
         except Exception as error:  # noqa: BLE001 - whatever it is: the business never sees the cache fail
             let_through(error)
             return self._events.failure(error)
@@ -49,11 +51,13 @@ class RedisBackend(BaseBackend[ThreadsConnections | ClientConnections]):
     def perform_behind_asking(self, command: StoreCommand) -> StoreEvent:
         """The same at the node of a cluster that takes the slot of the command's keys over."""
         read = reading_behind_asking(partial(self._read, command))
+        until_s = time.monotonic() + command.timeout_s
         try:
             commands: Sequence[Args] = behind_asking(encode(command, self._dialect))
             answer = read(self.connections.execute(commands, command.timeout_s))
             if isinstance(answer, Again):
-                return answer.read(self.connections.execute(answer.commands, command.timeout_s))
+                left_s = max(until_s - time.monotonic(), 0.0)
+                return answer.read(self.connections.execute(answer.commands, left_s))
         except Exception as error:  # noqa: BLE001 - whatever it is: the business never sees the cache fail
             let_through(error)
             return self._events.failure(error)

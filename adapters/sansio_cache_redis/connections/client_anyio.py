@@ -43,9 +43,10 @@ async def _answer(
     read: Read[R],
 ) -> R:
     """What is read of the replies, also where something has to be sent once more."""
+    until_s = monotonic() + timeout_s
     answer = read(await ask(commands, timeout_s))
     if isinstance(answer, Again):
-        return answer.read(await ask(answer.commands, timeout_s))
+        return answer.read(await ask(answer.commands, max(until_s - monotonic(), 0.0)))
     return answer
 
 

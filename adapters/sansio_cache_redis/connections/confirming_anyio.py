@@ -48,9 +48,11 @@ class LoopConfirming:
         What was not sent when `caller` waits no more is not sent then.
         """
         is_wanted = None if caller is None else lambda: not caller.done()
+        until_s = monotonic() + timeout_s
         answer = read(await self._replies(commands, timeout_s, is_wanted))
         if isinstance(answer, Again):
-            return answer.read(await self._replies(answer.commands, timeout_s, is_wanted))
+            left_s = max(until_s - monotonic(), 0.0)
+            return answer.read(await self._replies(answer.commands, left_s, is_wanted))
         return answer
 
     async def _replies(

@@ -29,7 +29,7 @@ from sansio_cache_runtime.crowd import Crowds
 from sansio_cache_runtime.driver_base import Call
 from sansio_cache_runtime.loaders import bind, refuse_coroutine_function, refuse_for_threads
 from sansio_cache_runtime.mutation import HeldKeys, Mutation, plan_mutation
-from sansio_cache_runtime.process import at_begin_in_child, process_lock
+from sansio_cache_runtime.process import MARK, at_begin_in_child, begin_in_child, process_lock
 from sansio_cache_runtime.progress import check_progress, reporting
 from sansio_cache_runtime.request_builder import AnyTtl, Entropy, Id, RequestBuilder
 from sansio_cache_runtime.results import (
@@ -153,6 +153,8 @@ class Cache(Primitives):
         """
         if self._is_closed:
             return
+        if not MARK[0]:
+            begin_in_child()
         self._is_closed = True
         try:
             for recovery in self._driver.last_recoveries():
@@ -885,6 +887,8 @@ class Cache(Primitives):
         alerts, and not for a probe that decides whether a process is killed.
         """
         self._check_open()
+        if not MARK[0]:
+            begin_in_child()
         return self._health(self._backend.health())
 
     def wait_ready(self, timeout_s: float | None = None) -> None:
@@ -1009,6 +1013,9 @@ def _after_fork_in_child() -> None:
 
 def _drop(driver: Driver, namespace: str) -> None:
     """Close what a cache has left open that was never closed, and is not there any more."""
+    if not MARK[0]:  # what it has left open is the parent's
+        begin_in_child()
+        return
     count = driver.open_connections
     with process_lock():  # who closes inside of it waits for no thread
         driver.close()
@@ -1018,6 +1025,8 @@ def _drop(driver: Driver, namespace: str) -> None:
 
 def _at_exit() -> None:
     """As the interpreter ends, threads that still load are stopped wherever they are: nobody is to wait."""
+    if not MARK[0]:
+        begin_in_child()
     for cache in list(_caches):
         cache._recorder.close()  # noqa: SLF001 - what fails from now on is no news
         cache._driver._release_held()  # noqa: SLF001
