@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sansio_cache.url import read_url
-from sansio_cache_cli.failures import FOUND, OK, CommandError
+from sansio_cache_cli.failures import FOUND, OK, NotPermittedError
 from sansio_cache_cli.lives import lives_of
 from sansio_cache_cli.nodes import open_servers
 from sansio_cache_cli.output import Screen, print_json
@@ -40,11 +40,11 @@ def check(options: argparse.Namespace) -> int:
     )
     with open_servers(options.url, options.namespace, options.timeout) as servers:
         share, seconds = -(-options.sample // len(servers)), options.seconds / len(servers)
-        by_place = {
-            server.where.place: verdicts(facts_of(server, options.namespace, share, seconds), wanted)
-            for server in servers
-        }
-    found = together(by_place)
+        asked = [facts_of(server, options.namespace, share, seconds) for server in servers]
+    keys = sum(each.keys for each in asked)
+    found = together(
+        {each.place: verdicts(attrs.evolve(each, keys_elsewhere=keys - each.keys), wanted) for each in asked}
+    )
     level = worst(found)
     is_bad = level is Level.PROBLEM or (options.strict and level is Level.WARNING)
     if options.json:
@@ -85,6 +85,9 @@ def facts_of(
         namespace: Whose keys are looked at.
         limit: How many of them at most.
         seconds: How long at most.
+
+    Raises:
+        CommandError: The server does not answer, or fails.
     """
     latency_s, clock = _trips(server)
     (info,) = server.ask((b"INFO",))
@@ -105,9 +108,11 @@ def facts_of(
     # Of the database the server knows how many there are; whose they are it does not know.
     persistent = facts.info.persistent_keys(read_url(server.config.redis.url).database) if facts.info else 0
     try:
-        sample = take_sample(server, server.config.keys.everything(), limit, seconds)
-    except CommandError:
-        return facts  # what is refused is among the problems of its health
+        sample = take_sample(
+            server, server.config.keys.everything(), limit, seconds, needs_ages=clock is not None
+        )
+    except NotPermittedError as refused:
+        return attrs.evolve(facts, refused=refused.name)
     return attrs.evolve(
         facts,
         lives=lives_of(sample.entries),

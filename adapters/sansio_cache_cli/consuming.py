@@ -6,8 +6,9 @@ import json
 import signal
 import sys
 import threading
+from contextlib import ExitStack
 from importlib import import_module
-from typing import Any
+from typing import Any, Final
 
 import anyio
 
@@ -16,9 +17,15 @@ from sansio_cache_runtime.anyio.entity import Entity as AnyioEntity
 from sansio_cache_runtime.queue_plan import Backlog
 from sansio_cache_runtime.sync.entity import Entity
 
+_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
+
 
 def consume(place: str, workers: int, drain_s: float, *, as_json: bool) -> int:
-    """Consume the queue of an entity until a signal comes; whether nothing is left, as an exit code."""
+    """Consume the queue of an entity until a signal comes; whether nothing is left, as an exit code.
+
+    What is left then is drained for as long as was said. A second signal ends the process at once, as a crash
+    would: what it had in hand is left for others.
+    """
     entity = find_entity(place)
     queue: Any = entity.queue
     if workers < 1:
@@ -26,8 +33,13 @@ def consume(place: str, workers: int, drain_s: float, *, as_json: bool) -> int:
     if isinstance(entity, AnyioEntity):
         return anyio.run(_consume_in_loop, queue, place, workers, drain_s, as_json)
     stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+
+    def end(*_: object) -> None:
+        stop.set()
+        _heed_no_more()
+
+    for number in _SIGNALS:
+        signal.signal(number, end)
     with queue.consumer(workers=workers, drain_s=0.0):
         _began(queue, queue.backlog().queued, as_json=as_json)
         while not stop.wait(0.5):
@@ -37,13 +49,22 @@ def consume(place: str, workers: int, drain_s: float, *, as_json: bool) -> int:
 
 
 async def _consume_in_loop(queue: Any, place: str, workers: int, drain_s: float, as_json: bool) -> int:
-    with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+    with ExitStack() as hearing:
+        signals = hearing.enter_context(anyio.open_signal_receiver(*_SIGNALS))
         async with queue.consumer(workers=workers, drain_s=0.0):
             _began(queue, (await queue.backlog()).queued, as_json=as_json)
             async for _ in signals:
                 break
+            hearing.close()
+            _heed_no_more()
             left = await queue.drain(drain_s)
     return _ended(left, place, as_json=as_json)
+
+
+def _heed_no_more() -> None:
+    """Whoever sends another signal does not want to wait: not for what is left, nor for a write in hand."""
+    for number in _SIGNALS:
+        signal.signal(number, signal.SIG_DFL)
 
 
 def _began(queue: Any, queued: int, *, as_json: bool) -> None:

@@ -23,3 +23,16 @@ class CommandError(Exception):
     def __init__(self, line: str, status: int = FOUND) -> None:
         super().__init__(line)
         self.status = status
+
+
+class NotPermittedError(CommandError):
+    """The user of the URL may not run a command.
+
+    Args:
+        line: As of any other.
+        name: Of the command, in capital letters.
+    """
+
+    def __init__(self, line: str, name: str) -> None:
+        super().__init__(line)
+        self.name = name

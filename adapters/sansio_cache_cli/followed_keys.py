@@ -11,6 +11,7 @@ import attrs
 from sansio_cache.inspection import CellState, Inspection, inspect
 from sansio_cache.tags import NO_VERSION, Versions, tag_key
 from sansio_cache_cli.monitored import Monitored, whole_number
+from sansio_cache_cli.words import text_of
 
 HEAD_BYTES: Final = 512
 """So much is kept of what a key holds: its header, and mostly all of its tags."""
@@ -50,13 +51,14 @@ class FollowedKeys:
         is_gone = held.until_ms is not None and held.until_ms <= now_ms
         left_ms = NO_TTL_MS if held.until_ms is None else held.until_ms - now_ms
         raw = None if is_gone else held.raw
-        found = inspect(key, raw, left_ms=left_ms, server_ms=now_ms, size_bytes=_size(raw))
+        name = text_of(key)
+        found = inspect(name, raw, left_ms=left_ms, server_ms=now_ms, size_bytes=_size(raw))
         if found.state is not CellState.UNCHECKED or found.contents is None:
             return found
         versions = self._versions(key, [tag for tag, _ in found.contents.versions])
         if versions is None:
             return found
-        return inspect(key, raw, left_ms=left_ms, server_ms=now_ms, versions=versions)
+        return inspect(name, raw, left_ms=left_ms, server_ms=now_ms, versions=versions)
 
     def _versions(self, key: str, tags: Sequence[str]) -> Versions | None:
         held = [(tag, self._held.get(tag_key(key, tag))) for tag in tags if tag]

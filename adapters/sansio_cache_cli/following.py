@@ -83,10 +83,12 @@ class Follower:
         namespace: Whose keys.
         asks: Whether keys that were not seen yet are asked about: by `questions()`, which the caller puts to
             the server, as `question()` says, before it feeds more. `know` takes the answers.
+        database: The number of the one that the namespace is in. MONITOR shows what is done in all of them.
     """
 
-    def __init__(self, namespace: str, *, asks: bool = True) -> None:
+    def __init__(self, namespace: str, *, asks: bool = True, database: int = 0) -> None:
         self._root = KeyBuilder(namespace).root
+        self._database = database
         self._asks = asks
         self._keyspace = FollowedKeys()
         self._script: _Script | None = None
@@ -100,6 +102,8 @@ class Follower:
 
     def feed(self, command: Monitored) -> None:
         """A command was run."""
+        if command.database != self._database and command.name != "FLUSHALL":
+            return
         if command.is_of_script:
             if self._script is not None:
                 self._in_script(self._script, command)

@@ -77,6 +77,11 @@ class Lives:
         """How many of them are values, or the answer that there is none."""
         return sum(each.count for each in self.lives)
 
+    @property
+    def even_per_s(self) -> float:
+        """How many are loaded again each second where they were stored evenly, one after the other."""
+        return sum(each.count / max(each.median_s, 1.0) for each in self.entities)
+
 
 def life_of(found: Inspection) -> int | None:
     """How long a value was to stay fresh when it was stored, in milliseconds; None where nothing says so."""

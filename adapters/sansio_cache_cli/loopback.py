@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import ipaddress
 import socket
+from collections.abc import Iterable
 from urllib.parse import SplitResult, urlsplit
 
 from sansio_cache.url import MEMORY, host_and_port, read_url
 from sansio_cache_cli.failures import MISUSED, CommandError
+from sansio_cache_cli.nodes import primaries_of, primary_of
 
+_NAMESPACE = "load"
+_TIMEOUT_S = 5.0
 _REMEDY = "a load test asks this machine only: --allow-remote asks another of yours"
 
 
@@ -26,16 +30,26 @@ def is_loopback(host: str) -> bool:
 
 
 def check_store(url: str, *, allow_remote: bool) -> None:
-    """Refuse the URL of a server on another machine.
+    """Refuse the URL of a server on another machine, and one whose sentinels or nodes name such a server.
+
+    It is what they say now: who is promoted while the test runs is not looked at.
 
     Raises:
         ConfigurationError: It is no URL of a store.
-        CommandError: It is another machine's.
+        CommandError: It is another machine's, or nobody says where the server is.
     """
     store = read_url(url)
     if allow_remote or store.scheme in (MEMORY, "unix"):
         return
-    for place in store.seeds or (store.place,):
+    _check_places(store.seeds or (store.place,))
+    if store.is_cluster:
+        _check_places(primaries_of(url, _NAMESPACE, _TIMEOUT_S))
+    elif store.seeds:
+        _check_places([primary_of(url, _NAMESPACE, _TIMEOUT_S)])
+
+
+def _check_places(places: Iterable[str]) -> None:
+    for place in places:
         host, _ = host_and_port(place)
         if not is_loopback(host):
             raise CommandError(f"{place} is not this machine, and {_REMEDY}", MISUSED)

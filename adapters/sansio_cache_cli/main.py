@@ -76,9 +76,9 @@ def _run(options: argparse.Namespace) -> int:
 
 def _check_pattern(options: argparse.Namespace) -> None:
     """Refuse a pattern with its namespace, as keys are shown: it is meant inside of that."""
-    pattern, root = getattr(options, "pattern", None) or "", f"{getattr(options, 'namespace', None)}:"
-    if pattern.startswith(root):
-        rest, entity = pattern.removeprefix(root), root.removesuffix(":")
+    pattern, entity = getattr(options, "pattern", None) or "", getattr(options, "namespace", None)
+    if entity and pattern.startswith(f"{entity}:"):
+        rest = pattern.removeprefix(f"{entity}:")
         raise CommandError(
             f"a pattern is given inside the namespace: write {rest!r} in place of {pattern!r}, or "
             f"'[{entity[0]}]{entity[1:]}:{rest}' where an entity is called {entity!r}, too",

@@ -1,7 +1,7 @@
 """Lines of MONITOR: what a client, or a script, has had the server do. No I/O here.
 
-One is `1732600000.123456 [0 127.0.0.1:50412] "GET" "shop:user:1"`; of what a script calls, `[0 lua]`. Bytes
-that are not printable are escaped (https://redis.io/docs/latest/commands/monitor).
+One is `1732600000.123456 [0 127.0.0.1:50412] "GET" "shop:user:1"`; of what a script calls, `[0 lua]`. The
+number is that of the database. Bytes that are not printable are escaped (https://redis.io/docs/latest/commands/monitor).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Final
 
 import attrs
 
-_LINE: Final = re.compile(rb"(\d+\.\d+) \[(\d+) (.*?)\] (\".*\")", re.DOTALL)
+_LINE: Final = re.compile(rb"(\d+\.\d+) \[(\d{1,18}) (.*?)\] (\".*\")", re.DOTALL)
 _WORD: Final = re.compile(rb'"((?:[^"\\]|\\.)*)"', re.DOTALL)
 _ESCAPE: Final = re.compile(rb"\\(x[0-9a-fA-F]{2}|.)", re.DOTALL)
 _NAMED: Final = {b"n": b"\n", b"r": b"\r", b"t": b"\t", b"a": b"\a", b"b": b"\b"}
@@ -28,12 +28,14 @@ class Monitored:
         client: Its address; empty for what a script calls.
         name: Of the command, in capital letters.
         args: What follows it.
+        database: The number of the one that it was run in.
     """
 
     at_ms: int
     client: str
     name: str
     args: tuple[bytes, ...]
+    database: int = 0
 
     @property
     def is_of_script(self) -> bool:
@@ -51,13 +53,14 @@ def parse_line(line: bytes) -> Monitored | None:
     found = _LINE.fullmatch(line)
     if found is None:
         return None
-    at_s, _, client, rest = found.groups()
+    at_s, database, client, rest = found.groups()
     name, *args = map(_unescaped, _WORD.findall(rest))
     return Monitored(
         int(float(at_s) * 1000),
         "" if client == _SCRIPT else client.decode(errors="replace"),
         name.decode(errors="replace").upper(),
         tuple(args),
+        int(database),
     )
 
 

@@ -14,13 +14,14 @@ from typing import Final
 
 from sansio_cache.keys import QUEUE_MARKER
 from sansio_cache.patterns import glob_match
+from sansio_cache.url import read_url
 from sansio_cache_cli.failures import OK, CommandError
 from sansio_cache_cli.following import Follower
 from sansio_cache_cli.happenings import Happening, What
 from sansio_cache_cli.monitored import Monitored, parse_line
 from sansio_cache_cli.output import Screen, print_json
-from sansio_cache_cli.server import Server
-from sansio_cache_cli.words import printable
+from sansio_cache_cli.server import Server, is_no_string
+from sansio_cache_cli.words import printable, text_of
 
 _MOST_LINES: Final = 50_000
 _BATCH: Final = 500
@@ -59,7 +60,8 @@ def monitor(options: argparse.Namespace) -> int:
         watched.asked((b"MONITOR",), "monitor")
         began_s = time.monotonic()
         stream = _Stream(watched, options.namespace)
-        follower = Follower(options.namespace, asks=not options.no_questions)
+        database = read_url(options.url).database
+        follower = Follower(options.namespace, asks=not options.no_questions, database=database)
         try:
             while time.monotonic() < began_s + options.seconds and not shown.is_enough:
                 _follow(stream, follower, asked)
@@ -89,9 +91,9 @@ def _follow(stream: _Stream, follower: Follower, asked: Server) -> None:
     if not questions:
         return
     replies = asked.ask((b"TIME",), *(each for key in questions for each in follower.question(key)))
-    now_ms = int(replies[0][0]) * 1000 + int(replies[0][1]) // 1000
+    now_ms = asked.clock_ms_of(replies[0])
     for key, raw, left_ms in zip(questions, replies[1::2], replies[2::2], strict=True):
-        if isinstance(left_ms, int):
+        if isinstance(left_ms, int) and (not isinstance(raw, Exception) or is_no_string(raw)):
             follower.know(key, None if isinstance(raw, Exception) else bytes(raw), left_ms, now_ms)
 
 
@@ -172,16 +174,17 @@ class _Shown:
     def _show(self, each: Happening) -> None:
         assert each.what is not None, "what is not known yet is not given out"
         self._counts[each.what] += 1
+        key, detail = text_of(each.key), text_of(each.detail)
         if self._options.json:
-            told = {"at_s": each.at_ms / 1000, "what": each.what, "key": each.key, "client": each.client}
-            print_json(told | {"detail": each.detail})
+            told = {"at_s": each.at_ms / 1000, "what": each.what, "key": key, "client": each.client}
+            print_json(told | {"detail": detail})
             return
         at_s, ms = divmod(each.at_ms, 1000)
         self._screen.say(
             (f"{time.strftime('%H:%M:%S', time.localtime(at_s))}.{ms:03} ", "dim"),
             (f"{each.what:<{_WIDTH}} ", _STYLES.get(each.what, "")),
-            printable(each.key),
-            (f"  {each.detail}" if each.detail else "", "dim"),
+            printable(key),
+            (f"  {printable(detail)}" if detail else "", "dim"),
             (f"  {printable(each.client)}", "dim"),
         )
 

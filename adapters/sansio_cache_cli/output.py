@@ -27,7 +27,15 @@ def print_json(value: Any) -> None:
     sys.stdout.flush()
 
 
-class Screen(Console):
+class Output(Console):
+    """A console of Rich that leaves it to whoever prints what to do where nobody reads any further."""
+
+    def on_broken_pipe(self) -> None:
+        """Raise it; Rich would end the program, as one that has failed."""
+        raise BrokenPipeError
+
+
+class Screen(Output):
     """What is printed to. Nothing in a text is taken for markup, or coloured by itself."""
 
     def __init__(self, *, stderr: bool = False) -> None:
@@ -42,7 +50,7 @@ class Screen(Console):
         if self.is_terminal:
             self.print(rows)
         else:
-            wide = Console(file=self.file, width=_WIDE, highlight=False, markup=False, emoji=False)
+            wide = Output(file=self.file, width=_WIDE, highlight=False, markup=False, emoji=False)
             wide.print(rows)
 
 

@@ -14,7 +14,7 @@ import attrs
 from sansio_cache.inspection import Inspection, inspect
 from sansio_cache.keys import KeyBuilder
 from sansio_cache_cli.failures import CommandError
-from sansio_cache_cli.server import Server
+from sansio_cache_cli.server import Server, is_no_string
 from sansio_cache_cli.words import printable
 from sansio_cache_redis.calls import Args
 
@@ -48,7 +48,9 @@ class Sample:
     is_whole: bool
 
 
-def take_sample(server: Server, pattern: str, limit: int, seconds: float) -> Sample:
+def take_sample(
+    server: Server, pattern: str, limit: int, seconds: float, *, needs_ages: bool = True
+) -> Sample:
     """Look at the first keys that match a full pattern; of the others, only whether they have a time to live.
 
     Args:
@@ -56,6 +58,7 @@ def take_sample(server: Server, pattern: str, limit: int, seconds: float) -> Sam
         pattern: A full Redis glob.
         limit: How many keys to look at, at most.
         seconds: How long to go through keys, at most.
+        needs_ages: As in `look_at`.
 
     Raises:
         CommandError: The server does not answer, or refuses to say.
@@ -76,7 +79,7 @@ def take_sample(server: Server, pattern: str, limit: int, seconds: float) -> Sam
         internal_persistent += len(without_ttl(server, records))
         count += len(own)
         if len(entries) < limit:
-            found = look_at(server, own)
+            found = look_at(server, own, needs_ages=needs_ages)
             entries.update((each.key, each) for each in found[: limit - len(entries)])
             persistent.update((each.key, None) for each in found if each.left_ms is None)
         else:
@@ -122,31 +125,43 @@ def without_ttl(server: Server, keys: list[bytes]) -> list[str]:
     ]
 
 
-def look_at(server: Server, keys: list[bytes]) -> list[Inspection]:
-    """Look at keys at once; those that are gone are left out."""
+def look_at(server: Server, keys: list[bytes], *, needs_ages: bool = True) -> list[Inspection]:
+    """Look at keys at once; those that are gone are left out.
+
+    Args:
+        server: Where they are.
+        keys: Their full names.
+        needs_ages: Whether a server that does not tell the time is a failure. Otherwise it is not known then
+            how old values are, and how long they stay fresh.
+
+    Raises:
+        CommandError: The server does not answer, or refuses to say.
+    """
     if not keys:
         return []
     commands: list[Args] = [(b"TIME",)]
     for key in keys:
         commands += [(b"GETRANGE", key, b"0", b"%d" % (HEAD_BYTES - 1)), (b"PTTL", key)]
-    (seconds, microseconds), *replies = server.ask(*commands)
-    server_ms = int(seconds) * 1000 + int(microseconds) // 1000
+    clock, *replies = server.ask(*commands)
+    is_timed = needs_ages or not isinstance(clock, Exception)
+    server_ms = server.clock_ms_of(clock) if is_timed else 0
     found = []
     for key, raw, left_ms in zip(keys, replies[::2], replies[1::2], strict=True):
         if isinstance(left_ms, Exception):
             raise server.refusal("PTTL", left_ms, "a look at keys")
         if left_ms == _GONE_MS:
             continue
+        if isinstance(raw, Exception) and not is_no_string(raw):
+            raise server.refusal("GETRANGE", raw, "a look at keys")
         head = b"" if isinstance(raw, Exception) else bytes(raw)  # it is no string: a foreign key
-        found.append(
-            inspect(
-                key.decode(errors="replace"),
-                head,
-                left_ms=left_ms,
-                server_ms=server_ms,
-                size_bytes=len(head) + (len(head) == HEAD_BYTES),
-            )
+        each = inspect(
+            key.decode(errors="replace"),
+            head,
+            left_ms=left_ms,
+            server_ms=server_ms,
+            size_bytes=len(head) + (len(head) == HEAD_BYTES),
         )
+        found.append(each if is_timed else attrs.evolve(each, age_ms=None, fresh_for_ms=None, life_ms=None))
     return found
 
 

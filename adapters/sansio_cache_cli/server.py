@@ -17,7 +17,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from sansio_cache import CacheConfig
 from sansio_cache.url import MEMORY, read_url
-from sansio_cache_cli.failures import MISUSED, CommandError
+from sansio_cache_cli.failures import MISUSED, CommandError, NotPermittedError
 from sansio_cache_redis.calls import Args
 from sansio_cache_redis.connections.redispy import pack
 from sansio_cache_redis.connections.settings import blocking_factory
@@ -48,6 +48,11 @@ def config_of(url: str, namespace: str, timeout_s: float) -> CacheConfig:
         operation_timeout_s=timeout_s,
         signing_keys=known,
     )
+
+
+def is_no_string(reply: Any) -> bool:
+    """Whether a reply says that a key holds something else than a string."""
+    return isinstance(reply, Exception) and str(reply).startswith("WRONGTYPE")
 
 
 class Server:
@@ -148,15 +153,26 @@ class Server:
     def refusal(self, name: str, error: Exception, purpose: str) -> CommandError:
         """The line for a command that the server refuses."""
         if isinstance(error, NoPermissionError):
-            return CommandError(
+            return NotPermittedError(
                 f"{self.where.place} does not permit the user of the URL {name}, which {purpose} needs: "
-                f"ACL SETUSER <user> +{name.lower()}, or give the URL of another user"
+                f"ACL SETUSER <user> +{name.lower()}, or give the URL of another user",
+                name,
             )
         return CommandError(f"{self.where.place} refuses {name}, which {purpose} needs: {said(error)}")
 
     def clock_ms(self) -> int:
         """The server's clock, in milliseconds."""
-        seconds, microseconds = self.asked((b"TIME",), "the age of an entry")
+        return self.clock_ms_of(self.ask((b"TIME",))[0])
+
+    def clock_ms_of(self, reply: Any) -> int:
+        """The server's clock by its reply to TIME, in milliseconds.
+
+        Raises:
+            CommandError: The server refuses it.
+        """
+        if isinstance(reply, Exception):
+            raise self.refusal("TIME", reply, "the age of an entry")
+        seconds, microseconds = reply
         return int(seconds) * 1000 + int(microseconds) // 1000
 
     def scan(self, pattern: str, *, count: int = 1000) -> Iterator[list[bytes]]:

@@ -17,6 +17,7 @@ from sansio_cache_cli.words import exact, size, span
 _MOST_NAMES: Final = 5
 _LEAST_TOGETHER: Final = 20
 _TOGETHER_SHARE: Final = 0.05
+_TIMES_EVEN: Final = 3
 _ALL_EVICTING: Final = "allkeys-"
 _EVICTING: Final = ("allkeys-", "volatile-")
 
@@ -83,12 +84,14 @@ class Facts:
         info: What the server says of itself, None where the user may not ask.
         clock: How far its clock is off, None where the user may not ask.
         lives: Of a sample of the keys; None where the user may not look.
+        refused: The command that he may not run then.
         keys: How many keys were gone through.
         persistent: The names of those that have no time to live.
         is_whole: Whether these are all the keys of the namespace.
         internal: How many records of the cache itself were found, by marker.
         strangers: How many other keys of the database have no time to live.
         in_cluster: Whether the server is a node of a cluster.
+        keys_elsewhere: How many keys of the namespace were gone through on its other nodes.
     """
 
     place: str
@@ -99,12 +102,14 @@ class Facts:
     info: ServerInfo | None
     clock: ClockOffset | None
     lives: Lives | None
+    refused: str = ""
     keys: int = 0
     persistent: tuple[str, ...] = ()
     is_whole: bool = True
     internal: dict[str, int] = attrs.field(factory=dict)
     strangers: int = 0
     in_cluster: bool = False
+    keys_elsewhere: int = 0
 
 
 def verdicts(facts: Facts, wanted: Wanted) -> list[Verdict]:
@@ -195,14 +200,19 @@ def _memory(facts: Facts, wanted: Wanted) -> Iterator[Verdict]:
     said = f"the policy is {policy}; {evicted:,} keys were evicted since the server started"
     queues, locks = facts.internal.get(QUEUE_MARKER, 0), facts.internal.get(LOCK_MARKER, 0)
     evicts, evicts_all = policy.startswith(_EVICTING), policy.startswith(_ALL_EVICTING)
-    if evicts_all and (wanted.durable or queues):
-        why = (
-            "--durable was asked for" if wanted.durable else f"there are {queues:,} records of queued writes"
-        )
+    if evicts and wanted.durable:
+        which = "any key" if evicts_all else "any key that has a time to live"
         yield Verdict(
             "eviction",
             Level.PROBLEM,
-            f"{said}: it may evict any key, and {why}",
+            f"{said}: it may evict {which}, and --durable was asked for",
+            "CONFIG SET maxmemory-policy noeviction, or keep what must stay on a server of its own",
+        )
+    elif evicts_all and queues:
+        yield Verdict(
+            "eviction",
+            Level.PROBLEM,
+            f"{said}: it may evict any key, and there are {queues:,} records of queued writes",
             "CONFIG SET maxmemory-policy volatile-lfu or noeviction, or keep queues on a server of their own",
         )
     elif evicts_all and facts.strangers:
@@ -308,9 +318,18 @@ def _clock(facts: Facts, wanted: Wanted) -> Iterator[Verdict]:
 def _keys(facts: Facts) -> Iterator[Verdict]:
     lives = facts.lives
     if lives is None:
-        yield Verdict("keys", Level.NOTE, "the user of the URL may not SCAN", "ACL SETUSER <user> +scan")
+        said = f"the user of the URL may not {facts.refused}"
+        is_scan = facts.refused == "SCAN"  # the cache serves without it
+        yield Verdict(
+            "keys",
+            Level.NOTE if is_scan else Level.PROBLEM,
+            said if is_scan else f"{said}: no key was looked at",
+            f"ACL SETUSER <user> +{facts.refused.lower()}",
+        )
         return
     if not facts.keys:
+        if facts.keys_elsewhere:
+            return
         yield Verdict(
             "keys",
             Level.WARNING,
@@ -323,7 +342,9 @@ def _keys(facts: Facts) -> Iterator[Verdict]:
         shortest, longest = lives.lives[0].from_s, lives.lives[-1].to_s
         times = f"from {exact(shortest)} to {exact(longest)}"
         said = f"{times}; {lives.together:,} expire in the same second at most"
-        if lives.together >= max(_LEAST_TOGETHER, _TOGETHER_SHARE * lives.values):
+        # However evenly they were stored, so many are loaded again each second: more, where lives are short.
+        most = max(_LEAST_TOGETHER, _TOGETHER_SHARE * lives.values, _TIMES_EVEN * lives.even_per_s)
+        if lives.together >= most:
             yield Verdict(
                 "jitter",
                 Level.WARNING,

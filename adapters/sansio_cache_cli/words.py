@@ -11,6 +11,11 @@ def printable(text: str) -> str:
     )
 
 
+def text_of(name: str) -> str:
+    r"""A name as the command line and MONITOR give it, in text: `\xff` stands for a byte that is none."""
+    return name.encode(errors="surrogateescape").decode(errors="backslashreplace")
+
+
 def span(seconds: float) -> str:
     """A time, as short as it may be read: `1.5 ms`, `12 s`, `1 h 05 min`, `3 d 02 h`."""
     if seconds < 0:

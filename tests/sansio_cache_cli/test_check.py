@@ -6,11 +6,14 @@ import time
 
 import attrs
 import pytest
+from redis.exceptions import ResponseError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from sansio_cache.cell import Cell, Kind, format_cell, make_grant
 from sansio_cache.health import Health
 from sansio_cache.inspection import inspect
 from sansio_cache_cli.lives import lives_of
+from sansio_cache_cli.server import Server as Connection
 from sansio_cache_cli.server_info import ServerInfo
 from sansio_cache_cli.verdicts import ClockOffset, Facts, Level, Verdict, Wanted, verdicts, worst
 from support.servers import Server
@@ -149,6 +152,89 @@ def test_with_the_permissions_of_the_cache_alone_it_says_what_it_cannot_know(run
     assert verdict_of(ran, "ttl")["level"] == "ok"
 
 
+def restricted(server, planted, *denied):
+    """The URL of a user that may do what the cache needs, but for some commands."""
+    planted.acl_setuser("cache", enabled=True)  # it exists before its rules
+    rules = (*CACHE_RULES, "~small:*", "+info", *(f"-{name}" for name in denied))
+    planted.execute_command("ACL", "SETUSER", "cache", *rules)
+    return server.url.replace("redis://", "redis://cache:secret-pw@")
+
+
+def test_where_time_may_not_be_asked_keys_are_looked_at_without_their_ages(run, full_server, planted):
+    url = restricted(full_server, planted, "time")
+    ran = check(run, full_server, url=url)
+    assert verdict_of(ran, "clock") == {
+        "name": "clock",
+        "level": "note",
+        "said": "the user of the URL may not ask TIME",
+        "remedy": "ACL SETUSER <user> +time",
+    }
+    assert verdict_of(ran, "ttl")["said"] == "each of 50,000 keys (all there are) has a time to live"
+    assert not [each for each in ran.json()["verdicts"] if each["name"] in ("jitter", "entries")]
+
+
+@pytest.mark.parametrize("command", [("ttl",), ("keys", "user:1*")], ids=lambda command: command[0])
+def test_where_time_may_not_be_asked_what_shows_ages_is_refused(run, full_server, planted, command):
+    url = restricted(full_server, planted, "time")
+    ran = run(*command, "--url", url, "--namespace", "shop")
+    assert (ran.status, ran.out) == (1, "")
+    assert "does not permit the user of the URL TIME" in ran.err
+
+
+@pytest.mark.parametrize("name", ["getrange", "pttl"])
+def test_what_may_not_be_read_is_not_taken_for_another_programs(run, full_server, planted, name):
+    url = restricted(full_server, planted, name)
+    for command in (("ttl",), ("keys", "user:1*")):
+        ran = run(*command, "--url", url, "--namespace", "shop")
+        assert (ran.status, ran.out) == (1, "")
+        assert f"does not permit the user of the URL {name.upper()}" in ran.err
+    ran = check(run, full_server, url=url)
+    assert ran.status == 1
+    assert verdict_of(ran, "keys") == {
+        "name": "keys",
+        "level": "problem",
+        "said": f"the user of the URL may not {name.upper()}: no key was looked at",
+        "remedy": f"ACL SETUSER <user> +{name}",
+    }
+    assert not [each for each in ran.json()["verdicts"] if each["name"] == "entries"]
+
+
+def test_where_keys_may_not_be_found_it_is_a_note(run, full_server, planted):
+    ran = check(run, full_server, url=restricted(full_server, planted, "scan"))
+    assert (verdict_of(ran, "keys")["level"], "may not SCAN" in verdict_of(ran, "keys")["said"]) == (
+        "note",
+        True,
+    )
+
+
+@pytest.mark.parametrize("name", ["SCAN", "GETRANGE", "PTTL"])
+def test_a_server_that_fails_in_the_middle_of_it_fails_the_check(run, full_server, monkeypatch, name):
+    ask = Connection.ask
+
+    def failing(self, *commands):
+        replies = ask(self, *commands)
+        failure = ResponseError("LOADING the dataset in memory")
+        return [
+            failure if command[0] == name.encode() else reply
+            for command, reply in zip(commands, replies, strict=True)
+        ]
+
+    monkeypatch.setattr(Connection, "ask", failing)
+    ran = check(run, full_server)
+    assert (ran.status, ran.out) == (1, "")
+    assert f"refuses {name}" in ran.err
+
+
+def test_a_server_that_is_lost_in_the_middle_of_it_fails_the_check(run, full_server, monkeypatch):
+    def losing(self, pattern):
+        raise self._failure(RedisTimeoutError())
+
+    monkeypatch.setattr(Connection, "scan", losing)
+    ran = check(run, full_server)
+    assert (ran.status, ran.out) == (1, "")
+    assert "the server cannot be asked" in ran.err
+
+
 @pytest.mark.parametrize(("off_s", "side"), [(-5.0, "ahead of"), (5.0, "behind")])
 def test_a_wrong_clock_is_found(run, full_server, monkeypatch, off_s, side):
     monkeypatch.setattr("sansio_cache_cli.checking.wall_clock", lambda: time.time() + off_s)
@@ -245,6 +331,23 @@ def test_a_disk_that_fails_is_a_problem():
 
 
 @pytest.mark.parametrize(
+    ("policy", "queues", "durable", "level", "remedy"),
+    [
+        ("noeviction", 1, True, Level.OK, ""),
+        ("volatile-lru", 1, False, Level.OK, ""),
+        ("volatile-ttl", 0, True, Level.PROBLEM, "CONFIG SET maxmemory-policy noeviction, or "),
+        ("allkeys-lfu", 0, True, Level.PROBLEM, "CONFIG SET maxmemory-policy noeviction, or "),
+        ("allkeys-lfu", 1, False, Level.PROBLEM, "CONFIG SET maxmemory-policy volatile-lfu or noeviction, "),
+    ],
+)
+def test_what_must_stay_wants_a_policy_that_evicts_nothing(policy, queues, durable, level, remedy):
+    facts = attrs.evolve(with_info(maxmemory_policy=policy), internal={"%w:": queues})
+    [found] = said_of("eviction", facts, Wanted(durable=durable))
+    assert (found.level, found.remedy.startswith(remedy)) == (level, True)
+    assert ("--durable was asked for" in found.said) == (durable and level is Level.PROBLEM)
+
+
+@pytest.mark.parametrize(
     ("queues", "durable", "aof", "level"),
     [
         (0, False, "0", Level.OK),
@@ -282,10 +385,32 @@ def test_entries_that_expire_together_are_a_warning():
         raw = format_cell(Cell(Kind.VALUE, filled_by=grant, body=bytes(22)))
         return inspect(f"shop:user:{number}", raw, left_ms=life_ms, server_ms=1_000_000)
 
-    for lives, level in ((range(60_000, 160_000, 1_000), Level.OK), ([60_000] * 100, Level.WARNING)):
+    for lives, level in (
+        (range(60_000, 160_000, 1_000), Level.OK),
+        ([60_000] * 100, Level.WARNING),
+        ([2_500] * 100, Level.OK),  # whatever is stored when, most of them are loaded again in a second
+    ):
         found = lives_of([entry(number, life_ms) for number, life_ms in enumerate(lives)])
         [verdict] = said_of("jitter", attrs.evolve(FACTS, lives=found))
         assert verdict.level is level
+
+
+@pytest.mark.parametrize(
+    ("life_ms", "is_even", "level"),
+    [(11_000, True, Level.OK), (11_000, False, Level.WARNING), (600_000, False, Level.WARNING)],
+)
+def test_short_lives_that_were_stored_evenly_are_not_taken_for_ones_without_jitter(life_ms, is_even, level):
+    """A thousand entries with lives of 11 to 12 s: of these, at least 83 are loaded again each second."""
+
+    def entry(number):
+        own_ms = life_ms + (number * 37) % 1_000
+        age_ms = number * own_ms // 1_000 if is_even else number % 10
+        grant = make_grant(b"nonce---", (10_000_000 - age_ms) * 1_000)
+        raw = format_cell(Cell(Kind.VALUE, filled_by=grant, body=bytes(22)))
+        return inspect(f"shop:user:{number}", raw, left_ms=own_ms - age_ms, server_ms=10_000_000)
+
+    [found] = said_of("jitter", attrs.evolve(FACTS, lives=lives_of(map(entry, range(1_000)))))
+    assert found.level is level
 
 
 def test_fields_of_info_that_are_not_there_or_no_numbers_are_not_known():

@@ -6,11 +6,12 @@ import subprocess
 import sys
 import time
 from contextlib import closing
+from pathlib import Path
 
 import pytest
 
 from sansio_cache_cli.main import main
-from support.servers import Server
+from support.servers import Server, wait_until
 
 PROGRAM = """
 import sqlite3
@@ -60,6 +61,13 @@ def rows(db):
     return db.execute("SELECT count(*) FROM users").fetchone()[0]
 
 
+def handles(pid, number):
+    """Whether a process has a handler for a signal, as the system says."""
+    lines = Path(f"/proc/{pid}/status").read_text(encoding="ascii").splitlines()
+    [caught] = [int(line.split()[1], 16) for line in lines if line.startswith("SigCgt:")]
+    return bool(caught >> (number - 1) & 1)
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_it_writes_what_is_queued_and_ends_with_a_signal(program, number):
     where, db = program
@@ -75,6 +83,26 @@ def test_it_writes_what_is_queued_and_ends_with_a_signal(program, number):
             consumer.send_signal(number)
             assert consumer.wait(GIVE_UP_S) == 0
             assert consumer.stdout.read() == "nothing is left\n"
+        finally:
+            consumer.kill()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_second_signal_ends_it_though_something_is_left(program, number):
+    where, db = program
+    db.execute("DROP TABLE users")  # so that nothing can be written
+    command = [sys.executable, "-P", "-m", "sansio_cache_cli", "consume", "entities:users", "--drain", "3600"]
+    subprocess.run([sys.executable, "writing.py"], cwd=where, check=True, timeout=GIVE_UP_S)
+    with subprocess.Popen(
+        command, cwd=where, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as consumer:
+        try:
+            assert consumer.stdout.readline().startswith("consuming <queue 'user'")
+            assert handles(consumer.pid, number)
+            consumer.send_signal(number)
+            wait_until(lambda: not handles(consumer.pid, number), timeout_s=GIVE_UP_S)
+            consumer.send_signal(number)
+            assert consumer.wait(GIVE_UP_S) == -number
         finally:
             consumer.kill()
 

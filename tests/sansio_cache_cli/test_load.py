@@ -117,7 +117,7 @@ def test_a_host_with_one_address_elsewhere_is_elsewhere(monkeypatch):
 
 
 def test_a_server_that_is_not_there_is_one_line(run, monkeypatch):
-    monkeypatch.setattr("sansio_cache_cli.loading._READY_S", 0.2)
+    monkeypatch.setattr("sansio_cache_cli.loading._READY_S", 1.0)
     ran = run("load", "--url", "redis://127.0.0.1:1", *SMALL)
     assert (ran.status, "refuses connections" in ran.err) == (1, True)
 

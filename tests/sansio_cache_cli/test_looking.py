@@ -5,10 +5,15 @@ from __future__ import annotations
 import json
 
 import pytest
+from redis.exceptions import NoPermissionError, ResponseError
 
 from sansio_cache import Absent, Policy
+from sansio_cache.cell import Cell, Kind, format_cell, make_grant
 from sansio_cache_cli.lives import histogram, lives_of
+from sansio_cache_cli.server import Server as Connection
 from sansio_cache_redis.sync import Cache
+
+GRANT = make_grant(b"nonce---", 1_000_000_000)
 
 
 @pytest.fixture
@@ -50,6 +55,21 @@ def test_a_value_whose_tag_was_invalidated_is_refused(look, cache):
         {"tag": "t:others", "name": "others", "holds": True},
     ]
     assert "tag       users: was invalidated" in look("user:1").out
+
+
+def test_a_tag_that_may_not_be_read_is_not_looked_up(look, cache, monkeypatch):
+    cache.get_or_load("user:1", lambda: 1, tags=["users"])
+    ask = Connection.ask
+
+    def failing(self, *commands):
+        replies = ask(self, *commands)
+        return [NoPermissionError("no")] * len(replies) if commands[0][0] == b"GET" else replies
+
+    monkeypatch.setattr(Connection, "ask", failing)
+    found = look("user:1", "--json").json()
+    assert (found["state"], found["reason"]) == ("unchecked", None)
+    assert found["tags"] == [{"tag": "t:users", "name": "users", "holds": None}]
+    assert "tag       users: not looked up" in look("user:1").out
 
 
 def test_a_key_that_is_loaded_shows_its_grant_and_a_lock_and_a_tag_are_told(
@@ -116,6 +136,35 @@ def test_what_others_have_written_is_foreign(look, redis_client, namespace, what
     ran = look("alien")
     redis_client.unlink(key)
     assert (ran.status, "foreign" in ran.out, "no time to live" in ran.out) == (0, True, True)
+
+
+@pytest.mark.parametrize("what", ["NOPERM", "LOADING"])
+def test_what_cannot_be_read_is_not_taken_for_anothers(look, cache, monkeypatch, what):
+    cache.set("a", 1)
+    ask = Connection.ask
+
+    def failing(self, *commands):
+        failure = NoPermissionError("no") if what == "NOPERM" else ResponseError(f"{what} the dataset")
+        return [
+            failure if command[0] == b"GETRANGE" else reply
+            for command, reply in zip(commands, ask(self, *commands), strict=True)
+        ]
+
+    monkeypatch.setattr(Connection, "ask", failing)
+    ran = look("a")
+    assert (ran.status, ran.out, "GETRANGE, which inspect needs" in ran.err) == (1, "", True)
+
+
+@pytest.mark.parametrize("raw", [b"text", format_cell(Cell(Kind.VALUE, filled_by=GRANT, body=bytes(22)))])
+def test_a_name_that_is_no_text_is_shown_with_its_bytes(look, redis_client, namespace, raw):
+    key = f"{namespace}:".encode() + b"\xff\xc3\xa9"
+    redis_client.set(key, raw, ex=60)
+    given = "\udcffé"  # as the arguments of a program have it
+    found = look(given, "--json").json()
+    assert found["key"] == f"{namespace}:\\xffé"
+    assert found["state"] in ("foreign", "refused")
+    assert f"key       {namespace}:\\xffé" in look(given).out
+    redis_client.unlink(key)
 
 
 def test_a_value_that_is_not_read_whole_says_so_and_hostile_bytes_are_printable(look, cache):

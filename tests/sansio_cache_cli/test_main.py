@@ -197,8 +197,7 @@ def test_readers_that_cannot_run_at_all_end_the_demo(monkeypatch, capsys):
 
 
 def test_a_terminal_gets_bars(demo, monkeypatch):
-    assert issubclass(output.Screen, Console)  # it is loaded by now, and derives from what is replaced here
-    monkeypatch.setattr("rich.console.Console", lambda: Console(force_terminal=True, width=80))
+    monkeypatch.setattr(output, "Output", lambda: Console(force_terminal=True, width=80))
     code, _, text = demo("--requests", "2")
     assert code == 0
     assert "━" in text
@@ -273,6 +272,38 @@ def test_a_server_that_is_not_there_is_an_error_without_the_password(monkeypatch
     printed = capsys.readouterr()
     assert "refuses connections: no server listens there" in printed.err
     assert "secret" not in printed.out + printed.err
+
+
+@pytest.mark.parametrize(
+    "command",
+    [("keys", "*"), ("keys", "*", "--json"), ("ttl",), ("check",), ("demo", *SMALL)],
+    ids=" ".join,
+)
+def test_who_reads_no_further_is_no_failure(full_server, command):
+    """As in `sansio-cache keys '*' | head -1`; here nobody reads at all."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    place = () if command[0] == "demo" else ("--url", full_server.url, "--namespace", "shop")
+    try:
+        ended = subprocess.run(
+            [sys.executable, "-m", "sansio_cache_cli", *command, *place],
+            stdout=writing,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+    finally:
+        os.close(writing)
+    assert (ended.returncode, ended.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("pattern", [":x", "*"])
+def test_an_empty_namespace_is_refused(redis_url, capsys, pattern):
+    assert main(["keys", pattern, "--url", redis_url, "--namespace", ""]) == 2
+    printed = capsys.readouterr()
+    assert "namespace" in printed.err
+    assert len(printed.err.splitlines()) == 1
 
 
 def test_the_version_is_that_of_the_package(capsys):

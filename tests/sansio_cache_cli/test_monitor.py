@@ -14,6 +14,7 @@ from sansio_cache import Absent, Policy
 from sansio_cache.cell import Cell, Kind, format_cell, make_grant
 from sansio_cache.codec import codec_for
 from sansio_cache.entry import seal
+from sansio_cache.url import read_url
 from sansio_cache_cli.following import Follower
 from sansio_cache_cli.happenings import What
 from sansio_cache_cli.monitored import Monitored, parse_line
@@ -30,7 +31,7 @@ class Watching:
     """A namespace that is followed while a test uses it."""
 
     def __init__(self, url, namespace, *, asks=True):
-        self.follower = Follower(namespace, asks=asks)
+        self.follower = Follower(namespace, asks=asks, database=read_url(url).database)
         self.watched = Connection(url, namespace, 10)
         self.asked = Connection(url, namespace, 10)
         self.namespace = namespace
@@ -212,6 +213,25 @@ def test_hits_and_misses_are_those_that_the_cache_itself_has_counted(watching, c
     assert counted[What.READ] == counted[What.ACQUIRE] == 0
 
 
+@pytest.mark.servers
+def test_what_is_done_in_another_database_is_not_told(redis_url, cache, redis_client, namespace):
+    url = f"{redis_url.rstrip('/').removesuffix('/0')}/1"
+    with Cache.from_url(url, namespace=namespace, operation_timeout_s=5) as other:
+        with Watching(url, namespace) as watching:
+            other.get_or_load("a", lambda: 1)
+            cache.get_or_load("a", lambda: 2)  # by script, and by comparing
+            cache.get_or_load("b", lambda: 2)
+            redis_client.unlink(f"{namespace}:a")
+            assert other.get("a") == 1
+            assert watching.happened() == [
+                (What.MISS, "a"),
+                (What.GRANT, "a"),
+                (What.FILL, "a"),
+                (What.HIT, "a"),
+            ]
+        other.clear()
+
+
 # The command.
 
 
@@ -251,6 +271,25 @@ def test_events_are_an_object_a_line_for_programs_and_end_when_there_were_enough
     assert "1 miss, 1 grant, 1 fill" in ran.err
 
 
+def test_a_name_that_is_no_text_is_shown_with_its_bytes(run, redis_url, redis_client, namespace):
+    key = f"{namespace}:".encode() + b"\xff"
+    value = format_cell(Cell(Kind.VALUE, filled_by=GRANT, body=bytes(22)))
+
+    def use():
+        wait_until(lambda: is_monitored(redis_client))
+        redis_client.set(key, value, ex=60)
+        redis_client.get(key)
+        redis_client.unlink(key)
+
+    for more, said in ((("--json",), f'"{namespace}:\\\\xff"'), ((), f"{namespace}:\\xff ")):
+        user = threading.Thread(target=use)
+        user.start()
+        arguments = ("--url", redis_url, "--namespace", namespace, "--most", "3", "--seconds", "60")
+        ran = run("monitor", *arguments, *more)
+        user.join()
+        assert (ran.status, ran.out.count(said)) == (0, 3), ran
+
+
 def test_without_the_permission_it_is_one_line_with_what_to_grant(run, full_server):
     client = full_server.client()
     client.execute_command("ACL", "SETUSER", "watcher", "on", ">secret-pw", "~*", "&*", "+@all", "-monitor")
@@ -283,11 +322,12 @@ GRANT = make_grant(NONCE, (NOW_MS - 10) * 1000)
 def test_a_line_is_read_with_its_time_its_client_and_its_bytes():
     line = rb'1732600000.123456 [0 127.0.0.1:50412] "set" "ns:\xc5\x00\"\\\n" "x"'
     assert parse_line(line) == Monitored(
-        1_732_600_000_123, "127.0.0.1:50412", "SET", (b'ns:\xc5\x00"\\\n', b"x")
+        1_732_600_000_123, "127.0.0.1:50412", "SET", (b'ns:\xc5\x00"\\\n', b"x"), 0
     )
-    script = parse_line(b'1.0 [0 lua] "TIME"')
+    script = parse_line(b'1.0 [12 lua] "TIME"')
     assert script is not None
     assert script.is_of_script
+    assert script.database == 12
 
 
 @pytest.mark.parametrize("line", [b"", b"OK", b"1 [0 x] GET", b'x [0 h] "GET"', b"\xff" * 9])
@@ -416,6 +456,29 @@ def test_after_a_flush_and_after_a_command_that_is_not_known_nothing_is_known():
             (What.OTHER, fed.happened and ("ns:" if len(command) == 1 else "ns:a")),
             (What.READ, "ns:a"),
         ]
+
+
+def test_of_other_databases_only_the_flush_of_all_is_followed():
+    follower = Follower("ns", asks=False, database=1)
+    for line in (
+        b'1.0 [0 h:1] "UNLINK" "ns:a"',
+        b'1.0 [0 h:1] "FLUSHDB"',
+        b'1.0 [0 h:1] "EVALSHA" "%s" "1" "ns:a" "%s" "c"' % (RELEASE.sha, NONCE),
+        b'1.0 [0 lua] "UNLINK" "ns:a"',
+        b'1.0 [1 h:1] "UNLINK" "ns:b"',
+        b'1.0 [1 h:1] "EVALSHA" "%s" "1" "ns:c" "%s"' % (RELEASE.sha, NONCE),
+        b'1.0 [1 lua] "UNLINK" "ns:c"',
+        b'1.0 [0 h:1] "FLUSHALL"',
+    ):
+        command = parse_line(line)
+        assert command is not None
+        follower.feed(command)
+    follower.settle()
+    assert [(each.what, each.key) for each in follower.happened()] == [
+        (What.INVALIDATION, "ns:b"),
+        (What.RELEASE, "ns:c"),
+        (What.OTHER, "ns:"),
+    ]
 
 
 @pytest.mark.parametrize(

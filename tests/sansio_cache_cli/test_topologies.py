@@ -7,7 +7,8 @@ import pytest
 from sansio_cache_redis.exporting import export_stats, stats_channel
 from sansio_cache_redis.sync import Cache
 from support.clusters import ClusterServers
-from support.sentinels import Watched
+from support.sentinels import SERVICE, Sentinel, Watched
+from support.servers import ExternalServer, find_server
 
 
 def test_at_sentinels_the_primary_is_looked_at(run):
@@ -75,6 +76,41 @@ def test_at_a_cluster_all_nodes_are_looked_at(run, cluster, namespace):
     assert (ran.status, "matches" in ran.err) == (1, True)
 
 
+def test_at_a_cluster_tags_are_asked_of_the_nodes_that_have_them(run, cluster, namespace):
+    servers, cache = cluster
+    tags = [f"t{number}" for number in range(12)]
+    assert len({servers.owner_of(f"{namespace}:%t:{tag}") for tag in tags}) == 3
+    assert cache.set("tagged", 1, tags=tags, strict=True)
+    arguments = ("inspect", f"{namespace}:tagged", "--json")
+    found = run(*arguments, "--url", servers.url).json()
+    assert (found["state"], {each["holds"] for each in found["tags"]}) == ("fresh", {True})
+    [node] = [node for node in servers.primaries if run(*arguments, "--url", node.url).status == 0]
+    found = run(*arguments, "--url", node.url).json()
+    assert (found["state"], {each["holds"] for each in found["tags"]}) == ("unchecked", {True, None})
+    [elsewhere, *_] = [each["name"] for each in found["tags"] if each["holds"] is None]
+    [here, *_] = [each["name"] for each in found["tags"] if each["holds"]]
+    assert cache.invalidate(tags=[elsewhere]).remembered == 0
+    found = run(*arguments, "--url", servers.url).json()
+    assert (found["state"], found["reason"]) == ("refused", "tag")
+    assert {each["name"] for each in found["tags"] if not each["holds"]} == {elsewhere}
+    assert run(*arguments, "--url", node.url).json()["state"] == "unchecked"
+    assert cache.invalidate(tags=[here]).remembered == 0
+    assert run(*arguments, "--url", node.url).json()["state"] == "refused"
+
+
+def test_at_a_cluster_a_namespace_is_without_keys_where_all_nodes_have_none(run, cluster, namespace):
+    servers, cache = cluster
+
+    def verdicts(name):
+        ran = run("check", "--url", servers.url, "--namespace", namespace, "--json")
+        return [each for each in ran.json()["verdicts"] if each["name"] == name]
+
+    assert [each["said"] for each in verdicts("keys")] == [f"there is no key of the namespace '{namespace}'"]
+    cache.set("k1", 1, strict=True)
+    assert verdicts("keys") == []
+    assert [each["level"] for each in verdicts("ttl")] == ["ok"]
+
+
 def test_at_a_cluster_without_a_node_that_answers_it_is_one_line(run):
     ran = run(
         "keys", "*", "--url", "redis+cluster://user:secret-pw@127.0.0.1:1,127.0.0.1:2", "--namespace", "a"
@@ -97,6 +133,32 @@ def test_at_a_cluster_all_nodes_are_purged_and_loaded_and_programs_tell(run, clu
         messages = (ear.get_message(timeout=10) for _ in range(100))
         assert any(message and message["type"] == "message" for message in messages)
     ear.close()
+
+
+ELSEWHERE = "192.0.2.7"
+"""An address that is nobody's: https://www.rfc-editor.org/rfc/rfc5737"""
+
+
+def test_a_primary_elsewhere_that_a_sentinel_here_names_is_not_loaded(run):
+    found = find_server()
+    assert not isinstance(found, ExternalServer)
+    sentinel = Sentinel(found.path, (ELSEWHERE, 6379), 1, ())
+    try:
+        sentinel.launch()
+        ran = run("load", "--url", f"redis+sentinel://{sentinel.address}/{SERVICE}/0", "--requests", "1")
+    finally:
+        sentinel.stop()
+    assert (ran.status, ran.out) == (2, "")
+    assert f"{ELSEWHERE}:6379 is not this machine" in ran.err
+    ran = run("load", "--url", "redis+sentinel://127.0.0.1:1/service/0", "--requests", "1")
+    assert (ran.status, len(ran.err.splitlines()), "sentinel" in ran.err) == (1, 1, True)
+
+
+def test_a_cluster_with_a_node_elsewhere_that_a_node_here_names_is_not_loaded(run):
+    with ClusterServers.start(1, args=["--cluster-announce-ip", ELSEWHERE]) as servers:
+        ran = run("load", "--url", servers.url, "--requests", "1")
+    assert (ran.status, ran.out) == (2, "")
+    assert f"{ELSEWHERE}:{servers.primaries[0].port} is not this machine" in ran.err
 
 
 def test_a_signed_entry_is_verified_where_a_key_is_known_and_shown_where_none_is(

@@ -13,7 +13,8 @@ database, with the writer that the entity was made with. Any number of such proc
 share the partitions of the queue, and take over what a dead one has left.
 
 SIGTERM and Ctrl-C end it: what is queued is waited for, for a while, and what is left
-then is told. Nothing of that is lost. The exit code is 0 where nothing is left, else 1.
+then is told. Nothing of that is lost. A second signal ends it at once.
+The exit code is 0 where nothing is left, else 1.
 """
 EXAMPLES: Final = """\
 examples:

@@ -78,10 +78,8 @@ def run(options: argparse.Namespace) -> int:
     _check(options)
     import sqlite3
 
-    from rich.console import Console
-
     from sansio_cache_cli.demo import run_demo
-    from sansio_cache_cli.output import print_json
+    from sansio_cache_cli.output import Output, print_json
     from sansio_cache_cli.phases import Settings
     from sansio_cache_cli.tables import show_outcome
     from sansio_cache_cli.workers import WorkerError
@@ -95,10 +93,12 @@ def run(options: argparse.Namespace) -> int:
         requests=options.requests,
         ttl_s=options.ttl,
     )
-    console = Console()
+    console = Output()
     console.quiet = options.json
     try:
         outcome = run_demo(settings, console)
+    except BrokenPipeError:
+        raise
     except (WorkerError, sqlite3.Error, OSError) as error:
         raise CommandError(str(error)) from None
     if options.json:
