@@ -7,19 +7,26 @@ program's own and goes on to the program, whatever is made of other exceptions t
 
 A traceback tells. CPython calls a handler with the number of the signal and the frame that was interrupted;
 no other function is given the frame that stands right above it in the traceback. A handler that has put
-something else in the place of that frame is known by being one: its code is that of what `signal` calls.
+something else in the place of that frame is known by being one, which the runtime is asked: the core asks
+nobody outside.
 """
 
 from __future__ import annotations
 
 import inspect
-import signal
 import sys
-from functools import partial
+from collections.abc import Callable
 from types import CodeType, FrameType, TracebackType
-from typing import Any, Final
+from typing import Final
 
 _VARARGS: Final = inspect.CO_VARARGS
+_known: list[Callable[[], frozenset[CodeType]]] = []
+"""Who says which code is called as signals come."""
+
+
+def ask_for_handlers(handlers: Callable[[], frozenset[CodeType]]) -> None:
+    """Have a function say, whenever it is asked, which code is called as signals come."""
+    _known.append(handlers)
 
 
 def let_through(error: BaseException) -> None:
@@ -64,32 +71,18 @@ def _callers(frame: FrameType) -> set[FrameType]:
 def _passes_handler(traceback: TracebackType | None) -> bool:
     """Whether an exception came out of a signal handler."""
     interrupted: FrameType | None = None
-    handlers: frozenset[CodeType | None] | None = None
+    handlers: frozenset[CodeType] | None = None
     while traceback is not None:
         frame = traceback.tb_frame
         if interrupted is not None:
-            handlers = _handlers() if handlers is None else handlers
+            handlers = (
+                frozenset[CodeType]().union(*(ask() for ask in _known)) if handlers is None else handlers
+            )
             if frame.f_code in handlers or _is_given(frame, interrupted):
                 return True
         interrupted = frame
         traceback = traceback.tb_next
     return False
-
-
-def _handlers() -> frozenset[CodeType | None]:
-    """The code of what is called as signals come."""
-    return frozenset(_code_of(signal.getsignal(each)) for each in signal.valid_signals())
-
-
-def _code_of(handler: Any) -> CodeType | None:
-    while isinstance(handler, partial):
-        handler = handler.func
-    if not callable(handler):  # a default
-        return None
-    if not hasattr(handler, "__code__"):
-        handler = type(handler).__call__
-    code: CodeType | None = getattr(handler, "__code__", None)  # none of what is built in
-    return code
 
 
 def _is_given(frame: FrameType, interrupted: FrameType) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-from typing import Final, TypeVar
+from typing import Final, TypeVar, cast
 
 from redis.exceptions import (
     AskError,
@@ -64,8 +64,15 @@ class HandshakeError(RedisConnectionError):
 
 
 def fresh(failure: _E) -> _E:
-    """A copy of an error for one more caller: tracebacks would pile up in a shared one."""
-    copy = type(failure)(*failure.args)
+    """A copy of an error for one more caller: tracebacks would pile up in a shared one.
+
+    One of a class that cannot be made of its arguments is wrapped: what a user's credentials are fetched with
+    may raise it.
+    """
+    try:
+        copy = type(failure)(*failure.args)
+    except Exception:  # noqa: BLE001 - whatever its class makes of them
+        return cast("_E", RedisConnectionError(f"the connection failed with {type(failure).__name__}"))
     copy.__cause__ = failure.__cause__
     return copy
 

@@ -27,6 +27,7 @@ from redis.exceptions import ResponseError
 
 from sansio_cache_redis.calls import EVERY_KEY, TEST, keys_of, wake_channel
 from sansio_cache_redis.connections.opener import StartThread
+from sansio_cache_redis.connections.redispy import connect_unless
 from sansio_cache_redis.watchers import LOOK_S, Pulse, Sign, Watchers
 from sansio_cache_runtime.sync.event import ThreadCondition
 
@@ -74,7 +75,7 @@ class Listener(Watchers):
                 redispy = self._make_connection()
                 with self._lock:
                     self._redispy = redispy
-                redispy.connect()
+                connect_unless(redispy, lambda: self._is_closed)
                 began_s = monotonic()
                 redispy.send_command("PUBLISH", self._channel, TEST)
                 redispy.read_response(disable_decoding=True)

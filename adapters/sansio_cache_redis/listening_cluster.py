@@ -31,7 +31,7 @@ from redis.exceptions import ClusterDownError, MovedError, ResponseError
 from sansio_cache.signals import let_through
 from sansio_cache_redis.calls import TEST
 from sansio_cache_redis.connections.opener import StartThread
-from sansio_cache_redis.connections.redispy import pack, socket_of
+from sansio_cache_redis.connections.redispy import connect_unless, pack, socket_of
 from sansio_cache_redis.listening import FIRST_PAUSE_S, IDLE_S, LONGEST_PAUSE_S, Listener
 from sansio_cache_redis.topology.cluster import WATCH_PAUSE_S, Cluster
 from sansio_cache_redis.topology.slots import NOBODY
@@ -70,6 +70,8 @@ class _Post:
     opened: deque[_Opened] = attrs.field(factory=deque)
     """Handed over by the thread that has opened it."""
     is_opening: bool = False
+    connecting: Any = None
+    """The connection that is being opened."""
     due_s: float = 0.0
     """When to open another connection, at the earliest."""
     pause_s: float = FIRST_PAUSE_S
@@ -132,6 +134,9 @@ class ShardListener(Watchers):
             self._poke()
 
     def _leave(self) -> None:
+        for post in tuple(self._posts.values()):
+            if post.connecting is not None:
+                post.connecting.disconnect()
         self._poke()
 
     def _poke(self) -> None:
@@ -285,8 +290,8 @@ class ShardListener(Watchers):
         redispy: Any = None
         opened = _Opened()
         try:
-            redispy = self._make_connection(post.address)
-            redispy.connect()
+            redispy = post.connecting = self._make_connection(post.address)
+            connect_unless(redispy, lambda: self._is_closed)
             began_s = monotonic()
             redispy.send_command("SPUBLISH", name, TEST)
             with suppress(MovedError, ClusterDownError):  # it may, and elsewhere: that shows soon enough
@@ -298,6 +303,7 @@ class ShardListener(Watchers):
         finally:
             with self._lock:
                 is_wanted = self._posts.get(post.address) is post
+                post.connecting = None
                 post.opened.append(opened)
                 post.is_opening = False  # last: where it is not, what came of it is there to be looked at
                 if is_wanted and opened.redispy is not None:

@@ -58,9 +58,12 @@ def _is_not() -> bool:
     return False
 
 
-def is_busy() -> bool:
-    """Of one who asks the store for a lock: he waits there as others would, and no longer than he may."""
-    return True
+def busy_until(until_s: float, clock: Callable[[], float]) -> Callable[[], bool]:
+    """Of one who asks the store for a lock: he waits there as others would, and no longer than he may.
+
+    Where he was interrupted, and has not left, the next one is not held up for ever.
+    """
+    return lambda: clock() < until_s
 
 
 class Turn(Generic[E]):

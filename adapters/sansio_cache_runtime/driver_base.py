@@ -42,12 +42,13 @@ from sansio_cache.events import (
 from sansio_cache.glance import Glance, GlanceMany
 from sansio_cache.keys import ONE_PART
 from sansio_cache.notices import Notice, RefreshSkipped, SkipReason, StoreGaveUp
-from sansio_cache.signals import let_through
+from sansio_cache.signals import ask_for_handlers, let_through
 from sansio_cache.single_flight import Following, Ticket
 from sansio_cache.step import Outcome, Raised, Step
 from sansio_cache_runtime.backend import Listener
 from sansio_cache_runtime.blocks import block
 from sansio_cache_runtime.crowd import Crowds
+from sansio_cache_runtime.handlers import handlers
 from sansio_cache_runtime.lease_renewer_base import LeaseRenewerBase
 from sansio_cache_runtime.loaders import (
     Running,
@@ -65,6 +66,8 @@ from sansio_cache_runtime.recovers import Recovers
 from sansio_cache_runtime.shared_errors import SharedError
 from sansio_cache_runtime.spans import Span, begin_span
 from sansio_cache_runtime.watching import Watch
+
+ask_for_handlers(handlers)
 
 PERFORMED: Final = frozenset({Compute, ComputeMany, ShareLoad, Sleep, AcquireLeases})
 """The commands that are not just for the backend. A set: `isinstance` of all that are takes 5 % of a miss."""

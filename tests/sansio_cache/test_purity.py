@@ -221,7 +221,14 @@ print(json.dumps([touched, [type(each.step.outcome).__name__ for each in runs], 
 
 TESTS = str(Path(__file__).parent.parent)
 # What the interpreter itself says of looking up attributes and of compiling.
-HARMLESS = ("object.__getattr__", "object.__setattr__", "object.__delattr__", "code.__new__", "sys._getframe")
+HARMLESS = (
+    "object.__getattr__",
+    "object.__setattr__",
+    "object.__delattr__",
+    "code.__new__",
+    "sys._getframe",
+    "builtins.id",
+)
 
 
 def operate(provoke="pass"):

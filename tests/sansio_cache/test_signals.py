@@ -6,7 +6,10 @@ from functools import partial
 
 import pytest
 
-from sansio_cache.signals import let_through
+from sansio_cache.signals import ask_for_handlers, let_through
+from sansio_cache_runtime.handlers import handlers
+
+ask_for_handlers(handlers)  # as the drivers do
 
 pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="there is no such signal")
 

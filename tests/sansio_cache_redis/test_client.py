@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from functools import partial
 from typing import Any
 
@@ -15,6 +15,7 @@ import redis.asyncio
 import sansio_cache_redis.anyio
 import sansio_cache_redis.sync
 from sansio_cache.events import FailureKind
+from sansio_cache_redis.connections.client import ClientConnections, Line
 from support.faulty import PATIENT, in_thread, on_every_runtime, run_on
 from support.proxy import Delay, FaultProxy, command
 from support.servers import Server
@@ -179,3 +180,19 @@ def test_callers_whose_turn_does_not_come_in_time_have_met_no_outage(
                 assert set(subject.cache.stats().gave_up) <= {FailureKind.EXHAUSTED, FailureKind.OVERLOADED}
 
         run_on(runtime, main)
+
+
+def test_an_interrupt_as_a_call_leaves_takes_no_place_of_the_pool_away(redis_url, monkeypatch):
+    with closing(redis.Redis.from_url(redis_url, max_connections=1)) as client:
+        connections = ClientConnections(client, lambda _: None)
+        assert connections.execute([(b"PING",)], 20.0) == [True]
+
+        def interrupted(line, caller):
+            monkeypatch.undo()
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(Line, "leave", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            connections.execute([(b"PING",)], 20.0)
+        for _ in range(3):
+            assert connections.execute([(b"PING",)], 20.0) == [True]

@@ -81,7 +81,7 @@ def run(script, url, how):
 def test_no_two_children_draw_the_same_nonces(redis_url):
     found, _ = run(
         """
-cache = Cache.from_url(url, namespace="n")
+cache = Cache.from_url(url, namespace="n", attempt_timeout_s=10, operation_timeout_s=20)
 def draw():
     return [cache._requests._nonce().hex() for _ in range(10)]
 print(json.dumps([draw(), *answers([in_child(draw) for _ in range(3)])]))
@@ -96,7 +96,7 @@ print(json.dumps([draw(), *answers([in_child(draw) for _ in range(3)])]))
 def test_each_child_has_connections_of_its_own_and_reads_its_own_replies(how, redis_url, namespace):
     found, _ = run(
         f"""
-cache = Cache.from_url(url, namespace={namespace!r})
+cache = Cache.from_url(url, namespace={namespace!r}, attempt_timeout_s=10, operation_timeout_s=20)
 def work(number):
     for count in range(100):
         key = f"{{number}}-{{count}}"
@@ -129,7 +129,7 @@ def test_a_child_lets_go_of_its_parent_s_subscription_which_goes_on_in_the_paren
     found, _ = run(
         SOCKETS
         + f"""
-cache = Cache.from_url(url, namespace={namespace!r})
+cache = Cache.from_url(url, namespace={namespace!r}, attempt_timeout_s=10, operation_timeout_s=20)
 heard = []
 listener = cache._backend.listener
 listener.watch({f"{namespace}:k"!r}, lambda: heard.append(listener.is_live))
@@ -191,7 +191,7 @@ print(json.dumps([*found[:2], found[2][0][1].decode()]))
 def test_of_two_children_that_write_the_later_one_is_not_undone(redis_url, namespace):
     run(
         f"""
-cache = Cache.from_url(url, namespace={namespace!r})
+cache = Cache.from_url(url, namespace={namespace!r}, attempt_timeout_s=10, operation_timeout_s=20)
 def write(hold_s, value):
     time.sleep(0.1 * value)
     with cache.mutate("price") as mutation:
@@ -256,7 +256,7 @@ def test_a_child_that_looks_first_talks_on_no_connection_of_its_parents(how, red
     """A worker whose first call is a readiness probe; and one that closes, or drops, a cache before any."""
     found, said = run(
         f"""
-cache = Cache.from_url(url, namespace={namespace!r})
+cache = Cache.from_url(url, namespace={namespace!r}, attempt_timeout_s=10, operation_timeout_s=20)
 dropped = [Cache.from_url(url, namespace="dropped")]
 for each in (cache, *dropped):
     each.set("k", 1)
@@ -286,7 +286,7 @@ for each in (cache, *dropped):
 def test_a_grandchild_has_its_own_as_well(redis_url, namespace):
     found, _ = run(
         f"""
-cache = Cache.from_url(url, namespace={namespace!r})
+cache = Cache.from_url(url, namespace={namespace!r}, attempt_timeout_s=10, operation_timeout_s=20)
 def work():
     cache.set("k", 1)
     return [cache._requests._nonce().hex(), cache._backend.connections.count]

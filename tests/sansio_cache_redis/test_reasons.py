@@ -11,6 +11,7 @@ import threading
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
+from urllib.error import HTTPError
 
 import pytest
 import redis
@@ -25,7 +26,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from sansio_cache import CacheConnectionError, Policy
-from sansio_cache_redis.errors import as_failure, as_opening_failure, fresh
+from sansio_cache_redis.errors import as_failure, as_opening_failure, classify, fresh
 from sansio_cache_redis.reasons import Where, reason_of, said
 from support.faulty import PATIENT, on_every_runtime, opened, run_on
 from support.servers import Server
@@ -334,3 +335,12 @@ def test_a_store_that_cannot_be_asked_says_why(runtime, place, redis_server, nam
         assert SECRET not in text
         assert "nobody" not in text
         assert "redis://127" not in text
+
+
+def test_one_that_cannot_be_made_of_its_arguments_is_an_outage_by_its_name():
+    """What fetches a user's credentials may raise it as a connection opens."""
+    refused = HTTPError("https://tokens/?secret", 403, SECRET, {}, None)
+    copy = fresh(refused)
+    assert isinstance(copy, RedisConnectionError)
+    assert str(copy) == "the connection failed with HTTPError"
+    assert classify(copy).is_outage

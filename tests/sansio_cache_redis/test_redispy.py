@@ -2,6 +2,8 @@
 
 import asyncio
 import gc
+import socket
+import threading
 from contextlib import closing
 
 import anyio
@@ -18,6 +20,10 @@ from sansio_cache_redis.connections import asyncio as connections_asyncio
 from sansio_cache_redis.connections import redispy, wires
 from sansio_cache_redis.connections import trio as connections_trio
 from sansio_cache_redis.connections.settings import asyncio_factory, blocking_factory
+from sansio_cache_redis.connections.threads import ThreadsConnections
+from sansio_cache_redis.listening import Listener
+from sansio_cache_redis.listening_cluster import ShardListener
+from sansio_cache_redis.topology.cluster import Cluster
 from support.proxy import DROP_REPLY, HOLD, FaultProxy, command
 from support.runtimes import PATIENT
 from support.tls import TlsProxy
@@ -248,3 +254,89 @@ def test_a_parser_without_redis_pys_errors_makes_plain_ones():
     parser.feed(b"-NOSCRIPT x\r\n")
 
     assert type(parser.gets()) is errors.ResponseError
+
+
+# Ending what another thread opens.
+
+
+class Unborn:
+    """Connections to a server that says nothing, each of which has no socket until the test lets it."""
+
+    def __init__(self):
+        self.mute = socket.create_server(("127.0.0.1", 0))
+        config = RedisConfig(url=f"redis://127.0.0.1:{self.mute.getsockname()[1]}", connect_timeout_s=3600.0)
+        self._make = blocking_factory(config)
+        self.beginning, self.may_begin = threading.Event(), threading.Event()
+        self.threads = []
+
+    def make(self, _address=""):
+        connection = self._make()
+        make_socket = connection._connect
+
+        def late():
+            self.beginning.set()
+            assert self.may_begin.wait(30)
+            return make_socket()
+
+        connection._connect = late
+        return connection
+
+    def start(self, job, name):
+        self.threads.append(threading.Thread(target=job, name=name, daemon=True))
+        self.threads[-1].start()
+        return True
+
+    def end(self, close):
+        """Close while a connection has no socket yet; what opens it is over as soon as it has."""
+        assert self.beginning.wait(30)
+        close()
+        self.may_begin.set()
+        for each in self.threads:
+            each.join(30)
+        assert not any(each.is_alive() for each in self.threads)
+
+
+@pytest.fixture
+def unborn():
+    made = Unborn()
+    with closing(made.mute):
+        yield made
+
+
+def test_a_connection_of_threads_that_has_no_socket_yet_is_ended(unborn):
+    connections = ThreadsConnections(
+        unborn.make,
+        unborn.start,
+        max_connections=1,
+        silence_s=0.1,
+        opening_timeout_s=3600.0,
+        on_greeted=lambda _: None,
+    )
+    with pytest.raises(errors.TimeoutError):
+        connections.execute([(b"PING",)], 0.05)
+    unborn.end(connections.close)
+
+
+def test_a_subscription_that_has_no_socket_yet_is_ended(unborn):
+    listener = Listener(unborn.make, "ns", unborn.start)
+    listener.watch("k", lambda: None)
+    unborn.end(lambda: listener.close(wait=False))
+
+
+def test_a_subscription_at_a_node_that_has_no_socket_yet_is_ended(unborn):
+    cluster = Cluster(["127.0.0.1:1"])
+    cluster.take([[0, 16_383, [b"127.0.0.1", 1, b"id"]]], "127.0.0.1:1")
+    listener = ShardListener(cluster, unborn.make, unborn.start, lambda: None)
+    listener.watch("k", lambda: None)
+    unborn.end(lambda: listener.close(wait=False))
+
+
+def test_a_subscription_at_a_node_that_says_nothing_is_ended(unborn):
+    """Its handshake may take as long as its time-outs."""
+    unborn.may_begin.set()
+    cluster = Cluster(["127.0.0.1:1"])
+    cluster.take([[0, 16_383, [b"127.0.0.1", 1, b"id"]]], "127.0.0.1:1")
+    listener = ShardListener(cluster, unborn.make, unborn.start, lambda: None)
+    listener.watch("k", lambda: None)
+    with unborn.mute.accept()[0]:
+        unborn.end(lambda: listener.close(wait=False))

@@ -371,6 +371,36 @@ def test_after_a_reset_of_our_own_who_cannot_wait_is_told_so(played, monkeypatch
         played.beneath.execute([PING], 0.02)
 
 
+@pytest.mark.parametrize("give_up", ["reset", "set_aside"])
+def test_a_connection_that_was_given_up_is_not_used_though_its_driver_has_not_left(played, give_up):
+    """A driver that is over waits for the lock, to hand its lane over; others get it first."""
+    played.open(1)
+    leaving, may_leave = threading.Event(), threading.Event()
+    leave = played.beneath._leave
+
+    def leave_late(call):
+        if not leaving.is_set():
+            getattr(played.beneath, give_up)()
+            leaving.set()
+            assert may_leave.wait(LONG_S)
+        leave(call)
+
+    played.beneath._leave = leave_late
+    first = played.call(PING)
+    old = played.peers[0]
+    old.asked(PING)
+    old.answers(b"+OLD\r\n")
+    assert leaving.wait(LONG_S)
+
+    second = played.call(PING)
+    wait_until(lambda: len(played.peers) == 2)
+    played.peers[1].asked(PING)
+    played.peers[1].answers(b"+NEW\r\n")
+    assert second.result() == [b"NEW"]
+    may_leave.set()
+    assert first.result() == [b"OLD"]
+
+
 def test_where_there_is_no_thread_to_be_had_the_call_says_so():
     with closing(Played(start_thread=lambda job, name: False)) as played, pytest.raises(ExhaustedError):
         played.beneath.execute([PING], LONG_S)

@@ -2,7 +2,7 @@
 
 import threading
 
-from sansio_cache_runtime.crowd import PATIENCE_S, Crowds
+from sansio_cache_runtime.crowd import PATIENCE_S, Crowds, busy_until
 from sansio_cache_runtime.sync.event import ThreadEvent
 
 
@@ -55,6 +55,18 @@ def test_one_who_is_known_to_be_at_it_is_not_passed_by():
     assert two.must_wait(100.0)
     is_held = False
     assert not two.must_wait(100.0)
+
+
+def test_one_who_asks_the_store_is_not_passed_by_for_as_long_as_he_may():
+    """And is after that: an interrupt may have struck him as he left."""
+    now_s = 0.0
+    crowds = Crowds(ThreadEvent)
+    asking, two = [crowds.join("k", now_s) for _ in range(2)]
+    asking.is_busy = busy_until(30.0, lambda: now_s)
+    for now_s in (10.0, 29.0):
+        assert two.must_wait(now_s)
+    now_s = 31.0
+    assert not two.must_wait(now_s)
 
 
 def test_one_who_goes_on_is_not_passed_by():

@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from time import monotonic
 from typing import Any, Final, Protocol
+from weakref import WeakKeyDictionary
 
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import MaxConnectionsError
@@ -38,6 +39,10 @@ class _Waiter(Protocol):
     def set(self) -> object: ...
 
 
+class Asking:
+    """One call that asks. It is gone with the call, however that ends."""
+
+
 class Line:
     """Who asks on a pool's connections, and who waits for one.
 
@@ -46,8 +51,8 @@ class Line:
 
     def __init__(self, client: Any) -> None:
         self._pool = client.connection_pool
-        self._asking: dict[object, float] = {}
-        """Since when, on the monotonic clock."""
+        self._asking: WeakKeyDictionary[object, float] = WeakKeyDictionary()
+        """Since when, on the monotonic clock. Of a call that was interrupted as it left nothing stays."""
         self._waiting: deque[_Waiter] = deque()
 
     def has_room(self) -> bool:
@@ -165,7 +170,7 @@ class ClientConnections:
         while True:
             if self.line.has_room():
                 try:
-                    return self._ask(commands, object() if caller is None else caller)
+                    return self._ask(commands, Asking() if caller is None else caller)
                 except RedisConnectionError as error:
                     let_through(error)
                     if not is_exhausted(error):

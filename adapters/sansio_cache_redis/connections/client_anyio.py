@@ -21,6 +21,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from sansio_cache_redis.calls import Args
 from sansio_cache_redis.connections.client import (
     LOOK_S,
+    Asking,
     ClientConnections,
     Introduction,
     Line,
@@ -73,7 +74,7 @@ class TrioClientConnections:
         return await _answer(self._replies, commands, timeout_s, read)
 
     async def _replies(self, commands: Sequence[Args], timeout_s: float) -> list[Any] | BaseException:
-        caller = object()
+        caller = Asking()
         execute = partial(self._blocking.execute, commands, timeout_s, caller)
         try:
             with anyio.move_on_after(timeout_s):
@@ -107,7 +108,7 @@ class AsyncioClientConnections:
         return await _answer(self._replies, commands, timeout_s, read)
 
     async def _replies(self, commands: Sequence[Args], timeout_s: float) -> list[Any] | BaseException:
-        caller = object()
+        caller = Asking()
         task = asyncio.get_running_loop().create_task(self._run(commands, timeout_s, caller))
         self._tasks.add(task)
         task.add_done_callback(self._forget)

@@ -19,7 +19,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from sansio_cache.backoff import Connecting
-from sansio_cache_redis.connections.redispy import pack
+from sansio_cache_redis.connections.redispy import connect_unless, pack
 from sansio_cache_redis.connections.wires import Wire, blocking_wire
 from sansio_cache_redis.errors import ExhaustedError, as_opening_failure
 from sansio_cache_redis.facts import GREETING
@@ -116,6 +116,14 @@ class Opener:
         """Whether the server is the same as when an opening was begun."""
         return opening.generation == self._generation
 
+    def take(self, opening: Opening) -> Wire | None:
+        """The connection that was opened, if it is there; one that leads to the server before is closed."""
+        wire = opening.wires.popleft() if opening.wires else None
+        if wire is None or self.leads_here(opening):
+            return wire
+        wire.close()
+        return None
+
     @property
     def count(self) -> int:
         """How many are being opened."""
@@ -164,7 +172,7 @@ class Opener:
             self._connecting.append(redispy)
             timeout_s = min(_FIRST_HANDSHAKE_S * 2**self._timeouts, self._longest_s)
             redispy.socket_timeout = timeout_s
-            redispy.connect()
+            connect_unless(redispy, lambda: self._is_over.is_set() or not self.leads_here(opening))
             wire = blocking_wire(redispy, self._longest_value_bytes)
             asked_s = time.monotonic()
             self._greet(wire, timeout_s)

@@ -10,12 +10,13 @@ from __future__ import annotations
 import socket
 import sys
 from asyncio import StreamReader, StreamWriter, Transport
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from importlib import import_module
 from typing import Any, Final, cast
 
 import hiredis
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import InvalidResponse, ResponseError
 
 _fcntl: Any = None
@@ -24,6 +25,33 @@ with suppress(ImportError):  # Windows has neither
     _termios: Any = import_module("termios")
 
 NOT_ENOUGH_DATA: Final = object()
+
+
+def connect_unless(connection: Any, is_over: Callable[[], bool]) -> None:
+    """Open a blocking connection that another thread may end by disconnecting it.
+
+    To disconnect it does nothing before it has its socket, and its handshake may take as long as its
+    time-outs. So it is asked once more then whether it is wanted.
+
+    Args:
+        connection: A connection of redis-py that is not open yet.
+        is_over: Says that nobody wants it any more. Who disconnects it sees to it first that it says so.
+
+    Raises:
+        RedisError, OSError: It cannot be opened, or nobody wants it.
+    """
+    make_socket = getattr(connection, "_connect", None)
+
+    def make_wanted_socket() -> Any:
+        sock = make_socket()
+        if is_over():
+            sock.close()
+            raise RedisConnectionError("the connection is not wanted any more")
+        return sock
+
+    if make_socket is not None:
+        connection._connect = make_wanted_socket  # noqa: SLF001
+    connection.connect()
 
 
 def transport_of(connection: Any) -> Transport | None:

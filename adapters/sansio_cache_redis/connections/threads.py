@@ -146,8 +146,7 @@ class ThreadsConnections:
 
     def move(self) -> None:
         """The server is another one: give up all that leads to the one before, and open a connection."""
-        with self._lock:
-            self._opener.forsake()
+        self._opener.forsake()
         self.reset()
         with self._lock:
             opening = self._opener.open()
@@ -183,8 +182,7 @@ class ThreadsConnections:
 
     def close(self) -> None:
         """Close every connection, for good."""
-        with self._lock:
-            self._is_closed = True
+        self._is_closed = True  # what is given to a lane until `reset` has the lock is closed by it
         self._opener.close()
         self.reset()
         if self.confirming is not None:
@@ -213,6 +211,9 @@ class ThreadsConnections:
                 continue
             driver = lane.driver
             if driver is None or driver.is_gone:  # as `is_free`, which costs a call
+                if lane.generation != lanes.generation:  # its driver has not come to part with it
+                    self._part_with(lane)
+                    continue
                 if not lane.due:
                     return lane, None
                 if lane.is_silent(now_s) and not lane.revive(now_s):
@@ -281,8 +282,7 @@ class ThreadsConnections:
                         other.fail(failure)
             if lane.queue or lane.due:
                 lane.appoint()
-        if wire is not None:
-            wire.close()
+        close_all([wire])
 
     # Driving. Only the driver of a lane comes here.
 
@@ -293,7 +293,7 @@ class ThreadsConnections:
             if (
                 not (wire is None or lane.due or lane.queue or call.is_large)
                 and now_s - wire.read_s <= _IDLE_S
-                and wire.read_s >= self._failed_s  # as `_is_fresh`, which costs a call
+                and wire.read_s >= self._failed_s
             ):
                 # Nearly always: what follows, for one who is alone, and is answered at once.
                 commands = call.commands
@@ -482,10 +482,10 @@ class ThreadsConnections:
         """
         wire = lane.wire
         if wire is not None:
-            if lane.due or self._is_fresh(wire, now_s) or wire.is_sound():
+            is_fresh = now_s - wire.read_s <= _IDLE_S and wire.read_s >= self._failed_s
+            if lane.due or is_fresh or wire.is_sound():
                 return wire
-            lane.drop()
-            wire.close()
+            close_all([lane.drop()[0]])
             self._opener.lost()
         with self._lock:
             if self._is_closed:
@@ -502,28 +502,21 @@ class ThreadsConnections:
             # Where there was a failure, the opener pauses.
             raise fresh(self._opener.last_failure or RedisTimeoutError("no connection in time"))
         with self._lock:
-            leads_here = self._opener.leads_here(opening)
-            if lane.wire is None and opening.wires and leads_here and not self._is_closed:
-                self._lanes.give(lane, opening.wires.popleft(), opening.answered_after_s)
-        if opening.failure is not None and leads_here:
+            if lane.wire is None and not self._is_closed and (wire := self._opener.take(opening)) is not None:
+                self._lanes.give(lane, wire, opening.answered_after_s)
+        if opening.failure is not None and self._opener.leads_here(opening):
             raise fresh(opening.failure)
-        if not leads_here:
-            close_all(opening.wires)
         return lane.wire  # or another has got it; or none, and one is opened to where the server is now
-
-    def _is_fresh(self, wire: Wire, now_s: float) -> bool:
-        """Whether there is no reason to look at a connection before it is used."""
-        return now_s - wire.read_s <= _IDLE_S and wire.read_s >= self._failed_s
 
     def _put(self, opening: Opening) -> None:
         """See to a connection that is open, and that nobody has waited for. On the opener's thread."""
         with self._lock:
-            if not opening.wires:
+            wire = self._opener.take(opening)
+            if wire is None:
                 return
-            wire = opening.wires.popleft()
             empty = self._lanes.empty()
             lane = next((each for each in empty if not each.is_free()), empty[0] if empty else None)
-            if lane is not None and self._opener.leads_here(opening) and not self._is_closed:
+            if lane is not None and not self._is_closed:
                 self._lanes.give(lane, wire, opening.answered_after_s)
                 if lane.is_free():
                     self._lanes.relieve(lane)

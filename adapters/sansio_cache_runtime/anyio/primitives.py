@@ -18,7 +18,7 @@ from sansio_cache_runtime.anyio.event import LoopEvent
 from sansio_cache_runtime.anyio.locks import keeping
 from sansio_cache_runtime.blocks import async_block
 from sansio_cache_runtime.cache_base import CacheBase
-from sansio_cache_runtime.crowd import PATIENCE_S, Crowds, Turn, is_busy
+from sansio_cache_runtime.crowd import PATIENCE_S, Crowds, Turn, busy_until
 from sansio_cache_runtime.held_lock import HeldLock, check_on_lost, held_lock
 from sansio_cache_runtime.loaders import is_inside_callback
 from sansio_cache_runtime.primitive_requests import applying, check_amount
@@ -295,7 +295,7 @@ class Primitives(CacheBase):
         try:
             if not is_inside_callback():
                 await self._await(turn, request.key, request.started_s + request.wait_s)
-            turn.is_busy = is_busy
+            turn.is_busy = busy_until(request.started_s + request.wait_s + PATIENCE_S, self._requests.clock)
             taken = locked(await self._run(self._requests.take(request)), name)
             held = held_lock(name, request, taken, self._requests.clock, on_lost)
             turn.is_busy = lambda: not held.is_lost

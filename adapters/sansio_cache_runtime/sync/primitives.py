@@ -15,7 +15,7 @@ from sansio_cache.operations.update import Amount
 from sansio_cache.step import Outcome, Step
 from sansio_cache_runtime.blocks import block
 from sansio_cache_runtime.cache_base import CacheBase
-from sansio_cache_runtime.crowd import PATIENCE_S, Crowds, Turn, is_busy
+from sansio_cache_runtime.crowd import PATIENCE_S, Crowds, Turn, busy_until
 from sansio_cache_runtime.held_lock import HeldLock, check_on_lost, held_lock
 from sansio_cache_runtime.loaders import is_inside_callback, refuse_coroutine_function
 from sansio_cache_runtime.primitive_requests import applying, check_amount
@@ -291,7 +291,7 @@ class Primitives(CacheBase):
         try:
             if not is_inside_callback():
                 self._await(turn, request.key, request.started_s + request.wait_s)
-            turn.is_busy = is_busy
+            turn.is_busy = busy_until(request.started_s + request.wait_s + PATIENCE_S, self._requests.clock)
             taken = locked(self._run(self._requests.take(request)), name)
             held = held_lock(name, request, taken, self._requests.clock, on_lost)
             turn.is_busy = lambda: not held.is_lost
