@@ -9,12 +9,12 @@ time, or when metrics are collected.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from functools import partial
 from threading import Lock
 from typing import Any, Final
-from weakref import WeakKeyDictionary, WeakSet, ref
+from weakref import WeakKeyDictionary, WeakSet
 
 import attrs
 from opentelemetry.metrics import CallbackOptions, Histogram, Meter, MeterProvider, Observation
@@ -26,7 +26,7 @@ from sansio_cache.stats import OTHERS, CacheStats
 from sansio_cache_opentelemetry import naming
 from sansio_cache_opentelemetry.naming import Attributes
 from sansio_cache_opentelemetry.together import knows, record_together
-from sansio_cache_runtime.sources import Source, Sources, added_up
+from sansio_cache_runtime.sources import Sources
 
 HEARD: Final[tuple[type[Notice], ...]] = (Loaded, Waited, Stored)
 """What is recorded as it happens."""
@@ -48,6 +48,8 @@ class Meters:
 
     def __init__(self, meter: Meter) -> None:
         self._sources = Sources()
+        self.add = self._sources.add
+        """Measure this one, too; the function given back ends that."""
         self._found: dict[str, Measure] = {}
         self.measuring: WeakSet[Measuring] = WeakSet()
         """Who keeps what is to be recorded."""
@@ -85,18 +87,6 @@ class Meters:
                     name, unit, measure.meaning, explicit_bucket_boundaries_advisory=measure.bounds
                 )
 
-    def add(self, cache: Source) -> Callable[[], None]:
-        """Measure this one, too; the function given back ends that."""
-        self._sources.add(cache)
-        kept = ref(cache)
-
-        def end() -> None:
-            there = kept()
-            if there is not None:
-                self._sources.discard(there)
-
-        return end
-
     def _observe(self, name: str, _: CallbackOptions) -> Iterable[Observation]:
         return [Observation(value, attributes) for value, _, attributes in self._points(name)]
 
@@ -109,8 +99,7 @@ class Meters:
                 measuring.record_all()
         found = self._found
         if name == self._first or not found:
-            together = added_up(each for _, each in self._sources.read())
-            self._found = found = {measure.name: measure for measure in together}
+            self._found = found = {measure.name: measure for measure in self._sources.together()}
         measure = found.get(name)
         for point in () if measure is None else measure.points:
             attributes: Attributes = {naming.OF_LABELS[label]: value for label, value in point.labels}

@@ -32,7 +32,8 @@ def export(
 ) -> Callable[[], None]:
     """Have the statistics of a cache exported, from now on.
 
-    Several caches may be exported; those of one namespace are added up. A cache is not kept alive by it.
+    Several caches may be exported; those of one namespace are added up, and what one has counted that is gone
+    counts as long as another of its namespace is exported. A cache is not kept alive by it.
 
     Args:
         cache: A cache, of threads or of event loops.
@@ -40,7 +41,8 @@ def export(
         interval_s: In multiprocess mode: how often a process writes its numbers down, in seconds.
 
     Returns:
-        A function that ends it; calling it again does nothing.
+        A function that ends it; calling it again does nothing. A cache that is exported twice is exported
+        until both have ended it.
 
     Raises:
         ConfigurationError: It is no cache; the interval is none; or `prometheus_client` is not installed.

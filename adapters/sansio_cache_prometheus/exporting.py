@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from itertools import accumulate
-from threading import Lock
-from typing import Any, Final
-from weakref import WeakKeyDictionary, ref
+from threading import TIMEOUT_MAX, Lock
+from typing import Final
+from weakref import WeakKeyDictionary
 
 from prometheus_client import REGISTRY, values
 from prometheus_client.core import (
@@ -26,7 +26,7 @@ from sansio_cache.measures import Measure, MeasureKind, Point, measures
 from sansio_cache.stats import CacheStats
 from sansio_cache_prometheus.naming import full_name, help_of, label_names, uppers
 from sansio_cache_prometheus.sharing import Publisher
-from sansio_cache_runtime.sources import Source, Sources, added_up, check_source
+from sansio_cache_runtime.sources import Source, Sources, check_source
 
 _lock: Final = Lock()
 _collectors: Final[WeakKeyDictionary[CollectorRegistry, CacheCollector]] = WeakKeyDictionary()
@@ -37,7 +37,8 @@ _publishers: Final[list[Publisher]] = []
 def export_to(cache: Source, registry: CollectorRegistry | None, interval_s: float) -> Callable[[], None]:
     """See `export`."""
     check_source(cache, "export")
-    if isinstance(interval_s, bool) or not isinstance(interval_s, int | float) or not interval_s > 0:
+    is_number = isinstance(interval_s, int | float) and not isinstance(interval_s, bool)
+    if not (is_number and 0 < interval_s <= TIMEOUT_MAX):
         raise ConfigurationError(
             f"interval_s is a number of seconds, as in interval_s=1.0; got {interval_s!r:.40}"
         )
@@ -45,19 +46,8 @@ def export_to(cache: Source, registry: CollectorRegistry | None, interval_s: flo
         if getattr(values.ValueClass, "_multiprocess", False):
             if not _publishers:
                 _publishers.append(Publisher())
-            _publishers[0].add(cache, interval_s)
-            known: Any = _publishers[0]
-        else:
-            known = _collector_of(REGISTRY if registry is None else registry)
-            known.add(cache)
-    kept = ref(cache)
-
-    def end() -> None:
-        there = kept()
-        if there is not None:
-            known.discard(there)
-
-    return end
+            return _publishers[0].add(cache, interval_s)
+        return _collector_of(REGISTRY if registry is None else registry).add(cache)
 
 
 def _collector_of(registry: CollectorRegistry) -> CacheCollector:
@@ -75,11 +65,10 @@ class CacheCollector(Collector):
     def __init__(self) -> None:
         self._sources = Sources()
         self.add = self._sources.add
-        self.discard = self._sources.discard
 
     def collect(self) -> Iterator[Metric]:
         """What they are now."""
-        return map(_family, added_up(each for _, each in self._sources.read()))
+        return map(_family, self._sources.together())
 
     def describe(self) -> Iterator[Metric]:
         """Under which names there may be something."""

@@ -17,7 +17,7 @@ import atexit
 import logging
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
@@ -60,17 +60,18 @@ class Publisher:
         _publishers.add(self)
         atexit.register(self.publish)
 
-    def add(self, cache: Source, interval_s: float) -> None:
-        """Write those of this cache down, too."""
-        self._sources.add(cache)
+    def add(self, cache: Source, interval_s: float) -> Callable[[], None]:
+        """Write those of this cache down, too; the function given back ends that."""
+        end = self._sources.add(cache)
         self._interval_s = min(self._interval_s, interval_s)
         self.publish()  # so that they are there from the start
         self.start()
 
-    def discard(self, cache: Source) -> None:
-        """Write them down once more, and then no more."""
-        self.publish()
-        self._sources.discard(cache)
+        def end_after_the_last() -> None:
+            self.publish()
+            end()
+
+        return end_after_the_last
 
     def publish(self) -> None:
         """Write down what has changed. What goes wrong is logged once, until it goes well again."""

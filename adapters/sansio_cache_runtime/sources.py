@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+import os
+from collections import deque
+from collections.abc import Callable, Iterable
 from typing import Any, Final, Protocol
-from weakref import WeakSet
+from weakref import WeakKeyDictionary, WeakSet, finalize, ref
 
 from msgspec.structs import replace
 
 from sansio_cache.errors import ConfigurationError
 from sansio_cache.keys import KeyBuilder
-from sansio_cache.measures import Labels, Measure, Point, measures
+from sansio_cache.measures import Labels, Measure, MeasureKind, Point, measures
 from sansio_cache.signals import let_through
 from sansio_cache.stats import CacheStats
 from sansio_cache_runtime.process import process_lock
@@ -46,35 +48,89 @@ def check_source(cache: Any, name: str) -> None:
         raise ConfigurationError(f"{name} takes a cache; got {type(cache).__name__}")
 
 
+class _Exported:
+    """One cache, as it is exported."""
+
+    def __init__(self, namespace: str) -> None:
+        self.namespace = namespace
+        self.ends: set[object] = set()
+        """Those who have not ended it."""
+        self.counted: tuple[Measure, ...] = ()
+        """What was read last, without what goes up and down."""
+
+
 class Sources:
     """Some caches. Safe for threads. None of them is kept alive.
 
     What asking one of them raises is logged once, and the others are asked: whoever exports harms nobody.
+
+    The counters of a namespace do not fall where one of its caches goes: whoever adds up takes that for a
+    beginning at zero, and counts all of the others' once more. So what was read last of a cache that is gone
+    counts until no cache of its namespace is exported.
     """
 
     def __init__(self) -> None:
-        self._caches: WeakSet[Source] = WeakSet()
+        self._caches: WeakKeyDictionary[Source, _Exported] = WeakKeyDictionary()
+        self._collected: deque[_Exported] = deque()
+        """Filled wherever the collector runs, which is under no lock of ours."""
+        self._lost: dict[str, list[Measure]] = {}
+        """What those that are gone have counted, by their namespaces."""
+        self._process = os.getpid()
         self._failed: WeakSet[Source] = WeakSet()
 
-    def add(self, cache: Source) -> None:
-        """Ask this one, too."""
+    def add(self, cache: Source) -> Callable[[], None]:
+        """Ask this one, too; the function given back ends that, where nobody else has it asked."""
+        token, kept = object(), ref(cache)
         with process_lock():
-            self._caches.add(cache)
+            exported = self._caches.get(cache)
+            if exported is None:
+                exported = self._caches[cache] = _Exported(cache.key.namespace)
+                finalize(cache, self._collected.append, exported).atexit = False
+            exported.ends.add(token)
 
-    def discard(self, cache: Source) -> None:
-        """Ask it no more."""
+        def end() -> None:
+            there = kept()
+            if there is not None:
+                self.read([there])
+            with process_lock():
+                exported.ends.discard(token)
+
+        return end
+
+    def together(self) -> list[Measure]:
+        """What they come to: points with the same labels are added up."""
+        found = self.read()
         with process_lock():
-            self._caches.discard(cache)
+            if self._process != os.getpid():  # the parent's are the parent's to tell
+                self._process = os.getpid()
+                self._collected.clear()
+                self._lost.clear()
+            while self._collected:
+                gone = self._collected.popleft()
+                lost = self._lost.get(gone.namespace, [])
+                self._lost[gone.namespace] = added_up([tuple(lost), gone.counted])
+            exported = list(self._caches.values())
+            there = {each.namespace for each in exported if each.ends}
+            self._lost = {name: lost for name, lost in self._lost.items() if name in there}
+            for each in exported:
+                if each.namespace not in there:
+                    each.counted = ()
+            ended = [each.counted for each in exported if not each.ends]
+            return added_up([*(those for _, those in found), *ended, *map(tuple, self._lost.values())])
 
-    def read(self) -> list[tuple[Source, tuple[Measure, ...]]]:
-        """What each of them says, its points labelled with its namespace."""
+    def read(self, wanted: Iterable[Source] | None = None) -> list[tuple[Source, tuple[Measure, ...]]]:
+        """What each of them, or of some, says, its points labelled with its namespace."""
         found = []
         with process_lock():  # it is another one after a fork
-            caches = list(self._caches)
-        for cache in caches:
+            caches = [(cache, exported) for cache, exported in self._caches.items() if exported.ends]
+        for cache, exported in caches:
+            if wanted is not None and cache not in wanted:
+                continue
             try:
-                named = ("cache", cache.key.namespace)
-                found.append((cache, tuple(_labelled(each, named) for each in measures(cache.stats()))))
+                named = ("cache", exported.namespace)
+                said = tuple(_labelled(each, named) for each in measures(cache.stats()))
+                exported.counted = tuple(each for each in said if each.kind is not MeasureKind.GAUGE)
+                found.append((cache, said))
             except Exception as error:
                 let_through(error)
                 if cache not in self._failed:

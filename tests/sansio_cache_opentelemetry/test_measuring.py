@@ -229,3 +229,17 @@ def test_a_clock_that_went_back_is_recorded_as_no_time():
         cache._recorder.subscribers.tell((Loaded("n:user:1", True, -1.0), Stored("n:user:1", 5)))
         found = metered.read()
     assert found["sansio_cache.load_time", (("cache.entity", "user"), ("cache.name", "n"))].sum == 0
+
+
+def test_a_cache_that_is_measured_again_keeps_all_its_instruments():
+    with memory("n") as cache:
+        metered = Metered(cache)
+        cache.get_or_load("user:1", lambda: 1)
+        before = metered.read()
+        metered.ends.append(instrument(cache, traces=False, meter_provider=metered.provider))
+        assert set(metered.read()) == set(before)
+        metered.ends[0]()
+        cache.get_or_load("user:2", lambda: 1)
+        assert metered.value("loads", name="n", entity="user") == 2
+        metered.ends[1]()
+        assert not [name for name, _ in metered.read() if name == "sansio_cache.loads"]

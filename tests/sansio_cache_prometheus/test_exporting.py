@@ -133,7 +133,6 @@ def test_a_cache_is_exported_until_that_is_ended_or_it_is_gone():
     registry = CollectorRegistry()
     with memory("one") as cache:
         end = export(cache, registry=registry)
-        export(cache, registry=registry)
         assert page(registry)
         end()
         end()
@@ -216,13 +215,91 @@ def test_a_cache_that_cannot_be_asked_harms_neither_the_page_nor_the_others(capl
     ]
 
 
+def used(namespace, hits):
+    """A cache with so many hits."""
+    cache = memory(namespace)
+    cache.set("user:1", "Ada")
+    for _ in range(hits):
+        assert cache.get("user:1") == "Ada"
+    return cache
+
+
+def hits_of(registry, namespace):
+    return page(registry).get(
+        ("sansio_cache_redis_hits_total", (("cache", namespace), ("entity", "user"))), None
+    )
+
+
+@pytest.mark.parametrize("how", ["collected", "ended"])
+def test_counters_do_not_fall_where_one_of_a_namespaces_caches_goes(how):
+    """Prometheus would take what is left for counted anew, all of it."""
+    registry = CollectorRegistry()
+    with used("n", 4) as cache, used("other", 1) as other:
+        for each in (cache, other):
+            export(each, registry=registry)
+        small = used("n", 2)
+        end = export(small, registry=registry)
+        assert hits_of(registry, "n") == 6
+        small.close()
+        if how == "ended":
+            end()
+        del small
+        gc.collect()
+        assert hits_of(registry, "n") == 6
+        cache.get("user:1")
+        assert hits_of(registry, "n") == 7
+        assert hits_of(registry, "other") == 1
+
+
+def test_what_is_ended_and_exported_again_counts_once():
+    registry = CollectorRegistry()
+    with used("n", 4) as cache, used("n", 2) as other:
+        export(cache, registry=registry)
+        end = export(other, registry=registry)
+        end()
+        end()
+        other.get("user:1")
+        assert hits_of(registry, "n") == 6
+        end = export(other, registry=registry)
+        assert hits_of(registry, "n") == 7
+        end()
+        assert hits_of(registry, "n") == 7
+
+
+def test_of_a_namespace_that_nobody_exports_any_more_nothing_is_left():
+    registry = CollectorRegistry()
+    cache = used("n", 4)
+    export(cache, registry=registry)
+    assert hits_of(registry, "n") == 4
+    cache.close()
+    del cache
+    gc.collect()
+    assert hits_of(registry, "n") is None
+    with used("n", 1) as cache:
+        end = export(cache, registry=registry)
+        assert hits_of(registry, "n") == 1
+        end()
+        assert hits_of(registry, "n") is None
+
+
+def test_one_that_is_exported_twice_is_exported_until_both_have_ended_it():
+    registry = CollectorRegistry()
+    with used("n", 4) as cache:
+        first, second = export(cache, registry=registry), export(cache, registry=registry)
+        assert hits_of(registry, "n") == 4
+        first()
+        assert hits_of(registry, "n") == 4
+        second()
+        assert hits_of(registry, "n") is None
+
+
 @pytest.mark.parametrize("wrong", [None, "redis://localhost", 7, object()])
 def test_what_is_no_cache_is_refused(wrong):
     with pytest.raises(ConfigurationError, match="export takes a cache; got "):
         export(wrong, registry=CollectorRegistry())
 
 
-@pytest.mark.parametrize("wrong", [0, -1, True, "1", float("nan")])
+@pytest.mark.parametrize("wrong", [0, -1, True, "1", float("nan"), float("inf"), 1e300])
 def test_an_interval_is_a_number_of_seconds(wrong):
     with memory("n") as cache, pytest.raises(ConfigurationError, match="interval_s is a number of seconds"):
         export(cache, registry=CollectorRegistry(), interval_s=wrong)
