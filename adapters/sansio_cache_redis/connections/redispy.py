@@ -40,7 +40,7 @@ def connect_unless(connection: Any, is_over: Callable[[], bool]) -> None:
     Raises:
         RedisError, OSError: It cannot be opened, or nobody wants it.
     """
-    make_socket = getattr(connection, "_connect", None)
+    make_socket: Any = getattr(connection, "_connect", None)
 
     def make_wanted_socket() -> Any:
         sock = make_socket()
