@@ -19,6 +19,7 @@ from sansio_cache_redis import sync as cache_sync
 from sansio_cache_redis.connections import asyncio as connections_asyncio
 from sansio_cache_redis.connections import redispy, wires
 from sansio_cache_redis.connections import trio as connections_trio
+from sansio_cache_redis.connections.confirming import Confirming
 from sansio_cache_redis.connections.settings import asyncio_factory, blocking_factory
 from sansio_cache_redis.connections.threads import ThreadsConnections
 from sansio_cache_redis.listening import Listener
@@ -340,3 +341,10 @@ def test_a_subscription_at_a_node_that_says_nothing_is_ended(unborn):
     listener.watch("k", lambda: None)
     with unborn.mute.accept()[0]:
         unborn.end(lambda: listener.close(wait=False))
+
+
+def test_a_connection_for_confirmed_writes_is_waited_for_no_longer_than_its_call(unborn):
+    confirming = Confirming(unborn.make, unborn.start)
+    with pytest.raises(errors.TimeoutError):
+        confirming.execute([(b"SET", b"k", b"v"), (b"WAIT", b"1", b"100")], 0.05)
+    unborn.end(confirming.close)

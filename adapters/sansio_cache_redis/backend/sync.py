@@ -142,5 +142,5 @@ def open_connections(
         on_greeted=dialect.greet,
         longest_value_bytes=longest_cell_bytes(config.max_value_bytes),
     )
-    connections.confirming = Confirming(make_connection)
+    connections.confirming = Confirming(make_connection, start_thread)
     return connections

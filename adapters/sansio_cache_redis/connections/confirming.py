@@ -25,7 +25,8 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from sansio_cache.signals import let_through
 from sansio_cache_redis.calls import WAIT, Args
-from sansio_cache_redis.connections.redispy import pack
+from sansio_cache_redis.connections.opener import StartThread
+from sansio_cache_redis.connections.redispy import connect_unless, pack
 from sansio_cache_redis.connections.wires import Wire, blocking_wire
 from sansio_cache_redis.errors import ExhaustedError, OwnResetError, as_failure, as_opening_failure, fresh
 from sansio_cache_runtime.process import is_inside, process_lock
@@ -81,10 +82,13 @@ class Confirming:
 
     Args:
         make_connection: Makes a blocking connection of redis-py that is not open yet.
+        start_thread: Starts the thread that opens one, as a handshake may take longer than a call; None where
+            who calls has a thread to spare.
     """
 
-    def __init__(self, make_connection: Callable[[], Any]) -> None:
+    def __init__(self, make_connection: Callable[[], Any], start_thread: StartThread | None = None) -> None:
         self._make_connection = make_connection
+        self._start_thread = start_thread
         self._lock = process_lock()
         self._queue: deque[ConfirmedCall] = deque()
         self._driver: ConfirmedCall | None = None
@@ -255,16 +259,36 @@ class Confirming:
         self._redispy = redispy = self._make_connection()
         redispy.socket_timeout = redispy.socket_connect_timeout = max(until_s - monotonic(), 0.001)
         if not self._is_closed:
-            try:
-                redispy.connect()
-            except Exception as error:
-                let_through(error)
-                raise as_opening_failure(error) from error
+            self._connect(redispy, until_s)
         if self._is_closed:  # maybe meanwhile
             redispy.disconnect()
             raise OwnResetError("the cache was closed")
         self._wire = blocking_wire(redispy, _LONGEST_BYTES)
         return self._wire
+
+    def _connect(self, redispy: Any, until_s: float) -> None:
+        """Open a connection, for as long as that: its time-outs are those of each step of its handshake."""
+        failures: list[Exception] = []
+        is_over = ThreadEvent()
+
+        def connect() -> None:
+            try:
+                connect_unless(redispy, lambda: self._is_closed or monotonic() >= until_s)
+            except Exception as error:  # noqa: BLE001 - handed to who waits
+                let_through(error)
+                failure = as_opening_failure(error)
+                if failure is not error and failure.__cause__ is None:
+                    failure.__cause__ = error
+                failures.append(failure)
+            finally:
+                is_over.set()
+
+        if self._start_thread is None or not self._start_thread(connect, "sansio-cache-connecting"):
+            connect()
+        if not is_over.wait(max(until_s - monotonic(), 0.0)):
+            raise RedisTimeoutError("no connection in time")  # who drops it ends its handshake
+        if failures:
+            raise failures[0]
 
     def _drop(self) -> None:
         redispy, self._redispy, self._wire = self._redispy, None, None
