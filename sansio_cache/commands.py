@@ -332,6 +332,8 @@ class PeekEntries(Struct, frozen=True):
     root: str
     keys: tuple[str, ...]
     timeout_s: float
+    partitions: int = 0
+    """How many there are: nothing is found where the queue is known to have others. 0 asks nothing."""
 
 
 class TakeEntries(Struct, frozen=True):
@@ -350,6 +352,9 @@ class TakeEntries(Struct, frozen=True):
     most_bytes: int
     """No more are added when their values are as long as this together."""
     timeout_s: float
+    is_again: bool = False
+    """Whether what was delivered before is not counted once more: this consumer has asked for it, and did not
+    get it, as the store has failed."""
 
 
 class Verdict(Struct, frozen=True):
@@ -386,7 +391,7 @@ class AttendQueue(Struct, frozen=True):
 class MeasureQueue(Struct, frozen=True):
     """How much is in a partition. Answered by `QueueMeasured`.
 
-    With `partitions`, an empty one takes this for the number of partitions that the queue has.
+    With `partitions`, one without entries and letters takes this for the number that the queue has.
     """
 
     root: str
@@ -415,6 +420,8 @@ class ReplayLetter(Struct, frozen=True):
     key: str
     nonce: bytes
     timeout_s: float
+    partitions: int = 0
+    """How many there are: refused where the queue is known to have another number. 0 does not ask."""
 
 
 class DropLetters(Struct, frozen=True):

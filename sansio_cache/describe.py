@@ -143,6 +143,8 @@ def describe(notice: Notice) -> str:  # noqa: C901 - one case for each notice is
         case WritesApplied(keys=keys, coalesced=coalesced, took_s=took_s):
             left_out = f", {coalesced} older writes of them left out" if coalesced else ""
             return f"wrote {_keys(len(keys))} to the database in {_span(took_s)}{left_out}"
+        case WriterFailed(count=count, error=""):
+            return f"what is queued for {_keys(count)} cannot be read here: tried again, or given up"
         case WriterFailed(count=count, error=error):
             return f"the writer raised {error} for {_keys(count)}: tried again, or given up"
         case WriteDead(reason=reason):

@@ -437,10 +437,15 @@ class EntriesAppended(Struct, frozen=True):
 
 
 class EntriesFound(Struct, frozen=True):
-    """Entries, or letters; None for a key that has no entry."""
+    """Entries, or letters; None for a key that has no entry.
+
+    `partitions` is another number of them that the queue has, of which the question did not know: then there
+    are no entries here. 0 where there is none.
+    """
 
     now_s: float
     entries: tuple[QueueEntry | None, ...]
+    partitions: int = 0
 
 
 class EntriesTaken(Struct, frozen=True):

@@ -393,7 +393,10 @@ class WritesApplied(Struct, frozen=True):
 
 
 class WriterFailed(Struct, frozen=True):
-    """The writer of a queue has raised, for `count` keys: `error` is the name of the exception's class."""
+    """The writer of a queue has raised, for `count` keys: `error` is the name of the exception's class.
+
+    Where `error` is empty, it was not called: what is queued for them cannot be read by this program.
+    """
 
     queue: str
     count: int

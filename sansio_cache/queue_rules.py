@@ -85,9 +85,8 @@ class Partition:
         match command:
             case AppendEntries():
                 return self._append_all(command, cells, now_s, now_ms)
-            case PeekEntries(keys=keys):
-                tokens = (self.pending.get(key, (0, b""))[0] for key in keys)
-                return EntriesFound(now_s, tuple(self.entries.get(token) for token in tokens))
+            case PeekEntries():
+                return self._peek(command, now_s)
             case TakeEntries():
                 if not _is_leased(cells, command.root, command.grant, now_ms):
                     return EntriesTaken(now_s, (), is_ours=False)
@@ -105,7 +104,7 @@ class Partition:
                 self.members = {each: until for each, until in self.members.items() if until > now_ms}
                 return QueueAttended(now_s, len(self.members))
             case MeasureQueue(partitions=partitions):
-                if partitions and not (self.partitions and self.entries):
+                if partitions and not (self.partitions and (self.entries or self.letters)):
                     self.partitions = partitions
                 oldest = next(iter(self.entries), 0)
                 counts = len(self.entries), oldest, len(self.letters), self.partitions
@@ -115,11 +114,15 @@ class Partition:
                 page = tuple(replace(each, is_superseded=self._is_superseded(each)) for each in letters)
                 return EntriesFound(now_s, page[:count])
             case ReplayLetter():
-                return EntriesAppended(now_s, (self._replay(command, now_ms),))
+                return self._replay(command, now_s, now_ms)
             case DropLetters(letters=dropped):
                 return KeysDeleted(now_s, sum(self._forget(letter) for letter in dropped))
             case _:
                 assert_never(command)
+
+    def _is_parted(self, partitions: int) -> bool:
+        """Whether the queue has another number of partitions than who asks says, if he says one."""
+        return bool(partitions) and self.partitions not in (0, partitions)
 
     # One method for what a script does.
 
@@ -162,7 +165,7 @@ class Partition:
             if len(taken) >= count or size_bytes >= command.most_bytes:
                 break
             size_bytes += len(entry.body)
-            taken.append(replace(entry, deliveries=entry.deliveries + 1))
+            taken.append(replace(entry, deliveries=max(entry.deliveries + (not command.is_again), 1)))
         self.entries.update((each.token, each) for each in taken)
         return tuple(taken)
 
@@ -188,7 +191,18 @@ class Partition:
     def _is_superseded(self, letter: QueueEntry) -> bool:
         return self.dead.get(letter.key) != letter.token
 
-    def _replay(self, command: ReplayLetter, now_ms: int) -> int:
+    def _peek(self, command: PeekEntries, now_s: float) -> EntriesFound:
+        if self._is_parted(command.partitions):
+            return EntriesFound(now_s, (), self.partitions)
+        tokens = (self.pending.get(key, (0, b""))[0] for key in command.keys)
+        return EntriesFound(now_s, tuple(self.entries.get(token) for token in tokens))
+
+    def _replay(self, command: ReplayLetter, now_s: float, now_ms: int) -> EntriesAppended:
+        if self._is_parted(command.partitions):
+            return EntriesAppended(now_s, (), self.partitions, Appended.PARTED)
+        return EntriesAppended(now_s, (self._replayed(command, now_ms),))
+
+    def _replayed(self, command: ReplayLetter, now_ms: int) -> int:
         letter = self.letters.get(command.letter)
         if letter is None:
             token, grant = self.pending.get(command.key, (0, b""))

@@ -84,6 +84,8 @@ class TurnEnd(Struct, frozen=True):
     """By full key the tokens that the database has now, as far as the writer says so."""
     is_over: bool = False
     """Whether the consumer is to end."""
+    failed: str = ""
+    """What the writer has raised, by the name of its class; empty where it has committed."""
 
 
 def is_of_queue(key: str) -> bool:

@@ -110,7 +110,7 @@ class EntityStats:
         writes_applied: Queued writes that this process has written to the database: the newest of each key.
         writes_coalesced: Older ones of these keys, which were left out.
         writes_dead: Queued writes that were given up, and are dead letters.
-        writer_failures: How often the writer of a queue has raised.
+        writer_failures: How often the writer of a queue has raised, or could not be given what is queued.
         load_time: How long loaders took that returned; of a batch, once for each of its keys.
         wait_time: How long requests waited for the loads of others.
         stored_size: How large the stored entries were.

@@ -265,10 +265,11 @@ class Queued(Struct, frozen=True):
 
 
 class Parted(Struct, frozen=True):
-    """A queue has another number of `partitions` than is wanted, and `backlog` entries in them."""
+    """A queue has other `partitions` than are wanted: so many, with `backlog` and `letters` in them."""
 
     partitions: int
     backlog: int = 0
+    letters: int = 0
 
 
 class QueueAnswered(Struct, frozen=True):

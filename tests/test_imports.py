@@ -33,6 +33,7 @@ FEATURES: Final = {
     "sansio_cache.strategies",
     "sansio_cache_runtime.entity",
     "sansio_cache_runtime.queue_plan",
+    "sansio_cache_runtime.writer_calls",
 }
 """What only programs need that use it: entities with their strategies and queues, inspection, exporters."""
 

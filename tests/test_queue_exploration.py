@@ -42,6 +42,7 @@ def test_no_interleaving_loses_a_write(configuration: QueueConfiguration) -> Non
     assert configuration.partition is Partition
     assert configuration.consume is consume
     assert configuration.invalidates
+    assert configuration.heeds_kept
     assert not configuration.replays_unseen
     assert not configuration.looks_first
     assert not configuration.acknowledges_early

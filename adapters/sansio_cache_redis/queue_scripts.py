@@ -67,16 +67,18 @@ return {1, us, backlog, tokens}
 """,
 )
 
-# KEYS: stream, pending. ARGV: the keys. Answers for each: an entry, or an empty text.
+# KEYS: stream, pending. ARGV: partitions or 0, the keys. Answers for each: an entry, or an empty text.
 PEEK: Final = Script(
     "peek",
     CLOCK
     + """
+local agreed = ARGV[1] ~= '0' and redis.call('HGET', KEYS[2], '')
+if agreed and agreed ~= ARGV[1] then return {2, us, tonumber(agreed)} end
 local found = {}
-for i, key in ipairs(ARGV) do
-  local pending = redis.call('HGET', KEYS[2], key)
+for i = 2, #ARGV do
+  local pending = redis.call('HGET', KEYS[2], ARGV[i])
   local entry = pending and redis.call('XRANGE', KEYS[1], pending:sub(17) .. '-0', pending:sub(17) .. '-0')[1]
-  found[i] = entry or ''
+  found[i - 1] = entry or ''
 end
 return {1, us, found}
 """,
@@ -197,13 +199,14 @@ MEASURE: Final = Script(
     CLOCK
     + """
 local backlog, agreed = redis.call('XLEN', KEYS[1]), redis.call('HGET', KEYS[2], '')
-if ARGV[1] ~= '0' and (backlog == 0 or not agreed) then
+local letters = redis.call('XLEN', KEYS[3])
+if ARGV[1] ~= '0' and (backlog + letters == 0 or not agreed) then
   redis.call('HSET', KEYS[2], '', ARGV[1])
   agreed = ARGV[1]
 end
 local first = redis.call('XRANGE', KEYS[1], '-', '+', 'COUNT', 1)[1]
 local oldest = first and string.match(first[1], '^(%d+)') or '0'
-return {1, us, backlog, oldest, redis.call('XLEN', KEYS[3]), tonumber(agreed or '0')}
+return {1, us, backlog, oldest, letters, tonumber(agreed or '0')}
 """,
 )
 
@@ -222,13 +225,15 @@ return {1, us, found}
 """,
 )
 
-# KEYS: stream, pending, letters, dead. ARGV: letter, key, nonce. Answers with a token, 0 where there is no
-# such letter, -1 where a later write was queued.
+# KEYS: stream, pending, letters, dead. ARGV: letter, key, nonce, partitions or 0. Answers with a token, 0
+# where there is no such letter, -1 where a later write was queued.
 REPLAY: Final = Script(
     "replay",
     CLOCK
     + _APPEND
     + """
+local agreed = ARGV[4] ~= '0' and redis.call('HGET', KEYS[2], '')
+if agreed and agreed ~= ARGV[4] then return {2, us, tonumber(agreed)} end
 local letter = redis.call('XRANGE', KEYS[3], ARGV[1] .. '-0', ARGV[1] .. '-0')[1]
 if not letter then
   local pending = redis.call('HGET', KEYS[2], ARGV[2])

@@ -65,8 +65,9 @@ def encode_queue(command: QueueCommand) -> list[Args]:
             if not command.replicas:
                 return [append]
             return [append, (WAIT, number(command.replicas), number(command.wait_ms))]
-        case PeekEntries(keys=names):
-            return [_call(PEEK, _keys(root, "stream", "pending"), *(name.encode() for name in names))]
+        case PeekEntries(keys=names, partitions=partitions):
+            peeked = (number(partitions), *(name.encode() for name in names))
+            return [_call(PEEK, _keys(root, "stream", "pending"), *peeked)]
         case TakeEntries(grant=grant, after=after, count=count, most_bytes=most_bytes, is_again=is_again):
             limits = (number(each) for each in (after, count, most_bytes, CRASHES, not is_again))
             return [_call(TAKE, [lease_of(root), stream_of(root)], grant, *limits)]
@@ -89,9 +90,9 @@ def encode_queue(command: QueueCommand) -> list[Args]:
             return [_call(MEASURE, _keys(root, "stream", "pending", "letters"), number(partitions))]
         case ReadLetters(after=after, count=count):
             return [_call(LETTERS, _keys(root, "letters", "dead"), number(after), number(count))]
-        case ReplayLetter(letter=letter, key=key, nonce=nonce):
+        case ReplayLetter(letter=letter, key=key, nonce=nonce, partitions=partitions):
             keys = _keys(root, "stream", "pending", "letters", "dead")
-            return [_call(REPLAY, keys, number(letter), key.encode(), nonce)]
+            return [_call(REPLAY, keys, number(letter), key.encode(), nonce, number(partitions))]
         case DropLetters(letters=letters):
             return [_call(DROP, _keys(root, "letters", "dead"), *map(number, letters))]
         case _:
@@ -110,10 +111,12 @@ def decode_queue(
             replicas = _confirmed(replies[1:])
             tokens = tuple(map(int, items_from(reply[3]))) if how is Appended.TAKEN else ()
             count = len(command.appends) if isinstance(command, AppendEntries) else 1
-            is_refusal = how is not Appended.TAKEN and isinstance(command, AppendEntries)
-            if not is_refusal and len(tokens) != count:
+            may_refuse = how is Appended.PARTED or isinstance(command, AppendEntries)
+            if (how is Appended.TAKEN or not may_refuse) and len(tokens) != count:
                 raise WireError
             return EntriesAppended(now_s, tokens, backlog, how, replicas)
+        case PeekEntries() if _HOW[status] is Appended.PARTED:
+            return EntriesFound(now_s, (), integer_from(reply[2]))
         case PeekEntries(keys=keys):
             found = items_from(reply[2], len(keys))
             return EntriesFound(now_s, tuple(_entry(each) if each else None for each in found))

@@ -37,9 +37,10 @@ from sansio_cache.strategies import (
 from sansio_cache.tags import tag_keys
 from sansio_cache_runtime.known import MOST_KEYS, Known
 from sansio_cache_runtime.mutation import HeldKeys, Writing, gone_and_carried, plain_tags, takes_two
-from sansio_cache_runtime.queue_plan import QueuePlan, WriterCalls, check_queue, plan_queue
+from sansio_cache_runtime.queue_plan import QueuePlan, check_queue, plan_queue
 from sansio_cache_runtime.request_builder import AnyTtl, Id, RequestBuilder, listed
 from sansio_cache_runtime.results import WriteResult
+from sansio_cache_runtime.writer_calls import WriterCalls
 
 T = TypeVar("T")
 
@@ -339,8 +340,10 @@ class EntityPlan:
         """What writes remove that their caller has not named: the lists, by the key of their tag."""
         return tag_keys(self.requests.keys.root, (self.lists,))
 
-    def mutation(self, method: str, ids: Iterable[Id], tags: Iterable[str]) -> EntityMutation[Any]:
-        """Plan a mutation of some things.
+    def mutation(
+        self, method: str, ids: Iterable[Id], tags: Iterable[str], value_tags: Iterable[str] = ()
+    ) -> EntityMutation[Any]:
+        """Plan a mutation of some things; `value_tags` is what their values depend on besides.
 
         Raises:
             InvalidKeyError: Nothing is named, an id or tag cannot be one, there are too many, or the values
@@ -348,7 +351,7 @@ class EntityPlan:
         """
         ids = list(self.requests.some("id", ids))
         keys = self.keys_of(method, ids)
-        gone, carried = gone_and_carried(self.requests, tags, self.tags_of_any(ids, ()))
+        gone, carried = gone_and_carried(self.requests, tags, self.tags_of_any(ids, value_tags))
         return EntityMutation(
             self.requests,
             {key: key for key in keys},

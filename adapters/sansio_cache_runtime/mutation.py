@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from inspect import signature
-from typing import Any
+from typing import Any, Self
 
 import attrs
 from msgspec import Struct
@@ -55,6 +55,10 @@ class HeldKeys:
     def keys(self) -> tuple[str, ...]:
         """The full keys, once each."""
         return tuple(dict.fromkeys(self._resolved.values()))
+
+    def again(self) -> Self:
+        """The same mutation, as it was before it began."""
+        return attrs.evolve(self)
 
     def begin(self) -> Step:
         """Begin to hold the keys."""

@@ -165,6 +165,11 @@ class PrimitiveRequests(RequestBuilder):
         """Whether the store is not to be asked about a full key, as it is."""
         return self._skip_any((key,)) is not None
 
+    def is_out(self, key: str) -> bool:
+        """Whether the part of the store that has a full key does not serve, as far as is known."""
+        coordinator = self._coordinator
+        return coordinator.needs_recovery and coordinator.is_part_out(coordinator.part_of(key))
+
     def skip_write(self, keys: Iterable[str]) -> MissReason | None:
         """Why a write of these keys is not to wait for the store; None where it is to ask it."""
         return self._coordinator.skip_write(keys)

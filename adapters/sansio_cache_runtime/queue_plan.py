@@ -7,8 +7,7 @@ what it keeps in the store says `sansio_cache.queues`.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from inspect import signature
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, Generic, TypeVar
 
 import attrs
@@ -20,6 +19,7 @@ from sansio_cache.commands import DropLetters, MeasureQueue, PeekEntries, ReadLe
 from sansio_cache.entry import MissReason, Servable, examine, seal
 from sansio_cache.errors import (
     CacheConnectionError,
+    CacheError,
     CacheTimeoutError,
     ConfigurationError,
     SerializationError,
@@ -33,15 +33,26 @@ from sansio_cache.operations.consume import consume
 from sansio_cache.operations.enqueue import EnqueueRequest, QueuedItem, ReplayRequest, enqueue, replay
 from sansio_cache.operations.in_hand import ConsumeRequest
 from sansio_cache.operations.queue import AgreeRequest, agree, ask
-from sansio_cache.queues import QueuedWrite, QueueEntry, place_of, root_of, waited_s
-from sansio_cache.signals import let_through
-from sansio_cache.step import Outcome, Parted, QueueAnswered, Queued, Refused, Step, TookTooLong
+from sansio_cache.queues import QueueEntry, place_of, root_of, waited_s
+from sansio_cache.step import (
+    Completed,
+    Outcome,
+    Parted,
+    QueueAnswered,
+    Queued,
+    Refused,
+    Step,
+    TookTooLong,
+    Unknown,
+    ended,
+)
 from sansio_cache.strategies import AcknowledgedByReplicas, WriteBehind
 from sansio_cache.tags import tag_keys
 from sansio_cache_runtime.primitive_requests import PrimitiveRequests
 from sansio_cache_runtime.recorder import Recorder
-from sansio_cache_runtime.request_builder import Id, RequestBuilder
+from sansio_cache_runtime.request_builder import RequestBuilder
 from sansio_cache_runtime.results import WriteResult, raise_uncertain
+from sansio_cache_runtime.writer_calls import WriterCalls
 
 T = TypeVar("T")
 
@@ -50,6 +61,8 @@ MOST_AT_ONCE: Final = 100
 _MOST_BYTES: Final = 8 * 2**20
 """How many bytes of values a consumer takes at once, at most, but for one that is larger."""
 _LETTERS: Final = 100
+_NAMED: Final = 10
+"""How many keys an error names."""
 _NOTHING: Final = object()
 
 
@@ -124,8 +137,8 @@ class QueuePlan:
 
     # Writing.
 
-    def enqueue(self, values: Mapping[Key, Any], tags: Iterable[str]) -> list[Step]:
-        """Begin to queue values: those of a partition together.
+    def enqueue(self, values: Mapping[Key, Any], tags: Iterable[str]) -> list[tuple[tuple[str, ...], Step]]:
+        """Begin to queue values, those of a partition together, with the keys that each step is about.
 
         Raises:
             SerializationError: One cannot be stored so that it comes back equal.
@@ -138,7 +151,7 @@ class QueuePlan:
             parts.setdefault(place, []).append(QueuedItem(str(key), self._sealed(key, value)))
         skip = self.requests.skip_write(values)
         return [
-            enqueue(self._request(place, items, gone), skip=skip)
+            (tuple(item.key for item in items), enqueue(self._request(place, items, gone), skip=skip))
             for place, all_items in parts.items()
             for items in _batched(all_items)
         ]
@@ -176,16 +189,46 @@ class QueuePlan:
             )
         )
 
+    def agree_first(self) -> Step:
+        """The same for who reads. A part of the store that does not serve is not asked."""
+        if self.requests.is_disabled:
+            return ended(Completed())
+        if self.requests.is_out(self.root(0)):
+            return ended(Refused(MissReason.STORE_ERROR))
+        return self.agree()
+
+    def may_look(self, outcome: Outcome) -> bool:
+        """Whether readers may look for what is queued: not where the store is silent, and none is needed.
+
+        Raises:
+            ConfigurationError: The queue has another number of partitions, and writes in them.
+            CacheConnectionError: The store cannot say.
+        """
+        if self._is_silent(outcome):
+            return False
+        check_agreed(self.name, outcome)
+        return True
+
     def peek(self, keys: Iterable[Key]) -> list[tuple[tuple[Key, ...], Step]]:
-        """Begin to look for what is queued, with the keys that each step is about."""
+        """Begin to look for what is queued, with the keys that each step is about.
+
+        A cache that is switched off has no queue. A part of the store that does not serve is not asked.
+        """
+        if self.requests.is_disabled:
+            return []
         parts: dict[int, list[Key]] = {}
         for key in keys:
             parts.setdefault(place_of(key, self.strategy.partitions), []).append(key)
         return [
-            (some, self._ask(PeekEntries(self.root(place), tuple(map(str, some)), 0.0)))
+            (some, self._look(self.root(place), some))
             for place, of_place in parts.items()
             for some in _batched(of_place)
         ]
+
+    def _look(self, root: str, keys: Iterable[Key]) -> Step:
+        if self.requests.is_out(root):
+            return ended(Refused(MissReason.STORE_ERROR))
+        return self._ask(PeekEntries(root, tuple(map(str, keys)), 0.0, self.strategy.partitions))
 
     def peeked(self, keys: Sequence[Key], outcome: Outcome) -> dict[str, Any]:
         """The queued values of keys that have one.
@@ -193,9 +236,15 @@ class QueuePlan:
         Raises:
             CacheConnectionError: The store cannot say; or the value was queued as another type, and only who
                 knows that type can read it.
+            ConfigurationError: The queue has another number of partitions by now.
         """
         if self._is_silent(outcome):
             return {}
+        if isinstance(outcome, Parted):
+            raise ConfigurationError(
+                f"the queue {self.name!r} has {outcome.partitions} partitions by now: what is queued cannot "
+                "be found. All programs have to say the same number"
+            )
         found = _answer(outcome, EntriesFound)
         values: dict[str, Any] = {}
         for key, entry in zip(keys, found.entries, strict=True):
@@ -211,7 +260,8 @@ class QueuePlan:
 
     def _is_silent(self, outcome: Outcome) -> bool:
         """Whether the store gave no answer, and readers are to do without one."""
-        return self.strategy.reads_in_outage == "load" and not isinstance(outcome, QueueAnswered)
+        has_answered = isinstance(outcome, QueueAnswered | Completed | Parted)
+        return self.strategy.reads_in_outage == "load" and not has_answered
 
     def value_of(self, entry: QueueEntry) -> Any:
         """The value of an entry."""
@@ -260,6 +310,7 @@ class QueuePlan:
                 nonce,
                 requests.timeouts,
                 requests.clock(),
+                self.strategy.partitions,
             )
         )
 
@@ -301,74 +352,6 @@ class QueuePlan:
                 requests.clock(),
             )
         )
-
-
-WriterCall = tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]
-"""A writer, and what it is called with."""
-
-
-@attrs.frozen
-class WriterCalls:
-    """How a writer is called with what is queued.
-
-    Args:
-        writer: Called with a value; with its id before that, where it takes two.
-        write_many: Called with a list of values.
-        takes_id: Whether the writer takes two.
-        id_of: Gives the id of a value.
-        takes_token: Whether what is called wants the tokens: `token=`, or `tokens=` by id.
-    """
-
-    writer: Callable[..., Any] | None
-    write_many: Callable[..., Any] | None
-    takes_id: bool
-    id_of: Callable[[Any], Id]
-    takes_token: bool = attrs.field(init=False)
-
-    def __attrs_post_init__(self) -> None:
-        many = self.write_many is not None
-        takes = takes_keyword(self.write_many if many else self.writer, "tokens" if many else "token")
-        object.__setattr__(self, "takes_token", takes)
-
-    def calls(self, writes: Sequence[QueuedWrite]) -> list[WriterCall]:
-        """What to call, with which arguments."""
-        if self.write_many is not None:
-            tokens = {self.id_of(each.value): each.token for each in writes} if self.takes_token else {}
-            named = {"tokens": tokens} if self.takes_token else {}
-            return [(self.write_many, ([each.value for each in writes],), named)]
-        writer = self.writer
-        assert writer is not None
-        return [
-            (
-                writer,
-                (self.id_of(each.value), each.value) if self.takes_id else (each.value,),
-                {"token": each.token} if self.takes_token else {},
-            )
-            for each in writes
-        ]
-
-    def found(self, writes: Sequence[QueuedWrite], returned: Sequence[Any]) -> dict[str, int]:
-        """By key the tokens that the database has now, as far as what was called says so."""
-        if not self.takes_token:
-            return {}
-        if self.write_many is not None:
-            told = returned[0] if isinstance(returned[0], Mapping) else {}
-            tokens = [told.get(self.id_of(each.value)) for each in writes]
-        else:
-            tokens = list(returned)
-        pairs = zip(writes, tokens, strict=True)
-        return {each.key: token for each, token in pairs if type(token) is int}
-
-
-def takes_keyword(function: Callable[..., Any] | None, name: str) -> bool:
-    """Whether a function takes an argument by this name."""
-    if function is None:
-        return False
-    try:
-        return name in signature(function).parameters
-    except (TypeError, ValueError) as error:  # built in, and does not say
-        let_through(error)
-        return False
 
 
 def plan_queue(
@@ -448,67 +431,114 @@ def check_agreed(name: str, outcome: Outcome) -> None:
         CacheConnectionError: The store cannot say.
     """
     if isinstance(outcome, Parted):
+        letters = f" and {outcome.letters} dead letters" if outcome.letters else ""
+        first = f"Drain it with partitions={outcome.partitions} before you change their number"
         raise ConfigurationError(
-            f"the queue {name!r} has {outcome.partitions} partitions with {outcome.backlog} writes in them: "
-            "a key's writes keep their order in one partition alone. Drain it with partitions="
-            f"{outcome.partitions} before you change their number"
+            f"the queue {name!r} has {outcome.partitions} partitions with {outcome.backlog} writes{letters} "
+            f"in them: a key's writes keep their order in one partition alone. {first}"
+            + (", and replay or drop the letters" if letters else "")
         )
     raise_uncertain(outcome)
 
 
-def queued(
-    outcomes: Iterable[Outcome], count: int, durability: AcknowledgedByReplicas | None = None
-) -> WriteResult:
+Answers = Sequence[tuple[Sequence[str], Outcome]]
+"""Keys, and what came of queueing their writes."""
+
+
+def queued(answers: Answers, durability: AcknowledgedByReplicas | None = None) -> WriteResult:
     """What a call gives whose writes are queued.
 
     Raises:
-        CacheTimeoutError: There was no room for them in time: they are not queued.
-        CacheConnectionError: The store does not serve: they are not queued.
-        UnknownOutcomeError: Whether they are queued, or whether readers may still see an older value, is not
-            known; or fewer replicas have them than were asked for.
-        ConfigurationError: The queue has another number of partitions by now.
+        CacheTimeoutError: There was no room for them in time: none is queued.
+        CacheConnectionError: The store does not serve: none is queued.
+        UnknownOutcomeError: Some are queued, and others are not; or whether they are queued, or whether
+            readers may still see an older value, is not known; or fewer replicas have them than were asked
+            for.
+        ConfigurationError: The queue has another number of partitions by now, and none is queued.
     """
-    for outcome in sorted(outcomes, key=_is_queued):
-        match outcome:
-            case Queued(is_told=False):
-                raise UnknownOutcomeError(
-                    "the write is queued, and will be written to the database; but the store did not say "
-                    "whether the old value is gone: until it is told, other processes may read that. Do not "
-                    "repeat it"
-                )
-            case Queued(is_confirmed=False) if durability is not None:
-                replicas = "1 replica" if durability.count == 1 else f"{durability.count} replicas"
-                raise UnknownOutcomeError(
-                    "the write is queued, and will be written to the database unless a failover loses it: "
-                    f"fewer than {replicas} had it within {durability.within_s:g} s, or WAIT is refused. "
-                    "Do not repeat it"
-                )
-            case Queued():
-                pass
-            case TookTooLong(waited_s=waited_s, is_full=True):
-                raise CacheTimeoutError(
-                    f"the queue was full for {waited_s:.3g} s: the write is not queued. Consumers are too "
-                    "slow, or none runs"
-                )
-            case TookTooLong(waited_s=waited_s):
-                raise CacheTimeoutError(
-                    f"others wrote the same keys for {waited_s:.3g} s: the write is not queued. Try it again"
-                )
-            case Parted(partitions=partitions):
-                raise ConfigurationError(
-                    f"the queue has {partitions} partitions by now: the write is not queued. All programs "
-                    "have to say the same number"
-                )
-            case Refused(reason=MissReason.DISABLED):
-                raise CacheConnectionError("the cache is switched off, and keeps no queue")
-            case _:
-                raise_uncertain(outcome)
-    return WriteResult(count, 0, 0, None)
+    failures = [(outcome, error) for _, outcome in answers if (error := _why(outcome, durability))]
+    if failures:
+        _, error = min(failures, key=_by_weight)
+        if len({_state(each) for _, each in answers}) > 1:
+            raise _mixed(answers, error) from error
+        raise error
+    return WriteResult(sum(len(keys) for keys, _ in answers), 0, 0, None)
 
 
-def _is_queued(outcome: Outcome) -> bool:
-    """Those that are come after those that are not: what is worse is told."""
-    return isinstance(outcome, Queued)
+def _by_weight(failure: tuple[Outcome, CacheError]) -> bool:
+    """Those that are queued come after those that are not: what is worse is told."""
+    return isinstance(failure[0], Queued)
+
+
+def _state(outcome: Outcome) -> str:
+    """Whether a write is queued, as far as is known."""
+    if isinstance(outcome, Queued):
+        return "queued"
+    return "unknown" if isinstance(outcome, Unknown) else "not queued"
+
+
+def _mixed(answers: Answers, error: CacheError) -> UnknownOutcomeError:
+    """The error for writes of which some are queued and others are not."""
+    keys: dict[str, list[str]] = {}
+    for some, outcome in answers:
+        keys.setdefault(_state(outcome), []).extend(some)
+    count = sum(map(len, keys.values()))
+    parts = [f"{len(some)} {state}: {_listed(some)}" for state, some in sorted(keys.items())]
+    return UnknownOutcomeError(
+        f"not all of {count} writes are queued; {'; '.join(parts)}. What is queued will be written to the "
+        f"database: repeat only what is not queued. The first error: {error}"
+    )
+
+
+def _listed(keys: Sequence[str]) -> str:
+    more = len(keys) - _NAMED
+    return ", ".join(keys[:_NAMED]) + (f" and {more} more" if more > 0 else "")
+
+
+def _why(outcome: Outcome, durability: AcknowledgedByReplicas | None) -> CacheError | None:
+    """Why a write is not simply queued; None where it is."""
+    try:
+        _refuse(outcome, durability)
+    except CacheError as error:
+        return error.with_traceback(None)
+    return None
+
+
+def _refuse(outcome: Outcome, durability: AcknowledgedByReplicas | None) -> None:
+    match outcome:
+        case Queued(is_told=False):
+            raise UnknownOutcomeError(
+                "the write is queued, and will be written to the database; but the store did not say "
+                "whether the old value is gone: until it is told, other processes may read that. Do not "
+                "repeat it"
+            )
+        case Queued(is_confirmed=False) if durability is not None:
+            replicas = "1 replica" if durability.count == 1 else f"{durability.count} replicas"
+            raise UnknownOutcomeError(
+                "the write is queued, and will be written to the database unless a failover loses it: "
+                f"fewer than {replicas} had it within {durability.within_s:g} s, or WAIT is refused. "
+                "Do not repeat it"
+            )
+        case Queued():
+            pass
+        case TookTooLong(waited_s=waited_s, is_full=True):
+            raise CacheTimeoutError(
+                f"the queue was full for {waited_s:.3g} s: the write is not queued. Consumers are too "
+                "slow, or none runs"
+            )
+        case TookTooLong(waited_s=waited_s):
+            raise CacheTimeoutError(
+                f"others wrote the same keys for {waited_s:.3g} s: the write is not queued. Try it again"
+            )
+        case Parted(partitions=partitions):
+            raise ConfigurationError(
+                f"the queue has {partitions} partitions by now: the write is not queued. All programs "
+                "have to say the same number"
+            )
+        case Refused(reason=MissReason.DISABLED):
+            raise CacheConnectionError("the cache is switched off, and keeps no queue")
+        case _:
+            raise_uncertain(outcome)
 
 
 def replayed(outcome: Outcome) -> bool:
@@ -517,10 +547,17 @@ def replayed(outcome: Outcome) -> bool:
     Raises:
         UnknownOutcomeError: That is not known.
         CacheConnectionError: The store does not serve.
+        ConfigurationError: The queue had another number of partitions when it became a letter, or has by now.
     """
+    if isinstance(outcome, Parted):
+        raise ConfigurationError(
+            "the queue had another number of partitions when this became a letter, or has by now: later "
+            "writes of its key may be in another partition, where nobody knows of it. Write what is right, "
+            "and drop it"
+        )
     if isinstance(outcome, Queued) and outcome.tokens[0] < 1:
         return False
-    queued((outcome,), 1)
+    queued((((), outcome),))
     return True
 
 
@@ -542,10 +579,3 @@ def _answer(outcome: Outcome, kind: type[A]) -> A:
         return outcome.answer
     raise_uncertain(outcome)
     raise AssertionError(outcome)
-
-
-def failed_try(error: BaseException) -> Exception:
-    """What a writer has raised, as the failure of a try: what ends programs or tasks ends no consumer."""
-    if isinstance(error, Exception):
-        return error
-    return RuntimeError(f"the writer raised {type(error).__name__}")

@@ -43,7 +43,9 @@ from sansio_cache.notices import (
     SkipReason,
     Unasked,
     Unstorable,
+    WriterFailed,
 )
+from sansio_cache.queues import partition_of
 from sansio_cache.stats import CacheStats, StatsFold
 from sansio_cache_runtime.operation_log import NOT_LOGGED, OperationLog, fields_of, operations
 from sansio_cache_runtime.process import process_lock
@@ -54,7 +56,7 @@ logger: Final = logging.getLogger("sansio_cache")
 _MOST_WARNINGS: Final = 100
 _LOG_REST_S: Final = 60.0
 """Refreshes, and writers of a queue, that fail with the same class of error are logged once in this time."""
-_WARNED_OF: Final = frozenset({Unstorable, RefreshSkipped, Unasked})
+_WARNED_OF: Final = frozenset({Unstorable, RefreshSkipped, Unasked, WriterFailed})
 _MOST_UNCOUNTED: Final = 64
 
 
@@ -128,7 +130,7 @@ class Recorder:
             subscribers.tell(notices)
         if not _WARNED_OF.isdisjoint(map(type, notices)):
             for notice in notices:
-                if isinstance(notice, Unstorable | RefreshSkipped | Unasked):
+                if isinstance(notice, Unstorable | RefreshSkipped | Unasked | WriterFailed):
                     self._warn(notice)
         return True
 
@@ -322,7 +324,7 @@ class Recorder:
         finally:  # also where Ctrl-C strikes: or nothing would ever be counted again
             self._is_counting = False
 
-    def _warn(self, notice: Unstorable | RefreshSkipped | Unasked) -> None:
+    def _warn(self, notice: Unstorable | RefreshSkipped | Unasked | WriterFailed) -> None:
         match notice:
             case Unstorable(key=key, why=why):
                 self._warn_once(
@@ -342,7 +344,17 @@ class Recorder:
                     name,
                     about=notice,
                 )
-            case RefreshSkipped():
+            case WriterFailed(queue=root, count=count, error=""):
+                name, _ = partition_of(root)
+                self._warn_once(
+                    f"unread {name}",
+                    "%d writes of the queue %s cannot be read, as they were queued as another type, or are "
+                    "corrupt: they are tried again, or given up",
+                    count,
+                    name,
+                    about=notice,
+                )
+            case RefreshSkipped() | WriterFailed():
                 pass
             case Unasked(count=count):
                 self._warn_once(

@@ -321,9 +321,11 @@ def _answers(command: Command, now_s: float) -> Iterator[tuple[str, Event]]:  # 
             yield "another number, and nothing in it", QueueMeasured(now_s, 0, 0, 0, 3, _NOW_MS)
             yield "another number, and entries", QueueMeasured(now_s, 1, 5, 0, 3, _NOW_MS)
         case TakeEntries():
-            yield "some", EntriesTaken(now_s, (_ENTRY, replace(_ENTRY, token=6, key=_KEYS[1])), 2)
+            other = QueueEntry(6, _KEYS[1], seal(_KEYS[1], _INT, b"1", 0.0), (), 1)
+            yield "some", EntriesTaken(now_s, (_ENTRY, other), 2)
             yield "more than go into a batch", EntriesTaken(now_s, (_ENTRY,), 2)
             yield "one that cannot be read", EntriesTaken(now_s, (replace(_ENTRY, body=b"?"),), 1)
+            yield "one that has ended consumers", EntriesTaken(now_s, (replace(_ENTRY, deliveries=9),), 1)
             yield "none", EntriesTaken(now_s, ())
             yield "the lease is another's", EntriesTaken(now_s, (), is_ours=False)
         case SettleEntries():
@@ -451,7 +453,7 @@ _QUEUED = tuple(QueuedItem(key, seal(key, _INT, b"1", 0.0)) for key in _KEYS)
 
 
 _HOLDINGS = Holding(0, _GRANT), Holding(1, _GRANT)
-_PARKED = Unit((Piece(_KEY, 5, 1, failed=1),), 1, LATE_S)
+_PARKED = Unit((Piece(_KEY, 5, _ENTRY.body, failed=1),), 1, LATE_S)
 
 
 def _consuming(partitions: int) -> ConsumeRequest:
@@ -547,7 +549,7 @@ MACHINES: dict[str, Callable[[], list[Step]]] = {
 }
 """For each machine, by its module of `sansio_cache.operations`, the steps that it may begin with."""
 
-BESIDE = {"get_or_load": ("checking",), "load_many": ("checking",), "consume": ("leave",)}
+BESIDE = {"get_or_load": ("checking",), "load_many": ("checking",), "consume": ("sharing", "leave")}
 """The modules that hold some of a machine's states besides its own; each state is of one machine only."""
 
 
@@ -634,9 +636,11 @@ def _folded(state: Any) -> Any:
         return ("Cell", state.kind, state.body[8:16])  # its type's fingerprint
     if isinstance(state, InHand):
         parked = any(each.parked for each in state.holdings)
-        due = any(each.due(LATE_S)[0] for each in state.holdings)
+        due = any(unit.due_s <= LATE_S for each in state.holdings for unit in each.parked)
         attends = state.attends_s > 0, state.members > 1, state.is_over
-        return ("InHand", len(state.holdings), parked, due, *attends, state.tried, state.visited)
+        wrong = tuple((each.due_s > 0, each.count > 0, each.removes_s > 0) for each in state.asides)
+        rounds = state.tried, state.visited, wrong, len(state.stranded)
+        return ("InHand", len(state.holdings), parked, due, *attends, *rounds)
     if isinstance(state, tuple):
         kinds = {_folded(part) for part in state if _names_of(type(part))}
         return ("tuple", len(state), frozenset(kinds))

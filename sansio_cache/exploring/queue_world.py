@@ -51,6 +51,7 @@ class Fault(Enum):
     LAPSE = "8 the lease of a consumer lapses"
     CRASH = "10 crash"
     GONE = "12 the key is gone"
+    KEPT = "the node that has the key is away, and another one answers"
     RAISING = "the writer raises, before it commits"
 
     __hash__ = object.__hash__
@@ -82,6 +83,7 @@ class QueueConfiguration:
         acknowledges_early: Whether a write is acknowledged before the key is removed.
         looks_first: Whether a reader looks for the newest entry before it acquires.
         invalidates: Whether consumers remove keys.
+        heeds_kept: Whether a machine is told which keys are not removed, as their node is away.
         replays_unseen: Whether a replay leaves the key as it is.
         consume: Begins a consumer.
     """
@@ -95,6 +97,7 @@ class QueueConfiguration:
     acknowledges_early: bool = False
     looks_first: bool = False
     invalidates: bool = True
+    heeds_kept: bool = True
     replays_unseen: bool = False
     consume: Callable[[ConsumeRequest], Step] = consume
 

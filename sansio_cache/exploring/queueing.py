@@ -14,8 +14,8 @@ the read began (a regular register). A write that has become a dead letter is ex
 acknowledged. S8: what was acknowledged is applied, or overtaken, or an entry, or a letter; the tokens that
 are applied never go back.
 
-The clock stands still. A lease lapses, a key goes, a worker ends for good, a request or its reply is lost,
-and a request arrives once more, as often as the configuration says.
+The clock stands still. A lease lapses, a key goes or is on a node that is away, a worker ends for good, a
+request or its reply is lost, and a request arrives once more, as often as the configuration says.
 """
 
 from __future__ import annotations
@@ -274,6 +274,13 @@ class Search:
             performed = attrs.evolve(performed, late=performed.late | {command})
         yield f"{who}: {name} -> {_told(event)}", self._take(performed, i, worker, event), None
         failed = StoreFailed(NOW_S, FailureKind.TIMEOUT)
+        kept = self._strike(world, Fault.KEPT) if isinstance(command, DeleteKeys) else None
+        if kept is not None:
+            away = StoreFailed(NOW_S, FailureKind.OTHER)
+            told = self.configuration.heeds_kept
+            answer = KeysDeleted(NOW_S, 0, None, (KEY,) if told else (), (away,) if told else ())
+            text = f"{who}: {name} answers without the node that has the key"
+            yield text, self._take(kept, i, worker, answer), Fault.KEPT
         lost = self._strike(world, Fault.REQUEST_LOST)
         if lost is not None:
             yield f"{who}: {name} is lost", self._take(lost, i, worker, failed), Fault.REQUEST_LOST

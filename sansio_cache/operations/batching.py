@@ -8,6 +8,10 @@ write of a parked key takes the place of the one that failed. Several writes tha
 in halves: at once where the writer has just worked, as then one of them is to blame, and a few attempts find
 it; with pauses where it works for nobody, as then the database is. A write is given up that has failed by
 itself as often as is allowed, and nothing but a write that has failed by itself.
+
+*Reading.* What is in hand is what was queued, in bytes. It is decoded anew for each attempt, as a writer may
+change what it is given. What cannot be read is parked as if it had failed by itself: where programs are being
+replaced, it may be a write of the new ones, which another consumer can read.
 """
 
 from __future__ import annotations
@@ -28,6 +32,9 @@ from sansio_cache.step import evolve
 
 MOST_PARKED: Final = 2_000
 """How many keys of a partition may be parked; with more, no new entries are taken until some were tried."""
+MOST_PARKED_BYTES: Final = 32 * 2**20
+"""How long their values may be together, by the same rule: what is taken at once comes on top of it."""
+_UNREAD: Final = "it cannot be read: it was queued as another type, or is corrupt"
 
 
 class Piece(Struct, frozen=True):
@@ -35,20 +42,24 @@ class Piece(Struct, frozen=True):
 
     key: str
     token: int
-    value: Any
+    body: bytes
+    """The value, sealed as in a cell."""
     tags: tuple[str, ...] = ()
     older: tuple[int, ...] = ()
     """The tokens of those that it overtakes."""
     failed: int = 0
     """How often it has failed by itself."""
 
-    def __hash__(self) -> int:
-        return hash((self.key, self.token, self.tags, self.older, self.failed))  # the value may be a list
+    def joined(self, other: Piece) -> Piece:
+        """The same with other writes of the key, which were delivered after these.
 
-    def over(self, earlier: Piece) -> Piece:
-        """The same with the writes that came before it."""
-        tags = tuple(dict.fromkeys((*earlier.tags, *self.tags)))
-        return evolve(self, older=(*earlier.older, earlier.token, *self.older), tags=tags)
+        The higher token is the newer write, whatever came first: a store that is older than it was delivers
+        what is in hand once more.
+        """
+        newest = other if other.token > self.token else self
+        tokens = {*self.older, self.token, *other.older, other.token} - {newest.token}
+        tags = tuple(dict.fromkeys((*self.tags, *other.tags)))
+        return evolve(newest, older=tuple(sorted(tokens)), tags=tags)
 
     def verdicts(self, found: int = 0, reason: str = "") -> tuple[Verdict, ...]:
         """What becomes of its entries: the older ones are done with in any case."""
@@ -65,17 +76,23 @@ class Unit(Struct, frozen=True):
     due_s: float = 0.0
     """When they are to be tried, on the driver's clock."""
 
-    @property
-    def keys(self) -> tuple[str, ...]:
-        """The keys that are removed when they are applied, tags included."""
-        tags = (tag for piece in self.pieces for tag in piece.tags)
-        return tuple(dict.fromkeys((*(piece.key for piece in self.pieces), *tags)))
+    def read(self, codec: Codec[Any]) -> tuple[tuple[QueuedWrite, ...], tuple[Piece, ...]]:
+        """What the writer is given, with values that nobody has changed; and what cannot be read."""
+        writes: list[QueuedWrite] = []
+        unread: list[Piece] = []
+        for each in self.pieces:
+            cell = Cell(Kind.VALUE, NO_GRANT, 0, 0, NO_GRANT, each.body)
+            verdict = examine(cell, each.key, codec, 0)
+            if isinstance(verdict, Servable):
+                writes.append(QueuedWrite(each.key, verdict.value, each.token, self.attempts + 1))
+            else:
+                unread.append(each)
+        return tuple(writes), tuple(unread)
 
-    @property
-    def writes(self) -> tuple[QueuedWrite, ...]:
-        """What the writer is given."""
-        tried = self.attempts + 1
-        return tuple(QueuedWrite(each.key, each.value, each.token, tried) for each in self.pieces)
+    def without(self, some: tuple[Piece, ...]) -> Unit:
+        """The same without some of them."""
+        tokens = {each.token for each in some}
+        return evolve(self, pieces=tuple(each for each in self.pieces if each.token not in tokens))
 
     def halves(self) -> tuple[Unit, ...]:
         """The same in two."""
@@ -92,10 +109,34 @@ class Failing(Struct, frozen=True):
     """How long is paused after the first failure, in seconds: twice as long after each that follows."""
     longest_s: float
 
+    def is_enough(self, piece: Piece) -> bool:
+        """Whether a write has failed by itself as often as is allowed."""
+        return self.deliveries is not None and piece.failed >= self.deliveries
+
     def pause_s(self, attempts: int, seed: int) -> float:
         """How long to pause after so many failures."""
         pause_s = math.ldexp(self.first_s, min(attempts, 40) - 1)
         return min(pause_s, self.longest_s) * (0.5 + draw_at(seed, attempts) / 2)
+
+
+class Due(Struct, frozen=True):
+    """What is to be done now about what is parked."""
+
+    holding: Holding
+    """The partition without that."""
+    unit: Unit | None = None
+    """What the writer is to be given; None where that is nothing, or where writes are given up first."""
+    writes: tuple[QueuedWrite, ...] = ()
+    """The same with the values."""
+    given_up: tuple[Piece, ...] = ()
+    """What could not be read as often as is allowed."""
+    unread: int = 0
+    """How many could not be read this time."""
+
+    @property
+    def verdicts(self) -> tuple[Verdict, ...]:
+        """What becomes of those that are given up."""
+        return tuple(verdict for piece in self.given_up for verdict in piece.verdicts(reason=_UNREAD))
 
 
 class Holding(Struct, frozen=True):
@@ -112,21 +153,41 @@ class Holding(Struct, frozen=True):
     @property
     def has_room(self) -> bool:
         """Whether more entries may be taken."""
-        return sum(len(unit.pieces) for unit in self.parked) < MOST_PARKED
+        keys = sum(len(unit.pieces) for unit in self.parked)
+        size_bytes = sum(len(piece.body) for unit in self.parked for piece in unit.pieces)
+        return keys < MOST_PARKED and size_bytes < MOST_PARKED_BYTES
 
-    def due(self, now_s: float) -> tuple[Unit | None, Holding]:
-        """A unit that is to be tried now, and the partition without it; None where there is none."""
-        for unit in self.parked:
-            if unit.due_s <= now_s:
-                return unit, evolve(self, parked=tuple(each for each in self.parked if each is not unit))
-        return None, self
+    def due(self, now_s: float, codec: Codec[Any], failing: Failing, seed: int) -> Due:
+        """The next that is to be tried now, as far as it can be read; what cannot be is parked again."""
+        before: list[Unit] = []
+        given_up: list[Piece] = []
+        unread = 0
+        for place, unit in enumerate(self.parked):
+            if unit.due_s > now_s:
+                before.append(unit)
+                continue
+            writes, bad = unit.read(codec)
+            unread += len(bad)
+            for piece in (evolve(each, failed=each.failed + 1) for each in bad):
+                if failing.is_enough(piece):
+                    given_up.append(piece)
+                else:
+                    due_s = now_s + failing.pause_s(piece.failed, seed)
+                    before.append(Unit((piece,), unit.attempts + 1, due_s))
+            if writes:
+                rest, ready = self.parked[place + 1 :], unit.without(bad)
+                if given_up:
+                    holding = evolve(self, parked=(*before, ready, *rest))
+                    return Due(holding, given_up=tuple(given_up), unread=unread)
+                return Due(evolve(self, parked=(*before, *rest)), ready, writes, unread=unread)
+        return Due(evolve(self, parked=tuple(before)), given_up=tuple(given_up), unread=unread)
 
     def merged(self, pieces: Iterable[Piece]) -> tuple[tuple[Piece, ...], Holding]:
         """Those pieces whose keys are not parked, and the partition with the others in place."""
         places = {piece.key: unit for unit in self.parked for piece in unit.pieces}
         fresh = {piece.key: piece for piece in pieces}
         parked = tuple(
-            evolve(unit, pieces=tuple(_renewed(piece, fresh.get(piece.key)) for piece in unit.pieces))
+            evolve(unit, pieces=tuple(_joined(piece, fresh.get(piece.key)) for piece in unit.pieces))
             for unit in self.parked
         )
         return tuple(each for key, each in fresh.items() if key not in places), evolve(self, parked=parked)
@@ -145,7 +206,7 @@ class Holding(Struct, frozen=True):
         if len(unit.pieces) == 1:
             (piece,) = unit.pieces
             piece = evolve(piece, failed=piece.failed + 1)
-            if failing.deliveries is not None and piece.failed >= failing.deliveries:
+            if failing.is_enough(piece):
                 return piece, evolve(self, works=False)
             due_s = now_s + failing.pause_s(piece.failed, seed)
             return None, self._park((Unit((piece,), attempts, due_s),))
@@ -157,14 +218,14 @@ class Holding(Struct, frozen=True):
         return evolve(self, works=False, parked=(*self.parked, *units))
 
 
-def _renewed(parked: Piece, later: Piece | None) -> Piece:
-    return parked if later is None else later.over(parked)
+def _joined(parked: Piece, other: Piece | None) -> Piece:
+    return parked if other is None else parked.joined(other)
 
 
 def coalesced(
-    entries: Iterable[QueueEntry], codec: Codec[Any], deliveries: int | None
+    entries: Iterable[QueueEntry], deliveries: int | None
 ) -> tuple[tuple[Piece, ...], tuple[Verdict, ...]]:
-    """What is to be applied of entries, oldest first, and verdicts on those that cannot be.
+    """What is to be applied of entries, oldest first, and verdicts on those that are given up.
 
     An entry is given up that was delivered by itself more often than is allowed: each time the consumer has
     ended. Those that were delivered together before that are not to blame for each other.
@@ -172,16 +233,11 @@ def coalesced(
     pieces: dict[str, Piece] = {}
     given_up: list[Verdict] = []
     for entry in entries:
-        cell = Cell(Kind.VALUE, NO_GRANT, 0, 0, NO_GRANT, entry.body)
-        verdict = examine(cell, entry.key, codec, 0)
         if deliveries is not None and entry.deliveries > CRASHES + deliveries:
             reason = f"delivered {entry.deliveries} times: consumers have ended while it was applied"
-        elif isinstance(verdict, Servable):
-            piece = Piece(entry.key, entry.token, verdict.value, entry.tags)
-            earlier = pieces.get(entry.key)
-            pieces[entry.key] = piece if earlier is None else piece.over(earlier)
+            given_up.append(Verdict(entry.token, entry.key, reason))
             continue
-        else:
-            reason = "it cannot be read: it was queued as another type, or is corrupt"
-        given_up.append(Verdict(entry.token, entry.key, reason))
+        piece = Piece(entry.key, entry.token, entry.body, entry.tags)
+        earlier = pieces.get(entry.key)
+        pieces[entry.key] = piece if earlier is None else earlier.joined(piece)
     return tuple(pieces.values()), tuple(given_up)

@@ -60,7 +60,7 @@ from sansio_cache.notices import (
     WriteQueued,
 )
 from sansio_cache.operations.invalidate import void
-from sansio_cache.queues import hold_of
+from sansio_cache.queues import hold_of, partition_of, place_of
 from sansio_cache.step import (
     Abandoned,
     AsksOnce,
@@ -78,6 +78,7 @@ from sansio_cache.step import (
     gave_up,
     unavailable,
     unexpected,
+    went_without,
 )
 
 
@@ -342,18 +343,28 @@ class EnqueueRemoving(AsksStore, Struct, frozen=True):
         if not isinstance(event, DeleteAnswer):
             raise unexpected(self, event)
         match event:
-            case KeysDeleted(now_s=now_s):
+            case KeysDeleted(now_s=now_s, left=()):
                 return self._end(self.outcome, now_s, Invalidated(self.keys))
+            case KeysDeleted(now_s=now_s, left=left, failures=failures):
+                gone = Invalidated(tuple(key for key in self.keys if key not in left))
+                rest = evolve(self, keys=left)
+                again = rest.retry_parts(failures)
+                if again is not None:
+                    return evolve(again, notices=(gone, *again.notices))
+                return rest.untold(now_s, gone, *went_without(failures))
             case StoreFailed(now_s=now_s):
-                outcome = self.outcome
-                if isinstance(outcome, Queued):
-                    outcome = evolve(outcome, is_told=False)
-                pending = InvalidationFailed(self.keys)
-                return self.retry(event) or self._end(outcome, now_s, *gave_up(event), pending)
+                return self.retry(event) or self.untold(now_s, *gave_up(event))
             case Interrupted(now_s=now_s):
                 return evolve(self, outcome=Abandoned(), budget=self.budget.at(now_s)).ask()
             case _:
                 assert_never(event)
+
+    def untold(self, now_s: float, *notices: Notice) -> Step:
+        """End without the store knowing that the keys are gone: they are pending."""
+        outcome = self.outcome
+        if isinstance(outcome, Queued):
+            outcome = evolve(outcome, is_told=False)
+        return self._end(outcome, now_s, *notices, InvalidationFailed(self.keys))
 
     def _end(self, outcome: Outcome, now_s: float, *notices: Notice) -> Step:
         if isinstance(outcome, Abandoned):
@@ -401,6 +412,13 @@ class ReplayRequest(Struct, frozen=True):
     nonce: bytes
     timeouts: StoreTimeouts
     started_s: float
+    partitions: int = 0
+    """How many the queue has; 0 where that is not looked at."""
+
+    @property
+    def is_elsewhere(self) -> bool:
+        """Whether the writes of its key are queued in another partition by now: there nobody knows of it."""
+        return bool(self.partitions) and place_of(self.key, self.partitions) != partition_of(self.root)[1]
 
     def end(self, outcome: Outcome, now_s: float, *notices: Notice) -> Step:
         """The last step."""
@@ -408,7 +426,12 @@ class ReplayRequest(Struct, frozen=True):
 
 
 def replay(request: ReplayRequest) -> Step:
-    """Begin to queue a dead letter anew. One whose key was written since is superseded, and stays."""
+    """Begin to queue a dead letter anew. One whose key was written since is superseded, and stays.
+
+    So does one of before a change of the number of partitions: what was queued since is in another one.
+    """
+    if request.is_elsewhere:
+        return request.end(Parted(request.partitions), request.started_s)
     return EnqueueReplaying(request, request.timeouts.from_now(request.started_s)).ask()
 
 
@@ -426,9 +449,8 @@ class EnqueueReplaying(AsksOnce, Struct, frozen=True):
     def ask(self, *notices: Notice) -> Step:
         """The step that waits in this state."""
         request = self.request
-        command = ReplayLetter(
-            request.root, request.letter, request.key, request.nonce, self.budget.timeout_s
-        )
+        letter = request.root, request.letter, request.key, request.nonce
+        command = ReplayLetter(*letter, self.budget.timeout_s, request.partitions)
         return Step(self, command, notices=notices)
 
     def receive(self, event: Event) -> Step:
@@ -437,6 +459,8 @@ class EnqueueReplaying(AsksOnce, Struct, frozen=True):
             raise unexpected(self, event)
         request, gone = self.request, (self.request.key, *self.request.tags)
         match event:
+            case EntriesAppended(now_s=now_s, how=Appended.PARTED, backlog=partitions):
+                return request.end(Parted(partitions), now_s)
             case EntriesAppended(now_s=now_s, tokens=(token,)) if token > 0:
                 return _remove(request, gone, Queued((token,)), now_s, WriteQueued(request.key))
             case EntriesAppended(now_s=now_s, tokens=(0,)) if self.is_unsure:

@@ -11,13 +11,14 @@ from sansio_cache.budget import StoreTimeouts
 from sansio_cache.cell import NONCE_BYTES
 from sansio_cache.codec import Codec
 from sansio_cache.commands import Lease, Renewal
-from sansio_cache.operations.batching import Failing, Holding
+from sansio_cache.operations.aside import Aside, Group, halves
+from sansio_cache.operations.batching import MOST_PARKED, Failing, Holding
 from sansio_cache.operations.renewal import renewed_after_s
 from sansio_cache.queues import lease_of, root_of
 from sansio_cache.step import evolve
 
 _FOR_EVER_S: Final = 1e12
-_SHORTEST_REST_S: Final = 0.001
+SHORTEST_REST_S: Final = 0.001
 
 
 class ConsumeRequest(Struct, frozen=True):
@@ -71,8 +72,14 @@ class InHand(Struct, frozen=True):
     is_busy: bool = False
     """Whether there was more in one of them than goes into a batch."""
     failures: int = 0
-    """How often the store has failed in a row."""
+    """How often in a row it could not say that it is there."""
     is_over: bool = False
+    first: int = 0
+    """The partition that comes first in this round: each does in its turn."""
+    asides: tuple[Aside, ...] = ()
+    """What is wrong with partitions, by their places."""
+    stranded: tuple[Holding, ...] = ()
+    """Partitions that could not be reached: its own again where their leases have the same grants."""
 
     @property
     def share(self) -> int:
@@ -89,8 +96,83 @@ class InHand(Struct, frozen=True):
         return evolve(self, holdings=tuple(sorted((*others, holding), key=_place)))
 
     def without(self, place: int) -> Self:
-        """The same without a partition."""
-        return evolve(self, holdings=tuple(each for each in self.holdings if each.place != place))
+        """The same without a partition, and without what it had in hand of it."""
+        holdings, stranded, asides = (
+            tuple(each for each in some if each.place != place)
+            for some in (self.holdings, self.stranded, self.asides)
+        )
+        return evolve(self, holdings=holdings, stranded=stranded, asides=asides)
+
+    @property
+    def in_turn(self) -> tuple[int, ...]:
+        """The places of all partitions, in the order of this round."""
+        places = range(self.request.partitions)
+        return (*places[self.first :], *places[: self.first])
+
+    @property
+    def wanted(self) -> int | None:
+        """The partition whose lease is to be asked for next."""
+        if len(self.holdings) >= self.share:
+            return None
+        taken = self.tried | {each.place for each in self.holdings}
+        taken |= {each.place for each in self.asides if each.due_s}
+        return next((place for place in self.in_turn if place not in taken), None)
+
+    def next_round(self) -> Self:
+        """The same when it begins with the next partition, and looks at each once more."""
+        first = (self.first + 1) % self.request.partitions
+        return evolve(self, first=first, visited=frozenset(), is_busy=False)
+
+    # What is wrong.
+
+    def aside(self, place: int) -> Aside:
+        """What is wrong with a partition."""
+        return next((each for each in self.asides if each.place == place), Aside(place))
+
+    def with_aside(self, aside: Aside) -> Self:
+        """The same with what is wrong with a partition now."""
+        others = (each for each in self.asides if each.place != aside.place)
+        asides = (*others, aside) if aside != Aside(aside.place) else tuple(others)
+        return evolve(self, asides=tuple(sorted(asides, key=_place)))
+
+    def awake(self, now_s: float) -> Self:
+        """The same when it is later: what is due may be tried."""
+        return evolve(self, asides=tuple(each.awake(now_s) for each in self.asides))
+
+    def missed(self, now_s: float, *places: int) -> Self:
+        """The same when partitions could not be reached: they are left alone for a while.
+
+        Nothing is forgotten of them, so that what was applied is not delivered again.
+        """
+        request, after = self.request, self
+        for place in places:
+            after = after.with_aside(after.aside(place).missed(request.failing, now_s, request.seed))
+        lost = tuple(each for each in self.holdings if each.place in places)
+        holdings = tuple(each for each in self.holdings if each.place not in places)
+        stranded = (*self.stranded, *lost)
+        return evolve(after, holdings=holdings, stranded=stranded, tried=self.tried.difference(places))
+
+    def regained(self, place: int, grant: bytes) -> Self:
+        """The same with a partition whose lease it has: with what was in hand, if nobody had it meanwhile."""
+        before = next((each for each in self.stranded if each.place == place), None)
+        if before is None or before.grant != grant:
+            return self.without(place).with_holding(Holding(place, grant))
+        rest = tuple(each for each in self.stranded if each is not before)
+        return evolve(self, stranded=rest).with_holding(before)
+
+    def reached(self, place: int) -> Self:
+        """The same when a partition has given or taken entries."""
+        return self.with_aside(self.aside(place).reached())
+
+    def keeping(self, place: int, group: Group, now_s: float, *, in_halves: bool = False) -> Self:
+        """The same with what could not be removed, which is tried again later."""
+        request = self.request
+        groups = halves(group) if in_halves else (group,)
+        return self.with_aside(self.aside(place).keeping(groups, request.failing, now_s, request.seed))
+
+    def has_room(self, holding: Holding) -> bool:
+        """Whether more entries of a partition may be taken."""
+        return holding.has_room and self.aside(holding.place).count < MOST_PARKED
 
     def visiting(self, place: int) -> Self:
         """The same when a partition was looked at."""
@@ -99,8 +181,9 @@ class InHand(Struct, frozen=True):
     def pause_s(self, now_s: float) -> float:
         """How long there is nothing to do."""
         due = (unit.due_s for holding in self.holdings for unit in holding.parked)
-        until_s = min(self.attends_s, now_s + self.request.delay_s, *due)
-        return max(until_s - now_s, _SHORTEST_REST_S)
+        later = (at_s for each in self.asides for at_s in (each.due_s, each.removes_s) if at_s)
+        until_s = min(self.attends_s, now_s + self.request.delay_s, *due, *later)
+        return max(until_s - now_s, SHORTEST_REST_S)
 
     def renewal(self, now_s: float) -> Renewal | None:
         """What keeps its leases while something outside of the store is done."""
@@ -113,5 +196,5 @@ class InHand(Struct, frozen=True):
         return Renewal(leases, request.lease_ms, until_s, request.timeouts.operation_s, pause_s)
 
 
-def _place(holding: Holding) -> int:
-    return holding.place
+def _place(each: Holding | Aside) -> int:
+    return each.place

@@ -3,10 +3,11 @@
     ask:    QueueAsking --the answer--> done
     agree:  AgreeMeasuring --QueueMeasured--> AgreeMeasuring (next partition) ... --> done
 
-*Agreement.* Which partition a key is in depends on how many there are. So before a process writes, or
-applies, it asks all partitions how many they were made for. A queue that has another number of them is
-changed where nothing is in it; where something is, the process is told so: two partitions with writes of one
-key have no order.
+*Agreement.* Which partition a key is in depends on how many there are. So before a process writes, reads or
+applies, it asks the partitions how many they were made for. The first of them says it from then on that a
+process has agreed; where it says nothing, all partitions are asked that there may be, and then those that
+there are to be are told. A queue that has another number of them is changed where nothing is in it, no letter
+either; where something is, the process is told so: two partitions with writes of one key have no order.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from sansio_cache.events import (
     StoreFailed,
 )
 from sansio_cache.notices import Notice
-from sansio_cache.queues import root_of
+from sansio_cache.queues import MOST_PARTITIONS, root_of
 from sansio_cache.step import (
     Abandoned,
     AsksStore,
@@ -72,6 +73,8 @@ class QueueAsking(AsksStore, Struct, frozen=True):
     def receive(self, event: Event) -> Step:
         """End."""
         match event:
+            case EntriesFound(partitions=partitions) if partitions and isinstance(self.question, PeekEntries):
+                return ended(Parted(partitions))
             case EntriesFound() | QueueMeasured() | KeysDeleted() if (
                 type(event) is _ANSWERS[type(self.question)]
             ):
@@ -116,14 +119,18 @@ class AgreeMeasuring(AsksStore, Struct, frozen=True):
     """Another number of partitions that was met; 0 where none was."""
     backlog: int = 0
     """How many entries there are in those that were asked."""
-    is_changing: bool = False
-    """Whether they are being told the number, as nothing is in them."""
+    letters: int = 0
+    """How many letters."""
+    is_unsaid: bool = False
+    """Whether the first partition says nothing: then any may have been written to by a program of before."""
+    is_telling: bool = False
+    """Whether they are being told the number."""
 
     def ask(self, *notices: Notice) -> Step:
         """The step that waits in this state."""
         request = self.request
         root = root_of(request.namespace_root, request.name, self.place)
-        partitions = request.partitions if self.is_changing else 0
+        partitions = request.partitions if self.is_telling else 0
         return Step(self, MeasureQueue(root, self.budget.timeout_s, partitions), notices=notices)
 
     def receive(self, event: Event) -> Step:
@@ -149,12 +156,15 @@ class AgreeMeasuring(AsksStore, Struct, frozen=True):
             most=max(self.most, found.partitions),
             other=found.partitions if is_other else self.other,
             backlog=self.backlog + found.backlog,
+            letters=self.letters + found.letters,
+            is_unsaid=self.is_unsaid or (self.place == 0 and not found.partitions),
             budget=request.timeouts.from_now(found.now_s),
         )
-        if after.place < after.most:
+        asks_all = after.is_unsaid and not self.is_telling
+        if after.place < (MOST_PARTITIONS if asks_all else after.most):
             return after.ask()
-        if not after.other or (self.is_changing and not after.backlog):
+        if after.other and (self.is_telling or after.backlog or after.letters):
+            return ended(Parted(after.other, after.backlog, after.letters))
+        if self.is_telling or not (after.other or after.is_unsaid):
             return ended(Completed())
-        if after.backlog or self.is_changing:
-            return ended(Parted(after.other, after.backlog))
-        return evolve(after, place=0, other=0, is_changing=True).ask()
+        return evolve(after, place=0, other=0, backlog=0, letters=0, is_telling=True).ask()

@@ -84,6 +84,7 @@ SENTENCES = [
         WritesApplied(("k", "l"), 3, 0.002),
         "wrote 2 keys to the database in 2 ms, 3 older writes of them left out",
     ),
+    (WriterFailed("q", 1, ""), "what is queued for 1 key cannot be read here: tried again, or given up"),
     (WriterFailed("q", 2, "KeyError"), "the writer raised KeyError for 2 keys: tried again, or given up"),
     (WriteDead("k", "poison"), "given up, and kept as a dead letter: poison"),
     (PartitionTaken("q"), "took the lease of a partition"),

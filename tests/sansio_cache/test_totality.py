@@ -248,6 +248,7 @@ def entries_at(now_s):
         (),
         (entry,),
         (unreadable,),
+        (QueueEntry(9, KEY, BODY, (), 9),),  # it has ended consumers
         (entry, QueueEntry(7, OTHER, BODY), QueueEntry(8, KEY, BODY)),
     ):
         yield EntriesTaken(now_s, entries, 3)
@@ -340,12 +341,32 @@ PARTS = {
 
 def capped_consumer(consumer):
     """The same of what a consumer has in hand: the events here deliver the same entries again and again."""
-    holdings = tuple(
-        replace(each, taken=0, works=True, parked=tuple(map(capped_unit, each.parked[:1])))
-        for each in consumer.holdings
+    holdings, stranded = (
+        tuple(
+            replace(each, taken=0, works=True, parked=tuple(map(capped_unit, each.parked[:1])))
+            for each in some[:2]
+        )
+        for some in (consumer.holdings, consumer.stranded)
     )
+    changes = {
+        "holdings": holdings,
+        "stranded": stranded,
+        "asides": tuple(map(capped_aside, consumer.asides)),
+    }
     attends_s = 50.0 if consumer.attends_s > 0 else 0.0
-    return replace(consumer, holdings=holdings, failures=0, attends_s=attends_s, members=1, is_busy=False)
+    return replace(consumer, **changes, failures=0, attends_s=attends_s, members=1, is_busy=False)
+
+
+def capped_aside(aside):
+    due_s, removes_s = (50.0 * (each > 0) for each in (aside.due_s, aside.removes_s))
+    kept = tuple(map(capped_group, aside.kept[:1]))
+    return replace(
+        aside, failures=min(aside.failures, 1), due_s=due_s, kept=kept, refusals=0, removes_s=removes_s
+    )
+
+
+def capped_group(group):
+    return tuple(replace(done, verdicts=done.verdicts[-1:]) for done in group[:1])
 
 
 def capped_unit(unit):
@@ -356,7 +377,8 @@ def capped_unit(unit):
 def capped(state):
     """The state with counters that have no bound at their cap; behaviour past it is the same."""
     changes = {}
-    for name, cap in (("consumer", capped_consumer), ("unit", capped_unit)):
+    caps = ("consumer", capped_consumer), ("unit", capped_unit), ("group", capped_group)
+    for name, cap in caps:
         if name in state.__struct_fields__:
             changes[name] = cap(getattr(state, name))
     for name in state.__struct_fields__:

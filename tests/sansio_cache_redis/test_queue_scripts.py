@@ -127,12 +127,13 @@ class Pair:
         if isinstance(events[0], HoldsTaken):
             self.lease = tuple(event.grants[0] for event in events)
 
-    def take(self, after, count, most_bytes):
+    def take(self, after, count, most_bytes, is_again=False):
         """A consumer names what it was given: what nobody was given comes after that."""
         after = self.tokens[after % (self.given + 1)]
-        events = self.ask(
-            lambda place: TakeEntries(ROOT, self.lease[place], after[place], count, most_bytes, TIMEOUT_S)
-        )
+        limits = count, most_bytes, TIMEOUT_S, is_again
+        events = self.ask(lambda place: TakeEntries(ROOT, self.lease[place], after[place], *limits))
+        mine, theirs = ([each.deliveries for each in event.entries] for event in events)
+        assert mine == theirs
         numbers = {pair[0]: number for number, pair in enumerate(self.tokens)}
         self.given = max((self.given, *(numbers[entry.token] for entry in events[0].entries)))
 
@@ -176,9 +177,12 @@ class Pair:
         self.ask(lambda _: MeasureQueue(ROOT, TIMEOUT_S))
         self.ask(lambda place: ReadLetters(ROOT, self.letters[0][place], 10, TIMEOUT_S))
 
-    def replay(self, number, key, nonce):
+    def peek(self, partitions):
+        self.ask(lambda _: PeekEntries(ROOT, KEYS, TIMEOUT_S, partitions))
+
+    def replay(self, number, key, nonce, partitions=0):
         letter = self.letters[number % len(self.letters)]
-        events = self.ask(lambda place: ReplayLetter(ROOT, letter[place], key, nonce, TIMEOUT_S))
+        events = self.ask(lambda place: ReplayLetter(ROOT, letter[place], key, nonce, TIMEOUT_S, partitions))
         self.learn(*(tuple(token for token in event.tokens if token > 0) for event in events))
 
     def drop(self, numbers):
@@ -221,9 +225,10 @@ STEPS = st.one_of(
     st.tuples(st.just("hold"), keys, nonces),
     st.tuples(st.just("append"), st.lists(keys, min_size=1, max_size=3, unique=True), nonces),
     st.tuples(st.just("take_lease"), nonces),
-    st.tuples(st.just("take"), numbers, st.integers(1, 3), st.sampled_from((1, 10_000))),
+    st.tuples(st.just("take"), numbers, st.integers(1, 3), st.sampled_from((1, 10_000)), st.booleans()),
     st.tuples(st.just("settle"), st.lists(VERDICTS, min_size=1, max_size=3)),
-    st.tuples(st.just("replay"), numbers, keys, nonces),
+    st.tuples(st.just("replay"), numbers, keys, nonces, st.sampled_from((0, 2, 3))),
+    st.tuples(st.just("peek"), st.sampled_from((0, 2, 3))),
     st.tuples(st.just("drop"), st.lists(numbers, min_size=1, max_size=2)),
     st.tuples(st.just("attend"), nonces, st.sampled_from((0, 60_000))),
     st.tuples(st.just("agree"), st.sampled_from((0, 2, 3))),
@@ -354,6 +359,33 @@ BRANCHES = {
         ("take", 0, 1, 10_000),
         ("settle", [(1, "ns:a", "poison", 0)]),
         ("replay", 1, "ns:a", NONCES[1]),
+    ],
+    "replay where there are other partitions": [
+        *DEAD,
+        ("replay", 1, "ns:a", NONCES[0], 3),
+        ("replay", 1, "ns:a", NONCES[0], 2),
+    ],
+    "replay without knowing how many partitions there are": [*DEAD, ("replay", 1, "ns:a", NONCES[0], 0)],
+    "replay where nobody has said how many partitions there are": [("replay", 0, "ns:a", NONCES[0], 2)],
+    "agree on other partitions, and not while there are letters": [
+        *DEAD,
+        ("agree", 3),
+        ("drop", [1]),
+        ("agree", 3),
+    ],
+    "look where there are other partitions": [("peek", 3), *ONE, ("peek", 3), ("peek", 2), ("peek", 0)],
+    "take again what was asked for, and count it once": [
+        *LEASED,
+        ("take", 0, 10, 10_000, True),
+        ("hold", "ns:ü", NONCES[0]),
+        ("append", ["ns:ü"], NONCES[0]),
+        ("take", 0, 10, 10_000, True),
+        ("take", 0, 10, 10_000),
+        ("take", 0, 10, 10_000, True),
+        ("take", 0, 10, 10_000),
+        ("take", 0, 10, 10_000, True),
+        ("settle", [(1, "ns:a", "", 0)]),
+        ("take", 0, 10, 10_000, True),
     ],
     "attend": [("attend", NONCES[0], 60_000), ("attend", NONCES[1], 60_000), ("attend", NONCES[0], 0)],
 }

@@ -23,8 +23,11 @@ from sansio_cache import (
 )
 from sansio_cache.commands import AppendEntries, DeleteKeys, PeekEntries, QueueCommand
 from sansio_cache.events import FailureKind, StoreFailed
+from sansio_cache.queues import place_of
 from sansio_cache_redis import sync as cache_sync
-from support.queues import FAST, GIVE_UP_S, User, World, run_world
+from sansio_cache_runtime.anyio.event import LoopEvent
+from sansio_cache_runtime.sync.event import ThreadEvent
+from support.queues import FAST, GIVE_UP_S, Facade, User, World, run_world
 from support.runtimes import until
 from support.servers import Server
 from support.stores import Wrapping
@@ -203,6 +206,90 @@ def test_what_is_queued_is_written_before_a_mutation_a_set_or_a_deletion_of_the_
     running(test)
 
 
+class Between(Wrapping):
+    """Another writer's write is acknowledged between the first look at the queue and what follows."""
+
+    def __init__(self, store: Any, write: Callable[[], Any]) -> None:
+        self._store, self._write = store, write
+        self.is_done = False
+
+    def perform(self, command: Any) -> Any:
+        answer = self._store.perform(command)
+        if isinstance(command, PeekEntries) and not self.is_done:
+            self.is_done = True
+            self._write()
+        return answer
+
+    async def answer(self, command: Any) -> Any:
+        answer = await self._store.answer(command)
+        if isinstance(command, PeekEntries) and not self.is_done:
+            self.is_done = True
+            await self._write()
+        return answer
+
+
+@pytest.mark.parametrize("how", ["mutate", "set"])
+def test_a_write_that_comes_before_the_hold_of_a_mutation_is_waited_for(running, how):
+    """What was acknowledged is never overtaken by an older value in the cache."""
+
+    async def test(world: World) -> None:
+        users, queue = world.entity(attrs.evolve(FAST, wait_s=0.1))
+        world.database.save([User(7, "old")], tokens={7: 1})
+        write = partial(world.users.thing.write, User(7, "acknowledged"))
+        began: list[str] = []
+
+        async def change() -> None:
+            if how == "set":
+                await users.set(User(7, "old"))
+                return
+            async with users.within("mutate", 7) as mutation:
+                began.append(how)
+                mutation.set(User(7, "old"))
+
+        async with world.wrapped(lambda store: Between(store, write)) as between:
+            with pytest.raises(CacheTimeoutError, match="wait for the same keys"):
+                await change()
+            assert between.is_done
+        assert began == []
+        assert await users.get(7) == User(7, "acknowledged")
+        async with queue.within("consumer"):
+            await queue.drain(GIVE_UP_S)
+        assert await users.get_or_load(7) == User(7, "acknowledged")
+
+    running(test)
+
+
+def test_what_is_queued_while_a_mutation_runs_is_not_overtaken_by_its_value(running):
+    async def test(world: World) -> None:
+        users, queue = world.entity()
+        world.database.save([User(7, "old")], tokens={7: 1})
+        async with users.within("mutate", 7) as mutation:
+            await users.write(User(7, "acknowledged"))
+            mutation.set(User(7, "old"))
+        assert (mutation.stored, list(mutation.unstored.values())) == (0, ["overtaken"])
+        assert await users.get(7) == User(7, "acknowledged")
+        async with queue.within("consumer"):
+            await queue.drain(GIVE_UP_S)
+        assert await users.get_or_load(7) == User(7, "acknowledged")
+
+    running(test)
+
+
+def test_a_value_is_set_with_its_tags_where_nothing_is_queued(running):
+    async def test(world: World) -> None:
+        assert await world.users.set(User(7, "set"), tags=["team"])
+        assert await world.users.get_or_load(7, tags=["team"]) == User(7, "set")
+        await Facade(world.cache, is_sync=world.is_sync).invalidate(tags=["team"])
+        assert await world.users.get_or_load(7, tags=["team"]) is None
+        assert await world.users.set(7, User(7, "again"))
+        assert await world.users.get(7) == User(7, "again")
+        with pytest.raises(SerializationError):
+            await world.users.set(User(7, b"\xff"))  # type: ignore[arg-type]
+        assert await world.users.get(7) == User(7, "again")
+
+    running(test)
+
+
 def test_what_cannot_be_queued_is_refused_at_once(running):
     async def test(world: World) -> None:
         with pytest.raises(SerializationError):
@@ -229,7 +316,62 @@ def test_another_number_of_partitions_waits_until_the_queue_is_drained(running):
     running(test)
 
 
-def test_a_write_that_was_queued_as_another_type_is_given_up_and_read_by_nobody(running):
+def test_who_reads_with_another_number_of_partitions_is_told_and_stores_nothing(running):
+    """What is queued is in another partition for it: it would store what the database has for everybody."""
+
+    async def test(world: World) -> None:
+        number = next(each for each in range(99) if place_of(str(world.users.thing.key(each)), 8) >= 4)
+        reading, _ = world.entity(attrs.evolve(FAST, partitions=8))
+        lenient, _ = world.entity(attrs.evolve(FAST, partitions=8, reads_in_outage="load"))
+        world.database.save([User(number, "old")], tokens={number: 1})
+        await world.users.write(User(number, "new"))
+        for users in (reading, lenient):
+            with pytest.raises(ConfigurationError, match="has 2 partitions with 1 writes"):
+                await users.get_or_load(number)
+            with pytest.raises(ConfigurationError, match="has 2 partitions with 1 writes"):
+                await users.get_or_load_many([number])
+        assert await world.users.get_or_load(number) == User(number, "new")
+
+    running(test)
+
+
+def test_who_has_read_before_the_number_of_partitions_was_changed_is_told(running):
+    async def test(world: World) -> None:
+        reading, _ = world.entity(attrs.evolve(FAST, partitions=8))
+        lenient, _ = world.entity(attrs.evolve(FAST, partitions=8, reads_in_outage="load"))
+        for unknown, users in enumerate((reading, lenient)):
+            assert await users.get_or_load(-1 - unknown) is None
+        for number in range(20):
+            await world.users.write(User(number, "new"))
+        for number in range(20):
+            for users in (reading, lenient):
+                with pytest.raises(ConfigurationError, match="has 2 partitions by now"):
+                    await users.get_or_load(number)
+
+    running(test)
+
+
+def test_the_number_of_partitions_is_not_changed_while_there_are_letters(running):
+    async def test(world: World) -> None:
+        world.database.poison = {7}
+        await world.users.write(User(7, "new"))
+        async with world.queue.within("consumer"):
+            await world.queue.drain(GIVE_UP_S)
+        users, _ = world.entity(attrs.evolve(FAST, partitions=4))
+        with pytest.raises(
+            ConfigurationError, match=r"0 writes and 1 dead letters .* replay or drop the letters"
+        ):
+            await users.write(User(8, "new"))
+        [letter] = await world.queue.letters()
+        assert await world.queue.drop(letter) == 1
+        await users.write(User(8, "new"))
+        with pytest.raises(ConfigurationError, match="when this became a letter"):
+            await world.queue.replay(letter)
+
+    running(test)
+
+
+def test_a_write_that_was_queued_as_another_type_is_given_up_and_read_by_nobody(running, caplog):
     @attrs.frozen
     class Renamed:
         id: int
@@ -247,6 +389,7 @@ def test_a_write_that_was_queued_as_another_type_is_given_up_and_read_by_nobody(
         assert "another type" in letter.reason
 
     running(test)
+    assert "1 writes of the queue user cannot be read" in caplog.text
 
 
 class Failing(Wrapping):
@@ -363,10 +506,13 @@ def test_a_writer_of_one_is_called_for_each(takes: str):
 
 def test_a_token_that_the_database_has_is_met_by_a_higher_one():
     """As after a failover that has lost tokens which were applied already."""
-    has: dict[int, tuple[str, int]] = {7: ("ahead", 2**52)}
+    has: dict[int, tuple[str, int]] = {}
+    calls: list[int] = []
 
     def save(users: list[User], tokens: dict[int, int]) -> dict[int, int]:
         for user in users:
+            calls.append(tokens[user.id])
+            has.setdefault(user.id, ("ahead", tokens[user.id] + 10**9))
             if tokens[user.id] > has[user.id][1]:
                 has[user.id] = user.name, tokens[user.id]
         return {user.id: has[user.id][1] for user in users}
@@ -377,7 +523,172 @@ def test_a_token_that_the_database_has_is_met_by_a_higher_one():
         with users.queue.consumer():
             users.queue.drain(GIVE_UP_S)
     assert has[7][0] == "new"
-    assert has[7][1] > 2**52
+    assert has[7][1] > calls[0] + 10**9
+    assert len(calls) == 2
+
+
+@pytest.mark.parametrize(("ahead_us", "returned"), [(10, 2), (7200 * 10**6, 1)])
+def test_an_integer_that_is_no_token_is_a_failed_try_and_queues_nothing_for_ever(ahead_us, returned, caplog):
+    """As the time of a change, in microseconds, which a database gives back."""
+    calls: list[int] = []
+
+    def save(user: User, token: int) -> int:
+        calls.append(token)
+        return token + ahead_us
+
+    with closing(cache_sync.Cache.from_url("memory://", namespace="q")) as cache:
+        users = cache.entity("user", User, id="id", writer=save, strategy=FAST)
+        users.write(User(7, "new"))
+        with users.queue.consumer():
+            users.queue.drain(GIVE_UP_S)
+        [letter] = users.queue.letters()
+    assert "ReturnedNoTokenError" in letter.reason
+    assert "the writer of the queue user failed with ReturnedNoTokenError" in caplog.text
+    assert len(set(calls)) == returned  # so often it was queued
+    assert len(calls) == returned - 1 + 3
+
+
+def test_an_integer_below_the_token_says_nothing():
+    with closing(cache_sync.Cache.from_url("memory://", namespace="q")) as cache:
+        users = cache.entity("user", User, id="id", writer=lambda user, token: 1, strategy=FAST)
+        users.write(User(7, "new"))
+        with users.queue.consumer():
+            assert users.queue.drain(GIVE_UP_S).queued == 0
+        assert users.queue.letters() == []
+
+
+Rows = dict[str, int | str]
+
+
+@pytest.mark.parametrize("many", [False, True])
+def test_a_writer_may_change_what_it_is_given(running, many):
+    """Each attempt is given what was queued, and ids are taken before the writer has the values."""
+
+    async def test(world: World) -> None:
+        database: dict[Any, Any] = {}
+        calls: list[Any] = []
+
+        def save(row: Any, token: int) -> None:
+            calls.append(dict(row))
+            which = row.pop("id")
+            if len(calls) == 1:
+                raise ConnectionError("the database is away")
+            database[which] = row
+
+        def save_many(rows: list[Any], *, tokens: dict[Any, int]) -> dict[Any, int]:
+            returned = dict(tokens)
+            while rows:
+                save(rows.pop(), tokens.pop(rows[-1]["id"] if rows else next(iter(tokens))))
+            return returned
+
+        writers = {"write_many": save_many} if many else {"write_many": None, "writer": save}
+        rows, queue = world.entity(type=Rows, loader=database.get, load_many=None, **writers)
+        await rows.write({"id": 1, "name": "Ada"})
+        async with queue.within("consumer"):
+            assert (await queue.drain(GIVE_UP_S)).queued == 0
+        assert database == {1: {"name": "Ada"}}
+        assert calls == [{"id": 1, "name": "Ada"}] * 2
+        assert await queue.letters() == []
+
+    running(test)
+
+
+def test_of_many_writes_those_are_named_that_are_queued_where_others_are_not(running):
+    async def test(world: World) -> None:
+        users, queue = world.entity(attrs.evolve(FAST, partitions=2, backlog=2, wait_s=0.05))
+        names = {number: str(users.thing.key(number)) for number in range(50)}
+        first, second = ([n for n in names if place_of(names[n], 2) == place][:2] for place in range(2))
+        await users.write(User(first[0], "new"))
+        with pytest.raises(UnknownOutcomeError, match="the queue was full") as caught:
+            await users.write_many([User(first[1], "new"), User(second[0], "new")])
+        assert f"1 not queued: {names[first[1]]}; 1 queued: {names[second[0]]}" in str(caught.value)
+        assert isinstance(caught.value.__cause__, CacheTimeoutError)
+        assert await users.get_many([first[1], second[0]]) == {second[0]: User(second[0], "new")}
+        with pytest.raises(CacheTimeoutError, match="the queue was full"):
+            await users.write_many([User(first[1], "new"), User(second[1], "new")])
+        assert (await queue.backlog()).queued == 2
+
+    running(test)
+
+
+def test_a_cache_that_is_switched_off_has_no_queue_and_loads(running):
+    async def test(world: World) -> None:
+        world.database.save([User(7, "old")], tokens={7: 1})
+        await world.users.write(User(7, "queued"))
+        cache = type(world.cache).from_url(world.url, namespace=world.namespace, enabled=False)
+        said = {"loader": world.database.load, "load_many": world.database.load_many}
+        users = Facade(
+            cache.entity("user", User, id="id", write_many=world.database.save, strategy=FAST, **said),
+            is_sync=world.is_sync,
+        )
+        try:
+            assert await users.get(7) is None
+            assert await users.get_many([7]) == {}
+            assert await users.get_or_load(7) == User(7, "old")
+            assert await users.get_or_load_many([7]) == {7: User(7, "old")}
+            async with users.within("mutate", 7):
+                pass
+            assert not await users.set(User(7, "set"))
+        finally:
+            await getattr(Facade(cache, is_sync=world.is_sync), "close" if world.is_sync else "aclose")()
+
+    running(test)
+
+
+class Frozen(Wrapping):
+    """A store that does not answer, and what it was asked."""
+
+    def __init__(self, store: Any) -> None:
+        self._store = store
+        self.asked: list[Any] = []
+
+    def perform(self, command: Any) -> Any:
+        self.asked.append(command)
+        return StoreFailed(0.0, FailureKind.CONNECTION)
+
+    async def answer(self, command: Any) -> Any:
+        return self.perform(command)
+
+    def looks(self) -> int:
+        """How often it was asked what is queued."""
+        return sum(isinstance(each, PeekEntries) for each in self.asked)
+
+
+def test_a_store_that_is_known_to_be_away_is_not_asked_what_is_queued(running):
+    async def test(world: World) -> None:
+        world.database.save([User(7, "old")], tokens={7: 1})
+        users, _ = world.entity(attrs.evolve(FAST, reads_in_outage="load"))
+        async with world.wrapped(Frozen) as store:
+            assert await users.get_or_load(7) == User(7, "old")
+            looks = store.looks()
+            assert await users.get_or_load(7) == User(7, "old")
+            assert await users.get_or_load_many([7]) == {7: User(7, "old")}
+            assert await users.get(7) is None
+            for call in (world.users.get, world.users.get_or_load):
+                with pytest.raises(CacheConnectionError):
+                    await call(7)
+            assert store.looks() == looks
+
+    running(test)
+
+
+def test_a_consumer_hears_that_it_is_to_end_while_its_writer_fails(running):
+    async def test(world: World) -> None:
+        stop = ThreadEvent() if world.is_sync else LoopEvent()
+        calls: list[int] = []
+
+        def save(users: list[User]) -> None:
+            calls.append(len(users))
+            stop.set()
+            raise ConnectionError("the database is away")
+
+        users, queue = world.entity(attrs.evolve(FAST, partitions=1), write_many=save)
+        await users.write_many([User(number, "new") for number in range(8)])
+        await queue.run(stop)
+        assert calls == [8]
+        assert (await queue.backlog()).queued == 8
+
+    running(test)
 
 
 @pytest.mark.servers

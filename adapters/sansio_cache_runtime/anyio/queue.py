@@ -9,7 +9,7 @@ import builtins
 import logging
 import time
 from asyncio import CancelledError
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
 from functools import partial
 from typing import Any, Final, Generic, TypeVar
@@ -32,11 +32,11 @@ from sansio_cache_runtime.queue_plan import (
     check_agreed,
     check_store,
     dropped,
-    failed_try,
     queued,
     replayed,
 )
 from sansio_cache_runtime.results import WriteResult
+from sansio_cache_runtime.writer_calls import Ahead, failed_try
 
 T = TypeVar("T")
 H = TypeVar("H")
@@ -58,6 +58,7 @@ class Queue(Generic[T]):
         self._cache = cache
         self._run = run
         self._is_open = False
+        self._may_look = False
 
     def __repr__(self) -> str:
         return f"<queue {self._plan.name!r} of {self._cache!r}>"
@@ -189,34 +190,34 @@ class Queue(Generic[T]):
 
     def _turns(self, stop: LoopEvent) -> Callable[[LoadContext], Awaitable[TurnEnd]]:
         """What is called in a loader's place, with what a consumer is to do next."""
+        ahead = Ahead()
 
         async def turn(context: LoadContext) -> TurnEnd:
             wanted: Turn = context.previous
             if wanted.writes:
-                found = await self._apply(wanted.writes)
+                end = await self._apply(wanted.writes, ahead)
             else:
-                found = {}
+                end = TurnEnd()
                 await stop.wait(wanted.rest_s)
-            return TurnEnd(found, stop.is_set() or self._cache._is_closed)  # noqa: SLF001
+            is_over = stop.is_set() or self._cache._is_closed  # noqa: SLF001 - of this package
+            return TurnEnd(end.found, is_over, end.failed)
 
         return turn
 
-    async def _apply(self, writes: tuple[QueuedWrite, ...]) -> Mapping[str, int]:
-        calls = self._plan.write
+    async def _apply(self, writes: tuple[QueuedWrite, ...], ahead: Ahead) -> TurnEnd:
         try:
+            turn = self._plan.write.turn(writes)
             returned = [
                 await call_loader(partial(function, *arguments, **named))
-                for function, arguments, named in calls.calls(writes)
+                for function, arguments, named in turn.calls
             ]
-            return calls.found(writes, returned)
+            return TurnEnd(ahead.found(turn, returned))
         except (Exception, SystemExit, CancelledError) as error:
             if isinstance(error, CancelledError) and is_being_cancelled():
                 raise
             failure = failed_try(error)
             self._plan.tell_failure(self._cache._recorder, len(writes), failure)  # noqa: SLF001
-            if failure is error:
-                raise
-            raise failure from error
+            return TurnEnd(failed=type(failure).__name__)
 
     async def _drain_at_end(self, drain_s: float) -> None:
         try:
@@ -242,14 +243,14 @@ class Queue(Generic[T]):
             return
         check_store(self._plan, await self._cache.health())
         check_agreed(self._plan.name, await self._run(self._plan.agree()))
-        self._is_open = True
+        self._is_open = self._may_look = True
 
     async def write(self, values: Mapping[Key, Any], tags: Iterable[str]) -> WriteResult:
         """Queue values by their keys."""
         steps = self._plan.enqueue(values, tags)
         await self.open()
-        outcomes = [await self._run(step) for step in steps]
-        return queued(outcomes, len(values), self._plan.strategy.durability)
+        answers = [(keys, await self._run(step)) for keys, step in steps]
+        return queued(answers, self._plan.strategy.durability)
 
     async def look_first(self, key_of: KeyOf, load: Callable[..., Any], *args: Any) -> Any:
         """What is queued for the id that comes last; else what its loader gives."""
@@ -272,24 +273,34 @@ class Queue(Generic[T]):
     async def peek(self, keys: Iterable[Key]) -> dict[str, Any]:
         """The queued values of those keys that have one."""
         found: dict[str, Any] = {}
+        if not self._may_look:
+            self._may_look = self._plan.may_look(await self._run(self._plan.agree_first()))
+        if not self._may_look:
+            return found
         for some, step in self._plan.peek(keys):
             found |= self._plan.peeked(some, await self._run(step))
         return found
 
-    async def settle(self, keys: builtins.list[Key]) -> None:
-        """Wait until nothing is queued for some keys.
+    async def settle(self, keys: Collection[Key], until_s: float | None = None) -> None:
+        """Wait until nothing is queued for some keys; until `until_s` on the clock of this process at most.
 
         Raises:
             CacheTimeoutError: Something still is.
         """
-        until_s = time.monotonic() + self._plan.strategy.wait_s
+        until_s = self._until_s() if until_s is None else until_s
         while await self.peek(keys):
             if time.monotonic() >= until_s:
-                raise CacheTimeoutError(
-                    f"writes of the queue {self._plan.name!r} wait for the same keys: this one is to be done "
-                    "after them, and they were not applied in time"
-                )
+                raise self._too_late()
             await self._pause()
+
+    def _too_late(self) -> CacheTimeoutError:
+        return CacheTimeoutError(
+            f"writes of the queue {self._plan.name!r} wait for the same keys: this one is to be done after "
+            "them, and they were not applied in time"
+        )
+
+    def _until_s(self) -> float:
+        return time.monotonic() + self._plan.strategy.wait_s
 
     @async_block
     async def after(
@@ -299,6 +310,25 @@ class Queue(Generic[T]):
         await self.settle(keys)
         async with make() as held:
             yield held
+
+    @async_block
+    async def holding(
+        self, keys: Collection[Key], make: Callable[[], AbstractAsyncContextManager[H]]
+    ) -> AsyncGenerator[H]:
+        """A block that holds some keys, for which nothing is queued as it begins; it may be made anew.
+
+        What is looked up under the holds is what counts. A write that is queued after that removes the keys
+        before it is acknowledged, and the holds with them: so no value is stored over it.
+        """
+        until_s = self._until_s()
+        while True:
+            await self.settle(keys, until_s)
+            async with make() as held:
+                if not await self.peek(keys):
+                    yield held
+                    return
+            if time.monotonic() >= until_s:
+                raise self._too_late()
 
     async def _pause(self) -> None:
         await anyio.sleep(_LOOK_S)

@@ -351,6 +351,11 @@ class Entity(Generic[T]):
             values: Values; or a mapping of ids to values.
             ttl: How long the values stay fresh, in place of what the entity says.
             tags: Names of tags to invalidate at the end.
+
+        Raises:
+            UnknownOutcomeError: With `WriteBehind`, beside what `write` says: some are queued and others are
+                not. It names their keys.
+            Exception: As `write`.
         """
         if self._queue is not None:
             return self._queue.write(self._plan.by_key(values), tags)
@@ -364,6 +369,9 @@ class Entity(Generic[T]):
     def set(self, *given: Any, ttl: AnyTtl | None = None, tags: Iterable[str] = ()) -> bool:
         """Store the value of one thing, which the database has, and invalidate all lists: see `Cache.set`.
 
+        With `WriteBehind` it waits until nothing is queued for it any more; False may also say that something
+        was queued meanwhile.
+
         Args:
             given: The value; or its id, and the value.
             ttl: How long it stays fresh, in place of what the entity says.
@@ -372,7 +380,7 @@ class Entity(Generic[T]):
         plan = self._plan
         which, value = plan.one_given("set", given, None)
         if self._queue is not None:
-            self._queue.settle([plan.key(which)])
+            return self._set_settled(self._queue, which, value, ttl, tags)
         names, kept_for = plan.tags_of(which, tags), plan.kept(ttl)
         is_stored = self._values.set(plan.key(which), value, ttl=kept_for, tags=names)
         self._cache.invalidate(tags=(plan.lists,))
@@ -421,7 +429,8 @@ class Entity(Generic[T]):
                 m.set(User(7, "Ada"))
 
         At the end, what was set is stored as the entity says, and what was not is invalidated, and all lists.
-        With `WriteBehind` it begins when nothing is queued for them any more.
+        With `WriteBehind` it begins when nothing is queued for them any more. What is queued while the block
+        runs comes after it: its values are not stored, and the database gets what is queued.
 
         Args:
             ids: What tells them from others of their kind.
@@ -430,9 +439,23 @@ class Entity(Generic[T]):
         mutation = self._plan.mutation("mutate", ids, tags)
         if self._queue is None:
             return self._mutating(mutation)
-        return self._queue.after(self._plan.keys_of("mutate", ids), lambda: self._mutating(mutation))
+        return self._queue.holding(
+            self._plan.keys_of("mutate", ids), lambda: self._mutating(mutation.again())
+        )
 
     # Inside.
+
+    def _set_settled(
+        self, queue: Queue[T], which: Id, value: T, ttl: AnyTtl | None, tags: Iterable[str]
+    ) -> bool:
+        """Store a value under a hold, where nothing is queued for its key."""
+        plan, key = self._plan, self._plan.key(which)
+        kept_for = plan.kept(ttl)
+        plan.requests.item(key, value, kept_for, plan.type)  # what cannot be stored is said before all else
+        mutation = plan.mutation("set", (which,), (), tags)
+        with queue.holding([key], lambda: self._mutating(mutation.again())) as held:
+            held._put(key, value, kept_for, plan.type)  # noqa: SLF001 - of this package
+        return bool(held.stored)
 
     def _write(self, writing: Writing) -> WriteResult:
         with self._mutating(writing.mutation):

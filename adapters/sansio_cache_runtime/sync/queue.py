@@ -8,7 +8,7 @@ from __future__ import annotations
 import builtins
 import logging
 import time
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Callable, Collection, Generator, Iterable, Mapping
 from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any, Final, Generic, TypeVar
@@ -27,12 +27,12 @@ from sansio_cache_runtime.queue_plan import (
     check_agreed,
     check_store,
     dropped,
-    failed_try,
     queued,
     replayed,
 )
 from sansio_cache_runtime.results import WriteResult
 from sansio_cache_runtime.sync.event import ThreadEvent
+from sansio_cache_runtime.writer_calls import Ahead, failed_try
 
 T = TypeVar("T")
 H = TypeVar("H")
@@ -54,6 +54,7 @@ class Queue(Generic[T]):
         self._cache = cache
         self._run = run
         self._is_open = False
+        self._may_look = False
 
     def __repr__(self) -> str:
         return f"<queue {self._plan.name!r} of {self._cache!r}>"
@@ -184,32 +185,32 @@ class Queue(Generic[T]):
 
     def _turns(self, stop: ThreadEvent) -> Callable[[LoadContext], TurnEnd]:
         """What is called in a loader's place, with what a consumer is to do next."""
+        ahead = Ahead()
 
         def turn(context: LoadContext) -> TurnEnd:
             wanted: Turn = context.previous
             if wanted.writes:
-                found = self._apply(wanted.writes)
+                end = self._apply(wanted.writes, ahead)
             else:
-                found = {}
+                end = TurnEnd()
                 stop.wait(wanted.rest_s)
-            return TurnEnd(found, stop.is_set() or self._cache._is_closed)  # noqa: SLF001
+            is_over = stop.is_set() or self._cache._is_closed  # noqa: SLF001 - of this package
+            return TurnEnd(end.found, is_over, end.failed)
 
         return turn
 
-    def _apply(self, writes: tuple[QueuedWrite, ...]) -> Mapping[str, int]:
-        calls = self._plan.write
+    def _apply(self, writes: tuple[QueuedWrite, ...], ahead: Ahead) -> TurnEnd:
         try:
+            turn = self._plan.write.turn(writes)
             returned = [
                 call_blocking(partial(function, *arguments, **named), "writer")
-                for function, arguments, named in calls.calls(writes)
+                for function, arguments, named in turn.calls
             ]
-            return calls.found(writes, returned)
-        except (Exception, SystemExit) as error:
+            return TurnEnd(ahead.found(turn, returned))
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - it is logged
             failure = failed_try(error)
             self._plan.tell_failure(self._cache._recorder, len(writes), failure)  # noqa: SLF001
-            if failure is error:
-                raise
-            raise failure from error
+            return TurnEnd(failed=type(failure).__name__)
 
     def _drain_at_end(self, drain_s: float) -> None:
         try:
@@ -235,14 +236,14 @@ class Queue(Generic[T]):
             return
         check_store(self._plan, self._cache.health())
         check_agreed(self._plan.name, self._run(self._plan.agree()))
-        self._is_open = True
+        self._is_open = self._may_look = True
 
     def write(self, values: Mapping[Key, Any], tags: Iterable[str]) -> WriteResult:
         """Queue values by their keys."""
         steps = self._plan.enqueue(values, tags)
         self.open()
-        outcomes = [self._run(step) for step in steps]
-        return queued(outcomes, len(values), self._plan.strategy.durability)
+        answers = [(keys, self._run(step)) for keys, step in steps]
+        return queued(answers, self._plan.strategy.durability)
 
     def look_first(self, key_of: KeyOf, load: Callable[..., Any], *args: Any) -> Any:
         """What is queued for the id that comes last; else what its loader gives."""
@@ -263,24 +264,34 @@ class Queue(Generic[T]):
     def peek(self, keys: Iterable[Key]) -> dict[str, Any]:
         """The queued values of those keys that have one."""
         found: dict[str, Any] = {}
+        if not self._may_look:
+            self._may_look = self._plan.may_look(self._run(self._plan.agree_first()))
+        if not self._may_look:
+            return found
         for some, step in self._plan.peek(keys):
             found |= self._plan.peeked(some, self._run(step))
         return found
 
-    def settle(self, keys: builtins.list[Key]) -> None:
-        """Wait until nothing is queued for some keys.
+    def settle(self, keys: Collection[Key], until_s: float | None = None) -> None:
+        """Wait until nothing is queued for some keys; until `until_s` on the clock of this process at most.
 
         Raises:
             CacheTimeoutError: Something still is.
         """
-        until_s = time.monotonic() + self._plan.strategy.wait_s
+        until_s = self._until_s() if until_s is None else until_s
         while self.peek(keys):
             if time.monotonic() >= until_s:
-                raise CacheTimeoutError(
-                    f"writes of the queue {self._plan.name!r} wait for the same keys: this one is to be done "
-                    "after them, and they were not applied in time"
-                )
+                raise self._too_late()
             self._pause()
+
+    def _too_late(self) -> CacheTimeoutError:
+        return CacheTimeoutError(
+            f"writes of the queue {self._plan.name!r} wait for the same keys: this one is to be done after "
+            "them, and they were not applied in time"
+        )
+
+    def _until_s(self) -> float:
+        return time.monotonic() + self._plan.strategy.wait_s
 
     @block
     def after(self, keys: builtins.list[Key], make: Callable[[], AbstractContextManager[H]]) -> Generator[H]:
@@ -288,6 +299,23 @@ class Queue(Generic[T]):
         self.settle(keys)
         with make() as held:
             yield held
+
+    @block
+    def holding(self, keys: Collection[Key], make: Callable[[], AbstractContextManager[H]]) -> Generator[H]:
+        """A block that holds some keys, for which nothing is queued as it begins; it may be made anew.
+
+        What is looked up under the holds is what counts. A write that is queued after that removes the keys
+        before it is acknowledged, and the holds with them: so no value is stored over it.
+        """
+        until_s = self._until_s()
+        while True:
+            self.settle(keys, until_s)
+            with make() as held:
+                if not self.peek(keys):
+                    yield held
+                    return
+            if time.monotonic() >= until_s:
+                raise self._too_late()
 
     def _pause(self) -> None:
         time.sleep(_LOOK_S)

@@ -166,7 +166,9 @@ class Ledger:
             Violated: What it had was newer.
         """
         applied = self._applied.setdefault(key, _Applied())
-        if token < applied.token and self.fences:
+        # A server that has lost all issues tokens again: those of its new writes may be those of lost ones.
+        is_anothers = token == applied.token and version != applied.version
+        if (token < applied.token or is_anothers) and self.fences:
             return applied.token
         # What a consumer had in hand as the server lost it comes late, and the newer is applied after it.
         is_of_now = self._begun[version] == self.losses
@@ -223,7 +225,8 @@ class QueuedLoader(RowLoader):
         assert isinstance(command, Compute)
         client, key = running.client, command.key
         running.looked_under = frozenset(running.told)
-        peek = ask(PeekEntries(LASTING.root(key), (key,), 1.0), TIMEOUTS, client.now_s)
+        question = PeekEntries(LASTING.root(key), (key,), 1.0, LASTING.partitions)
+        peek = ask(question, TIMEOUTS, client.now_s)
         client.start(peek, partial(self._found, running, running.turn, command))
 
     def _found(self, running: Running, turn: int, command: Compute, _: Running, outcome: Outcome) -> None:
@@ -335,7 +338,8 @@ class Writing(Caller):
             self._ask(DropLetters(root, (letter.letter,), 1.0), "drop a letter")
             return
         nonce = random.randbytes(NONCE_BYTES)
-        request = ReplayRequest(root, letter.letter, letter.key, (), nonce, TIMEOUTS, self.client.now_s)
+        times = TIMEOUTS, self.client.now_s
+        request = ReplayRequest(root, letter.letter, letter.key, (), nonce, *times, MORTAL.partitions)
         self.start(self.queueing.replay(request), partial(self._looked, "replay a letter"))
 
 

@@ -6,20 +6,27 @@ Every interleaving is explored in `test_queue_exploration.py`.
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import pytest
 
+from sansio_cache.cell import Cell, Kind
+from sansio_cache.codec import Codec, codec_for
 from sansio_cache.commands import (
     Append,
     AppendEntries,
+    AttendQueue,
     Compute,
     DeleteKeys,
     HoldCells,
+    ReadLetters,
     ReleaseLeases,
+    RenewLeases,
     SettleEntries,
     StoreCommand,
     TakeEntries,
+    TakeLock,
 )
 from sansio_cache.entry import seal
 from sansio_cache.errors import ProtocolError
@@ -31,24 +38,31 @@ from sansio_cache.events import (
     FailureKind,
     HoldsTaken,
     Interrupted,
+    KeysDeleted,
     StoreFailed,
 )
 from sansio_cache.memory_store import MemoryStore
 from sansio_cache.notices import (
+    Invalidated,
+    InvalidationFailed,
     PartitionLost,
     PartitionMeasured,
     PartitionTaken,
+    StoreGaveUp,
     WriteDead,
     WriterFailed,
     WritesApplied,
 )
-from sansio_cache.operations.batching import MOST_PARKED, Failing, Holding, Piece, Unit
+from sansio_cache.operations.aside import Done
+from sansio_cache.operations.batching import MOST_PARKED, Failing, Holding
 from sansio_cache.operations.consume import consume
 from sansio_cache.operations.in_hand import ConsumeRequest
+from sansio_cache.operations.sharing import Sharing
 from sansio_cache.queues import QueuedWrite, Turn, TurnEnd, hold_of, lease_of, place_of, root_of
 from sansio_cache.step import Abandoned, Completed, Step
 from support.machines import INTS, TIMEOUTS, Clock
 
+ROOT = root_of("shop:", "orders", 0)
 Writer = Callable[[tuple[QueuedWrite, ...]], dict[str, int] | None]
 
 
@@ -64,6 +78,7 @@ class Consuming:
         partitions: int = 1,
         batch: int = 100,
         deliveries: int | None = 3,
+        codec: Codec[Any] = INTS,
     ) -> None:
         self.store, self.clock = store, clock
         self.database: dict[str, tuple[Any, int]] = {}
@@ -71,9 +86,10 @@ class Consuming:
         self.batches: list[list[str]] = []
         self.notices: list[Any] = []
         self.fault: Callable[[StoreCommand], FailureKind | None] = lambda _: None
+        self.perform: Callable[[Any], Event] = store.perform
         failing = Failing(deliveries, 0.1, 1.0)
         limits = 9_000, batch, 10**6, 0.2, failing, TIMEOUTS, clock()
-        self.step = consume(ConsumeRequest("shop:", "orders", partitions, INTS, member, 1, *limits))
+        self.step = consume(ConsumeRequest("shop:", "orders", partitions, codec, member, 1, *limits))
         self.is_over = False
 
     def write(self, writes: tuple[QueuedWrite, ...]) -> dict[str, int] | None:
@@ -103,7 +119,7 @@ class Consuming:
                 return ComputeFailed(self.clock(), error)
             return Computed(self.clock(), TurnEnd(found or {}, self.is_over))
         kind = self.fault(command)
-        return self.store.perform(command) if kind is None else StoreFailed(self.clock(), kind)
+        return self.perform(command) if kind is None else StoreFailed(self.clock(), kind)
 
     def until(self, wanted: Callable[[Step], bool], most: int = 5_000) -> None:
         """Advance until a step is as wanted."""
@@ -312,13 +328,62 @@ def test_without_a_limit_nothing_is_ever_given_up(store, clock):
     assert backlog(store) == 1
 
 
-def test_what_cannot_be_read_is_given_up_at_once(store, clock):
+def test_what_cannot_be_read_is_tried_as_often_as_a_write_that_fails_by_itself(store, clock):
     queue(store, "shop:a", body=b"of another version")
     queue(store, "shop:b", 2)
     consuming = Consuming(store, clock)
     consuming.rest()
+    assert consuming.batches == [["shop:b"]]
     assert consuming.database.keys() == {"shop:b"}
     assert [each.key for each in consuming.told(WriteDead)] == ["shop:a"]
+    root = root_of("shop:", "orders", 0)
+    assert consuming.told(WriterFailed) == [WriterFailed(root, 1, "")] * 3
+    (letter,) = store.queues[root].letters.values()
+    assert "queued as another type" in letter.reason
+
+
+def test_what_cannot_be_read_here_is_applied_by_a_consumer_that_can(store, clock):
+    """As while programs are replaced, one after another: the old ones cannot read what the new ones write."""
+    texts = codec_for(str, 1_000)
+    queue(store, "shop:a", body=seal("shop:a", texts, texts.encode("new").payload, 0.0))
+    old = Consuming(store, clock)
+    old.until(lambda _: len(old.told(WriterFailed)) == 2)
+    old.end()
+    new = Consuming(store, clock, b"member-2", codec=texts)
+    new.rest()
+    assert new.database["shop:a"][0] == "new"
+    assert backlog(store) == 0
+    assert not old.told(WriteDead)
+    assert not new.told(WriteDead)
+
+
+def test_each_attempt_is_given_a_value_that_nobody_has_changed(store, clock):
+    lists = codec_for(list[int], 1_000)
+    queue(store, "shop:a", body=seal("shop:a", lists, lists.encode([7]).payload, 0.0))
+    consuming = Consuming(store, clock, codec=lists)
+    seen = []
+
+    def write(writes):
+        seen.append(writes[0].value.pop())
+        if len(seen) == 1:
+            raise ConnectionError("database")
+
+    consuming.writer = write
+    consuming.rest()
+    assert seen == [7, 7]
+
+
+def test_a_writer_that_has_failed_says_when_to_end_as_well(store, clock):
+    for number in range(8):
+        queue(store, f"shop:{number}", number)
+    consuming = Consuming(store, clock)
+    consuming.until(lambda step: isinstance(step.command, Compute) and bool(step.command.previous.writes))
+    consuming.step = consuming.step.state.receive(Computed(clock(), TurnEnd({}, True, "ConnectionError")))
+    assert WriterFailed(root_of("shop:", "orders", 0), 8, "ConnectionError") in consuming.step.notices
+    consuming.until(lambda step: step.command is None)
+    assert consuming.step.outcome == Completed()
+    assert consuming.batches == []
+    assert backlog(store) == 8
 
 
 def test_what_ends_consumers_is_delivered_by_itself_and_then_given_up(store, clock):
@@ -491,12 +556,6 @@ def test_what_is_no_end_of_a_turn_is_refused(store, clock):
         consuming.step.state.receive(Computed(clock(), None))
 
 
-def test_where_too_many_keys_are_parked_nothing_more_is_taken():
-    pieces = tuple(Piece(str(number), number, None) for number in range(MOST_PARKED))
-    assert Holding(0, b"", parked=(Unit(pieces[1:]),)).has_room
-    assert not Holding(0, b"", parked=(Unit(pieces),)).has_room
-
-
 def test_a_write_for_the_writer_can_be_hashed_whatever_its_value():
     assert len({QueuedWrite("shop:a", [1], 5), QueuedWrite("shop:a", [1], 5)}) == 1
 
@@ -528,3 +587,341 @@ def test_what_is_parked_is_passed_and_not_taken_again(store, clock):
         consuming.advance()
     assert len(consuming.batches) > 2
     assert {each.taken for each in consuming.holdings} == {next(iter(store.queues.values())).last}
+
+
+# What cannot be reached.
+
+
+def about(place: int) -> Callable[[StoreCommand], FailureKind | None]:
+    """A partition is on a node that is away: all that names its keys fails."""
+    root = root_of("shop:", "orders", place)
+
+    def fault(command: Any) -> FailureKind | None:
+        leases = (each.key for each in getattr(command, "leases", ()))
+        named = (getattr(command, "root", ""), getattr(command, "key", ""), *leases)
+        return FailureKind.CONNECTION if any(each.startswith(root) for each in named) else None
+
+    return fault
+
+
+def spread(store: MemoryStore, partitions: int = 4, count: int = 24) -> set[str]:
+    keys = {f"shop:{number}" for number in range(count)}
+    for key in keys:
+        queue(store, key, partitions=partitions)
+    assert {place_of(key, partitions) for key in keys} == set(range(partitions))
+    return keys
+
+
+@pytest.mark.parametrize("away", [1, 3])
+def test_a_partition_that_cannot_be_reached_keeps_no_other_from_being_applied(store, clock, away):
+    keys = spread(store)
+    consuming = Consuming(store, clock, partitions=4)
+    consuming.fault = about(away)
+    consuming.until(lambda _: clock() > 1_020.0)
+    assert consuming.database.keys() == {key for key in keys if place_of(key, 4) != away}
+    assert consuming.places == {0, 1, 2, 3} - {away}
+    consuming.fault = lambda _: None
+    consuming.rest()
+    assert consuming.database.keys() == keys
+    assert consuming.places == {0, 1, 2, 3}
+
+
+def test_all_partitions_but_the_first_are_shared_while_that_cannot_be_reached(store, clock):
+    """It is the one in which consumers say that they are there."""
+    keys = spread(store)
+    consuming = Consuming(store, clock, partitions=4)
+    consuming.fault = about(0)
+    consuming.until(lambda _: clock() > 1_020.0)
+    assert consuming.database.keys() == {key for key in keys if place_of(key, 4) != 0}
+
+
+def test_a_partition_that_is_lost_from_sight_is_gone_on_with_where_it_was(store, clock):
+    """Nobody else has had its lease: what is in hand of it need not be delivered once more."""
+    key = next(f"shop:{number}" for number in range(99) if place_of(f"shop:{number}", 2) == 1)
+    queue(store, key, partitions=2)
+    consuming = Consuming(store, clock, partitions=2)
+    consuming.writer = poisoned(consuming, key)
+    consuming.until(lambda _: bool(consuming.told(WriterFailed)))
+    consuming.fault = about(1)
+    consuming.until(lambda _: consuming.places == {0})
+    consuming.fault = lambda _: None
+    consuming.writer = consuming.write
+    consuming.until(lambda _: key in consuming.database)
+    root = root_of("shop:", "orders", 1)
+    assert [each.deliveries for each in store.queues[root].entries.values()] == [1]
+    assert [each.root for each in consuming.told(PartitionLost)] == [root]
+    assert consuming.told(PartitionTaken)[-1].root == root
+    consuming.rest()
+    assert backlog(store) == 0
+
+
+def test_a_partition_that_another_has_had_meanwhile_is_begun_anew(store, clock):
+    queue(store, "shop:a", 1)
+    root = root_of("shop:", "orders", 0)
+    consuming = Consuming(store, clock)
+    consuming.writer = poisoned(consuming, "shop:a")
+    consuming.until(lambda _: bool(consuming.told(WriterFailed)))
+    consuming.fault = lambda _: FailureKind.CONNECTION
+    consuming.until(lambda _: not consuming.places)
+    store.plant(lease_of(root), None, 0)
+    consuming.fault = lambda _: None
+    consuming.writer = consuming.write
+    consuming.rest()
+    assert consuming.database["shop:a"][0] == 1
+    assert backlog(store) == 0
+
+
+def test_one_that_comes_back_to_a_partition_of_anothers_forgets_it(store, clock):
+    consuming = Consuming(store, clock)
+    consuming.rest()
+    consuming.fault = lambda _: FailureKind.CONNECTION
+    consuming.until(lambda _: not consuming.places)
+    store.plant(lease_of(root_of("shop:", "orders", 0)), None, 0)
+    other = Consuming(store, clock, b"member-2")
+    other.rest()
+    consuming.fault = lambda _: None
+    for _ in range(40):
+        consuming.advance()
+    state: Any = consuming.step.state
+    assert state.consumer.stranded == state.consumer.asides == ()
+    assert other.places == {0}
+
+
+@pytest.mark.parametrize("kind", [TakeLock, TakeEntries, SettleEntries])
+def test_the_pause_before_a_partition_is_tried_again_grows_until_it_is_reached(store, clock, kind):
+    """Other consumers and other partitions do well meanwhile: that says nothing of this one."""
+    queue(store, "shop:a", 1)
+    consuming = Consuming(store, clock)
+    tries: list[float] = []
+
+    def fault(command):
+        if not isinstance(command, kind):
+            return None
+        tries.append(clock())
+        return FailureKind.OTHER
+
+    consuming.fault = fault
+    consuming.until(lambda _: len(tries) == 6)
+    pauses = [after - before for before, after in pairwise(tries)]
+    assert pauses[0] < 0.11
+    assert pauses[-1] > 0.5
+    consuming.fault = lambda _: None
+    consuming.until(lambda _: backlog(store) == 0)
+    consuming.rest()
+    state: Any = consuming.step.state
+    assert state.consumer.asides == ()
+
+
+def test_the_other_partitions_are_looked_at_between_two_that_cannot_be_reached(store, clock):
+    """A node that says nothing costs a time-out each time."""
+    consuming = Consuming(store, clock, partitions=8)
+    asked: list[Any] = []
+    faults = [about(place) for place in range(1, 8)]
+
+    def fault(command):
+        kind = next((kind for each in faults if (kind := each(command))), None)
+        if kind is not None:
+            clock.advance(0.25)
+        asked.append((type(command).__name__, kind))
+        return kind
+
+    consuming.fault = fault
+    consuming.until(lambda _: len(asked) > 200)
+    kinds = [each for each in asked if each[0] in {"TakeEntries", "TakeLock"}]
+    failed = [n for n, each in enumerate(kinds) if each[1] is not None]
+    by_step = [n for n in failed if n - 1 not in failed]
+    assert len(by_step) > 8
+    assert kinds.count(("TakeEntries", None)) >= len(by_step) - 1
+
+
+def test_one_that_is_busy_is_so_after_a_lease_that_could_not_be_asked_for(store, clock):
+    keys = [each for each in (f"shop:{number}" for number in range(99)) if place_of(each, 2) == 0]
+    for key in keys:
+        queue(store, key, partitions=2)
+    consuming = Consuming(store, clock, partitions=2, batch=5)
+    consuming.fault = about(1)
+    began_s = clock()
+    consuming.until(lambda _: len(consuming.database) == len(keys))
+    assert clock() - began_s < 0.1
+
+
+def test_a_lease_that_cannot_be_given_back_is_left_to_lapse(store, clock):
+    first = Consuming(store, clock, b"member-1", partitions=2)
+    first.rest()
+    second = Consuming(store, clock, b"member-2", partitions=2)
+    first.fault = lambda command: FailureKind.OTHER if isinstance(command, ReleaseLeases) else None
+    for _ in range(400):
+        first.advance()
+        second.advance()
+    assert len(first.places) == len(second.places) == 1
+
+
+def removing(consuming: Consuming, *kept: str, failure: FailureKind = FailureKind.CONNECTION) -> None:
+    """Some keys are on a node that is away, and all others are removed."""
+    perform = consuming.store.perform
+
+    def answer(command: Any) -> Any:
+        left = tuple(key for key in getattr(command, "keys", ()) if key in kept)
+        if not (isinstance(command, DeleteKeys) and left):
+            return perform(command)
+        failed = StoreFailed(consuming.clock(), failure, "10.0.0.2:7001")
+        rest = tuple(key for key in command.keys if key not in kept)
+        perform(DeleteKeys(rest, 1.0))
+        return KeysDeleted(consuming.clock(), len(rest), left=left, failures=(failed,)) if rest else failed
+
+    consuming.perform = answer
+
+
+LISTS = "shop:%g:order:list"
+
+
+def test_what_is_applied_and_not_removed_is_not_settled_and_all_else_is(store, clock):
+    """The key's cell is on another node of the cluster than its partition."""
+    queue(store, "shop:a", 1)
+    queue(store, "shop:b", 2)
+    store.plant("shop:a", Cell(Kind.VALUE, body=b"old"), 10**9)
+    consuming = Consuming(store, clock)
+    removing(consuming, "shop:a")
+    consuming.until(lambda _: clock() > 1_005.0)
+    (entry,) = store.queues[ROOT].entries.values()
+    assert (entry.key, entry.deliveries) == ("shop:a", 1)
+    assert consuming.batches == [["shop:a", "shop:b"]]
+    assert all("shop:a" not in each.keys for each in consuming.told(Invalidated))
+    assert consuming.told(StoreGaveUp)[0].part == "10.0.0.2:7001"
+    queue(store, "shop:c", 3)
+    consuming.until(lambda _: "shop:c" in consuming.database)
+    removing(consuming)
+    consuming.rest()
+    assert backlog(store) == 0
+    assert "shop:a" not in store.dump()
+    assert consuming.batches == [["shop:a", "shop:b"], ["shop:c"]]
+
+
+def test_without_the_removal_of_a_tag_nothing_that_has_it_is_settled(store, clock):
+    queue(store, "shop:a", 1)
+    consuming = Consuming(store, clock)
+    removing(consuming, LISTS, failure=FailureKind.PERMISSION)
+    consuming.until(lambda _: clock() > 1_005.0)
+    assert backlog(store) == 1
+    removing(consuming)
+    consuming.until(lambda _: backlog(store) == 0)
+    assert len(consuming.batches) == 1
+
+
+def test_one_key_that_cannot_be_removed_is_found_and_the_others_are_settled(store, clock):
+    """A server that refuses one key of a command refuses the command."""
+    for number in range(64):
+        queue(store, f"shop:{number}", number)
+    consuming = Consuming(store, clock)
+    consuming.fault = lambda command: (
+        FailureKind.PERMISSION if isinstance(command, DeleteKeys) and "shop:7" in command.keys else None
+    )
+    consuming.until(lambda _: clock() > 1_060.0)
+    assert [each.key for each in store.queues[ROOT].entries.values()] == ["shop:7"]
+    assert len(consuming.batches) == 1
+    assert not consuming.told(WriteDead)
+
+
+def test_a_later_write_of_a_key_that_could_not_be_removed_is_settled_with_the_one_before(store, clock):
+    queue(store, "shop:a", 1)
+    queue(store, "shop:b", 2)
+    consuming = Consuming(store, clock)
+    removing(consuming, "shop:a", "shop:b")
+    consuming.until(lambda _: bool(consuming.told(WritesApplied)))
+    newest = queue(store, "shop:a", 3)
+    consuming.until(lambda _: consuming.database["shop:a"] == (3, newest))
+    settled = []
+    perform = store.perform
+
+    def answer(command):
+        if isinstance(command, SettleEntries):
+            settled.append([(each.key, each.token == newest) for each in command.verdicts])
+        return perform(command)
+
+    consuming.perform = answer
+    consuming.rest()
+    assert backlog(store) == 0
+    assert [("shop:a", False), ("shop:a", True)] in settled
+
+
+def test_a_letter_that_is_made_late_is_superseded_by_what_was_applied_meanwhile(store, clock):
+    """Replayed, it would take back what was written after it."""
+    queue(store, "shop:a", 1)
+    consuming = Consuming(store, clock, deliveries=1)
+    consuming.writer = poisoned(consuming, "shop:a")
+    removing(consuming, "shop:a", failure=FailureKind.OTHER)
+    consuming.until(lambda _: bool(consuming.told(WriterFailed)))
+    consuming.writer = consuming.write
+    queue(store, "shop:a", 2)
+    consuming.until(lambda _: bool(consuming.database))
+    removing(consuming)
+    consuming.rest()
+    assert backlog(store) == 0
+    found = store.perform(ReadLetters(ROOT, 0, 9, 1.0))
+    assert [each.is_superseded for each in found.entries] == [True]
+
+
+@pytest.mark.parametrize("kept", [("shop:a", LISTS), ("shop:a",)])
+def test_what_cannot_be_removed_once_more_after_a_letter_was_made_is_pending(store, clock, kept):
+    queue(store, "shop:a", 1)
+    consuming = Consuming(store, clock, deliveries=1)
+    consuming.writer = poisoned(consuming, "shop:a")
+    consuming.until(lambda _: bool(store.queues[ROOT].letters))
+    removing(consuming, *kept, failure=FailureKind.OTHER)
+    consuming.rest()
+    assert consuming.told(InvalidationFailed) == [InvalidationFailed(kept)]
+    assert backlog(store) == 0
+
+
+def test_what_the_store_did_not_say_was_delivered_is_no_crash(store, clock):
+    """Answers that come too late are not the consumer's end: nothing is given up for them."""
+    queue(store, "shop:a", 1)
+    consuming = Consuming(store, clock, deliveries=1)
+    lost = [FailureKind.TIMEOUT] * 30
+    perform = store.perform
+
+    def answer(command):
+        event = perform(command)
+        return StoreFailed(clock(), lost.pop()) if lost and isinstance(command, TakeEntries) else event
+
+    consuming.perform = answer
+    consuming.until(lambda _: "shop:a" in consuming.database)
+    assert not lost
+    assert not consuming.told(WriteDead)
+
+
+def test_where_too_many_keys_could_not_be_removed_nothing_more_is_taken(store, clock):
+    consumer = Consuming(store, clock).step.state.consumer
+    kept = tuple(Done(str(number), (str(number),), ()) for number in range(MOST_PARKED))
+    holding = Holding(0, b"")
+    assert consumer.keeping(0, kept[1:], 0.0).has_room(holding)
+    assert not consumer.keeping(0, kept, 0.0).has_room(holding)
+
+
+def test_what_shares_the_partitions_does_not_know_what_comes_next(store, clock):
+    request = Consuming(store, clock).step.state.consumer.request
+    with pytest.raises(NotImplementedError):
+        Sharing(request).go_on(0.0)
+
+
+def test_each_partition_comes_first_in_its_turn(store, clock):
+    consuming = Consuming(store, clock, partitions=3)
+    consuming.rest()
+    firsts = []
+    for _ in range(3):
+        consuming.until(lambda step: isinstance(step.command, TakeEntries))
+        firsts.append(consuming.step.command.root)
+        consuming.until(is_resting)
+    assert len(set(firsts)) == 3
+
+
+def test_one_that_is_interrupted_while_it_asks_the_store_gives_its_leases_back(store, clock):
+    for kind in (RenewLeases, AttendQueue, TakeEntries, DeleteKeys, SettleEntries):
+        queue(store, "shop:a", 1)
+        consuming = Consuming(store, clock, kind.__name__[:8].encode())
+        consuming.until(lambda _, consuming=consuming: bool(consuming.holdings))
+        consuming.until(lambda step, kind=kind: isinstance(step.command, kind))
+        step = consuming.step.state.receive(Interrupted(clock()))
+        assert isinstance(step.command, ReleaseLeases)
+        step.state.receive(store.perform(step.command))
+        store.queues.clear()

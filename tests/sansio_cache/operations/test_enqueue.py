@@ -15,9 +15,9 @@ from sansio_cache.events import (
     StoreFailed,
     Woke,
 )
-from sansio_cache.notices import InvalidationFailed, WriteQueued
+from sansio_cache.notices import Invalidated, InvalidationFailed, StoreGaveUp, WriteQueued
 from sansio_cache.operations.enqueue import EnqueueRequest, QueuedItem, ReplayRequest, enqueue, replay
-from sansio_cache.queues import hold_of, root_of
+from sansio_cache.queues import hold_of, place_of, root_of
 from sansio_cache.step import Abandoned, Parted, Queued, Refused, TookTooLong, Unavailable, Unknown
 from support.machines import GRANT, NONCE, THEIRS, TIMEOUTS, Script
 
@@ -132,6 +132,38 @@ def test_what_is_queued_and_not_removed_is_pending_and_said_so():
     assert InvalidationFailed(("shop:a", *TAGS)) in script.notices
 
 
+AWAY = StoreFailed(0.0, FailureKind.CONNECTION, "10.0.0.1:7001")
+REFUSED = StoreFailed(0.0, FailureKind.PERMISSION, "10.0.0.1:7001")
+
+
+def test_where_one_node_has_removed_its_keys_the_other_is_asked_again_for_what_is_left():
+    """The key and the tag of an entity may be in slots of different nodes."""
+    script = queueing("shop:a").give(HoldsTaken(0.0, (GRANT,)), EntriesAppended(0.0, (5,)))
+    script.give(KeysDeleted(0.0, 1, left=("shop:a",), failures=(AWAY,)))
+    assert script.command.keys == ("shop:a",)
+    assert script.give(KeysDeleted(0.0, 1)).outcome == Queued((5,))
+    assert [each.keys for each in script.notices if isinstance(each, Invalidated)] == [TAGS, ("shop:a",)]
+
+
+@pytest.mark.parametrize("failure", [AWAY, REFUSED])
+def test_what_one_of_several_nodes_has_not_removed_is_pending_and_said_so(failure):
+    script = queueing("shop:a").give(HoldsTaken(0.0, (GRANT,)), EntriesAppended(0.0, (5,)))
+    left = KeysDeleted(0.0, 1, left=("shop:a",), failures=(failure,))
+    while script.outcome is None:
+        script.give(left)
+    assert script.outcome == Queued((5,), is_told=False)
+    assert InvalidationFailed(("shop:a",)) in script.notices
+    assert [each.part for each in script.notices if isinstance(each, StoreGaveUp)] == ["10.0.0.1:7001"]
+    assert ("shop:a", *TAGS) not in [each.keys for each in script.notices if isinstance(each, Invalidated)]
+
+
+def test_a_write_of_which_nobody_knows_is_no_surer_where_a_node_keeps_its_keys():
+    script = queueing("shop:a").give(HoldsTaken(0.0, (GRANT,)), TIMEOUT, EntriesAppended(0.0, (0,)))
+    script.give(KeysDeleted(0.0, 1, left=TAGS, failures=(REFUSED,)))
+    assert script.outcome == Unknown(None)
+    assert InvalidationFailed(TAGS) in script.notices
+
+
 def test_of_several_rounds_one_that_too_few_replicas_have_is_told():
     """A failover in between may have lost it, whatever replicas have of the other."""
     script = queueing(*KEYS, replicas=1).give(HoldsTaken(0.0, (GRANT, THEIRS)))
@@ -174,6 +206,18 @@ def test_a_letter_is_queued_anew_as_any_other_write():
     script = replaying().give(EntriesAppended(0.0, (9,)))
     assert script.command.keys == ("shop:a", *TAGS)
     assert script.give(KeysDeleted(0.0, 1)).outcome == Queued((9,))
+
+
+@pytest.mark.parametrize("place", [0, 1])
+def test_a_letter_is_not_queued_beside_later_writes_of_its_key(place):
+    """Since the number of partitions was changed these are in another one."""
+    partitions, root = 2, root_of("shop:", "orders", place)
+    script = Script(replay(ReplayRequest(root, 3, "shop:a", (), NONCE, TIMEOUTS, 0.0, partitions)))
+    if place_of("shop:a", partitions) != place:
+        assert script.outcome == Parted(partitions)
+        return
+    assert script.command.partitions == partitions
+    assert script.give(EntriesAppended(0.0, (), 4, Appended.PARTED)).outcome == Parted(4)
 
 
 @pytest.mark.parametrize("token", [0, -1])
