@@ -417,9 +417,9 @@ class Appended(StrEnum):
 
     TAKEN = "taken"
     FULL = "full"
-    """It holds as many entries as it may: nothing was appended."""
+    """Nothing was appended, as it holds as many entries as it may."""
     PARTED = "parted"
-    """The queue has another number of partitions: nothing was appended."""
+    """Nothing was appended, as the queue has another number of partitions."""
 
 
 class EntriesAppended(Struct, frozen=True):
@@ -439,8 +439,8 @@ class EntriesAppended(Struct, frozen=True):
 class EntriesFound(Struct, frozen=True):
     """Entries, or letters; None for a key that has no entry.
 
-    `partitions` is another number of them that the queue has, of which the question did not know: then there
-    are no entries here. 0 where there is none.
+    `partitions` is another number of them that the queue has, of which the question did not know: then
+    there are no entries here. 0 where there is none.
     """
 
     now_s: float

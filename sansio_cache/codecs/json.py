@@ -33,7 +33,9 @@ class JsonCodec(Generic[T]):
     def __init__(self, type: Any = None) -> None:
         self.type = None if type is Any else type
         if isinstance(type, str):
-            raise ConfigurationError(f"type={type!r} is a text: give the class itself, as in type=User")
+            raise ConfigurationError(
+                f"type={type!r} cannot be cached: it is a text; give the class itself, as in type=User"
+            )
         mapped = mapped_class(type)
         if mapped is not None:
             raise ConfigurationError(f"type={name_of(type)} cannot be cached: {mapped_advice(mapped)}")

@@ -688,9 +688,12 @@ def test_a_connection_that_opens_after_the_end_is_closed():
         played.listener._make_connection = make_late
         played.watch("n:a")
         wait_until(lambda: played.listener._posts, timeout_s=GIVE_UP_S)
+        [post] = played.listener._posts.values()
         played.listener.close(wait=True)
         may_open.set()
-        wait_until(lambda: opened_late and opened_late[0]._sock is None and node.asked, timeout_s=GIVE_UP_S)
+        wait_until(lambda: opened_late and not post.is_opening, timeout_s=GIVE_UP_S)
+        wait_until(lambda: opened_late[0]._sock is None, timeout_s=GIVE_UP_S)
+        assert not node.asked
 
 
 def test_without_descriptors_waiters_poll_until_there_are_some(monkeypatch):

@@ -162,9 +162,13 @@ async def test_what_is_given_in_the_wrong_place_is_told_from_what_is_meant(world
         for type_ in (None, int, User):
             with pytest.raises(SerializationError, match="is what a loader gives: in a write"):
                 await cache.set("k", given, type=type_)
-    with pytest.raises(ConfigurationError, match="type='User' is a text: give the class itself"):
+    with pytest.raises(
+        ConfigurationError, match="type='User' cannot be cached: it is a text; give the class itself"
+    ):
         await cache.get("k", type="User")
-    with pytest.raises(ConfigurationError, match="type='User' is a text: give the class itself"):
+    with pytest.raises(
+        ConfigurationError, match="type='User' cannot be cached: it is a text; give the class itself"
+    ):
         cache.typed("User")
     with pytest.raises(ConfigurationError, match="what changes a value is a function; got int"):
         await cache.update("k", 5)
