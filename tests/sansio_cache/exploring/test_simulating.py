@@ -37,7 +37,7 @@ from sansio_cache.commands import (
     keys_and_tags,
 )
 from sansio_cache.coordinator import Coordinator, renewing
-from sansio_cache.events import ForeignFound
+from sansio_cache.events import EntriesFound, ForeignFound
 from sansio_cache.exploring.configuration import CODEC
 from sansio_cache.exploring.history import Read
 from sansio_cache.exploring.invariants import Invariant
@@ -58,13 +58,20 @@ from sansio_cache.exploring.simulating.calling import CallerBase
 from sansio_cache.exploring.simulating.loaders import RowLoader
 from sansio_cache.exploring.simulating.oracle import Oracle, Told, Violated
 from sansio_cache.exploring.simulating.probing import Process, version_of
-from sansio_cache.exploring.simulating.queueing import MORTAL, Applying, Consuming, QueueChecks, Queueing
+from sansio_cache.exploring.simulating.queueing import (
+    MORTAL,
+    Applying,
+    Consuming,
+    QueueChecks,
+    Queueing,
+    Writing,
+)
 from sansio_cache.exploring.simulating.rows import COUNTER, LOCK_KEY, ROWS, TAGGED
 from sansio_cache.exploring.simulating.simulation import World
 from sansio_cache.exploring.simulating.timeline import Timeline
 from sansio_cache.memory_store import MemoryStore
-from sansio_cache.queues import QueuedWrite, Turn
-from sansio_cache.step import Abandoned, Missing, Value
+from sansio_cache.queues import QueuedWrite, QueueEntry, Turn
+from sansio_cache.step import Abandoned, Missing, QueueAnswered, Value
 from support.nightly import IS_NIGHTLY, SIMULATE, many
 
 OPERATIONS = many(36_000, SIMULATE)
@@ -370,6 +377,40 @@ def test_a_writer_that_hangs_goes_on_once_the_faults_stop(queues):
     Applying(consuming).begin(running, command)
     assert shared.fired[SimulatedFault.HUNG] == 1
     assert len(shared.hung) == 1
+
+
+def test_an_attempt_that_was_cancelled_writes_nothing(queues):
+    [process] = queues.processes
+    consuming = Consuming(
+        queues.shared,
+        process.client,
+        process.calls,
+        False,
+        ledger=queues.ledger,
+        queue=MORTAL,
+        queueing=Queueing(),
+    )
+    running = SimpleNamespace(client=process.client, turn=1, is_over=False)
+    Applying(consuming)._apply(running, 0, Turn((QueuedWrite("n:mortal", 1, 5),)), 0.1)
+    assert queues.ledger._applied == {}
+
+
+@pytest.mark.parametrize("is_superseded", [False, True])
+def test_a_letter_that_is_found_is_queued_anew_or_dropped(is_superseded, monkeypatch):
+    world = World(Simulation(clients=1, callers=1, rates=NO_FAULTS), random.Random(1))
+    world.shared.is_ending = True
+    writing = next(each for each in world.callers if isinstance(each, Writing))
+    done = []
+    monkeypatch.setattr(Writing, "done", lambda _, name: done.append(name))
+    key, token = MORTAL.rows[0].key, 7
+    letter = QueueEntry(token, key, b"", (), 1, 3, "refused", is_superseded)
+    for _ in range(30):
+        writing._see_to(SimpleNamespace(), QueueAnswered(EntriesFound(0.0, (letter,))))
+    assert world.timeline.run(lambda: len(done) == 30, 5.0)
+    assert set(done) <= {"drop a letter", "replay a letter"}
+    assert ("replay a letter" in done) is not is_superseded
+    assert "drop a letter" in done
+    assert world.ledger._dropped == {key: token}
 
 
 def test_a_deletion_by_pattern_that_a_failover_overtakes_counts_when_what_was_lost_is_told_again(world):
