@@ -5,7 +5,8 @@ No I/O here. Replies are decoded by the wire module; here is what follows from t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from time import monotonic
 from typing import Any, Final, Generic, TypeVar
 
 from msgspec import Struct
@@ -56,6 +57,20 @@ class Again(Struct, Generic[E], frozen=True):
 
     commands: Sequence[Args]
     read: Callable[[list[Any] | BaseException], E]
+
+
+async def answered(
+    ask: Callable[[Sequence[Args], float], Awaitable[list[Any] | BaseException]],
+    commands: Sequence[Args],
+    timeout_s: float,
+    read: Callable[[list[Any] | BaseException], E | Again[E]],
+) -> E:
+    """What is read of the replies. What has to be sent once more has what is left of the time."""
+    until_s = monotonic() + timeout_s
+    answer = read(await ask(commands, timeout_s))
+    if isinstance(answer, Again):
+        return answer.read(await ask(answer.commands, max(until_s - monotonic(), 0.0)))
+    return answer
 
 
 ASKING: Final[Args] = (b"ASKING",)

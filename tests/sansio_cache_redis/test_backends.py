@@ -3,6 +3,7 @@
 import asyncio
 import time
 from contextlib import asynccontextmanager
+from types import SimpleNamespace
 
 import anyio
 import pytest
@@ -120,7 +121,7 @@ class Slow:
         self.now_s += 0.75 * timeout_s
         return [NoScriptError("NOSCRIPT")] * len(commands)
 
-    async def ask(self, commands, timeout_s, *_):
+    async def ask(self, commands, timeout_s, **_):
         return self.execute(commands, timeout_s)
 
 
@@ -144,10 +145,11 @@ def test_what_is_sent_again_on_a_loop_has_what_is_left_of_its_time(kind, monkeyp
     slow = Slow()
 
     async def main():
+        monkeypatch.setattr(reading, "monotonic", slow.monotonic)
         if kind == "client":
-            monkeypatch.setattr(client_anyio, "monotonic", slow.monotonic)
-            return await client_anyio._answer(slow.ask, [(b"PING",)], 1.0, once_more)
-        monkeypatch.setattr(confirming_anyio, "monotonic", slow.monotonic)
+            connections = client_anyio.AsyncioClientConnections(SimpleNamespace(connection_pool=None), int)
+            monkeypatch.setattr(connections, "_replies", slow.ask)
+            return await connections.ask([(b"PING",)], 1.0, once_more)
         confirming = confirming_anyio.LoopConfirming(dict)
         monkeypatch.setattr(confirming, "_replies", slow.ask)
         return await confirming.ask([(b"PING",)], 1.0, once_more)

@@ -324,21 +324,23 @@ def test_a_subscription_that_has_no_socket_yet_is_ended(unborn):
     unborn.end(lambda: listener.close(wait=False))
 
 
-def test_a_subscription_at_a_node_that_has_no_socket_yet_is_ended(unborn):
+def listening_at_a_node(unborn):
     cluster = Cluster(["127.0.0.1:1"])
     cluster.take([[0, 16_383, [b"127.0.0.1", 1, b"id"]]], "127.0.0.1:1")
     listener = ShardListener(cluster, unborn.make, unborn.start, lambda: None)
     listener.watch("k", lambda: None)
+    return listener
+
+
+def test_a_subscription_at_a_node_that_has_no_socket_yet_is_ended(unborn):
+    listener = listening_at_a_node(unborn)
     unborn.end(lambda: listener.close(wait=False))
 
 
 def test_a_subscription_at_a_node_that_says_nothing_is_ended(unborn):
     """Its handshake may take as long as its time-outs."""
     unborn.may_begin.set()
-    cluster = Cluster(["127.0.0.1:1"])
-    cluster.take([[0, 16_383, [b"127.0.0.1", 1, b"id"]]], "127.0.0.1:1")
-    listener = ShardListener(cluster, unborn.make, unborn.start, lambda: None)
-    listener.watch("k", lambda: None)
+    listener = listening_at_a_node(unborn)
     with unborn.mute.accept()[0]:
         unborn.end(lambda: listener.close(wait=False))
 

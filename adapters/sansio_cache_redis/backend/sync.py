@@ -41,8 +41,7 @@ class RedisBackend(BaseBackend[ThreadsConnections | ClientConnections]):
             replies = self.connections.execute(encode(command, self._dialect), command.timeout_s)
             answer = self._read(command, replies, floor_us)
             if isinstance(answer, Again):
-                left_s = max(until_s - time.monotonic(), 0.0)
-                return answer.read(self.connections.execute(answer.commands, left_s))
+                return self._once_more(answer, until_s)
         except Exception as error:  # noqa: BLE001 - whatever it is: the business never sees the cache fail
             let_through(error)
             return self._events.failure(error)
@@ -56,12 +55,16 @@ class RedisBackend(BaseBackend[ThreadsConnections | ClientConnections]):
             commands: Sequence[Args] = behind_asking(encode(command, self._dialect))
             answer = read(self.connections.execute(commands, command.timeout_s))
             if isinstance(answer, Again):
-                left_s = max(until_s - time.monotonic(), 0.0)
-                return answer.read(self.connections.execute(answer.commands, left_s))
+                return self._once_more(answer, until_s)
         except Exception as error:  # noqa: BLE001 - whatever it is: the business never sees the cache fail
             let_through(error)
             return self._events.failure(error)
         return answer
+
+    def _once_more(self, again: Again[StoreEvent], until_s: float) -> StoreEvent:
+        """What is read where something has to be sent once more, in what is left of the time."""
+        left_s = max(until_s - time.monotonic(), 0.0)
+        return again.read(self.connections.execute(again.commands, left_s))
 
     def health(self) -> Health:
         """How the server is. Never raises for it."""

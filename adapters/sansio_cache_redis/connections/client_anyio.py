@@ -7,7 +7,7 @@ on it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from time import monotonic
 from typing import Any, Final
@@ -31,24 +31,10 @@ from sansio_cache_redis.connections.client import (
 )
 from sansio_cache_redis.connections.multiplexed import R, Read
 from sansio_cache_redis.errors import ERRORS, OverloadedError
-from sansio_cache_redis.reading import Again
+from sansio_cache_redis.reading import answered
 
 _TRIO_THREADS: Final = 40
 """How many calls of a client may run at once under trio. Its pool bounds them as well."""
-
-
-async def _answer(
-    ask: Callable[[Sequence[Args], float], Awaitable[list[Any] | BaseException]],
-    commands: Sequence[Args],
-    timeout_s: float,
-    read: Read[R],
-) -> R:
-    """What is read of the replies, also where something has to be sent once more."""
-    until_s = monotonic() + timeout_s
-    answer = read(await ask(commands, timeout_s))
-    if isinstance(answer, Again):
-        return answer.read(await ask(answer.commands, max(until_s - monotonic(), 0.0)))
-    return answer
 
 
 def _too_late(line: Line, caller: object, timeout_s: float) -> Exception:
@@ -71,7 +57,7 @@ class TrioClientConnections:
 
     async def ask(self, commands: Sequence[Args], timeout_s: float, read: Read[R]) -> R:
         """Send commands together, and give back what `read` makes of their replies, or of a failure."""
-        return await _answer(self._replies, commands, timeout_s, read)
+        return await answered(self._replies, commands, timeout_s, read)
 
     async def _replies(self, commands: Sequence[Args], timeout_s: float) -> list[Any] | BaseException:
         caller = Asking()
@@ -105,7 +91,7 @@ class AsyncioClientConnections:
 
     async def ask(self, commands: Sequence[Args], timeout_s: float, read: Read[R]) -> R:
         """Send commands together, and give back what `read` makes of their replies, or of a failure."""
-        return await _answer(self._replies, commands, timeout_s, read)
+        return await answered(self._replies, commands, timeout_s, read)
 
     async def _replies(self, commands: Sequence[Args], timeout_s: float) -> list[Any] | BaseException:
         caller = Asking()

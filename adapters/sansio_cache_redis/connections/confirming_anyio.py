@@ -16,7 +16,7 @@ from sansio_cache_redis.calls import Args
 from sansio_cache_redis.connections.confirming import ConfirmedCall, Confirming, Replies
 from sansio_cache_redis.connections.multiplexed import Caller, R, Read
 from sansio_cache_redis.errors import as_failure
-from sansio_cache_redis.reading import Again
+from sansio_cache_redis.reading import answered
 
 _MOST_THREADS: Final = 64
 """How many threads of an event loop wait at once: as many calls go out together then, at most."""
@@ -48,12 +48,8 @@ class LoopConfirming:
         What was not sent when `caller` waits no more is not sent then.
         """
         is_wanted = None if caller is None else lambda: not caller.done()
-        until_s = monotonic() + timeout_s
-        answer = read(await self._replies(commands, timeout_s, is_wanted))
-        if isinstance(answer, Again):
-            left_s = max(until_s - monotonic(), 0.0)
-            return answer.read(await self._replies(answer.commands, left_s, is_wanted))
-        return answer
+        ask = partial(self._replies, is_wanted=is_wanted)
+        return await answered(ask, commands, timeout_s, read)
 
     async def _replies(
         self, commands: Sequence[Args], timeout_s: float, is_wanted: Callable[[], bool] | None
