@@ -156,8 +156,10 @@ class StoreRules(ABC):
                 return LeasesReleased(now_s)
             case HoldCells(keys=keys, nonce=nonce, hold_ms=hold_ms):
                 versions = self._capture(command.capture, nonce, now_ms)
-                grants = tuple(self._hold(key, nonce, hold_ms, now_ms) for key in keys)
-                return HoldsTaken(now_s, grants, versions)
+                # A run takes all keys or none: so the first tells whether there was one before.
+                is_again = bool(keys) and self._own_hold(keys[0], nonce, now_ms) is not None
+                hold = self._hold_again if is_again else self._hold
+                return HoldsTaken(now_s, tuple(hold(key, nonce, hold_ms, now_ms) for key in keys), versions)
             case ClaimCell():
                 versions = self._capture(command.capture, command.nonce, now_ms)
                 claimed = self._claim(command, now_ms)
@@ -280,12 +282,18 @@ class StoreRules(ABC):
             self._drop(lease.key)
 
     def _hold(self, key: str, nonce: bytes, hold_ms: int, now_ms: int) -> bytes:
-        cell = self._read(key, now_ms)
-        if isinstance(cell, Cell) and cell.kind == Kind.HOLD and is_granted_to(cell.grant, nonce):
-            return cell.grant
         grant = self._grant(nonce, now_ms)
         self._keep(key, Cell(Kind.HOLD, grant, now_ms + hold_ms), now_ms + hold_ms)
         return grant
+
+    def _hold_again(self, key: str, nonce: bytes, hold_ms: int, now_ms: int) -> bytes:
+        """The grant of the hold that an earlier run has taken, or of a new one."""
+        return self._own_hold(key, nonce, now_ms) or self._hold(key, nonce, hold_ms, now_ms)
+
+    def _own_hold(self, key: str, nonce: bytes, now_ms: int) -> bytes | None:
+        cell = self._read(key, now_ms)
+        is_own = isinstance(cell, Cell) and cell.kind == Kind.HOLD and is_granted_to(cell.grant, nonce)
+        return cell.grant if is_own else None
 
     def _claim(self, claim: ClaimCell, now_ms: int) -> bytes | int | None:
         """The grant of a hold; how long another writer's lasts; None where there is a value."""
@@ -298,7 +306,7 @@ class StoreRules(ABC):
             left_ms = cell.lease_deadline_ms - now_ms
             if not is_granted_to(cell.grant, claim.nonce) and 0 < left_ms <= LONGEST_LEASE_MS:
                 return left_ms
-        return self._hold(claim.key, claim.nonce, claim.hold_ms, now_ms)
+        return self._hold_again(claim.key, claim.nonce, claim.hold_ms, now_ms)
 
     def _swap(self, swap: SwapCell, now_ms: int) -> bytes | None:
         cell = self._read(swap.key, now_ms)

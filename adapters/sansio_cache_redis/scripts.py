@@ -164,18 +164,21 @@ return {1}
 """,
 )
 
-# KEYS: any number. ARGV: nonce, hold_ms, floor. Answers with the grant of each key.
+# KEYS: any number. ARGV: nonce, hold_ms, floor. Answers with the grant of each key. A run takes all keys or
+# none: so it is the first that tells whether there was one before, whose grants stay.
 HOLD: Final = Script(
     "hold",
     CLOCK
     + """
 local held, hold_ms, floor, answers = '\\197\\2' .. ARGV[1], ARGV[2], tonumber(ARGV[3]), {us}
 local hold = struct.pack('>I8', now + hold_ms) .. string.rep('\\0', 24)
+local is_again = true
 for i, key in ipairs(KEYS) do
-  local v = redis.pcall('GETRANGE', key, 0, 49)
+  local v = is_again and redis.pcall('GETRANGE', key, 0, 49)
   if type(v) == 'string' and #v == 50 and v:sub(1, 10) == held and (struct.unpack('>I7', v, 12)) >= floor then
     answers[i + 1] = v:sub(3, 18)
   else
+    is_again = is_again and i > 1
     local place = struct.pack('>I1I7', i - 1, us)
     redis.call('SET', key, held .. place .. hold, 'PX', hold_ms)
     answers[i + 1] = ARGV[1] .. place

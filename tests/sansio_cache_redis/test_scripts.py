@@ -797,6 +797,16 @@ BRANCHES = {
         ("hold", ["ns:a"], NONCES[0], 300_000, []),
         ("hold", ["ns:a"], NONCES[0], 1_200_000, []),
     ],
+    "hold: again, where another has taken the second": [
+        ("hold", list(KEYS), NONCES[0], 300_000, []),
+        ("hold", ["ns:b"], NONCES[1], 300_000, []),
+        ("hold", list(KEYS), NONCES[0], 1_200_000, []),
+    ],
+    "hold: again, where another has taken the first": [
+        ("hold", list(KEYS), NONCES[0], 300_000, []),
+        ("hold", ["ns:a"], NONCES[1], 300_000, []),
+        ("hold", list(KEYS), NONCES[0], 1_200_000, []),
+    ],
     "hold: my own lease is no hold": [GRANTED, ("hold", ["ns:a"], NONCES[0], 300_000, [])],
     "expire: no key": [("expire", ["ns:a"])],
     "expire: foreign": [("plant", "ns:a", None, None, 0, 0, None, b""), ("expire", ["ns:a"])],
@@ -952,6 +962,19 @@ def test_the_keys_of_one_script_have_grants_of_their_own(client):
     for key, answer in zip(keys, acquired, strict=True):
         left = format_cell(issued_cell(Kind.EMPTY, answer.grant, 300_000))
         assert client.get(key) == left, "all of it follows from the grant"
+
+
+def test_a_batch_of_holds_looks_at_one_key_and_at_all_where_it_is_sent_again(client):
+    """A look is a fifth of what a hold costs the server."""
+    pair = Pair(client)
+    command = HoldCells(tuple(f"ns:{number}" for number in range(100)), NONCES[0], 300_000, TIMEOUT_S)
+    looked, grants = [], []
+    for _ in range(2):
+        client.config_resetstat()
+        grants.append(pair.server.perform(command).grants)
+        looked.append(client.info("commandstats")["cmdstat_getrange"]["calls"])
+    assert looked == [1, 100]
+    assert grants[0] == grants[1]
 
 
 def test_a_batch_whose_script_the_server_ends_in_the_middle_fails_and_gives_back_what_it_took(client):
