@@ -7,24 +7,27 @@ program's own and goes on to the program, whatever is made of other exceptions t
 
 A traceback tells. CPython calls a handler with the number of the signal and the frame that was interrupted;
 no other function is given the frame that stands right above it in the traceback. A handler that has put
-something else in the place of that frame is known by being one, which the runtime is asked: the core asks
-nobody outside.
+something else in the place of that frame is known by being that of the number which it was given, or of any
+signal where it has deleted what it was given. Who handles which, the runtime is asked: the core asks nobody
+outside. The code alone does not tell: a decorator may have wrapped a loader as well.
 """
 
 from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from types import CodeType, FrameType, TracebackType
-from typing import Final
+from typing import Final, cast
+
+Handlers = Callable[[Iterable[int] | None], frozenset[CodeType]]
+"""Gives the code that is called as signals of some numbers come, or of any. A number may be that of none."""
 
 _VARARGS: Final = inspect.CO_VARARGS
-_known: list[Callable[[], frozenset[CodeType]]] = []
-"""Who says which code is called as signals come."""
+_known: list[Handlers] = []
 
 
-def ask_for_handlers(handlers: Callable[[], frozenset[CodeType]]) -> None:
+def ask_for_handlers(handlers: Handlers) -> None:
     """Have a function say, whenever it is asked, which code is called as signals come."""
     _known.append(handlers)
 
@@ -71,25 +74,31 @@ def _callers(frame: FrameType) -> set[FrameType]:
 def _passes_handler(traceback: TracebackType | None) -> bool:
     """Whether an exception came out of a signal handler."""
     interrupted: FrameType | None = None
-    handlers: frozenset[CodeType] | None = None
     while traceback is not None:
         frame = traceback.tb_frame
-        if interrupted is not None:
-            handlers = (
-                frozenset[CodeType]().union(*(ask() for ask in _known)) if handlers is None else handlers
-            )
-            if frame.f_code in handlers or _is_given(frame, interrupted):
-                return True
+        if interrupted is not None and _is_handler(frame, interrupted):
+            return True
         interrupted = frame
         traceback = traceback.tb_next
     return False
 
 
-def _is_given(frame: FrameType, interrupted: FrameType) -> bool:
-    """Whether a function was called with the frame that it interrupts."""
-    code = frame.f_code
+def _is_handler(frame: FrameType, interrupted: FrameType) -> bool:
+    """Whether a function was called with the frame that it interrupts, or as the handler of its signal.
+
+    Asked of every frame that something of ours has failed in: nobody is asked where no argument is a number.
+    """
+    code, found = frame.f_code, frame.f_locals
     count = code.co_argcount
-    given: list[object] = [frame.f_locals.get(name) for name in code.co_varnames[:count]]
+    given: list[object] = [found[name] for name in code.co_varnames[:count] if name in found]
+    is_deleted = len(given) < count
     if code.co_flags & _VARARGS:
-        given += frame.f_locals.get(code.co_varnames[count + code.co_kwonlyargcount], ())
-    return any(each is interrupted for each in given)
+        rest = found.get(code.co_varnames[count + code.co_kwonlyargcount])
+        given += rest if type(rest) is tuple else ()
+    if any(each is interrupted for each in given):
+        return True
+    # By type: what a program passes may be a proxy, which raises when it is asked for its class.
+    numbers = cast("list[int]", [each for each in given if issubclass(type(each), int)])
+    if not (numbers or is_deleted):
+        return False
+    return any(code in handlers(None if is_deleted else numbers) for handlers in _known)

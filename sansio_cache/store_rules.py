@@ -292,8 +292,9 @@ class StoreRules(ABC):
 
     def _own_hold(self, key: str, nonce: bytes, now_ms: int) -> bytes | None:
         cell = self._read(key, now_ms)
-        is_own = isinstance(cell, Cell) and cell.kind == Kind.HOLD and is_granted_to(cell.grant, nonce)
-        return cell.grant if is_own else None
+        if isinstance(cell, Cell) and cell.kind == Kind.HOLD and is_granted_to(cell.grant, nonce):
+            return cell.grant
+        return None
 
     def _claim(self, claim: ClaimCell, now_ms: int) -> bytes | int | None:
         """The grant of a hold; how long another writer's lasts; None where there is a value."""

@@ -211,13 +211,14 @@ class EventReader:
         self, command: StoreCommand, commands: Sequence[Args], whole: Callable[[list[Any]], list[Any]]
     ) -> Again[StoreEvent]:
         """Send commands once more, and read all of it: `whole` puts what came then in its places."""
+        floor_us = self._dialect.floor_us
 
         def read(answers: list[Any] | BaseException) -> StoreEvent:
             if isinstance(answers, BaseException):
                 return self.failure(answers)
             if NoScriptError in map(type, answers):  # no server says so of a text
                 return StoreFailed(self._clock(), FailureKind.OTHER)
-            event = self.read(command, whole(answers))
+            event = self.read(command, whole(answers), floor_us)
             assert not isinstance(event, Again)
             return event
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from types import SimpleNamespace
 
 import anyio
@@ -12,7 +12,17 @@ from hypothesis import strategies as st
 from redis.exceptions import NoScriptError, ResponseError
 
 from sansio_cache.cell import HEADER_BYTES, MAGIC, Kind
-from sansio_cache.commands import NO_TAGS, ONE_PART, DeleteKeys, HoldCells, Ping, ReadCell, ReadTags
+from sansio_cache.commands import (
+    NO_TAGS,
+    ONE_PART,
+    AcquireLease,
+    DeleteKeys,
+    HoldCells,
+    Mode,
+    Ping,
+    ReadCell,
+    ReadTags,
+)
 from sansio_cache.config import CacheConfig, RedisConfig
 from sansio_cache.events import CellRead, FailureKind, HoldsTaken, KeysDeleted, Ponged, StoreFailed
 from sansio_cache.health import Health
@@ -138,6 +148,43 @@ def test_what_is_sent_again_on_threads_has_what_is_left_of_its_time(method, redi
         monkeypatch.undo()
         backend.close()
     assert slow.given_s == [1.0, 0.25]
+
+
+class Restored:
+    """A server that turns out, as a connection to it opens, to be one that a snapshot was restored on."""
+
+    def __init__(self, dialect, *replies):
+        self._dialect = dialect
+        self._replies = list(replies)
+
+    def execute(self, commands, _timeout_s):
+        replies = self._replies.pop(0)
+        if not self._replies:
+            self._dialect.raise_floor(10**15)
+        return replies
+
+
+@pytest.mark.parametrize(
+    ("method", "replies"),
+    [
+        ("perform", ([[b"A", 1, [b"W", 500]]],)),
+        ("perform", ([NoScriptError("NOSCRIPT")], [[b"A", 1, [b"W", 500]]])),
+        ("perform_behind_asking", ([b"OK", [b"A", 1, [b"W", 500]]],)),
+        ("perform_behind_asking", ([b"OK", NoScriptError("NOSCRIPT")], [b"OK", [b"A", 1, [b"W", 500]]])),
+    ],
+    ids=["at once", "again", "behind asking", "again behind asking"],
+)
+def test_what_was_asked_before_a_restored_snapshot_was_known_is_not_believed(
+    method, replies, redis_url, monkeypatch
+):
+    """S1f: the script has taken for alive what is older than the floor."""
+    config = CacheConfig.from_options(namespace="ns", url=redis_url)
+    with closing(backend_sync.make_backend(config, None, time.monotonic, Background().start)) as backend:
+        restored = Restored(backend._dialect, *replies)
+        monkeypatch.setattr(backend.connections, "execute", restored.execute)
+        command = AcquireLease("ns:k", b"nonce-00", 1000, bytes(16), Mode.KEEP, PATIENT_S)
+        assert getattr(backend, method)(command).kind is FailureKind.RESET
+        monkeypatch.undo()
 
 
 @pytest.mark.parametrize("kind", ["client", "confirmed"])

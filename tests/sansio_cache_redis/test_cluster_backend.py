@@ -1,6 +1,7 @@
 """What the backend of a cluster decides without a server: whom it asks, and what it makes of refusals."""
 
 import time
+from types import SimpleNamespace
 
 import pytest
 import redis
@@ -133,3 +134,19 @@ def test_of_several_seeds_those_who_are_told_of_commands_get_the_first():
     assert Where("127.0.0.1:7000, 127.0.0.2:7001").address == ("redis", "127.0.0.1", 7000, "0")
     assert Where("[::1]:7000, [::1]:7001").address == ("redis", "::1", 7000, "0")
     assert Where("/tmp/a:b, c").address == ("redis", "/tmp/a:b, c", 0, "0")
+
+
+def test_an_interrupt_among_the_nodes_ends_what_was_begun_at_the_others(backend, monkeypatch):
+    """A lane whose driver is not ended would be driven for ever, and no other caller could have it."""
+    ended = []
+
+    def begin(piece, _until_s, begun):
+        begun.append((SimpleNamespace(end=ended.append), piece))
+        if piece.address == B:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(backend, "_begin", begin)
+    pieces = [Piece(address, ReadCell(KEY, 1.0), (0,), ()) for address in (A, B)]
+    with pytest.raises(KeyboardInterrupt):
+        backend._perform_all(pieces, 1.0)
+    assert ended == pieces

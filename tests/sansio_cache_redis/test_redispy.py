@@ -4,11 +4,12 @@ import asyncio
 import gc
 import socket
 import threading
-from contextlib import closing
+from contextlib import closing, nullcontext, suppress
 
 import anyio
 import anyio.lowlevel
 import anyio.to_thread
+import attrs
 import hiredis
 import pytest
 from redis import exceptions as errors
@@ -17,16 +18,22 @@ from sansio_cache.config import RedisConfig
 from sansio_cache_redis import anyio as cache_anyio
 from sansio_cache_redis import sync as cache_sync
 from sansio_cache_redis.connections import asyncio as connections_asyncio
-from sansio_cache_redis.connections import redispy, wires
+from sansio_cache_redis.connections import opener, redispy, wires
 from sansio_cache_redis.connections import trio as connections_trio
 from sansio_cache_redis.connections.confirming import Confirming
+from sansio_cache_redis.connections.pool import Timing
+from sansio_cache_redis.connections.sentinel import sentinel_settings
 from sansio_cache_redis.connections.settings import asyncio_factory, blocking_factory
 from sansio_cache_redis.connections.threads import ThreadsConnections
 from sansio_cache_redis.listening import Listener
 from sansio_cache_redis.listening_cluster import ShardListener
+from sansio_cache_redis.topology import keeper as topology_keeper
+from sansio_cache_redis.topology import sentinel as topology_sentinel
 from sansio_cache_redis.topology.cluster import Cluster
+from sansio_cache_redis.topology.keeper import MapKeeper
+from sansio_cache_redis.topology.sentinel import SentinelWatch
 from support.proxy import DROP_REPLY, HOLD, FaultProxy, command
-from support.runtimes import PATIENT
+from support.runtimes import PATIENT, until
 from support.tls import TlsProxy
 from support.wires import exchange
 
@@ -263,15 +270,16 @@ def test_a_parser_without_redis_pys_errors_makes_plain_ones():
 class Unborn:
     """Connections to a server that says nothing, each of which has no socket until the test lets it."""
 
-    def __init__(self):
+    def __init__(self, scheme="redis"):
         self.mute = socket.create_server(("127.0.0.1", 0))
-        config = RedisConfig(url=f"redis://127.0.0.1:{self.mute.getsockname()[1]}", connect_timeout_s=3600.0)
-        self._make = blocking_factory(config)
+        self.url = f"{scheme}://127.0.0.1:{self.mute.getsockname()[1]}"
+        self._make = blocking_factory(RedisConfig(url=self.url, connect_timeout_s=3600.0))
         self.beginning, self.may_begin = threading.Event(), threading.Event()
         self.threads = []
 
     def make(self, _address=""):
         connection = self._make()
+        connection.socket_connect_timeout = 3600.0
         make_socket = connection._connect
 
         def late():
@@ -350,3 +358,105 @@ def test_a_connection_for_confirmed_writes_is_waited_for_no_longer_than_its_call
     with pytest.raises(errors.TimeoutError):
         confirming.execute([(b"SET", b"k", b"v"), (b"WAIT", b"1", b"100")], 0.05)
     unborn.end(confirming.close)
+
+
+def test_a_connection_of_threads_in_the_middle_of_a_handshake_of_tls_is_ended(monkeypatch):
+    """redis-py has no socket to disconnect before that is over."""
+    monkeypatch.setattr(opener, "_FIRST_HANDSHAKE_S", 3600.0)
+    shaking = Unborn("rediss")
+    with closing(shaking.mute):
+        shaking.may_begin.set()
+        connections = ThreadsConnections(
+            shaking.make,
+            shaking.start,
+            max_connections=1,
+            silence_s=0.1,
+            opening_timeout_s=3600.0,
+            on_greeted=lambda _: None,
+        )
+        with pytest.raises(errors.TimeoutError):
+            connections.execute([(b"PING",)], 0.05)
+        with shaking.mute.accept()[0] as peer:
+            assert peer.recv(1), "it has said hello"
+            shaking.end(connections.close)
+
+
+@pytest.mark.parametrize("is_late", [True, False], ids=["no socket yet", "in its handshake"])
+def test_a_map_that_is_being_fetched_is_ended(unborn, is_late, monkeypatch):
+    monkeypatch.setattr(topology_keeper, "_FIRST_S", 3600.0)
+    cluster = Cluster(["127.0.0.1:1"])
+    keeper = MapKeeper(cluster, unborn.make, unborn.start, lambda: None)
+    if not is_late:
+        unborn.may_begin.set()
+    keeper.look()
+    with closing(unborn.mute.accept()[0]) if not is_late else nullcontext() as peer:
+        assert peer is None or peer.recv(1)
+        unborn.end(keeper.close)
+
+
+@pytest.mark.parametrize("is_late", [True, False], ids=["no socket yet", "in its handshake"])
+def test_a_sentinel_that_is_about_to_be_listened_to_is_left(unborn, is_late, monkeypatch):
+    config = RedisConfig(url=f"redis+sentinel://{unborn.url.partition('//')[2]}/primary")
+    settings = attrs.evolve(sentinel_settings(config, None), timeout_s=3600.0)
+    watch = SentinelWatch(settings, unborn.start)
+    monkeypatch.setattr(topology_sentinel, "sentinel_connection", lambda *_: unborn.make())
+    if not is_late:
+        unborn.may_begin.set()
+    watch._begin()
+    with closing(unborn.mute.accept()[0]) if not is_late else nullcontext() as peer:
+        assert peer is None or peer.recv(1)
+        unborn.end(lambda: watch.close(wait=False))
+
+
+def test_an_opening_that_trio_has_abandoned_shakes_no_hands(unborn):
+    """Its thread keeps a place, which the connection to the next primary may have to wait for."""
+
+    async def main():
+        timing = Timing(opening_s=3600.0, call_s=0.05, silence_s=0.1)
+        connections = connections_trio.TrioConnections(
+            unborn.make, max_connections=1, timing=timing, on_greeted=lambda _: None
+        )
+        answer = await connections.ask([(b"PING",)], 0.05, lambda replies: replies)
+        assert isinstance(answer, errors.TimeoutError)
+        assert await anyio.to_thread.run_sync(unborn.beginning.wait, 30)
+        await connections.aclose()
+        unborn.may_begin.set()
+        await until(lambda: not connections._threads.borrowed_tokens)
+
+    anyio.run(main, backend="trio")
+
+
+def test_closing_under_asyncio_closes_what_is_open_before_it_waits_for_what_is_being_opened(redis_url):
+    """A loop that ends gives it a second, and a search for the primary may take longer."""
+
+    async def main():
+        connections = connections_asyncio.AsyncioConnections(
+            asyncio_factory(RedisConfig(url=redis_url)),
+            max_connections=2,
+            timing=Timing(opening_s=3600.0, call_s=0.25, silence_s=0.1),
+            on_greeted=lambda _: None,
+        )
+        assert await connections.ask([(b"PING",)], 30.0, lambda replies: replies) == [b"PONG"]
+        [connection] = connections._all()
+        begun, may_end = asyncio.Event(), asyncio.Event()
+
+        class Stubborn:
+            async def connect(self):
+                with suppress(asyncio.CancelledError):  # lost, as it may be in redis-py on Python 3.11
+                    begun.set()
+                    await asyncio.sleep(3600)
+                await may_end.wait()
+                raise OSError
+
+        connections._make_connection = Stubborn
+        connections._opening()
+        await begun.wait()
+        ending = asyncio.create_task(connections.aclose())
+        await asyncio.sleep(0)
+        assert connection.failure is not None
+        assert not ending.done()
+        may_end.set()
+        await ending
+        assert connections.count == 0
+
+    asyncio.run(asyncio.wait_for(main(), 60))

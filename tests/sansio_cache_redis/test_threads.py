@@ -1,5 +1,6 @@
 """Connections for threads against a server that the test plays: who is served, refused, and sent again."""
 
+import signal
 import socket
 import threading
 import time
@@ -52,6 +53,13 @@ class Peer:
     def answers(self, data):
         """Send what comes next."""
         self.sock.sendall(data)
+
+    def rest(self):
+        """What else has come in when the other end has closed it."""
+        rest = bytes(self._unread)
+        while data := self.sock.recv(65536):
+            rest += data
+        return rest
 
     def is_closed(self):
         """Wait until the other end has closed it."""
@@ -730,7 +738,7 @@ def test_who_asks_several_servers_is_not_kept_by_one_that_opens_no_connection():
     played = Played(kind=ScatteringConnections)
     try:
         played.may_open.clear()
-        call = played.beneath.begin([PING], LONG_S)
+        call = played.beneath.begin([PING], LONG_S, [])
         assert not played.beneath.go_on(call, time.monotonic())
         assert not played.beneath.go_on(call, time.monotonic() + 0.01)
         assert played.tries <= 1
@@ -744,3 +752,131 @@ def test_who_asks_several_servers_is_not_kept_by_one_that_opens_no_connection():
         assert played.tries == 1
     finally:
         played.close()
+
+
+@pytest.fixture
+def scattering():
+    with closing(Played(most=1, kind=ScatteringConnections)) as played:
+        yield played
+
+
+def test_a_call_to_several_servers_can_be_ended_wherever_it_was_interrupted(scattering):
+    """An interrupt may come between a call's beginning and the moment that its caller knows of it."""
+    [peer] = scattering.open()
+    begun = []
+
+    def strike(*_):
+        raise KeyboardInterrupt
+
+    scattering.beneath._send = strike
+    with pytest.raises(KeyboardInterrupt):
+        scattering.beneath.begin([PING], LONG_S, begun)
+    del scattering.beneath._send
+    assert peer.is_closed(), "what was sent is not known"
+    [(connections, call)] = begun
+    connections.end(call)
+    following = scattering.call(PING)
+    wait_until(lambda: len(scattering.peers) == 2)
+    scattering.peers[1].asked(PING)
+    scattering.peers[1].answers(b"+PONG\r\n")
+    assert following.result() == [b"PONG"]
+
+
+def test_who_queues_behind_a_driver_that_vanished_drives(scattering):
+    """As where an interrupt came before the driver could hand its lane over."""
+    [peer] = scattering.open()
+    gone, queued = [], []
+    driving = scattering.beneath.begin([PING], LONG_S, gone)
+    peer.asked(PING)
+    scattering.beneath._inside.clear()  # another caller of this thread's
+    call = scattering.beneath.begin([PING], LONG_S, queued)
+    driving.is_gone = True
+    peer.answers(b"+PONG\r\n+PONG\r\n")
+    wait_until(lambda: scattering.beneath.go_on(call, time.monotonic() + 0.01))
+    assert scattering.beneath.replies(call) == [b"PONG"]
+
+
+def test_where_one_server_has_closed_its_connection_the_others_are_asked_at_once(scattering):
+    """A new connection to it may take all of the time: who asks others goes on to them."""
+    [peer] = scattering.open()
+    peer.sock.close()
+    scattering.may_open.clear()
+    scattering.beneath._failed_s = time.monotonic() + 1.0  # so that it is looked at before it is used
+    begun = []
+    call = scattering.beneath.begin([PING], LONG_S, begun)
+    assert call.failure is None
+    assert call.opening is not None, "it is waited for in turns"
+    scattering.beneath._failed_s = 0.0
+    scattering.may_open.set()
+    wait_until(lambda: scattering.beneath.go_on(call, time.monotonic() + 0.01) or call.is_sent)
+    scattering.peers[1].asked(PING)
+    scattering.peers[1].answers(b"+PONG\r\n")
+    assert scattering.beneath.go_on(call, time.monotonic() + LONG_S)
+    assert scattering.beneath.replies(call) == [b"PONG"]
+
+
+class JobLimitError(TimeoutError):
+    """What a job queue's handler raises."""
+
+
+def test_what_a_handler_raises_while_several_servers_are_asked_is_no_failure_of_others(scattering):
+    [peer] = scattering.open()
+    begun = []
+    call = scattering.beneath.begin([PING], LONG_S, begun)
+    peer.asked(PING)
+    other = scattering.call(PING)
+    wait_until(lambda: scattering.beneath._lanes[0].queue)
+
+    def limit(_signum, _frame):
+        raise JobLimitError
+
+    before = signal.signal(signal.SIGUSR1, limit)
+    take_in = scattering.beneath._take_in
+
+    def struck(*args):
+        signal.raise_signal(signal.SIGUSR1)
+        return take_in(*args)
+
+    scattering.beneath._take_in = struck
+    try:
+        with pytest.raises(JobLimitError):
+            scattering.beneath.go_on(call, time.monotonic() + LONG_S)
+    finally:
+        scattering.beneath._take_in = take_in
+        signal.signal(signal.SIGUSR1, before)
+    scattering.beneath.end(call)
+    wait_until(lambda: len(scattering.peers) == 2)
+    scattering.peers[1].asked(PING)
+    scattering.peers[1].answers(b"+PONG\r\n")
+    assert other.result() == [b"PONG"]
+
+
+def test_who_comes_after_a_move_is_not_sent_on_the_connection_of_before():
+    """Its driver may have been appointed before, and not have sent yet."""
+    get = (b"GET", b"after")
+    with closing(Played(most=1)) as played:
+        [old] = played.open()
+        send, has_begun, may_go_on = played.beneath._send, threading.Event(), threading.Event()
+
+        def late(*args):
+            has_begun.set()
+            assert may_go_on.wait(LONG_S)
+            played.beneath._send = send
+            return send(*args)
+
+        played.beneath._lanes[0].wire.read_s = -1e6  # so that it is looked at, and not used at once
+        played.beneath._send = late
+        first = played.call(PING)
+        assert has_begun.wait(LONG_S)
+        played.beneath.move()
+        after = played.call(get)
+        wait_until(lambda: played.beneath._lanes[0].queue)
+        may_go_on.set()
+        old.asked(PING)
+        old.answers(b"+PONG\r\n")
+        assert first.result() == [b"PONG"]
+        assert old.rest() == b""
+        wait_until(lambda: len(played.peers) == 2)
+        played.peers[1].asked(get)
+        played.peers[1].answers(b"$1\r\nv\r\n")
+        assert after.result() == [b"v"]

@@ -21,7 +21,7 @@ from sansio_cache_redis.connections.client import ClientConnections
 from sansio_cache_redis.connections.cluster_settings import ClusterSettings, settings_of_seed
 from sansio_cache_redis.connections.lanes import Call
 from sansio_cache_redis.connections.opener import StartThread
-from sansio_cache_redis.connections.scattering import SLICE_S, ScatteringConnections
+from sansio_cache_redis.connections.scattering import SLICE_S, Begun, ScatteringConnections
 from sansio_cache_redis.connections.threads import ThreadsConnections
 from sansio_cache_redis.reading import Again
 from sansio_cache_redis.topology.scatter import Piece
@@ -35,11 +35,11 @@ class NodeBackend(RedisBackend):
 
     connections: ScatteringConnections
 
-    def begin(self, command: StoreCommand) -> _Asked | StoreEvent:
-        """Ask, and wait later."""
+    def begin(self, command: StoreCommand, begun: list[Begun]) -> _Asked | StoreEvent:
+        """Ask, and wait later. What is added to the list is to be ended, whatever happens."""
         floor_us = self._dialect.floor_us  # before it is encoded
         try:
-            call = self.connections.begin(encode(command, self._dialect), command.timeout_s)
+            call = self.connections.begin(encode(command, self._dialect), command.timeout_s, begun)
         except Exception as error:  # noqa: BLE001 - whatever it is: the business never sees the cache fail
             let_through(error)
             return self._events.failure(error)
@@ -70,10 +70,6 @@ class _Asked(Struct, frozen=True, eq=False):
         """Wait, until a moment on the monotonic clock at most; whether that is over."""
         return self.node.connections.go_on(self.call, until_s)
 
-    def end(self) -> None:
-        """Leave the line, however it went."""
-        self.node.connections.end(self.call)
-
     def event(self) -> StoreEvent:
         """What came of it."""
         return self.node.end(self.command, self.call, self.floor_us)
@@ -103,26 +99,25 @@ class ClusterBackend(ClusterBase[NodeBackend]):
         return self._gathered(command, pieces, self._perform_all(pieces, until_s))
 
     def _perform_all(self, pieces: Sequence[Piece], until_s: float) -> list[StoreEvent]:
-        asked: list[_Asked | StoreEvent] = []
+        begun: list[Begun] = []
         try:
-            asked += [self._begin(piece, until_s) for piece in pieces]
+            asked = [self._begin(piece, until_s, begun) for piece in pieces]
             waiting = [each for each in asked if isinstance(each, _Asked)]
             while waiting:
                 waiting = [each for each in waiting if not each.go_on(monotonic() + SLICE_S)]
         finally:
-            for each in asked:
-                if isinstance(each, _Asked):
-                    each.end()
+            for connections, call in begun:
+                connections.end(call)
         return [each.event() if isinstance(each, _Asked) else each for each in asked]
 
-    def _begin(self, piece: Piece, until_s: float) -> _Asked | StoreEvent:
+    def _begin(self, piece: Piece, until_s: float, begun: list[Begun]) -> _Asked | StoreEvent:
         unasked = self._unasked(piece)
         if unasked is not None:
             return unasked
         command = replace(piece.command, timeout_s=max(until_s - monotonic(), 0.0))
         if piece.address.startswith(BEHIND_ASKING):
             return self.node(piece.address[len(BEHIND_ASKING) :]).perform_behind_asking(command)
-        return self.node(piece.address).begin(command)
+        return self.node(piece.address).begin(command, begun)
 
     def _is_known_in(self, timeout_s: float) -> bool:
         """Whether it is known who owns which slot, after a while at most."""

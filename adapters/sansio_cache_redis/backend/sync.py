@@ -49,7 +49,7 @@ class RedisBackend(BaseBackend[ThreadsConnections | ClientConnections]):
 
     def perform_behind_asking(self, command: StoreCommand) -> StoreEvent:
         """The same at the node of a cluster that takes the slot of the command's keys over."""
-        read = reading_behind_asking(partial(self._read, command))
+        read = reading_behind_asking(partial(self._read, command, floor_us=self._dialect.floor_us))
         until_s = time.monotonic() + command.timeout_s
         try:
             commands: Sequence[Args] = behind_asking(encode(command, self._dialect))

@@ -236,7 +236,7 @@ class AsyncioConnections(MultiplexedConnections[_AsyncioConnection]):
     async def aclose(self) -> None:
         """Close the connections, for good, and wait until they are."""
         self._is_closed = True
-        self._close_confirming()
+        self._close()  # what is being opened may take longer than the loop is there
         openings = list(self._openings)
         for opening in openings:
             opening.task.cancel()
@@ -245,8 +245,7 @@ class AsyncioConnections(MultiplexedConnections[_AsyncioConnection]):
         if openings:
             await asyncio.wait([each.task for each in openings])
         self._openings.clear()  # one may have been cancelled before it began
-        for connection in self._all():
-            connection.close(OwnResetError("the cache was closed"))
+        self._close()
         for _ in range(3):  # the transport closes its socket in the next turn, TLS in the one after
             await asyncio.sleep(0)
 

@@ -154,9 +154,12 @@ class MultiplexedConnections(ABC, Generic[C]):
     def _confirming_count(self) -> int:
         return 0 if self.confirming is None else self.confirming.count
 
-    def _close_confirming(self) -> None:
+    def _close(self) -> None:
+        """Close what is open; those that are being opened end by themselves."""
         if self.confirming is not None:
             self.confirming.close()
+        for connection in self._all():
+            connection.close(OwnResetError("the cache was closed"))
 
     async def _hand(self, caller: Caller, ask: Callable[[], Awaitable[Any]], read: Read[Any]) -> None:
         """Ask, and hand a caller what comes of it."""

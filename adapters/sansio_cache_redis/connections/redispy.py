@@ -31,7 +31,8 @@ def connect_unless(connection: Any, is_over: Callable[[], bool]) -> None:
     """Open a blocking connection that another thread may end by disconnecting it.
 
     To disconnect it does nothing before it has its socket, and its handshake may take as long as its
-    time-outs. So it is asked once more then whether it is wanted.
+    time-outs. So it is asked once more then whether it is wanted; and while TLS shakes hands it has a copy of
+    the socket beneath.
 
     Args:
         connection: A connection of redis-py that is not open yet.
@@ -41,6 +42,15 @@ def connect_unless(connection: Any, is_over: Callable[[], bool]) -> None:
         RedisError, OSError: It cannot be opened, or nobody wants it.
     """
     make_socket: Any = getattr(connection, "_connect", None)
+    shake_hands: Any = getattr(connection, "_wrap_socket_with_ssl", None)
+
+    def shake_hands_until_disconnected(sock: socket.socket) -> Any:
+        with sock.dup() as beneath:
+            connection._sock = beneath  # noqa: SLF001
+            try:
+                return shake_hands(sock)
+            finally:
+                connection._sock = None  # noqa: SLF001
 
     def make_wanted_socket() -> Any:
         sock = make_socket()
@@ -51,6 +61,8 @@ def connect_unless(connection: Any, is_over: Callable[[], bool]) -> None:
 
     if make_socket is not None:
         connection._connect = make_wanted_socket  # noqa: SLF001
+    if shake_hands is not None:
+        connection._wrap_socket_with_ssl = shake_hands_until_disconnected  # noqa: SLF001
     connection.connect()
 
 

@@ -23,17 +23,20 @@ SLICE_S: Final = 0.003
 """How long each server is waited for in its turn: a lane that is busy for longer is passed over."""
 _SHORTEST_S: Final = 0.002
 
+Begun = tuple["ScatteringConnections", Call]
+"""A call, and where it is to be ended."""
+
 
 class ScatteringConnections(ThreadsConnections):
     """Connections to one of several servers."""
 
-    def begin(self, commands: Sequence[Args], timeout_s: float) -> Call | None:
+    def begin(self, commands: Sequence[Args], timeout_s: float, begun: list[Begun]) -> Call | None:
         """Send commands, or stand in line.
 
         None where the caller finds its own thread inside, or replicas are to have what is written: then
         `execute` is to be called.
 
-        Whoever begins a call ends it, whatever happens.
+        Whoever begins calls ends what has begun, whatever happens: an interrupt too may come at any point.
 
         Raises:
             RedisError, OSError: Nothing was sent.
@@ -50,6 +53,7 @@ class ScatteringConnections(ThreadsConnections):
         self._large.refuse_resting(commands, now_s)
         call.is_large = self._large.are_large(commands)
         call.gives_back = nonces_given_back(commands)
+        begun.append((self, call))
         self._inside[thread] = call
         try:
             with self._lock:
@@ -68,9 +72,6 @@ class ScatteringConnections(ThreadsConnections):
         except ERRORS as error:
             let_through(error)
             call.failure = call.failure or error
-        except BaseException:
-            self.end(call)
-            raise
         return call
 
     def go_on(self, call: Call, until_s: float) -> bool:
@@ -79,6 +80,9 @@ class ScatteringConnections(ThreadsConnections):
         turn = call.turn
         if turn is not None and call.lane.driver is not call:
             turn.acquire(timeout=max(until_s - monotonic(), 0.0))
+            if call.lane.is_free():  # whoever drove was interrupted, and could appoint nobody
+                with self._lock:
+                    call.lane.appoint()
         lane = call.lane
         if lane.driver is call and not call.is_over:
             try:
@@ -110,11 +114,11 @@ class ScatteringConnections(ThreadsConnections):
     def _send_first(self, lane: Lane, call: Call, now_s: float) -> None:
         """Send what the caller asks, where nothing is in the way; else it is sent in its turn."""
         try:
-            wire = self._wire_of(lane, call, now_s, call.deadline_s)
+            wire = self._wire_of(lane, call, now_s, now_s)  # others are still to be asked
             if wire is not None and not (lane.due or wire.is_writing):
                 self._send(lane, wire, call, now_s)
         except BaseException as error:
-            self._lose(lane, call, error if isinstance(error, ERRORS) else None)
+            self._fail(lane, call, error)
             raise
 
     def _drive_until(self, lane: Lane, call: Call, until_s: float) -> None:
@@ -129,10 +133,6 @@ class ScatteringConnections(ThreadsConnections):
                 self._give_up(lane, call)
             if lane.wire is not None and lane.wire.is_writing:  # half a command is of no use to anybody
                 self._drop(lane, call)
-        except ERRORS as error:
-            call.failure = call.failure or error
-            self._lose(lane, call, error)
-            raise
-        except BaseException:
-            self._lose(lane, call, None)
+        except BaseException as error:
+            self._fail(lane, call, error)
             raise

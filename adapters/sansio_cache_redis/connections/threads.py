@@ -313,17 +313,8 @@ class ThreadsConnections:
                 self._serve_others(lane, call)
             if lane.wire is not None and lane.wire.is_writing:  # half a command is of no use to anybody
                 self._drop(lane, call)
-        except ERRORS as error:
-            try:
-                let_through(error)
-            except BaseException:
-                self._lose(lane, call, None)
-                raise
-            call.failure = call.failure or error
-            self._lose(lane, call, error)
-            raise
-        except BaseException:
-            self._lose(lane, call, None)
+        except BaseException as error:
+            self._fail(lane, call, error)
             raise
 
     def _advance(self, lane: Lane, call: Call, now_s: float, until_s: float = FOREVER_S) -> None:
@@ -414,7 +405,8 @@ class ThreadsConnections:
         if lane.queue:
             with self._lock:
                 lane.since_s = now_s
-                batch = lane.take(call, now_s)
+                if lane.generation == self._lanes.generation:  # else those who came since are to go elsewhere
+                    batch = lane.take(call, now_s)
         commands = call.left if len(batch) == 1 else [args for each in batch for args in each.left]
         data = pack_one(commands[0]) if len(commands) == 1 else pack(commands)
         call.written_from = wire.written_bytes
@@ -459,15 +451,21 @@ class ThreadsConnections:
             lane.take_over([each for each in calls if each is not call])
         close_all([wire])
 
-    def _lose(self, lane: Lane, call: Call, failure: Exception | None) -> None:
-        """The same where it has failed, and all that was sent on it. Without a failure it was interrupted."""
-        if failure is None:
+    def _fail(self, lane: Lane, call: Call, error: BaseException) -> None:
+        """The same where it has failed, and all that was sent on it. An interrupt is no failure of others."""
+        if not isinstance(error, ERRORS):
             self._drop(lane, call)
             return
+        try:
+            let_through(error)
+        except BaseException:
+            self._drop(lane, call)
+            raise
+        call.failure = call.failure or error
         self._failed_s = monotonic()
         wire, calls = lane.drop()
         for each in calls:
-            each.fail(failure)
+            each.fail(error)
         close_all([wire])
         if wire is not None:
             self._opener.lost()

@@ -31,6 +31,7 @@ from sansio_cache_redis.connections.multiplexed import (
 from sansio_cache_redis.connections.pace import SWEEP_S, Pace
 from sansio_cache_redis.connections.pool import MultiplexedConnections, Timing
 from sansio_cache_redis.connections.redispy import (
+    connect_unless,
     exchange_publicly,
     has_unread,
     reply_reader,
@@ -309,7 +310,7 @@ class _Connecting:
         redispy = self._redispy = self._make_connection()
         is_open = False
         try:
-            redispy.connect()
+            connect_unless(redispy, lambda: self._is_abandoned)
             is_open = True
         finally:
             if self._is_abandoned or not is_open:
@@ -378,11 +379,6 @@ class TrioConnections(MultiplexedConnections[_TrioConnection]):
         self._closed.set()
         self._close()
         await trio.lowlevel.checkpoint()
-
-    def _close(self) -> None:
-        for connection in self._all():
-            connection.close(OwnResetError("the cache was closed"))
-        self._close_confirming()
 
     async def _end_with_the_run(self) -> None:
         """As the run ends all system tasks are cancelled at once: those that use connections end first."""

@@ -15,6 +15,7 @@ from redis.exceptions import ResponseError
 
 from sansio_cache.signals import let_through
 from sansio_cache_redis.connections.opener import StartThread
+from sansio_cache_redis.connections.redispy import connect_unless
 from sansio_cache_redis.errors import as_opening_failure
 from sansio_cache_redis.reasons import is_of_nobody
 from sansio_cache_redis.topology.cluster import Cluster
@@ -65,6 +66,8 @@ class MapKeeper:
         self._is_running = False
         self._waiting: list[Waiter] = []
         self._is_over = ThreadEvent()
+        self._redispy: Any = None
+        """Where a map is being fetched."""
         self.failure: tuple[str, Exception] | None = None
         """Who had no map to give, and why, as far as that tells most; None where one had."""
 
@@ -87,6 +90,8 @@ class MapKeeper:
     def close(self) -> None:
         """End."""
         self._is_over.set()
+        if (redispy := self._redispy) is not None:
+            redispy.disconnect()  # it may take its time-outs to open, or to answer
         self._tell_all()
 
     def _tell_all(self) -> None:
@@ -150,9 +155,9 @@ class MapKeeper:
         """Take in what a node says; or why it says nothing."""
         redispy: Any = None
         try:
-            redispy = self._make_connection(address)
+            redispy = self._redispy = self._make_connection(address)
             redispy.socket_timeout = redispy.socket_connect_timeout = timeout_s
-            redispy.connect()
+            connect_unless(redispy, self._is_over.is_set)
             redispy.send_command("CLUSTER", "SLOTS")
             try:
                 reply = redispy.read_response(disable_decoding=True)
@@ -169,5 +174,6 @@ class MapKeeper:
         else:
             return None
         finally:
+            self._redispy = None
             if redispy is not None:
                 redispy.disconnect()

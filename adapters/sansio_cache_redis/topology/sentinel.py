@@ -23,7 +23,7 @@ import attrs
 import redis
 
 from sansio_cache_redis.connections.opener import StartThread
-from sansio_cache_redis.connections.redispy import pack, socket_of
+from sansio_cache_redis.connections.redispy import connect_unless, pack, socket_of
 from sansio_cache_redis.connections.sentinel import (
     Search,
     Sentinels,
@@ -80,6 +80,8 @@ class SentinelWatch:
         self._sentinels = Sentinels(settings)
         self._lock = process_lock()
         self._posts = [_Post(address) for address in settings.addresses]
+        self._opening: Any = None
+        """The connection to a sentinel that is being opened."""
         self._is_running = False
         self._is_closed = False
         self._has_ended = ThreadEvent()
@@ -137,8 +139,8 @@ class SentinelWatch:
     def close(self, *, wait: bool) -> None:
         """End the thread, and wait for it."""
         self._is_closed = True
-        for post in self._posts:
-            if (redispy := post.redispy) is not None:
+        for redispy in (self._opening, *(post.redispy for post in self._posts)):
+            if redispy is not None:
                 redispy.disconnect()
         if wait and self._is_running and not is_inside(self._lock):
             self._has_ended.wait(_CLOSE_S)
@@ -177,8 +179,8 @@ class SentinelWatch:
         search = Search(self._settings, self._sentinels)
         redispy: Any = None
         try:
-            redispy = sentinel_connection(self._settings, post.address)
-            redispy.connect()
+            redispy = self._opening = sentinel_connection(self._settings, post.address)
+            connect_unless(redispy, lambda: self._is_closed)
             redispy.send_packed_command(
                 [pack([*search.commands, (b"SUBSCRIBE", _CHANNEL)])], check_health=False
             )
@@ -194,6 +196,8 @@ class SentinelWatch:
             post.redispy = redispy
             self._leave(post)
             return
+        finally:
+            self._opening = None
         post.redispy, post.heard_s, post.is_asked = redispy, monotonic(), False
         post.began_s = post.heard_s
         if self._is_closed:
