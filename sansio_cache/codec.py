@@ -130,11 +130,13 @@ class Codec(Generic[T]):
     """What follows the key's check in an entry without tags that this codec can read."""
 
     _change: Callable[[Any, Any], str | None] | None = attrs.field(init=False, eq=False, repr=False)
+    _fills_in: bool = attrs.field(init=False, eq=False, repr=False)
 
     def __attrs_post_init__(self) -> None:
         object.__setattr__(self, "stamp", self.fingerprint + bytes((self.kind, 0)))
         form = self.form
         object.__setattr__(self, "_change", form.change if isinstance(form, Checked) else None)
+        object.__setattr__(self, "_fills_in", getattr(form, "fills_in", False))
 
     def encode(self, value: Any) -> Encoded[T]:
         """The payload of `value`, and an independent copy of the value decoded from it.
@@ -215,7 +217,7 @@ class Codec(Generic[T]):
             if self.kind != JSON:
                 raise
             payload, back = self._rows(value)
-        if isinstance(self.form, JsonCodec) and self.form.fills_in:
+        if self._fills_in:
             # A mapping or a row may leave out fields: what they are now is stored, and is what all get.
             payload = self._written(back)
             back = self.decoder.decode(payload)

@@ -109,13 +109,16 @@ class Sources:
                 gone = self._collected.popleft()
                 lost = self._lost.get(gone.namespace, [])
                 self._lost[gone.namespace] = added_up([tuple(lost), gone.counted])
+            # What ends while it is asked has said already what it counted.
+            asked = {id(cache) for cache, _ in found}
             exported = list(self._caches.values())
             there = {each.namespace for each in exported if each.ends}
             self._lost = {name: lost for name, lost in self._lost.items() if name in there}
             for each in exported:
                 if each.namespace not in there:
                     each.counted = ()
-            ended = [each.counted for each in exported if not each.ends]
+            unasked = (each for cache, each in self._caches.items() if id(cache) not in asked)
+            ended = [each.counted for each in unasked if not each.ends]
             return added_up([*(those for _, those in found), *ended, *map(tuple, self._lost.values())])
 
     def read(self, wanted: Iterable[Source] | None = None) -> list[tuple[Source, tuple[Measure, ...]]]:

@@ -65,6 +65,8 @@ class Compressed(Generic[T]):
         self._level = level
         self._squeeze, self._inflater = _tools(method, level)
         self.change = codec.change if isinstance(codec, Checked) else _trusting
+        self.fills_in: bool = getattr(codec, "fills_in", False)
+        """Whether what is read may have more than what was stored, as `JsonCodec` may."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         threshold_bytes, level = self._threshold_bytes, self._level

@@ -266,6 +266,23 @@ def test_what_is_ended_and_exported_again_counts_once():
         assert hits_of(registry, "n") == 7
 
 
+def test_what_is_ended_while_a_page_is_made_counts_once():
+    registry = CollectorRegistry()
+    with used("n", 4) as cache, used("n", 2) as other:
+        export(cache, registry=registry)
+        end = export(other, registry=registry)
+        said = cache.stats
+
+        def as_another_thread_ends():
+            end()
+            return said()
+
+        assert hits_of(registry, "n") == 6
+        cache.stats = as_another_thread_ends
+        assert hits_of(registry, "n") == 6
+        assert hits_of(registry, "n") == 6
+
+
 def test_of_a_namespace_that_nobody_exports_any_more_nothing_is_left():
     registry = CollectorRegistry()
     cache = used("n", 4)

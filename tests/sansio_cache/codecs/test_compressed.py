@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import sys
 import types
+import uuid
 import zlib
 
+import attrs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -38,6 +40,19 @@ def test_any_codec_may_be_within(inner):
     codec = codec_for(list[int], MAX_BYTES, form=Compressed(inner))
     assert codec.encode(value).value == value
     assert len(codec.encode(value).payload) < len(inner.encode(value)) / 2
+
+
+@attrs.define
+class Numbered:
+    number: int
+    token: str = attrs.field(factory=lambda: uuid.uuid4().hex)
+
+
+def test_what_a_mapping_leaves_out_is_filled_in_once_as_by_the_codec_within():
+    codec = codec_for(list[Numbered], MAX_BYTES, form=Compressed(JsonCodec(list[Numbered])))
+    encoded = codec.encode([{"number": 7}])
+    for _ in range(3):
+        assert codec.decode(encoded.payload) == encoded.value
 
 
 def test_what_the_codec_within_refuses_is_refused_with_its_place():
