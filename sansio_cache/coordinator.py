@@ -69,6 +69,7 @@ from sansio_cache.notices import (
     Missed,
     Notice,
     PatternDeleted,
+    RemovalBegan,
     RepliesCrossed,
     StoreAnswered,
     Stored,
@@ -106,6 +107,7 @@ _ALWAYS_HEEDED: Final = frozenset(
         InvalidationFailed,
         InvalidationRefused,
         PatternDeleted,
+        RemovalBegan,
         EntryForeign,
         RepliesCrossed,
     }
@@ -327,9 +329,7 @@ class Coordinator(WatchesStore, TakesWords):
 
         It is remembered before the store is asked: what that acknowledges may be lost with it at once.
         """
-        if not self.is_disabled:
-            self.recent.add(keys, now_s)
-            self._want_watch()
+        self.remember(keys, now_s)
         return self.skip_write(keys)
 
     def skip_write(self, keys: Iterable[str]) -> MissReason | None:
@@ -403,8 +403,8 @@ class Coordinator(WatchesStore, TakesWords):
                         part.refusals -= _ENDED_BY_A_WRITE
                 case InvalidationFailed(keys=keys, was_tried=was_tried):
                     changes += self._keep_pending(keys, was_tried, now_s)
-                case PatternDeleted(pattern=pattern):
-                    self.recent.renew_pattern(pattern, now_s)
+                case RemovalBegan() | PatternDeleted():
+                    self.remember_removal(notice, now_s)
                 case InvalidationRefused(keys=keys, kind=kind):
                     changes += self._refused(keys, kind)
                 case Missed(reason=MissReason.KEY_CHECK) | EntryForeign() | RepliesCrossed():

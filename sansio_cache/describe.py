@@ -33,7 +33,9 @@ from sansio_cache.notices import (
     RefreshFailed,
     RefreshSkipped,
     RefreshStarted,
+    RemovalBegan,
     RepliesCrossed,
+    Result,
     SkipReason,
     SoftExpired,
     StaleServed,
@@ -126,6 +128,8 @@ def describe(notice: Notice) -> str:  # noqa: C901 - one case for each notice is
             return f"the store was asked ({command}) and {came} after {_span(took_s)}"
         case StoreChanged(told=told):
             return f"another store answers than before, and is told again of {told} recent writes"
+        case RemovalBegan(keys=keys):
+            return f"is to remove {_keys(len(keys))}"
         case Invalidated(keys=keys):
             return f"removed {_keys(len(keys))} on request"
         case SoftExpired(keys=keys):
@@ -157,6 +161,8 @@ def describe(notice: Notice) -> str:  # noqa: C901 - one case for each notice is
             return f"looked at a partition: {backlog} queued, the oldest for {_span(oldest_s)}"
         case PartitionLost():
             return "lost the lease of a partition, or gave it to another consumer"
+        case Ended(operation=operation, took_s=took_s, result=Result.ABANDONED):
+            return f"{operation} was interrupted after {_span(took_s)}"
         case Ended(operation=operation, took_s=took_s):
             return f"{operation} took {_span(took_s)}"
         case _:

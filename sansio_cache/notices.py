@@ -330,6 +330,15 @@ class StoreChanged(Struct, frozen=True):
     told: int
 
 
+class RemovalBegan(Struct, frozen=True):
+    """The store is asked to remove keys whose writes began a while ago, or in another process.
+
+    So it is remembered once more what this process writes: see `recent_writes.py`.
+    """
+
+    keys: tuple[str, ...]
+
+
 class Invalidated(Struct, frozen=True):
     """Keys were removed from the store."""
 
@@ -489,6 +498,7 @@ Notice = (
     | StoreAnswered
     | StoreAsked
     | StoreChanged
+    | RemovalBegan
     | Invalidated
     | SoftExpired
     | InvalidationFailed

@@ -554,7 +554,8 @@ class StatsFold:
                 self._replayed += told
             case _:
                 # What was in doubt shows as a miss by its key check, and LeaseLost again as FillRefused;
-                # PatternProgressed adds up to PatternDeleted; StoreAnswered is for the breaker.
+                # PatternProgressed adds up to PatternDeleted; StoreAnswered is for the breaker, RemovalBegan
+                # for what is remembered.
                 pass
 
     def _of_pattern(self, pattern: str) -> _Counts:

@@ -135,7 +135,8 @@ class WriteBehind:
         delay_s: How long a consumer pauses where there is little to do, in seconds: so long writes of a key
             are gathered.
         backlog: How many writes may be queued. With more, a writer waits.
-        wait_s: How long it waits for room, in seconds, before CacheTimeoutError is raised.
+        wait_s: How long it waits for room, in seconds, before CacheTimeoutError is raised; in all, where it
+            writes many.
         deliveries: How often a write is tried by itself before it becomes a dead letter. None tries for ever.
         backoff_s: How long is paused after a write has failed, in seconds; twice as long after each time.
         longest_backoff_s: How long that becomes at most.

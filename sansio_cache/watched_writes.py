@@ -6,13 +6,14 @@ come long after others have read there what is old.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Iterable
+from typing import Final, assert_never
 
 import attrs
 
 from sansio_cache.budget import StoreTimeouts
 from sansio_cache.keys import ONE_PART
+from sansio_cache.notices import PatternDeleted, RemovalBegan
 from sansio_cache.operations.delete_pattern import PatternRequest
 from sansio_cache.operations.watching import watch
 from sansio_cache.part import Part, Recovery
@@ -42,6 +43,22 @@ class WatchesStore:
 
     def _want_watch(self) -> None:
         self.must_watch = self.is_watchful and self._watching is None
+
+    def remember(self, keys: Iterable[str], now_s: float) -> None:
+        """Remember that keys, of entries or of tags, are being written."""
+        if not self.is_disabled:
+            self.recent.add(keys, now_s)
+            self._want_watch()
+
+    def remember_removal(self, notice: RemovalBegan | PatternDeleted, now_s: float) -> None:
+        """Remember from now on what has begun a while ago."""
+        match notice:
+            case RemovalBegan(keys=keys):
+                self.remember(keys, now_s)
+            case PatternDeleted(pattern=pattern):
+                self.recent.renew_pattern(pattern, now_s)
+            case _:
+                assert_never(notice)
 
     def begin_pattern(self, request: PatternRequest) -> None:
         """Remember a removal by pattern that begins now."""

@@ -16,15 +16,17 @@ from sansio_cache_redis.scripts import CLOCK, WHEN_FULL, Script
 # Appends under a token of its own: the server's clock, or one more than the last. XADD refuses what is not
 # higher than that, and only then it is asked for.
 _APPEND: Final = """
+local function last_of(stream)
+  local about = redis.call('XINFO', 'STREAM', stream)
+  for i = 1, #about, 2 do
+    if about[i] == 'last-generated-id' then return tonumber(string.match(about[i + 1], '^(%d+)')) end
+  end
+end
 local function append(stream, at, ...)
   local added = redis.pcall('XADD', stream, string.format('%.0f-0', at), ...)
   if type(added) == 'table' and added.err then
     if not string.find(added.err, 'equal or smaller') then return added end
-    local about, last = redis.call('XINFO', 'STREAM', stream), '0-0'
-    for i = 1, #about, 2 do
-      if about[i] == 'last-generated-id' then last = about[i + 1] end
-    end
-    at = tonumber(string.match(last, '^(%d+)')) + 1
+    at = last_of(stream) + 1
     added = redis.call('XADD', stream, string.format('%.0f-0', at), ...)
   end
   return string.match(added, '^(%d+)')
@@ -158,10 +160,12 @@ for at = 2, #ARGV, 4 do
   local pending = redis.call('HGET', KEYS[3], key)
   local newest = pending and tonumber(pending:sub(17)) or 0
   local entry = (reason ~= '' or found ~= '0') and redis.call('XRANGE', stream, id, id)[1]
+  local last = entry and found ~= '0' and last_of(stream)
   redis.pcall('XACK', stream, group, id)
   if redis.call('XDEL', stream, id) == 1 then
     if found ~= '0' then
-      redis.pcall('XSETID', stream, found .. '-0')
+      -- XSETID would take it back as well, where there is no entry above.
+      if tonumber(found) > last then redis.pcall('XSETID', stream, found .. '-0') end
       if newest == tonumber(token) then
         local again = append(stream, us, unpack(entry[2]))
         redis.call('HSET', KEYS[3], key, pending:sub(1, 16) .. again)

@@ -318,9 +318,9 @@ class EntityPlan:
         """How a value is kept that is stored: as the entity says, or as a call does."""
         return self.policy if ttl is None else ttl
 
-    def invalidate(self, method: str, ids: Iterable[Id]) -> Step:
-        """Begin to remove things, and all lists."""
-        return self.requests.invalidate(self.keys_of(method, ids), (self.lists,))
+    def invalidate(self, method: str, ids: Iterable[Id], tags: Iterable[str]) -> Step:
+        """Begin to remove things, tags, and all lists."""
+        return self.requests.invalidate(self.keys_of(method, ids), self.with_lists(tags))
 
     def invalidate_all(self) -> Step:
         """Begin to remove everything of the entity, its lists too.
@@ -586,7 +586,7 @@ def plan_entity(
         policy=policy_under(chosen, requests.chosen_policy(ttl, policy)),
         strategy=chosen,
         id=id,
-        writer_takes_id=writer is not None and takes_two(name, writer, is_queued=is_queued),
+        writer_takes_id=takes_two(name, writer, write_many, is_queued=is_queued),
         tags=tags,
         generation=generation,
         lists=requests.keys.lists(name),

@@ -181,10 +181,16 @@ def plan_mutation(
     """Plan a mutation of some keys, which invalidates some tags, and whose values carry others.
 
     Raises:
-        InvalidKeyError: A key or tag cannot be one, there are too many, or a tag is both.
+        InvalidKeyError: Nothing is named, a key or tag cannot be one, there are too many, or a tag is both.
     """
     gone, carried = gone_and_carried(requests, tags, value_tags)
-    return Mutation(requests, requests.resolve_all(keys), tag_keys(requests.keys.root, gone), carried)
+    resolved = requests.resolve_all(keys)
+    if not resolved and not gone:
+        raise InvalidKeyError(
+            "nothing is named that is to be mutated: pass keys, as in mutate('user:7'), or tags, as in "
+            "mutate(tags=['users'])"
+        )
+    return Mutation(requests, resolved, tag_keys(requests.keys.root, gone), carried)
 
 
 def gone_and_carried(
@@ -204,29 +210,42 @@ def gone_and_carried(
     return gone, carried
 
 
-def takes_two(name: str, writer: Any, *, is_queued: bool) -> bool:
+def takes_two(name: str, writer: Any, write_many: Any, *, is_queued: bool) -> bool:
     """Whether a writer is called with the id and the value, as it cannot be called with the value alone.
 
     Raises:
-        ConfigurationError: It can be called in neither way.
+        ConfigurationError: It can be called in neither way; or what writes many cannot be called with values.
+    """
+    token, tokens = ("token", "tokens") if is_queued else ("", "")
+    if write_many is not None:
+        _arguments_of(f"write_many= of the entity {name!r} is called with the values", write_many, tokens, 1)
+    if writer is None:
+        return False
+    said = f"writer= of the entity {name!r} is called with a value, or with an id and a value"
+    return _arguments_of(said, writer, token, 2) > 1
+
+
+def _arguments_of(said: str, function: Any, keyword: str, most: int) -> int:
+    """With how many arguments a function can be called, and with a keyword where it takes that.
+
+    Raises:
+        ConfigurationError: With none of 1 to `most`.
     """
     try:
-        parameters = signature(writer)
+        parameters = signature(function)
     except (TypeError, ValueError) as error:  # built in, and does not say
         let_through(error)
-        return False
-    token = {"token": 0} if is_queued and "token" in parameters.parameters else {}
-    for arguments in ((None,), (None, None)):
+        return 1
+    named = {keyword: None} if keyword and keyword in parameters.parameters else {}
+    for count in range(1, most + 1):
         try:
-            parameters.bind(*arguments, **token)
+            parameters.bind(*[None] * count, **named)
         except TypeError as error:
             let_through(error)
         else:
-            return len(arguments) > 1
-    raise ConfigurationError(
-        f"writer= of the entity {name!r} is called with a value, or with an id and a value; it takes "
-        f"{parameters}"
-    )
+            return count
+    also = f", and with {keyword}= where it takes that" if keyword else ""
+    raise ConfigurationError(f"{said}{also}; it takes {parameters}")
 
 
 def plain_tags(tags: Iterable[Any], fields: Collection[str], whose: str, instead: str) -> tuple[Any, ...]:

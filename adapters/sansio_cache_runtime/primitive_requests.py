@@ -170,6 +170,10 @@ class PrimitiveRequests(RequestBuilder):
         coordinator = self._coordinator
         return coordinator.needs_recovery and coordinator.is_part_out(coordinator.part_of(key))
 
+    def begin_write(self, keys: Iterable[str], now_s: float) -> None:
+        """Remember a write that begins now, by all that it removes."""
+        self._coordinator.begin_write(keys, now_s)
+
     def skip_write(self, keys: Iterable[str]) -> MissReason | None:
         """Why a write of these keys is not to wait for the store; None where it is to ask it."""
         return self._coordinator.skip_write(keys)

@@ -7,7 +7,7 @@ what it keeps in the store says `sansio_cache.queues`.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, Generic, TypeVar
 
 import attrs
@@ -137,8 +137,14 @@ class QueuePlan:
 
     # Writing.
 
-    def enqueue(self, values: Mapping[Key, Any], tags: Iterable[str]) -> list[tuple[tuple[str, ...], Step]]:
-        """Begin to queue values, those of a partition together, with the keys that each step is about.
+    def enqueue(
+        self, values: Mapping[Key, Any], tags: Iterable[str]
+    ) -> Iterator[tuple[tuple[str, ...], Step]]:
+        """Check values that are to be queued, and begin to: those of a partition together.
+
+        Returns:
+            The keys that each step is about, and the step. It is made as it is asked for, and so has the
+            store's time from then on. For room all of them wait as long as one may.
 
         Raises:
             SerializationError: One cannot be stored so that it comes back equal.
@@ -149,22 +155,36 @@ class QueuePlan:
         for key, value in values.items():
             place = place_of(key, self.strategy.partitions)
             parts.setdefault(place, []).append(QueuedItem(str(key), self._sealed(key, value)))
-        skip = self.requests.skip_write(values)
-        return [
-            (tuple(item.key for item in items), enqueue(self._request(place, items, gone), skip=skip))
-            for place, all_items in parts.items()
-            for items in _batched(all_items)
-        ]
+        batches = [(place, items) for place, every in parts.items() for items in _batched(every)]
+        return self._enqueued(values, batches, gone)
 
-    def _request(self, place: int, items: tuple[QueuedItem, ...], gone: tuple[str, ...]) -> EnqueueRequest:
+    def _enqueued(
+        self,
+        keys: Iterable[Key],
+        batches: Iterable[tuple[int, tuple[QueuedItem, ...]]],
+        gone: tuple[str, ...],
+    ) -> Iterator[tuple[tuple[str, ...], Step]]:
+        requests = self.requests
+        since_s = requests.clock()
+        for place, items in batches:
+            now_s = requests.clock()
+            request = self._request(place, items, gone, now_s, now_s - since_s)
+            requests.begin_write(request.gone, now_s)
+            yield tuple(item.key for item in items), enqueue(request, skip=requests.skip_write(keys))
+
+    def _request(
+        self, place: int, items: tuple[QueuedItem, ...], gone: tuple[str, ...], now_s: float, waited_s: float
+    ) -> EnqueueRequest:
         requests, strategy = self.requests, self.strategy
         most = math.ceil(strategy.backlog / strategy.partitions)
         limits = requests.policy.lease_ms, most, strategy.partitions, strategy.wait_s
         nonce, seed = requests.drawn()
-        times = requests.timeouts, requests.clock()
+        times = requests.timeouts, now_s
         wanted = strategy.durability
         replicas = (0, 0) if wanted is None else (wanted.count, math.ceil(wanted.within_s * 1000))
-        return EnqueueRequest(self.root(place), items, gone, nonce, seed, *limits, *times, *replicas)
+        return EnqueueRequest(
+            self.root(place), items, gone, nonce, seed, *limits, *times, *replicas, waited_s
+        )
 
     def _sealed(self, key: Key, value: Any) -> bytes:
         if value is None:
@@ -209,21 +229,19 @@ class QueuePlan:
         check_agreed(self.name, outcome)
         return True
 
-    def peek(self, keys: Iterable[Key]) -> list[tuple[tuple[Key, ...], Step]]:
-        """Begin to look for what is queued, with the keys that each step is about.
+    def peek(self, keys: Iterable[Key]) -> Iterator[tuple[tuple[Key, ...], Step]]:
+        """Begin to look for what is queued, with the keys that each step is about, as they are asked for.
 
         A cache that is switched off has no queue. A part of the store that does not serve is not asked.
         """
         if self.requests.is_disabled:
-            return []
+            return
         parts: dict[int, list[Key]] = {}
         for key in keys:
             parts.setdefault(place_of(key, self.strategy.partitions), []).append(key)
-        return [
-            (some, self._look(self.root(place), some))
-            for place, of_place in parts.items()
-            for some in _batched(of_place)
-        ]
+        for place, of_place in parts.items():
+            for some in _batched(of_place):
+                yield some, self._look(self.root(place), some)
 
     def _look(self, root: str, keys: Iterable[Key]) -> Step:
         if self.requests.is_out(root):
@@ -269,10 +287,10 @@ class QueuePlan:
         verdict = examine(cell, entry.key, self.codec, None)
         return verdict.value if isinstance(verdict, Servable) else _NOTHING
 
-    def measure(self) -> list[Step]:
-        """Begin to measure each partition."""
-        places = range(self.strategy.partitions)
-        return [self._ask(MeasureQueue(self.root(place), 0.0)) for place in places]
+    def measure(self) -> Iterator[Step]:
+        """Begin to measure each partition, as it is asked for."""
+        for place in range(self.strategy.partitions):
+            yield self._ask(MeasureQueue(self.root(place), 0.0))
 
     def measured(self, outcomes: Iterable[Outcome]) -> Backlog:
         """What the partitions hold."""
@@ -299,27 +317,30 @@ class QueuePlan:
 
     def replay(self, letter: Letter[Any]) -> Step:
         """Begin to queue a letter anew."""
-        requests = self.requests
+        requests, now_s = self.requests, self.requests.clock()
         nonce, _ = requests.drawn()
+        tags = letter._tags  # noqa: SLF001 - of this module
+        requests.begin_write((letter.key, *tags), now_s)
         return replay(
             ReplayRequest(
-                letter._root,  # noqa: SLF001 - of this module
+                letter._root,  # noqa: SLF001
                 letter._number,  # noqa: SLF001
                 letter.key,
-                letter._tags,  # noqa: SLF001
+                tags,
                 nonce,
                 requests.timeouts,
-                requests.clock(),
+                now_s,
                 self.strategy.partitions,
             )
         )
 
-    def drop(self, letters: Iterable[Letter[Any]]) -> list[Step]:
-        """Begin to forget letters."""
+    def drop(self, letters: Iterable[Letter[Any]]) -> Iterator[Step]:
+        """Begin to forget letters, as they are asked for."""
         numbers: dict[str, list[int]] = {}
         for each in letters:
             numbers.setdefault(each._root, []).append(each._number)  # noqa: SLF001 - of this module
-        return [self._ask(DropLetters(root, tuple(some), 0.0)) for root, some in numbers.items()]
+        for root, some in numbers.items():
+            yield self._ask(DropLetters(root, tuple(some), 0.0))
 
     def _ask(self, question: PeekEntries | MeasureQueue | ReadLetters | DropLetters) -> Step:
         return ask(question, self.requests.timeouts, self.requests.clock())

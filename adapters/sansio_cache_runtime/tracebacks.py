@@ -12,11 +12,16 @@ from typing import Final
 _MOST_CAUSES: Final = 8
 
 
+class Telling(Exception):  # noqa: N818 - what it is told by is named as errors are
+    """An error of the cache's own, whose text has nothing of the program's but keys and numbers."""
+
+
 def textless(error: BaseException, most: int = _MOST_CAUSES) -> Exception:
     """What to log as `exc_info` in the place of an exception: its class and frames, and its causes'."""
     kind = type(error)
     names = {"__module__": kind.__module__, "__qualname__": kind.__qualname__}
-    stand_in: Exception = type(kind.__name__, (Exception,), names)()
+    text = (str(error),) if isinstance(error, Telling) else ()
+    stand_in: Exception = type(kind.__name__, (Exception,), names)(*text)
     stand_in.__traceback__ = error.__traceback__
     if most and error.__cause__ is not None:
         stand_in.__cause__ = textless(error.__cause__, most - 1)

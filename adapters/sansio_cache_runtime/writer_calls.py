@@ -11,6 +11,7 @@ import attrs
 from sansio_cache.queues import QueuedWrite
 from sansio_cache.signals import let_through
 from sansio_cache_runtime.request_builder import Id
+from sansio_cache_runtime.tracebacks import Telling
 
 _FURTHEST_US: Final = 3600 * 10**6
 """How far ahead of a write's own token one may be, in microseconds: more is no token of the queue."""
@@ -93,19 +94,23 @@ class WriterCalls:
         return WriterTurn(writes, ids, calls, takes_token, is_many)
 
 
-class ReturnedNoTokenError(ValueError):
-    """A writer that takes tokens has returned an integer that is none. The log and letters name the class."""
+class ReturnedNoTokenError(Telling, ValueError):
+    """A writer that takes tokens has returned an integer that is none. The log says which."""
 
 
 class Ahead:
-    """The keys whose writes a consumer has queued again, as the database was said to have a higher token.
+    """The keys of which a consumer was told a token above that of the write, by the last such token.
 
-    Under its new token a write is above that. So a writer that says the same once more returns what is no
-    token, and without this the write would be queued for ever.
+    Such a write is queued again, above that token, unless a newer one of the key is there, which is told the
+    same then. So the rule is: *a write that is above what was told of its key before is told of nothing
+    higher*. A writer that breaks it returns what is no token, and without the rule the write would be queued
+    for ever. Writes that are not above it may be told as often as they are delivered, as by a lost lease:
+    they are not queued again without end, as what is told of them takes the place of what was told before,
+    and what is queued again is above that. What is applied ends it.
     """
 
     def __init__(self) -> None:
-        self._keys: set[str] = set()
+        self._told: dict[str, int] = {}
 
     def found(self, turn: WriterTurn, returned: Sequence[Any]) -> dict[str, int]:
         """By key the tokens that the database has now, as far as the writer says so.
@@ -114,20 +119,21 @@ class Ahead:
             ReturnedNoTokenError: The writer has returned what cannot be a token of the queue.
         """
         told = turn.told(returned)
-        ahead = {each.key for each in turn.writes if told.get(each.key, 0) > each.token}
+        ahead = {each.key: told[each.key] for each in turn.writes if told.get(each.key, 0) > each.token}
         for each in turn.writes:
             if each.key in ahead:
-                self._check(each, told[each.key])
-        self._keys.difference_update(each.key for each in turn.writes)
-        if len(self._keys) < _MOST_AHEAD:
-            self._keys |= ahead
+                self._check(each, ahead[each.key])
+        for each in turn.writes:
+            self._told.pop(each.key, None)
+        if len(self._told) < _MOST_AHEAD:
+            self._told |= ahead
         return told
 
     def _check(self, write: QueuedWrite, token: int) -> None:
         if token - write.token > _FURTHEST_US:
             why = "which is more than an hour ahead of that"
-        elif write.key in self._keys:
-            why = "though the write was queued again, above what it had returned before"
+        elif write.token > self._told.get(write.key, write.token):
+            why = "though the write is above what it had returned before"
         else:
             return
         raise ReturnedNoTokenError(

@@ -4,6 +4,10 @@ A partition is on one node of a cluster, and each key that is removed may be on 
 aside by itself, with a pause that doubles, and all else goes on. What is in hand of a partition stays there:
 if the lease is still under the same grant when it is reached again, nobody else has had it.
 
+*Answers that do not come.* What is delivered at once may be more than comes through the link in time, and
+would not be less when it is asked for once more. So half as much is asked for after each failure, until it
+comes; and then slowly more again.
+
 *Keys that cannot be removed.* Their writes are applied, and are not settled before the keys are gone: readers
 go on to look at the queue. They are kept in groups, which are tried one at a time, and in halves after that,
 so that one key does not keep the others. A later write of such a key is settled with those before it, and
@@ -13,12 +17,17 @@ never before them.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Final
 
 from msgspec import Struct
 
 from sansio_cache.commands import Verdict
 from sansio_cache.operations.batching import Failing, Piece
 from sansio_cache.step import evolve
+
+_STEPS: Final = 8
+"""How many answers have to come until twice as much is asked for: so that it is rarely too much once more."""
+_MOST_HALVINGS: Final = 13
 
 
 class Done(Struct, frozen=True):
@@ -29,24 +38,27 @@ class Done(Struct, frozen=True):
     """What is removed: the key, and those of tags."""
     verdicts: tuple[Verdict, ...]
     """Oldest first; none where they are settled already."""
+    may_be_old: bool = False
+    """Whether the database may have had a newer one already, and have refused it."""
 
     @property
-    def is_dead(self) -> bool:
-        """Whether a letter is made of one of them."""
-        return any(each.reason for each in self.verdicts)
+    def goes_again(self) -> bool:
+        """Whether it is removed once more when it is settled: it may be old, or a letter is made of it."""
+        return self.may_be_old or any(each.reason for each in self.verdicts)
 
     def after(self, earlier: Done) -> Done:
         """The same with what was done with before."""
         keys = tuple(dict.fromkeys((*earlier.keys, *self.keys)))
-        return Done(self.key, keys, (*earlier.verdicts, *self.verdicts))
+        may_be_old = self.may_be_old or earlier.may_be_old
+        return Done(self.key, keys, (*earlier.verdicts, *self.verdicts), may_be_old)
 
 
 Group = tuple[Done, ...]
 
 
-def done_with(piece: Piece, *, found: int = 0) -> Done:
+def done_with(piece: Piece, *, found: int = 0, may_be_old: bool = False) -> Done:
     """What is left to do of a piece that is applied; `found` is the token that the database has."""
-    return Done(piece.key, (piece.key, *piece.tags), piece.verdicts(found))
+    return Done(piece.key, (piece.key, *piece.tags), piece.verdicts(found), may_be_old)
 
 
 def given_up(verdicts: Iterable[Verdict], pieces: Iterable[Piece] = ()) -> Group:
@@ -86,6 +98,8 @@ class Aside(Struct, frozen=True):
     """How often in a row a group could not be removed."""
     removes_s: float = 0.0
     """When the next group is tried; 0 where it may be."""
+    less: int = 0
+    """By how many steps less is asked for at once than may be, as answers did not come."""
 
     @property
     def count(self) -> int:
@@ -105,6 +119,18 @@ class Aside(Struct, frozen=True):
     def reached(self) -> Aside:
         """The same when it was reached."""
         return evolve(self, failures=0, due_s=0.0)
+
+    def narrower(self) -> Aside:
+        """The same when no answer has come: it may have been too long to come in time. Half is asked for."""
+        return evolve(self, less=min(self.less + _STEPS, _STEPS * _MOST_HALVINGS))
+
+    def wider(self) -> Aside:
+        """The same when an answer has come."""
+        return evolve(self, less=max(self.less - 1, 0))
+
+    def narrowed(self, most_bytes: int) -> int:
+        """How much is asked for at once, of what may be. It is never nothing: one entry comes in any case."""
+        return max(most_bytes >> -(-self.less // _STEPS), 1)
 
     def keeping(self, groups: tuple[Group, ...], failing: Failing, now_s: float, seed: int) -> Aside:
         """The same with what could not be removed: it comes after what is kept already."""

@@ -34,6 +34,8 @@ MOST_PARKED: Final = 2_000
 """How many keys of a partition may be parked; with more, no new entries are taken until some were tried."""
 MOST_PARKED_BYTES: Final = 32 * 2**20
 """How long their values may be together, by the same rule: what is taken at once comes on top of it."""
+_SKEW_US: Final = 1_000_000
+"""How far the clocks of servers that take over from each other are apart at most, in microseconds."""
 _UNREAD: Final = "it cannot be read: it was queued as another type, or is corrupt"
 
 
@@ -149,6 +151,8 @@ class Holding(Struct, frozen=True):
     parked: tuple[Unit, ...] = ()
     works: bool = True
     """Whether the writer has worked the last time."""
+    doubted: int = 0
+    """Up to this token, entries may have been applied before, and newer ones that are gone from here."""
 
     @property
     def has_room(self) -> bool:
@@ -156,6 +160,19 @@ class Holding(Struct, frozen=True):
         keys = sum(len(unit.pieces) for unit in self.parked)
         size_bytes = sum(len(piece.body) for unit in self.parked for piece in unit.pieces)
         return keys < MOST_PARKED and size_bytes < MOST_PARKED_BYTES
+
+    def after(self, token: int, server_ms: int) -> Holding:
+        """The same when entries were taken up to a token, at `server_ms` on the store's clock.
+
+        What is there as it is looked at from the beginning may be back, in a store that is older than it was.
+        What is queued later is new.
+        """
+        doubted = self.doubted if self.taken else max(self.doubted, server_ms * 1000 + _SKEW_US)
+        return evolve(self, taken=token, doubted=doubted)
+
+    def begun_anew(self) -> Holding:
+        """The same when it is to be looked at from the beginning, as something there was passed."""
+        return evolve(self, taken=0, doubted=max(self.doubted, self.taken))
 
     def due(self, now_s: float, codec: Codec[Any], failing: Failing, seed: int) -> Due:
         """The next that is to be tried now, as far as it can be read; what cannot be is parked again."""

@@ -16,7 +16,9 @@ writer gets tokens, and the database refuses a lower one than it has.
 The order is the promise: *apply, then remove the key, then settle*. Settled first, a write would be lost with
 its consumer. Without the removal, what a writer had queued and not removed from the cache would stay there.
 What was applied and not settled is applied again, by this consumer or another: at least once, and the
-token tells.
+token tells. A store that is older than it was may deliver a write that the database refuses, without a word,
+as it has a newer one. Until it is settled, a reader may have it from the queue, and store it: so what may be
+such a write is removed once more *after* it is settled, and so is what is given up.
 
 A partition that cannot be reached is set aside, and so are keys that cannot be removed: see `aside.py`. All
 others go on. Consumers share the partitions by how many they are.
@@ -49,6 +51,7 @@ from sansio_cache.notices import (
     InvalidationFailed,
     Notice,
     PartitionMeasured,
+    RemovalBegan,
     WriteDead,
     WriterFailed,
     WritesApplied,
@@ -132,8 +135,10 @@ class ConsumeTaking(AsksForConsumer, Struct, frozen=True):
         """The step that waits in this state."""
         request, holding = self.consumer.request, self.consumer.holding(self.place)
         assert holding is not None
-        limits = holding.taken, request.batch, request.most_bytes, self.budget.timeout_s
-        is_again = self.is_again or self.consumer.aside(self.place).failures > 0
+        aside = self.consumer.aside(self.place)
+        most_bytes = aside.narrowed(request.most_bytes)
+        limits = holding.taken, request.batch, most_bytes, self.budget.timeout_s
+        is_again = self.is_again or aside.failures > 0
         command = TakeEntries(request.root(self.place), holding.grant, *limits, is_again)
         return Step(self, command, notices=notices)
 
@@ -153,10 +158,20 @@ class ConsumeTaking(AsksForConsumer, Struct, frozen=True):
                 return self._found_nothing(event)
             case EntriesTaken():
                 return self._taken(event)
-            case StoreFailed() | Interrupted():
-                return self.without_answer(event)
+            case StoreFailed(kind=kind):
+                aside = consumer.aside(self.place)
+                less = aside if kind.is_refusal else aside.narrower()
+                return self.retry(event) or consumer.with_aside(less).miss(event, self.place)
+            case Interrupted(now_s=now_s):
+                return consumer.release(now_s)
             case _:
                 assert_never(event)
+
+    @property
+    def _reached(self) -> Consumer:
+        """The consumer when an answer has come: soon more may be asked for again."""
+        consumer = self.consumer.reached(self.place)
+        return consumer.with_aside(consumer.aside(self.place).wider())
 
     def _found_nothing(self, taken: EntriesTaken) -> Step:
         """Go on; from the beginning, where there are entries that were passed, and are in nobody's hands.
@@ -164,21 +179,21 @@ class ConsumeTaking(AsksForConsumer, Struct, frozen=True):
         A store that is older than it was, after a failover or a restart, has entries again that were settled,
         and may have the lease of this very consumer.
         """
-        consumer = self.consumer.reached(self.place)
+        consumer = self._reached
         holding = consumer.holding(self.place)
         assert holding is not None
         is_in_hand = holding.parked or consumer.aside(self.place).kept
         if taken.oldest and holding.taken and not is_in_hand:
-            consumer = evolve(consumer.with_holding(evolve(holding, taken=0)), is_busy=True)
+            consumer = evolve(consumer.with_holding(holding.begun_anew()), is_busy=True)
         return consumer.go_on(taken.now_s, self._measured(taken))
 
     def _taken(self, taken: EntriesTaken) -> Step:
-        consumer, now_s = self.consumer.reached(self.place), taken.now_s
+        consumer, now_s = self._reached, taken.now_s
         request, holding = consumer.request, consumer.holding(self.place)
         assert holding is not None
         pieces, dead = coalesced(taken.entries, request.failing.deliveries)
         fresh, holding = holding.merged(pieces)
-        holding = evolve(holding, taken=taken.entries[-1].token)
+        holding = holding.after(taken.entries[-1].token, taken.server_ms)
         if fresh:
             holding = evolve(holding, parked=(*holding.parked, Unit(fresh, due_s=now_s)))
         is_busy = consumer.is_busy or taken.backlog > len(taken.entries)
@@ -235,7 +250,12 @@ class ConsumeApplying(Struct, frozen=True):
         assert holding is not None
         consumer = evolve(consumer.with_holding(holding.succeeded(now_s)), is_over=end.is_over)
         group = tuple(
-            done_with(piece, found=_higher(end.found.get(piece.key, 0), piece.token)) for piece in unit.pieces
+            done_with(
+                piece,
+                found=_higher(end.found.get(piece.key, 0), piece.token),
+                may_be_old=piece.token <= holding.doubted,
+            )
+            for piece in unit.pieces
         )
         keys = tuple(piece.key for piece in unit.pieces)
         coalesced = sum(len(each.verdicts) - 1 for each in group)
@@ -284,7 +304,8 @@ class ConsumeVoiding(AsksForConsumer, Struct, frozen=True):
 
     def ask(self, *notices: Notice) -> Step:
         """The step that waits in this state."""
-        return Step(self, DeleteKeys(keys_of(self.group), self.budget.timeout_s), notices=notices)
+        keys = keys_of(self.group)
+        return Step(self, DeleteKeys(keys, self.budget.timeout_s), notices=(*notices, RemovalBegan(keys)))
 
     def receive(self, event: Event) -> Step:
         """Settle what is gone, or go on."""
@@ -369,13 +390,13 @@ class ConsumeSettling(AsksForConsumer, Struct, frozen=True):
 
     def _settled(self, now_s: float) -> Step:
         consumer = self.consumer.reached(self.place)
-        dead = tuple(each for each in self.group if each.is_dead)
-        if not dead:
+        again = tuple(each for each in self.group if each.goes_again)
+        if not again:
             return consumer.go_on(now_s)
         # A reader may have had it from the queue, and stored it since the removal before.
-        verdicts = (verdict for each in dead for verdict in each.verdicts if verdict.reason)
+        verdicts = (verdict for each in again for verdict in each.verdicts if verdict.reason)
         told = (WriteDead(each.key, each.reason) for each in verdicts)
-        group = tuple(evolve(each, verdicts=()) for each in dead)
+        group = tuple(evolve(each, verdicts=()) for each in again)
         return ConsumeVoiding(consumer, self.place, group, consumer.request.timeouts.from_now(now_s)).ask(
             *told
         )

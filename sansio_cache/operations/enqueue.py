@@ -56,6 +56,7 @@ from sansio_cache.notices import (
     InvalidationFailed,
     Notice,
     OperationName,
+    RemovalBegan,
     Waited,
     WriteQueued,
 )
@@ -115,6 +116,8 @@ class EnqueueRequest(Struct, frozen=True):
     """How many replicas are to have the writes before they are acknowledged."""
     replicas_ms: int = 0
     """How long is waited for these."""
+    waited_s: float = 0.0
+    """How much of `wait_s` is over as this begins, as its call has queued others before."""
 
     @property
     def gone(self) -> tuple[str, ...]:
@@ -124,6 +127,10 @@ class EnqueueRequest(Struct, frozen=True):
     def holds(self, items: tuple[QueuedItem, ...]) -> tuple[str, ...]:
         """The keys of the holds of some of the writes."""
         return tuple(hold_of(self.root, item.key) for item in items)
+
+    def has_waited_s(self, now_s: float) -> float:
+        """How much of `wait_s` is over."""
+        return self.waited_s + now_s - self.started_s
 
     def end(self, outcome: Outcome, now_s: float, *notices: Notice) -> Step:
         """The last step."""
@@ -287,9 +294,10 @@ class EnqueueAppending(AsksOnce, Struct, frozen=True):
         if self.is_unsure:
             # What is not there may have been queued by the attempt before, and overtaken by another's.
             return _remove(request, request.gone, Unknown(None), now_s)
-        left_s = request.started_s + request.wait_s - now_s
+        waited_s = request.has_waited_s(now_s)
+        left_s = request.wait_s - waited_s
         if left_s <= 0:
-            return _end(request, left, TookTooLong(now_s - request.started_s, is_full), now_s)
+            return _end(request, left, TookTooLong(waited_s, is_full), now_s)
         waiting = EnqueueWaiting(request, left, now_s)
         return Step(waiting, Sleep(pause_s(request.seed, left.turn, left_s)))
 
@@ -336,7 +344,8 @@ class EnqueueRemoving(AsksStore, Struct, frozen=True):
 
     def ask(self, *notices: Notice) -> Step:
         """The step that waits in this state."""
-        return Step(self, DeleteKeys(self.keys, self.budget.timeout_s), notices=notices)
+        began = RemovalBegan(self.keys)
+        return Step(self, DeleteKeys(self.keys, self.budget.timeout_s), notices=(*notices, began))
 
     def receive(self, event: Event) -> Step:
         """End."""

@@ -156,7 +156,9 @@ class InHand(Struct, frozen=True):
         """The same with a partition whose lease it has: with what was in hand, if nobody had it meanwhile."""
         before = next((each for each in self.stranded if each.place == place), None)
         if before is None or before.grant != grant:
-            return self.without(place).with_holding(Holding(place, grant))
+            # How much comes through the link in time is the same as it was.
+            anew = self.without(place).with_aside(Aside(place, less=self.aside(place).less))
+            return anew.with_holding(Holding(place, grant))
         rest = tuple(each for each in self.stranded if each is not before)
         return evolve(self, stranded=rest).with_holding(before)
 

@@ -58,6 +58,7 @@ from sansio_cache.notices import (
     Missed,
     OperationName,
     PatternDeleted,
+    RemovalBegan,
     RepliesCrossed,
     StoreAnswered,
     Stored,
@@ -921,6 +922,18 @@ class TestAnotherStore:
         assert coordinator.concerns(deleted)
         coordinator.heed(deleted, NOW_S + 59)
         assert coordinator.recent.patterns(NOW_S + 100) == [self.PATTERN]
+
+    def test_what_an_operation_begins_to_remove_is_remembered(self):
+        coordinator = two_parts()
+        coordinator.is_watchful = True
+        began = (RemovalBegan((A,)),)
+        assert coordinator.concerns(began)
+        coordinator.heed(began, NOW_S)
+        assert coordinator.must_watch
+        assert coordinator.recent.keys(NOW_S + 59) == [A]
+        off = self.disabled()
+        off.heed(began, NOW_S)
+        assert len(off.recent) == 0
 
     def test_that_more_was_written_than_is_remembered_is_said(self):
         coordinator = two_parts()

@@ -39,7 +39,9 @@ from sansio_cache.notices import (
     RefreshFailed,
     RefreshSkipped,
     RefreshStarted,
+    RemovalBegan,
     RepliesCrossed,
+    Result,
     SkipReason,
     SoftExpired,
     StaleServed,
@@ -116,6 +118,7 @@ SENTENCES = [
     (StoreErrored(FailureKind.TIMEOUT), "the store failed (timeout)"),
     (StoreGaveUp(FailureKind.OUT_OF_MEMORY), "went on without the store (out of memory)"),
     (StoreAnswered(), "the store serves again"),
+    (RemovalBegan(("a",)), "is to remove 1 key"),
     (Invalidated(("a",)), "removed 1 key on request"),
     (Invalidated(()), "removed 0 keys on request"),
     (SoftExpired(("a", "b")), "made 2 keys stale on request"),
@@ -123,6 +126,10 @@ SENTENCES = [
     (InvalidationFailed(("a", "b")), "could not remove 2 keys: pending until the store can be told"),
     (PatternDeleted("shop:user:*", 3), "removed 3 keys that matched shop:user:*"),
     (Ended(OperationName.GET_OR_LOAD, 0.000_04), "get_or_load took 0.04 ms"),
+    (
+        Ended(OperationName.GET_OR_LOAD, 0.1, Result.ABANDONED),
+        "get_or_load was interrupted after 100 ms",
+    ),
     (
         StoreAsked("ReadCell", ("GET",), 0.002, ONE_PART),
         "the store was asked (ReadCell) and answered after 2 ms",

@@ -432,6 +432,23 @@ def test_what_is_appended_again_has_a_higher_token_than_the_database_has_seen(cl
     assert again.token > found
 
 
+def test_a_token_that_the_database_has_does_not_take_a_higher_one_back(client):
+    """Of two, the lower one is told last, and there is no entry above either."""
+    pair = Pair(client)
+    steps = [step for key in KEYS[:2] for step in (("hold", key, NONCES[0]), ("append", [key], NONCES[0]))]
+    pair.run([*steps, *steps, ("take_lease", NONCES[0]), ("take", 0, 10, 10_000)])
+    for place, store in enumerate((pair.memory, pair.server)):
+        highest = pair.tokens[-1][place] + 2_000_000_000
+        verdicts = tuple(
+            Verdict(pair.tokens[number][place], key, "", found)
+            for number, key, found in ((1, KEYS[0], highest), (2, KEYS[1], highest - 1_000_000_000))
+        )
+        store.perform(SettleEntries(ROOT, pair.lease[place], verdicts, TIMEOUT_S))
+        (grant,) = store.perform(HoldCells((hold_of(ROOT, "ns:{c}"),), NONCES[0], 60_000, TIMEOUT_S)).grants
+        append = Append("ns:{c}", grant, b"body")
+        assert store.perform(AppendEntries(ROOT, (append,), 9, 2, TIMEOUT_S)).tokens == (highest + 1,)
+
+
 def test_who_has_not_attended_for_long_is_not_counted(client):
     pair = Pair(client)
     assert pair.server.perform(AttendQueue(ROOT, b"gone", 1, TIMEOUT_S)).members == 1

@@ -11,18 +11,29 @@ from uuid import uuid4
 
 import attrs
 import pytest
+from msgspec.structs import replace
 
 from sansio_cache import (
     CacheAside,
     CacheConnectionError,
     CacheTimeoutError,
     ConfigurationError,
+    NotStoredError,
     SerializationError,
     UnknownOutcomeError,
     WriteBehind,
+    WriteThrough,
 )
-from sansio_cache.commands import AppendEntries, DeleteKeys, PeekEntries, QueueCommand
+from sansio_cache.commands import (
+    AppendEntries,
+    DeleteKeys,
+    HoldCells,
+    MeasureQueue,
+    PeekEntries,
+    QueueCommand,
+)
 from sansio_cache.events import FailureKind, StoreFailed
+from sansio_cache.notices import StoreGaveUp
 from sansio_cache.queues import place_of
 from sansio_cache_redis import sync as cache_sync
 from sansio_cache_runtime.anyio.event import LoopEvent
@@ -281,8 +292,14 @@ def test_a_value_is_set_with_its_tags_where_nothing_is_queued(running):
         assert await world.users.get_or_load(7, tags=["team"]) == User(7, "set")
         await Facade(world.cache, is_sync=world.is_sync).invalidate(tags=["team"])
         assert await world.users.get_or_load(7, tags=["team"]) is None
+        assert await world.users.set(7, User(7, "again"), strict=True)
+        assert await world.users.get(7, renew=60) == User(7, "again")
+        assert (await world.users.lookup(7)).value == User(7, "again")
+        assert await world.users.set(User(7, "short"), ttl=0) is False
+        with pytest.raises(NotStoredError) as raised:
+            await world.users.set(User(7, "short"), ttl=0, strict=True)
+        assert raised.value.reason == "outlived"
         assert await world.users.set(7, User(7, "again"))
-        assert await world.users.get(7) == User(7, "again")
         with pytest.raises(SerializationError):
             await world.users.set(User(7, b"\xff"))  # type: ignore[arg-type]
         assert await world.users.get(7) == User(7, "again")
@@ -453,6 +470,133 @@ def test_where_the_store_cannot_say_what_is_queued_a_load_raises_unless_it_may_b
     running(test)
 
 
+class Passing(Wrapping):
+    """Forty seconds pass with each answer. What is asked of a kind about the last partition fails once."""
+
+    def __init__(self, store: Any) -> None:
+        self._store = store
+        self._failing: set[type] = set()
+        self.passed_s = 0.0
+
+    def clock(self) -> float:
+        return time.monotonic() + self.passed_s
+
+    def fail(self, *kinds: type) -> None:
+        self._failing |= set(kinds)
+
+    def _failed(self, command: Any) -> Any:
+        kind, text = type(command), repr(command)
+        if kind not in self._failing or ":1}" not in text:
+            return None
+        self._failing.remove(kind)
+        return StoreFailed(self.clock(), FailureKind.TIMEOUT)
+
+    def _late(self, event: Any) -> Any:
+        self.passed_s += 40.0
+        return replace(event, now_s=event.now_s + self.passed_s)
+
+    def perform(self, command: Any) -> Any:
+        return self._failed(command) or self._late(self._store.perform(command))
+
+    async def answer(self, command: Any) -> Any:
+        return self._failed(command) or self._late(await self._store.answer(command))
+
+
+def test_each_step_of_a_call_has_the_time_of_a_step(running, monkeypatch):
+    """Whatever those before it took: a lost answer is asked for again (the store has 30 s for a step)."""
+
+    async def test(world: World) -> None:
+        names = {number: str(world.users.thing.key(number)) for number in range(50)}
+        first, last = (next(n for n in names if place_of(names[n], 2) == place) for place in range(2))
+        both = [User(first, "new"), User(last, "new")]
+        async with world.wrapped(Passing) as store:
+            monkeypatch.setattr(world.cache._requests, "clock", store.clock)
+            store.fail(HoldCells)
+            await world.users.write_many(both)
+            store.fail(MeasureQueue)
+            assert (await world.queue.backlog()).queued == 2
+            store.fail(PeekEntries)
+            assert await world.users.get_many([first, last]) == {user.id: user for user in both}
+            users, _ = world.entity(attrs.evolve(FAST, wait_s=1.0))
+            store.fail(HoldCells)  # agreeing has taken longer than one step may
+            await users.write(User(last, "newer"))
+
+    running(test)
+
+
+def test_for_room_all_writes_of_a_call_wait_as_long_as_one(monkeypatch):
+    """Each has the store's time from its own beginning, and what is left of `wait_s`."""
+    with closing(cache_sync.Cache.from_url("memory://", namespace="q")) as cache:
+        users = cache.entity("user", User, id="id", writer=print, strategy=FAST)
+        monkeypatch.setattr(cache._requests, "clock", iter((5.0, 5.0, 7.0)).__next__)
+        values = {users.key(number): User(number, "new") for number in range(50)}
+        steps = [step for _, step in users.queue._plan.enqueue(values, ())]
+        requests = [step.state.request for step in steps]
+        assert [each.started_s for each in requests] == [5.0, 7.0]
+        assert [each.waited_s for each in requests] == [0.0, 2.0]
+
+
+def remembered(world: World) -> set[str]:
+    return set(world.cache._coordinator.recent.keys(time.monotonic()))
+
+
+def forget(world: World) -> None:
+    world.cache._coordinator.recent._keys.clear()
+
+
+def test_what_is_queued_applied_and_replayed_is_remembered_for_a_failover(running):
+    """A server that takes over without the removal is told of it once more."""
+
+    async def test(world: World) -> None:
+        users, key = world.users, str(world.users.thing.key(7))
+        lists = set(world.queue.thing._plan.lists)
+        tag = f"{world.namespace}:%t:team"
+        await users.write(User(7, "new"), tags=["team"])
+        assert remembered(world) == {key, tag, *lists}
+        forget(world)
+        world.database.poison = {7}
+        async with world.queue.within("consumer"):
+            await world.queue.drain(GIVE_UP_S)
+        assert remembered(world) == {key, tag, *lists}
+        forget(world)
+        [letter] = await world.queue.letters()
+        assert await world.queue.replay(letter)
+        assert remembered(world) == {key, tag, *lists}
+        forget(world)
+        world.database.poison = set()
+        async with world.queue.within("consumer"):
+            await world.queue.drain(GIVE_UP_S)
+        assert remembered(world) == {key, tag, *lists}
+
+    running(test)
+
+
+def test_a_write_is_remembered_before_the_store_has_it(running):
+    """Its answer may be lost, and the write with the server."""
+
+    async def test(world: World) -> None:
+        async with world.wrapped(lambda store: Failing(store, HoldCells)):
+            with pytest.raises(CacheConnectionError):
+                await world.users.write(User(7, "new"))
+        assert str(world.users.thing.key(7)) in remembered(world)
+
+    running(test)
+
+
+def test_a_tag_that_can_be_reached_lets_no_write_be_tried_whose_key_cannot():
+    """What is skipped is decided by the keys, and what is remembered is all that goes."""
+    with closing(cache_sync.Cache.from_url("memory://", namespace="q")) as cache:
+        users = cache.entity("user", User, id="id", writer=print, strategy=FAST)
+        users.queue.open()
+        coordinator, key = cache._coordinator, str(users.key(7))
+        coordinator.part_of = lambda each: "away" if each == key else "here"
+        coordinator.heed([StoreGaveUp(FailureKind.CONNECTION, "away")], time.monotonic())
+        with pytest.raises(CacheConnectionError):
+            users.write(User(7, "new"))
+        coordinator.part_of = lambda each: "here" if each == key else "away"
+        assert users.write(User(7, "new")).done == 1
+
+
 def test_two_consumers_share_the_partitions(running):
     async def test(world: World) -> None:
         async with world.queue.within("consumer"), world.queue.within("consumer"):
@@ -544,8 +688,48 @@ def test_an_integer_that_is_no_token_is_a_failed_try_and_queues_nothing_for_ever
         [letter] = users.queue.letters()
     assert "ReturnedNoTokenError" in letter.reason
     assert "the writer of the queue user failed with ReturnedNoTokenError" in caplog.text
+    assert f"the writer was given the token {calls[-1]} for " in caplog.text
     assert len(set(calls)) == returned  # so often it was queued
     assert len(calls) == returned - 1 + 3
+
+
+@pytest.mark.parametrize(
+    "write_many",
+    [
+        lambda users, *, token: None,
+        lambda: None,
+        lambda users, other: None,
+        lambda users, *, foo: None,
+    ],
+)
+def test_what_cannot_be_called_with_values_is_refused_before_anything_is_queued(write_many):
+    """Acknowledged writes became dead letters, and nothing said why."""
+    with closing(cache_sync.Cache.from_url("memory://", namespace="q")) as cache:
+        for strategy in (FAST, WriteThrough()):
+            with pytest.raises(ConfigurationError, match=r"called with the values.*; it takes \("):
+                cache.entity("user", User, id="id", write_many=write_many, strategy=strategy)
+        cache.entity("user", User, id="id", write_many=lambda users, *, tokens: None, strategy=FAST)
+        cache.entity("user", User, id="id", write_many=lambda users: None, strategy=WriteThrough())
+        cache.entity("user", User, id="id", write_many=[].extend, strategy=FAST)
+        with pytest.raises(ConfigurationError, match="it takes"):
+            cache.entity(
+                "user", User, id="id", write_many=lambda users, *, tokens: None, strategy=WriteThrough()
+            )
+
+
+@pytest.mark.parametrize("ask", ["backlog", "drain", "letters"])
+def test_who_asks_what_is_queued_under_another_number_of_partitions_is_refused(ask):
+    """Some partitions would be left out: "nothing left" is what a deployment waits for."""
+    with closing(cache_sync.Cache.from_url("memory://", namespace="q")) as cache:
+
+        def users(partitions):
+            strategy = WriteBehind(partitions=partitions)
+            return cache.entity("user", User, id="id", writer=lambda user: None, strategy=strategy)
+
+        users(8).write(User(7, "new"))
+        with pytest.raises(ConfigurationError, match="partitions"):
+            getattr(users(4).queue, ask)()
+        assert users(8).queue.backlog().queued == 1
 
 
 def test_an_integer_below_the_token_says_nothing():

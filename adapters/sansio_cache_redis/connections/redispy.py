@@ -53,11 +53,12 @@ def connect_unless(connection: Any, is_over: Callable[[], bool]) -> None:
                 connection._sock = None  # noqa: SLF001
 
     def make_wanted_socket() -> Any:
-        sock = make_socket()
-        if is_over():
+        if not is_over():
+            sock = make_socket()
+            if not is_over():
+                return sock
             sock.close()
-            raise RedisConnectionError("the connection is not wanted any more")
-        return sock
+        raise RedisConnectionError("the connection is not wanted any more")
 
     if make_socket is not None:
         connection._connect = make_wanted_socket  # noqa: SLF001

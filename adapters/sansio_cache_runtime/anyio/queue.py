@@ -69,8 +69,10 @@ class Queue(Generic[T]):
         """How much is queued, and how many dead letters there are.
 
         Raises:
+            ConfigurationError: The queue has another number of partitions, and writes in them.
             CacheConnectionError: The store does not serve.
         """
+        await self._agreed()
         return self._plan.measured([await self._run(step) for step in self._plan.measure()])
 
     async def drain(
@@ -86,6 +88,7 @@ class Queue(Generic[T]):
             What is left: nothing, unless the time was over.
 
         Raises:
+            ConfigurationError: As `backlog`.
             CacheConnectionError: The store does not serve.
         """
         until_s = None if timeout_s is None else time.monotonic() + timeout_s
@@ -101,8 +104,10 @@ class Queue(Generic[T]):
         """The dead letters, oldest first in each partition.
 
         Raises:
+            ConfigurationError: The queue has another number of partitions, and writes in them.
             CacheConnectionError: The store does not serve.
         """
+        await self._agreed()
         found: list[Letter[T]] = []
         for place in range(self._plan.strategy.partitions):
             after = -1
@@ -273,13 +278,17 @@ class Queue(Generic[T]):
     async def peek(self, keys: Iterable[Key]) -> dict[str, Any]:
         """The queued values of those keys that have one."""
         found: dict[str, Any] = {}
-        if not self._may_look:
-            self._may_look = self._plan.may_look(await self._run(self._plan.agree_first()))
-        if not self._may_look:
+        if not await self._agreed():
             return found
         for some, step in self._plan.peek(keys):
             found |= self._plan.peeked(some, await self._run(step))
         return found
+
+    async def _agreed(self) -> bool:
+        """Whether the partitions are agreed on, as once is enough; not where the store is silent."""
+        if not self._may_look:
+            self._may_look = self._plan.may_look(await self._run(self._plan.agree_first()))
+        return self._may_look
 
     async def settle(self, keys: Collection[Key], until_s: float | None = None) -> None:
         """Wait until nothing is queued for some keys; until `until_s` on the clock of this process at most.

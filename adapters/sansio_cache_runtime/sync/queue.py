@@ -65,8 +65,10 @@ class Queue(Generic[T]):
         """How much is queued, and how many dead letters there are.
 
         Raises:
+            ConfigurationError: The queue has another number of partitions, and writes in them.
             CacheConnectionError: The store does not serve.
         """
+        self._agreed()
         return self._plan.measured([self._run(step) for step in self._plan.measure()])
 
     def drain(
@@ -82,6 +84,7 @@ class Queue(Generic[T]):
             What is left: nothing, unless the time was over.
 
         Raises:
+            ConfigurationError: As `backlog`.
             CacheConnectionError: The store does not serve.
         """
         until_s = None if timeout_s is None else time.monotonic() + timeout_s
@@ -97,8 +100,10 @@ class Queue(Generic[T]):
         """The dead letters, oldest first in each partition.
 
         Raises:
+            ConfigurationError: The queue has another number of partitions, and writes in them.
             CacheConnectionError: The store does not serve.
         """
+        self._agreed()
         found: list[Letter[T]] = []
         for place in range(self._plan.strategy.partitions):
             after = -1
@@ -264,13 +269,17 @@ class Queue(Generic[T]):
     def peek(self, keys: Iterable[Key]) -> dict[str, Any]:
         """The queued values of those keys that have one."""
         found: dict[str, Any] = {}
-        if not self._may_look:
-            self._may_look = self._plan.may_look(self._run(self._plan.agree_first()))
-        if not self._may_look:
+        if not self._agreed():
             return found
         for some, step in self._plan.peek(keys):
             found |= self._plan.peeked(some, self._run(step))
         return found
+
+    def _agreed(self) -> bool:
+        """Whether the partitions are agreed on, as once is enough; not where the store is silent."""
+        if not self._may_look:
+            self._may_look = self._plan.may_look(self._run(self._plan.agree_first()))
+        return self._may_look
 
     def settle(self, keys: Collection[Key], until_s: float | None = None) -> None:
         """Wait until nothing is queued for some keys; until `until_s` on the clock of this process at most.

@@ -34,6 +34,7 @@ from sansio_cache.events import (
     Computed,
     ComputeFailed,
     EntriesAppended,
+    EntriesTaken,
     Event,
     FailureKind,
     HoldsTaken,
@@ -48,6 +49,7 @@ from sansio_cache.notices import (
     PartitionLost,
     PartitionMeasured,
     PartitionTaken,
+    RemovalBegan,
     StoreGaveUp,
     WriteDead,
     WriterFailed,
@@ -707,7 +709,8 @@ def test_the_pause_before_a_partition_is_tried_again_grows_until_it_is_reached(s
     assert pauses[-1] > 0.5
     consuming.fault = lambda _: None
     consuming.until(lambda _: backlog(store) == 0)
-    consuming.rest()
+    for _ in range(40):  # after which as much is asked for at once as before
+        consuming.rest()
     state: Any = consuming.step.state
     assert state.consumer.asides == ()
 
@@ -925,3 +928,196 @@ def test_one_that_is_interrupted_while_it_asks_the_store_gives_its_leases_back(s
         assert isinstance(step.command, ReleaseLeases)
         step.state.receive(store.perform(step.command))
         store.queues.clear()
+
+
+# What may be met again.
+
+
+@pytest.mark.parametrize("is_dead", [False, True])
+def test_what_is_removed_is_said_before_the_store_is_asked(store, clock, is_dead):
+    """Whoever drives it remembers the keys: a failover may lose the removal as soon as it is acknowledged."""
+    queue(store, "shop:a", 1)
+    consuming = Consuming(store, clock, deliveries=1)
+    if is_dead:
+        consuming.writer = poisoned(consuming, "shop:a")
+    removals = []
+    perform = store.perform
+
+    def answer(command):
+        if isinstance(command, DeleteKeys):
+            removals.append((command.keys, [each.keys for each in consuming.told(RemovalBegan)][-1:]))
+        return perform(command)
+
+    consuming.perform = answer
+    consuming.rest()
+    assert removals
+    assert all(said == [keys] for keys, said in removals)
+    assert removals[0][0] == ("shop:a", LISTS)
+
+
+def test_what_is_removed_again_after_a_failure_is_said_again(store, clock):
+    queue(store, "shop:a", 1)
+    consuming = Consuming(store, clock)
+    removing(consuming, "shop:a")
+    consuming.until(lambda _: clock() > 1_005.0)
+    said = len(consuming.told(RemovalBegan))
+    removing(consuming)
+    consuming.until(lambda _: backlog(store) == 0)
+    assert said > 1
+    assert len(consuming.told(RemovalBegan)) > said
+
+
+def restored(store: MemoryStore, clock: Clock) -> Consuming:
+    """A store that is older than it was has a write again, which the database refuses, as it has another."""
+    queue(store, "shop:a", 1)
+    before = store.queues[ROOT].copy()
+    consuming = Consuming(store, clock)
+    consuming.rest()
+    queue(store, "shop:a", 2)
+    consuming.rest()
+    store.queues[ROOT] = before
+    return consuming
+
+
+def reading(consuming: Consuming) -> None:
+    """A reader has what is queued stored just before it is settled."""
+    perform = consuming.store.perform
+
+    def answer(command: Any) -> Event:
+        if isinstance(command, SettleEntries):
+            for each in consuming.store.queues[ROOT].entries.values():
+                consuming.store.plant(each.key, Cell(Kind.VALUE, body=each.body), 10**9)
+        return perform(command)
+
+    consuming.perform = answer
+
+
+def test_an_old_write_that_is_delivered_once_more_stays_in_no_cache(store, clock):
+    consuming = restored(store, clock)
+    reading(consuming)
+    consuming.rest()
+    assert consuming.database["shop:a"][0] == 2
+    assert backlog(store) == 0
+    assert "shop:a" not in store.dump()
+
+
+def test_an_old_write_that_another_consumer_meets_first_stays_in_no_cache(store, clock):
+    first = restored(store, clock)
+    store.plant(lease_of(ROOT), None, 0)
+    consuming = Consuming(store, clock, b"member-2")
+    consuming.database = first.database
+    reading(consuming)
+    consuming.rest()
+    assert consuming.database["shop:a"][0] == 2
+    assert "shop:a" not in store.dump()
+
+
+def test_what_was_queued_since_the_partition_was_looked_at_is_removed_once(store, clock):
+    """It is new, and what a reader has of it is what the database has."""
+    queue(store, "shop:a", 1)
+    consuming = Consuming(store, clock)
+    consuming.rest()
+    clock.advance(2.0)  # by which the clocks of servers differ at most
+    consuming.notices.clear()
+    queue(store, "shop:a", 2)
+    reading(consuming)
+    consuming.rest()
+    assert [each.keys for each in consuming.told(RemovalBegan)] == [("shop:a", LISTS)]
+    assert "shop:a" in store.dump()
+
+
+def test_what_cannot_be_removed_once_more_after_an_old_write_is_pending(store, clock):
+    consuming = restored(store, clock)
+    settled = []
+
+    def fault(command):
+        settled.extend([command] if isinstance(command, SettleEntries) else [])
+        return FailureKind.PERMISSION if settled and isinstance(command, DeleteKeys) else None
+
+    consuming.fault = fault
+    consuming.rest()
+    assert consuming.told(InvalidationFailed) == [InvalidationFailed(("shop:a", LISTS))]
+    assert backlog(store) == 0
+
+
+# How much is taken at once.
+
+
+class Narrow:
+    """A link through which no answer comes in time that is longer than `most` bytes."""
+
+    def __init__(self, consuming: Consuming, most: int) -> None:
+        self.consuming, self.most = consuming, most
+        self.asked: list[int] = []
+        self.failed = 0
+        consuming.perform = self.answer
+
+    def answer(self, command: Any) -> Event:
+        store, clock = self.consuming.store, self.consuming.clock
+        event = store.perform(command)
+        if isinstance(command, TakeEntries) and isinstance(event, EntriesTaken):
+            self.asked.append(command.most_bytes)
+            if sum(len(each.body) for each in event.entries) > self.most:
+                self.failed += 1
+                clock.advance(command.timeout_s)
+                return StoreFailed(clock(), FailureKind.TIMEOUT)
+        return event
+
+
+BODY = seal("shop:0", INTS, INTS.encode(7).payload, 0.0)
+
+
+def test_less_is_asked_for_where_a_batch_does_not_come_in_time(store, clock):
+    """The same would be asked for ever, and the partition never be consumed."""
+    for number in range(640):
+        queue(store, f"shop:{number}", number)
+    consuming = Consuming(store, clock)
+    link = Narrow(consuming, 16 * len(BODY))
+    consuming.until(lambda _: bool(consuming.database))
+    asked, failed = len(link.asked), link.failed
+    consuming.until(lambda _: len(consuming.database) == 640)
+    consuming.rest()
+    assert backlog(store) == 0
+    assert min(link.asked) < 16 * len(BODY)
+    assert len(link.asked) - asked > 5 * (link.failed - failed), "then, what is asked for mostly comes"
+    assert not consuming.told(WriteDead)
+
+
+def test_as_much_as_before_is_asked_for_again_when_it_comes(store, clock):
+    for number in range(64):
+        queue(store, f"shop:{number}", number)
+    consuming = Consuming(store, clock, batch=4)
+    link = Narrow(consuming, 0)
+    consuming.until(lambda _: link.failed == 5)
+    assert min(link.asked) < max(link.asked) == 10**6
+    link.most = 10**6
+    consuming.until(lambda _: backlog(store) == 0)
+    for _ in range(40):
+        consuming.rest()
+    assert link.asked[-1] == 10**6
+    state: Any = consuming.step.state
+    assert state.consumer.asides == ()
+
+
+def test_what_is_asked_for_is_at_least_something(store, clock):
+    queue(store, "shop:a")
+    consuming = Consuming(store, clock)
+    link = Narrow(consuming, 0)
+    consuming.until(lambda _: link.failed == 40, most=20_000)
+    assert min(link.asked) == 10**6 >> 13
+    store.plant(lease_of(ROOT), None, 0)
+    failed = link.failed
+    consuming.until(lambda _: link.failed == failed + 1)
+    assert link.asked[-1] == 10**6 >> 13
+
+
+def test_a_store_that_refuses_is_asked_for_as_much_afterwards(store, clock):
+    """That says nothing of how much comes through in time."""
+    queue(store, "shop:a")
+    consuming = Consuming(store, clock)
+    link = Narrow(consuming, 10**6)
+    consuming.fault = lambda command: FailureKind.PERMISSION if isinstance(command, TakeEntries) else None
+    consuming.until(lambda _: len(consuming.told(StoreGaveUp)) == 5)
+    consuming.fault = lambda _: None
+    consuming.until(lambda _: backlog(store) == 0)
+    assert set(link.asked) == {10**6}

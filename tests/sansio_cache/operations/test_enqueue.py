@@ -15,7 +15,7 @@ from sansio_cache.events import (
     StoreFailed,
     Woke,
 )
-from sansio_cache.notices import Invalidated, InvalidationFailed, StoreGaveUp, WriteQueued
+from sansio_cache.notices import Invalidated, InvalidationFailed, RemovalBegan, StoreGaveUp, WriteQueued
 from sansio_cache.operations.enqueue import EnqueueRequest, QueuedItem, ReplayRequest, enqueue, replay
 from sansio_cache.queues import hold_of, place_of, root_of
 from sansio_cache.step import Abandoned, Parted, Queued, Refused, TookTooLong, Unavailable, Unknown
@@ -27,10 +27,11 @@ TAGS = ("shop:%g:order:list",)
 TIMEOUT = StoreFailed(0.0, FailureKind.TIMEOUT)
 
 
-def queueing(*keys, wait_s=30.0, replicas=0, **rest):
+def queueing(*keys, wait_s=30.0, replicas=0, started_s=0.0, waited_s=0.0, **rest):
     items = tuple(QueuedItem(key, b"body") for key in keys)
-    limits = 5_000, 9, 1, wait_s, TIMEOUTS, 0.0, replicas
-    return Script(enqueue(EnqueueRequest(ROOT, items, TAGS, NONCE, 1, *limits), **rest))
+    limits = 5_000, 9, 1, wait_s, TIMEOUTS, started_s, replicas
+    request = EnqueueRequest(ROOT, items, TAGS, NONCE, 1, *limits, waited_s=waited_s)
+    return Script(enqueue(request, **rest))
 
 
 def test_a_write_is_held_appended_removed_and_then_acknowledged():
@@ -47,6 +48,27 @@ def test_a_write_is_held_appended_removed_and_then_acknowledged():
     assert script.outcome is None
     assert script.give(KeysDeleted(0.0, 1)).outcome == Queued((5,))
     assert WriteQueued("shop:a") in script.notices
+
+
+def test_what_is_removed_is_said_before_the_store_is_asked():
+    """It may have waited for longer than it is remembered what was written when it began."""
+    script = queueing("shop:a").give(HoldsTaken(0.0, (GRANT,)), EntriesAppended(0.0, (5,)))
+    assert isinstance(script.command, DeleteKeys)
+    assert RemovalBegan(("shop:a", *TAGS)) in script.notices
+    assert RemovalBegan(("shop:a", *TAGS)) in replaying().give(EntriesAppended(0.0, (9,))).notices
+
+
+def test_what_its_call_has_waited_before_counts_and_leaves_the_store_its_time():
+    """Of a call with many writes, each batch has the store's time, and all together wait as long as one."""
+    full = EntriesAppended(100.0, (), 9, Appended.FULL)
+    script = queueing("shop:a", started_s=100.0, waited_s=29.5)
+    assert script.command.timeout_s == TIMEOUTS.operation_s
+    script.give(HoldsTaken(100.0, (GRANT,)), full)
+    assert isinstance(script.command, Sleep)
+    assert script.command.duration_s <= 0.5
+    full = EntriesAppended(100.5, (), 9, Appended.FULL)
+    script.give(Woke(100.5), HoldsTaken(100.5, (GRANT,)), full)
+    assert script.outcome == TookTooLong(30.0, is_full=True)
 
 
 def test_where_the_breaker_is_open_nothing_is_asked():
