@@ -38,12 +38,7 @@ from sansio_cache.url import AddressMap, read_url, redact_url
 
 C = TypeVar("C")
 
-ENV_PREFIX: Final = "SANSIO_CACHE_"
 _LONGEST_PAUSE_S: Final = 3600.0
-_NEAR: Final = 0.6
-"""How alike two names are that may have been confused, from 0 to 1."""
-_MISSPELT: Final = 0.85
-"""How alike a variable is to one of ours that is meant by it, and is not another program's."""
 
 Migrations: TypeAlias = Mapping[Any, Migration]
 """Hooks by the type that they make values of."""
@@ -329,11 +324,7 @@ class CacheConfig:
         unknown = sorted(set(options) - own - theirs)
         if unknown:
             names = sorted(own | theirs)
-            near = list(filter(None, (_nearest(each, names) for each in unknown)))
-            hint = f" (is {', '.join(near)} meant?)" if near else ""
-            raise ConfigurationError(
-                f"unknown option {', '.join(unknown)}{hint}; the options are {', '.join(names)}"
-            )
+            raise _unknown_options(unknown, names)
         redis: dict[str, Any] = {name: value for name, value in options.items() if name in theirs}
         rest: dict[str, Any] = {name: value for name, value in options.items() if name in own}
         if url is not None:
@@ -349,19 +340,27 @@ class CacheConfig:
         of `RedisConfig`. An empty variable counts as not set. `SANSIO_CACHE_SIGNING_KEYS` has keys with
         commas between them. A policy, migrations or codecs cannot be given this way.
 
+        The prefix is this library's own: a variable that begins with it and is none of these is refused, but
+        for those that Kubernetes makes of a service's name.
+
         Args:
             environ: In place of the process's environment.
-            defaults: Fields for which there is no variable.
+            defaults: Fields of this class, each for where its variable is not set. Variables of `RedisConfig`
+                take the place of single fields of `redis=`.
 
         Raises:
-            ConfigurationError: A variable cannot be read, its value is no good, or its name is nearly one of
-                these; it is named.
+            ConfigurationError: A variable cannot be read, its value is no good, or there is none of its name;
+                it is named. Or a default is no field of this class.
         """
+        from sansio_cache.variables import ENV_PREFIX
+
         if environ is None:
             import os
 
             environ = os.environ
-        _refuse_misspelt(environ, cls, RedisConfig)
+        check_variables(environ)
+        if unknown := sorted(set(defaults) - set(attrs.fields_dict(cls))):
+            raise _unknown_defaults(unknown, sorted(attrs.fields_dict(cls)))
         own = _from_variables(cls, ENV_PREFIX, environ)
         redis = _from_variables(RedisConfig, f"{ENV_PREFIX}REDIS_", environ)
         fields = {**defaults, **own}
@@ -370,14 +369,6 @@ class CacheConfig:
         if "namespace" not in fields:
             raise ConfigurationError(f"set {ENV_PREFIX}NAMESPACE, or pass namespace=")
         return cls(**fields)
-
-
-def _nearest(name: str, names: list[str]) -> str | None:
-    """The name that may have been meant: one that is spelt alike, or has it as a part."""
-    from difflib import get_close_matches
-
-    alike = get_close_matches(name, names, 1, _NEAR)
-    return next(iter(alike), None) or next((each for each in names if name in each), None)
 
 
 def _chosen(mapping: Mapping[Any, C], type: Any) -> C | None:
@@ -408,18 +399,44 @@ _NO_TEXTS: Final = frozenset({"redis", "policy", "migrations", "codecs", "addres
 """Fields that no variable can hold."""
 
 
-def _refuse_misspelt(environ: Mapping[str, str], own: type, redis: type) -> None:
-    """Refuse what is spelt nearly as a variable. Others that begin as ours may be another program's."""
-    from difflib import get_close_matches
+def check_variables(environ: Mapping[str, str]) -> None:
+    """Refuse variables that begin as ours do, and are none that `CacheConfig.from_env` reads.
 
-    known = [name.upper() for name in attrs.fields_dict(own)]
-    known += [f"REDIS_{name.upper()}" for name in attrs.fields_dict(redis)]
-    for variable in environ:
-        name = variable.removeprefix(ENV_PREFIX)
-        if name == variable or name in known:
-            continue
-        for meant in get_close_matches(name, known, 1, _MISSPELT):
-            raise ConfigurationError(f"{variable}: there is no such variable (is {ENV_PREFIX}{meant} meant?)")
+    Raises:
+        ConfigurationError: There is one; its name is said, and not what it holds.
+    """
+    from sansio_cache.variables import refuse_unknown
+
+    own = [name for name in attrs.fields_dict(CacheConfig) if name not in _NO_TEXTS]
+    theirs = [name for name in attrs.fields_dict(RedisConfig) if name not in _NO_TEXTS]
+    known = [*(name.upper() for name in own), *(f"REDIS_{name.upper()}" for name in theirs)]
+    of_policies = set(attrs.fields_dict(Policy)) - {"ttl"}  # of which there is a variable, DEFAULT_TTL
+    instead = {name.upper(): f"pass policy=Policy({name}=...)" for name in of_policies}
+    instead |= {name.upper(): f"pass {name}=" for name in _NO_TEXTS - {"address_map"}}
+    instead |= {"REDIS_ADDRESS_MAP": "pass redis=RedisConfig(address_map=...)"}
+    refuse_unknown(environ, known, instead)
+
+
+def _unknown_options(unknown: Sequence[str], names: Sequence[str]) -> ConfigurationError:
+    from sansio_cache.variables import nearest
+
+    near = [each for name in unknown for each in nearest(name, names)]
+    hint = f" (is {', '.join(near)} meant?)" if near else ""
+    return ConfigurationError(
+        f"unknown option {', '.join(unknown)}{hint}; the options are {', '.join(names)}"
+    )
+
+
+def _unknown_defaults(unknown: Sequence[str], names: Sequence[str]) -> ConfigurationError:
+    """The error for what no field of a cache's configuration is; one of the server's has its place there."""
+    theirs = [name for name in unknown if name in attrs.fields_dict(RedisConfig)]
+    if theirs:
+        given = ", ".join(f"{name}=..." for name in theirs)
+        return ConfigurationError(
+            f"from_env takes fields of CacheConfig, and {', '.join(theirs)} is one of RedisConfig: pass "
+            f"redis=RedisConfig({given})"
+        )
+    return _unknown_options(unknown, names)
 
 
 def _from_variables(cls: type, prefix: str, environ: Mapping[str, str]) -> dict[str, Any]:

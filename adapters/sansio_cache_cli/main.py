@@ -19,6 +19,7 @@ from typing import Any
 
 from sansio_cache_cli.commands import COMMANDS
 from sansio_cache_cli.failures import FOUND, INTERRUPTED, MISUSED, OK, CommandError
+from sansio_cache_cli.options import check_given
 
 _EXAMPLES = """\
 examples:
@@ -62,6 +63,7 @@ def _run(options: argparse.Namespace) -> int:
     from sansio_cache import CacheError, ConfigurationError, InvalidKeyError
 
     try:
+        check_given(options)
         _check_pattern(options)
         status = int(_module(options.command).run(options))
         sys.stdout.flush()

@@ -15,11 +15,11 @@ NAMESPACE_VARIABLE: Final = "SANSIO_CACHE_NAMESPACE"
 
 
 def add_url(parser: argparse.ArgumentParser) -> None:
-    """`--url`."""
+    """`--url`. That it is given is checked by `check_given`."""
+    parser.set_defaults(url_variable=URL_VARIABLE)
     parser.add_argument(
         "--url",
-        default=os.environ.get(URL_VARIABLE),
-        required=not os.environ.get(URL_VARIABLE),
+        default=os.environ.get(URL_VARIABLE, "").strip() or None,
         help=f"redis://, rediss:// or unix:// (default: ${URL_VARIABLE}, which keeps a password out of the "
         "list of processes)",
     )
@@ -33,15 +33,34 @@ def add_timeout(parser: argparse.ArgumentParser) -> None:
 
 
 def add_namespace(parser: argparse.ArgumentParser, *, is_required: bool = True) -> None:
-    """`--namespace`."""
-    given = os.environ.get(NAMESPACE_VARIABLE)
+    """`--namespace`. That it is given is checked by `check_given`."""
+    parser.set_defaults(namespace_variable=NAMESPACE_VARIABLE if is_required else "")
     parser.add_argument(
         "--namespace",
-        default=given,
-        required=is_required and not given,
+        default=os.environ.get(NAMESPACE_VARIABLE, "").strip() or None,
         metavar="NAME",
         help=f"the first part of the keys (default: ${NAMESPACE_VARIABLE})",
     )
+
+
+def check_given(options: argparse.Namespace) -> None:
+    """Refuse options that lack what a variable may hold as well, and variables that nobody reads.
+
+    Raises:
+        ConfigurationError: A variable begins as ours do, and is none.
+    """
+    from sansio_cache.config import check_variables
+
+    if not hasattr(options, "url_variable"):  # this subcommand reads none
+        return
+    check_variables(os.environ)
+    lacking = [
+        f"--{name} (or {variable} in the environment)"
+        for name in ("url", "namespace")
+        if (variable := getattr(options, f"{name}_variable", "")) and getattr(options, name) is None
+    ]
+    if lacking:
+        options.refuse(f"the following arguments are required: {', '.join(lacking)}")
 
 
 def add_entity(parser: argparse.ArgumentParser) -> None:

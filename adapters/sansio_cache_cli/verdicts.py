@@ -20,6 +20,9 @@ _TOGETHER_SHARE: Final = 0.05
 _TIMES_EVEN: Final = 3
 _ALL_EVICTING: Final = "allkeys-"
 _EVICTING: Final = ("allkeys-", "volatile-")
+_OF_EVICTION: Final = "the eviction policy is "
+_WITHOUT_LIMIT: Final = "the server has no memory limit"
+"""How those warnings of `health()` begin that speak of a server with nothing but caches."""
 
 
 class Level(StrEnum):
@@ -117,7 +120,7 @@ def verdicts(facts: Facts, wanted: Wanted) -> list[Verdict]:
     return [
         Verdict("ping", Level.OK, f"{facts.place} answers in {span(facts.latency_s)}"),
         *_permissions(facts),
-        *_server(facts),
+        *_server(facts, wanted),
         *_memory(facts, wanted),
         *_durability(facts, wanted),
         *_hit_rate(facts, wanted),
@@ -168,7 +171,7 @@ def _permissions(facts: Facts) -> Iterator[Verdict]:
         )
 
 
-def _server(facts: Facts) -> Iterator[Verdict]:
+def _server(facts: Facts, wanted: Wanted) -> Iterator[Verdict]:
     info = facts.info
     if info is None:
         yield Verdict(
@@ -183,6 +186,10 @@ def _server(facts: Facts) -> Iterator[Verdict]:
         yield Verdict("server", Level.OK, f"{facts.health.server}, {role}, up for {span(up_s)}")
     for warning in facts.health.warnings:
         said, _, remedy = warning.rpartition(": ")
+        if wanted.durable and warning.startswith(_OF_EVICTION):
+            continue  # that verdict says what is right where something must stay
+        if wanted.durable and warning.startswith(_WITHOUT_LIMIT):
+            remedy = "set maxmemory, with noeviction: a server that is full then refuses writes"
         yield Verdict("server", Level.WARNING, said or remedy, remedy if said else "")
 
 
@@ -200,14 +207,23 @@ def _memory(facts: Facts, wanted: Wanted) -> Iterator[Verdict]:
     said = f"the policy is {policy}; {evicted:,} keys were evicted since the server started"
     queues, locks = facts.internal.get(QUEUE_MARKER, 0), facts.internal.get(LOCK_MARKER, 0)
     evicts, evicts_all = policy.startswith(_EVICTING), policy.startswith(_ALL_EVICTING)
-    if evicts and wanted.durable:
-        which = "any key" if evicts_all else "any key that has a time to live"
+    if evicts_all and wanted.durable:
         yield Verdict(
             "eviction",
             Level.PROBLEM,
-            f"{said}: it may evict {which}, and --durable was asked for",
+            f"{said}: it may evict any key, and --durable was asked for",
             "CONFIG SET maxmemory-policy noeviction, or keep what must stay on a server of its own",
         )
+    elif evicts and wanted.durable:
+        yield Verdict(
+            "eviction",
+            Level.WARNING,
+            f"{said}: what is queued stays, as it has no time to live; what has one may be evicted, as locks "
+            "and sessions have",
+            "CONFIG SET maxmemory-policy noeviction, where any of those must stay as well",
+        )
+    elif wanted.durable:
+        yield Verdict("eviction", Level.OK, f"{said}: what is there stays, and a full server refuses writes")
     elif evicts_all and queues:
         yield Verdict(
             "eviction",

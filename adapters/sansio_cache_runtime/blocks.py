@@ -14,7 +14,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from functools import wraps
 from types import TracebackType
-from typing import Any, Final, Generic, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, Never, ParamSpec, TypeVar
 
 P = ParamSpec("P")
 Q = ParamSpec("Q")
@@ -48,9 +48,21 @@ def async_block(function: Callable[P, AsyncGenerator[T]]) -> Callable[P, AsyncBl
 class _Made(Generic[G]):
     """A generator, and what makes another of its kind."""
 
+    _with: ClassVar[str] = "with"
+
     def __init__(self, make: Callable[[], G]) -> None:
         self._make = make
         self._generator = make()
+
+    if not TYPE_CHECKING:  # to type checkers there is no more than is written here
+
+        def __getattr__(self, name: str) -> Never:
+            raise AttributeError(
+                f"this is a block that has not begun, and has no {name!r}: use it as in "
+                f"`{self._with} … as m:`, and ask m for that",
+                name=name,
+                obj=self,
+            )
 
     def _begun(self, given: Any) -> Any:
         if given is _OVER:
@@ -101,6 +113,8 @@ class Block(_Made[Generator[T]], AbstractContextManager[T]):
 
 class AsyncBlock(_Made[AsyncGenerator[T]], AbstractAsyncContextManager[T]):
     """An asynchronous context manager, to be used once; as a decorator, for each call."""
+
+    _with = "async with"
 
     async def __aenter__(self) -> T:
         value: T = self._begun(await anext(self._generator, _OVER))

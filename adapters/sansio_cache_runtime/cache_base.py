@@ -175,17 +175,18 @@ class CacheBase(ABC):
         return attrs.evolve(counted, state=self._state(counted.state.queues))
 
     def _state(self, queues: Mapping[str, Mapping[int, PartitionStats]]) -> CacheState:
-        """How the cache is now."""
+        """How the cache is now. One that is closed does without no store, and tells none of anything."""
         drivers = tuple(self._drivers())
         parts = [part for driver in drivers for part in driver.parts] or [ONE_PART]
+        known = self._coordinator.part_stats()
         running, waiting = zip((0, 0), *(driver.refresh_counts for driver in drivers), strict=True)
         return CacheState(
-            parts=dict.fromkeys(parts, PartStats()) | self._coordinator.part_stats(),
+            parts=dict.fromkeys((*parts, *known), PartStats()) | ({} if self._is_closed else known),
             connections=sum(driver.open_connections for driver in drivers),
             loads_running=len(self._coordinator.single_flight),
             refreshes_running=sum(running),
             refreshes_waiting=sum(waiting),
-            queues=queues,
+            queues={} if self._is_closed else queues,
         )
 
     def _observe(self) -> None:

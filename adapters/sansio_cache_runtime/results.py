@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any, Final
 
 import attrs
@@ -160,7 +160,15 @@ def refuse_unstored(names: Iterable[Any], outcome: Outcome, *, is_disabled: bool
     Raises:
         NotStoredError: One was not.
     """
-    reasons = why_not_stored(names, outcome, is_disabled=is_disabled)
+    refuse_reasons(why_not_stored(names, outcome, is_disabled=is_disabled))
+
+
+def refuse_reasons(reasons: Mapping[Any, str]) -> None:
+    """The same, where it is known why.
+
+    Raises:
+        NotStoredError: There is one.
+    """
     if reasons:
         name, reason = next(iter(reasons.items()))
         others = f" ({len(reasons) - 1} more were not: see `reasons`)" if len(reasons) > 1 else ""

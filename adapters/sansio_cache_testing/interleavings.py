@@ -26,7 +26,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
-from inspect import iscoroutinefunction
+from inspect import iscoroutinefunction, signature
 from typing import Any, Final, Literal
 
 import anyio
@@ -40,6 +40,7 @@ from sansio_cache.exploring.schedules import (
     Schedule,
     read_schedule,
 )
+from sansio_cache.signals import let_through
 from sansio_cache_testing.async_world import AsyncWorld
 from sansio_cache_testing.diagram import mermaid_diagram, text_diagram
 from sansio_cache_testing.faults import StoreFault, allowed
@@ -58,6 +59,11 @@ Runtime = Literal["threads", "asyncio", "trio"]
 MOST_RUNS: Final = 20_000
 _MOST_TOLD: Final = 60
 """So many steps, the last, are shown of a run that has ended with an exception of the program's."""
+_OWN_DATABASE: Final = (
+    "the functions of a scenario run in threads of their own, and a connection of SQLite is of the thread "
+    "that made it. Use world.rows({…}) in its place: that is a database which the world can take back to an "
+    "earlier state, and whose reads and commits it shows"
+)
 
 
 class InterleavingError(AssertionError):
@@ -142,11 +148,18 @@ def check(
         if isinstance(schedule, Schedule) and isinstance(error, Exception):
             what = "" if isinstance(error, WorldError) else f"\n\n{text_diagram(world.steps[-_MOST_TOLD:])}"
             error.add_note(f"in the order of replay(scenario, {schedule.written!r}{settings}){what}")
+        if _is_of_another_thread(error):
+            error.add_note(_OWN_DATABASE)
         raise
     if findings:
         written = schedule.written if isinstance(schedule, Schedule) else ""
         raise InterleavingError(tuple(findings), world.steps, written, settings)
     return world
+
+
+def _is_of_another_thread(error: BaseException) -> bool:
+    """Whether SQLite refuses a connection that another thread has made."""
+    return type(error).__module__ == "sqlite3" and "created in a thread" in str(error)
 
 
 def _settings(runtime: Runtime | None, seed: int, faults: tuple[StoreFault, ...]) -> str:
@@ -193,6 +206,7 @@ def _check_declared(world: World | AsyncWorld) -> None:
 def _runtime_for(scenario: Scenario, runtime: Runtime | None) -> Runtime:
     if not callable(scenario):
         raise ScenarioError(f"a scenario is a function of a world; got {scenario!r:.80}")
+    _check_takes_world(scenario)
     is_async = iscoroutinefunction(scenario)
     if runtime is None:
         return "asyncio" if is_async else "threads"
@@ -202,6 +216,26 @@ def _runtime_for(scenario: Scenario, runtime: Runtime | None) -> Runtime:
         kind = "a plain function" if runtime == "threads" else "a coroutine function (async def)"
         raise ScenarioError(f"a scenario for {runtime} is {kind} of a world")
     return runtime
+
+
+def _check_takes_world(scenario: Scenario) -> None:
+    try:
+        parameters = signature(scenario)
+    except (TypeError, ValueError) as error:  # built in, and does not say
+        let_through(error)
+        return
+    try:
+        parameters.bind(None)
+    except TypeError as error:
+        let_through(error)
+    else:
+        return
+    name = getattr(scenario, "__name__", "scenario")
+    kind = "async def" if iscoroutinefunction(scenario) else "def"
+    raise ScenarioError(
+        f"a scenario is called with a world, and {name}{parameters} cannot be: write `{kind} "
+        f"{name}(world):`, and make caches and rows of that: world.cache(), world.rows({{…}})"
+    )
 
 
 def _run(scenario: Scenario, world: World) -> list[Finding]:

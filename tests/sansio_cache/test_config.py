@@ -281,7 +281,10 @@ class TestFromEnv:
         [
             ("SANSIO_CACHE_DEFAULT_TTL_S", "SANSIO_CACHE_DEFAULT_TTL"),
             ("SANSIO_CACHE_NAMESPCE", "SANSIO_CACHE_NAMESPACE"),
-            ("SANSIO_CACHE_MAX_VALUE_BYTE", "SANSIO_CACHE_MAX_VALUE_BYTES"),
+            (
+                "SANSIO_CACHE_MAX_VALUE_BYTE",
+                "SANSIO_CACHE_MAX_VALUE_BYTES or SANSIO_CACHE_MAX_KEY_BYTES",
+            ),
             ("SANSIO_CACHE_REDIS_CONNECT_TIMEOUT", "SANSIO_CACHE_REDIS_CONNECT_TIMEOUT_S"),
             ("SANSIO_CACHE_REDIS_URI", "SANSIO_CACHE_REDIS_URL"),
         ],
@@ -292,14 +295,81 @@ class TestFromEnv:
         assert str(raised.value) == f"{variable}: there is no such variable (is {meant} meant?)"
 
     @pytest.mark.parametrize(
-        "variable", ["SANSIO_CACHE_DIR", "SANSIO_CACHE_TEST_SERVER", "SANSIO_CACHE_NIGHTLY"]
+        ("name", "said"),
+        [
+            ("URL", " (is SANSIO_CACHE_REDIS_URL meant?)"),
+            ("TTL", " (is SANSIO_CACHE_DEFAULT_TTL meant?)"),
+            ("TTL_S", " (is SANSIO_CACHE_DEFAULT_TTL meant?)"),
+            (
+                "MAX_BYTES",
+                (
+                    " (is SANSIO_CACHE_MAX_VALUE_BYTES or SANSIO_CACHE_MAX_KEY_BYTES or "
+                    "SANSIO_CACHE_MEMORY_MAX_BYTES meant?)"
+                ),
+            ),
+            (
+                "REDIS_TIMEOUT",
+                (
+                    " (is SANSIO_CACHE_REDIS_CONNECT_TIMEOUT_S or SANSIO_CACHE_REDIS_OPERATION_TIMEOUT_S or "
+                    "SANSIO_CACHE_REDIS_ATTEMPT_TIMEOUT_S meant?)"
+                ),
+            ),
+            ("REDIS_HOST", ": it is a part of SANSIO_CACHE_REDIS_URL"),
+            ("REDIS_PASSWORD", ": it is a part of SANSIO_CACHE_REDIS_URL"),
+            ("STALE_FOR_S", ": pass policy=Policy(stale_for_s=...)"),
+            ("POLICY", ": pass policy="),
+            ("REDIS_ADDRESS_MAP", ": pass redis=RedisConfig(address_map=...)"),
+        ],
     )
-    def test_a_variable_of_another_program_is_its_own_affair(self, variable):
-        assert CacheConfig.from_env({variable: "1"}, namespace="shop") == CacheConfig(namespace="shop")
+    def test_a_variable_with_a_part_left_out_or_added_is_refused_with_what_to_do(self, name, said):
+        with pytest.raises(ConfigurationError) as raised:
+            CacheConfig.from_env({f"SANSIO_CACHE_{name}": SECRET}, namespace="shop")
+        assert str(raised.value) == f"SANSIO_CACHE_{name}: there is no such variable{said}"
+
+    def test_the_prefix_is_the_librarys_own(self):
+        with pytest.raises(ConfigurationError, match=r"stands one of NAMESPACE, ENABLED, .*REDIS_URL"):
+            CacheConfig.from_env({"SANSIO_CACHE_DIR": "/tmp"}, namespace="shop")
+        other = {"SANSIO_CACHED": "1", "MY_SANSIO_CACHE_URL": "x", "SANSIO_CACHE_DIR": " "}
+        assert CacheConfig.from_env(other, namespace="shop") == CacheConfig(namespace="shop")
+
+    @pytest.mark.parametrize("service", ["SANSIO_CACHE", "SANSIO_CACHE_REDIS"])
+    def test_what_kubernetes_says_of_a_service_of_that_name_is_no_mistake(self, service):
+        variables = {
+            f"{service}_SERVICE_HOST": "10.0.0.11",
+            f"{service}_SERVICE_PORT": "6379",
+            f"{service}_SERVICE_PORT_REDIS": "6379",
+            f"{service}_PORT": "tcp://10.0.0.11:6379",
+            f"{service}_PORT_6379_TCP_PROTO": "tcp",
+        }
+        assert CacheConfig.from_env(variables, namespace="shop") == CacheConfig(namespace="shop")
+        with pytest.raises(ConfigurationError, match=r"REDIS_URL$"):
+            CacheConfig.from_env({f"{service}_PORT": "6379"}, namespace="shop")
+        with pytest.raises(ConfigurationError, match="SANSIO_CACHE_URL"):
+            CacheConfig.from_env({**variables, "SANSIO_CACHE_URL": URL}, namespace="shop")
 
     def test_a_variable_cannot_give_functions(self):
-        config = CacheConfig.from_env({"SANSIO_CACHE_MIGRATIONS": "os:remove"}, namespace="shop")
-        assert config == CacheConfig(namespace="shop")
+        with pytest.raises(ConfigurationError, match=r"^SANSIO_CACHE_MIGRATIONS: .*: pass migrations=$"):
+            CacheConfig.from_env({"SANSIO_CACHE_MIGRATIONS": "os:remove"}, namespace="shop")
+
+    @pytest.mark.parametrize(
+        ("default", "said"),
+        [
+            ("defualt_ttl", "unknown option defualt_ttl (is default_ttl meant?); the options are chunk_keys"),
+            ("ttl", "unknown option ttl (is default_ttl meant?); "),
+            ("zzz", "unknown option zzz; "),
+            (
+                "max_connections",
+                (
+                    "from_env takes fields of CacheConfig, and max_connections is one of RedisConfig: pass "
+                    "redis=RedisConfig(max_connections=...)"
+                ),
+            ),
+        ],
+    )
+    def test_a_default_that_is_no_field_is_refused_with_the_nearest(self, default, said):
+        with pytest.raises(ConfigurationError) as raised:
+            CacheConfig.from_env({}, namespace="shop", **{default: 1})
+        assert str(raised.value).startswith(said)
 
     def test_a_variable_that_is_empty_counts_as_not_set(self):
         blank = dict.fromkeys(VARIABLES, " ") | {"SANSIO_CACHE_NAMESPACE": "shop"}

@@ -8,8 +8,11 @@ from collections.abc import Callable, Iterator
 import attrs
 import pytest
 
+from sansio_cache import variables
+from sansio_cache.variables import refuse_unknown
 from sansio_cache_cli.main import main
 from screens import shop
+from support.nightly import for_programs
 from support.servers import Server
 
 
@@ -18,6 +21,10 @@ def no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     """No test is told by the environment where a server is."""
     for name in ("SANSIO_CACHE_REDIS_URL", "SANSIO_CACHE_NAMESPACE"):
         monkeypatch.delenv(name, raising=False)
+    # The variables of these tests stay, as servers are started by them.
+    monkeypatch.setattr(
+        variables, "refuse_unknown", lambda environ, *more: refuse_unknown(for_programs(environ), *more)
+    )
 
 
 @pytest.fixture(scope="session")

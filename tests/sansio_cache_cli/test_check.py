@@ -16,6 +16,7 @@ from sansio_cache_cli.lives import lives_of
 from sansio_cache_cli.server import Server as Connection
 from sansio_cache_cli.server_info import ServerInfo
 from sansio_cache_cli.verdicts import ClockOffset, Facts, Level, Verdict, Wanted, verdicts, worst
+from sansio_cache_redis.health import judge
 from support.servers import Server
 
 COMMANDS = (
@@ -117,6 +118,18 @@ def test_a_policy_that_evicts_what_must_stay_is_found(run, full_server, planted)
     assert (ran.status, verdict_of(ran, "eviction")["level"]) == (1, "problem")
     planted.config_set("maxmemory-policy", "volatile-lfu")
     assert verdict_of(check(run, full_server, namespace=SMALL), "eviction")["level"] == "ok"
+
+
+def test_a_server_that_is_right_for_queues_passes_the_strictest_check(run, full_server, planted):
+    append = planted.config_get("appendonly")["appendonly"]
+    planted.config_set("maxmemory-policy", "noeviction")
+    planted.config_set("appendonly", "yes")
+    try:
+        ran = check(run, full_server, "--durable", "--strict")
+    finally:
+        planted.config_set("appendonly", append)
+    assert {each["level"] for each in ran.json()["verdicts"]} == {"ok"}
+    assert ran.status == 0
 
 
 def test_a_policy_that_may_evict_a_lock_is_a_warning_and_strict_makes_it_fail(run, full_server, planted):
@@ -335,7 +348,8 @@ def test_a_disk_that_fails_is_a_problem():
     [
         ("noeviction", 1, True, Level.OK, ""),
         ("volatile-lru", 1, False, Level.OK, ""),
-        ("volatile-ttl", 0, True, Level.PROBLEM, "CONFIG SET maxmemory-policy noeviction, or "),
+        ("volatile-lru", 1, True, Level.WARNING, "CONFIG SET maxmemory-policy noeviction, where "),
+        ("volatile-ttl", 0, True, Level.WARNING, "CONFIG SET maxmemory-policy noeviction, where "),
         ("allkeys-lfu", 0, True, Level.PROBLEM, "CONFIG SET maxmemory-policy noeviction, or "),
         ("allkeys-lfu", 1, False, Level.PROBLEM, "CONFIG SET maxmemory-policy volatile-lfu or noeviction, "),
     ],
@@ -345,6 +359,26 @@ def test_what_must_stay_wants_a_policy_that_evicts_nothing(policy, queues, durab
     [found] = said_of("eviction", facts, Wanted(durable=durable))
     assert (found.level, found.remedy.startswith(remedy)) == (level, True)
     assert ("--durable was asked for" in found.said) == (durable and level is Level.PROBLEM)
+
+
+@pytest.mark.parametrize("limit", ["0", "1000000000"])
+@pytest.mark.parametrize("policy", ["noeviction", "volatile-ttl", "volatile-lru"])
+def test_no_verdict_advises_to_evict_what_must_stay(policy, limit):
+    """`health()` speaks of a server with nothing but caches, and here it is another one that is wanted."""
+    fields = {"redis_version": "8.2.0", "role": "master", "maxmemory": limit, "maxmemory_policy": policy}
+    asked = [("the server's memory", (b"INFO", b"memory"))]
+    reply = "".join(f"{name}:{value}\r\n" for name, value in fields.items()).encode()
+    health = judge(asked, [reply], 8 * 2**20)
+    facts = attrs.evolve(with_info(**fields, aof_enabled="1"), health=health)
+    found = verdicts(facts, Wanted(durable=True))
+    assert not [each for each in found if "allkeys" in each.said + each.remedy]
+    is_right = (policy, limit) == ("noeviction", "1000000000")
+    assert (worst(found) is Level.OK) == is_right
+    if limit == "0":
+        assert any(each.remedy.startswith("set maxmemory, with noeviction") for each in found)
+    assert bool([each for each in verdicts(facts, WANTED) if "allkeys" in each.remedy]) == (
+        limit == "0" or policy != "volatile-lru"
+    )
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,7 @@ from sansio_cache_cli.phases import Settings, plan
 from sansio_cache_cli.workers import Worker, WorkerError, work
 from sansio_cache_cli.workers import run as run_phase
 from sansio_cache_redis import InvalidateResult
+from support.nightly import for_programs
 from support.servers import Server
 
 RUNTIMES = ["threads", "asyncio", "trio"]
@@ -242,7 +243,13 @@ def test_ctrl_c_ends_all_processes_and_leaves_neither_files_nor_keys(redis_url, 
         (["demo", "--ttl", "0"], "seconds from 0.05"),
         (["demo", "--ttl", "short"], "seconds from 0.05"),
         (["demo", "--url", "http://h"], "must begin with redis://"),
-        (["health"], "required: --url"),
+        (["health"], "required: --url (or SANSIO_CACHE_REDIS_URL in the environment)"),
+        (
+            ["keys", "*", "--url", "redis://h"],
+            "required: --namespace (or SANSIO_CACHE_NAMESPACE in the environment)",
+        ),
+        (["inspect", "k"], "required: --url (or SANSIO_CACHE_REDIS_URL in the environment)\n"),
+        (["load"], "--url --http is required: SANSIO_CACHE_REDIS_URL is not read here"),
         (["health", "--url", "http://h"], "must begin with redis://"),
         (["health", "--url", "memory://", "--namespace", "a:b"], "namespace"),
     ],
@@ -250,6 +257,16 @@ def test_ctrl_c_ends_all_processes_and_leaves_neither_files_nor_keys(redis_url, 
 def test_arguments_that_cannot_be_used_are_refused_with_a_reason(capsys, args, message):
     assert main(args) == 2
     assert message in capsys.readouterr().err
+
+
+def test_a_variable_that_nobody_reads_is_refused_as_from_env_does(monkeypatch, capsys):
+    monkeypatch.setenv("SANSIO_CACHE_URL", "redis://admin:secret@prod")
+    assert main(["health"]) == 2
+    printed = capsys.readouterr().err
+    assert printed == (
+        "sansio-cache: SANSIO_CACHE_URL: there is no such variable (is SANSIO_CACHE_REDIS_URL meant?)\n"
+    )
+    assert main(["export-dashboard"]) == 0, "which reads none"
 
 
 def test_the_demo_refuses_trio_where_it_is_not_installed(monkeypatch, capsys):
@@ -287,6 +304,7 @@ def test_who_reads_no_further_is_no_failure(full_server, command):
     try:
         ended = subprocess.run(
             [sys.executable, "-m", "sansio_cache_cli", *command, *place],
+            env=for_programs(os.environ),
             stdout=writing,
             stderr=subprocess.PIPE,
             text=True,

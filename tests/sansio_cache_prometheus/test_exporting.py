@@ -87,6 +87,24 @@ async def test_the_page_says_what_the_statistics_say(world):
     world.take_log()
 
 
+@runs(compare=None, **PATIENT)
+async def test_a_closed_cache_leaves_no_alert_behind_and_keeps_its_counters(world):
+    cache, registry = world.cache, CollectorRegistry()
+    export(cache.cache, registry=registry)
+    with cache.refusing(FailureKind.CONNECTION):
+        await cache.invalidate("user:1")
+        name = cache.key.namespace
+        before = page(registry)
+        assert value(before, "breaker_open", cache=name, part="") == 1
+        await cache.aclose()
+    after = page(registry)
+    assert value(after, "breaker_open", cache=name, part="") == 0
+    assert value(after, "pending_invalidations", cache=name, part="") == 0
+    errors = [value(each, "errors_total", cache=name, kind="connection") for each in (before, after)]
+    assert errors[1] >= errors[0] > 0
+    world.take_log()
+
+
 def test_every_series_but_those_of_entities_exists_from_the_start():
     registry = CollectorRegistry()
     with memory("n") as cache:

@@ -218,6 +218,11 @@ async def test_to_invalidate_or_expire_nothing_is_refused_with_what_to_write(wor
         (lambda: cache.invalidate(), r"invalidate\('user:7'\), or tags.*; clear\(\) removes everything"),
         (lambda: cache.invalidate(*[], tags=[]), r"nothing is named"),
         (lambda: cache.invalidating().__aenter__(), r"nothing is named"),
+        (
+            lambda: cache.mutate().__aenter__(),
+            r"mutated: pass keys, as in mutate\('user:7'\), or tags, as in mutate\(tags=",
+        ),
+        (lambda: cache.mutate(tags=[], value_tags=["t"]).__aenter__(), r"nothing is named"),
         (lambda: cache.expire(), r"expire\('user:7'\)"),
         (lambda: entity.invalidate(), r"entity 'user' names nothing: pass ids, as in invalidate\(7\)"),
         (lambda: entity.expire(), r"entity 'user' names nothing: pass ids, as in expire\(7\)"),

@@ -767,8 +767,6 @@ async def test_a_call_that_names_too_many_keys_is_refused_before_anything_has_ha
 async def test_empty_batches_ask_nothing(world):
     assert await world.cache.get_many([]) == {}
     assert await world.cache.set_many({}) == {}
-    async with world.cache.mutate():
-        pass
     assert world.trace.facts == []
 
 

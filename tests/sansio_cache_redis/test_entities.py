@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 import pytest
 
-from sansio_cache import Absent, ConfigurationError, InvalidKeyError, Policy
+from sansio_cache import Absent, ConfigurationError, Exact, InvalidKeyError, NotStoredError, Policy
+from sansio_cache.commands import FillCells
 from sansio_cache.entry import MissReason
 from sansio_cache.notices import Unasked
 from sansio_cache.ttl import NO_JITTER
@@ -66,6 +67,56 @@ async def test_what_is_written_is_read(world):
     result = await entity.invalidate(1, 2)
     assert result.done == 2
     assert await entity.get(1) is None
+
+
+@runs(compare="store")
+async def test_a_set_that_is_strict_says_why_it_stored_nothing_and_no_list_is_older(world):
+    async def names(query):
+        return [User(query)]
+
+    async def later(query):
+        return [User("later")]
+
+    entity = users(world)
+    assert await entity.set(1, User("Ada"), strict=True) is True
+    assert await entity.list("q", names) == [User("q")]
+    key = entity.key(1).partition(":")[2]
+    with (
+        world.cache.before(FillCells, lambda: world.raw.delete(key)),
+        pytest.raises(NotStoredError) as raised,
+    ):
+        await entity.set(1, User("Bob"), strict=True)
+    assert (raised.value.reason, raised.value.reasons) == ("overtaken", {entity.key(1): "overtaken"})
+    assert await entity.list("q", later) == [User("later")]
+    with pytest.raises(NotStoredError, match="nothing is left of its time to live"):
+        await entity.set(1, User("Bob"), ttl=0, strict=True)
+    assert await entity.set(1, User("Bob"), ttl=0) is False
+
+
+@runs()
+async def test_a_thing_that_is_read_may_be_let_live_longer_and_looked_at(world):
+    entity = users(world, ttl=Exact(60))
+    assert (await entity.lookup(1)).state == "miss"
+    assert await entity.get(1, "nobody", renew=600) == "nobody"
+    await entity.set(1, User("Ada"))
+    assert 50 < (await entity.lookup(1)).remaining_s <= 60
+    assert await entity.get(1, renew=Exact(600)) == User("Ada")
+    found = await entity.lookup(1)
+    assert (found.value, found.is_fresh) == (User("Ada"), True)
+    assert 590 < found.remaining_s <= 600
+    world.trace.fills.clear()  # it lives longer than its fill said
+
+
+@runs()
+async def test_things_and_tags_are_invalidated_together(world):
+    entity = users(world)
+    await entity.set(1, User("Ada"))
+    await world.cache.set("report", 1, tags=["reports"])
+    assert (await entity.invalidate(1, tags=["reports"])).done == 2
+    assert await entity.get(1) is None
+    assert await world.cache.get("report") is None
+    with pytest.raises(InvalidKeyError, match="names nothing"):
+        await entity.invalidate(tags=["reports"])
 
 
 @runs(policy=LONG)

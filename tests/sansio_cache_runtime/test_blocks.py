@@ -162,3 +162,13 @@ def test_a_block_may_raise_something_else_in_its_end():
         raise ValueError
     with pytest.raises(KeyError, match="another"):
         anyio.run(main)
+
+
+def test_who_forgets_the_with_is_told_to_write_it(namespace):
+    with Cache.from_url("memory://", namespace=namespace) as cache:
+        mutation = cache.mutate("k")
+        with pytest.raises(AttributeError, match=r"has no 'set': use it as in `with … as m:`, and ask m"):
+            mutation.set("k", 1)
+        assert not hasattr(mutation, "result")
+    with pytest.raises(AttributeError, match=r"use it as in `async with … as m:`"):
+        anyio_package.Cache.from_url("memory://", namespace=namespace).mutate("k").set("k", 1)

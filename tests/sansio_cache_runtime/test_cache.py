@@ -262,6 +262,22 @@ async def test_the_statistics_say_how_the_cache_is(world):
     world.take_log()
 
 
+@runs(on=EVERYWHERE, compare=None, **PATIENT)
+async def test_a_cache_that_is_closed_has_no_store_that_is_out_and_nothing_pending(world):
+    cache = world.cache
+    with cache.refusing(FailureKind.CONNECTION):
+        await cache.invalidate("a", "b")
+        before = cache.stats()
+        assert (before.state.is_open, before.state.pending_invalidations) == (True, 2)
+        await cache.aclose()
+    after = cache.stats()
+
+    assert after.state.parts == {"": PartStats()}
+    assert (after.state.connections, after.state.queues) == (0, {})
+    assert after.gave_up[FailureKind.CONNECTION] >= before.gave_up[FailureKind.CONNECTION] > 0
+    world.take_log()
+
+
 @runs(on=ON_MEMORY, compare=None)
 async def test_the_statistics_say_how_many_refreshes_run(world):
     cache, policy = world.cache, Policy(ttl=60, stale_for_s=60)

@@ -2,6 +2,7 @@
 
 import math
 import re
+import sqlite3
 
 import attrs
 import pytest
@@ -321,6 +322,30 @@ def test_what_is_no_scenario_is_refused(given):
     for run in (check_interleavings, lambda each: check(each, Schedule()), lambda each: replay(each, "")):
         with refuses(ScenarioError, f"a scenario is a function of a world; got {given!r}"):
             run(given)
+
+
+def test_a_scenario_without_its_world_is_refused_with_what_to_write():
+    def forgotten():
+        raise AssertionError
+
+    async def forgotten_async(cache, rows):
+        raise AssertionError
+
+    with refuses(ScenarioError, "forgotten() cannot be: write `def forgotten(world):`", "world.rows("):
+        check_interleavings(forgotten)
+    with refuses(ScenarioError, "(cache, rows) cannot be", "`async def forgotten_async(world):`"):
+        check(forgotten_async, Schedule())
+
+
+def test_a_connection_of_sqlite_is_answered_with_the_rows_of_the_world():
+    def scenario(world):
+        database = sqlite3.connect(":memory:")
+        world.reader(world.cache().get, "user:1")
+        world.writer(database.execute, "create table user (name)")
+
+    with pytest.raises(sqlite3.ProgrammingError) as raised:
+        check(scenario, Schedule())
+    assert any("Use world.rows({…}) in its place" in note for note in raised.value.__notes__)
 
 
 @pytest.mark.parametrize("given", [[1], {1}, None, 3, "Ann"])

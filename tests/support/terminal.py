@@ -18,6 +18,8 @@ from typing import Final, Self
 
 import pyte
 
+from support.nightly import for_programs
+
 GIVE_UP_S: Final = 60.0
 _BYTES: Final = 65_536
 
@@ -45,7 +47,8 @@ class Terminal:
         self.written = b""
         self._master, slave = pty.openpty()
         fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
-        environment = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
+        here = for_programs(os.environ)
+        environment = {name: value for name, value in here.items() if name not in ("COLUMNS", "LINES")}
         environment |= {"TERM": "xterm-256color", "LANG": "C.UTF-8", **(env or {})}
         # Where these tests run in the background of a shell, Ctrl-C is ignored, and a child inherits that.
         before = signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -35,8 +35,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--durable",
         action="store_true",
-        help="what is on the server must stay: queues of writes, sessions. A policy that evicts, and a "
-        "server that does not write to disk, are problems then",
+        help="what is on the server must stay: queues of writes, sessions. A policy that evicts any key, and "
+        "a server that does not write to disk, are problems then; one that evicts keys with a time to live, "
+        "which queues have not, is a warning; noeviction is right",
     )
     given.add_number(
         parser,

@@ -13,8 +13,9 @@ server, whose entries expire meanwhile, or by HTTP from a web page of yours. Sho
 long calls took, and how often an entry was loaded each time it expired: 1 where nothing
 is wrong.
 
-Only this machine is asked, unless --allow-remote is given: it is a load test. On a
-server the keys live in a namespace of this run, which is cleared at the end.
+Only this machine is asked, unless --allow-remote is given: it is a load test. No URL is
+taken from the environment. On a server the keys live in a namespace of this run, which
+is cleared at the end.
 The exit code is 1 if a call failed.
 """
 EXAMPLES: Final = """\
@@ -27,7 +28,7 @@ examples:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `load`."""
-    target = parser.add_mutually_exclusive_group(required=True)
+    target = parser.add_mutually_exclusive_group()
     target.add_argument("--url", help="a server: redis://, rediss:// or unix://; or memory://")
     target.add_argument(
         "--http", metavar="URL", help="a web page, asked for with GET; {n} in it is a number below --keys"
@@ -57,6 +58,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Run the test, and show what was measured."""
+    if not options.url and not options.http:
+        options.refuse(
+            f"one of the arguments --url --http is required: {given.URL_VARIABLE} is not read here, so that "
+            "no server is put under load that was not named in the command"
+        )
     from sansio_cache_cli.loading import load_test
 
     return load_test(options)

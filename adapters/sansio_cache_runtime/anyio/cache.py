@@ -695,7 +695,8 @@ class Cache(Primitives):
                 begun, they take the values away.
 
         Raises:
-            InvalidKeyError: A key or tag cannot be one, or there are more than `max_batch_keys`.
+            InvalidKeyError: Nothing is named, a key or tag cannot be one, or there are more than
+                `max_batch_keys`.
             CacheConnectionError: At the end: the store could not be told of a key or tag, the block has not
                 raised, and the policy says to raise; it is remembered all the same.
         """

@@ -15,8 +15,10 @@ from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any, Final, Generic, TypeAlias, TypeVar, TypeVarTuple, overload
 
+from sansio_cache.errors import NotStoredError
 from sansio_cache.keys import Key
 from sansio_cache.loader import Absent, Fresh
+from sansio_cache.lookup import Lookup
 from sansio_cache.step import Outcome
 from sansio_cache.strategies import WriteBehind
 from sansio_cache_runtime.entity import (
@@ -27,7 +29,7 @@ from sansio_cache_runtime.entity import (
 from sansio_cache_runtime.loaders import call_blocking
 from sansio_cache_runtime.mutation import Writing
 from sansio_cache_runtime.request_builder import AnyTtl, Id
-from sansio_cache_runtime.results import InvalidateResult, WriteResult, invalidated
+from sansio_cache_runtime.results import InvalidateResult, WriteResult, invalidated, refuse_reasons
 from sansio_cache_runtime.sync.queue import Queue
 from sansio_cache_runtime.sync.typed import Given, GivenOrNothing, Typed
 from sansio_cache_runtime.travelling import entity_again
@@ -103,22 +105,31 @@ class Entity(Generic[T]):
     # Reading.
 
     @overload
-    def get(self, id: Id, default: None = None) -> T | None: ...
+    def get(self, id: Id, default: None = None, *, renew: AnyTtl | None = None) -> T | None: ...
     @overload
-    def get(self, id: Id, default: D) -> T | D: ...
-    def get(self, id: Id, default: Any = None) -> Any:
+    def get(self, id: Id, default: D, *, renew: AnyTtl | None = None) -> T | D: ...
+    def get(self, id: Id, default: Any = None, *, renew: AnyTtl | None = None) -> Any:
         """The value of one thing, or the default: see `Cache.get`.
 
         Of one that writes behind, a queued value counts.
+
+        Args:
+            id: What tells it from others of its kind.
+            default: What to give where there is no fresh value.
+            renew: Let the value that is read live longer, as `touch` does: for so long from now.
         """
         if self._queue is None:
-            return self._values.get(self._plan.key(id), default)
+            return self._values.get(self._plan.key(id), default, renew=renew)
         key = self._plan.key(id)
-        found = self._values.get(key, _MISSING)
+        found = self._values.get(key, _MISSING, renew=renew)
         if found is not _MISSING:
             return found
         waiting = self._queue.peek((key,))
         return waiting.get(key, default)
+
+    def lookup(self, id: Id) -> Lookup[T]:
+        """What the entry of one thing is like: see `Cache.lookup`. What is queued is not looked at."""
+        return self._values.lookup(self._plan.key(id))
 
     @overload
     def get_many(self: Entity[S | None], ids: Iterable[IdT]) -> dict[IdT, S]: ...
@@ -363,10 +374,23 @@ class Entity(Generic[T]):
         return writing if isinstance(writing, WriteResult) else self._write(writing)
 
     @overload
-    def set(self, value: T, /, *, ttl: AnyTtl | None = None, tags: Iterable[str] = ()) -> bool: ...
+    def set(
+        self, value: T, /, *, ttl: AnyTtl | None = None, tags: Iterable[str] = (), strict: bool = False
+    ) -> bool: ...
     @overload
-    def set(self, id: Id, value: T, /, *, ttl: AnyTtl | None = None, tags: Iterable[str] = ()) -> bool: ...
-    def set(self, *given: Any, ttl: AnyTtl | None = None, tags: Iterable[str] = ()) -> bool:
+    def set(
+        self,
+        id: Id,
+        value: T,
+        /,
+        *,
+        ttl: AnyTtl | None = None,
+        tags: Iterable[str] = (),
+        strict: bool = False,
+    ) -> bool: ...
+    def set(
+        self, *given: Any, ttl: AnyTtl | None = None, tags: Iterable[str] = (), strict: bool = False
+    ) -> bool:
         """Store the value of one thing, which the database has, and invalidate all lists: see `Cache.set`.
 
         With `WriteBehind` it waits until nothing is queued for it any more; False may also say that something
@@ -376,19 +400,37 @@ class Entity(Generic[T]):
             given: The value; or its id, and the value.
             ttl: How long it stays fresh, in place of what the entity says.
             tags: What else it depends on.
+            strict: Raise where nothing was stored, and say why, instead of giving False. The lists are
+                invalidated all the same.
+
+        Raises:
+            NotStoredError: Nothing was stored, and `strict` asks to be told: its `reason` says why.
+            Exception: As `Cache.set`.
         """
         plan = self._plan
         which, value = plan.one_given("set", given, None)
         if self._queue is not None:
-            return self._set_settled(self._queue, which, value, ttl, tags)
+            mutation = self._set_settled(self._queue, which, value, ttl, tags)
+            if strict:
+                refuse_reasons(mutation.unstored)
+            return bool(mutation.stored)
         names, kept_for = plan.tags_of(which, tags), plan.kept(ttl)
-        is_stored = self._values.set(plan.key(which), value, ttl=kept_for, tags=names)
+        try:
+            is_stored = self._values.set(plan.key(which), value, ttl=kept_for, tags=names, strict=strict)
+        except NotStoredError:  # the database has the value all the same, and no list is to be older
+            self._cache.invalidate(tags=(plan.lists,))
+            raise
         self._cache.invalidate(tags=(plan.lists,))
         return is_stored
 
-    def invalidate(self, *ids: Id) -> InvalidateResult:
-        """Remove some things, and all lists, which the result does not count: see `Cache.invalidate`."""
-        outcome = self._run(self._plan.invalidate("invalidate", ids))
+    def invalidate(self, *ids: Id, tags: Iterable[str] = ()) -> InvalidateResult:
+        """Remove some things, and all lists, which the result does not count: see `Cache.invalidate`.
+
+        Args:
+            ids: What tells them from others of their kind.
+            tags: Names of tags to invalidate with them.
+        """
+        outcome = self._run(self._plan.invalidate("invalidate", ids, tags))
         return invalidated(outcome, self._plan.unnamed, raises=self._raises_not_told)
 
     def invalidating(self, *ids: Id, tags: Iterable[str] = ()) -> AbstractContextManager[None]:
@@ -447,7 +489,7 @@ class Entity(Generic[T]):
 
     def _set_settled(
         self, queue: Queue[T], which: Id, value: T, ttl: AnyTtl | None, tags: Iterable[str]
-    ) -> bool:
+    ) -> EntityMutation[T]:
         """Store a value under a hold, where nothing is queued for its key."""
         plan, key = self._plan, self._plan.key(which)
         kept_for = plan.kept(ttl)
@@ -455,7 +497,8 @@ class Entity(Generic[T]):
         mutation = plan.mutation("set", (which,), (), tags)
         with queue.holding([key], lambda: self._mutating(mutation.again())) as held:
             held._put(key, value, kept_for, plan.type)  # noqa: SLF001 - of this package
-        return bool(held.stored)
+        settled: EntityMutation[T] = held
+        return settled
 
     def _write(self, writing: Writing) -> WriteResult:
         with self._mutating(writing.mutation):
