@@ -453,7 +453,7 @@ _QUEUED = tuple(QueuedItem(key, seal(key, _INT, b"1", 0.0)) for key in _KEYS)
 
 
 _HOLDINGS = Holding(0, _GRANT), Holding(1, _GRANT)
-_PARKED = Unit((Piece(_KEY, 5, _ENTRY.body, failed=1),), 1, LATE_S)
+_PARKED = tuple(Unit((Piece(each.key, 5, each.body, failed=1),), 1, LATE_S) for each in _QUEUED)
 
 
 def _consuming(partitions: int) -> ConsumeRequest:
@@ -542,9 +542,9 @@ MACHINES: dict[str, Callable[[], list[Step]]] = {
     ],
     "consume": lambda: [
         consume(_consuming(1)),
-        # With more than its share; and with a write that has failed.
+        # With more than its share; and with writes that have failed.
         Consumer(_consuming(2), _HOLDINGS, members=2, attends_s=1.0).go_on(0.0),
-        Consumer(_consuming(1), (Holding(0, _GRANT, parked=(_PARKED,)),), attends_s=2 * LATE_S).go_on(0.0),
+        Consumer(_consuming(1), (Holding(0, _GRANT, parked=_PARKED),), attends_s=2 * LATE_S).go_on(0.0),
     ],
 }
 """For each machine, by its module of `sansio_cache.operations`, the steps that it may begin with."""

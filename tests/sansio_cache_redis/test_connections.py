@@ -365,9 +365,10 @@ def test_large_values_pass_whole_and_beside_small_ones(runtime, redis_url, names
     large = bytes(range(256)) * 16384
     key = f"{namespace}:large".encode()
     redis_client.set(key, large, ex=60)
+    patient = {"silence_s": LONG_S} if runtime == "sync" else {"timing": replace(TIMING, silence_s=LONG_S)}
 
     async def main():
-        async with opened(runtime, redis_url) as connections:
+        async with opened(runtime, redis_url, **patient) as connections:
 
             async def read_large():
                 assert await connections.execute((b"GET", key)) == [large]
