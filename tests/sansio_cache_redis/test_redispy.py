@@ -312,7 +312,8 @@ def unborn():
         yield made
 
 
-def test_a_connection_of_threads_that_has_no_socket_yet_is_ended(unborn):
+def opening_on_a_thread(unborn):
+    """Connections of threads, of which one is being opened, and was waited for in vain."""
     connections = ThreadsConnections(
         unborn.make,
         unborn.start,
@@ -323,7 +324,11 @@ def test_a_connection_of_threads_that_has_no_socket_yet_is_ended(unborn):
     )
     with pytest.raises(errors.TimeoutError):
         connections.execute([(b"PING",)], 0.05)
-    unborn.end(connections.close)
+    return connections
+
+
+def test_a_connection_of_threads_that_has_no_socket_yet_is_ended(unborn):
+    unborn.end(opening_on_a_thread(unborn).close)
 
 
 def test_a_subscription_that_has_no_socket_yet_is_ended(unborn):
@@ -366,16 +371,7 @@ def test_a_connection_of_threads_in_the_middle_of_a_handshake_of_tls_is_ended(mo
     shaking = Unborn("rediss")
     with closing(shaking.mute):
         shaking.may_begin.set()
-        connections = ThreadsConnections(
-            shaking.make,
-            shaking.start,
-            max_connections=1,
-            silence_s=0.1,
-            opening_timeout_s=3600.0,
-            on_greeted=lambda _: None,
-        )
-        with pytest.raises(errors.TimeoutError):
-            connections.execute([(b"PING",)], 0.05)
+        connections = opening_on_a_thread(shaking)
         with shaking.mute.accept()[0] as peer:
             assert peer.recv(1), "it has said hello"
             shaking.end(connections.close)

@@ -49,9 +49,8 @@ class NodeBackend(RedisBackend):
         """The event of what was asked, whose wait is over."""
         try:
             answer = self._read(command, self.connections.replies(call), floor_us)
-            while isinstance(answer, Again):
-                left_s = max(call.deadline_s - monotonic(), 0.0)
-                answer = answer.read(self.connections.execute(answer.commands, left_s))
+            if isinstance(answer, Again):
+                return self._once_more(answer, call.deadline_s)
         except Exception as error:  # noqa: BLE001 - whatever it is: the business never sees the cache fail
             let_through(error)
             return self._events.failure(error)
