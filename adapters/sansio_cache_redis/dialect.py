@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
 import attrs
@@ -10,12 +10,50 @@ from redis.exceptions import RedisError
 
 from sansio_cache.cell import grant_us
 from sansio_cache.commands import Fill
+from sansio_cache.events import FillResult
 from sansio_cache_redis.calls import number, wake_channel
 from sansio_cache_redis.errors import as_opening_failure
 from sansio_cache_redis.facts import Facts, facts_from, refuse_unfit
 from sansio_cache_redis.replies import ServerClock, tell_time
 
 _PLAIN: Final = (bytes, type(None))
+_MOST_CONTENDED: Final = 64
+_STORED_ALONE: Final = 8
+"""After so many values in a row that nobody has overtaken, a key is no longer contended."""
+
+
+@attrs.define
+class ContendedKeys:
+    """Keys whose writers overtake each other: there a comparison is in vain, and the script decides at once.
+
+    They are learnt from the answers, and are few: at worst a fill is compared in vain, or not at all.
+    """
+
+    _left: dict[str, int] = attrs.field(factory=dict, init=False)
+    """By key, how many values are to be stored yet before it is no longer one."""
+
+    def __bool__(self) -> bool:
+        """Whether there are any."""
+        return bool(self._left)
+
+    def __contains__(self, key: str) -> bool:
+        """Whether a key is one."""
+        return key in self._left
+
+    def learn(self, filled: Iterable[tuple[str, FillResult]]) -> None:
+        """This is what became of fills, by key."""
+        for key, result in filled:
+            if result is FillResult.CHANGED:
+                if len(self._left) >= _MOST_CONTENDED and key not in self._left:
+                    self._left.clear()
+                self._left[key] = _STORED_ALONE
+            elif (left := self._left.get(key)) is not None:
+                if not result.is_accepted:
+                    self._left[key] = _STORED_ALONE
+                elif left > 1:
+                    self._left[key] = left - 1
+                else:
+                    self._left.pop(key, None)
 
 
 @attrs.define
@@ -36,6 +74,8 @@ class Dialect(ServerClock):
     """A key to find out with whether a node of a cluster serves: in one of its slots. Empty where that is not
     a matter of keys."""
 
+    contended: ContendedKeys = attrs.field(factory=ContendedKeys, init=False)
+    """Where comparing is of no use."""
     channel_of: Callable[[str], bytes] = wake_channel
     """Gives the Pub/Sub channel on which those are told who wait for a key."""
     on_facts: Callable[[Facts], object] = bool

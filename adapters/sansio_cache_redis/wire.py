@@ -9,7 +9,9 @@ A value is stored without a script where the server can compare (`SET key value 
 Redis 8.4; https://valkey.io/commands/set). The cell that the grant has left follows from the grant, and is
 not read first. Whether the server can is asked together with the first fill after a connection was opened, by
 a command that is refused in either case: the server behind an address may be another one from then on. One
-that does not know the option says so, nothing is done, and that fill goes through the script.
+that does not know the option says so, nothing is done, and that fill goes through the script. So do fills of
+a key whose writers overtake each other: what has changed the script decides, and a comparison would be one
+more round trip.
 """
 
 from __future__ import annotations
@@ -169,14 +171,15 @@ def acquire_many(requests: tuple[LeaseRequest, ...], nonce: bytes, lease_ms: int
 def _fills(command: FillCells, dialect: Dialect) -> list[Args]:
     """One command for each fill; behind them messages about those that were compared, or the question."""
     fills, tags = command.fills, map(read_one, command.tags)
-    compares = dialect.compares
+    compares, contended = dialect.compares, dialect.contended
     compared: list[str] = []
     commands: list[Args] = []
     for fill in fills:
         key, ttl = fill.key.encode(), number(fill.hard_ttl_ms)
         soft_ms = dialect.soft_ms(fill)
         cell = HEADER.pack(MAGIC, Kind.VALUE, NO_GRANT, 0, soft_ms, fill.grant) + fill.body
-        if compares and fill.lease_ms and grant_us(fill.grant) >= dialect.floor_us:
+        is_old = grant_us(fill.grant) < dialect.floor_us
+        if compares and fill.lease_ms and fill.key not in contended and not is_old:
             left = format_cell(issued_cell(fill.kind, fill.grant, fill.lease_ms))
             commands.append((b"SET", key, cell, b"IFEQ", left, b"PX", ttl))
             compared.append(fill.key)
@@ -327,7 +330,10 @@ def _decode(  # noqa: C901 - one case a command
             results, versions = _and_versions(replies, len(tags), clock.floor_us)
             if len(results) != len(fills):
                 raise WireError
-            return CellsFilled(now_s, tuple(map(_filled, fills, results)), versions)
+            filled = tuple(map(_filled, fills, results))
+            if clock.contended or FillResult.CHANGED in filled:
+                clock.contended.learn(zip([each.key for each in fills], filled, strict=True))
+            return CellsFilled(now_s, filled, versions)
         case RenewLeases():
             return LeasesRenewed(now_s, tuple(map(bool, statuses_from(replies, clock, now_s))))
         case ReleaseLeases():

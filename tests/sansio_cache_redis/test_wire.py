@@ -394,6 +394,57 @@ def test_a_fill_that_the_server_has_forgotten_is_sent_again_with_its_text():
     assert again.read([[1]]) == CellsFilled(NOW_S, results, (V1,))
 
 
+def by_comparing(dialect, key="ns:k"):
+    """Whether a fill of a key compares."""
+    fill = Fill(key, GRANT, 1000, 0, b"x", Kind.HOLD, 6000)
+    return encode(FillCells((fill,), 0.1), dialect)[0][3] == b"IFEQ"
+
+
+def filled(dialect, *replies, key="ns:k", lease_ms=6000):
+    """The server's replies to fills of a key, one after the other."""
+    for reply in replies:
+        fill = Fill(key, GRANT, 1000, 0, b"x", Kind.HOLD, lease_ms)
+        assert isinstance(decode(FillCells((fill,), 0.1), [reply], dialect, NOW_S), CellsFilled)
+
+
+def test_where_writers_overtake_each_other_the_script_decides_without_a_comparison():
+    dialect = speaking(compares=True)
+    filled(dialect, b"OK")
+    assert by_comparing(dialect)
+
+    filled(dialect, None)
+    filled(dialect, [0], lease_ms=0)
+    assert not by_comparing(dialect), "it would be a round trip more, for nothing"
+    assert by_comparing(dialect, "ns:other")
+
+    for _ in range(7):
+        filled(dialect, [1])
+    filled(dialect, [0])
+    for _ in range(7):
+        filled(dialect, [1], [0])
+    assert not by_comparing(dialect), "some of them overtake each other still"
+
+
+@pytest.mark.parametrize("accepted", [[1], [2]])
+def test_a_key_whose_writers_let_each_other_be_is_compared_again(accepted):
+    dialect = speaking(compares=True)
+    filled(dialect, None, *[accepted] * 7)
+    assert not by_comparing(dialect)
+    filled(dialect, accepted)
+    assert by_comparing(dialect)
+
+
+def test_of_contended_keys_few_are_remembered():
+    dialect = speaking(compares=True)
+    for number in range(10_000):
+        filled(dialect, None, key=f"ns:{number}")
+    contended = [number for number in range(10_000) if not by_comparing(dialect, f"ns:{number}")]
+    assert 1 <= len(contended) <= 64
+    assert contended[-1] == 9_999
+    filled(dialect, None, key="ns:9999")
+    assert not by_comparing(dialect, f"ns:{contended[0]}"), "one of them once more forgets no other"
+
+
 @pytest.mark.parametrize("keys", [[b"ns:a"], [b"ns:a", b"ns:\xc3\xbc"], [b"ns:%s:1:a"] * 3])
 def test_a_message_names_one_key_or_several(keys):
     assert keys_of(about(keys)) == keys
