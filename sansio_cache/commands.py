@@ -365,8 +365,8 @@ class Verdict(Struct, frozen=True):
     reason: str = ""
     """Why it is given up: a letter is made of it. Empty where it is not."""
     found: int = 0
-    """The token that the database has, where that is higher than any of the stream: the stream goes on from
-    there, and the entry is appended anew. 0 where it is not."""
+    """Where the stream is to go on, and the entry is appended anew: somewhere above the token that the
+    database has, where that is higher than the entry's. 0 where it is not."""
 
 
 class SettleEntries(Struct, frozen=True):

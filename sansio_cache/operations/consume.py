@@ -26,10 +26,11 @@ others go on. Consumers share the partitions by how many they are.
 
 from __future__ import annotations
 
-from typing import assert_never
+from typing import Final, assert_never
 
 from msgspec import Struct
 
+from sansio_cache.backoff import draw_at
 from sansio_cache.budget import Budget
 from sansio_cache.commands import Compute, DeleteKeys, SettleEntries, TakeEntries
 from sansio_cache.events import (
@@ -69,6 +70,8 @@ from sansio_cache.operations.sharing import (
 )
 from sansio_cache.queues import QueuedWrite, Turn, TurnEnd, waited_s
 from sansio_cache.step import AsksStore, Step, evolve, gave_up, unexpected, went_without
+
+_GAP_US: Final = 1_000_000
 
 
 def consume(request: ConsumeRequest) -> Step:
@@ -252,7 +255,7 @@ class ConsumeApplying(Struct, frozen=True):
         group = tuple(
             done_with(
                 piece,
-                found=_higher(end.found.get(piece.key, 0), piece.token),
+                found=_beyond(end.found.get(piece.key, 0), piece.token, consumer.request.seed),
                 may_be_old=piece.token <= holding.doubted,
             )
             for piece in unit.pieces
@@ -275,9 +278,13 @@ class ConsumeApplying(Struct, frozen=True):
         return void(consumer, self.place, given_up(piece.verdicts(reason=reason), (piece,)), now_s, failed)
 
 
-def _higher(found: int, token: int) -> int:
-    """The token that the database has, where it is higher than that of a write; else 0."""
-    return found if found > token else 0
+def _beyond(found: int, token: int, seed: int) -> int:
+    """Where the stream is to go on, where the database has a higher token than that of a write; else 0.
+
+    That is up to a second above, by chance. Else a store that has lost its tokens would issue those again
+    that came next: a database that has one for a lost write would take the new write for applied.
+    """
+    return found + 1 + int(draw_at(seed, found) * _GAP_US) if found > token else 0
 
 
 def void(consumer: Consumer, place: int, group: Group, now_s: float, *notices: Notice) -> Step:

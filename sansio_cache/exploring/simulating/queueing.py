@@ -9,7 +9,8 @@ was dropped. The database refuses a lower token than it has, and what it takes i
 Once all is over, it has the write that was acknowledged last.
 
 A server that loses what it had, loses what was queued there: that is documented, and nothing that was
-acknowledged before is held against it afterwards. Which write is the last is then the queue's to say.
+acknowledged before is held against it afterwards. Which write is the last is then the queue's to say. Where
+its clock is behind as well, it may issue a token anew, and that write is taken for the one that was lost.
 """
 
 from __future__ import annotations
@@ -128,6 +129,8 @@ class Ledger:
     fences: bool = True
     losses: int = 0
     """How often the server has lost what it had."""
+    mistaken: set[int] = attrs.field(factory=set)
+    """The versions that the database has taken for others, of whose token it had one already."""
     _begun: dict[int, int] = attrs.field(factory=dict)
     """How often it had when each version was to be written: who has that in hand may write it afterwards."""
     _acknowledged: dict[str, list[tuple[int, int]]] = attrs.field(factory=dict)
@@ -169,6 +172,8 @@ class Ledger:
         # A server that has lost all issues tokens again: those of its new writes may be those of lost ones.
         is_anothers = token == applied.token and version != applied.version
         if (token < applied.token or is_anothers) and self.fences:
+            if is_anothers and self._begun[version] > applied.losses:
+                self._mistake(key, version)
             return applied.token
         # What a consumer had in hand as the server lost it comes late, and the newer is applied after it.
         is_of_now = self._begun[version] == self.losses
@@ -180,6 +185,15 @@ class Ledger:
         self._applied[key] = _Applied(version, token, self._begun[version])
         self.shared.database.versions[key] = version
         return 0
+
+    def _mistake(self, key: str, version: int) -> None:
+        """The database takes a write for one that it has, whose token a server that has lost it issued anew.
+
+        So it is documented, of a server whose clock is behind what it had issued.
+        """
+        self.mistaken.add(version)
+        self._acknowledged.pop(key, None)
+        self.shared.oracle.forget_key(key)
 
     def check(self, server: Server) -> None:
         """Look whether each write is somewhere.
@@ -199,9 +213,10 @@ class Ledger:
                         seen = f"version {version} with token {token} is nowhere: {applied}, {partition}"
                         raise Violated(Liveness.QUEUED, seen, row.key)
 
-    def is_drained(self) -> bool:
-        """Whether nothing is queued."""
-        return not any(each.entries for each in self.shared.server.store.queues.values())
+    def is_drained(self, queue: Queue) -> bool:
+        """Whether nothing is queued there."""
+        queues = self.shared.server.store.queues
+        return not any(queues[root].entries for root in queue.roots if root in queues)
 
 
 def partition_of(server: Server, queue: Queue, key: str) -> Partition:
@@ -301,7 +316,7 @@ class Writing(Caller):
 
         def then(running: Running, outcome: Outcome) -> None:
             self.end_write()
-            if isinstance(outcome, Queued) and losses == ledger.losses:
+            if isinstance(outcome, Queued) and losses == ledger.losses and version not in ledger.mistaken:
                 ledger.acknowledge(row.key, version, outcome.tokens[0])
                 if queue.deliveries is None:
                     self.tell("enqueue", (row,), version, running)
@@ -353,8 +368,8 @@ class Consuming(Caller):
 
     @property
     def is_over(self) -> bool:
-        """Whether nothing is left to be done."""
-        return self.shared.is_ending and self.ledger.is_drained()
+        """Whether nothing is left to be done here. What comes later than that stays queued."""
+        return self.shared.is_ending and self.ledger.is_drained(self.queue)
 
     def next(self) -> None:
         """Consume; and do it once more where that has ended."""

@@ -57,7 +57,7 @@ from sansio_cache.notices import (
 )
 from sansio_cache.operations.aside import Done
 from sansio_cache.operations.batching import MOST_PARKED, Failing, Holding
-from sansio_cache.operations.consume import consume
+from sansio_cache.operations.consume import _beyond, consume
 from sansio_cache.operations.in_hand import ConsumeRequest
 from sansio_cache.operations.sharing import Sharing
 from sansio_cache.queues import QueuedWrite, Turn, TurnEnd, hold_of, lease_of, place_of, root_of
@@ -422,6 +422,43 @@ def test_a_database_that_is_ahead_of_the_stream_gets_the_write_under_a_higher_to
     assert token > ahead
     assert backlog(store) == 0
     assert queue(store, "shop:b") > ahead
+
+
+def test_a_store_that_has_lost_its_tokens_does_not_issue_those_again_that_came_next(store, clock):
+    """Seen in the simulation: where a clock is behind, tokens follow each other, and go on from there.
+
+    The write of another key had the very token that the database had for it, and was taken for applied.
+    """
+    queue(store, "shop:a", 1)
+    consuming = Consuming(store, clock)
+    ahead = int(clock() * 10**6) + 10**9
+    lost = {f"shop:{number}": ahead + number for number in range(1, 20)}
+    consuming.database |= {"shop:a": (0, ahead), **{key: (0, token) for key, token in lost.items()}}
+
+    def write(writes):
+        if any(each.key == "shop:a" for each in writes):  # the newer one takes its place: nothing is appended
+            queue(store, "shop:a", 2)
+        consuming.write(writes)
+        return {each.key: consuming.database[each.key][1] for each in writes}
+
+    consuming.writer = write
+    consuming.until(lambda step: bool(consuming.batches) and isinstance(step.command, Compute))
+    for key in lost:
+        queue(store, key, 3)
+    consuming.writer = consuming.write
+    consuming.rest()
+    assert {consuming.database[key][0] for key in lost} == {3}
+
+
+@pytest.mark.parametrize("found", [0, 10, 11])
+def test_what_the_database_has_that_is_no_higher_is_no_reason_to_queue_again(found):
+    assert _beyond(found, 11, seed=1) == 0
+
+
+def test_a_stream_goes_on_somewhere_within_a_second_of_what_the_database_has():
+    gaps = {_beyond(1_000, 11, seed) - 1_000 for seed in range(500)}
+    assert len(gaps) > 490
+    assert 1 <= min(gaps) < max(gaps) <= 1_000_000
 
 
 def test_consumers_share_the_partitions_as_they_come_and_go(store, clock):
