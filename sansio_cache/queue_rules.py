@@ -171,9 +171,10 @@ class Partition:
 
     def _settle(self, verdict: Verdict, now_ms: int) -> None:
         token, key = verdict.token, verdict.key
-        entry = self.entries.pop(token, None)
-        if entry is None:
+        entry = self.entries.get(token)
+        if entry is None or entry.key != key:  # of a token that was issued anew, it is another's
             return
+        del self.entries[token]
         newest, grant = self.pending.get(key, (0, b""))
         if verdict.found:
             self.last = max(self.last, verdict.found)

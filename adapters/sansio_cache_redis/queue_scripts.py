@@ -159,14 +159,17 @@ for at = 2, #ARGV, 4 do
   local id = token .. '-0'
   local pending = redis.call('HGET', KEYS[3], key)
   local newest = pending and tonumber(pending:sub(17)) or 0
-  local entry = (reason ~= '' or found ~= '0') and redis.call('XRANGE', stream, id, id)[1]
+  local is_newest = newest == tonumber(token)
+  local entry = not (is_newest and reason == '' and found == '0') and redis.call('XRANGE', stream, id, id)[1]
+  -- Of a token that was issued anew, it may be another key's.
+  local is_mine = is_newest or not entry or entry[2][2] == key
   local last = entry and found ~= '0' and last_of(stream)
-  redis.pcall('XACK', stream, group, id)
-  if redis.call('XDEL', stream, id) == 1 then
+  if is_mine then redis.pcall('XACK', stream, group, id) end
+  if is_mine and redis.call('XDEL', stream, id) == 1 then
     if found ~= '0' then
       -- XSETID would take it back as well, where there is no entry above.
       if tonumber(found) > last then redis.pcall('XSETID', stream, found .. '-0') end
-      if newest == tonumber(token) then
+      if is_newest then
         local again = append(stream, us, unpack(entry[2]))
         redis.call('HSET', KEYS[3], key, pending:sub(1, 16) .. again)
       end

@@ -327,6 +327,16 @@ BRANCHES = {
         ("settle", [(1, "ns:a", "", 0)]),
         ("settle", [(2, "ns:a", "", 0)]),
     ],
+    "settle under the token of another's": [
+        *LEASED,
+        ("take", 0, 10, 10_000),
+        (
+            "settle",
+            [(1, "ns:ü", "", 0), (1, "ns:ü", "the writer has failed", 0), (1, "ns:ü", "", 1_000_000_000)],
+        ),
+        ("take", 0, 10, 10_000),
+        ("settle", [(1, "ns:a", "", 0)]),
+    ],
     "settle what the database has a higher token for": [
         *LEASED,
         ("take", 0, 10, 10_000),
@@ -447,6 +457,29 @@ def test_a_token_that_the_database_has_does_not_take_a_higher_one_back(client):
         (grant,) = store.perform(HoldCells((hold_of(ROOT, "ns:{c}"),), NONCES[0], 60_000, TIMEOUT_S)).grants
         append = Append("ns:{c}", grant, b"body")
         assert store.perform(AppendEntries(ROOT, (append,), 9, 2, TIMEOUT_S)).tokens == (highest + 1,)
+
+
+@pytest.mark.parametrize(("reason", "ahead"), [("", 0), ("it has failed", 0), ("", 1_000_000_000)])
+def test_a_write_is_not_settled_under_the_key_of_another(client, reason, ahead):
+    """A store that has lost its newest entries, and whose clock is behind, issues their tokens anew.
+
+    Who had a lost one in hand settles it by its token: the write of another key has that now.
+    """
+    pair = Pair(client)
+    pair.run([*LEASED, ("take", 0, 10, 10_000)])
+    for place, store in enumerate((pair.memory, pair.server)):
+        token = pair.tokens[-1][place]
+
+        def queued(store=store):
+            found = store.perform(PeekEntries(ROOT, ("ns:a",), TIMEOUT_S)).entries
+            return [each and each.token for each in found]
+
+        lost = Verdict(token, "ns:lost", reason, ahead and token + ahead)
+        store.perform(SettleEntries(ROOT, pair.lease[place], (lost,), TIMEOUT_S))
+        assert queued() == [token]
+        assert store.perform(MeasureQueue(ROOT, TIMEOUT_S)).backlog == 1
+        store.perform(SettleEntries(ROOT, pair.lease[place], (Verdict(token, "ns:a"),), TIMEOUT_S))
+        assert queued() == [None]
 
 
 def test_who_has_not_attended_for_long_is_not_counted(client):
