@@ -80,6 +80,7 @@ from sansio_cache.events import (
 )
 from sansio_cache.memory_store import MemoryStore
 from sansio_cache_redis.backend.sync import make_backend
+from sansio_cache_redis.dialect import ContendedKeys
 from sansio_cache_redis.scripts import ALL, CAPTURE
 from sansio_cache_runtime.sync.background import Background
 from support.nightly import EXAMPLES, many
@@ -136,6 +137,7 @@ class Pair:
         self.asked += 1
         compares = self.can_compare and not (self.is_mixed and self.asked % 2)
         self.memory.compares = self.server._dialect.compares = compares
+        self.server._dialect.contended = ContendedKeys()  # memory compares at any key
         events = self.memory.perform(make(0)), self.server.perform(make(1))
         clocks = self.clocks()
         said = [seen(event, now_ms) for event, now_ms in zip(events, clocks, strict=True)]
