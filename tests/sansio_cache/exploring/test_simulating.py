@@ -132,6 +132,23 @@ def test_a_fault_that_never_struck_fails_the_run():
     assert "24 wake-up lost" not in found.seen
 
 
+def test_of_a_token_that_was_issued_anew_the_database_takes_the_new_write_for_the_lost_one():
+    """As the page of write-behind says; where nothing was lost meanwhile, no token is issued twice."""
+    world = World(Simulation(), random.Random(1))
+    ledger, key = world.ledger, "n:queued:0"
+    for version in (1, 2):
+        ledger.begin(version)
+    assert [ledger.apply(key, version, 7) for version in (1, 2)] == [0, 7]
+    assert ledger.mistaken == set()
+
+    ledger.lose()
+    ledger.begin(3)
+    ledger.acknowledge(key, 3, 7)
+    assert ledger.apply(key, 3, 7) == 7
+    assert ledger.mistaken == {3}
+    ledger.check(world.server)
+
+
 @pytest.mark.parametrize("name", queued.MISTAKES)
 def test_a_mistake_of_queues_is_caught(name, untraced):
     """S8: the negative controls of writes that are queued."""
