@@ -43,17 +43,15 @@ class ContendedKeys:
     def learn(self, filled: Iterable[tuple[str, FillResult]]) -> None:
         """This is what became of fills, by key."""
         for key, result in filled:
-            if result is FillResult.CHANGED:
-                if len(self._left) >= _MOST_CONTENDED and key not in self._left:
+            left = self._left.get(key, 0)
+            if left == 1 and result.is_accepted:
+                self._left.pop(key, None)
+            elif left and result.is_accepted:
+                self._left[key] = left - 1
+            elif left or result is FillResult.CHANGED:
+                if not left and len(self._left) >= _MOST_CONTENDED:
                     self._left.clear()
                 self._left[key] = _STORED_ALONE
-            elif (left := self._left.get(key)) is not None:
-                if not result.is_accepted:
-                    self._left[key] = _STORED_ALONE
-                elif left > 1:
-                    self._left[key] = left - 1
-                else:
-                    self._left.pop(key, None)
 
 
 @attrs.define

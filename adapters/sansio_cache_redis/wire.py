@@ -178,8 +178,8 @@ def _fills(command: FillCells, dialect: Dialect) -> list[Args]:
         key, ttl = fill.key.encode(), number(fill.hard_ttl_ms)
         soft_ms = dialect.soft_ms(fill)
         cell = HEADER.pack(MAGIC, Kind.VALUE, NO_GRANT, 0, soft_ms, fill.grant) + fill.body
-        is_old = grant_us(fill.grant) < dialect.floor_us
-        if compares and fill.lease_ms and fill.key not in contended and not is_old:
+        may_compare = compares and fill.lease_ms and fill.key not in contended
+        if may_compare and grant_us(fill.grant) >= dialect.floor_us:
             left = format_cell(issued_cell(fill.kind, fill.grant, fill.lease_ms))
             commands.append((b"SET", key, cell, b"IFEQ", left, b"PX", ttl))
             compared.append(fill.key)

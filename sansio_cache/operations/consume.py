@@ -72,6 +72,7 @@ from sansio_cache.queues import QueuedWrite, Turn, TurnEnd, waited_s
 from sansio_cache.step import AsksStore, Step, evolve, gave_up, unexpected, went_without
 
 _GAP_US: Final = 1_000_000
+"""How far above the token that a database has a stream goes on at most."""
 
 
 def consume(request: ConsumeRequest) -> Step:
