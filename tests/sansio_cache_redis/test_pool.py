@@ -14,6 +14,7 @@ from sansio_cache_redis.connections.pool import MultiplexedConnections, Timing
 from sansio_cache_redis.connections.redispy import reply_reader
 from sansio_cache_redis.connections.unfinished import BULK_BYTES
 from sansio_cache_redis.errors import OverloadedError, OwnResetError, TooLargeError
+from sansio_cache_redis.primitive_scripts import LOCK, UNLOCK
 from sansio_cache_redis.scripts import ACQUIRE, RELEASE
 
 PATIENT_S = 60.0
@@ -448,26 +449,31 @@ def test_connections_that_do_not_last_are_followed_by_pauses_and_no_others():
 
 ACQUIRED = (EVALSHA, ACQUIRE.sha, b"1", b"k", b"-nonce-1", b"60000")
 GIVEN_BACK = (EVALSHA, RELEASE.sha, b"1", b"k", b"-nonce-1", b"channel")
+LOCKED = (EVALSHA, LOCK.sha, b"1", b"k", b"-nonce-1", b"60000")
+UNLOCKED = (EVALSHA, UNLOCK.sha, b"1", b"k", b"-nonce-1", b"channel")
 
 
-def given_back(several):
-    return several.ask([GIVEN_BACK], PATIENT_S, as_they_are)
+def given_back(several, gives=GIVEN_BACK):
+    return several.ask([gives], PATIENT_S, as_they_are)
 
 
-def test_what_gives_a_lease_back_does_not_overtake_what_asked_for_it():
-    """Over another connection it might come first: then the lease would stay until it lapses."""
+@pytest.mark.parametrize(
+    ("asks", "gives"), [(ACQUIRED, GIVEN_BACK), (LOCKED, UNLOCKED)], ids=["lease", "lock"]
+)
+def test_what_gives_a_lease_or_a_lock_back_does_not_overtake_what_asked_for_it(asks, gives):
+    """Over another connection it might come first: then nobody would have it until it lapses."""
     several = FakeConnections(count=2)
     first, second = several
     first._get_stuck(True)
-    asking = several.ask([ACQUIRED], PATIENT_S, as_they_are)
+    asking = several.ask([asks], PATIENT_S, as_they_are)
     assert second.load == 1
     asking.set_result("given up")
     first._get_stuck(False)
-    answer = given_back(several)
+    answer = given_back(several, gives)
     assert (first.load, second.load) == (0, 2)
     second.receive(b":1\r\n:2\r\n")
     assert answer.answer == [2]
-    assert not given_back(several).done()  # nothing is pending any more: anywhere
+    assert not given_back(several, gives).done()  # nothing is pending any more: anywhere
     assert first.load == 1
 
 

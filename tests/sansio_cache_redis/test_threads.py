@@ -19,6 +19,7 @@ from sansio_cache_redis.connections.threads import ThreadsConnections
 from sansio_cache_redis.connections.unfinished import BULK_BYTES
 from sansio_cache_redis.errors import ExhaustedError, OverloadedError, OwnResetError, TooLargeError
 from sansio_cache_redis.facts import GREETING
+from sansio_cache_redis.primitive_scripts import LOCK, UNLOCK
 from sansio_cache_redis.scripts import ACQUIRE, RELEASE
 from sansio_cache_runtime.sync.background import Background
 from support.servers import wait_until
@@ -714,10 +715,11 @@ def test_where_there_is_no_room_for_another_what_is_set_aside_is_closed():
         assert first.is_closed()
 
 
-def test_what_gives_a_lease_back_does_not_overtake_what_asked_for_it(played):
-    """Over another connection it might come first: then the lease would stay until it lapses."""
-    acquire = (EVALSHA, ACQUIRE.sha, b"1", b"k", b"-nonce-1", b"60000")
-    release = (EVALSHA, RELEASE.sha, b"1", b"k", b"-nonce-1", b"channel")
+@pytest.mark.parametrize(("asks", "gives"), [(ACQUIRE, RELEASE), (LOCK, UNLOCK)], ids=["lease", "lock"])
+def test_what_gives_a_lease_or_a_lock_back_does_not_overtake_what_asked_for_it(played, asks, gives):
+    """Over another connection it might come first: then nobody would have it until it lapses."""
+    acquire = (EVALSHA, asks.sha, b"1", b"k", b"-nonce-1", b"60000")
+    release = (EVALSHA, gives.sha, b"1", b"k", b"-nonce-1", b"channel")
     first, second = played.open(2)
     asking = played.call(acquire, timeout_s=SHORT_S)
     first.asked(acquire)

@@ -76,7 +76,7 @@ class Call(Struct, eq=False):
     opening: Opening | None = None
     """The connection that was asked for because of it."""
     gives_back: frozenset[bytes] = frozenset()
-    """The nonces of the leases that it gives back."""
+    """The nonces of the leases and locks that it gives back."""
     written_from: int = 0
     """How much its wire had taken before it."""
     is_gone: bool = False

@@ -28,7 +28,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from sansio_cache.signals import let_through
-from sansio_cache_redis.calls import Args, nonces_given_back
+from sansio_cache_redis.calls import EVALSHA, Args, nonces_given_back
 from sansio_cache_redis.connections.aside import Aside
 from sansio_cache_redis.connections.confirming import Confirming, is_confirmed
 from sansio_cache_redis.connections.lanes import FOREVER_S, UPLOAD_BYTES_PER_S, Call, Lane, Lanes
@@ -38,7 +38,6 @@ from sansio_cache_redis.connections.redispy import pack, pack_one
 from sansio_cache_redis.connections.unfinished import BULK_BYTES
 from sansio_cache_redis.connections.wires import OverlongReplyError, Wire, close_all
 from sansio_cache_redis.errors import ERRORS, OwnResetError, TooLargeError, fresh
-from sansio_cache_redis.scripts import RELEASE
 from sansio_cache_runtime.process import asking_inside, process_lock
 
 _SLOW_S: Final = 0.003
@@ -109,7 +108,7 @@ class ThreadsConnections:
         if self._large.keys or (len(args) > 2 and (len(commands) > 1 or sum(map(len, args)) > BULK_BYTES)):
             self._large.refuse_resting(commands, now_s)
             call.is_large = self._large.are_large(commands)
-        if len(args) > 2 and args[1] == RELEASE.sha:
+        if args[0] == EVALSHA:
             call.gives_back = nonces_given_back(commands)
         outer = self._inside.get(call.thread)
         try:
