@@ -89,9 +89,10 @@ def capture_calls(capture: Capture, nonce: bytes, floor: bytes) -> list[Args]:
     return [script_call(CAPTURE, tag, nonce, number(capture.ttl_ms), floor) for tag in capture.tags]
 
 
-_GIVE_BACK: Final = ((RELEASE.sha,), (UNLOCK.sha,))
+_GIVE_BACK: Final = (RELEASE.sha, UNLOCK.sha)
 
 
 def nonces_given_back(commands: Sequence[Args]) -> frozenset[bytes]:
     """The nonces of leases and locks that commands give back, by which those who have asked are known."""
-    return frozenset(args[4][:NONCE_BYTES] for args in commands if args[1:2] in _GIVE_BACK)
+    back = [args for args in commands if args[0] == EVALSHA and args[1] in _GIVE_BACK]
+    return frozenset([args[4][:NONCE_BYTES] for args in back])

@@ -12,6 +12,8 @@ from sansio_cache_redis.errors import OverloadedError
 REST_S: Final = 1.0
 """How long a value is not asked for that did not come in time."""
 _MOST_KEYS: Final = 128
+_READS: Final = frozenset((b"GET", b"MGET"))
+"""Commands that carry keys only, and come with none that carry more."""
 
 
 class LargeValues:
@@ -41,7 +43,7 @@ class LargeValues:
 
     def are_large(self, commands: Sequence[Args]) -> bool:
         """Whether commands carry something large, or ask for it, as far as is known."""
-        if commands[0][0] != b"MGET":
+        if commands[0][0] not in _READS:
             size_bytes = sum([len(argument) for args in commands for argument in args])
             if size_bytes > BULK_BYTES:
                 return True
