@@ -12,9 +12,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
-from sansio_cache.commands import DeleteKeys, StoreCommand
+from sansio_cache.commands import DeleteKeys, Ping, StoreCommand, keys_and_tags
 from sansio_cache.errors import ConfigurationError
 from sansio_cache.events import FailureKind, StoreEvent, StoreFailed
+from sansio_cache.keys import ONE_PART
 from sansio_cache_redis import anyio as anyio_colour
 from sansio_cache_redis import sync
 from sansio_cache_testing.faults import StoreFault
@@ -45,13 +46,13 @@ class Failing:
         """Whether the store hears of a command at all."""
         return self.fault in (StoreFault.REPLY_LOST, StoreFault.EVICTED)
 
-    def answer(self, event: StoreEvent | None, now_s: float) -> StoreEvent:
+    def answer(self, event: StoreEvent | None, now_s: float, part: str) -> StoreEvent:
         """What the cache is told instead."""
         if self.fault is StoreFault.EVICTED:
             assert event is not None
             return event
         self.fired += 1
-        return StoreFailed(now_s, _KINDS[self.fault])
+        return StoreFailed(now_s, _KINDS[self.fault], part)
 
     def evicts(self, command: StoreCommand, event: StoreEvent) -> DeleteKeys | None:
         """What removes again what a command has stored."""
@@ -105,7 +106,7 @@ def _replace_sync(cache: Any, state: Failing) -> Callable[[], object]:
         event = perform(command) if state.is_asked() else None
         if event is not None and (removal := state.evicts(command, event)) is not None:
             perform(removal)
-        return state.answer(event, clock())
+        return state.answer(event, clock(), _part_of(command, backend))
 
     return _put(backend, "perform", fail)
 
@@ -121,7 +122,7 @@ def _replace_anyio(cache: Any, state: Failing) -> Callable[[], object]:
             event = await answer(command) if state.is_asked() else None
             if event is not None and (removal := state.evicts(command, event)) is not None:
                 await answer(removal)
-            return state.answer(event, clock())
+            return state.answer(event, clock(), _part_of(command, backend))
 
         undone.append(_put(backend, "answer", fail))
         return backend
@@ -131,6 +132,15 @@ def _replace_anyio(cache: Any, state: Failing) -> Callable[[], object]:
     make = bindings._make_backend  # noqa: SLF001
     undone.append(_put(bindings, "_make_backend", lambda: replace(make())))
     return lambda: [undo() for undo in reversed(undone)]
+
+
+def _part_of(command: StoreCommand, backend: Any) -> str:
+    """The part of the store that fails with a command: of several, that of the first key."""
+    if isinstance(command, Ping):
+        return command.part
+    keys, tags = keys_and_tags(command)
+    first = next(iter((*keys, *tags)), None)
+    return ONE_PART if first is None else str(backend.part_of(first))
 
 
 def _put(target: Any, name: str, function: Any) -> Callable[[], object]:

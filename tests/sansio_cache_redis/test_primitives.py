@@ -7,6 +7,7 @@ import pickle
 from contextlib import suppress
 from decimal import Decimal
 from functools import partial
+from itertools import count
 
 import anyio
 import pytest
@@ -1020,10 +1021,13 @@ async def test_who_waits_for_a_lock_is_told_of_the_end_of_the_cache_at_once(worl
 @runs(compare=None)
 async def test_who_wants_a_lock_in_an_outage_is_told_so_at_once_though_this_process_has_it(world):
     cache = world.cache
+    keys, part_of = cache.cache.key, cache.driver._coordinator.part_of
     async with cache.lock("l", 60):
+        part = part_of(keys.lock("l"))
+        of_that_part = (f"k{n}" for n in count() if part_of(keys.build(f"k{n}")) == part)
         with failing(cache.cache, StoreFault.REFUSED):
             with pytest.raises(CacheConnectionError):
-                await cache.add("k", 1)
+                await cache.add(next(of_that_part), 1)
             with pytest.raises(CacheConnectionError, match="does not serve"):
                 async with cache.lock("l", wait_s=3600):
                     raise AssertionError

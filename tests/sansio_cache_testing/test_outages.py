@@ -43,6 +43,31 @@ def test_the_same_under_an_event_loop(fault, loop, redis_url, namespace):
     anyio.run(main, backend=loop)
 
 
+def test_on_a_cluster_the_node_that_has_the_key_is_what_fails(cluster_servers, namespace):
+    """So it is known to be out, and what is said of it is true of the others as well."""
+
+    async def on_a_loop():
+        async with anyio_colour.Cache.from_url(cluster_servers.url, namespace=namespace) as cache:
+            await cache.wait_ready(30)
+            with failing(cache, StoreFault.REFUSED) as state:
+                assert await cache.get_or_load("b", lambda: 2) == 2
+                asked = state.fired
+                assert await cache.get("b") is None
+                assert state.fired == asked, "what is known to be out was asked"
+            await cache.wait_ready(30)
+
+    with sync.Cache.from_url(cluster_servers.url, namespace=namespace) as cache:
+        cache.wait_ready(30)
+        with failing(cache, StoreFault.REFUSED) as state:
+            assert cache.get_or_load("a", lambda: 2) == 2
+            asked = state.fired
+            assert cache.get("a") is None
+            assert state.fired == asked, "what is known to be out was asked"
+        cache.wait_ready(30)
+        assert cache.get_or_load("a", lambda: 3) == 3
+    anyio.run(on_a_loop)
+
+
 def test_a_store_that_evicts_keeps_nothing_and_nobody_minds():
     with sync.Cache.from_url("memory://", namespace="n") as cache:
         with failing(cache, StoreFault.EVICTED) as state:
