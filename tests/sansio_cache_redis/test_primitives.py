@@ -253,7 +253,7 @@ async def test_a_touch_lets_a_fresh_entry_live_longer(world):
 
     assert 490 < await cache.ttl("k") <= 500
     assert 490 < await cache.ttl("soft") <= 500
-    assert 490 + 900 < world.raw.ttl_ms("soft") / 1000 <= 1400
+    assert 490 + 900 < world.raw.ttl_ms("soft") / 1000 < 1401  # which it reads by a clock of its own
     world.trace.fills.clear()  # which said how long the entries would live
 
 
