@@ -169,14 +169,17 @@ def nightly(session: nox.Session) -> None:
     _install_tests(session)
     share = float(session.posargs[0]) if session.posargs else 1.0
     night = {name: str(max(int(int(count) * share), 1)) for name, count in NIGHT.items()}
-    shown = (*PARALLEL, "-rA", "--no-header")
+    # Without the dump of tests that hang: some take longer than that here, and to look at the frames of a thread
+    # that runs has ended the process.
+    patient = ("-o", "faulthandler_timeout=0")
+    shown = (*PARALLEL, *patient, "-rA", "--no-header")
     for explorer in ("test_exploration", "test_lock_exploration", "test_queue_exploration"):
         session.run("pytest", *shown, f"tests/{explorer}.py", env=night)
     session.run("pytest", *shown, "tests/sansio_cache/exploring/test_simulating.py", env=night)
     cancelling = ("tests/sansio_cache_redis/test_cancellation.py", "-k", "at_random")
     session.run("pytest", *shown, *cancelling, env=night)
     # In one process: a minute of each fault, with callers of three runtimes, leaves little of two cores.
-    session.run("pytest", "-rA", "tests/sansio_cache_redis/test_cluster_histories.py", env=night)
+    session.run("pytest", *patient, "-rA", "tests/sansio_cache_redis/test_cluster_histories.py", env=night)
     writes = ("--writes", str(max(int(10_000 * share), 400)), "--keys", str(max(int(500 * share), 20)))
     session.run("python", "-P", "-m", "behind", *writes, env={"PYTHONPATH": "tests"})
     session.run("python", "-P", "-m", "mutations", "lua", env={"PYTHONPATH": "tests"})
@@ -190,6 +193,7 @@ def nightly(session: nox.Session) -> None:
         compared = [f"tests/sansio_cache_redis/{name}.py" for name in ("test_scripts", "test_queue_scripts")]
         session.run(
             "pytest",
+            *patient,
             "-rA",
             *compared,
             "-k",
