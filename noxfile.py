@@ -169,8 +169,8 @@ def nightly(session: nox.Session) -> None:
     _install_tests(session)
     share = float(session.posargs[0]) if session.posargs else 1.0
     night = {name: str(max(int(int(count) * share), 1)) for name, count in NIGHT.items()}
-    # Without the dump of tests that hang: some take longer than that here, and to look at the frames of a thread
-    # that runs has ended the process.
+    # Without the dump of tests that hang: some take longer than that here, and the look at the frames of a
+    # thread that runs has ended the process.
     patient = ("-o", "faulthandler_timeout=0")
     shown = (*PARALLEL, *patient, "-rA", "--no-header")
     for explorer in ("test_exploration", "test_lock_exploration", "test_queue_exploration"):

@@ -37,6 +37,7 @@ extensions = [
     "descriptions",
     "machine_tables",
     "drawings",
+    "aims",
 ]
 exclude_patterns = ["_build"]
 nitpicky = True

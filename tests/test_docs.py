@@ -321,6 +321,23 @@ def test_the_figures_of_the_comparison_stand_on_the_pages_that_it_names() -> Non
     assert compared > 25
 
 
+def test_the_aims_stand_beside_figures_of_the_pages_and_what_is_missed_stands_first() -> None:
+    aims = _extension("aims")
+    judged = aims.judged()  # which finds a figure for each, or raises
+    assert len(judged) == len(aims.AIMS) > 30
+    missed = [aim.missed_by(found) for aim, found in judged]
+    assert missed == sorted(missed, reverse=True)
+    at_least, at_most = aims.Aim("", "", "", "", "", at_least=2.0), aims.Aim("", "", "", "", "", at_most=2.0)
+    assert [aim.missed_by(found) > 1 for aim in (at_least, at_most) for found in (1.9, 2.0, 2.1)] == [
+        *(True, False, False),
+        *(False, False, True),
+    ]
+    of_all = f"of {len(judged)} aims {sum(each > 1 for each in missed)} are missed"
+    assert of_all in (ROOT / "README.md").read_text(encoding="utf-8")
+    with pytest.raises(LookupError, match=r"get-hit\.md has no figure of nobody"):
+        aims.found_for(aims.Aim("", "get-hit", "", "nobody", aims.GLIDE, at_least=1.0))
+
+
 def test_every_line_of_the_recipe_names_what_does_it_and_a_test_that_there_is(
     names: types.ModuleType,
 ) -> None:

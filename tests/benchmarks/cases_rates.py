@@ -16,6 +16,7 @@ from benchmarks.values import SIZES, USUAL, make_items, make_value
 
 _FEW = 20
 """How many keys, where values are large."""
+_LARGE_BYTES = 10_000
 
 Kinds = tuple[tuple[tuple[Contender, ...], str], ...]
 _KINDS: Kinds = ((ASYNC, "callers"), (THREADS, "threads"))
@@ -26,15 +27,13 @@ def _counts(lab: Lab, unit: str) -> tuple[int, ...]:
 
 
 def _matrix(lab: Lab, unit: str) -> Iterator[tuple[str, str, int]]:
-    """Transport, size and number of callers: each varied with the others as usual."""
+    """Transport, size and number of callers: all of them of what is not large."""
     counts = _counts(lab, unit)
-    for transport in ("tcp", "unix"):
-        for count in counts:
-            yield transport, USUAL, count
     for size in lab.scale.sizes:
-        if size != USUAL:
-            for count in counts[:2]:
-                yield "tcp", size, count
+        is_large = SIZES[size] > _LARGE_BYTES
+        for transport in ("tcp",) if is_large else ("tcp", "unix"):
+            for count in counts[:2] if is_large else counts:
+                yield transport, size, count
 
 
 def _few(lab: Lab, unit: str) -> Iterator[tuple[str, str, int]]:
@@ -48,7 +47,7 @@ def _all(lab: Lab, unit: str) -> Iterator[tuple[str, str, int]]:
 
 
 def _key_count(lab: Lab, size: str) -> int:
-    return min(_FEW, lab.scale.keys) if SIZES[size] > 10_000 else lab.scale.keys
+    return min(_FEW, lab.scale.keys) if SIZES[size] > _LARGE_BYTES else lab.scale.keys
 
 
 def _hits(
@@ -89,8 +88,33 @@ def _get_or_load(lab: Lab) -> Iterator[Group]:
         if contender.is_ours:
             label = f"{contender.name}: its own get"
             yield Entrant.of(contender, operations.get(keys), label=label, role=OWN)
+            with_ttl = operations.hit_or_load(keys, loader, ttl=60)
+            yield Entrant.of(contender, with_ttl, label=f"{contender.name}: with ttl=", role=OWN)
 
     yield from _hits(lab, "get_or_load hit", _all, entrants)
+
+
+def _many_keys(lab: Lab) -> Iterator[Group]:
+    def entrants(contender: Contender) -> Iterator[Entrant]:
+        yield Entrant.of(contender, operations.get(keys[:1]))
+        if contender.is_ours:
+            label = f"{contender.name}: of {len(keys):,} keys in turn"
+            yield Entrant.of(contender, operations.get(keys), label=label, role=OWN)
+
+    items = make_items(lab.scale.many_keys, "200 B")
+    keys = list(items)
+    for contenders, unit in _KINDS:
+        for transport, _, count in _few(lab, unit):
+            taking_part = [each for each in contenders if each.is_ours or not each.package]
+            yield rates(
+                lab,
+                "many keys",
+                [entrant for each in taking_part for entrant in entrants(each)],
+                {"transport": transport, "value": "200 B", unit: count},
+                # Long enough for each key to come again.
+                partial(Job, callers=count, window_s=5 * lab.scale.window_s, fill=items),
+                transport=transport,
+            )
 
 
 def _get_many(lab: Lab) -> Iterator[Group]:
@@ -181,8 +205,13 @@ CASES = (
     Case(name="get hit", about="A value that is there, over both transports, in three sizes.", run=_get),
     Case(
         name="get_or_load hit",
-        about="The same through get_or_load, beside the library's own get.",
+        about="The same through get_or_load, also with ttl=, beside the library's own get.",
         run=_get_or_load,
+    ),
+    Case(
+        name="many keys",
+        about="Hits of one key again and again, and of 20,000 in turn.",
+        run=_many_keys,
     ),
     Case(name="set", about="A write with a time to live.", run=_set),
     Case(name="get_many", about="A batch of hits in one call; figures are by key.", run=_get_many),

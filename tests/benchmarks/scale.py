@@ -12,8 +12,9 @@ class Scale:
     window_s: float
     callers: tuple[int, ...] = (1, 50, 500)
     threads: tuple[int, ...] = (1, 8, 32)
-    sizes: tuple[str, ...] = ("2 kB", "100 B", "100 kB")
+    sizes: tuple[str, ...] = ("2 kB", "200 B", "100 kB")
     keys: int = 200
+    many_keys: int = 20_000
     batch: int = 100
     pattern_keys: int = 10_000
     processes: int = 4
@@ -38,6 +39,7 @@ QUICK = Scale(
     rounds=2,
     window_s=0.03,
     keys=50,
+    many_keys=5_000,
     pattern_keys=2_000,
     handovers=6,
     burst=3_000,
@@ -54,6 +56,7 @@ SMOKE = Scale(
     callers=(1, 3),
     threads=(1, 3),
     keys=4,
+    many_keys=20,
     batch=3,
     pattern_keys=20,
     processes=2,

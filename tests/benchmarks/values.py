@@ -4,7 +4,7 @@ import json
 from functools import cache
 from typing import Any
 
-SIZES = {"100 B": 100, "2 kB": 2_000, "100 kB": 100_000}
+SIZES = {"100 B": 100, "200 B": 200, "2 kB": 2_000, "100 kB": 100_000}
 USUAL = "2 kB"
 
 
