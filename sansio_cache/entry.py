@@ -56,6 +56,8 @@ byte counts them."""
 class MissReason(StrEnum):
     """Why a request was not answered from the store. Every miss has exactly one (B3)."""
 
+    __hash__ = str.__hash__  # as `OperationName` has it
+
     ABSENT = "absent"
     EXPIRED = "expired"
     CORRUPT = "corrupt"
