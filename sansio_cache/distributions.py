@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any, Final, Self
 
@@ -31,6 +32,27 @@ def bucket_of(measured: int) -> int:
 
 BUCKET_OF: Final = tuple(map(bucket_of, range(4096)))
 """The buckets of what hits take, in microseconds, as finding one takes as long as counting."""
+
+
+class Measured:
+    """A distribution that grows. Not thread-safe."""
+
+    __slots__ = ("buckets", "sum")
+
+    def __init__(self) -> None:
+        self.buckets: Counter[int] = Counter()
+        self.sum = 0
+
+    def add(self, measured: int) -> None:
+        """Count one more."""
+        measured = max(measured, 0)  # a clock may go back
+        self.buckets[bucket_of(measured)] += 1
+        self.sum += measured
+
+    def merge(self, other: Measured) -> None:
+        """Count what another has counted."""
+        self.buckets.update(other.buckets)
+        self.sum += other.sum
 
 
 def _upper(bucket: int) -> int:

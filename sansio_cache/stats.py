@@ -20,6 +20,7 @@ from sansio_cache.distributions import (
     BUCKETS,
     NOTHING,
     Histogram,
+    Measured,
     Sizes,
     bucket_of,
     filled,
@@ -337,25 +338,6 @@ _COUNTED_BY_KEYS: Final[Mapping[type[Notice], str]] = {
 """Notices of several keys, each of which is counted."""
 
 
-class _Measured:
-    """A distribution that grows."""
-
-    __slots__ = ("buckets", "sum")
-
-    def __init__(self) -> None:
-        self.buckets: Counter[int] = Counter()
-        self.sum = 0
-
-    def add(self, measured: int) -> None:
-        measured = max(measured, 0)  # a clock may go back
-        self.buckets[bucket_of(measured)] += 1
-        self.sum += measured
-
-    def merge(self, other: _Measured) -> None:
-        self.buckets.update(other.buckets)
-        self.sum += other.sum
-
-
 class _Counts:
     """What is counted of one entity."""
 
@@ -366,9 +348,9 @@ class _Counts:
         """By far the most: the others are looked up by name."""
         self.counts: Counter[str] = Counter()
         self.misses: Counter[MissReason] = Counter()
-        self.load_time = _Measured()
-        self.wait_time = _Measured()
-        self.stored_size = _Measured()
+        self.load_time = Measured()
+        self.wait_time = Measured()
+        self.stored_size = Measured()
 
     @property
     def is_empty(self) -> bool:
