@@ -16,7 +16,9 @@ Args = tuple[bytes, ...]
 """One Redis command: its name and arguments."""
 TIME: Final[Args] = (b"TIME",)
 EVALSHA: Final = b"EVALSHA"
-"""What asks for a script, which the server may not know. Where one of a batch does, the first does."""
+"""What asks for a script, which the server may not know."""
+READS: Final = frozenset((b"GET", b"MGET"))
+"""Commands that carry keys only."""
 WAIT: Final = b"WAIT"
 """What ends commands that replicas are to have: such commands have a connection of their own."""
 EVERY_KEY: Final = b""
@@ -89,10 +91,13 @@ def capture_calls(capture: Capture, nonce: bytes, floor: bytes) -> list[Args]:
     return [script_call(CAPTURE, tag, nonce, number(capture.ttl_ms), floor) for tag in capture.tags]
 
 
-_GIVE_BACK: Final = (RELEASE.sha, UNLOCK.sha)
+_GIVE_BACK: Final = frozenset(name for each in (RELEASE, UNLOCK) for name in (each.sha, each.source))
+_NONCE_AT: Final = 4
 
 
 def nonces_given_back(commands: Sequence[Args]) -> frozenset[bytes]:
     """The nonces of leases and locks that commands give back, by which those who have asked are known."""
-    back = [args for args in commands if args[0] == EVALSHA and args[1] in _GIVE_BACK]
-    return frozenset([args[4][:NONCE_BYTES] for args in back])
+    if commands[0][0] in READS:  # as mostly; what gives back comes without them
+        return frozenset()
+    back = [args for args in commands if len(args) > _NONCE_AT and args[1] in _GIVE_BACK]
+    return frozenset([args[_NONCE_AT][:NONCE_BYTES] for args in back])

@@ -41,6 +41,8 @@ class Failing:
     def __init__(self, fault: StoreFault) -> None:
         self.fault = fault
         self.fired = 0
+        self.is_over = False
+        """Who has taken the function that fails from another by then goes on with it, and with the store."""
 
     def is_asked(self) -> bool:
         """Whether the store hears of a command at all."""
@@ -95,20 +97,30 @@ def failing(cache: sync.Cache | anyio_colour.Cache, fault: StoreFault) -> Iterat
     try:
         yield state
     finally:
+        state.is_over = True
         undo()
 
 
 def _replace_sync(cache: Any, state: Failing) -> Callable[[], object]:
-    backend, clock = cache._backend, cache._requests.clock  # noqa: SLF001 - the kit is of this library
-    perform = backend.perform
+    clock = cache._requests.clock  # noqa: SLF001 - the kit is of this library
+    undone: list[Callable[[], object]] = []
 
-    def fail(command: StoreCommand) -> StoreEvent:
-        event = perform(command) if state.is_asked() else None
-        if event is not None and (removal := state.evicts(command, event)) is not None:
-            perform(removal)
-        return state.answer(event, clock(), _part_of(command, backend))
+    def replace(backend: Any) -> Any:
+        perform = backend.perform
 
-    return _put(backend, "perform", fail)
+        def fail(command: StoreCommand) -> StoreEvent:
+            if state.is_over:
+                return perform(command)  # type: ignore[no-any-return]  # as all backends do
+            event = perform(command) if state.is_asked() else None
+            if event is not None and (removal := state.evicts(command, event)) is not None:
+                perform(removal)
+            return state.answer(event, clock(), _part_of(command, backend))
+
+        undone.extend((_put(backend, "perform", fail), _replace_beyond(backend, replace)))
+        return backend
+
+    replace(cache._backend)  # noqa: SLF001
+    return lambda: [undo() for undo in reversed(undone)]
 
 
 def _replace_anyio(cache: Any, state: Failing) -> Callable[[], object]:
@@ -119,12 +131,14 @@ def _replace_anyio(cache: Any, state: Failing) -> Callable[[], object]:
         answer = backend.answer
 
         async def fail(command: StoreCommand) -> StoreEvent:
+            if state.is_over:
+                return await answer(command)  # type: ignore[no-any-return]  # as all backends do
             event = await answer(command) if state.is_asked() else None
             if event is not None and (removal := state.evicts(command, event)) is not None:
                 await answer(removal)
             return state.answer(event, clock(), _part_of(command, backend))
 
-        undone.append(_put(backend, "answer", fail))
+        undone.extend((_put(backend, "answer", fail), _replace_beyond(backend, replace)))
         return backend
 
     for binding in list(bindings._bindings.values()):  # noqa: SLF001
@@ -134,20 +148,40 @@ def _replace_anyio(cache: Any, state: Failing) -> Callable[[], object]:
     return lambda: [undo() for undo in reversed(undone)]
 
 
+def _replace_beyond(backend: Any, replace: Callable[[Any], Any]) -> Callable[[], object]:
+    """Have the cluster fail as well that a server turns out to be in."""
+    make_cluster = getattr(backend, "make_cluster", None)
+    if make_cluster is None:
+        return lambda: None
+    return _put(backend, "make_cluster", lambda: replace(make_cluster()))
+
+
+def _put(target: Any, name: str, function: Any) -> Callable[[], object]:
+    """Put a function in the place of a method; the function given back undoes that.
+
+    Where another stands there by then, as the server has turned out to be in a cluster, that stays.
+    """
+    mine = vars(target).get(name)
+    setattr(target, name, function)
+
+    def undo() -> None:
+        if vars(target).get(name) is not function:
+            return
+        if mine is None:
+            delattr(target, name)
+        else:
+            setattr(target, name, mine)
+
+    return undo
+
+
 def _part_of(command: StoreCommand, backend: Any) -> str:
-    """The part of the store that fails with a command: of several, that of the first key."""
+    """The part of the store that fails with a command: that of its first key, if it names one."""
     if isinstance(command, Ping):
         return command.part
     keys, tags = keys_and_tags(command)
     first = next(iter((*keys, *tags)), None)
     return ONE_PART if first is None else str(backend.part_of(first))
-
-
-def _put(target: Any, name: str, function: Any) -> Callable[[], object]:
-    """Put a function in the place of a method; the function given back undoes that."""
-    mine = vars(target).get(name)
-    setattr(target, name, function)
-    return lambda: delattr(target, name) if mine is None else setattr(target, name, mine)
 
 
 def null_cache(namespace: str = "null", **options: Any) -> sync.Cache:

@@ -47,5 +47,7 @@ def test_what_carries_much_is_large():
     assert large.are_large([(b"SET", b"k", bytes(BULK_BYTES))])
     assert not large.are_large([(b"SET", b"k", bytes(1000))])
     assert not large.are_large([(b"MGET", *[bytes(1000)] * 1000)])
+    assert not large.are_large([(b"GET", bytes(1000))] * 1000)
+    assert large.are_large([(b"ASKING",), (b"SET", b"k", bytes(BULK_BYTES))])
     large.remember((b"GET", b"k"))
     assert large.are_large([(b"SET", b"k", bytes(1000))])

@@ -7,6 +7,8 @@ from sansio_cache.errors import ConfigurationError
 from sansio_cache_redis import anyio as anyio_colour
 from sansio_cache_redis import sync
 from sansio_cache_testing import StoreFault, async_null_cache, failing, null_cache
+from support.runtimes import until
+from support.servers import wait_until
 
 FAULTS = [StoreFault.REFUSED, StoreFault.REQUEST_LOST, StoreFault.REPLY_LOST]
 on_both_loops = pytest.mark.parametrize("loop", ["asyncio", "trio"])
@@ -43,28 +45,58 @@ def test_the_same_under_an_event_loop(fault, loop, redis_url, namespace):
     anyio.run(main, backend=loop)
 
 
+def open_parts(cache):
+    return [part for part, each in cache.stats().state.parts.items() if each.is_open]
+
+
 def test_on_a_cluster_the_node_that_has_the_key_is_what_fails(cluster_servers, namespace):
-    """So it is known to be out, and what is said of it is true of the others as well."""
+    """So it is known to be out, and the others are not."""
+
+    def part_of(cache, key):
+        return f"127.0.0.1:{cluster_servers.owner_of(cache.key.build(key)).port}"
 
     async def on_a_loop():
         async with anyio_colour.Cache.from_url(cluster_servers.url, namespace=namespace) as cache:
             await cache.wait_ready(30)
-            with failing(cache, StoreFault.REFUSED) as state:
+            with failing(cache, StoreFault.REFUSED):
                 assert await cache.get_or_load("b", lambda: 2) == 2
-                asked = state.fired
-                assert await cache.get("b") is None
-                assert state.fired == asked, "what is known to be out was asked"
+                assert open_parts(cache) == [part_of(cache, "b")]
             await cache.wait_ready(30)
 
     with sync.Cache.from_url(cluster_servers.url, namespace=namespace) as cache:
         cache.wait_ready(30)
-        with failing(cache, StoreFault.REFUSED) as state:
+        with failing(cache, StoreFault.REFUSED):
             assert cache.get_or_load("a", lambda: 2) == 2
-            asked = state.fired
-            assert cache.get("a") is None
-            assert state.fired == asked, "what is known to be out was asked"
+            assert open_parts(cache) == [part_of(cache, "a")]
         cache.wait_ready(30)
         assert cache.get_or_load("a", lambda: 3) == 3
+    anyio.run(on_a_loop)
+
+
+def test_what_turns_out_to_be_a_cluster_while_it_fails_goes_on_failing_and_serves_after_that(
+    cluster_servers, namespace
+):
+    """By a plain URL of one of its nodes, that is known once a connection has opened."""
+    url = f"redis://127.0.0.1:{cluster_servers.primaries[0].port}"
+
+    async def on_a_loop():
+        async with anyio_colour.Cache.from_url(url, namespace=namespace) as cache:
+            with failing(cache, StoreFault.REPLY_LOST):
+                for number in range(9):  # of keys on all nodes
+                    assert await cache.get_or_load(f"{number}", lambda: 2) == 2
+                assert len(open_parts(cache)) > 1
+            await until(lambda: not open_parts(cache))
+            assert await cache.get_or_load("new", lambda: 3) == 3
+            assert await cache.get("new") == 3
+
+    with sync.Cache.from_url(url, namespace=namespace) as cache:
+        with failing(cache, StoreFault.REPLY_LOST):
+            for number in range(9):
+                assert cache.get_or_load(f"{number}", lambda: 2) == 2
+            assert len(open_parts(cache)) > 1
+        wait_until(lambda: not open_parts(cache))
+        assert cache.get_or_load("fresh", lambda: 3) == 3
+        assert cache.get("fresh") == 3
     anyio.run(on_a_loop)
 
 

@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from sansio_cache_redis.calls import EVALSHA, Args
+from sansio_cache_redis.calls import EVALSHA, READS, Args
 from sansio_cache_redis.connections.unfinished import BULK_BYTES
 from sansio_cache_redis.errors import OverloadedError
 
 REST_S: Final = 1.0
 """How long a value is not asked for that did not come in time."""
 _MOST_KEYS: Final = 128
-_READS: Final = frozenset((b"GET", b"MGET"))
-"""Commands that carry keys only, and come with none that carry more."""
 
 
 class LargeValues:
@@ -42,8 +40,11 @@ class LargeValues:
         return bool(self.keys) and not all(self.keys.keys().isdisjoint(args) for args in commands)
 
     def are_large(self, commands: Sequence[Args]) -> bool:
-        """Whether commands carry something large, or ask for it, as far as is known."""
-        if commands[0][0] not in _READS:
+        """Whether commands carry something large, or ask for it, as far as is known.
+
+        Keys are not counted: where the first reads, nothing that follows carries much besides.
+        """
+        if commands[0][0] not in READS:
             size_bytes = sum([len(argument) for args in commands for argument in args])
             if size_bytes > BULK_BYTES:
                 return True

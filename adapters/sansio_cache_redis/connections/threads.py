@@ -28,7 +28,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from sansio_cache.signals import let_through
-from sansio_cache_redis.calls import EVALSHA, Args, nonces_given_back
+from sansio_cache_redis.calls import READS, Args, nonces_given_back
 from sansio_cache_redis.connections.aside import Aside
 from sansio_cache_redis.connections.confirming import Confirming, is_confirmed
 from sansio_cache_redis.connections.lanes import FOREVER_S, UPLOAD_BYTES_PER_S, Call, Lane, Lanes
@@ -105,10 +105,11 @@ class ThreadsConnections:
         deadline_s = now_s + max(timeout_s, _SHORTEST_S)
         call = Call(commands, now_s, deadline_s, deadline_s, threading.get_ident(), self._lanes[0], [])
         args = commands[0]  # of most reads, and of one short command, there is nothing else to be asked
-        if self._large.keys or (len(args) > 2 and (len(commands) > 1 or sum(map(len, args)) > BULK_BYTES)):
+        is_read = args[0] in READS
+        if self._large.keys or not (is_read or (len(commands) == 1 and sum(map(len, args)) <= BULK_BYTES)):
             self._large.refuse_resting(commands, now_s)
             call.is_large = self._large.are_large(commands)
-        if args[0] == EVALSHA:
+        if not is_read:
             call.gives_back = nonces_given_back(commands)
         outer = self._inside.get(call.thread)
         try:
