@@ -319,6 +319,12 @@ BRANCHES = {
         ("append", ["ns:a"], NONCES[0], MOST, 3),
         ("agree", 2),
     ],
+    "agree on other partitions while as many letters lie there as writes are queued": [
+        *DEAD,
+        ("hold", "ns:ü", NONCES[0]),
+        ("append", ["ns:ü"], NONCES[0]),
+        ("agree", 3),
+    ],
     "settle, of two of one key": [
         *LEASED,
         ("hold", "ns:a", NONCES[1]),
