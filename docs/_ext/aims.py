@@ -25,7 +25,7 @@ class Aim(Struct, frozen=True):
         what: What people read.
         page: The case.
         under: The conditions; none where the least figure under any is meant.
-        who: The row begins with this.
+        who: The row; of all conditions, those that begin with this.
         column: The heading of the figure.
         than: The row that it is compared with, where the figure by itself says little.
         at_least: What it was to be at least.
@@ -89,6 +89,22 @@ def _misses() -> Iterator[Aim]:
         yield Aim(what, "get_or_load_many", under, who, CPU_EACH, than, at_most=1.1)
 
 
+def _on_a_cluster() -> Iterator[Aim]:
+    for who, runtime, unit, by_count in (
+        (ASYNCIO, "asyncio", "caller", {1: 1.3, 50: 6, 500: 6}),
+        (THREADS, "threads", "thread", {1: 1.5, 8: 2, 32: 3}),
+    ):
+        for count, least in by_count.items():
+            callers = f"{count} {unit}{'s' if count > 1 else ''}"
+            what = f"hits on a cluster, times RedisCluster: {runtime}, {callers}"
+            yield Aim(what, "cluster", f"get, 200 B, {callers}", who, THROUGHPUT, at_least=least)
+            if count == max(by_count):  # batches are for fewer callers
+                continue
+            what = f"batches of 100 on a cluster, times `mget_nonatomic`: {runtime}, {callers}"
+            under = f"get_many, 200 B, 100 keys a call, {callers}"
+            yield Aim(what, "cluster", under, who, THROUGHPUT, at_least=4)
+
+
 def _of_the_server() -> Iterator[Aim]:
     aims = {
         ("200 B", 1): {"set": 8, "get_or_load, missing": 8},
@@ -101,7 +117,7 @@ def _of_the_server() -> Iterator[Aim]:
             yield Aim(what, "server-CPU", f"{size}, {count} keys a call", call, OF_A_SET, at_most=most)
 
 
-AIMS = (*_hits(), *_besides(), *_misses(), *_of_the_server())
+AIMS = (*_hits(), *_besides(), *_misses(), *_on_a_cluster(), *_of_the_server())
 
 
 def rows_of(page: str) -> list[dict[str, str]]:

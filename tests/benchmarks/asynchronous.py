@@ -16,7 +16,8 @@ ManyLoader = Callable[[list[str]], Awaitable[dict[str, Any]]]
 
 
 @asynccontextmanager
-async def _open_ours(address: Address) -> AsyncIterator[Peer]:
+async def open_ours(address: Address) -> AsyncIterator[Peer]:
+    """The library, as it comes."""
     async with Cache.from_url(address.url, namespace="bench") as cache:
         await cache.wait_ready()
         yield Peer(
@@ -31,7 +32,9 @@ async def _open_ours(address: Address) -> AsyncIterator[Peer]:
         )
 
 
-def _on_redis(client: redis.asyncio.Redis) -> Peer:
+def on_redis(client: Any) -> Peer:
+    """A client of redis-py's with `json`."""
+
     async def get(key: str) -> Any:
         found = await client.get(key)
         return None if found is None else json.loads(found)
@@ -88,13 +91,13 @@ def _on_redis(client: redis.asyncio.Redis) -> Peer:
 async def _open_redis(address: Address) -> AsyncIterator[Peer]:
     pool = redis.asyncio.BlockingConnectionPool.from_url(address.url, max_connections=POOL, timeout=None)
     async with redis.asyncio.Redis.from_pool(pool) as client:
-        yield _on_redis(client)
+        yield on_redis(client)
 
 
 @asynccontextmanager
 async def _open_redis_default(address: Address) -> AsyncIterator[Peer]:
     async with redis.asyncio.Redis.from_url(address.url) as client:
-        yield _on_redis(client)
+        yield on_redis(client)
 
 
 @asynccontextmanager
@@ -237,7 +240,7 @@ ASYNC = (
         name=f"{OURS}, asyncio",
         runtime="asyncio",
         db=5,
-        open=_open_ours,
+        open=open_ours,
         codec="msgspec JSON",
         prefix="bench:",
     ),
@@ -251,7 +254,7 @@ ASYNC = (
         note=f"blocking pool of {POOL}",
     ),
     Contender(
-        name=f"{OURS}, trio", runtime="trio", db=6, open=_open_ours, codec="msgspec JSON", prefix="bench:"
+        name=f"{OURS}, trio", runtime="trio", db=6, open=open_ours, codec="msgspec JSON", prefix="bench:"
     ),
     Contender(
         name="cashews",

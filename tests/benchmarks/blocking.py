@@ -13,7 +13,8 @@ from sansio_cache_redis.sync import Cache
 
 
 @contextmanager
-def _open_ours(address: Address) -> Iterator[Peer]:
+def open_ours(address: Address) -> Iterator[Peer]:
+    """The library, as it comes."""
     with Cache.from_url(address.url, namespace="bench") as cache:
         cache.wait_ready()
         yield Peer(
@@ -28,60 +29,65 @@ def _open_ours(address: Address) -> Iterator[Peer]:
         )
 
 
+def on_redis(client: Any) -> Peer:
+    """A client of redis-py's with `json`."""
+
+    def get(key: str) -> Any:
+        found = client.get(key)
+        return None if found is None else json.loads(found)
+
+    def put(key: str, value: Any) -> Any:
+        return client.set(key, dumps(value), ex=TTL_S)
+
+    def get_or_load(key: str, loader: Callable[[], Any]) -> Any:
+        found = client.get(key)
+        if found is not None:
+            return json.loads(found)
+        value = loader()
+        client.set(key, dumps(value), ex=TTL_S)
+        return value
+
+    def get_many(keys: list[str]) -> dict[str, Any]:
+        found = zip(keys, client.mget(keys), strict=True)
+        return {key: json.loads(value) for key, value in found if value is not None}
+
+    def get_or_load_many(keys: list[str], loader: Callable[[list[str]], Any]) -> dict[str, Any]:
+        found = get_many(keys)
+        missing = [key for key in keys if key not in found]
+        if missing:
+            loaded = loader(missing)
+            pipeline = client.pipeline(transaction=False)
+            for key, value in loaded.items():
+                pipeline.set(key, dumps(value), ex=TTL_S)
+            pipeline.execute()
+            found |= loaded
+        return found
+
+    def delete_pattern(pattern: str) -> None:
+        batch = []
+        for key in client.scan_iter(match=pattern, count=1_000):
+            batch.append(key)
+            if len(batch) == 1_000:
+                client.unlink(*batch)
+                batch = []
+        if batch:
+            client.unlink(*batch)
+
+    return Peer(
+        get=get,
+        set=put,
+        get_or_load=get_or_load,
+        invalidate=client.delete,
+        get_many=get_many,
+        get_or_load_many=get_or_load_many,
+        delete_pattern=delete_pattern,
+    )
+
+
 @contextmanager
 def _open_redis(address: Address) -> Iterator[Peer]:
     with closing(redis.Redis.from_url(address.url)) as client:
-
-        def get(key: str) -> Any:
-            found = client.get(key)
-            return None if found is None else json.loads(found)
-
-        def put(key: str, value: Any) -> Any:
-            return client.set(key, dumps(value), ex=TTL_S)
-
-        def get_or_load(key: str, loader: Callable[[], Any]) -> Any:
-            found = client.get(key)
-            if found is not None:
-                return json.loads(found)
-            value = loader()
-            client.set(key, dumps(value), ex=TTL_S)
-            return value
-
-        def get_many(keys: list[str]) -> dict[str, Any]:
-            found = zip(keys, client.mget(keys), strict=True)
-            return {key: json.loads(value) for key, value in found if value is not None}
-
-        def get_or_load_many(keys: list[str], loader: Callable[[list[str]], Any]) -> dict[str, Any]:
-            found = get_many(keys)
-            missing = [key for key in keys if key not in found]
-            if missing:
-                loaded = loader(missing)
-                pipeline = client.pipeline(transaction=False)
-                for key, value in loaded.items():
-                    pipeline.set(key, dumps(value), ex=TTL_S)
-                pipeline.execute()
-                found |= loaded
-            return found
-
-        def delete_pattern(pattern: str) -> None:
-            batch = []
-            for key in client.scan_iter(match=pattern, count=1_000):
-                batch.append(key)
-                if len(batch) == 1_000:
-                    client.unlink(*batch)
-                    batch = []
-            if batch:
-                client.unlink(*batch)
-
-        yield Peer(
-            get=get,
-            set=put,
-            get_or_load=get_or_load,
-            invalidate=client.delete,
-            get_many=get_many,
-            get_or_load_many=get_or_load_many,
-            delete_pattern=delete_pattern,
-        )
+        yield on_redis(client)
 
 
 @contextmanager
@@ -187,7 +193,7 @@ def _open_glide(address: Address) -> Iterator[Peer]:
 _UNGUARDED = "no guard: every caller that misses loads"
 
 THREADS = (
-    Contender(name=OURS, runtime="threads", db=1, open=_open_ours, codec="msgspec JSON", prefix="bench:"),
+    Contender(name=OURS, runtime="threads", db=1, open=open_ours, codec="msgspec JSON", prefix="bench:"),
     Contender(
         name="redis-py",
         runtime="threads",

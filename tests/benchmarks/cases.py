@@ -1,6 +1,7 @@
 """All cases, in the order in which they run and are shown."""
 
 from benchmarks import (
+    cases_cluster,
     cases_counts,
     cases_curves,
     cases_freshness,
@@ -16,6 +17,7 @@ from benchmarks.case import Case
 CASES: tuple[Case, ...] = (
     *cases_rates.CASES,
     *cases_freshness.CASES,
+    *cases_cluster.CASES,
     *cases_stress.CASES,
     *cases_waiting.CASES,
     *cases_overtaken.CASES,

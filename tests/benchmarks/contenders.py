@@ -16,7 +16,7 @@ POOL = 50
 
 @attrs.frozen(kw_only=True)
 class Address:
-    """A database of the server, over TCP or a unix socket."""
+    """A database of the server, over TCP or a unix socket; or a cluster, by one of its nodes."""
 
     transport: str
     port: int
@@ -28,6 +28,8 @@ class Address:
         """As redis-py reads it."""
         if self.transport == "unix":
             return f"unix://{self.path}?db={self.db}"
+        if self.transport == "cluster":
+            return f"redis+cluster://127.0.0.1:{self.port}"
         return f"redis://127.0.0.1:{self.port}/{self.db}"
 
 

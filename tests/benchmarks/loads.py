@@ -23,8 +23,9 @@ Call = Callable[[int], Any]
 Operation = Callable[[Peer], Call | None]
 """What is called, on an open contender; None if it cannot do that."""
 
-_FAR_APART = 1_000_003
-"""Between the numbers of two callers. A prime: they do not walk over the keys in step."""
+_FAR_APART = 1_092_361
+"""Between the numbers of two callers. A prime, and far from multiples of how many keys there are: they walk
+over different ones."""
 _TURN_S = 0.001
 
 
