@@ -86,24 +86,12 @@ _THREADS = (
     Contender(name=OURS, runtime="threads", db=0, open=blocking.open_ours, codec=_OURS),
     Contender(name="redis-py", runtime="threads", db=0, open=_open_redis, codec=_THEIRS),
 )
-_PIPELINED = {
-    "callers": Contender(
-        name="redis.asyncio: a pipeline",
-        runtime="asyncio",
-        db=0,
-        open=partial(_open_redis_async, is_pipelined=True),
-        codec=_THEIRS,
-        note=_PIPELINE,
-    ),
-    "threads": Contender(
-        name="redis-py: a pipeline",
-        runtime="threads",
-        db=0,
-        open=partial(_open_redis, is_pipelined=True),
-        codec=_THEIRS,
-        note=_PIPELINE,
-    ),
-}
+
+
+def _pipelined(contender: Contender) -> Contender:
+    """The same client, with batches by another way."""
+    pipelining = partial(contender.open, is_pipelined=True)
+    return attrs.evolve(contender, name=f"{contender.name}: a pipeline", open=pipelining, note=_PIPELINE)
 
 
 def _cluster(lab: Lab) -> Iterator[Group]:
@@ -129,7 +117,7 @@ def _cases(lab: _OnCluster) -> Iterator[Group]:
                 Entrant.of(each, get_many, note=None if each.is_ours else f"{each.codec}; {_BY_SLOT}")
                 for each in contenders
             ]
-            entrants.append(Entrant.of(_PIPELINED[unit], get_many))
+            entrants += [Entrant.of(_pipelined(each), get_many) for each in contenders if not each.is_ours]
             conditions = {"what": "get_many", "value": _SIZE, "keys a call": len(some), unit: count}
             yield rates(lab, "cluster", entrants, conditions, job)
 
