@@ -37,7 +37,6 @@ extensions = [
     "descriptions",
     "machine_tables",
     "drawings",
-    "aims",
 ]
 exclude_patterns = ["_build"]
 nitpicky = True

@@ -2,15 +2,10 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-from docutils import nodes
-from drawings import DOCS
 from msgspec import Struct
-from sphinx.application import Sphinx
-from sphinx.util.docutils import SphinxDirective
 
-PAGES = DOCS / "benchmarks"
+PAGES = Path(__file__).parents[1] / "benchmarks"
 THROUGHPUT, WORK = "throughput, times redis-py", "work per CPU, times redis-py"
 EACH, CPU_EACH, GLIDE = "µs each", "CPU µs each", "sansio-cache is times"
 OF_A_SET = "times a plain SET"
@@ -153,24 +148,3 @@ def found_for(aim: Aim, directory: Path = PAGES) -> float:
 def judged() -> list[tuple[Aim, float]]:
     """All aims with what was found: those that are missed first, by how far."""
     return sorted(((aim, found_for(aim)) for aim in AIMS), key=lambda each: -each[0].missed_by(each[1]))
-
-
-class AimsDirective(SphinxDirective):
-    """`{aims}` shows what was aimed at and what was found, what is missed first."""
-
-    def run(self) -> list[nodes.Node]:
-        """The table."""
-        rows = []
-        for aim, found in judged():
-            self.env.note_dependency(str(PAGES / f"{aim.page}.md"))
-            bound = f"at least {aim.at_least:g}" if aim.at_least else f"at most {aim.at_most:g}"
-            verdict = "**missed**" if aim.missed_by(found) > 1 else "reached"
-            rows.append(f"| [{aim.what}](benchmarks/{aim.page}.md) | {bound} | {found:.2f} | {verdict} |")
-        head = "| what | aim | found | |\n| --- | --- | ---: | --- |\n"
-        return self.parse_text_to_nodes(head + "\n".join(rows) + "\n")
-
-
-def setup(app: Sphinx) -> dict[str, Any]:
-    """Called by Sphinx."""
-    app.add_directive("aims", AimsDirective)
-    return {"parallel_read_safe": True, "parallel_write_safe": True}

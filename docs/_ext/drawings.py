@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pictures
+from aims import PAGES, judged
 from docutils import nodes
 from machine_tables import drawn
 from sphinx.application import Sphinx
@@ -86,6 +87,21 @@ class LostDirective(SphinxDirective):
         return self.parse_text_to_nodes(head + "\n".join(rows) + "\n")
 
 
+class AimsDirective(SphinxDirective):
+    """`{aims}` shows what was aimed at and what was found, what is missed first."""
+
+    def run(self) -> list[nodes.Node]:
+        """The table."""
+        rows = []
+        for aim, found in judged():
+            self.env.note_dependency(str(PAGES / f"{aim.page}.md"))
+            bound = f"at least {aim.at_least:g}" if aim.at_least else f"at most {aim.at_most:g}"
+            verdict = "**missed**" if aim.missed_by(found) > 1 else "reached"
+            rows.append(f"| [{aim.what}](benchmarks/{aim.page}.md) | {bound} | {found:.2f} | {verdict} |")
+        head = "| what | aim | found | |\n| --- | --- | ---: | --- |\n"
+        return self.parse_text_to_nodes(head + "\n".join(rows) + "\n")
+
+
 def lost_in(page: str) -> list[list[str]]:
     """The rows of a page's table of what another does faster."""
     section = page.partition("## Where another is faster\n")[2].partition("\n## ")[0]
@@ -107,4 +123,5 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.add_directive("queries", QueriesDirective)
     app.add_directive("headline", HeadlineDirective)
     app.add_directive("lost", LostDirective)
+    app.add_directive("aims", AimsDirective)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
