@@ -8,7 +8,7 @@ from typing import Any
 import redis.asyncio
 
 from benchmarks.contenders import OURS, POOL, TTL_S, Address, Contender, Peer
-from benchmarks.values import dumps
+from benchmarks.values import decoded, dumps
 from sansio_cache_redis.anyio import Cache
 
 Loader = Callable[[], Awaitable[Any]]
@@ -51,8 +51,7 @@ def on_redis(client: Any) -> Peer:
         return value
 
     async def get_many(keys: list[str]) -> dict[str, Any]:
-        found = zip(keys, await client.mget(keys), strict=True)
-        return {key: json.loads(value) for key, value in found if value is not None}
+        return decoded(keys, await client.mget(keys))
 
     async def get_or_load_many(keys: list[str], loader: ManyLoader) -> dict[str, Any]:
         found = await get_many(keys)
@@ -218,8 +217,7 @@ async def _open_glide(address: Address) -> AsyncIterator[Peer]:
         return value
 
     async def get_many(keys: list[str]) -> dict[str, Any]:
-        found = zip(keys, await client.mget(list(keys)), strict=True)
-        return {key: json.loads(value) for key, value in found if value is not None}
+        return decoded(keys, await client.mget(list(keys)))
 
     try:
         yield Peer(

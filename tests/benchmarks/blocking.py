@@ -8,7 +8,7 @@ from typing import Any
 import redis
 
 from benchmarks.contenders import OURS, TTL_S, Address, Contender, Peer
-from benchmarks.values import dumps
+from benchmarks.values import decoded, dumps
 from sansio_cache_redis.sync import Cache
 
 
@@ -48,8 +48,7 @@ def on_redis(client: Any) -> Peer:
         return value
 
     def get_many(keys: list[str]) -> dict[str, Any]:
-        found = zip(keys, client.mget(keys), strict=True)
-        return {key: json.loads(value) for key, value in found if value is not None}
+        return decoded(keys, client.mget(keys))
 
     def get_or_load_many(keys: list[str], loader: Callable[[list[str]], Any]) -> dict[str, Any]:
         found = get_many(keys)
@@ -178,8 +177,7 @@ def _open_glide(address: Address) -> Iterator[Peer]:
             return value
 
         def get_many(keys: list[str]) -> dict[str, Any]:
-            found = zip(keys, client.mget(list(keys)), strict=True)
-            return {key: json.loads(value) for key, value in found if value is not None}
+            return decoded(keys, client.mget(list(keys)))
 
         yield Peer(
             get=get,

@@ -1,6 +1,5 @@
 """A cluster of three nodes, beside the cluster clients of redis-py."""
 
-import json
 from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager, closing, contextmanager
 from functools import partial
@@ -15,7 +14,7 @@ from benchmarks.contenders import OURS, Address, Contender, Peer
 from benchmarks.lab import Entrant, Lab, rates
 from benchmarks.loads import Job
 from benchmarks.results import Group
-from benchmarks.values import make_items
+from benchmarks.values import decoded, make_items
 from support.clusters import ClusterServers
 
 _SIZE = "200 B"
@@ -39,21 +38,17 @@ class _OnCluster(Lab):
             node.client().flushall()
 
 
-def _decoded(keys: list[str], found: Iterable[Any]) -> dict[str, Any]:
-    return {key: json.loads(value) for key, value in zip(keys, found, strict=True) if value is not None}
-
-
 @contextmanager
 def _open_redis(address: Address, *, is_pipelined: bool = False) -> Iterator[Peer]:
     with closing(redis.RedisCluster(host="127.0.0.1", port=address.port)) as client:
 
         def get_many(keys: list[str]) -> dict[str, Any]:
             if not is_pipelined:
-                return _decoded(keys, client.mget_nonatomic(keys))
+                return decoded(keys, client.mget_nonatomic(keys))
             pipeline = client.pipeline()
             for key in keys:
                 pipeline.get(key)
-            return _decoded(keys, pipeline.execute())
+            return decoded(keys, pipeline.execute())
 
         yield attrs.evolve(blocking.on_redis(client), get_many=get_many)
 
@@ -66,11 +61,11 @@ async def _open_redis_async(address: Address, *, is_pipelined: bool = False) -> 
 
         async def get_many(keys: list[str]) -> dict[str, Any]:
             if not is_pipelined:
-                return _decoded(keys, await client.mget_nonatomic(keys))
+                return decoded(keys, await client.mget_nonatomic(keys))
             pipeline = client.pipeline()
             for key in keys:
                 pipeline.get(key)
-            return _decoded(keys, await pipeline.execute())
+            return decoded(keys, await pipeline.execute())
 
         yield attrs.evolve(asynchronous.on_redis(client), get_many=get_many)
 

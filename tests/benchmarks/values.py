@@ -1,6 +1,7 @@
 """What is stored: plain JSON of an exact size, the same for every contender."""
 
 import json
+from collections.abc import Iterable
 from functools import cache
 from typing import Any
 
@@ -14,6 +15,11 @@ _encode = json.JSONEncoder(separators=(",", ":")).encode
 def dumps(value: Any) -> bytes:
     """Compact JSON, by the standard library: for the contenders that leave the encoding to their user."""
     return _encode(value).encode()
+
+
+def decoded(keys: Iterable[str], found: Iterable[Any]) -> dict[str, Any]:
+    """What a batch has found, by key, without what is missing: the same way."""
+    return {key: json.loads(value) for key, value in zip(keys, found, strict=True) if value is not None}
 
 
 def _text_bytes(value: Any) -> int:
