@@ -27,7 +27,7 @@ from redis.exceptions import ResponseError
 
 from sansio_cache_redis.calls import EVERY_KEY, TEST, keys_of, wake_channel
 from sansio_cache_redis.connections.opener import StartThread
-from sansio_cache_redis.connections.redispy import connect_unless
+from sansio_cache_redis.connections.redispy import connect_unless, shut_down
 from sansio_cache_redis.watchers import LOOK_S, Pulse, Sign, Watchers
 from sansio_cache_runtime.sync.event import ThreadCondition
 
@@ -63,7 +63,7 @@ class Listener(Watchers):
     def _leave(self) -> None:
         self._changed.notify()
         if self._redispy is not None:
-            self._redispy.disconnect()
+            shut_down(self._redispy)
 
     # On the thread.
 
@@ -88,6 +88,8 @@ class Listener(Watchers):
                 pass
             finally:
                 self._set_live(is_live=False)
+                with self._lock:
+                    self._redispy = None
                 if redispy is not None:
                     redispy.disconnect()
             if self._is_to_end(pause_s):
@@ -126,10 +128,7 @@ class Listener(Watchers):
         with self._lock:
             if self._watches and not self._is_closed:
                 self._changed.wait(pause_s)
-            if self._is_over():
-                self._redispy = None
-                return True
-            return False
+            return self._is_over()
 
     def _set_live(self, *, is_live: bool) -> None:
         with self._lock:

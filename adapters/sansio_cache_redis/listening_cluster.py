@@ -31,7 +31,7 @@ from redis.exceptions import ClusterDownError, MovedError, ResponseError
 from sansio_cache.signals import let_through
 from sansio_cache_redis.calls import TEST
 from sansio_cache_redis.connections.opener import StartThread
-from sansio_cache_redis.connections.redispy import connect_unless, pack, socket_of
+from sansio_cache_redis.connections.redispy import connect_unless, pack, shut_down, socket_of
 from sansio_cache_redis.listening import FIRST_PAUSE_S, IDLE_S, LONGEST_PAUSE_S, Listener
 from sansio_cache_redis.topology.cluster import WATCH_PAUSE_S, Cluster
 from sansio_cache_redis.topology.slots import NOBODY
@@ -136,7 +136,7 @@ class ShardListener(Watchers):
     def _leave(self) -> None:
         for post in tuple(self._posts.values()):
             if post.connecting is not None:
-                post.connecting.disconnect()
+                shut_down(post.connecting)
         self._poke()
 
     def _poke(self) -> None:

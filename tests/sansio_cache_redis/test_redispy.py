@@ -276,18 +276,28 @@ class Unborn:
         self._make = blocking_factory(RedisConfig(url=self.url, connect_timeout_s=3600.0))
         self.beginning, self.may_begin = threading.Event(), threading.Event()
         self.threads = []
+        self.taken_away = []
+        """Who has closed a socket that a thread was using: its number may be another connection's at once."""
 
     def make(self, _address=""):
         connection = self._make()
         connection.socket_connect_timeout = 3600.0
-        make_socket = connection._connect
+        make_socket, disconnect = connection._connect, connection.disconnect
+
+        def watched(*args, **named):
+            me = threading.current_thread()
+            if connection._sock is not None and any(
+                each.is_alive() for each in self.threads if each is not me
+            ):
+                self.taken_away.append(me.name)
+            disconnect(*args, **named)
 
         def late():
             self.beginning.set()
             assert self.may_begin.wait(30)
             return make_socket()
 
-        connection._connect = late
+        connection._connect, connection.disconnect = late, watched
         return connection
 
     def start(self, job, name):
@@ -296,13 +306,14 @@ class Unborn:
         return True
 
     def end(self, close):
-        """Close while a connection has no socket yet; what opens it is over as soon as it has."""
+        """Close while a connection is being opened; what opens it is over as soon as it has a socket."""
         assert self.beginning.wait(30)
         close()
         self.may_begin.set()
         for each in self.threads:
             each.join(30)
         assert not any(each.is_alive() for each in self.threads)
+        assert not self.taken_away
 
 
 @pytest.fixture
@@ -310,6 +321,32 @@ def unborn():
     made = Unborn()
     with closing(made.mute):
         yield made
+
+
+@pytest.mark.parametrize("scheme", ["redis", "rediss"])
+def test_a_connection_is_ended_at_whatever_point_of_its_opening(scheme):
+    """Also between the last question whether it is wanted and what comes then."""
+    for point in (1, 2):
+        unborn = Unborn(scheme)
+        unborn.may_begin.set()
+        with closing(unborn.mute):
+            connection, asked = unborn.make(), []
+
+            def is_over(connection=connection, asked=asked, point=point):
+                was_over = len(asked) >= point
+                asked.append(1)
+                if len(asked) == point:  # the answer is on its way as another thread ends it
+                    redispy.shut_down(connection)
+                return was_over
+
+            def connect(connection=connection, is_over=is_over):
+                with pytest.raises((errors.RedisError, OSError)):
+                    redispy.connect_unless(connection, is_over)
+                connection.disconnect()
+
+            unborn.start(connect, "connecting")
+            unborn.end(lambda: None)
+            assert len(asked) >= point
 
 
 def opening_on_a_thread(unborn):

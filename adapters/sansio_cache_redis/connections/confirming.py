@@ -26,7 +26,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from sansio_cache.signals import let_through
 from sansio_cache_redis.calls import WAIT, Args
 from sansio_cache_redis.connections.opener import StartThread
-from sansio_cache_redis.connections.redispy import connect_unless, pack
+from sansio_cache_redis.connections.redispy import Handshake, pack, shut_down
 from sansio_cache_redis.connections.wires import Wire, blocking_wire
 from sansio_cache_redis.errors import ExhaustedError, OwnResetError, as_failure, as_opening_failure, fresh
 from sansio_cache_runtime.process import is_inside, process_lock
@@ -92,7 +92,8 @@ class Confirming:
         self._lock = process_lock()
         self._queue: deque[ConfirmedCall] = deque()
         self._driver: ConfirmedCall | None = None
-        self._redispy: Any = None
+        self._handshake: Handshake | None = None
+        """Of the connection, also while it is being opened."""
         self._wire: Wire | None = None
         self._owes = False
         """Whether replies are due on it: nothing else can be asked there."""
@@ -175,20 +176,20 @@ class Confirming:
     def reset(self) -> None:
         """Use another connection from now on. What is on its way is waited for."""
         self._is_stale = True
-        redispy = None
+        handshake = None
         if not is_inside(self._lock):
             with self._lock:
                 if self._driver is None or self._driver.has_left:
-                    redispy, self._redispy, self._wire = self._redispy, None, None
-        if redispy is not None:
-            redispy.disconnect()
+                    handshake, self._handshake, self._wire = self._handshake, None, None
+        if handshake is not None:
+            handshake.give_up()
 
     def close(self) -> None:
         """Close the connection, for good. What is on its way fails."""
         self._is_closed = True
-        redispy, self._wire = self._redispy, None
-        if redispy is not None:
-            redispy.disconnect()
+        self.reset()
+        if (handshake := self._handshake) is not None:
+            shut_down(handshake.connection)  # who drives closes it
 
     # Driving. Only who has the turn comes here.
 
@@ -229,7 +230,7 @@ class Confirming:
                     count = len(call.commands) - 1
                     call.answer, answer = [*answer[:count], answer[-1]], answer[count:]
                 call.turn.set()
-            if calls and failed:
+            if (calls and failed) or self._is_closed:
                 self._drop()
 
     def _ready(self, until_s: float) -> Wire:
@@ -256,24 +257,24 @@ class Confirming:
     def _open(self, until_s: float) -> Wire:
         self._drop()
         self._is_stale = self._owes = False
-        self._redispy = redispy = self._make_connection()
+        redispy = self._make_connection()
         redispy.socket_timeout = redispy.socket_connect_timeout = max(until_s - monotonic(), 0.001)
+        handshake = self._handshake = Handshake(redispy)
         if not self._is_closed:
-            self._connect(redispy, until_s)
+            self._connect(handshake, until_s)
         if self._is_closed:  # maybe meanwhile
-            redispy.disconnect()
             raise OwnResetError("the cache was closed")
         self._wire = blocking_wire(redispy, _LONGEST_BYTES)
         return self._wire
 
-    def _connect(self, redispy: Any, until_s: float) -> None:
+    def _connect(self, handshake: Handshake, until_s: float) -> None:
         """Open a connection, for as long as that: its time-outs are those of each step of its handshake."""
         failures: list[Exception] = []
         is_over = ThreadEvent()
 
         def connect() -> None:
             try:
-                connect_unless(redispy, lambda: self._is_closed or monotonic() >= until_s)
+                handshake.shake(lambda: self._is_closed or monotonic() >= until_s)
             except Exception as error:  # noqa: BLE001 - handed to who waits
                 let_through(error)
                 failure = as_opening_failure(error)
@@ -291,9 +292,9 @@ class Confirming:
             raise failures[0]
 
     def _drop(self) -> None:
-        redispy, self._redispy, self._wire = self._redispy, None, None
-        if redispy is not None:
-            redispy.disconnect()
+        handshake, self._handshake, self._wire = self._handshake, None, None
+        if handshake is not None:
+            handshake.give_up()
 
 
 def _interrupted() -> RedisConnectionError:

@@ -19,7 +19,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from sansio_cache.backoff import Connecting
-from sansio_cache_redis.connections.redispy import connect_unless, pack
+from sansio_cache_redis.connections.redispy import connect_unless, pack, shut_down
 from sansio_cache_redis.connections.wires import Wire, blocking_wire
 from sansio_cache_redis.errors import ExhaustedError, as_opening_failure
 from sansio_cache_redis.facts import GREETING
@@ -110,7 +110,7 @@ class Opener:
         """The server is another one: what is being opened leads to the one before, and is not to be used."""
         self._generation += 1
         for redispy in tuple(self._connecting):
-            redispy.disconnect()
+            shut_down(redispy)
 
     def leads_here(self, opening: Opening) -> bool:
         """Whether the server is the same as when an opening was begun."""
@@ -154,7 +154,7 @@ class Opener:
         """Open no more; what is being opened ends."""
         self._is_over.set()
         for redispy in tuple(self._connecting):
-            redispy.disconnect()
+            shut_down(redispy)
 
     def _run(self, opening: Opening) -> None:
         """Open a connection. On a thread of its own."""
@@ -190,7 +190,7 @@ class Opener:
             if redispy in self._connecting:
                 self._connecting.remove(redispy)
             opening.done.set()
-        if not opening.is_reserved:
+        if not opening.is_reserved or self._is_over.is_set():
             self._on_open(opening)
 
     def _blame(self, opening: Opening, failure: Exception) -> None:

@@ -8,10 +8,12 @@ version. Where an attribute is gone, redis-py's public methods are used, at thei
 from __future__ import annotations
 
 import socket
+import ssl
 import sys
 from asyncio import StreamReader, StreamWriter, Transport
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from functools import partial
 from importlib import import_module
 from typing import Any, Final, cast
 
@@ -28,15 +30,15 @@ NOT_ENOUGH_DATA: Final = object()
 
 
 def connect_unless(connection: Any, is_over: Callable[[], bool]) -> None:
-    """Open a blocking connection that another thread may end by disconnecting it.
+    """Open a blocking connection that another thread may end, by `shut_down`, at whatever point.
 
-    To disconnect it does nothing before it has its socket, and its handshake may take as long as its
-    time-outs. So it is asked once more then whether it is wanted; and while TLS shakes hands it has a copy of
-    the socket beneath.
+    redis-py has no socket to shut down before the connection is open, nor while TLS shakes hands, and a
+    handshake may take as long as its time-outs. So the socket is put where `shut_down` finds it as soon as
+    there is one, and then it is asked once more whether it is wanted.
 
     Args:
         connection: A connection of redis-py that is not open yet.
-        is_over: Says that nobody wants it any more. Who disconnects it sees to it first that it says so.
+        is_over: Says that nobody wants it any more. Who ends it sees to it first that it says so.
 
     Raises:
         RedisError, OSError: It cannot be opened, or nobody wants it.
@@ -44,27 +46,92 @@ def connect_unless(connection: Any, is_over: Callable[[], bool]) -> None:
     make_socket: Any = getattr(connection, "_connect", None)
     shake_hands: Any = getattr(connection, "_wrap_socket_with_ssl", None)
 
-    def shake_hands_until_disconnected(sock: socket.socket) -> Any:
+    def put(sock: socket.socket) -> socket.socket:
+        connection._sock = sock  # noqa: SLF001
+        if is_over():
+            connection._sock = None  # noqa: SLF001
+            sock.close()
+            raise RedisConnectionError(_UNWANTED)
+        return sock
+
+    def shake_hands_until_shut_down(sock: socket.socket) -> Any:
         with sock.dup() as beneath:
-            connection._sock = beneath  # noqa: SLF001
             try:
+                put(beneath)
                 return shake_hands(sock)
             finally:
                 connection._sock = None  # noqa: SLF001
 
     def make_wanted_socket() -> Any:
-        if not is_over():
-            sock = make_socket()
-            if not is_over():
-                return sock
-            sock.close()
-        raise RedisConnectionError("the connection is not wanted any more")
+        if is_over():
+            raise RedisConnectionError(_UNWANTED)
+        return put(make_socket())
 
     if make_socket is not None:
         connection._connect = make_wanted_socket  # noqa: SLF001
     if shake_hands is not None:
-        connection._wrap_socket_with_ssl = shake_hands_until_disconnected  # noqa: SLF001
+        connection._wrap_socket_with_ssl = shake_hands_until_shut_down  # noqa: SLF001
     connection.connect()
+
+
+_UNWANTED: Final = "the connection is not wanted any more"
+
+
+def shut_down(connection: Any) -> None:
+    """End a blocking connection that another thread uses or opens: that thread fails, and closes it.
+
+    It is not closed from here. The thread may be about to wait for its socket, or to write to it, by a number
+    that would be another connection's as soon as somebody opened one.
+    """
+    sock = getattr(connection, "_sock", None)
+    if sock is None:
+        return
+    # Not that of TLS, which would have the thread go on without it.
+    shut: Callable[[int], object] = (
+        partial(socket.socket.shutdown, sock) if isinstance(sock, ssl.SSLSocket) else sock.shutdown
+    )
+    with suppress(OSError):  # its peer has ended it, or the thread has closed it
+        shut(socket.SHUT_RDWR)
+
+
+class Handshake:
+    """A blocking connection that one thread opens, and another may give up meanwhile.
+
+    Whoever comes second closes it: the thread, when it is done, or who gives it up.
+
+    Args:
+        connection: A connection of redis-py that is not open yet.
+    """
+
+    def __init__(self, connection: Any) -> None:
+        self.connection = connection
+        self._is_given_up = False
+        self._is_over = False
+
+    def shake(self, is_over: Callable[[], bool] = bool) -> None:
+        """Open it, on this thread.
+
+        Args:
+            is_over: Says that nobody wants it any more.
+
+        Raises:
+            RedisError, OSError: It cannot be opened, or nobody wants it.
+        """
+        is_open = False
+        try:
+            connect_unless(self.connection, lambda: self._is_given_up or is_over())
+            is_open = True
+        finally:
+            self._is_over = True
+            if self._is_given_up or not is_open:
+                self.connection.disconnect()
+
+    def give_up(self) -> None:
+        """End it, from any thread. It may be open already, if nobody uses it."""
+        self._is_given_up = True
+        shut_down(self.connection)
+        if self._is_over:
+            self.connection.disconnect()
 
 
 def transport_of(connection: Any) -> Transport | None:

@@ -31,7 +31,7 @@ from sansio_cache_redis.connections.multiplexed import (
 from sansio_cache_redis.connections.pace import SWEEP_S, Pace
 from sansio_cache_redis.connections.pool import MultiplexedConnections, Timing
 from sansio_cache_redis.connections.redispy import (
-    connect_unless,
+    Handshake,
     exchange_publicly,
     has_unread,
     reply_reader,
@@ -277,11 +277,11 @@ def _connection_on(redispy: Any, pace: Pace, longest_bytes: int) -> _TrioConnect
 
 
 class _Connecting:
-    """A connection that a thread opens; whoever comes second, the thread or who abandons it, closes it."""
+    """A connection that a thread opens for a task, which may not wait that long."""
 
     def __init__(self, make_connection: Callable[[], Any]) -> None:
         self._make_connection = make_connection
-        self._redispy: Any = None
+        self._handshake: Handshake | None = None
         self._is_abandoned = False
         self._is_over = False
 
@@ -292,8 +292,8 @@ class _Connecting:
             return await trio.to_thread.run_sync(self._connect, abandon_on_cancel=True, limiter=limiter)
         except trio.Cancelled:
             self._is_abandoned = True
-            if self._redispy is not None:
-                self._redispy.disconnect()  # in the middle of a handshake this ends the thread
+            if self._handshake is not None:
+                self._handshake.give_up()
             raise
         finally:
             self._is_over = True
@@ -307,15 +307,9 @@ class _Connecting:
             pause_s = min(1.05 * pause_s, SWEEP_S)  # it may be the server that is slow, for long
 
     def _connect(self) -> Any:
-        redispy = self._redispy = self._make_connection()
-        is_open = False
-        try:
-            connect_unless(redispy, lambda: self._is_abandoned)
-            is_open = True
-        finally:
-            if self._is_abandoned or not is_open:
-                redispy.disconnect()
-        return redispy
+        handshake = self._handshake = Handshake(self._make_connection())
+        handshake.shake(lambda: self._is_abandoned)
+        return handshake.connection
 
 
 class _Opening:

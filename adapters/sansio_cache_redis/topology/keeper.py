@@ -15,7 +15,7 @@ from redis.exceptions import ResponseError
 
 from sansio_cache.signals import let_through
 from sansio_cache_redis.connections.opener import StartThread
-from sansio_cache_redis.connections.redispy import connect_unless
+from sansio_cache_redis.connections.redispy import connect_unless, shut_down
 from sansio_cache_redis.errors import as_opening_failure
 from sansio_cache_redis.reasons import is_of_nobody
 from sansio_cache_redis.topology.cluster import Cluster
@@ -91,7 +91,7 @@ class MapKeeper:
         """End."""
         self._is_over.set()
         if (redispy := self._redispy) is not None:
-            redispy.disconnect()  # it may take its time-outs to open, or to answer
+            shut_down(redispy)  # it may take its time-outs to open, or to answer
         self._tell_all()
 
     def _tell_all(self) -> None:

@@ -23,7 +23,7 @@ import attrs
 import redis
 
 from sansio_cache_redis.connections.opener import StartThread
-from sansio_cache_redis.connections.redispy import connect_unless, pack, socket_of
+from sansio_cache_redis.connections.redispy import connect_unless, pack, shut_down, socket_of
 from sansio_cache_redis.connections.sentinel import (
     Search,
     Sentinels,
@@ -141,7 +141,7 @@ class SentinelWatch:
         self._is_closed = True
         for redispy in (self._opening, *(post.redispy for post in self._posts)):
             if redispy is not None:
-                redispy.disconnect()
+                shut_down(redispy)
         if wait and self._is_running and not is_inside(self._lock):
             self._has_ended.wait(_CLOSE_S)
 
