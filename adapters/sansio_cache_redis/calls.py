@@ -31,6 +31,11 @@ SEVERAL: Final = b"%*"
 """What a message about several keys begins with. No key does."""
 
 
+def is_confirmed(commands: Sequence[Args]) -> bool:
+    """Whether commands end with WAIT, which is never all that there is."""
+    return len(commands) > 1 and commands[-1][0] == WAIT
+
+
 def wake_channel(key: str) -> bytes:
     """The Pub/Sub channel that tells waiters of a key's namespace which key has changed.
 
@@ -53,12 +58,13 @@ def telling(keys: Sequence[str], channel_of: Callable[[str], bytes], *, any_key:
     found: dict[bytes, list[bytes]] = {}
     for key in keys:
         found.setdefault(channel_of(key), []).append(key.encode())
-    return [
-        (b"SPUBLISH", channel, channel)
-        if channel == names[0]
-        else (b"PUBLISH", channel, EVERY_KEY if any_key and len(names) > 1 else about(names))
-        for channel, names in found.items()
-    ]
+    told: list[Args] = []
+    for channel, names in found.items():
+        if channel == names[0]:
+            told.append((b"SPUBLISH", channel, channel))
+        else:
+            told.append((b"PUBLISH", channel, EVERY_KEY if any_key and len(names) > 1 else about(names)))
+    return told
 
 
 def about(keys: Sequence[bytes]) -> bytes:
@@ -99,5 +105,8 @@ def nonces_given_back(commands: Sequence[Args]) -> frozenset[bytes]:
     """The nonces of leases and locks that commands give back, by which those who have asked are known."""
     if commands[0][0] in READS:  # as mostly; what gives back comes without them
         return frozenset()
-    back = [args for args in commands if len(args) > _NONCE_AT and args[1] in _GIVE_BACK]
-    return frozenset([args[_NONCE_AT][:NONCE_BYTES] for args in back])
+    nonces: frozenset[bytes] = frozenset()
+    for args in commands:
+        if len(args) > _NONCE_AT and args[1] in _GIVE_BACK:
+            nonces |= {args[_NONCE_AT][:NONCE_BYTES]}
+    return nonces

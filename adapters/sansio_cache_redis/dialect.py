@@ -22,36 +22,25 @@ _STORED_ALONE: Final = 8
 """After so many values in a row that nobody has overtaken, a key is no longer contended."""
 
 
-@attrs.define
-class ContendedKeys:
+class ContendedKeys(dict[str, int]):
     """Keys whose writers overtake each other: there a comparison is in vain, and the script decides at once.
 
-    They are learnt from the answers, and are few: at worst a fill is compared in vain, or not at all.
+    Each has the number of values that are to be stored yet before it is no longer one. They are learnt from
+    the answers, and are few: at worst a fill is compared in vain, or not at all.
     """
-
-    _left: dict[str, int] = attrs.field(factory=dict, init=False)
-    """By key, how many values are to be stored yet before it is no longer one."""
-
-    def __bool__(self) -> bool:
-        """Whether there are any."""
-        return bool(self._left)
-
-    def __contains__(self, key: str) -> bool:
-        """Whether a key is one."""
-        return key in self._left
 
     def learn(self, filled: Iterable[tuple[str, FillResult]]) -> None:
         """This is what became of fills, by key."""
         for key, result in filled:
-            left = self._left.get(key, 0)
+            left = self.get(key, 0)
             if left == 1 and result.is_accepted:
-                self._left.pop(key, None)
+                self.pop(key, None)
             elif left and result.is_accepted:
-                self._left[key] = left - 1
+                self[key] = left - 1
             elif left or result is FillResult.CHANGED:
-                if not left and len(self._left) >= _MOST_CONTENDED:
-                    self._left.clear()
-                self._left[key] = _STORED_ALONE
+                if not left and len(self) >= _MOST_CONTENDED:
+                    self.clear()
+                self[key] = _STORED_ALONE
 
 
 @attrs.define

@@ -313,7 +313,8 @@ def _decode(  # noqa: C901 - one case a command
             versions = tuple(version_from(reply, clock.floor_us) for reply in replies)
             return TagsRead(now_s, versions, clock.now_ms(now_s))
         case AcquireLease(nonce=nonce, capture=capture):
-            versions = captured_from(replies[:-1], capture, clock, now_s)
+            alone = len(replies) == 1 and not capture.tags  # as mostly
+            versions = () if alone else captured_from(replies[:-1], capture, clock, now_s)
             if isinstance(replies[-1], TooLargeError):  # a value that this process does not read
                 return ForeignFound(now_s)
             server_ms, answer = _answered(replies[-1], 1, clock, now_s)
@@ -397,15 +398,16 @@ def _acquired(
 def _timed(reply: Any, count: int, clock: ServerClock, now_s: float) -> list[Any]:
     """The answer of a script that tells the time: that in milliseconds, and so many others."""
     server_us, *answers = items_from(reply, count + 1)
-    return [clock.learn(integer_from(server_us), now_s), *answers]
+    if not isinstance(server_us, int):
+        raise WireError
+    return [clock.learn(server_us, now_s), *answers]
 
 
 def _answered(reply: Any, count: int, clock: ServerClock, now_s: float) -> list[Any]:
     """The answer of an acquire about so many keys: the time in milliseconds, and what is said of each."""
-    letter, *timed = items_from(reply, count + 2)
-    if letter != b"A":
+    if not isinstance(reply, ARRAY) or reply[0] != b"A":
         raise WireError
-    return _timed(timed, count, clock, now_s)
+    return _timed(reply[1:], count, clock, now_s)
 
 
 def _filled(fill: Fill, reply: Any) -> FillResult:

@@ -24,7 +24,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from sansio_cache.signals import let_through
-from sansio_cache_redis.calls import WAIT, Args
+from sansio_cache_redis.calls import Args
 from sansio_cache_redis.connections.opener import StartThread
 from sansio_cache_redis.connections.redispy import Handshake, pack, shut_down
 from sansio_cache_redis.connections.wires import Wire, blocking_wire
@@ -41,11 +41,6 @@ _LONGEST_BYTES: Final = 1 << 20
 
 
 Replies = list[Any] | BaseException
-
-
-def is_confirmed(commands: Sequence[Args]) -> bool:
-    """Whether commands end with WAIT, which is never all that there is."""
-    return len(commands) > 1 and commands[-1][0] == WAIT
 
 
 @attrs.define(eq=False)

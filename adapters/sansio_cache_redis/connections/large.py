@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
 from typing import Final
 
 from sansio_cache_redis.calls import EVALSHA, READS, Args
@@ -45,7 +46,7 @@ class LargeValues:
         Keys are not counted: where the first reads, nothing that follows carries much besides.
         """
         if commands[0][0] not in READS:
-            size_bytes = sum([len(argument) for args in commands for argument in args])
+            size_bytes = sum(map(len, chain.from_iterable(commands)))
             if size_bytes > BULK_BYTES:
                 return True
         return self.knows(commands)

@@ -21,8 +21,7 @@ from typing import Any, Final, Generic, TypeVar
 from msgspec import Struct, structs
 
 from sansio_cache.backoff import Connecting
-from sansio_cache_redis.calls import Args, nonces_given_back
-from sansio_cache_redis.connections.confirming import is_confirmed
+from sansio_cache_redis.calls import Args, is_confirmed, nonces_given_back
 from sansio_cache_redis.connections.confirming_anyio import LoopConfirming
 from sansio_cache_redis.connections.large import REST_S, LargeValues
 from sansio_cache_redis.connections.multiplexed import (

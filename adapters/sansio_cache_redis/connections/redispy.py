@@ -211,7 +211,7 @@ pack_one: Any = hiredis.pack_command  # its types know one argument only
 
 def pack(commands: Sequence[Sequence[Any]]) -> bytes:
     """Commands as they go over the wire, in one piece."""
-    return b"".join([pack_one(command) for command in commands])
+    return b"".join(map(pack_one, commands))
 
 
 def exchange_publicly(

@@ -13,8 +13,7 @@ from time import monotonic
 from typing import Any, Final
 
 from sansio_cache.signals import let_through
-from sansio_cache_redis.calls import Args, nonces_given_back
-from sansio_cache_redis.connections.confirming import is_confirmed
+from sansio_cache_redis.calls import Args, is_confirmed, nonces_given_back
 from sansio_cache_redis.connections.lanes import Call, Lane
 from sansio_cache_redis.connections.threads import ThreadsConnections
 from sansio_cache_redis.errors import ERRORS

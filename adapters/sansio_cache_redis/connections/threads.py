@@ -28,9 +28,9 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from sansio_cache.signals import let_through
-from sansio_cache_redis.calls import READS, Args, nonces_given_back
+from sansio_cache_redis.calls import READS, Args, is_confirmed, nonces_given_back
 from sansio_cache_redis.connections.aside import Aside
-from sansio_cache_redis.connections.confirming import Confirming, is_confirmed
+from sansio_cache_redis.connections.confirming import Confirming
 from sansio_cache_redis.connections.lanes import FOREVER_S, UPLOAD_BYTES_PER_S, Call, Lane, Lanes
 from sansio_cache_redis.connections.large import REST_S, LargeValues
 from sansio_cache_redis.connections.opener import Opener, Opening, StartThread
@@ -106,11 +106,11 @@ class ThreadsConnections:
         call = Call(commands, now_s, deadline_s, deadline_s, threading.get_ident(), self._lanes[0], [])
         args = commands[0]  # of most reads, and of one short command, there is nothing else to be asked
         is_read = args[0] in READS
+        if not is_read:
+            call.gives_back = nonces_given_back(commands)
         if self._large.keys or not (is_read or (len(commands) == 1 and sum(map(len, args)) <= BULK_BYTES)):
             self._large.refuse_resting(commands, now_s)
             call.is_large = self._large.are_large(commands)
-        if not is_read:
-            call.gives_back = nonces_given_back(commands)
         outer = self._inside.get(call.thread)
         try:
             if self._is_held_here() or not (outer is None or outer.is_gone):
@@ -282,7 +282,8 @@ class ThreadsConnections:
                         other.fail(failure)
             if lane.queue or lane.due:
                 lane.appoint()
-        close_all([wire])
+        if wire is not None:
+            wire.close()
 
     # Driving. Only the driver of a lane comes here.
 
