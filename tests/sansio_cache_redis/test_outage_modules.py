@@ -52,7 +52,8 @@ from sansio_cache_redis.anyio import Cache
 
 async def main():
     cache = Cache.from_url(sys.argv[1], namespace=sys.argv[2], operation_timeout_s=0.2)
-    assert await cache.set("k", 1)
+    while not await cache.set("k", 1):  # on a machine that has more to do
+        pass
     before = told(set(sys.modules))
     await use(cache, "k")
     assert cache.stats().errors
@@ -66,7 +67,8 @@ from sansio_cache_redis.anyio import Cache
 
 async def main():
     cache = Cache.from_url(sys.argv[1], namespace=sys.argv[2], operation_timeout_s=0.2)
-    assert await cache.set("k", 1)
+    while not await cache.set("k", 1):  # on a machine that has more to do
+        pass
     before = told(set(sys.modules))
     await use(cache, "k")
     assert cache.stats().errors
