@@ -105,8 +105,8 @@ def nonces_given_back(commands: Sequence[Args]) -> frozenset[bytes]:
     """The nonces of leases and locks that commands give back, by which those who have asked are known."""
     if commands[0][0] in READS:  # as mostly; what gives back comes without them
         return frozenset()
-    nonces: frozenset[bytes] = frozenset()
+    nonces: set[bytes] = set()
     for args in commands:
         if len(args) > _NONCE_AT and args[1] in _GIVE_BACK:
-            nonces |= {args[_NONCE_AT][:NONCE_BYTES]}
-    return nonces
+            nonces.add(args[_NONCE_AT][:NONCE_BYTES])
+    return frozenset(nonces)

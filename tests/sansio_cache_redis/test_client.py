@@ -151,7 +151,9 @@ def test_a_pool_that_stays_empty_is_this_programs_affair_and_no_outage(
             with Stalls() as stalls:
                 assert await many(50, lambda _: subject.call("get", "k")) == [None] * 50
                 assert time.monotonic() - started_s < 0.2 + stalls.allowed_s
-            assert set(subject.cache.stats().gave_up) == {FailureKind.EXHAUSTED}
+            gave_up = set(subject.cache.stats().gave_up)
+            assert FailureKind.EXHAUSTED in gave_up
+            assert gave_up <= {FailureKind.EXHAUSTED, FailureKind.OVERLOADED}
             assert not subject.cache._coordinator.is_out
             await subject.give_back(taken)
             while await subject.call("get", "k") != "v":
@@ -196,3 +198,21 @@ def test_an_interrupt_as_a_call_leaves_takes_no_place_of_the_pool_away(redis_url
             connections.execute([(b"PING",)], 20.0)
         for _ in range(3):
             assert connections.execute([(b"PING",)], 20.0) == [True]
+
+
+def test_what_others_use_of_a_client_is_closed_as_they_give_it_back(redis_url, namespace):
+    """Its owner's calls as well: their socket's number would be another's in the middle of them."""
+    with closing(redis.Redis.from_url(redis_url)) as client:
+        connections = ClientConnections(client, lambda _: None)
+        assert connections.execute([(b"PING",)], 20.0) == [True]
+        used = client.connection_pool.get_connection()
+        idle = client.connection_pool.get_connection()
+        client.connection_pool.release(idle)
+        connections.reset()
+        assert idle._sock is None
+        assert used._sock is not None
+        used.send_command("PING")
+        assert used.read_response() == b"PONG"
+        client.connection_pool.release(used)
+        assert used._sock is None
+        assert connections.execute([(b"PING",)], 20.0) == [True]

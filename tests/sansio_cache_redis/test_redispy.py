@@ -12,6 +12,7 @@ import anyio.to_thread
 import attrs
 import hiredis
 import pytest
+import trio
 from redis import exceptions as errors
 
 from sansio_cache.config import RedisConfig
@@ -32,6 +33,7 @@ from sansio_cache_redis.topology import sentinel as topology_sentinel
 from sansio_cache_redis.topology.cluster import Cluster
 from sansio_cache_redis.topology.keeper import MapKeeper
 from sansio_cache_redis.topology.sentinel import SentinelWatch
+from sansio_cache_runtime.process import process_lock
 from support.proxy import DROP_REPLY, HOLD, FaultProxy, command
 from support.runtimes import PATIENT, until
 from support.tls import TlsProxy
@@ -347,6 +349,112 @@ def test_a_connection_is_ended_at_whatever_point_of_its_opening(scheme):
             unborn.start(connect, "connecting")
             unborn.end(lambda: None)
             assert len(asked) >= point
+
+
+class Public:
+    """A connection of a redis-py that keeps its sockets elsewhere."""
+
+    def __init__(self, connection):
+        self.__dict__["_connection"] = connection
+
+    def __getattr__(self, name):
+        if name in ("_sock", "_connect", "_wrap_socket_with_ssl"):
+            raise AttributeError(name)
+        return getattr(self._connection, name)
+
+    def __setattr__(self, name, value):
+        setattr(self._connection, name, value)
+
+
+def test_a_subscription_is_ended_without_the_sockets_too():
+    unborn = Unborn()
+    unborn.may_begin.set()
+    with closing(unborn.mute):
+        listener = Listener(lambda: Public(unborn.make()), "ns", unborn.start)
+        listener.watch("k", lambda: None)
+        with unborn.mute.accept()[0] as peer:
+            assert peer.recv(1), "its handshake is under way"
+            listener.close(wait=False)
+            unborn.threads[0].join(30)
+            assert not unborn.threads[0].is_alive()
+
+
+def test_an_opening_that_trio_has_abandoned_is_closed_without_the_sockets_too(redis_url):
+    make, made = blocking_factory(RedisConfig(url=redis_url)), []
+    has_begun, may_make = threading.Event(), threading.Event()
+
+    def make_late():
+        has_begun.set()
+        assert may_make.wait(30)
+        made.append(make())
+        return Public(made[0])
+
+    async def main():
+        connecting = connections_trio._Connecting(make_late)
+        limiter = trio.CapacityLimiter(1)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(connecting.run, limiter)
+            await until(has_begun.is_set)
+            nursery.cancel_scope.cancel()
+        may_make.set()
+        await until(lambda: not limiter.borrowed_tokens)
+
+    anyio.run(main, backend="trio")
+    assert made[0]._sock is None
+
+
+def test_tls_is_shut_down_below_it_whatever_has_replaced_sockets(redis_server, monkeypatch):
+    """Eventlet puts a class there that has no `shutdown`. By that of TLS its user would go on without it."""
+    with TlsProxy(redis_server.port) as proxy:
+        connection = blocking_factory(RedisConfig(url=f"{proxy.url}?ssl_ca_certs={proxy.ca_file}"))()
+        connection.connect()
+        with monkeypatch.context() as patched:
+            patched.setattr(socket, "socket", type("Green", (), {}))
+            redispy.shut_down(connection)
+        assert connection._sock._sslobj is not None
+        with pytest.raises(errors.ConnectionError):
+            connection.read_response()
+        connection.disconnect()
+
+
+def asking_for_confirmation(redis_url):
+    """A connection for confirmed writes that has one open; and all that were made."""
+    make, made = blocking_factory(RedisConfig(url=redis_url)), []
+
+    def make_known():
+        made.append(make())
+        return made[-1]
+
+    return Confirming(make_known), made
+
+
+CONFIRMED = [(b"PING",), (b"WAIT", b"0", b"10")]
+
+
+def test_a_connection_for_confirmed_writes_is_closed_by_who_is_inside_the_lock_as_well(redis_url):
+    """As a cache is that is dropped."""
+    confirming, made = asking_for_confirmation(redis_url)
+    assert confirming.execute(CONFIRMED, 20.0) == [b"PONG", 0]
+    with process_lock():
+        confirming.close()
+    assert made[0]._sock is None
+    assert confirming.count == 0
+
+
+def test_a_connection_for_confirmed_writes_is_closed_as_its_driver_leaves(redis_url, monkeypatch):
+    """Who closes it comes when its driver has looked for the last time, and is still there."""
+    confirming, made = asking_for_confirmation(redis_url)
+    send = confirming._send
+
+    def send_and_meet(driver):
+        send(driver)
+        confirming.close()
+        assert made[0]._sock is not None, "its driver uses it"
+
+    monkeypatch.setattr(confirming, "_send", send_and_meet)
+    assert confirming.execute(CONFIRMED, 20.0) == [b"PONG", 0]
+    assert made[0]._sock is None
+    assert confirming.count == 0
 
 
 def opening_on_a_thread(unborn):

@@ -1,5 +1,6 @@
 """Connections for threads against a server that the test plays: who is served, refused, and sent again."""
 
+import math
 import signal
 import socket
 import threading
@@ -12,6 +13,7 @@ from redis import exceptions as errors
 from sansio_cache import backoff
 from sansio_cache.config import RedisConfig
 from sansio_cache_redis.calls import EVALSHA
+from sansio_cache_redis.connections.lanes import Call
 from sansio_cache_redis.connections.redispy import pack
 from sansio_cache_redis.connections.scattering import ScatteringConnections
 from sansio_cache_redis.connections.settings import blocking_factory
@@ -891,3 +893,29 @@ def test_who_comes_after_a_move_is_not_sent_on_the_connection_of_before():
         played.peers[1].asked(get)
         played.peers[1].answers(b"$1\r\nv\r\n")
         assert after.result() == [b"v"]
+
+
+def test_a_connection_for_a_handler_that_opens_as_the_cache_is_closed_is_closed():
+    """Its caller has found no more than that the cache is closed."""
+    made = []
+
+    def start(job, _name):
+        job()
+        played.beneath.close()
+        return True
+
+    with closing(Played(start_thread=start)) as played:
+        opener = played.beneath._opener
+        make = opener._make_connection
+
+        def make_known():
+            made.append(make())
+            return made[-1]
+
+        opener._make_connection = make_known
+        me = threading.get_ident()
+        inside = Call([], 0.0, math.inf, math.inf, me, played.beneath._lanes[0], [])
+        played.beneath._inside[me] = inside  # as in a handler, which finds its own thread there
+        with pytest.raises(errors.ConnectionError, match="closed"):
+            played.beneath.execute([PING], LONG_S)
+        assert made[0]._sock is None

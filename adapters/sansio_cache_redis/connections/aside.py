@@ -46,7 +46,7 @@ class Aside:
         try:
             drive(lane, call, call.came_s)
         finally:
-            opening.is_reserved = False  # one that comes too late goes to the others
+            self._opener.leave(opening)
         return call.result(monotonic())
 
     def keep(self, lane: Lane, call: Call, generation: int) -> None:

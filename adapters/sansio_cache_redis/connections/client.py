@@ -182,8 +182,13 @@ class ClientConnections:
             has_waited = True
 
     def reset(self) -> None:
-        """Close the client's connections; it opens new ones by itself."""
-        self._client.connection_pool.disconnect()
+        """Close the client's connections; it opens new ones by itself.
+
+        Those that other threads use, its owner's too, are closed as they are given back.
+        """
+        pool = self._client.connection_pool
+        pool.update_active_connections_for_reconnect()
+        pool.disconnect(inuse_connections=False)
 
     def close(self) -> None:
         """Leave the client to its owner."""

@@ -133,6 +133,9 @@ class Confirming:
                     if call in self._queue:
                         self._queue.remove(call)
                     self._appoint()
+                    is_left_over = self._is_closed and self._driver is None
+                if is_left_over:
+                    self._drop()
         if call.answer is None:
             raise RedisTimeoutError("replicas were waited for on behalf of others for too long")
         if isinstance(call.answer, BaseException):
@@ -182,9 +185,12 @@ class Confirming:
     def close(self) -> None:
         """Close the connection, for good. What is on its way fails."""
         self._is_closed = True
-        self.reset()
-        if (handshake := self._handshake) is not None:
-            shut_down(handshake.connection)  # who drives closes it
+        with self._lock:
+            driver, handshake = self._driver, self._handshake
+        if driver is None or driver.has_left:
+            self._drop()
+        elif handshake is not None:
+            shut_down(handshake.connection)  # it is closed as the driver leaves
 
     # Driving. Only who has the turn comes here.
 
@@ -225,7 +231,7 @@ class Confirming:
                     count = len(call.commands) - 1
                     call.answer, answer = [*answer[:count], answer[-1]], answer[count:]
                 call.turn.set()
-            if (calls and failed) or self._is_closed:
+            if calls and failed:
                 self._drop()
 
     def _ready(self, until_s: float) -> Wire:

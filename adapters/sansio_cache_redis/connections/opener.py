@@ -190,7 +190,13 @@ class Opener:
             if redispy in self._connecting:
                 self._connecting.remove(redispy)
             opening.done.set()
-        if not opening.is_reserved or self._is_over.is_set():
+        if not opening.is_reserved:
+            self._on_open(opening)
+
+    def leave(self, opening: Opening) -> None:
+        """Whoever it was reserved for has left: what has come too late for him goes to the others."""
+        opening.is_reserved = False
+        if opening.done.is_set():
             self._on_open(opening)
 
     def _blame(self, opening: Opening, failure: Exception) -> None:

@@ -8,7 +8,6 @@ version. Where an attribute is gone, redis-py's public methods are used, at thei
 from __future__ import annotations
 
 import socket
-import ssl
 import sys
 from asyncio import StreamReader, StreamWriter, Transport
 from collections.abc import Callable, Iterator, Sequence
@@ -83,13 +82,15 @@ def shut_down(connection: Any) -> None:
     It is not closed from here. The thread may be about to wait for its socket, or to write to it, by a number
     that would be another connection's as soon as somebody opened one.
     """
-    sock = getattr(connection, "_sock", None)
+    if not hasattr(connection, "_sock"):
+        connection.disconnect()
+        return
+    sock = connection._sock  # noqa: SLF001
     if sock is None:
         return
-    # Not that of TLS, which would have the thread go on without it.
-    shut: Callable[[int], object] = (
-        partial(socket.socket.shutdown, sock) if isinstance(sock, ssl.SSLSocket) else sock.shutdown
-    )
+    # That beneath TLS, whose own would have the thread go on without it.
+    kind: Any = next(kind for kind in type(sock).__mro__ if not hasattr(kind, "do_handshake"))
+    shut = sock.shutdown if kind is type(sock) else partial(kind.shutdown, sock)
     with suppress(OSError):  # its peer has ended it, or the thread has closed it
         shut(socket.SHUT_RDWR)
 

@@ -309,6 +309,8 @@ class _Connecting:
     def _connect(self) -> Any:
         handshake = self._handshake = Handshake(self._make_connection())
         handshake.shake(lambda: self._is_abandoned)
+        if self._is_abandoned:  # before it could be given up
+            handshake.give_up()
         return handshake.connection
 
 
