@@ -142,12 +142,16 @@ class Watched:
         return int(told[1])
 
     def wait_for_promotion(self) -> None:
-        """Wait until the second server is the primary, and every sentinel that runs says so."""
+        """Wait until the second server is the primary, and every sentinel that runs says so.
+
+        One whose machine was busy for two seconds takes half a minute before it does anything (TILT:
+        https://redis.io/docs/latest/operate/oss_and_stack/management/sentinel/).
+        """
         running = [each for each in self.sentinels if each._process is not None]
         wait_until(
-            lambda: all(self.primary_port(each) == self.second.port for each in running), timeout_s=30.0
+            lambda: all(self.primary_port(each) == self.second.port for each in running), timeout_s=90.0
         )
-        wait_until(lambda: self._role(self.second) == b"master", timeout_s=30.0)
+        wait_until(lambda: self._role(self.second) == b"master", timeout_s=90.0)
 
     def _role(self, server: Server) -> bytes:
         role: bytes = server.client(password=self._password).execute_command("ROLE")[0]
