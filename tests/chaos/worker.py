@@ -725,6 +725,8 @@ class Process:
         while self.threads_of_the_cache() and time.monotonic() < deadline_s:
             time.sleep(0.05)  # one that connects is over when its time-out is
         left: dict[str, Any] = {"threads": self.threads_of_the_cache()}
+        if left["threads"] and self.runtime != "forked":  # there, to look at frames may end the process
+            left["where"] = self.stacks()
         now_open = open_descriptors()
         left["descriptors"] = [now_open[each] for each in sorted({*now_open} - {*self.descriptors})]
         self.log.add(ENDED, {**left, "tasks": self.tasks_left})
