@@ -286,15 +286,17 @@ class Unborn:
         connection.socket_connect_timeout = 3600.0
         make_socket, disconnect = connection._connect, connection.disconnect
 
+        users = []
+
         def watched(*args, **named):
             me = threading.current_thread()
-            if connection._sock is not None and any(
-                each.is_alive() for each in self.threads if each is not me
-            ):
+            used = any(each.is_alive() for each in users if each is not me)
+            if connection._sock is not None and used:
                 self.taken_away.append(me.name)
             disconnect(*args, **named)
 
         def late():
+            users.append(threading.current_thread())
             self.beginning.set()
             assert self.may_begin.wait(30)
             return make_socket()
