@@ -91,6 +91,8 @@ class Server:
             make_connection, self.where = connecting(self.config.redis)
         self._connection = make_connection()
         self._wire: Wire | None = None
+        self._unasked: list[Any] = []
+        """What has come together with replies: lines of MONITOR, behind the one to it."""
 
     def __enter__(self) -> Self:
         try:
@@ -121,7 +123,8 @@ class Server:
             if not came and time.monotonic() > until_s:
                 raise self._failure(RedisTimeoutError())
             replies += came
-        return replies
+        self._unasked = replies[len(commands) :]
+        return replies[: len(commands)]
 
     def asked(self, command: Args, purpose: str) -> Any:
         """The reply to one command.
@@ -145,6 +148,9 @@ class Server:
     def receive(self, until_s: float) -> list[Any]:
         """What comes until a moment on the monotonic clock: nothing, or some replies."""
         assert self._wire is not None
+        if self._unasked:
+            unasked, self._unasked = self._unasked, []
+            return unasked
         try:
             return self._wire.read(until_s)
         except ERRORS as error:

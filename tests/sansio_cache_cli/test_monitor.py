@@ -535,3 +535,25 @@ def test_lines_that_come_too_fast_are_dropped_and_nothing_is_taken_for_known(mon
     commands, were_lost = stream.take(100)
     assert (len(commands), were_lost) == (10, True)
     assert stream.take(100) == ([], False)
+
+
+class Wire:
+    """Gives what comes, each time in one piece."""
+
+    def __init__(self, *pieces):
+        self._pieces = list(pieces)
+
+    def write(self, data):
+        pass
+
+    def read(self, until_s):
+        return self._pieces.pop(0) if self._pieces else []
+
+
+def test_lines_that_come_together_with_the_reply_to_monitor_are_shown():
+    """As on a busy server."""
+    server = Connection("redis://127.0.0.1:1", "shop", 5.0)
+    server._wire = Wire([b"OK", b"first", b"second"], [b"third"])
+    assert server.asked((b"MONITOR",), "monitor") == b"OK"
+    until_s = time.monotonic() + 1.0
+    assert [server.receive(until_s) for _ in range(3)] == [[b"first", b"second"], [b"third"], []]

@@ -72,6 +72,24 @@ def test_moved_is_believed_at_once_for_its_slot_and_the_map_is_wanted():
     assert cluster.changes == changes + 1
 
 
+class Looked(Cluster):
+    """Notes the owner of the first slot whenever it says that owners have changed."""
+
+    def __setattr__(self, name, value):
+        super().__setattr__(name, value)
+        if name == "changes" and value:
+            self.found.append(self.owners[0])
+
+
+def test_who_finds_that_owners_have_changed_finds_the_new_ones():
+    """A listener looks once: it stayed at the node that had the slot before, and heard nothing any more."""
+    Looked.found = found = []
+    cluster = Looked(["127.0.0.1:1"])
+    for port in (1, 2, 3):
+        cluster.take([[0, SLOTS - 1, [b"127.0.0.1", port, b"id"]]], "127.0.0.1:1")
+    assert found == ["127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3"]
+
+
 def test_a_slot_that_is_said_to_have_no_owner_has_none_until_a_map_says_otherwise():
     cluster = known()
     cluster.redirected((), [KEY], A)

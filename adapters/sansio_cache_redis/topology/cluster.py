@@ -26,7 +26,9 @@ at the same time is what one after the other would have done.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Final
 
 import attrs
@@ -93,7 +95,8 @@ class Cluster:
     Empty soon after the last ASK, as each key that is looked for in it is slower then."""
     _asking_until_s: float = attrs.field(default=0.0, init=False)
     changes: int = attrs.field(default=0, init=False)
-    """How often an owner has changed."""
+    """Another number each time that owners have changed."""
+    _numbers: Iterator[int] = attrs.field(factory=partial(itertools.count, 1), init=False)
     failing: dict[str, float] = attrs.field(factory=dict, init=False)
     """By the address of a node that fails, when it has failed last, on the monotonic clock."""
     _watched_s: float | None = attrs.field(default=None, init=False)
@@ -265,14 +268,16 @@ class Cluster:
         """Some slots have other owners than before, some of which a MOVED has named."""
         if not changed:
             return
-        self.changes += 1
-        self._tell(changed, by_moved)
-        owners = self._with(changed)  # another thread may have changed others meanwhile
-        nodes = frozenset(owners)
-        self.only = ""
-        self.owners = owners
-        self.nodes = nodes
-        self.only = owners[0] if len(nodes) == 1 else ""
+        try:
+            self._tell(changed, by_moved)
+            owners = self._with(changed)  # another thread may have changed others meanwhile
+            nodes = frozenset(owners)
+            self.only = ""
+            self.owners = owners
+            self.nodes = nodes
+            self.only = owners[0] if len(nodes) == 1 else ""
+        finally:
+            self.changes = next(self._numbers)  # last: who finds another one finds the owners there
 
     def _with(self, changed: Mapping[int, str]) -> list[str]:
         """The owners, but for those of some slots."""
