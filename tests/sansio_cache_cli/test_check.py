@@ -66,7 +66,8 @@ def verdict_of(ran, name):
 
 
 def check(run, server, *more, url=None, namespace="shop"):
-    return run("check", "--url", url or server.url, "--namespace", namespace, "--json", *more)
+    to = ("--url", url or server.url, "--namespace", namespace)
+    return run("check", *to, "--json", "--seconds", "120", *more)
 
 
 def test_a_server_and_a_namespace_that_are_right_have_no_problem(run, full_server):

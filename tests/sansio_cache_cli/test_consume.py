@@ -34,7 +34,9 @@ def save(users, *, tokens):
         )
 
 
-cache = Cache.from_url({url!r}, namespace="consume")
+cache = Cache.from_url(
+    {url!r}, namespace="consume", attempt_timeout_s=10.0, operation_timeout_s=20.0
+)
 users = cache.entity("user", User, id="id", write_many=save, strategy=WriteBehind(delay_s=0.01))
 """
 GIVE_UP_S = 60.0

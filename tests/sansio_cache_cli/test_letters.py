@@ -8,6 +8,7 @@ import pytest
 from sansio_cache import WriteBehind
 from sansio_cache_cli.main import main
 from sansio_cache_redis.sync import Cache
+from support.faulty import PATIENT
 from support.queues import User
 
 PROGRAM = """
@@ -20,7 +21,9 @@ def never(users):
     raise AssertionError("nobody consumes here")
 
 
-cache = Cache.from_url({url!r}, namespace={namespace!r})
+cache = Cache.from_url(
+    {url!r}, namespace={namespace!r}, attempt_timeout_s=10.0, operation_timeout_s=20.0
+)
 users = cache.entity("user", User, id="id", write_many=never, strategy=WriteBehind())
 other = cache.entity("other", User, id="id")
 """
@@ -38,7 +41,7 @@ def queue(request, tmp_path, monkeypatch, redis_url, namespace):
     def refuse(users):
         raise ValueError(f"user {users[0].id} is not wanted")
 
-    with Cache.from_url(redis_url, namespace=namespace) as cache:
+    with Cache.from_url(redis_url, namespace=namespace, **PATIENT) as cache:
         users = cache.entity(
             "user", User, id="id", write_many=refuse, strategy=WriteBehind(delay_s=0.01, deliveries=1)
         )

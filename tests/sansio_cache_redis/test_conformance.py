@@ -1203,7 +1203,9 @@ async def test_a_batch_is_one_round_trip_whatever_its_size(world):
         assert await cache.set_many(many) == dict.fromkeys(many, True)
         assert await cache.get_many(many) == many
         assert (await cache.invalidate(*many)).done == size
-        assert [fact[0] for fact in world.trace.facts[before:]] == [
+        asked = [fact[0] for fact in world.trace.facts[before:]]
+        # But for what asks whether a server is there which a busy machine was late to hear.
+        assert [name for name in asked if name != "Ping"] == [
             "HoldCells",
             "FillCells",
             "ReadCells",

@@ -144,7 +144,7 @@ def test_a_lease_is_renewed_for_as_long_as_the_loader_runs_and_no_longer(
     runtime: str, redis_server: Server, redis_client: redis.Redis, namespace: str
 ) -> None:
     """L2 and L6: a slow loader keeps its lease, so others wait for it; then nothing is renewed."""
-    policy = Policy(lease_s=1.5, max_lease_s=60)
+    policy = Policy(lease_s=4.0, max_lease_s=60)
 
     async def main() -> None:
         async with (

@@ -46,8 +46,11 @@ async def none_of(keys):
 
 
 def names(world):
-    """The commands that were asked, by their names."""
-    return [fact[0] for fact in world.trace.facts]
+    """The commands that were asked, by their names.
+
+    But for those that ask whether a server is there which a busy machine was late to hear.
+    """
+    return [fact[0] for fact in world.trace.facts if fact[0] != "Ping"]
 
 
 # What is served, and what is loaded.
@@ -56,7 +59,7 @@ def names(world):
 @runs()
 async def test_hits_are_served_and_one_call_loads_the_rest(world):
     await world.cache.set_many({"a": "cached", "c": "cached"})
-    before = len(world.trace.facts)
+    before = len(names(world))
     loads = Loads()
 
     found = await world.cache.get_or_load_many(["a", "b", "c", "d"], loads.load)
@@ -75,7 +78,7 @@ async def test_hits_are_served_and_one_call_loads_the_rest(world):
 async def test_a_batch_of_hits_is_one_round_trip_and_calls_nobody(world):
     values = {f"k{n}": n for n in range(50)}
     await world.cache.set_many(values)
-    before = len(world.trace.facts)
+    before = len(names(world))
 
     assert await world.cache.get_or_load_many(values, none_of) == values
     assert names(world)[before:] == ["ReadCells"]
@@ -615,7 +618,7 @@ async def test_a_stale_value_that_somebody_else_loads_is_served_at_once(world):
 
 
 @pytest.mark.timing
-@runs(compare="store", policy=attrs.evolve(STALE, on_wait_timeout="stale", wait_s=0.1))
+@runs(compare="store", policy=attrs.evolve(STALE, on_wait_timeout="stale", wait_s=0.5))
 async def test_where_stale_values_are_a_last_resort_a_batch_waits_first(world):
     await stale_entries(world, a="old a")
     world.raw.lease("a")
@@ -656,7 +659,7 @@ async def test_a_batch_of_a_thousand_keys_of_which_ninety_in_a_hundred_are_cache
     keys = [f"user:{n}" for n in range(1000)]
     cached = {key: "cached" for n, key in enumerate(keys) if n % 10}
     await world.cache.set_many(cached)
-    before = len(world.trace.facts)
+    before = len(names(world))
     loads = Loads()
 
     found = await world.cache.get_or_load_many(keys, loads.load)
