@@ -7,6 +7,7 @@ import importlib
 import inspect
 import json
 import re
+import sqlite3
 import subprocess
 import sys
 import types
@@ -91,6 +92,9 @@ def run_page(page: Path, text: str, backend: str | None, replaced: dict[str, str
             anyio.run(run, backend=backend)
     finally:
         del sys.modules[module.__name__]
+        for each in list(module.__dict__.values()):
+            if isinstance(each, sqlite3.Connection):
+                each.close()  # the page is about the cache, and Python 3.13 complains
         module.__dict__.clear()
         gc.collect()  # what a page has left open is to be complained of here
     return len(codes)

@@ -83,9 +83,7 @@ def test_what_turns_out_to_be_a_cluster_while_it_fails_goes_on_failing_and_serve
         async with anyio_colour.Cache.from_url(url, namespace=namespace) as cache:
             with failing(cache, StoreFault.REPLY_LOST):
                 number = 0
-                while (
-                    number < 9 or len(open_parts(cache)) < 2
-                ):  # on all nodes, once they are known
+                while number < 9 or len(open_parts(cache)) < 2:  # on all nodes, once they are known
                     assert await cache.get_or_load(f"{number}", lambda: 2) == 2
                     number += 1
             await until(lambda: not open_parts(cache))

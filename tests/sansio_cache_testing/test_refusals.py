@@ -3,6 +3,7 @@
 import math
 import re
 import sqlite3
+from contextlib import closing
 
 import attrs
 import pytest
@@ -339,11 +340,13 @@ def test_a_scenario_without_its_world_is_refused_with_what_to_write():
 
 def test_a_connection_of_sqlite_is_answered_with_the_rows_of_the_world():
     def scenario(world):
-        database = sqlite3.connect(":memory:")
         world.reader(world.cache().get, "user:1")
         world.writer(database.execute, "create table user (name)")
 
-    with pytest.raises(sqlite3.ProgrammingError) as raised:
+    with (
+        closing(sqlite3.connect(":memory:")) as database,
+        pytest.raises(sqlite3.ProgrammingError) as raised,
+    ):
         check(scenario, Schedule())
     assert any("Use world.rows({…}) in its place" in note for note in raised.value.__notes__)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
+import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
@@ -34,6 +35,7 @@ class Database:
 
     def __init__(self) -> None:
         self._db = sqlite3.connect(":memory:", check_same_thread=False, isolation_level=None)
+        weakref.finalize(self, self._db.close)  # or Python 3.13 complains
         self._lock = threading.Lock()
         self._db.execute("CREATE TABLE user (id INTEGER PRIMARY KEY, name TEXT, token INTEGER NOT NULL)")
         self.poison: set[int] = set()
