@@ -398,9 +398,7 @@ def _acquired(
 def _timed(reply: Any, count: int, clock: ServerClock, now_s: float) -> list[Any]:
     """The answer of a script that tells the time: that in milliseconds, and so many others."""
     server_us, *answers = items_from(reply, count + 1)
-    if not isinstance(server_us, int):
-        raise WireError
-    return [clock.learn(server_us, now_s), *answers]
+    return [clock.learn(integer_from(server_us), now_s), *answers]
 
 
 def _answered(reply: Any, count: int, clock: ServerClock, now_s: float) -> list[Any]:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from sansio_cache_cli.main import main
+from support.faulty import PATIENT
 from support.servers import Server, wait_until
 
 PROGRAM = """
@@ -34,9 +35,7 @@ def save(users, *, tokens):
         )
 
 
-cache = Cache.from_url(
-    {url!r}, namespace="consume", attempt_timeout_s=10.0, operation_timeout_s=20.0
-)
+cache = Cache.from_url({url!r}, namespace="consume", **{patient})
 users = cache.entity("user", User, id="id", write_many=save, strategy=WriteBehind(delay_s=0.01))
 """
 GIVE_UP_S = 60.0
@@ -49,6 +48,7 @@ def program(request, tmp_path):
     with closing(sqlite3.connect(database)) as db, Server.start() as server:
         db.execute("CREATE TABLE users (id INTEGER PRIMARY KEY, name TEXT, token INTEGER)")
         names = {"package": f"sansio_cache_redis.{request.param}", "database": database, "url": server.url}
+        names["patient"] = PATIENT
         (tmp_path / "entities.py").write_text(PROGRAM.format(**names), encoding="utf-8")
         names["package"] = "sansio_cache_redis.sync"
         (tmp_path / "writing.py").write_text(

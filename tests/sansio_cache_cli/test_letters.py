@@ -21,9 +21,7 @@ def never(users):
     raise AssertionError("nobody consumes here")
 
 
-cache = Cache.from_url(
-    {url!r}, namespace={namespace!r}, attempt_timeout_s=10.0, operation_timeout_s=20.0
-)
+cache = Cache.from_url({url!r}, namespace={namespace!r}, **{patient})
 users = cache.entity("user", User, id="id", write_many=never, strategy=WriteBehind())
 other = cache.entity("other", User, id="id")
 """
@@ -34,6 +32,7 @@ GIVE_UP_S = 60.0
 def queue(request, tmp_path, monkeypatch, redis_url, namespace):
     """A queue with dead letters of users 1, 2 and 3, and a module with the entity, named `letters_of`."""
     names = {"package": f"sansio_cache_redis.{request.param}", "url": redis_url, "namespace": namespace}
+    names["patient"] = PATIENT
     (tmp_path / "letters_of.py").write_text(PROGRAM.format(**names), encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])

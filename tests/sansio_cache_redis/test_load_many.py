@@ -45,21 +45,13 @@ async def none_of(keys):
     raise AssertionError(f"the loader was called for {keys}")
 
 
-def names(world):
-    """The commands that were asked, by their names.
-
-    But for those that ask whether a server is there which a busy machine was late to hear.
-    """
-    return [fact[0] for fact in world.trace.facts if fact[0] != "Ping"]
-
-
 # What is served, and what is loaded.
 
 
 @runs()
 async def test_hits_are_served_and_one_call_loads_the_rest(world):
     await world.cache.set_many({"a": "cached", "c": "cached"})
-    before = len(names(world))
+    before = len(world.trace.facts)
     loads = Loads()
 
     found = await world.cache.get_or_load_many(["a", "b", "c", "d"], loads.load)
@@ -67,7 +59,8 @@ async def test_hits_are_served_and_one_call_loads_the_rest(world):
     assert found == {"a": "cached", "b": "B", "c": "cached", "d": "D"}
     assert list(found) == ["a", "b", "c", "d"]
     assert loads.asked == [["b", "d"]]
-    assert names(world)[before:] == ["ReadCells", "AcquireLeases", "FillCells"], "three round trips"
+    asked = world.trace.names_but_pings(before)
+    assert asked == ["ReadCells", "AcquireLeases", "FillCells"], "three round trips"
     assert await world.cache.get_or_load_many(["d", "b"], none_of) == {"d": "D", "b": "B"}
     stats = world.cache.stats()
     assert (stats.redis_hits, stats.misses, stats.loads) == (4, {MissReason.ABSENT: 2}, 2)
@@ -78,10 +71,10 @@ async def test_hits_are_served_and_one_call_loads_the_rest(world):
 async def test_a_batch_of_hits_is_one_round_trip_and_calls_nobody(world):
     values = {f"k{n}": n for n in range(50)}
     await world.cache.set_many(values)
-    before = len(names(world))
+    before = len(world.trace.facts)
 
     assert await world.cache.get_or_load_many(values, none_of) == values
-    assert names(world)[before:] == ["ReadCells"]
+    assert world.trace.names_but_pings(before) == ["ReadCells"]
 
 
 @runs(chunk_keys=7)
@@ -92,7 +85,7 @@ async def test_a_batch_larger_than_a_chunk_is_claimed_and_stored_chunk_by_chunk_
     assert await world.cache.get_or_load_many(keys, loads.load) == {key: key.upper() for key in keys}
 
     assert loads.asked == [keys]
-    assert names(world) == ["ReadCells"] + ["AcquireLeases"] * 4 + ["FillCells"] * 4
+    assert world.trace.names_but_pings() == ["ReadCells"] + ["AcquireLeases"] * 4 + ["FillCells"] * 4
     assert await world.cache.get_many(keys) == {key: key.upper() for key in keys}
 
 
@@ -659,12 +652,12 @@ async def test_a_batch_of_a_thousand_keys_of_which_ninety_in_a_hundred_are_cache
     keys = [f"user:{n}" for n in range(1000)]
     cached = {key: "cached" for n, key in enumerate(keys) if n % 10}
     await world.cache.set_many(cached)
-    before = len(names(world))
+    before = len(world.trace.facts)
     loads = Loads()
 
     found = await world.cache.get_or_load_many(keys, loads.load)
 
     assert found == {key: cached.get(key, key.upper()) for key in keys}
     assert [len(asked) for asked in loads.asked] == [100]
-    assert names(world)[before:] == ["ReadCells", "AcquireLeases", "FillCells"]
+    assert world.trace.names_but_pings(before) == ["ReadCells", "AcquireLeases", "FillCells"]
     assert await world.cache.get_or_load("user:0", loading("no")) == "USER:0"

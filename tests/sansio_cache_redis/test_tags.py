@@ -108,7 +108,7 @@ async def test_a_reader_that_names_its_tags_takes_one_round_trip_and_one_that_do
     async def asked_by(call):
         first = len(world.trace.facts)
         await call
-        return [fact[0] for fact in world.trace.facts[first:]]
+        return world.trace.names(first)
 
     async def load(keys):
         raise AssertionError(keys)

@@ -494,6 +494,14 @@ class Trace:
     fills_of: dict[tuple[str, bytes], tuple[int, float]] = attrs.field(factory=dict)
     """The same by key and grant."""
 
+    def names(self, first: int = 0) -> list[str]:
+        """The commands that were asked, by their names, from a fact on."""
+        return [fact[0] for fact in self.facts[first:]]
+
+    def names_but_pings(self, first: int = 0) -> list[str]:
+        """The same without what asks whether a server is there, which a busy machine was late to hear."""
+        return [name for name in self.names(first) if name != "Ping"]
+
     def count(self, name: str) -> int:
         """How many commands of a kind were answered."""
         return sum(fact[0] == name for fact in self.facts)

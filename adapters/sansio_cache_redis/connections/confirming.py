@@ -133,7 +133,7 @@ class Confirming:
                     if call in self._queue:
                         self._queue.remove(call)
                     self._appoint()
-                    is_left_over = self._is_closed and self._driver is None
+                    is_left_over = self._is_closed and not self._is_driven
                 if is_left_over:
                     self._drop()
         if call.answer is None:
@@ -146,6 +146,11 @@ class Confirming:
     def _is_ours(self) -> bool:
         """Whether this is the process whose threads are here: a handler may have forked meanwhile."""
         return self._lock is process_lock()
+
+    @property
+    def _is_driven(self) -> bool:
+        """Whether somebody has the turn."""
+        return self._driver is not None and not self._driver.has_left
 
     def _look(self, call: ConfirmedCall) -> None:
         """Look whether somebody still sees to a call: who did may have been interrupted at any point."""
@@ -163,7 +168,7 @@ class Confirming:
         It is of those who want the same as the one who has come first; and the most patient, as all whom it
         sends for wait as long as it does.
         """
-        if self._driver is not None and not self._driver.has_left:
+        if self._is_driven:
             return
         waiting = [each for each in self._queue if each.is_waiting]
         alike = [each for each in waiting if each.commands[-1] == waiting[0].commands[-1]]
@@ -177,8 +182,8 @@ class Confirming:
         handshake = None
         if not is_inside(self._lock):
             with self._lock:
-                if self._driver is None or self._driver.has_left:
-                    handshake, self._handshake, self._wire = self._handshake, None, None
+                if not self._is_driven:
+                    handshake = self._take_away()
         if handshake is not None:
             handshake.give_up()
 
@@ -186,8 +191,8 @@ class Confirming:
         """Close the connection, for good. What is on its way fails."""
         self._is_closed = True
         with self._lock:
-            driver, handshake = self._driver, self._handshake
-        if driver is None or driver.has_left:
+            is_driven, handshake = self._is_driven, self._handshake
+        if not is_driven:
             self._drop()
         elif handshake is not None:
             shut_down(handshake.connection)  # it is closed as the driver leaves
@@ -293,9 +298,14 @@ class Confirming:
             raise failures[0]
 
     def _drop(self) -> None:
-        handshake, self._handshake, self._wire = self._handshake, None, None
+        handshake = self._take_away()
         if handshake is not None:
             handshake.give_up()
+
+    def _take_away(self) -> Handshake | None:
+        """The connection, which is to be given up: nobody finds it here any more."""
+        handshake, self._handshake, self._wire = self._handshake, None, None
+        return handshake
 
 
 def _interrupted() -> RedisConnectionError:
